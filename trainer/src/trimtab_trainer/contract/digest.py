@@ -1,0 +1,41 @@
+"""Canonical JSON and the digests made of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from .outcome import CONTRACT_VERSION
+from .run import RunConfig
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return the one byte form of a JSON value: sorted keys, no spaces, UTF-8, no NaN.
+
+    Raises:
+        ValueError: a float is not finite.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest_of(value: Any) -> str:
+    """Return `sha256:<hex>` of the canonical JSON of a value."""
+    return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def run_digest(config: RunConfig, base_model_digest: str, view_digest: str) -> str:
+    """Return the digest of all that defines the result of a run.
+
+    Checkpoint settings, names, URIs and credentials are left out: they do not change what is learned.
+    """
+    return digest_of(
+        {
+            "contract": CONTRACT_VERSION,
+            "baseModel": base_model_digest,
+            "data": view_digest,
+            "lora": config.lora.to_json(),
+            "quantization": config.quantization.to_json(),
+            "training": config.training.to_json(),
+        }
+    )

@@ -1,0 +1,153 @@
+"""How a stage ends and what it says meanwhile: exit codes, the termination message, progress."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum, IntEnum
+from typing import Self
+
+from pydantic import Field
+
+from .settings import DIGEST, Model
+
+CONTRACT_VERSION = "trimtab.dev/run/v1"
+
+TERMINATION_MESSAGE_BYTES = 4096
+"""The kubelet keeps no more of /dev/termination-log."""
+
+
+class ExitCode(IntEnum):
+    """Exit status of `trimtab-trainer`; the operator's podFailurePolicy names each."""
+
+    DONE = 0
+    BUG = 1
+    SETTINGS_INVALID = 10
+    DATA_INVALID = 11
+    OUT_OF_MEMORY = 12
+    STORAGE_FAILED = 13
+    INTERRUPTED = 14
+
+
+class Stage(str, Enum):
+    PREPARE = "prepare"
+    TRAIN = "train"
+
+
+class Reason(str, Enum):
+    """Why a stage ended: one CamelCase word, part of the API (it becomes the reason of `Succeeded`)."""
+
+    COMPLETED = "Completed"
+    # 10: the settings cannot work, whatever is retried
+    SETTINGS_INVALID = "SettingsInvalid"
+    BUCKET_NOT_FOUND = "BucketNotFound"
+    CREDENTIALS_MISSING = "CredentialsMissing"
+    ACCESS_DENIED = "AccessDenied"
+    BASE_MODEL_NOT_FOUND = "BaseModelNotFound"
+    BASE_MODEL_INVALID = "BaseModelInvalid"
+    BASE_MODEL_CHANGED = "BaseModelChanged"
+    CHAT_TEMPLATE_INVALID = "ChatTemplateInvalid"
+    TARGET_MODULES_NOT_FOUND = "TargetModulesNotFound"
+    SEQUENCE_TOO_LONG = "SequenceTooLong"
+    # 11: the data cannot work
+    DATASET_INVALID = "DatasetInvalid"
+    DATASET_NOT_FOUND = "DatasetNotFound"
+    DATASET_EMPTY = "DatasetEmpty"
+    DATASET_MALFORMED = "DatasetMalformed"
+    FORMAT_UNKNOWN = "FormatUnknown"
+    NO_ASSISTANT_TURN = "NoAssistantTurn"
+    SPLIT_IMPOSSIBLE = "SplitImpossible"
+    # 12, 13, 14, 1
+    OUT_OF_MEMORY = "OutOfMemory"
+    STORAGE_FAILED = "StorageFailed"
+    INTERRUPTED = "Interrupted"
+    BUG = "InternalError"
+
+
+class Prepared(Model):
+    """What `prepare` found out, and `train` needs: content addresses and sizes."""
+
+    base_model_digest: DIGEST
+    rows_digest: DIGEST = Field(description="rowsDigest addresses <output>/data/rows/<digest>")
+    view_digest: DIGEST = Field(description="viewDigest addresses <output>/data/views/<digest>")
+    run_digest: DIGEST = Field(description="runDigest addresses <output>/runs/<digest>")
+    rows: int = Field(ge=0, description="rows that are trained on")
+    validation_rows: int = Field(default=0, ge=0)
+    test_rows: int = Field(default=0, ge=0)
+    tokens: int = Field(ge=0, description="tokens of the rows that are trained on")
+    supervised_tokens: int = Field(default=0, ge=0, description="supervisedTokens: those with a loss")
+    dropped: int = Field(default=0, ge=0, description="rows dropped by cleaning or for their length")
+    total_steps: int = Field(default=0, ge=0, description="totalSteps: optimizer steps of the whole run")
+
+
+class Artifact(Model):
+    """A published adapter."""
+
+    uri: str
+    digest: DIGEST
+    rank: int
+    target_modules: list[str]
+    base_model_digest: DIGEST
+
+
+class Summary(Model):
+    """Figures of the end of a run; absent where they do not apply."""
+
+    step: int | None = None
+    total_steps: int | None = None
+    loss: float | None = None
+    validation_loss: float | None = None
+    test_loss: float | None = Field(default=None, description="testLoss: nats per supervised token, with the adapter")
+    base_test_loss: float | None = Field(default=None, description="baseTestLoss: the same, base model alone")
+    resumed_from_step: int | None = None
+    checkpoint_step: int | None = Field(default=None, description="checkpointStep: newest checkpoint in storage")
+    tokens_per_second: float | None = None
+
+
+class TerminationMessage(Model):
+    """What the last words of a container are: at most 4 kB of JSON in the termination log."""
+
+    version: str = CONTRACT_VERSION
+    stage: Stage
+    run_uid: str
+    attempt: int
+    reason: Reason
+    message: str = ""
+    prepared: Prepared | None = None
+    artifact: Artifact | None = None
+    summary: Summary = Summary()
+
+    def encode(self) -> str:
+        """Return the JSON text, its message shortened until the whole fits."""
+        message = self.message
+        while True:
+            shortened = self.model_copy(update={"message": message})
+            text = json.dumps(shortened.to_json(), ensure_ascii=False, separators=(",", ":"))
+            excess = len(text.encode()) - TERMINATION_MESSAGE_BYTES
+            if excess <= 0:
+                return text
+            message = message[: max(0, len(message) - excess - 4)] + "..."
+
+    @classmethod
+    def decode(cls, text: str) -> Self | None:
+        """Return the message in a termination log, or None if the text is something else."""
+        try:
+            return cls.model_validate_json(text)
+        except ValueError:
+            return None
+
+
+class Progress(Model):
+    """Answer of `GET :9401/progress`."""
+
+    run_uid: str
+    attempt: int
+    stage: Stage
+    activity: str = Field(description="Preparing, Loading, Training, Evaluating, Checkpointing or Publishing")
+    step: int = 0
+    total_steps: int = 0
+    loss: float | None = None
+    validation_loss: float | None = None
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+    checkpoint_step: int | None = None
+    checkpoint_time: str | None = None

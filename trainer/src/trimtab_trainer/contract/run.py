@@ -1,0 +1,80 @@
+"""`RunConfig`: everything `trimtab-trainer` needs to know, as YAML or JSON.
+
+The operator renders it into a ConfigMap, once for a FineTuneJob; a person writes it by hand on a laptop. It holds
+no secrets: credentials are a directory with one file per key, or the environment's own.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from .settings import (
+    DIGEST,
+    OBJECT_URI,
+    CheckpointSettings,
+    DatasetFormat,
+    HeldOut,
+    LoraSettings,
+    Model,
+    QuantizationSettings,
+    TrainingData,
+    TrainingSettings,
+    Validation,
+)
+
+
+class Credentials(Model):
+    """Where the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ... lie as files, and the Secret they came from."""
+
+    directory: str = Field(description="directory with one file per key")
+    secret_name: str | None = Field(default=None, description="secretName, for messages only")
+
+
+class StoredBaseModel(Model):
+    uri: OBJECT_URI
+    digest: DIGEST | None = Field(default=None, description="digest the base model must have; recorded if absent")
+    credentials: Credentials | None = None
+
+
+class StoredDataset(Model):
+    format: DatasetFormat = DatasetFormat.AUTO
+    training: TrainingData
+    validation: Validation | None = None
+    test: HeldOut | None = None
+    split_seed: int = Field(default=17, ge=0, le=2_147_483_647)
+    credentials: Credentials | None = None
+
+
+class StoredOutput(Model):
+    uri: OBJECT_URI
+    credentials: Credentials | None = None
+
+
+class RunIdentity(Model):
+    """Who runs: pod addresses are reused, so progress carries the uid."""
+
+    name: str = "local"
+    namespace: str = "local"
+    uid: str = "00000000-0000-0000-0000-000000000000"
+
+
+class RunConfig(Model):
+    """One fine-tuning run: `trimtab-trainer prepare --config run.yaml`, then `train`."""
+
+    version: Literal["trimtab.dev/run/v1"] = "trimtab.dev/run/v1"
+    run: RunIdentity = RunIdentity()
+    base_model: StoredBaseModel
+    dataset: StoredDataset
+    output: StoredOutput
+    lora: LoraSettings = LoraSettings()
+    quantization: QuantizationSettings = QuantizationSettings()
+    training: TrainingSettings = TrainingSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+
+    @model_validator(mode="after")
+    def _early_stopping_needs_validation(self) -> Self:
+        if self.training.early_stopping is not None and self.dataset.validation is None:
+            raise ValueError("training.earlyStopping needs dataset.validation")
+        return self

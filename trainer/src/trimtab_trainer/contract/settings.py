@@ -1,0 +1,270 @@
+"""The settings a user writes: the same models are the sections of the FineTuneJob and of the run configuration.
+
+One source, so that a field of the custom resource and the setting the trainer reads cannot drift apart. Rules that
+span fields are written twice, side by side: as CEL for the API server (`x-kubernetes-validations`) and as a
+validator for people who run the trainer alone.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+Rule = tuple[str, str]
+"""A CEL expression and the message shown when it is false."""
+
+URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*)$"
+OBJECT_URI = Annotated[str, Field(min_length=6, max_length=1024, pattern=URI_PATTERN)]
+DIGEST = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", min_length=71, max_length=71)]
+
+
+class Model(BaseModel):
+    """Frozen value with camelCase JSON names; unknown fields are errors."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, use_enum_values=False
+    )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form (camelCase, no absent fields)."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def rules(*pairs: Rule) -> dict[str, Any]:
+    """Return the schema extension that carries CEL rules, each with its message."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
+
+
+class DatasetFormat(str, Enum):
+    AUTO = "Auto"
+    MESSAGES = "Messages"
+    PROMPT_COMPLETION = "PromptCompletion"
+    TEXT = "Text"
+
+
+class LossOn(str, Enum):
+    COMPLETIONS = "Completions"
+    ALL_TOKENS = "AllTokens"
+
+
+class Schedule(str, Enum):
+    CONSTANT = "Constant"
+    LINEAR = "Linear"
+    COSINE = "Cosine"
+
+
+class Optimizer(str, Enum):
+    ADAMW = "AdamW"
+    ADAMW_8BIT = "AdamW8bit"
+    PAGED_ADAMW_8BIT = "PagedAdamW8bit"
+    SGD = "SGD"
+
+
+class QuantizationType(str, Enum):
+    NF4 = "NF4"
+    NONE = "None"
+
+
+class ComputeType(str, Enum):
+    AUTO = "Auto"
+    BFLOAT16 = "BFloat16"
+    FLOAT32 = "Float32"
+
+
+class TrainingData(Model):
+    """Rows to train on."""
+
+    uri: OBJECT_URI = Field(
+        description="uri of a file, or of a prefix that ends with '/', holding .jsonl or .parquet files, plain or "
+        "compressed with .gz or .zst."
+    )
+
+
+class HeldOut(Model):
+    """Rows held out of training: a fraction of the training data, or data of their own."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("has(self.fraction) != has(self.uri)", "exactly one of fraction and uri must be set"),
+        )
+    )
+
+    fraction: float | None = Field(
+        default=None, gt=0, le=0.5, description="fraction of the training data's rows to hold out, in whole clusters."
+    )
+    uri: OBJECT_URI | None = Field(default=None, description="uri of held-out data, in the layout of training.uri.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.fraction is None) == (self.uri is None):
+            raise ValueError("exactly one of fraction and uri must be set")
+        return self
+
+
+class Validation(Model):
+    """Rows to validate on during training: a fraction, data of their own, or one fold of a cross-validation."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "[has(self.fraction), has(self.uri), has(self.folds)].filter(x, x).size() == 1",
+                "exactly one of fraction, uri and folds must be set",
+            ),
+            ("has(self.folds) == has(self.fold)", "folds and fold must be set together"),
+            ("!has(self.folds) || !has(self.fold) || self.fold < self.folds", "fold counts from 0 to folds - 1"),
+        )
+    )
+
+    fraction: float | None = Field(
+        default=None, gt=0, le=0.5, description="fraction of the training data's rows to hold out, in whole clusters."
+    )
+    uri: OBJECT_URI | None = Field(default=None, description="uri of validation data, in the layout of training.uri.")
+    folds: int | None = Field(default=None, ge=2, le=100, description="folds the training data is divided into.")
+    fold: int | None = Field(default=None, ge=0, le=99, description="fold to validate on, counted from 0.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if sum(value is not None for value in (self.fraction, self.uri, self.folds)) != 1:
+            raise ValueError("exactly one of fraction, uri and folds must be set")
+        if (self.folds is None) != (self.fold is None):
+            raise ValueError("folds and fold must be set together")
+        if self.folds is not None and self.fold is not None and self.fold >= self.folds:
+            raise ValueError("fold counts from 0 to folds - 1")
+        return self
+
+
+class LoraSettings(Model):
+    """Shape of the adapter."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!self.targetModules.exists(m, m == 'all-linear') || self.targetModules.size() == 1",
+                "all-linear stands alone: remove it, or the other target modules",
+            ),
+        )
+    )
+
+    rank: int = Field(default=16, ge=1, le=512, description="rank of the low-rank update.")
+    alpha: float = Field(
+        default=32.0, gt=0, le=4096, description="alpha scales the update by alpha / rank (arXiv 2106.09685, 4.1)."
+    )
+    dropout: float = Field(default=0.05, ge=0, lt=1, description="dropout on the adapter's input, while training.")
+    target_modules: list[Annotated[str, Field(min_length=1, max_length=253)]] = Field(
+        default=["all-linear"],
+        min_length=1,
+        max_length=64,
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+        description="targetModules are the names of the linear layers to adapt, as module names or their last parts; "
+        "all-linear means every linear layer but the output head.",
+    )
+
+    @model_validator(mode="after")
+    def _all_linear_alone(self) -> Self:
+        if "all-linear" in self.target_modules and len(self.target_modules) > 1:
+            raise ValueError("all-linear stands alone: remove it, or the other target modules")
+        if len(set(self.target_modules)) != len(self.target_modules):
+            raise ValueError("targetModules must not repeat a name")
+        return self
+
+
+class QuantizationSettings(Model):
+    """How the frozen base model is held in memory."""
+
+    type: QuantizationType = Field(
+        default=QuantizationType.NF4, description="type is NF4 (QLoRA, arXiv 2305.14314), or None for plain LoRA."
+    )
+    double_quantization: bool = Field(
+        default=True, description="doubleQuantization quantizes the quantization constants too: 4.13 bits a weight."
+    )
+    compute_type: ComputeType = Field(
+        default=ComputeType.AUTO,
+        description="computeType is the type of the matrix products; Auto takes BFloat16 where the processor has it "
+        "in hardware, else Float32.",
+    )
+
+
+class EarlyStopping(Model):
+    """When to stop before the last step; the best checkpoint by validation loss is what is published."""
+
+    patience: int = Field(default=3, ge=1, le=1000, description="patience in evaluations without improvement.")
+    minimum_improvement: float = Field(
+        default=0.001, ge=0, le=10, description="minimumImprovement in nats per supervised token."
+    )
+
+
+class TrainingSettings(Model):
+    """The training run."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("!(has(self.epochs) && has(self.maxSteps))", "set epochs or maxSteps, not both"),
+            (
+                "!has(self.microBatchSize) || (self.microBatchSize <= self.batchSize && "
+                "self.batchSize % self.microBatchSize == 0)",
+                "batchSize must be a multiple of microBatchSize",
+            ),
+        )
+    )
+
+    epochs: int | None = Field(
+        default=None, ge=1, le=1000, description="epochs over the training data; 3 if maxSteps is absent too."
+    )
+    max_steps: int | None = Field(
+        default=None, ge=1, le=10_000_000, description="maxSteps counts optimizer steps, instead of epochs."
+    )
+    batch_size: int = Field(
+        default=32,
+        ge=1,
+        le=65536,
+        description="batchSize is the number of rows (packed rows when packing) an optimizer step sees.",
+    )
+    micro_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=65536,
+        description="microBatchSize is the number of rows of one forward pass; derived from the memory if absent. "
+        "It does not change the gradient, only memory and speed.",
+    )
+    learning_rate: float = Field(default=2e-4, gt=0, lt=1, description="learningRate at the schedule's peak.")
+    schedule: Schedule = Field(default=Schedule.COSINE, description="schedule of the learning rate after warm-up.")
+    warmup_ratio: float = Field(
+        default=0.03, ge=0, le=0.5, description="warmupRatio of the steps over which the learning rate rises linearly."
+    )
+    optimizer: Optimizer = Field(default=Optimizer.ADAMW, description="optimizer of the adapter's weights.")
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="weightDecay, decoupled for the AdamW family.")
+    max_gradient_norm: float = Field(
+        default=1.0, ge=0, le=1000, description="maxGradientNorm clips the global gradient norm; 0 turns it off."
+    )
+    max_sequence_length: int = Field(
+        default=1024, ge=8, le=1_048_576, description="maxSequenceLength in tokens; longer rows are dropped and counted."
+    )
+    packing: bool = Field(
+        default=True, description="packing puts several rows into one sequence; rows never attend to each other."
+    )
+    loss_on: LossOn = Field(
+        default=LossOn.COMPLETIONS, description="lossOn says which tokens are learned: the assistant's, or all."
+    )
+    seed: int = Field(default=17, ge=0, le=2_147_483_647, description="seed of initialisation, order and dropout.")
+    evaluate_every_steps: int = Field(
+        default=50, ge=1, le=1_000_000, description="evaluateEverySteps between validations, and one at the end."
+    )
+    early_stopping: EarlyStopping | None = Field(default=None, description="earlyStopping; absent: off.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.epochs is not None and self.max_steps is not None:
+            raise ValueError("set epochs or maxSteps, not both")
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            raise ValueError("batchSize must be a multiple of microBatchSize")
+        return self
+
+
+class CheckpointSettings(Model):
+    """How much work an interruption may cost."""
+
+    every_steps: int = Field(default=50, ge=1, le=1_000_000, description="everySteps between checkpoints.")
+    keep: int = Field(default=2, ge=1, le=100, description="keep this many checkpoints beside the best.")
