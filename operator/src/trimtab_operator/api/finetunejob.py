@@ -1,0 +1,303 @@
+"""FineTuneJob: one QLoRA run, from data in object storage to one immutable adapter."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+from trimtab_trainer.contract import (
+    CheckpointSettings,
+    DatasetFormat,
+    HeldOut,
+    LoraSettings,
+    Model,
+    QuantizationSettings,
+    TrainingData,
+    TrainingSettings,
+    Validation,
+)
+from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
+
+from .conditions import Condition
+from .pod import PodTemplate
+
+GROUP = "trimtab.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+NAME_LENGTH = 45
+"""Children add up to 18 characters to the name, and a Job's name may have 63."""
+
+SECRET_NAME = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        description="secretName of a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and optionally "
+        "AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION and AWS_CA_BUNDLE; absent: the pod's workload identity.",
+    ),
+]
+
+
+def _unchanged(*fields: str) -> list[tuple[str, str]]:
+    """Return the rules that freeze fields, set or absent.
+
+    A transition rule on the field alone is skipped when the field is added or removed, so it stands at the parent.
+    """
+    return [
+        (
+            f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})",
+            f"{name} is immutable: it defines the result; create another FineTuneJob instead",
+        )
+        for name in fields
+    ]
+
+
+class BaseModelSource(Model):
+    """The model that the adapter is made for."""
+
+    uri: OBJECT_URI = Field(
+        description="uri of the folder with config.json, the tokenizer and the safetensors files: s3://bucket/prefix, "
+        "or file:///path on a volume of the template."
+    )
+    digest: DIGEST | None = Field(default=None, description="digest the model must have; recorded in status if absent.")
+    secret_name: SECRET_NAME | None = None
+
+
+class DatasetSource(Model):
+    """The rows, where they come from and what is held out."""
+
+    format: DatasetFormat = Field(
+        default=DatasetFormat.AUTO,
+        description="format of the rows: Messages {messages: [{role, content}]}, PromptCompletion {prompt, "
+        "completion}, Text {text}; Auto tells them apart by their keys. A string column group keeps rows together "
+        "when rows are held out.",
+    )
+    training: TrainingData = Field(description="training data.")
+    validation: Validation | None = Field(default=None, description="validation data, measured while training.")
+    test: HeldOut | None = Field(
+        default=None, description="test data, held out of training and published beside the adapter."
+    )
+    split_seed: int = Field(
+        default=17, ge=0, le=2_147_483_647, description="splitSeed chooses which rows are held out."
+    )
+    secret_name: SECRET_NAME | None = None
+
+
+class OutputTarget(Model):
+    """Where prepared data, checkpoints and adapters go."""
+
+    uri: OBJECT_URI = Field(description="uri of a prefix that the job may write to.")
+    secret_name: SECRET_NAME | None = None
+
+
+class RetryBudgets(Model):
+    """How many attempts may end badly, by cause. Invalid settings and data and too little memory are never retried."""
+
+    on_failure: int = Field(default=1, ge=0, le=100, description="onFailure counts crashes and storage failures.")
+    on_disruption: int = Field(
+        default=20, ge=0, le=10_000, description="onDisruption counts evictions, preemptions and lost nodes."
+    )
+
+
+class FineTuneJobSpec(Model):
+    """What to train, on what, and within which limits."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            *_unchanged(
+                "baseModel",
+                "dataset",
+                "output",
+                "lora",
+                "quantization",
+                "training",
+                "checkpoint",
+                "template",
+            ),
+            (
+                "!has(self.training) || !has(self.training.earlyStopping) || has(self.dataset.validation)",
+                "training.earlyStopping needs dataset.validation",
+            ),
+        )
+    )
+
+    base_model: BaseModelSource = Field(description="baseModel to adapt.")
+    dataset: DatasetSource = Field(description="dataset to learn from.")
+    output: OutputTarget = Field(description="output for data, checkpoints and adapters.")
+    lora: LoraSettings = Field(default=LoraSettings(), description="lora shapes the adapter.")
+    quantization: QuantizationSettings = Field(
+        default=QuantizationSettings(), description="quantization of the frozen base model."
+    )
+    training: TrainingSettings = Field(default=TrainingSettings(), description="training settings.")
+    checkpoint: CheckpointSettings = Field(default=CheckpointSettings(), description="checkpoint settings.")
+    retries: RetryBudgets = Field(default=RetryBudgets(), description="retries before the job fails.")
+    suspend: bool = Field(
+        default=False, description="suspend stops the job after a checkpoint; false goes on from there."
+    )
+    active_deadline_seconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=31_536_000,
+        description="activeDeadlineSeconds bounds the time with a running pod, over all attempts; waiting and "
+        "suspended time do not count.",
+    )
+    ttl_seconds_after_finished: int | None = Field(
+        default=None,
+        ge=0,
+        le=315_360_000,
+        description="ttlSecondsAfterFinished after which the FineTuneJob is deleted; what it published stays.",
+    )
+    template: PodTemplate = Field(default=PodTemplate(), description="template of the pods.")
+
+
+class TrainingProgress(Model):
+    """How far the run is."""
+
+    step: int | None = Field(default=None, ge=0, description="step that was finished last.")
+    total_steps: int | None = Field(default=None, ge=0, description="totalSteps of the run.")
+    percent: int | None = Field(default=None, ge=0, le=100, description="percent of the steps that are done.")
+    loss: float | None = Field(default=None, description="loss in nats per supervised token, of the last steps.")
+    validation_loss: float | None = Field(default=None, description="validationLoss in nats per supervised token.")
+    tokens_per_second: float | None = Field(default=None, description="tokensPerSecond of the last steps.")
+    eta_seconds: int | None = Field(default=None, ge=0, description="etaSeconds until the last step.")
+
+
+class DatasetStatus(Model):
+    """What preparing found."""
+
+    digest: DIGEST = Field(description="digest of the prepared view: rows, split, length and packing.")
+    rows_digest: DIGEST = Field(description="rowsDigest of the tokenised rows.")
+    rows: int = Field(ge=0, description="rows that are trained on.")
+    validation_rows: int = Field(default=0, ge=0, description="validationRows held out.")
+    test_rows: int = Field(default=0, ge=0, description="testRows held out.")
+    tokens: int = Field(ge=0, description="tokens that are trained on, per epoch.")
+    supervised_tokens: int = Field(default=0, ge=0, description="supervisedTokens, those with a loss, per epoch.")
+    dropped: int = Field(default=0, ge=0, description="rows dropped by cleaning or for their length.")
+
+
+class CheckpointStatus(Model):
+    """The newest checkpoint in object storage."""
+
+    step: int = Field(ge=0, description="step of the checkpoint.")
+    time: str | None = Field(
+        default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="time it was written."
+    )
+
+
+class ArtifactStatus(Model):
+    """The adapter that was published."""
+
+    uri: str = Field(max_length=1200, description="uri of the adapter's folder.")
+    digest: DIGEST = Field(description="digest of what defines the adapter's behaviour.")
+    rank: int = Field(ge=1, description="rank of the adapter.")
+    target_modules: list[Annotated[str, Field(max_length=253)]] = Field(
+        max_length=64,
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+        description="targetModules that were adapted.",
+    )
+    base_model_digest: DIGEST = Field(description="baseModelDigest the adapter belongs to.")
+    test_loss: float | None = Field(default=None, description="testLoss on the test split, in nats per token.")
+    base_test_loss: float | None = Field(default=None, description="baseTestLoss of the base model alone.")
+
+
+class AttemptStatus(Model):
+    """One Job, and how it ended."""
+
+    number: int = Field(ge=0, description="number of the attempt, counted over both stages.")
+    stage: str = Field(max_length=16, description="stage: prepare or train.")
+    job_name: str = Field(max_length=63, description="jobName of the attempt's Job.")
+    job_uid: str = Field(max_length=64, description="jobUID of the attempt's Job.")
+    reason: str | None = Field(default=None, max_length=64, description="reason the attempt ended for; absent: it runs.")
+    message: str | None = Field(default=None, max_length=512, description="message of the attempt's end.")
+    start_time: str | None = Field(
+        default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="startTime of its pod."
+    )
+    end_time: str | None = Field(
+        default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="endTime of the attempt."
+    )
+    active_seconds: int | None = Field(default=None, ge=0, description="activeSeconds with a running pod.")
+    start_step: int | None = Field(default=None, ge=0, description="startStep it resumed from.")
+    end_step: int | None = Field(default=None, ge=0, description="endStep it reached.")
+
+
+class FineTuneJobStatus(Model):
+    """What is known of the run; rows and curves live in object storage."""
+
+    observed_generation: int | None = Field(default=None, ge=0, description="observedGeneration of the spec.")
+    conditions: list[Condition] = Field(
+        default=[],
+        max_length=8,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        description="conditions: Succeeded, whose reason is the state.",
+    )
+    start_time: str | None = Field(
+        default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="startTime of the first Job."
+    )
+    completion_time: str | None = Field(
+        default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="completionTime of the end."
+    )
+    progress: TrainingProgress | None = Field(default=None, description="progress of the run.")
+    base_model_digest: DIGEST | None = Field(default=None, description="baseModelDigest that was found.")
+    run_digest: DIGEST | None = Field(default=None, description="runDigest of everything that defines the result.")
+    dataset: DatasetStatus | None = Field(default=None, description="dataset as it was prepared.")
+    checkpoint: CheckpointStatus | None = Field(default=None, description="checkpoint that an attempt resumes from.")
+    artifact: ArtifactStatus | None = Field(default=None, description="artifact that was published.")
+    images: dict[str, Annotated[str, Field(max_length=512)]] | None = Field(
+        default=None, max_length=4, description="images by stage, fixed at the first attempt."
+    )
+    failures: int = Field(default=0, ge=0, description="failures charged to retries.onFailure.")
+    disruptions: int = Field(default=0, ge=0, description="disruptions charged to retries.onDisruption.")
+    active_seconds: int = Field(default=0, ge=0, description="activeSeconds of all attempts that ended.")
+    accelerator_seconds: int = Field(default=0, ge=0, description="acceleratorSeconds: accelerators times seconds.")
+    lost_accelerator_seconds: int = Field(
+        default=0, ge=0, description="lostAcceleratorSeconds of work after the checkpoint that was resumed from."
+    )
+    attempts: list[AttemptStatus] = Field(
+        default=[],
+        max_length=10,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["number"]},
+        description="attempts, the newest 10.",
+    )
+
+
+class ObjectMeta(Model):
+    """The part of the metadata that decisions need."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int = 1
+    resource_version: str = ""
+    creation_timestamp: str = ""
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class FineTuneJob(Model):
+    """FineTuneJob trains one LoRA adapter from data in object storage and publishes it."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra=rules(
+            (f"self.metadata.name.size() <= {NAME_LENGTH}", f"name must have at most {NAME_LENGTH} characters"),
+        ),
+    )
+
+    metadata: ObjectMeta
+    spec: FineTuneJobSpec = Field(description="spec is what to train, on what, and within which limits.")
+    status: FineTuneJobStatus = Field(
+        default=FineTuneJobStatus(), description="status is what is known of the run."
+    )
+
+
+def parse(body: dict[str, Any]) -> FineTuneJob:
+    """Return the typed form of a FineTuneJob from the API server.
+
+    Raises:
+        pydantic.ValidationError: the object was stored under an older schema.
+    """
+    return FineTuneJob.model_validate(body)
