@@ -1,0 +1,59 @@
+"""The ways a stage ends early: one exception for each exit code of the contract.
+
+Everything that can be told to a person is raised as one of these; `__main__` turns it into the exit code and the
+termination message. Any other exception is a bug. Messages name the place (file, line, object) and the next step, and
+never hold a secret.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from .contract import ExitCode, Reason
+
+
+class TrainerError(Exception):
+    """A stage cannot go on; `reason` becomes the reason of the FineTuneJob's condition."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.BUG
+    default_reason: ClassVar[Reason] = Reason.BUG
+
+    def __init__(self, message: str, reason: Reason | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason or self.default_reason
+
+
+class SettingsInvalid(TrainerError):
+    """The settings cannot work, whatever is retried."""
+
+    exit_code = ExitCode.SETTINGS_INVALID
+    default_reason = Reason.SETTINGS_INVALID
+
+
+class DataInvalid(TrainerError):
+    """The data cannot work, whatever is retried."""
+
+    exit_code = ExitCode.DATA_INVALID
+    default_reason = Reason.DATASET_INVALID
+
+
+class OutOfMemory(TrainerError):
+    """The memory of the machine or of its accelerator does not suffice."""
+
+    exit_code = ExitCode.OUT_OF_MEMORY
+    default_reason = Reason.OUT_OF_MEMORY
+
+
+class StorageFailed(TrainerError):
+    """Object storage did not answer, or not with what was written; trying again may help."""
+
+    exit_code = ExitCode.STORAGE_FAILED
+    default_reason = Reason.STORAGE_FAILED
+
+
+class Interrupted(TrainerError):
+    """Told to stop; what was done so far is kept, and the next attempt goes on from there."""
+
+    exit_code = ExitCode.INTERRUPTED
+    default_reason = Reason.INTERRUPTED

@@ -1,0 +1,23 @@
+"""Object storage: one interface over S3 and over a mounted volume, verified on every read.
+
+`open_store` gives a `Store` rooted at a URI; `manifest` commits folders of files with a MANIFEST.json put last.
+"""
+
+from .manifest import MANIFEST, Manifest, commit, fetch, read_manifest, upload_folder
+from .opening import open_store
+from .store import FileEntry, ObjectDamaged, ObjectInfo, ObjectMissing, Store
+
+__all__ = [
+    "MANIFEST",
+    "FileEntry",
+    "Manifest",
+    "ObjectDamaged",
+    "ObjectInfo",
+    "ObjectMissing",
+    "Store",
+    "commit",
+    "fetch",
+    "open_store",
+    "read_manifest",
+    "upload_folder",
+]

@@ -1,0 +1,90 @@
+"""Folders of files, committed by a MANIFEST.json that is put last and once: what has no manifest does not exist.
+
+Rows, views, checkpoints and adapters are all written this way. A manifest is a JSON object; every `files` list in it,
+or in one of its parts, names files of the same prefix with size and sha256.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..contract import canonical_json
+from .store import FileEntry, ObjectDamaged, ObjectMissing, Store, checked
+
+MANIFEST = "MANIFEST.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest that was read: the whole document, and the files it names."""
+
+    document: dict[str, Any]
+    files: tuple[FileEntry, ...]
+
+
+def upload_folder(store: Store, folder: Path, prefix: str) -> tuple[FileEntry, ...]:
+    """Upload all files below a folder to `<prefix>/`; return their entries, paths relative to the prefix, sorted."""
+    entries = []
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = file.relative_to(folder).as_posix()
+        entry = store.upload(file, join(prefix, name))
+        entries.append(FileEntry(name, entry.size, entry.sha256))
+    return tuple(entries)
+
+
+def commit(store: Store, prefix: str, document: dict[str, Any]) -> bool:
+    """Put the manifest, after all its files; False means that a different one is there already (read it)."""
+    data = canonical_json(document)
+    path = join(prefix, MANIFEST)
+    # A put that was repeated because its answer got lost finds itself in the way.
+    return store.put_once(path, data) or store.read(path) == data
+
+
+def read_manifest(store: Store, prefix: str) -> Manifest | None:
+    """Return the manifest of a prefix, or None if there is none.
+
+    Raises:
+        ObjectDamaged: there is one that cannot be understood.
+    """
+    path = join(prefix, MANIFEST)
+    try:
+        data = store.read(path)
+    except ObjectMissing:
+        return None
+    try:
+        document = json.loads(data)
+        parts = [document, *(part for part in document.values() if isinstance(part, dict))]
+        files = tuple(
+            FileEntry(checked(str(item["path"])), int(item["size"]), str(item["sha256"]))
+            for part in parts
+            for item in part.get("files", [])
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ObjectDamaged(f"{store.address(path)} is no manifest; delete its folder") from error
+    return Manifest(document, files)
+
+
+def fetch(
+    store: Store, prefix: str, target: Path, wanted: Callable[[str], bool] = lambda path: True
+) -> Manifest | None:
+    """Download the (wanted) files of a prefix into a folder, each verified; None if there is no manifest.
+
+    Raises:
+        ObjectMissing, ObjectDamaged: a file is not what the manifest says.
+    """
+    manifest = read_manifest(store, prefix)
+    if manifest is None:
+        return None
+    for entry in manifest.files:
+        if wanted(entry.path):
+            store.download(join(prefix, entry.path), target / entry.path, sha256=entry.sha256, size=entry.size)
+    return manifest
+
+
+def join(prefix: str, name: str) -> str:
+    """Return the path of a name below a prefix, which may be empty."""
+    return f"{prefix.rstrip('/')}/{name}" if prefix else name
