@@ -1,0 +1,33 @@
+"""Where things lie below `<output>`: the one place that spells the paths of content addresses."""
+
+from __future__ import annotations
+
+
+def hexadecimal(digest: str) -> str:
+    """Return a digest without its `sha256:`, as it stands in paths (colons trouble some tools)."""
+    return digest.removeprefix("sha256:")
+
+
+def rows_prefix(rows_digest: str) -> str:
+    """Tokenised rows: made once for a data set and a tokenizer."""
+    return f"data/rows/{hexadecimal(rows_digest)}"
+
+
+def view_prefix(view_digest: str) -> str:
+    """Packed sequences of each side of one split of some rows."""
+    return f"data/views/{hexadecimal(view_digest)}"
+
+
+def checkpoints_prefix(run_digest: str) -> str:
+    """Folder of a run's checkpoints."""
+    return f"runs/{hexadecimal(run_digest)}/checkpoints"
+
+
+def result_path(run_digest: str) -> str:
+    """Return the path of the note that says which adapter a run made; put once."""
+    return f"runs/{hexadecimal(run_digest)}/RESULT.json"
+
+
+def adapter_prefix(adapter_digest: str) -> str:
+    """Folder of one published adapter."""
+    return f"adapters/{hexadecimal(adapter_digest)}"
