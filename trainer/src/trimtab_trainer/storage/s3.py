@@ -154,9 +154,7 @@ class S3Store(Store):
 
         def put(client: S3Client) -> None:
             if once:
-                client.put_object(
-                    Bucket=self._bucket, Key=key, Body=data, ChecksumSHA256=sha256, IfNoneMatch="*"
-                )
+                client.put_object(Bucket=self._bucket, Key=key, Body=data, ChecksumSHA256=sha256, IfNoneMatch="*")
             else:
                 client.put_object(Bucket=self._bucket, Key=key, Body=data, ChecksumSHA256=sha256)
 
@@ -166,9 +164,11 @@ class S3Store(Store):
         try:
             return self._client_call(request)
         except ERRORS as error:
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(
-                error, ClientError
-            ) else None
+            status = (
+                error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+                if isinstance(error, ClientError)
+                else None
+            )
             if conflicts and status in (409, 412):
                 raise _Conflict(lost=status == 412) from error
             raise self._named(error, path) from error

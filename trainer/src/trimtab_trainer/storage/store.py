@@ -6,7 +6,7 @@ import hashlib
 import os
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -87,6 +87,18 @@ class Store(ABC):
         """Return an object's bytes; for small objects."""
         return b"".join(self.chunks(path))
 
+    def start(self, path: str, length: int) -> bytes:
+        """Return an object's first bytes, at most `length`, without reading the rest."""
+        data = b""
+        chunks = self.chunks(path)
+        for chunk in chunks:
+            data += chunk
+            if len(data) >= length:
+                break
+        if isinstance(chunks, Generator):
+            chunks.close()
+        return data[:length]
+
     def digest(self, path: str) -> FileEntry:
         """Read an object to its end without keeping it; return its size and hash."""
         sha256, size = hashlib.sha256(), 0
@@ -95,9 +107,7 @@ class Store(ABC):
             size += len(chunk)
         return FileEntry(path, size, sha256.hexdigest())
 
-    def download(
-        self, path: str, target: Path, *, sha256: str | None = None, size: int | None = None
-    ) -> FileEntry:
+    def download(self, path: str, target: Path, *, sha256: str | None = None, size: int | None = None) -> FileEntry:
         """Write an object to `target`, which appears only when it is whole, synced and has the expected hash.
 
         Raises:

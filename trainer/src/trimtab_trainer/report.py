@@ -1,0 +1,40 @@
+"""What the trainer says while it works: one JSON object a line on stdout, a constant message and values in fields."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+
+@dataclass(frozen=True)
+class Report:
+    """Call it with a constant message and fields; `context` (run, attempt, stage) is part of every line."""
+
+    context: dict[str, Any] = field(default_factory=dict)
+    stream: TextIO | None = None
+
+    def __call__(self, message: str, **fields: Any) -> None:
+        """Write one event."""
+        self._write("info", message, fields)
+
+    def warn(self, message: str, **fields: Any) -> None:
+        """Write one event that somebody should look at."""
+        self._write("warning", message, fields)
+
+    def error(self, message: str, **fields: Any) -> None:
+        """Write the event that ends a stage."""
+        self._write("error", message, fields)
+
+    def _write(self, level: str, message: str, fields: dict[str, Any]) -> None:
+        line = {"time": _now(), "level": level, "message": message, **self.context, **fields}
+        stream = self.stream or sys.stdout
+        # One write a line: threads and child processes share the stream.
+        stream.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+        stream.flush()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
