@@ -1,0 +1,108 @@
+"""From stored sequences to the tensors of a forward pass.
+
+A sequence is one row of the data, or several packed ones; positions start again at 0 with each row. Sequences are laid
+side by side, one a line of the tensor, padded on the right. `loop` and `validation` call it.
+
+Padding goes on counting the positions of its line. Causal attention already hides what comes later from every real
+token, padding is never supervised, and a batch without packed rows so keeps the faster path without a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+IGNORED = -100
+"""Target of a position that has no loss; the value that torch's cross-entropy ignores."""
+
+
+class Sequences(Protocol):
+    """What is read of `data.view.Sequences`: S sequences of N tokens in all."""
+
+    @property
+    def tokens(self) -> npt.NDArray[np.int32]: ...  # [N]
+    @property
+    def positions(self) -> npt.NDArray[np.int32]: ...  # [N], 0 at the start of each row
+    @property
+    def supervised(self) -> npt.NDArray[np.bool_]: ...  # [N], tokens that are to be predicted
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]: ...  # [S + 1]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """B sequences padded to T tokens; `tokens`, `positions` and `targets` are int64 [B, T].
+
+    `targets[b, t]` is the token that position t has to predict, or IGNORED.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    targets: Tensor
+    real_tokens: int
+    supervised_tokens: int
+
+
+def lengths(sequences: Sequences) -> npt.NDArray[np.int64]:
+    """Return the number of tokens of each sequence, int64 [S]."""
+    return np.diff(sequences.offsets)
+
+
+def targets(sequences: Sequences) -> npt.NDArray[np.int64]:
+    """Return what each position predicts, int64 [N]: the next token of the same row if it is supervised."""
+    following = np.full(len(sequences.tokens), IGNORED, dtype=np.int64)
+    # The first token of a row has no predecessor in its row: nothing predicts it, even with lossOn AllTokens.
+    predicted = sequences.supervised[1:] & (sequences.positions[1:] > 0)
+    predicted[sequences.offsets[1:-1] - 1] = False
+    following[:-1][predicted] = sequences.tokens[1:][predicted]
+    return following
+
+
+class Batches:
+    """The sequences of a split, with their targets, ready to be laid into micro-batches."""
+
+    def __init__(self, sequences: Sequences) -> None:
+        self.sequences = sequences
+        self.lengths = lengths(sequences)
+        self.targets = targets(sequences)
+        starts = np.concatenate([[0], np.cumsum(self.targets != IGNORED)])
+        self.supervised = starts[sequences.offsets[1:]] - starts[sequences.offsets[:-1]]
+        """Tokens with a loss of each sequence, int64 [S]."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def micro_batches(
+        self, indices: npt.NDArray[np.int64], size: int, where: torch.device
+    ) -> Iterator[MicroBatch]:
+        """Yield the sequences, longest first (least padding, and too little memory shows at once), `size` at a time."""
+        order = indices[np.argsort(-self.lengths[indices], kind="stable")]
+        for start in range(0, len(order), size):
+            yield self.lay(order[start : start + size], where)
+
+    def lay(self, indices: npt.NDArray[np.int64], where: torch.device) -> MicroBatch:
+        """Return one micro-batch of these sequences, on the device."""
+        width = int(self.lengths[indices].max())
+        tokens = np.zeros((len(indices), width), dtype=np.int64)
+        positions = np.zeros_like(tokens)
+        wanted = np.full_like(tokens, IGNORED)
+        for line, index in enumerate(indices):
+            first, last = self.sequences.offsets[index], self.sequences.offsets[index + 1]
+            length = last - first
+            tokens[line, :length] = self.sequences.tokens[first:last]
+            positions[line, :length] = self.sequences.positions[first:last]
+            positions[line, length:] = positions[line, length - 1] + 1 + np.arange(width - length)
+            wanted[line, :length] = self.targets[first:last]
+        return MicroBatch(
+            tokens=torch.from_numpy(tokens).to(where),
+            positions=torch.from_numpy(positions).to(where),
+            targets=torch.from_numpy(wanted).to(where),
+            real_tokens=int(self.lengths[indices].sum()),
+            supervised_tokens=int(self.supervised[indices].sum()),
+        )

@@ -1,0 +1,137 @@
+"""What the machine offers: its share of processors and memory, its accelerator, and its arithmetic.
+
+A container with a limit of one processor on a node of 64 must not start 64 threads, and must not plan with the node's
+memory: both limits are read from the control group, version 1 or 2. `train` and `ask` call `configure` before
+anything heavy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from .contract.settings import ComputeType
+
+CPU_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Flags of /proc/cpuinfo (x86, x86, arm) that mean bfloat16 products in hardware."""
+
+
+def configure() -> None:
+    """Make this process offline, reproducible and as wide as its processors; call it before importing transformers."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched, not even kernels that bitsandbytes would ask for
+    os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic products on CUDA
+    torch.set_num_threads(processors())
+    # On CUDA some kernels (attention's backward) have no deterministic form: they warn, and the run goes on.
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+
+
+def device() -> torch.device:
+    """Return the accelerator, or the processor where there is none."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def compute_type(setting: ComputeType, where: torch.device, root: Path = Path("/")) -> torch.dtype:
+    """Return the type of matrix products; Auto is bfloat16 where the hardware multiplies it, else float32."""
+    if setting is ComputeType.AUTO:
+        return torch.bfloat16 if _multiplies_bfloat16(where, root) else torch.float32
+    return torch.bfloat16 if setting is ComputeType.BFLOAT16 else torch.float32
+
+
+def processors(root: Path = Path("/")) -> int:
+    """Return how many threads may run at once: the control group's limit and the affinity, at least 1."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limits = []
+    for group in _control_groups(root, "cpu"):
+        quota, period = _first(group / "cpu.max"), ""
+        if quota is not None:
+            quota, _, period = quota.partition(" ")
+        else:
+            quota, period = _first(group / "cpu.cfs_quota_us"), _first(group / "cpu.cfs_period_us") or ""
+        if quota and quota not in ("max", "-1") and period:
+            limits.append(int(quota) / int(period))
+    return max(1, min(allowed, int(min(limits, default=allowed))))
+
+
+def available_memory(where: torch.device, root: Path = Path("/")) -> int:
+    """Return the bytes that can still be taken: of the accelerator, or of the control group and the machine."""
+    if where.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(where)
+        return int(free + torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where))
+    free_bytes = []
+    for group in _control_groups(root, "memory"):
+        for limit_file, usage_file in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            limit, usage = _first(group / limit_file), _first(group / usage_file)
+            if limit and usage and limit != "max":
+                free_bytes.append(int(limit) - int(usage) + _reclaimable(group))
+    for line in _lines(root / "proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            free_bytes.append(int(line.split()[1]) * 1024)
+    return max(0, min(free_bytes, default=1 << 62))
+
+
+def describe(where: torch.device) -> str:
+    """Return the name of the accelerator or of the processor, for records."""
+    if where.type == "cuda":
+        return torch.cuda.get_device_name(where)
+    for line in _lines(Path("/proc/cpuinfo")):
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return "cpu"
+
+
+def _multiplies_bfloat16(where: torch.device, root: Path) -> bool:
+    if where.type == "cuda":
+        return torch.cuda.get_device_capability(where) >= (8, 0)
+    for line in _lines(root / "proc/cpuinfo"):
+        if line.startswith(("flags", "Features")):
+            return bool(CPU_BFLOAT16 & set(line.split()))
+    return False
+
+
+def _control_groups(root: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders of this process's control group and of its ancestors (in a container, one: the top)."""
+    top = root / "sys/fs/cgroup"
+    for line in _lines(root / "proc/self/cgroup"):
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        names = controllers.split(",")
+        if controllers and controller not in names:
+            continue
+        for base in [top / controllers, top / controller] if controllers else [top]:
+            folder = base / path.lstrip("/")
+            while True:
+                if folder.is_dir():
+                    yield folder
+                if folder in (base, folder.parent):
+                    break
+                folder = folder.parent
+
+
+def _reclaimable(group: Path) -> int:
+    """Return the bytes of page cache that the kernel takes back before it kills."""
+    for line in _lines(group / "memory.stat"):
+        name, _, value = line.partition(" ")
+        if name in ("inactive_file", "total_inactive_file"):
+            return int(value)
+    return 0
+
+
+def _first(file: Path) -> str | None:
+    return next(iter(_lines(file)), None)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text().splitlines()
+    except OSError:
+        return []

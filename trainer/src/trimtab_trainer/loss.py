@@ -1,0 +1,59 @@
+"""Cross-entropy of the supervised positions, in chunks, so that the logits never lie in memory whole.
+
+A vocabulary of 150,000 makes 600 kB of float32 logits a token. The output head is therefore applied only where there
+is a loss, 256 positions at a time, and each chunk's gradient is taken at once, in the forward pass: the head is
+frozen, so all that is kept for the backward pass is the gradient of the hidden states. `loop` and `validation` call it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .batches import IGNORED
+
+CHUNK = 256
+"""Positions whose logits exist at the same time."""
+
+Head = Callable[[Tensor], Tensor]
+"""The frozen output head: hidden states [n, H] to logits [n, V]."""
+
+
+def summed_loss(hidden: Tensor, targets: Tensor, head: Head, chunk: int = CHUNK) -> Tensor:
+    """Return the summed negative log-likelihood in nats, float32, of the supervised positions.
+
+    Args:
+        hidden: last hidden states [B, T, H].
+        targets: int64 [B, T], IGNORED where there is no loss.
+        head: the frozen output head.
+        chunk: positions whose logits exist at the same time.
+    """
+    where = targets.flatten() != IGNORED
+    return _SummedLoss.apply(hidden.flatten(0, 1)[where], targets.flatten()[where], head, chunk)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _SummedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: Head, chunk: int) -> Tensor:
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        gradients = []
+        for part, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+            if not ctx.needs_input_grad[0]:
+                total += functional.cross_entropy(head(part).float(), wanted, reduction="sum")
+                continue
+            with torch.enable_grad():
+                leaf = part.detach().requires_grad_()
+                loss = functional.cross_entropy(head(leaf).float(), wanted, reduction="sum")
+                gradients.append(torch.autograd.grad(loss, leaf)[0])
+            total += loss.detach()
+        ctx.save_for_backward(torch.cat(gradients) if gradients else torch.zeros_like(hidden))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:  # type: ignore[override]
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream.to(gradient.dtype), None, None, None

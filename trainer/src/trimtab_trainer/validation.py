@@ -1,0 +1,42 @@
+"""The loss on held-out sequences: summed nats over counted tokens, so it does not depend on how they are batched.
+
+`loop` calls it during training and `publish` for the exported adapter. It changes nothing: no dropout, no gradient, no
+random numbers, and the model is left in the mode it was in.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .batches import Batches
+from .interruption import Interruption
+from .loss import summed_loss
+from .model import Adapted
+
+TOKENS_PER_BATCH = {"cuda": 16384, "cpu": 4096}
+
+
+def mean_loss(model: Adapted, split: Batches, stop: Interruption, batch_size: int | None = None) -> float:
+    """Return the negative log-likelihood in nats per supervised token of a split.
+
+    Args:
+        model: the model, whose active adapter (if any) takes part.
+        split: the sequences; at least one token of them is supervised.
+        stop: raises `Interrupted` between and inside batches.
+        batch_size: sequences of a forward pass; so many as make a few thousand tokens if absent.
+    """
+    size = batch_size or max(1, TOKENS_PER_BATCH[model.device.type] // int(split.lengths.max()))
+    total, tokens = 0.0, 0
+    was_training = model.peft.training
+    model.peft.eval()
+    try:
+        with stop.at_once(), torch.no_grad(), model.arithmetic():
+            for batch in split.micro_batches(np.arange(len(split)), size, model.device):
+                stop.check()
+                if batch.supervised_tokens:
+                    total += summed_loss(model.hidden(batch), batch.targets, model.head).item()
+                    tokens += batch.supervised_tokens
+    finally:
+        model.peft.train(was_training)
+    return total / tokens
