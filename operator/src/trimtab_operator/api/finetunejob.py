@@ -208,7 +208,9 @@ class AttemptStatus(Model):
     stage: str = Field(max_length=16, description="stage: prepare or train.")
     job_name: str = Field(max_length=63, description="jobName of the attempt's Job.")
     job_uid: str = Field(max_length=64, description="jobUID of the attempt's Job.")
-    reason: str | None = Field(default=None, max_length=64, description="reason the attempt ended for; absent: it runs.")
+    reason: str | None = Field(
+        default=None, max_length=64, description="reason the attempt ended for; absent: it runs."
+    )
     message: str | None = Field(default=None, max_length=512, description="message of the attempt's end.")
     start_time: str | None = Field(
         default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="startTime of its pod."
@@ -232,7 +234,10 @@ class FineTuneJobStatus(Model):
         description="conditions: Succeeded, whose reason is the state.",
     )
     start_time: str | None = Field(
-        default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="startTime of the first Job."
+        default=None,
+        max_length=32,
+        json_schema_extra={"format": "date-time"},
+        description="startTime of the first Job.",
     )
     completion_time: str | None = Field(
         default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="completionTime of the end."
@@ -289,9 +294,7 @@ class FineTuneJob(Model):
 
     metadata: ObjectMeta
     spec: FineTuneJobSpec = Field(description="spec is what to train, on what, and within which limits.")
-    status: FineTuneJobStatus = Field(
-        default=FineTuneJobStatus(), description="status is what is known of the run."
-    )
+    status: FineTuneJobStatus = Field(default=FineTuneJobStatus(), description="status is what is known of the run.")
 
 
 def parse(body: dict[str, Any]) -> FineTuneJob:

@@ -1,0 +1,36 @@
+"""The custom resources that users write. The pydantic models are the source of the CRDs."""
+
+from .conditions import FINETUNEJOB_REASONS, SUCCEEDED, Condition, State
+from .finetunejob import (
+    API_VERSION,
+    GROUP,
+    VERSION,
+    ArtifactStatus,
+    AttemptStatus,
+    CheckpointStatus,
+    DatasetStatus,
+    FineTuneJob,
+    FineTuneJobSpec,
+    FineTuneJobStatus,
+    TrainingProgress,
+    parse,
+)
+
+__all__ = [
+    "API_VERSION",
+    "FINETUNEJOB_REASONS",
+    "GROUP",
+    "SUCCEEDED",
+    "VERSION",
+    "ArtifactStatus",
+    "AttemptStatus",
+    "CheckpointStatus",
+    "Condition",
+    "DatasetStatus",
+    "FineTuneJob",
+    "FineTuneJobSpec",
+    "FineTuneJobStatus",
+    "State",
+    "TrainingProgress",
+    "parse",
+]

@@ -1,0 +1,182 @@
+"""Typed, frozen views of the Job and Pod fields that decisions need; the rest is not kept in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from trimtab_trainer.contract import TerminationMessage
+
+STAGE_LABEL = "trimtab.dev/stage"
+ATTEMPT_LABEL = "trimtab.dev/attempt"
+JOB_LABEL = "trimtab.dev/finetunejob"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
+CONTAINER = "trainer"
+"""Name of the container that does the work, in both stages."""
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """Return an aware datetime from RFC 3339."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
+
+
+def format_time(time: datetime) -> str:
+    """Return RFC 3339 with whole seconds, as metav1.Time writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def controller_of(body: dict[str, Any]) -> tuple[str, str, str] | None:
+    """Return (kind, name, uid) of the controller of an object."""
+    for owner in body["metadata"].get("ownerReferences", ()):
+        if owner.get("controller"):
+            return owner["kind"], owner["name"], owner["uid"]
+    return None
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A batch/v1 Job of a FineTuneJob."""
+
+    namespace: str
+    name: str
+    uid: str
+    owner_name: str
+    owner_uid: str
+    stage: str
+    attempt: int
+    created: datetime | None
+    resource_version: str = ""
+    suspended: bool = False
+    deleting: bool = False
+    active: int = 0
+    complete: bool = False
+    failed: bool = False
+    failed_reason: str = ""
+    failed_message: str = ""
+    ended: datetime | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.complete or self.failed
+
+    @classmethod
+    def of(cls, body: dict[str, Any]) -> JobView | None:
+        """Return the view of a Job, or None if it is no attempt of a FineTuneJob."""
+        owner = controller_of(body)
+        metadata, labels = body["metadata"], body["metadata"].get("labels", {})
+        if owner is None or owner[0] != "FineTuneJob" or STAGE_LABEL not in labels or ATTEMPT_LABEL not in labels:
+            return None
+        status = body.get("status", {})
+        conditions = {c["type"]: c for c in status.get("conditions", ()) if c["status"] == "True"}
+        failed, complete = conditions.get("Failed"), conditions.get("Complete")
+        end = complete or failed
+        return cls(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            uid=metadata["uid"],
+            owner_name=owner[1],
+            owner_uid=owner[2],
+            stage=labels[STAGE_LABEL],
+            attempt=int(labels[ATTEMPT_LABEL]),
+            created=parse_time(metadata.get("creationTimestamp")),
+            resource_version=metadata.get("resourceVersion", ""),
+            suspended=bool(body.get("spec", {}).get("suspend")),
+            deleting="deletionTimestamp" in metadata,
+            active=int(status.get("active", 0)),
+            complete=complete is not None,
+            failed=failed is not None,
+            failed_reason=failed.get("reason", "") if failed else "",
+            failed_message=failed.get("message", "") if failed else "",
+            ended=parse_time(end.get("lastTransitionTime")) if end else None,
+        )
+
+
+@dataclass(frozen=True)
+class PodView:
+    """A pod of such a Job; `waiting_*` and `terminated_*` are of the container that does the work."""
+
+    namespace: str
+    name: str
+    uid: str
+    job_uid: str
+    job_name: str
+    owner_name: str
+    created: datetime | None
+    resource_version: str = ""
+    phase: str = "Pending"
+    reason: str = ""
+    message: str = ""
+    ip: str = ""
+    node: str = ""
+    deletion_time: datetime | None = None
+    """When the grace period ends: deletionTimestamp lies in the future by the grace period."""
+    scheduled: bool = False
+    unschedulable: str = ""
+    """The scheduler's words, when it found no node."""
+    disruption: str = ""
+    """Reason of the DisruptionTarget condition."""
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    started: datetime | None = None
+    running: bool = False
+    terminated: bool = False
+    exit_code: int | None = None
+    terminated_reason: str = ""
+    terminated_time: datetime | None = None
+    last_words: TerminationMessage | None = None
+    last_text: str = field(default="", repr=False)
+    """Termination message that is not ours, such as the last lines of a crash's log."""
+
+    @property
+    def over(self) -> bool:
+        return self.phase in ("Succeeded", "Failed") or self.terminated
+
+    @classmethod
+    def of(cls, body: dict[str, Any]) -> PodView | None:
+        """Return the view of a pod, or None if it is not a Job's."""
+        owner = controller_of(body)
+        metadata, status = body["metadata"], body.get("status", {})
+        labels = metadata.get("labels", {})
+        if owner is None or owner[0] != "Job" or JOB_LABEL not in labels:
+            return None
+        conditions = {c["type"]: c for c in status.get("conditions", ())}
+        scheduled = conditions.get("PodScheduled", {})
+        disruption = conditions.get("DisruptionTarget", {})
+        statuses = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+        state = next((c.get("state", {}) for c in statuses if c["name"] == CONTAINER), {})
+        waiting = state.get("waiting") or {}
+        running = state.get("running") or {}
+        terminated = state.get("terminated") or {}
+        words = TerminationMessage.decode(terminated.get("message", "")) if terminated else None
+        return cls(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            uid=metadata["uid"],
+            job_uid=owner[2],
+            job_name=owner[1],
+            owner_name=labels[JOB_LABEL],
+            created=parse_time(metadata.get("creationTimestamp")),
+            resource_version=metadata.get("resourceVersion", ""),
+            phase=status.get("phase", "Pending"),
+            reason=status.get("reason", ""),
+            message=status.get("message", ""),
+            ip=status.get("podIP", ""),
+            node=body.get("spec", {}).get("nodeName", ""),
+            deletion_time=parse_time(metadata.get("deletionTimestamp")),
+            scheduled=scheduled.get("status") == "True",
+            unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+            disruption=disruption.get("reason", "") if disruption.get("status") == "True" else "",
+            waiting_reason=waiting.get("reason", ""),
+            waiting_message=waiting.get("message", ""),
+            started=parse_time(running.get("startedAt") or terminated.get("startedAt")),
+            running=bool(running),
+            terminated=bool(terminated),
+            exit_code=terminated.get("exitCode"),
+            terminated_reason=terminated.get("reason", ""),
+            terminated_time=parse_time(terminated.get("finishedAt")),
+            last_words=words,
+            last_text="" if words else terminated.get("message", "")[-512:],
+        )
