@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
@@ -35,7 +35,7 @@ class Condition(Model):
     message: str = Field(max_length=MESSAGE_LENGTH, description="message for a person, with the next step.")
 
 
-class State(str, Enum):
+class State(StrEnum):
     """Reasons of `Succeeded` that the operator itself gives; those of the trainer are added below."""
 
     # while active: Succeeded is Unknown

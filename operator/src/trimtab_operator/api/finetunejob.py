@@ -208,9 +208,7 @@ class AttemptStatus(Model):
     stage: str = Field(max_length=16, description="stage: prepare or train.")
     job_name: str = Field(max_length=63, description="jobName of the attempt's Job.")
     job_uid: str = Field(max_length=64, description="jobUID of the attempt's Job.")
-    reason: str | None = Field(
-        default=None, max_length=64, description="reason the attempt ended for; absent: it runs."
-    )
+    reason: str | None = Field(default=None, max_length=64, description="reason the attempt ended; absent: it runs.")
     message: str | None = Field(default=None, max_length=512, description="message of the attempt's end.")
     start_time: str | None = Field(
         default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="startTime of its pod."
@@ -278,8 +276,8 @@ class ObjectMeta(Model):
     resource_version: str = ""
     creation_timestamp: str = ""
     deletion_timestamp: str | None = None
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
+    labels: dict[str, str] = Field(default={})
+    annotations: dict[str, str] = Field(default={})
 
 
 class FineTuneJob(Model):

@@ -6,7 +6,7 @@ of a pod spec. List items have no static defaults: a GitOps tool that compares l
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 from trimtab_trainer.contract import Model
@@ -262,7 +262,7 @@ class PodTemplate(Model):
     )
     resources: ResourceRequirements | None = Field(
         default=None,
-        description="resources of the train Job's container; limits the operator's setting has and these lack are kept.",
+        description="resources of the train Job's container; what they lack is taken from the operator's setting.",
     )
     prepare_resources: ResourceRequirements | None = Field(
         default=None, description="prepareResources of the prepare Job's container, which needs no accelerator."
@@ -310,21 +310,3 @@ class PodTemplate(Model):
     env: list[EnvVar] = Field(
         default=[], max_length=64, json_schema_extra=keyed_by("name"), description="env: variables of both containers."
     )
-
-
-def pieces(template: PodTemplate) -> dict[str, Any]:
-    """Return the parts of the template that go into a pod spec unchanged, by their core/v1 names, empty ones left out."""
-    names = (
-        "imagePullSecrets",
-        "terminationGracePeriodSeconds",
-        "nodeSelector",
-        "affinity",
-        "tolerations",
-        "topologySpreadConstraints",
-        "priorityClassName",
-        "schedulerName",
-        "runtimeClassName",
-        "serviceAccountName",
-    )
-    everything = template.to_json()
-    return {name: everything[name] for name in names if everything.get(name)}
