@@ -1,0 +1,97 @@
+"""What is taken out before anything is learned from it, and the audit that says how much and where."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..contract import DatasetFormat, Reason
+from ..errors import DataInvalid
+from .formats import Row, conform, recognise
+from .source import Record
+
+EXAMPLES = 5
+
+
+@dataclass
+class Finding:
+    """How many rows have some trouble, and where the first of them stand."""
+
+    count: int = 0
+    places: list[str] = field(default_factory=list)
+
+    def add(self, place: str) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.places) < EXAMPLES:
+            self.places.append(place)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding as it stands in audit.json."""
+        return {"count": self.count, "examples": self.places}
+
+
+@dataclass
+class Audit:
+    """Findings of one source's rows."""
+
+    read: int = 0
+    blank: Finding = field(default_factory=Finding)
+    duplicate: Finding = field(default_factory=Finding)
+    unsupervised: Finding = field(default_factory=Finding)
+
+    @property
+    def dropped(self) -> int:
+        """Rows that were read and not kept."""
+        return self.blank.count + self.duplicate.count + self.unsupervised.count
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the audit as it stands in audit.json."""
+        return {
+            "rowsRead": self.read,
+            "rowsKept": self.read - self.dropped,
+            "blank": self.blank.to_json(),
+            "duplicate": self.duplicate.to_json(),
+            "unsupervised": self.unsupervised.to_json(),
+        }
+
+
+def clean(records: Iterable[Record], row_format: DatasetFormat, audit: Audit, uri: str) -> Iterator[Row]:
+    """Yield the rows that are worth learning from: conforming, not blank, not there already.
+
+    All records are read before rows without an assistant turn are refused, so that their number can be told.
+
+    Raises:
+        DataInvalid: DATASET_EMPTY, DATASET_MALFORMED, FORMAT_UNKNOWN or NO_ASSISTANT_TURN.
+    """
+    seen: set[bytes] = set()
+    speechless = Finding()
+    for record in records:
+        audit.read += 1
+        if row_format is DatasetFormat.AUTO:
+            row_format = recognise(record)
+        row = conform(record, row_format)
+        if not row.has_assistant_turn:
+            speechless.add(row.place)
+            continue
+        if not row.answer.strip():
+            audit.blank.add(row.place)
+            continue
+        identity = hashlib.sha256(row.to_json()).digest()
+        if identity in seen:
+            audit.duplicate.add(row.place)
+            continue
+        seen.add(identity)
+        if not speechless.count:
+            yield row
+    if speechless.count:
+        raise DataInvalid(
+            f"{speechless.count} of {audit.read} rows have no assistant turn, the first is {speechless.places[0]}; "
+            "remove them, or add the answers",
+            Reason.NO_ASSISTANT_TURN,
+        )
+    if not seen:
+        what = "no rows" if not audit.read else f"{audit.read} rows, all of them blank"
+        raise DataInvalid(f"{uri} holds {what}; upload the data", Reason.DATASET_EMPTY)

@@ -1,0 +1,141 @@
+"""Tokenised rows: made once for a data set and a tokenizer, stored under their content address, shared by every view.
+
+A rows folder holds, for each source (training, and validation and test where they have a uri of their own), shards of
+tokens, masks and cluster keys, the same rows as JSON lines, and audit.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+
+from ..contract import canonical_json
+from .cleaning import Audit
+from .clusters import KEY_BYTES, answer_key, group_key
+from .tokens import Tokenised
+
+SHARD_TOKENS = 1 << 26
+SOURCES = ("training", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one source.
+
+    tokens int32[N], supervised bool[N], offsets int64[R+1] of the rows, answers and groups uint8[R, 32] (cluster keys).
+    """
+
+    tokens: npt.NDArray[np.int32]
+    supervised: npt.NDArray[np.bool_]
+    offsets: npt.NDArray[np.int64]
+    answers: npt.NDArray[np.uint8]
+    groups: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+class RowsWriter:
+    """Writes one source's rows into a folder, a shard at a time."""
+
+    def __init__(self, folder: Path, source: str, shard_tokens: int = SHARD_TOKENS) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._source, self._shard_tokens = folder, source, shard_tokens
+        self._shards = 0
+        self._pending: list[Tokenised] = []
+        self._tokens = 0
+        self.rows = 0
+
+    def write(self, rows: Iterable[Tokenised], audit: Audit) -> None:
+        """Write rows; those in which nothing is learned are counted and left out."""
+        for row in rows:
+            # A row's first token has nothing before it to be predicted from.
+            if not row.supervised[1:].any():
+                audit.unsupervised.add(row.row.place)
+                continue
+            self._pending.append(row)
+            self._tokens += len(row.tokens)
+            self.rows += 1
+            if self._tokens >= self._shard_tokens:
+                self._flush()
+        if self._pending:
+            self._flush()
+
+    def _flush(self) -> None:
+        name = f"rows-{self._source}-{self._shards:05}"
+        rows = self._pending
+        save_file(
+            {
+                "tokens": np.concatenate([row.tokens for row in rows]),
+                "supervised": np.concatenate([row.supervised for row in rows]),
+                "offsets": np.cumsum([0, *(len(row.tokens) for row in rows)], dtype=np.int64),
+                "answers": _keys(answer_key(row.row) for row in rows),
+                "groups": _keys(group_key(row.row) for row in rows),
+            },
+            self._folder / f"{name}.safetensors",
+        )
+        with (self._folder / f"{name}.jsonl").open("wb") as file:
+            file.writelines(row.row.to_json() + b"\n" for row in rows)
+        self._pending, self._tokens = [], 0
+        self._shards += 1
+
+
+def write_audit(folder: Path, audits: dict[str, Audit]) -> None:
+    """Write audit.json: for each source what was read, kept and left out, with a few places."""
+    (folder / "audit.json").write_bytes(canonical_json({name: audit.to_json() for name, audit in audits.items()}))
+
+
+def read_audit(folder: Path) -> dict[str, Any]:
+    """Return what `write_audit` wrote."""
+    value: dict[str, Any] = json.loads((folder / "audit.json").read_bytes())
+    return value
+
+
+def read_rows(folder: Path, source: str) -> Rows:
+    """Return a source's rows, all its shards; none if the source has no rows of its own."""
+    shards = [load_file(file) for file in sorted(folder.glob(f"rows-{source}-*.safetensors"))]
+    empty = np.zeros((0, KEY_BYTES), np.uint8)
+    offsets = [np.zeros(1, np.int64)]
+    for shard in shards:
+        offsets.append(shard["offsets"][1:] + offsets[-1][-1])
+    return Rows(
+        np.concatenate([shard["tokens"] for shard in shards] or [np.zeros(0, np.int32)]),
+        np.concatenate([shard["supervised"] for shard in shards] or [np.zeros(0, np.bool_)]),
+        np.concatenate(offsets),
+        np.concatenate([shard["answers"] for shard in shards] or [empty]),
+        np.concatenate([shard["groups"] for shard in shards] or [empty]),
+    )
+
+
+def join_rows(parts: list[Rows]) -> Rows:
+    """Return the rows of several sources, one after the other."""
+    offsets = [np.zeros(1, np.int64)]
+    for part in parts:
+        offsets.append(part.offsets[1:] + offsets[-1][-1])
+    return Rows(
+        np.concatenate([part.tokens for part in parts]),
+        np.concatenate([part.supervised for part in parts]),
+        np.concatenate(offsets),
+        np.concatenate([part.answers for part in parts]),
+        np.concatenate([part.groups for part in parts]),
+    )
+
+
+def read_lines(folder: Path, source: str) -> list[bytes]:
+    """Return a source's rows as JSON lines, in the order of `read_rows`."""
+    return [line for file in sorted(folder.glob(f"rows-{source}-*.jsonl")) for line in _lines(file)]
+
+
+def _lines(file: Path) -> list[bytes]:
+    return file.read_bytes().split(b"\n")[:-1]
+
+
+def _keys(keys: Iterable[bytes]) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES)

@@ -1,0 +1,195 @@
+"""Rows become token ids and a mask of what is learned, exact to the token.
+
+The whole text is tokenised once and the characters' spans are mapped to tokens by their offsets: tokenising prompt and
+answer apart would give other tokens at the seam than the model sees when it is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..contract import DatasetFormat, Reason
+from ..errors import DataInvalid, SettingsInvalid
+from .formats import Row
+from .template import ChatTemplate, Refused, Rendered
+
+BATCH_ROWS = 256
+
+Int32 = npt.NDArray[np.int32]
+Bool = npt.NDArray[np.bool_]
+Extents = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """A row's tokens int32[n] and which of them are learned bool[n]."""
+
+    row: Row
+    tokens: Int32
+    supervised: Bool
+
+
+class RowTokenizer:
+    """The base model's tokenizer and chat template, without torch."""
+
+    def __init__(self, folder: Path) -> None:
+        """Load tokenizer.json, tokenizer_config.json and the template from a folder.
+
+        Raises:
+            SettingsInvalid: BASE_MODEL_INVALID or CHAT_TEMPLATE_INVALID.
+        """
+        tokenizer = load_tokenizer(folder)
+        self.size = len(tokenizer)
+        if tokenizer.eos_token_id is None:
+            raise SettingsInvalid(
+                "the base model's tokenizer names no eos_token, so no answer would ever end; set it in "
+                "tokenizer_config.json",
+                Reason.BASE_MODEL_INVALID,
+            )
+        self._eos = int(tokenizer.eos_token_id)
+        self._bos = tokenizer.bos_token_id
+        added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._special = np.array(sorted(added | set(tokenizer.all_special_ids)), np.int32)
+        self._backend: Any = tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        source = tokenizer.chat_template
+        if isinstance(source, dict):
+            source = source.get("default")
+        self._template = ChatTemplate(source, dict(tokenizer.special_tokens_map)) if source else None
+
+    def tokenise(self, rows: Iterable[Row]) -> Iterator[Tokenised]:
+        """Yield each row with its tokens and mask, in order.
+
+        Raises:
+            DataInvalid: the template refuses a row, which is named.
+            SettingsInvalid: CHAT_TEMPLATE_INVALID.
+        """
+        stream = iter(rows)
+        while batch := list(islice(stream, BATCH_ROWS)):
+            rendered = [self._render(row) for row in batch]
+            encoded = self._encode(rendered)
+            for row, text, encoding in zip(batch, rendered, encoded, strict=True):
+                yield Tokenised(row, *self._mask(text, encoding))
+
+    def _encode(self, rendered: list[Rendered]) -> list[Any]:
+        encodings: list[Any] = [None] * len(rendered)
+        for whole in (True, False):
+            chosen = [index for index, text in enumerate(rendered) if text.whole is whole]
+            texts = [rendered[index].text for index in chosen]
+            # A template writes its own special tokens; a second beginning-of-text token would be one too many.
+            for index, encoding in zip(
+                chosen, self._backend.encode_batch(texts, add_special_tokens=not whole), strict=True
+            ):
+                encodings[index] = encoding
+        return encodings
+
+    def _render(self, row: Row) -> Rendered:
+        if row.format is DatasetFormat.TEXT:
+            return Rendered(row.text, ((0, len(row.text)),), whole=False)
+        if row.format is DatasetFormat.PROMPT_COMPLETION and self._template is None:
+            text = row.prompt + row.completion
+            return Rendered(text, ((len(row.prompt), len(text)),), whole=False)
+        if self._template is None:
+            raise SettingsInvalid(
+                "the base model has no chat template, which Messages data needs; add chat_template to its "
+                "tokenizer_config.json, or write the data as prompt and completion",
+                Reason.CHAT_TEMPLATE_INVALID,
+            )
+        messages = row.messages or (
+            {"role": "user", "content": row.prompt},
+            {"role": "assistant", "content": row.completion},
+        )
+        try:
+            return self._template.render(messages)
+        except Refused as error:
+            raise DataInvalid(f"{row.place}: the chat template refuses it: {error}; correct or remove it") from error
+
+    def _mask(self, rendered: Rendered, encoding: Any) -> tuple[Int32, Bool]:
+        tokens = np.array(encoding.ids, np.int32)
+        starts, ends = _extents(encoding.offsets)
+        special = np.isin(tokens, self._special)
+        supervised = np.zeros(len(tokens), np.bool_)
+        for start, end in rendered.spans:
+            covered = np.flatnonzero((ends > start) & (starts < end))
+            if len(covered):
+                first, last = int(covered[0]), int(covered[-1])
+                supervised[first : self._turn_end(rendered, (starts, ends), special, first, last)] = True
+        tokens, supervised = self._single_beginning(tokens, supervised)
+        return self._ended(tokens, supervised, special=np.isin(tokens, self._special))
+
+    def _turn_end(self, rendered: Rendered, extents: Extents, special: Bool, first: int, last: int) -> int:
+        """Return the index behind a turn's last learned token: its end-of-turn token, not the blanks behind that."""
+        if not rendered.whole:
+            return last + 1
+        starts, ends = extents
+        stop = last
+        while stop > first and not special[stop] and not rendered.text[starts[stop] : ends[stop]].strip():
+            stop -= 1
+        # A {% generation %} block may close before the end-of-turn token.
+        if rendered.marked and not special[stop] and last + 1 < len(special) and special[last + 1]:
+            return last + 2
+        return stop + 1
+
+    def _single_beginning(self, tokens: Int32, supervised: Bool) -> tuple[Int32, Bool]:
+        if self._bos is not None and len(tokens) > 1 and tokens[0] == self._bos and tokens[1] == self._bos:
+            return tokens[1:], supervised[1:]
+        return tokens, supervised
+
+    def _ended(self, tokens: Int32, supervised: Bool, special: Bool) -> tuple[Int32, Bool]:
+        """Make the last supervised token one that ends the answer, else a model never learns to stop."""
+        learned = np.flatnonzero(supervised)
+        if not len(learned) or special[learned[-1]]:
+            return tokens, supervised
+        stop = int(learned[-1]) + 1
+        return (
+            np.append(tokens[:stop], np.int32(self._eos)),
+            np.append(supervised[:stop], np.True_),
+        )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Return a `PreTrainedTokenizerFast`; transformers' automatic class would import torch (3 s, 500 MiB).
+
+    Raises:
+        SettingsInvalid: BASE_MODEL_INVALID.
+    """
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
+        raise _unreadable(error) from error
+    except Exception as error:
+        # tokenizers raises bare Exception for a tokenizer.json that it cannot read
+        if type(error) is Exception:
+            raise _unreadable(error) from error
+        raise
+
+
+def _unreadable(error: Exception) -> SettingsInvalid:
+    text = str(error).split("\n", 1)[0][:300]
+    return SettingsInvalid(f"the base model's tokenizer cannot be read: {text}", Reason.BASE_MODEL_INVALID)
+
+
+def _extents(offsets: list[tuple[int, int]]) -> Extents:
+    """Return where each token starts and ends in the text; tokens that were trimmed to nothing get their blanks back.
+
+    Byte-level tokenizers report a token of blanks as empty, and the bytes of one character as the same extent.
+    """
+    table = np.array(offsets, np.int64).reshape(-1, 2)
+    starts, ends = table[:, 0].copy(), table[:, 1]
+    empty = starts == ends
+    before = np.concatenate(([0], np.maximum.accumulate(ends)[:-1])) if len(ends) else starts
+    starts[empty] = np.minimum(before, starts)[empty]
+    return starts, ends

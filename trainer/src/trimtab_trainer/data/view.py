@@ -1,0 +1,165 @@
+"""Views: the sequences that are trained, validated and tested on, packed, under their content address.
+
+A view folder holds shards for each side, `test.jsonl` (the held-out rows as they were written) and
+`train-clusters.txt` (the cluster keys of all rows that are trained on: other data can be checked for leaks).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+
+from ..contract import LossOn, TrainingSettings
+from ..storage import ObjectMissing, Store, fetch
+from ..storage.layout import view_prefix
+from .packing import pack
+from .rows import Rows
+
+SHARD_TOKENS = 1 << 26
+SIDES = ("train", "validation", "test")
+TEST_ROWS = "test.jsonl"
+TRAIN_CLUSTERS = "train-clusters.txt"
+DEFAULT_EPOCHS = 3
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Packed rows of one side.
+
+    tokens int32[N]; positions int32[N], from 0 at the first token of each packed row, which is what keeps rows apart;
+    supervised bool[N], the token is a target of the loss (never the first of a row); offsets int64[S+1] of the
+    sequences; rows int32[S], how many rows each holds.
+    """
+
+    tokens: npt.NDArray[np.int32]
+    positions: npt.NDArray[np.int32]
+    supervised: npt.NDArray[np.bool_]
+    offsets: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+        """Return tokens, positions and supervised of one sequence."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        return self.tokens[part], self.positions[part], self.supervised[part]
+
+
+@dataclass(frozen=True)
+class View:
+    """What `prepare` made for one run; `manifest` is the view's MANIFEST.json, `folder` its local copy."""
+
+    train: Sequences
+    validation: Sequences | None
+    test: Sequences | None
+    manifest: dict[str, Any]
+    folder: Path
+
+    @property
+    def test_rows(self) -> Path | None:
+        """The held-out rows as JSON lines."""
+        file = self.folder / TEST_ROWS
+        return file if file.exists() else None
+
+
+def load_view(store: Store, digest: str, scratch: Path) -> View:
+    """Download a view, verify every file, and return it.
+
+    Raises:
+        ObjectMissing, ObjectDamaged: it is not there, or not as it was written.
+    """
+    prefix = view_prefix(digest)
+    folder = scratch / "views" / prefix.rpartition("/")[2]
+    manifest = fetch(store, prefix, folder)
+    if manifest is None:
+        raise ObjectMissing(f"{store.address(prefix)} has no manifest; run the prepare stage again")
+    train = _read(folder, "train")
+    assert train is not None
+    return View(train, _read(folder, "validation"), _read(folder, "test"), manifest.document, folder)
+
+
+def total_steps(training: TrainingSettings, sequences: int) -> int:
+    """Return the optimizer steps of a run: the last, smaller batch of an epoch is a step too."""
+    if training.max_steps is not None:
+        return training.max_steps
+    return math.ceil(sequences / training.batch_size) * (training.epochs or DEFAULT_EPOCHS)
+
+
+def write_side(
+    folder: Path, side: str, rows: Rows, chosen: npt.NDArray[np.int64], training: TrainingSettings
+) -> dict[str, int]:
+    """Write one side's shards from the chosen rows, leaving out rows longer than a sequence; return its figures."""
+    capacity, lengths = training.max_sequence_length, np.diff(rows.offsets)[chosen]
+    kept, lengths = chosen[lengths <= capacity], lengths[lengths <= capacity]
+    sequences = pack(lengths, capacity) if training.packing else [[index] for index in range(len(kept))]
+    tokens = supervised = 0
+    for number, shard in enumerate(_shards(sequences, lengths)):
+        order = [int(kept[index]) for sequence in shard for index in sequence]
+        row_lengths = np.diff(rows.offsets)[order]
+        slices = [slice(int(rows.offsets[row]), int(rows.offsets[row + 1])) for row in order]
+        row_offsets = np.concatenate(([0], np.cumsum(row_lengths))).astype(np.int64)
+        counts = np.array([len(sequence) for sequence in shard], np.int32)
+        mask = np.concatenate([rows.supervised[part] for part in slices])
+        if training.loss_on is LossOn.ALL_TOKENS:
+            mask = np.ones_like(mask)
+        mask[row_offsets[:-1]] = False
+        tokens += len(mask)
+        supervised += int(mask.sum())
+        save_file(
+            {
+                "tokens": np.concatenate([rows.tokens[part] for part in slices]),
+                "supervised": mask,
+                "rowOffsets": row_offsets,
+                "rows": counts,
+            },
+            folder / f"{side}-{number:05}.safetensors",
+        )
+    return {
+        "rows": len(kept),
+        "tooLong": len(chosen) - len(kept),
+        "sequences": len(sequences),
+        "tokens": tokens,
+        "supervisedTokens": supervised,
+    }
+
+
+def _shards(sequences: list[list[int]], lengths: npt.NDArray[np.int64]) -> Iterator[list[list[int]]]:
+    shard: list[list[int]] = []
+    tokens = 0
+    for sequence in sequences:
+        shard.append(sequence)
+        tokens += int(lengths[sequence].sum())
+        if tokens >= SHARD_TOKENS:
+            yield shard
+            shard, tokens = [], 0
+    if shard:
+        yield shard
+
+
+def _read(folder: Path, side: str) -> Sequences | None:
+    shards = [load_file(file) for file in sorted(folder.glob(f"{side}-*.safetensors"))]
+    if not shards:
+        return None
+    positions, offsets = [], [np.zeros(1, np.int64)]
+    for shard in shards:
+        starts, counts = shard["rowOffsets"], shard["rows"]
+        lengths = np.diff(starts)
+        positions.append((np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)).astype(np.int32))
+        offsets.append(starts[np.cumsum(counts)] + offsets[-1][-1])
+    return Sequences(
+        np.concatenate([shard["tokens"] for shard in shards]),
+        np.concatenate(positions),
+        np.concatenate([shard["supervised"] for shard in shards]),
+        np.concatenate(offsets),
+        np.concatenate([shard["rows"] for shard in shards]),
+    )
