@@ -129,6 +129,10 @@ class Store(ABC):
                 )
         return entry
 
+    def local(self, path: str) -> Path | None:
+        """Return the file that holds an object, if it lies on this machine anyway."""
+        return None
+
     def address(self, path: str) -> str:
         """Return the full URI of an object, for messages."""
         return f"{self.uri.rstrip('/')}/{path}"

@@ -82,6 +82,9 @@ class FileStore(Store):
                         break
                     folder.rmdir()
 
+    def local(self, path: str) -> Path | None:
+        return self._file(path).absolute()
+
     def _file(self, path: str) -> Path:
         return self._root / checked(path)
 

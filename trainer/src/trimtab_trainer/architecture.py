@@ -1,0 +1,147 @@
+"""Whether a base model can be trained as the settings say, told from its config and its weights' headers alone."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+from .base_model import BaseModel, invalid
+from .contract import LoraSettings, Reason
+from .errors import SettingsInvalid
+
+HEADER_LIMIT = 100_000_000
+CAUSAL = ("ForCausalLM", "LMHeadModel")
+NOT_ADAPTED = ("lm_head", "embed_out", "wte", "wpe")
+ALL_LINEAR = "all-linear"
+
+Shapes = dict[str, list[int]]
+
+
+def check_architecture(model: BaseModel) -> None:
+    """Refuse what is no plain causal language model that transformers knows.
+
+    Raises:
+        SettingsInvalid: BASE_MODEL_INVALID.
+    """
+    config = model.config
+    names = config.get("architectures") or []
+    if not isinstance(names, list) or not any(str(name).endswith(CAUSAL) for name in names):
+        raise invalid(f"its architectures are {names}, none of them a causal language model; choose another model")
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    if config.get("model_type") not in CONFIG_MAPPING_NAMES:
+        code = ", and its own code (auto_map) is never run" if "auto_map" in config else ""
+        raise invalid(f"model_type {config.get('model_type')!r} is unknown to transformers{code}; choose another model")
+    if quantization := config.get("quantization_config"):
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+        raise invalid(f"it is quantized already ({method}); give the 16-bit original, Trimtab quantizes it itself")
+
+
+def check_length(model: BaseModel, maximum: int) -> None:
+    """Refuse sequences longer than the positions the model was made for.
+
+    Raises:
+        SettingsInvalid: SEQUENCE_TOO_LONG.
+    """
+    limit = model.config.get("max_position_embeddings", model.config.get("n_positions"))
+    if isinstance(limit, int) and maximum > limit:
+        raise SettingsInvalid(
+            f"training.maxSequenceLength is {maximum}, but the base model takes at most {limit} tokens; set it to "
+            f"{limit} or less",
+            Reason.SEQUENCE_TOO_LONG,
+        )
+
+
+def check_vocabulary(model: BaseModel, shapes: Shapes, tokens: int) -> None:
+    """Refuse a tokenizer that makes ids for which the model has no embedding.
+
+    Raises:
+        SettingsInvalid: BASE_MODEL_INVALID.
+    """
+    rows = model.config.get("vocab_size")
+    embedding = next((shape for name, shape in shapes.items() if _is_embedding(name) and len(shape) == 2), None)
+    if embedding is not None:
+        rows = embedding[0]
+    if isinstance(rows, int) and tokens > rows:
+        raise invalid(
+            f"its tokenizer has {tokens} tokens, but its embedding only {rows}; use the tokenizer it came with"
+        )
+
+
+def read_shapes(model: BaseModel) -> Shapes:
+    """Return the shape of every tensor, from the headers of all shards.
+
+    A safetensors file is 8 bytes of header length, a JSON header, then the tensors; the header says where the last one
+    ends, so a truncated file is found without reading it (https://huggingface.co/docs/safetensors).
+
+    Raises:
+        SettingsInvalid: BASE_MODEL_INVALID, naming the shard.
+    """
+    shapes: Shapes = {}
+    for name in model.shards:
+        header, begin = _header(model, name)
+        end = 0
+        for tensor, entry in header.items():
+            if tensor == "__metadata__":
+                continue
+            try:
+                shapes[tensor] = [int(size) for size in entry["shape"]]
+                end = max(end, int(entry["data_offsets"][1]))
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                raise invalid(f"{name} has a damaged header at {tensor}; upload it again") from error
+        if begin + end != model.sizes[name]:
+            raise invalid(f"{name} has {model.sizes[name]} bytes, but its header says {begin + end}; upload it again")
+    return shapes
+
+
+def target_modules(shapes: Shapes, lora: LoraSettings) -> list[str]:
+    """Return the full names of the linear layers that the settings adapt.
+
+    A name means the module of that name and all whose name ends with it, as in peft.
+
+    Raises:
+        SettingsInvalid: TARGET_MODULES_NOT_FOUND, naming what there is.
+    """
+    linear = sorted(
+        name.removesuffix(".weight")
+        for name, shape in shapes.items()
+        if name.endswith(".weight") and len(shape) == 2 and not _is_embedding(name)
+    )
+    if lora.target_modules == [ALL_LINEAR]:
+        found = linear
+        missing = [] if linear else [ALL_LINEAR]
+    else:
+        found = [name for name in linear if any(_matches(name, target) for target in lora.target_modules)]
+        missing = [target for target in lora.target_modules if not any(_matches(name, target) for name in linear)]
+    if missing:
+        there = sorted({name.rpartition(".")[2] for name in linear})
+        raise SettingsInvalid(
+            f"lora.targetModules: the base model has no linear layer named {', '.join(missing[:8])}; it has "
+            f"{', '.join(there[:24])}",
+            Reason.TARGET_MODULES_NOT_FOUND,
+        )
+    return found
+
+
+def _header(model: BaseModel, name: str) -> tuple[dict[str, Any], int]:
+    start = model.store.start(name, 8)
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+    if not 2 <= length <= min(HEADER_LIMIT, model.sizes[name]):
+        raise invalid(f"{name} is no safetensors file, or cut off in its header; upload it again")
+    try:
+        header = json.loads(model.store.start(name, 8 + length)[8:])
+    except ValueError as error:
+        raise invalid(f"{name} has a damaged header; upload it again") from error
+    if not isinstance(header, dict):
+        raise invalid(f"{name} has a damaged header; upload it again")
+    return header, 8 + length
+
+
+def _matches(name: str, target: str) -> bool:
+    return name == target or name.endswith("." + target)
+
+
+def _is_embedding(name: str) -> bool:
+    last = name.removesuffix(".weight").rpartition(".")[2]
+    return "embed" in last or last in NOT_ADAPTED

@@ -1,0 +1,208 @@
+"""Makes rows from files and a view from rows, each once: what its content address has already is left alone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..contract import DatasetFormat, Reason, StoredDataset, TrainingSettings, digest_of
+from ..errors import DataInvalid
+from ..report import Report
+from ..storage import (
+    MANIFEST,
+    FileEntry,
+    ObjectDamaged,
+    ObjectMissing,
+    Store,
+    commit,
+    fetch,
+    read_manifest,
+    upload_folder,
+)
+from ..storage.layout import hexadecimal, rows_prefix, view_prefix
+from .cleaning import Audit, clean
+from .clusters import connect
+from .rows import SOURCES, RowsWriter, join_rows, read_audit, read_lines, read_rows, write_audit
+from .source import Source
+from .split import Sides, split
+from .tokens import RowTokenizer
+from .view import SIDES, TEST_ROWS, TRAIN_CLUSTERS, write_side
+
+ROWS_VERSION = "trimtab.dev/rows/v1"
+VIEW_VERSION = "trimtab.dev/view/v1"
+
+
+@dataclass(frozen=True)
+class PreparedView:
+    """A view that is in place, and the figures of its manifest."""
+
+    rows_digest: str
+    digest: str
+    summary: dict[str, Any]
+
+
+def prepare_view(
+    store: Store,
+    sources: dict[str, Source],
+    tokenizer_files: tuple[FileEntry, ...],
+    tokenizer: Callable[[], RowTokenizer],
+    dataset: StoredDataset,
+    training: TrainingSettings,
+    scratch: Path,
+    report: Report,
+) -> PreparedView:
+    """Return the view of these sources for these settings, making what is missing.
+
+    `tokenizer` is called only when rows have to be made.
+
+    Raises:
+        DataInvalid: whatever is wrong with the data.
+    """
+    rows_digest = digest_of(
+        {
+            "version": ROWS_VERSION,
+            "format": dataset.format.value,
+            "sources": {name: [entry.to_json() for entry in source.files] for name, source in sources.items()},
+            "tokenizer": [entry.to_json() for entry in sorted(tokenizer_files)],
+        }
+    )
+    view_digest = digest_of({"version": VIEW_VERSION, "rows": rows_digest, **_choices(dataset, training)})
+    manifest = _readable(store, view_prefix(view_digest))
+    if manifest is not None:
+        report("view is there already", view=view_digest, rows=rows_digest)
+        return PreparedView(rows_digest, view_digest, manifest["summary"])
+
+    folder = scratch / "rows" / hexadecimal(rows_digest)
+    if not _fetched(store, rows_prefix(rows_digest), folder, report):
+        _make_rows(folder, sources, tokenizer(), dataset.format, report)
+        _store(store, rows_prefix(rows_digest), folder, {"version": ROWS_VERSION, "digest": rows_digest})
+        report("rows are in place", rows=rows_digest)
+    view_folder = scratch / "made-views" / hexadecimal(view_digest)
+    summary = _make_view(view_folder, folder, dataset, training)
+    _store(
+        store,
+        view_prefix(view_digest),
+        view_folder,
+        {
+            "version": VIEW_VERSION,
+            "digest": view_digest,
+            "rows": rows_digest,
+            "choices": _choices(dataset, training),
+            "summary": summary,
+        },
+    )
+    report("view is in place", view=view_digest)
+    return PreparedView(rows_digest, view_digest, summary)
+
+
+def _choices(dataset: StoredDataset, training: TrainingSettings) -> dict[str, Any]:
+    """Return what makes one view differ from another of the same rows; uris are in the rows' digest by content."""
+    validation = dataset.validation.to_json() if dataset.validation else None
+    test = dataset.test.to_json() if dataset.test else None
+    for side in (validation, test):
+        if side is not None and "uri" in side:
+            side["uri"] = "its own"
+    return {
+        "validation": validation,
+        "test": test,
+        "splitSeed": dataset.split_seed,
+        "maxSequenceLength": training.max_sequence_length,
+        "packing": training.packing,
+        "lossOn": training.loss_on.value,
+    }
+
+
+def _make_rows(
+    folder: Path, sources: dict[str, Source], tokenizer: RowTokenizer, row_format: DatasetFormat, report: Report
+) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    audits = {}
+    for name, source in sources.items():
+        audit = audits[name] = Audit()
+        writer = RowsWriter(folder, name)
+        rows = clean(source.records(), row_format, audit, source.uri)
+        writer.write(tokenizer.tokenise(rows), audit)
+        report("rows tokenised", source=name, read=audit.read, kept=writer.rows, dropped=audit.dropped)
+        if not writer.rows:
+            raise DataInvalid(
+                f"none of the {audit.read} rows of {source.uri} has a token that is learned, the first is "
+                f"{audit.unsupervised.places[0]}; check the answers and the base model's chat template"
+            )
+    write_audit(folder, audits)
+
+
+def _make_view(folder: Path, rows_folder: Path, dataset: StoredDataset, training: TrainingSettings) -> dict[str, Any]:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    parts = [read_rows(rows_folder, name) for name in SOURCES]
+    rows = join_rows(parts)
+    clusters = connect((key.tobytes() for key in rows.answers), (key.tobytes() for key in rows.groups))
+    source = np.repeat(np.arange(len(SOURCES), dtype=np.int8), [len(part) for part in parts])
+    sides = split(clusters, source, dataset)
+    summary: dict[str, Any] = {}
+    for side, chosen in zip(SIDES, (sides.training, sides.validation, sides.test), strict=True):
+        summary[side] = write_side(folder, side, rows, chosen, training)
+        if len(chosen) and not summary[side]["rows"]:
+            lengths = np.diff(rows.offsets)[chosen]
+            raise DataInvalid(
+                f"all {len(chosen)} rows of the {side} side are longer than training.maxSequenceLength = "
+                f"{training.max_sequence_length} tokens: the shortest has {lengths.min()}, the median "
+                f"{int(np.median(lengths))}, the longest {lengths.max()}; raise it, or shorten the rows",
+                Reason.DATASET_EMPTY,
+            )
+        if len(chosen) and not summary[side]["supervisedTokens"]:
+            raise DataInvalid(f"no token of the {side} side is learned; check the answers")
+    kept = np.concatenate((rows.answers[sides.training], rows.groups[sides.training]))
+    keys = sorted({key.tobytes().hex() for key in kept[kept.any(axis=1)]})
+    (folder / TRAIN_CLUSTERS).write_text("".join(f"{key}\n" for key in keys))
+    if len(sides.test):
+        lines = [line for name in SOURCES for line in read_lines(rows_folder, name)]
+        (folder / TEST_ROWS).write_bytes(b"".join(lines[row] + b"\n" for row in sides.test))
+    return _summary(summary, read_audit(rows_folder), sides, len(keys))
+
+
+def _summary(figures: dict[str, Any], audits: dict[str, Any], sides: Sides, clusters: int) -> dict[str, Any]:
+    cleaned = sum(audit["rowsRead"] - audit["rowsKept"] for audit in audits.values())
+    too_long = sum(figures[side]["tooLong"] for side in SIDES)
+    return {
+        **figures,
+        "cleaned": cleaned,
+        "leaked": sides.leaked,
+        "dropped": cleaned + sides.leaked + too_long,
+        "trainClusters": {"path": TRAIN_CLUSTERS, "count": clusters},
+    }
+
+
+def _store(store: Store, prefix: str, folder: Path, document: dict[str, Any]) -> None:
+    entries = upload_folder(store, folder, prefix)
+    committed = commit(store, prefix, {**document, "files": [entry.to_json() for entry in entries]})
+    if not committed:
+        raise ObjectDamaged(
+            f"{store.address(prefix)} holds other bytes for the same content address; delete it, it is made again"
+        )
+
+
+def _readable(store: Store, prefix: str) -> dict[str, Any] | None:
+    """Return a manifest's document; one that cannot be read is deleted, so that it can be written again."""
+    try:
+        manifest = read_manifest(store, prefix)
+    except ObjectDamaged:
+        store.delete([f"{prefix}/{MANIFEST}"])
+        return None
+    return manifest.document if manifest else None
+
+
+def _fetched(store: Store, prefix: str, folder: Path, report: Report) -> bool:
+    """Download rows that are in storage; damaged or missing files mean that they are made again."""
+    if _readable(store, prefix) is None:
+        return False
+    try:
+        return fetch(store, prefix, folder) is not None
+    except (ObjectMissing, ObjectDamaged) as error:
+        report.warn("stored rows do not verify, they are made again", prefix=prefix, error=str(error))
+        return False

@@ -1,0 +1,119 @@
+"""The prepare stage: CPU only, torch-free, and the place where everything is refused that can be refused.
+
+A GPU is asked for only when this has ended well, so it checks keys, base model, settings and data to the last row. It
+can be killed and repeated at any moment: what it wrote has a content address and is not made again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from .architecture import check_architecture, check_length, check_vocabulary, read_shapes, target_modules
+from .base_model import BaseModel, check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
+from .contract import Artifact, Prepared, RunConfig, run_digest
+from .data.preparation import prepare_view
+from .data.source import Source, copy, find
+from .data.tokens import RowTokenizer
+from .data.view import total_steps
+from .report import Report
+from .result import read_result
+from .storage import Store, open_store
+
+PROBE = "data/.writable"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was prepared; and the adapter, if this very run has been trained before."""
+
+    prepared: Prepared
+    artifact: Artifact | None = None
+
+
+def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
+    """Check everything, put the data in place, and find out what the run is.
+
+    Raises:
+        SettingsInvalid, DataInvalid, StorageFailed: with a named reason and the next step.
+    """
+    uris = source_uris(config)
+    output = open_store(config.output.uri, config.output.credentials)
+    _check_writable(output)
+    for uri in uris.values():
+        find(uri, config.dataset.credentials)
+    model = _check_base_model(config, report)
+    base_model_digest = digest_of_entries(entries_of(model))
+    check_pin(config.base_model, base_model_digest)
+    report("base model checked", uri=config.base_model.uri, digest=base_model_digest)
+
+    tokenizer_files = fetch_tokenizer(model, scratch / "tokenizer")
+    sources = {name: _copy(config, name, uri, scratch, report) for name, uri in uris.items()}
+    view = prepare_view(
+        output,
+        sources,
+        tokenizer_files,
+        partial(_tokenizer, model, scratch / "tokenizer"),
+        config.dataset,
+        config.training,
+        scratch,
+        report,
+    )
+    summary = view.summary
+    prepared = Prepared(
+        base_model_digest=base_model_digest,
+        rows_digest=view.rows_digest,
+        view_digest=view.digest,
+        run_digest=run_digest(config, base_model_digest, view.digest),
+        rows=summary["train"]["rows"],
+        validation_rows=summary["validation"]["rows"],
+        test_rows=summary["test"]["rows"],
+        tokens=summary["train"]["tokens"],
+        supervised_tokens=summary["train"]["supervisedTokens"],
+        dropped=summary["dropped"],
+        total_steps=total_steps(config.training, summary["train"]["sequences"]),
+    )
+    artifact = read_result(output, prepared.run_digest, scratch, report)
+    report("prepared", **prepared.to_json(), artifact=artifact.to_json() if artifact else None)
+    return Outcome(prepared, artifact)
+
+
+def source_uris(config: RunConfig) -> dict[str, str]:
+    """Return where the rows of each source lie: training, and held-out data with a uri of its own."""
+    uris = {"training": config.dataset.training.uri}
+    if config.dataset.validation is not None and config.dataset.validation.uri is not None:
+        uris["validation"] = config.dataset.validation.uri
+    if config.dataset.test is not None and config.dataset.test.uri is not None:
+        uris["test"] = config.dataset.test.uri
+    return uris
+
+
+def _check_writable(output: Store) -> None:
+    output.put(PROBE, b"")
+    output.delete([PROBE])
+
+
+def _check_base_model(config: RunConfig, report: Report) -> BaseModel:
+    """Check what config and headers tell, before every byte is read for the digest."""
+    model = find_base_model(config.base_model)
+    check_architecture(model)
+    check_length(model, config.training.max_sequence_length)
+    modules = target_modules(read_shapes(model), config.lora)
+    report("target modules found", count=len(modules))
+    return model
+
+
+def _tokenizer(model: BaseModel, folder: Path) -> RowTokenizer:
+    tokenizer = RowTokenizer(folder)
+    check_vocabulary(model, read_shapes(model), tokenizer.size)
+    return tokenizer
+
+
+def _copy(config: RunConfig, name: str, uri: str, scratch: Path, report: Report) -> Source:
+    folder = scratch / "sources" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    source = copy(uri, config.dataset.credentials, folder)
+    report("data copied", source=name, files=len(source.files), bytes=sum(entry.size for entry in source.files))
+    return source
