@@ -53,8 +53,8 @@ def check_length(model: BaseModel, maximum: int) -> None:
         )
 
 
-def check_vocabulary(model: BaseModel, shapes: Shapes, tokens: int) -> None:
-    """Refuse a tokenizer that makes ids for which the model has no embedding.
+def check_vocabulary(model: BaseModel, shapes: Shapes, largest: int) -> None:
+    """Refuse data with a token for which the model has no embedding.
 
     Raises:
         SettingsInvalid: BASE_MODEL_INVALID.
@@ -63,10 +63,8 @@ def check_vocabulary(model: BaseModel, shapes: Shapes, tokens: int) -> None:
     embedding = next((shape for name, shape in shapes.items() if _is_embedding(name) and len(shape) == 2), None)
     if embedding is not None:
         rows = embedding[0]
-    if isinstance(rows, int) and tokens > rows:
-        raise invalid(
-            f"its tokenizer has {tokens} tokens, but its embedding only {rows}; use the tokenizer it came with"
-        )
+    if isinstance(rows, int) and largest >= rows:
+        raise invalid(f"its tokenizer makes token {largest}, but its embedding has {rows}; use the one it came with")
 
 
 def read_shapes(model: BaseModel) -> Shapes:

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 
 from .architecture import check_architecture, check_length, check_vocabulary, read_shapes, target_modules
-from .base_model import BaseModel, check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
+from .base_model import check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
 from .contract import Artifact, Prepared, RunConfig, run_digest
-from .data.preparation import prepare_view
+from .data.preparation import Request, prepare_view
 from .data.source import Source, copy, find
 from .data.tokens import RowTokenizer
 from .data.view import total_steps
@@ -44,24 +44,24 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     _check_writable(output)
     for uri in uris.values():
         find(uri, config.dataset.credentials)
-    model = _check_base_model(config, report)
+    model = find_base_model(config.base_model)
+    check_architecture(model)
+    check_length(model, config.training.max_sequence_length)
+    shapes = read_shapes(model)
+    modules = target_modules(shapes, config.lora)
+    # Every byte of the weights is read for the digest only after the headers were found good.
     base_model_digest = digest_of_entries(entries_of(model))
     check_pin(config.base_model, base_model_digest)
-    report("base model checked", uri=config.base_model.uri, digest=base_model_digest)
+    report("base model checked", uri=config.base_model.uri, digest=base_model_digest, adapted=len(modules))
 
     tokenizer_files = fetch_tokenizer(model, scratch / "tokenizer")
     sources = {name: _copy(config, name, uri, scratch, report) for name, uri in uris.items()}
-    view = prepare_view(
-        output,
-        sources,
-        tokenizer_files,
-        partial(_tokenizer, model, scratch / "tokenizer"),
-        config.dataset,
-        config.training,
-        scratch,
-        report,
+    request = Request(
+        sources, tokenizer_files, partial(RowTokenizer, scratch / "tokenizer"), config.dataset, config.training
     )
+    view = prepare_view(output, request, scratch, report)
     summary = view.summary
+    check_vocabulary(model, shapes, summary["largestToken"])
     prepared = Prepared(
         base_model_digest=base_model_digest,
         rows_digest=view.rows_digest,
@@ -93,22 +93,6 @@ def source_uris(config: RunConfig) -> dict[str, str]:
 def _check_writable(output: Store) -> None:
     output.put(PROBE, b"")
     output.delete([PROBE])
-
-
-def _check_base_model(config: RunConfig, report: Report) -> BaseModel:
-    """Check what config and headers tell, before every byte is read for the digest."""
-    model = find_base_model(config.base_model)
-    check_architecture(model)
-    check_length(model, config.training.max_sequence_length)
-    modules = target_modules(read_shapes(model), config.lora)
-    report("target modules found", count=len(modules))
-    return model
-
-
-def _tokenizer(model: BaseModel, folder: Path) -> RowTokenizer:
-    tokenizer = RowTokenizer(folder)
-    check_vocabulary(model, read_shapes(model), tokenizer.size)
-    return tokenizer
 
 
 def _copy(config: RunConfig, name: str, uri: str, scratch: Path, report: Report) -> Source:

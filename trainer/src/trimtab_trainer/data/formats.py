@@ -16,7 +16,7 @@ KEYS = {
     DatasetFormat.TEXT: ("text",),
 }
 HINTS = {
-    "conversations": "ShareGPT: rename conversations, from, value to messages, role, content; human to user, gpt to assistant",
+    "conversations": "ShareGPT: rename conversations/from/value to messages/role/content, roles to user and assistant",
     "instruction": "Alpaca: write instruction and input as prompt, output as completion",
     "human": "ShareGPT's human is user",
     "gpt": "ShareGPT's gpt is assistant",

@@ -46,29 +46,30 @@ class PreparedView:
     summary: dict[str, Any]
 
 
-def prepare_view(
-    store: Store,
-    sources: dict[str, Source],
-    tokenizer_files: tuple[FileEntry, ...],
-    tokenizer: Callable[[], RowTokenizer],
-    dataset: StoredDataset,
-    training: TrainingSettings,
-    scratch: Path,
-    report: Report,
-) -> PreparedView:
-    """Return the view of these sources for these settings, making what is missing.
+@dataclass(frozen=True)
+class Request:
+    """What a view is to be made of; `tokenizer` is called only when rows have to be tokenised."""
 
-    `tokenizer` is called only when rows have to be made.
+    sources: dict[str, Source]
+    tokenizer_files: tuple[FileEntry, ...]
+    tokenizer: Callable[[], RowTokenizer]
+    dataset: StoredDataset
+    training: TrainingSettings
+
+
+def prepare_view(store: Store, request: Request, scratch: Path, report: Report) -> PreparedView:
+    """Return the view that is asked for, making what is missing.
 
     Raises:
         DataInvalid: whatever is wrong with the data.
     """
+    dataset, training = request.dataset, request.training
     rows_digest = digest_of(
         {
             "version": ROWS_VERSION,
             "format": dataset.format.value,
-            "sources": {name: [entry.to_json() for entry in source.files] for name, source in sources.items()},
-            "tokenizer": [entry.to_json() for entry in sorted(tokenizer_files)],
+            "sources": {name: [entry.to_json() for entry in source.files] for name, source in request.sources.items()},
+            "tokenizer": [entry.to_json() for entry in sorted(request.tokenizer_files)],
         }
     )
     view_digest = digest_of({"version": VIEW_VERSION, "rows": rows_digest, **_choices(dataset, training)})
@@ -79,7 +80,7 @@ def prepare_view(
 
     folder = scratch / "rows" / hexadecimal(rows_digest)
     if not _fetched(store, rows_prefix(rows_digest), folder, report):
-        _make_rows(folder, sources, tokenizer(), dataset.format, report)
+        _make_rows(folder, request.sources, request.tokenizer(), dataset.format, report)
         _store(store, rows_prefix(rows_digest), folder, {"version": ROWS_VERSION, "digest": rows_digest})
         report("rows are in place", rows=rows_digest)
     view_folder = scratch / "made-views" / hexadecimal(view_digest)
@@ -157,6 +158,7 @@ def _make_view(folder: Path, rows_folder: Path, dataset: StoredDataset, training
             )
         if len(chosen) and not summary[side]["supervisedTokens"]:
             raise DataInvalid(f"no token of the {side} side is learned; check the answers")
+    summary["largestToken"] = int(rows.tokens.max())
     kept = np.concatenate((rows.answers[sides.training], rows.groups[sides.training]))
     keys = sorted({key.tobytes().hex() for key in kept[kept.any(axis=1)]})
     (folder / TRAIN_CLUSTERS).write_text("".join(f"{key}\n" for key in keys))
@@ -188,13 +190,17 @@ def _store(store: Store, prefix: str, folder: Path, document: dict[str, Any]) ->
 
 
 def _readable(store: Store, prefix: str) -> dict[str, Any] | None:
-    """Return a manifest's document; one that cannot be read is deleted, so that it can be written again."""
+    """Return a manifest's document if its files are there in full; a manifest that cannot be read is deleted."""
     try:
         manifest = read_manifest(store, prefix)
     except ObjectDamaged:
         store.delete([f"{prefix}/{MANIFEST}"])
         return None
-    return manifest.document if manifest else None
+    if manifest is None:
+        return None
+    sizes = {info.path: info.size for info in store.list(f"{prefix}/")}
+    whole = all(sizes.get(f"{prefix}/{entry.path}") == entry.size for entry in manifest.files)
+    return manifest.document if whole else None
 
 
 def _fetched(store: Store, prefix: str, folder: Path, report: Report) -> bool:
