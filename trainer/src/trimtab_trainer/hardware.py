@@ -59,24 +59,24 @@ def processors(root: Path = Path("/")) -> int:
     return max(1, min(allowed, int(min(limits, default=allowed))))
 
 
-def available_memory(where: torch.device, root: Path = Path("/")) -> int:
-    """Return the bytes that can still be taken: of the accelerator, or of the control group and the machine."""
+def memory(where: torch.device, root: Path = Path("/")) -> int:
+    """Return the bytes to plan with: free ones of the accelerator, or the limit of the control group or machine.
+
+    For the processor it is the limit, not what is free now: every attempt of a run must come to the same plan.
+    """
     if where.type == "cuda":
         free, _ = torch.cuda.mem_get_info(where)
         return int(free + torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where))
-    free_bytes = []
+    limits = []
     for group in _control_groups(root, "memory"):
-        for limit_file, usage_file in (
-            ("memory.max", "memory.current"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-        ):
-            limit, usage = _first(group / limit_file), _first(group / usage_file)
-            if limit and usage and limit != "max":
-                free_bytes.append(int(limit) - int(usage) + _reclaimable(group))
+        for file in ("memory.max", "memory.limit_in_bytes"):
+            limit = _first(group / file)
+            if limit and limit != "max":
+                limits.append(int(limit))
     for line in _lines(root / "proc/meminfo"):
-        if line.startswith("MemAvailable:"):
-            free_bytes.append(int(line.split()[1]) * 1024)
-    return max(0, min(free_bytes, default=1 << 62))
+        if line.startswith("MemTotal:"):
+            limits.append(int(line.split()[1]) * 1024)
+    return min(limits, default=1 << 62)
 
 
 def describe(where: torch.device) -> str:
@@ -115,15 +115,6 @@ def _control_groups(root: Path, controller: str) -> Iterator[Path]:
                 if folder in (base, folder.parent):
                     break
                 folder = folder.parent
-
-
-def _reclaimable(group: Path) -> int:
-    """Return the bytes of page cache that the kernel takes back before it kills."""
-    for line in _lines(group / "memory.stat"):
-        name, _, value = line.partition(" ")
-        if name in ("inactive_file", "total_inactive_file"):
-            return int(value)
-    return 0
 
 
 def _first(file: Path) -> str | None:

@@ -48,6 +48,12 @@ class Interruption:
         try:
             self.check()
             yield
+        except Interrupted:
+            raise
+        except Exception as error:
+            if self.requested:  # the signal came out of a library as another error
+                raise Interrupted("told to stop") from error
+            raise
         finally:
             self._at_once = outer
         self.check()

@@ -131,47 +131,24 @@ def _frozen_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 class Adapted:
     """A base model with a LoRA adapter (arXiv 2106.09685) in float32 on it.
 
-    `parameters` maps published names (those of adapter_model.safetensors) to the trainable parameters, sorted.
+    `parameters` maps published names (those of adapter_model.safetensors) to the adapter's weights, sorted.
     """
 
-    def __init__(self, base: PreTrainedModel, lora: LoraSettings, compute_type: torch.dtype, seed: int) -> None:
-        """Inject LoRA layers; the same seed gives the same weights on every device.
-
-        Raises:
-            SettingsInvalid: TARGET_MODULES_NOT_FOUND, naming the modules that exist.
-        """
-        from peft import LoraConfig, get_peft_model
-
-        self.causal = base
+    def __init__(self, peft: PeftModel, compute_type: torch.dtype) -> None:
+        self.peft = peft
+        self.causal: PreTrainedModel = peft.get_base_model()
         self.compute_type = compute_type
-        self.device = next(base.parameters()).device
-        self.target_modules = resolve_targets(base, lora.target_modules)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self.peft: PeftModel = get_peft_model(
-                base,
-                LoraConfig(
-                    task_type="CAUSAL_LM",
-                    r=lora.rank,
-                    lora_alpha=lora.alpha,
-                    lora_dropout=lora.dropout,
-                    target_modules=list(self.target_modules),
-                    bias="none",
-                ),
-                adapter_name=ADAPTER,
-            )
+        self.device = next(peft.parameters()).device
         self.parameters: dict[str, nn.Parameter] = dict(
-            sorted((published_name(name), p) for name, p in self.peft.named_parameters() if p.requires_grad)
+            sorted((published_name(name), p) for name, p in peft.named_parameters() if ".lora_" in name)
         )
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.data = parameter.data.float()
-                fresh = torch.zeros(parameter.shape)
-                if ".lora_A." in name:
-                    nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)
-                parameter.copy_(fresh)
-        self.head = LogitsHead(base)
+        self.head = LogitsHead(self.causal)
+        self.checkpoints_activations = False
+
+    @property
+    def target_modules(self) -> tuple[str, ...]:
+        """Names of the adapted modules, sorted."""
+        return tuple(sorted(self.peft.peft_config[ADAPTER].target_modules))
 
     def arithmetic(self) -> AbstractContextManager[Any]:
         """Return the context of a forward pass: products in the compute type, sums and norms as torch knows best."""
@@ -190,6 +167,7 @@ class Adapted:
     def checkpoint_activations(self) -> None:
         """Keep one layer's activations instead of all, for a third more computation."""
         self.causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.checkpoints_activations = True
 
     def adapter_tensors(self) -> dict[str, Tensor]:
         """Return a copy of the adapter's weights on the processor, by published name."""
@@ -216,6 +194,56 @@ class Adapted:
         if hasattr(base, "peft_config"):
             del base.peft_config
         return base
+
+
+def add_adapter(base: PreTrainedModel, lora: LoraSettings, compute_type: torch.dtype, seed: int) -> Adapted:
+    """Put a fresh adapter on a base model; the same seed gives the same weights on every device.
+
+    Raises:
+        SettingsInvalid: TARGET_MODULES_NOT_FOUND, naming the modules that exist.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(resolve_targets(base, lora.target_modules)),
+        bias="none",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = Adapted(get_peft_model(base, settings, adapter_name=ADAPTER), compute_type)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.parameters.items():
+            fresh = torch.zeros(parameter.shape)
+            if ".lora_A." in name:
+                nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)
+            parameter.data = fresh.to(parameter.device)
+    return model
+
+
+def load_adapter(base: PreTrainedModel, folder: Path, compute_type: torch.dtype) -> Adapted:
+    """Load a published adapter as anybody would, with stock peft, and make sure that it is really there.
+
+    Raises:
+        ValueError: some of its weights did not arrive (peft only warns).
+    """
+    from peft import PeftModel
+    from safetensors.torch import load_file
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = Adapted(PeftModel.from_pretrained(base, str(folder), adapter_name=ADAPTER), compute_type)
+    model.peft.eval()
+    stored, loaded = load_file(folder / "adapter_model.safetensors"), model.adapter_tensors()
+    wrong = [n for n in stored.keys() | loaded.keys() if n not in stored or n not in loaded]
+    wrong += [n for n in stored.keys() & loaded.keys() if not torch.equal(stored[n], loaded[n])]
+    if wrong:
+        raise ValueError(f"the adapter did not load onto its base model: {_some(sorted(wrong))}")
+    return model
 
 
 class LogitsHead:

@@ -1,7 +1,6 @@
 """Which steps a run has, which sequences each sees, and how fast it learns: pure functions of settings and step.
 
-Nothing here has a state, so a resumed run needs to know only its step. `prepare` counts the steps with it, `loop`
-walks them; it imports no torch.
+Nothing here has a state, so a resumed run needs to know only its step. `loop` walks it.
 """
 
 from __future__ import annotations
@@ -14,19 +13,10 @@ import numpy.typing as npt
 
 from .contract import Schedule, TrainingSettings
 
-DEFAULT_EPOCHS = 3
-
 
 def steps_per_epoch(training: TrainingSettings, sequences: int) -> int:
     """Return the optimizer steps of one pass over the sequences; the last may see fewer than batchSize."""
     return math.ceil(sequences / training.batch_size)
-
-
-def total_steps(training: TrainingSettings, sequences: int) -> int:
-    """Return the optimizer steps of the whole run: maxSteps, or epochs (3 if both are absent) over the sequences."""
-    if training.max_steps is not None:
-        return training.max_steps
-    return (training.epochs or DEFAULT_EPOCHS) * steps_per_epoch(training, sequences)
 
 
 def sequences_of_step(training: TrainingSettings, sequences: int, step: int) -> npt.NDArray[np.int64]:

@@ -1,0 +1,317 @@
+"""Checkpoints in object storage: written whole or not at all, verified when read, and only as many as are told.
+
+    runs/<run digest>/checkpoints/step-000150-<uid8>-<attempt>/{adapter.safetensors,optimizer.safetensors,state.json}
+
+and MANIFEST.json, put last. Only safetensors and JSON: nothing that is read can run code. Names carry uid and attempt,
+so a pod that was thought lost and comes back writes beside its successor, never over it. Dropout is seeded by step
+(see `schedule.step_seed`), so adapter, optimizer and `TrainingState` are all that a run is. `loop` writes them, on a
+thread, while it goes on; `train` resumes from them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .contract import RunConfig
+from .errors import StorageFailed, TrainerError
+from .progress import ProgressBoard
+from .report import Report
+from .storage import MANIFEST, ObjectDamaged, ObjectMissing, Store, commit, fetch, upload_folder
+from .storage.layout import checkpoints_prefix
+
+ADAPTER_FILE, OPTIMIZER_FILE, STATE_FILE = "adapter.safetensors", "optimizer.safetensors", "state.json"
+NAME = re.compile(r"step-(?P<step>\d{6,})-(?P<uid>[0-9a-z]{1,8})-(?P<attempt>\d+)")
+FAILURES_TOLERATED = 2
+"""Checkpoints in a row that storage may refuse before training ends: an outage costs nothing until it matters."""
+
+
+class Best(BaseModel):
+    """The best evaluation so far, and the checkpoint that has its weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    step: int
+    loss: float
+    checkpoint: str
+
+
+class Point(BaseModel):
+    """One point of a curve: nats per supervised token."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    step: int
+    loss: float
+
+
+class TrainingState(BaseModel):
+    """Where a run is, beside the tensors; `loop` replaces it, always as a whole, between steps."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    step: int = Field(default=0, description="optimizer steps done")
+    epoch: float = Field(default=0.0, description="passes over the training data done")
+    micro_batch: int | None = Field(default=None, description="sequences of a forward pass; sums depend on it")
+    evaluated_step: int = Field(default=0, description="newest step that was evaluated")
+    validation_loss: float | None = None
+    best: Best | None = None
+    reference_loss: float | None = Field(default=None, description="loss that the next improvement is measured from")
+    stale_evaluations: int = Field(default=0, description="evaluations since that improvement")
+    stopped_early: bool = False
+    recent: tuple[tuple[float, int], ...] = Field(default=(), description="summed nats and tokens of the newest steps")
+    pending: tuple[float, int] = Field(default=(0.0, 0), description="the same since the newest point of the curve")
+    tokens: int = 0
+    supervised_tokens: int = 0
+    seconds: float = Field(default=0.0, description="time in training steps, over all attempts")
+    curve: tuple[Point, ...] = ()
+    evaluations: tuple[Point, ...] = ()
+
+    @property
+    def loss(self) -> float | None:
+        """Training loss over the newest steps, in nats per supervised token."""
+        tokens = sum(count for _, count in self.recent)
+        return sum(nats for nats, _ in self.recent) / tokens if tokens else None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run at the end of one step: all tensors on the processor, by published parameter names."""
+
+    state: TrainingState
+    adapter: dict[str, Tensor]
+    optimizer_tensors: dict[str, Tensor]
+    optimizer_numbers: dict[str, dict[str, Any]]
+    base_hash: str
+
+    def write(self, folder: Path) -> None:
+        """Write the three files into an empty folder."""
+        folder.mkdir(parents=True)
+        save_adapter(self.adapter, folder / ADAPTER_FILE)
+        save_file(self.optimizer_tensors, folder / OPTIMIZER_FILE)
+        state = {
+            "state": self.state.model_dump(mode="json"),
+            "optimizer": self.optimizer_numbers,
+            "baseHash": self.base_hash,
+        }
+        (folder / STATE_FILE).write_text(json.dumps(state, sort_keys=True, allow_nan=False))
+
+    @classmethod
+    def read(cls, folder: Path) -> Checkpoint:
+        """Read what `write` wrote.
+
+        Raises:
+            ValueError, KeyError, SafetensorError, OSError: it is not that.
+        """
+        document = json.loads((folder / STATE_FILE).read_text())
+        return cls(
+            state=TrainingState.model_validate(document["state"]),
+            adapter=load_file(folder / ADAPTER_FILE),
+            optimizer_tensors=load_file(folder / OPTIMIZER_FILE),
+            optimizer_numbers=dict(document["optimizer"]),
+            base_hash=str(document["baseHash"]),
+        )
+
+
+def save_adapter(tensors: dict[str, Tensor], file: Path) -> None:
+    """Write an adapter's weights as they are published; the same weights give the same bytes.
+
+    One metadata key only: safetensors writes several in random order.
+    """
+    save_file(dict(sorted(tensors.items())), file, metadata={"format": "pt"})
+
+
+class Checkpoints:
+    """The checkpoints of one run, written by one attempt."""
+
+    def __init__(
+        self,
+        store: Store,
+        config: RunConfig,
+        run_digest: str,
+        attempt: int,
+        scratch: Path,
+        report: Report,
+        board: ProgressBoard,
+    ) -> None:
+        self.best_adapter = scratch / "best.safetensors"
+        """Weights of the best evaluation, kept at hand for publishing."""
+        self._store, self._report, self._board = store, report, board
+        self._prefix = checkpoints_prefix(run_digest)
+        self._keep = config.checkpoint.keep
+        self._suffix = f"{short_uid(config.run.uid)}-{attempt}"
+        self._scratch = scratch / "checkpoints"
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._failures = 0
+        self._mine: list[str] = []  # checkpoints that this attempt may delete: its own, and those it resumed past
+        self.newest_step: int | None = None
+        """Step of the newest checkpoint known to be whole in storage."""
+
+    def name(self, step: int) -> str:
+        """Return the name of this attempt's checkpoint of a step."""
+        return f"step-{step:06d}-{self._suffix}"
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint: on disk now, in storage on a thread. The one before is waited for first.
+
+        Raises:
+            TrainerError: checkpoints before this one could not be stored.
+        """
+        started = time.monotonic()
+        self.wait()
+        step, name = checkpoint.state.step, self.name(checkpoint.state.step)
+        folder = self._scratch / name
+        shutil.rmtree(folder, ignore_errors=True)
+        checkpoint.write(folder)
+        best = checkpoint.state.best
+        if best is not None and best.checkpoint == name:
+            shutil.copyfile(folder / ADAPTER_FILE, self.best_adapter)
+        self._thread = threading.Thread(
+            target=self._store_one, args=(folder, name, step, best and best.checkpoint, started), name="checkpoint"
+        )
+        self._thread.start()
+
+    def wait(self, everything: bool = False) -> None:
+        """Wait until what was saved is stored.
+
+        Raises:
+            TrainerError: it could not be stored; a passing failure only with `everything`, or when it keeps on.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is None:
+            return
+        if isinstance(error, StorageFailed) and not everything and self._failures <= FAILURES_TOLERATED:
+            self._report.warn("checkpoint not stored, training goes on", error=str(error))
+            return
+        raise error
+
+    def _store_one(self, folder: Path, name: str, step: int, best: str | None, started: float) -> None:
+        try:
+            prefix = f"{self._prefix}/{name}"
+            self._delete([name])  # a damaged one that this attempt wrote before and did not resume from
+            files = upload_folder(self._store, folder, prefix)
+            commit(self._store, prefix, {"step": step, "files": [entry.to_json() for entry in files]})
+            self._failures = 0
+            self._mine.append(name)
+            self.newest_step = step
+            self._board.checkpointed(step)
+            self._board.checkpoints.inc()
+            self._board.checkpoint_seconds.inc(time.monotonic() - started)
+            self._report("checkpoint stored", step=step, checkpoint=name, seconds=round(time.monotonic() - started, 3))
+            try:
+                self._prune(best)
+            except TrainerError as error:  # more is kept than was asked for: no reason to stop
+                self._report.warn("old checkpoints not deleted", error=str(error))
+        except BaseException as error:  # kept for `wait`: an error on a thread must not get lost
+            self._failures += 1
+            self._board.checkpoint_failures.inc()
+            self._error = error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _prune(self, best: str | None) -> None:
+        ordered = sorted(set(self._mine) - {best}, key=_order, reverse=True)
+        old = ordered[self._keep :]
+        self._delete(old)
+        self._mine = [name for name in self._mine if name not in old]
+
+    def delete_all(self) -> None:
+        """Delete every checkpoint of the run: its adapter is published. Failing to is no failure of the run."""
+        try:
+            self._delete(sorted(self._listed()))
+        except TrainerError as error:
+            self._report.warn("checkpoints not deleted; a lifecycle rule on runs/ can", error=str(error))
+
+    def _delete(self, names: list[str]) -> None:
+        for name in names:
+            prefix = f"{self._prefix}/{name}/"
+            # Manifest first: what has none does not exist, so no reader ever meets half a checkpoint.
+            self._store.delete([prefix + MANIFEST])
+            self._store.delete([entry.path for entry in self._store.list(prefix)])
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def _listed(self) -> dict[str, bool]:
+        """Return the names of the checkpoints in storage, and whether each has a manifest."""
+        found: dict[str, bool] = {}
+        for entry in self._store.list(f"{self._prefix}/"):
+            name, _, file = entry.path.removeprefix(f"{self._prefix}/").partition("/")
+            if NAME.fullmatch(name):
+                found[name] = found.get(name, False) or file == MANIFEST
+        return found
+
+    def newest(self) -> Checkpoint | None:
+        """Return the newest checkpoint that is whole, with the best one's weights at hand; None if there is none.
+
+        A checkpoint that is damaged, or whose best one is, is left alone and the one before is taken.
+
+        Raises:
+            TrainerError: storage cannot be read at all.
+        """
+        listed = self._listed()
+        for name in sorted((name for name, whole in listed.items() if whole), key=_order, reverse=True):
+            folder = self._scratch / "resumed"
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                if fetch(self._store, f"{self._prefix}/{name}", folder) is None:
+                    continue
+                checkpoint = Checkpoint.read(folder)
+                best = checkpoint.state.best
+                if best is not None:
+                    self._fetch_best(best.checkpoint)
+            except (
+                ObjectDamaged,
+                ObjectMissing,
+                ValueError,
+                KeyError,
+                TypeError,
+                SafetensorError,
+                FileNotFoundError,
+            ) as error:
+                self._report.warn("checkpoint is damaged, trying the one before", checkpoint=name, error=str(error))
+                continue
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            self._mine = [other for other in listed if _order(other) <= _order(name)]
+            self.newest_step = checkpoint.state.step
+            self._board.checkpointed(checkpoint.state.step)
+            return checkpoint
+        return None
+
+    def _fetch_best(self, name: str) -> None:
+        folder = self._scratch / "best"
+        try:
+            if not NAME.fullmatch(name) or not fetch(
+                self._store, f"{self._prefix}/{name}", folder, wanted=lambda path: path == ADAPTER_FILE
+            ):
+                raise ValueError(f"its best checkpoint {name} is gone")
+            load_file(folder / ADAPTER_FILE)
+            (folder / ADAPTER_FILE).replace(self.best_adapter)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def short_uid(uid: str) -> str:
+    """Return the first eight letters and digits of a run's uid."""
+    return re.sub(r"[^0-9a-z]", "", uid.lower())[:8] or "0"
+
+
+def _order(name: str) -> tuple[int, int, str]:
+    found = NAME.fullmatch(name)
+    if found is None:
+        raise ValueError(f"{name!r} is no checkpoint")
+    return int(found["step"]), int(found["attempt"]), name

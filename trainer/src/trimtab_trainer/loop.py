@@ -1,0 +1,381 @@
+"""The training loop, top to bottom: evaluate, checkpoint, stop or step.
+
+A step's gradient is the mean over all supervised tokens of its batch: every micro-batch adds its summed loss divided
+by the tokens of the whole batch, so how a batch is cut into micro-batches does not change it. `train` builds a
+`Trainer`, resumes it from a checkpoint or not, and calls `run`.
+
+The state changes only between steps and as a whole. Whatever interrupts (a signal, too little memory) finds it at the
+end of a step, and what was begun since is thrown away.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .batches import Batches
+from .checkpoint import Best, Checkpoint, Checkpoints, Point, TrainingState
+from .contract import EarlyStopping, Reason, RunConfig
+from .errors import DataInvalid, Interrupted, OutOfMemory, SettingsInvalid
+from .interruption import Interruption
+from .loss import summed_loss
+from .model import Adapted
+from .optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_learning_rate
+from .progress import ProgressBoard
+from .report import Report
+from .schedule import learning_rate, sequences_of_step, step_seed, steps_per_epoch
+from .validation import mean_loss
+
+RECENT_STEPS = 20
+"""Steps that the reported training loss and speed are taken over."""
+REPORT_SECONDS = 10
+"""Time between the log lines of steps."""
+CURVE_POINTS = 500
+"""Most points of the training curve that a run keeps."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimizer step saw: summed nats and their tokens, all tokens, and the gradient's norm before clipping."""
+
+    nats: float
+    supervised_tokens: int
+    tokens: int
+    gradient_norm: float
+
+
+class Trainer:
+    """One run: model, data, optimizer and state."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: Adapted,
+        training: Batches,
+        validation: Batches | None,
+        total_steps: int,
+        micro_batch: int,
+        checkpoints: Checkpoints,
+        base_hash: str,
+        stop: Interruption,
+        report: Report,
+        board: ProgressBoard,
+    ) -> None:
+        """Take everything a run needs.
+
+        Args:
+            micro_batch: sequences of one forward pass, halved when memory runs out.
+            base_hash: `frozen_hash` of the model.
+
+        Raises:
+            DataInvalid: no token of a split is supervised.
+        """
+        for name, split in (("training", training), ("validation", validation)):
+            if split is not None and int(split.supervised.sum()) == 0:
+                raise DataInvalid(f"the {name} data has no supervised token", Reason.NO_ASSISTANT_TURN)
+        self.settings = config.training
+        self.checkpoint_settings = config.checkpoint
+        self.model = model
+        self.training, self.validation = training, validation
+        self.total_steps = total_steps
+        self.micro_batch = micro_batch
+        self.checkpoints = checkpoints
+        self.base_hash = base_hash
+        self.stop, self.report, self.board = stop, report, board
+        self.optimizer = make_optimizer(self.settings, model.parameters.values())
+        self.state = TrainingState()
+        self._checked_gradients = False
+        self._saved_step: int | None = 0  # step whose state, as it is, is in a checkpoint (0: nothing to save)
+        self._reported = 0.0
+        self._newest_seconds: list[tuple[int, float]] = []  # tokens and time of the newest steps
+
+    # -- the run ------------------------------------------------------------------------------------------------------
+
+    def run(self) -> TrainingState:
+        """Train to the last step, or until early stopping; the last state is checkpointed when it returns.
+
+        Raises:
+            Interrupted: told to stop; everything done is in a checkpoint.
+            SettingsInvalid: the loss is not finite.
+            OutOfMemory: a single sequence does not fit.
+            TrainerError: storage failed.
+        """
+        try:
+            while True:
+                self.stop.check()
+                if self.evaluation_is_due():
+                    self.evaluate()
+                finished = self.state.step >= self.total_steps or self.state.stopped_early
+                if finished or self.checkpoint_is_due():
+                    self.save()
+                if finished:
+                    self.checkpoints.wait(everything=True)
+                    return self.state
+                self.step()
+        except Interrupted:
+            with self.stop.later():
+                self.save_what_is_new()
+            raise
+
+    def evaluation_is_due(self) -> bool:
+        """True once for every evaluateEverySteps steps and for the last step, if there is validation data."""
+        step = self.state.step
+        if self.validation is None or step == 0 or step == self.state.evaluated_step:
+            return False
+        return step % self.settings.evaluate_every_steps == 0 or step >= self.total_steps
+
+    def checkpoint_is_due(self) -> bool:
+        """True for every everySteps steps, and after an evaluation that improved."""
+        step, best = self.state.step, self.state.best
+        if step == 0 or step == self._saved_step:
+            return False
+        return step % self.checkpoint_settings.every_steps == 0 or (best is not None and best.step == step)
+
+    # -- a step -------------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Do one optimizer step; the micro-batch is halved until the step fits into memory."""
+        state = self.state
+        started = time.monotonic()
+        self.board.update(activity="Training")
+        rate = learning_rate(self.settings, state.step, self.total_steps)
+        set_learning_rate(self.optimizer, rate)
+        while True:
+            try:
+                with self.stop.at_once():
+                    result = self.gradient()
+                break
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).partition("\n")[0]
+            self.shrink(reason)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.advance(result, rate, time.monotonic() - started)
+
+    def gradient(self) -> StepResult:
+        """Accumulate the gradient of the state's step in the parameters, clipped; change nothing else.
+
+        Raises:
+            SettingsInvalid: the loss or the gradient is not finite.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.peft.train()
+        indices = sequences_of_step(self.settings, len(self.training), self.state.step)
+        tokens = int(self.training.supervised[indices].sum())
+        nats = 0.0
+        torch.manual_seed(step_seed(self.settings, self.state.step))
+        for batch in self.training.micro_batches(indices, self.micro_batch, self.model.device):
+            self.stop.check()
+            if batch.supervised_tokens == 0:
+                continue
+            with self.model.arithmetic():
+                loss = summed_loss(self.model.hidden(batch), batch.targets, self.model.head)
+            (loss / tokens).backward()  # type: ignore[no-untyped-call]
+            nats += loss.item()
+        parameters = self.model.parameters
+        limit = self.settings.max_gradient_norm or math.inf
+        norm = float(nn.utils.clip_grad_norm_(list(parameters.values()), limit)) if tokens else 0.0
+        if not (math.isfinite(nats) and math.isfinite(norm)):
+            raise SettingsInvalid(
+                f"the {'gradient' if math.isfinite(nats) else 'loss'} of step {self.state.step + 1} is not finite; "
+                "lower training.learningRate, or set training.maxGradientNorm"
+            )
+        if tokens and not self._checked_gradients:
+            without = [name for name, parameter in parameters.items() if parameter.grad is None]
+            if without:
+                raise RuntimeError(f"no gradient reached {len(without)} adapter weights, {without[0]} for one")
+            self._checked_gradients = True
+        return StepResult(nats, tokens, int(self.training.lengths[indices].sum()), norm)
+
+    def shrink(self, reason: str) -> None:
+        """Halve the micro-batch after memory ran out.
+
+        Raises:
+            OutOfMemory: it is one sequence already.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if self.micro_batch == 1 and not self.model.checkpoints_activations:
+            self.model.checkpoint_activations()
+            self.report("memory ran out, activations are computed twice instead of kept", reason=reason)
+            return
+        if self.micro_batch == 1:
+            raise OutOfMemory(
+                f"a single sequence of up to {int(self.training.lengths.max())} tokens does not fit into memory "
+                f"({reason}); raise the memory limit, or lower training.maxSequenceLength or lora.rank"
+            )
+        self.micro_batch = smaller_micro_batch(self.micro_batch, self.settings.batch_size)
+        self.board.micro_batch.set(self.micro_batch)
+        self.report("memory ran out, micro-batch halved", micro_batch=self.micro_batch, reason=reason)
+
+    def advance(self, result: StepResult, rate: float, seconds: float) -> None:
+        """Move the state one step on and tell about it."""
+        old, step = self.state, self.state.step + 1
+        nats, tokens = old.pending[0] + result.nats, old.pending[1] + result.supervised_tokens
+        point = step % math.ceil(self.total_steps / CURVE_POINTS) == 0 and tokens > 0
+        self.state = old.model_copy(
+            update={
+                "step": step,
+                "epoch": round(step / steps_per_epoch(self.settings, len(self.training)), 4),
+                "micro_batch": self.micro_batch,
+                "recent": (*old.recent, (result.nats, result.supervised_tokens))[-RECENT_STEPS:],
+                "pending": (0.0, 0) if point else (nats, tokens),
+                "curve": (*old.curve, Point(step=step, loss=nats / tokens)) if point else old.curve,
+                "tokens": old.tokens + result.tokens,
+                "supervised_tokens": old.supervised_tokens + result.supervised_tokens,
+                "seconds": old.seconds + seconds,
+            }
+        )
+        self._newest_seconds = [*self._newest_seconds, (result.tokens, seconds)][-RECENT_STEPS:]
+        board = self.board
+        board.update(
+            step=step,
+            loss=self.state.loss,
+            tokens_per_second=self.tokens_per_second(),
+            eta_seconds=self.eta_seconds(),
+        )
+        board.learning_rate.set(rate)
+        board.gradient_norm.set(result.gradient_norm)
+        board.tokens.inc(result.tokens)
+        board.supervised_tokens.inc(result.supervised_tokens)
+        if torch.cuda.is_available():
+            board.memory.set(torch.cuda.max_memory_allocated())
+        now = time.monotonic()
+        if step == self.total_steps or now - self._reported >= REPORT_SECONDS:
+            self._reported = now
+            self.report(
+                "step",
+                step=step,
+                total_steps=self.total_steps,
+                loss=round(result.nats / max(1, result.supervised_tokens), 6),
+                gradient_norm=round(result.gradient_norm, 6),
+                learning_rate=rate,
+                tokens=result.tokens,
+                seconds=round(seconds, 3),
+            )
+
+    def tokens_per_second(self) -> float | None:
+        """Return the tokens of training sequences per second of the newest steps."""
+        seconds = sum(taken for _, taken in self._newest_seconds)
+        return sum(tokens for tokens, _ in self._newest_seconds) / seconds if seconds else None
+
+    def eta_seconds(self) -> float | None:
+        """Return the time the remaining steps will take, evaluations not counted."""
+        if not self._newest_seconds:
+            return None
+        seconds = sum(taken for _, taken in self._newest_seconds) / len(self._newest_seconds)
+        return round(seconds * (self.total_steps - self.state.step), 1)
+
+    # -- evaluation ---------------------------------------------------------------------------------------------------
+
+    def evaluate(self) -> None:
+        """Measure the validation loss, and decide about best checkpoint and early stopping."""
+        if self.validation is None:
+            return
+        started = time.monotonic()
+        self.board.update(activity="Evaluating")
+        loss = mean_loss(self.model, self.validation, self.stop)
+        if not math.isfinite(loss):
+            raise SettingsInvalid(
+                f"the validation loss after step {self.state.step} is not finite; lower training.learningRate"
+            )
+        self.state = evaluated(self.state, loss, self.checkpoints.name(self.state.step), self.settings.early_stopping)
+        if self.state.best is not None and self.state.best.step == self.state.step:
+            self._saved_step = None  # an older checkpoint of this step does not know that it is the best
+        self.board.update(validation_loss=loss)
+        self.board.evaluation_seconds.inc(time.monotonic() - started)
+        self.report(
+            "evaluation",
+            step=self.state.step,
+            validation_loss=round(loss, 6),
+            best_step=self.state.best and self.state.best.step,
+            stale_evaluations=self.state.stale_evaluations,
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    # -- checkpoints --------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write a checkpoint of the state, unless that was done."""
+        if self._saved_step == self.state.step:
+            return
+        self.board.update(activity="Checkpointing")
+        tensors, numbers = optimizer_state(self.optimizer, self.model.parameters)
+        self.checkpoints.save(
+            Checkpoint(
+                state=self.state,
+                adapter=self.model.adapter_tensors(),
+                optimizer_tensors=tensors,
+                optimizer_numbers=numbers,
+                base_hash=self.base_hash,
+            )
+        )
+        self._saved_step = self.state.step
+
+    def save_what_is_new(self) -> None:
+        """Before an early end: put everything done so far into a checkpoint that is whole in storage."""
+        self.report("told to stop", step=self.state.step)
+        self.save()
+        self.checkpoints.wait(everything=True)
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ValueError: it is not one of this run.
+        """
+        self.model.load_adapter_tensors(checkpoint.adapter)
+        load_optimizer_state(
+            self.optimizer, self.model.parameters, checkpoint.optimizer_tensors, checkpoint.optimizer_numbers
+        )
+        self.state = checkpoint.state
+        self._saved_step = self.state.step
+        # The same cuts, so the same sums: a run that was interrupted ends with the same bits.
+        self.micro_batch = self.state.micro_batch or self.micro_batch
+        self.board.micro_batch.set(self.micro_batch)
+        if checkpoint.base_hash != self.base_hash:
+            self.report.warn("the frozen base differs from the checkpoint's: made on another kind of machine")
+        self.board.update(step=self.state.step, loss=self.state.loss, validation_loss=self.state.validation_loss)
+
+
+def evaluated(state: TrainingState, loss: float, checkpoint: str, early: EarlyStopping | None) -> TrainingState:
+    """Return the state after an evaluation: the best so far, and whether patience is at its end.
+
+    The best is the lowest loss. Patience counts evaluations that do not beat the last improvement by
+    minimumImprovement.
+    """
+    best = state.best
+    if best is None or loss < best.loss:
+        best = Best(step=state.step, loss=loss, checkpoint=checkpoint)
+    minimum = early.minimum_improvement if early else 0.0
+    improved = state.reference_loss is None or loss < state.reference_loss - minimum
+    stale = 0 if improved else state.stale_evaluations + 1
+    return state.model_copy(
+        update={
+            "evaluated_step": state.step,
+            "validation_loss": loss,
+            "evaluations": (*state.evaluations, Point(step=state.step, loss=loss)),
+            "best": best,
+            "reference_loss": loss if improved else state.reference_loss,
+            "stale_evaluations": stale,
+            "stopped_early": early is not None and stale >= early.patience,
+        }
+    )
+
+
+def smaller_micro_batch(size: int, batch_size: int) -> int:
+    """Return the largest divisor of batchSize that is at most half of a micro-batch."""
+    return next((n for n in range(size // 2, 0, -1) if batch_size % n == 0), 1)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that accelerator or processor had no memory left."""
+    words = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)

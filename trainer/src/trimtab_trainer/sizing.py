@@ -1,0 +1,76 @@
+"""How many sequences a forward pass takes, and whether activations are kept: a plan from sizes and memory.
+
+The estimates are rough and on the safe side; when one is wrong, `loop` halves the micro-batch. `train` calls it. QLoRA
+pays for dequantizing the base once a pass, so a pass should have a few thousand tokens, and more brings nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .contract import TrainingSettings
+from .loss import CHUNK
+from .model import Adapted
+
+TARGET_TOKENS = {"cuda": 16384, "cpu": 2048}
+ENOUGH_TOKENS = {"cuda": 4096, "cpu": 1024}
+"""Tokens of a pass below which computing activations twice is better than smaller passes."""
+USABLE = 0.6
+"""Share of the memory that the plan spends; the rest is the libraries', the cache's and the estimates' error."""
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """Sequences of one forward pass, and whether activations are computed twice instead of kept."""
+
+    micro_batch: int
+    checkpoint_activations: bool
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Bytes that training takes: for each token with activations kept and not, and whatever the tokens."""
+
+    kept_per_token: int
+    recomputed_per_token: int
+    fixed: int
+
+
+def costs(model: Adapted) -> Costs:
+    """Estimate the memory of a forward and backward pass from the sizes of the adapted linear layers."""
+    width = 2 if model.compute_type.itemsize == 2 else 4
+    ends = [sum(p.shape) for name, p in model.parameters.items()]
+    rank = min(min(p.shape) for p in model.parameters.values())
+    elements = sum(ends) - len(ends) * rank  # in_features and out_features of every adapted layer
+    layers = max(1, int(getattr(model.causal.config.get_text_config(), "num_hidden_layers", 1)))
+    embedding = model.causal.get_input_embeddings().weight
+    hidden, vocabulary = int(embedding.shape[1]), int(embedding.shape[0])
+    kept = elements * (4 + 2 * width)  # inputs and outputs in the compute type, the adapter's inputs in float32
+    base = sum(p.numel() * p.element_size() for p in model.peft.parameters())
+    adapter = sum(p.numel() for p in model.parameters.values())
+    return Costs(
+        kept_per_token=kept,
+        recomputed_per_token=layers * hidden * width + kept // layers,
+        fixed=base + 16 * adapter + 3 * 4 * CHUNK * vocabulary,
+    )
+
+
+def plan(training: TrainingSettings, longest: int, memory: int, cost: Costs, device_type: str) -> Sizing:
+    """Return how to cut batches of sequences of up to `longest` tokens for a memory of so many bytes.
+
+    A micro-batch divides the batch. An explicit microBatchSize is taken as it is.
+    """
+    budget = max(0, int(memory * USABLE) - cost.fixed)
+    divisors = [n for n in range(1, training.batch_size + 1) if training.batch_size % n == 0]
+    target = max(1, TARGET_TOKENS[device_type] // longest)
+
+    def largest(per_token: int) -> int:
+        return max((n for n in divisors if n <= target and n * longest * per_token <= budget), default=0)
+
+    if training.micro_batch_size is not None:
+        size = training.micro_batch_size
+        return Sizing(size, checkpoint_activations=size * longest * cost.kept_per_token > budget)
+    kept, recomputed = largest(cost.kept_per_token), largest(cost.recomputed_per_token)
+    if kept == recomputed or kept * longest >= ENOUGH_TOKENS[device_type]:
+        return Sizing(max(1, kept), checkpoint_activations=kept == 0)
+    return Sizing(max(1, recomputed), checkpoint_activations=True)
