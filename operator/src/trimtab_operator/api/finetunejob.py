@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, computed_field, model_validator
 from trimtab_trainer.contract import (
     CheckpointSettings,
     DatasetFormat,
@@ -207,7 +207,7 @@ class AttemptStatus(Model):
     number: int = Field(ge=0, description="number of the attempt, counted over both stages.")
     stage: str = Field(max_length=16, description="stage: prepare or train.")
     job_name: str = Field(max_length=63, description="jobName of the attempt's Job.")
-    job_uid: str = Field(max_length=64, description="jobUID of the attempt's Job.")
+    job_uid: str = Field(alias="jobUID", max_length=64, description="jobUID of the attempt's Job.")
     reason: str | None = Field(default=None, max_length=64, description="reason the attempt ended; absent: it runs.")
     message: str | None = Field(default=None, max_length=512, description="message of the attempt's end.")
     start_time: str | None = Field(
@@ -219,6 +219,27 @@ class AttemptStatus(Model):
     active_seconds: int | None = Field(default=None, ge=0, description="activeSeconds with a running pod.")
     start_step: int | None = Field(default=None, ge=0, description="startStep it resumed from.")
     end_step: int | None = Field(default=None, ge=0, description="endStep it reached.")
+
+
+class StatusSummary(Model):
+    """What `kubectl get` prints: for people, derived from the rest of the status."""
+
+    progress: str | None = Field(default=None, max_length=8, description="progress in percent, such as 42%.")
+    loss: str | None = Field(default=None, max_length=16, description="loss with three decimals.")
+    step: str | None = Field(default=None, max_length=32, description="step done last, of all, such as 18/43.")
+    adapter: str | None = Field(default=None, max_length=12, description="adapter's digest, its first 12 characters.")
+
+    @classmethod
+    def of(cls, progress: TrainingProgress | None, artifact: ArtifactStatus | None) -> StatusSummary | None:
+        """Return the summary of these sections, or None if there is nothing to print."""
+        now = progress or TrainingProgress()
+        summary = cls(
+            progress=None if now.percent is None else f"{now.percent}%",
+            loss=None if now.loss is None else f"{now.loss:.3f}"[:16],
+            step=None if now.step is None else f"{now.step}/{now.total_steps}" if now.total_steps else str(now.step),
+            adapter=None if artifact is None else artifact.digest.removeprefix("sha256:")[:12],
+        )
+        return summary if summary != cls() else None
 
 
 class FineTuneJobStatus(Model):
@@ -260,8 +281,21 @@ class FineTuneJobStatus(Model):
         default=[],
         max_length=10,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["number"]},
-        description="attempts, the newest 10.",
+        description="attempts, the newest 10, oldest first.",
     )
+
+    @computed_field(  # type: ignore[prop-decorator]
+        description="summary is what kubectl get prints; programs read the other fields."
+    )
+    @property
+    def summary(self) -> StatusSummary | None:
+        """Derived: written with the rest and never read back."""
+        return StatusSummary.of(self.progress, self.artifact)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_summary(cls, value: Any) -> Any:
+        return {key: item for key, item in value.items() if key != "summary"} if isinstance(value, dict) else value
 
 
 class ObjectMeta(Model):

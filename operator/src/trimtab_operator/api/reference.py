@@ -1,0 +1,178 @@
+"""docs/api.md: every field, rule and reason, read from the CRD, so that the page cannot be out of date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .reasons import EXPLANATIONS, Explanation
+from .schema import Schema
+
+WHEN = {
+    "active": "`Succeeded` is Unknown: the job goes on",
+    "succeeded": "`Succeeded` is True",
+    "failed": "`Succeeded` is False",
+    "attempt": "Reason of an attempt that another one may follow; the job's own reason is Retrying or RetriesExhausted",
+}
+
+INTRODUCTION = """\
+A field without a default is optional unless it says *required*. Numbers are JSON numbers, also where Kubernetes would
+avoid floats (`learningRate: 0.0002`), because people who train models write numbers.
+
+Who may create FineTuneJobs may create pods with any Secret and any service account of the namespace: grant it as you
+would grant that.
+"""
+
+
+def reference(crd: dict[str, Any], generated: str) -> str:
+    """Return the page for one CustomResourceDefinition."""
+    (version,) = crd["spec"]["versions"]
+    names = crd["spec"]["names"]
+    root = version["schema"]["openAPIV3Schema"]
+    parts = [
+        f"<!-- {generated} -->\n# API reference\n\n{INTRODUCTION}",
+        f"## {names['kind']}\n\n{root['description']}\n\n"
+        f"`apiVersion: {crd['spec']['group']}/{version['name']}`, `kind: {names['kind']}`, namespaced, "
+        f"short name `{names['shortNames'][0]}`, category `{names['categories'][0]}`.\n",
+        "### Columns of `kubectl get`\n\n"
+        + _table(
+            ("Column", "Meaning", "Field"),
+            [
+                (
+                    column["name"].upper() + (" (`-o wide`)" if column.get("priority") else ""),
+                    column.get("description", ""),
+                    _code(column["jsonPath"]),
+                )
+                for column in version["additionalPrinterColumns"]
+            ],
+        ),
+    ]
+    for top in ("spec", "status"):
+        parts += _sections(top, root["properties"][top])
+    parts.append("### Rules\n\nBeside the bounds of single fields, the API server checks:\n\n" + _rules(root))
+    parts.append(_reasons(EXPLANATIONS))
+    return "\n".join(parts)
+
+
+def fields(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema, bool]]:
+    """Walk a schema: path, schema and whether it is required, for every field below it. Lists add `[]`, maps `{}`."""
+    for name, child in schema.get("properties", {}).items():
+        here = f"{path}.{name}" if path else name
+        yield here, child, name in schema.get("required", [])
+        yield from fields(child, here)
+    if "items" in schema:
+        yield from fields(schema["items"], f"{path}[]")
+    if isinstance(schema.get("additionalProperties"), dict):
+        yield from fields(schema["additionalProperties"], f"{path}{{}}")
+
+
+def nodes(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
+    """Walk a schema: path and schema of every node, items of lists and values of maps included."""
+    yield path, schema
+    for name, child in schema.get("properties", {}).items():
+        yield from nodes(child, f"{path}.{name}" if path else name)
+    if "items" in schema:
+        yield from nodes(schema["items"], f"{path}[]")
+    if isinstance(schema.get("additionalProperties"), dict):
+        yield from nodes(schema["additionalProperties"], f"{path}{{}}")
+
+
+def _sections(top: str, schema: Schema) -> list[str]:
+    """Return a table of the plain fields, and one for each field that has fields of its own."""
+    plain: list[tuple[str, Schema, bool]] = []
+    sections = []
+    for name, child in schema["properties"].items():
+        required = name in schema.get("required", [])
+        inner = list(fields(child, f"{top}.{name}"))
+        if inner:
+            note = "Required. " if required else ""
+            sections.append(f"### {top}.{name}\n\n{note}{_sentence(child['description'])}\n\n" + _fields_table(inner))
+        else:
+            plain.append((f"{top}.{name}", child, required))
+    return [f"### {top}\n\n{_sentence(schema['description'])}\n\n" + _fields_table(plain), *sections]
+
+
+def _fields_table(rows: list[tuple[str, Schema, bool]]) -> str:
+    return _table(
+        ("Field", "Type", "Default", "Bounds", "Description"),
+        [
+            (
+                _code(path),
+                _type(schema),
+                _code(schema["default"]) if "default" in schema else ("*required*" if required else ""),
+                _bounds(schema),
+                _sentence(schema["description"]),
+            )
+            for path, schema, required in rows
+        ],
+    )
+
+
+def _type(schema: Schema) -> str:
+    if schema.get("x-kubernetes-int-or-string"):
+        return "quantity"
+    if schema["type"] == "array":
+        return f"list of {_type(schema['items'])}"
+    if isinstance(schema.get("additionalProperties"), dict):
+        return f"map of {_type(schema['additionalProperties'])}"
+    return str(schema.get("format") if schema.get("format") == "date-time" else schema["type"])
+
+
+def _bounds(schema: Schema) -> str:
+    bounds = []
+    if "enum" in schema:
+        bounds.append(", ".join(_code(value) for value in schema["enum"]))
+    if "minimum" in schema:
+        bounds.append(("> " if schema.get("exclusiveMinimum") else "≥ ") + f"{schema['minimum']:g}")
+    if "maximum" in schema:
+        bounds.append(("< " if schema.get("exclusiveMaximum") else "≤ ") + f"{schema['maximum']:_g}".replace("_", " "))
+    for kind, unit in (("Length", "characters"), ("Items", "items"), ("Properties", "keys")):
+        if f"min{kind}" in schema and f"max{kind}" in schema:
+            bounds.append(f"{schema[f'min{kind}']} to {schema[f'max{kind}']} {unit}")
+        elif f"max{kind}" in schema:
+            bounds.append(f"≤ {schema[f'max{kind}']} {unit}")
+    if "pattern" in schema and not schema.get("x-kubernetes-int-or-string"):
+        bounds.append(_code(schema["pattern"]))
+    return "; ".join(bounds)
+
+
+def _rules(root: Schema) -> str:
+    return _table(
+        ("At", "Message", "Rule"),
+        [
+            (_code(path or "(the object)"), _sentence(rule["message"]), _code(rule["rule"]))
+            for path, schema in nodes(root)
+            for rule in schema.get("x-kubernetes-validations", [])
+        ],
+    )
+
+
+def _reasons(explanations: dict[str, Explanation]) -> str:
+    text = (
+        "### Reasons of `Succeeded`\n\n"
+        "The condition `Succeeded` is the summary; its reason is the word that `kubectl get` prints as STATE, and its "
+        "message says what happened and what to do next.\n"
+    )
+    for when, title in WHEN.items():
+        rows = [
+            (_code(str(reason)), explanation.meaning, explanation.next_step)
+            for reason, explanation in sorted(explanations.items())
+            if explanation.when == when
+        ]
+        text += f"\n#### {title}\n\n" + _table(("Reason", "Meaning", "Next step"), rows)
+    return text
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _sentence(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _code(value: Any) -> str:
+    if isinstance(value, bool):
+        value = str(value).lower()
+    return f"`{value}`" if value != "" else '`""`'
