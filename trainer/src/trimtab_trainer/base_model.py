@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .contract import Reason, RunConfig, StoredBaseModel, digest_of
+from .contract import Reason, StoredBaseModel, digest_of
 from .errors import SettingsInvalid
 from .storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, Store, open_store, read_manifest
 
@@ -108,7 +108,7 @@ def check_pin(settings: StoredBaseModel, digest: str) -> None:
         )
 
 
-def fetch_base_model(config: RunConfig, target: Path, digest: str) -> Path:
+def fetch_base_model(settings: StoredBaseModel, target: Path, digest: str) -> Path:
     """Return a local folder with the base model's files and nothing else, every byte checked against the digest.
 
     On a mounted volume the files are read where they are, and the folder holds links.
@@ -116,7 +116,7 @@ def fetch_base_model(config: RunConfig, target: Path, digest: str) -> Path:
     Raises:
         SettingsInvalid: BASE_MODEL_CHANGED where the files are not those that `prepare` saw.
     """
-    model = find_base_model(config.base_model)
+    model = find_base_model(settings)
     target.mkdir(parents=True, exist_ok=True)
     entries = []
     for name in model.sizes:
@@ -129,7 +129,7 @@ def fetch_base_model(config: RunConfig, target: Path, digest: str) -> Path:
     found = digest_of_entries(tuple(entries))
     if found != digest:
         raise SettingsInvalid(
-            f"the base model at {config.base_model.uri} changed after the data was prepared: its digest is {found}, "
+            f"the base model at {settings.uri} changed after the data was prepared: its digest is {found}, "
             f"it was {digest}; restore it, or start a new run",
             Reason.BASE_MODEL_CHANGED,
         )

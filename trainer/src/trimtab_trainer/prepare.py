@@ -75,7 +75,7 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
         dropped=summary["dropped"],
         total_steps=total_steps(config.training, summary["train"]["sequences"]),
     )
-    artifact = read_result(output, prepared.run_digest, scratch, report)
+    artifact = read_result(output, prepared.run_digest, report)
     report("prepared", **prepared.to_json(), artifact=artifact.to_json() if artifact else None)
     return Outcome(prepared, artifact)
 

@@ -1,25 +1,31 @@
 """RESULT.json: the note beside a run that says which adapter it made, so that the same run is never trained twice.
 
-`publish` writes it once the adapter's manifest is in place; `prepare` reads it and checks every byte of the adapter.
+`publish` writes it once the adapter's manifest is in place; `prepare` and `train` read it and check every byte of the
+adapter.
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from .contract import Artifact, canonical_json, digest_of
 from .report import Report
-from .storage import ObjectDamaged, ObjectMissing, Store, fetch
-from .storage.layout import adapter_prefix, hexadecimal, result_path
+from .storage import FileEntry, ObjectDamaged, ObjectMissing, Store, read_manifest
+from .storage.layout import adapter_prefix, result_path
 
 
-def write_result(store: Store, run_digest: str, artifact: Artifact) -> bool:
-    """Put the note, once; False if another attempt was first."""
-    return store.put_once(result_path(run_digest), canonical_json(artifact.to_json()))
+def write_result(store: Store, run_digest: str, artifact: Artifact) -> Artifact:
+    """Put the note, once; return the adapter that is noted: another attempt's, if that was first."""
+    path = result_path(run_digest)
+    if store.put_once(path, canonical_json(artifact.to_json())):
+        return artifact
+    noted = read_result(store, run_digest)
+    if noted is None:  # what was noted before is gone or damaged, so it is no result
+        store.put(path, canonical_json(artifact.to_json()))
+    return noted or artifact
 
 
-def read_result(store: Store, run_digest: str, scratch: Path, report: Report) -> Artifact | None:
+def read_result(store: Store, run_digest: str, report: Report | None = None) -> Artifact | None:
     """Return the adapter a run made, if it is all there and as it was published; None means it has to be trained."""
     try:
         data = store.read(result_path(run_digest))
@@ -28,13 +34,22 @@ def read_result(store: Store, run_digest: str, scratch: Path, report: Report) ->
     try:
         artifact = Artifact.model_validate(json.loads(data))
         prefix = adapter_prefix(artifact.digest)
-        manifest = fetch(store, prefix, scratch / "adapters" / hexadecimal(artifact.digest))
-        if manifest is None:
-            raise ObjectMissing(f"{store.address(prefix)} has no manifest")
-        if digest_of(manifest.document.get("artifact")) != artifact.digest:
-            raise ObjectDamaged(f"the manifest of {store.address(prefix)} is not that of {artifact.digest}")
+        _verify(store, prefix, artifact.digest)
     except (ValueError, ObjectMissing, ObjectDamaged) as error:
-        report.warn("published adapter does not verify, it will be trained again", run=run_digest, error=str(error))
+        if report is not None:
+            report.warn("published adapter does not verify, it is trained again", run=run_digest, error=str(error))
         return None
     # The folder may have been copied to another bucket since.
     return artifact.model_copy(update={"uri": store.address(prefix)})
+
+
+def _verify(store: Store, prefix: str, digest: str) -> None:
+    manifest = read_manifest(store, prefix)
+    if manifest is None:
+        raise ObjectMissing(f"{store.address(prefix)} has no manifest")
+    if digest_of(manifest.document.get("artifact")) != digest:
+        raise ObjectDamaged(f"the manifest of {store.address(prefix)} is not that of {digest}")
+    for entry in manifest.files:
+        found = store.digest(f"{prefix}/{entry.path}")
+        if FileEntry(entry.path, found.size, found.sha256) != entry:
+            raise ObjectDamaged(f"{store.address(prefix)}/{entry.path} is not as it was published")

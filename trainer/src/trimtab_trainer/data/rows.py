@@ -102,13 +102,10 @@ def read_rows(folder: Path, source: str) -> Rows:
     """Return a source's rows, all its shards; none if the source has no rows of its own."""
     shards = [load_file(file) for file in sorted(folder.glob(f"rows-{source}-*.safetensors"))]
     empty = np.zeros((0, KEY_BYTES), np.uint8)
-    offsets = [np.zeros(1, np.int64)]
-    for shard in shards:
-        offsets.append(shard["offsets"][1:] + offsets[-1][-1])
     return Rows(
         np.concatenate([shard["tokens"] for shard in shards] or [np.zeros(0, np.int32)]),
         np.concatenate([shard["supervised"] for shard in shards] or [np.zeros(0, np.bool_)]),
-        np.concatenate(offsets),
+        _chain([shard["offsets"] for shard in shards]),
         np.concatenate([shard["answers"] for shard in shards] or [empty]),
         np.concatenate([shard["groups"] for shard in shards] or [empty]),
     )
@@ -116,13 +113,10 @@ def read_rows(folder: Path, source: str) -> Rows:
 
 def join_rows(parts: list[Rows]) -> Rows:
     """Return the rows of several sources, one after the other."""
-    offsets = [np.zeros(1, np.int64)]
-    for part in parts:
-        offsets.append(part.offsets[1:] + offsets[-1][-1])
     return Rows(
         np.concatenate([part.tokens for part in parts]),
         np.concatenate([part.supervised for part in parts]),
-        np.concatenate(offsets),
+        _chain([part.offsets for part in parts]),
         np.concatenate([part.answers for part in parts]),
         np.concatenate([part.groups for part in parts]),
     )
@@ -131,6 +125,12 @@ def join_rows(parts: list[Rows]) -> Rows:
 def read_lines(folder: Path, source: str) -> list[bytes]:
     """Return a source's rows as JSON lines, in the order of `read_rows`."""
     return [line for file in sorted(folder.glob(f"rows-{source}-*.jsonl")) for line in _lines(file)]
+
+
+def _chain(offsets: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """Return the offsets of arrays that are put one after the other."""
+    lengths = np.concatenate([np.diff(part) for part in offsets] or [np.zeros(0, np.int64)])
+    return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
 
 
 def _lines(file: Path) -> list[bytes]:

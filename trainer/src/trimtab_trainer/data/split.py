@@ -45,17 +45,18 @@ def split(clusters: Clusters, source: npt.NDArray[np.int8], dataset: StoredDatas
     order = np.array(
         sorted(range(len(clusters.names)), key=lambda index: _rank(dataset.split_seed, clusters.names[index])), np.int64
     )
+    total = int((source == TRAINING).sum())
     free = np.bincount(clusters.of_row[source == TRAINING], minlength=len(order))
     held_in_test = np.zeros(len(order), np.bool_)
     if dataset.test is not None and dataset.test.fraction is not None:
-        held_in_test[_fraction(free, order, dataset.test.fraction, "test")] = True
+        held_in_test[_fraction(free, order, dataset.test.fraction * total, "test")] = True
     held_in_test[clusters.of_row[source == TEST]] = True
     free[held_in_test] = 0
 
     validation = dataset.validation
     held_in_validation = np.zeros(len(order), np.bool_)
     if validation is not None and validation.fraction is not None:
-        held_in_validation[_fraction(free, order, validation.fraction, "validation")] = True
+        held_in_validation[_fraction(free, order, validation.fraction * total, "validation")] = True
     elif validation is not None and validation.folds is not None and validation.fold is not None:
         held_in_validation[_fold(free, order, validation.folds, validation.fold)] = True
     held_in_validation[clusters.of_row[source == VALIDATION]] = True
@@ -73,20 +74,20 @@ def split(clusters: Clusters, source: npt.NDArray[np.int8], dataset: StoredDatas
     for name, rows in (("training", training), ("validation", validating), ("test", test)):
         wanted = name == "training" or (validation if name == "validation" else dataset.test) is not None
         if wanted and not len(rows):
-            raise _impossible(f"no rows are left for {name}: all of them share their answers with held-out rows")
+            raise _impossible(f"no rows are left for {name}: the others hold all answers and groups there are")
     return Sides(training, validating, test, len(source) - len(training) - len(validating) - len(test))
 
 
-def _fraction(free: Rows, order: Rows, fraction: float, side: str) -> Rows:
-    """Return clusters, in hash order, as long as they fit into the fraction of the free rows."""
-    target = max(1, round(fraction * int(free.sum())))
+def _fraction(free: Rows, order: Rows, wanted: float, side: str) -> Rows:
+    """Return clusters in hash order, those that fit into the wanted number of rows."""
+    target = max(1, round(wanted))
     chosen, rows = [], 0
     for cluster in order:
         size = int(free[cluster])
         if size and rows + size <= target:
             chosen.append(int(cluster))
             rows += size
-    if 2 * rows < target or rows == int(free.sum()):
+    if 2 * rows < target:
         raise _impossible(
             f"{side} asks for {target} of {int(free.sum())} rows, but those have only {int((free > 0).sum())} "
             f"distinct answers or groups, the most frequent on {int(free.max(initial=0))} rows"
