@@ -78,9 +78,7 @@ class Batches:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def micro_batches(
-        self, indices: npt.NDArray[np.int64], size: int, where: torch.device
-    ) -> Iterator[MicroBatch]:
+    def micro_batches(self, indices: npt.NDArray[np.int64], size: int, where: torch.device) -> Iterator[MicroBatch]:
         """Yield the sequences, longest first (least padding, and too little memory shows at once), `size` at a time."""
         order = indices[np.argsort(-self.lengths[indices], kind="stable")]
         for start in range(0, len(order), size):

@@ -15,6 +15,7 @@ import re
 import shutil
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,7 @@ class Checkpoints:
         config: RunConfig,
         run_digest: str,
         attempt: int,
+        *,
         scratch: Path,
         report: Report,
         board: ProgressBoard,
@@ -199,6 +201,12 @@ class Checkpoints:
             return
         raise error
 
+    def settle(self) -> None:
+        """Before the process ends, however it ends: wait for what is on its way. Its errors were or are told."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
     def _store_one(self, folder: Path, name: str, step: int, best: str | None, started: float) -> None:
         try:
             prefix = f"{self._prefix}/{name}"
@@ -254,10 +262,10 @@ class Checkpoints:
                 found[name] = found.get(name, False) or file == MANIFEST
         return found
 
-    def newest(self) -> Checkpoint | None:
-        """Return the newest checkpoint that is whole, with the best one's weights at hand; None if there is none.
+    def newest_first(self) -> Iterator[Checkpoint]:
+        """Yield the checkpoints that are whole, the newest first, each with its best one's weights at hand.
 
-        A checkpoint that is damaged, or whose best one is, is left alone and the one before is taken.
+        A checkpoint that is damaged, or whose best one is, is left alone.
 
         Raises:
             TrainerError: storage cannot be read at all.
@@ -289,8 +297,7 @@ class Checkpoints:
             self._mine = [other for other in listed if _order(other) <= _order(name)]
             self.newest_step = checkpoint.state.step
             self._board.checkpointed(checkpoint.state.step)
-            return checkpoint
-        return None
+            yield checkpoint
 
     def _fetch_best(self, name: str) -> None:
         folder = self._scratch / "best"

@@ -40,7 +40,7 @@ CURVE_POINTS = 500
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one optimizer step saw: summed nats and their tokens, all tokens, and the gradient's norm before clipping."""
+    """What a step saw: summed nats and their tokens, all tokens, and the gradient's norm before clipping."""
 
     nats: float
     supervised_tokens: int
@@ -57,6 +57,7 @@ class Trainer:
         model: Adapted,
         training: Batches,
         validation: Batches | None,
+        *,
         total_steps: int,
         micro_batch: int,
         checkpoints: Checkpoints,
@@ -124,14 +125,14 @@ class Trainer:
     def evaluation_is_due(self) -> bool:
         """True once for every evaluateEverySteps steps and for the last step, if there is validation data."""
         step = self.state.step
-        if self.validation is None or step == 0 or step == self.state.evaluated_step:
+        if self.validation is None or step in (0, self.state.evaluated_step):
             return False
         return step % self.settings.evaluate_every_steps == 0 or step >= self.total_steps
 
     def checkpoint_is_due(self) -> bool:
         """True for every everySteps steps, and after an evaluation that improved."""
         step, best = self.state.step, self.state.best
-        if step == 0 or step == self._saved_step:
+        if step in (0, self._saved_step):
             return False
         return step % self.checkpoint_settings.every_steps == 0 or (best is not None and best.step == step)
 
@@ -331,10 +332,12 @@ class Trainer:
         Raises:
             ValueError: it is not one of this run.
         """
-        self.model.load_adapter_tensors(checkpoint.adapter)
+        optimizer = make_optimizer(self.settings, self.model.parameters.values())
         load_optimizer_state(
-            self.optimizer, self.model.parameters, checkpoint.optimizer_tensors, checkpoint.optimizer_numbers
+            optimizer, self.model.parameters, checkpoint.optimizer_tensors, checkpoint.optimizer_numbers
         )
+        self.model.load_adapter_tensors(checkpoint.adapter)
+        self.optimizer = optimizer
         self.state = checkpoint.state
         self._saved_step = self.state.step
         # The same cuts, so the same sums: a run that was interrupted ends with the same bits.

@@ -41,7 +41,7 @@ class _SummedLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: Head, chunk: int) -> Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         gradients = []
-        for part, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+        for part, wanted in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True):
             if not ctx.needs_input_grad[0]:
                 total += functional.cross_entropy(head(part).float(), wanted, reduction="sum")
                 continue
@@ -54,6 +54,6 @@ class _SummedLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> Any:
         (gradient,) = ctx.saved_tensors
         return gradient * upstream.to(gradient.dtype), None, None, None

@@ -111,15 +111,15 @@ def frozen_hash(model: nn.Module) -> str:
     sha256 = hashlib.sha256()
     for name, tensor in sorted(_frozen_tensors(model)):
         sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        sha256.update(memoryview(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy()))
+        sha256.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
     return sha256.hexdigest()
 
 
 def _frozen_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for name, parameter in model.named_parameters():
-        if ".lora_" in name or parameter.requires_grad:
+    for full_name, parameter in model.named_parameters():
+        if ".lora_" in full_name or parameter.requires_grad:
             continue
-        name = name.replace(".base_layer", "").removeprefix("base_model.model.")
+        name = full_name.replace(".base_layer", "").removeprefix("base_model.model.")
         yield name, parameter
         state = getattr(parameter, "quant_state", None)
         if state is not None:

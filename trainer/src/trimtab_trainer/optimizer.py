@@ -87,7 +87,9 @@ def load_optimizer_state(
         if name not in remembered:
             raise ValueError(f"optimizer state of an unknown parameter: {name}")
         remembered[name][key] = tensor
-    places = {id(p): (g, i, group) for g, group in enumerate(optimizer.param_groups) for i, p in enumerate(group["params"])}
+    places = {
+        id(p): (g, i, group) for g, group in enumerate(optimizer.param_groups) for i, p in enumerate(group["params"])
+    }
     for name, parameter in parameters.items():
         if not remembered[name]:
             continue

@@ -34,7 +34,7 @@ def read_result(store: Store, run_digest: str, report: Report | None = None) -> 
     try:
         artifact = Artifact.model_validate(json.loads(data))
         prefix = adapter_prefix(artifact.digest)
-        _verify(store, prefix, artifact.digest)
+        verify_adapter(store, prefix, artifact.digest)
     except (ValueError, ObjectMissing, ObjectDamaged) as error:
         if report is not None:
             report.warn("published adapter does not verify, it is trained again", run=run_digest, error=str(error))
@@ -43,7 +43,12 @@ def read_result(store: Store, run_digest: str, report: Report | None = None) -> 
     return artifact.model_copy(update={"uri": store.address(prefix)})
 
 
-def _verify(store: Store, prefix: str, digest: str) -> None:
+def verify_adapter(store: Store, prefix: str, digest: str) -> None:
+    """Read every file of a published adapter.
+
+    Raises:
+        ObjectMissing, ObjectDamaged: it is not all there, or not as it was published.
+    """
     manifest = read_manifest(store, prefix)
     if manifest is None:
         raise ObjectMissing(f"{store.address(prefix)} has no manifest")

@@ -1,0 +1,70 @@
+"""The model card (README.md) of a published adapter: what it is, what it was made from, how well it does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .contract import Prepared, RunConfig
+
+
+def model_card(config: RunConfig, prepared: Prepared, digest: str, metrics: dict[str, Any]) -> str:
+    """Return the Markdown text. `metrics` is what metrics.json holds."""
+    lora, quantization, training = config.lora, config.quantization, config.training
+    base = config.base_model.uri if not config.base_model.uri.startswith("file:") else prepared.base_model_digest
+    rows = [
+        ("Steps", f"{metrics['steps']} of {metrics['totalSteps']}, published: step {metrics['publishedStep']}"),
+        ("Training loss", _number(metrics["trainingLoss"])),
+        ("Validation loss", _number(metrics["validationLoss"])),
+        ("Test loss", _number(metrics["testLoss"])),
+        ("Test loss of the base model alone", _number(metrics["baseTestLoss"])),
+        ("Test perplexity", _number(metrics["testPerplexity"])),
+        ("Test perplexity of the base model alone", _number(metrics["baseTestPerplexity"])),
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows if value is not None)
+    return f"""---
+library_name: peft
+pipeline_tag: text-generation
+tags: [lora, trimtab]
+---
+
+# {config.run.name}
+
+A LoRA adapter (rank {lora.rank}, alpha {lora.alpha:g}, on {", ".join(lora.target_modules)}) for {base}, trained with
+the base in {quantization.type.value} by Trimtab.
+
+| | |
+| --- | --- |
+| Adapter | `{digest}` |
+| Base model | `{prepared.base_model_digest}` |
+| Data (split, packed) | `{prepared.view_digest}` |
+| Run (base, data and settings) | `{prepared.run_digest}` |
+| Rows trained, validated, tested | {prepared.rows}, {prepared.validation_rows}, {prepared.test_rows} |
+
+## Results
+
+Losses in nats per supervised token; the test rows (`splits/test.jsonl`) were held out of training.
+
+| | |
+| --- | --- |
+{table}
+
+## Settings
+
+{training.optimizer.value}, {training.schedule.value} schedule, learning rate {training.learning_rate:g}, batches of
+{training.batch_size} sequences of at most {training.max_sequence_length} tokens, seed {training.seed}. All of them,
+and the curves, are in `metrics.json`.
+
+## Use
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained("<the base model>")
+model = PeftModel.from_pretrained(base, "<this folder>")
+```
+"""
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4f}"

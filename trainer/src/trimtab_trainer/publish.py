@@ -1,0 +1,293 @@
+"""From the chosen weights to an immutable adapter in object storage that stock peft and vLLM load.
+
+    adapters/<digest>/{adapter_model.safetensors,adapter_config.json,tokenizer*}    what decides how it behaves
+    adapters/<digest>/{README.md,metrics.json,splits/test.jsonl}                    what was recorded beside
+    adapters/<digest>/MANIFEST.json                                                 last, once
+
+The digest is that of the manifest's `artifact` part, without times, figures or paths: the same inputs give the same
+digest. `export` writes the behaviour, `measure` loads exactly those files again and tests them, `publish` uploads.
+`train` calls them in this order; nothing is merged into the base, so what is measured is what is served.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .base_model import TOKENIZER
+from .batches import Batches
+from .card import model_card
+from .checkpoint import TrainingState, save_adapter
+from .contract import Artifact, Prepared, RunConfig, Summary, digest_of
+from .data.view import View
+from .errors import SettingsInvalid
+from .interruption import Interruption
+from .model import load_adapter
+from .report import Report
+from .result import verify_adapter, write_result
+from .storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, Store, commit, read_manifest
+from .storage.layout import adapter_prefix
+from .validation import mean_loss
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+WEIGHTS, CONFIG, METRICS, CARD, TEST_ROWS = (
+    "adapter_model.safetensors",
+    "adapter_config.json",
+    "metrics.json",
+    "README.md",
+    "splits/test.jsonl",
+)
+RECORDS = (METRICS, CARD, TEST_ROWS)
+
+
+@dataclass(frozen=True)
+class TestLosses:
+    """Nats per supervised token of the test split, with the exported adapter and with the base model alone."""
+
+    adapter: float
+    base: float
+
+
+def export(
+    config: RunConfig,
+    prepared: Prepared,
+    weights: dict[str, Tensor],
+    targets: tuple[str, ...],
+    base: Path,
+    *,
+    folder: Path,
+) -> None:
+    """Write the files that decide how the adapter behaves into an empty folder.
+
+    Raises:
+        SettingsInvalid: a weight is not finite.
+    """
+    broken = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise SettingsInvalid(
+            f"{len(broken)} adapter weights are not finite ({broken[0]}), so nothing is published; "
+            "lower training.learningRate"
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    save_adapter(weights, folder / WEIGHTS)
+    write_json(folder / CONFIG, adapter_config(config, prepared.base_model_digest, targets))
+    for name in TOKENIZER:
+        if (base / name).exists():
+            shutil.copyfile(base / name, folder / name)
+
+
+def adapter_config(config: RunConfig, base_model_digest: str, targets: tuple[str, ...]) -> dict[str, Any]:
+    """Return adapter_config.json as peft reads it.
+
+    Ours, because peft writes a set in random order and the local path of the base model. The base is named by its
+    URI, or by its digest where the URI is a path of one machine.
+    """
+    uri = config.base_model.uri
+    alpha = config.lora.alpha
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model_digest if uri.startswith("file:") else uri,
+        "r": config.lora.rank,
+        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+        "lora_dropout": config.lora.dropout,
+        "target_modules": sorted(targets),
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "modules_to_save": None,
+        "use_dora": False,
+        "use_rslora": False,
+    }
+
+
+def measure(
+    base: PreTrainedModel, folder: Path, compute_type: torch.dtype, test: Batches | None, stop: Interruption
+) -> TestLosses | None:
+    """Load the exported files onto the bare base model with stock peft, and measure both on the test split.
+
+    Raises:
+        ValueError: the files do not load completely.
+    """
+    model = load_adapter(base, folder, compute_type)
+    if test is None or int(test.supervised.sum()) == 0:
+        return None
+    with_adapter = mean_loss(model, test, stop)
+    with model.peft.disable_adapter():
+        without = mean_loss(model, test, stop)
+    return TestLosses(with_adapter, without)
+
+
+def publish(
+    store: Store,
+    config: RunConfig,
+    prepared: Prepared,
+    *,
+    view: View,
+    folder: Path,
+    state: TrainingState,
+    published_step: int,
+    test: TestLosses | None,
+    machine: dict[str, Any],
+    report: Report,
+) -> tuple[Artifact, Summary]:
+    """Upload an exported folder with its records, commit its manifest, and note it as the run's result.
+
+    If another attempt of the same run was first with other weights, its adapter is the result and is returned.
+
+    Raises:
+        TrainerError: storage failed; nothing half-written is visible.
+    """
+    behaviour = entries_of(folder)
+    artifact_part = artifact_document(config, prepared, behaviour)
+    digest = digest_of(artifact_part)
+    prefix = adapter_prefix(digest)
+    summary = Summary(
+        step=state.step,
+        total_steps=prepared.total_steps or state.step,
+        loss=state.loss,
+        validation_loss=state.best.loss if state.best and published_step == state.best.step else state.validation_loss,
+        test_loss=test.adapter if test else None,
+        base_test_loss=test.base if test else None,
+        tokens_per_second=state.tokens / state.seconds if state.seconds else None,
+    )
+    figures = metrics(config, prepared, state, published_step, summary=summary, machine=machine)
+    records = write_records(folder, view, figures, model_card(config, prepared, digest, figures))
+    document = {"artifact": artifact_part, "records": {"step": published_step, "files": _json(records)}}
+    upload_once(store, prefix, folder, behaviour + records, document)
+    report("adapter stored and verified", uri=store.address(prefix), digest=digest)
+    mine = Artifact(
+        uri=store.address(prefix),
+        digest=digest,
+        rank=config.lora.rank,
+        target_modules=json.loads((folder / CONFIG).read_text())["target_modules"],
+        base_model_digest=prepared.base_model_digest,
+    )
+    noted = write_result(store, prepared.run_digest, mine)
+    if noted.digest != mine.digest:
+        report.warn("another attempt of this run published first; its adapter is the result", digest=noted.digest)
+    return noted, summary
+
+
+def upload_once(
+    store: Store, prefix: str, folder: Path, files: tuple[FileEntry, ...], document: dict[str, Any]
+) -> None:
+    """Upload files and commit their manifest, unless the adapter is there already and every byte of it verifies.
+
+    It is there when an attempt ended between its manifest and its result, or another one runs at the same time: the
+    weights are the same, or the digest would differ, and the records of whoever was first stand.
+    """
+    digest = digest_of(document["artifact"])
+    for last in (False, True):
+        if read_manifest(store, prefix) is None:
+            for entry in files:
+                store.upload(folder / entry.path, f"{prefix}/{entry.path}")
+            commit(store, prefix, document)
+        try:
+            return verify_adapter(store, prefix, digest)
+        except (ObjectDamaged, ObjectMissing):
+            if last:
+                raise
+            store.delete([f"{prefix}/{MANIFEST}"])
+
+
+def artifact_document(config: RunConfig, prepared: Prepared, files: tuple[FileEntry, ...]) -> dict[str, Any]:
+    """Return the manifest's `artifact` part, whose digest names the adapter: behaviour and where it came from."""
+    return {
+        "files": _json(files),
+        "baseModel": prepared.base_model_digest,
+        "data": prepared.view_digest,
+        "config": digest_of(
+            {
+                "lora": config.lora.to_json(),
+                "quantization": config.quantization.to_json(),
+                "training": config.training.to_json(),
+            }
+        ),
+    }
+
+
+def metrics(
+    config: RunConfig,
+    prepared: Prepared,
+    state: TrainingState,
+    published_step: int,
+    *,
+    summary: Summary,
+    machine: dict[str, Any],
+) -> dict[str, Any]:
+    """Return metrics.json: figures, curves, settings and the machine; losses in nats per supervised token."""
+    return {
+        "runDigest": prepared.run_digest,
+        "baseModelDigest": prepared.base_model_digest,
+        "dataDigest": prepared.view_digest,
+        "steps": state.step,
+        "totalSteps": summary.total_steps,
+        "publishedStep": published_step,
+        "stoppedEarly": state.stopped_early,
+        "trainingLoss": summary.loss,
+        "validationLoss": summary.validation_loss,
+        "testLoss": summary.test_loss,
+        "baseTestLoss": summary.base_test_loss,
+        "testPerplexity": perplexity(summary.test_loss),
+        "baseTestPerplexity": perplexity(summary.base_test_loss),
+        "tokens": state.tokens,
+        "supervisedTokens": state.supervised_tokens,
+        "trainingSeconds": round(state.seconds, 3),
+        "tokensPerSecond": summary.tokens_per_second,
+        "curve": [point.model_dump() for point in state.curve],
+        "evaluations": [point.model_dump() for point in state.evaluations],
+        "settings": {
+            "lora": config.lora.to_json(),
+            "quantization": config.quantization.to_json(),
+            "training": config.training.to_json(),
+        },
+        "machine": machine,
+    }
+
+
+def perplexity(loss: float | None) -> float | None:
+    """Return e to a loss in nats per token, or None where it is absent or beyond a float."""
+    return math.exp(loss) if loss is not None and loss < 700 else None
+
+
+def write_records(folder: Path, view: View, figures: dict[str, Any], card: str) -> tuple[FileEntry, ...]:
+    """Write what is published beside the adapter and does not change it; return these files."""
+    write_json(folder / METRICS, figures)
+    (folder / CARD).write_text(card)
+    if view.test_rows is not None:
+        (folder / TEST_ROWS).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(view.test_rows, folder / TEST_ROWS)
+    return tuple(entry for entry in entries_of(folder) if entry.path in RECORDS)
+
+
+def entries_of(folder: Path) -> tuple[FileEntry, ...]:
+    """Return the files below a folder with sizes and hashes, sorted by path."""
+    entries = []
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+            entries.append(FileEntry(file.relative_to(folder).as_posix(), file.stat().st_size, sha256))
+    return tuple(sorted(entries))
+
+
+def _json(entries: tuple[FileEntry, ...]) -> list[dict[str, Any]]:
+    return [entry.to_json() for entry in entries]
+
+
+def write_json(file: Path, value: dict[str, Any]) -> None:
+    """Write JSON for people too: indented, keys sorted, the same value always the same bytes."""
+    file.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")

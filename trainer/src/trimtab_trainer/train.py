@@ -1,0 +1,235 @@
+"""The train stage: from what `prepare` wrote to a published adapter. `__main__` calls `train`.
+
+Everything it does before the first step, and after the last, can be thrown away and done again by the next attempt,
+so there a signal ends it at once; in between `loop` sees to checkpoints.
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from . import hardware
+from .base_model import fetch_base_model
+from .batches import Batches
+from .checkpoint import Checkpoints
+from .contract import Artifact, Prepared, Reason, RunConfig, Summary
+from .data.view import View, load_view, total_steps
+from .errors import OutOfMemory, SettingsInvalid
+from .interruption import Interruption
+from .loop import Trainer, is_out_of_memory
+from .model import Adapted, add_adapter, check_forward, frozen_hash, load_base
+from .progress import ProgressBoard
+from .publish import export, measure, publish
+from .report import Report
+from .result import read_result
+from .sizing import costs, plan
+from .storage import Store, open_store
+
+
+def train(  # noqa: PLR0917
+    config: RunConfig,
+    prepared: Prepared,
+    attempt: int,
+    scratch: Path,
+    report: Report,
+    progress: ProgressBoard,
+    stop: Interruption | None = None,
+) -> tuple[Artifact, Summary]:
+    """Train a run, from its newest checkpoint if there is one, and publish its adapter.
+
+    Args:
+        config: the run.
+        prepared: the digests and sizes that `prepare` found.
+        attempt: counts the attempts of a run; part of the names of checkpoints.
+        scratch: an empty folder for the base model, the data and files to upload.
+        report: where events go.
+        progress: where figures go.
+        stop: listens to SIGTERM by itself if absent.
+
+    Raises:
+        Interrupted: told to stop; what was done is in a checkpoint.
+        OutOfMemory: one sequence at a time does not fit.
+        TrainerError: settings, data or storage do not allow it.
+    """
+    stop = stop or Interruption()
+    with stop.listening():
+        store = open_store(config.output.uri, config.output.credentials)
+        checkpoints = Checkpoints(
+            store, config, prepared.run_digest, attempt, scratch=scratch, report=report, board=progress
+        )
+        try:
+            with stop.at_once():
+                progress.update(activity="Loading")
+                done = read_result(store, prepared.run_digest, report)
+                if done is not None:
+                    report("this run has its result already", digest=done.digest)
+                    return done, Summary()
+                hardware.configure()
+                folder = fetch_base_model(config.base_model, scratch / "base-model", prepared.base_model_digest)
+                view = load_view(store, prepared.view_digest, scratch)
+                trainer, resumed_from = build(
+                    config, folder, view, checkpoints, stop=stop, report=report, board=progress
+                )
+            trainer.run()
+            with stop.at_once():
+                progress.update(activity="Publishing")
+                artifact, summary = finish(
+                    store, config, prepared, view, trainer, base_folder=folder, scratch=scratch, report=report
+                )
+            with stop.later():
+                checkpoints.delete_all()
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise OutOfMemory(
+                    f"the memory does not suffice for this base model ({str(error).partition(chr(10))[0]}); raise the "
+                    "memory limit, or take a smaller model or quantization.type: NF4"
+                ) from error
+            raise
+        finally:
+            checkpoints.settle()
+    report("published", uri=artifact.uri, digest=artifact.digest, step=summary.step, test_loss=summary.test_loss)
+    return artifact, summary.model_copy(update={"resumed_from_step": resumed_from})
+
+
+def build(
+    config: RunConfig,
+    folder: Path,
+    view: View,
+    checkpoints: Checkpoints,
+    *,
+    stop: Interruption,
+    report: Report,
+    board: ProgressBoard,
+) -> tuple[Trainer, int | None]:
+    """Load the model, plan the micro-batch, and resume; return the trainer and the step it goes on from."""
+    settings = config.training
+    where = hardware.device()
+    compute_type = hardware.compute_type(config.quantization.compute_type, where)
+    base = load_base(folder, config.quantization, compute_type, where)
+    base_hash = frozen_hash(base)
+    model = add_adapter(base, config.lora, compute_type, settings.seed)
+    training = Batches(view.train)
+    validation = Batches(view.validation) if view.validation is not None else None
+    check_vocabulary(model, view)
+    check_forward(model, settings.packing)
+    cost = costs(model)
+    sizing = plan(settings, int(training.lengths.max()), hardware.memory(where), cost, where.type)
+    if sizing.checkpoint_activations:
+        model.checkpoint_activations()
+    total = total_steps(settings, len(training))
+    report(
+        "model loaded",
+        device=hardware.describe(where),
+        compute_type=str(compute_type).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        adapter_parameters=sum(p.numel() for p in model.parameters.values()),
+        target_modules=list(model.target_modules),
+        micro_batch=sizing.micro_batch,
+        checkpoint_activations=sizing.checkpoint_activations,
+        sequences=len(training),
+        total_steps=total,
+    )
+    board.micro_batch.set(sizing.micro_batch)
+    board.update(total_steps=total)
+    trainer = Trainer(
+        config,
+        model,
+        training,
+        validation,
+        total_steps=total,
+        micro_batch=sizing.micro_batch,
+        checkpoints=checkpoints,
+        base_hash=base_hash,
+        stop=stop,
+        report=report,
+        board=board,
+    )
+    resumed_from = None
+    for checkpoint in checkpoints.newest_first():
+        try:
+            trainer.resume(checkpoint)
+        except ValueError as error:
+            report.warn("checkpoint is not one of this run", step=checkpoint.state.step, error=str(error))
+            continue
+        resumed_from = checkpoint.state.step
+        report("resumed", step=resumed_from, total_steps=total)
+        break
+    return trainer, resumed_from
+
+
+def finish(
+    store: Store,
+    config: RunConfig,
+    prepared: Prepared,
+    view: View,
+    trainer: Trainer,
+    *,
+    base_folder: Path,
+    scratch: Path,
+    report: Report,
+) -> tuple[Artifact, Summary]:
+    """Export the best or the last weights, test the exported files, and publish them."""
+    state, model = trainer.state, trainer.model
+    weights, step = model.adapter_tensors(), state.step
+    if config.training.early_stopping is not None and state.best is not None:
+        weights, step = load_file(trainer.checkpoints.best_adapter), state.best.step
+    folder = scratch / "adapter"
+    export(config, prepared, weights, model.target_modules, base_folder, folder=folder)
+    compute_type, where, targets = model.compute_type, model.device, len(model.target_modules)
+    base = model.remove()
+    if frozen_hash(base) != trainer.base_hash:
+        raise RuntimeError("the frozen base model changed during training, so nothing is published")
+    test = measure(base, folder, compute_type, Batches(view.test) if view.test is not None else None, trainer.stop)
+    report(
+        "exported adapter measured",
+        step=step,
+        targets=targets,
+        test_loss=test and round(test.adapter, 6),
+        base_test_loss=test and round(test.base, 6),
+    )
+    artifact, summary = publish(
+        store,
+        config,
+        prepared,
+        view=view,
+        folder=folder,
+        state=state,
+        published_step=step,
+        test=test,
+        machine=machine(where, compute_type),
+        report=report,
+    )
+    return artifact, summary.model_copy(update={"checkpoint_step": trainer.checkpoints.newest_step})
+
+
+def check_vocabulary(model: Adapted, view: View) -> None:
+    """Refuse tokens that the model has no embedding for.
+
+    Raises:
+        SettingsInvalid: BASE_MODEL_INVALID.
+    """
+    size = int(model.causal.get_input_embeddings().weight.shape[0])
+    largest = max(int(s.tokens.max()) for s in (view.train, view.validation, view.test) if s is not None)
+    if largest >= size:
+        raise SettingsInvalid(
+            f"the tokenizer makes token {largest}, but the base model has only {size} embeddings; "
+            "take the tokenizer that belongs to the model",
+            Reason.BASE_MODEL_INVALID,
+        )
+
+
+def machine(where: torch.device, compute_type: torch.dtype) -> dict[str, Any]:
+    """Return what the adapter was trained on and with, for the records."""
+    return {
+        "device": hardware.describe(where),
+        "computeType": str(compute_type).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")},
+    }
