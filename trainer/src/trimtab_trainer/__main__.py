@@ -15,10 +15,11 @@ import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from . import ask
 from .config import read_config, read_prepared
-from .contract import ExitCode, Prepared, Reason, RunConfig, RunIdentity, Stage, Summary, TerminationMessage
+from .contract import ExitCode, Reason, RunConfig, RunIdentity, Stage, Summary, TerminationMessage
 from .errors import OutOfMemory, SettingsInvalid, TrainerError
 from .interruption import Interruption
 from .report import Report
@@ -43,65 +44,61 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    top = argparse.ArgumentParser(prog="trimtab-trainer", description=__doc__.partition("\n")[0] if __doc__ else None)
+    top = argparse.ArgumentParser(prog="trimtab-trainer", description="Fine-tunes language models with QLoRA.")
     stages = top.add_subparsers(dest="stage", required=True)
     prepare = stages.add_parser("prepare", help="check everything and put the data in place; needs no GPU and no torch")
     train = stages.add_parser("train", help="train and publish the adapter; prepares first unless --prepared is given")
-    ask = stages.add_parser("ask", help="ask the base model and the adapter the same question")
-    for stage in (prepare, train, ask):
+    for stage in (prepare, train):
         stage.add_argument("--config", type=Path, required=True, help="run configuration, YAML or JSON")
         stage.add_argument("--scratch", type=Path, help="folder for local copies; a temporary one if absent")
-    for stage in (prepare, train):
         stage.add_argument("--attempt", type=int, default=0, help="counts the attempts of a run")
         stage.add_argument("--termination-log", type=Path, help="file for the last words, JSON")
         stage.add_argument("--progress-port", type=int, help="serve /progress and /metrics on this port")
-    for stage in (train, ask):
-        stage.add_argument("--prepared", help="what prepare found: JSON, or a file that holds it")
-    ask.add_argument("question", help="what a user would write")
-    ask.add_argument("--max-tokens", type=int, default=96, help="length of an answer, at most")
+    train.add_argument("--prepared", help="what prepare found: JSON, or a file that holds it")
+    ask.add_arguments(stages.add_parser("ask", help="ask the base model and the adapter the same question"))
     return top
 
 
 def _run(options: argparse.Namespace, stop: Interruption) -> int:
     """Run one stage and tell how it ended."""
-    stage = Stage.PREPARE if options.stage == "prepare" else Stage.TRAIN
-    identity, attempt = RunIdentity(), getattr(options, "attempt", 0)
-    report = Report({"stage": options.stage, "attempt": attempt})
+    report = Report({"stage": options.stage})
+    last = TerminationMessage(
+        stage=Stage.PREPARE if options.stage == "prepare" else Stage.TRAIN,
+        run_uid=RunIdentity().uid,
+        attempt=getattr(options, "attempt", 0),
+        reason=Reason.COMPLETED,
+    )
+    code = ExitCode.DONE
     try:
+        if options.stage == "ask":
+            ask.run(options)
+            return int(code)
         config = read_config(options.config)
-        identity = config.run
-        report = Report({**report.context, "run": f"{identity.namespace}/{identity.name}"})
+        last = last.model_copy(update={"run_uid": config.run.uid})
+        run = f"{config.run.namespace}/{config.run.name}"
+        report = Report({**report.context, "run": run, "attempt": options.attempt})
         with ExitStack() as stack:
             scratch = options.scratch or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-")))
             scratch.mkdir(parents=True, exist_ok=True)
-            message = _stage(options, config, scratch, report, stop)
+            last = last.model_copy(update=_stage(options, config, scratch, report, stop))
     except Exception as error:
         known = named(error)
         if known is None:
-            report.error("stage ended by a bug", error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
-            known = TrainerError(f"{type(error).__name__}: {error}", Reason.BUG)
+            known = TrainerError(f"{type(error).__name__}: {error}")
+            report.error("stage ended by a bug", error=known.message, trace=traceback.format_exc())
         else:
             report.error("stage ended early", reason=known.reason.value, error=known.message)
-        message = _ending(stage, identity, attempt, known.reason, known.message)
+        last = last.model_copy(update={"reason": known.reason, "message": known.message})
         code = known.exit_code
-    else:
-        code = ExitCode.DONE
-    if message is not None and getattr(options, "termination_log", None) is not None:
-        options.termination_log.write_text(message.encode())
+    if getattr(options, "termination_log", None) is not None:
+        options.termination_log.write_text(last.encode())
     return int(code)
 
 
 def _stage(
     options: argparse.Namespace, config: RunConfig, scratch: Path, report: Report, stop: Interruption
-) -> TerminationMessage | None:
-    """Run the chosen stage; return its last words, None for `ask`."""
-    if options.stage == "ask":
-        from .ask import ask
-
-        answers = ask(config, read_prepared(options.prepared), options.question, options.max_tokens, scratch, report)
-        for name, answer in answers.items():
-            sys.stdout.write(f"{name}:\n{answer}\n\n")
-        return None
+) -> dict[str, Any]:
+    """Run prepare or train; return what the termination message says of it."""
     prepared = read_prepared(options.prepared) if options.stage == "train" else None
     if prepared is None:
         with stop.at_once(), _progress(options, config, Stage.PREPARE, report):
@@ -110,25 +107,13 @@ def _stage(
             outcome = prepare(config, scratch, report)
         prepared = outcome.prepared
         if options.stage == "prepare" or outcome.artifact is not None:
-            ending = _ending(Stage(options.stage), config.run, options.attempt, Reason.COMPLETED, "", prepared)
-            return ending.model_copy(update={"artifact": outcome.artifact})
-    return _train(options, config, prepared, scratch, report, stop)
-
-
-def _train(
-    options: argparse.Namespace,
-    config: RunConfig,
-    prepared: Prepared,
-    scratch: Path,
-    report: Report,
-    stop: Interruption,
-) -> TerminationMessage:
+            summary = Summary(total_steps=prepared.total_steps)
+            return {"prepared": prepared, "artifact": outcome.artifact, "summary": summary}
     with _progress(options, config, Stage.TRAIN, report) as board:
         with stop.at_once():
             from .train import train
         artifact, summary = train(config, prepared, options.attempt, scratch, report, board, stop)
-    ending = _ending(Stage.TRAIN, config.run, options.attempt, Reason.COMPLETED, "", prepared)
-    return ending.model_copy(update={"artifact": artifact, "summary": summary})
+    return {"prepared": prepared, "artifact": artifact, "summary": summary}
 
 
 @contextmanager
@@ -159,25 +144,6 @@ def named(error: Exception) -> TrainerError | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return SettingsInvalid(f"scratch space is full ({error.filename}); raise the pod's ephemeral-storage limit")
     return None
-
-
-def _ending(
-    stage: Stage,
-    identity: RunIdentity,
-    attempt: int,
-    reason: Reason,
-    message: str,
-    prepared: Prepared | None = None,
-) -> TerminationMessage:
-    return TerminationMessage(
-        stage=stage,
-        run_uid=identity.uid,
-        attempt=attempt,
-        reason=reason,
-        message=message,
-        prepared=prepared,
-        summary=Summary(total_steps=prepared.total_steps) if prepared else Summary(),
-    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from datetime import datetime
 from typing import Any
 
 import jinja2
-from transformers.utils import chat_template_utils
 
 from ..contract import Reason
 from ..errors import SettingsInvalid
@@ -53,6 +52,8 @@ class ChatTemplate:
         Raises:
             SettingsInvalid: CHAT_TEMPLATE_INVALID.
         """
+        from transformers.utils import chat_template_utils
+
         self._special_tokens = special_tokens
         self._marked = bool(GENERATION.search(source))
         try:
