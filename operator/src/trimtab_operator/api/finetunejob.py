@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, computed_field, model_validator
 from trimtab_trainer.contract import (
@@ -210,6 +210,9 @@ class AttemptStatus(Model):
     job_uid: str = Field(alias="jobUID", max_length=64, description="jobUID of the attempt's Job.")
     reason: str | None = Field(default=None, max_length=64, description="reason the attempt ended; absent: it runs.")
     message: str | None = Field(default=None, max_length=512, description="message of the attempt's end.")
+    charged_to: Literal["failures", "disruptions"] | None = Field(
+        default=None, description="chargedTo names the retry budget that paid for its end."
+    )
     start_time: str | None = Field(
         default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="startTime of its pod."
     )

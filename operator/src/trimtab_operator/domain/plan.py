@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Body = dict[str, Any]
@@ -68,16 +68,24 @@ Inquiry = EventsOf | NodeOf
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do about one object.
+    """What to do about one object: ask, or act, or write down.
 
-    `actions` are carried out in order, the first failure ends the round. `status` is the whole desired status, None
-    where it must not be touched. `confirm` asks for a decision on uncached reads before anything of this plan is
-    done. `inquiries` ask for facts that are not watched; when one is not answered yet, nothing else is done.
+    A plan holds inquiries, or actions, or a status; the runtime carries it out and plans again with what it learned,
+    until a plan holds neither inquiries nor actions. So the status always tells of a world in which everything that
+    was decided is done, and one write is enough.
+
+    Attributes:
+        inquiries: facts that are not watched; the next plan is made with their answers.
+        actions: carried out in order; the first failure ends the round, which is repeated later.
+        status: the whole desired status, written if it differs; None: there is nothing to say.
+        notes: events, posted after the status was written, and only if it was.
+        look_again_seconds: when to plan again if nothing happens.
+        confirm: decide again on uncached reads before any of this is done, because it is costly or irreversible.
     """
 
+    inquiries: tuple[Inquiry, ...] = ()
     actions: tuple[Action, ...] = ()
     status: Body | None = None
     notes: tuple[Note, ...] = ()
     look_again_seconds: float | None = None
     confirm: bool = False
-    inquiries: tuple[Inquiry, ...] = field(default=())

@@ -50,6 +50,8 @@ class JobView:
     created: datetime | None
     resource_version: str = ""
     suspended: bool = False
+    queued: bool = False
+    """Whether a queue admits it: then `suspend` is the queue's to write."""
     deleting: bool = False
     active: int = 0
     complete: bool = False
@@ -84,6 +86,7 @@ class JobView:
             created=parse_time(metadata.get("creationTimestamp")),
             resource_version=metadata.get("resourceVersion", ""),
             suspended=bool(body.get("spec", {}).get("suspend")),
+            queued=QUEUE_LABEL in labels,
             deleting="deletionTimestamp" in metadata,
             active=int(status.get("active", 0)),
             complete=complete is not None,
@@ -113,7 +116,7 @@ class PodView:
     node: str = ""
     deletion_time: datetime | None = None
     """When the grace period ends: deletionTimestamp lies in the future by the grace period."""
-    scheduled: bool = False
+    scheduled_time: datetime | None = None
     unschedulable: str = ""
     """The scheduler's words, when it found no node."""
     disruption: str = ""
@@ -146,7 +149,7 @@ class PodView:
         scheduled = conditions.get("PodScheduled", {})
         disruption = conditions.get("DisruptionTarget", {})
         statuses = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
-        state = next((c.get("state", {}) for c in statuses if c["name"] == CONTAINER), {})
+        state: dict[str, Any] = next((c.get("state", {}) for c in statuses if c["name"] == CONTAINER), {})
         waiting = state.get("waiting") or {}
         running = state.get("running") or {}
         terminated = state.get("terminated") or {}
@@ -166,7 +169,9 @@ class PodView:
             ip=status.get("podIP", ""),
             node=body.get("spec", {}).get("nodeName", ""),
             deletion_time=parse_time(metadata.get("deletionTimestamp")),
-            scheduled=scheduled.get("status") == "True",
+            scheduled_time=parse_time(scheduled.get("lastTransitionTime"))
+            if scheduled.get("status") == "True"
+            else None,
             unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
             disruption=disruption.get("reason", "") if disruption.get("status") == "True" else "",
             waiting_reason=waiting.get("reason", ""),

@@ -17,7 +17,11 @@ from ..views import JobView, PodView
 
 @dataclass(frozen=True)
 class NameTaken:
-    """A child's name is held by an object of another owner."""
+    """A child's name is held by an object of another owner.
+
+    The runtime notes it when a creation meets such an object, looks at that object again before each later round,
+    and forgets it when the name is free or ours.
+    """
 
     name: str
     since: datetime
@@ -33,7 +37,7 @@ class Observed:
         pods: the pods of those Jobs.
         progress: newest answers of running pods, by Job uid.
         answers: to inquiries of an earlier round: events as ((reason, message), ...), nodes as a word.
-        taken: a name that could not be used at the last try.
+        taken: a name that is not free now.
         confirmed: whether this snapshot was read from the API server just now, not from the cache.
     """
 

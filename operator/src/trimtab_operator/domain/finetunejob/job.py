@@ -1,0 +1,262 @@
+"""Builds what an attempt consists of: the ConfigMap with its run configuration, and its Job. No I/O."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trimtab_trainer.contract import (
+    Credentials,
+    ExitCode,
+    Prepared,
+    RunConfig,
+    RunIdentity,
+    Stage,
+    StoredBaseModel,
+    StoredDataset,
+    StoredOutput,
+    canonical_json,
+)
+
+from trimtab_operator.api import API_VERSION, FineTuneJob
+
+from ..plan import Body
+from ..settings import Settings
+from ..views import (
+    ATTEMPT_LABEL,
+    CONTAINER,
+    JOB_LABEL,
+    MANAGED_BY_LABEL,
+    QUEUE_LABEL,
+    QUEUE_PRIORITY_LABEL,
+    STAGE_LABEL,
+)
+from .names import attempt_name, run_config_name
+
+PROGRESS_PORT = 9401
+CONFIG_DIRECTORY = "/run/trimtab/config"
+SECRETS_DIRECTORY = "/run/trimtab/secrets"
+USER_ID = 65532
+
+POD_FAILURE_RULES: tuple[tuple[str, tuple[ExitCode, ...]], ...] = (
+    ("DisruptionTarget", ()),
+    ("Interrupted", (ExitCode.INTERRUPTED,)),
+    ("Invalid", (ExitCode.SETTINGS_INVALID, ExitCode.DATA_INVALID)),
+    ("OutOfMemory", (ExitCode.OUT_OF_MEMORY,)),
+    ("StorageFailed", (ExitCode.STORAGE_FAILED,)),
+)
+"""In the order of the podFailurePolicy: the Job's Failed condition names the index that matched, and so survives
+the pod. Never action Ignore: the Job would start a second pod by itself."""
+
+
+def _metadata(job: FineTuneJob, name: str, labels: dict[str, str]) -> Body:
+    owner = {
+        "apiVersion": API_VERSION,
+        "kind": "FineTuneJob",
+        "name": job.metadata.name,
+        "uid": job.metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+    return {
+        "name": name,
+        "namespace": job.metadata.namespace,
+        "labels": {MANAGED_BY_LABEL: "trimtab", JOB_LABEL: job.metadata.name, **labels},
+        "ownerReferences": [owner],
+    }
+
+
+def _credentials(secret_name: str | None, role: str) -> Credentials | None:
+    if secret_name is None:
+        return None
+    return Credentials(directory=f"{SECRETS_DIRECTORY}/{role}", secret_name=secret_name)
+
+
+def build_run_config(job: FineTuneJob) -> RunConfig:
+    """Return the trainer's configuration; it is the same for every attempt."""
+    spec = job.spec
+    return RunConfig(
+        run=RunIdentity(name=job.metadata.name, namespace=job.metadata.namespace, uid=job.metadata.uid),
+        base_model=StoredBaseModel(
+            uri=spec.base_model.uri,
+            digest=spec.base_model.digest,
+            credentials=_credentials(spec.base_model.secret_name, "base-model"),
+        ),
+        dataset=StoredDataset(
+            format=spec.dataset.format,
+            training=spec.dataset.training,
+            validation=spec.dataset.validation,
+            test=spec.dataset.test,
+            split_seed=spec.dataset.split_seed,
+            credentials=_credentials(spec.dataset.secret_name, "dataset"),
+        ),
+        output=StoredOutput(uri=spec.output.uri, credentials=_credentials(spec.output.secret_name, "output")),
+        lora=spec.lora,
+        quantization=spec.quantization,
+        training=spec.training,
+        checkpoint=spec.checkpoint,
+    )
+
+
+def build_run_config_map(job: FineTuneJob) -> Body:
+    """Return the immutable ConfigMap that both stages mount."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(job, run_config_name(job), {}),
+        "immutable": True,
+        "data": {"run.json": canonical_json(build_run_config(job).to_json()).decode()},
+    }
+
+
+def stage_image(job: FineTuneJob, settings: Settings, stage: Stage) -> str:
+    """Return the image of a stage: the one fixed at the first attempt, else the template's, else the operator's."""
+    fixed = (job.status.images or {}).get(stage.value)
+    if stage is Stage.PREPARE:
+        return fixed or job.spec.template.prepare_image or settings.prepare_image
+    return fixed or job.spec.template.image or settings.trainer_image
+
+
+def merge_resources(chosen: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    """Return resources with a limit and a request for everything the default names, the user's choice first.
+
+    A resource that the user names at all is left to the user; one that is only requested is limited to the request,
+    because every work pod has limits.
+    """
+    limits, requests = dict(chosen.get("limits", {})), dict(chosen.get("requests", {}))
+    for name in {*default.get("limits", {}), *default.get("requests", {})} - {*limits, *requests}:
+        if name in default.get("limits", {}):
+            limits[name] = default["limits"][name]
+        if name in default.get("requests", {}):
+            requests[name] = default["requests"][name]
+    for name, quantity in requests.items():
+        if name in default.get("limits", {}):
+            limits.setdefault(name, quantity)
+    return {"limits": dict(sorted(limits.items())), "requests": dict(sorted(requests.items()))}
+
+
+def _pod_failure_policy() -> Body:
+    rules: list[Body] = []
+    for _, codes in POD_FAILURE_RULES:
+        if codes:
+            match = {"containerName": CONTAINER, "operator": "In", "values": [int(code) for code in codes]}
+            rules.append({"action": "FailJob", "onExitCodes": match})
+        else:
+            rules.append({"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]})
+    return {"rules": rules}
+
+
+def _volumes(job: FineTuneJob, settings: Settings) -> tuple[list[Body], list[Body]]:
+    """Return the volumes of a work pod and their mounts."""
+    spec, template = job.spec, job.spec.template
+    volumes: list[Body] = [
+        {"name": "trimtab-config", "configMap": {"name": run_config_name(job)}},
+        {"name": "trimtab-work", "emptyDir": {"sizeLimit": settings.scratch_size}},
+        {"name": "trimtab-tmp", "emptyDir": {"sizeLimit": "1Gi"}},
+        {"name": "trimtab-shm", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shared_memory_size}},
+    ]
+    mounts: list[Body] = [
+        {"name": "trimtab-config", "mountPath": CONFIG_DIRECTORY, "readOnly": True},
+        {"name": "trimtab-work", "mountPath": "/work"},
+        {"name": "trimtab-tmp", "mountPath": "/tmp"},
+        {"name": "trimtab-shm", "mountPath": "/dev/shm"},
+    ]
+    secrets = {
+        "base-model": spec.base_model.secret_name,
+        "dataset": spec.dataset.secret_name,
+        "output": spec.output.secret_name,
+    }
+    for role, secret_name in secrets.items():
+        if secret_name is not None:
+            # Not optional: the kubelet waits for a Secret that is applied later, and its words reach the status.
+            source = {"secretName": secret_name, "defaultMode": 0o440}
+            volumes.append({"name": f"trimtab-{role}", "secret": source})
+            mounts.append({"name": f"trimtab-{role}", "mountPath": f"{SECRETS_DIRECTORY}/{role}", "readOnly": True})
+    volumes.extend(volume.to_json() for volume in template.volumes)
+    mounts.extend(mount.to_json() for mount in template.volume_mounts)
+    return volumes, mounts
+
+
+def _pod_spec(job: FineTuneJob, settings: Settings, stage: Stage, arguments: list[str]) -> Body:
+    template = job.spec.template
+    volumes, mounts = _volumes(job, settings)
+    chosen, default = (
+        (template.prepare_resources, settings.prepare_resources)
+        if stage is Stage.PREPARE
+        else (template.resources, settings.train_resources)
+    )
+    resources = merge_resources(chosen.to_json() if chosen is not None else {}, default)
+    container: Body = {
+        "name": CONTAINER,
+        "image": stage_image(job, settings, stage),
+        "imagePullPolicy": settings.image_pull_policy,
+        "args": arguments,
+        "env": [{"name": "HOME", "value": "/tmp"}, *(variable.to_json() for variable in template.env)],
+        "ports": [{"name": "progress", "containerPort": PROGRESS_PORT, "protocol": "TCP"}],
+        "resources": resources,
+        "volumeMounts": mounts,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+    }
+    pod = template.to_json()
+    passed_on = (
+        "imagePullSecrets",
+        "terminationGracePeriodSeconds",
+        "nodeSelector",
+        "affinity",
+        "tolerations",
+        "topologySpreadConstraints",
+        "priorityClassName",
+        "schedulerName",
+        "runtimeClassName",
+        "serviceAccountName",
+    )
+    return {
+        **{key: pod[key] for key in passed_on if pod.get(key)},
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "fsGroup": USER_ID,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": volumes,
+    }
+
+
+def build_job(job: FineTuneJob, settings: Settings, stage: Stage, number: int, prepared: Prepared | None) -> Body:
+    """Return the Job of an attempt. With a queue label it is created suspended, for Kueue to admit."""
+    arguments = [stage.value, "--config", f"{CONFIG_DIRECTORY}/run.json", "--attempt", str(number)]
+    arguments += ["--scratch", "/work", "--termination-log", "/dev/termination-log"]
+    arguments += ["--progress-host", "", "--progress-port", str(PROGRESS_PORT)]
+    if stage is Stage.TRAIN and prepared is not None:
+        arguments += ["--prepared", canonical_json(prepared.to_json()).decode()]
+    labels = {STAGE_LABEL: stage.value, ATTEMPT_LABEL: str(number)}
+    queue = {key: job.metadata.labels[key] for key in (QUEUE_LABEL, QUEUE_PRIORITY_LABEL) if key in job.metadata.labels}
+    metadata = _metadata(job, attempt_name(job, stage, number), {**labels, **queue})
+    template_labels = {**job.spec.template.labels, MANAGED_BY_LABEL: "trimtab", JOB_LABEL: job.metadata.name, **labels}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {
+            "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 1,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": _pod_failure_policy(),
+            "suspend": QUEUE_LABEL in queue,
+            "template": {
+                "metadata": {"labels": template_labels, "annotations": dict(job.spec.template.annotations)},
+                "spec": _pod_spec(job, settings, stage, arguments),
+            },
+        },
+    }

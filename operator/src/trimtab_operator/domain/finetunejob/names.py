@@ -1,0 +1,32 @@
+"""Names of a FineTuneJob's children: deterministic, so that a repeated decision meets its own work."""
+
+from __future__ import annotations
+
+from trimtab_trainer.contract import Stage
+
+from trimtab_operator.api import FineTuneJob
+
+
+def run_config_name(job: FineTuneJob) -> str:
+    return f"{job.metadata.name}-run"
+
+
+def attempt_name(job: FineTuneJob, stage: Stage, number: int) -> str:
+    """Return the name of an attempt's Job; attempts are counted over both stages."""
+    return f"{job.metadata.name}-{stage.value}-{number}"
+
+
+def next_number(job: FineTuneJob, seen: int = -1) -> int:
+    """Return the number of the next attempt, given the highest number among the Jobs that were seen."""
+    return max([seen, *(attempt.number for attempt in job.status.attempts)]) + 1
+
+
+def job_names_to_confirm(job: FineTuneJob, seen: int = -1) -> list[str]:
+    """Return the names of the Jobs that a confirmed observation must look for, beside those that were seen.
+
+    They are the attempts whose end was not recorded, and what an earlier round may have created without living to
+    record it.
+    """
+    open_attempts = [attempt.job_name for attempt in job.status.attempts if attempt.reason is None]
+    number = next_number(job, seen)
+    return [*open_attempts, *(attempt_name(job, stage, number) for stage in Stage)]

@@ -1,0 +1,144 @@
+"""How an attempt ended, and which budget pays for it.
+
+The Job's Failed condition is read first: it names the podFailurePolicy rule that matched and outlives the pod, which
+after an eviction, a deletion or a suspension is gone within seconds. Pod and termination message only add detail.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+from trimtab_trainer.contract import ExitCode, Reason, Stage, TerminationMessage
+
+from trimtab_operator.api import State
+
+from ..views import JobView, PodView
+from .job import POD_FAILURE_RULES
+
+
+class Verdict(Enum):
+    """What the end of an attempt means for the FineTuneJob."""
+
+    SUCCEEDED = "Succeeded"
+    FINAL = "Final"
+    """It would end the same way again: never retried, charged to no budget."""
+    FAILURE = "Failure"
+    DISRUPTION = "Disruption"
+    SUSPENDED = "Suspended"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of an attempt."""
+
+    verdict: Verdict
+    reason: str
+    message: str
+    ended: datetime
+    words: TerminationMessage | None = None
+
+
+GENERAL_REASONS = {
+    ExitCode.SETTINGS_INVALID: Reason.SETTINGS_INVALID,
+    ExitCode.DATA_INVALID: Reason.DATASET_INVALID,
+    ExitCode.OUT_OF_MEMORY: Reason.OUT_OF_MEMORY,
+    ExitCode.STORAGE_FAILED: Reason.STORAGE_FAILED,
+    ExitCode.INTERRUPTED: Reason.INTERRUPTED,
+    ExitCode.BUG: Reason.BUG,
+}
+"""The word for an exit code whose termination message is lost."""
+
+VERDICTS = {
+    ExitCode.SETTINGS_INVALID: Verdict.FINAL,
+    ExitCode.DATA_INVALID: Verdict.FINAL,
+    ExitCode.OUT_OF_MEMORY: Verdict.FINAL,
+    ExitCode.STORAGE_FAILED: Verdict.FAILURE,
+    ExitCode.INTERRUPTED: Verdict.DISRUPTION,
+    ExitCode.BUG: Verdict.FAILURE,
+}
+
+_RULE = re.compile(r"matching FailJob rule at index (\d+)")
+_EXIT_CODE = re.compile(r"failed with exit code (\d+)")
+_SCRATCH = re.compile(r"(?i)emptydir volume|ephemeral.storage (usage|limit)|ephemeral local storage")
+
+
+def _exit_code(job: JobView, pod: PodView | None) -> int | None:
+    """Return the container's exit code, from the pod or else from the words of the Job's condition."""
+    if pod is not None and pod.exit_code is not None:
+        return pod.exit_code
+    match = _EXIT_CODE.search(job.failed_message)
+    return int(match.group(1)) if match else None
+
+
+def _disrupted(job: JobView, pod: PodView | None) -> str:
+    """Return why the cluster took the pod away, or "" if it did not."""
+    if pod is not None and pod.disruption:
+        return pod.disruption
+    match = _RULE.search(job.failed_message)
+    if match and POD_FAILURE_RULES[int(match.group(1))][0] == "DisruptionTarget":
+        return "DisruptionTarget"
+    return ""
+
+
+def ending_of(job: JobView, pod: PodView | None, now: datetime) -> Ending:
+    """Return how a finished Job ended; `pod` is its newest pod, if there is one still."""
+    ended = job.ended or now
+    words = pod.last_words if pod is not None else None
+    if words is not None and words.attempt != job.attempt:
+        words = None
+    if job.complete:
+        if words is None or (words.artifact if job.stage == Stage.TRAIN.value else words.prepared) is None:
+            message = "its result was lost with its pod; the next attempt finds in object storage what it published"
+            return Ending(Verdict.DISRUPTION, "ResultLost", message, ended)
+        return Ending(Verdict.SUCCEEDED, words.reason.value, words.message, ended, words)
+
+    if pod is not None and pod.reason == "Evicted" and not pod.disruption and _SCRATCH.search(pod.message):
+        message = f"{pod.message.strip()}; raise the operator's scratch size or use less data"
+        return Ending(Verdict.FINAL, State.SCRATCH_SPACE_EXCEEDED.value, message, ended, words)
+    if disruption := _disrupted(job, pod):
+        return Ending(
+            Verdict.DISRUPTION, disruption, _detail(words, pod, "the cluster took the pod away"), ended, words
+        )
+    if pod is not None and pod.terminated_reason == "OOMKilled":
+        message = (
+            "the container reached its memory limit; raise spec.template.resources.limits.memory in a new FineTuneJob"
+        )
+        if job.stage == "prepare":
+            message = message.replace("template.resources", "template.prepareResources")
+        return Ending(Verdict.FINAL, Reason.OUT_OF_MEMORY.value, message, ended, words)
+
+    code = _exit_code(job, pod)
+    if code is None:
+        message = job.failed_message or "the pod vanished and left no evidence"
+        return Ending(Verdict.DISRUPTION, "PodVanished", message, ended, words)
+    if code in set(ExitCode) and code != ExitCode.DONE:
+        known = ExitCode(code)
+        reason = words.reason if words is not None else GENERAL_REASONS[known]
+        message = words.message if words is not None else _detail(None, pod, job.failed_message)
+        return Ending(VERDICTS[known], reason.value, message, ended, words)
+    what = f"the container exited with code {code}"
+    if code > 128:
+        what = f"the container was killed by signal {code - 128}"
+    return Ending(Verdict.FAILURE, "ContainerFailed", _detail(words, pod, what), ended, words)
+
+
+def _detail(words: TerminationMessage | None, pod: PodView | None, otherwise: str) -> str:
+    if words is not None and words.message:
+        return words.message
+    if pod is not None and pod.last_text:
+        return f"{otherwise}: {pod.last_text.strip()}"
+    return otherwise
+
+
+def vanished(now: datetime) -> Ending:
+    """Return the end of an attempt whose Job somebody deleted."""
+    return Ending(Verdict.DISRUPTION, "JobDeleted", "its Job was deleted", now)
+
+
+def lost(node: str, answer: object, now: datetime) -> Ending:
+    """Return the end of an attempt whose node does not come back. Its pod may: checkpoints are keyed by attempt."""
+    what = "is gone" if answer == "Gone" else "is not ready"
+    return Ending(Verdict.DISRUPTION, State.NODE_LOST.value, f"node {node} {what} and its pod does not end", now)

@@ -1,0 +1,355 @@
+"""`plan`: the whole decision about a FineTuneJob, in the order in which a person would make it.
+
+1. Enter and close attempts, and charge those that ended (`_settle`).
+2. Decide what follows from the books: the end, waiting, or the next attempt (`_decide`).
+3. Write it down (`_render`).
+
+What keeps it right when the operator dies between any two writes: a Job is created before the status tells of it,
+because the next round finds it by its owner and enters it; an attempt is closed in the status before its Job is
+deleted, because the next round deletes every unfinished Job whose attempt is closed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from trimtab_trainer.contract import Progress, Stage
+
+from trimtab_operator.api import FineTuneJob, FineTuneJobStatus, State
+
+from ..plan import Action, Create, Delete, Inquiry, NodeOf, Plan, Suspend
+from ..views import JobView, PodView, format_time, parse_time
+from . import accounts
+from .conditions import ConditionStatus, is_over, make_condition, notes_of
+from .job import build_job, build_run_config_map, stage_image
+from .names import next_number
+from .observed import Observed
+from .outcome import Ending, Verdict, ending_of, lost, vanished
+from .waiting import Waiting, waiting_of
+
+
+@dataclass(frozen=True)
+class _Books:
+    """The status after settling, and how the last attempt ended if it ended just now."""
+
+    status: FineTuneJobStatus
+    ending: Ending | None = None
+    inquiries: tuple[Inquiry, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """What follows: a state, and how to get on from it."""
+
+    reason: str
+    message: str
+    status: FineTuneJobStatus
+    succeeded: ConditionStatus = "Unknown"
+    actions: tuple[Action, ...] = ()
+    look_again_seconds: float | None = None
+    inquiries: tuple[Inquiry, ...] = ()
+
+
+def plan(observed: Observed, now: datetime) -> Plan:
+    """Decide what to do about a FineTuneJob now."""
+    job = observed.job
+    if job.metadata.deletion_timestamp is not None:
+        return Plan()  # the garbage collector ends its Jobs, and SIGTERM makes the trainer write a checkpoint
+    if strays := _strays(observed):
+        return Plan(actions=strays, confirm=True)
+    if is_over(job):
+        return _after_the_end(observed, now)
+    books = _settle(observed, now)
+    if unanswered := _unanswered(observed, books.inquiries):
+        return Plan(inquiries=unanswered)
+    decision = _decide(observed, books, now)
+    if unanswered := _unanswered(observed, decision.inquiries):
+        return Plan(inquiries=unanswered)
+    if decision.actions:
+        return Plan(actions=decision.actions, confirm=True)
+    return _render(observed, books, decision, now)
+
+
+def _unanswered(observed: Observed, inquiries: tuple[Inquiry, ...]) -> tuple[Inquiry, ...]:
+    return tuple(inquiry for inquiry in inquiries if inquiry not in observed.answers)
+
+
+def _strays(observed: Observed) -> tuple[Action, ...]:
+    """Return the deletion of every unfinished Job whose attempt is closed, or whose FineTuneJob has ended."""
+    status = observed.job.status
+    newest = status.attempts[-1] if status.attempts else None
+    over = is_over(observed.job)
+
+    def stray(view: JobView) -> bool:
+        if view.finished or view.deleting:
+            return False
+        if over or newest is None:
+            return over
+        return view.attempt < newest.number or (view.attempt == newest.number and newest.reason is not None)
+
+    return tuple(Delete("Job", a.namespace, a.name, a.uid) for a in observed.attempts if stray(a))
+
+
+def _after_the_end(observed: Observed, now: datetime) -> Plan:
+    """Terminal is terminal. What is left is to delete the job when its time is over."""
+    job = observed.job
+    ttl, ended = job.spec.ttl_seconds_after_finished, parse_time(job.status.completion_time)
+    look_again = None
+    if ttl is not None and ended is not None:
+        look_again = (ended + timedelta(seconds=ttl) - now).total_seconds()
+        if look_again <= 0:
+            me = job.metadata
+            return Plan(actions=(Delete("FineTuneJob", me.namespace, me.name, me.uid),), confirm=True)
+    status = job.status.model_copy(update={"observed_generation": job.metadata.generation})
+    return Plan(status=status.to_json(), look_again_seconds=look_again)
+
+
+def _settle(observed: Observed, now: datetime) -> _Books:
+    """Enter Jobs that an earlier round created without living to record it, and close the attempt that ended."""
+    job, status, settings = observed.job, observed.job.status, observed.settings
+    newest = status.attempts[-1].number if status.attempts else -1
+    images = {stage.value: stage_image(job, settings, stage) for stage in Stage}
+    for entered in observed.attempts:
+        if entered.attempt > newest and accounts.open_attempt(status) is None:
+            status = accounts.enter(status, entered, images, now)
+    attempt = accounts.open_attempt(status)
+    if attempt is None:
+        return _Books(status)
+
+    view = next((a for a in observed.attempts if a.uid == attempt.job_uid), None)
+    if view is None:
+        return _Books(accounts.close(job, status, ending := vanished(now), None), ending)
+    pod = _newest_pod(observed, view)
+    status = accounts.note_pod(status, pod)
+    status = accounts.note_progress(status, view, observed.progress.get(view.uid))
+    if view.finished:
+        ending = ending_of(view, pod, now)
+        return _Books(accounts.close(job, status, ending, pod), ending)
+    if pod is not None and _overdue(pod, observed, now):
+        inquiry = NodeOf(pod.node)
+        answer = observed.answers.get(inquiry)
+        if answer in ("NotReady", "Gone"):
+            ending = lost(pod.node, answer, now)
+            return _Books(accounts.close(job, status, ending, pod), ending, (inquiry,))
+        return _Books(status, None, (inquiry,))
+    return _Books(status)
+
+
+def _decide(observed: Observed, books: _Books, now: datetime) -> _Decision:
+    job, status, ending = observed.job, books.status, books.ending
+    if ending is not None and ending.verdict is Verdict.FINAL:
+        return _end(status, ending.reason, ending.message)
+    if ending is not None and ending.verdict is Verdict.SUCCEEDED and ending.words is not None:
+        if ending.words.prepared is not None:
+            status = accounts.note_prepared(status, ending.words.prepared)
+        if ending.words.artifact is not None:
+            return _complete(accounts.note_artifact(status, ending))
+
+    deadline, active = job.spec.active_deadline_seconds, accounts.active_seconds(status, now)
+    if deadline is not None and active >= deadline:
+        message = f"its pods ran for {active} s, and spec.activeDeadlineSeconds is {deadline}"
+        if status.checkpoint is not None:
+            message += "; create it again with more, it continues from its checkpoint"
+        return _end(
+            _cut_short(observed, status, State.DEADLINE_EXCEEDED, message, now), State.DEADLINE_EXCEEDED, message
+        )
+    if exhausted := _budget_exhausted(job, status):
+        return _end(status, State.RETRIES_EXHAUSTED, exhausted)
+
+    attempt = accounts.open_attempt(status)
+    view = next((a for a in observed.attempts if attempt is not None and a.uid == attempt.job_uid), None)
+    if attempt is not None and view is not None:
+        decision = _hold(observed, status, view, now) if job.spec.suspend else _go_on(observed, status, view, now)
+        runs = attempt.start_time is not None and deadline is not None
+        return _look_again_by(decision, deadline - active) if runs and deadline is not None else decision
+    if job.spec.suspend:
+        return _Decision(State.SUSPENDED.value, _suspended_message(status), status)
+    if ending is not None and ending.reason == State.NODE_LOST.value:
+        # Its Job is not finished: the attempt is closed in the status first, then a later round deletes the Job.
+        message = f"the next attempt starts, after: {ending.message}"
+        return _Decision(State.RETRYING.value, message, status, look_again_seconds=0)
+    return _start(observed, status, now)
+
+
+def _hold(observed: Observed, status: FineTuneJobStatus, view: JobView, now: datetime) -> _Decision:
+    """Suspend: SIGTERM, a checkpoint, and the accelerators are free."""
+    pod = _newest_pod(observed, view)
+    if view.queued:
+        # The queue owns `suspend`. The attempt is closed here; a later round deletes its Job, which returns the quota.
+        ending = Ending(Verdict.SUSPENDED, State.SUSPENDED.value, "suspended by spec.suspend", now)
+        status = accounts.close(observed.job, status, ending, pod)
+    elif not view.suspended:
+        actions = (Suspend(view.namespace, view.name, view.uid, True),)
+        return _Decision(State.SUSPENDED.value, "", status, actions=actions)
+    elif pod is None or pod.over:
+        status = accounts.pause(status, (pod.terminated_time if pod is not None else None) or now)
+    return _Decision(State.SUSPENDED.value, _suspended_message(status), status)
+
+
+def _go_on(observed: Observed, status: FineTuneJobStatus, view: JobView, now: datetime) -> _Decision:
+    """An attempt is under way: say what it does, or what it waits for."""
+    if view.suspended and not view.queued:
+        actions = (Suspend(view.namespace, view.name, view.uid, False),)
+        return _Decision(State.RETRYING.value, "", status, actions=actions)
+    pod = _newest_pod(observed, view)
+    waiting = waiting_of(observed, view, pod, now)
+    if waiting is None:
+        state, message = _working(view, observed.progress.get(view.uid))
+        overdue = _overdue_in(pod, observed, now) if pod is not None else None
+        return _Decision(state, message, status, look_again_seconds=overdue)
+    inquiries = (waiting.inquiry,) if waiting.inquiry is not None else ()
+    if waiting.state is not None and _gave_up(waiting, observed, now):
+        status = _cut_short(observed, status, waiting.state, waiting.message, now)
+        return replace(_end(status, waiting.state, waiting.message), inquiries=inquiries)
+    if waiting.state is not None:
+        state, message = waiting.state.value, waiting.message
+    elif (before := _charged_before(status)) is not None:
+        state, message = State.RETRYING.value, f"Job {view.name} starts, after: {before}"
+    else:
+        state, message = _working(view, None)
+    return _Decision(state, message, status, look_again_seconds=waiting.look_again_seconds, inquiries=inquiries)
+
+
+def _start(observed: Observed, status: FineTuneJobStatus, now: datetime) -> _Decision:
+    """No attempt is under way: start the next one, unless something has to pass first."""
+    job, settings = observed.job, observed.settings
+    last = status.attempts[-1] if status.attempts else None
+    if last is not None and last.charged_to == "failures":
+        delay = min(settings.retry_seconds * 2 ** (status.failures - 1), 300)
+        ended = parse_time(last.end_time) or now
+        left = (ended + timedelta(seconds=delay) - now).total_seconds()
+        if left > 0:
+            message = f"the next attempt starts {delay:g} s after the last; {last.reason}: {last.message}"
+            return _Decision(State.RETRYING.value, message, status, look_again_seconds=left)
+    if observed.taken is not None:
+        taken, left = observed.taken, settings.name_taken_seconds - (now - observed.taken.since).total_seconds()
+        if left > 0:
+            message = f"{taken.name} of another owner is still there"
+            return _Decision(State.PENDING.value, message, status, look_again_seconds=min(2, left))
+        message = f"{taken.name} belongs to something else; delete or rename that, and the job goes on by itself"
+        return _Decision(State.NAME_TAKEN.value, message, status, look_again_seconds=10)
+
+    prepared = accounts.prepared_of(status)
+    result_lost = last is not None and last.reason == "ResultLost"
+    stage = Stage.PREPARE if prepared is None or result_lost else Stage.TRAIN
+    number = next_number(job, max((a.attempt for a in observed.attempts), default=-1))
+    actions: tuple[Action, ...] = (Create(build_job(job, settings, stage, number, prepared)),)
+    if stage is Stage.PREPARE or last is None or last.charged_to is not None:
+        actions = (Create(build_run_config_map(job)), *actions)
+    return _Decision(State.PENDING.value, "", status, actions=actions)
+
+
+def _render(observed: Observed, books: _Books, decision: _Decision, now: datetime) -> Plan:
+    job = observed.job
+    condition = make_condition(job, decision.succeeded, decision.reason, decision.message, now)
+    update: dict[str, object] = {
+        "observed_generation": job.metadata.generation,
+        "conditions": [condition, *(c for c in decision.status.conditions if c.type != condition.type)],
+    }
+    if decision.succeeded != "Unknown":
+        update["completion_time"] = format_time(now)
+    return Plan(
+        status=decision.status.model_copy(update=update).to_json(),
+        notes=notes_of(job, condition),
+        look_again_seconds=decision.look_again_seconds,
+        confirm=books.ending is not None or decision.succeeded != "Unknown",
+    )
+
+
+def _working(view: JobView, progress: Progress | None) -> tuple[str, str]:
+    if view.stage == Stage.PREPARE.value:
+        message = f"Job {view.name} checks the settings, and cleans, splits and tokenises the data"
+        return State.PREPARING.value, message
+    if progress is not None and progress.attempt == view.attempt and progress.activity == "Publishing":
+        return State.PUBLISHING.value, f"Job {view.name} verifies and publishes the adapter"
+    return State.TRAINING.value, f"Job {view.name} trains the adapter"
+
+
+def _complete(status: FineTuneJobStatus) -> _Decision:
+    artifact = status.artifact
+    assert artifact is not None
+    message = f"adapter {artifact.digest} is published at {artifact.uri}"
+    if artifact.test_loss is not None and artifact.base_test_loss is not None:
+        message += f"; loss on the test split {artifact.test_loss:.4f}, base model alone {artifact.base_test_loss:.4f}"
+    return _Decision(State.COMPLETED.value, message, status, succeeded="True")
+
+
+def _end(status: FineTuneJobStatus, reason: str, message: str) -> _Decision:
+    """Fail for good; a later round deletes what still runs."""
+    reason = reason.value if isinstance(reason, State) else reason
+    return _Decision(reason, message, status, succeeded="False")
+
+
+def _cut_short(
+    observed: Observed, status: FineTuneJobStatus, reason: State, message: str, now: datetime
+) -> FineTuneJobStatus:
+    """Return the status with the attempt that is under way closed."""
+    attempt = accounts.open_attempt(status)
+    view = next((a for a in observed.attempts if attempt is not None and a.uid == attempt.job_uid), None)
+    pod = _newest_pod(observed, view) if view is not None else None
+    return accounts.close(observed.job, status, Ending(Verdict.FINAL, reason.value, message, now), pod)
+
+
+def _suspended_message(status: FineTuneJobStatus) -> str:
+    checkpoint = f" from step {status.checkpoint.step}" if status.checkpoint is not None else ""
+    return f"spec.suspend is true; set it to false and the job goes on{checkpoint}"
+
+
+def _budget_exhausted(job: FineTuneJob, status: FineTuneJobStatus) -> str:
+    """Return the message if the last attempt was one too many; preemptions cost nothing until there are many."""
+    last = status.attempts[-1] if status.attempts else None
+    if last is None or last.charged_to is None:
+        return ""
+    goes_on = "it continues from its checkpoint" if status.checkpoint is not None else "it starts again"
+    because = f"{last.reason}: {last.message}"
+    if status.failures > job.spec.retries.on_failure:
+        return f"failed {_times(status.failures)}, last with {because}; mend the cause and create it again, {goes_on}"
+    if status.disruptions > job.spec.retries.on_disruption:
+        return (
+            f"interrupted {_times(status.disruptions)}, last by {because}; create it again with a larger "
+            f"spec.retries.onDisruption, {goes_on}"
+        )
+    return ""
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _charged_before(status: FineTuneJobStatus) -> str | None:
+    """Return why the attempt before this one ended, if this one is a retry."""
+    before = status.attempts[-2] if len(status.attempts) > 1 else None
+    return f"{before.reason}: {before.message}" if before is not None and before.charged_to is not None else None
+
+
+def _gave_up(waiting: Waiting, observed: Observed, now: datetime) -> bool:
+    if waiting.hopeless:
+        return True
+    patience = timedelta(seconds=observed.settings.pod_start_seconds)
+    return waiting.since is not None and now - waiting.since >= patience
+
+
+def _newest_pod(observed: Observed, job: JobView) -> PodView | None:
+    pods = [pod for pod in observed.pods if pod.job_uid == job.uid]
+    return max(pods, key=lambda p: (p.deletion_time is None, p.created.timestamp() if p.created else 0), default=None)
+
+
+def _overdue_in(pod: PodView, observed: Observed, now: datetime) -> float | None:
+    """Return the seconds until a Terminating pod counts as overdue, None if it is not Terminating."""
+    if pod.deletion_time is None or pod.over:
+        return None
+    limit = pod.deletion_time + timedelta(seconds=observed.settings.node_loss_seconds)
+    return max(1.0, (limit - now).total_seconds())
+
+
+def _overdue(pod: PodView, observed: Observed, now: datetime) -> bool:
+    if pod.deletion_time is None or pod.over or not pod.node:
+        return False
+    return now >= pod.deletion_time + timedelta(seconds=observed.settings.node_loss_seconds)
+
+
+def _look_again_by(decision: _Decision, seconds: float | None) -> _Decision:
+    if seconds is None or (decision.look_again_seconds is not None and decision.look_again_seconds <= seconds):
+        return decision
+    return replace(decision, look_again_seconds=max(1.0, seconds))

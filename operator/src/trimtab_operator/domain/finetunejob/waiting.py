@@ -1,0 +1,109 @@
+"""Why a Job that is not finished is not running either: one word, the cluster's own words, and for how long to wait."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from trimtab_operator.api import State
+
+from ..plan import EventsOf, Inquiry
+from ..settings import Settings
+from ..views import QUEUE_LABEL, JobView, PodView
+from .observed import Observed
+
+UNEVENTFUL_SECONDS = 15
+"""A pod is created, scheduled and started within this time; only later are events asked for the cause."""
+
+IMAGE_REASONS = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"}
+)
+HOPELESS_IMAGE_REASONS = frozenset({"ErrImageNeverPull", "InvalidImageName"})
+CONTAINER_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"})
+VOLUME_EVENTS = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """An attempt that does not run yet.
+
+    Attributes:
+        state: the word to show, None where nothing is unusual.
+        since: when the trouble began; after Settings.pod_start_seconds it ends the job. None: may last for ever.
+        inquiry: a question whose answer would say more.
+    """
+
+    state: State | None = None
+    message: str = ""
+    since: datetime | None = None
+    hopeless: bool = False
+    look_again_seconds: float | None = None
+    inquiry: Inquiry | None = None
+
+
+def waiting_of(observed: Observed, job: JobView, pod: PodView | None, now: datetime) -> Waiting | None:
+    """Return why an unfinished Job has no running pod, or None if it has one."""
+    if pod is not None and (pod.running or pod.over):
+        return None
+    if job.suspended:
+        queue = observed.job.metadata.labels.get(QUEUE_LABEL, "")
+        return Waiting(State.QUEUED, f"waiting for queue {queue} to admit Job {job.name}") if job.queued else Waiting()
+    if pod is None:
+        return _without_pod(observed, job, now)
+    if pod.unschedulable:
+        return Waiting(State.QUEUED, f"no node can take the pod: {pod.unschedulable}")
+    if pod.waiting_reason in IMAGE_REASONS:
+        words = pod.waiting_message or pod.waiting_reason
+        message = f"{words}; check spec.template.image and imagePullSecrets"
+        hopeless = pod.waiting_reason in HOPELESS_IMAGE_REASONS
+        return _bounded(State.IMAGE_UNAVAILABLE, message, pod, observed.settings, now, hopeless=hopeless)
+    if pod.waiting_reason in CONTAINER_REASONS:
+        message = f"{pod.waiting_reason}: {pod.waiting_message}"
+        return _bounded(State.CONTAINER_INVALID, message, pod, observed.settings, now)
+    return _creating(observed, pod, now)
+
+
+def _without_pod(observed: Observed, job: JobView, now: datetime) -> Waiting:
+    age = (now - job.created).total_seconds() if job.created else 0.0
+    if age < UNEVENTFUL_SECONDS:
+        return Waiting(look_again_seconds=UNEVENTFUL_SECONDS - age)
+    inquiry = EventsOf(job.namespace, job.uid)
+    refusals = [message for reason, message in _events(observed, inquiry) if reason == "FailedCreate"]
+    if not refusals:
+        return Waiting(inquiry=inquiry, look_again_seconds=UNEVENTFUL_SECONDS)
+    words = refusals[-1]
+    if "exceeded quota" in words:
+        message = f"{words}; free some of the quota, or ask for less in spec.template.resources"
+        return Waiting(State.QUOTA_EXCEEDED, message, inquiry=inquiry, look_again_seconds=30)
+    patience = observed.settings.pod_start_seconds
+    message = f"the namespace refuses the pod: {words}"
+    return Waiting(State.POD_REFUSED, message, since=job.created, inquiry=inquiry, look_again_seconds=min(30, patience))
+
+
+def _creating(observed: Observed, pod: PodView, now: datetime) -> Waiting:
+    begun = pod.scheduled_time
+    if begun is None:
+        return Waiting()
+    age = (now - begun).total_seconds()
+    if age < UNEVENTFUL_SECONDS:
+        return Waiting(look_again_seconds=UNEVENTFUL_SECONDS - age)
+    inquiry = EventsOf(pod.namespace, pod.uid)
+    troubles = [message for reason, message in _events(observed, inquiry) if reason in VOLUME_EVENTS]
+    if not troubles:
+        return Waiting(inquiry=inquiry, look_again_seconds=UNEVENTFUL_SECONDS)
+    message = f"{troubles[-1]}; create what is missing, the pod then starts by itself"
+    waiting = _bounded(State.VOLUME_UNAVAILABLE, message, pod, observed.settings, now)
+    return Waiting(waiting.state, waiting.message, waiting.since, False, waiting.look_again_seconds, inquiry)
+
+
+def _bounded(
+    state: State, message: str, pod: PodView, settings: Settings, now: datetime, *, hopeless: bool = False
+) -> Waiting:
+    since = pod.scheduled_time or pod.created or now
+    left = (since + timedelta(seconds=settings.pod_start_seconds) - now).total_seconds()
+    return Waiting(state, message, since, hopeless, look_again_seconds=max(1.0, min(left, 30.0)))
+
+
+def _events(observed: Observed, inquiry: EventsOf) -> tuple[tuple[str, str], ...]:
+    answer = observed.answers.get(inquiry, ())
+    return tuple(answer) if isinstance(answer, tuple) else ()
