@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -123,14 +124,15 @@ def _bounds(schema: Schema) -> str:
     if "enum" in schema:
         bounds.append(", ".join(_code(value) for value in schema["enum"]))
     if "minimum" in schema:
-        bounds.append(("> " if schema.get("exclusiveMinimum") else "≥ ") + f"{schema['minimum']:g}")
+        bounds.append(("> " if schema.get("exclusiveMinimum") else "≥ ") + _number(schema["minimum"]))
     if "maximum" in schema:
-        bounds.append(("< " if schema.get("exclusiveMaximum") else "≤ ") + f"{schema['maximum']:_g}".replace("_", " "))
+        bounds.append(("< " if schema.get("exclusiveMaximum") else "≤ ") + _number(schema["maximum"]))
     for kind, unit in (("Length", "characters"), ("Items", "items"), ("Properties", "keys")):
-        if f"min{kind}" in schema and f"max{kind}" in schema:
-            bounds.append(f"{schema[f'min{kind}']} to {schema[f'max{kind}']} {unit}")
-        elif f"max{kind}" in schema:
-            bounds.append(f"≤ {schema[f'max{kind}']} {unit}")
+        least, most = schema.get(f"min{kind}"), schema.get(f"max{kind}")
+        if most is not None:
+            bounds.append(
+                f"{most} {unit}" if least == most else f"{least} to {most} {unit}" if least else f"≤ {most} {unit}"
+            )
     if "pattern" in schema and not schema.get("x-kubernetes-int-or-string"):
         bounds.append(_code(schema["pattern"]))
     return "; ".join(bounds)
@@ -172,7 +174,10 @@ def _sentence(text: str) -> str:
     return " ".join(text.split())
 
 
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)
+
+
 def _code(value: Any) -> str:
-    if isinstance(value, bool):
-        value = str(value).lower()
-    return f"`{value}`" if value != "" else '`""`'
+    """Return a value as code: strings as they are, everything else as JSON."""
+    return f"`{value}`" if isinstance(value, str) and value else f"`{json.dumps(value)}`"

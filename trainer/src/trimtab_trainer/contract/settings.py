@@ -142,7 +142,8 @@ class LoraSettings(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "!self.targetModules.exists(m, m == 'all-linear') || self.targetModules.size() == 1",
+                "!has(self.targetModules) || self.targetModules.size() == 1 || "
+                "!self.targetModules.exists(m, m == 'all-linear')",
                 "all-linear stands alone: remove it, or the other target modules",
             ),
         )
