@@ -31,10 +31,11 @@ from .waiting import Waiting, waiting_of
 
 @dataclass(frozen=True)
 class _Books:
-    """The status after settling, and how the last attempt ended if it ended just now."""
+    """The status after settling, how the last attempt ended if it ended just now, and whether any was closed."""
 
     status: FineTuneJobStatus
     ending: Ending | None = None
+    closed: bool = False
     inquiries: tuple[Inquiry, ...] = ()
 
 
@@ -106,45 +107,55 @@ def _after_the_end(observed: Observed, now: datetime) -> Plan:
 
 
 def _settle(observed: Observed, now: datetime) -> _Books:
-    """Enter Jobs that an earlier round created without living to record it, and close the attempt that ended."""
-    job, status, settings = observed.job, observed.job.status, observed.settings
-    newest = status.attempts[-1].number if status.attempts else -1
+    """Enter Jobs that the status does not tell of yet, and close attempts that ended, in the order of their numbers."""
+    job, settings = observed.job, observed.settings
     images = {stage.value: stage_image(job, settings, stage) for stage in Stage}
-    for entered in observed.attempts:
-        if entered.attempt > newest and accounts.open_attempt(status) is None:
-            status = accounts.enter(status, entered, images, now)
-    attempt = accounts.open_attempt(status)
-    if attempt is None:
-        return _Books(status)
+    newest = job.status.attempts[-1].number if job.status.attempts else -1
+    books = _settle_open(observed, _Books(job.status), now)
+    for view in observed.attempts:
+        if view.attempt > newest and accounts.open_attempt(books.status) is None:
+            entered = replace(books, status=accounts.enter(books.status, view, images, now), ending=None)
+            books = _settle_open(observed, entered, now)
+    return books
 
+
+def _settle_open(observed: Observed, books: _Books, now: datetime) -> _Books:
+    """Bring the open attempt up to date, and close it if it ended."""
+    attempt = accounts.open_attempt(books.status)
+    if attempt is None:
+        return books
     view = next((a for a in observed.attempts if a.uid == attempt.job_uid), None)
     if view is None:
-        return _Books(accounts.close(job, status, ending := vanished(now), None), ending)
+        return _close(observed.job, books, vanished(now), None)
     pod = _newest_pod(observed, view)
-    status = accounts.note_pod(status, pod)
-    status = accounts.note_progress(status, view, observed.progress.get(view.uid))
+    status = accounts.note_pod(books.status, pod)
+    books = replace(books, status=accounts.note_progress(status, view, observed.progress.get(view.uid)))
     if view.finished:
-        ending = ending_of(view, pod, now)
-        return _Books(accounts.close(job, status, ending, pod), ending)
+        return _close(observed.job, books, ending_of(view, pod, now), pod)
     if pod is not None and _overdue(pod, observed, now):
         inquiry = NodeOf(pod.node)
+        books = replace(books, inquiries=(inquiry,))
         answer = observed.answers.get(inquiry)
         if answer in ("NotReady", "Gone"):
-            ending = lost(pod.node, answer, now)
-            return _Books(accounts.close(job, status, ending, pod), ending, (inquiry,))
-        return _Books(status, None, (inquiry,))
-    return _Books(status)
+            return _close(observed.job, books, lost(pod.node, answer, now), pod)
+    return books
+
+
+def _close(job: FineTuneJob, books: _Books, ending: Ending, pod: PodView | None) -> _Books:
+    status = accounts.close(job, books.status, ending, pod)
+    if ending.verdict is Verdict.SUCCEEDED and ending.words is not None:
+        if ending.words.prepared is not None:
+            status = accounts.note_prepared(status, ending.words.prepared)
+        status = accounts.note_artifact(status, ending)
+    return replace(books, status=status, ending=ending, closed=True)
 
 
 def _decide(observed: Observed, books: _Books, now: datetime) -> _Decision:
     job, status, ending = observed.job, books.status, books.ending
     if ending is not None and ending.verdict is Verdict.FINAL:
         return _end(status, ending.reason, ending.message)
-    if ending is not None and ending.verdict is Verdict.SUCCEEDED and ending.words is not None:
-        if ending.words.prepared is not None:
-            status = accounts.note_prepared(status, ending.words.prepared)
-        if ending.words.artifact is not None:
-            return _complete(accounts.note_artifact(status, ending))
+    if ending is not None and ending.verdict is Verdict.SUCCEEDED and status.artifact is not None:
+        return _complete(status)
 
     deadline, active = job.spec.active_deadline_seconds, accounts.active_seconds(status, now)
     if deadline is not None and active >= deadline:
@@ -253,7 +264,7 @@ def _render(observed: Observed, books: _Books, decision: _Decision, now: datetim
         status=decision.status.model_copy(update=update).to_json(),
         notes=notes_of(job, condition),
         look_again_seconds=decision.look_again_seconds,
-        confirm=books.ending is not None or decision.succeeded != "Unknown",
+        confirm=books.closed or decision.succeeded != "Unknown",
     )
 
 

@@ -1,0 +1,271 @@
+"""Fluent makers of what a decision sees: a FineTuneJob, its Jobs and their pods, written the way the cluster does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from trimtab_operator.api import FineTuneJob, parse
+from trimtab_operator.domain.finetunejob import NameTaken, Observed, plan
+from trimtab_operator.domain.plan import Inquiry, Plan
+from trimtab_operator.domain.settings import Settings
+from trimtab_operator.domain.views import QUEUE_LABEL, JobView, PodView
+from trimtab_trainer.contract import Artifact, Prepared, Progress, Reason, Stage, Summary, TerminationMessage
+
+T0 = datetime(2026, 1, 5, 12, 0, 0, tzinfo=UTC)
+UID = "11111111-2222-3333-4444-555555555555"
+SETTINGS = Settings(
+    prepare_image="prepare:1",
+    trainer_image="trainer:1",
+    prepare_resources={"limits": {"cpu": "2", "memory": "4Gi"}, "requests": {"cpu": "500m", "memory": "1Gi"}},
+    train_resources={"limits": {"cpu": "4", "memory": "16Gi"}, "requests": {"cpu": "1", "memory": "4Gi"}},
+)
+
+
+def sha(letter: str) -> str:
+    return "sha256:" + letter * 64
+
+
+PREPARED = Prepared(
+    base_model_digest=sha("a"),
+    rows_digest=sha("b"),
+    view_digest=sha("c"),
+    run_digest=sha("d"),
+    rows=900,
+    validation_rows=50,
+    test_rows=50,
+    tokens=60_000,
+    supervised_tokens=30_000,
+    total_steps=100,
+)
+ARTIFACT = Artifact(
+    uri="s3://adapters/demo/adapters/e",
+    digest=sha("e"),
+    rank=16,
+    target_modules=["q_proj", "v_proj"],
+    base_model_digest=sha("a"),
+)
+
+
+def finetunejob(**spec: Any) -> FineTuneJob:
+    body = {
+        "metadata": {
+            "name": "demo",
+            "namespace": "team",
+            "uid": UID,
+            "generation": 1,
+            "resourceVersion": "1",
+            "labels": spec.pop("labels", {}),
+        },
+        "spec": {
+            "baseModel": {"uri": "s3://models/tiny", "secretName": "storage"},
+            "dataset": {"training": {"uri": "s3://datasets/demo/"}, "secretName": "storage"},
+            "output": {"uri": "s3://adapters/demo", "secretName": "storage"},
+            "template": {"resources": {"limits": {"nvidia.com/gpu": 1}}},
+            **spec,
+        },
+    }
+    return parse(body)
+
+
+class World:
+    """A cluster of one FineTuneJob, on a clock of its own.
+
+    `settle()` carries out plans as the runtime does, until one holds neither inquiries nor actions.
+    """
+
+    def __init__(self, **spec: Any) -> None:
+        self.job = finetunejob(**spec)
+        self.now = T0
+        self.jobs: list[JobView] = []
+        self.pods: list[PodView] = []
+        self.progress: dict[str, Progress] = {}
+        self.answers: dict[Inquiry, object] = {}
+        self.taken: NameTaken | None = None
+        self.created: list[dict[str, Any]] = []
+        self.deleted: list[str] = []
+        self.notes: list[tuple[str, str]] = []
+        self.writes = 0
+        self.last = Plan()
+
+    # what the cluster does
+
+    def after(self, seconds: float) -> Self:
+        self.now += timedelta(seconds=seconds)
+        return self
+
+    def patch_spec(self, **spec: Any) -> Self:
+        body = self.job.spec.to_json() | spec
+        generation = self.job.metadata.generation + 1
+        self.job = self.job.model_copy(
+            update={
+                "spec": type(self.job.spec).model_validate(body),
+                "metadata": self.job.metadata.model_copy(update={"generation": generation}),
+            }
+        )
+        return self
+
+    @property
+    def current(self) -> JobView:
+        return self.jobs[-1]
+
+    def change_job(self, **fields: Any) -> Self:
+        self.jobs[-1] = replace(self.jobs[-1], **fields)
+        return self
+
+    def pod(self, **fields: Any) -> Self:
+        """Create or change the pod of the newest Job."""
+        job = self.current
+        mine = [pod for pod in self.pods if pod.job_uid == job.uid]
+        if not mine:
+            name = f"{job.name}-x{len(self.pods)}"
+            fresh = PodView("team", name, f"uid-{name}", job.uid, job.name, "demo", created=self.now)
+            self.pods.append(replace(fresh, **fields))
+        else:
+            self.pods[self.pods.index(mine[-1])] = replace(mine[-1], **fields)
+        return self
+
+    def running(self) -> Self:
+        self.pod(phase="Running", scheduled_time=self.now, started=self.now, running=True, node="node-1", ip="10.0.0.9")
+        return self.change_job(active=1).settle()
+
+    def reports(self, **fields: Any) -> Self:
+        job = self.current
+        values: dict[str, Any] = {"activity": "Training", "total_steps": 100, **fields}
+        self.progress[job.uid] = Progress(run_uid=UID, attempt=job.attempt, stage=Stage(job.stage), **values)
+        return self.settle()
+
+    def words(self, reason: Reason, message: str = "", **fields: Any) -> TerminationMessage:
+        job = self.current
+        return TerminationMessage(
+            stage=Stage(job.stage), run_uid=UID, attempt=job.attempt, reason=reason, message=message, **fields
+        )
+
+    def succeeds(self, words: TerminationMessage | None) -> Self:
+        self.pod(
+            phase="Succeeded", running=False, terminated=True, exit_code=0, terminated_time=self.now, last_words=words
+        )
+        return self.change_job(complete=True, active=0, ended=self.now).settle()
+
+    def prepared(self, **fields: Any) -> Self:
+        return self.running().after(20).succeeds(self.words(Reason.COMPLETED, prepared=PREPARED, **fields))
+
+    def published(self) -> Self:
+        summary = Summary(step=100, total_steps=100, loss=1.0, test_loss=1.1, base_test_loss=2.2)
+        return self.succeeds(self.words(Reason.COMPLETED, artifact=ARTIFACT, summary=summary))
+
+    def exits(self, code: int, words: TerminationMessage | None = None, reason: str = "Error", text: str = "") -> Self:
+        index = {14: 1, 10: 2, 11: 2, 12: 3, 13: 4}.get(code)
+        matched = f" matching FailJob rule at index {index}" if index else ""
+        self.pod(
+            phase="Failed",
+            running=False,
+            terminated=True,
+            exit_code=code,
+            terminated_reason=reason,
+            terminated_time=self.now,
+            last_words=words,
+            last_text=text,
+        )
+        return self.change_job(
+            failed=True,
+            active=0,
+            ended=self.now,
+            failed_reason="PodFailurePolicy" if index else "BackoffLimitExceeded",
+            failed_message=f"Container trainer for pod team/x failed with exit code {code}{matched}" if index else "",
+        ).settle()
+
+    def disrupted(self, reason: str, *, pod_left: bool = False) -> Self:
+        if pod_left:
+            self.pod(phase="Failed", running=False, disruption=reason)
+        else:
+            self.pods = [pod for pod in self.pods if pod.job_uid != self.current.uid]
+        return self.change_job(
+            failed=True,
+            active=0,
+            ended=self.now,
+            failed_reason="PodFailurePolicy",
+            failed_message="Pod team/x has condition DisruptionTarget matching FailJob rule at index 0",
+        ).settle()
+
+    # what the operator does
+
+    def observed(self, *, confirmed: bool = False) -> Observed:
+        return Observed(
+            job=self.job,
+            settings=SETTINGS,
+            attempts=tuple(sorted(self.jobs, key=lambda job: job.attempt)),
+            pods=tuple(self.pods),
+            progress=dict(self.progress),
+            answers=dict(self.answers),
+            taken=self.taken,
+            confirmed=confirmed,
+        )
+
+    def act(self, action: Any) -> None:
+        match type(action).__name__:
+            case "Create":
+                self.created.append(action.body)
+                if action.body["kind"] == "Job":
+                    body = action.body | {
+                        "metadata": action.body["metadata"]
+                        | {"uid": f"job-uid-{len(self.created)}", "creationTimestamp": self.now.isoformat()}
+                    }
+                    view = JobView.of(body)
+                    assert view is not None
+                    assert view.name not in [job.name for job in self.jobs], "a name is used twice"
+                    self.jobs.append(view)
+            case "Delete":
+                self.deleted.append(action.name)
+                self.jobs = [job for job in self.jobs if job.uid != action.uid]
+            case "Suspend":
+                self.jobs = [
+                    replace(job, suspended=action.suspend) if job.uid == action.uid else job for job in self.jobs
+                ]
+
+    def write(self, made: Plan) -> None:
+        if made.status is None or made.status == self.job.status.to_json():
+            return
+        self.writes += 1
+        self.job = self.job.model_copy(update={"status": type(self.job.status).model_validate(made.status)})
+        self.notes += [(note.type, note.reason) for note in made.notes]
+
+    def settle(self) -> Self:
+        for _ in range(10):
+            self.last = plan(self.observed(), self.now)
+            if self.last.inquiries:
+                self.answers |= {inquiry: self.answers.get(inquiry, ()) for inquiry in self.last.inquiries}
+                continue
+            if self.last.actions:
+                assert self.last.confirm, "actions need a confirmed observation"
+                for action in self.last.actions:
+                    self.act(action)
+                continue
+            before = self.writes
+            self.write(self.last)
+            if self.writes == before:
+                return self
+        raise AssertionError(f"the plan never comes to rest: {self.last}")
+
+    # what a person sees
+
+    @property
+    def state(self) -> str:
+        return next(c.reason for c in self.job.status.conditions if c.type == "Succeeded")
+
+    @property
+    def message(self) -> str:
+        return next(c.message for c in self.job.status.conditions if c.type == "Succeeded")
+
+    @property
+    def succeeded(self) -> str:
+        return next(c.status for c in self.job.status.conditions if c.type == "Succeeded")
+
+    @property
+    def job_names(self) -> list[str]:
+        return [body["metadata"]["name"] for body in self.created if body["kind"] == "Job"]
+
+
+def queued_world(**spec: Any) -> World:
+    return World(labels={QUEUE_LABEL: "gpus"}, **spec)

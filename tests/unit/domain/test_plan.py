@@ -1,0 +1,392 @@
+"""The decisions about a FineTuneJob, told as stories."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from trimtab_operator.domain.finetunejob import NameTaken, plan
+from trimtab_operator.domain.plan import Delete, EventsOf, NodeOf, Plan
+from trimtab_trainer.contract import Reason, Summary
+
+from tests.unit.domain.makers import ARTIFACT, PREPARED, T0, World, queued_world
+
+
+def test_a_new_job_gets_its_configuration_and_a_prepare_job_and_says_preparing() -> None:
+    world = World().settle()
+    assert [body["kind"] for body in world.created] == ["ConfigMap", "Job"]
+    assert world.job_names == ["demo-prepare-0"]
+    assert (world.state, world.succeeded) == ("Preparing", "Unknown")
+    assert world.writes == 1
+
+
+def test_the_happy_path_takes_two_jobs_and_tells_its_story_in_few_writes_and_events() -> None:
+    world = World().settle().prepared()
+    assert world.job_names == ["demo-prepare-0", "demo-train-1"]
+    assert world.state == "Training"
+    world.running().after(30).reports(step=40, loss=1.5, checkpoint_step=40)
+    assert world.job.status.progress is not None
+    assert world.job.status.progress.percent == 40
+    world.after(30).reports(step=100, activity="Publishing")
+    assert world.state == "Publishing"
+    world.after(5).published()
+    status = world.job.status
+    assert (world.state, world.succeeded) == ("Completed", "True")
+    assert status.artifact is not None
+    assert status.artifact.digest == ARTIFACT.digest
+    assert (status.failures, status.disruptions) == (0, 0)
+    assert status.active_seconds == 20 + 65
+    assert status.accelerator_seconds == 65
+    assert status.lost_accelerator_seconds == 0
+    assert world.writes <= 8
+    assert [reason for _, reason in world.notes] == ["Preparing", "Training", "Publishing", "Completed"]
+
+
+def test_the_train_job_gets_what_prepare_found() -> None:
+    world = World().settle().prepared()
+    arguments = world.created[-1]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert json.loads(arguments[arguments.index("--prepared") + 1]) == PREPARED.to_json()
+
+
+def test_what_was_published_before_is_completed_without_a_train_job() -> None:
+    world = World().settle().prepared(artifact=ARTIFACT)
+    assert (world.state, world.job_names) == ("Completed", ["demo-prepare-0"])
+
+
+FINAL = {
+    "malformed data": (11, Reason.DATASET_MALFORMED),
+    "a bucket that is not there": (10, Reason.BUCKET_NOT_FOUND),
+    "too little memory on the accelerator": (12, Reason.OUT_OF_MEMORY),
+}
+
+
+@pytest.mark.parametrize(("code", "reason"), FINAL.values(), ids=FINAL)
+def test_what_would_end_the_same_way_again_is_never_retried(code: int, reason: Reason) -> None:
+    world = World().settle().running()
+    world.exits(code, world.words(reason, "line 7 of part-2.jsonl is not JSON"))
+    assert (world.state, world.succeeded) == (reason.value, "False")
+    assert "line 7" in world.message
+    assert len(world.job_names) == 1
+    assert (world.job.status.failures, world.job.status.disruptions) == (0, 0)
+
+
+GENERAL = {10: "SettingsInvalid", 11: "DatasetInvalid", 12: "OutOfMemory"}
+
+
+@pytest.mark.parametrize(("code", "reason"), GENERAL.items())
+def test_the_jobs_condition_alone_tells_the_cause_when_the_pod_is_gone(code: int, reason: str) -> None:
+    world = World().settle().running()
+    world.pods = []
+    world.change_job(
+        failed=True,
+        ended=world.now,
+        failed_reason="PodFailurePolicy",
+        failed_message=f"Container trainer for pod a/b failed with exit code {code} matching FailJob rule at index 2",
+    ).settle()
+    assert (world.state, world.succeeded) == (reason, "False")
+
+
+def test_a_container_over_its_memory_limit_is_out_of_memory_and_not_retried() -> None:
+    world = World().settle().prepared().running().exits(137, reason="OOMKilled")
+    assert (world.state, world.succeeded) == ("OutOfMemory", "False")
+    assert "template.resources.limits.memory" in world.message
+
+
+def test_scratch_space_exceeded_is_not_retried() -> None:
+    world = World().settle().prepared().running()
+    message = 'Usage of EmptyDir volume "trimtab-work" exceeds the limit "1Gi". '
+    world.pod(reason="Evicted", message=message).exits(137, reason="ContainerStatusUnknown")
+    assert (world.state, world.succeeded) == ("ScratchSpaceExceeded", "False")
+
+
+def test_a_preempted_pod_is_followed_by_the_next_attempt_and_the_failure_budget_is_untouched() -> None:
+    world = World().settle().prepared().running().reports(step=50, checkpoint_step=50, checkpoint_time=_at(0))
+    world.after(40).disrupted("PreemptionByScheduler", pod_left=True)
+    assert world.job_names[-1] == "demo-train-2"
+    assert world.state == "Retrying"
+    assert "PreemptionByScheduler" in world.message
+    assert (world.job.status.failures, world.job.status.disruptions) == (0, 1)
+    world.running()
+    assert world.state == "Training"
+
+
+def test_an_evicted_pod_that_is_gone_already_is_a_disruption_by_the_words_of_the_job() -> None:
+    world = World().settle().prepared().running().disrupted("x")
+    assert (world.job.status.disruptions, world.job_names[-1]) == (1, "demo-train-2")
+
+
+def test_an_interrupted_trainer_is_a_disruption_and_loses_nothing() -> None:
+    world = World().settle().prepared().running().after(60)
+    summary = Summary(step=70, total_steps=100, checkpoint_step=70)
+    world.exits(14, world.words(Reason.INTERRUPTED, "checkpoint at step 70", summary=summary))
+    status = world.job.status
+    assert (status.failures, status.disruptions, status.lost_accelerator_seconds) == (0, 1, 0)
+    assert status.checkpoint is not None
+    assert status.checkpoint.step == 70
+
+
+def test_a_killed_trainer_waits_then_is_tried_again_once_and_no_more() -> None:
+    world = World().settle().prepared().running().after(30).exits(137)
+    assert world.state == "Retrying"
+    assert world.job_names[-1] == "demo-train-1"
+    assert world.last.look_again_seconds == 10
+    world.after(10).settle()
+    assert world.job_names[-1] == "demo-train-2"
+    assert world.job.status.failures == 1
+    world.running().after(5).exits(137)
+    assert (world.state, world.succeeded) == ("RetriesExhausted", "False")
+    assert "signal 9" in world.message
+    assert len(world.job_names) == 3
+
+
+def test_failed_storage_is_retried() -> None:
+    world = World().settle().running()
+    world.exits(13, world.words(Reason.STORAGE_FAILED, "connection refused")).after(10).settle()
+    assert (world.job_names[-1], world.job.status.failures) == ("demo-prepare-1", 1)
+
+
+def test_a_job_that_somebody_deleted_is_replaced() -> None:
+    world = World().settle().prepared().running()
+    world.jobs.pop()
+    world.settle()
+    assert (world.job_names[-1], world.job.status.disruptions) == ("demo-train-2", 1)
+
+
+def test_a_result_that_was_lost_with_its_pod_is_found_again_by_preparing() -> None:
+    world = World().settle().prepared().running()
+    world.pods = []
+    world.change_job(complete=True, ended=world.now).settle()
+    assert world.job_names[-1] == "demo-prepare-2"
+    world.prepared(artifact=ARTIFACT)
+    assert world.state == "Completed"
+
+
+def test_a_lost_node_costs_a_disruption_and_its_job_goes_once_the_attempt_is_closed() -> None:
+    world = World().settle().prepared().running()
+    world.pod(deletion_time=world.now + timedelta(seconds=120))
+    assert plan(world.observed(), world.now).look_again_seconds == 240
+    world.after(239).settle()
+    assert world.job_names[-1] == "demo-train-1"
+    world.answers[NodeOf("node-1")] = "NotReady"
+    world.after(1).settle()
+    assert world.deleted == ["demo-train-1"]
+    assert world.job_names[-1] == "demo-train-2"
+    assert world.job.status.disruptions == 1
+    assert world.job.status.attempts[-2].reason == "NodeLost"
+
+
+def test_a_slow_pod_on_a_ready_node_is_waited_for() -> None:
+    world = World().settle().prepared().running().pod()
+    world.pod(deletion_time=world.now)
+    world.answers[NodeOf("node-1")] = "Ready"
+    world.after(500).settle()
+    assert world.job_names[-1] == "demo-train-1"
+
+
+def test_suspending_stops_the_job_keeps_the_attempt_and_stops_the_clock() -> None:
+    world = World().settle().prepared().running().after(30).patch_spec(suspend=True).settle()
+    assert [job.suspended for job in world.jobs] == [False, True]
+    assert world.state == "Suspended"
+    world.pods = [pod for pod in world.pods if pod.job_uid != world.current.uid]
+    world.change_job(active=0).settle().after(1000).patch_spec(suspend=False).settle()
+    assert [job.suspended for job in world.jobs] == [False, False]
+    assert world.job_names[-1] == "demo-train-1"
+    world.running().after(10).published()
+    assert world.job.status.active_seconds == 20 + 30 + 10
+    assert (world.job.status.failures, world.job.status.disruptions) == (0, 0)
+
+
+def test_a_job_created_suspended_starts_nothing() -> None:
+    world = World(suspend=True).settle()
+    assert (world.created, world.state) == ([], "Suspended")
+
+
+def test_a_queue_admits_jobs_and_suspension_gives_the_quota_back() -> None:
+    world = queued_world().settle()
+    assert world.created[-1]["spec"]["suspend"] is True
+    assert world.created[-1]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert world.state == "Queued"
+    world.change_job(suspended=False).settle()
+    world.prepared().change_job(suspended=False).running()
+    world.patch_spec(suspend=True).settle()
+    assert world.deleted == ["demo-train-1"]
+    assert world.state == "Suspended"
+    world.patch_spec(suspend=False).settle()
+    assert world.job_names[-1] == "demo-train-2"
+    assert (world.job.status.failures, world.job.status.disruptions) == (0, 0)
+
+
+def test_the_queue_may_take_a_job_back_without_costing_an_attempt() -> None:
+    world = queued_world().settle().change_job(suspended=False).running()
+    world.pods = []
+    world.change_job(suspended=True, active=0).settle()
+    assert world.state == "Queued"
+    assert world.job_names == ["demo-prepare-0"]
+    assert world.job.status.disruptions == 0
+
+
+def test_the_deadline_counts_running_time_only_and_leaves_nothing_running() -> None:
+    world = World(activeDeadlineSeconds=100).settle().after(5000).settle().prepared()
+    world.after(5000).running()
+    assert plan(world.observed(), world.now).look_again_seconds == 80
+    world.after(80).settle()
+    assert (world.state, world.succeeded) == ("DeadlineExceeded", "False")
+    assert world.deleted == ["demo-train-1"]
+    assert world.job.status.active_seconds == 100
+
+
+def test_a_finished_job_goes_when_its_time_is_over() -> None:
+    world = World(ttlSecondsAfterFinished=60).settle().prepared(artifact=ARTIFACT)
+    assert world.last.look_again_seconds == 60
+    made = plan(world.after(60).observed(), world.now)
+    assert [type(action) for action in made.actions] == [Delete]
+    assert made.confirm
+
+
+def test_terminal_is_terminal_even_when_the_children_are_gone() -> None:
+    world = World().settle().prepared(artifact=ARTIFACT)
+    world.jobs, world.pods = [], []
+    world.patch_spec(suspend=True).settle()
+    assert (world.state, world.job.status.observed_generation) == ("Completed", 2)
+    assert len(world.job_names) == 1
+
+
+def test_a_deleted_job_is_left_to_the_garbage_collector() -> None:
+    world = World().settle()
+    metadata = world.job.metadata.model_copy(update={"deletion_timestamp": "2026-01-05T12:00:00Z"})
+    world.job = world.job.model_copy(update={"metadata": metadata})
+    assert plan(world.observed(), world.now) == Plan()
+
+
+def test_a_job_created_by_an_operator_that_died_is_entered_not_created_again() -> None:
+    world = World().settle()
+    blank = World()
+    blank.jobs = world.jobs
+    blank.settle()
+    assert blank.created == []
+    assert [attempt.job_name for attempt in blank.job.status.attempts] == ["demo-prepare-0"]
+
+
+def test_a_name_held_by_another_owner_is_waited_for_then_named() -> None:
+    world = World()
+    world.taken = NameTaken("demo-prepare-0", T0)
+    world.settle()
+    assert (world.state, world.created) == ("Pending", [])
+    world.after(60).settle()
+    assert (world.state, world.succeeded) == ("NameTaken", "Unknown")
+    assert "demo-prepare-0" in world.message
+    world.taken = None
+    world.settle()
+    assert world.state == "Preparing"
+
+
+WAITING: dict[str, tuple[dict[str, Any], str, str]] = {
+    "a pod no node can take": ({"unschedulable": "0/3 nodes: Insufficient nvidia.com/gpu"}, "Queued", "Insufficient"),
+    "an image that cannot be pulled": (
+        {"scheduled_time": T0, "waiting_reason": "ImagePullBackOff", "waiting_message": "not found"},
+        "ImageUnavailable",
+        "not found",
+    ),
+    "an environment from a Secret without the key": (
+        {"scheduled_time": T0, "waiting_reason": "CreateContainerConfigError", "waiting_message": "no key TOKEN"},
+        "ContainerInvalid",
+        "TOKEN",
+    ),
+}
+
+
+@pytest.mark.parametrize(("pod", "state", "words"), WAITING.values(), ids=WAITING)
+def test_a_pod_that_does_not_start_says_why(pod: dict[str, Any], state: str, words: str) -> None:
+    world = World().settle().pod(**pod).settle()
+    assert (world.state, world.succeeded) == (state, "Unknown")
+    assert words in world.message
+
+
+def test_what_does_not_start_in_time_ends_the_job_and_leaves_nothing_behind() -> None:
+    world = World().settle()
+    world.pod(scheduled_time=T0, waiting_reason="ImagePullBackOff", waiting_message="not found")
+    world.after(601).settle()
+    assert (world.state, world.succeeded) == ("ImageUnavailable", "False")
+    assert world.deleted == ["demo-prepare-0"]
+
+
+def test_a_pod_may_wait_for_a_node_for_ever() -> None:
+    world = World().settle().pod(unschedulable="no").after(10_000_000).settle()
+    assert (world.state, world.succeeded) == ("Queued", "Unknown")
+
+
+def test_a_missing_secret_is_told_in_the_kubelets_words() -> None:
+    world = World().settle().pod(scheduled_time=T0, waiting_reason="ContainerCreating")
+    inquiry = EventsOf("team", world.pods[-1].uid)
+    assert plan(world.observed(), world.now).inquiries == ()
+    world.after(20)
+    assert plan(world.observed(), world.now).inquiries == (inquiry,)
+    world.answers[inquiry] = (("Scheduled", "ok"), ("FailedMount", 'secret "storage" not found'))
+    world.settle()
+    assert world.state == "VolumeUnavailable"
+    assert 'secret "storage" not found' in world.message
+    world.after(600).settle()
+    assert (world.state, world.succeeded) == ("VolumeUnavailable", "False")
+
+
+REFUSED = {
+    "quota": ("pods x is forbidden: exceeded quota: gpus", "QuotaExceeded", "Unknown"),
+    "pod security": ("pods x is forbidden: violates PodSecurity restricted", "PodRefused", "False"),
+}
+
+
+@pytest.mark.parametrize(("words", "state", "after_a_while"), REFUSED.values(), ids=REFUSED)
+def test_a_pod_that_is_refused_says_why(words: str, state: str, after_a_while: str) -> None:
+    world = World().settle().after(20)
+    world.answers[EventsOf("team", world.current.uid)] = (("FailedCreate", words),)
+    world.settle()
+    assert (world.state, world.succeeded) == (state, "Unknown")
+    world.after(1000).settle()
+    assert world.succeeded == after_a_while
+
+
+def test_the_words_of_a_pod_of_another_attempt_are_not_believed() -> None:
+    world = World().settle().running()
+    words = world.words(Reason.COMPLETED, prepared=PREPARED)
+    world.succeeds(words.model_copy(update={"attempt": 7}))
+    assert world.job.status.attempts[0].reason == "ResultLost"
+
+
+def test_progress_of_another_attempt_is_not_shown() -> None:
+    world = World().settle().prepared().running()
+    world.reports(step=10)
+    stale = next(iter(world.progress.values()))
+    world.progress = {world.current.uid: stale.model_copy(update={"attempt": 0, "step": 99})}
+    world.settle()
+    assert world.job.status.progress is not None
+    assert world.job.status.progress.step == 10
+
+
+def test_the_condition_moves_its_time_only_with_its_status() -> None:
+    world = World().settle().after(100).prepared()
+    first = world.job.status.conditions[0].last_transition_time
+    assert first.startswith("2026-01-05T12:00:00")
+    world.running().published()
+    assert world.job.status.conditions[0].last_transition_time > first
+
+
+def test_the_status_stays_small_and_keeps_the_newest_attempts() -> None:
+    world = World(retries={"onDisruption": 100}).settle().prepared()
+    for _ in range(30):
+        world.running().after(7).disrupted("PreemptionByScheduler " + "x" * 400, pod_left=True)
+    assert len(world.job.status.attempts) == 10
+    assert world.job.status.disruptions == 30
+    assert world.job.status.active_seconds == 20 + 30 * 7
+    assert len(json.dumps(world.job.status.to_json())) < 10_000
+
+
+def test_a_plan_is_a_function_of_what_was_observed() -> None:
+    world = World().settle().prepared().running()
+    assert plan(world.observed(), world.now) == plan(replace(world.observed()), world.now)
+
+
+def _at(seconds: int) -> str:
+    return (T0 + timedelta(seconds=seconds)).isoformat()
