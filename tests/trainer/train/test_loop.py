@@ -1,0 +1,282 @@
+"""The loop: the gradient does not depend on its cuts, evaluation changes nothing, and what is published is right."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trimtab_trainer.batches import Batches
+from trimtab_trainer.checkpoint import TrainingState
+from trimtab_trainer.contract import EarlyStopping, Reason
+from trimtab_trainer.errors import DataInvalid, OutOfMemory, SettingsInvalid
+from trimtab_trainer.interruption import Interruption
+from trimtab_trainer.loop import Trainer, evaluated, is_out_of_memory, smaller_micro_batch
+from trimtab_trainer.model import frozen_hash
+from trimtab_trainer.validation import mean_loss
+
+from .runs import gradients, random_rows, run_config, sequences, shake, trainer, unpacked
+
+
+def losses(run: Trainer) -> list[float]:
+    return [point.loss for point in run.state.curve]
+
+
+def weights(run: Trainer) -> dict[str, torch.Tensor]:
+    return run.model.adapter_tensors()
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("micro_batch", [8, 4, 2, 1])
+def test_the_gradient_is_that_of_the_whole_batch_however_it_is_cut(
+    tiny: Path, tmp_path: Path, micro_batch: int
+) -> None:
+    """Rows of very different lengths: a mean of means would be another gradient."""
+    rows = random_rows(8, shortest=4, longest=60)
+    config = run_config(tmp_path, training={"batchSize": 8, "microBatchSize": micro_batch, "maxGradientNorm": 0})
+    run = trainer(tiny, tmp_path, config, unpacked(rows))
+    shake(run.model)
+    found = gradients(run)
+
+    # The definition, without any of the loop's parts: one forward pass a row, the mean over all supervised tokens.
+    total, tokens = torch.zeros(()), 0
+    for row in rows:
+        logits = run.model.causal(input_ids=torch.tensor([row]), use_cache=False).logits[0, :-1]
+        first = max(1, int(len(row) * 0.4))
+        total = total + torch.nn.functional.cross_entropy(
+            logits[first - 1 :], torch.tensor(row[first:]), reduction="sum"
+        )
+        tokens += len(row) - first
+    (total / tokens).backward()  # type: ignore[no-untyped-call]
+    for name, parameter in run.model.parameters.items():
+        assert parameter.grad is not None
+        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_packing_gives_the_gradient_of_the_rows_alone(tiny: Path, tmp_path: Path) -> None:
+    rows = random_rows(8)
+    config = run_config(tmp_path, training={"batchSize": 8, "maxGradientNorm": 0})
+    found = []
+    for data in (unpacked(rows), sequences([rows[:3], rows[3:4], rows[4:]])):
+        run = trainer(tiny, tmp_path, config, data)
+        shake(run.model)
+        found.append(gradients(run))
+    for name in found[0]:
+        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_the_trajectory_of_the_tiny_model_is_pinned(tiny: Path, tmp_path: Path) -> None:
+    config = run_config(tmp_path, training={"maxSteps": 8, "epochs": None}, lora={"dropout": 0.05})
+    run = trainer(tiny, tmp_path, config, unpacked(random_rows(10)))
+    run.run()
+    assert losses(run) == pytest.approx(PINNED, abs=1e-4)
+
+
+PINNED = [0.0] * 8
+
+
+def test_evaluating_changes_nothing_in_training(tiny: Path, tmp_path: Path) -> None:
+    data, held_out = unpacked(random_rows(10)), unpacked(random_rows(5, seed=9))
+    config = run_config(tmp_path, lora={"dropout": 0.1}, training={"maxSteps": 6, "evaluateEverySteps": 2})
+    evaluating = trainer(tiny, tmp_path / "one", config, data, held_out)
+    silent = trainer(tiny, tmp_path / "other", config, data)
+    base = frozen_hash(evaluating.model.peft)
+    assert len(evaluating.run().evaluations) == 3
+    assert silent.run().evaluations == ()
+    assert same(weights(evaluating), weights(silent))
+    assert losses(evaluating) == losses(silent)
+    assert frozen_hash(evaluating.model.peft) == base
+
+
+def test_the_validation_loss_is_the_mean_over_tokens_whatever_the_batch_size(tiny: Path, tmp_path: Path) -> None:
+    rows = random_rows(16, shortest=4, longest=60)
+    run = trainer(tiny, tmp_path, run_config(tmp_path), unpacked(rows))
+    shake(run.model)
+    found = [mean_loss(run.model, Batches(unpacked(rows)), Interruption(), size) for size in (1, 4, 16)]
+    packed = mean_loss(run.model, Batches(sequences([rows[:5], rows[5:]])), Interruption(), 2)
+    total, tokens = 0.0, 0
+    with torch.no_grad():
+        for row in rows:
+            logits = run.model.causal(input_ids=torch.tensor([row]), use_cache=False).logits[0, :-1]
+            first = max(1, int(len(row) * 0.4))
+            total += torch.nn.functional.cross_entropy(
+                logits[first - 1 :], torch.tensor(row[first:]), reduction="sum"
+            ).item()
+            tokens += len(row) - first
+    assert [*found, packed] == pytest.approx([total / tokens] * 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("side", ["training", "validation"])
+def test_data_without_a_supervised_token_is_refused(tiny: Path, tmp_path: Path, side: str) -> None:
+    """Others train on it with a loss of 0.0 and succeed."""
+    good, masked = unpacked(random_rows(4)), unpacked(random_rows(4))
+    masked.supervised[:] = False
+    with pytest.raises(DataInvalid, match=f"{side} data has no supervised token") as caught:
+        trainer(tiny, tmp_path, run_config(tmp_path), *((masked, good) if side == "training" else (good, masked)))
+    assert caught.value.reason is Reason.NO_ASSISTANT_TURN
+
+
+def test_a_batch_without_supervised_tokens_moves_nothing(tiny: Path, tmp_path: Path) -> None:
+    data = unpacked(random_rows(4))
+    data.supervised[: int(data.offsets[1])] = False
+    config = run_config(tmp_path, training={"batchSize": 1, "microBatchSize": 1})
+    run = trainer(tiny, tmp_path, config, data)
+    state = run.run()
+    assert state.step == 4
+    assert all(bool(tensor.isfinite().all()) for tensor in weights(run).values())
+
+
+def test_every_adapter_weight_gets_a_gradient_or_training_stops(tiny: Path, tmp_path: Path) -> None:
+    run = trainer(tiny, tmp_path, run_config(tmp_path), unpacked(random_rows(4)))
+    run.model.head.project = torch.nn.Identity()
+
+    def detached(batch: Any) -> torch.Tensor:
+        torch.manual_seed(0)
+        return torch.randn(*batch.tokens.shape, 384) * next(iter(run.model.parameters.values())).sum()
+
+    run.model.hidden = detached  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="no gradient reached 27 adapter weights"):
+        run.run()
+
+
+def test_a_loss_that_is_not_finite_is_a_named_end(tiny: Path, tmp_path: Path) -> None:
+    run = trainer(tiny, tmp_path, run_config(tmp_path), unpacked(random_rows(4)))
+    with torch.no_grad():
+        next(iter(run.model.parameters.values())).fill_(math.inf)
+    with pytest.raises(SettingsInvalid, match=r"of step 1 is not finite; lower training\.learningRate"):
+        run.run()
+
+
+class TestMemory:
+    """Too little memory halves the micro-batch, then recomputes activations, then ends with a name."""
+
+    def starve(self, run: Trainer, fits: int, kept: bool = True) -> list[int]:
+        """Let only so many sequences fit into a forward pass; with `kept`, even if activations are kept."""
+        tried = []
+        whole = run.model.hidden
+
+        def hidden(batch: Any) -> torch.Tensor:
+            tried.append(len(batch.tokens))
+            if len(batch.tokens) > fits or not (kept or run.model.checkpoints_activations):
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+            return whole(batch)
+
+        run.model.hidden = hidden  # type: ignore[method-assign]
+        return tried
+
+    def test_a_smaller_micro_batch_gives_the_gradient_all_the_same(self, tiny: Path, tmp_path: Path) -> None:
+        config = run_config(tmp_path, training={"batchSize": 8, "microBatchSize": 8})
+        data = unpacked(random_rows(8))
+        plenty = trainer(tiny, tmp_path / "plenty", config, data)
+        scarce = trainer(tiny, tmp_path / "scarce", config, data)
+        tried = self.starve(scarce, fits=2)
+        plenty.run()
+        state = scarce.run()
+        assert tried[:4] == [8, 4, 2, 2]
+        assert (scarce.micro_batch, state.micro_batch) == (2, 2)
+        assert losses(scarce) == pytest.approx(losses(plenty), abs=1e-4)
+
+    def test_activations_are_recomputed_before_giving_up(self, tiny: Path, tmp_path: Path) -> None:
+        run = trainer(tiny, tmp_path, run_config(tmp_path), unpacked(random_rows(4)))
+        self.starve(run, fits=1, kept=False)
+        assert run.run().step == 4
+        assert run.model.checkpoints_activations
+
+    def test_when_one_sequence_does_not_fit_it_ends_with_a_next_step(self, tiny: Path, tmp_path: Path) -> None:
+        run = trainer(tiny, tmp_path, run_config(tmp_path), unpacked(random_rows(4)))
+        self.starve(run, fits=0)
+        with pytest.raises(OutOfMemory, match=r"lower training\.maxSequenceLength"):
+            run.run()
+
+    def test_sizes_divide_the_batch(self) -> None:
+        assert [smaller_micro_batch(size, 12) for size in (12, 6, 4, 3, 2)] == [6, 3, 2, 1, 1]
+
+    def test_which_errors_mean_too_little_memory(self) -> None:
+        assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+        assert is_out_of_memory(MemoryError())
+        assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"))
+        assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+STOPPING: dict[str, tuple[EarlyStopping | None, list[float], tuple[int, int, bool]]] = {
+    "every evaluation improves": (EarlyStopping(patience=2), [3.0, 2.0, 1.0], (3, 0, False)),
+    "patience runs out": (EarlyStopping(patience=2), [3.0, 3.1, 3.2], (1, 2, True)),
+    "too small an improvement is the best, but no progress": (
+        EarlyStopping(patience=2, minimum_improvement=0.1),
+        [3.0, 2.95, 2.92],
+        (3, 2, True),
+    ),
+    "small improvements add up": (
+        EarlyStopping(patience=2, minimum_improvement=0.1),
+        [3.0, 2.95, 2.89, 2.85],
+        (4, 1, False),
+    ),
+    "without early stopping nothing stops": (None, [3.0, 3.1, 3.2, 3.3], (1, 3, False)),
+}
+
+
+@pytest.mark.parametrize("case", STOPPING)
+def test_early_stopping(case: str) -> None:
+    early, curve, want = STOPPING[case]
+    state = TrainingState()
+    for step, loss in enumerate(curve, 1):
+        assert not state.stopped_early
+        state = evaluated(state.model_copy(update={"step": step}), loss, f"step-{step}", early)
+    assert state.best is not None
+    assert (state.best.step, state.stale_evaluations, state.stopped_early) == want
+
+
+def test_a_run_stops_early_and_the_best_weights_are_at_hand(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file
+
+    data = unpacked(random_rows(4))
+    config = run_config(
+        tmp_path, training={"maxSteps": 20, "evaluateEverySteps": 1, "earlyStopping": {"patience": 2}}
+    )
+    run = trainer(tiny, tmp_path, config, data, data)
+    script = iter([3.0, 2.0, 2.5, 2.6])
+    seen: dict[int, dict[str, torch.Tensor]] = {}
+
+    def scripted(*_: Any) -> float:
+        seen[run.state.step] = weights(run)
+        return next(script)
+
+    monkeypatch.setattr("trimtab_trainer.loop.mean_loss", scripted)
+    state = run.run()
+    assert (state.step, state.stopped_early, state.best and state.best.step) == (4, True, 2)
+    assert same(load_file(run.checkpoints.best_adapter), seen[2])
+
+
+def test_the_norm_of_the_gradient_is_clipped_unless_it_is_off(tiny: Path, tmp_path: Path) -> None:
+    norms = {}
+    for limit in (0.0, 0.01, 100.0):
+        config = run_config(tmp_path, training={"maxGradientNorm": limit})
+        run = trainer(tiny, tmp_path, config, unpacked(random_rows(4)))
+        shake(run.model)
+        found = gradients(run)
+        norms[limit] = torch.stack([gradient.norm() for gradient in found.values()]).norm().item()
+    assert norms[0.01] == pytest.approx(0.01, rel=1e-3)
+    assert norms[0.0] == pytest.approx(norms[100.0])
+    assert norms[0.0] > 0.1
+
+
+def test_progress_is_told(tiny: Path, tmp_path: Path) -> None:
+    log = io.StringIO()
+    data = unpacked(random_rows(8))
+    run = trainer(tiny, tmp_path, run_config(tmp_path), data, data, log=log)
+    state = run.run()
+    progress = run.board.read()
+    assert (progress.step, progress.checkpoint_step) == (4, 4)
+    assert progress.loss == state.loss
+    assert progress.validation_loss == state.validation_loss
+    assert progress.tokens_per_second is not None
+    assert '"message": "evaluation"' in log.getvalue()
