@@ -1,0 +1,101 @@
+# Each target is one line of real work; `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export TRIMTAB_CACHE ?= $(HOME)/.cache/trimtab
+PYTHON ?= python3
+UV := $(TRIMTAB_CACHE)/uv/bin/uv
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+LOCAL := PYTHONPATH=deploy/local $(PYTHON) -m trimtab_local
+COMPILE := $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-package trimtab-trainer --no-emit-package trimtab-operator
+INSTALLED := .venv/.installed
+
+.PHONY: help
+help: ## List the targets.
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
+
+.PHONY: demo
+demo: $(INSTALLED) ## Start a cluster (or use KUBECONFIG), train an adapter in it and ask it a question.
+	@$(BIN)/python deploy/demo/demo.py
+
+.PHONY: test
+test: lint test-unit test-trainer test-component test-e2e ## Run everything: what a change must pass.
+
+.PHONY: lint
+lint: $(INSTALLED) ## Types, style, import rules, generated files, chart.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m trimtab_operator.api.crd --check
+
+.PHONY: test-unit
+test-unit: $(INSTALLED) ## Tests without a cluster and without torch.
+	$(BIN)/pytest tests/unit
+
+.PHONY: test-trainer
+test-trainer: $(INSTALLED) ## The trainer, with torch and a real S3 server.
+	$(BIN)/pytest tests/trainer
+
+.PHONY: test-component
+test-component: $(INSTALLED) ## The operator against a real API server, and its faults.
+	$(BIN)/pytest tests/component tests/perturb
+
+.PHONY: test-e2e
+test-e2e: $(INSTALLED) ## Real pods on a real node (or the cluster of KUBECONFIG).
+	$(BIN)/pytest tests/e2e
+
+.PHONY: generate
+generate: $(INSTALLED) ## Write the CRDs, the chart's copies and the API reference from the models.
+	$(BIN)/python -m trimtab_operator.api.crd --write
+
+.PHONY: format
+format: $(INSTALLED) ## Format the code.
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+.PHONY: cluster-up
+cluster-up: ## Start the local one-node cluster.
+	$(LOCAL) up
+
+.PHONY: cluster-down
+cluster-down: ## Stop it and leave nothing behind.
+	$(LOCAL) down
+
+.PHONY: cluster-status
+cluster-status: ## Say what runs.
+	$(LOCAL) status
+
+.PHONY: images
+images: ## Build the images; the last line names them.
+	$(LOCAL) images
+
+.PHONY: bench-operator
+bench-operator: $(INSTALLED) ## Measure the operator against a bare Job; the last line is JSON.
+	$(BIN)/python tests/bench/bench_operator.py
+
+.PHONY: bench-trainer
+bench-trainer: $(INSTALLED) ## Measure the trainer against a plain loop; the last line is JSON.
+	$(BIN)/python tests/bench/bench_trainer.py
+
+.PHONY: lock
+lock: $(UV) ## Pin every dependency with its hashes.
+	$(COMPILE) --override requirements/overrides.txt --group pyproject.toml:dev operator/pyproject.toml trainer/pyproject.toml --all-extras -o requirements/dev.txt
+	$(COMPILE) -c requirements/dev.txt operator/pyproject.toml -o requirements/operator.txt
+	$(COMPILE) trainer/pyproject.toml --extra prepare -o requirements/prepare.txt
+	$(COMPILE) trainer/pyproject.toml --extra train -o requirements/trainer.txt
+
+.PHONY: install
+install: $(INSTALLED) ## Make the development environment in .venv.
+
+# The lock is complete, so nothing is resolved; only wheels, so nothing is compiled.
+$(INSTALLED): requirements/dev.txt operator/pyproject.toml trainer/pyproject.toml | $(UV)
+	$(UV) venv -q --allow-existing --python $(PYTHON) .venv
+	$(UV) pip sync -q --require-hashes --only-binary :all: requirements/dev.txt
+	$(UV) pip install -q --no-deps -e trainer -e operator
+	touch $@
+
+$(UV):
+	$(PYTHON) -m venv $(TRIMTAB_CACHE)/uv || { apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(TRIMTAB_CACHE)/uv; }
+	$(TRIMTAB_CACHE)/uv/bin/pip install -q uv==$(UV_VERSION)
