@@ -91,6 +91,7 @@ def source_uris(config: RunConfig) -> dict[str, str]:
 
 
 def _check_writable(output: Store) -> None:
+    output.list(PROBE)  # first: some storages make a bucket that does not exist when it is written to
     output.put(PROBE, b"")
     output.delete([PROBE])
 
