@@ -1,0 +1,96 @@
+"""`python -m trimtab_operator`: read the settings, wait for leadership, run until told to stop.
+
+Exit codes: 0 told to stop; 1 leadership lost or something essential ended; 2 settings invalid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+
+from .runtime import health, logs, metrics
+from .runtime.kube import Kube, load_configuration
+from .runtime.leader import Leadership
+from .runtime.leading import Leading
+from .runtime.settings import Settings, SettingsInvalid, read
+
+log = logging.getLogger("trimtab_operator")
+
+
+async def serve(settings: Settings) -> int:
+    """Run one replica; return the exit code."""
+    configuration = await load_configuration()
+    leadership = Leadership(
+        configuration,
+        name=settings.lease_name,
+        namespace=settings.namespace,
+        identity=settings.identity,
+        seconds=settings.lease_seconds,
+    )
+    kube = Kube(configuration, settings.request_seconds, may_write=leadership.may_write)
+    leading = Leading(kube, settings)
+
+    def live() -> Mapping[str, bool]:
+        return {"lease": leadership.alive(), **(leading.findings() if leadership.leading and leading.synced else {})}
+
+    def ready() -> Mapping[str, bool]:
+        return {"lease": leadership.alive(), "synced": leading.synced or not leadership.leading}
+
+    servers = [
+        await health.serve(settings.health_port, health.probes(live, ready)),
+        await health.serve(settings.metrics_port, health.exposition()),
+    ]
+    told_to_stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def take_signals() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, told_to_stop.set)
+
+    async def lead() -> None:
+        await leading.run(started=take_signals)  # kopf takes the signals when it starts
+
+    take_signals()
+    work = asyncio.create_task(leadership.run(lead), name="leadership")
+    stop = asyncio.create_task(told_to_stop.wait(), name="stop")
+    await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+    if told_to_stop.is_set():
+        log.info("told to stop")
+        await leadership.release()
+        return 0
+    # Nothing is cleaned up: what is under way must not reach the API server any more.
+    error = work.exception() if not work.cancelled() else None
+    log.error("ended", exc_info=error)
+    _ = servers
+    return 1
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="trimtab-operator", description="Kubernetes operator for LoRA fine-tuning.")
+    parser.add_argument("--version", action="version", version=version("trimtab-operator"))
+    parser.parse_args()
+    try:
+        settings = read()
+    except SettingsInvalid as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    logs.configure(settings.log_level)
+    metrics.BUILD.info({"version": version("trimtab-operator")})
+    log.info("starting", extra=logs.keys(version=version("trimtab-operator"), identity=settings.identity))
+    with asyncio.Runner() as runner:
+        code = runner.run(serve(settings))
+        # At once, without waiting for tasks: what has lost the Lease must not write, what has released it need not.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

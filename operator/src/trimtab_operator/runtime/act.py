@@ -1,0 +1,173 @@
+"""Carry out a plan: actions in order, then one status write, then events.
+
+Whatever is repeated meets its own work: names of children are deterministic, an object that is there already counts as
+created only if its controller has the same uid, deletes and status writes have preconditions. What the API server
+answers goes into the cache at once, so the next decision sees it whether or not the watch has brought it yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import Any, Protocol
+
+from ..api import API_VERSION, FineTuneJobStatus
+from ..domain.plan import Action, Create, Delete, Suspend
+from ..domain.views import controller_of, parse_time
+from . import metrics
+from .cache import Cache, Store
+from .kube import BY_KIND, FINETUNEJOBS, JOBS, JSON_PATCH, AlreadyExists, Body, Conflict, Invalid, NotFound, Resource
+from .logs import keys
+from .workqueue import Retry
+
+log = logging.getLogger(__name__)
+
+FIELD_MANAGER = "trimtab-operator"
+
+
+class Writer(Protocol):
+    """The part of the client that acting needs."""
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Body: ...
+    async def create(self, resource: Resource, namespace: str, body: Body) -> Body: ...
+    async def patch(self, resource: Resource, namespace: str, name: str, content_type: str, patch: object) -> Body: ...
+    async def apply_status(self, resource: Resource, body: Body, field_manager: str) -> Body: ...
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> Body: ...
+
+
+class NameIsTaken(Exception):
+    """A child's name is held by an object of another owner."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class Actor:
+    """Writes to the cluster, and to the cache what came of it."""
+
+    def __init__(self, kube: Writer, cache: Cache) -> None:
+        self._kube = kube
+        self._stores: dict[str, Store[Any]] = {"Job": cache.jobs, "FineTuneJob": cache.finetunejobs}
+
+    async def act(self, action: Action, about: dict[str, Any]) -> None:
+        """Carry out one action.
+
+        Raises:
+            NameIsTaken: something else has the name of what is to be created.
+            Retry: the cluster is no longer what the action was planned for.
+        """
+        match action:
+            case Create(body):
+                await self._create(body, about)
+            case Delete():
+                await self._delete(action, about)
+            case Suspend():
+                await self._suspend(action, about)
+
+    async def _create(self, body: Body, about: dict[str, Any]) -> None:
+        resource, metadata = BY_KIND[body["kind"]], body["metadata"]
+        namespace, name = metadata["namespace"], metadata["name"]
+        try:
+            created = await self._kube.create(resource, namespace, body)
+            log.info("created", extra=keys(**about, child=f"{body['kind']}/{name}"))
+        except AlreadyExists:
+            try:
+                created = await self._kube.get(resource, namespace, name)
+            except NotFound:
+                raise Retry(0.5, "it was there and is gone") from None
+            if controller_of(created) != controller_of(body):
+                raise NameIsTaken(f"{body['kind']} {name}") from None
+            if "deletionTimestamp" in created["metadata"]:
+                self._learn(resource, created)
+                raise Retry(1, "its name is free when it is gone") from None
+        self._learn(resource, created)
+
+    async def _delete(self, action: Delete, about: dict[str, Any]) -> None:
+        resource = BY_KIND[action.kind]
+        store = self._stores[action.kind]
+        try:
+            answer = await self._kube.delete(resource, action.namespace, action.name, action.uid)
+        except NotFound:
+            store.remove(action.uid)
+            return
+        except Conflict:  # another object has the name: the one to delete is gone
+            store.remove(action.uid)
+            return
+        log.info("deleted", extra=keys(**about, child=f"{action.kind}/{action.name}"))
+        if answer.get("kind") == action.kind:  # a finalizer holds it
+            self._learn(resource, answer)
+        else:
+            store.remove(action.uid)
+
+    async def _suspend(self, action: Suspend, about: dict[str, Any]) -> None:
+        patch = [
+            {"op": "test", "path": "/metadata/uid", "value": action.uid},
+            {"op": "add", "path": "/spec/suspend", "value": action.suspend},
+        ]
+        try:
+            changed = await self._kube.patch(JOBS, action.namespace, action.name, JSON_PATCH, patch)
+        except NotFound:
+            self._stores["Job"].remove(action.uid)
+            raise Retry(0, "the Job to suspend is gone") from None
+        except Invalid:
+            await self._refresh(JOBS, action.namespace, action.name, action.uid)
+            raise Retry(0.5, "the Job to suspend is another one now") from None
+        log.info("suspended" if action.suspend else "resumed", extra=keys(**about, child=f"Job/{action.name}"))
+        self._learn(JOBS, changed)
+
+    async def write_status(self, stored: Body, status: Body) -> bool:
+        """Write the status if it differs from the stored one; tell whether it did.
+
+        resourceVersion in the body is a precondition: a status that was decided on from an older object, or by a
+        process that is not the leader any more, is refused.
+        """
+        before = FineTuneJobStatus.model_validate(stored.get("status", {}))
+        after = FineTuneJobStatus.model_validate(status)
+        if before == after:
+            return False
+        metadata = stored["metadata"]
+        identity = ("namespace", "name", "uid", "resourceVersion")
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": FINETUNEJOBS.kind,
+            "metadata": {field: metadata[field] for field in identity},
+            "status": status,
+        }
+        try:
+            self._learn(FINETUNEJOBS, await self._kube.apply_status(FINETUNEJOBS, body, FIELD_MANAGER))
+        except (Conflict, NotFound):
+            await self._refresh(FINETUNEJOBS, metadata["namespace"], metadata["name"], metadata["uid"])
+            raise Retry(0, "it changed while it was decided on") from None
+        account(before, after)
+        return True
+
+    async def _refresh(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
+        store = self._stores[resource.kind]
+        found: Body | None = None
+        with contextlib.suppress(NotFound):
+            found = await self._kube.get(resource, namespace, name)
+        if found is None or found["metadata"]["uid"] != uid:
+            store.remove(uid)
+        if found is not None:
+            store.put(found)
+
+    def _learn(self, resource: Resource, body: Body) -> None:
+        store = self._stores.get(resource.kind)
+        if store is not None:
+            store.put(body)
+
+
+def account(before: FineTuneJobStatus, after: FineTuneJobStatus) -> None:
+    """Count what a status write tells: attempts that ended, accelerator time, and the end."""
+    ended = {attempt.number for attempt in before.attempts if attempt.reason is not None}
+    for attempt in after.attempts:
+        if attempt.reason is not None and attempt.number not in ended:
+            metrics.ATTEMPTS.labels(attempt.stage, attempt.reason).inc()
+    metrics.ACCELERATOR_SECONDS.inc(max(0, after.accelerator_seconds - before.accelerator_seconds))
+    metrics.LOST_ACCELERATOR_SECONDS.inc(max(0, after.lost_accelerator_seconds - before.lost_accelerator_seconds))
+    if after.completion_time and not before.completion_time and after.start_time:
+        start, end = parse_time(after.start_time), parse_time(after.completion_time)
+        outcome = next((c.reason for c in after.conditions if c.type == "Succeeded"), "Unknown")
+        if start is not None and end is not None:
+            metrics.JOB_SECONDS.labels(outcome).observe(max(0.0, (end - start).total_seconds()))

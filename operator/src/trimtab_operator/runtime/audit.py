@@ -1,0 +1,186 @@
+"""Compare the cache with the cluster: at the start, every so often, and soon after a watch had to begin anew.
+
+kopf tells what is there when it lists again after a gap, but not what has gone meanwhile, and it never repeats an
+event that was lost. An audit lists the metadata of every object and mends what differs. A list is of one moment
+and the watches go on, so nothing is believed from the list alone: an object that seems to be gone, or to be another, is
+read on its own first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..domain.views import MANAGED_BY_LABEL
+from . import metrics
+from .cache import Cache, Key, Store, version_of
+from .kube import METADATA_ONLY, Body, Gone, Kube, NotFound, Resource
+from .logs import keys
+
+log = logging.getLogger(__name__)
+
+SELECTOR = f"{MANAGED_BY_LABEL}=trimtab"
+PAGE = 500
+SETTLE_SECONDS = 1.0
+"""What a watch is given to deliver what a list has shown, and after a gap to finish its own list."""
+AT_ONCE = 8
+
+
+def query_of(resource: Resource) -> dict[str, str]:
+    """Return the selector of the objects that concern us: all FineTuneJobs, and only our own Jobs and pods."""
+    return {} if resource.plural == "finetunejobs" else {"labelSelector": SELECTOR}
+
+
+class Audit:
+    """`changed` is told whom a mended difference concerns."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        cache: Cache,
+        changed: Callable[[Key], None],
+        *,
+        namespaces: tuple[str, ...] = (),
+        every: float = 20,
+        settle: float = SETTLE_SECONDS,
+    ) -> None:
+        self._kube = kube
+        self._stores: tuple[Store[Any], ...] = (cache.finetunejobs, cache.jobs, cache.pods)
+        self._changed = changed
+        self._namespaces: tuple[str | None, ...] = namespaces or (None,)
+        self._every = every
+        self._settle = settle
+        self._asked = asyncio.Event()
+        self.filled = False
+        self.last_success = float("-inf")
+        """Time of the loop's clock when all three resources were compared last."""
+
+    async def fill(self) -> None:
+        """Read everything into an empty cache, children first, so that no parent is decided on without them."""
+        for store in reversed(self._stores):
+            for namespace in self._namespaces:
+                async for page in self._kube.pages(store.resource, namespace, PAGE, query=query_of(store.resource)):
+                    for item in page["items"]:
+                        key = store.put(_typed(item, store.resource))
+                        if key is not None:
+                            self._changed(key)
+                    await asyncio.sleep(0)
+        self.filled = True
+        self.last_success = asyncio.get_running_loop().time()
+
+    def soon(self) -> None:
+        """Ask for an audit now, because a watch began anew."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Audit for ever."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._every):
+                    await self._asked.wait()
+                    await asyncio.sleep(self._settle)
+            self._asked.clear()
+            try:
+                for store in self._stores:
+                    await self.compare(store)
+                self.last_success = asyncio.get_running_loop().time()
+            except Exception as error:
+                log.warning("audit failed", extra=keys(err=str(error)))
+
+    async def compare(self, store: Store[Any]) -> None:
+        """Mend what differs between a store and the cluster."""
+        for namespace in self._namespaces:
+            listed, moment = await self._list(store.resource, namespace)
+            here = [entry for entry in store if namespace is None or entry.namespace == namespace]
+            gone = [e for e in here if e.uid not in listed and e.version <= moment]
+            news = [m for uid, m in listed.items() if self._behind(store, uid, m)]
+            if not gone and not news:
+                continue
+            await asyncio.sleep(self._settle)  # most of it is on its way through the watch
+            slots = asyncio.Semaphore(AT_ONCE)
+            await asyncio.gather(
+                *(_within(slots, self._check_gone(store, e.namespace, e.name, e.uid)) for e in gone),
+                *(_within(slots, self._check_new(store, m)) for m in news),
+            )
+        metrics.LAST_AUDIT.labels(store.resource.plural).set(time.time())
+
+    async def _list(self, resource: Resource, namespace: str | None) -> tuple[dict[str, Body], int]:
+        """Return the metadata of all objects by uid, and the resourceVersion of the list."""
+        for _ in range(3):
+            listed: dict[str, Body] = {}
+            moment = 0
+            try:
+                query = query_of(resource)
+                async for page in self._kube.pages(resource, namespace, PAGE, accept=METADATA_ONLY, query=query):
+                    moment = version_of(page)
+                    for item in page["items"]:
+                        kept = ("uid", "namespace", "name", "resourceVersion")
+                        listed[item["metadata"]["uid"]] = {"metadata": {k: item["metadata"].get(k) for k in kept}}
+            except Gone:  # the continue token was too old: begin again
+                continue
+            return listed, moment
+        raise RuntimeError(f"{resource.plural} could not be listed to the end three times")
+
+    @staticmethod
+    def _behind(store: Store[Any], uid: str, listed: Body) -> bool:
+        if store.deleted(uid):
+            return False
+        entry = store.of_uid(uid)
+        return entry is None or entry.version < version_of(listed)
+
+    async def _check_gone(self, store: Store[Any], namespace: str, name: str, uid: str) -> None:
+        if store.of_uid(uid) is None:
+            return
+        found = await self._read(store.resource, namespace, name)
+        if found is not None and found["metadata"]["uid"] == uid:
+            self._tell(store.put(found))
+            return
+        if store.of_uid(uid) is not None:
+            metrics.GHOSTS.labels(store.resource.plural).inc()
+            log.info(
+                "found a deletion that no watch had reported",
+                extra=keys(kind=store.resource.kind, namespace=namespace, name=name, uid=uid),
+            )
+            self._tell(store.remove(uid))
+        if found is not None:
+            self._tell(store.put(found))
+
+    async def _check_new(self, store: Store[Any], listed: Body) -> None:
+        metadata = listed["metadata"]
+        if not self._behind(store, metadata["uid"], listed):
+            return
+        found = await self._read(store.resource, metadata["namespace"], metadata["name"])
+        if found is None:
+            return
+        key = store.put(found)
+        if key is not None:
+            metrics.MISSED.labels(store.resource.plural).inc()
+            log.info(
+                "found a change that no watch had reported",
+                extra=keys(kind=store.resource.kind, namespace=metadata["namespace"], name=metadata["name"]),
+            )
+            self._tell(key)
+
+    async def _read(self, resource: Resource, namespace: str, name: str) -> Body | None:
+        try:
+            return await self._kube.get(resource, namespace, name)
+        except NotFound:
+            return None
+
+    def _tell(self, key: Key | None) -> None:
+        if key is not None:
+            self._changed(key)
+
+
+async def _within(slots: asyncio.Semaphore, work: Awaitable[None]) -> None:
+    async with slots:
+        await work
+
+
+def _typed(item: Body, resource: Resource) -> Body:
+    """Return an item of a list as it would be on its own: lists of built-in kinds leave out what all items share."""
+    return {"apiVersion": resource.api_version, "kind": resource.kind, **item}

@@ -1,0 +1,90 @@
+"""What kopf is used for: three watches whose events update the cache and call for a look, and nothing else.
+
+Only `on.event` handlers: they have no state, so kopf writes no annotations, finalizers or statuses of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from . import metrics
+from .audit import SELECTOR
+from .cache import Cache, Key, Store
+from .kube import JOBS, PODS, Kube
+
+WATCH_LIST_SINCE = (1, 34)
+"""API servers from this version on can stream the initial list."""
+
+
+def registry_of(
+    kube: Kube, cache: Cache, changed: Callable[[Key], None], relisted: Callable[[], None]
+) -> kopf.OperatorRegistry:
+    """Return the handlers.
+
+    Args:
+        kube: whose way to reach the cluster kopf shares.
+        cache: to update.
+        changed: told whom a change concerns.
+        relisted: told of every object that was listed instead of watched.
+    """
+    registry = kopf.OperatorRegistry()
+    stores: tuple[Store[Any], ...] = (cache.finetunejobs, cache.jobs, cache.pods)
+    for store in stores:
+        _watch(registry, store, changed, relisted)
+
+    async def login(**_: Any) -> kopf.ConnectionInfo:
+        """Called at the start, and again when a token has expired."""
+        configuration = kube.configuration
+        header = await configuration.get_api_key_with_prefix("BearerToken", alias="authorization") or ""
+        scheme, _space, token = header.rpartition(" ")
+        return kopf.ConnectionInfo(
+            server=configuration.host,
+            ca_path=configuration.ssl_ca_cert,
+            insecure=not configuration.verify_ssl,
+            certificate_path=configuration.cert_file,
+            private_key_path=configuration.key_file,
+            scheme=scheme or None,
+            token=token or None,
+        )
+
+    kopf.on.login(registry=registry, id="login")(login)
+    return registry
+
+
+def _watch(
+    registry: kopf.OperatorRegistry, store: Store[Any], changed: Callable[[Key], None], relisted: Callable[[], None]
+) -> None:
+    resource = store.resource
+
+    async def seen(event: kopf.RawEvent, **_: Any) -> None:
+        body: Any = event["object"]
+        metrics.LAST_EVENT.labels(resource.plural).set(time.time())
+        key = store.remove(body["metadata"]["uid"]) if event["type"] == "DELETED" else store.put(body)
+        if key is not None:
+            changed(key)
+        if event["type"] is None:  # whatever else the gap has swallowed is not told
+            relisted()
+
+    kopf.on.event(resource.group, resource.version, resource.plural, id=f"seen-{resource.plural}", registry=registry)(
+        seen
+    )
+
+
+def settings_of(version: tuple[int, int]) -> kopf.OperatorSettings:
+    """Return kopf's settings: nothing is scanned, posted or persisted, and children are selected by the server."""
+    settings = kopf.OperatorSettings()
+    settings.scanning.disabled = True
+    settings.posting.enabled = False
+    settings.posting.loggers = False
+    settings.watching.initial_streaming = version >= WATCH_LIST_SINCE
+    settings.watching.chunk_size = 500
+    settings.watching.reconnect_backoff = 0.1
+    for resource in (JOBS, PODS):
+        settings.watching.label_selectors[resource.group, resource.version, resource.plural] = SELECTOR
+    settings.networking.request_timeout = 30
+    settings.process.ultimate_exiting_timeout = 10
+    return settings

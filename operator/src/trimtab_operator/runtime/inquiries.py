@@ -1,0 +1,89 @@
+"""What a plan wants to know beyond the cache: facts that are not watched, and everything that matters, read anew."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from ..api import FineTuneJob
+from ..domain.plan import EventsOf, Inquiry, NodeOf
+from ..domain.views import JobView
+from .cache import Cache, Store
+from .kube import EVENTS, NODES, PODS, Body, NotFound, Resource
+
+JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+
+
+class Reader(Protocol):
+    """The part of the client that reading needs."""
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Body: ...
+    async def items(self, resource: Resource, namespace: str | None, query: dict[str, str]) -> list[Body]: ...
+
+
+async def answer(reader: Reader, inquiry: Inquiry) -> object:
+    """Return the answer in the form that `domain.plan` describes."""
+    match inquiry:
+        case EventsOf(namespace, uid):
+            events = await reader.items(EVENTS, namespace, {"fieldSelector": f"regarding.uid={uid}"})
+            return tuple((e.get("reason") or "", e.get("note") or "") for e in sorted(events, key=_time_of))
+        case NodeOf(name):
+            try:
+                node = await reader.get(NODES, None, name)
+            except NotFound:
+                return "Gone"
+            conditions = node.get("status", {}).get("conditions", ())
+            ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+            return "Ready" if ready else "NotReady"
+
+
+def _time_of(event: Body) -> str:
+    """Return when an event was seen last; the core API and events.k8s.io use different fields."""
+    series = (event.get("series") or {}).get("lastObservedTime")
+    last = series or event.get("deprecatedLastTimestamp") or event.get("eventTime")
+    return str(last or event["metadata"].get("creationTimestamp") or "")
+
+
+async def read_anew(
+    reader: Reader, cache: Cache, job: FineTuneJob, attempts: Iterable[JobView], names: Iterable[str]
+) -> bool:
+    """Bring the cache up to date about a FineTuneJob, its Jobs and their pods; tell whether it is still there."""
+    namespace, uid = job.metadata.namespace, job.metadata.uid
+    expected = {view.name: view.uid for view in attempts}
+    expected |= {a.job_name: a.job_uid for a in job.status.attempts if a.reason is None and a.job_name not in expected}
+    wanted = sorted({*expected, *names})
+    await asyncio.gather(
+        _read(reader, cache.finetunejobs, namespace, job.metadata.name, uid),
+        *(_read_attempt(reader, cache, namespace, name, expected.get(name)) for name in wanted),
+    )
+    return cache.finetunejobs.of_uid(uid) is not None
+
+
+async def _read(reader: Reader, store: Store[Any], namespace: str, name: str, uid: str | None) -> None:
+    """Read one object into its store; forget the one with this uid if it is gone."""
+    found: Body | None = None
+    with contextlib.suppress(NotFound):
+        found = await reader.get(store.resource, namespace, name)
+    if uid is not None and (found is None or found["metadata"]["uid"] != uid):
+        store.remove(uid)
+    if found is not None:
+        store.put(found)
+
+
+async def _read_attempt(reader: Reader, cache: Cache, namespace: str, name: str, uid: str | None) -> None:
+    await _read(reader, cache.jobs, namespace, name, uid)
+    entry = cache.jobs.named(namespace, name)
+    if uid is None and entry is None:
+        return
+    known = {pod.uid: pod.name for pod in cache.pods.of_parent(entry.uid if entry is not None else uid or "")}
+    unfinished = entry is not None and entry.view is not None and not entry.view.finished
+    if unfinished and known:
+        return  # the pods of a live Job are watched, and decide nothing that cannot be undone
+    pods = await reader.items(PODS, namespace, {"labelSelector": f"{JOB_NAME_LABEL}={name}"})
+    there = {pod["metadata"]["uid"] for pod in pods}
+    for pod in pods:
+        cache.pods.put(pod)
+    for gone in known.keys() - there:
+        cache.pods.remove(gone)

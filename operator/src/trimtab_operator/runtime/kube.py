@@ -1,0 +1,227 @@
+"""One thin client of the API server: JSON in, JSON out, a timeout on every call, few calls at once.
+
+It uses the configuration, authentication and connection pool of `kubernetes.aio`, but not its models: they cost four
+times the processor time and keep every field in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+from kubernetes.aio.client.api_client import ApiClient
+from yarl import URL
+
+from . import metrics
+
+Body = dict[str, Any]
+
+JSON = "application/json"
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+WRITES = ("create", "patch", "apply", "delete")
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A kind of object, as URLs name it."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+        parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
+        if namespace and self.namespaced:
+            parts += ["namespaces", namespace]
+        parts += [part for part in (self.plural, name, subresource) if part]
+        return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+FINETUNEJOBS = Resource("trimtab.dev", "v1alpha1", "finetunejobs", "FineTuneJob")
+JOBS = Resource("batch", "v1", "jobs", "Job")
+PODS = Resource("", "v1", "pods", "Pod")
+CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap")
+NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
+EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
+LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+BY_KIND = {resource.kind: resource for resource in (FINETUNEJOBS, JOBS, CONFIGMAPS)}
+
+
+class ApiError(Exception):
+    """The API server said no. `retry_after` is in seconds, where it said when to come back."""
+
+    def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+
+
+class NotFound(ApiError):
+    """404: no such object, or no such kind."""
+
+
+class AlreadyExists(ApiError):
+    """409 of a create."""
+
+
+class Conflict(ApiError):
+    """409 of anything else: a precondition on uid or resourceVersion does not hold."""
+
+
+class Gone(ApiError):
+    """410: a list cannot be continued."""
+
+
+class Invalid(ApiError):
+    """422: refused by the schema, or by the test of a JSON patch."""
+
+
+class Unreachable(Exception):
+    """No answer; the request may have been carried out all the same."""
+
+
+class NotLeading(Exception):
+    """A write was about to be sent by a process that cannot be sure to be the leader any more."""
+
+
+def _error(status: int, raw: bytes, headers: Any) -> ApiError:
+    try:
+        answer = json.loads(raw)
+        reason, message = str(answer.get("reason") or ""), str(answer.get("message") or "")
+    except (ValueError, AttributeError):
+        reason, message = "", raw[:200].decode(errors="replace")
+    after = headers.get("Retry-After", "")
+    kinds: dict[int, type[ApiError]] = {404: NotFound, 409: Conflict, 410: Gone, 422: Invalid}
+    kind = AlreadyExists if reason == "AlreadyExists" else kinds.get(status, ApiError)
+    return kind(status, reason, message, float(after) if after.isdigit() else None)
+
+
+async def load_configuration() -> client.Configuration:
+    """Return how to reach the cluster: from within a pod, or by KUBECONFIG."""
+    configuration = client.Configuration()
+    try:
+        config.load_incluster_config(configuration)
+    except config.ConfigException:
+        await config.load_kube_config(client_configuration=configuration)
+    return configuration
+
+
+class Kube:
+    """The client. `may_write` is asked before every write; leadership fences through it."""
+
+    def __init__(
+        self,
+        configuration: client.Configuration,
+        timeout: float = 15,
+        at_once: int = 32,
+        may_write: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.configuration = configuration
+        self.may_write = may_write
+        self._api = ApiClient(configuration)
+        self._timeout = aiohttp.ClientTimeout(total=timeout)
+        self._slots = asyncio.Semaphore(at_once)
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Body:
+        return await self._call("get", resource, "GET", resource.path(namespace, name))
+
+    async def create(self, resource: Resource, namespace: str, body: Body) -> Body:
+        return await self._call("create", resource, "POST", resource.path(namespace), body=body)
+
+    async def patch(self, resource: Resource, namespace: str, name: str, content_type: str, patch: object) -> Body:
+        path = resource.path(namespace, name)
+        return await self._call("patch", resource, "PATCH", path, body=patch, content_type=content_type)
+
+    async def apply_status(self, resource: Resource, body: Body, field_manager: str) -> Body:
+        """Server-side apply of the status; uid and resourceVersion in the body are preconditions."""
+        path = resource.path(body["metadata"]["namespace"], body["metadata"]["name"], "status")
+        query = {"fieldManager": field_manager, "force": "true"}
+        return await self._call("apply", resource, "PATCH", path, query=query, body=body, content_type=APPLY_PATCH)
+
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> Body:
+        options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        return await self._call("delete", resource, "DELETE", resource.path(namespace, name), body=options)
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        limit: int = 500,
+        *,
+        query: dict[str, str] | None = None,
+        accept: str = JSON,
+    ) -> AsyncIterator[Body]:
+        """Yield a list chunk by chunk; every chunk is of the same moment and has its resourceVersion."""
+        following: dict[str, str] = {}
+        while True:
+            parameters = {**(query or {}), "limit": str(limit), **following}
+            page = await self._call("list", resource, "GET", resource.path(namespace), query=parameters, accept=accept)
+            yield page
+            token = page["metadata"].get("continue")
+            if not token:
+                return
+            following = {"continue": token}
+
+    async def items(self, resource: Resource, namespace: str | None, query: dict[str, str]) -> list[Body]:
+        return [item async for page in self.pages(resource, namespace, query=query) for item in page["items"]]
+
+    async def version(self) -> tuple[int, int]:
+        """Return the API server's (major, minor)."""
+        answer = await self._call("get", Resource("", "", "version", "Version"), "GET", "/version")
+        return int(answer["major"]), int("".join(c for c in answer["minor"] if c.isdigit()))
+
+    async def _call(
+        self,
+        verb: str,
+        resource: Resource,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: object = None,
+        content_type: str = JSON,
+        accept: str = JSON,
+    ) -> Body:
+        if verb in WRITES and not self.may_write():
+            raise NotLeading(f"{verb} {path}")
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "trimtab-operator"}
+        token = await self.configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        if token:
+            headers["Authorization"] = token
+        url = URL(self.configuration.host + path + (f"?{urlencode(query)}" if query else ""), encoded=True)
+        code = "none"
+        try:
+            async with self._slots:
+                response = await self._api.rest_client.request(
+                    method, url, headers=headers, body=body, _request_timeout=self._timeout
+                )
+                code = str(response.status)
+                raw = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unreachable(f"{verb} {path}: {type(error).__name__} {error}") from error
+        finally:
+            metrics.API_REQUESTS.labels(verb, resource.plural, code).inc()
+        if response.status >= 400:
+            raise _error(response.status, raw, response.headers)
+        answer: Body = json.loads(raw)
+        return answer

@@ -1,0 +1,107 @@
+"""What runs while this process leads: the first list, the watches, the workers, the audits and the progress polls."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+import kopf
+
+from ..domain.finetunejob import plan
+from . import metrics
+from .act import Actor
+from .audit import Audit
+from .cache import Cache, Key
+from .events import Events
+from .handlers import registry_of, settings_of
+from .kube import Kube
+from .logs import keys
+from .progress import ProgressPoller
+from .reconcile import Reconciler, utc_now
+from .settings import Settings
+from .workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+STALLED_SECONDS = 120.0
+"""Longer than any request or round may take: a queue that waits and finishes nothing for so long is stuck."""
+
+
+class Leading:
+    """One term of office: it begins with an empty cache and ends with the process."""
+
+    def __init__(self, kube: Kube, settings: Settings) -> None:
+        self._kube = kube
+        self._settings = settings
+        self._cache = Cache()
+        self._queue: WorkQueue[Key] = WorkQueue()
+        add = self._queue.add
+        self._audit = Audit(kube, self._cache, add, namespaces=settings.watch_namespaces, every=settings.audit_seconds)
+        self._progress = ProgressPoller(self._cache, add, settings.progress_seconds)
+        self._reconciler = Reconciler(
+            reader=kube,
+            actor=Actor(kube, self._cache),
+            events=Events(kube, utc_now, settings.identity),
+            cache=self._cache,
+            settings=settings.domain,
+            plan=plan,
+            progress=self._progress.newest,
+        )
+        self._seen_rounds, self._seen_at = 0, 0.0
+        metrics.States(self._cache.states).register()
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Run until cancelled; any part that ends takes the rest with it. `started` is called when kopf runs."""
+        began = time.monotonic()
+        version = await self._fill()
+        log.info("cache filled", extra=keys(count=len(self._queue), seconds=round(time.monotonic() - began, 3)))
+        async with asyncio.TaskGroup() as group:
+            for number in range(self._settings.workers):
+                group.create_task(self._work(), name=f"worker-{number}")
+            group.create_task(self._audit.run(), name="audit")
+            group.create_task(self._progress.run(), name="progress")
+            group.create_task(self._watch(version, started), name="kopf")
+
+    async def _fill(self) -> tuple[int, int]:
+        version = await self._kube.version()
+        await self._audit.fill()
+        return version
+
+    async def _work(self) -> None:
+        await self._queue.work(self._reconciler.reconcile, self._reconciler.failed)
+
+    async def _watch(self, version: tuple[int, int], started: Callable[[], None]) -> None:
+        namespaces = self._settings.watch_namespaces
+        ready = asyncio.Event()
+        notice = asyncio.create_task(_after(ready, started), name="kopf started")
+        await kopf.operator(
+            registry=registry_of(self._kube, self._cache, self._queue.add, self._audit.soon),
+            settings=settings_of(version),
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            ready_flag=ready,
+        )
+        notice.cancel()
+        raise RuntimeError("kopf has ended")
+
+    @property
+    def synced(self) -> bool:
+        return self._audit.filled
+
+    def findings(self) -> Mapping[str, bool]:
+        """Return whether data flows: what is in the cluster was compared lately, and the workers get on."""
+        now = asyncio.get_running_loop().time()
+        if self._queue.rounds != self._seen_rounds or self._queue.busy == 0:
+            self._seen_rounds, self._seen_at = self._queue.rounds, now
+        return {
+            "audit": now - self._audit.last_success < 5 * self._settings.audit_seconds + STALLED_SECONDS,
+            "workers": now - self._seen_at < STALLED_SECONDS,
+        }
+
+
+async def _after(event: asyncio.Event, call: Callable[[], None]) -> None:
+    await event.wait()
+    call()

@@ -1,0 +1,57 @@
+"""The operator's metrics. Labels are of few values: never a name, a namespace or a uid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import Counter, Gauge, Histogram, Info
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import REGISTRY, Collector
+
+RECONCILES = Counter("trimtab_reconcile_total", "Rounds by how they ended.", ["kind", "result"])
+RECONCILE_SECONDS = Histogram(
+    "trimtab_reconcile_duration_seconds",
+    "Duration of a round, its API requests included.",
+    ["kind"],
+    buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+QUEUE_DEPTH = Gauge("trimtab_workqueue_depth", "Keys that wait for a worker.")
+QUEUE_RETRIES = Counter("trimtab_workqueue_retries_total", "Rounds that were put off after an error.")
+CACHE_OBJECTS = Gauge("trimtab_cache_objects", "Objects in the cache.", ["resource"])
+GHOSTS = Counter("trimtab_cache_ghosts_removed_total", "Deletions that no watch reported.", ["resource"])
+MISSED = Counter("trimtab_cache_missed_changes_total", "Changes that no watch reported in time.", ["resource"])
+LAST_EVENT = Gauge("trimtab_watch_last_event_timestamp_seconds", "Time of the last watch event.", ["resource"])
+LAST_AUDIT = Gauge("trimtab_audit_last_success_timestamp_seconds", "Time of the last comparison.", ["resource"])
+API_REQUESTS = Counter("trimtab_api_requests_total", "Requests to the API server.", ["verb", "resource", "code"])
+EVENTS_FAILED = Counter("trimtab_events_failed_total", "Events that could not be posted.")
+PROGRESS_POLLS = Counter("trimtab_progress_polls_total", "Questions for progress, by answer.", ["result"])
+LEADER = Gauge("trimtab_leader", "1 while this replica leads.")
+BUILD = Info("trimtab_build", "Version of the operator.")
+
+JOB_SECONDS = Histogram(
+    "trimtab_finetunejob_duration_seconds",
+    "Time from a FineTuneJob's start to its end.",
+    ["outcome"],
+    buckets=(60, 300, 900, 1800, 3600, 7200, 14_400, 28_800, 86_400, 259_200),
+)
+ATTEMPTS = Counter("trimtab_attempts_total", "Attempts that ended.", ["stage", "reason"])
+ACCELERATOR_SECONDS = Counter("trimtab_accelerator_seconds_total", "Accelerators times seconds, of ended attempts.")
+LOST_ACCELERATOR_SECONDS = Counter(
+    "trimtab_lost_accelerator_seconds_total", "Accelerators times seconds of work that had to be done again."
+)
+
+
+class States(Collector):
+    """`trimtab_finetunejobs`, counted when it is asked for."""
+
+    def __init__(self, count: Callable[[], Mapping[str, int]]) -> None:
+        self._count = count
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily("trimtab_finetunejobs", "FineTuneJobs by state.", labels=["state"])
+        for state, number in sorted(self._count().items()):
+            family.add_metric([state], number)
+        yield family
+
+    def register(self) -> None:
+        REGISTRY.register(self)

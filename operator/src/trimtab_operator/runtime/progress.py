@@ -1,0 +1,81 @@
+"""Ask running trainers how far they are. One that cannot be reached is no failure: a network policy may forbid it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Callable
+
+import aiohttp
+from pydantic import ValidationError
+from trimtab_trainer.contract import Progress
+
+from ..domain.views import JobView, PodView
+from . import metrics
+from .cache import Cache, Key
+from .logs import keys
+
+log = logging.getLogger(__name__)
+
+PORT = 9401
+TIMEOUT = aiohttp.ClientTimeout(total=2)
+AT_ONCE = 16
+LIMIT_BYTES = 65_536
+
+
+def url_of(ip: str) -> str:
+    """Return where a pod answers, IPv4 or IPv6."""
+    host = f"[{ip}]" if ipaddress.ip_address(ip).version == 6 else ip
+    return f"http://{host}:{PORT}/progress"
+
+
+class ProgressPoller:
+    """Keeps the newest answer by Job uid; `changed` is told whom a new one concerns."""
+
+    def __init__(self, cache: Cache, changed: Callable[[Key], None], every: float = 10) -> None:
+        self._cache = cache
+        self._changed = changed
+        self._every = every
+        self._newest: dict[str, Progress] = {}
+
+    def newest(self, job_uid: str) -> Progress | None:
+        return self._newest.get(job_uid)
+
+    async def run(self) -> None:
+        """Poll for ever."""
+        async with aiohttp.ClientSession(timeout=TIMEOUT, connector=aiohttp.TCPConnector(force_close=True)) as session:
+            while True:
+                await asyncio.sleep(self._every)
+                await self.poll(session)
+
+    async def poll(self, session: aiohttp.ClientSession) -> None:
+        """Ask every running pod once, and forget the answers of Jobs that ended."""
+        jobs = {entry.uid: entry.view for entry in self._cache.jobs if entry.view and not entry.view.finished}
+        self._newest = {uid: progress for uid, progress in self._newest.items() if uid in jobs}
+        pods = [entry.view for entry in self._cache.pods if entry.view is not None]
+        running = [pod for pod in pods if pod.running and pod.ip and pod.job_uid in jobs]
+        slots = asyncio.Semaphore(AT_ONCE)
+
+        async def ask(pod: PodView) -> None:
+            async with slots:
+                await self._ask(session, pod, jobs[pod.job_uid])
+
+        await asyncio.gather(*(ask(pod) for pod in running))
+
+    async def _ask(self, session: aiohttp.ClientSession, pod: PodView, job: JobView) -> None:
+        result = "unreachable"
+        try:
+            async with session.get(url_of(pod.ip)) as response:
+                text = await response.content.read(LIMIT_BYTES)
+            result = "invalid"
+            progress = Progress.model_validate_json(text)
+            # The address of a pod that is gone may be another's by now.
+            result = "ok" if (progress.run_uid, progress.attempt) == (job.owner_uid, job.attempt) else "stranger"
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, ValidationError) as error:
+            log.debug("no progress", extra=keys(namespace=pod.namespace, pod=pod.name, err=str(error)))
+        finally:
+            metrics.PROGRESS_POLLS.labels(result).inc()
+        if result == "ok" and progress != self._newest.get(job.uid):
+            self._newest[job.uid] = progress
+            self._changed((job.namespace, job.owner_name))

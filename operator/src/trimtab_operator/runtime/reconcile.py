@@ -1,0 +1,205 @@
+"""One round about one FineTuneJob: observe, plan, act.
+
+The plan is a pure function of what was observed. Where it says that more must be known first, that is read and it is
+asked again, twice at most: once with answers to its inquiries, once with everything that matters read anew from the
+API server, because the cache may lag and the next Job costs accelerators.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+from trimtab_trainer.contract import Progress
+
+from ..api import SUCCEEDED, FineTuneJob, State, parse
+from ..domain.finetunejob import NameTaken, Observed
+from ..domain.finetunejob.names import job_names_to_confirm
+from ..domain.plan import Plan
+from ..domain.settings import Settings
+from ..domain.views import JobView, PodView, format_time
+from . import metrics
+from .act import Actor, NameIsTaken
+from .cache import Cache, Key
+from .events import Events
+from .inquiries import Reader, answer, read_anew
+from .kube import ApiError, Body, Unreachable
+from .logs import keys
+from .workqueue import Retry
+
+log = logging.getLogger(__name__)
+
+KIND = "FineTuneJob"
+TAKEN_RETRY_SECONDS = 2.0
+
+
+def utc_now() -> datetime:
+    """Return the time; the one clock that plans are given."""
+    return datetime.now(UTC)
+
+
+class Reconciler:
+    """`plan` is `domain.finetunejob.plan`; `progress` returns the newest answer of a Job's pod."""
+
+    def __init__(
+        self,
+        *,
+        reader: Reader,
+        actor: Actor,
+        events: Events,
+        cache: Cache,
+        settings: Settings,
+        plan: Callable[[Observed, datetime], Plan],
+        progress: Callable[[str], Progress | None] = lambda uid: None,
+        now: Callable[[], datetime] | None = None,
+    ) -> None:
+        self._reader = reader
+        self._actor = actor
+        self._events = events
+        self._cache = cache
+        self._settings = settings
+        self._plan = plan
+        self._progress = progress
+        self._now = now or utc_now
+        self._taken: dict[Key, NameTaken] = {}
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Do one round; return the seconds until the next look, or None where only a change calls for one."""
+        began = time.monotonic()
+        result = "failed"
+        try:
+            again = await self._round(key)
+            result = "done"
+            return again
+        except Retry:
+            result = "again"
+            raise
+        finally:
+            metrics.RECONCILES.labels(KIND, result).inc()
+            metrics.RECONCILE_SECONDS.labels(KIND).observe(time.monotonic() - began)
+
+    def failed(self, key: Key, error: Exception) -> float | None:
+        """Log why a round failed; return the shortest delay that the API server asked for."""
+        about: dict[str, Any] = {"kind": KIND, "namespace": key[0], "name": key[1], "err": str(error)}
+        if isinstance(error, ApiError | Unreachable):
+            log.warning("request failed", extra=keys(**about))
+            return error.retry_after if isinstance(error, ApiError) else None
+        log.error("round failed", extra=keys(**about), exc_info=error)
+        return None
+
+    async def _round(self, key: Key) -> float | None:
+        body = self._body(key)
+        if body is None:
+            self._taken.pop(key, None)
+            return None
+        about = about_of(body)
+        try:
+            job = parse(body)
+        except ValidationError as error:
+            await self._actor.write_status(body, invalid_status(body, error, self._now()))
+            return None
+
+        observed = self._observe(key, job)
+        plan = await self._decide(observed)
+        if plan.confirm and not observed.confirmed:
+            if not await read_anew(self._reader, self._cache, job, observed.attempts, job_names(job, observed)):
+                return 0.0  # it is gone, or another object has its name
+            body = self._body(key)
+            if body is None:
+                return None
+            job = parse(body)
+            plan = await self._decide(replace(self._observe(key, job), confirmed=True))
+
+        acted = await self._act(key, plan, about)
+        if key in self._taken:
+            plan = await self._decide(self._observe(key, job))  # for what to say of it; nothing else is done
+        wrote = plan.status is not None and await self._actor.write_status(body, plan.status)
+        if wrote and plan.notes:
+            await self._events.post(body, plan.notes)
+        if key in self._taken:
+            return TAKEN_RETRY_SECONDS
+        return 0.0 if acted or wrote else plan.look_again_seconds  # at once: look at what came of it
+
+    async def _act(self, key: Key, plan: Plan, about: dict[str, Any]) -> bool:
+        """Carry out the actions, and tell whether there were any. That a name is taken is remembered for the plan."""
+        try:
+            for action in plan.actions:
+                await self._actor.act(action, about)
+        except NameIsTaken as taken:
+            before = self._taken.get(key)
+            if before is None or before.name != taken.name:
+                self._taken[key] = NameTaken(taken.name, self._now())
+                log.warning("name taken", extra=keys(**about, child=taken.name))
+            return False
+        self._taken.pop(key, None)
+        return bool(plan.actions)
+
+    async def _decide(self, observed: Observed) -> Plan:
+        """Ask for a plan, and once more with answers if it has questions."""
+        plan = self._plan(observed, self._now())
+        if any(inquiry not in observed.answers for inquiry in plan.inquiries):
+            answers = {inquiry: await answer(self._reader, inquiry) for inquiry in plan.inquiries}
+            plan = self._plan(replace(observed, answers=answers), self._now())
+        return plan
+
+    def _observe(self, key: Key, job: FineTuneJob) -> Observed:
+        attempts: list[JobView] = sorted(
+            self._cache.jobs.of_parent(job.metadata.uid), key=lambda view: (view.attempt, view.stage)
+        )
+        uids = [view.uid for view in attempts]
+        # A Job that was deleted may still have a pod that is ending.
+        uids += [attempt.job_uid for attempt in job.status.attempts if attempt.job_uid not in uids]
+        pods: list[PodView] = [pod for uid in uids for pod in self._cache.pods.of_parent(uid)]
+        progress = {uid: found for uid in uids if (found := self._progress(uid)) is not None}
+        return Observed(
+            job=job,
+            settings=self._settings,
+            attempts=tuple(attempts),
+            pods=tuple(sorted(pods, key=lambda pod: pod.name)),
+            progress=progress,
+            taken=self._taken.get(key),
+        )
+
+    def _body(self, key: Key) -> Body | None:
+        entry = self._cache.finetunejobs.named(*key)
+        return entry.view.body if entry is not None and entry.view is not None else None
+
+
+def job_names(job: FineTuneJob, observed: Observed) -> list[str]:
+    return job_names_to_confirm(job, max((view.attempt for view in observed.attempts), default=-1))
+
+
+def about_of(body: Body) -> dict[str, Any]:
+    """Return the keys that say in a log line what it is about."""
+    metadata = body["metadata"]
+    return {
+        "kind": KIND,
+        "namespace": metadata["namespace"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "generation": metadata.get("generation"),
+    }
+
+
+def invalid_status(body: Body, error: ValidationError, now: datetime) -> Body:
+    """Return the status of an object that was stored under an older schema and cannot be understood."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = f"{field}: {first['msg']}; it was stored under another version of the schema: create it again"[:2048]
+    conditions: list[Body] = body.get("status", {}).get("conditions", [])
+    before = next((c for c in conditions if c.get("type") == SUCCEEDED and c.get("status") == "False"), None)
+    condition = {
+        "type": SUCCEEDED,
+        "status": "False",
+        "reason": State.SPEC_INVALID.value,
+        "message": message,
+        "observedGeneration": body["metadata"].get("generation", 1),
+        "lastTransitionTime": before["lastTransitionTime"] if before else format_time(now),
+    }
+    kept = {} if first["loc"][:1] == ("status",) else {**body.get("status", {})}
+    return {**kept, "observedGeneration": condition["observedGeneration"], "conditions": [condition]}

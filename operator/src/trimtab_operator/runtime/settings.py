@@ -1,0 +1,109 @@
+"""Settings of the process, read from the environment and checked before anything starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ..domain.settings import Settings as DomainSettings
+
+PREFIX = "TRIMTAB_"
+
+
+class SettingsInvalid(Exception):
+    """Variables that cannot be used, one line for each."""
+
+
+def _from_json(value: object) -> object:
+    return json.loads(value or "{}") if isinstance(value, str) else value
+
+
+def _from_list(value: object) -> object:
+    return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+
+QUANTITY = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|[kMGTPE]i?)?$")]
+PORT = Annotated[int, Field(ge=0, le=65535)]
+SECONDS = Annotated[float, Field(gt=0, le=86_400)]
+RESOURCES = Annotated[dict[str, Any], BeforeValidator(_from_json)]
+NAMES = Annotated[tuple[str, ...], BeforeValidator(_from_list)]
+
+
+class Settings(BaseModel):
+    """One field for each variable: TRIMTAB_PREPARE_IMAGE is `prepare_image`, and so on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prepare_image: str = Field(min_length=1)
+    trainer_image: str = Field(min_length=1)
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    namespace: str = Field(default="default", min_length=1)
+    """Where the Lease is."""
+    watch_namespaces: NAMES = ()
+    """Empty: all."""
+
+    node_loss_seconds: SECONDS = 120
+    pod_start_seconds: SECONDS = 600
+    name_taken_seconds: SECONDS = 60
+    retry_seconds: SECONDS = 10
+    prepare_resources: RESOURCES = Field(default={})
+    train_resources: RESOURCES = Field(default={})
+    scratch_size: QUANTITY = "50Gi"
+    shm_size: QUANTITY = "1Gi"
+
+    progress_seconds: SECONDS = 10
+    audit_seconds: SECONDS = 20
+    lease_seconds: int = Field(default=10, ge=6, le=300)
+    lease_name: str = "trimtab-operator"
+    identity: str = Field(default_factory=socket.gethostname, min_length=1)
+    workers: int = Field(default=16, ge=1, le=256)
+    request_seconds: SECONDS = 15
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    metrics_port: PORT = 9402
+    health_port: PORT = 9403
+
+    @property
+    def domain(self) -> DomainSettings:
+        """The part that decisions depend on."""
+        return DomainSettings(
+            prepare_image=self.prepare_image,
+            trainer_image=self.trainer_image,
+            image_pull_policy=self.image_pull_policy,
+            node_loss_seconds=self.node_loss_seconds,
+            pod_start_seconds=self.pod_start_seconds,
+            name_taken_seconds=self.name_taken_seconds,
+            retry_seconds=self.retry_seconds,
+            prepare_resources=self.prepare_resources,
+            train_resources=self.train_resources,
+            scratch_size=self.scratch_size,
+            shared_memory_size=self.shm_size,
+        )
+
+
+def read(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings in an environment; an empty variable counts as not set.
+
+    Raises:
+        SettingsInvalid: names every variable that is missing, unusable or unknown in it.
+    """
+    values: dict[str, str] = {}
+    for name, value in environment.items():
+        if name.startswith(PREFIX) and value and name[len(PREFIX) :].lower() in Settings.model_fields:
+            values[name[len(PREFIX) :].lower()] = value
+    try:
+        return Settings.model_validate(values)
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise SettingsInvalid("\n".join(_lines(error))) from None
+
+
+def _lines(error: ValidationError | json.JSONDecodeError) -> list[str]:
+    if isinstance(error, json.JSONDecodeError):
+        return [f"{PREFIX}*_RESOURCES: not JSON: {error.msg}"]
+    return [
+        f"{PREFIX}{str(found['loc'][0]).upper() if found['loc'] else '?'}: {found['msg']}" for found in error.errors()
+    ]
