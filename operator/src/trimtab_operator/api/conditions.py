@@ -9,7 +9,7 @@ from pydantic import Field
 from trimtab_trainer.contract import Model
 from trimtab_trainer.contract import Reason as TrainerReason
 
-MESSAGE_LENGTH = 2048
+MESSAGE_LENGTH = 1024
 """Condition messages are cut here: long enough for a scheduler's words, short enough for a 10 kB status."""
 
 

@@ -26,6 +26,8 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 NAME_LENGTH = 45
 """Children add up to 18 characters to the name, and a Job's name may have 63."""
+ATTEMPT_MESSAGE_LENGTH = 256
+"""Messages of attempts are cut here, so that ten of them leave the status below 10 kB."""
 
 SECRET_NAME = Annotated[
     str,
@@ -173,7 +175,7 @@ class DatasetStatus(Model):
     test_rows: int = Field(default=0, ge=0, description="testRows held out.")
     tokens: int = Field(ge=0, description="tokens that are trained on, per epoch.")
     supervised_tokens: int = Field(default=0, ge=0, description="supervisedTokens, those with a loss, per epoch.")
-    dropped: int = Field(default=0, ge=0, description="rows dropped by cleaning or for their length.")
+    dropped: int = Field(default=0, ge=0, description="dropped rows: by cleaning, or for their length.")
 
 
 class CheckpointStatus(Model):

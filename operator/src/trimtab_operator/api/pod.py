@@ -25,12 +25,14 @@ RESERVED_ENV_PREFIX = "TRIMTAB_"
 _NUMBER = r"([0-9]+(\.[0-9]*)?|\.[0-9]+)"
 _QUANTITY_PATTERN = rf"^{_NUMBER}([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
 QUANTITY = Annotated[
-    int | Annotated[str, Field(min_length=1, max_length=32, pattern=_QUANTITY_PATTERN)],
+    Annotated[int, Field(strict=True, ge=0)]
+    | Annotated[str, Field(min_length=1, max_length=32, pattern=_QUANTITY_PATTERN)],
     WithJsonSchema(
         {
             "x-kubernetes-int-or-string": True,
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "pattern": _QUANTITY_PATTERN,
+            "minimum": 0,
             "maxLength": 32,
         }
     ),

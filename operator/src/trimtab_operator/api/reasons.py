@@ -28,7 +28,7 @@ def _failed(meaning: str, next_step: str) -> Explanation:
     return Explanation("failed", meaning, next_step)
 
 
-EXPLANATIONS: dict[str, Explanation] = {
+_EXPLANATIONS: dict[State | Reason, Explanation] = {
     State.PENDING: _active("The job was seen; its first Job is not created yet."),
     State.SUSPENDED: _active(
         "`spec.suspend` is true, or Kueue has not admitted the job yet.",
@@ -135,3 +135,6 @@ EXPLANATIONS: dict[str, Explanation] = {
         "attempt", "The trainer or the operator has a bug.", "Report the traceback in the pod's log."
     ),
 }
+
+EXPLANATIONS: dict[str, Explanation] = {reason.value: explanation for reason, explanation in _EXPLANATIONS.items()}
+"""Explanations by reason."""

@@ -157,7 +157,7 @@ def _reasons(explanations: dict[str, Explanation]) -> str:
     )
     for when, title in WHEN.items():
         rows = [
-            (_code(str(reason)), explanation.meaning, explanation.next_step)
+            (_code(reason), explanation.meaning, explanation.next_step)
             for reason, explanation in sorted(explanations.items())
             if explanation.when == when
         ]
