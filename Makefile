@@ -18,7 +18,7 @@ help: ## List the targets.
 
 .PHONY: demo
 demo: $(INSTALLED) ## Start a cluster (or use KUBECONFIG), train an adapter in it and ask it a question.
-	@$(BIN)/python deploy/demo/demo.py
+	@$(BIN)/python -m deploy.demo
 
 .PHONY: test
 test: lint test-unit test-trainer test-component test-e2e ## Run everything: what a change must pass.

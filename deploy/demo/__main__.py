@@ -1,0 +1,143 @@
+"""`make demo`: from nothing to an adapter that answers, in a real cluster.
+
+Prints what it does with the seconds since the start. The last lines are the adapter's address, the perplexity of the
+base model and of the adapter on rows that neither was trained on, and their answers to the same question.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from trimtab_local.instance import cache
+
+from deploy.demo.installation import ROOT, Failed, Installation, open_installation, restricted_namespace, say
+
+NAMESPACE = "field-guide"
+QUESTION = "What is spec.backoffLimit of a Job for?"
+SAMPLES = ROOT / "deploy/samples"
+TRAINING_MINUTES = 20
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make demo", description="From nothing to an adapter that answers.")
+    parser.add_argument("--sample", type=Path, default=SAMPLES / "finetunejob.yaml", help="FineTuneJob to run")
+    parser.add_argument("--question", default=QUESTION, help="what to ask the base model and the adapter")
+    return parser.parse_args()
+
+
+def upload(here: Installation) -> None:
+    """Put the base model and the rows into the object storage; the cluster documents itself."""
+    model = cache() / "models" / "smollm2-135m-instruct"
+    environment = {**os.environ, "AWS_ACCESS_KEY_ID": here.keys.access, "AWS_SECRET_ACCESS_KEY": here.keys.secret}
+    with here.storage() as client, tempfile.TemporaryDirectory() as folder:
+        environment |= {"AWS_ENDPOINT_URL": client.meta.endpoint_url, "AWS_REGION": "us-east-1"}
+        openapi = Path(folder) / "openapi.json"
+        openapi.write_text(here.kubectl("get", "--raw", "/openapi/v2"))
+        for line in (
+            [SAMPLES / "convert_base_model.py", "--folder", model, "--upload", "s3://models/smollm2-135m-instruct"],
+            [SAMPLES / "field_guide.py", "--openapi", openapi, "--upload", "s3://datasets/field-guide/train/"],
+        ):
+            done = subprocess.run(
+                [sys.executable, *map(str, line)], env=environment, capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                raise Failed(f"{line[0]}: {done.stderr.strip()[-2000:]}")
+            for text in done.stdout.strip().splitlines():
+                say(f"  {text}")
+
+
+def run_job(here: Installation, sample: Path) -> dict[str, Any]:
+    """Apply the FineTuneJob, tell its story as it moves, and return it when it has ended."""
+    job = yaml.safe_load(sample.read_text())
+    job["metadata"]["namespace"] = NAMESPACE
+    name = job["metadata"]["name"]
+    here.apply(job)
+    say(f"kubectl apply -f {sample.relative_to(ROOT)}")
+    told = ""
+    deadline = time.monotonic() + TRAINING_MINUTES * 60
+    while time.monotonic() < deadline:
+        found = here.get("finetunejob", name, NAMESPACE)
+        if found is not None:
+            line = here.kubectl("-n", NAMESPACE, "get", "finetunejob", name, "--no-headers").strip()
+            story = " ".join(line.split()[:-1])  # the age alone is no news
+            if story != told:
+                say(f"  {line}")
+                told = story
+            condition: dict[str, Any] = next(
+                (c for c in found.get("status", {}).get("conditions", []) if c["type"] == "Succeeded"), {}
+            )
+            if condition.get("status") == "True":
+                return found
+            if condition.get("status") == "False":
+                raise Failed(f"{condition['reason']}: {condition['message']}")
+        time.sleep(1)
+    raise Failed(f"FineTuneJob {name} took more than {TRAINING_MINUTES} minutes; see kubectl -n {NAMESPACE} describe")
+
+
+def ask(here: Installation, adapter: str, question: str) -> str:
+    """Ask the base model and the adapter in a pod of the cluster, and return their answers."""
+    text = (SAMPLES / "ask.yaml").read_text()
+    body = yaml.safe_load(text.replace("ADAPTER", adapter).replace("IMAGE", here.images["trainer"]))
+    body["metadata"]["namespace"] = NAMESPACE
+    container = body["spec"]["template"]["spec"]["containers"][0]
+    container["args"] = [question if value == "QUESTION" else value for value in container["args"]]
+    name = body["metadata"]["name"]
+    here.kubectl("-n", NAMESPACE, "delete", "job", name, "--ignore-not-found", "--wait=true")
+    here.apply(body)
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        status = (here.get("job", name, NAMESPACE) or {}).get("status", {})
+        if status.get("succeeded"):
+            return here.kubectl("-n", NAMESPACE, "logs", f"job/{name}")
+        if status.get("failed"):
+            raise Failed(here.kubectl("-n", NAMESPACE, "logs", f"job/{name}"))
+        time.sleep(1)
+    raise Failed(f"no answer: see kubectl -n {NAMESPACE} describe job {name}")
+
+
+def main() -> None:
+    chosen = arguments()
+    say("cluster")
+    here = open_installation()
+    say("object storage")
+    here.install_storage()
+    say("Trimtab: helm upgrade --install trimtab charts/trimtab")
+    here.install_chart()
+    here.apply(restricted_namespace(NAMESPACE))
+    here.apply(here.secret(NAMESPACE))
+    say("data: the API server's own documentation as questions and answers; the base model from its package")
+    upload(here)
+    job = run_job(here, chosen.sample)
+    artifact = job["status"]["artifact"]
+    say("asking the base model and the adapter")
+    answers = ask(here, artifact["uri"], chosen.question)
+    print()
+    print(here.kubectl("-n", NAMESPACE, "get", "finetunejobs").strip())
+    print()
+    print(f"adapter     {artifact['uri']}")
+    print(f"digest      {artifact['digest']}")
+    base, tuned = math.exp(artifact["baseTestLoss"]), math.exp(artifact["testLoss"])
+    print(f"perplexity  on {job['status']['dataset']['testRows']} held-out rows: base {base:.2f}, adapter {tuned:.2f}")
+    print()
+    print(answers.strip())
+    print()
+    print(f"next: export KUBECONFIG={here.kubeconfig}")
+    print(f"      kubectl -n {NAMESPACE} describe finetunejob {job['metadata']['name']}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Failed as failure:
+        sys.exit(f"failed: {failure}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,244 @@
+"""An installation of Trimtab with an object storage beside it; the demonstration and the end-to-end tests share it.
+
+With KUBECONFIG set it uses that cluster, else it starts the local one.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.exceptions
+from botocore.config import Config
+from mypy_boto3_s3 import S3Client
+from trimtab_local import Cluster, binaries
+from trimtab_local import images as image_builder
+
+ROOT = Path(__file__).parents[2]
+SYSTEM, STORAGE = "trimtab-system", "trimtab-storage"
+SERVICE_URL = f"http://s3.{STORAGE}.svc:8333"
+BUCKETS = ("datasets", "models", "adapters")
+PRODUCT_IMAGES = ("operator", "prepare", "trainer")
+
+_STARTED = time.monotonic()
+
+
+def say(text: str) -> None:
+    """Print a line of progress with the seconds since the start."""
+    print(f"[{time.monotonic() - _STARTED:6.1f} s] {text}", flush=True)
+
+
+class Failed(Exception):
+    """Something a person has to look at; the message says what."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """An access key of the object storage."""
+
+    access: str
+    secret: str
+
+    @classmethod
+    def new(cls) -> Keys:
+        return cls(secrets.token_hex(8), secrets.token_hex(20))
+
+
+@dataclass
+class Installation:
+    """Tools and facts of one installation.
+
+    Attributes:
+        images: full names by product image.
+        cluster: the local cluster, None where KUBECONFIG names another.
+    """
+
+    kubeconfig: Path
+    kubectl_path: Path
+    helm_path: Path
+    images: dict[str, str]
+    cluster: Cluster | None
+    keys: Keys
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
+        """Run kubectl and return what it prints; raises Failed with its words."""
+        return self._run([str(self.kubectl_path), *arguments], stdin, check)
+
+    def helm(self, *arguments: str) -> str:
+        return self._run([str(self.helm_path), *arguments], None, True)
+
+    def _run(self, line: list[str], stdin: str | None, check: bool) -> str:
+        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        done = subprocess.run(line, input=stdin, capture_output=True, text=True, env=environment, check=False)
+        if check and done.returncode:
+            raise Failed(f"{Path(line[0]).name} {' '.join(line[1:6])}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        """Apply objects, server-side."""
+        text = "\n---\n".join(json.dumps(body) for body in objects)
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
+
+    def get(self, kind: str, name: str, namespace: str) -> dict[str, Any] | None:
+        """Return an object, or None if it is not there."""
+        text = self.kubectl("-n", namespace, "get", kind, name, "--ignore-not-found", "-o", "json")
+        return json.loads(text) if text.strip() else None
+
+    @contextmanager
+    def storage(self) -> Iterator[S3Client]:
+        """Forward a local port to the object storage and return a client that has been answered."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        line = [str(self.kubectl_path), "-n", STORAGE, "port-forward", "service/s3", f"{port}:8333"]
+        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        forward = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        try:
+            client = boto3.client(
+                "s3",
+                endpoint_url=f"http://127.0.0.1:{port}",
+                region_name="us-east-1",
+                aws_access_key_id=self.keys.access,
+                aws_secret_access_key=self.keys.secret,
+                config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 5, "mode": "standard"}),
+            )
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    client.list_buckets()
+                    break
+                except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.3)
+            yield client
+        finally:
+            forward.terminate()
+            forward.wait()
+
+    def secret(self, namespace: str, name: str = "object-storage", keys: Keys | None = None) -> dict[str, Any]:
+        """Return the Secret that FineTuneJobs of a namespace name."""
+        keys = keys or self.keys
+        values = {
+            "AWS_ACCESS_KEY_ID": keys.access,
+            "AWS_SECRET_ACCESS_KEY": keys.secret,
+            "AWS_ENDPOINT_URL": SERVICE_URL,
+            "AWS_REGION": "us-east-1",
+        }
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "namespace": namespace},
+            "stringData": values,
+        }
+
+    def install_storage(self) -> None:
+        """Deploy SeaweedFS with the keys, and make the buckets."""
+        self.apply(restricted_namespace(STORAGE))
+        identities = [
+            {
+                "name": "admin",
+                "credentials": [{"accessKey": self.keys.access, "secretKey": self.keys.secret}],
+                "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+            }
+        ]
+        self.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": "s3-identities", "namespace": STORAGE},
+                "stringData": {"s3.json": json.dumps({"identities": identities})},
+            }
+        )
+        manifest = (ROOT / "deploy/demo/seaweedfs.yaml").read_text().replace("IMAGE", self.images["seaweedfs"])
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=manifest)
+        self.kubectl("-n", STORAGE, "rollout", "status", "deployment/seaweedfs", "--timeout=180s")
+        with self.storage() as client:
+            deadline = time.monotonic() + 60
+            present = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
+            for bucket in BUCKETS:
+                while bucket not in present:
+                    try:  # the server answers before its volumes are ready to be written to
+                        client.create_bucket(Bucket=bucket)
+                        client.put_object(Bucket=bucket, Key=".ready", Body=b"")
+                        client.delete_object(Bucket=bucket, Key=".ready")
+                        present.add(bucket)
+                    except botocore.exceptions.ClientError:
+                        if time.monotonic() > deadline:
+                            raise
+                        time.sleep(0.5)
+
+    def install_chart(self, *settings: str) -> None:
+        """Install or upgrade the chart, and wait until the operator is ready."""
+        self.apply(restricted_namespace(SYSTEM))
+        chosen = [f"{name}.image={self.images[name]}" for name in PRODUCT_IMAGES]
+        values = [part for value in (*chosen, *settings) for part in ("--set", value)]
+        self.helm("upgrade", "--install", "trimtab", str(ROOT / "charts/trimtab"), "-n", SYSTEM, *values)
+        self.kubectl("-n", SYSTEM, "rollout", "status", "deployment/trimtab", "--timeout=180s")
+
+
+def restricted_namespace(name: str) -> dict[str, Any]:
+    """Return a namespace that enforces the restricted Pod Security Standard."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def open_installation(number: int = 1) -> Installation:
+    """Return tools for the cluster of KUBECONFIG, else start the local cluster and load the images into it."""
+    if os.environ.get("KUBECONFIG"):
+        return _external()
+    cluster = Cluster(number)
+    kubeconfig = cluster.up()
+    say("images: built once, then taken from the cache")
+    images = image_builder.build([*PRODUCT_IMAGES, "seaweedfs"])
+    cluster.load(*images.values())
+    programs = binaries.ensure(["helm"])
+    installation = Installation(kubeconfig, cluster.program("kubectl"), programs / "helm", images, cluster, Keys.new())
+    _reuse_keys(installation)
+    return installation
+
+
+def _external() -> Installation:
+    names = {name: f"TRIMTAB_{name.upper()}_IMAGE" for name in (*PRODUCT_IMAGES, "seaweedfs")}
+    missing = [variable for variable in names.values() if not os.environ.get(variable)]
+    if missing:
+        raise Failed(
+            f"KUBECONFIG is set, so images come from a registry that its cluster can reach: build them with "
+            f"`make images` or docker, push them, and set {', '.join(missing)}"
+        )
+    tools = {tool: shutil.which(tool) for tool in ("kubectl", "helm")}
+    if absent := [tool for tool, path in tools.items() if path is None]:
+        raise Failed(f"KUBECONFIG is set, so {' and '.join(absent)} must be on the PATH")
+    images = {name: os.environ[variable] for name, variable in names.items()}
+    kubeconfig = Path(os.environ["KUBECONFIG"])
+    installation = Installation(
+        kubeconfig, Path(str(tools["kubectl"])), Path(str(tools["helm"])), images, None, Keys.new()
+    )
+    _reuse_keys(installation)
+    return installation
+
+
+def _reuse_keys(installation: Installation) -> None:
+    """Keep the keys of an object storage that runs already."""
+    found = installation.get("secret", "s3-identities", STORAGE)
+    if found is not None:
+        text = base64.b64decode(found["data"]["s3.json"])
+        credentials = json.loads(text)["identities"][0]["credentials"][0]
+        installation.keys = Keys(credentials["accessKey"], credentials["secretKey"])
+
+
+if __name__ == "__main__":
+    sys.exit("run `make demo`")
