@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
+import botocore.loaders
+import botocore.session
 from botocore.config import Config
 
 from ..contract import Credentials, Reason
@@ -21,6 +23,9 @@ OPTIONAL = ("AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_CA_BUNDL
 
 ATTEMPTS = 5
 """Requests per call, the first included; standard mode waits up to 1, 2, 4, 8 s between them."""
+
+LOADER = botocore.loaders.create_loader()
+"""Shared by all clients: reading botocore's description of S3 takes most of the time to make one."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,8 +70,10 @@ def read_keys(credentials: Credentials) -> Keys:
 
 def make_client(credentials: Credentials | None, keys: Keys | None) -> S3Client:
     """Return an S3 client with bounded timeouts and retries; without keys boto3 finds its own (workload identity)."""
+    core = botocore.session.Session()
+    core.register_component("data_loader", LOADER)
     if keys is None or credentials is None:
-        session = boto3.session.Session()
+        session = boto3.session.Session(botocore_session=core)
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         verify = None
     else:
@@ -75,6 +82,7 @@ def make_client(credentials: Credentials | None, keys: Keys | None) -> S3Client:
             aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
             aws_session_token=keys["AWS_SESSION_TOKEN"],
             region_name=keys["AWS_REGION"],
+            botocore_session=core,
         )
         endpoint = keys["AWS_ENDPOINT_URL"]
         verify = _bundle(credentials, keys["AWS_CA_BUNDLE"])
