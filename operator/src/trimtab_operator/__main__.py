@@ -14,6 +14,8 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 
+from prometheus_client import disable_created_metrics
+
 from .runtime import health, logs, metrics
 from .runtime.kube import Kube, load_configuration
 from .runtime.leader import Leadership
@@ -82,6 +84,7 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     logs.configure(settings.log_level)
+    disable_created_metrics()
     metrics.BUILD.info({"version": version("trimtab-operator")})
     log.info("starting", extra=logs.keys(version=version("trimtab-operator"), identity=settings.identity))
     with asyncio.Runner() as runner:

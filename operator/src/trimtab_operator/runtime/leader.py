@@ -1,8 +1,8 @@
 """Leadership by a Lease: only the holder watches, decides and writes; a process that loses it ends at once.
 
-The election is that of `kubernetes.aio`. What it leaves open is closed here: a timeout on each of its requests, an
-unreachable API server counts as a failed try instead of an error, and writes are fenced by the time of the last
-renewal on the monotonic clock, which goes on while a process is stopped.
+The election is that of `kubernetes.aio`; its lock is not (version 37.0.2 cannot create a Lease, has no timeouts and
+writes local time). An unreachable API server counts as a failed try. Writes are fenced by the time of the last renewal
+on the monotonic clock, which goes on while a process is stopped.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Any
 
-import aiohttp
 from kubernetes.aio import client
-from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
-from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
+from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
+from kubernetes.aio.leaderelection.resourcelock.baselock import BaseLock
 
 from . import metrics
-from .kube import MERGE_PATCH
+from .kube import LEASES, MERGE_PATCH, ApiError, Body, Kube, NotFound, Unreachable
 from .logs import keys
 
 log = logging.getLogger(__name__)
@@ -33,43 +33,82 @@ FENCE_SHARE = 0.9
 """Of the lease: how long after its last renewal a leader may still write; followers wait for the whole of it."""
 
 
-class Lock(LeaseLock):  # type: ignore[misc]
-    """A Lease whose requests end in time, and that knows when it was renewed last."""
+class Lock(BaseLock):  # type: ignore[misc]
+    """A Lease. Only the version that was read is replaced, so of two candidates one fails."""
 
-    def __init__(self, name: str, namespace: str, identity: str, api: ApiClient, request_seconds: float) -> None:
-        super().__init__(name, namespace, identity, api)
-        self._request_seconds = request_seconds
+    def __init__(self, kube: Kube, name: str, namespace: str, identity: str) -> None:
+        super().__init__(name, namespace, identity)
+        self._kube = kube
+        self._lease: Body = {}
         self.renewed = float("-inf")
         """Monotonic time at which the last successful write was sent."""
         self.looked = time.monotonic()
         """Monotonic time at which the Lease was read last."""
 
-    async def get(self, name: str, namespace: str) -> Any:
+    async def get(self, name: str, namespace: str) -> tuple[bool, LeaderElectionRecord | ApiException]:
         try:
-            async with asyncio.timeout(self._request_seconds):
-                answer = await super().get(name, namespace)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            return False, ApiException(status=0, reason=f"{type(error).__name__} {error}")
+            self._lease = await self._kube.get(LEASES, namespace, name)
+        except (ApiError, Unreachable) as error:
+            absent = isinstance(error, NotFound)
+            refusal = ApiException(status=404 if absent else 0, reason=str(error))
+            refusal.body = '{"code": 404}' if absent else None
+            if absent:
+                self.looked = time.monotonic()
+            return False, refusal
         self.looked = time.monotonic()
-        return answer
+        spec = self._lease.get("spec", {})
+        fields = ("holderIdentity", "leaseDurationSeconds", "acquireTime", "renewTime")
+        return True, LeaderElectionRecord(*(str(spec[field]) if spec.get(field) else None for field in fields))
 
-    async def create(self, name: str, namespace: str, election_record: Any) -> bool:
-        return await self._write(super().create(name, namespace, election_record))
+    async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
+        lease = {
+            "apiVersion": LEASES.api_version,
+            "kind": LEASES.kind,
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": self._spec(election_record),
+        }
+        return await self._write(self._kube.create(LEASES, namespace, lease))
 
-    async def update(self, name: str, namespace: str, updated_record: Any) -> bool:
-        return await self._write(super().update(name, namespace, updated_record))
+    async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
+        patch = {
+            "metadata": {"resourceVersion": self._lease["metadata"]["resourceVersion"]},
+            "spec": self._spec(updated_record),
+        }
+        return await self._write(self._kube.patch(LEASES, namespace, name, MERGE_PATCH, patch))
 
-    async def _write(self, write: Coroutine[Any, Any, bool]) -> bool:
+    async def release(self) -> bool:
+        """Name no holder, unless another one is named already."""
+        found, _ = await self.get(self.name, self.namespace)
+        spec = self._lease.get("spec", {})
+        if not found or spec.get("holderIdentity") != self.identity:
+            return False
+        patch = {
+            "metadata": {"resourceVersion": self._lease["metadata"]["resourceVersion"]},
+            "spec": {"holderIdentity": None},
+        }
+        return await self._write(self._kube.patch(LEASES, self.namespace, self.name, MERGE_PATCH, patch))
+
+    def _spec(self, record: LeaderElectionRecord) -> Body:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        before = self._lease.get("spec", {})
+        same = before.get("holderIdentity") == self.identity
+        return {
+            "holderIdentity": self.identity,
+            "leaseDurationSeconds": int(float(record.lease_duration)),
+            "acquireTime": before["acquireTime"] if same and before.get("acquireTime") else now,
+            "renewTime": now,
+            "leaseTransitions": before.get("leaseTransitions", 0) + (0 if same else 1),
+        }
+
+    async def _write(self, write: Coroutine[Any, Any, Body]) -> bool:
         sent = time.monotonic()
         try:
-            async with asyncio.timeout(self._request_seconds):
-                done = await write
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            log.warning("lease not written", extra=keys(err=f"{type(error).__name__} {error}"))
+            self._lease = await write
+        except (ApiError, Unreachable) as error:
+            log.warning("lease not written", extra=keys(err=str(error)))
             return False
-        if done:
-            self.renewed = sent
-        return done
+        self.renewed = sent
+        return True
 
 
 class Leadership:
@@ -78,9 +117,9 @@ class Leadership:
     def __init__(
         self, configuration: client.Configuration, *, name: str, namespace: str, identity: str, seconds: float
     ) -> None:
-        self._api = ApiClient(configuration)
         self._seconds = seconds
-        self._lock = Lock(name, namespace, identity, self._api, seconds * REQUEST_SHARE)
+        self._kube = Kube(configuration, seconds * REQUEST_SHARE)
+        self._lock = Lock(self._kube, name, namespace, identity)
         self._tasks: tuple[asyncio.Task[None], ...] = ()
         self.leading = False
 
@@ -132,7 +171,10 @@ class Leadership:
         ).run()
 
     async def _watch_fence(self) -> None:
-        while (left := self._lock.renewed + self._seconds * FENCE_SHARE - time.monotonic()) > 0:
+        while True:
+            left = self._lock.renewed + self._seconds * FENCE_SHARE - time.monotonic()
+            if left <= 0:
+                break
             await asyncio.sleep(left)
         log.error("lease not renewed in time", extra=keys(identity=self._lock.identity))
 
@@ -143,22 +185,6 @@ class Leadership:
         self.leading = False
         for task in self._tasks:
             task.cancel()
-        self._lock.renewed = float("-inf")  # the last write was the last
-        try:
-            async with asyncio.timeout(2):
-                lease = await self._lock.api_instance.read_namespaced_lease(self._lock.name, self._lock.namespace)
-                if lease.spec.holder_identity != self._lock.identity:
-                    return
-                patch = {
-                    "metadata": {"resourceVersion": lease.metadata.resource_version},
-                    "spec": {"holderIdentity": None, "renewTime": None},
-                }
-                await self._lock.api_instance.patch_namespaced_lease(
-                    self._lock.name, self._lock.namespace, patch, _content_type=MERGE_PATCH
-                )
+        if await self._lock.release():
             log.info("lease released", extra=keys(identity=self._lock.identity))
-        except (ApiException, aiohttp.ClientError, OSError, TimeoutError) as error:
-            log.warning("lease not released", extra=keys(err=str(error)))
-
-    async def close(self) -> None:
-        await self._api.close()
+        self._lock.renewed = float("-inf")  # the last write was the last
