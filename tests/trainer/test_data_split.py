@@ -1,0 +1,172 @@
+"""Splits never leak and never depend on the order of rows; packing keeps rows apart and fills sequences well."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+from trimtab_trainer.contract import DatasetFormat, HeldOut, Reason, StoredDataset, TrainingData, Validation
+from trimtab_trainer.data.clusters import NO_KEY, answer_key, connect, group_key
+from trimtab_trainer.data.formats import Row
+from trimtab_trainer.data.packing import pack
+from trimtab_trainer.data.split import TEST, TRAINING, VALIDATION, Sides, split
+from trimtab_trainer.errors import DataInvalid
+
+URI = "file:///data/"
+Pair = tuple[int, int | None]
+"""A row by its answer and its group."""
+
+
+def dataset(validation: Validation | None = None, test: HeldOut | None = None, seed: int = 17) -> StoredDataset:
+    return StoredDataset(training=TrainingData(uri=URI), validation=validation, test=test, split_seed=seed)
+
+
+def key(kind: str, value: int | None) -> bytes:
+    return NO_KEY if value is None else hashlib.sha256(f"{kind}{value}".encode()).digest()
+
+
+def divide(rows: Sequence[Pair], how: StoredDataset, source: Sequence[int] | None = None) -> Sides:
+    clusters = connect((key("answer", a) for a, _ in rows), (key("group", g) for _, g in rows))
+    return split(clusters, np.array(source if source is not None else [TRAINING] * len(rows), np.int8), how)
+
+
+def sides_of(sides: Sides) -> list[list[int]]:
+    return [sides.training.tolist(), sides.validation.tolist(), sides.test.tolist()]
+
+
+PAIRS = st.lists(
+    st.tuples(st.integers(0, 60), st.one_of(st.none(), st.none(), st.integers(0, 40))), min_size=1, max_size=120
+)
+VALIDATIONS = st.one_of(
+    st.none(),
+    st.floats(0.01, 0.5).map(lambda f: Validation(fraction=f)),
+    st.integers(2, 6).flatmap(lambda n: st.integers(0, n - 1).map(lambda k: Validation(folds=n, fold=k))),
+    st.just(Validation(uri=URI)),
+)
+TESTS = st.one_of(st.none(), st.floats(0.01, 0.5).map(lambda f: HeldOut(fraction=f)), st.just(HeldOut(uri=URI)))
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[Pair], list[int], StoredDataset]:
+    """Return rows, the source of each, and how to split them."""
+    how = dataset(draw(VALIDATIONS), draw(TESTS), draw(st.integers(0, 5)))
+    rows = draw(PAIRS)
+    source = [TRAINING] * len(rows)
+    for side, held_out in ((VALIDATION, how.validation), (TEST, how.test)):
+        if held_out is not None and held_out.uri is not None:
+            rows += (more := draw(PAIRS.filter(lambda pairs: len(pairs) < 20)))
+            source += [side] * len(more)
+    return rows, source, how
+
+
+@settings(max_examples=300, deadline=None)
+@given(cases(), st.randoms(use_true_random=False))
+def test_no_answer_and_no_group_is_on_two_sides_whatever_the_order(
+    case: tuple[list[Pair], list[int], StoredDataset], shuffler: Random
+) -> None:
+    rows, source, how = case
+    try:
+        sides = divide(rows, how, source)
+    except DataInvalid as error:
+        event(error.reason.value)
+        return
+    event("split")
+    numbers = sides_of(sides)
+    assert sum(map(len, numbers)) + sides.leaked == len(rows)
+    for which in (0, 1):
+        seen = [{rows[number][which] for number in side} - {None} for side in numbers]
+        assert not seen[0] & seen[1]
+        assert not seen[0] & seen[2]
+        assert not seen[1] & seen[2]
+    if how.test is not None and how.test.uri:
+        assert numbers[2] == [number for number, side in enumerate(source) if side == TEST], "held-out data stays whole"
+
+    order = list(range(len(rows)))
+    shuffler.shuffle(order)
+    again = divide([rows[number] for number in order], how, [source[number] for number in order])
+    assert [sorted(order[number] for number in side) for side in sides_of(again)] == numbers
+
+
+def test_folds_cover_every_row_once_and_leave_the_test_alone() -> None:
+    rows = [(number // 3, None) for number in range(300)]
+    folds = [divide(rows, dataset(Validation(folds=5, fold=k), HeldOut(fraction=0.1))) for k in range(5)]
+    assert len({tuple(fold.test.tolist()) for fold in folds}) == 1
+    validated = sorted(number for fold in folds for number in fold.validation.tolist())
+    assert validated == sorted(set(range(300)) - set(folds[0].test.tolist()))
+    assert {len(fold.validation) for fold in folds} == {54}
+
+
+def test_fractions_are_met_and_another_seed_chooses_others() -> None:
+    rows = [(number, None) for number in range(1000)]
+    how = [dataset(Validation(fraction=0.05), HeldOut(fraction=0.1), seed) for seed in (17, 17, 18)]
+    first, same, other = (divide(rows, each) for each in how)
+    assert [len(side) for side in sides_of(first)] == [850, 50, 100]
+    assert sides_of(first) == sides_of(same)
+    assert sides_of(first) != sides_of(other)
+
+
+def test_a_frequent_answer_does_not_burst_a_small_side() -> None:
+    rows = [(0, None)] * 138 + [(number, None) for number in range(1, 2000)]
+    sides = divide(rows, dataset(test=HeldOut(fraction=0.01)))
+    assert len(sides.test) == 21
+
+
+def test_training_rows_whose_answer_is_held_out_are_removed_and_counted() -> None:
+    rows = [(1, None), (2, None), (2, 7), (3, 7), (4, None), (2, None), (9, None)]
+    sides = divide(rows, dataset(test=HeldOut(uri=URI)), [TRAINING] * 5 + [TEST] * 2)
+    assert sides_of(sides) == [[0, 4], [], [5, 6]], "row 3 shares the group of a row with a held-out answer"
+    assert sides.leaked == 3
+
+
+IMPOSSIBLE = {
+    "two labels": ([(n % 2, None) for n in range(100)], dataset(test=HeldOut(fraction=0.1)), None, "2 distinct"),
+    "fewer answers than folds": ([(0, None), (1, None)], dataset(Validation(folds=3, fold=0)), None, "3 folds"),
+    "one row": ([(0, None)], dataset(test=HeldOut(fraction=0.1)), None, "training"),
+    "held-out data that is the training data": (
+        [(0, None), (1, None), (0, None), (1, None)],
+        dataset(test=HeldOut(uri=URI)),
+        [TRAINING, TRAINING, TEST, TEST],
+        "training",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_a_split_that_cannot_be_made_says_why(name: str) -> None:
+    rows, how, source, words = IMPOSSIBLE[name]
+    with pytest.raises(DataInvalid, match=words) as caught:
+        divide(rows, how, source)
+    assert caught.value.reason is Reason.SPLIT_IMPOSSIBLE
+
+
+def test_answers_are_the_same_whatever_their_case_width_and_spacing() -> None:
+    def row(answer: str, group: str | None = None) -> Row:
+        return Row("here", DatasetFormat.PROMPT_COMPLETION, prompt="p", completion=answer, group=group)
+
+    assert answer_key(row("The  Answer\n")) == answer_key(row("the answer")) == answer_key(row("ｔｈｅ answer"))
+    assert answer_key(row("the answer")) != answer_key(row("the answers"))
+    assert group_key(row("x")) == NO_KEY
+    assert group_key(row("x", "g")) != answer_key(row("g"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 64), max_size=200), st.integers(64, 100))
+def test_packing_places_every_row_once_and_never_overfills(lengths: list[int], capacity: int) -> None:
+    sequences = pack(np.array(lengths, np.int64), capacity)
+    assert sorted(index for sequence in sequences for index in sequence) == list(range(len(lengths)))
+    filled = [sum(lengths[index] for index in sequence) for sequence in sequences]
+    assert all(0 < tokens <= capacity for tokens in filled)
+    # Two sequences that are at most half full would have been one.
+    assert sum(2 * tokens <= capacity for tokens in filled) <= 1
+    assert sequences == pack(np.array(lengths, np.int64), capacity)
+
+
+def test_packing_fills_sequences_and_is_fast() -> None:
+    lengths = np.random.default_rng(0).integers(20, 600, 20_000)
+    sequences = pack(lengths, 1024)
+    assert lengths.sum() / (len(sequences) * 1024) > 0.99
