@@ -1,0 +1,80 @@
+"""A few verbs against a real API server, over the standard library: status code and body of each answer."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import yaml
+
+Body = dict[str, Any]
+
+CONTENT_TYPES = {
+    "merge": "application/merge-patch+json",
+    "apply": "application/apply-patch+yaml",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the API server said."""
+
+    code: int
+    body: Body
+
+    @property
+    def accepted(self) -> bool:
+        return self.code < 300
+
+    @property
+    def message(self) -> str:
+        return str(self.body.get("message", ""))
+
+
+class ApiServer:
+    """One connection with the kubeconfig's client certificate."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self.kubeconfig = kubeconfig
+        config = yaml.safe_load(kubeconfig.read_text())
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+        with NamedTemporaryFile() as pair:  # the ssl module reads keys from files only
+            for name in ("client-certificate-data", "client-key-data"):
+                pair.write(base64.b64decode(user[name]) + b"\n")
+            pair.flush()
+            context.load_cert_chain(pair.name)
+        address = urlsplit(cluster["server"])
+        self._connection = http.client.HTTPSConnection(
+            address.hostname or "", address.port, context=context, timeout=30
+        )
+
+    def request(self, method: str, path: str, body: Body | None = None, patch: str = "", **query: str) -> Answer:
+        """Send one request; a patch is `merge` or `apply`."""
+        headers = {"Content-Type": CONTENT_TYPES.get(patch, "application/json"), "Accept": "application/json"}
+        data = None if body is None else json.dumps(body)
+        self._connection.request(method, f"{path}?{urlencode(query)}" if query else path, data, headers)
+        response = self._connection.getresponse()
+        return Answer(response.status, json.loads(response.read() or b"{}"))
+
+    def get(self, path: str) -> Answer:
+        return self.request("GET", path)
+
+    def create(self, path: str, body: Body, **query: str) -> Answer:
+        return self.request("POST", path, body, **query)
+
+    def replace(self, path: str, body: Body, **query: str) -> Answer:
+        return self.request("PUT", path, body, **query)
+
+    def apply(self, path: str, body: Body, **query: str) -> Answer:
+        return self.request("PATCH", path, body, "apply", fieldManager="test", force="true", **query)
+
+    def delete(self, path: str) -> Answer:
+        return self.request("DELETE", path)
