@@ -148,8 +148,17 @@ class Kube:
     async def create(self, resource: Resource, namespace: str, body: Body) -> Body:
         return await self._call("create", resource, "POST", resource.path(namespace), body=body)
 
-    async def patch(self, resource: Resource, namespace: str, name: str, content_type: str, patch: object) -> Body:
-        path = resource.path(namespace, name)
+    async def patch(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        content_type: str,
+        patch: object,
+        *,
+        subresource: str | None = None,
+    ) -> Body:
+        path = resource.path(namespace, name, subresource)
         return await self._call("patch", resource, "PATCH", path, body=patch, content_type=content_type)
 
     async def apply_status(self, resource: Resource, body: Body, field_manager: str) -> Body:

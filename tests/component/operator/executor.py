@@ -1,0 +1,157 @@
+"""Pods that run to a script: what a kubelet and a trainer would write to the API server, without either.
+
+The Job controller is the real one: it creates the pods, and finishes the Jobs when their pods have ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from trimtab_operator.domain.views import ATTEMPT_LABEL, CONTAINER, STAGE_LABEL, format_time
+from trimtab_operator.runtime.kube import JOBS, MERGE_PATCH, PODS, ApiError, Body, Kube
+from trimtab_trainer.contract import Artifact, ExitCode, Prepared, Reason, Stage, Summary, TerminationMessage
+
+
+def digest(letter: str) -> str:
+    return "sha256:" + letter * 64
+
+
+PREPARED = Prepared(
+    base_model_digest=digest("a"),
+    rows_digest=digest("b"),
+    view_digest=digest("c"),
+    run_digest=digest("d"),
+    rows=900,
+    validation_rows=50,
+    test_rows=50,
+    tokens=60_000,
+    supervised_tokens=30_000,
+    total_steps=100,
+)
+ARTIFACT = Artifact(
+    uri="s3://adapters/demo/adapters/e",
+    digest=digest("e"),
+    rank=16,
+    target_modules=["q_proj", "v_proj"],
+    base_model_digest=digest("a"),
+)
+
+
+@dataclass(frozen=True)
+class Act:
+    """What a pod does: run for a while, then end."""
+
+    exit_code: int = 0
+    reason: Reason = Reason.COMPLETED
+    seconds: float = 0.0
+    message: str = ""
+
+
+Script = Callable[[Stage, int], Act | None]
+"""What the pod of a stage's attempt does; None: it runs for ever."""
+
+
+def succeed(stage: Stage, attempt: int) -> Act:
+    return Act()
+
+
+@dataclass
+class Executor:
+    """Plays the pods of one namespace, each once."""
+
+    kube: Kube
+    namespace: str
+    script: Script = succeed
+    pod_ip: str = "127.0.0.1"
+    every: float = 0.1
+    played: set[str] = field(default_factory=set)
+    pods: list[tuple[str, int]] = field(default_factory=list)
+    """(stage, attempt) of every pod that was started."""
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                query = {"labelSelector": STAGE_LABEL}
+                with contextlib.suppress(ApiError):
+                    for pod in await self.kube.items(PODS, self.namespace, query):
+                        if pod["metadata"]["uid"] not in self.played:
+                            self.played.add(pod["metadata"]["uid"])
+                            group.create_task(self.play(pod))
+                await asyncio.sleep(self.every)
+
+    async def play(self, pod: Body) -> None:
+        labels = pod["metadata"]["labels"]
+        stage, attempt = Stage(labels[STAGE_LABEL]), int(labels[ATTEMPT_LABEL])
+        self.pods.append((stage.value, attempt))
+        act = self.script(stage, attempt)
+        started = now()
+        with contextlib.suppress(ApiError):  # deleted meanwhile
+            await self.write(pod, running(pod, started, self.pod_ip))
+            if act is None:
+                return
+            await asyncio.sleep(act.seconds)
+            uid = await self.run_uid(pod)
+            words = last_words(stage, attempt, uid, act)
+            await self.write(pod, ended(pod, started, self.pod_ip, act.exit_code, words))
+
+    async def run_uid(self, pod: Body) -> str:
+        job_name = pod["metadata"]["ownerReferences"][0]["name"]
+        job = await self.kube.get(JOBS, self.namespace, job_name)
+        return str(job["metadata"]["ownerReferences"][0]["uid"])
+
+    async def write(self, pod: Body, status: Body) -> None:
+        await self.kube.patch(
+            PODS, self.namespace, pod["metadata"]["name"], MERGE_PATCH, {"status": status}, subresource="status"
+        )
+
+
+def now() -> str:
+    return format_time(datetime.now(UTC))
+
+
+def running(pod: Body, started: str, ip: str) -> Body:
+    condition = {"status": "True", "lastTransitionTime": started}
+    return {
+        "phase": "Running",
+        "podIP": ip,
+        "podIPs": [{"ip": ip}],
+        "startTime": started,
+        "conditions": [{"type": kind, **condition} for kind in ("PodScheduled", "Initialized", "Ready")],
+        "containerStatuses": [container(pod, {"running": {"startedAt": started}})],
+    }
+
+
+def ended(pod: Body, started: str, ip: str, exit_code: int, words: str) -> Body:
+    state = {"exitCode": exit_code, "startedAt": started, "finishedAt": now(), "message": words, "reason": "Error"}
+    if exit_code == 0:
+        state["reason"] = "Completed"
+    return {
+        **running(pod, started, ip),
+        "phase": "Succeeded" if exit_code == 0 else "Failed",
+        "containerStatuses": [container(pod, {"terminated": state})],
+    }
+
+
+def container(pod: Body, state: dict[str, Any]) -> Body:
+    image = pod["spec"]["containers"][0]["image"]
+    ready = "running" in state
+    return {"name": CONTAINER, "image": image, "imageID": "", "ready": ready, "restartCount": 0, "state": state}
+
+
+def last_words(stage: Stage, attempt: int, uid: str, act: Act) -> str:
+    done = act.exit_code == ExitCode.DONE
+    return TerminationMessage(
+        stage=stage,
+        run_uid=uid,
+        attempt=attempt,
+        reason=act.reason,
+        message=act.message,
+        prepared=PREPARED if done and stage is Stage.PREPARE else None,
+        artifact=ARTIFACT if done and stage is Stage.TRAIN else None,
+        summary=Summary(step=100, total_steps=100, loss=1.5) if stage is Stage.TRAIN else Summary(),
+    ).encode()

@@ -1,0 +1,54 @@
+"""Make FineTuneJobs and wait for what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from trimtab_operator.runtime.kube import FINETUNEJOBS, JOBS, Body, Kube
+
+
+def finetunejob(name: str, namespace: str, labels: dict[str, str] | None = None, **spec: object) -> Body:
+    return {
+        "apiVersion": "trimtab.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels or {}},
+        "spec": {
+            "baseModel": {"uri": "s3://models/base", "secretName": "object-storage"},
+            "dataset": {"training": {"uri": "s3://datasets/rows/"}, "secretName": "object-storage"},
+            "output": {"uri": "s3://adapters/out", "secretName": "object-storage"},
+            **spec,
+        },
+    }
+
+
+def state_of(body: Body) -> str:
+    conditions = body.get("status", {}).get("conditions", ())
+    return next((str(c["reason"]) for c in conditions if c["type"] == "Succeeded"), "")
+
+
+def over(body: Body) -> bool:
+    conditions = body.get("status", {}).get("conditions", ())
+    return any(c["type"] == "Succeeded" and c["status"] != "Unknown" for c in conditions)
+
+
+async def until(
+    kube: Kube, namespace: str, name: str, true: Callable[[Body], bool], *, what: str, seconds: float = 30
+) -> Body:
+    """Return the FineTuneJob when something is true of it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        body = await kube.get(FINETUNEJOBS, namespace, name)
+        if true(body):
+            return body
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}: {body.get('status')}"
+        await asyncio.sleep(0.05)
+
+
+async def until_state(kube: Kube, namespace: str, name: str, state: str, seconds: float = 30) -> Body:
+    return await until(kube, namespace, name, lambda body: state_of(body) == state, what=state, seconds=seconds)
+
+
+async def jobs_of(kube: Kube, namespace: str) -> dict[str, Body]:
+    return {job["metadata"]["name"]: job for job in await kube.items(JOBS, namespace, {})}

@@ -1,0 +1,129 @@
+"""A FineTuneJob's life, with the operator as a process, a real API server and the real Job controller."""
+
+from __future__ import annotations
+
+import asyncio
+
+from trimtab_operator.runtime.kube import CONFIGMAPS, EVENTS, FINETUNEJOBS, JOBS, MERGE_PATCH, Kube, NotFound
+from trimtab_trainer.contract import Reason, Stage
+
+from tests.component.operator.conftest import Start, playing
+from tests.component.operator.executor import ARTIFACT, Act
+from tests.component.operator.finetunejobs import finetunejob, jobs_of, until, until_state
+
+
+async def test_it_prepares_trains_and_completes(kube: Kube, namespace: str, start: Start) -> None:
+    operator = await start()
+    async with playing(kube, namespace) as executor:
+        await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+        body = await until_state(kube, namespace, "demo", "Completed")
+    status = body["status"]
+    assert status["artifact"]["digest"] == ARTIFACT.digest
+    assert [(a["stage"], a["reason"]) for a in status["attempts"]] == [("prepare", "Completed"), ("train", "Completed")]
+    assert executor.pods == [("prepare", 0), ("train", 1)]
+    assert set(await jobs_of(kube, namespace)) == {"demo-prepare-0", "demo-train-1"}
+    assert (await kube.get(CONFIGMAPS, namespace, "demo-run"))["data"]
+    events = await kube.items(EVENTS, namespace, {"fieldSelector": f"regarding.uid={body['metadata']['uid']}"})
+    assert {"Preparing", "Training", "Completed"} <= {event["reason"] for event in events}
+
+    metrics = await operator.metrics()
+    writes = {
+        key: value
+        for key, value in metrics.items()
+        if key.startswith("trimtab_api_requests_total") and 'verb="get"' not in key and 'verb="list"' not in key
+    }
+    events_written = sum(value for key, value in writes.items() if 'resource="events"' in key)
+    others = sum(v for k, v in writes.items() if 'resource="events"' not in k and 'resource="leases"' not in k)
+    assert others <= 10
+    assert events_written <= 6
+    assert metrics['trimtab_finetunejobs{state="Completed"}'] == 1
+    assert metrics['trimtab_attempts_total{reason="Completed",stage="train"}'] == 1
+    assert not [line for line in operator.log_lines() if line["level"] in ("warning", "error")]
+
+
+async def test_a_failed_attempt_is_followed_by_another_and_bad_data_is_not(
+    kube: Kube, namespace: str, start: Start
+) -> None:
+    def script(stage: Stage, attempt: int) -> Act | None:
+        if stage is Stage.PREPARE:
+            return Act()
+        return Act(1, Reason.BUG) if attempt == 1 else Act(11, Reason.DATASET_EMPTY, message="no rows")
+
+    await start()
+    async with playing(kube, namespace, script):
+        await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+        body = await until_state(kube, namespace, "demo", "DatasetEmpty")
+    status = body["status"]
+    assert status["failures"] >= 1
+    assert [a["number"] for a in status["attempts"]] == [0, 1, 2]
+    assert len(await jobs_of(kube, namespace)) == 3
+
+
+async def test_suspend_stops_the_pod_and_resume_goes_on(kube: Kube, namespace: str, start: Start) -> None:
+    held = asyncio.Event()
+
+    def script(stage: Stage, attempt: int) -> Act | None:
+        return Act() if stage is Stage.PREPARE or held.is_set() else None
+
+    await start()
+    async with playing(kube, namespace, script):
+        await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+        await until_state(kube, namespace, "demo", "Training")
+        await kube.patch(FINETUNEJOBS, namespace, "demo", MERGE_PATCH, {"spec": {"suspend": True}})
+        await until_state(kube, namespace, "demo", "Suspended")
+        assert (await kube.get(JOBS, namespace, "demo-train-1"))["spec"]["suspend"] is True
+        held.set()
+        await kube.patch(FINETUNEJOBS, namespace, "demo", MERGE_PATCH, {"spec": {"suspend": False}})
+        body = await until_state(kube, namespace, "demo", "Completed")
+    assert body["status"].get("failures", 0) == 0
+    assert body["status"].get("disruptions", 0) == 0
+
+
+async def test_deleting_it_deletes_its_children(kube: Kube, namespace: str, start: Start) -> None:
+    operator = await start()
+    await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+    body = await until(
+        kube, namespace, "demo", lambda body: bool(body.get("status", {}).get("attempts")), what="an attempt"
+    )
+    await kube.delete(FINETUNEJOBS, namespace, "demo", body["metadata"]["uid"])
+    for _ in range(200):
+        if not await jobs_of(kube, namespace):
+            break
+        await asyncio.sleep(0.1)
+    assert await jobs_of(kube, namespace) == {}
+    await asyncio.sleep(1)
+    assert await jobs_of(kube, namespace) == {}
+    assert not [line for line in operator.log_lines() if line["level"] == "error"]
+
+
+async def test_what_was_deleted_after_its_time_is_not_missed(kube: Kube, namespace: str, start: Start) -> None:
+    await start()
+    async with playing(kube, namespace):
+        await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace, ttlSecondsAfterFinished=1))
+        for _ in range(300):
+            try:
+                await kube.get(FINETUNEJOBS, namespace, "demo")
+            except NotFound:
+                return
+            await asyncio.sleep(0.1)
+    raise AssertionError("it is still there")
+
+
+async def test_a_name_that_is_taken_is_said_and_the_job_goes_on_when_it_is_free(
+    kube: Kube, namespace: str, start: Start
+) -> None:
+    foreign = {
+        "metadata": {"name": "demo-prepare-0", "namespace": namespace},
+        "spec": {
+            "suspend": True,
+            "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}},
+        },
+    }
+    job = await kube.create(JOBS, namespace, {"apiVersion": "batch/v1", "kind": "Job", **foreign})
+    await start()
+    async with playing(kube, namespace):
+        await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+        await until_state(kube, namespace, "demo", "NameTaken")
+        assert (await kube.get(JOBS, namespace, "demo-prepare-0"))["metadata"]["uid"] == job["metadata"]["uid"]
+        await kube.delete(JOBS, namespace, "demo-prepare-0", job["metadata"]["uid"])
+        await until_state(kube, namespace, "demo", "Completed")
