@@ -1,25 +1,26 @@
-// Command node is every Kubernetes component of the local cluster in one binary: one link, one file to cache.
-// The first argument names the component, the rest are that component's own arguments.
+// Command node is etcd and every Kubernetes component of the local cluster in one binary: linked once, cached once.
+// The name it is called by says which component it is, so each one is a symbolic link to this file.
 package main
 
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/etcdmain"
+	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
 	kubectlcmd "k8s.io/kubectl/pkg/cmd"
+	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
-
-	genericapiserver "k8s.io/apiserver/pkg/server"
 )
 
 func command(name string) *cobra.Command {
@@ -41,24 +42,19 @@ func command(name string) *cobra.Command {
 }
 
 func main() {
-	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: node etcd|kube-apiserver|kube-controller-manager|kube-scheduler|kubelet|kube-proxy|kubectl [ARGUMENTS]")
-		os.Exit(2)
-	}
-	name := os.Args[1]
-	os.Args = os.Args[1:]
+	name := filepath.Base(os.Args[0])
 	if name == "etcd" {
 		etcdmain.Main(os.Args)
 		return
 	}
 	cmd := command(name)
 	if cmd == nil {
-		fmt.Fprintf(os.Stderr, "node: no component %q\n", name)
+		fmt.Fprintf(os.Stderr, "%s: call it by the name of a component: etcd, kube-apiserver, kubelet ...\n", name)
 		os.Exit(2)
 	}
-	if name == "kubectl" { // as its own main does: cobra's error is printed by kubectl, not by component-base
+	if name == "kubectl" { // as in kubectl's own main: it prints its errors itself
 		if err := cli.RunNoErrOutput(cmd); err != nil {
-			os.Exit(1)
+			kubectlutil.CheckErr(err)
 		}
 		return
 	}

@@ -1,0 +1,93 @@
+"""The Go programs of the cluster, compiled once per content of the module and version of Go.
+
+One module, so one compile cache serves all: etcd and Kubernetes in one binary, containerd with its shim and ctr,
+CoreDNS, pause and helm.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from trimtab_local import toolchain
+from trimtab_local.instance import cache
+from trimtab_local.progress import Word, run, say, watch
+
+MODULE = Path(__file__).parent.parent / "go"
+KUBERNETES = "v1.36.2"
+CONTAINERD = "github.com/containerd/containerd/v2/cmd"
+PACKAGES = {
+    "node": "./cmd/node",
+    "pause": "./cmd/pause",
+    "containerd": f"{CONTAINERD}/containerd",
+    "containerd-shim-runc-v2": f"{CONTAINERD}/containerd-shim-runc-v2",
+    "ctr": f"{CONTAINERD}/ctr",
+    "coredns": "./cmd/coredns",
+    "helm": "helm.sh/helm/v4/cmd/helm",
+}
+COMPONENTS = (  # of Kubernetes, each a link to `node`
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kube-proxy",
+    "kubectl",
+)
+CONTROL_PLANE = ("node",)
+NODE = ("node", "pause", "containerd", "containerd-shim-runc-v2", "ctr", "coredns")
+
+
+def ensure(names: Sequence[str] = tuple(PACKAGES)) -> Path:
+    """Build what is missing of the named programs; return the folder that has them."""
+    go = toolchain.go(MODULE)
+    folder = cache() / "bin" / _key(go)
+    with lock(cache() / "bin.lock"):  # two clusters started at once: one builds, the other waits
+        folder.mkdir(parents=True, exist_ok=True)
+        missing = [name for name in names if not (folder / name).exists()]
+        if missing:
+            say(f"building {', '.join(missing)}; the first time on a machine takes minutes")
+        for name in missing:
+            _build(go, name, folder)
+        for component in COMPONENTS:
+            if not (folder / component).is_symlink():
+                (folder / component).symlink_to("node")
+    return folder
+
+
+@contextmanager
+def lock(file: Path) -> Iterator[None]:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another process that holds {file}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _build(go: Path, name: str, folder: Path) -> None:
+    fresh = folder / f"{name}.new"
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local"}
+    command: list[Word] = [go, "build", "-v", "-trimpath", "-ldflags", _linker_flags(), "-o", fresh, PACKAGES[name]]
+    watch(f"compiling {name}", command, environment, MODULE)
+    fresh.rename(folder / name)
+
+
+def _linker_flags() -> str:
+    """Without debug tables, and with the version that a release build of Kubernetes would report."""
+    _, minor, _ = KUBERNETES.split(".")
+    stamp = {"gitVersion": KUBERNETES, "gitMajor": "1", "gitMinor": minor, "gitTreeState": "clean"}
+    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version", "k8s.io/kubectl/pkg/version")
+    return " ".join(["-s -w", *(f"-X {p}.{key}={value}" for p in packages for key, value in stamp.items())])
+
+
+def _key(go: Path) -> str:
+    digest = hashlib.sha256(run([go, "env", "GOVERSION", "GOARCH"]).encode())
+    digest.update(f"{_linker_flags()} {PACKAGES}".encode())
+    for file in sorted(path for path in MODULE.rglob("*") if path.suffix in {".go", ".mod", ".sum"}):
+        digest.update(f"{file.relative_to(MODULE)}\0{file.stat().st_size}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
