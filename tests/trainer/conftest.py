@@ -69,7 +69,7 @@ def write_keys(folder: Path, endpoint: str, access: str, secret: str) -> Path:
 @pytest.fixture(scope="session")
 def object_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStorage]:
     folder = tmp_path_factory.mktemp("seaweedfs")
-    ports = _free_ports(7)
+    ports = _free_ports(8)
     identities = [
         {"name": name, "credentials": [{"accessKey": f"{name}-key", "secretKey": f"{name}-secret"}], "actions": actions}
         for name, actions in IDENTITIES.items()
@@ -81,7 +81,7 @@ def object_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectS
     command = [
         *(weed, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-filer", "-s3"),
         *(f"-{name}={port}" for name, port in zip(names, ports, strict=False)),
-        *(f"-s3.port={ports[6]}", f"-s3.config={folder / 's3.json'}"),
+        *(f"-s3.port={ports[6]}", f"-s3.port.grpc={ports[7]}", f"-s3.config={folder / 's3.json'}"),
         *("-master.volumeSizeLimitMB=64", "-volume.max=100", "-master.telemetry=false"),
     ]
     with (folder / "log").open("wb") as log:

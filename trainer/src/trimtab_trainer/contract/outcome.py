@@ -117,15 +117,20 @@ class TerminationMessage(Model):
     summary: Summary = Summary()
 
     def encode(self) -> str:
-        """Return the JSON text, its message shortened until the whole fits."""
-        message = self.message
+        """Return the JSON text, shortened until it fits: the message, then the names of target modules."""
+        message, artifact = self.message, self.artifact
         while True:
-            shortened = self.model_copy(update={"message": message})
+            shortened = self.model_copy(update={"message": message, "artifact": artifact})
             text = json.dumps(shortened.to_json(), ensure_ascii=False, separators=(",", ":"))
             excess = len(text.encode()) - TERMINATION_MESSAGE_BYTES
             if excess <= 0:
                 return text
-            message = message[: max(0, len(message) - excess - 4)] + "..."
+            if message not in ("", "..."):
+                message = message[: max(0, len(message) - excess - 4)] + "..."
+            elif artifact is not None and artifact.target_modules:
+                artifact = artifact.model_copy(update={"target_modules": artifact.target_modules[:-1]})
+            else:
+                return text
 
     @classmethod
     def decode(cls, text: str) -> Self | None:
