@@ -38,8 +38,9 @@ class Writer(Protocol):
 class NameIsTaken(Exception):
     """A child's name is held by an object of another owner."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, resource: Resource, name: str) -> None:
+        super().__init__(f"{resource.kind} {name}")
+        self.resource = resource
         self.name = name
 
 
@@ -77,7 +78,7 @@ class Actor:
             except NotFound:
                 raise Retry(0.5, "it was there and is gone") from None
             if controller_of(created) != controller_of(body):
-                raise NameIsTaken(f"{body['kind']} {name}") from None
+                raise NameIsTaken(resource, name) from None
             if "deletionTimestamp" in created["metadata"]:
                 self._learn(resource, created)
                 raise Retry(1, "its name is free when it is gone") from None

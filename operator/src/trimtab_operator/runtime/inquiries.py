@@ -49,9 +49,13 @@ def _time_of(event: Body) -> str:
 async def read_anew(
     reader: Reader, cache: Cache, job: FineTuneJob, attempts: Iterable[JobView], names: Iterable[str]
 ) -> bool:
-    """Bring the cache up to date about a FineTuneJob, its Jobs and their pods; tell whether it is still there."""
+    """Bring the cache up to date about a FineTuneJob, its Jobs and their pods; tell whether it is still there.
+
+    Attempts whose end is recorded in the status are left out: nothing depends on them any more.
+    """
     namespace, uid = job.metadata.namespace, job.metadata.uid
-    expected = {view.name: view.uid for view in attempts}
+    closed = {attempt.job_uid for attempt in job.status.attempts if attempt.reason is not None}
+    expected = {view.name: view.uid for view in attempts if view.uid not in closed}
     expected |= {a.job_name: a.job_uid for a in job.status.attempts if a.reason is None and a.job_name not in expected}
     wanted = sorted({*expected, *names})
     await asyncio.gather(

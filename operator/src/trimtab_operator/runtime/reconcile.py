@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,20 +22,28 @@ from ..domain.finetunejob import NameTaken, Observed
 from ..domain.finetunejob.names import job_names_to_confirm
 from ..domain.plan import Plan
 from ..domain.settings import Settings
-from ..domain.views import JobView, PodView, format_time
+from ..domain.views import JobView, PodView, controller_of, format_time
 from . import metrics
 from .act import Actor, NameIsTaken
 from .cache import Cache, Key
 from .events import Events
 from .inquiries import Reader, answer, read_anew
-from .kube import ApiError, Body, Unreachable
+from .kube import ApiError, Body, NotFound, Resource, Unreachable
 from .logs import keys
 from .workqueue import Retry
 
 log = logging.getLogger(__name__)
 
 KIND = "FineTuneJob"
-TAKEN_RETRY_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A child's name that something else has, since when it stands in the way."""
+
+    resource: Resource
+    name: str
+    since: datetime
 
 
 def utc_now() -> datetime:
@@ -66,7 +74,7 @@ class Reconciler:
         self._plan = plan
         self._progress = progress
         self._now = now or utc_now
-        self._taken: dict[Key, NameTaken] = {}
+        self._taken: dict[Key, Taken] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """Do one round; return the seconds until the next look, or None where only a change calls for one."""
@@ -104,6 +112,7 @@ class Reconciler:
             await self._actor.write_status(body, invalid_status(body, error, self._now()))
             return None
 
+        await self._forget_taken_if_free(key, job)
         observed = self._observe(key, job)
         plan = await self._decide(observed)
         if plan.confirm and not observed.confirmed:
@@ -121,8 +130,6 @@ class Reconciler:
         wrote = plan.status is not None and await self._actor.write_status(body, plan.status)
         if wrote and plan.notes:
             await self._events.post(body, plan.notes)
-        if key in self._taken:
-            return TAKEN_RETRY_SECONDS
         return 0.0 if acted or wrote else plan.look_again_seconds  # at once: look at what came of it
 
     async def _act(self, key: Key, plan: Plan, about: dict[str, Any]) -> bool:
@@ -131,13 +138,22 @@ class Reconciler:
             for action in plan.actions:
                 await self._actor.act(action, about)
         except NameIsTaken as taken:
-            before = self._taken.get(key)
-            if before is None or before.name != taken.name:
-                self._taken[key] = NameTaken(taken.name, self._now())
-                log.warning("name taken", extra=keys(**about, child=taken.name))
+            self._taken[key] = Taken(taken.resource, taken.name, self._now())
+            log.warning("name taken", extra=keys(**about, child=str(taken)))
             return False
-        self._taken.pop(key, None)
         return bool(plan.actions)
+
+    async def _forget_taken_if_free(self, key: Key, job: FineTuneJob) -> None:
+        taken = self._taken.get(key)
+        if taken is None:
+            return
+        try:
+            found = await self._reader.get(taken.resource, key[0], taken.name)
+        except NotFound:
+            found = None
+        controller = controller_of(found) if found is not None else None
+        if found is None or (controller is not None and controller[2] == job.metadata.uid):
+            del self._taken[key]
 
     async def _decide(self, observed: Observed) -> Plan:
         """Ask for a plan, and once more with answers if it has questions."""
@@ -155,6 +171,7 @@ class Reconciler:
         # A Job that was deleted may still have a pod that is ending.
         uids += [attempt.job_uid for attempt in job.status.attempts if attempt.job_uid not in uids]
         pods: list[PodView] = [pod for uid in uids for pod in self._cache.pods.of_parent(uid)]
+        taken = self._taken.get(key)
         progress = {uid: found for uid in uids if (found := self._progress(uid)) is not None}
         return Observed(
             job=job,
@@ -162,7 +179,7 @@ class Reconciler:
             attempts=tuple(attempts),
             pods=tuple(sorted(pods, key=lambda pod: pod.name)),
             progress=progress,
-            taken=self._taken.get(key),
+            taken=NameTaken(f"{taken.resource.kind} {taken.name}", taken.since) if taken is not None else None,
         )
 
     def _body(self, key: Key) -> Body | None:
