@@ -1,0 +1,76 @@
+import io
+import json
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+from trimtab_local import images
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with just enough in it to build the prepare image."""
+    for file in ("deploy/images/Containerfile.prepare", "deploy/images/tools.txt", "requirements/prepare.txt"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(file)
+    (tmp_path / ".dockerignore").write_text("*\n")
+    (tmp_path / "trainer" / "src").mkdir(parents=True)
+    (tmp_path / "trainer" / "src" / "loop.py").write_text("pass\n")
+    monkeypatch.setattr(images, "ROOT", tmp_path)
+    return tmp_path
+
+
+CHANGES = {
+    "the sources": ("trainer/src/loop.py", True),
+    "a new module": ("trainer/src/new.py", True),
+    "the locked versions": ("requirements/prepare.txt", True),
+    "the Containerfile": ("deploy/images/Containerfile.prepare", True),
+    "another image's locked versions": ("requirements/operator.txt", False),
+    "compiled sources": ("trainer/src/__pycache__/loop.pyc", False),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_tag_follows_what_goes_into_the_image(tree: Path, change: str) -> None:
+    file, want_new = CHANGES[change]
+    before = images.tag("prepare")
+    (tree / file).parent.mkdir(exist_ok=True)
+    (tree / file).write_text("changed")
+    assert (images.tag("prepare") != before) is want_new
+    assert re.fullmatch("[0-9a-f]{12}", before)
+
+
+def test_every_containerfile_copies_only_what_its_tag_covers() -> None:
+    for name, inputs in images.INPUTS.items():
+        text = (images.ROOT / images.FOLDER / f"Containerfile.{name}").read_text()
+        copied = re.findall(r"^COPY (?!--from)(\S+) ", text, re.MULTILINE)
+        assert sorted(copied) == sorted(inputs), name
+
+
+def test_no_containerfile_names_a_registry_or_an_index() -> None:
+    for file in (images.ROOT / images.FOLDER).iterdir():
+        text = file.read_text()
+        assert not re.search(r"https?://|--index|--extra-index", text), file
+        for image in re.findall(r"^FROM (\S+)", text, re.MULTILINE):
+            assert "/" not in image, f"{file}: {image} is no short name"
+
+
+def test_a_layer_that_the_node_has_is_not_sent_again(tmp_path: Path) -> None:
+    layout, store = tmp_path / "layout", tmp_path / "store"
+    (layout / "blobs" / "sha256").mkdir(parents=True)
+    store.mkdir()
+    manifest = {"config": {"digest": "sha256:c"}, "layers": [{"digest": "sha256:big"}, {"digest": "sha256:small"}]}
+    for name, text in {"m": json.dumps(manifest), "c": "{}", "big": "x" * 1000, "small": "y"}.items():
+        (layout / "blobs" / "sha256" / name).write_text(text)
+    (store / "big").touch()
+
+    stream = io.BytesIO()
+    entry = {"digest": "sha256:m", "size": 1, "mediaType": "x"}
+    sent = images._write_archive(stream, layout, entry, "docker.io/trimtab/trainer:1", store)
+
+    stream.seek(0)
+    with tarfile.open(fileobj=stream) as tar:
+        names = tar.getnames()
+    assert names == ["oci-layout", "index.json", *(f"blobs/sha256/{name}" for name in ("small", "c", "m"))]
+    assert sent == 1
