@@ -236,7 +236,7 @@ def build_job(job: FineTuneJob, settings: Settings, stage: Stage, number: int, p
     """Return the Job of an attempt. With a queue label it is created suspended, for Kueue to admit."""
     arguments = [stage.value, "--config", f"{CONFIG_DIRECTORY}/run.json", "--attempt", str(number)]
     arguments += ["--scratch", "/work", "--termination-log", "/dev/termination-log"]
-    arguments += ["--progress-host", "", "--progress-port", str(PROGRESS_PORT)]
+    arguments += ["--progress-port", str(PROGRESS_PORT)]
     if stage is Stage.TRAIN and prepared is not None:
         arguments += ["--prepared", canonical_json(prepared.to_json()).decode()]
     labels = {STAGE_LABEL: stage.value, ATTEMPT_LABEL: str(number)}

@@ -1,0 +1,124 @@
+"""What work pods look like: restricted, without tokens, with limits; and the run configuration without secrets."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from trimtab_operator.domain.finetunejob.job import build_job, build_run_config_map, merge_resources
+from trimtab_operator.domain.views import QUEUE_LABEL
+from trimtab_trainer.contract import ExitCode, RunConfig, Stage
+
+from tests.unit.domain.makers import PREPARED, SETTINGS, finetunejob
+
+
+def pod_spec(stage: Stage = Stage.TRAIN, **spec: Any) -> dict[str, Any]:
+    body: dict[str, Any] = build_job(finetunejob(**spec), SETTINGS, stage, 3, PREPARED)["spec"]["template"]["spec"]
+    return body
+
+
+def test_every_work_pod_meets_restricted_pod_security_and_holds_no_token() -> None:
+    for stage in Stage:
+        spec = pod_spec(stage)
+        container = spec["containers"][0]
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["enableServiceLinks"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        }
+        assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
+        assert all("sizeLimit" in v["emptyDir"] for v in spec["volumes"] if "emptyDir" in v)
+
+
+def test_secrets_are_mounted_read_only_and_never_in_the_environment_or_the_configuration() -> None:
+    spec = pod_spec()
+    mounts = {m["name"]: m for m in spec["containers"][0]["volumeMounts"]}
+    for role in ("base-model", "dataset", "output"):
+        assert mounts[f"trimtab-{role}"]["mountPath"] == f"/run/trimtab/secrets/{role}"
+        assert mounts[f"trimtab-{role}"]["readOnly"] is True
+    assert [e["name"] for e in spec["containers"][0]["env"]] == ["HOME"]
+    config = RunConfig.model_validate_json(build_run_config_map(finetunejob())["data"]["run.json"])
+    assert config.output.credentials is not None
+    assert config.output.credentials.directory == "/run/trimtab/secrets/output"
+
+
+def test_without_a_secret_the_workload_identity_is_used() -> None:
+    spec = pod_spec(output={"uri": "s3://adapters/demo"})
+    assert "trimtab-output" not in {v["name"] for v in spec["volumes"]}
+
+
+def test_the_policy_of_pod_failures_names_every_exit_code_with_a_meaning() -> None:
+    body = build_job(finetunejob(), SETTINGS, Stage.TRAIN, 3, PREPARED)["spec"]
+    rules = body["podFailurePolicy"]["rules"]
+    assert {rule["action"] for rule in rules} == {"FailJob"}
+    assert rules[0]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    codes = [code for rule in rules[1:] for code in rule["onExitCodes"]["values"]]
+    assert codes == [14, 10, 11, 12, 13]
+    assert set(codes) == {int(code) for code in ExitCode} - {0, 1}
+    assert (body["backoffLimit"], body["podReplacementPolicy"]) == (0, "Failed")
+
+
+def test_the_template_reaches_the_pod() -> None:
+    template = {
+        "nodeSelector": {"gpu": "h100"},
+        "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        "priorityClassName": "high",
+        "serviceAccountName": "trainer",
+        "runtimeClassName": "nvidia",
+        "imagePullSecrets": [{"name": "registry"}],
+        "labels": {"team": "a"},
+        "annotations": {"note": "b"},
+        "env": [{"name": "NCCL_DEBUG", "value": "INFO"}],
+        "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "models"}}],
+        "volumeMounts": [{"name": "models", "mountPath": "/models"}],
+        "image": "mine:2",
+        "terminationGracePeriodSeconds": 60,
+    }
+    body = build_job(finetunejob(template=template), SETTINGS, Stage.TRAIN, 0, PREPARED)["spec"]["template"]
+    spec = body["spec"]
+    for field in ("nodeSelector", "tolerations", "priorityClassName", "serviceAccountName", "runtimeClassName"):
+        assert spec[field] == template[field]
+    assert spec["containers"][0]["image"] == "mine:2"
+    assert {"name": "NCCL_DEBUG", "value": "INFO"} in spec["containers"][0]["env"]
+    assert {"name": "models", "mountPath": "/models"} in spec["containers"][0]["volumeMounts"]
+    assert body["metadata"]["labels"]["team"] == "a"
+    assert body["metadata"]["annotations"] == {"note": "b"}
+    assert spec["terminationGracePeriodSeconds"] == 60
+
+
+def test_a_queue_gets_suspended_jobs_with_its_labels() -> None:
+    job = finetunejob(labels={QUEUE_LABEL: "gpus", "kueue.x-k8s.io/priority-class": "low"})
+    body = build_job(job, SETTINGS, Stage.PREPARE, 0, None)
+    assert body["spec"]["suspend"] is True
+    assert body["metadata"]["labels"]["kueue.x-k8s.io/priority-class"] == "low"
+    assert build_job(finetunejob(), SETTINGS, Stage.PREPARE, 0, None)["spec"]["suspend"] is False
+
+
+def test_the_users_resources_come_first_and_limits_are_never_missing() -> None:
+    default = {"limits": {"cpu": "4", "memory": "16Gi"}, "requests": {"cpu": "1", "memory": "4Gi"}}
+    assert merge_resources({}, default) == default
+    assert merge_resources({"limits": {"memory": "1Gi"}}, default) == {
+        "limits": {"cpu": "4", "memory": "1Gi"},
+        "requests": {"cpu": "1"},
+    }
+    assert merge_resources({"requests": {"memory": "64Gi"}}, default)["limits"]["memory"] == "64Gi"
+    gpu = merge_resources({"limits": {"nvidia.com/gpu": 1}}, default)
+    assert gpu["limits"] == {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": 1}
+
+
+def test_names_of_children_fit_whatever_the_number() -> None:
+    job = finetunejob()
+    longest = job.model_copy(update={"metadata": job.metadata.model_copy(update={"name": "x" * 45})})
+    for stage in Stage:
+        assert len(build_job(longest, SETTINGS, stage, 99_999_999, None)["metadata"]["name"]) <= 63
+    assert len(build_run_config_map(longest)["metadata"]["name"]) <= 63
+
+
+def test_the_configuration_is_the_same_for_the_same_job() -> None:
+    first, second = (build_run_config_map(finetunejob())["data"]["run.json"] for _ in range(2))
+    assert first == second
+    assert json.loads(first)["training"]["batchSize"] == 32
