@@ -1,0 +1,193 @@
+"""What the chart installs: the operator's rights, its pod's restrictions, and settings that the operator takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from trimtab_operator.runtime import settings
+from trimtab_operator.runtime.settings import Settings
+
+from tests.unit.chart.chart import DIRECTORY, NAMESPACE, Body, Rendered
+
+Grant = tuple[str, str, str]
+"""Group, resource and verb."""
+
+IN_NAMESPACES: set[Grant] = {
+    *(("trimtab.dev", "finetunejobs", verb) for verb in ("get", "list", "watch", "delete")),
+    ("trimtab.dev", "finetunejobs/status", "patch"),
+    *(("batch", "jobs", verb) for verb in ("get", "list", "watch", "create", "patch", "delete")),
+    *(("", "pods", verb) for verb in ("get", "list", "watch")),
+    *(("", "configmaps", verb) for verb in ("get", "create")),
+    *(("events.k8s.io", "events", verb) for verb in ("get", "list", "create", "patch")),
+}
+NODES: set[Grant] = {("", "nodes", "get")}
+LEASES: set[Grant] = {("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "patch")}
+
+
+def grants(role: Body) -> set[Grant]:
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_the_operator_may_do_this_and_nothing_else() -> None:
+    rendered = Rendered()
+    assert grants(rendered.one("ClusterRole", "trimtab")) == IN_NAMESPACES | NODES
+    assert grants(rendered.one("Role")) == LEASES
+    assert rendered.one("Role")["metadata"]["namespace"] == NAMESPACE
+
+
+def test_in_named_namespaces_only_nodes_are_read_beyond_them() -> None:
+    rendered = Rendered({"watchNamespaces": ["a", "b"]})
+    assert grants(rendered.one("ClusterRole", "trimtab")) == NODES
+    roles = {(role["metadata"]["namespace"], role["metadata"]["name"]): role for role in rendered.all("Role")}
+    assert roles.keys() == {("a", "trimtab"), ("b", "trimtab"), (NAMESPACE, "trimtab-leader")}
+    assert grants(roles["a", "trimtab"]) == grants(roles["b", "trimtab"]) == IN_NAMESPACES
+
+
+@pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["a"]}], ids=["all", "named"])
+def test_no_right_is_a_wildcard_or_reads_secrets(values: Body) -> None:
+    for role in [*Rendered(values).all("ClusterRole"), *Rendered(values).all("Role")]:
+        for group, resource, verb in grants(role):
+            assert "*" not in (group, resource, verb)
+            assert resource != "secrets"
+
+
+def test_every_role_is_bound_to_the_operator() -> None:
+    rendered = Rendered({"watchNamespaces": ["a"], "serviceAccount": {"name": "mine"}})
+    bindings = [*rendered.all("RoleBinding"), *rendered.all("ClusterRoleBinding")]
+    assert len(bindings) == 3
+    for binding in bindings:
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "mine", "namespace": NAMESPACE}]
+
+
+def test_users_get_their_rights_by_aggregation() -> None:
+    rendered = Rendered()
+    viewer = rendered.one("ClusterRole", "trimtab-finetunejob-viewer")
+    editor = rendered.one("ClusterRole", "trimtab-finetunejob-editor")
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    assert {label for label in viewer["metadata"]["labels"] if label.startswith(prefix)} == {f"{prefix}view"}
+    assert {label for label in editor["metadata"]["labels"] if label.startswith(prefix)} == {
+        f"{prefix}edit",
+        f"{prefix}admin",
+    }
+    assert {verb for _, _, verb in grants(viewer)} == {"get", "list", "watch"}
+    assert ("trimtab.dev", "finetunejobs/status", "patch") not in grants(editor)
+
+
+def test_the_pod_is_admitted_where_pod_security_is_restricted() -> None:
+    pod, container = Rendered().pod["spec"], Rendered().container
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 65532
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    assert {next(iter(volume.keys() - {"name"})) for volume in pod["volumes"]} == {"emptyDir"}
+
+
+def test_the_pod_is_watched_and_limited() -> None:
+    container = Rendered().container
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
+    assert "memory" in container["resources"]["limits"]
+    assert Rendered().pod["spec"]["enableServiceLinks"] is False, "a Service named trimtab would set TRIMTAB_PORT"
+
+
+def read(rendered: Rendered) -> Settings:
+    names = {variable["name"] for variable in rendered.container["env"]}
+    unknown = {name for name in names if name.removeprefix(settings.PREFIX).lower() not in Settings.model_fields}
+    assert not unknown, "the operator does not know these variables"
+    return settings.read({**rendered.environment, "TRIMTAB_NAMESPACE": NAMESPACE, "TRIMTAB_IDENTITY": "pod"})
+
+
+def test_the_operator_takes_the_settings_and_its_defaults_are_the_charts() -> None:
+    found = read(Rendered()).model_dump()
+    own = Settings(prepare_image="a", trainer_image="a").model_dump()
+    chosen = {
+        "prepare_image": "trimtab/prepare:0.1.0",
+        "trainer_image": "trimtab/trainer:0.1.0",
+        "namespace": NAMESPACE,
+        "identity": "pod",
+        "lease_name": "trimtab",
+    }
+    resources = {name: found[name] for name in ("prepare_resources", "train_resources")}
+    assert found == {**own, **chosen, **resources}
+    for name, value in resources.items():
+        assert value.keys() == {"limits", "requests"}, name
+        assert value["limits"].keys() == value["requests"].keys() == {"cpu", "memory"}, name
+
+
+def test_every_setting_can_be_set() -> None:
+    variables = {variable["name"] for variable in Rendered().container["env"]}
+    assert variables == {f"{settings.PREFIX}{name.upper()}" for name in Settings.model_fields}
+
+
+def test_the_lease_that_may_be_held_is_the_lease_that_is_held() -> None:
+    rendered = Rendered(name="blue")
+    (rule,) = [rule for rule in rendered.one("Role")["rules"] if "resourceNames" in rule]
+    assert rule["resourceNames"] == [rendered.environment["TRIMTAB_LEASE_NAME"]] == ["blue-trimtab"]
+
+
+def test_a_budget_only_where_it_does_not_block_a_drain() -> None:
+    assert not Rendered({"replicas": 1}).all("PodDisruptionBudget")
+    assert Rendered({"replicas": 2}).one("PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+
+
+def test_selectors_never_change_and_name_the_pods() -> None:
+    rendered = Rendered({"commonLabels": {"team": "a"}, "replicas": 2, "metrics": {"podMonitor": {"enabled": True}}})
+    selector = rendered.one("Deployment")["spec"]["selector"]["matchLabels"]
+    assert selector == {
+        "app.kubernetes.io/name": "trimtab",
+        "app.kubernetes.io/instance": "trimtab",
+        "app.kubernetes.io/component": "operator",
+    }
+    assert selector.items() <= rendered.pod["metadata"]["labels"].items()
+    assert rendered.one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"] == selector
+    assert rendered.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == selector
+    assert rendered.one("PodMonitor")["spec"]["selector"]["matchLabels"] == selector
+
+
+def test_the_policy_lets_the_operator_reach_what_it_needs() -> None:
+    dns, api, progress = Rendered().one("NetworkPolicy")["spec"]["egress"]
+    assert {port["port"] for port in dns["ports"]} == {53}
+    assert {port["port"] for port in api["ports"]} == {443, 6443}
+    assert {port["port"] for port in progress["ports"]} == {9401}
+    (to,) = progress["to"]
+    assert to["podSelector"]["matchLabels"] == {"app.kubernetes.io/managed-by": "trimtab"}
+
+
+def test_the_crd_is_the_generated_one_with_labels_and_a_policy() -> None:
+    for crd in Rendered().all("CustomResourceDefinition"):
+        name = f"{crd['spec']['group']}_{crd['spec']['names']['plural']}.yaml"
+        generated = yaml.safe_load((DIRECTORY.parents[1] / "crds" / name).read_text())
+        assert crd["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+        assert crd["metadata"].pop("labels")
+        assert crd == generated
+
+
+def labelled(body: Body) -> Any:
+    return body["metadata"]["labels"]["app.kubernetes.io/instance"]
+
+
+def test_two_releases_share_no_name() -> None:
+    def names(release: str) -> set[tuple[str, str]]:
+        rendered = Rendered({"crds": {"enabled": False}, "replicas": 2}, name=release)
+        assert {labelled(body) for body in rendered.objects} == {release}
+        return {(body["kind"], body["metadata"]["name"]) for body in rendered.objects}
+
+    assert not names("blue") & names("green")
+
+
+def test_the_notes_name_the_next_command() -> None:
+    assert f"kubectl --namespace {NAMESPACE} rollout status deployment/trimtab" in Rendered().notes
+    assert "apply --server-side" in Rendered({"crds": {"enabled": False}}).notes

@@ -1,0 +1,234 @@
+"""Every documented value does something, the schema knows it, and it refuses what nobody documented."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from helm_python import HelmError, lint
+
+from tests.unit.chart.chart import DIRECTORY, Body, Rendered, documented, keys, nested
+
+DIGEST = "sha256:" + "0" * 64
+SELECTOR = [{"podSelector": {"matchLabels": {"app": "prometheus"}}}]
+SPREAD = [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]
+
+Look = Callable[[Rendered], Any]
+"""What to look at in the rendered chart."""
+
+
+def env(name: str) -> Look:
+    return lambda rendered: rendered.environment[f"TRIMTAB_{name}"]
+
+
+def env_json(name: str) -> Look:
+    return lambda rendered: json.loads(rendered.environment[f"TRIMTAB_{name}"])
+
+
+def count(kind: str, name: str | None = None) -> Look:
+    return lambda rendered: sum(name in (None, body["metadata"]["name"]) for body in rendered.all(kind))
+
+
+def pod(field: str) -> Look:
+    return lambda rendered: rendered.pod["spec"].get(field)
+
+
+def egress_ports(rendered: Rendered) -> list[int]:
+    return [port["port"] for port in rendered.one("NetworkPolicy")["spec"]["egress"][1]["ports"]]
+
+
+CASES: dict[str, tuple[Any, Look, Any]] = {
+    "replicas": (2, lambda r: r.one("Deployment")["spec"]["replicas"], 2),
+    "image.repository": ("a/b", lambda r: r.container["image"], "a/b:0.1.0"),
+    "image.tag": ("1", lambda r: r.container["image"], "trimtab/operator:1"),
+    "image.digest": (DIGEST, lambda r: r.container["image"], f"trimtab/operator@{DIGEST}"),
+    "image.pullPolicy": ("Never", lambda r: r.container["imagePullPolicy"], "Never"),
+    "imagePullSecrets": ([{"name": "registry"}], pod("imagePullSecrets"), [{"name": "registry"}]),
+    "watchNamespaces": (["a", "b"], env("WATCH_NAMESPACES"), "a,b"),
+    "work.prepareImage.repository": ("a/b", env("PREPARE_IMAGE"), "a/b:0.1.0"),
+    "work.prepareImage.tag": ("1", env("PREPARE_IMAGE"), "trimtab/prepare:1"),
+    "work.prepareImage.digest": (DIGEST, env("PREPARE_IMAGE"), f"trimtab/prepare@{DIGEST}"),
+    "work.trainerImage.repository": ("a/b", env("TRAINER_IMAGE"), "a/b:0.1.0"),
+    "work.trainerImage.tag": ("1", env("TRAINER_IMAGE"), "trimtab/trainer:1"),
+    "work.trainerImage.digest": (DIGEST, env("TRAINER_IMAGE"), f"trimtab/trainer@{DIGEST}"),
+    "work.imagePullPolicy": ("Always", env("IMAGE_PULL_POLICY"), "Always"),
+    "work.prepareResources": (
+        {"limits": {"memory": "1Gi", "cpu": 1}},
+        lambda r: env_json("PREPARE_RESOURCES")(r)["limits"],
+        {"memory": "1Gi", "cpu": 1},
+    ),
+    "work.trainResources": (
+        {"limits": {"nvidia.com/gpu": 1}},
+        lambda r: env_json("TRAIN_RESOURCES")(r)["limits"].get("nvidia.com/gpu"),
+        1,
+    ),
+    "work.scratchSize": ("1Gi", env("SCRATCH_SIZE"), "1Gi"),
+    "work.shmSize": ("2Gi", env("SHM_SIZE"), "2Gi"),
+    "settings.logLevel": ("DEBUG", env("LOG_LEVEL"), "DEBUG"),
+    "settings.workers": (2, env("WORKERS"), "2"),
+    "settings.progressSeconds": (2, env("PROGRESS_SECONDS"), "2"),
+    "settings.nodeLossSeconds": (30, env("NODE_LOSS_SECONDS"), "30"),
+    "settings.podStartSeconds": (1.5, env("POD_START_SECONDS"), "1.5"),
+    "settings.nameTakenSeconds": (5, env("NAME_TAKEN_SECONDS"), "5"),
+    "settings.retrySeconds": (1, env("RETRY_SECONDS"), "1"),
+    "settings.auditSeconds": (60, env("AUDIT_SECONDS"), "60"),
+    "settings.requestSeconds": (30, env("REQUEST_SECONDS"), "30"),
+    "settings.leaseSeconds": (15, env("LEASE_SECONDS"), "15"),
+    "crds.enabled": (False, count("CustomResourceDefinition"), 0),
+    "crds.keep": (
+        False,
+        lambda r: [body["metadata"].get("annotations") for body in r.all("CustomResourceDefinition")],
+        [None],
+    ),
+    "serviceAccount.create": (False, count("ServiceAccount"), 0),
+    "serviceAccount.name": ("mine", pod("serviceAccountName"), "mine"),
+    "serviceAccount.annotations": (
+        {"role": "a"},
+        lambda r: r.one("ServiceAccount")["metadata"].get("annotations"),
+        {"role": "a"},
+    ),
+    "rbac.create": (False, count("RoleBinding"), 0),
+    "rbac.aggregate": (False, count("ClusterRole"), 1),
+    "health.port": (8081, env("HEALTH_PORT"), "8081"),
+    "metrics.port": (8080, env("METRICS_PORT"), "8080"),
+    "metrics.annotations": (
+        True,
+        lambda r: r.pod["metadata"].get("annotations"),
+        {"prometheus.io/scrape": "true", "prometheus.io/port": "9402", "prometheus.io/path": "/metrics"},
+    ),
+    "metrics.podMonitor.enabled": (True, count("PodMonitor"), 1),
+    "networkPolicy.enabled": (False, count("NetworkPolicy"), 0),
+    "networkPolicy.apiServerPorts": ([16443], egress_ports, [16443]),
+    "networkPolicy.metricsFrom": (
+        SELECTOR,
+        lambda r: r.one("NetworkPolicy")["spec"]["ingress"][0].get("from"),
+        SELECTOR,
+    ),
+    "resources": ({"limits": {"memory": "1Gi"}}, lambda r: r.container["resources"]["limits"], {"memory": "1Gi"}),
+    "podLabels": ({"team": "a"}, lambda r: r.pod["metadata"]["labels"].get("team"), "a"),
+    "podAnnotations": ({"team": "a"}, lambda r: r.pod["metadata"].get("annotations"), {"team": "a"}),
+    "nodeSelector": ({"zone": "a"}, pod("nodeSelector"), {"zone": "a"}),
+    "tolerations": ([{"operator": "Exists"}], pod("tolerations"), [{"operator": "Exists"}]),
+    "affinity": ({"podAffinity": {}}, pod("affinity"), {"podAffinity": {}}),
+    "topologySpreadConstraints": (SPREAD, pod("topologySpreadConstraints"), SPREAD),
+    "priorityClassName": ("high", pod("priorityClassName"), "high"),
+    "terminationGracePeriodSeconds": (5, pod("terminationGracePeriodSeconds"), 5),
+    "commonLabels": ({"team": "a"}, lambda r: {body["metadata"]["labels"].get("team") for body in r.objects}, {"a"}),
+    "nameOverride": ("other", lambda r: r.one("Deployment")["metadata"]["name"], "trimtab-other"),
+    "fullnameOverride": ("other", lambda r: r.one("Deployment")["metadata"]["name"], "other"),
+}
+
+TOGETHER: dict[str, tuple[Body, Look, Any, Any]] = {
+    "podDisruptionBudget.enabled": (
+        {"replicas": 2},
+        count("PodDisruptionBudget"),
+        False,
+        0,
+    ),
+    "metrics.podMonitor.interval": (
+        {"metrics": {"podMonitor": {"enabled": True}}},
+        lambda r: r.one("PodMonitor")["spec"]["podMetricsEndpoints"][0]["interval"],
+        "5s",
+        "5s",
+    ),
+    "metrics.podMonitor.labels": (
+        {"metrics": {"podMonitor": {"enabled": True}}},
+        lambda r: r.one("PodMonitor")["metadata"]["labels"].get("release"),
+        {"release": "monitoring"},
+        "monitoring",
+    ),
+}
+"""Values that do something only with another one: that one, what to look at, the value, and what is seen."""
+
+
+def merge(one: Body, other: Body) -> Body:
+    both = {**one, **other}
+    for key in one.keys() & other.keys():
+        if isinstance(one[key], dict):
+            both[key] = merge(one[key], other[key])
+    return both
+
+
+def test_every_documented_value_has_a_case() -> None:
+    assert CASES.keys() | TOGETHER.keys() == set(keys(documented()))
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_value(key: str) -> None:
+    value, look, expected = CASES[key]
+    assert look(Rendered()) != expected, "the default: set something else in the case"
+    assert look(Rendered(nested(key, value))) == expected
+
+
+@pytest.mark.parametrize("key", TOGETHER)
+def test_value_with_another(key: str) -> None:
+    given, look, value, expected = TOGETHER[key]
+    assert look(Rendered(given)) != expected
+    assert look(Rendered(merge(given, nested(key, value)))) == expected
+
+
+def test_the_schema_has_the_documented_values_and_no_others() -> None:
+    schema = json.loads((DIRECTORY / "values.schema.json").read_text())
+    definitions = schema["definitions"]
+
+    def known(node: Body, path: str) -> list[str]:
+        node = definitions[node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+        if "properties" not in node or path.lower().endswith("resources"):
+            return [path]
+        assert node["additionalProperties"] is False, path
+        return [key for name, child in node["properties"].items() for key in known(child, f"{path}.{name}".lstrip("."))]
+
+    assert set(known(schema, "")) - {"global"} == set(keys(documented()))
+
+
+@pytest.mark.parametrize(
+    "key", ["unheard", "image.unheard", "work.trainerImage.unheard", "settings.unheard", "metrics.podMonitor.unheard"]
+)
+def test_an_unknown_value_is_refused(key: str) -> None:
+    with pytest.raises(HelmError, match="unheard"):
+        Rendered(nested(key, "a"))
+
+
+WRONG: dict[str, Any] = {
+    "replicas": 0,
+    "image.digest": "latest",
+    "image.repository": "",
+    "image.pullPolicy": "Sometimes",
+    "watchNamespaces": ["Not a name"],
+    "work.scratchSize": "much",
+    "work.prepareResources": {"limits": {"memory": "much"}},
+    "settings.logLevel": "LOUD",
+    "settings.workers": 0,
+    "settings.nodeLossSeconds": 0,
+    "settings.leaseSeconds": 1,
+    "metrics.port": 80,
+    "networkPolicy.apiServerPorts": [],
+    "podLabels": {"a": 1},
+}
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_a_value_that_cannot_work_is_refused(key: str) -> None:
+    with pytest.raises(HelmError):
+        Rendered(nested(key, WRONG[key]))
+
+
+def test_helm_lint_has_nothing_to_say() -> None:
+    found = lint(DIRECTORY)
+    assert not found["errors"]
+    assert [message["error"] for message in found["messages"]] == ["icon is recommended"]
+
+
+def test_every_value_is_explained() -> None:
+    """A comment stands at the value, or at the section it is in."""
+    explained = False
+    for number, line in enumerate((DIRECTORY / "values.yaml").read_text().splitlines(), 1):
+        if not line:
+            explained = False
+        elif line.lstrip().startswith("#"):
+            explained = True
+        elif not line.startswith(" ") and line.endswith(":"):
+            explained = True  # a section; its values explain themselves or are explained one by one
+        assert explained or not line, f"line {number} of values.yaml: {line}"
