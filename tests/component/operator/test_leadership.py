@@ -1,0 +1,79 @@
+"""Two replicas: one leads, the other follows at once when it may, and never do both write."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+from trimtab_operator.runtime.kube import FINETUNEJOBS, LEASES, MERGE_PATCH, Kube
+
+from tests.component.operator.conftest import Start, playing
+from tests.component.operator.finetunejobs import finetunejob, jobs_of, until_state
+from tests.component.operator.process import OperatorProcess
+
+
+async def until_leading(operator: OperatorProcess, seconds: float) -> float:
+    """Return how many seconds it took."""
+    began = time.monotonic()
+    while not await operator.leading():
+        assert time.monotonic() - began < seconds, operator.tail()
+        await asyncio.sleep(0.05)
+    return time.monotonic() - began
+
+
+async def test_a_killed_leader_is_followed(kube: Kube, namespace: str, start: Start) -> None:
+    first = await start("first")
+    await until_leading(first, 10)
+    second = await start("second")
+    assert not await second.leading()
+    assert await second.probe("healthz") == 200
+    async with playing(kube, namespace):
+        await kube.create(FINETUNEJOBS, namespace, finetunejob("before", namespace))
+        while "before-prepare-0" not in await jobs_of(kube, namespace):
+            await asyncio.sleep(0.05)
+        await first.kill()
+        await kube.create(FINETUNEJOBS, namespace, finetunejob("after", namespace))
+        took = await until_leading(second, 20)
+        print(f"followed after {took:.1f} s")
+        for name in ("before", "after"):
+            await until_state(kube, namespace, name, "Completed")
+    names = {f"{name}-{child}" for name in ("before", "after") for child in ("prepare-0", "train-1")}
+    assert set(await jobs_of(kube, namespace)) == names
+
+
+async def test_a_leader_that_is_told_to_stop_gives_the_lease_away(kube: Kube, namespace: str, start: Start) -> None:
+    first = await start("first")
+    await until_leading(first, 10)
+    second = await start("second")
+    began = time.monotonic()
+    assert await first.terminate() == 0
+    await until_leading(second, 5)
+    print(f"handed over in {time.monotonic() - began:.1f} s")
+    lease = await kube.get(LEASES, namespace, "trimtab-operator")
+    assert lease["spec"]["holderIdentity"] == "second"
+
+
+async def test_a_leader_that_was_replaced_ends(kube: Kube, namespace: str, start: Start) -> None:
+    """Stopped for longer than its Lease, it must not write one thing when it goes on."""
+    first = await start("first", TRIMTAB_LEASE_SECONDS="6")
+    await until_leading(first, 10)
+    first.process.send_signal(signal.SIGSTOP)
+    second = await start("second", TRIMTAB_LEASE_SECONDS="6")
+    await until_leading(second, 20)
+    await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+    await until_state(kube, namespace, "demo", "Preparing")
+    first.process.send_signal(signal.SIGCONT)
+    assert await asyncio.wait_for(first.process.wait(), 10) == 1
+    assert not [line for line in first.log_lines() if line["msg"] == "created"]
+    async with playing(kube, namespace):
+        await until_state(kube, namespace, "demo", "Completed")
+    assert len(await jobs_of(kube, namespace)) == 2
+
+
+async def test_a_leader_whose_lease_was_taken_ends(kube: Kube, namespace: str, start: Start) -> None:
+    first = await start("first")
+    await until_leading(first, 10)
+    renewed = {"spec": {"holderIdentity": "someone-else", "renewTime": "2999-01-01T00:00:00.000000Z"}}
+    await kube.patch(LEASES, namespace, "trimtab-operator", MERGE_PATCH, renewed)
+    assert await asyncio.wait_for(first.process.wait(), 15) == 1

@@ -1,0 +1,101 @@
+"""The operator is killed right after each of its successful writes, one life of a FineTuneJob a write.
+
+The process ends after the API server has carried the write out and before it knows that. Another one goes on from what
+is in the cluster; the end must be that of an undisturbed life, with the same Jobs, each created once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trimtab_operator.runtime.kube import FINETUNEJOBS, Kube
+
+from tests.component.api_server import ApiServer
+from tests.component.operator.conftest import playing
+from tests.component.operator.finetunejobs import finetunejob, over, until
+from tests.component.operator.process import OperatorProcess
+from tests.perturb.proxy import Proxy, Write
+
+AT_ONCE = 3
+MASKED = {"lastTransitionTime", "startTime", "endTime", "completionTime", "jobUID", "time", "activeSeconds"}
+"""What differs between any two lives."""
+
+
+@dataclass(frozen=True)
+class Life:
+    """What came of one life."""
+
+    status: dict[str, Any]
+    writes: list[Write]
+    killed: bool
+
+    @property
+    def jobs_created(self) -> Counter[str]:
+        return Counter(w.name for w in self.writes if w.method == "POST" and w.resource == "jobs")
+
+
+def masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: masked(item) for key, item in value.items() if key not in MASKED}
+    return [masked(item) for item in value] if isinstance(value, list) else value
+
+
+async def live(kube: Kube, kubeconfig: Path, namespace: str, folder: Path, kill_after: int = 0) -> Life:
+    """Run one FineTuneJob to its end; kill the operator after a write, and start another one."""
+    killed = asyncio.Event()
+    async with Proxy(kubeconfig) as proxy, playing(kube, namespace):
+        operator = OperatorProcess(proxy.kubeconfig(folder), namespace, folder)
+
+        async def after_write(number: int, write: Write) -> None:
+            if number == kill_after and not killed.is_set():
+                killed.set()
+                await operator.kill()
+
+        async def start_again() -> None:
+            await killed.wait()
+            await operator.process.wait()
+            await operator.start()
+
+        proxy.after_write = after_write
+        again = asyncio.create_task(start_again())
+        try:
+            await operator.start()
+            await operator.ready(60)
+            await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+            body = await until(kube, namespace, "demo", over, what="the end", seconds=120)
+            await asyncio.sleep(1.5)  # what else it would do
+        finally:
+            again.cancel()
+            await operator.kill()
+    return Life(masked(body["status"]), proxy.writes, killed.is_set())
+
+
+async def test_killed_after_each_write(kube: Kube, kubeconfig: Path, server: ApiServer, tmp_path: Path) -> None:
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(kill_after: int) -> Life:
+        async with slots:
+            name = server.create("/api/v1/namespaces", {"metadata": {"generateName": "killed-"}}).body["metadata"][
+                "name"
+            ]
+            folder = tmp_path / str(kill_after)
+            folder.mkdir()
+            try:
+                return await live(kube, kubeconfig, name, folder, kill_after)
+            finally:
+                server.delete(f"/api/v1/namespaces/{name}")
+
+    reference = await one(0)
+    assert reference.jobs_created == {"demo-prepare-0": 1, "demo-train-1": 1}
+    count = len(reference.writes)
+    lives = await asyncio.gather(*(one(number) for number in range(1, count + 1)))
+    for number, life in enumerate(lives, start=1):
+        story = f"killed after write {number} ({reference.writes[number - 1]}): {[str(w) for w in life.writes]}"
+        assert life.killed or len(life.writes) < number, story  # a life may tell of less on its way
+        assert life.jobs_created == reference.jobs_created, story
+        assert life.status == reference.status, story
+    print(f"\nkilled after each of {count} writes: " + ", ".join(str(write) for write in reference.writes))
