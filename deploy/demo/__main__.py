@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from trimtab_local.instance import cache
 
-from deploy.demo.installation import ROOT, Failed, Installation, open_installation, restricted_namespace, say
+from deploy.demo.installation import ADMIN, ROOT, Failed, Installation, open_installation, restricted_namespace, say
 
 NAMESPACE = "field-guide"
 QUESTION = "What is spec.backoffLimit of a Job for?"
@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
 def upload(here: Installation) -> None:
     """Put the base model and the rows into the object storage; the cluster documents itself."""
     model = cache() / "models" / "smollm2-135m-instruct"
-    environment = {**os.environ, "AWS_ACCESS_KEY_ID": here.keys.access, "AWS_SECRET_ACCESS_KEY": here.keys.secret}
+    environment = {**os.environ, "AWS_ACCESS_KEY_ID": ADMIN.access, "AWS_SECRET_ACCESS_KEY": ADMIN.secret}
     with here.storage() as client, tempfile.TemporaryDirectory() as folder:
         environment |= {"AWS_ENDPOINT_URL": client.meta.endpoint_url, "AWS_REGION": "us-east-1"}
         openapi = Path(folder) / "openapi.json"

@@ -5,14 +5,11 @@ With KUBECONFIG set it uses that cluster, else it starts the local one.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import secrets
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,9 +49,9 @@ class Keys:
     access: str
     secret: str
 
-    @classmethod
-    def new(cls) -> Keys:
-        return cls(secrets.token_hex(8), secrets.token_hex(20))
+
+ADMIN = Keys("trimtab-admin", "local-admin-secret")
+READER = Keys("trimtab-reader", "local-reader-secret")
 
 
 @dataclass
@@ -71,7 +68,6 @@ class Installation:
     helm_path: Path
     images: dict[str, str]
     cluster: Cluster | None
-    keys: Keys
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         """Run kubectl and return what it prints; raises Failed with its words."""
@@ -111,8 +107,8 @@ class Installation:
                 "s3",
                 endpoint_url=f"http://127.0.0.1:{port}",
                 region_name="us-east-1",
-                aws_access_key_id=self.keys.access,
-                aws_secret_access_key=self.keys.secret,
+                aws_access_key_id=ADMIN.access,
+                aws_secret_access_key=ADMIN.secret,
                 config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 5, "mode": "standard"}),
             )
             deadline = time.monotonic() + 60
@@ -129,9 +125,8 @@ class Installation:
             forward.terminate()
             forward.wait()
 
-    def secret(self, namespace: str, name: str = "object-storage", keys: Keys | None = None) -> dict[str, Any]:
+    def secret(self, namespace: str, name: str = "object-storage", keys: Keys = ADMIN) -> dict[str, Any]:
         """Return the Secret that FineTuneJobs of a namespace name."""
-        keys = keys or self.keys
         values = {
             "AWS_ACCESS_KEY_ID": keys.access,
             "AWS_SECRET_ACCESS_KEY": keys.secret,
@@ -146,24 +141,8 @@ class Installation:
         }
 
     def install_storage(self) -> None:
-        """Deploy SeaweedFS with the keys, and make the buckets."""
-        self.apply(restricted_namespace(STORAGE))
-        identities = [
-            {
-                "name": "admin",
-                "credentials": [{"accessKey": self.keys.access, "secretKey": self.keys.secret}],
-                "actions": ["Admin", "Read", "List", "Tagging", "Write"],
-            }
-        ]
-        self.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": "s3-identities", "namespace": STORAGE},
-                "stringData": {"s3.json": json.dumps({"identities": identities})},
-            }
-        )
-        manifest = (ROOT / "deploy/demo/seaweedfs.yaml").read_text().replace("IMAGE", self.images["seaweedfs"])
+        """Deploy SeaweedFS, and make the buckets."""
+        manifest = (ROOT / "deploy/local/seaweedfs.yaml").read_text().replace("@IMAGE@", self.images["seaweedfs"])
         self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=manifest)
         self.kubectl("-n", STORAGE, "rollout", "status", "deployment/seaweedfs", "--timeout=180s")
         with self.storage() as client:
@@ -184,7 +163,10 @@ class Installation:
     def install_chart(self, *settings: str) -> None:
         """Install or upgrade the chart, and wait until the operator is ready."""
         self.apply(restricted_namespace(SYSTEM))
-        chosen = [f"{name}.image={self.images[name]}" for name in PRODUCT_IMAGES]
+        chosen = []
+        for name, key in {"operator": "image", "prepare": "work.prepareImage", "trainer": "work.trainerImage"}.items():
+            repository, tag = self.images[name].rsplit(":", 1)
+            chosen += [f"{key}.repository={repository}", f"{key}.tag={tag}"]
         values = [part for value in (*chosen, *settings) for part in ("--set", value)]
         self.helm("upgrade", "--install", "trimtab", str(ROOT / "charts/trimtab"), "-n", SYSTEM, *values)
         self.kubectl("-n", SYSTEM, "rollout", "status", "deployment/trimtab", "--timeout=180s")
@@ -206,9 +188,7 @@ def open_installation(number: int = 1) -> Installation:
     images = image_builder.build([*PRODUCT_IMAGES, "seaweedfs"])
     cluster.load(*images.values())
     programs = binaries.ensure(["helm"])
-    installation = Installation(kubeconfig, cluster.program("kubectl"), programs / "helm", images, cluster, Keys.new())
-    _reuse_keys(installation)
-    return installation
+    return Installation(kubeconfig, cluster.program("kubectl"), programs / "helm", images, cluster)
 
 
 def _external() -> Installation:
@@ -224,21 +204,4 @@ def _external() -> Installation:
         raise Failed(f"KUBECONFIG is set, so {' and '.join(absent)} must be on the PATH")
     images = {name: os.environ[variable] for name, variable in names.items()}
     kubeconfig = Path(os.environ["KUBECONFIG"])
-    installation = Installation(
-        kubeconfig, Path(str(tools["kubectl"])), Path(str(tools["helm"])), images, None, Keys.new()
-    )
-    _reuse_keys(installation)
-    return installation
-
-
-def _reuse_keys(installation: Installation) -> None:
-    """Keep the keys of an object storage that runs already."""
-    found = installation.get("secret", "s3-identities", STORAGE)
-    if found is not None:
-        text = base64.b64decode(found["data"]["s3.json"])
-        credentials = json.loads(text)["identities"][0]["credentials"][0]
-        installation.keys = Keys(credentials["accessKey"], credentials["secretKey"])
-
-
-if __name__ == "__main__":
-    sys.exit("run `make demo`")
+    return Installation(kubeconfig, Path(str(tools["kubectl"])), Path(str(tools["helm"])), images, None)
