@@ -139,12 +139,12 @@ def _wait(storage: ObjectStorage, server: subprocess.Popen[bytes], folder: Path)
     while True:
         try:
             client.create_bucket(Bucket=BUCKET)
-            client.put_object(Bucket=BUCKET, Key="ready", Body=b"")
+            client.put_object(Bucket=BUCKET, Key="ready", Body=b"ready")
         except (ClientError, BotoCoreError) as error:
             code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
             if code in ("BucketAlreadyExists", "BucketAlreadyOwnedByYou"):
                 try:
-                    client.put_object(Bucket=BUCKET, Key="ready", Body=b"")
+                    client.put_object(Bucket=BUCKET, Key="ready", Body=b"ready")
                 except (ClientError, BotoCoreError):
                     pass
                 else:

@@ -14,7 +14,7 @@ import pytest
 from tokenizers import processors
 from trimtab_trainer.contract import DatasetFormat, Reason
 from trimtab_trainer.data.cleaning import Audit, clean
-from trimtab_trainer.data.formats import Row
+from trimtab_trainer.data.formats import Row, resolve
 from trimtab_trainer.data.source import Source, copy, find
 from trimtab_trainer.data.tokens import RowTokenizer, Tokenised
 from trimtab_trainer.errors import DataInvalid, SettingsInvalid
@@ -36,7 +36,9 @@ def load(folder: Path, uri: str | None = None) -> Source:
 
 
 def rows_of(folder: Path, row_format: DatasetFormat = AUTO, audit: Audit | None = None) -> list[Row]:
-    return list(clean(load(folder).records(), row_format, audit or Audit(), "the data"))
+    source = load(folder)
+    row_format = resolve(row_format, source.records())
+    return list(clean(source.records(), row_format, audit or Audit(), "the data"))
 
 
 def refused(folder: Path, row_format: DatasetFormat = AUTO) -> DataInvalid:
@@ -79,6 +81,12 @@ def test_plain_and_compressed_lines_and_parquet_are_read_in_order_of_their_names
     assert [row.place for row in found] == [
         "a.jsonl line 1", "a.jsonl line 4", "b.jsonl.gz line 1", "c.jsonl.zst line 1", "sub/d.parquet row 1"
     ]  # fmt: skip
+
+
+def test_names_may_hold_blanks_and_signs(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "my data/a b%#ü.jsonl", tiny_rows(1))
+    assert [path for path, _ in find(file.as_uri(), None)] == ["a b%#ü.jsonl"]
+    assert [path for path, _ in find(file.parent.as_uri() + "/", None)] == ["a b%#ü.jsonl"]
 
 
 def test_a_uri_may_be_one_file_or_a_folder_without_its_slash(tmp_path: Path) -> None:

@@ -218,6 +218,13 @@ def test_held_out_data_of_its_own_takes_its_answers_from_training(local: Bench) 
     assert (prepared.rows, prepared.validation_rows, prepared.test_rows, prepared.dropped) == (40, 5, 6, 5)
 
 
+def test_held_out_data_has_the_format_of_the_training_data(local: Bench) -> None:
+    local.put("test/b.jsonl", [{"text": "an answer"}])
+    local.document["dataset"]["test"] = {"uri": f"{local.store.uri.rstrip('/')}/test/"}
+    with pytest.raises(DataInvalid, match=r"b.jsonl line 1 lacks messages"):
+        local.prepare()
+
+
 def test_a_row_that_is_too_long_is_dropped_and_counted_never_cut(local: Bench) -> None:
     long = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "word " * 200}]}
     local.put("data/b.jsonl", [long])

@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from . import ask
 from .config import read_config, read_prepared
 from .contract import ExitCode, Reason, RunConfig, RunIdentity, Stage, Summary, TerminationMessage
-from .errors import OutOfMemory, SettingsInvalid, TrainerError
+from .errors import Interrupted, OutOfMemory, SettingsInvalid, TrainerError
 from .interruption import Interruption
 from .report import Report
 
@@ -101,7 +103,7 @@ def _stage(
     """Run prepare or train; return what the termination message says of it."""
     prepared = read_prepared(options.prepared) if options.stage == "train" else None
     if prepared is None:
-        with stop.at_once(), _progress(options, config, Stage.PREPARE, report):
+        with _stopped_anywhere(stop), _progress(options, config, Stage.PREPARE, report):
             from .prepare import prepare
 
             outcome = prepare(config, scratch, report)
@@ -114,6 +116,34 @@ def _stage(
             from .train import train
         artifact, summary = train(config, prepared, options.attempt, scratch, report, board, stop)
     return {"prepared": prepared, "artifact": artifact, "summary": summary}
+
+
+class _Told(BaseException):
+    """A signal, as an exception that no library takes for an error of its own and tries again."""
+
+
+@contextmanager
+def _stopped_anywhere(stop: Interruption) -> Iterator[None]:
+    """End the block at a signal, wherever it is: preparing can be repeated, so nothing in it can be torn."""
+
+    def tell(number: int, frame: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # once: a second one would tear what unwinds
+        raise _Told
+
+    if threading.current_thread() is not threading.main_thread():
+        with stop.at_once():
+            yield
+        return
+    before = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        stop.check()
+        yield
+    except _Told:
+        raise Interrupted("told to stop while preparing; the next attempt goes on with what is in place") from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def check_architecture(model: BaseModel) -> None:
     names = config.get("architectures") or []
     if not isinstance(names, list) or not any(str(name).endswith(CAUSAL) for name in names):
         raise invalid(f"its architectures are {names}, none of them a causal language model; choose another model")
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.auto_mappings import CONFIG_MAPPING_NAMES
 
     if config.get("model_type") not in CONFIG_MAPPING_NAMES:
         code = ", and its own code (auto_map) is never run" if "auto_map" in config else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..contract import DatasetFormat, Reason
 from ..errors import DataInvalid
-from .formats import Row, conform, recognise
+from .formats import Row, conform
 from .source import Record
 
 EXAMPLES = 5
@@ -70,8 +70,6 @@ def clean(records: Iterable[Record], row_format: DatasetFormat, audit: Audit, ur
     speechless = Finding()
     for record in records:
         audit.read += 1
-        if row_format is DatasetFormat.AUTO:
-            row_format = recognise(record)
         row = conform(record, row_format)
         if not row.has_assistant_turn:
             speechless.add(row.place)

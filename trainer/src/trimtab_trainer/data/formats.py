@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,18 @@ class Row:
         else:
             value = {"text": self.text}
         return canonical_json(value if self.group is None else value | {"group": self.group})
+
+
+def resolve(row_format: DatasetFormat, records: Iterator[Record]) -> DatasetFormat:
+    """Return the format that is demanded, or that of the first row.
+
+    Raises:
+        DataInvalid: FORMAT_UNKNOWN.
+    """
+    if row_format is not DatasetFormat.AUTO:
+        return row_format
+    first = next(records, None)
+    return DatasetFormat.TEXT if first is None else recognise(first)
 
 
 def recognise(record: Record) -> DatasetFormat:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from ..storage import (
 from ..storage.layout import hexadecimal, rows_prefix, view_prefix
 from .cleaning import Audit, clean
 from .clusters import connect
+from .formats import resolve
 from .rows import SOURCES, RowsWriter, join_rows, read_audit, read_lines, read_rows, write_audit
 from .source import Source
 from .split import Sides, split
@@ -123,6 +125,7 @@ def _make_rows(
 ) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     audits = {}
+    row_format = resolve(row_format, sources["training"].records())
     for name, source in sources.items():
         audit = audits[name] = Audit()
         writer = RowsWriter(folder, name)
@@ -163,8 +166,10 @@ def _make_view(folder: Path, rows_folder: Path, dataset: StoredDataset, training
     keys = sorted({key.tobytes().hex() for key in kept[kept.any(axis=1)]})
     (folder / TRAIN_CLUSTERS).write_text("".join(f"{key}\n" for key in keys))
     if len(sides.test):
-        lines = [line for name in SOURCES for line in read_lines(rows_folder, name)]
-        (folder / TEST_ROWS).write_bytes(b"".join(lines[row] + b"\n" for row in sides.test))
+        held_out = np.isin(np.arange(len(rows)), sides.test)
+        lines = chain.from_iterable(read_lines(rows_folder, name) for name in SOURCES)
+        with (folder / TEST_ROWS).open("wb") as file:
+            file.writelines(compress(lines, held_out))
     return _summary(summary, read_audit(rows_folder), sides, len(keys))
 
 

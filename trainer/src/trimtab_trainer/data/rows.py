@@ -7,7 +7,7 @@ tokens, masks and cluster keys, the same rows as JSON lines, and audit.json.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from .cleaning import Audit
 from .clusters import KEY_BYTES, answer_key, group_key
 from .tokens import Tokenised
 
-SHARD_TOKENS = 1 << 26
+SHARD_TOKENS = 1 << 24
 SOURCES = ("training", "validation", "test")
 
 
@@ -113,6 +113,9 @@ def read_rows(folder: Path, source: str) -> Rows:
 
 def join_rows(parts: list[Rows]) -> Rows:
     """Return the rows of several sources, one after the other."""
+    parts = [part for part in parts if len(part)]
+    if len(parts) == 1:
+        return parts[0]
     return Rows(
         np.concatenate([part.tokens for part in parts]),
         np.concatenate([part.supervised for part in parts]),
@@ -122,19 +125,17 @@ def join_rows(parts: list[Rows]) -> Rows:
     )
 
 
-def read_lines(folder: Path, source: str) -> list[bytes]:
-    """Return a source's rows as JSON lines, in the order of `read_rows`."""
-    return [line for file in sorted(folder.glob(f"rows-{source}-*.jsonl")) for line in _lines(file)]
+def read_lines(folder: Path, source: str) -> Iterator[bytes]:
+    """Yield a source's rows as JSON lines, in the order of `read_rows`."""
+    for path in sorted(folder.glob(f"rows-{source}-*.jsonl")):
+        with path.open("rb") as file:
+            yield from file
 
 
 def _chain(offsets: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
     """Return the offsets of arrays that are put one after the other."""
     lengths = np.concatenate([np.diff(part) for part in offsets] or [np.zeros(0, np.int64)])
     return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-
-
-def _lines(file: Path) -> list[bytes]:
-    return file.read_bytes().split(b"\n")[:-1]
 
 
 def _keys(keys: Iterable[bytes]) -> npt.NDArray[np.uint8]:

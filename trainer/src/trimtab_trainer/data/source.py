@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -89,7 +90,7 @@ def _folder_of(uri: str) -> tuple[str, str]:
     root, _, name = uri.rpartition("/")
     if root in ("s3:/", "file://"):  # a bucket's name or the root folder alone
         return uri, ""
-    return root + "/", name
+    return root + "/", unquote(name) if uri.startswith("file:") else name
 
 
 def _lines(file: Path, name: str) -> Iterator[Record]:

@@ -22,7 +22,7 @@ from ..storage.layout import view_prefix
 from .packing import pack
 from .rows import Rows
 
-SHARD_TOKENS = 1 << 26
+SHARD_TOKENS = 1 << 24
 SIDES = ("train", "validation", "test")
 TEST_ROWS = "test.jsonl"
 TRAIN_CLUSTERS = "train-clusters.txt"
