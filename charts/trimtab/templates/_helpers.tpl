@@ -40,14 +40,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{- /* The reference of an image: (list . .Values.image) */ -}}
+{{- /* The reference of an image: (list . "operator") */ -}}
 {{- define "trimtab.image" -}}
-{{- $root := index . 0 }}{{- $image := index . 1 }}
-{{- if $image.digest }}
-{{- printf "%s@%s" $image.repository $image.digest }}
-{{- else }}
-{{- printf "%s:%s" $image.repository (default $root.Chart.AppVersion $image.tag) }}
-{{- end }}
+{{- $root := index . 0 }}{{- $name := index . 1 }}
+{{- default (printf "trimtab/%s:%s" $name $root.Chart.AppVersion) (index $root.Values $name).image }}
 {{- end }}
 
 {{- /* What the operator does in a namespace that it watches, and nothing else. */ -}}

@@ -41,29 +41,23 @@ def egress_ports(rendered: Rendered) -> list[int]:
 
 CASES: dict[str, tuple[Any, Look, Any]] = {
     "replicas": (2, lambda r: r.one("Deployment")["spec"]["replicas"], 2),
-    "image.repository": ("a/b", lambda r: r.container["image"], "a/b:0.1.0"),
-    "image.tag": ("1", lambda r: r.container["image"], "trimtab/operator:1"),
-    "image.digest": (DIGEST, lambda r: r.container["image"], f"trimtab/operator@{DIGEST}"),
-    "image.pullPolicy": ("Never", lambda r: r.container["imagePullPolicy"], "Never"),
+    "operator.image": (f"a/b@{DIGEST}", lambda r: r.container["image"], f"a/b@{DIGEST}"),
+    "operator.imagePullPolicy": ("Never", lambda r: r.container["imagePullPolicy"], "Never"),
     "imagePullSecrets": ([{"name": "registry"}], pod("imagePullSecrets"), [{"name": "registry"}]),
     "watchNamespaces": (["a", "b"], env("WATCH_NAMESPACES"), "a,b"),
-    "work.prepareImage.repository": ("a/b", env("PREPARE_IMAGE"), "a/b:0.1.0"),
-    "work.prepareImage.tag": ("1", env("PREPARE_IMAGE"), "trimtab/prepare:1"),
-    "work.prepareImage.digest": (DIGEST, env("PREPARE_IMAGE"), f"trimtab/prepare@{DIGEST}"),
-    "work.trainerImage.repository": ("a/b", env("TRAINER_IMAGE"), "a/b:0.1.0"),
-    "work.trainerImage.tag": ("1", env("TRAINER_IMAGE"), "trimtab/trainer:1"),
-    "work.trainerImage.digest": (DIGEST, env("TRAINER_IMAGE"), f"trimtab/trainer@{DIGEST}"),
-    "work.imagePullPolicy": ("Always", env("IMAGE_PULL_POLICY"), "Always"),
-    "work.prepareResources": (
+    "prepare.image": ("a/b:1", env("PREPARE_IMAGE"), "a/b:1"),
+    "prepare.resources": (
         {"limits": {"memory": "1Gi", "cpu": 1}},
         lambda r: env_json("PREPARE_RESOURCES")(r)["limits"],
         {"memory": "1Gi", "cpu": 1},
     ),
-    "work.trainResources": (
+    "trainer.image": ("a/b:1", env("TRAINER_IMAGE"), "a/b:1"),
+    "trainer.resources": (
         {"limits": {"nvidia.com/gpu": 1}},
         lambda r: env_json("TRAIN_RESOURCES")(r)["limits"].get("nvidia.com/gpu"),
         1,
     ),
+    "work.imagePullPolicy": ("Always", env("IMAGE_PULL_POLICY"), "Always"),
     "work.scratchSize": ("1Gi", env("SCRATCH_SIZE"), "1Gi"),
     "work.shmSize": ("2Gi", env("SHM_SIZE"), "2Gi"),
     "settings.logLevel": ("DEBUG", env("LOG_LEVEL"), "DEBUG"),
@@ -184,7 +178,7 @@ def test_the_schema_has_the_documented_values_and_no_others() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["unheard", "image.unheard", "work.trainerImage.unheard", "settings.unheard", "metrics.podMonitor.unheard"]
+    "key", ["unheard", "operator.unheard", "trainer.unheard", "settings.unheard", "metrics.podMonitor.unheard"]
 )
 def test_an_unknown_value_is_refused(key: str) -> None:
     with pytest.raises(HelmError, match="unheard"):
@@ -193,12 +187,11 @@ def test_an_unknown_value_is_refused(key: str) -> None:
 
 WRONG: dict[str, Any] = {
     "replicas": 0,
-    "image.digest": "latest",
-    "image.repository": "",
-    "image.pullPolicy": "Sometimes",
+    "operator.image": "a b",
+    "operator.imagePullPolicy": "Sometimes",
     "watchNamespaces": ["Not a name"],
     "work.scratchSize": "much",
-    "work.prepareResources": {"limits": {"memory": "much"}},
+    "prepare.resources": {"limits": {"memory": "much"}},
     "settings.logLevel": "LOUD",
     "settings.workers": 0,
     "settings.nodeLossSeconds": 0,
