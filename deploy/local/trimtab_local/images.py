@@ -28,14 +28,16 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[3]
 FOLDER = Path("deploy/images")
 REPOSITORY = "docker.io/trimtab"
-BASE = "docker.io/library/debian:bookworm-slim"
+DEBIAN = "docker.io/library/debian:bookworm-slim"
 SUITE = "bookworm"
 INPUTS = {  # image -> what its Containerfile copies, relative to the root of the repository
     "operator": ("deploy/images/tools.txt", "requirements/operator.txt", "trainer", "operator"),
     "prepare": ("deploy/images/tools.txt", "requirements/prepare.txt", "trainer"),
     "trainer": ("deploy/images/tools.txt", "requirements/trainer.txt", "trainer"),
     "seaweedfs": ("deploy/images/seaweedfs.txt",),
+    "standin": ("deploy/images/standin/trimtab-trainer",),
 }
+BASES = {"standin": "operator"}  # image -> the one it is made from
 
 
 def build(names: Sequence[str] = ()) -> dict[str, str]:
@@ -45,19 +47,25 @@ def build(names: Sequence[str] = ()) -> dict[str, str]:
     if unknown:
         raise Failed(f"no image {', '.join(sorted(unknown))}; there are: {', '.join(INPUTS)}")
     toolchain.install(toolchain.PACKAGES | toolchain.IMAGE_PACKAGES)
-    made = {name: f"{REPOSITORY}/{name}:{tag(name)}" for name in names or INPUTS}
     with lock(cache() / "buildah.lock"):
-        for name, image in made.items():
-            if _exists(image):
-                say(f"{image} is there already")
-            else:
-                _base()
-                _build(name, image)
-    return made
+        return {name: _ensure(name) for name in names or INPUTS}
+
+
+def _ensure(name: str) -> str:
+    image = f"{REPOSITORY}/{name}:{tag(name)}"
+    if _exists(image):
+        say(f"{image} is there already")
+    elif name in BASES:
+        base = _ensure(BASES[name])
+        _build(name, image, "--build-arg", f"{BASES[name].upper()}={base}")
+    else:
+        _make_debian()
+        _build(name, image)
+    return image
 
 
 def tag(name: str) -> str:
-    digest = hashlib.sha256(SUITE.encode())
+    digest = hashlib.sha256((tag(BASES[name]) if name in BASES else SUITE).encode())
     for given in (str(FOLDER / f"Containerfile.{name}"), ".dockerignore", *INPUTS[name]):
         for file in sources(ROOT / given):
             digest.update(f"{file.relative_to(ROOT)}\0{file.stat().st_size}\0".encode() + file.read_bytes())
@@ -162,9 +170,9 @@ def _exists(image: str) -> bool:
     return subprocess.run(command, env=environment(), capture_output=True, check=False).returncode == 0
 
 
-def _build(name: str, image: str) -> None:
+def _build(name: str, image: str, *options: str) -> None:
     command = ["buildah", "build", "--layers", "--pull-never", "--file", str(FOLDER / f"Containerfile.{name}")]
-    command += ["--tag", image, *_trust(), *_wheels(), "."]
+    command += ["--tag", image, *_trust(), *_wheels(), *options, "."]
     try:
         watch(f"building {image}", command, environment(), ROOT)
     except Failed:
@@ -187,13 +195,13 @@ def _wheels() -> list[str]:
     return ["--volume", f"{folder}:/var/cache/uv:rw", "--build-arg", "UV_CACHE_DIR=/var/cache/uv"]
 
 
-def _base() -> None:
+def _make_debian() -> None:
     """The Debian that every Containerfile starts from, made from the machine's own package source."""
-    if _exists(BASE):
+    if _exists(DEBIAN):
         return
     with tempfile.TemporaryDirectory(dir=environment()["TMPDIR"]) as work:
         root = Path(work) / "root"
-        watch(f"making {BASE}", ["debootstrap", "--variant=minbase", SUITE, root, _mirror()])
+        watch(f"making {DEBIAN}", ["debootstrap", "--variant=minbase", SUITE, root, _mirror()])
         for rest in ("var/cache/apt/archives", "var/lib/apt/lists", "var/log"):
             shutil.rmtree(root / rest)
         (root / "var/cache/apt/archives/partial").mkdir(parents=True)
@@ -204,8 +212,8 @@ def _base() -> None:
         container = run(["buildah", "from", "scratch"], environment()).strip()
         run(["buildah", "add", container, packed, "/"], environment())
         run(["buildah", "config", "--cmd", "bash", container], environment())
-        run(["buildah", "commit", "--rm", container, BASE], environment())
-    say(f"{BASE} is made")
+        run(["buildah", "commit", "--rm", container, DEBIAN], environment())
+    say(f"{DEBIAN} is made")
 
 
 def _mirror() -> str:

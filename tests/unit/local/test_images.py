@@ -49,7 +49,7 @@ def test_every_containerfile_copies_only_what_its_tag_covers() -> None:
 
 
 def test_no_containerfile_names_a_registry_or_an_index() -> None:
-    for file in (images.ROOT / images.FOLDER).iterdir():
+    for file in (path for path in (images.ROOT / images.FOLDER).rglob("*") if path.is_file()):
         text = file.read_text()
         assert not re.search(r"https?://|--index|--extra-index", text), file
         for image in re.findall(r"^FROM (\S+)", text, re.MULTILINE):

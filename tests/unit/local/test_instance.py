@@ -13,9 +13,9 @@ def test_clusters_side_by_side_share_no_address_and_no_folder() -> None:
         network
         for instance in instances
         for network in (
-            ipaddress.ip_network(f"{instance.address}/30", strict=False),
-            ipaddress.ip_network(instance.pods),
-            ipaddress.ip_network(instance.services),
+            ipaddress.IPv4Network(f"{instance.address}/30", strict=False),
+            ipaddress.IPv4Network(instance.pods),
+            ipaddress.IPv4Network(instance.services),
         )
     ]
     ordered = sorted(networks)
@@ -24,14 +24,14 @@ def test_clusters_side_by_side_share_no_address_and_no_folder() -> None:
 
 
 def test_every_address_is_from_the_range_reserved_for_tests() -> None:
-    reserved = ipaddress.ip_network("198.18.0.0/15")
+    reserved = ipaddress.IPv4Network("198.18.0.0/15")
     for number in (1, 99):
         instance = Instance(number)
-        assert ipaddress.ip_network(instance.pods).subnet_of(reserved)
-        assert ipaddress.ip_network(instance.services).subnet_of(reserved)
+        assert ipaddress.IPv4Network(instance.pods).subnet_of(reserved)
+        assert ipaddress.IPv4Network(instance.services).subnet_of(reserved)
         for address in (instance.address, instance.host_address, instance.dns, instance.first_service):
             assert ipaddress.ip_address(address) in reserved
-        assert ipaddress.ip_address(instance.dns) in ipaddress.ip_network(instance.services)
+        assert ipaddress.ip_address(instance.dns) in ipaddress.IPv4Network(instance.services)
 
 
 def test_the_interface_name_fits_the_kernel() -> None:
