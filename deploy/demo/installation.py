@@ -163,10 +163,7 @@ class Installation:
     def install_chart(self, *settings: str) -> None:
         """Install or upgrade the chart, and wait until the operator is ready."""
         self.apply(restricted_namespace(SYSTEM))
-        chosen = []
-        for name, key in {"operator": "image", "prepare": "work.prepareImage", "trainer": "work.trainerImage"}.items():
-            repository, tag = self.images[name].rsplit(":", 1)
-            chosen += [f"{key}.repository={repository}", f"{key}.tag={tag}"]
+        chosen = [f"{name}.image={self.images[name]}" for name in PRODUCT_IMAGES]
         values = [part for value in (*chosen, *settings) for part in ("--set", value)]
         self.helm("upgrade", "--install", "trimtab", str(ROOT / "charts/trimtab"), "-n", SYSTEM, *values)
         self.kubectl("-n", SYSTEM, "rollout", "status", "deployment/trimtab", "--timeout=180s")
