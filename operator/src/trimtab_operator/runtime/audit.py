@@ -12,13 +12,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
 
 from ..domain.views import MANAGED_BY_LABEL
 from . import metrics
 from .cache import Cache, Key, Store, version_of
-from .kube import METADATA_ONLY, Body, Gone, Kube, NotFound, Resource
+from .kube import JSON, METADATA_ONLY, Body, Gone, NotFound, Resource
 from .logs import keys
 
 log = logging.getLogger(__name__)
@@ -35,12 +35,27 @@ def query_of(resource: Resource) -> dict[str, str]:
     return {} if resource.plural == "finetunejobs" else {"labelSelector": SELECTOR}
 
 
+class Lister(Protocol):
+    """The part of the client that an audit needs."""
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Body: ...
+    def pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        limit: int,
+        *,
+        query: dict[str, str] | None = None,
+        accept: str = JSON,
+    ) -> AsyncIterator[Body]: ...
+
+
 class Audit:
     """`changed` is told whom a mended difference concerns."""
 
     def __init__(
         self,
-        kube: Kube,
+        kube: Lister,
         cache: Cache,
         changed: Callable[[Key], None],
         *,

@@ -1,0 +1,138 @@
+"""An API server in memory: the few verbs, resourceVersions, preconditions and refusals that the runtime relies on."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from trimtab_operator.runtime.kube import (
+    JSON,
+    JSON_PATCH,
+    AlreadyExists,
+    Body,
+    Conflict,
+    Invalid,
+    NotFound,
+    Resource,
+)
+
+Place = tuple[str, str | None, str]
+
+
+class FakeApi:
+    """`calls` notes every request; `before` may raise instead of it."""
+
+    def __init__(self) -> None:
+        self.objects: dict[Place, Body] = {}
+        self.calls: list[tuple[str, str, str]] = []
+        self.before: Callable[[str, str, str], None] = lambda verb, plural, name: None
+        self._versions = itertools.count(100)
+        self._uids = itertools.count(1)
+
+    def writes(self) -> list[tuple[str, str, str]]:
+        return [call for call in self.calls if call[0] not in ("get", "list")]
+
+    def put(self, resource: Resource, body: Body) -> Body:
+        """Have it there, as if someone else had written it."""
+        body = copy.deepcopy(body)
+        metadata = body["metadata"]
+        metadata.setdefault("uid", f"uid-{next(self._uids)}")
+        metadata["resourceVersion"] = str(next(self._versions))
+        self.objects[resource.plural, metadata["namespace"], metadata["name"]] = body
+        return copy.deepcopy(body)
+
+    def drop(self, resource: Resource, namespace: str, name: str) -> None:
+        del self.objects[resource.plural, namespace, name]
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Body:
+        self._call("get", resource, name)
+        return copy.deepcopy(self._find(resource, namespace, name))
+
+    async def create(self, resource: Resource, namespace: str, body: Body) -> Body:
+        name = body["metadata"]["name"]
+        self._call("create", resource, name)
+        if (resource.plural, namespace, name) in self.objects:
+            raise AlreadyExists(409, "AlreadyExists", name)
+        return self.put(resource, body)
+
+    async def patch(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        content_type: str,
+        patch: Any,
+        *,
+        subresource: str | None = None,
+    ) -> Body:
+        self._call("patch", resource, name)
+        body = self._find(resource, namespace, name)
+        if content_type == JSON_PATCH:
+            for step in patch:
+                *path, last = step["path"].strip("/").split("/")
+                place = body
+                for part in path:
+                    place = place[part]
+                if step["op"] == "test" and place.get(last) != step["value"]:
+                    raise Invalid(422, "Invalid", "test failed")
+                if step["op"] == "add":
+                    place[last] = step["value"]
+        else:
+            body.update(patch)
+        return self.put(resource, body)
+
+    async def apply_status(self, resource: Resource, body: Body, field_manager: str) -> Body:
+        metadata = body["metadata"]
+        self._call("apply", resource, metadata["name"])
+        stored = self._find(resource, metadata["namespace"], metadata["name"])
+        for field in ("uid", "resourceVersion"):
+            if metadata[field] != stored["metadata"][field]:
+                raise Conflict(409, "Conflict", field)
+        return self.put(resource, {**stored, "status": body["status"]})
+
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> Body:
+        self._call("delete", resource, name)
+        if self._find(resource, namespace, name)["metadata"]["uid"] != uid:
+            raise Conflict(409, "Conflict", "uid")
+        self.drop(resource, namespace, name)
+        return {"kind": "Status", "status": "Success"}
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        limit: int = 500,
+        *,
+        query: dict[str, str] | None = None,
+        accept: str = JSON,
+    ) -> AsyncIterator[Body]:
+        self._call("list", resource, "")
+        moment = str(next(self._versions))
+        items = [copy.deepcopy(body) for place, body in self.objects.items() if place[0] == resource.plural]
+        for start in range(0, max(len(items), 1), limit):
+            yield {"metadata": {"resourceVersion": moment}, "items": items[start : start + limit]}
+
+    async def items(self, resource: Resource, namespace: str | None, query: dict[str, str]) -> list[Body]:
+        return [item async for page in self.pages(resource, namespace, query=query) for item in page["items"]]
+
+    def _call(self, verb: str, resource: Resource, name: str) -> None:
+        self.calls.append((verb, resource.plural, name))
+        self.before(verb, resource.plural, name)
+
+    def _find(self, resource: Resource, namespace: str | None, name: str) -> Body:
+        found = self.objects.get((resource.plural, namespace, name))
+        if found is None:
+            raise NotFound(404, "NotFound", name)
+        return found
+
+
+def failing(verb: str, plural: str, error: Exception) -> Callable[[str, str, str], None]:
+    """Return a `before` that raises at one kind of request."""
+
+    def before(called: str, resource: str, name: str) -> None:
+        if (called, resource) == (verb, plural):
+            raise error
+
+    return before

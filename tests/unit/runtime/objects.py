@@ -1,0 +1,65 @@
+"""Bodies as the API server has them."""
+
+from __future__ import annotations
+
+from trimtab_operator.runtime.kube import Body
+
+NAMESPACE = "team"
+
+
+def finetunejob(name: str = "demo", uid: str = "ftj-1", version: int = 1, **status: object) -> Body:
+    return {
+        "apiVersion": "trimtab.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {
+            "namespace": NAMESPACE,
+            "name": name,
+            "uid": uid,
+            "resourceVersion": str(version),
+            "generation": 1,
+            "managedFields": [{"manager": "kubectl"}],
+        },
+        "spec": {
+            "baseModel": {"uri": "s3://models/base"},
+            "dataset": {"training": {"uri": "s3://datasets/rows/"}},
+            "output": {"uri": "s3://adapters/out"},
+        },
+        "status": status,
+    }
+
+
+def job(name: str = "demo-train-1", uid: str = "job-1", version: int = 1, owner: str = "ftj-1") -> Body:
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "namespace": NAMESPACE,
+            "name": name,
+            "uid": uid,
+            "resourceVersion": str(version),
+            "labels": {"trimtab.dev/stage": "train", "trimtab.dev/attempt": "1"},
+            "ownerReferences": [{"kind": "FineTuneJob", "name": "demo", "uid": owner, "controller": True}],
+        },
+        "spec": {},
+    }
+
+
+def pod(name: str = "demo-train-1-x", uid: str = "pod-1", version: int = 1, job_uid: str = "job-1") -> Body:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "namespace": NAMESPACE,
+            "name": name,
+            "uid": uid,
+            "resourceVersion": str(version),
+            "labels": {"trimtab.dev/finetunejob": "demo"},
+            "ownerReferences": [{"kind": "Job", "name": "demo-train-1", "uid": job_uid, "controller": True}],
+        },
+        "spec": {},
+        "status": {
+            "phase": "Running",
+            "podIP": "10.0.0.1",
+            "containerStatuses": [{"name": "trainer", "state": {"running": {"startedAt": "2026-01-05T12:00:00Z"}}}],
+        },
+    }

@@ -1,0 +1,144 @@
+"""Acting: what is repeated meets its own work, and what belongs to others is left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from trimtab_operator.api import FineTuneJobStatus
+from trimtab_operator.domain.plan import Create, Delete, Suspend
+from trimtab_operator.runtime import metrics
+from trimtab_operator.runtime.act import Actor, NameIsTaken, account
+from trimtab_operator.runtime.cache import Cache
+from trimtab_operator.runtime.kube import FINETUNEJOBS, JOBS
+from trimtab_operator.runtime.workqueue import Retry
+
+from tests.unit.runtime.fake_api import FakeApi
+from tests.unit.runtime.objects import NAMESPACE, finetunejob, job
+
+ABOUT: dict[str, Any] = {"kind": "FineTuneJob", "name": "demo"}
+
+
+class World:
+    def __init__(self) -> None:
+        self.api = FakeApi()
+        self.cache = Cache()
+        self.actor = Actor(self.api, self.cache)
+
+
+@pytest.fixture
+async def world() -> World:
+    return World()
+
+
+async def test_what_was_created_is_in_the_cache_at_once(world: World) -> None:
+    await world.actor.act(Create(job()), ABOUT)
+    assert [view.name for view in world.cache.jobs.of_parent("ftj-1")] == ["demo-train-1"]
+
+
+async def test_creating_twice_is_success_when_the_owner_is_the_same(world: World) -> None:
+    await world.actor.act(Create(job()), ABOUT)
+    world.cache.jobs.remove("nothing")
+    await world.actor.act(Create(job()), ABOUT)
+    assert len(world.api.objects) == 1
+
+
+async def test_an_object_of_another_owner_is_not_taken_for_ours(world: World) -> None:
+    world.api.put(JOBS, job(uid="foreign", owner="someone-else"))
+    with pytest.raises(NameIsTaken, match="Job demo-train-1"):
+        await world.actor.act(Create(job()), ABOUT)
+    assert len(world.cache.jobs) == 0
+
+
+async def test_an_object_of_ours_that_is_being_deleted_is_waited_for(world: World) -> None:
+    ending = job()
+    ending["metadata"]["deletionTimestamp"] = "2026-01-05T12:00:00Z"
+    world.api.put(JOBS, ending)
+    with pytest.raises(Retry):
+        await world.actor.act(Create(job()), ABOUT)
+
+
+@pytest.mark.parametrize("there", ["nothing", "another"])
+async def test_deleting_what_is_gone_is_success_and_another_object_is_left_alone(world: World, there: str) -> None:
+    world.cache.jobs.put(job())
+    if there == "another":
+        world.api.put(JOBS, job(uid="another"))
+    await world.actor.act(Delete("Job", NAMESPACE, "demo-train-1", "job-1"), ABOUT)
+    assert world.cache.jobs.of_uid("job-1") is None
+    assert len(world.api.objects) == (1 if there == "another" else 0)
+
+
+async def test_suspending_writes_one_field_of_that_very_job(world: World) -> None:
+    world.api.put(JOBS, job())
+    await world.actor.act(Suspend(NAMESPACE, "demo-train-1", "job-1", True), ABOUT)
+    assert world.api.objects["jobs", NAMESPACE, "demo-train-1"]["spec"] == {"suspend": True}
+    entry = world.cache.jobs.of_uid("job-1")
+    assert entry is not None
+    assert entry.view is not None
+    assert entry.view.suspended
+
+
+@pytest.mark.parametrize("there", ["nothing", "another"])
+async def test_suspending_another_job_is_planned_again(world: World, there: str) -> None:
+    world.cache.jobs.put(job())
+    if there == "another":
+        world.api.put(JOBS, job(uid="another"))
+    with pytest.raises(Retry):
+        await world.actor.act(Suspend(NAMESPACE, "demo-train-1", "job-1", True), ABOUT)
+    assert world.cache.jobs.of_uid("job-1") is None
+
+
+async def test_a_status_is_written_once_and_only_if_it_differs(world: World) -> None:
+    stored = world.api.put(FINETUNEJOBS, finetunejob())
+    world.cache.finetunejobs.put(stored)
+    status = FineTuneJobStatus(observed_generation=1, failures=1).to_json()
+    assert await world.actor.write_status(stored, status)
+    entry = world.cache.finetunejobs.named(NAMESPACE, "demo")
+    assert entry is not None
+    assert entry.view is not None
+    assert entry.view.body["status"]["failures"] == 1
+    assert not await world.actor.write_status(entry.view.body, status)
+    assert world.api.writes() == [("apply", "finetunejobs", "demo")]
+
+
+async def test_defaults_that_the_server_fills_in_are_no_difference(world: World) -> None:
+    stored = world.api.put(FINETUNEJOBS, finetunejob(observedGeneration=1, failures=0, attempts=[]))
+    assert not await world.actor.write_status(stored, {"observedGeneration": 1})
+
+
+async def test_a_status_decided_on_an_older_object_is_refused_and_the_newer_one_is_read(world: World) -> None:
+    old = world.api.put(FINETUNEJOBS, finetunejob())
+    world.cache.finetunejobs.put(old)
+    new = world.api.put(FINETUNEJOBS, finetunejob())
+    with pytest.raises(Retry):
+        await world.actor.write_status(old, {"observedGeneration": 1})
+    entry = world.cache.finetunejobs.named(NAMESPACE, "demo")
+    assert entry is not None
+    assert entry.version == int(new["metadata"]["resourceVersion"])
+
+
+async def test_a_status_of_what_is_gone_is_dropped(world: World) -> None:
+    stored = finetunejob()
+    world.cache.finetunejobs.put(stored)
+    with pytest.raises(Retry):
+        await world.actor.write_status(stored, {"observedGeneration": 1})
+    assert world.cache.finetunejobs.named(NAMESPACE, "demo") is None
+
+
+def test_an_attempt_and_its_accelerator_time_are_counted_once() -> None:
+    def count() -> tuple[float, float]:
+        return (
+            metrics.ATTEMPTS.labels("train", "Completed")._value.get(),
+            metrics.ACCELERATOR_SECONDS._value.get(),
+        )
+
+    attempt = {"number": 1, "stage": "train", "jobName": "demo-train-1", "jobUID": "job-1"}
+    open_ = FineTuneJobStatus.model_validate({"attempts": [attempt]})
+    closed = FineTuneJobStatus.model_validate(
+        {"attempts": [{**attempt, "reason": "Completed"}], "acceleratorSeconds": 60}
+    )
+    before = count()
+    account(open_, closed)
+    account(closed, closed)
+    after = count()
+    assert (after[0] - before[0], after[1] - before[1]) == (1, 60)

@@ -1,0 +1,162 @@
+"""Audits mend what no watch has told, and believe nothing from a list alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+from trimtab_operator.runtime.audit import Audit
+from trimtab_operator.runtime.cache import Cache, Key
+from trimtab_operator.runtime.kube import FINETUNEJOBS, JOBS, PODS, ApiError
+
+from tests.unit.runtime.fake_api import FakeApi, failing
+from tests.unit.runtime.objects import NAMESPACE, finetunejob, job, pod
+from tests.unit.runtime.virtual_time import run
+
+KEY = (NAMESPACE, "demo")
+
+
+class World:
+    """An API server, a cache that was filled from it, and whom the audit has told."""
+
+    def __init__(self) -> None:
+        self.api = FakeApi()
+        self.cache = Cache()
+        self.told: list[Key] = []
+        self.audit = Audit(self.api, self.cache, self.told.append, every=20)
+
+    async def filled(self) -> None:
+        self.api.put(FINETUNEJOBS, finetunejob())
+        self.api.put(JOBS, job())
+        self.api.put(PODS, pod())
+        await self.audit.fill()
+        self.told.clear()
+        self.api.calls.clear()
+
+
+def test_the_first_list_fills_the_cache_children_first() -> None:
+    async def story() -> None:
+        world = World()
+        world.api.put(FINETUNEJOBS, finetunejob())
+        world.api.put(JOBS, job())
+        await world.audit.fill()
+        assert [plural for _, plural, _ in world.api.calls] == ["pods", "jobs", "finetunejobs"]
+        assert world.told == [KEY, KEY]
+        assert len(world.cache.jobs.of_parent("ftj-1")) == 1
+
+    run(story())
+
+
+def test_an_unchanged_cluster_is_listed_and_nothing_else() -> None:
+    async def story() -> None:
+        world = World()
+        await world.filled()
+        await world.audit.compare(world.cache.jobs)
+        assert world.api.calls == [("list", "jobs", "")]
+        assert world.told == []
+
+    run(story())
+
+
+def test_a_deletion_that_was_not_reported_is_found() -> None:
+    async def story() -> None:
+        world = World()
+        await world.filled()
+        world.api.drop(JOBS, NAMESPACE, "demo-train-1")
+        await world.audit.compare(world.cache.jobs)
+        assert world.cache.jobs.of_uid("job-1") is None
+        assert world.told == [KEY]
+
+    run(story())
+
+
+def test_a_change_that_was_not_reported_is_read() -> None:
+    async def story() -> None:
+        world = World()
+        await world.filled()
+        world.api.put(JOBS, job())
+        world.api.put(JOBS, job("demo-train-2", "job-2"))
+        await world.audit.compare(world.cache.jobs)
+        assert {entry.uid for entry in world.cache.jobs} == {"job-1", "job-2"}
+        assert sorted(world.api.calls[1:]) == [("get", "jobs", "demo-train-1"), ("get", "jobs", "demo-train-2")]
+        assert world.told == [KEY, KEY]
+
+    run(story())
+
+
+def test_what_the_watch_brings_meanwhile_is_not_read() -> None:
+    async def story() -> None:
+        world = World()
+        await world.filled()
+        newer = world.api.put(JOBS, job())
+        asyncio.get_running_loop().call_later(0.5, world.cache.jobs.put, newer)
+        await world.audit.compare(world.cache.jobs)
+        assert world.api.calls == [("list", "jobs", "")]
+
+    run(story())
+
+
+def test_an_object_made_after_the_list_is_not_taken_for_deleted() -> None:
+    async def story() -> None:
+        world = World()
+        await world.filled()
+        world.cache.jobs.put(job("demo-train-2", "job-2", version=10_000))  # by the watch, newer than any list
+        await world.audit.compare(world.cache.jobs)
+        assert world.cache.jobs.of_uid("job-2") is not None
+        assert world.api.calls == [("list", "jobs", "")]
+
+    run(story())
+
+
+def test_an_object_missing_from_a_stale_list_is_read_before_it_is_forgotten() -> None:
+    async def story() -> None:
+        world = World()
+        await world.filled()
+        kept = world.api.objects.pop(("jobs", NAMESPACE, "demo-train-1"))
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.5, world.api.objects.__setitem__, ("jobs", NAMESPACE, "demo-train-1"), kept)
+        await world.audit.compare(world.cache.jobs)
+        assert world.cache.jobs.of_uid("job-1") is not None
+        assert world.told == []
+
+    run(story())
+
+
+def test_an_object_that_was_replaced_under_its_name_is_found() -> None:
+    async def story() -> None:
+        world = World()
+        await world.filled()
+        world.api.put(FINETUNEJOBS, finetunejob(uid="ftj-2"))
+        await world.audit.compare(world.cache.finetunejobs)
+        entry = world.cache.finetunejobs.named(*KEY)
+        assert entry is not None
+        assert entry.uid == "ftj-2"
+        assert world.cache.finetunejobs.of_uid("ftj-1") is None
+        assert KEY in world.told
+
+    run(story())
+
+
+def test_it_runs_every_so_often_and_soon_when_asked_and_survives_errors() -> None:
+    async def story() -> None:
+        world = World()
+        await world.filled()
+        loop = asyncio.get_running_loop()
+        times: list[float] = []
+        note = failing("list", "jobs", ApiError(500, "InternalError", "down"))
+
+        def before(verb: str, plural: str, name: str) -> None:
+            if (verb, plural) == ("list", "finetunejobs"):
+                times.append(loop.time())
+            if len(times) == 1:
+                note(verb, plural, name)
+
+        world.api.before = before
+        task = asyncio.create_task(world.audit.run())
+        for delay in (45, 45.1, 45.2):
+            loop.call_later(delay, world.audit.soon)
+        await asyncio.sleep(70)
+        task.cancel()
+        assert times == [20, 40, 46, 66]
+        assert world.audit.last_success == 66
+
+    run(story())

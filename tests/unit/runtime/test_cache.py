@@ -1,0 +1,105 @@
+"""The cache: whatever comes in whatever order, the newest is kept and nothing deleted comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+from trimtab_operator.runtime.cache import TOMBSTONE_SECONDS, Cache
+
+from tests.unit.runtime.objects import NAMESPACE, finetunejob, job, pod
+from tests.unit.runtime.virtual_time import run
+
+KEY = (NAMESPACE, "demo")
+
+
+async def test_a_change_concerns_the_finetunejob() -> None:
+    cache = Cache()
+    assert cache.finetunejobs.put(finetunejob()) == KEY
+    assert cache.jobs.put(job()) == KEY
+    assert cache.pods.put(pod()) == KEY
+    assert [view.name for view in cache.jobs.of_parent("ftj-1")] == ["demo-train-1"]
+    assert [view.name for view in cache.pods.of_parent("job-1")] == ["demo-train-1-x"]
+
+
+async def test_what_is_known_concerns_no_one() -> None:
+    cache = Cache()
+    assert cache.jobs.put(job(version=7)) == KEY
+    assert cache.jobs.put(job(version=7)) is None
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([5, 6, 10])))
+async def test_only_newer_replaces(order: tuple[int, ...]) -> None:
+    cache = Cache()
+    for version in order:
+        cache.jobs.put(job(version=version))
+    entry = cache.jobs.of_uid("job-1")
+    assert entry is not None
+    assert entry.version == 10  # as a number: "9" > "10" as text
+
+
+async def test_what_was_deleted_does_not_come_back() -> None:
+    cache = Cache()
+    cache.jobs.put(job(version=5))
+    assert cache.jobs.remove("job-1") == KEY
+    assert cache.jobs.put(job(version=6)) is None
+    assert cache.jobs.of_parent("ftj-1") == []
+
+
+async def test_a_deletion_may_come_before_the_object() -> None:
+    cache = Cache()
+    assert cache.jobs.remove("job-1") is None
+    assert cache.jobs.put(job()) is None
+    assert len(cache.jobs) == 0
+
+
+async def test_another_object_of_the_name_replaces_the_first_and_not_the_other_way_round() -> None:
+    cache = Cache()
+    cache.finetunejobs.put(finetunejob(uid="first", version=5))
+    assert cache.finetunejobs.put(finetunejob(uid="second", version=9)) == KEY
+    assert cache.finetunejobs.put(finetunejob(uid="first", version=6)) is None
+    entry = cache.finetunejobs.named(*KEY)
+    assert entry is not None
+    assert entry.uid == "second"
+    assert cache.finetunejobs.remove("first") is None
+    assert cache.finetunejobs.named(*KEY) is not None
+
+
+async def test_children_are_matched_by_uid() -> None:
+    cache = Cache()
+    cache.jobs.put(job(owner="first"))
+    assert cache.jobs.of_parent("second") == []
+
+
+async def test_managed_fields_are_not_kept_and_states_are_counted() -> None:
+    cache = Cache()
+    condition = {"type": "Succeeded", "status": "True", "reason": "Completed"}
+    cache.finetunejobs.put(finetunejob(conditions=[condition]))
+    cache.finetunejobs.put(finetunejob(name="other", uid="ftj-2"))
+    entry = cache.finetunejobs.named(*KEY)
+    assert entry is not None
+    assert entry.view is not None
+    assert "managedFields" not in entry.view.body["metadata"]
+    assert cache.states() == {"Completed": 1, "New": 1}
+
+
+async def test_an_object_that_is_none_of_ours_is_known_and_concerns_no_one() -> None:
+    cache = Cache()
+    body = job()
+    del body["metadata"]["labels"]
+    assert cache.jobs.put(body) is None
+    assert cache.jobs.of_uid("job-1") is not None
+    assert cache.jobs.remove("job-1") is None
+
+
+def test_tombstones_are_not_kept_for_ever() -> None:
+    async def story() -> None:
+        cache = Cache()
+        cache.jobs.remove("job-1")
+        await asyncio.sleep(TOMBSTONE_SECONDS + 1)
+        cache.jobs.remove("job-2")
+        assert not cache.jobs.deleted("job-1")
+        assert cache.jobs.deleted("job-2")
+
+    run(story())

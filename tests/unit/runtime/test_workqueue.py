@@ -1,0 +1,172 @@
+"""The work queue, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from trimtab_operator.runtime.workqueue import Retry, WorkQueue
+
+from tests.unit.runtime.virtual_time import run
+
+Handle = Callable[[str], Awaitable[float | None]]
+
+
+class Rounds:
+    """Runs a queue's workers and notes (time, key) of every round that began."""
+
+    def __init__(self, queue: WorkQueue[str], handle: Handle | None = None, shortest: float | None = None) -> None:
+        self.queue = queue
+        self.seen: list[tuple[float, str]] = []
+        self.failures: list[str] = []
+        self._handle = handle
+        self._shortest = shortest
+
+    async def handle(self, key: str) -> float | None:
+        self.seen.append((round(asyncio.get_running_loop().time(), 3), key))
+        return await self._handle(key) if self._handle is not None else None
+
+    def failed(self, key: str, error: Exception) -> float | None:
+        self.failures.append(str(error))
+        return self._shortest
+
+    async def during(self, seconds: float, workers: int = 1) -> list[tuple[float, str]]:
+        tasks = [asyncio.create_task(self.queue.work(self.handle, self.failed)) for _ in range(workers)]
+        await asyncio.sleep(seconds)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return self.seen
+
+
+def test_a_key_that_waits_is_there_once() -> None:
+    async def story() -> None:
+        queue: WorkQueue[str] = WorkQueue()
+        for key in ("a", "b", "a", "a"):
+            queue.add(key)
+        assert await Rounds(queue).during(1) == [(0, "a"), (0, "b")]
+
+    run(story())
+
+
+def test_a_key_is_never_with_two_workers_and_comes_back_if_it_was_added_meanwhile() -> None:
+    async def story() -> None:
+        queue: WorkQueue[str] = WorkQueue()
+        at_once, most = 0, 0
+
+        async def slow(key: str) -> None:
+            nonlocal at_once, most
+            at_once += 1
+            most = max(most, at_once)
+            await asyncio.sleep(1)
+            at_once -= 1
+
+        rounds = Rounds(queue, slow)
+        queue.add("a")
+        asyncio.get_running_loop().call_later(0.5, queue.add, "a")
+        asyncio.get_running_loop().call_later(0.6, queue.add, "a")
+        assert await rounds.during(5, workers=4) == [(0, "a"), (1, "a")]
+        assert most == 1
+
+    run(story())
+
+
+def test_workers_share_the_keys() -> None:
+    async def story() -> None:
+        queue: WorkQueue[str] = WorkQueue()
+        rounds = Rounds(queue, lambda key: asyncio.sleep(1))
+        for key in "abcd":
+            queue.add(key)
+        assert [time for time, _ in await rounds.during(5, workers=2)] == [0, 0, 1, 1]
+
+    run(story())
+
+
+def test_a_delayed_key_keeps_the_earliest_time() -> None:
+    async def story() -> None:
+        queue: WorkQueue[str] = WorkQueue()
+        queue.add_after("a", 5)
+        queue.add_after("a", 2)
+        queue.add_after("a", 9)
+        assert await Rounds(queue).during(20) == [(2, "a")]
+
+    run(story())
+
+
+def test_a_round_replaces_the_time_that_was_set_before_it() -> None:
+    async def story() -> None:
+        queue: WorkQueue[str] = WorkQueue()
+        queue.add_after("a", 5)
+        queue.add("a")
+        answers = iter([10.0, None])
+
+        async def handle(key: str) -> float | None:
+            return next(answers)
+
+        assert await Rounds(queue, handle).during(30) == [(0, "a"), (10, "a")]
+
+    run(story())
+
+
+def test_failures_back_off_up_to_the_longest_delay_and_a_success_forgets_them() -> None:
+    async def story() -> None:
+        queue: WorkQueue[str] = WorkQueue(first_delay=1, longest_delay=4)
+
+        async def handle(key: str) -> None:
+            if len(rounds.seen) not in (5, 6):
+                raise ValueError("bug")
+
+        rounds = Rounds(queue, handle)
+        queue.add("a")
+        asyncio.get_running_loop().call_later(19, queue.add, "a")
+        asyncio.get_running_loop().call_later(20, queue.add, "a")
+        seen = await rounds.during(22.5)
+        assert seen == [(0, "a"), (1, "a"), (3, "a"), (7, "a"), (11, "a"), (19, "a"), (20, "a"), (21, "a")]
+        assert queue.failures("a") == 2
+
+    run(story())
+
+
+def test_the_api_server_may_ask_for_a_longer_delay() -> None:
+    async def story() -> None:
+        queue: WorkQueue[str] = WorkQueue(first_delay=1)
+
+        async def handle(key: str) -> None:
+            raise ValueError("busy")
+
+        queue.add("a")
+        assert await Rounds(queue, handle, shortest=7).during(8) == [(0, "a"), (7, "a")]
+
+    run(story())
+
+
+def test_a_retry_is_no_failure() -> None:
+    async def story() -> None:
+        queue: WorkQueue[str] = WorkQueue()
+
+        async def handle(key: str) -> None:
+            if len(rounds.seen) < 3:
+                raise Retry(2, "not yet")
+
+        rounds = Rounds(queue, handle)
+        queue.add("a")
+        assert await rounds.during(20) == [(0, "a"), (2, "a"), (4, "a")]
+        assert rounds.failures == []
+        assert queue.failures("a") == 0
+
+    run(story())
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_no_wake_up_is_lost_when_a_worker_is_cancelled(workers: int) -> None:
+    async def story() -> None:
+        queue: WorkQueue[str] = WorkQueue()
+        rounds = Rounds(queue)
+        doomed = asyncio.create_task(queue.work(rounds.handle, rounds.failed))
+        await asyncio.sleep(1)
+        queue.add("a")  # wakes the worker that is cancelled before it runs
+        doomed.cancel()
+        assert await rounds.during(1, workers) == [(1, "a")]
+
+    run(story())
