@@ -19,6 +19,7 @@ from trimtab_trainer.__main__ import main
 from trimtab_trainer.contract import Artifact, ExitCode, Prepared, Reason, Stage, TerminationMessage
 from trimtab_trainer.contract.outcome import TERMINATION_MESSAGE_BYTES
 from trimtab_trainer.errors import DataInvalid, Interrupted, OutOfMemory, SettingsInvalid, StorageFailed
+from trimtab_trainer.report import Report
 
 from tests.trainer.conftest import ObjectStorage, write_keys
 from tests.trainer.tiny import tiny_rows, write_rows
@@ -137,6 +138,22 @@ def test_a_taken_progress_port_is_no_failure(document: dict[str, Any], tmp_path:
         taken.listen()
         port = str(taken.getsockname()[1])
         assert main(command(tmp_path, document, "--progress-port", port)) == ExitCode.DONE
+
+
+def test_a_termination_log_that_cannot_be_written_is_no_failure(document: dict[str, Any], tmp_path: Path) -> None:
+    assert main([*command(tmp_path, document), "--termination-log", str(tmp_path)]) == ExitCode.DONE
+
+
+def test_every_line_is_json_whatever_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    Report({"run": "x"}).warn("odd", loss=float("nan"), rate=float("inf"), file=Path("a"), text="ü\n")
+    line = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert (line["level"], line["loss"], line["rate"], line["file"], line["text"]) == (
+        "warning",
+        "nan",
+        "inf",
+        "a",
+        "ü\n",
+    )
 
 
 def test_no_secret_is_told(

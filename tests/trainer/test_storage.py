@@ -203,6 +203,24 @@ def test_without_any_keys_the_message_says_so(impatient: None, monkeypatch: pyte
     assert caught.value.reason is Reason.CREDENTIALS_MISSING
 
 
+def test_a_large_upload_that_is_refused_is_named_too(object_storage: ObjectStorage, tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(s3.SINGLE_PUT_BYTES + 1))
+    store = open_store(object_storage.uri(), object_storage.credentials("reader"))
+    with pytest.raises(SettingsInvalid, match="Secret reader-keys") as caught:
+        store.upload(tmp_path / "large", "large")
+    assert caught.value.reason is Reason.ACCESS_DENIED
+
+
+@pytest.mark.parametrize("certificate", ["-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----", "/etc/ca.pem"])
+def test_certificates_may_be_in_the_secret_or_at_a_path(tmp_path: Path, certificate: str) -> None:
+    folder = write_keys(tmp_path / "keys", "https://127.0.0.1:1", "id", "secret")
+    (folder / "AWS_CA_BUNDLE").write_text(certificate)
+    store = open_store("s3://bucket/x", Credentials(directory=str(folder)))
+    assert isinstance(store, s3.S3Store)
+    used = store._client._endpoint.http_session._verify  # type: ignore[attr-defined]
+    assert used == ("/etc/ca.pem" if certificate.startswith("/") else str(folder / "AWS_CA_BUNDLE"))
+
+
 def test_keys_never_enter_the_environment(object_storage: ObjectStorage) -> None:
     before = dict(os.environ)
     open_store(object_storage.uri(), object_storage.credentials()).put("a", b"")

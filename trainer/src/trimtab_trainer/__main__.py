@@ -93,7 +93,10 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
         last = last.model_copy(update={"reason": known.reason, "message": known.message})
         code = known.exit_code
     if getattr(options, "termination_log", None) is not None:
-        options.termination_log.write_text(last.encode())
+        try:
+            options.termination_log.write_text(last.encode())
+        except OSError as error:
+            report.warn("termination log cannot be written", file=str(options.termination_log), error=str(error))
     return int(code)
 
 

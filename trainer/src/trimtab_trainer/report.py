@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,10 +31,16 @@ class Report:
 
     def _write(self, level: str, message: str, fields: dict[str, Any]) -> None:
         line = {"time": _now(), "level": level, "message": message, **self.context, **fields}
+        # JSON has no NaN and no infinity, and a loss can be both.
+        line = {key: str(value) if _is_endless(value) else value for key, value in line.items()}
         stream = self.stream or sys.stdout
         # One write a line: threads and child processes share the stream.
         stream.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
         stream.flush()
+
+
+def _is_endless(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _now() -> str:

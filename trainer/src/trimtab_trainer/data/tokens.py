@@ -58,7 +58,9 @@ class RowTokenizer:
         self._eos = int(tokenizer.eos_token_id)
         self._bos = tokenizer.bos_token_id
         added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-        self._special = np.array(sorted(added | set(tokenizer.all_special_ids)), np.int32)
+        special = added | set(tokenizer.all_special_ids)
+        self._special = np.zeros(max(self.size, *special) + 1, np.bool_)
+        self._special[list(special)] = True
         self._backend: Any = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -117,7 +119,7 @@ class RowTokenizer:
     def _mask(self, rendered: Rendered, encoding: Any) -> tuple[Int32, Bool]:
         tokens = np.array(encoding.ids, np.int32)
         starts, ends = _extents(encoding.offsets)
-        special = np.isin(tokens, self._special)
+        special = self._special[tokens]
         supervised = np.zeros(len(tokens), np.bool_)
         for start, end in rendered.spans:
             covered = np.flatnonzero((ends > start) & (starts < end))
@@ -125,7 +127,7 @@ class RowTokenizer:
                 first, last = int(covered[0]), int(covered[-1])
                 supervised[first : self._turn_end(rendered, (starts, ends), special, first, last)] = True
         tokens, supervised = self._single_beginning(tokens, supervised)
-        return self._ended(tokens, supervised, special=np.isin(tokens, self._special))
+        return self._ended(tokens, supervised)
 
     def _turn_end(self, rendered: Rendered, extents: Extents, special: Bool, first: int, last: int) -> int:
         """Return the index behind a turn's last learned token: its end-of-turn token, not the blanks behind that."""
@@ -145,10 +147,10 @@ class RowTokenizer:
             return tokens[1:], supervised[1:]
         return tokens, supervised
 
-    def _ended(self, tokens: Int32, supervised: Bool, special: Bool) -> tuple[Int32, Bool]:
+    def _ended(self, tokens: Int32, supervised: Bool) -> tuple[Int32, Bool]:
         """Make the last supervised token one that ends the answer, else a model never learns to stop."""
         learned = np.flatnonzero(supervised)
-        if not len(learned) or special[learned[-1]]:
+        if not len(learned) or self._special[tokens[learned[-1]]]:
             return tokens, supervised
         stop = int(learned[-1]) + 1
         return (

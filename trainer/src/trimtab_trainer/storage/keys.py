@@ -89,7 +89,8 @@ def make_client(credentials: Credentials | None, keys: Keys | None) -> S3Client:
     try:
         return session.client(
             "s3",
-            region_name=session.region_name or "us-east-1",
+            # botocore itself reads AWS_DEFAULT_REGION only
+            region_name=session.region_name or os.environ.get("AWS_REGION") or "us-east-1",
             endpoint_url=endpoint,
             verify=verify,
             config=Config(

@@ -19,12 +19,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 from ..contract import Credentials
-from ..errors import StorageFailed
+from ..errors import StorageFailed, TrainerError
 from .keys import make_client, read_keys
 from .refusal import ROTATED, code_of, named
 from .store import CHUNK_BYTES, FileEntry, ObjectDamaged, ObjectInfo, Store, checked
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3.client import S3Client
 
 T = TypeVar("T")
@@ -68,24 +69,26 @@ class S3Store(Store):
         """Yield an object's bytes; a broken connection goes on where it broke, if the object is still the same."""
         key, offset, etag, failures = self._key(path), 0, "", 0
 
-        def request(client: S3Client) -> tuple[Iterator[bytes], str, int]:
+        def request(client: S3Client) -> tuple[StreamingBody, str, int]:
             if offset:
                 answer = client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={offset}-", IfMatch=etag)
             else:
                 answer = client.get_object(Bucket=self._bucket, Key=key)
-            return answer["Body"].iter_chunks(CHUNK_BYTES), answer["ETag"], offset + answer["ContentLength"]
+            return answer["Body"], answer["ETag"], offset + answer["ContentLength"]
 
         while True:
-            stream, etag, total = self._call(path, request)
+            body, etag, total = self._call(path, request)
             try:
-                for chunk in stream:
+                for chunk in body.iter_chunks(CHUNK_BYTES):
                     offset += len(chunk)
                     yield chunk
                 if offset == total:
                     return
-                broken: Exception = StorageFailed(f"{self.address(path)} gave {offset} bytes of {total}")
+                broken: TrainerError = StorageFailed(f"{self.address(path)} gave {offset} bytes of {total}")
             except ERRORS as error:
                 broken = self._named(error, path)
+            finally:
+                body.close()
             failures += 1
             if failures == STREAM_ATTEMPTS or isinstance(broken, ObjectDamaged) or offset > total:
                 raise broken
@@ -115,12 +118,12 @@ class S3Store(Store):
         with source.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         key = self._key(path)
-        self._call(
-            path,
-            lambda client: client.upload_file(
-                str(source), self._bucket, key, ExtraArgs={"ChecksumAlgorithm": "SHA256"}, Config=TRANSFER
-            ),
-        )
+
+        def send(client: S3Client) -> None:
+            with source.open("rb") as file:
+                client.upload_fileobj(file, self._bucket, key, {"ChecksumAlgorithm": "SHA256"}, Config=TRANSFER)
+
+        self._call(path, send)
         return FileEntry(path, size, sha256)
 
     def exists(self, path: str) -> bool:
@@ -186,7 +189,7 @@ class S3Store(Store):
             self._keys, self._client = keys, make_client(self._credentials, keys)
             return request(self._client)
 
-    def _named(self, error: Exception, path: str) -> Exception:
+    def _named(self, error: Exception, path: str) -> TrainerError:
         return named(error, self._bucket, self.address(path), self._credentials)
 
     def _key(self, path: str) -> str:
