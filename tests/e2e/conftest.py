@@ -1,0 +1,92 @@
+"""An installation of Trimtab on a real node, with a tiny base model and small data in its object storage.
+
+One per session, shared with `make demo`: the same cluster number, chart and storage, with shorter patience.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mypy_boto3_s3 import S3Client
+
+from deploy.demo.installation import Installation, open_installation
+from tests.e2e.tenants import Tenant, new_tenant
+from tests.trainer.tiny import make_tiny_model
+
+SETTINGS = (
+    "settings.podStartSeconds=25",
+    "settings.nodeLossSeconds=5",
+    "settings.retrySeconds=2",
+    "settings.progressSeconds=1",
+    "settings.auditSeconds=5",
+    "work.scratchSize=96Mi",
+)
+"""Patience for tests; scratch space is small so that it can be exceeded."""
+
+DATASET = "s3://datasets/tiny/rows.jsonl"
+
+
+@pytest.fixture(scope="session")
+def installation() -> Iterator[Installation]:
+    """The installation; a cluster that was not running before is taken down again."""
+    if os.geteuid() != 0 and not os.environ.get("KUBECONFIG"):
+        pytest.skip("needs root for a node of its own, or KUBECONFIG for another cluster")
+    from trimtab_local import Cluster
+
+    was_up = bool(os.environ.get("KUBECONFIG")) or Cluster(1).mode() is not None
+    here = open_installation()
+    try:
+        here.install_storage()
+        here.install_chart(*SETTINGS)
+        with here.storage() as client:
+            upload(client)
+        yield here
+    finally:
+        if here.cluster is not None and not was_up:
+            here.cluster.down()
+
+
+def upload(client: S3Client) -> None:
+    """Put the tiny base model, a damaged one, and data good and bad into the storage."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = make_tiny_model(Path(folder) / "tiny")
+        for file in sorted(model.iterdir()):
+            content = file.read_bytes()
+            client.put_object(Bucket="models", Key=f"tiny/{file.name}", Body=content)
+            if file.suffix == ".safetensors":
+                content = content[: len(content) // 2]
+            client.put_object(Bucket="models", Key=f"truncated/{file.name}", Body=content)
+    good = "\n".join(json.dumps(row(number)) for number in range(400)) + "\n"
+    bad = {
+        "tiny/rows.jsonl": good,
+        "malformed/rows.jsonl": good + '{"messages": [\n',
+        "empty/rows.jsonl": "",
+        "questions/rows.jsonl": json.dumps({"messages": [{"role": "user", "content": "and?"}]}) + "\n",
+        "unknown/rows.jsonl": json.dumps({"instruction": "a", "output": "b"}) + "\n",
+    }
+    for key, text in bad.items():
+        client.put_object(Bucket="datasets", Key=key, Body=text.encode())
+    wide = "\n".join(json.dumps(row(number, "lorem ipsum " * 400)) for number in range(40_000))
+    client.put_object(Bucket="datasets", Key="large/rows.jsonl", Body=wide.encode())
+
+
+def row(number: int, padding: str = "") -> dict[str, object]:
+    return {
+        "messages": [
+            {"role": "user", "content": f"What is the square of {number}? {padding}"},
+            {"role": "assistant", "content": f"It is {number * number}."},
+        ]
+    }
+
+
+@pytest.fixture
+def tenant(installation: Installation) -> Iterator[Tenant]:
+    """A fresh namespace that enforces restricted Pod Security, with its Secret."""
+    made = new_tenant(installation)
+    yield made
+    made.remove()
