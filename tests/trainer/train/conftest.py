@@ -1,13 +1,16 @@
-"""The tiny base model, made once."""
+"""The tiny base model, made once; one thread, for on a busy machine two of them mostly wait for each other."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.trainer.tiny import make_tiny_model
 from trimtab_trainer import hardware
+
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ anything heavy.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ def configure() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic products on CUDA
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses kernels that must not be downloaded
     torch.set_num_threads(processors())
     # On CUDA some kernels (attention's backward) have no deterministic form: they warn, and the run goes on.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
@@ -45,8 +47,11 @@ def compute_type(setting: ComputeType, where: torch.device, root: Path = Path("/
 
 
 def processors(root: Path = Path("/")) -> int:
-    """Return how many threads may run at once: the control group's limit and the affinity, at least 1."""
+    """Return how many threads may run at once: the control group's limit, the affinity, and OMP_NUM_THREADS."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wish = os.environ.get("OMP_NUM_THREADS", "")
+    if wish.isdigit() and int(wish) > 0:
+        allowed = min(allowed, int(wish))
     limits = []
     for group in _control_groups(root, "cpu"):
         quota, period = _first(group / "cpu.max"), ""

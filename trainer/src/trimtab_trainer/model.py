@@ -42,7 +42,7 @@ def load_base(
     """Return the causal language model in a folder: frozen, quantized as told, in evaluation mode.
 
     Nothing is fetched and no code of the folder is run; weights come from safetensors only. Embeddings, norms and
-    output head stay in the compute type.
+    output head stay in the compute type. Attention is torch's own (SDPA), or eager in the few models that lack it.
 
     Raises:
         SettingsInvalid: BASE_MODEL_INVALID, the folder holds no model that can be loaded whole.
@@ -66,7 +66,6 @@ def load_base(
             trust_remote_code=False,
             use_safetensors=True,
             dtype=compute_type,
-            attn_implementation="sdpa",
             quantization_config=scheme,
             device_map={"": where},
             output_loading_info=True,
@@ -166,7 +165,7 @@ class Adapted:
 
     def checkpoint_activations(self) -> None:
         """Keep one layer's activations instead of all, for a third more computation."""
-        self.causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.causal.activation_checkpointing_enable({"use_reentrant": False})
         self.checkpoints_activations = True
 
     def adapter_tensors(self) -> dict[str, Tensor]:

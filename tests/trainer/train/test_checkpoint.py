@@ -1,0 +1,210 @@
+"""Checkpoints: whole or absent, verified, only as many as told, and never somebody else's deleted."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from trimtab_trainer.checkpoint import Best, Checkpoint, Checkpoints, TrainingState, short_uid
+from trimtab_trainer.errors import SettingsInvalid, StorageFailed
+from trimtab_trainer.progress import ProgressBoard
+from trimtab_trainer.report import Report
+from trimtab_trainer.storage import Store, open_store
+
+from .runs import RUN_DIGEST, board, run_config
+
+UID = "0123ABCD-9999"
+
+
+class Run:
+    """One attempt's checkpoints on a local store."""
+
+    def __init__(self, root: Path, attempt: int = 0, keep: int = 2) -> None:
+        config = run_config(root, run={"uid": UID}, checkpoint={"keep": keep})
+        self.log = io.StringIO()
+        self.board: ProgressBoard = board()
+        self.store: Store = open_store(config.output.uri, None)
+        self.checkpoints = Checkpoints(
+            self.store,
+            config,
+            RUN_DIGEST,
+            attempt,
+            scratch=root / f"scratch-{attempt}",
+            report=Report(stream=self.log),
+            board=self.board,
+        )
+
+    def save(self, step: int, best: tuple[int, str] | None = None) -> None:
+        self.checkpoints.save(checkpoint(step, best and Best(step=best[0], loss=1.0, checkpoint=best[1])))
+        self.checkpoints.wait(everything=True)
+
+    def newest(self) -> Checkpoint | None:
+        return next(self.checkpoints.newest_first(), None)
+
+    def names(self) -> list[str]:
+        return sorted({info.path.split("/")[3] for info in self.store.list("runs/")})
+
+
+def checkpoint(step: int, best: Best | None = None) -> Checkpoint:
+    return Checkpoint(
+        state=TrainingState(step=step, best=best, recent=((1.5, 3),), curve=()),
+        adapter={"b": torch.full((2, 3), float(step)), "a": torch.arange(4.0)},
+        optimizer_tensors={"a/exp_avg": torch.rand(4), "a/state1": torch.arange(4, dtype=torch.uint8)},
+        optimizer_numbers={"a": {"step": step}},
+        base_hash="cafe",
+    )
+
+
+def test_what_is_written_is_read_and_lies_where_the_design_says(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    written = checkpoint(150)
+    run.checkpoints.save(written)
+    run.checkpoints.wait(everything=True)
+    prefix = f"runs/{'0' * 64}/checkpoints/step-000150-0123abcd-0"
+    assert [info.path for info in run.store.list("runs/")] == [
+        f"{prefix}/{name}" for name in ("MANIFEST.json", "adapter.safetensors", "optimizer.safetensors", "state.json")
+    ]
+    read = Run(tmp_path, attempt=1).newest()
+    assert read is not None
+    assert read.state == written.state
+    assert (read.optimizer_numbers, read.base_hash) == (written.optimizer_numbers, "cafe")
+    for one, other in ((read.adapter, written.adapter), (read.optimizer_tensors, written.optimizer_tensors)):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) and one[name].dtype == other[name].dtype for name in one)
+    assert run.board.read().checkpoint_step == 150
+
+
+def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
+    assert Run(tmp_path).newest() is None
+
+
+def test_the_newest_are_kept_beside_the_best(tmp_path: Path) -> None:
+    run = Run(tmp_path, keep=2)
+    best = (20, run.checkpoints.name(20))
+    for step in (10, 20, 30, 40, 50):
+        run.save(step, best if step >= 20 else None)
+    assert run.names() == [run.checkpoints.name(step) for step in (20, 40, 50)]
+
+
+def test_an_attempt_deletes_what_it_resumed_past_and_nothing_newer(tmp_path: Path) -> None:
+    first = Run(tmp_path, attempt=0, keep=5)
+    for step in (10, 20, 30):
+        first.save(step)
+    second = Run(tmp_path, attempt=1, keep=1)
+    assert second.newest() is not None
+    # The first attempt's node was only thought to be lost: it goes on.
+    first.save(40)
+    second.save(35)
+    assert second.names() == [second.checkpoints.name(35), first.checkpoints.name(40)]
+
+
+def damage(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    def apply(folder: Path) -> object:
+        file = folder / name
+        return file.write_bytes(change(file.read_bytes()))
+
+    return apply
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a truncated file": damage("optimizer.safetensors", lambda data: data[:-8]),
+    "a flipped bit": damage("adapter.safetensors", lambda data: data[:-1] + bytes([data[-1] ^ 1])),
+    "an empty state": damage("state.json", lambda data: b""),
+    "a missing file": lambda folder: (folder / "adapter.safetensors").unlink(),
+    "no manifest yet": lambda folder: (folder / "MANIFEST.json").unlink(),
+    "half a manifest": damage("MANIFEST.json", lambda data: data[:20]),
+    "a manifest of something else": damage("MANIFEST.json", lambda data: b'{"files": []}'),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path: Path, case: str) -> None:
+    run = Run(tmp_path)
+    for step in (10, 20):
+        run.save(step)
+    DAMAGES[case](tmp_path / "output" / "runs" / ("0" * 64) / "checkpoints" / run.checkpoints.name(20))
+    later = Run(tmp_path, attempt=1)
+    found = later.newest()
+    assert found is not None
+    assert found.state.step == 10
+    assert ("damaged" in later.log.getvalue()) == (case != "no manifest yet")
+    # The same attempt again, as on a laptop: it writes step 20 anew, over the damaged one.
+    again = Run(tmp_path)
+    assert again.newest() is not None
+    again.save(20)
+    newest = Run(tmp_path, attempt=2).newest()
+    assert newest is not None
+    assert newest.state.step == 20
+
+
+def test_a_checkpoint_whose_best_one_is_damaged_is_skipped(tmp_path: Path) -> None:
+    run = Run(tmp_path, keep=5)
+    run.save(10, (10, run.checkpoints.name(10)))
+    run.save(20, (20, run.checkpoints.name(20)))
+    run.save(30, (20, run.checkpoints.name(20)))
+    folder = tmp_path / "output" / "runs" / ("0" * 64) / "checkpoints" / run.checkpoints.name(20)
+    damage("adapter.safetensors", lambda data: data[:-1])(folder)
+    later = Run(tmp_path, attempt=1)
+    found = later.newest()
+    assert found is not None
+    assert found.state.step == 10
+    assert later.checkpoints.best_adapter.exists()
+
+
+def test_nobody_meets_a_checkpoint_half_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path)
+    for step in (10, 20):
+        run.save(step)
+    deleted: list[str] = []
+    whole = run.store.delete
+
+    def one(paths: list[str]) -> None:
+        deleted.extend(paths)
+        whole(paths)
+
+    monkeypatch.setattr(run.store, "delete", one)
+    run.checkpoints.delete_all()
+    assert run.names() == []
+    for name in (run.checkpoints.name(10), run.checkpoints.name(20)):
+        mine = [path for path in deleted if name in path]
+        assert mine[0].endswith("MANIFEST.json")
+
+
+def test_an_outage_of_storage_is_survived_twice_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path)
+    whole = run.store.put_once
+
+    def fails(path: str, data: bytes) -> bool:
+        raise StorageFailed("the storage answered 503")
+
+    monkeypatch.setattr(run.store, "put_once", fails)
+    for step in (10, 20, 30):
+        run.checkpoints.save(checkpoint(step))
+    assert run.log.getvalue().count("checkpoint not stored") == 2
+    with pytest.raises(StorageFailed, match="503"):
+        run.checkpoints.save(checkpoint(40))
+    monkeypatch.setattr(run.store, "put_once", whole)
+    run.save(50)
+    newest = run.newest()
+    assert newest is not None
+    assert newest.state.step == 50
+
+
+def test_before_an_early_end_a_single_failure_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path)
+
+    def denied(path: str, data: bytes) -> bool:
+        raise SettingsInvalid("access denied")
+
+    monkeypatch.setattr(run.store, "put_once", denied)
+    run.checkpoints.save(checkpoint(10))
+    with pytest.raises(SettingsInvalid):
+        run.checkpoints.wait(everything=True)
+
+
+def test_a_uid_of_any_form_gives_a_name_that_is_found_again() -> None:
+    assert [short_uid(uid) for uid in ("0123ABCD-99", "a_b/c", "---")] == ["0123abcd", "abc", "0"]

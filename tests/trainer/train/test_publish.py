@@ -1,0 +1,276 @@
+"""What is published: what was measured, loadable by anybody, named by what it is, and only once."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from trimtab_trainer.batches import Batches
+from trimtab_trainer.contract import digest_of
+from trimtab_trainer.data.view import load_view
+from trimtab_trainer.errors import SettingsInvalid
+from trimtab_trainer.loop import Trainer
+from trimtab_trainer.model import load_adapter
+from trimtab_trainer.publish import adapter_config, perplexity
+from trimtab_trainer.result import read_result, verify_adapter
+from trimtab_trainer.storage.layout import adapter_prefix, result_path
+
+from .runs import plain_base, run_config, shake
+from .stage import StageRun, stage_run
+from .test_model import logits
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[StageRun, Any, Any]:
+    """A run that was trained and published."""
+    run = stage_run(tmp_path_factory.mktemp("done"))
+    artifact, summary = run.train()
+    return run, artifact, summary
+
+
+def test_the_layout_is_that_of_the_design(done: tuple[StageRun, Any, Any]) -> None:
+    run, artifact, _ = done
+    folder = run.folder(artifact)
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) == [
+        "MANIFEST.json",
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "metrics.json",
+        "splits/test.jsonl",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    assert digest_of(manifest["artifact"]) == artifact.digest
+    assert manifest["artifact"].keys() == {"files", "baseModel", "data", "config"}
+    assert [entry["path"] for entry in manifest["artifact"]["files"]] == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert [entry["path"] for entry in manifest["records"]["files"]] == [
+        "README.md",
+        "metrics.json",
+        "splits/test.jsonl",
+    ]
+    verify_adapter(run.store, adapter_prefix(artifact.digest), artifact.digest)
+    assert read_result(run.store, run.prepared.run_digest) == artifact
+    assert run.checkpoints() == []
+    assert len((folder / "splits/test.jsonl").read_text().splitlines()) == run.prepared.test_rows
+
+
+def test_stock_peft_loads_it_and_reproduces_the_logits_of_the_training_adapter(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import PeftModel
+
+    run = stage_run(tmp_path)
+    seen: dict[str, torch.Tensor] = {}
+    whole = Trainer.run
+    probe = load_view(run.store, run.prepared.view_digest, tmp_path / "view").train
+
+    def remember(trainer: Trainer) -> Any:
+        state = whole(trainer)
+        seen["logits"] = logits(trainer.model, probe)
+        return state
+
+    monkeypatch.setattr(Trainer, "run", remember)
+    artifact, _ = run.train()
+    for base in (plain_base(tiny), plain_base(tiny, "None")):
+        stock = PeftModel.from_pretrained(base, str(run.folder(artifact)))
+        stock.eval()
+        found = []
+        with torch.no_grad():
+            for index in range(len(probe)):
+                batch = Batches(probe).lay(np.array([index]), torch.device("cpu"))
+                found.append(stock(input_ids=batch.tokens, position_ids=batch.positions, use_cache=False).logits[0])
+        difference = (torch.cat(found) - seen["logits"]).abs().max()
+        if base.config.to_dict().get("quantization_config"):
+            assert difference < 1e-5
+        else:
+            assert difference > 1e-3  # trained on NF4: it belongs to the quantized base
+
+
+def test_names_in_the_file_are_those_that_peft_and_vllm_expect(done: tuple[StageRun, Any, Any]) -> None:
+    run, artifact, _ = done
+    tensors = load_file(run.folder(artifact) / "adapter_model.safetensors")
+    pattern = r"base_model\.model\.model\.layers\.[01]\.(self_attn|mlp)\.[a-z]+_proj\.lora_[AB]\.weight"
+    assert len(tensors) == 28
+    assert all(re.fullmatch(pattern, name) for name in tensors)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
+def test_adapter_config_is_ours_sorted_and_names_no_path(done: tuple[StageRun, Any, Any]) -> None:
+    run, artifact, _ = done
+    text = (run.folder(artifact) / "adapter_config.json").read_text()
+    config = json.loads(text)
+    assert list(config) == sorted(config)
+    assert config["target_modules"] == sorted(config["target_modules"]) == artifact.target_modules
+    assert config["base_model_name_or_path"] == artifact.base_model_digest
+    for file in run.folder(artifact).rglob("*"):
+        if file.is_file():
+            assert str(run.root) not in file.read_text(errors="replace"), file
+    remote = run_config(run.root, baseModel={"uri": "s3://models/tiny"}, lora={"alpha": 24.5})
+    config = adapter_config(remote, artifact.base_model_digest, ("b", "a"))
+    assert (config["base_model_name_or_path"], config["lora_alpha"]) == ("s3://models/tiny", 24.5)
+    assert config["target_modules"] == ["a", "b"]
+
+
+def test_test_losses_are_those_of_the_exported_files_and_of_the_base_alone(
+    tiny: Path, done: tuple[StageRun, Any, Any], tmp_path: Path
+) -> None:
+    run, artifact, summary = done
+    test = load_view(run.store, run.prepared.view_digest, tmp_path).test
+    assert test is not None
+
+    def loss(model: Any) -> float:
+        total, tokens = 0.0, 0
+        with torch.no_grad():
+            for index in range(len(test)):
+                batch = Batches(test).lay(np.array([index]), torch.device("cpu"))
+                out = model(input_ids=batch.tokens, position_ids=batch.positions, use_cache=False).logits[0]
+                total += torch.nn.functional.cross_entropy(out, batch.targets[0], reduction="sum").item()
+                tokens += batch.supervised_tokens
+        return total / tokens
+
+    assert summary.base_test_loss == pytest.approx(loss(plain_base(tiny)), rel=1e-5)
+    model = load_adapter(plain_base(tiny), run.folder(artifact), torch.float32)
+    assert summary.test_loss == pytest.approx(loss(model.peft), rel=1e-5)
+    assert summary.test_loss < summary.base_test_loss
+    figures = json.loads((run.folder(artifact) / "metrics.json").read_text())
+    assert (figures["testLoss"], figures["baseTestLoss"]) == (summary.test_loss, summary.base_test_loss)
+    assert figures["testPerplexity"] == pytest.approx(np.exp(summary.test_loss))
+    assert [point["step"] for point in figures["evaluations"]] == [2, 4, 6]
+    assert len(figures["curve"]) == 6
+
+
+def test_a_run_without_held_out_data_is_published_without_their_figures(tmp_path: Path) -> None:
+    run = stage_run(tmp_path, dataset={"validation": None}, training={"maxSteps": 2})
+    artifact, summary = run.train()
+    assert (summary.test_loss, summary.base_test_loss, summary.validation_loss) == (None, None, None)
+    assert not (run.folder(artifact) / "splits").exists()
+
+
+def test_a_run_that_has_its_result_is_not_trained_again(done: tuple[StageRun, Any, Any]) -> None:
+    run, artifact, _ = done
+    before = run.log.getvalue().count('"message": "model loaded"')
+    again, _ = run.train(attempt=7)
+    assert again == artifact
+    assert run.log.getvalue().count('"message": "model loaded"') == before
+
+
+def test_an_adapter_whose_result_was_not_noted_is_noted_without_a_change(tmp_path: Path) -> None:
+    run = stage_run(tmp_path)
+    artifact, _ = run.train()
+    before = (run.folder(artifact) / "MANIFEST.json").read_bytes()
+    run.store.delete([result_path(run.prepared.run_digest)])
+    again, _ = run.train(attempt=1)
+    assert again == artifact
+    assert (run.folder(artifact) / "MANIFEST.json").read_bytes() == before
+    verify_adapter(run.store, adapter_prefix(artifact.digest), artifact.digest)
+
+
+def test_a_damaged_adapter_is_made_whole_again(tmp_path: Path) -> None:
+    run = stage_run(tmp_path)
+    artifact, _ = run.train()
+    for name in ("adapter_model.safetensors", "metrics.json"):
+        (run.folder(artifact) / name).write_bytes(b"rot")
+    again, _ = run.train(attempt=1)
+    assert again == artifact
+    verify_adapter(run.store, adapter_prefix(artifact.digest), artifact.digest)
+
+
+def test_the_adapter_of_an_attempt_that_was_first_is_taken_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = stage_run(tmp_path)
+    first, _ = run.train()
+    note = run.store.read(result_path(run.prepared.run_digest))
+    run.store.delete([result_path(run.prepared.run_digest)])
+    whole = Trainer.run
+
+    def otherwise(trainer: Trainer) -> Any:
+        """Come to other weights, as another kind of machine does, after the other attempt wrote its result."""
+        state = whole(trainer)
+        shake(trainer.model)
+        run.store.put(result_path(run.prepared.run_digest), note)
+        return state
+
+    monkeypatch.setattr(Trainer, "run", otherwise)
+    second, _ = run.train(attempt=1)
+    assert second == first
+    assert "another attempt of this run published first" in run.log.getvalue()
+    assert len(list((run.output / "adapters").iterdir())) == 2
+
+
+def test_weights_that_are_not_finite_are_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = stage_run(tmp_path)
+    whole = Trainer.run
+
+    def spoil(trainer: Trainer) -> Any:
+        state = whole(trainer)
+        with torch.no_grad():
+            next(iter(trainer.model.parameters.values()))[0, 0] = float("nan")
+        return state
+
+    monkeypatch.setattr(Trainer, "run", spoil)
+    with pytest.raises(SettingsInvalid, match="not finite"):
+        run.train()
+    assert not (run.output / "adapters").exists()
+
+
+def test_a_base_that_changed_during_training_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = stage_run(tmp_path)
+    whole = Trainer.run
+
+    def repack(trainer: Trainer) -> Any:
+        state = whole(trainer)
+        trainer.model.causal.get_submodule("model.layers.0.mlp.up_proj.base_layer").weight.data[0] ^= 1
+        return state
+
+    monkeypatch.setattr(Trainer, "run", repack)
+    with pytest.raises(RuntimeError, match="frozen base model changed"):
+        run.train()
+    assert not (run.output / "adapters").exists()
+
+
+def test_an_adapter_that_does_not_load_completely_is_refused(
+    tiny: Path, done: tuple[StageRun, Any, Any], tmp_path: Path
+) -> None:
+    """peft only warns about missing keys, and answers as the base does."""
+    run, artifact, _ = done
+    tensors = load_file(run.folder(artifact) / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_bytes((run.folder(artifact) / "adapter_config.json").read_bytes())
+    renamed = {name.replace("layers.1", "blocks.1"): tensor for name, tensor in tensors.items()}
+    save_file(renamed, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=r"did not load.*blocks\.1"):
+        load_adapter(plain_base(tiny), tmp_path, torch.float32)
+
+
+def test_the_best_weights_are_published_with_early_stopping_else_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = {}
+    for name, early in (("best", {"patience": 5}), ("last", None)):
+        script = iter([3.0, 1.0, 2.0])
+        run = stage_run(tmp_path / name, training={"earlyStopping": early})
+        monkeypatch.setattr("trimtab_trainer.loop.mean_loss", lambda *_, script=script: next(script))
+        artifact, summary = run.train()
+        figures = json.loads((run.folder(artifact) / "metrics.json").read_text())
+        manifest = json.loads((run.folder(artifact) / "MANIFEST.json").read_text())
+        assert manifest["records"]["step"] == figures["publishedStep"]
+        published[name] = (figures["publishedStep"], summary.validation_loss)
+    assert published == {"best": (4, 1.0), "last": (6, 2.0)}
+
+
+def test_perplexity() -> None:
+    assert [perplexity(value) for value in (None, 0.0, 1000.0)] == [None, 1.0, None]

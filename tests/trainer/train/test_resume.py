@@ -1,0 +1,129 @@
+"""A run that was interrupted ends with the very bits of one that was not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trimtab_trainer.contract import RunConfig
+from trimtab_trainer.loop import Trainer
+
+from .runs import adapted, random_rows, run_config, trainer, unpacked
+from .test_loop import losses, same, weights
+
+OPTIMIZERS = ["AdamW", "AdamW8bit", "PagedAdamW8bit", "SGD"]
+
+
+def settings(root: Path, optimizer: str, steps: int, **training: Any) -> RunConfig:
+    """Rank 40 on layers of 128: states of 8-bit optimizers in 8 bits (from 4,096 weights) and in 32."""
+    return run_config(
+        root,
+        lora={"rank": 40, "dropout": 0.1, "targetModules": ["q_proj", "k_proj", "down_proj"]},
+        training={"maxSteps": steps, "optimizer": optimizer, "weightDecay": 0.01, "batchSize": 4, **training},
+        checkpoint={"everySteps": 4},
+    )
+
+
+def resumed(tiny: Path, root: Path, config: RunConfig, attempt: int = 1, **more: Any) -> Trainer:
+    run = trainer(tiny, root, config, unpacked(random_rows(10)), attempt=attempt, **more)
+    checkpoint = next(run.checkpoints.newest_first())
+    run.resume(checkpoint)
+    return run
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_four_steps_and_four_resumed_are_eight(tiny: Path, tmp_path: Path, optimizer: str) -> None:
+    data = unpacked(random_rows(10))
+    config = settings(tmp_path / "a", optimizer, 8)
+    straight = trainer(tiny, tmp_path / "a", config, data)
+    straight.run()
+
+    # Told to stop after four steps of eight, with a learning rate that is still that of eight.
+    config = settings(tmp_path / "b", optimizer, 8)
+    first = trainer(tiny, tmp_path / "b", config, data)
+    while first.state.step < 4:
+        first.step()
+    first.save()
+    first.checkpoints.wait(everything=True)
+    second = resumed(tiny, tmp_path / "b", config)
+    assert second.state.step == 4
+    torch.rand(100)  # whatever else used the random numbers
+    second.run()
+    assert same(weights(straight), weights(second))
+    assert losses(straight) == losses(second)
+    assert straight.state.tokens == second.state.tokens
+
+
+def test_states_of_8_bit_optimizers_are_in_8_bits_and_restored_bit_for_bit(tiny: Path, tmp_path: Path) -> None:
+    config = settings(tmp_path, "AdamW8bit", 4)
+    first = trainer(tiny, tmp_path, config, unpacked(random_rows(10)))
+    first.run()
+    second = resumed(tiny, tmp_path, config)
+    kinds = set()
+    for one, other in zip(first.model.parameters.values(), second.model.parameters.values(), strict=True):
+        before, after = first.optimizer.state[one], second.optimizer.state[other]
+        assert before.keys() == after.keys()
+        for key, value in before.items():
+            assert torch.equal(value, after[key]) if isinstance(value, torch.Tensor) else value == after[key]
+        kinds.add(before["state1"].dtype)
+    assert kinds == {torch.uint8, torch.float32}
+
+
+def test_a_stop_in_the_middle_of_an_evaluation_repeats_it_and_nothing_else(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trimtab_trainer import loop
+    from trimtab_trainer.errors import Interrupted
+
+    data = unpacked(random_rows(10))
+    more = {"evaluateEverySteps": 3, "earlyStopping": {"patience": 9}}
+    straight = trainer(tiny, tmp_path / "a", settings(tmp_path / "a", "AdamW", 7, **more), data, data)
+    straight.run()
+    config = settings(tmp_path / "b", "AdamW", 7, **more)
+    first = trainer(tiny, tmp_path / "b", config, data, data)
+    whole = loop.mean_loss
+
+    def interrupted(*arguments: Any) -> float:
+        if first.state.step == 3 and not first.stop.requested:
+            first.stop.request()
+        return whole(*arguments)
+
+    monkeypatch.setattr(loop, "mean_loss", interrupted)
+    with pytest.raises(Interrupted):
+        first.run()
+    assert (first.state.step, first.state.evaluated_step) == (3, 0)
+    second = trainer(tiny, tmp_path / "b", config, data, data, attempt=1)
+    second.resume(next(second.checkpoints.newest_first()))
+    state = second.run()
+    assert state.evaluations == straight.state.evaluations
+    assert state.best is not None
+    assert state.best.loss == min(point.loss for point in state.evaluations)
+    assert same(weights(straight), weights(second))
+
+
+def test_the_cuts_of_the_batch_are_resumed_too(tiny: Path, tmp_path: Path) -> None:
+    config = settings(tmp_path, "AdamW", 8, microBatchSize=4)
+    first = trainer(tiny, tmp_path, config, unpacked(random_rows(10)))
+    first.micro_batch = 1  # memory ran out once
+    first.step()
+    first.save()
+    first.checkpoints.wait()
+    assert resumed(tiny, tmp_path, config).micro_batch == 1
+
+
+def test_the_state_of_another_optimizer_or_adapter_is_refused_and_nothing_is_touched(
+    tiny: Path, tmp_path: Path
+) -> None:
+    trainer(tiny, tmp_path, settings(tmp_path, "AdamW", 4), unpacked(random_rows(10))).run()
+    run = trainer(tiny, tmp_path, settings(tmp_path, "AdamW8bit", 4), unpacked(random_rows(10)), attempt=1)
+    before = weights(run)
+    checkpoint = next(run.checkpoints.newest_first())
+    with pytest.raises(ValueError, match="another optimizer"):
+        run.resume(checkpoint)
+    assert same(weights(run), before)
+    wider = run_config(tmp_path, lora={"rank": 8})
+    with pytest.raises(ValueError, match="differ in name or shape"):
+        adapted(tiny, wider).load_adapter_tensors(checkpoint.adapter)
