@@ -4,8 +4,8 @@
     python deploy/samples/field_guide.py --openapi openapi.json --write rows.jsonl
     python deploy/samples/field_guide.py --openapi openapi.json --upload s3://datasets/field-guide/train/
 
-A row is {"messages": [question, answer], "group": hash of the answer, "apiGroup": "batch"}: Messages data, kept together
-by `group` when rows are held out, because many fields share one description. OpenAPI v2 and v3 documents are taken.
+A row is {"messages": [question, answer], "group": hash of the answer, "apiGroup": "batch"}: Messages data, kept
+together by `group` when rows are held out: many fields share one description. OpenAPI v2 and v3 documents are taken.
 Uploading takes credentials and endpoint from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
 AWS_ENDPOINT_URL, AWS_REGION.
 """
