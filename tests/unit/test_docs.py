@@ -1,0 +1,119 @@
+"""What the documents say exists: links, make targets, reasons, dependencies, and examples that the models take."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from trimtab_operator.api import FINETUNEJOB_REASONS, parse
+from trimtab_operator.api.reasons import EXPLANATIONS
+from trimtab_trainer.contract import ExitCode, RunConfig
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+CODE = re.compile(r"`[^`\n]*`")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+METADATA = {"namespace": "default", "uid": "0"}
+README_LINES = 120
+
+
+def named(document: Path) -> str:
+    return document.relative_to(ROOT).as_posix()
+
+
+def prose(document: Path) -> str:
+    """Return a document without its fenced blocks."""
+    return FENCE.sub("", document.read_text())
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return [text for found, text in FENCE.findall(document.read_text()) if found == language]
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(document), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_every_relative_link_resolves(document: Path) -> None:
+    for target in LINK.findall(CODE.sub("", prose(document))):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        assert file.exists(), f"{target} is not there"
+        assert file.is_relative_to(ROOT), f"{target} leaves the repository"
+        if anchor:
+            assert anchor in anchors(file), f"{target}: no such heading"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_every_make_target_exists(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    text = document.read_text()
+    mentioned = {*re.findall(r"`make ([a-z0-9-]+)`", text), *re.findall(r"^make ([a-z0-9-]+)", text, re.MULTILINE)}
+    assert mentioned <= targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_every_finetunejob_is_one(document: Path) -> None:
+    for text in blocks(document, "yaml"):
+        for body in yaml.safe_load_all(text):
+            if isinstance(body, dict) and body.get("kind") == "FineTuneJob":
+                parse({**body, "metadata": {**METADATA, **body["metadata"]}})
+
+
+def test_the_run_of_the_trainer_alone_is_one() -> None:
+    bodies: list[dict[str, Any]] = [yaml.safe_load(text) for text in blocks(ROOT / "docs/trainer.md", "yaml")]
+    runs = [body for body in bodies if "output" in body]
+    assert runs
+    for body in runs:
+        RunConfig.model_validate(body)
+
+
+def rows(document: Path) -> set[str]:
+    """Return the words that tables explain: those in backquotes in the first cell of a row."""
+    cells = re.findall(r"^\| ([^|]+) \|", document.read_text(), re.MULTILINE)
+    return {word for cell in cells for word in re.findall(r"`(\w+)`", cell)}
+
+
+def test_every_reason_has_its_row() -> None:
+    explained = rows(ROOT / "docs/failure-modes.md")
+    assert {*FINETUNEJOB_REASONS, *EXPLANATIONS} <= explained
+
+
+def test_every_exit_code_is_told() -> None:
+    told = re.findall(r"^\| (\d+) \|", (ROOT / "docs/trainer.md").read_text(), re.MULTILINE)
+    assert {int(code) for code in told} == set(ExitCode)
+
+
+def test_every_python_dependency_has_its_reason() -> None:
+    """Extras and versions are left out; a package of ours needs no reason twice."""
+    wanted: set[str] = set()
+    for file in ("pyproject.toml", "operator/pyproject.toml", "trainer/pyproject.toml"):
+        project = tomllib.loads((ROOT / file).read_text())
+        groups = [*project.get("dependency-groups", {}).values()]
+        groups += [project.get("project", {}).get("dependencies", [])]
+        groups += project.get("project", {}).get("optional-dependencies", {}).values()
+        wanted |= {re.split(r"[\[<>=~! ]", line)[0] for group in groups for line in group}
+    cells = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs/dependencies.md").read_text(), re.MULTILINE)
+    assert wanted - {word.strip() for cell in cells for word in cell.split(",")} == set()
+
+
+def test_every_go_dependency_has_its_reason() -> None:
+    direct = re.search(r"^require \((.*?)^\)", (ROOT / "deploy/local/go/go.mod").read_text(), re.MULTILINE | re.DOTALL)
+    assert direct
+    text = (ROOT / "docs/dependencies.md").read_text()
+    for line in direct[1].strip().splitlines():
+        assert line.split()[0] in text
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < README_LINES
