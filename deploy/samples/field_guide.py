@@ -35,7 +35,7 @@ HELD_OUT_FRACTION = 0.1
 
 def rows_of(document: Schema) -> list[Row]:
     """Return a row for every described field of every kind, each field once, by its shortest path."""
-    schemas: dict[str, Schema] = document.get("definitions") or document["components"]["schemas"]
+    schemas: dict[str, Schema] = document.get("definitions") or document.get("components", {}).get("schemas", {})
     rows, asked = [], set()
     for kind, group, path, description in _fields(schemas):
         article = "an" if kind[0] in "AEIO" else "a"

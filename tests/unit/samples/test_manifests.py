@@ -1,0 +1,59 @@
+"""The sample manifests agree with the models, with each other and with what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from trimtab_operator.api.finetunejob import FineTuneJobSpec
+
+from tests.unit.chart.chart import Rendered
+
+SAMPLES = Path(__file__).parents[3] / "deploy/samples"
+MANIFESTS = sorted(SAMPLES.glob("*.yaml"))
+
+Body = dict[str, Any]
+
+
+def load(path: Path) -> list[Body]:
+    return [body for body in yaml.safe_load_all(path.read_text()) if body]
+
+
+ALL = [body for path in MANIFESTS for body in load(path)]
+JOBS = [body for body in ALL if body["kind"] == "FineTuneJob"]
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_a_manifest_says_what_it_is_for(path: Path) -> None:
+    assert path.read_text().startswith("# ")
+    assert f"({path.name})" in (SAMPLES / "README.md").read_text()
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job["metadata"]["name"])
+def test_a_finetunejob_is_valid_and_names_the_sample_secret(job: Body) -> None:
+    spec = FineTuneJobSpec.model_validate(job["spec"])
+    (secret,) = [body for body in ALL if body["kind"] == "Secret"]
+    assert spec.base_model.secret_name == spec.dataset.secret_name == spec.output.secret_name
+    assert spec.output.secret_name == secret["metadata"]["name"]
+
+
+def test_the_queued_job_names_the_queue() -> None:
+    objects = {body["kind"]: body for body in load(SAMPLES / "kueue.yaml")}
+    queue, job = objects["LocalQueue"], objects["FineTuneJob"]
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == queue["metadata"]["name"]
+    assert job["metadata"]["namespace"] == queue["metadata"]["namespace"]
+    assert queue["spec"]["clusterQueue"] == objects["ClusterQueue"]["metadata"]["name"]
+    (group,) = objects["ClusterQueue"]["spec"]["resourceGroups"]
+    assert [resource["name"] for resource in group["flavors"][0]["resources"]] == group["coveredResources"]
+
+
+def test_the_policies_let_the_charts_operator_in() -> None:
+    policies = {body["metadata"]["name"]: body["spec"] for body in load(SAMPLES / "networkpolicy.yaml")}
+    (rule,) = policies["trimtab-progress"]["ingress"]
+    (peer,) = rule["from"]
+    assert peer["podSelector"]["matchLabels"].items() <= Rendered().pod["metadata"]["labels"].items()
+    (progress,) = [egress for egress in Rendered().one("NetworkPolicy")["spec"]["egress"] if "to" in egress]
+    assert rule["ports"] == progress["ports"]
+    assert policies["trimtab-progress"]["podSelector"] == progress["to"][0]["podSelector"]
