@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from trimtab_trainer import hardware
 
 from tests.trainer.tiny import make_tiny_model
-from trimtab_trainer import hardware
 
 os.environ["OMP_NUM_THREADS"] = "1"
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from trimtab_trainer.batches import Batches
 from trimtab_trainer.checkpoint import Checkpoints
 from trimtab_trainer.contract import QuantizationSettings, RunConfig, Stage

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.trainer.tiny import make_tiny_model, tiny_rows, write_rows
 from trimtab_trainer.contract import Artifact, Prepared, RunConfig, Stage, Summary
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.prepare import prepare
@@ -15,6 +14,8 @@ from trimtab_trainer.progress import ProgressBoard
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import Store, open_store
 from trimtab_trainer.train import train
+
+from tests.trainer.tiny import make_tiny_model, tiny_rows, write_rows
 
 from .runs import run_config
 

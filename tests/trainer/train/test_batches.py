@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from trimtab_trainer.batches import IGNORED, Batches
 
 from .runs import CPU, random_rows, sequences, unpacked

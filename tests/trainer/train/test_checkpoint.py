@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from trimtab_trainer.checkpoint import Best, Checkpoint, Checkpoints, TrainingState, short_uid
 from trimtab_trainer.errors import SettingsInvalid, StorageFailed
 from trimtab_trainer.progress import ProgressBoard

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from trimtab_trainer.batches import Batches
 from trimtab_trainer.checkpoint import TrainingState
 from trimtab_trainer.contract import EarlyStopping, Reason
@@ -142,7 +141,7 @@ def test_every_adapter_weight_gets_a_gradient_or_training_stops(tiny: Path, tmp_
         return torch.randn(*batch.tokens.shape, 384) * next(iter(run.model.parameters.values())).sum()
 
     run.model.hidden = detached  # type: ignore[method-assign]
-    with pytest.raises(RuntimeError, match="no gradient reached 27 adapter weights"):
+    with pytest.raises(SettingsInvalid, match="no gradient reaches 27 of 28 adapter weights"):
         run.run()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional
-
 from trimtab_trainer.batches import IGNORED
 from trimtab_trainer.loss import summed_loss
 

@@ -12,8 +12,6 @@ import bitsandbytes
 import numpy as np
 import pytest
 import torch
-
-from tests.trainer.tiny import make_tiny_model
 from trimtab_trainer.batches import Batches
 from trimtab_trainer.contract import LoraSettings, QuantizationSettings, Reason
 from trimtab_trainer.data.view import Sequences
@@ -21,6 +19,8 @@ from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.model import Adapted, add_adapter, check_forward, frozen_hash, linear_modules, load_base
 from trimtab_trainer.validation import mean_loss
+
+from tests.trainer.tiny import make_tiny_model
 
 from .runs import CPU, adapted, gradients, plain_base, random_rows, run_config, sequences, shake, trainer, unpacked
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-
 from trimtab_trainer.batches import Batches
 from trimtab_trainer.contract import digest_of
 from trimtab_trainer.data.view import load_view

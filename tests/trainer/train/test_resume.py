@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from trimtab_trainer.contract import RunConfig
 from trimtab_trainer.loop import Trainer
 
@@ -75,7 +74,7 @@ def test_states_of_8_bit_optimizers_are_in_8_bits_and_restored_bit_for_bit(tiny:
 def test_a_stop_in_the_middle_of_an_evaluation_repeats_it_and_nothing_else(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trimtab_trainer import loop
+    from trimtab_trainer import loop, validation
     from trimtab_trainer.errors import Interrupted
 
     data = unpacked(random_rows(10))
@@ -84,7 +83,7 @@ def test_a_stop_in_the_middle_of_an_evaluation_repeats_it_and_nothing_else(
     straight.run()
     config = settings(tmp_path / "b", "AdamW", 7, **more)
     first = trainer(tiny, tmp_path / "b", config, data, data)
-    whole = loop.mean_loss
+    whole = validation.mean_loss
 
     def interrupted(*arguments: Any) -> float:
         if first.state.step == 3 and not first.stop.requested:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from trimtab_trainer.contract import TrainingSettings
 from trimtab_trainer.schedule import learning_rate, sequences_of_step, step_seed, steps_per_epoch
 
@@ -34,7 +33,7 @@ def test_an_epoch_sees_every_sequence_once_and_the_next_one_in_another_order() -
     epochs = [[sequences_of_step(training, 10, step).tolist() for step in range(at, at + 3)] for at in (0, 3)]
     for epoch in epochs:
         assert [len(batch) for batch in epoch] == [4, 4, 2]
-        assert sorted(sum(epoch, [])) == list(range(10))
+        assert sorted(index for batch in epoch for index in batch) == list(range(10))
     assert epochs[0] != epochs[1]
 
 

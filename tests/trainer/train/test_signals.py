@@ -10,12 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-
 from trimtab_trainer.checkpoint import Checkpoints
 from trimtab_trainer.contract import ExitCode
 from trimtab_trainer.errors import Interrupted
@@ -58,7 +58,7 @@ POINTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], int | None]] = {
     "in the first step": (on_call("trimtab_trainer.loop", "summed_loss", 1), None),
     "between the micro-batches of the fourth step": (on_call("trimtab_trainer.loop", "summed_loss", 8), 3),
     "inside an optimizer step": (on_call(torch.optim.AdamW, "step", 3), 3),
-    "in an evaluation": (on_call("trimtab_trainer.validation", "summed_loss", 2), 2),
+    "in an evaluation": (on_call("trimtab_trainer.validation", "summed_loss", 1), 2),
     "while a checkpoint is written": (on_call(Checkpoints, "save", 2), 4),
     "while the files are exported": (on_call("trimtab_trainer.train", "export", 1), 6),
     "while the exported files are measured": (on_call("trimtab_trainer.publish", "mean_loss", 2), 6),
@@ -94,7 +94,10 @@ def test_a_signal_after_the_result_is_noted_is_too_late_to_matter(
 
 
 def test_a_process_that_is_terminated_exits_14_and_the_next_one_ends_with_the_same_adapter(tmp_path: Path) -> None:
-    sections = {"training": {"maxSteps": 150, "evaluateEverySteps": 40}, "checkpoint": {"everySteps": 10}}
+    sections: dict[str, Any] = {
+        "training": {"maxSteps": 150, "evaluateEverySteps": 40},
+        "checkpoint": {"everySteps": 10},
+    }
     straight = stage_run(tmp_path / "straight", **sections)
     want, _ = straight.train()
     run = stage_run(tmp_path / "broken", **sections)
@@ -117,7 +120,7 @@ def test_a_process_that_is_terminated_exits_14_and_the_next_one_ends_with_the_sa
                 break
         process.stdout.read()
         assert process.wait(timeout=60) == 14
-        assert time.monotonic() - told < 5
+        assert time.monotonic() - told < 20  # a few seconds, on a busy machine
     steps = [json.loads(path.read_text())["step"] for path in run.output.glob("runs/*/checkpoints/*/MANIFEST.json")]
     with start(1) as process:
         output = process.communicate(timeout=120)[0]
@@ -131,37 +134,43 @@ def test_a_process_that_is_terminated_exits_14_and_the_next_one_ends_with_the_sa
 class TestInterruption:
     def test_what_can_be_thrown_away_ends_at_once(self) -> None:
         stop = Interruption()
-        with stop.listening(), pytest.raises(Interrupted), stop.at_once():
+        with stop.listening(), pytest.raises(Interrupted), stop.at_once():  # noqa: PT012
             os.kill(os.getpid(), signal.SIGTERM)
             pytest.fail("went on")
         assert stop.requested
 
     def test_what_must_not_be_torn_ends_first(self) -> None:
         stop, done = Interruption(), False
-        with stop.listening():
-            with pytest.raises(Interrupted), stop.at_once():
-                with stop.later():
-                    os.kill(os.getpid(), signal.SIGTERM)
-                    done = True
-                stop.check()
-                pytest.fail("went on")
+        with stop.listening(), pytest.raises(Interrupted), stop.at_once():  # noqa: PT012
+            with stop.later():
+                os.kill(os.getpid(), signal.SIGTERM)
+                done = True
+            stop.check()
+            pytest.fail("went on")
         assert done
 
     def test_a_signal_that_somebody_swallowed_still_ends_the_block(self) -> None:
         stop = Interruption()
-        with stop.listening(), pytest.raises(Interrupted), stop.at_once():
-            try:
+        with stop.listening(), pytest.raises(Interrupted), stop.at_once():  # noqa: SIM117
+            with suppress(BaseException):
                 os.kill(os.getpid(), signal.SIGTERM)
-            except Exception:
-                pass
 
     def test_a_signal_that_came_out_of_a_library_as_another_error_is_told_as_what_it_is(self) -> None:
         stop = Interruption()
-        with stop.listening(), pytest.raises(Interrupted), stop.at_once():
+        with stop.listening(), pytest.raises(Interrupted), stop.at_once():  # noqa: PT012
             try:
                 os.kill(os.getpid(), signal.SIGTERM)
-            except Interrupted as error:
+            except BaseException as error:
                 raise OSError("could not read") from error
+
+    def test_a_library_that_tries_again_after_any_error_does_not_go_on(self) -> None:
+        stop, tries = Interruption(), 0
+        with stop.listening(), pytest.raises(Interrupted), stop.at_once():  # noqa: PT012
+            while True:
+                with suppress(Exception):
+                    tries += 1
+                    os.kill(os.getpid(), signal.SIGTERM)
+        assert tries == 1
 
     def test_other_errors_stay_what_they_are(self) -> None:
         stop = Interruption()

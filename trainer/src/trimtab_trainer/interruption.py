@@ -1,9 +1,9 @@
 """Being told to stop: SIGTERM (a preemption, an eviction, a suspension) or SIGINT, at any moment of a stage.
 
-Two ways, one flag. Where work can be thrown away (loading, a gradient, an evaluation, publishing) the signal raises
-`Interrupted` in place, within one operation of the library that is running. Where it cannot (an optimizer step, a
-checkpoint) it only sets the flag, and the next `check` raises. What is swallowed by somebody's `except` in between is
-raised by the next check all the same, so the process never ends with success after a signal.
+Two ways, one flag. Where work can be thrown away (loading, a gradient, an evaluation, publishing) the signal raises in
+place, within one operation of the library that is running, and the block ends with `Interrupted`. Where it cannot (an
+optimizer step, a checkpoint) it only sets the flag, and the next `check` raises. What is swallowed by somebody's
+`except` in between is raised by the next check all the same, so the process never ends with success after a signal.
 
 `train` opens it around the stage; imports no torch.
 """
@@ -17,6 +17,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 from .errors import Interrupted
+
+
+class _Told(BaseException):
+    """A signal in place: no library takes it for an error of its own and tries again, as botocore would."""
 
 
 class Interruption:
@@ -37,6 +41,8 @@ class Interruption:
             for number in before:
                 signal.signal(number, self._received)
             yield self
+        except _Told:  # it came while a block was being left
+            raise Interrupted("told to stop") from None
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -48,6 +54,8 @@ class Interruption:
         try:
             self.check()
             yield
+        except _Told:
+            raise Interrupted("told to stop") from None
         except Interrupted:
             raise
         except Exception as error:
@@ -80,4 +88,4 @@ class Interruption:
         self.requested = True
         if self._at_once:
             self._at_once = False  # once: what unwinds now may have to write a checkpoint
-            raise Interrupted("told to stop")
+            raise _Told

@@ -188,11 +188,28 @@ class Trainer:
                 "lower training.learningRate, or set training.maxGradientNorm"
             )
         if tokens and not self._checked_gradients:
-            without = [name for name, parameter in parameters.items() if parameter.grad is None]
-            if without:
-                raise RuntimeError(f"no gradient reached {len(without)} adapter weights, {without[0]} for one")
+            self.check_gradients()
             self._checked_gradients = True
         return StepResult(nats, tokens, int(self.training.lengths[indices].sum()), norm)
+
+    def check_gradients(self) -> None:
+        """Make sure, once, that training reaches every part of the adapter.
+
+        Zeros count as nothing in the outer matrices (B): those of the inner ones (A) are 0 until B has moved.
+
+        Raises:
+            SettingsInvalid: modules that take no part in the loss are to be adapted.
+        """
+        without = [
+            name
+            for name, parameter in self.model.parameters.items()
+            if parameter.grad is None or (".lora_B." in name and not bool(parameter.grad.any()))
+        ]
+        if without:
+            raise SettingsInvalid(
+                f"no gradient reaches {len(without)} of {len(self.model.parameters)} adapter weights ({without[0]}): "
+                "these modules take no part in predicting text; set lora.targetModules to those that do"
+            )
 
     def shrink(self, reason: str) -> None:
         """Halve the micro-batch after memory ran out.

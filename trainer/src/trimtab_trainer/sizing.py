@@ -13,7 +13,7 @@ from .loss import CHUNK
 from .model import Adapted
 
 TARGET_TOKENS = {"cuda": 16384, "cpu": 2048}
-ENOUGH_TOKENS = {"cuda": 4096, "cpu": 1024}
+ENOUGH_TOKENS = {"cuda": 4096, "cpu": 512}
 """Tokens of a pass below which computing activations twice is better than smaller passes."""
 USABLE = 0.6
 """Share of the memory that the plan spends; the rest is the libraries', the cache's and the estimates' error."""

@@ -1,0 +1,104 @@
+"""Limits of the control group, in both of its versions, and bfloat16 in hardware."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from trimtab_trainer import hardware
+from trimtab_trainer.contract.settings import ComputeType
+
+from .runs import CPU
+
+
+def machine(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text + "\n")
+    return root
+
+
+CGROUP = "sys/fs/cgroup"
+PROCESSORS = {
+    "a container, version 2": ({"proc/self/cgroup": "0::/", f"{CGROUP}/cpu.max": "100000 100000"}, 1),
+    "less than one": ({"proc/self/cgroup": "0::/", f"{CGROUP}/cpu.max": "50000 100000"}, 1),
+    "four and a half": ({"proc/self/cgroup": "0::/", f"{CGROUP}/cpu.max": "450000 100000"}, 4),
+    "no limit": ({"proc/self/cgroup": "0::/", f"{CGROUP}/cpu.max": "max 100000"}, 64),
+    "the pod is narrower than the container": (
+        {
+            "proc/self/cgroup": "0::/kubepods/pod1/container",
+            f"{CGROUP}/kubepods/pod1/cpu.max": "200000 100000",
+            f"{CGROUP}/kubepods/pod1/container/cpu.max": "max 100000",
+        },
+        2,
+    ),
+    "version 1": (
+        {
+            "proc/self/cgroup": "4:cpu,cpuacct:/kubepods/pod1\n3:memory:/kubepods/pod1",
+            f"{CGROUP}/cpu,cpuacct/kubepods/pod1/cpu.cfs_quota_us": "300000",
+            f"{CGROUP}/cpu,cpuacct/kubepods/pod1/cpu.cfs_period_us": "100000",
+        },
+        3,
+    ),
+    "version 1 without a limit": (
+        {
+            "proc/self/cgroup": "4:cpu,cpuacct:/",
+            f"{CGROUP}/cpu,cpuacct/cpu.cfs_quota_us": "-1",
+            f"{CGROUP}/cpu,cpuacct/cpu.cfs_period_us": "100000",
+        },
+        64,
+    ),
+    "no control groups": ({}, 64),
+}
+
+
+@pytest.mark.parametrize("case", PROCESSORS)
+def test_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    files, want = PROCESSORS[case]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert hardware.processors(machine(tmp_path, files)) == want
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert hardware.processors(machine(tmp_path, files)) == 1
+
+
+MEMORY = {
+    "version 2": ({"proc/self/cgroup": "0::/", f"{CGROUP}/memory.max": "4294967296"}, 1 << 32),
+    "version 1": (
+        {"proc/self/cgroup": "3:memory:/a", f"{CGROUP}/memory/a/memory.limit_in_bytes": "1073741824"},
+        1 << 30,
+    ),
+    "no limit": ({"proc/self/cgroup": "0::/", f"{CGROUP}/memory.max": "max"}, 8 << 30),
+}
+
+
+@pytest.mark.parametrize("case", MEMORY)
+def test_memory(tmp_path: Path, case: str) -> None:
+    files, want = MEMORY[case]
+    assert hardware.memory(CPU, machine(tmp_path, files | {"proc/meminfo": "MemTotal: 8388608 kB"})) == want
+
+
+FLAGS = {
+    "x86 with AVX512-BF16": ("flags\t: fpu avx512f avx512_bf16", torch.bfloat16),
+    "x86 with AMX": ("flags\t: fpu amx_bf16", torch.bfloat16),
+    "arm": ("Features\t: fp asimd bf16", torch.bfloat16),
+    "AVX512 without it": ("flags\t: fpu avx512f avx512vl", torch.float32),
+    "unknown": ("", torch.float32),
+}
+
+
+@pytest.mark.parametrize("case", FLAGS)
+def test_auto_is_bfloat16_where_the_processor_multiplies_it(tmp_path: Path, case: str) -> None:
+    flags, want = FLAGS[case]
+    root = machine(tmp_path, {"proc/cpuinfo": f"processor: 0\n{flags}"})
+    assert hardware.compute_type(ComputeType.AUTO, CPU, root) is want
+    assert hardware.compute_type(ComputeType.FLOAT32, CPU, root) is torch.float32
+    assert hardware.compute_type(ComputeType.BFLOAT16, CPU, root) is torch.bfloat16
+
+
+def test_the_process_is_offline_and_deterministic(tiny: Path) -> None:
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.get_num_threads() == 1

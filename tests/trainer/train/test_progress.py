@@ -1,0 +1,68 @@
+"""Progress over HTTP: the contract's JSON and Prometheus metrics."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from trimtab_trainer.contract import Progress, Stage
+from trimtab_trainer.progress import ProgressBoard, ProgressServer
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[ProgressBoard, str]]:
+    board = ProgressBoard("uid-1", 3, Stage.TRAIN)
+    with ProgressServer("127.0.0.1", 0, board) as server:
+        yield board, f"http://127.0.0.1:{server.port}"
+
+
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as response:
+        text: str = response.read().decode()
+        return text
+
+
+def test_progress_is_the_contracts_json_with_uid_and_attempt(served: tuple[ProgressBoard, str]) -> None:
+    board, url = served
+    board.update(activity="Training", step=7, total_steps=70, loss=1.25)
+    board.checkpointed(5)
+    answer = Progress.model_validate(json.loads(get(f"{url}/progress")))
+    assert (answer.run_uid, answer.attempt, answer.activity, answer.step) == ("uid-1", 3, "Training", 7)
+    assert answer.checkpoint_step == 5
+    assert answer.checkpoint_time is not None
+    assert answer.checkpoint_time.endswith("Z")
+
+
+def test_metrics_are_prometheus_with_the_prefix(served: tuple[ProgressBoard, str]) -> None:
+    board, url = served
+    board.update(step=7, total_steps=70, loss=1.25, validation_loss=1.5, tokens_per_second=99.0)
+    board.tokens.inc(1000)
+    board.learning_rate.set(0.0002)
+    lines = get(f"{url}/metrics").splitlines()
+    assert all(line.startswith(("#", "trimtab_trainer_")) for line in lines)
+    for line in (
+        "trimtab_trainer_step 7.0",
+        "trimtab_trainer_steps 70.0",
+        "trimtab_trainer_loss 1.25",
+        "trimtab_trainer_validation_loss 1.5",
+        "trimtab_trainer_tokens_per_second 99.0",
+        "trimtab_trainer_tokens_total 1000.0",
+        "trimtab_trainer_learning_rate 0.0002",
+    ):
+        assert line in lines
+
+
+def test_other_paths_are_not_found(served: tuple[ProgressBoard, str]) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        get(f"{served[1]}/etc/passwd")
+    assert caught.value.code == 404
+    caught.value.close()
+
+
+def test_two_boards_do_not_share_metrics() -> None:
+    one, other = (ProgressBoard("uid", 0, Stage.TRAIN) for _ in range(2))
+    one.update(step=3)
+    assert other.registry.get_sample_value("trimtab_trainer_step") == 0.0
