@@ -18,7 +18,7 @@ help: ## List the targets.
 
 .PHONY: demo
 demo: $(INSTALLED) ## Start a cluster (or use KUBECONFIG), train an adapter in it and ask it a question.
-	@$(BIN)/python -m deploy.demo
+	@PYTHONPATH=deploy/local:. $(BIN)/python -m deploy.demo
 
 .PHONY: test
 test: lint test-unit test-trainer test-component test-e2e ## Run everything: what a change must pass.
@@ -73,11 +73,11 @@ images: ## Build the images; the last line names them.
 
 .PHONY: bench-operator
 bench-operator: $(INSTALLED) ## Measure the operator against a bare Job; the last line is JSON.
-	$(BIN)/python tests/bench/bench_operator.py
+	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_operator.py
 
 .PHONY: bench-trainer
 bench-trainer: $(INSTALLED) ## Measure the trainer against a plain loop; the last line is JSON.
-	$(BIN)/python tests/bench/bench_trainer.py
+	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_trainer.py
 
 .PHONY: lock
 lock: $(UV) ## Pin every dependency with its hashes.
