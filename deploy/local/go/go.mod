@@ -8,7 +8,6 @@ require (
 	github.com/coredns/coredns v1.14.5
 	github.com/spf13/cobra v1.10.2
 	go.etcd.io/etcd/server/v3 v3.6.12
-	k8s.io/apiserver v0.36.2
 	k8s.io/component-base v0.36.3
 	k8s.io/kubectl v0.36.2
 	k8s.io/kubernetes v1.36.2
@@ -271,6 +270,7 @@ require (
 	k8s.io/api v0.36.3 // indirect
 	k8s.io/apiextensions-apiserver v0.36.1 // indirect
 	k8s.io/apimachinery v0.36.3 // indirect
+	k8s.io/apiserver v0.36.2 // indirect
 	k8s.io/cli-runtime v0.36.2 // indirect
 	k8s.io/client-go v0.36.3 // indirect
 	k8s.io/cloud-provider v0.36.2 // indirect
