@@ -13,11 +13,15 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
@@ -97,14 +101,22 @@ def metadata(gguf: Path, key: str) -> Any:
     return field.contents() if field is not None else None
 
 
+def storage() -> S3Client:
+    """Return a client for the storage that the environment names."""
+    import boto3
+    from botocore.config import Config
+
+    # Buckets as names of hosts need DNS that storage outside of AWS seldom has.
+    addressing = Config(s3={"addressing_style": "path" if os.environ.get("AWS_ENDPOINT_URL") else "auto"})
+    return boto3.client("s3", region_name=os.environ.get("AWS_REGION"), config=addressing)
+
+
 def upload(folder: Path, uri: str) -> None:
     """Put the files below an s3:// URI; the weights before config.json, so that the folder appears complete."""
-    import boto3
-
     where = urlsplit(uri)
     if where.scheme != "s3":
         raise SystemExit(f"not an s3:// URI: {uri}")
-    client = boto3.client("s3")
+    client = storage()
     for name in sorted(FILES, key=lambda file: file == "config.json"):
         client.upload_file(str(folder / name), where.netloc, f"{where.path.strip('/')}/{name}")
 

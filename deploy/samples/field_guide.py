@@ -15,14 +15,18 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import random
 import re
 import sys
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
 
 Schema = dict[str, Any]
 Row = dict[str, Any]
@@ -144,16 +148,24 @@ def as_jsonl(rows: list[Row]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
+def storage() -> S3Client:
+    """Return a client for the storage that the environment names."""
+    import boto3
+    from botocore.config import Config
+
+    # Buckets as names of hosts need DNS that storage outside of AWS seldom has.
+    addressing = Config(s3={"addressing_style": "path" if os.environ.get("AWS_ENDPOINT_URL") else "auto"})
+    return boto3.client("s3", region_name=os.environ.get("AWS_REGION"), config=addressing)
+
+
 def upload(text: str, uri: str) -> str:
     """Put the rows to an s3:// URI, or into it when it ends with a slash; return where they are."""
-    import boto3
-
     where = urlsplit(uri)
     if where.scheme != "s3":
         raise SystemExit(f"not an s3:// URI: {uri}")
     key = where.path.lstrip("/")
     key += FILE if key.endswith("/") or not key else ""
-    boto3.client("s3").put_object(Bucket=where.netloc, Key=key, Body=text.encode())
+    storage().put_object(Bucket=where.netloc, Key=key, Body=text.encode())
     return f"s3://{where.netloc}/{key}"
 
 

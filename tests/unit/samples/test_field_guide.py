@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from deploy.samples import convert_base_model, field_guide
 from deploy.samples.field_guide import as_jsonl, main, overlap, rows_of
 
 Body = dict[str, Any]
@@ -100,3 +101,12 @@ def test_a_document_without_kinds_is_refused(tmp_path: Path) -> None:
     (tmp_path / "openapi.json").write_text('{"definitions": {}}')
     with pytest.raises(SystemExit, match="describes no field"):
         main(["--openapi", str(tmp_path / "openapi.json")])
+
+
+def test_storage_with_an_endpoint_of_its_own_is_addressed_by_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://s3.storage.svc:8333")
+    for name in ("AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "us-east-1")
+    for client in (field_guide.storage(), convert_base_model.storage()):
+        url = client.generate_presigned_url("get_object", Params={"Bucket": "rows", "Key": "a"}, ExpiresIn=60)
+        assert url.startswith("http://s3.storage.svc:8333/rows/a?")
