@@ -25,12 +25,8 @@ def test_both_answer_and_differ(done: tuple[StageRun, str], tmp_path: Path, caps
     parser = argparse.ArgumentParser()
     ask.add_arguments(parser)
     question = "What is field 3 for?"
-    ask.run(
-        parser.parse_args(
-            ["--base-model", run.config.base_model.uri, "--adapter", uri, "--question", question]
-            + ["--max-new-tokens", "12"]
-        )
-    )
+    options = ["--base-model", run.config.base_model.uri, "--adapter", uri, "--question", question]
+    ask.run(parser.parse_args([*options, "--max-new-tokens", "12"]))
     text = capsys.readouterr().out
     assert text.startswith(question)
     assert "base model" in text
