@@ -53,7 +53,9 @@ class ObjectStorage:
             region_name="us-east-1",
             aws_access_key_id="admin-key",
             aws_secret_access_key="admin-secret",
-            config=Config(s3={"addressing_style": "path"}),
+            config=Config(
+                s3={"addressing_style": "path"}, connect_timeout=5, read_timeout=20, retries={"total_max_attempts": 1}
+            ),
         )
 
 
@@ -82,6 +84,8 @@ def object_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectS
         *(weed, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-filer", "-s3"),
         *(f"-{name}={port}" for name, port in zip(names, ports, strict=False)),
         *(f"-s3.port={ports[6]}", f"-s3.port.grpc={ports[7]}", f"-s3.config={folder / 's3.json'}"),
+        # These have fixed ports of their own, which only one server of a machine can have.
+        *("-s3.port.iceberg=0", "-s3.port.lance=0"),
         *("-master.volumeSizeLimitMB=64", "-volume.max=100", "-master.telemetry=false"),
     ]
     with (folder / "log").open("wb") as log:
@@ -95,6 +99,9 @@ def object_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectS
     finally:
         server.kill()
         server.wait()
+        for port in ports:
+            for left_over in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                left_over.unlink()
 
 
 @pytest.fixture(params=["file", "s3"])
