@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 from typing import Self
 
 from pydantic import Field
@@ -28,12 +28,12 @@ class ExitCode(IntEnum):
     INTERRUPTED = 14
 
 
-class Stage(str, Enum):
+class Stage(StrEnum):
     PREPARE = "prepare"
     TRAIN = "train"
 
 
-class Reason(str, Enum):
+class Reason(StrEnum):
     """Why a stage ended: one CamelCase word, part of the API (it becomes the reason of `Succeeded`)."""
 
     COMPLETED = "Completed"

@@ -7,7 +7,7 @@ validator for people who run the trainer alone.
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -38,37 +38,37 @@ def rules(*pairs: Rule) -> dict[str, Any]:
     return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
 
 
-class DatasetFormat(str, Enum):
+class DatasetFormat(StrEnum):
     AUTO = "Auto"
     MESSAGES = "Messages"
     PROMPT_COMPLETION = "PromptCompletion"
     TEXT = "Text"
 
 
-class LossOn(str, Enum):
+class LossOn(StrEnum):
     COMPLETIONS = "Completions"
     ALL_TOKENS = "AllTokens"
 
 
-class Schedule(str, Enum):
+class Schedule(StrEnum):
     CONSTANT = "Constant"
     LINEAR = "Linear"
     COSINE = "Cosine"
 
 
-class Optimizer(str, Enum):
+class Optimizer(StrEnum):
     ADAMW = "AdamW"
     ADAMW_8BIT = "AdamW8bit"
     PAGED_ADAMW_8BIT = "PagedAdamW8bit"
     SGD = "SGD"
 
 
-class QuantizationType(str, Enum):
+class QuantizationType(StrEnum):
     NF4 = "NF4"
     NONE = "None"
 
 
-class ComputeType(str, Enum):
+class ComputeType(StrEnum):
     AUTO = "Auto"
     BFLOAT16 = "BFloat16"
     FLOAT32 = "Float32"
@@ -241,7 +241,10 @@ class TrainingSettings(Model):
         default=1.0, ge=0, le=1000, description="maxGradientNorm clips the global gradient norm; 0 turns it off."
     )
     max_sequence_length: int = Field(
-        default=1024, ge=8, le=1_048_576, description="maxSequenceLength in tokens; longer rows are dropped and counted."
+        default=1024,
+        ge=8,
+        le=1_048_576,
+        description="maxSequenceLength in tokens; longer rows are dropped and counted.",
     )
     packing: bool = Field(
         default=True, description="packing puts several rows into one sequence; rows never attend to each other."
