@@ -390,3 +390,28 @@ def test_a_plan_is_a_function_of_what_was_observed() -> None:
 
 def _at(seconds: int) -> str:
     return (T0 + timedelta(seconds=seconds)).isoformat()
+
+
+def test_time_in_a_queue_after_a_preemption_does_not_count() -> None:
+    world = queued_world(activeDeadlineSeconds=1000).settle().change_job(suspended=False).running().after(100)
+    world.pods = []
+    world.change_job(suspended=True, active=0).settle().after(5000).settle()
+    assert world.state == "Queued"
+    world.change_job(suspended=False).running().after(50)
+    world.succeeds(world.words(Reason.COMPLETED, prepared=PREPARED))
+    assert world.job.status.active_seconds == 150
+
+
+def test_a_suspended_job_whose_pod_is_still_shown_counts_it_once() -> None:
+    world = World().settle().running().after(40).patch_spec(suspend=True).settle()
+    world.pod(phase="Failed", running=False, terminated=True, exit_code=14, terminated_time=world.now)
+    world.change_job(active=0).settle().after(100).settle().after(100).settle()
+    assert world.job.status.attempts[-1].active_seconds == 40
+
+
+def test_a_pod_that_was_never_seen_running_is_counted_all_the_same() -> None:
+    world = World().settle()
+    start = world.now
+    world.after(33).pod(started=start, terminated_time=world.now)
+    world.succeeds(world.words(Reason.COMPLETED, prepared=PREPARED))
+    assert world.job.status.active_seconds == 33

@@ -1,6 +1,6 @@
 """The custom resources that users write. The pydantic models are the source of the CRDs."""
 
-from .conditions import FINETUNEJOB_REASONS, SUCCEEDED, Condition, State
+from .conditions import FINETUNEJOB_REASONS, SUCCEEDED, AttemptReason, Condition, State
 from .finetunejob import (
     API_VERSION,
     GROUP,
@@ -23,6 +23,7 @@ __all__ = [
     "SUCCEEDED",
     "VERSION",
     "ArtifactStatus",
+    "AttemptReason",
     "AttemptStatus",
     "CheckpointStatus",
     "Condition",

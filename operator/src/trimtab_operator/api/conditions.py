@@ -43,7 +43,6 @@ class State(StrEnum):
     SUSPENDED = "Suspended"
     QUEUED = "Queued"
     QUOTA_EXCEEDED = "QuotaExceeded"
-    STARTING = "Starting"
     PREPARING = "Preparing"
     TRAINING = "Training"
     PUBLISHING = "Publishing"
@@ -52,7 +51,6 @@ class State(StrEnum):
     VOLUME_UNAVAILABLE = "VolumeUnavailable"
     IMAGE_UNAVAILABLE = "ImageUnavailable"
     CONTAINER_INVALID = "ContainerInvalid"
-    NODE_LOST = "NodeLost"
     # the end
     COMPLETED = "Completed"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
@@ -62,8 +60,18 @@ class State(StrEnum):
     SPEC_INVALID = "SpecInvalid"
 
 
+class AttemptReason(StrEnum):
+    """Why an attempt ended that the trainer gave no reason for. Reasons of DisruptionTarget are used as they are."""
+
+    SUSPENDED = "Suspended"
+    DISRUPTION_TARGET = "DisruptionTarget"
+    NODE_LOST = "NodeLost"
+    JOB_DELETED = "JobDeleted"
+    POD_VANISHED = "PodVanished"
+    RESULT_LOST = "ResultLost"
+    CONTAINER_FAILED = "ContainerFailed"
+
+
 SUCCEEDED = "Succeeded"
 
-FINETUNEJOB_REASONS: tuple[str, ...] = tuple(
-    sorted({state.value for state in State} | {reason.value for reason in TrainerReason})
-)
+FINETUNEJOB_REASONS: tuple[str, ...] = tuple(sorted({*State, *AttemptReason, *TrainerReason}))

@@ -211,7 +211,9 @@ class AttemptStatus(Model):
     job_name: str = Field(max_length=63, description="jobName of the attempt's Job.")
     job_uid: str = Field(alias="jobUID", max_length=64, description="jobUID of the attempt's Job.")
     reason: str | None = Field(default=None, max_length=64, description="reason the attempt ended; absent: it runs.")
-    message: str | None = Field(default=None, max_length=512, description="message of the attempt's end.")
+    message: str | None = Field(
+        default=None, max_length=ATTEMPT_MESSAGE_LENGTH, description="message of the attempt's end."
+    )
     charged_to: Literal["failures", "disruptions"] | None = Field(
         default=None, description="chargedTo names the retry budget that paid for its end."
     )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from trimtab_trainer.contract import Reason
 
-from .conditions import State
+from .conditions import AttemptReason, State
 
 
 @dataclass(frozen=True)
@@ -28,20 +28,19 @@ def _failed(meaning: str, next_step: str) -> Explanation:
     return Explanation("failed", meaning, next_step)
 
 
-_EXPLANATIONS: dict[State | Reason, Explanation] = {
-    State.PENDING: _active("The job was seen; its first Job is not created yet."),
+_EXPLANATIONS: dict[State | Reason | AttemptReason, Explanation] = {
+    State.PENDING: _active("An object of an earlier job of this name is still there; it is waited for."),
     State.SUSPENDED: _active(
-        "`spec.suspend` is true, or Kueue has not admitted the job yet.",
-        "Set `spec.suspend: false`, or look at the Workload in the queue.",
+        "`spec.suspend` is true; the pod has written a checkpoint and is gone.",
+        "Set `spec.suspend: false`, and the job goes on from its checkpoint.",
     ),
     State.QUEUED: _active(
-        "The pod waits for a node; the message has the scheduler's words.",
-        "Add capacity, or correct resources, nodeSelector or tolerations in a new job.",
+        "The pod waits for a node, with the scheduler's words, or its Job for admission by a Kueue queue.",
+        "Add capacity, correct resources, nodeSelector or tolerations in a new job, or look at the queue.",
     ),
     State.QUOTA_EXCEEDED: _active(
         "A ResourceQuota of the namespace refuses the pod.", "Raise the quota or wait until other pods end."
     ),
-    State.STARTING: _active("The pod has a node; image and volumes are being set up."),
     State.PREPARING: _active("The data are checked, split, tokenised and packed; no accelerator is held."),
     State.TRAINING: _active("The adapter is trained; `status.progress` moves."),
     State.PUBLISHING: _active("The adapter is evaluated on the test split and uploaded."),
@@ -61,7 +60,6 @@ _EXPLANATIONS: dict[State | Reason, Explanation] = {
         "The container cannot be created, for example because a key of a Secret in `env` is missing.",
         "Create what the message names. After the operator's `podStartSeconds` the job fails.",
     ),
-    State.NODE_LOST: _active("The node of the pod is gone; the next attempt is charged to `retries.onDisruption`."),
     State.COMPLETED: Explanation(
         "succeeded", "The adapter is published.", "Load it from `status.artifact.uri`; pin `status.artifact.digest`."
     ),
@@ -118,7 +116,7 @@ _EXPLANATIONS: dict[State | Reason, Explanation] = {
         "The format of the rows is not known.", "Set `dataset.format`, or use the keys of one of the formats."
     ),
     Reason.NO_ASSISTANT_TURN: _failed(
-        "Rows have nothing to learn from: no assistant turn.", "Add answers, or set `training.lossOn: AllTokens`."
+        "Rows have nothing to learn from: no assistant turn.", "Add answers, or leave those rows out."
     ),
     Reason.SPLIT_IMPOSSIBLE: _failed(
         "Too few rows differ to hold out what was asked for.", "Lower the fraction or add data."
@@ -131,6 +129,26 @@ _EXPLANATIONS: dict[State | Reason, Explanation] = {
         "attempt", "Object storage failed for longer than the trainer retries.", "Look at the storage if it repeats."
     ),
     Reason.INTERRUPTED: Explanation("attempt", "The pod was told to end, and wrote a checkpoint.", "Nothing."),
+    AttemptReason.DISRUPTION_TARGET: Explanation(
+        "attempt",
+        "The cluster took the pod away: eviction, preemption, drain; its own reason is shown where known.",
+        "Nothing; it is charged to `retries.onDisruption`.",
+    ),
+    AttemptReason.NODE_LOST: Explanation(
+        "attempt", "The pod's node does not answer.", "Nothing; it is charged to `retries.onDisruption`."
+    ),
+    AttemptReason.JOB_DELETED: Explanation(
+        "attempt", "Somebody deleted the attempt's Job.", "Nothing; it is charged to `retries.onDisruption`."
+    ),
+    AttemptReason.POD_VANISHED: Explanation(
+        "attempt", "The pod ended and left no evidence.", "Nothing; it is charged to `retries.onDisruption`."
+    ),
+    AttemptReason.RESULT_LOST: Explanation(
+        "attempt", "It succeeded, but its pod went before it was read.", "Nothing; the result is found in the storage."
+    ),
+    AttemptReason.CONTAINER_FAILED: Explanation(
+        "attempt", "The container ended by a signal or an unknown code.", "Read the pod's log if it repeats."
+    ),
     Reason.BUG: Explanation(
         "attempt", "The trainer or the operator has a bug.", "Report the traceback in the pod's log."
     ),

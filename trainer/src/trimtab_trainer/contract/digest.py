@@ -8,6 +8,7 @@ from typing import Any
 
 from .outcome import CONTRACT_VERSION
 from .run import RunConfig
+from .settings import DEFAULT_EPOCHS
 
 
 def canonical_json(value: Any) -> bytes:
@@ -27,8 +28,13 @@ def digest_of(value: Any) -> str:
 def run_digest(config: RunConfig, base_model_digest: str, view_digest: str) -> str:
     """Return the digest of all that defines the result of a run.
 
-    Checkpoint settings, names, URIs and credentials are left out: they do not change what is learned.
+    Checkpoint settings, names, URIs and credentials are left out: they do not change what is learned. So is
+    microBatchSize, which changes memory and speed: a job that is created again with less goes on from its checkpoint.
     """
+    training = config.training
+    if training.epochs is None and training.max_steps is None:
+        training = training.model_copy(update={"epochs": DEFAULT_EPOCHS})
+    training = training.model_copy(update={"micro_batch_size": None})
     return digest_of(
         {
             "contract": CONTRACT_VERSION,
@@ -36,6 +42,6 @@ def run_digest(config: RunConfig, base_model_digest: str, view_digest: str) -> s
             "data": view_digest,
             "lora": config.lora.to_json(),
             "quantization": config.quantization.to_json(),
-            "training": config.training.to_json(),
+            "training": training.to_json(),
         }
     )

@@ -18,6 +18,9 @@ Rule = tuple[str, str]
 
 URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*)$"
 OBJECT_URI = Annotated[str, Field(min_length=6, max_length=1024, pattern=URI_PATTERN)]
+DEFAULT_EPOCHS = 3
+"""Where neither epochs nor maxSteps is set; no static default, because then maxSteps alone could not be set."""
+
 DIGEST = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", min_length=71, max_length=71)]
 
 
@@ -212,7 +215,10 @@ class TrainingSettings(Model):
     )
 
     epochs: int | None = Field(
-        default=None, ge=1, le=1000, description="epochs over the training data; 3 if maxSteps is absent too."
+        default=None,
+        ge=1,
+        le=1000,
+        description=f"epochs over the training data; {DEFAULT_EPOCHS} if maxSteps is absent too.",
     )
     max_steps: int | None = Field(
         default=None, ge=1, le=10_000_000, description="maxSteps counts optimizer steps, instead of epochs."

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from ..contract import LossOn, TrainingSettings
+from ..contract.settings import DEFAULT_EPOCHS
 from ..storage import ObjectMissing, Store, fetch
 from ..storage.layout import view_prefix
 from .packing import pack
@@ -26,7 +27,6 @@ SHARD_TOKENS = 1 << 24
 SIDES = ("train", "validation", "test")
 TEST_ROWS = "test.jsonl"
 TRAIN_CLUSTERS = "train-clusters.txt"
-DEFAULT_EPOCHS = 3
 
 
 @dataclass(frozen=True)

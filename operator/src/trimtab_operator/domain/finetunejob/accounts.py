@@ -16,6 +16,7 @@ from trimtab_operator.api import (
     FineTuneJobStatus,
     TrainingProgress,
 )
+from trimtab_operator.api.finetunejob import ATTEMPT_MESSAGE_LENGTH
 
 from ..views import JobView, PodView, format_time, parse_time
 from .outcome import Ending, Verdict
@@ -66,9 +67,11 @@ def enter(status: FineTuneJobStatus, view: JobView, images: dict[str, str], now:
 
 
 def note_pod(status: FineTuneJobStatus, pod: PodView | None) -> FineTuneJobStatus:
-    """Return the status with the start of the pod that runs now."""
+    """Return the status with the start of the pod that runs now; one that is over may have been counted already."""
     attempt = open_attempt(status)
-    if attempt is None or pod is None or pod.started is None or attempt.start_time is not None:
+    if attempt is None or attempt.start_time is not None or pod is None or pod.started is None:
+        return status
+    if pod.over and attempt.active_seconds is not None:
         return status
     return replace_last(status, attempt.model_copy(update={"start_time": format_time(pod.started)}))
 
@@ -98,7 +101,7 @@ def close(job: FineTuneJob, status: FineTuneJobStatus, ending: Ending, pod: PodV
     closed = attempt.model_copy(
         update={
             "reason": ending.reason[:64],
-            "message": ending.message[:512],
+            "message": ending.message[:ATTEMPT_MESSAGE_LENGTH],
             "charged_to": charged,
             "end_time": format_time(end),
             "active_seconds": seconds,

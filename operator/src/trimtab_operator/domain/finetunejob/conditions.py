@@ -22,7 +22,6 @@ TROUBLE = frozenset(
         State.IMAGE_UNAVAILABLE,
         State.CONTAINER_INVALID,
         State.POD_REFUSED,
-        State.NODE_LOST,
     }
 )
 

@@ -13,7 +13,7 @@ from enum import Enum
 
 from trimtab_trainer.contract import ExitCode, Reason, Stage, TerminationMessage
 
-from trimtab_operator.api import State
+from trimtab_operator.api import AttemptReason, State
 
 from ..views import JobView, PodView
 from .job import POD_FAILURE_RULES
@@ -79,7 +79,7 @@ def _disrupted(job: JobView, pod: PodView | None) -> str:
         return pod.disruption
     match = _RULE.search(job.failed_message)
     if match and POD_FAILURE_RULES[int(match.group(1))][0] == "DisruptionTarget":
-        return "DisruptionTarget"
+        return AttemptReason.DISRUPTION_TARGET
     return ""
 
 
@@ -92,7 +92,7 @@ def ending_of(job: JobView, pod: PodView | None, now: datetime) -> Ending:
     if job.complete:
         if words is None or (words.artifact if job.stage == Stage.TRAIN.value else words.prepared) is None:
             message = "its result was lost with its pod; the next attempt finds in object storage what it published"
-            return Ending(Verdict.DISRUPTION, "ResultLost", message, ended)
+            return Ending(Verdict.DISRUPTION, AttemptReason.RESULT_LOST, message, ended)
         return Ending(Verdict.SUCCEEDED, words.reason.value, words.message, ended, words)
 
     if pod is not None and pod.reason == "Evicted" and not pod.disruption and _SCRATCH.search(pod.message):
@@ -113,7 +113,7 @@ def ending_of(job: JobView, pod: PodView | None, now: datetime) -> Ending:
     code = _exit_code(job, pod)
     if code is None:
         message = job.failed_message or "the pod vanished and left no evidence"
-        return Ending(Verdict.DISRUPTION, "PodVanished", message, ended, words)
+        return Ending(Verdict.DISRUPTION, AttemptReason.POD_VANISHED, message, ended, words)
     if code in set(ExitCode) and code != ExitCode.DONE:
         known = ExitCode(code)
         reason = words.reason if words is not None else GENERAL_REASONS[known]
@@ -122,7 +122,7 @@ def ending_of(job: JobView, pod: PodView | None, now: datetime) -> Ending:
     what = f"the container exited with code {code}"
     if code > 128:
         what = f"the container was killed by signal {code - 128}"
-    return Ending(Verdict.FAILURE, "ContainerFailed", _detail(words, pod, what), ended, words)
+    return Ending(Verdict.FAILURE, AttemptReason.CONTAINER_FAILED, _detail(words, pod, what), ended, words)
 
 
 def _detail(words: TerminationMessage | None, pod: PodView | None, otherwise: str) -> str:
@@ -135,10 +135,10 @@ def _detail(words: TerminationMessage | None, pod: PodView | None, otherwise: st
 
 def vanished(now: datetime) -> Ending:
     """Return the end of an attempt whose Job somebody deleted."""
-    return Ending(Verdict.DISRUPTION, "JobDeleted", "its Job was deleted", now)
+    return Ending(Verdict.DISRUPTION, AttemptReason.JOB_DELETED, "its Job was deleted", now)
 
 
 def lost(node: str, answer: object, now: datetime) -> Ending:
     """Return the end of an attempt whose node does not come back. Its pod may: checkpoints are keyed by attempt."""
     what = "is gone" if answer == "Gone" else "is not ready"
-    return Ending(Verdict.DISRUPTION, State.NODE_LOST.value, f"node {node} {what} and its pod does not end", now)
+    return Ending(Verdict.DISRUPTION, AttemptReason.NODE_LOST, f"node {node} {what} and its pod does not end", now)

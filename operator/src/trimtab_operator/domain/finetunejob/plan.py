@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from trimtab_trainer.contract import Progress, Stage
 
-from trimtab_operator.api import FineTuneJob, FineTuneJobStatus, State
+from trimtab_operator.api import AttemptReason, FineTuneJob, FineTuneJobStatus, State
 
 from ..plan import Action, Create, Delete, Inquiry, NodeOf, Plan, Suspend
 from ..views import JobView, PodView, format_time, parse_time
@@ -176,7 +176,7 @@ def _decide(observed: Observed, books: _Books, now: datetime) -> _Decision:
         return _look_again_by(decision, deadline - active) if runs and deadline is not None else decision
     if job.spec.suspend:
         return _Decision(State.SUSPENDED.value, _suspended_message(status), status)
-    if ending is not None and ending.reason == State.NODE_LOST.value:
+    if ending is not None and ending.reason == AttemptReason.NODE_LOST:
         # Its Job is not finished: the attempt is closed in the status first, then a later round deletes the Job.
         message = f"the next attempt starts, after: {ending.message}"
         return _Decision(State.RETRYING.value, message, status, look_again_seconds=0)
@@ -188,7 +188,7 @@ def _hold(observed: Observed, status: FineTuneJobStatus, view: JobView, now: dat
     pod = _newest_pod(observed, view)
     if view.queued:
         # The queue owns `suspend`. The attempt is closed here; a later round deletes its Job, which returns the quota.
-        ending = Ending(Verdict.SUSPENDED, State.SUSPENDED.value, "suspended by spec.suspend", now)
+        ending = Ending(Verdict.SUSPENDED, AttemptReason.SUSPENDED, "suspended by spec.suspend", now)
         status = accounts.close(observed.job, status, ending, pod)
     elif not view.suspended:
         actions = (Suspend(view.namespace, view.name, view.uid, True),)
@@ -204,6 +204,8 @@ def _go_on(observed: Observed, status: FineTuneJobStatus, view: JobView, now: da
         actions = (Suspend(view.namespace, view.name, view.uid, False),)
         return _Decision(State.RETRYING.value, "", status, actions=actions)
     pod = _newest_pod(observed, view)
+    if view.suspended and (pod is None or pod.over):  # the queue took it back: waiting does not count
+        status = accounts.pause(status, (pod.terminated_time if pod is not None else None) or now)
     waiting = waiting_of(observed, view, pod, now)
     if waiting is None:
         state, message = _working(view, observed.progress.get(view.uid))
@@ -242,7 +244,7 @@ def _start(observed: Observed, status: FineTuneJobStatus, now: datetime) -> _Dec
         return _Decision(State.NAME_TAKEN.value, message, status, look_again_seconds=10)
 
     prepared = accounts.prepared_of(status)
-    result_lost = last is not None and last.reason == "ResultLost"
+    result_lost = last is not None and last.reason == AttemptReason.RESULT_LOST
     stage = Stage.PREPARE if prepared is None or result_lost else Stage.TRAIN
     number = next_number(job, max((a.attempt for a in observed.attempts), default=-1))
     actions: tuple[Action, ...] = (Create(build_job(job, settings, stage, number, prepared)),)
