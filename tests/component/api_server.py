@@ -62,7 +62,10 @@ class ApiServer:
         data = None if body is None else json.dumps(body)
         self._connection.request(method, f"{path}?{urlencode(query)}" if query else path, data, headers)
         response = self._connection.getresponse()
-        return Answer(response.status, json.loads(response.read() or b"{}"))
+        text = response.read()
+        if "json" not in response.getheader("Content-Type", ""):  # a path that is not served at all
+            return Answer(response.status, {"message": text.decode()})
+        return Answer(response.status, json.loads(text))
 
     def get(self, path: str) -> Answer:
         return self.request("GET", path)
