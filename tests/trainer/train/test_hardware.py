@@ -81,8 +81,12 @@ def test_memory(tmp_path: Path, case: str) -> None:
 
 
 FLAGS = {
-    "x86 with AVX512-BF16": ("flags\t: fpu avx512f avx512_bf16", torch.bfloat16),
-    "x86 with AMX": ("flags\t: fpu amx_bf16", torch.bfloat16),
+    "AMD with AVX512-BF16": ("vendor_id\t: AuthenticAMD\nflags\t: fpu avx512f avx512_bf16", torch.bfloat16),
+    "Intel with AVX512-BF16, which is slow": (
+        "vendor_id\t: GenuineIntel\nflags\t: fpu avx512f avx512_bf16",
+        torch.float32,
+    ),
+    "Intel with AMX": ("vendor_id\t: GenuineIntel\nflags\t: fpu avx512_bf16 amx_bf16", torch.bfloat16),
     "arm": ("Features\t: fp asimd bf16", torch.bfloat16),
     "AVX512 without it": ("flags\t: fpu avx512f avx512vl", torch.float32),
     "unknown": ("", torch.float32),
