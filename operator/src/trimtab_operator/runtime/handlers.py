@@ -74,12 +74,46 @@ def _watch(
     )
 
 
+class NoDiffs(kopf.DiffBaseStorage):
+    """kopf copies every object for a comparison that only its other kinds of handlers use; this makes none."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        return None
+
+
+class NoProgress(kopf.ProgressStorage):
+    """Nothing is kept of a handler's progress: there are none that have any."""
+
+    def fetch(self, *, key: Any, body: kopf.Body) -> None:
+        return None
+
+    def store(self, *, key: Any, record: Any, body: kopf.Body, patch: kopf.Patch) -> None:
+        return None
+
+    def purge(self, *, key: Any, body: kopf.Body, patch: kopf.Patch) -> None:
+        return None
+
+    def touch(self, *, body: kopf.Body, patch: kopf.Patch, value: str | None) -> None:
+        return None
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
+
+
 def settings_of(version: tuple[int, int]) -> kopf.OperatorSettings:
     """Return kopf's settings: nothing is scanned, posted or persisted, and children are selected by the server."""
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True
     settings.posting.enabled = False
     settings.posting.loggers = False
+    settings.persistence.diffbase_storage = NoDiffs()
+    settings.persistence.progress_storage = NoProgress()
     settings.watching.initial_streaming = version >= WATCH_LIST_SINCE
     settings.watching.chunk_size = 500
     settings.watching.reconnect_backoff = 0.1

@@ -81,13 +81,14 @@ async def _read_attempt(reader: Reader, cache: Cache, namespace: str, name: str,
     entry = cache.jobs.named(namespace, name)
     if uid is None and entry is None:
         return
-    known = {pod.uid: pod.name for pod in cache.pods.of_parent(entry.uid if entry is not None else uid or "")}
+    pods_known = cache.pods.of_parent(entry.uid if entry is not None else uid or "")
+    known = {pod.uid for pod in pods_known}
     unfinished = entry is not None and entry.view is not None and not entry.view.finished
-    if unfinished and known:
-        return  # the pods of a live Job are watched, and decide nothing that cannot be undone
+    if known and (unfinished or all(pod.over for pod in pods_known)):
+        return  # a live Job's pods decide nothing that cannot be undone, and the last words of a pod do not change
     pods = await reader.items(PODS, namespace, {"labelSelector": f"{JOB_NAME_LABEL}={name}"})
     there = {pod["metadata"]["uid"] for pod in pods}
     for pod in pods:
         cache.pods.put(pod)
-    for gone in known.keys() - there:
+    for gone in known - there:
         cache.pods.remove(gone)

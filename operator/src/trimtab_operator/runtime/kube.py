@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -27,6 +29,7 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
 WRITES = ("create", "patch", "apply", "delete")
 
 
@@ -44,6 +47,7 @@ class Resource:
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
 
+    @lru_cache(maxsize=4096)  # noqa: B019  a handful of resources that live as long as the process
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
         parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
         if namespace and self.namespaced:
@@ -116,6 +120,9 @@ def _error(status: int, raw: bytes, headers: Any) -> ApiError:
 async def load_configuration() -> client.Configuration:
     """Return how to reach the cluster: from within a pod, or by KUBECONFIG."""
     configuration = client.Configuration()
+    # aiohttp looks for proxies and ~/.netrc in a thread of its own, twice for every request
+    behind_proxy = any(os.environ.get(name) for name in PROXY_VARIABLES)
+    configuration.client_session_kwargs = {"trust_env": behind_proxy}
     try:
         config.load_incluster_config(configuration)
     except config.ConfigException:

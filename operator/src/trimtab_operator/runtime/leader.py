@@ -27,8 +27,8 @@ from .logs import keys
 
 log = logging.getLogger(__name__)
 
-RETRY_SHARE, DEADLINE_SHARE, REQUEST_SHARE = 0.2, 0.4, 0.2
-"""Of the lease: between two renewals, to get one through, and for one request."""
+RETRY_SHARE, DEADLINE_SHARE, REQUEST_SHARE = 0.2, 0.9, 0.2
+"""Of the lease: between two renewals, to get one through (after that the fence is down anyway), and for one request."""
 FENCE_SHARE = 0.9
 """Of the lease: how long after its last renewal a leader may still write; followers wait for the whole of it."""
 
@@ -163,7 +163,7 @@ class Leadership:
             Config(
                 self._lock,
                 lease_duration=seconds,
-                renew_deadline=max(1.5, seconds * DEADLINE_SHARE),
+                renew_deadline=seconds * DEADLINE_SHARE,
                 retry_period=max(1.0, seconds * RETRY_SHARE),
                 onstarted_leading=started,
                 onstopped_leading=stopped,

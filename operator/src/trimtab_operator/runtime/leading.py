@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -56,6 +57,8 @@ class Leading:
         """Run until cancelled; any part that ends takes the rest with it. `started` is called when kopf runs."""
         began = time.monotonic()
         version = await self._fill()
+        gc.collect()
+        gc.freeze()  # modules and the first list stay: they need not be looked through again and again
         log.info("cache filled", extra=keys(count=len(self._queue), seconds=round(time.monotonic() - began, 3)))
         async with asyncio.TaskGroup() as group:
             for number in range(self._settings.workers):

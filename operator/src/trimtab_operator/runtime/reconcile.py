@@ -20,7 +20,7 @@ from trimtab_trainer.contract import Progress
 from ..api import SUCCEEDED, FineTuneJob, State, parse
 from ..domain.finetunejob import NameTaken, Observed
 from ..domain.finetunejob.names import job_names_to_confirm
-from ..domain.plan import Plan
+from ..domain.plan import Create, Plan
 from ..domain.settings import Settings
 from ..domain.views import JobView, PodView, controller_of, format_time
 from . import metrics
@@ -116,7 +116,9 @@ class Reconciler:
         observed = self._observe(key, job)
         plan = await self._decide(observed)
         if plan.confirm and not observed.confirmed:
-            if not await read_anew(self._reader, self._cache, job, observed.attempts, job_names(job, observed)):
+            creates = any(isinstance(action, Create) for action in plan.actions)
+            names = job_names(job, observed) if creates else []
+            if not await read_anew(self._reader, self._cache, job, observed.attempts, names):
                 return 0.0  # it is gone, or another object has its name
             body = self._body(key)
             if body is None:
