@@ -30,6 +30,8 @@ def configure() -> None:
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # bitsandbytes compiles some of its operations where it finds a compiler: other bits, and minutes at start.
+    os.environ["TORCH_COMPILE_DISABLE"] = "1"
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic products on CUDA
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses kernels that must not be downloaded
     torch.set_num_threads(processors())
