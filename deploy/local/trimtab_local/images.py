@@ -85,11 +85,11 @@ def sources(path: Path) -> list[Path]:
 def load(cluster: "Cluster", image: str) -> None:
     """Put an image from the builder's store into the node; only layers that the node lacks are sent."""
     layout = cache() / "layers"  # an OCI image layout that grows: every layer is written out once
-    with lock(cache() / "buildah.lock"):
+    with lock(cache() / "layers.lock"):
         say(f"loading {image}")
         # Not compressed: a layer of 5 GB costs a minute of gzip on each side, and the disk is local.
-        push = ["buildah", "push", "--quiet", "--disable-compression", "--format", "oci", image]
-        watch(f"writing the layers of {image}", [*push, f"oci:{layout}:{image}"], environment())
+        copy = ["skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers", f"containers-storage:{image}"]
+        watch(f"writing the layers of {image}", [*copy, f"oci:{layout}:{image}"], environment())
         entry = _entry(layout, image)
     if f"{image} {entry['digest']}" in _present(cluster):
         say(f"{image} is in the node already")
