@@ -13,6 +13,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -84,6 +85,7 @@ def sources(path: Path) -> list[Path]:
 
 def load(cluster: "Cluster", image: str) -> None:
     """Put an image from the builder's store into the node; only layers that the node lacks are sent."""
+    toolchain.install(toolchain.IMAGE_PACKAGES)
     layout = cache() / "layers"  # an OCI image layout that grows: every layer is written out once
     with lock(cache() / "layers.lock"):
         say(f"loading {image}")
@@ -99,8 +101,10 @@ def load(cluster: "Cluster", image: str) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        sent = _write_archive(process.stdin, layout, entry, image, store)
-        process.stdin.close()
+        sent = 0
+        with suppress(BrokenPipeError):  # it gave up: its exit status and what it says tell why
+            sent = _write_archive(process.stdin, layout, entry, image, store)
+            process.stdin.close()
         printed = process.stdout.read().decode(errors="replace")
     if process.returncode:
         raise Failed(f"ctr images import {image}: exit {process.returncode}\n{printed}")
