@@ -33,15 +33,17 @@ class World:
         self.api.calls.clear()
 
 
-def test_the_first_list_fills_the_cache_children_first() -> None:
+def test_the_first_list_fills_the_cache_and_tells_of_what_is_not_over_first() -> None:
     async def story() -> None:
         world = World()
+        done = {"type": "Succeeded", "status": "True", "reason": "Completed"}
+        world.api.put(FINETUNEJOBS, finetunejob("done", "ftj-0", conditions=[done]))
         world.api.put(FINETUNEJOBS, finetunejob())
         world.api.put(JOBS, job())
         await world.audit.fill()
-        assert [plural for _, plural, _ in world.api.calls] == ["pods", "jobs", "finetunejobs"]
-        assert world.told == [KEY, KEY]
+        assert world.told == [KEY, (NAMESPACE, "done")]
         assert len(world.cache.jobs.of_parent("ftj-1")) == 1
+        assert world.audit.filled
 
     run(story())
 

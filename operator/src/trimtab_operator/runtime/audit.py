@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 SELECTOR = f"{MANAGED_BY_LABEL}=trimtab"
 PAGE = 500
+FILL_PAGE = 100
+"""Whole objects take ten times the memory of their metadata."""
 SETTLE_SECONDS = 1.0
 """What a watch is given to deliver what a list has shown, and after a gap to finish its own list."""
 AT_ONCE = 8
@@ -64,6 +66,7 @@ class Audit:
         settle: float = SETTLE_SECONDS,
     ) -> None:
         self._kube = kube
+        self._finetunejobs = cache.finetunejobs
         self._stores: tuple[Store[Any], ...] = (cache.finetunejobs, cache.jobs, cache.pods)
         self._changed = changed
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
@@ -75,17 +78,19 @@ class Audit:
         """Time of the loop's clock when all three resources were compared last."""
 
     async def fill(self) -> None:
-        """Read everything into an empty cache, children first, so that no parent is decided on without them."""
-        for store in reversed(self._stores):
-            for namespace in self._namespaces:
-                async for page in self._kube.pages(store.resource, namespace, PAGE, query=query_of(store.resource)):
-                    for item in page["items"]:
-                        key = store.put(_typed(item, store.resource))
-                        if key is not None:
-                            self._changed(key)
-                    await asyncio.sleep(0)
+        """Read everything into an empty cache, and tell of every FineTuneJob, those that are not over first."""
+        await asyncio.gather(*(self._fill(store) for store in self._stores))
+        for entry in sorted(self._finetunejobs, key=lambda entry: entry.view is not None and entry.view.over):
+            self._tell(entry.key)
         self.filled = True
         self.last_success = asyncio.get_running_loop().time()
+
+    async def _fill(self, store: Store[Any]) -> None:
+        for namespace in self._namespaces:
+            query = query_of(store.resource)
+            async for page in self._kube.pages(store.resource, namespace, FILL_PAGE, query=query):
+                for item in page["items"]:
+                    store.put(_typed(item, store.resource))
 
     def soon(self) -> None:
         """Ask for an audit now, because a watch began anew."""

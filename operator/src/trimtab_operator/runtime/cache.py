@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from ..api import SUCCEEDED
 from ..domain.views import JobView, PodView
 from . import metrics
 from .kube import FINETUNEJOBS, JOBS, PODS, Body, Resource
@@ -42,6 +43,7 @@ class StoredJob:
     key: Key
     text: bytes
     state: str
+    over: bool
 
     @property
     def body(self) -> Body:
@@ -51,10 +53,11 @@ class StoredJob:
     @classmethod
     def of(cls, body: Body) -> StoredJob:
         conditions = body.get("status", {}).get("conditions", ())
-        state = next((c.get("reason", "") for c in conditions if c.get("type") == "Succeeded"), "New")
+        succeeded: Body = next((c for c in conditions if c.get("type") == SUCCEEDED), {})
         slim = {**body, "metadata": {k: v for k, v in body["metadata"].items() if k != "managedFields"}}
         key = (body["metadata"]["namespace"], body["metadata"]["name"])
-        return cls(key, json.dumps(slim, separators=(",", ":")).encode(), state)
+        text = json.dumps(slim, separators=(",", ":")).encode()
+        return cls(key, text, succeeded.get("reason", "New"), succeeded.get("status", "Unknown") != "Unknown")
 
 
 @dataclass(frozen=True)

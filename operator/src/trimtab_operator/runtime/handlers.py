@@ -112,6 +112,7 @@ def settings_of(version: tuple[int, int]) -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.posting.enabled = False
     settings.posting.loggers = False
+    settings.queueing.idle_timeout = 0.2  # a worker keeps the last event of its object in memory for so long
     settings.persistence.diffbase_storage = NoDiffs()
     settings.persistence.progress_storage = NoProgress()
     settings.watching.initial_streaming = version >= WATCH_LIST_SINCE

@@ -26,6 +26,7 @@ from .workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 
+FIRST_ROUNDS_SECONDS = 2.0
 STALLED_SECONDS = 120.0
 """Longer than any request or round may take: a queue that waits and finishes nothing for so long is stuck."""
 
@@ -76,6 +77,7 @@ class Leading:
         await self._queue.work(self._reconciler.reconcile, self._reconciler.failed)
 
     async def _watch(self, version: tuple[int, int], started: Callable[[], None]) -> None:
+        await self._first_rounds()
         namespaces = self._settings.watch_namespaces
         ready = asyncio.Event()
         notice = asyncio.create_task(_after(ready, started), name="kopf started")
@@ -89,6 +91,13 @@ class Leading:
         )
         notice.cancel()
         raise RuntimeError("kopf has ended")
+
+    async def _first_rounds(self) -> None:
+        """Let what waited for an operator go first: kopf is about to list everything again."""
+        for _ in range(40):
+            if self._queue.busy == 0:
+                return
+            await asyncio.sleep(FIRST_ROUNDS_SECONDS / 40)
 
     @property
     def synced(self) -> bool:
