@@ -220,18 +220,22 @@ class Cluster:
         until(alive_and_true, what, seconds)
 
     def _make_cgroups(self) -> None:
-        for folder in self._cgroups():
-            folder.mkdir(exist_ok=True)
-            for file in ("cpuset.cpus", "cpuset.mems"):  # in cgroup v1 an empty cpuset refuses every process
-                if folder.parent.name == "cpuset":
-                    (folder / file).write_text((folder.parent / file).read_text())
-
-    def _cgroups(self) -> list[Path]:
         """The cluster's cgroup in every hierarchy: one in cgroup v2, one a controller in v1."""
         if (CGROUPS / "cgroup.controllers").exists():
-            return [CGROUPS / self.instance.name]
-        hierarchies = (path for path in CGROUPS.iterdir() if path.is_dir() and not path.is_symlink())
-        return [path / self.instance.name for path in hierarchies if path.name != "unified"]
+            hierarchies = [CGROUPS]
+        else:
+            folders = (path for path in CGROUPS.iterdir() if path.is_dir() and not path.is_symlink())
+            hierarchies = [path for path in folders if path.name != "unified"]
+        for hierarchy in hierarchies:
+            folder = hierarchy / self.instance.name
+            folder.mkdir(exist_ok=True)
+            for file in ("cpuset.cpus", "cpuset.mems"):  # in cgroup v1 an empty cpuset refuses every process
+                if hierarchy.name == "cpuset":
+                    (folder / file).write_text((hierarchy / file).read_text())
+
+    def _cgroups(self) -> list[Path]:
+        """What there is of this cluster's cgroups, also where the container runtime made one by itself."""
+        return [path for pattern in ("", "*/") for path in CGROUPS.glob(f"{pattern}{self.instance.name}")]
 
     def _show_logs(self) -> None:
         for log in sorted([self.instance.folder / "node.log", *self.instance.folder.glob("log/*.log")]):
@@ -271,7 +275,7 @@ class Cluster:
         """Every trace on the host, looked for where it would be, not where this program put it."""
         here = self.instance
         words = (f"{here.name} ", f"{here.address} ", here.services, here.pods, f"{here.folder}/")
-        found = [f"cgroup {path}" for path in CGROUPS.glob(f"*/{here.name}")]
+        found = [f"cgroup {path}" for path in self._cgroups()]
         looks = {
             "interface": ["ip", "-oneline", "link"],
             "route": ["ip", "route", "show", "table", "all"],
