@@ -101,7 +101,11 @@ class Installation:
             port = probe.getsockname()[1]
         line = [str(self.kubectl_path), "-n", STORAGE, "port-forward", "service/s3", f"{port}:8333"]
         environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
-        forward = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+
+        forward = start()
         try:
             client = boto3.client(
                 "s3",
@@ -111,7 +115,7 @@ class Installation:
                 aws_secret_access_key=ADMIN.secret,
                 config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 5, "mode": "standard"}),
             )
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while True:
                 try:
                     client.list_buckets()
@@ -119,7 +123,9 @@ class Installation:
                 except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
                     if time.monotonic() > deadline:
                         raise
-                    time.sleep(0.3)
+                    if forward.poll() is not None:  # it ends when the pod refuses a connection, as it does at first
+                        forward = start()
+                    time.sleep(0.5)
             yield client
         finally:
             forward.terminate()
