@@ -58,8 +58,6 @@ class Leading:
         """Run until cancelled; any part that ends takes the rest with it. `started` is called when kopf runs."""
         began = time.monotonic()
         version = await self._fill()
-        gc.collect()
-        gc.freeze()  # modules and the first list stay: they need not be looked through again and again
         log.info("cache filled", extra=keys(count=len(self._queue), seconds=round(time.monotonic() - began, 3)))
         async with asyncio.TaskGroup() as group:
             for number in range(self._settings.workers):
@@ -69,8 +67,15 @@ class Leading:
             group.create_task(self._watch(version, started), name="kopf")
 
     async def _fill(self) -> tuple[int, int]:
+        """Read the cluster. Lists are many small objects without cycles, which the collector would search in vain."""
         version = await self._kube.version()
-        await self._audit.fill()
+        gc.disable()
+        try:
+            await self._audit.fill()
+        finally:
+            gc.enable()
+        gc.collect()
+        gc.freeze()  # modules and the first list stay
         return version
 
     async def _work(self) -> None:
