@@ -95,7 +95,7 @@ def test_a_signal_after_the_result_is_noted_is_too_late_to_matter(
 
 def test_a_process_that_is_terminated_exits_14_and_the_next_one_ends_with_the_same_adapter(tmp_path: Path) -> None:
     sections: dict[str, Any] = {
-        "training": {"maxSteps": 150, "evaluateEverySteps": 40},
+        "training": {"maxSteps": 60, "evaluateEverySteps": 20},
         "checkpoint": {"everySteps": 10},
     }
     straight = stage_run(tmp_path / "straight", **sections)
@@ -119,13 +119,14 @@ def test_a_process_that_is_terminated_exits_14_and_the_next_one_ends_with_the_sa
                 told = time.monotonic()
                 break
         process.stdout.read()
-        assert process.wait(timeout=60) == 14
-        assert time.monotonic() - told < 20  # a few seconds, on a busy machine
+        assert process.wait(timeout=400) == 14
+        assert time.monotonic() - told < 30  # a few seconds, unless the machine is busy
     steps = [json.loads(path.read_text())["step"] for path in run.output.glob("runs/*/checkpoints/*/MANIFEST.json")]
     with start(1) as process:
-        output = process.communicate(timeout=120)[0]
+        output = process.communicate(timeout=400)[0]
         assert process.returncode == 0, output
-    assert f'"message": "resumed", "stage": "train", "attempt": 1, "run": "local/local", "step": {max(steps)}' in output
+    events = [json.loads(line) for line in output.splitlines()]
+    assert [event["step"] for event in events if event["message"] == "resumed"] == [max(steps)]
     words = json.loads((tmp_path / "last-words-1").read_text())
     assert words["artifact"]["digest"] == want.digest
     assert words["summary"]["resumedFromStep"] == max(steps)

@@ -30,10 +30,10 @@ def configure() -> None:
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # bitsandbytes compiles some of its operations where it finds a compiler: other bits, and minutes at start.
-    os.environ["TORCH_COMPILE_DISABLE"] = "1"
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic products on CUDA
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses kernels that must not be downloaded
+    # bitsandbytes compiles some of its operations where it finds a compiler: other bits, and a longer start.
+    torch.compiler.set_stance("force_eager")
     torch.set_num_threads(processors())
     # On CUDA some kernels (attention's backward) have no deterministic form: they warn, and the run goes on.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
