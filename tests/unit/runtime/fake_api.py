@@ -112,10 +112,11 @@ class FakeApi:
         moment = str(next(self._versions))
         items = [copy.deepcopy(body) for place, body in self.objects.items() if place[0] == resource.plural]
         for start in range(0, max(len(items), 1), limit):
-            yield {"metadata": {"resourceVersion": moment}, "items": items[start : start + limit]}
+            page = items[start : start + limit] or None  # as the API server lists the metadata of nothing
+            yield {"metadata": {"resourceVersion": moment}, "items": page}
 
     async def items(self, resource: Resource, namespace: str | None, query: dict[str, str]) -> list[Body]:
-        return [item async for page in self.pages(resource, namespace, query=query) for item in page["items"]]
+        return [item async for page in self.pages(resource, namespace, query=query) for item in page["items"] or []]
 
     def _call(self, verb: str, resource: Resource, name: str) -> None:
         self.calls.append((verb, resource.plural, name))

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from ..domain.views import MANAGED_BY_LABEL
 from . import metrics
 from .cache import Cache, Key, Store, version_of
-from .kube import JSON, METADATA_ONLY, Body, Gone, NotFound, Resource
+from .kube import JSON, METADATA_ONLY, Body, Gone, NotFound, Resource, items_of
 from .logs import keys
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Audit:
         for namespace in self._namespaces:
             query = query_of(store.resource)
             async for page in self._kube.pages(store.resource, namespace, FILL_PAGE, query=query):
-                for item in page["items"]:
+                for item in items_of(page):
                     store.put(_typed(item, store.resource))
 
     def soon(self) -> None:
@@ -137,7 +137,7 @@ class Audit:
                 query = query_of(resource)
                 async for page in self._kube.pages(resource, namespace, PAGE, accept=METADATA_ONLY, query=query):
                     moment = version_of(page)
-                    for item in page["items"]:
+                    for item in items_of(page):
                         kept = ("uid", "namespace", "name", "resourceVersion")
                         listed[item["metadata"]["uid"]] = {"metadata": {k: item["metadata"].get(k) for k in kept}}
             except Gone:  # the continue token was too old: begin again

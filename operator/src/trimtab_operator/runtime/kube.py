@@ -199,7 +199,7 @@ class Kube:
             following = {"continue": token}
 
     async def items(self, resource: Resource, namespace: str | None, query: dict[str, str]) -> list[Body]:
-        return [item async for page in self.pages(resource, namespace, query=query) for item in page["items"]]
+        return [item async for page in self.pages(resource, namespace, query=query) for item in items_of(page)]
 
     async def version(self) -> tuple[int, int]:
         """Return the API server's (major, minor)."""
@@ -241,3 +241,9 @@ class Kube:
             raise _error(response.status, raw, response.headers)
         answer: Body = json.loads(raw)
         return answer
+
+
+def items_of(page: Body) -> list[Body]:
+    """Return a list's items; a list of metadata without any has null in their place."""
+    items: list[Body] | None = page.get("items")
+    return items or []
