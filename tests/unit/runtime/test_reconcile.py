@@ -103,6 +103,22 @@ async def test_a_failed_action_ends_the_round() -> None:
     assert ("apply", "finetunejobs", "demo") not in world.api.calls
 
 
+async def test_a_refusal_is_said_in_the_status_and_tried_again() -> None:
+    world = World(lambda observed: Plan(actions=(Create(job()),), status=STATUS))
+    world.stored()
+    world.api.before = failing("create", "jobs", ApiError(403, "Forbidden", "exceeded quota: jobs"))
+    for _ in range(2):
+        with pytest.raises(ApiError):
+            await world.round()
+    (condition,) = world.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]["conditions"]
+    assert (condition["status"], condition["reason"]) == ("Unknown", "Pending")
+    assert "exceeded quota: jobs" in condition["message"]
+    assert world.api.calls.count(("apply", "finetunejobs", "demo")) == 1
+    world.api.before = lambda verb, plural, name: None
+    await world.round()
+    assert world.api.objects["finetunejobs", NAMESPACE, "demo"]["status"] == STATUS
+
+
 async def test_events_are_only_of_statuses_that_were_written_and_never_fail_a_round() -> None:
     world = World(lambda observed: Plan(status=STATUS, notes=(Note("Warning", "R", "m"),)))
     world.stored()

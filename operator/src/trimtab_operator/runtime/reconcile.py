@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from trimtab_trainer.contract import Progress
 
 from ..api import SUCCEEDED, FineTuneJob, State, parse
+from ..api.conditions import MESSAGE_LENGTH
 from ..domain.finetunejob import NameTaken, Observed
 from ..domain.finetunejob.names import job_names_to_confirm
 from ..domain.plan import Create, Plan
@@ -35,6 +36,8 @@ from .workqueue import Retry
 log = logging.getLogger(__name__)
 
 KIND = "FineTuneJob"
+REFUSALS = (400, 403, 422)
+"""Codes with which the API server says that an object is not acceptable as it is."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,12 @@ class Reconciler:
             job = parse(body)
             plan = await self._decide(replace(self._observe(key, job), confirmed=True))
 
-        acted = await self._act(key, plan, about)
+        try:
+            acted = await self._act(key, plan, about)
+        except ApiError as error:
+            if error.status in REFUSALS:  # a quota, an admission policy: not for the log alone
+                await self._actor.write_status(body, refused_status(body, error, self._now()))
+            raise
         if key in self._taken:
             plan = await self._decide(self._observe(key, job))  # for what to say of it; nothing else is done
         wrote = plan.status is not None and await self._actor.write_status(body, plan.status)
@@ -209,16 +217,28 @@ def invalid_status(body: Body, error: ValidationError, now: datetime) -> Body:
     """Return the status of an object that was stored under an older schema and cannot be understood."""
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"])
-    message = f"{field}: {first['msg']}; it was stored under another version of the schema: create it again"[:2048]
+    message = f"{field}: {first['msg']}; it was stored under another version of the schema: create it again"
+    kept = {} if first["loc"][:1] == ("status",) else body.get("status", {})
+    return status_saying(body, kept, ("False", State.SPEC_INVALID, message), now)
+
+
+def refused_status(body: Body, error: ApiError, now: datetime) -> Body:
+    """Return the status of an object whose Job the API server refuses; a later round overwrites it."""
+    message = f"the API server refuses the next step, it is tried again: {error.message}"
+    return status_saying(body, body.get("status", {}), ("Unknown", State.PENDING, message), now)
+
+
+def status_saying(body: Body, kept: Body, said: tuple[str, State, str], now: datetime) -> Body:
+    """Return a status with another `Succeeded` (status, reason, message), written without the plan."""
+    word, state, message = said
     conditions: list[Body] = body.get("status", {}).get("conditions", [])
-    before = next((c for c in conditions if c.get("type") == SUCCEEDED and c.get("status") == "False"), None)
+    before = next((c for c in conditions if c.get("type") == SUCCEEDED and c.get("status") == word), None)
     condition = {
         "type": SUCCEEDED,
-        "status": "False",
-        "reason": State.SPEC_INVALID.value,
-        "message": message,
+        "status": word,
+        "reason": state.value,
+        "message": message[:MESSAGE_LENGTH],
         "observedGeneration": body["metadata"].get("generation", 1),
         "lastTransitionTime": before["lastTransitionTime"] if before else format_time(now),
     }
-    kept = {} if first["loc"][:1] == ("status",) else {**body.get("status", {})}
     return {**kept, "observedGeneration": condition["observedGeneration"], "conditions": [condition]}
