@@ -18,7 +18,7 @@ from tests.e2e.tenants import Body, Tenant, checkpoint, new_tenant, reason_of
 
 pytestmark = pytest.mark.e2e
 
-STEPS = 400
+STEPS = 300
 
 
 @pytest.fixture(scope="module")
