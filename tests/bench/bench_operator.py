@@ -202,6 +202,7 @@ async def run(bench: Bench, jobs: int, idle: float) -> dict[str, float]:
     await asyncio.sleep(idle)
     after = await bench.writes()
     figures["idle_writes"] = sum(after) - sum(before)
+    assert operator.running, operator.tail(5)
     figures["rss_mib"] = round(operator.rss_mib(), 1)
     say(
         f"writes while idle, Lease aside: {figures['idle_writes']:.0f}; memory with {jobs} finished jobs: "
