@@ -95,7 +95,7 @@ def test_a_signal_after_the_result_is_noted_is_too_late_to_matter(
 
 def test_a_process_that_is_terminated_exits_14_and_the_next_one_ends_with_the_same_adapter(tmp_path: Path) -> None:
     sections: dict[str, Any] = {
-        "training": {"maxSteps": 60, "evaluateEverySteps": 20},
+        "training": {"maxSteps": 30, "evaluateEverySteps": 10},
         "checkpoint": {"everySteps": 10},
     }
     straight = stage_run(tmp_path / "straight", **sections)
