@@ -14,32 +14,9 @@ from typing import Any
 
 from trimtab_operator.domain.views import ATTEMPT_LABEL, CONTAINER, STAGE_LABEL, format_time
 from trimtab_operator.runtime.kube import JOBS, MERGE_PATCH, PODS, ApiError, Body, Kube
-from trimtab_trainer.contract import Artifact, ExitCode, Prepared, Reason, Stage, Summary, TerminationMessage
+from trimtab_trainer.contract import ExitCode, Reason, Stage, Summary, TerminationMessage
 
-
-def digest(letter: str) -> str:
-    return "sha256:" + letter * 64
-
-
-PREPARED = Prepared(
-    base_model_digest=digest("a"),
-    rows_digest=digest("b"),
-    view_digest=digest("c"),
-    run_digest=digest("d"),
-    rows=900,
-    validation_rows=50,
-    test_rows=50,
-    tokens=60_000,
-    supervised_tokens=30_000,
-    total_steps=100,
-)
-ARTIFACT = Artifact(
-    uri="s3://adapters/demo/adapters/e",
-    digest=digest("e"),
-    rank=16,
-    target_modules=["q_proj", "v_proj"],
-    base_model_digest=digest("a"),
-)
+from tests.unit.domain.makers import ARTIFACT, PREPARED
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from trimtab_operator.runtime.kube import CONFIGMAPS, EVENTS, FINETUNEJOBS, JOBS
 from trimtab_trainer.contract import Reason, Stage
 
 from tests.component.operator.conftest import Start, playing
-from tests.component.operator.executor import ARTIFACT, Act
+from tests.component.operator.executor import Act
 from tests.component.operator.finetunejobs import finetunejob, jobs_of, until, until_state
+from tests.unit.domain.makers import ARTIFACT
 
 
 async def test_it_prepares_trains_and_completes(kube: Kube, namespace: str, start: Start) -> None:
