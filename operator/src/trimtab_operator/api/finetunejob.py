@@ -41,7 +41,7 @@ SECRET_NAME = Annotated[
 ]
 
 
-def _unchanged(*fields: str) -> list[tuple[str, str]]:
+def unchanged(*fields: str, kind: str = "FineTuneJob") -> list[tuple[str, str]]:
     """Return the rules that freeze fields, set or absent.
 
     A transition rule on the field alone is skipped when the field is added or removed, so it stands at the parent.
@@ -49,7 +49,7 @@ def _unchanged(*fields: str) -> list[tuple[str, str]]:
     return [
         (
             f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})",
-            f"{name} is immutable: it defines the result; create another FineTuneJob instead",
+            f"{name} is immutable: it defines the result; create another {kind} instead",
         )
         for name in fields
     ]
@@ -107,7 +107,7 @@ class FineTuneJobSpec(Model):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            *_unchanged(
+            *unchanged(
                 "baseModel",
                 "dataset",
                 "output",

@@ -8,12 +8,16 @@ from typing import Self
 
 from pydantic import Field
 
+from .evaluation import EvaluationOutcome, PreparedEvaluation
 from .settings import DIGEST, Model
 
 CONTRACT_VERSION = "trimtab.dev/run/v1"
 
 TERMINATION_MESSAGE_BYTES = 4096
 """The kubelet keeps no more of /dev/termination-log."""
+
+PACKED_OUTCOME_BYTES = 3072
+"""What of it the outcome of an evaluation may take; the rest is for the message and what was prepared."""
 
 
 class ExitCode(IntEnum):
@@ -31,6 +35,7 @@ class ExitCode(IntEnum):
 class Stage(StrEnum):
     PREPARE = "prepare"
     TRAIN = "train"
+    EVALUATE = "evaluate"
 
 
 class Reason(StrEnum):
@@ -56,6 +61,21 @@ class Reason(StrEnum):
     FORMAT_UNKNOWN = "FormatUnknown"
     NO_ASSISTANT_TURN = "NoAssistantTurn"
     SPLIT_IMPOSSIBLE = "SplitImpossible"
+    # of evaluations: 10
+    ARTIFACT_NOT_FOUND = "ArtifactNotFound"
+    ARTIFACT_INVALID = "ArtifactInvalid"
+    ARTIFACT_CHANGED = "ArtifactChanged"
+    BASE_MODEL_MISMATCH = "BaseModelMismatch"
+    TOKENIZER_MISMATCH = "TokenizerMismatch"
+    METRIC_NOT_APPLICABLE = "MetricNotApplicable"
+    HARNESS_TASK_NOT_FOUND = "HarnessTaskNotFound"
+    HARNESS_TASK_REFUSED = "HarnessTaskRefused"
+    # of evaluations: 11
+    LABEL_UNKNOWN = "LabelUnknown"
+    GROUP_MISSING = "GroupMissing"
+    REFERENCE_MISSING = "ReferenceMissing"
+    TEST_SPLIT_MISSING = "TestSplitMissing"
+    TRAINED_ON = "TrainedOn"
     # 12, 13, 14, 1
     OUT_OF_MEMORY = "OutOfMemory"
     STORAGE_FAILED = "StorageFailed"
@@ -115,6 +135,16 @@ class TerminationMessage(Model):
     prepared: Prepared | None = None
     artifact: Artifact | None = None
     summary: Summary = Summary()
+    prepared_evaluation: PreparedEvaluation | None = None
+    packed_outcome: str | None = Field(default=None, description="packedOutcome: `EvaluationOutcome.pack`")
+
+    @property
+    def outcome(self) -> EvaluationOutcome | None:
+        """Return what an evaluation found, or None if this is something else."""
+        try:
+            return EvaluationOutcome.unpack(self.packed_outcome) if self.packed_outcome is not None else None
+        except ValueError:
+            return None
 
     def encode(self) -> str:
         """Return the JSON text, shortened until it fits: the message, then the names of target modules."""
@@ -142,7 +172,7 @@ class TerminationMessage(Model):
 
 
 class Progress(Model):
-    """Answer of `GET :9401/progress`."""
+    """Answer of `GET :9401/progress`. Of an evaluation, `step` counts tasks (target and baseline apart)."""
 
     run_uid: str
     attempt: int

@@ -31,3 +31,18 @@ def result_path(run_digest: str) -> str:
 def adapter_prefix(adapter_digest: str) -> str:
     """Folder of one published adapter."""
     return f"adapters/{hexadecimal(adapter_digest)}"
+
+
+def evaluation_data_prefix(data_digest: str) -> str:
+    """Rows of an evaluation's tasks as they are asked."""
+    return f"evaluations/data/{hexadecimal(data_digest)}"
+
+
+def evaluation_scores_prefix(scores_digest: str) -> str:
+    """What one model made of one task's rows; shared by every evaluation that asks the same."""
+    return f"evaluations/scores/{hexadecimal(scores_digest)}"
+
+
+def evaluation_prefix(evaluation_digest: str) -> str:
+    """Report, results and outcome of one evaluation."""
+    return f"evaluations/{hexadecimal(evaluation_digest)}"

@@ -7,6 +7,9 @@ from trimtab_trainer.contract import Stage
 from trimtab_operator.api import FineTuneJob
 
 
+STAGES = (Stage.PREPARE, Stage.TRAIN)
+
+
 def run_config_name(job: FineTuneJob) -> str:
     return f"{job.metadata.name}-run"
 
@@ -29,4 +32,4 @@ def job_names_to_confirm(job: FineTuneJob, seen: int = -1) -> list[str]:
     """
     open_attempts = [attempt.job_name for attempt in job.status.attempts if attempt.reason is None]
     number = next_number(job, seen)
-    return [*open_attempts, *(attempt_name(job, stage, number) for stage in Stage)]
+    return [*open_attempts, *(attempt_name(job, stage, number) for stage in STAGES)]

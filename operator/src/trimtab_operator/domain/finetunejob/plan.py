@@ -23,7 +23,7 @@ from ..views import JobView, PodView, format_time, parse_time
 from . import accounts
 from .conditions import ConditionStatus, is_over, make_condition, notes_of
 from .job import build_job, build_run_config_map, stage_image
-from .names import next_number
+from .names import STAGES, next_number
 from .observed import Observed
 from .outcome import Ending, Verdict, ending_of, lost, vanished
 from .waiting import Waiting, waiting_of
@@ -109,7 +109,7 @@ def _after_the_end(observed: Observed, now: datetime) -> Plan:
 def _settle(observed: Observed, now: datetime) -> _Books:
     """Enter Jobs that the status does not tell of yet, and close attempts that ended, in the order of their numbers."""
     job, settings = observed.job, observed.settings
-    images = {stage.value: stage_image(job, settings, stage) for stage in Stage}
+    images = {stage.value: stage_image(job, settings, stage) for stage in STAGES}
     newest = job.status.attempts[-1].number if job.status.attempts else -1
     books = _settle_open(observed, _Books(job.status), now)
     for view in observed.attempts:

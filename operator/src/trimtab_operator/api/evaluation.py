@@ -1,0 +1,378 @@
+"""Evaluation: an immutable question about an adapter, and its recorded answer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, computed_field, model_validator
+from trimtab_trainer.contract import (
+    BOUNDS,
+    EvaluationTask,
+    Model,
+    Precision,
+    QuantizationSettings,
+    Threshold,
+    check_tasks_and_thresholds,
+)
+from trimtab_trainer.contract.evaluation import MAXIMUM_TASKS, MAXIMUM_THRESHOLDS
+from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
+
+from .conditions import Condition
+from .finetunejob import (
+    NAME_LENGTH,
+    SECRET_NAME,
+    AttemptStatus,
+    BaseModelSource,
+    ObjectMeta,
+    OutputTarget,
+    RetryBudgets,
+    unchanged,
+)
+from .pod import PodTemplate
+
+RESULTS_KEPT = 32
+"""So many results leave the status below 10 kB; the rest is in the report."""
+
+OBJECT_NAME = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+
+
+class Artifact(Model):
+    """A published adapter, pinned by its digest."""
+
+    uri: OBJECT_URI = Field(description="uri of the adapter's folder, <output>/adapters/<digest>.")
+    digest: DIGEST = Field(description="digest the adapter must have.")
+    secret_name: SECRET_NAME | None = None
+
+
+class EvaluationTarget(Model):
+    """What is evaluated: the adapter of a FineTuneJob, any other adapter, or the base model alone."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "[has(self.fineTuneJobName), has(self.artifact), has(self.baseModel)].filter(x, x).size() == 1",
+                "exactly one of fineTuneJobName, artifact and baseModel must be set",
+            ),
+        )
+    )
+
+    fine_tune_job_name: OBJECT_NAME | None = Field(
+        default=None,
+        description="fineTuneJobName of this namespace, whose adapter is waited for. Base model, data, output and "
+        "Secrets are taken from it where this object does not set them.",
+    )
+    artifact: Artifact | None = Field(default=None, description="artifact that was published before.")
+    base_model: Literal[True] | None = Field(default=None, description="baseModel: true evaluates the base alone.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(each is not None for each in (self.fine_tune_job_name, self.artifact, self.base_model)) != 1:
+            raise ValueError("exactly one of fineTuneJobName, artifact and baseModel must be set")
+        return self
+
+
+class EvaluationBaseline(Model):
+    """What the target is compared with."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("has(self.artifact) != has(self.baseModel)", "exactly one of artifact and baseModel must be set"),
+        )
+    )
+
+    artifact: Artifact | None = Field(default=None, description="artifact: another adapter for the same base model.")
+    base_model: Literal[True] | None = Field(default=None, description="baseModel: true, the base model alone.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.artifact is None) == (self.base_model is None):
+            raise ValueError("exactly one of artifact and baseModel must be set")
+        return self
+
+
+_BASELINE_NEEDED = (
+    "!has(self.thresholds) || has(self.baseline) || self.thresholds.all(t, !has(t.maximumRegression) && "
+    "!has(t.maximumRelativeRegression))"
+)
+
+
+class EvaluationSpec(Model):
+    """What to evaluate, on what, and what is good enough."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            *unchanged(
+                "target",
+                "baseModel",
+                "baseline",
+                "tasks",
+                "thresholds",
+                "precision",
+                "quantization",
+                "datasetSecretName",
+                "output",
+                "maximumTrainedOnRatio",
+                "resamples",
+                "seed",
+                "batchSize",
+                "template",
+                kind="Evaluation",
+            ),
+            (
+                "has(self.target.fineTuneJobName) || (has(self.baseModel) && has(self.output))",
+                "baseModel and output are needed where target.fineTuneJobName does not give them",
+            ),
+            (
+                "!has(self.target.baseModel) || self.tasks.all(t, has(t.dataset.uri))",
+                "dataset.split is of an adapter's data; the target baseModel needs dataset.uri in every task",
+            ),
+            (_BASELINE_NEEDED, "maximumRegression and maximumRelativeRegression need baseline"),
+            (
+                "!has(self.thresholds) || self.thresholds.all(t, self.tasks.exists(k, "
+                "t.metric.startsWith(k.name + '/')))",
+                "the first part of every threshold's metric must be the name of a task",
+            ),
+        )
+    )
+
+    target: EvaluationTarget = Field(description="target to evaluate.")
+    base_model: BaseModelSource | None = Field(
+        default=None, description="baseModel of the target; absent: that of the FineTuneJob."
+    )
+    baseline: EvaluationBaseline | None = Field(default=None, description="baseline to compare with.")
+    tasks: list[EvaluationTask] = Field(
+        min_length=1,
+        max_length=MAXIMUM_TASKS,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        description="tasks: what is asked.",
+    )
+    thresholds: list[Threshold] = Field(
+        default=[],
+        max_length=MAXIMUM_THRESHOLDS,
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        description="thresholds that must all be kept. Without any, whatever could be measured passes.",
+    )
+    precision: Precision = Field(
+        default=Precision.AS_TRAINED,
+        description="precision of the base model's weights: AsTrained, quantized as the adapter was trained, or "
+        "AsServed, not quantized.",
+    )
+    quantization: QuantizationSettings | None = Field(
+        default=None, description="quantization of the base model where there is no adapter that tells it."
+    )
+    dataset_secret_name: SECRET_NAME | None = Field(
+        default=None,
+        description="datasetSecretName of a Secret with the keys for the tasks' uris; absent: that of the "
+        "FineTuneJob's dataset, else the pod's workload identity.",
+    )
+    output: OutputTarget | None = Field(
+        default=None, description="output for scores and reports; absent: that of the FineTuneJob."
+    )
+    maximum_trained_on_ratio: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="maximumTrainedOnRatio of a task's rows that the target may have been trained on.",
+    )
+    resamples: int = Field(default=10_000, ge=100, le=100_000, description="resamples of the bootstrap.")
+    seed: int = Field(default=17, ge=0, le=2_147_483_647, description="seed of resampling and of sampled answers.")
+    batch_size: int | None = Field(
+        default=None, ge=1, le=4096, description="batchSize of forward passes; derived from the memory if absent."
+    )
+    retries: RetryBudgets = Field(default=RetryBudgets(), description="retries before the evaluation fails.")
+    suspend: bool = Field(default=False, description="suspend stops the evaluation; false goes on with the next task.")
+    active_deadline_seconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=31_536_000,
+        description="activeDeadlineSeconds bounds the time with a running pod, over all attempts; waiting and "
+        "suspended time do not count.",
+    )
+    ttl_seconds_after_finished: int | None = Field(
+        default=None,
+        ge=0,
+        le=315_360_000,
+        description="ttlSecondsAfterFinished after which the Evaluation is deleted; what it wrote stays.",
+    )
+    template: PodTemplate = Field(default=PodTemplate(), description="template of the pods.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.target.fine_tune_job_name is None and (self.base_model is None or self.output is None):
+            raise ValueError("baseModel and output are needed where target.fineTuneJobName does not give them")
+        if self.target.base_model and any(task.dataset.uri is None for task in self.tasks):
+            raise ValueError(
+                "dataset.split is of an adapter's data; the target baseModel needs dataset.uri in every task"
+            )
+        return self
+
+    def check(self) -> None:
+        """Refuse what the schema cannot: thresholds that no task can answer.
+
+        Raises:
+            ValueError: with the field and the next step.
+        """
+        check_tasks_and_thresholds(self.tasks, self.thresholds, has_baseline=self.baseline is not None)
+
+
+class ModelStatus(Model):
+    """A model that took part."""
+
+    uri: str | None = Field(default=None, max_length=1200, description="uri of the adapter; absent: base model alone.")
+    digest: DIGEST | None = Field(default=None, description="digest of the adapter; absent: base model alone.")
+
+
+class FailedCheck(Model):
+    """A threshold that was not kept, or is not decided."""
+
+    bound: Literal["minimum", "maximum", "maximumRegression", "maximumRelativeRegression", "maximumGroupGap"] = Field(
+        description="bound of the threshold."
+    )
+    limit: float = Field(description="limit that is set.")
+    estimate: float | None = Field(default=None, description="estimate it was compared with.")
+    reason: str = Field(max_length=64, description="reason in one word.")
+    rows_needed: int | None = Field(
+        default=None, ge=0, description="rowsNeeded for a decision, where the rows did not suffice."
+    )
+
+
+class ResultStatus(Model):
+    """One figure of one task, with its 95 % interval."""
+
+    task: str = Field(max_length=40, description="task that was asked.")
+    metric: str = Field(max_length=64, description="metric of the task.")
+    value: float | None = Field(default=None, description="value over all rows.")
+    low: float | None = Field(default=None, description="low end of the value's interval.")
+    high: float | None = Field(default=None, description="high end of the value's interval.")
+    count: int = Field(default=0, ge=0, description="count of rows.")
+    baseline: float | None = Field(default=None, description="baseline's value.")
+    change: float | None = Field(default=None, description="change against the baseline: value - baseline.")
+    passed: bool | None = Field(default=None, description="passed: whether its thresholds are kept; absent: has none.")
+    failed: list[FailedCheck] = Field(
+        default=[],
+        max_length=len(BOUNDS),
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["bound"]},
+        description="failed bounds of its thresholds, the first of each kind.",
+    )
+
+
+class EvaluationProgress(Model):
+    """How far the evaluation is."""
+
+    tasks_done: int = Field(default=0, ge=0, description="tasksDone, of target and baseline together.")
+    tasks: int = Field(default=0, ge=0, description="tasks, of target and baseline together.")
+    percent: int = Field(default=0, ge=0, le=100, description="percent of the tasks that are done.")
+
+
+class EvaluationSummary(Model):
+    """What `kubectl get` prints: for people, derived from the rest of the status."""
+
+    progress: str | None = Field(default=None, max_length=8, description="progress in percent, such as 42%.")
+    metric: str | None = Field(default=None, max_length=104, description="metric that is the headline.")
+    value: str | None = Field(default=None, max_length=16, description="value of the headline metric.")
+    change: str | None = Field(default=None, max_length=16, description="change of the headline metric.")
+
+    @classmethod
+    def of(cls, progress: EvaluationProgress | None, results: list[ResultStatus]) -> EvaluationSummary | None:
+        """Return the summary of these sections, or None if there is nothing to print."""
+        first = results[0] if results else None
+        summary = cls(
+            progress=None if progress is None else f"{progress.percent}%",
+            metric=None if first is None else f"{first.task}/{first.metric}",
+            value=None if first is None or first.value is None else f"{first.value:.4g}"[:16],
+            change=None if first is None or first.change is None else f"{first.change:+.3g}"[:16],
+        )
+        return summary if summary != cls() else None
+
+
+class EvaluationStatus(Model):
+    """What was found; rows, curves and the rest lie in object storage."""
+
+    observed_generation: int | None = Field(default=None, ge=0, description="observedGeneration of the spec.")
+    conditions: list[Condition] = Field(
+        default=[],
+        max_length=8,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        description="conditions: Succeeded, whose reason is the state, and Passed, the verdict.",
+    )
+    start_time: str | None = Field(
+        default=None,
+        max_length=32,
+        json_schema_extra={"format": "date-time"},
+        description="startTime of the first Job.",
+    )
+    completion_time: str | None = Field(
+        default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="completionTime of the end."
+    )
+    progress: EvaluationProgress | None = Field(default=None, description="progress of the evaluation.")
+    target: ModelStatus | None = Field(default=None, description="target as it was found.")
+    baseline: ModelStatus | None = Field(default=None, description="baseline as it was found.")
+    base_model_digest: DIGEST | None = Field(default=None, description="baseModelDigest that was found.")
+    data_digest: DIGEST | None = Field(default=None, description="dataDigest of the rows as they are asked.")
+    evaluation_digest: DIGEST | None = Field(
+        default=None, description="evaluationDigest of everything that defines the answer."
+    )
+    rows: int | None = Field(default=None, ge=0, description="rows of all tasks.")
+    report_uri: str | None = Field(
+        default=None, alias="reportURI", max_length=1200, description="reportURI of report.html."
+    )
+    results: list[ResultStatus] = Field(
+        default=[],
+        max_length=RESULTS_KEPT,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["task", "metric"]},
+        description="results: those with thresholds first, then each task's headline; the rest is in the report.",
+    )
+    results_omitted: int = Field(default=0, ge=0, description="resultsOmitted: how many are in the report only.")
+    images: dict[str, Annotated[str, Field(max_length=512)]] | None = Field(
+        default=None, max_length=4, description="images by stage, fixed at the first attempt."
+    )
+    failures: int = Field(default=0, ge=0, description="failures charged to retries.onFailure.")
+    disruptions: int = Field(default=0, ge=0, description="disruptions charged to retries.onDisruption.")
+    active_seconds: int = Field(default=0, ge=0, description="activeSeconds of all attempts that ended.")
+    accelerator_seconds: int = Field(default=0, ge=0, description="acceleratorSeconds: accelerators times seconds.")
+    lost_accelerator_seconds: int = Field(
+        default=0, ge=0, description="lostAcceleratorSeconds of attempts that ended without a result."
+    )
+    attempts: list[AttemptStatus] = Field(
+        default=[],
+        max_length=10,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["number"]},
+        description="attempts, the newest 10, oldest first.",
+    )
+
+    @computed_field(  # type: ignore[prop-decorator]
+        description="summary is what kubectl get prints; programs read the other fields."
+    )
+    @property
+    def summary(self) -> EvaluationSummary | None:
+        """Derived: written with the rest and never read back."""
+        return EvaluationSummary.of(self.progress, self.results)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_summary(cls, value: Any) -> Any:
+        return {key: item for key, item in value.items() if key != "summary"} if isinstance(value, dict) else value
+
+
+class Evaluation(Model):
+    """Evaluation asks whether an adapter is good enough, and not worse than another, and records the answer."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra=rules(
+            (f"self.metadata.name.size() <= {NAME_LENGTH}", f"name must have at most {NAME_LENGTH} characters"),
+        ),
+    )
+
+    metadata: ObjectMeta
+    spec: EvaluationSpec = Field(description="spec is what to evaluate, on what, and what is good enough.")
+    status: EvaluationStatus = Field(default=EvaluationStatus(), description="status is what was found.")
+
+
+def parse_evaluation(body: dict[str, Any]) -> Evaluation:
+    """Return the typed form of an Evaluation from the API server.
+
+    Raises:
+        pydantic.ValidationError: the object was stored under an older schema.
+    """
+    return Evaluation.model_validate(body)

@@ -1,0 +1,544 @@
+"""Evaluations: the settings a user writes, the configuration the trainer reads, and what it answers.
+
+As in `settings`, one source for the custom resource and the trainer. What the trainer answers are facts, estimates with
+their uncertainty; whether they are good enough is decided by the operator.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from .run import Credentials, RunIdentity, StoredBaseModel, StoredOutput
+from .settings import DIGEST, OBJECT_URI, DatasetFormat, Model, QuantizationSettings, rules
+
+EVALUATION_VERSION = "trimtab.dev/evaluation/v1"
+MAXIMUM_TASKS = 50
+MAXIMUM_THRESHOLDS = 32
+MAXIMUM_LABELS = 200
+
+DEFAULT_NEW_TOKENS = 128
+DEFAULT_GROUP_ROWS = 30
+DEFAULT_GAP_CONFIDENCE = 0.95
+OTHER_GROUPS = "other"
+"""Name of the group that small groups are pooled into."""
+
+TASK_NAME = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+METRIC_PATH = Annotated[
+    str,
+    Field(
+        min_length=3,
+        max_length=104,
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?/[A-Za-z][A-Za-z0-9_]*$",
+    ),
+]
+LABEL = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class TaskType(StrEnum):
+    PERPLEXITY = "Perplexity"
+    GENERATION = "Generation"
+    CLASSIFICATION = "Classification"
+    MULTIPLE_CHOICE = "MultipleChoice"
+    REGRESSION = "Regression"
+    HARNESS = "Harness"
+
+
+class Metric(StrEnum):
+    """A family of figures; `RESULTS` names the figures of each."""
+
+    PERPLEXITY = "Perplexity"
+    BITS_PER_BYTE = "BitsPerByte"
+    EXACT_MATCH = "ExactMatch"
+    TOKEN_F1 = "TokenF1"
+    ROUGE_L = "RougeL"
+    BLEU = "BLEU"
+    CHRF = "ChrF"
+    ACCURACY = "Accuracy"
+    ACCURACY_NORMALIZED = "AccuracyNormalized"
+    PRECISION = "Precision"
+    RECALL = "Recall"
+    F1 = "F1"
+    MEAN_SQUARED_ERROR = "MeanSquaredError"
+    MEAN_ABSOLUTE_ERROR = "MeanAbsoluteError"
+    UNPARSABLE_RATIO = "UnparsableRatio"
+
+
+RESULTS: dict[Metric, tuple[str, ...]] = {
+    Metric.PERPLEXITY: ("perplexity",),
+    Metric.BITS_PER_BYTE: ("bitsPerByte",),
+    Metric.EXACT_MATCH: ("exactMatch",),
+    Metric.TOKEN_F1: ("tokenF1",),
+    Metric.ROUGE_L: ("rougeL",),
+    Metric.BLEU: ("bleu",),
+    Metric.CHRF: ("chrF",),
+    Metric.ACCURACY: ("accuracy",),
+    Metric.ACCURACY_NORMALIZED: ("accuracyNormalized",),
+    Metric.PRECISION: ("precisionMacro", "precisionMicro"),
+    Metric.RECALL: ("recallMacro", "recallMicro"),
+    Metric.F1: ("f1Macro", "f1Micro"),
+    Metric.MEAN_SQUARED_ERROR: ("meanSquaredError",),
+    Metric.MEAN_ABSOLUTE_ERROR: ("meanAbsoluteError",),
+    Metric.UNPARSABLE_RATIO: ("unparsableRatio",),
+}
+"""Names of the figures, as thresholds and results spell them: `<task>/<name>`. Averages are always named."""
+
+METRICS_OF: dict[TaskType, tuple[Metric, ...]] = {
+    TaskType.PERPLEXITY: (Metric.PERPLEXITY, Metric.BITS_PER_BYTE),
+    TaskType.GENERATION: (Metric.ROUGE_L, Metric.EXACT_MATCH, Metric.TOKEN_F1, Metric.BLEU, Metric.CHRF),
+    TaskType.CLASSIFICATION: (Metric.ACCURACY, Metric.F1, Metric.PRECISION, Metric.RECALL),
+    TaskType.MULTIPLE_CHOICE: (Metric.ACCURACY, Metric.ACCURACY_NORMALIZED),
+    TaskType.REGRESSION: (Metric.MEAN_ABSOLUTE_ERROR, Metric.MEAN_SQUARED_ERROR, Metric.UNPARSABLE_RATIO),
+    TaskType.HARNESS: (),
+}
+"""Metrics that apply to a type, the headline first; all of them are the default. A harness task names its own."""
+
+LOWER_IS_BETTER = frozenset({"perplexity", "bitsPerByte", "meanSquaredError", "meanAbsoluteError", "unparsableRatio"})
+"""Figures of our own metrics where less is better; a harness task says it of its own."""
+
+
+class Precision(StrEnum):
+    """Which base weights take part."""
+
+    AS_TRAINED = "AsTrained"
+    """Quantized as the adapter was trained."""
+    AS_SERVED = "AsServed"
+    """Not quantized, in the compute type, as serving engines hold it."""
+
+
+class PredictBy(StrEnum):
+    """How a class is chosen."""
+
+    LIKELIHOOD = "Likelihood"
+    GENERATION = "Generation"
+
+
+class TaskDataset(Model):
+    """Rows to evaluate on: those held out by the target's training, or rows of their own."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(("has(self.split) != has(self.uri)", "exactly one of split and uri must be set"))
+    )
+
+    split: Literal["Test"] | None = Field(
+        default=None, description="split of the target's data: Test, the rows held out of its training."
+    )
+    uri: OBJECT_URI | None = Field(
+        default=None,
+        description="uri of a file, or of a prefix that ends with '/', in the layout of a FineTuneJob's training.uri; "
+        "of a Harness task the folder of its YAML files and data.",
+    )
+    format: DatasetFormat | None = Field(default=None, description="format of the rows; absent: Auto.")
+    limit: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="limit of rows; which ones depends on their content alone."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.split is None) == (self.uri is None):
+            raise ValueError("exactly one of split and uri must be set")
+        return self
+
+
+def _only(field: str, *types: str) -> tuple[str, str]:
+    allowed = " || ".join(f"self.type == '{each}'" for each in types)
+    return f"!has(self.{field}) || {allowed}", f"{field} is for the type {' or '.join(types)}"
+
+
+class EvaluationTask(Model):
+    """One question that is asked of the target, and of the baseline where there is one, on the same rows."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("self.type != 'Classification' || has(self.labels)", "a Classification task needs labels"),
+            ("self.type != 'Harness' || has(self.harnessTask)", "a Harness task needs harnessTask"),
+            ("self.type != 'Harness' || has(self.dataset.uri)", "a Harness task needs dataset.uri"),
+            _only("labels", "Classification"),
+            _only("predictBy", "Classification"),
+            _only("maxNewTokens", "Generation", "Regression", "Classification"),
+            _only("stop", "Generation", "Regression", "Classification"),
+            _only("temperature", "Generation"),
+            _only("topP", "Generation"),
+            _only("harnessTask", "Harness"),
+            _only("fewShot", "Harness"),
+            (
+                "!has(self.metrics) || self.type != 'Harness'",
+                "metrics of a Harness task are those of its YAML file; remove metrics",
+            ),
+            *(
+                (
+                    f"!has(self.metrics) || self.type != '{kind.value}' || self.metrics.all(m, m in "
+                    f"[{', '.join(repr(metric.value) for metric in metrics)}])",
+                    f"metrics of a {kind.value} task are {', '.join(metric.value for metric in metrics)}",
+                )
+                for kind, metrics in METRICS_OF.items()
+                if metrics
+            ),
+        )
+    )
+
+    name: TASK_NAME = Field(description="name of the task, the first part of its metrics' names.")
+    type: TaskType = Field(description="type of the task.")
+    dataset: TaskDataset = Field(description="dataset to evaluate on.")
+    metrics: list[Metric] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=8,
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+        description="metrics to compute; absent: all that apply to the type. The first is the headline.",
+    )
+    group_by: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="groupBy is the column by whose value every metric is computed as well.",
+    )
+    labels: list[LABEL] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=MAXIMUM_LABELS,
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+        description="labels to choose from; each row's answer is one of them.",
+    )
+    predict_by: PredictBy | None = Field(
+        default=None,
+        description="predictBy the likelihood of each label (the default), or the label that the generated text is.",
+    )
+    max_new_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=32_768,
+        description=f"maxNewTokens of a generated answer; {DEFAULT_NEW_TOKENS} if absent.",
+    )
+    stop: list[Annotated[str, Field(min_length=1, max_length=64)]] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=8,
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        description="stop strings that end an answer and are no part of it, beside the model's own end of turn.",
+    )
+    temperature: float | None = Field(
+        default=None, ge=0, le=10, description="temperature of sampling; 0 or absent: greedy."
+    )
+    top_p: float | None = Field(default=None, gt=0, le=1, description="topP of sampling: the nucleus' mass.")
+    harness_task: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
+        description="harnessTask is the task of an lm-evaluation-harness YAML file in the folder dataset.uri.",
+    )
+    few_shot: int | None = Field(default=None, ge=0, le=64, description="fewShot examples of a Harness task's prompt.")
+
+    @property
+    def chosen_metrics(self) -> tuple[Metric, ...]:
+        """Return the metrics to compute, the headline first."""
+        return tuple(self.metrics) if self.metrics is not None else METRICS_OF[self.type]
+
+    @property
+    def generates(self) -> bool:
+        """Tell whether the task's predictions are generated text."""
+        generated = self.type is TaskType.CLASSIFICATION and self.predict_by is PredictBy.GENERATION
+        return generated or self.type in (TaskType.GENERATION, TaskType.REGRESSION)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        kind = self.type
+        if kind is TaskType.CLASSIFICATION and self.labels is None:
+            raise ValueError("a Classification task needs labels")
+        if kind is TaskType.HARNESS and (self.harness_task is None or self.dataset.uri is None):
+            raise ValueError("a Harness task needs harnessTask and dataset.uri")
+        generating = (TaskType.GENERATION, TaskType.REGRESSION, TaskType.CLASSIFICATION)
+        allowed: dict[str, tuple[TaskType, ...]] = {
+            "labels": (TaskType.CLASSIFICATION,),
+            "predict_by": (TaskType.CLASSIFICATION,),
+            "max_new_tokens": generating,
+            "stop": generating,
+            "temperature": (TaskType.GENERATION,),
+            "top_p": (TaskType.GENERATION,),
+            "harness_task": (TaskType.HARNESS,),
+            "few_shot": (TaskType.HARNESS,),
+        }
+        for field, types in allowed.items():
+            if getattr(self, field) is not None and kind not in types:
+                raise ValueError(f"{field} is for the type {' or '.join(types)}")
+        for name in ("labels", "metrics"):
+            values = getattr(self, name)
+            if values is not None and len(set(values)) != len(values):
+                raise ValueError(f"{name} must not repeat a value")
+        if self.metrics is not None and not set(self.metrics) <= set(METRICS_OF[kind]):
+            raise ValueError(f"metrics of a {kind.value} task are {', '.join(METRICS_OF[kind]) or 'its own'}")
+        return self
+
+
+BOUNDS = ("minimum", "maximum", "maximumRegression", "maximumRelativeRegression", "maximumGroupGap")
+
+
+class Threshold(Model):
+    """What a metric must keep to, alone or against the baseline."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                " || ".join(f"has(self.{bound})" for bound in BOUNDS),
+                f"a threshold needs one of {', '.join(BOUNDS)}",
+            ),
+            (
+                "!has(self.minimumGroupRows) || has(self.maximumGroupGap)",
+                "minimumGroupRows belongs to maximumGroupGap",
+            ),
+            (
+                "!has(self.minimum) || !has(self.maximum) || self.minimum <= self.maximum",
+                "minimum must not be above maximum",
+            ),
+        )
+    )
+
+    metric: METRIC_PATH = Field(description="metric as <task>/<result>, such as heldout/perplexity.")
+    minimum: float | None = Field(default=None, ge=-1e12, le=1e12, description="minimum value.")
+    maximum: float | None = Field(default=None, ge=-1e12, le=1e12, description="maximum value.")
+    maximum_regression: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e12,
+        description="maximumRegression against the baseline, absolute, in the direction that is worse.",
+    )
+    maximum_relative_regression: float | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="maximumRelativeRegression: the same as a share of the baseline's value, 0.05 is 5 %.",
+    )
+    maximum_group_gap: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e12,
+        description="maximumGroupGap between the best and the worst group, beyond sampling noise. Needs groupBy.",
+    )
+    minimum_group_rows: int | None = Field(
+        default=None,
+        ge=2,
+        le=1_000_000,
+        description=f"minimumGroupRows; smaller groups are pooled as '{OTHER_GROUPS}'. {DEFAULT_GROUP_ROWS} if absent.",
+    )
+    confidence: float | None = Field(
+        default=None,
+        gt=0.5,
+        lt=1,
+        description="confidence makes of the bounds tests: passed only if worse values are excluded at this "
+        "confidence, corrected over all such thresholds (Holm). Absent: the estimates alone are compared.",
+    )
+
+    @property
+    def task(self) -> str:
+        return self.metric.partition("/")[0]
+
+    @property
+    def result(self) -> str:
+        return self.metric.partition("/")[2]
+
+    @property
+    def against_baseline(self) -> bool:
+        return self.maximum_regression is not None or self.maximum_relative_regression is not None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        bounds = self.minimum, self.maximum, self.maximum_regression
+        if all(v is None for v in (*bounds, self.maximum_relative_regression, self.maximum_group_gap)):
+            raise ValueError(f"a threshold needs one of {', '.join(BOUNDS)}")
+        if self.minimum_group_rows is not None and self.maximum_group_gap is None:
+            raise ValueError("minimumGroupRows belongs to maximumGroupGap")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError("minimum must not be above maximum")
+        return self
+
+
+class StoredArtifact(Model):
+    """An adapter in object storage, pinned by its digest."""
+
+    uri: OBJECT_URI
+    digest: DIGEST | None = Field(default=None, description="digest it must have; recorded if absent")
+    credentials: Credentials | None = None
+
+
+class StoredBaseline(Model):
+    """What the target is compared with: an adapter, or the base model alone if there is none."""
+
+    artifact: StoredArtifact | None = None
+
+
+class EvaluationConfig(Model):
+    """One evaluation: `trimtab-trainer prepare --config evaluation.yaml`, then `evaluate`.
+
+    `target` absent means the base model alone; `baseline` absent means that there is no comparison.
+    """
+
+    version: Literal["trimtab.dev/evaluation/v1"]
+    run: RunIdentity = RunIdentity()
+    base_model: StoredBaseModel
+    target: StoredArtifact | None = None
+    baseline: StoredBaseline | None = None
+    tasks: list[EvaluationTask] = Field(min_length=1, max_length=MAXIMUM_TASKS)
+    thresholds: list[Threshold] = Field(default=[], max_length=MAXIMUM_THRESHOLDS)
+    output: StoredOutput
+    dataset_credentials: Credentials | None = None
+    precision: Precision = Precision.AS_TRAINED
+    quantization: QuantizationSettings | None = Field(
+        default=None, description="of the base model where precision is AsTrained and there is no adapter to tell it"
+    )
+    maximum_trained_on_ratio: float = Field(
+        default=0.05, ge=0, le=1, description="share of a task's rows that the target may have been trained on"
+    )
+    resamples: int = Field(default=10_000, ge=100, le=100_000, description="bootstrap resamples")
+    seed: int = Field(default=17, ge=0, le=2_147_483_647, description="of resampling and of sampled answers")
+    batch_size: int | None = Field(default=None, ge=1, le=4096, description="sequences of a forward pass; derived")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        check_tasks_and_thresholds(self.tasks, self.thresholds, has_baseline=self.baseline is not None)
+        return self
+
+
+def check_tasks_and_thresholds(tasks: list[EvaluationTask], thresholds: list[Threshold], *, has_baseline: bool) -> None:
+    """Refuse thresholds that no task can answer.
+
+    Raises:
+        ValueError: with the field and the next step.
+    """
+    named = {task.name: task for task in tasks}
+    if len(named) != len(tasks):
+        raise ValueError("every task needs a name of its own")
+    for threshold in thresholds:
+        task = named.get(threshold.task)
+        if task is None:
+            raise ValueError(f"threshold {threshold.metric}: there is no task {threshold.task!r}")
+        results = [name for metric in task.chosen_metrics for name in RESULTS[metric]]
+        if task.type is not TaskType.HARNESS and threshold.result not in results:
+            raise ValueError(f"threshold {threshold.metric}: task {task.name} gives {', '.join(results)}")
+        if threshold.against_baseline and not has_baseline:
+            raise ValueError(f"threshold {threshold.metric}: a regression needs spec.baseline")
+        if threshold.maximum_group_gap is not None and task.group_by is None:
+            raise ValueError(f"threshold {threshold.metric}: maximumGroupGap needs groupBy in task {task.name}")
+
+
+class PreparedEvaluation(Model):
+    """What preparing an evaluation found out: content addresses and sizes."""
+
+    evaluation_digest: DIGEST = Field(description="evaluationDigest addresses <output>/evaluations/<digest>")
+    data_digest: DIGEST = Field(description="dataDigest addresses <output>/evaluations/data/<digest>")
+    base_model_digest: DIGEST
+    target_digest: DIGEST | None = Field(default=None, description="targetDigest of the adapter; absent: base alone")
+    baseline_digest: DIGEST | None = Field(default=None, description="baselineDigest of the adapter, if it is one")
+    tasks: int = Field(ge=1)
+    rows: int = Field(ge=0, description="rows of all tasks")
+
+
+class Result(Model):
+    """One figure of one task: an estimate with a 95 % interval, and its change against the baseline."""
+
+    task: str
+    metric: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    count: int = Field(default=0, ge=0, description="rows")
+    baseline: float | None = None
+    change: float | None = Field(default=None, description="value - baseline")
+    change_low: float | None = None
+    change_high: float | None = None
+    lower_is_better: bool = False
+
+
+class Check(Model):
+    """What is known about one bound of one threshold: facts for the verdict, which the operator gives.
+
+    Attributes:
+        threshold: its index in the configuration.
+        bound: which of the threshold's bounds.
+        estimate: value, regression (positive is worse), relative regression, or group gap.
+        p_pass: probability under resampling of data at least this good if the truth were just beyond the bound: a
+            small one excludes it. Only with `confidence`.
+        p_fail: the same for the truth just within the bound: a small one excludes that all is well.
+        low: of a group gap, its lower simultaneous confidence bound: what sampling noise does not explain.
+        rows_needed: rows for a decision at 80 % power, if these did not suffice.
+        worst, best: the groups of the gap.
+    """
+
+    threshold: int = Field(ge=0)
+    bound: Literal["minimum", "maximum", "maximumRegression", "maximumRelativeRegression", "maximumGroupGap"]
+    estimate: float | None = None
+    p_pass: float | None = None
+    p_fail: float | None = None
+    low: float | None = None
+    rows_needed: int | None = None
+    worst: str | None = None
+    best: str | None = None
+
+
+_RESULT_COLUMNS = (
+    "task",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "count",
+    "baseline",
+    "change",
+    "change_low",
+    "change_high",
+    "lower_is_better",
+)
+_CHECK_COLUMNS = ("threshold", "bound", "estimate", "p_pass", "p_fail", "low", "rows_needed", "worst", "best")
+
+
+class EvaluationOutcome(Model):
+    """What an evaluation found: facts for the verdict, and where the rest of it lies."""
+
+    report_uri: str = Field(description="reportURI of report.html")
+    results_digest: DIGEST = Field(description="resultsDigest of results.json")
+    rows: int = Field(default=0, ge=0)
+    results: list[Result] = []
+    omitted: int = Field(default=0, ge=0, description="results that are in the report only")
+    checks: list[Check] = []
+
+    def pack(self, limit: int) -> str:
+        """Return the outcome as text of at most `limit` characters: columns of JSON, deflated, in base64.
+
+        A termination message holds 4 kB, and fifty tasks with their intervals are more than that as plain JSON.
+        Results are left out from the end until it fits; those that a check is about stand first.
+        """
+        results = list(self.results)
+        while True:
+            document = {
+                "reportUri": self.report_uri,
+                "resultsDigest": self.results_digest,
+                "rows": self.rows,
+                "omitted": self.omitted + len(self.results) - len(results),
+                "results": [[getattr(each, name) for each in results] for name in _RESULT_COLUMNS],
+                "checks": [[getattr(each, name) for each in self.checks] for name in _CHECK_COLUMNS],
+            }
+            data = json.dumps(document, separators=(",", ":")).encode()
+            text = base64.b85encode(zlib.compress(data, 9)).decode()
+            if len(text) <= limit or not results:
+                return text
+            results.pop()
+
+    @classmethod
+    def unpack(cls, text: str) -> Self:
+        """Return what `pack` was given.
+
+        Raises:
+            ValueError: the text is something else.
+        """
+        try:
+            document: dict[str, Any] = json.loads(zlib.decompress(base64.b85decode(text)))
+            results = [dict(zip(_RESULT_COLUMNS, row, strict=True)) for row in zip(*document["results"], strict=True)]
+            checks = [dict(zip(_CHECK_COLUMNS, row, strict=True)) for row in zip(*document["checks"], strict=True)]
+        except (zlib.error, KeyError, TypeError) as error:
+            raise ValueError(f"no outcome of an evaluation: {error}") from error
+        return cls.model_validate({**document, "results": results, "checks": checks})

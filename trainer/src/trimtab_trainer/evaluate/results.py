@@ -1,0 +1,130 @@
+"""results.json: everything an evaluation found, the source of report.html and of the outcome. No torch.
+
+Figures are estimates over the rows of a task with 95 % percentile intervals of a bootstrap over its clusters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from ..contract import Check, Model, Precision, Result, TaskType, Threshold
+from ..contract.settings import DIGEST
+
+RESULTS_VERSION = "trimtab.dev/results/v1"
+
+
+class Side(Model):
+    """A model that was evaluated: the base model, with an adapter or alone."""
+
+    uri: str | None = None
+    digest: DIGEST | None = None
+    label: str = Field(description="for people: the adapter's short digest, or 'base model'")
+
+
+class GroupFigure(Model):
+    """One metric of one group."""
+
+    name: str
+    rows: int
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    baseline: float | None = None
+
+
+class Groups(Model):
+    """One metric by group, groups below the minimum pooled into one."""
+
+    metric: str
+    groups: list[GroupFigure]
+    pooled: list[str] = Field(default=[], description="names of the groups that were pooled as 'other'")
+    gap: float | None = Field(default=None, description="best group minus worst, raw")
+    gap_low: float | None = Field(default=None, description="lower simultaneous confidence bound of the gap")
+    worst: str | None = None
+    best: str | None = None
+
+
+class LabelFigure(Model):
+    """One label of a classification."""
+
+    label: str
+    support: int
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
+
+
+class Confusion(Model):
+    """Counts by [true label][predicted label]; the last column is of predictions that are no label."""
+
+    labels: list[str]
+    target: list[list[int]]
+    baseline: list[list[int]] | None = None
+    per_label: list[LabelFigure] = []
+
+
+class Histogram(Model):
+    """A per-row figure, how often it lies between two edges: len(edges) = len(target) + 1."""
+
+    figure: str
+    edges: list[float]
+    target: list[int]
+    baseline: list[int] | None = None
+
+
+class Example(Model):
+    """A row to look at, both answers side by side."""
+
+    number: int
+    place: str
+    prompt: str
+    reference: str
+    target: str = Field(description="what the target answered, or what is to be told of its likelihood")
+    baseline: str | None = None
+    target_score: float | None = None
+    baseline_score: float | None = None
+
+
+class TaskResults(Model):
+    """One task."""
+
+    name: str
+    type: TaskType
+    digest: DIGEST = Field(description="digest of its rows as they are asked")
+    rows: int
+    clusters: int
+    trained_on: int = Field(default=0, description="rows of clusters that the target was trained on")
+    dropped: int = Field(default=0, description="rows that are blank, doubled, too long or beyond the limit")
+    results: list[Result]
+    groups: list[Groups] = []
+    confusion: Confusion | None = None
+    histograms: list[Histogram] = []
+    wins: int = 0
+    losses: int = 0
+    ties: int = 0
+    best_wins: list[Example] = []
+    worst_losses: list[Example] = []
+    worst: list[Example] = []
+
+
+class EvaluationResults(Model):
+    """The whole document."""
+
+    version: str = RESULTS_VERSION
+    digest: DIGEST = Field(description="digest of the evaluation: models, rows, settings")
+    name: str
+    namespace: str
+    base_model: Side
+    target: Side
+    baseline: Side | None = None
+    precision: Precision
+    seed: int
+    resamples: int
+    tasks: list[TaskResults]
+    thresholds: list[Threshold] = []
+    checks: list[Check] = []
+    lineage: dict[str, Any] = Field(
+        default={}, description="digests of data, settings and base model that the target was made from; machine"
+    )
