@@ -299,7 +299,7 @@ class EvaluationStatus(Model):
         default=None,
         max_length=32,
         json_schema_extra={"format": "date-time"},
-        description="startTime of the first Job.",
+        description="startTime of the work.",
     )
     completion_time: str | None = Field(
         default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="completionTime of the end."

@@ -502,9 +502,9 @@ class EvaluationOutcome(Model):
     report_uri: str = Field(description="reportURI of report.html")
     results_digest: DIGEST = Field(description="resultsDigest of results.json")
     rows: int = Field(default=0, ge=0)
-    results: list[Result] = []
+    results: list[Result] = Field(default=[])
     omitted: int = Field(default=0, ge=0, description="results that are in the report only")
-    checks: list[Check] = []
+    checks: list[Check] = Field(default=[])
 
     def pack(self, limit: int) -> str:
         """Return the outcome as text of at most `limit` characters: columns of JSON, deflated, in base64.

@@ -62,7 +62,7 @@ class Confusion(Model):
     labels: list[str]
     target: list[list[int]]
     baseline: list[list[int]] | None = None
-    per_label: list[LabelFigure] = []
+    per_label: list[LabelFigure] = Field(default=[])
 
 
 class Histogram(Model):
@@ -98,15 +98,15 @@ class TaskResults(Model):
     trained_on: int = Field(default=0, description="rows of clusters that the target was trained on")
     dropped: int = Field(default=0, description="rows that are blank, doubled, too long or beyond the limit")
     results: list[Result]
-    groups: list[Groups] = []
+    groups: list[Groups] = Field(default=[])
     confusion: Confusion | None = None
-    histograms: list[Histogram] = []
+    histograms: list[Histogram] = Field(default=[])
     wins: int = 0
     losses: int = 0
     ties: int = 0
-    best_wins: list[Example] = []
-    worst_losses: list[Example] = []
-    worst: list[Example] = []
+    best_wins: list[Example] = Field(default=[])
+    worst_losses: list[Example] = Field(default=[])
+    worst: list[Example] = Field(default=[])
 
 
 class EvaluationResults(Model):
@@ -123,8 +123,8 @@ class EvaluationResults(Model):
     seed: int
     resamples: int
     tasks: list[TaskResults]
-    thresholds: list[Threshold] = []
-    checks: list[Check] = []
+    thresholds: list[Threshold] = Field(default=[])
+    checks: list[Check] = Field(default=[])
     lineage: dict[str, Any] = Field(
         default={}, description="digests of data, settings and base model that the target was made from; machine"
     )

@@ -6,7 +6,6 @@ from trimtab_trainer.contract import Stage
 
 from trimtab_operator.api import FineTuneJob
 
-
 STAGES = (Stage.PREPARE, Stage.TRAIN)
 
 
