@@ -44,13 +44,19 @@ def check_length(model: BaseModel, maximum: int) -> None:
     Raises:
         SettingsInvalid: SEQUENCE_TOO_LONG.
     """
-    limit = model.config.get("max_position_embeddings", model.config.get("n_positions"))
-    if isinstance(limit, int) and maximum > limit:
+    limit = context_length(model)
+    if limit is not None and maximum > limit:
         raise SettingsInvalid(
             f"training.maxSequenceLength is {maximum}, but the base model takes at most {limit} tokens; set it to "
             f"{limit} or less",
             Reason.SEQUENCE_TOO_LONG,
         )
+
+
+def context_length(model: BaseModel) -> int | None:
+    """Return how many tokens the model was made for, prompt and answer together; None if its config does not say."""
+    limit = model.config.get("max_position_embeddings", model.config.get("n_positions"))
+    return limit if isinstance(limit, int) else None
 
 
 def check_vocabulary(model: BaseModel, shapes: Shapes, largest: int) -> None:

@@ -41,7 +41,7 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     """
     uris = source_uris(config)
     output = open_store(config.output.uri, config.output.credentials)
-    _check_writable(output)
+    check_writable(output)
     for uri in uris.values():
         find(uri, config.dataset.credentials)
     model = find_base_model(config.base_model)
@@ -90,7 +90,12 @@ def source_uris(config: RunConfig) -> dict[str, str]:
     return uris
 
 
-def _check_writable(output: Store) -> None:
+def check_writable(output: Store) -> None:
+    """Write and delete an object: what would fail at the end is refused at the start.
+
+    Raises:
+        SettingsInvalid: BUCKET_NOT_FOUND, CREDENTIALS_MISSING, ACCESS_DENIED.
+    """
     output.list(PROBE)  # first: some storages make a bucket that does not exist when it is written to
     output.put(PROBE, b"")
     output.delete([PROBE])

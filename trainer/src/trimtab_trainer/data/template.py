@@ -23,6 +23,8 @@ GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 TODAY = datetime(2024, 7, 26)
 """The date that templates which ask for it are told: the same rows give the same tokens on every day."""
 
+UNLIKE = "what it writes to ask for an answer is not how it writes the answer"
+
 PROBE: tuple[Message, ...] = ({"role": "user", "content": "Question"}, {"role": "assistant", "content": "Answer"})
 
 
@@ -59,14 +61,14 @@ class ChatTemplate:
         try:
             self._template: Any = chat_template_utils._compile_jinja_template(source)
         except jinja2.TemplateError as error:
-            raise _invalid(f"it does not compile: {error}") from error
+            raise invalid(f"it does not compile: {error}") from error
         self._template.globals["strftime_now"] = TODAY.strftime
         try:
             rendered = self.render(PROBE)
         except Refused as error:
-            raise _invalid(f"it fails on a question and an answer: {error}") from error
+            raise invalid(f"it fails on a question and an answer: {error}") from error
         if not any("Answer" in rendered.text[start:end] for start, end in rendered.spans):
-            raise _invalid("it leaves out what the assistant says")
+            raise invalid("it leaves out what the assistant says")
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return the text of a conversation up to its last assistant turn.
@@ -86,12 +88,21 @@ class ChatTemplate:
             until = self._render(messages[: index + 1])
             start = self._start(messages[: index + 1], until)
             if not text.startswith(until):
-                raise _invalid(
+                raise invalid(
                     "it writes earlier turns differently once others follow them, so what is learned would differ "
                     "from what is asked; use single-turn rows, or a template with {% generation %}"
                 )
             spans.append((start, len(until)))
         return Rendered(text, tuple(spans), whole=True)
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """Return the text that asks for the last assistant turn, as it is sent to an engine; empty if none precedes it.
+
+        Raises:
+            Refused: the template refuses this conversation.
+        """
+        last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
+        return self._render(list(messages[:last]), add_generation_prompt=True) if last else ""
 
     def _start(self, messages: list[Message], text: str) -> int:
         """Return where the last turn's own characters begin: behind the generation prompt."""
@@ -100,10 +111,7 @@ class ChatTemplate:
             prompt = self._render(before, add_generation_prompt=True)
             if text.startswith(prompt):
                 return len(prompt)
-            raise _invalid(
-                "what it writes to ask for an answer is not how it writes the answer; use a template whose "
-                "generation prompt matches, or one with {% generation %}"
-            )
+            raise invalid(f"{UNLIKE}; use a template whose generation prompt matches, or one with {{% generation %}}")
         # A conversation that the assistant opens has no prompt: two answers differ where the answer begins.
         other = self._render([{**turn, "content": "\x00" + turn["content"]}])
         return next((index for index, pair in enumerate(zip(text, other, strict=False)) if pair[0] != pair[1]), 0)
@@ -137,5 +145,6 @@ class ChatTemplate:
 _FAILURES = (jinja2.TemplateError, TypeError, ValueError, AttributeError, KeyError, IndexError, OverflowError)
 
 
-def _invalid(trouble: str) -> SettingsInvalid:
+def invalid(trouble: str) -> SettingsInvalid:
+    """Return the refusal of a chat template that cannot be used."""
     return SettingsInvalid(f"the base model's chat template cannot be used: {trouble}", Reason.CHAT_TEMPLATE_INVALID)

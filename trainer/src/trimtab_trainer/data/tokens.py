@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from ..contract import DatasetFormat, Reason
 from ..errors import DataInvalid, SettingsInvalid
-from .formats import Row
-from .template import ChatTemplate, Refused, Rendered
+from .formats import Message, Row
+from .template import UNLIKE, ChatTemplate, Refused, Rendered, invalid
 
 BATCH_ROWS = 256
 
@@ -83,6 +83,36 @@ class RowTokenizer:
             for row, text, encoding in zip(batch, rendered, encoded, strict=True):
                 yield Tokenised(row, *self._mask(text, encoding))
 
+    def tokenise_answers(self, rows: Iterable[Row]) -> Iterator[Tokenised]:
+        """Yield each row with the tokens that `tokenise` gives it, and a mask of its last answer alone.
+
+        Raises:
+            DataInvalid, SettingsInvalid: as `tokenise`; and CHAT_TEMPLATE_INVALID if the template writes an answer
+                otherwise than it asks for it.
+        """
+        stream = iter(rows)
+        while batch := list(islice(stream, BATCH_ROWS)):
+            rendered = [self._last_answer(row) for row in batch]
+            for row, text, encoding in zip(batch, rendered, self._encode(rendered), strict=True):
+                yield Tokenised(row, *self._mask(text, encoding))
+
+    def tokenise_prompts(self, rows: Iterable[Row]) -> Iterator[Int32]:
+        """Yield what is before each row's last answer, int32[n], as an engine is asked: with the generation prompt.
+
+        Raises:
+            DataInvalid, SettingsInvalid: as `tokenise`.
+        """
+        stream = iter(rows)
+        while batch := list(islice(stream, BATCH_ROWS)):
+            for encoding in self._encode([self._prompt(row) for row in batch]):
+                tokens = np.array(encoding.ids, np.int32)
+                added = np.array(encoding.special_tokens_mask, np.bool_)
+                stop = len(tokens)
+                # Some tokenizers end every text with an end-of-text token, behind which nothing is answered.
+                while stop > 1 and added[stop - 1] and tokens[stop - 1] == self._eos:
+                    stop -= 1
+                yield self._single_beginning(tokens[:stop], np.zeros(stop, np.bool_))[0]
+
     def _encode(self, rendered: list[Rendered]) -> list[Any]:
         encodings: list[Any] = [None] * len(rendered)
         for whole in (True, False):
@@ -101,20 +131,34 @@ class RowTokenizer:
         if row.format is DatasetFormat.PROMPT_COMPLETION and self._template is None:
             text = row.prompt + row.completion
             return Rendered(text, ((len(row.prompt), len(text)),), whole=False)
+        try:
+            return self._chat_template().render(_conversation(row))
+        except Refused as error:
+            raise _refused(row, error) from error
+
+    def _prompt(self, row: Row) -> Rendered:
+        if row.format is DatasetFormat.PROMPT_COMPLETION and self._template is None:
+            return Rendered(row.prompt, (), whole=False)
+        try:
+            return Rendered(self._chat_template().prompt(_conversation(row)), (), whole=True)
+        except Refused as error:
+            raise _refused(row, error) from error
+
+    def _last_answer(self, row: Row) -> Rendered:
+        rendered, prompt = self._render(row), self._prompt(row).text
+        if not rendered.text.startswith(prompt):
+            raise invalid(f"{UNLIKE}; use a template whose generation prompt matches")
+        begin = len(prompt) if prompt or not rendered.whole else rendered.spans[-1][0]
+        return replace(rendered, spans=tuple((max(begin, start), end) for start, end in rendered.spans if end > begin))
+
+    def _chat_template(self) -> ChatTemplate:
         if self._template is None:
             raise SettingsInvalid(
                 "the base model has no chat template, which Messages data needs; add chat_template to its "
                 "tokenizer_config.json, or write the data as prompt and completion",
                 Reason.CHAT_TEMPLATE_INVALID,
             )
-        messages = row.messages or (
-            {"role": "user", "content": row.prompt},
-            {"role": "assistant", "content": row.completion},
-        )
-        try:
-            return self._template.render(messages)
-        except Refused as error:
-            raise DataInvalid(f"{row.place}: the chat template refuses it: {error}; correct or remove it") from error
+        return self._template
 
     def _mask(self, rendered: Rendered, encoding: Any) -> tuple[Int32, Bool]:
         tokens = np.array(encoding.ids, np.int32)
@@ -157,6 +201,17 @@ class RowTokenizer:
             np.append(tokens[:stop], np.int32(self._eos)),
             np.append(supervised[:stop], np.True_),
         )
+
+
+def _conversation(row: Row) -> tuple[Message, ...]:
+    return row.messages or (
+        {"role": "user", "content": row.prompt},
+        {"role": "assistant", "content": row.completion},
+    )
+
+
+def _refused(row: Row, error: Refused) -> DataInvalid:
+    return DataInvalid(f"{row.place}: the chat template refuses it: {error}; correct or remove it")
 
 
 def load_tokenizer(folder: Path) -> Any:
