@@ -127,27 +127,14 @@ def _frozen_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                     yield f"{name}/{key}", value
 
 
-class Adapted:
-    """A base model with a LoRA adapter (arXiv 2106.09685) in float32 on it.
+class LanguageModel:
+    """A causal language model as a forward pass needs it: hidden states, then the output head where they are wanted."""
 
-    `parameters` maps published names (those of adapter_model.safetensors) to the adapter's weights, sorted.
-    """
-
-    def __init__(self, peft: PeftModel, compute_type: torch.dtype) -> None:
-        self.peft = peft
-        self.causal: PreTrainedModel = peft.get_base_model()
+    def __init__(self, causal: PreTrainedModel, compute_type: torch.dtype) -> None:
+        self.causal: PreTrainedModel = causal
         self.compute_type = compute_type
-        self.device = next(peft.parameters()).device
-        self.parameters: dict[str, nn.Parameter] = dict(
-            sorted((published_name(name), p) for name, p in peft.named_parameters() if ".lora_" in name)
-        )
-        self.head = LogitsHead(self.causal)
-        self.checkpoints_activations = False
-
-    @property
-    def target_modules(self) -> tuple[str, ...]:
-        """Names of the adapted modules, sorted."""
-        return tuple(sorted(self.peft.peft_config[ADAPTER].target_modules))
+        self.device = next(causal.parameters()).device
+        self.head = LogitsHead(causal)
 
     def arithmetic(self) -> AbstractContextManager[Any]:
         """Return the context of a forward pass: products in the compute type, sums and norms as torch knows best."""
@@ -162,6 +149,26 @@ class Adapted:
         """
         output = self.causal.base_model(input_ids=batch.tokens, position_ids=batch.positions, use_cache=False)
         return output.last_hidden_state  # type: ignore[no-any-return]
+
+
+class Adapted(LanguageModel):
+    """A base model with a LoRA adapter (arXiv 2106.09685) in float32 on it.
+
+    `parameters` maps published names (those of adapter_model.safetensors) to the adapter's weights, sorted.
+    """
+
+    def __init__(self, peft: PeftModel, compute_type: torch.dtype) -> None:
+        super().__init__(peft.get_base_model(), compute_type)
+        self.peft = peft
+        self.parameters: dict[str, nn.Parameter] = dict(
+            sorted((published_name(name), p) for name, p in peft.named_parameters() if ".lora_" in name)
+        )
+        self.checkpoints_activations = False
+
+    @property
+    def target_modules(self) -> tuple[str, ...]:
+        """Names of the adapted modules, sorted."""
+        return tuple(sorted(self.peft.peft_config[ADAPTER].target_modules))
 
     def checkpoint_activations(self) -> None:
         """Keep one layer's activations instead of all, for a third more computation."""
@@ -266,7 +273,7 @@ class LogitsHead:
         return logits
 
 
-def check_forward(model: Adapted, packing: bool) -> None:
+def check_forward(model: LanguageModel, packing: bool) -> None:
     """Refuse a base model that this trainer would compute wrongly: two short probes, no gradient.
 
     Raises:
@@ -277,7 +284,7 @@ def check_forward(model: Adapted, packing: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     row = torch.randint(0, vocabulary, (3, 8), generator=generator).to(model.device)
     count = torch.arange(8, device=model.device)[None]
-    model.peft.eval()
+    model.causal.eval()
     with torch.no_grad(), model.arithmetic():
         hidden = model.hidden(_probe(row[1:2], count))[0]
         logits = model.causal(input_ids=row[1:2], position_ids=count, use_cache=False).logits[0].float()

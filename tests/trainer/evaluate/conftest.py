@@ -1,0 +1,21 @@
+"""The tiny base model, made once; one thread, for on a busy machine two of them mostly wait for each other."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.tiny import make_tiny_model
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny base model."""
+    from trimtab_trainer import hardware
+
+    hardware.configure()
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "base")
