@@ -1,6 +1,28 @@
 """The custom resources that users write. The pydantic models are the source of the CRDs."""
 
-from .conditions import FINETUNEJOB_REASONS, SUCCEEDED, AttemptReason, Condition, State
+from .conditions import (
+    EVALUATION_REASONS,
+    FINETUNEJOB_REASONS,
+    PASSED,
+    SUCCEEDED,
+    AttemptReason,
+    Condition,
+    State,
+    Verdict,
+)
+from .evaluation import (
+    RESULTS_KEPT,
+    Evaluation,
+    EvaluationBaseline,
+    EvaluationProgress,
+    EvaluationSpec,
+    EvaluationStatus,
+    EvaluationTarget,
+    FailedCheck,
+    ModelStatus,
+    ResultStatus,
+    parse_evaluation,
+)
 from .finetunejob import (
     API_VERSION,
     GROUP,
@@ -18,8 +40,11 @@ from .finetunejob import (
 
 __all__ = [
     "API_VERSION",
+    "EVALUATION_REASONS",
     "FINETUNEJOB_REASONS",
     "GROUP",
+    "PASSED",
+    "RESULTS_KEPT",
     "SUCCEEDED",
     "VERSION",
     "ArtifactStatus",
@@ -28,10 +53,21 @@ __all__ = [
     "CheckpointStatus",
     "Condition",
     "DatasetStatus",
+    "Evaluation",
+    "EvaluationBaseline",
+    "EvaluationProgress",
+    "EvaluationSpec",
+    "EvaluationStatus",
+    "EvaluationTarget",
+    "FailedCheck",
     "FineTuneJob",
     "FineTuneJobSpec",
     "FineTuneJobStatus",
+    "ModelStatus",
+    "ResultStatus",
     "State",
     "TrainingProgress",
+    "Verdict",
     "parse",
+    "parse_evaluation",
 ]

@@ -45,12 +45,15 @@ class State(StrEnum):
     QUOTA_EXCEEDED = "QuotaExceeded"
     PREPARING = "Preparing"
     TRAINING = "Training"
+    EVALUATING = "Evaluating"
     PUBLISHING = "Publishing"
     RETRYING = "Retrying"
     NAME_TAKEN = "NameTaken"
     VOLUME_UNAVAILABLE = "VolumeUnavailable"
     IMAGE_UNAVAILABLE = "ImageUnavailable"
     CONTAINER_INVALID = "ContainerInvalid"
+    FINE_TUNE_JOB_NOT_FOUND = "FineTuneJobNotFound"
+    FINE_TUNE_JOB_NOT_FINISHED = "FineTuneJobNotFinished"
     # the end
     COMPLETED = "Completed"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
@@ -58,6 +61,21 @@ class State(StrEnum):
     SCRATCH_SPACE_EXCEEDED = "ScratchSpaceExceeded"
     POD_REFUSED = "PodRefused"
     SPEC_INVALID = "SpecInvalid"
+    FINE_TUNE_JOB_FAILED = "FineTuneJobFailed"
+
+
+class Verdict(StrEnum):
+    """Reasons of `Passed`, the verdict on an Evaluation."""
+
+    PASSED = "Passed"
+    THRESHOLD_MISSED = "ThresholdMissed"
+    REGRESSED = "Regressed"
+    GROUP_GAP = "GroupGap"
+    INSUFFICIENT_ROWS = "InsufficientRows"
+    METRIC_MISSING = "MetricMissing"
+    NO_THRESHOLDS = "NoThresholds"
+    EVALUATION_FAILED = "EvaluationFailed"
+    NOT_YET = "NotYet"
 
 
 class AttemptReason(StrEnum):
@@ -73,5 +91,33 @@ class AttemptReason(StrEnum):
 
 
 SUCCEEDED = "Succeeded"
+PASSED = "Passed"
 
-FINETUNEJOB_REASONS: tuple[str, ...] = tuple(sorted({*State, *AttemptReason, *TrainerReason}))
+_OF_EVALUATIONS: frozenset[str] = frozenset(
+    {
+        State.EVALUATING,
+        State.FINE_TUNE_JOB_NOT_FOUND,
+        State.FINE_TUNE_JOB_NOT_FINISHED,
+        State.FINE_TUNE_JOB_FAILED,
+        TrainerReason.ARTIFACT_NOT_FOUND,
+        TrainerReason.ARTIFACT_INVALID,
+        TrainerReason.ARTIFACT_CHANGED,
+        TrainerReason.BASE_MODEL_MISMATCH,
+        TrainerReason.TOKENIZER_MISMATCH,
+        TrainerReason.METRIC_NOT_APPLICABLE,
+        TrainerReason.HARNESS_TASK_NOT_FOUND,
+        TrainerReason.HARNESS_TASK_REFUSED,
+        TrainerReason.LABEL_UNKNOWN,
+        TrainerReason.GROUP_MISSING,
+        TrainerReason.REFERENCE_MISSING,
+        TrainerReason.TEST_SPLIT_MISSING,
+        TrainerReason.TRAINED_ON,
+    }
+)
+_OF_FINETUNEJOBS: frozenset[str] = frozenset(
+    {State.TRAINING, TrainerReason.TARGET_MODULES_NOT_FOUND, TrainerReason.SPLIT_IMPOSSIBLE}
+)
+_ALL: frozenset[str] = frozenset({*State, *AttemptReason, *TrainerReason})
+
+FINETUNEJOB_REASONS: tuple[str, ...] = tuple(sorted(_ALL - _OF_EVALUATIONS))
+EVALUATION_REASONS: tuple[str, ...] = tuple(sorted(_ALL - _OF_FINETUNEJOBS))
