@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from trimtab_operator.api import FineTuneJob, parse
-from trimtab_operator.domain.finetunejob import NameTaken, Observed, plan
+from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Inquiry, Plan
 from trimtab_operator.domain.settings import Settings
 from trimtab_operator.domain.views import QUEUE_LABEL, JobView, PodView
+from trimtab_operator.domain.work import NameTaken, Observed, plan
 from trimtab_trainer.contract import Artifact, Prepared, Progress, Reason, Stage, Summary, TerminationMessage
 
 T0 = datetime(2026, 1, 5, 12, 0, 0, tzinfo=UTC)
@@ -193,6 +194,7 @@ class World:
 
     def observed(self, *, confirmed: bool = False) -> Observed:
         return Observed(
+            kind=FINE_TUNE_JOB,
             job=self.job,
             settings=SETTINGS,
             attempts=tuple(sorted(self.jobs, key=lambda job: job.attempt)),

@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from trimtab_operator.domain.finetunejob.job import build_job, build_run_config_map, merge_resources
+from trimtab_operator.api import FineTuneJob
+from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.views import QUEUE_LABEL
-from trimtab_trainer.contract import ExitCode, RunConfig, Stage
+from trimtab_operator.domain.work.job import build_job, build_run_config_map, merge_resources
+from trimtab_trainer.contract import ExitCode, Prepared, RunConfig, Stage
 
 from tests.unit.domain.makers import PREPARED, SETTINGS, finetunejob
 
 
+def job_of(job: FineTuneJob, stage: Stage, number: int = 3, prepared: Prepared | None = PREPARED) -> dict[str, Any]:
+    return build_job(FINE_TUNE_JOB, job, SETTINGS, stage, number=number, prepared=prepared)
+
+
 def pod_spec(stage: Stage = Stage.TRAIN, **spec: Any) -> dict[str, Any]:
-    body: dict[str, Any] = build_job(finetunejob(**spec), SETTINGS, stage, 3, PREPARED)["spec"]["template"]["spec"]
+    body: dict[str, Any] = job_of(finetunejob(**spec), stage, 3, PREPARED)["spec"]["template"]["spec"]
     return body
 
 
 def test_every_work_pod_meets_restricted_pod_security_and_holds_no_token() -> None:
-    for stage in Stage:
+    for stage in FINE_TUNE_JOB.stages:
         spec = pod_spec(stage)
         container = spec["containers"][0]
         assert spec["automountServiceAccountToken"] is False
@@ -41,7 +47,7 @@ def test_secrets_are_mounted_read_only_and_never_in_the_environment_or_the_confi
         assert mounts[f"trimtab-{role}"]["mountPath"] == f"/run/trimtab/secrets/{role}"
         assert mounts[f"trimtab-{role}"]["readOnly"] is True
     assert [e["name"] for e in spec["containers"][0]["env"]] == ["HOME"]
-    config = RunConfig.model_validate_json(build_run_config_map(finetunejob())["data"]["run.json"])
+    config = RunConfig.model_validate_json(build_run_config_map(FINE_TUNE_JOB, finetunejob())["data"]["run.json"])
     assert config.output.credentials is not None
     assert config.output.credentials.directory == "/run/trimtab/secrets/output"
 
@@ -52,7 +58,7 @@ def test_without_a_secret_the_workload_identity_is_used() -> None:
 
 
 def test_the_policy_of_pod_failures_names_every_exit_code_with_a_meaning() -> None:
-    body = build_job(finetunejob(), SETTINGS, Stage.TRAIN, 3, PREPARED)["spec"]
+    body = job_of(finetunejob(), Stage.TRAIN, 3, PREPARED)["spec"]
     rules = body["podFailurePolicy"]["rules"]
     assert {rule["action"] for rule in rules} == {"FailJob"}
     assert rules[0]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
@@ -78,7 +84,7 @@ def test_the_template_reaches_the_pod() -> None:
         "image": "mine:2",
         "terminationGracePeriodSeconds": 60,
     }
-    body = build_job(finetunejob(template=template), SETTINGS, Stage.TRAIN, 0, PREPARED)["spec"]["template"]
+    body = job_of(finetunejob(template=template), Stage.TRAIN, 0, PREPARED)["spec"]["template"]
     spec = body["spec"]
     for field in ("nodeSelector", "tolerations", "priorityClassName", "serviceAccountName", "runtimeClassName"):
         assert spec[field] == template[field]
@@ -92,10 +98,10 @@ def test_the_template_reaches_the_pod() -> None:
 
 def test_a_queue_gets_suspended_jobs_with_its_labels() -> None:
     job = finetunejob(labels={QUEUE_LABEL: "gpus", "kueue.x-k8s.io/priority-class": "low"})
-    body = build_job(job, SETTINGS, Stage.PREPARE, 0, None)
+    body = job_of(job, Stage.PREPARE, 0, None)
     assert body["spec"]["suspend"] is True
     assert body["metadata"]["labels"]["kueue.x-k8s.io/priority-class"] == "low"
-    assert build_job(finetunejob(), SETTINGS, Stage.PREPARE, 0, None)["spec"]["suspend"] is False
+    assert job_of(finetunejob(), Stage.PREPARE, 0, None)["spec"]["suspend"] is False
 
 
 def test_the_users_resources_come_first_and_limits_are_never_missing() -> None:
@@ -113,12 +119,12 @@ def test_the_users_resources_come_first_and_limits_are_never_missing() -> None:
 def test_names_of_children_fit_whatever_the_number() -> None:
     job = finetunejob()
     longest = job.model_copy(update={"metadata": job.metadata.model_copy(update={"name": "x" * 45})})
-    for stage in Stage:
-        assert len(build_job(longest, SETTINGS, stage, 99_999_999, None)["metadata"]["name"]) <= 63
-    assert len(build_run_config_map(longest)["metadata"]["name"]) <= 63
+    for stage in FINE_TUNE_JOB.stages:
+        assert len(job_of(longest, stage, 99_999_999, None)["metadata"]["name"]) <= 63
+    assert len(build_run_config_map(FINE_TUNE_JOB, longest)["metadata"]["name"]) <= 63
 
 
 def test_the_configuration_is_the_same_for_the_same_job() -> None:
-    first, second = (build_run_config_map(finetunejob())["data"]["run.json"] for _ in range(2))
+    first, second = (build_run_config_map(FINE_TUNE_JOB, finetunejob())["data"]["run.json"] for _ in range(2))
     assert first == second
     assert json.loads(first)["training"]["batchSize"] == 32

@@ -8,8 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from trimtab_operator.domain.finetunejob import NameTaken, plan
 from trimtab_operator.domain.plan import Delete, EventsOf, NodeOf, Plan
+from trimtab_operator.domain.work import NameTaken, plan
 from trimtab_trainer.contract import Reason, Summary
 
 from tests.unit.domain.makers import ARTIFACT, PREPARED, T0, World, queued_world

@@ -8,8 +8,8 @@ from datetime import timedelta
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from trimtab_operator.domain.finetunejob import plan
 from trimtab_operator.domain.plan import NodeOf
+from trimtab_operator.domain.work import plan
 from trimtab_trainer.contract import ExitCode, Reason, Summary
 
 from tests.unit.domain.makers import ARTIFACT, PREPARED, World, queued_world

@@ -8,7 +8,8 @@ import pytest
 from trimtab_operator.api import FineTuneJobStatus
 from trimtab_operator.domain.plan import Create, Delete, Suspend
 from trimtab_operator.runtime import metrics
-from trimtab_operator.runtime.act import Actor, NameIsTaken, account
+from trimtab_operator.runtime.accounting import account
+from trimtab_operator.runtime.act import Actor, NameIsTaken
 from trimtab_operator.runtime.cache import Cache
 from trimtab_operator.runtime.kube import FINETUNEJOBS, JOBS
 from trimtab_operator.runtime.workqueue import Retry
@@ -138,7 +139,7 @@ def test_an_attempt_and_its_accelerator_time_are_counted_once() -> None:
         {"attempts": [{**attempt, "reason": "Completed"}], "acceleratorSeconds": 60}
     )
     before = count()
-    account(open_, closed)
-    account(closed, closed)
+    account("FineTuneJob", open_, closed)
+    account("FineTuneJob", closed, closed)
     after = count()
     assert (after[0] - before[0], after[1] - before[1]) == (1, 60)

@@ -12,7 +12,7 @@ from tests.unit.runtime.fake_api import FakeApi, failing
 from tests.unit.runtime.objects import NAMESPACE, finetunejob, job, pod
 from tests.unit.runtime.virtual_time import run
 
-KEY = (NAMESPACE, "demo")
+KEY = Key("FineTuneJob", NAMESPACE, "demo")
 
 
 class World:
@@ -41,7 +41,7 @@ def test_the_first_list_fills_the_cache_and_tells_of_what_is_not_over_first() ->
         world.api.put(FINETUNEJOBS, finetunejob())
         world.api.put(JOBS, job())
         await world.audit.fill()
-        assert world.told == [KEY, (NAMESPACE, "done")]
+        assert world.told == [KEY, Key("FineTuneJob", NAMESPACE, "done")]
         assert len(world.cache.jobs.of_parent("ftj-1")) == 1
         assert world.audit.filled
 
@@ -129,7 +129,7 @@ def test_an_object_that_was_replaced_under_its_name_is_found() -> None:
         await world.filled()
         world.api.put(FINETUNEJOBS, finetunejob(uid="ftj-2"))
         await world.audit.compare(world.cache.finetunejobs)
-        entry = world.cache.finetunejobs.named(*KEY)
+        entry = world.cache.finetunejobs.named(NAMESPACE, "demo")
         assert entry is not None
         assert entry.uid == "ftj-2"
         assert world.cache.finetunejobs.of_uid("ftj-1") is None

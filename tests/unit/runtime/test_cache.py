@@ -6,12 +6,12 @@ import asyncio
 import itertools
 
 import pytest
-from trimtab_operator.runtime.cache import TOMBSTONE_SECONDS, Cache
+from trimtab_operator.runtime.cache import TOMBSTONE_SECONDS, Cache, Key
 
 from tests.unit.runtime.objects import NAMESPACE, finetunejob, job, pod
 from tests.unit.runtime.virtual_time import run
 
-KEY = (NAMESPACE, "demo")
+KEY = Key("FineTuneJob", NAMESPACE, "demo")
 
 
 async def test_a_change_concerns_the_finetunejob() -> None:
@@ -59,11 +59,11 @@ async def test_another_object_of_the_name_replaces_the_first_and_not_the_other_w
     cache.finetunejobs.put(finetunejob(uid="first", version=5))
     assert cache.finetunejobs.put(finetunejob(uid="second", version=9)) == KEY
     assert cache.finetunejobs.put(finetunejob(uid="first", version=6)) is None
-    entry = cache.finetunejobs.named(*KEY)
+    entry = cache.finetunejobs.named(NAMESPACE, "demo")
     assert entry is not None
     assert entry.uid == "second"
     assert cache.finetunejobs.remove("first") is None
-    assert cache.finetunejobs.named(*KEY) is not None
+    assert cache.finetunejobs.named(NAMESPACE, "demo") is not None
 
 
 async def test_children_are_matched_by_uid() -> None:
@@ -77,7 +77,7 @@ async def test_managed_fields_are_not_kept_and_states_are_counted() -> None:
     condition = {"type": "Succeeded", "status": "True", "reason": "Completed"}
     cache.finetunejobs.put(finetunejob(conditions=[condition]))
     cache.finetunejobs.put(finetunejob(name="other", uid="ftj-2"))
-    entry = cache.finetunejobs.named(*KEY)
+    entry = cache.finetunejobs.named(NAMESPACE, "demo")
     assert entry is not None
     assert entry.view is not None
     assert "managedFields" not in entry.view.body["metadata"]

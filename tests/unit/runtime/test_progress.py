@@ -14,7 +14,7 @@ from trimtab_trainer.contract import Progress, Stage
 
 from tests.unit.runtime.objects import NAMESPACE, job, pod
 
-KEY = (NAMESPACE, "demo")
+KEY = Key("FineTuneJob", NAMESPACE, "demo")
 ANSWER = Progress(run_uid="ftj-1", attempt=1, stage=Stage.TRAIN, activity="Training", step=5, total_steps=10)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from trimtab_operator.domain.finetunejob import Observed
 from trimtab_operator.domain.plan import Create, EventsOf, NodeOf, Note, Plan
 from trimtab_operator.domain.settings import Settings
+from trimtab_operator.domain.work import Observed
 from trimtab_operator.runtime.act import Actor
-from trimtab_operator.runtime.cache import Cache
+from trimtab_operator.runtime.cache import Cache, Key
 from trimtab_operator.runtime.events import Events
 from trimtab_operator.runtime.kube import EVENTS, FINETUNEJOBS, JOBS, ApiError
 from trimtab_operator.runtime.reconcile import Reconciler
@@ -19,7 +20,7 @@ from trimtab_operator.runtime.workqueue import Retry
 from tests.unit.runtime.fake_api import FakeApi, failing
 from tests.unit.runtime.objects import NAMESPACE, finetunejob, job, pod
 
-KEY = (NAMESPACE, "demo")
+KEY = Key("FineTuneJob", NAMESPACE, "demo")
 NOW = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 STATUS = {"observedGeneration": 1, "failures": 1}
 
@@ -27,12 +28,12 @@ STATUS = {"observedGeneration": 1, "failures": 1}
 class World:
     """`answers` says what to plan for what was observed; `asked` is what plans were asked for."""
 
-    def __init__(self, decide: Callable[[Observed], Plan]) -> None:
+    def __init__(self, decide: Callable[[Observed[Any]], Plan]) -> None:
         self.api = FakeApi()
         self.cache = Cache()
-        self.asked: list[Observed] = []
+        self.asked: list[Observed[Any]] = []
 
-        def plan(observed: Observed, now: datetime) -> Plan:
+        def plan(observed: Observed[Any], now: datetime) -> Plan:
             self.asked.append(observed)
             assert now == NOW
             return decide(observed)
@@ -144,7 +145,7 @@ async def test_a_repeated_event_is_counted_in_its_series() -> None:
 async def test_inquiries_are_answered_and_forgotten() -> None:
     questions = (EventsOf(NAMESPACE, "pod-1"), NodeOf("node-1"), NodeOf("node-2"), NodeOf("node-3"))
 
-    def decide(observed: Observed) -> Plan:
+    def decide(observed: Observed[Any]) -> Plan:
         return Plan(inquiries=questions) if not observed.answers else Plan()
 
     world = World(decide)
@@ -168,7 +169,7 @@ async def test_inquiries_are_answered_and_forgotten() -> None:
 async def test_before_it_acts_it_reads_what_matters_from_the_server() -> None:
     """The cache has not seen the Job that an earlier leader created: the confirmed plan does."""
 
-    def decide(observed: Observed) -> Plan:
+    def decide(observed: Observed[Any]) -> Plan:
         return Plan() if observed.attempts else Plan(actions=(Create(job()),), status=STATUS, confirm=True)
 
     world = World(decide)
@@ -185,7 +186,7 @@ async def test_confirming_finds_that_it_is_gone_or_another() -> None:
     world.api.put(FINETUNEJOBS, finetunejob(uid="ftj-2"))
     assert await world.round() == 0
     assert world.api.writes() == []
-    entry = world.cache.finetunejobs.named(*KEY)
+    entry = world.cache.finetunejobs.named(NAMESPACE, "demo")
     assert entry is not None
     assert entry.uid == "ftj-2"
 
@@ -204,7 +205,7 @@ async def test_confirming_finds_jobs_and_pods_that_have_gone() -> None:
 
 
 async def test_a_name_that_is_taken_is_told_to_the_plan_until_it_is_free() -> None:
-    def decide(observed: Observed) -> Plan:
+    def decide(observed: Observed[Any]) -> Plan:
         if observed.taken is not None:
             return Plan(status={"observedGeneration": 1, "failures": 9}, look_again_seconds=2)
         return Plan(actions=(Create(job()),))

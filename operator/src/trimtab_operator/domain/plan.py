@@ -20,7 +20,7 @@ class Create:
 class Delete:
     """Delete an object if it still has this uid; that it is gone is success."""
 
-    kind: Literal["Job", "FineTuneJob"]
+    kind: str
     namespace: str
     name: str
     uid: str

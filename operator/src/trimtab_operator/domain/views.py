@@ -11,6 +11,9 @@ from trimtab_trainer.contract import TerminationMessage
 STAGE_LABEL = "trimtab.dev/stage"
 ATTEMPT_LABEL = "trimtab.dev/attempt"
 JOB_LABEL = "trimtab.dev/finetunejob"
+EVALUATION_LABEL = "trimtab.dev/evaluation"
+OWNER_LABELS = {"FineTuneJob": JOB_LABEL, "Evaluation": EVALUATION_LABEL}
+"""The label that says whose a child is, by the kind of the owner."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
@@ -38,7 +41,7 @@ def controller_of(body: dict[str, Any]) -> tuple[str, str, str] | None:
 
 @dataclass(frozen=True)
 class JobView:
-    """A batch/v1 Job of a FineTuneJob."""
+    """A batch/v1 Job of a FineTuneJob or an Evaluation."""
 
     namespace: str
     name: str
@@ -48,6 +51,7 @@ class JobView:
     stage: str
     attempt: int
     created: datetime | None
+    owner_kind: str = "FineTuneJob"
     resource_version: str = ""
     suspended: bool = False
     queued: bool = False
@@ -66,10 +70,10 @@ class JobView:
 
     @classmethod
     def of(cls, body: dict[str, Any]) -> JobView | None:
-        """Return the view of a Job, or None if it is no attempt of a FineTuneJob."""
+        """Return the view of a Job, or None if it is no attempt of ours."""
         owner = controller_of(body)
         metadata, labels = body["metadata"], body["metadata"].get("labels", {})
-        if owner is None or owner[0] != "FineTuneJob" or STAGE_LABEL not in labels or ATTEMPT_LABEL not in labels:
+        if owner is None or owner[0] not in OWNER_LABELS or STAGE_LABEL not in labels or ATTEMPT_LABEL not in labels:
             return None
         status = body.get("status", {})
         conditions = {c["type"]: c for c in status.get("conditions", ()) if c["status"] == "True"}
@@ -84,6 +88,7 @@ class JobView:
             stage=labels[STAGE_LABEL],
             attempt=int(labels[ATTEMPT_LABEL]),
             created=parse_time(metadata.get("creationTimestamp")),
+            owner_kind=owner[0],
             resource_version=metadata.get("resourceVersion", ""),
             suspended=bool(body.get("spec", {}).get("suspend")),
             queued=QUEUE_LABEL in labels,
@@ -108,6 +113,7 @@ class PodView:
     job_name: str
     owner_name: str
     created: datetime | None
+    owner_kind: str = "FineTuneJob"
     resource_version: str = ""
     phase: str = "Pending"
     reason: str = ""
@@ -143,7 +149,8 @@ class PodView:
         owner = controller_of(body)
         metadata, status = body["metadata"], body.get("status", {})
         labels = metadata.get("labels", {})
-        if owner is None or owner[0] != "Job" or JOB_LABEL not in labels:
+        of = next((kind for kind, label in OWNER_LABELS.items() if label in labels), None)
+        if owner is None or owner[0] != "Job" or of is None:
             return None
         conditions = {c["type"]: c for c in status.get("conditions", ())}
         scheduled = conditions.get("PodScheduled", {})
@@ -160,8 +167,9 @@ class PodView:
             uid=metadata["uid"],
             job_uid=owner[2],
             job_name=owner[1],
-            owner_name=labels[JOB_LABEL],
+            owner_name=labels[OWNER_LABELS[of]],
             created=parse_time(metadata.get("creationTimestamp")),
+            owner_kind=of,
             resource_version=metadata.get("resourceVersion", ""),
             phase=status.get("phase", "Pending"),
             reason=status.get("reason", ""),

@@ -11,12 +11,13 @@ import contextlib
 import logging
 from typing import Any, Protocol
 
-from ..api import API_VERSION, FineTuneJobStatus
+from ..api import API_VERSION
+from ..domain.kinds import KINDS
 from ..domain.plan import Action, Create, Delete, Suspend
-from ..domain.views import controller_of, parse_time
-from . import metrics
+from ..domain.views import controller_of
+from .accounting import account
 from .cache import Cache, Store
-from .kube import BY_KIND, FINETUNEJOBS, JOBS, JSON_PATCH, AlreadyExists, Body, Conflict, Invalid, NotFound, Resource
+from .kube import BY_KIND, JOBS, JSON_PATCH, AlreadyExists, Body, Conflict, Invalid, NotFound, Resource
 from .logs import keys
 from .workqueue import Retry
 
@@ -49,7 +50,7 @@ class Actor:
 
     def __init__(self, kube: Writer, cache: Cache) -> None:
         self._kube = kube
-        self._stores: dict[str, Store[Any]] = {"Job": cache.jobs, "FineTuneJob": cache.finetunejobs}
+        self._stores: dict[str, Store[Any]] = {"Job": cache.jobs, **cache.owners}
 
     async def act(self, action: Action, about: dict[str, Any]) -> None:
         """Carry out one action.
@@ -123,24 +124,25 @@ class Actor:
         resourceVersion in the body is a precondition: a status that was decided on from an older object, or by a
         process that is not the leader any more, is refused.
         """
-        before = FineTuneJobStatus.model_validate(stored.get("status", {}))
-        after = FineTuneJobStatus.model_validate(status)
+        kind, resource = KINDS[stored["kind"]], BY_KIND[stored["kind"]]
+        before = kind.parse_status(stored.get("status", {}))
+        after = kind.parse_status(status)
         if before == after:
             return False
         metadata = stored["metadata"]
         identity = ("namespace", "name", "uid", "resourceVersion")
         body = {
             "apiVersion": API_VERSION,
-            "kind": FINETUNEJOBS.kind,
+            "kind": resource.kind,
             "metadata": {field: metadata[field] for field in identity},
             "status": status,
         }
         try:
-            self._learn(FINETUNEJOBS, await self._kube.apply_status(FINETUNEJOBS, body, FIELD_MANAGER))
+            self._learn(resource, await self._kube.apply_status(resource, body, FIELD_MANAGER))
         except (Conflict, NotFound):
-            await self._refresh(FINETUNEJOBS, metadata["namespace"], metadata["name"], metadata["uid"])
+            await self._refresh(resource, metadata["namespace"], metadata["name"], metadata["uid"])
             raise Retry(0, "it changed while it was decided on") from None
-        account(before, after)
+        account(resource.kind, before, after)
         return True
 
     async def _refresh(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
@@ -157,18 +159,3 @@ class Actor:
         store = self._stores.get(resource.kind)
         if store is not None:
             store.put(body)
-
-
-def account(before: FineTuneJobStatus, after: FineTuneJobStatus) -> None:
-    """Count what a status write tells: attempts that ended, accelerator time, and the end."""
-    ended = {attempt.number for attempt in before.attempts if attempt.reason is not None}
-    for attempt in after.attempts:
-        if attempt.reason is not None and attempt.number not in ended:
-            metrics.ATTEMPTS.labels(attempt.stage, attempt.reason).inc()
-    metrics.ACCELERATOR_SECONDS.inc(max(0, after.accelerator_seconds - before.accelerator_seconds))
-    metrics.LOST_ACCELERATOR_SECONDS.inc(max(0, after.lost_accelerator_seconds - before.lost_accelerator_seconds))
-    if after.completion_time and not before.completion_time and after.start_time:
-        start, end = parse_time(after.start_time), parse_time(after.completion_time)
-        outcome = next((c.reason for c in after.conditions if c.type == "Succeeded"), "Unknown")
-        if start is not None and end is not None:
-            metrics.JOB_SECONDS.labels(outcome).observe(max(0.0, (end - start).total_seconds()))

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from ..domain.views import MANAGED_BY_LABEL
 from . import metrics
 from .cache import Cache, Key, Store, version_of
-from .kube import JSON, METADATA_ONLY, Body, Gone, NotFound, Resource, items_of
+from .kube import JOBS, JSON, METADATA_ONLY, PODS, Body, Gone, NotFound, Resource, items_of
 from .logs import keys
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,8 @@ AT_ONCE = 8
 
 
 def query_of(resource: Resource) -> dict[str, str]:
-    """Return the selector of the objects that concern us: all FineTuneJobs, and only our own Jobs and pods."""
-    return {} if resource.plural == "finetunejobs" else {"labelSelector": SELECTOR}
+    """Return the selector of the objects that concern us: all of our own kinds, and of Jobs and pods our children."""
+    return {"labelSelector": SELECTOR} if resource in (JOBS, PODS) else {}
 
 
 class Lister(Protocol):
@@ -66,8 +66,8 @@ class Audit:
         settle: float = SETTLE_SECONDS,
     ) -> None:
         self._kube = kube
-        self._finetunejobs = cache.finetunejobs
-        self._stores: tuple[Store[Any], ...] = (cache.finetunejobs, cache.jobs, cache.pods)
+        self._owners = tuple(cache.owners.values())
+        self._stores = cache.stores
         self._changed = changed
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._every = every
@@ -75,12 +75,13 @@ class Audit:
         self._asked = asyncio.Event()
         self.filled = False
         self.last_success = float("-inf")
-        """Time of the loop's clock when all three resources were compared last."""
+        """Time of the loop's clock when all resources were compared last."""
 
     async def fill(self) -> None:
-        """Read everything into an empty cache, and tell of every FineTuneJob, those that are not over first."""
+        """Read everything into an empty cache, and tell of every object of our kinds, those that are not over first."""
         await asyncio.gather(*(self._fill(store) for store in self._stores))
-        for entry in sorted(self._finetunejobs, key=lambda entry: entry.view is not None and entry.view.over):
+        entries = [entry for store in self._owners for entry in store]
+        for entry in sorted(entries, key=lambda entry: entry.view is not None and entry.view.over):
             self._tell(entry.key)
         self.filled = True
         self.last_success = asyncio.get_running_loop().time()

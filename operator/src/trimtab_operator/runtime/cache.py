@@ -1,4 +1,4 @@
-"""What is known of the cluster: FineTuneJobs as JSON text, Jobs and pods as the views that decisions need.
+"""What is known of the cluster: our own kinds as JSON text, Jobs and pods as the views that decisions need.
 
 Four sources feed it: the list at the start, the watches, the answers to the operator's own writes, and the audits.
 They overtake each other, so nothing here depends on their order:
@@ -15,15 +15,25 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..api import SUCCEEDED
 from ..domain.views import JobView, PodView
 from . import metrics
-from .kube import FINETUNEJOBS, JOBS, PODS, Body, Resource
+from .kube import EVALUATIONS, FINETUNEJOBS, JOBS, PODS, Body, Resource
 
-Key = tuple[str, str]
-"""Namespace and name of a FineTuneJob."""
+
+class Key(NamedTuple):
+    """Whom a change concerns: a FineTuneJob or an Evaluation, which may have the same name."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+Place = tuple[str, str]
+"""Namespace and name."""
 
 TOMBSTONE_SECONDS = 600.0
 
@@ -37,13 +47,15 @@ def version_of(body: Body) -> int:
 
 
 @dataclass(frozen=True)
-class StoredJob:
-    """A FineTuneJob. Its body is kept as text, which takes a fifth of the memory of the parsed form."""
+class Stored:
+    """A FineTuneJob or an Evaluation. Its body is kept as text: a fifth of the memory of the parsed form."""
 
     key: Key
     text: bytes
     state: str
     over: bool
+    waits_for: str = ""
+    """`<namespace>/<name>` of the FineTuneJob that an Evaluation cannot start without."""
 
     @property
     def body(self) -> Body:
@@ -51,13 +63,16 @@ class StoredJob:
         return body
 
     @classmethod
-    def of(cls, body: Body) -> StoredJob:
+    def of(cls, kind: str, body: Body) -> Stored:
         conditions = body.get("status", {}).get("conditions", ())
         succeeded: Body = next((c for c in conditions if c.get("type") == SUCCEEDED), {})
         slim = {**body, "metadata": {k: v for k, v in body["metadata"].items() if k != "managedFields"}}
-        key = (body["metadata"]["namespace"], body["metadata"]["name"])
+        key = Key(kind, body["metadata"]["namespace"], body["metadata"]["name"])
         text = json.dumps(slim, separators=(",", ":")).encode()
-        return cls(key, text, succeeded.get("reason", "New"), succeeded.get("status", "Unknown") != "Unknown")
+        over = succeeded.get("status", "Unknown") != "Unknown"
+        name = body["spec"].get("target", {}).get("fineTuneJobName")
+        waits = name and not over and "resolved" not in body.get("status", {})
+        return cls(key, text, succeeded.get("reason", "New"), over, f"{key.namespace}/{name}" if waits else "")
 
 
 @dataclass(frozen=True)
@@ -81,13 +96,15 @@ class Store(Generic[View]):
         view: Callable[[Body], View | None],
         key: Callable[[View], Key],
         parent: Callable[[View], str],
+        changed: Callable[[Key], None] = lambda key: None,
     ) -> None:
         self.resource = resource
         self._view = view
         self._key = key
         self._parent = parent
+        self._changed = changed
         self._entries: dict[str, Entry[View]] = {}
-        self._named: dict[Key, str] = {}
+        self._named: dict[Place, str] = {}
         self._children: dict[str, set[str]] = {}
         self._deleted: dict[str, float] = {}
 
@@ -135,6 +152,8 @@ class Store(Generic[View]):
         if view is not None:
             self._children.setdefault(self._parent(view), set()).add(uid)
         metrics.CACHE_OBJECTS.labels(self.resource.plural).set(len(self._entries))
+        if key is not None:
+            self._changed(key)
         return key
 
     def remove(self, uid: str) -> Key | None:
@@ -147,6 +166,8 @@ class Store(Generic[View]):
             del self._named[entry.namespace, entry.name]
         self._forget_parent(entry)
         metrics.CACHE_OBJECTS.labels(self.resource.plural).set(len(self._entries))
+        if entry.key is not None:
+            self._changed(entry.key)
         return entry.key
 
     def _forget_parent(self, entry: Entry[View] | None) -> None:
@@ -168,17 +189,45 @@ class Store(Generic[View]):
 
 
 class Cache:
-    """The three stores, and whom a change concerns."""
+    """The stores, and whom a change concerns.
 
-    def __init__(self) -> None:
-        self.finetunejobs: Store[StoredJob] = Store(FINETUNEJOBS, StoredJob.of, lambda job: job.key, lambda job: "")
+    `follow` is told of every Evaluation that waits for a FineTuneJob that changed, whichever source the change came
+    from: an answer to an own write is no news to the watch that repeats it.
+    """
+
+    def __init__(self, follow: Callable[[Key], None] = lambda key: None) -> None:
+        self._follow = follow
+        self.finetunejobs: Store[Stored] = Store(
+            FINETUNEJOBS, partial(Stored.of, FINETUNEJOBS.kind), _key, _waits_for, self._tell_followers
+        )
+        self.evaluations: Store[Stored] = Store(EVALUATIONS, partial(Stored.of, EVALUATIONS.kind), _key, _waits_for)
         self.jobs: Store[JobView] = Store(
-            JOBS, JobView.of, lambda job: (job.namespace, job.owner_name), lambda job: job.owner_uid
+            JOBS, JobView.of, lambda job: Key(job.owner_kind, job.namespace, job.owner_name), lambda job: job.owner_uid
         )
         self.pods: Store[PodView] = Store(
-            PODS, PodView.of, lambda pod: (pod.namespace, pod.owner_name), lambda pod: pod.job_uid
+            PODS, PodView.of, lambda pod: Key(pod.owner_kind, pod.namespace, pod.owner_name), lambda pod: pod.job_uid
         )
+        self.owners: dict[str, Store[Stored]] = {
+            store.resource.kind: store for store in (self.finetunejobs, self.evaluations)
+        }
 
-    def states(self) -> Counter[str]:
-        """Return how many FineTuneJobs there are in each state."""
-        return Counter(entry.view.state for entry in self.finetunejobs if entry.view is not None)
+    @property
+    def stores(self) -> tuple[Store[Any], ...]:
+        """All of them, owners first."""
+        return (*self.owners.values(), self.jobs, self.pods)
+
+    def states(self, kind: str = FINETUNEJOBS.kind) -> Counter[str]:
+        """Return how many objects of a kind there are in each state."""
+        return Counter(entry.view.state for entry in self.owners[kind] if entry.view is not None)
+
+    def _tell_followers(self, key: Key) -> None:
+        for evaluation in self.evaluations.of_parent(f"{key.namespace}/{key.name}"):
+            self._follow(evaluation.key)
+
+
+def _key(stored: Stored) -> Key:
+    return stored.key
+
+
+def _waits_for(stored: Stored) -> str:
+    return stored.waits_for

@@ -31,7 +31,7 @@ class Poster(Protocol):
 
 
 class Events:
-    """Posts notes about FineTuneJobs.
+    """Posts notes about our own objects.
 
     An event's name follows from its object, reason and text, so that the same one is never there twice: a repetition
     is counted in its series.
@@ -45,12 +45,12 @@ class Events:
     async def post(self, stored: Body, notes: tuple[Note, ...]) -> None:
         for note in notes:
             try:
-                await self._post(stored["metadata"], note)
+                await self._post(stored["kind"], stored["metadata"], note)
             except Exception as error:
                 metrics.EVENTS_FAILED.inc()
                 log.warning("event not posted", extra=keys(reason=note.reason, err=str(error)))
 
-    async def _post(self, metadata: Body, note: Note) -> None:
+    async def _post(self, kind: str, metadata: Body, note: Note) -> None:
         namespace = metadata["namespace"]
         time = self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         identity = "\n".join((metadata["uid"], note.type, note.reason, note.message))
@@ -68,7 +68,7 @@ class Events:
             "note": note.message[:NOTE_LENGTH],
             "regarding": {
                 "apiVersion": API_VERSION,
-                "kind": "FineTuneJob",
+                "kind": kind,
                 "namespace": namespace,
                 "name": metadata["name"],
                 "uid": metadata["uid"],

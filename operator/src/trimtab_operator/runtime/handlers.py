@@ -1,4 +1,4 @@
-"""What kopf is used for: three watches whose events update the cache and call for a look, and nothing else.
+"""What kopf is used for: watches whose events update the cache and call for a look, and nothing else.
 
 Only `on.event` handlers: they have no state, so kopf writes no annotations, finalizers or statuses of its own.
 """
@@ -32,8 +32,7 @@ def registry_of(
         relisted: told of every object that was listed instead of watched.
     """
     registry = kopf.OperatorRegistry()
-    stores: tuple[Store[Any], ...] = (cache.finetunejobs, cache.jobs, cache.pods)
-    for store in stores:
+    for store in cache.stores:
         _watch(registry, store, changed, relisted)
 
     async def login(**_: Any) -> kopf.ConnectionInfo:

@@ -7,9 +7,8 @@ import contextlib
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from ..api import FineTuneJob
 from ..domain.plan import EventsOf, Inquiry, NodeOf
-from ..domain.views import JobView
+from ..domain.work import Observed
 from .cache import Cache, Store
 from .kube import EVENTS, NODES, PODS, Body, NotFound, Resource
 
@@ -46,23 +45,30 @@ def _time_of(event: Body) -> str:
     return str(last or event["metadata"].get("creationTimestamp") or "")
 
 
-async def read_anew(
-    reader: Reader, cache: Cache, job: FineTuneJob, attempts: Iterable[JobView], names: Iterable[str]
-) -> bool:
-    """Bring the cache up to date about a FineTuneJob, its Jobs and their pods; tell whether it is still there.
+async def read_anew(reader: Reader, cache: Cache, observed: Observed[Any], names: Iterable[str]) -> bool:
+    """Bring the cache up to date about an object, its Jobs and their pods; tell whether it is still there.
 
-    Attempts whose end is recorded in the status are left out: nothing depends on them any more.
+    Attempts whose end is recorded in the status are left out: nothing depends on them any more. The FineTuneJob that
+    it waits for is read too.
     """
+    job, store = observed.job, cache.owners[observed.kind.name]
     namespace, uid = job.metadata.namespace, job.metadata.uid
     closed = {attempt.job_uid for attempt in job.status.attempts if attempt.reason is not None}
-    expected = {view.name: view.uid for view in attempts if view.uid not in closed}
+    expected = {view.name: view.uid for view in observed.attempts if view.uid not in closed}
     expected |= {a.job_name: a.job_uid for a in job.status.attempts if a.reason is None and a.job_name not in expected}
     wanted = sorted({*expected, *names})
+    upstream = observed.kind.waits_for(job)
+    before = cache.finetunejobs.named(namespace, upstream) if upstream is not None else None
     await asyncio.gather(
-        _read(reader, cache.finetunejobs, namespace, job.metadata.name, uid),
+        _read(reader, store, namespace, job.metadata.name, uid),
+        *(
+            [_read(reader, cache.finetunejobs, namespace, upstream, before.uid if before is not None else None)]
+            if upstream
+            else ()
+        ),
         *(_read_attempt(reader, cache, namespace, name, expected.get(name)) for name in wanted),
     )
-    return cache.finetunejobs.of_uid(uid) is not None
+    return store.of_uid(uid) is not None
 
 
 async def _read(reader: Reader, store: Store[Any], namespace: str, name: str, uid: str | None) -> None:

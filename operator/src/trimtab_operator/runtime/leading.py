@@ -7,10 +7,11 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import kopf
 
-from ..domain.finetunejob import plan
+from ..domain.work import plan
 from . import metrics
 from .act import Actor
 from .audit import Audit
@@ -37,9 +38,9 @@ class Leading:
     def __init__(self, kube: Kube, settings: Settings) -> None:
         self._kube = kube
         self._settings = settings
-        self._cache = Cache()
         self._queue: WorkQueue[Key] = WorkQueue()
         add = self._queue.add
+        self._cache = Cache(follow=add)
         self._audit = Audit(kube, self._cache, add, namespaces=settings.watch_namespaces, every=settings.audit_seconds)
         self._progress = ProgressPoller(self._cache, add, settings.progress_seconds)
         self._reconciler = Reconciler(
@@ -52,7 +53,9 @@ class Leading:
             progress=self._progress.newest,
         )
         self._seen_rounds, self._seen_at = 0, 0.0
-        metrics.States(self._cache.states).register()
+        metrics.States("trimtab_finetunejobs", "FineTuneJobs", self._cache.states).register()
+        evaluations = partial(self._cache.states, "Evaluation")
+        metrics.States("trimtab_evaluation_states", "Evaluations", evaluations).register()
 
     async def run(self, started: Callable[[], None]) -> None:
         """Run until cancelled; any part that ends takes the rest with it. `started` is called when kopf runs."""

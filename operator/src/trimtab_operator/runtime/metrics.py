@@ -41,14 +41,25 @@ LOST_ACCELERATOR_SECONDS = Counter(
 )
 
 
-class States(Collector):
-    """`trimtab_finetunejobs`, counted when it is asked for."""
+EVALUATIONS = Counter("trimtab_evaluations_total", "Evaluations that ended, by verdict.", ["verdict"])
+EVALUATION_SECONDS = Histogram(
+    "trimtab_evaluation_duration_seconds",
+    "Time from an Evaluation's first Job to its end.",
+    ["outcome"],
+    buckets=(60, 300, 900, 1800, 3600, 7200, 14_400, 28_800, 86_400, 259_200),
+)
 
-    def __init__(self, count: Callable[[], Mapping[str, int]]) -> None:
+
+class States(Collector):
+    """A gauge by state, counted when it is asked for."""
+
+    def __init__(self, name: str, what: str, count: Callable[[], Mapping[str, int]]) -> None:
+        self._name = name
+        self._what = what
         self._count = count
 
     def collect(self) -> Iterable[Metric]:
-        family = GaugeMetricFamily("trimtab_finetunejobs", "FineTuneJobs by state.", labels=["state"])
+        family = GaugeMetricFamily(self._name, f"{self._what} by state.", labels=["state"])
         for state, number in sorted(self._count().items()):
             family.add_metric([state], number)
         yield family

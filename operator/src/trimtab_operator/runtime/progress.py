@@ -78,4 +78,4 @@ class ProgressPoller:
             metrics.PROGRESS_POLLS.labels(result).inc()
         if result == "ok" and progress != self._newest.get(job.uid):
             self._newest[job.uid] = progress
-            self._changed((job.namespace, job.owner_name))
+            self._changed(Key(job.owner_kind, job.namespace, job.owner_name))

@@ -1,4 +1,4 @@
-"""One round about one FineTuneJob: observe, plan, act.
+"""One round about one FineTuneJob or Evaluation: observe, plan, act.
 
 The plan is a pure function of what was observed. Where it says that more must be known first, that is read and it is
 asked again, twice at most: once with answers to its inquiries, once with everything that matters read anew from the
@@ -19,11 +19,13 @@ from trimtab_trainer.contract import Progress
 
 from ..api import SUCCEEDED, FineTuneJob, State, parse
 from ..api.conditions import MESSAGE_LENGTH
-from ..domain.finetunejob import NameTaken, Observed
-from ..domain.finetunejob.names import job_names_to_confirm
+from ..domain.kinds import KINDS
 from ..domain.plan import Create, Plan
 from ..domain.settings import Settings
 from ..domain.views import JobView, PodView, controller_of, format_time
+from ..domain.work import NameTaken, Observed
+from ..domain.work.kind import Work
+from ..domain.work.names import job_names_to_confirm
 from . import metrics
 from .act import Actor, NameIsTaken
 from .cache import Cache, Key
@@ -35,7 +37,7 @@ from .workqueue import Retry
 
 log = logging.getLogger(__name__)
 
-KIND = "FineTuneJob"
+UPSTREAM_SECONDS = 30.0
 REFUSALS = (400, 403, 422)
 """Codes with which the API server says that an object is not acceptable as it is."""
 
@@ -55,7 +57,7 @@ def utc_now() -> datetime:
 
 
 class Reconciler:
-    """`plan` is `domain.finetunejob.plan`; `progress` returns the newest answer of a Job's pod."""
+    """`plan` is `domain.work.plan`; `progress` returns the newest answer of a Job's pod."""
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class Reconciler:
         events: Events,
         cache: Cache,
         settings: Settings,
-        plan: Callable[[Observed, datetime], Plan],
+        plan: Callable[[Observed[Any], datetime], Plan],
         progress: Callable[[str], Progress | None] = lambda uid: None,
         now: Callable[[], datetime] | None = None,
     ) -> None:
@@ -91,12 +93,12 @@ class Reconciler:
             result = "again"
             raise
         finally:
-            metrics.RECONCILES.labels(KIND, result).inc()
-            metrics.RECONCILE_SECONDS.labels(KIND).observe(time.monotonic() - began)
+            metrics.RECONCILES.labels(key.kind, result).inc()
+            metrics.RECONCILE_SECONDS.labels(key.kind).observe(time.monotonic() - began)
 
     def failed(self, key: Key, error: Exception) -> float | None:
         """Log why a round failed; return the shortest delay that the API server asked for."""
-        about: dict[str, Any] = {"kind": KIND, "namespace": key[0], "name": key[1], "err": str(error)}
+        about: dict[str, Any] = {**key._asdict(), "err": str(error)}
         if isinstance(error, ApiError | Unreachable):
             log.warning("request failed", extra=keys(**about))
             return error.retry_after if isinstance(error, ApiError) else None
@@ -109,8 +111,9 @@ class Reconciler:
             self._taken.pop(key, None)
             return None
         about = about_of(body)
+        kind = KINDS[key.kind]
         try:
-            job = parse(body)
+            job = kind.parse(body)
         except ValidationError as error:
             await self._actor.write_status(body, invalid_status(body, error, self._now()))
             return None
@@ -120,13 +123,13 @@ class Reconciler:
         plan = await self._decide(observed)
         if plan.confirm and not observed.confirmed:
             creates = any(isinstance(action, Create) for action in plan.actions)
-            names = job_names(job, observed) if creates else []
-            if not await read_anew(self._reader, self._cache, job, observed.attempts, names):
+            names = job_names(observed) if creates else []
+            if not await read_anew(self._reader, self._cache, observed, names):
                 return 0.0  # it is gone, or another object has its name
             body = self._body(key)
             if body is None:
                 return None
-            job = parse(body)
+            job = kind.parse(body)
             plan = await self._decide(replace(self._observe(key, job), confirmed=True))
 
         try:
@@ -153,19 +156,19 @@ class Reconciler:
             return False
         return bool(plan.actions)
 
-    async def _forget_taken_if_free(self, key: Key, job: FineTuneJob) -> None:
+    async def _forget_taken_if_free(self, key: Key, job: Work) -> None:
         taken = self._taken.get(key)
         if taken is None:
             return
         try:
-            found = await self._reader.get(taken.resource, key[0], taken.name)
+            found = await self._reader.get(taken.resource, key.namespace, taken.name)
         except NotFound:
             found = None
         controller = controller_of(found) if found is not None else None
         if found is None or (controller is not None and controller[2] == job.metadata.uid):
             del self._taken[key]
 
-    async def _decide(self, observed: Observed) -> Plan:
+    async def _decide(self, observed: Observed[Any]) -> Plan:
         """Ask for a plan, and once more with answers if it has questions."""
         plan = self._plan(observed, self._now())
         if any(inquiry not in observed.answers for inquiry in plan.inquiries):
@@ -173,7 +176,7 @@ class Reconciler:
             plan = self._plan(replace(observed, answers=answers), self._now())
         return plan
 
-    def _observe(self, key: Key, job: FineTuneJob) -> Observed:
+    def _observe(self, key: Key, job: Work) -> Observed[Any]:
         attempts: list[JobView] = sorted(
             self._cache.jobs.of_parent(job.metadata.uid), key=lambda view: (view.attempt, view.stage)
         )
@@ -184,28 +187,47 @@ class Reconciler:
         taken = self._taken.get(key)
         progress = {uid: found for uid in uids if (found := self._progress(uid)) is not None}
         return Observed(
+            kind=KINDS[key.kind],
             job=job,
             settings=self._settings,
             attempts=tuple(attempts),
             pods=tuple(sorted(pods, key=lambda pod: pod.name)),
             progress=progress,
             taken=NameTaken(f"{taken.resource.kind} {taken.name}", taken.since) if taken is not None else None,
+            upstream=self._upstream(key, job),
         )
 
+    def _upstream(self, key: Key, job: Work) -> FineTuneJob | None:
+        """Return the FineTuneJob that is waited for, if there is one.
+
+        Raises:
+            Retry: it was stored under another schema; its own rounds say so in its status.
+        """
+        name = KINDS[key.kind].waits_for(job)
+        entry = self._cache.finetunejobs.named(key.namespace, name) if name is not None else None
+        if entry is None or entry.view is None:
+            return None
+        try:
+            return parse(entry.view.body)
+        except ValidationError:
+            raise Retry(UPSTREAM_SECONDS, f"FineTuneJob {name} cannot be understood") from None
+
     def _body(self, key: Key) -> Body | None:
-        entry = self._cache.finetunejobs.named(*key)
+        entry = self._cache.owners[key.kind].named(key.namespace, key.name)
         return entry.view.body if entry is not None and entry.view is not None else None
 
 
-def job_names(job: FineTuneJob, observed: Observed) -> list[str]:
-    return job_names_to_confirm(job, max((view.attempt for view in observed.attempts), default=-1))
+def job_names(observed: Observed[Any]) -> list[str]:
+    return job_names_to_confirm(
+        observed.kind, observed.job, max((view.attempt for view in observed.attempts), default=-1)
+    )
 
 
 def about_of(body: Body) -> dict[str, Any]:
     """Return the keys that say in a log line what it is about."""
     metadata = body["metadata"]
     return {
-        "kind": KIND,
+        "kind": body["kind"],
         "namespace": metadata["namespace"],
         "name": metadata["name"],
         "uid": metadata["uid"],

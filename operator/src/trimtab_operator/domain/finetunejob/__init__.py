@@ -1,6 +1,5 @@
-"""Decisions about FineTuneJobs: `plan` is the entry, each other module holds one idea that it uses."""
+"""What is particular to FineTuneJobs; `work` decides about them."""
 
-from .observed import NameTaken, Observed
-from .plan import plan
+from .kind import FINE_TUNE_JOB
 
-__all__ = ["NameTaken", "Observed", "plan"]
+__all__ = ["FINE_TUNE_JOB"]

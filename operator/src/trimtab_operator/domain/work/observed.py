@@ -1,10 +1,11 @@
-"""`Observed`: everything a decision about one FineTuneJob may depend on, frozen."""
+"""`Observed`: everything a decision about one resource may depend on, frozen."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, Generic
 
 from trimtab_trainer.contract import Progress
 
@@ -13,6 +14,7 @@ from trimtab_operator.api import FineTuneJob
 from ..plan import Inquiry
 from ..settings import Settings
 from ..views import JobView, PodView
+from .kind import J, Kind
 
 
 @dataclass(frozen=True)
@@ -28,24 +30,28 @@ class NameTaken:
 
 
 @dataclass(frozen=True)
-class Observed:
+class Observed(Generic[J]):
     """A snapshot.
 
     Attributes:
-        job: the FineTuneJob as the API server has it.
+        kind: what is particular to its kind.
+        job: the FineTuneJob or Evaluation as the API server has it.
         attempts: its Jobs, matched by the uid of their controller, in order of their number.
         pods: the pods of those Jobs.
         progress: newest answers of running pods, by Job uid.
         answers: to inquiries of an earlier round: events as ((reason, message), ...), nodes as a word.
         taken: a name that is not free now.
+        upstream: the FineTuneJob that is waited for, if it is there.
         confirmed: whether this snapshot was read from the API server just now, not from the cache.
     """
 
-    job: FineTuneJob
+    kind: Kind[J, Any]
+    job: J
     settings: Settings
     attempts: tuple[JobView, ...] = ()
     pods: tuple[PodView, ...] = ()
     progress: Mapping[str, Progress] = field(default_factory=dict)
     answers: Mapping[Inquiry, object] = field(default_factory=dict)
     taken: NameTaken | None = None
+    upstream: FineTuneJob | None = None
     confirmed: bool = False

@@ -1,4 +1,4 @@
-"""`plan`: the whole decision about a FineTuneJob, in the order in which a person would make it.
+"""`plan`: the whole decision about work in stages, in the order in which a person would make it.
 
 1. Enter and close attempts, and charge those that ended (`_settle`).
 2. Decide what follows from the books: the end, waiting, or the next attempt (`_decide`).
@@ -13,47 +13,52 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any, Generic
 
-from trimtab_trainer.contract import Progress, Stage
-
-from trimtab_operator.api import AttemptReason, FineTuneJob, FineTuneJobStatus, State
+from trimtab_operator.api import AttemptReason, State
 
 from ..plan import Action, Create, Delete, Inquiry, NodeOf, Plan, Suspend
 from ..views import JobView, PodView, format_time, parse_time
 from . import accounts
 from .conditions import ConditionStatus, is_over, make_condition, notes_of
 from .job import build_job, build_run_config_map, stage_image
-from .names import STAGES, next_number
+from .kind import J, Kind, S, WorkStatus
+from .names import next_number
 from .observed import Observed
 from .outcome import Ending, Verdict, ending_of, lost, vanished
 from .waiting import Waiting, waiting_of
 
 
 @dataclass(frozen=True)
-class _Books:
+class _Books(Generic[S]):
     """The status after settling, how the last attempt ended if it ended just now, and whether any was closed."""
 
-    status: FineTuneJobStatus
+    status: S
     ending: Ending | None = None
     closed: bool = False
     inquiries: tuple[Inquiry, ...] = ()
 
 
 @dataclass(frozen=True)
-class _Decision:
+class _Decision(Generic[S]):
     """What follows: a state, and how to get on from it."""
 
     reason: str
     message: str
-    status: FineTuneJobStatus
+    status: S
     succeeded: ConditionStatus = "Unknown"
     actions: tuple[Action, ...] = ()
     look_again_seconds: float | None = None
     inquiries: tuple[Inquiry, ...] = ()
+    confirm: bool = False
 
 
-def plan(observed: Observed, now: datetime) -> Plan:
-    """Decide what to do about a FineTuneJob now."""
+def plan(observed: Observed[J], now: datetime) -> Plan:
+    """Decide what to do about a FineTuneJob or an Evaluation now."""
+    return _plan(observed.kind, observed, now)
+
+
+def _plan(kind: Kind[J, S], observed: Observed[J], now: datetime) -> Plan:
     job = observed.job
     if job.metadata.deletion_timestamp is not None:
         return Plan()  # the garbage collector ends its Jobs, and SIGTERM makes the trainer write a checkpoint
@@ -61,23 +66,23 @@ def plan(observed: Observed, now: datetime) -> Plan:
         return Plan(actions=strays, confirm=True)
     if is_over(job):
         return _after_the_end(observed, now)
-    books = _settle(observed, now)
+    books = _settle(kind, observed, now)
     if unanswered := _unanswered(observed, books.inquiries):
         return Plan(inquiries=unanswered)
-    decision = _decide(observed, books, now)
+    decision = _decide(kind, observed, books, now)
     if unanswered := _unanswered(observed, decision.inquiries):
         return Plan(inquiries=unanswered)
     if decision.actions:
         return Plan(actions=decision.actions, confirm=True)
-    return _render(observed, books, decision, now)
+    return _render(kind, observed, books, decision, now)
 
 
-def _unanswered(observed: Observed, inquiries: tuple[Inquiry, ...]) -> tuple[Inquiry, ...]:
+def _unanswered(observed: Observed[Any], inquiries: tuple[Inquiry, ...]) -> tuple[Inquiry, ...]:
     return tuple(inquiry for inquiry in inquiries if inquiry not in observed.answers)
 
 
-def _strays(observed: Observed) -> tuple[Action, ...]:
-    """Return the deletion of every unfinished Job whose attempt is closed, or whose FineTuneJob has ended."""
+def _strays(observed: Observed[Any]) -> tuple[Action, ...]:
+    """Return the deletion of every unfinished Job whose attempt is closed, or whose owner has ended."""
     status = observed.job.status
     newest = status.attempts[-1] if status.attempts else None
     over = is_over(observed.job)
@@ -92,7 +97,7 @@ def _strays(observed: Observed) -> tuple[Action, ...]:
     return tuple(Delete("Job", a.namespace, a.name, a.uid) for a in observed.attempts if stray(a))
 
 
-def _after_the_end(observed: Observed, now: datetime) -> Plan:
+def _after_the_end(observed: Observed[Any], now: datetime) -> Plan:
     """Terminal is terminal. What is left is to delete the job when its time is over."""
     job = observed.job
     ttl, ended = job.spec.ttl_seconds_after_finished, parse_time(job.status.completion_time)
@@ -101,104 +106,104 @@ def _after_the_end(observed: Observed, now: datetime) -> Plan:
         look_again = (ended + timedelta(seconds=ttl) - now).total_seconds()
         if look_again <= 0:
             me = job.metadata
-            return Plan(actions=(Delete("FineTuneJob", me.namespace, me.name, me.uid),), confirm=True)
+            return Plan(actions=(Delete(observed.kind.name, me.namespace, me.name, me.uid),), confirm=True)
     status = job.status.model_copy(update={"observed_generation": job.metadata.generation})
     return Plan(status=status.to_json(), look_again_seconds=look_again)
 
 
-def _settle(observed: Observed, now: datetime) -> _Books:
+def _settle(kind: Kind[J, S], observed: Observed[J], now: datetime) -> _Books[S]:
     """Enter Jobs that the status does not tell of yet, and close attempts that ended, in the order of their numbers."""
     job, settings = observed.job, observed.settings
-    images = {stage.value: stage_image(job, settings, stage) for stage in STAGES}
+    images = {stage.value: stage_image(job, settings, stage) for stage in kind.stages}
     newest = job.status.attempts[-1].number if job.status.attempts else -1
-    books = _settle_open(observed, _Books(job.status), now)
+    books = _settle_open(kind, observed, _Books(job.status), now)
     for view in observed.attempts:
         if view.attempt > newest and accounts.open_attempt(books.status) is None:
             entered = replace(books, status=accounts.enter(books.status, view, images, now), ending=None)
-            books = _settle_open(observed, entered, now)
+            books = _settle_open(kind, observed, entered, now)
     return books
 
 
-def _settle_open(observed: Observed, books: _Books, now: datetime) -> _Books:
+def _settle_open(kind: Kind[J, S], observed: Observed[J], books: _Books[S], now: datetime) -> _Books[S]:
     """Bring the open attempt up to date, and close it if it ended."""
     attempt = accounts.open_attempt(books.status)
     if attempt is None:
         return books
     view = next((a for a in observed.attempts if a.uid == attempt.job_uid), None)
     if view is None:
-        return _close(observed.job, books, vanished(now), None)
+        return _close(kind, observed.job, books, vanished(now), pod=None, now=now)
     pod = _newest_pod(observed, view)
     status = accounts.note_pod(books.status, pod)
-    books = replace(books, status=accounts.note_progress(status, view, observed.progress.get(view.uid)))
+    books = replace(books, status=kind.note_progress(status, view, observed.progress.get(view.uid)))
     if view.finished:
-        return _close(observed.job, books, ending_of(view, pod, now), pod)
+        return _close(kind, observed.job, books, ending_of(kind, view, pod, now), pod=pod, now=now)
     if pod is not None and _overdue(pod, observed, now):
         inquiry = NodeOf(pod.node)
         books = replace(books, inquiries=(inquiry,))
         answer = observed.answers.get(inquiry)
         if answer in ("NotReady", "Gone"):
-            return _close(observed.job, books, lost(pod.node, answer, now), pod)
+            return _close(kind, observed.job, books, lost(pod.node, answer, now), pod=pod, now=now)
     return books
 
 
-def _close(job: FineTuneJob, books: _Books, ending: Ending, pod: PodView | None) -> _Books:
-    status = accounts.close(job, books.status, ending, pod)
+def _close(
+    kind: Kind[J, S], job: J, books: _Books[S], ending: Ending, *, pod: PodView | None, now: datetime
+) -> _Books[S]:
+    status = accounts.close(kind, job, books.status, ending, pod)
     if ending.verdict is Verdict.SUCCEEDED and ending.words is not None:
-        if ending.words.prepared is not None:
-            status = accounts.note_prepared(status, ending.words.prepared)
-        status = accounts.note_artifact(status, ending)
+        status = kind.note_result(job, status, ending.words, now)
     return replace(books, status=status, ending=ending, closed=True)
 
 
-def _decide(observed: Observed, books: _Books, now: datetime) -> _Decision:
+def _decide(kind: Kind[J, S], observed: Observed[J], books: _Books[S], now: datetime) -> _Decision[S]:
     job, status, ending = observed.job, books.status, books.ending
     if ending is not None and ending.verdict is Verdict.FINAL:
         return _end(status, ending.reason, ending.message)
-    if ending is not None and ending.verdict is Verdict.SUCCEEDED and status.artifact is not None:
-        return _complete(status)
+    if ending is not None and ending.verdict is Verdict.SUCCEEDED and (message := kind.completed(status)) is not None:
+        return _Decision(State.COMPLETED.value, message, status, succeeded="True")
 
     deadline, active = job.spec.active_deadline_seconds, accounts.active_seconds(status, now)
     if deadline is not None and active >= deadline:
         message = f"its pods ran for {active} s, and spec.activeDeadlineSeconds is {deadline}"
-        if status.checkpoint is not None:
-            message += "; create it again with more, it continues from its checkpoint"
-        return _end(
-            _cut_short(observed, status, State.DEADLINE_EXCEEDED, message, now), State.DEADLINE_EXCEEDED, message
-        )
-    if exhausted := _budget_exhausted(job, status):
+        if resumes := kind.resumes(status):
+            message += f"; create it again with more, {resumes}"
+        status = _cut_short(kind, observed, status, State.DEADLINE_EXCEEDED, message, now=now)
+        return _end(status, State.DEADLINE_EXCEEDED, message)
+    if exhausted := _budget_exhausted(kind, job, status):
         return _end(status, State.RETRIES_EXHAUSTED, exhausted)
 
     attempt = accounts.open_attempt(status)
     view = next((a for a in observed.attempts if attempt is not None and a.uid == attempt.job_uid), None)
     if attempt is not None and view is not None:
-        decision = _hold(observed, status, view, now) if job.spec.suspend else _go_on(observed, status, view, now)
+        go_on = _hold if job.spec.suspend else _go_on
+        decision = go_on(kind, observed, status, view, now)
         runs = attempt.start_time is not None and deadline is not None
         return _look_again_by(decision, deadline - active) if runs and deadline is not None else decision
     if job.spec.suspend:
-        return _Decision(State.SUSPENDED.value, _suspended_message(status), status)
+        return _Decision(State.SUSPENDED.value, _suspended_message(kind, status), status)
     if ending is not None and ending.reason == AttemptReason.NODE_LOST:
         # Its Job is not finished: the attempt is closed in the status first, then a later round deletes the Job.
         message = f"the next attempt starts, after: {ending.message}"
         return _Decision(State.RETRYING.value, message, status, look_again_seconds=0)
-    return _start(observed, status, now)
+    return _start(kind, observed, status, now)
 
 
-def _hold(observed: Observed, status: FineTuneJobStatus, view: JobView, now: datetime) -> _Decision:
+def _hold(kind: Kind[J, S], observed: Observed[J], status: S, view: JobView, now: datetime) -> _Decision[S]:
     """Suspend: SIGTERM, a checkpoint, and the accelerators are free."""
     pod = _newest_pod(observed, view)
     if view.queued:
         # The queue owns `suspend`. The attempt is closed here; a later round deletes its Job, which returns the quota.
         ending = Ending(Verdict.SUSPENDED, AttemptReason.SUSPENDED, "suspended by spec.suspend", now)
-        status = accounts.close(observed.job, status, ending, pod)
+        status = accounts.close(kind, observed.job, status, ending, pod)
     elif not view.suspended:
         actions = (Suspend(view.namespace, view.name, view.uid, True),)
         return _Decision(State.SUSPENDED.value, "", status, actions=actions)
     elif pod is None or pod.over:
         status = accounts.pause(status, (pod.terminated_time if pod is not None else None) or now)
-    return _Decision(State.SUSPENDED.value, _suspended_message(status), status)
+    return _Decision(State.SUSPENDED.value, _suspended_message(kind, status), status)
 
 
-def _go_on(observed: Observed, status: FineTuneJobStatus, view: JobView, now: datetime) -> _Decision:
+def _go_on(kind: Kind[J, S], observed: Observed[J], status: S, view: JobView, now: datetime) -> _Decision[S]:
     """An attempt is under way: say what it does, or what it waits for."""
     if view.suspended and not view.queued:
         actions = (Suspend(view.namespace, view.name, view.uid, False),)
@@ -208,23 +213,23 @@ def _go_on(observed: Observed, status: FineTuneJobStatus, view: JobView, now: da
         status = accounts.pause(status, (pod.terminated_time if pod is not None else None) or now)
     waiting = waiting_of(observed, view, pod, now)
     if waiting is None:
-        state, message = _working(view, observed.progress.get(view.uid))
+        state, message = kind.working(view, observed.progress.get(view.uid))
         overdue = _overdue_in(pod, observed, now) if pod is not None else None
         return _Decision(state, message, status, look_again_seconds=overdue)
     inquiries = (waiting.inquiry,) if waiting.inquiry is not None else ()
     if waiting.state is not None and _gave_up(waiting, observed, now):
-        status = _cut_short(observed, status, waiting.state, waiting.message, now)
+        status = _cut_short(kind, observed, status, waiting.state, waiting.message, now=now)
         return replace(_end(status, waiting.state, waiting.message), inquiries=inquiries)
     if waiting.state is not None:
         state, message = waiting.state.value, waiting.message
     elif (before := _charged_before(status)) is not None:
         state, message = State.RETRYING.value, f"Job {view.name} starts, after: {before}"
     else:
-        state, message = _working(view, None)
+        state, message = kind.working(view, None)
     return _Decision(state, message, status, look_again_seconds=waiting.look_again_seconds, inquiries=inquiries)
 
 
-def _start(observed: Observed, status: FineTuneJobStatus, now: datetime) -> _Decision:
+def _start(kind: Kind[J, S], observed: Observed[J], status: S, now: datetime) -> _Decision[S]:
     """No attempt is under way: start the next one, unless something has to pass first."""
     job, settings = observed.job, observed.settings
     last = status.attempts[-1] if status.attempts else None
@@ -240,81 +245,65 @@ def _start(observed: Observed, status: FineTuneJobStatus, now: datetime) -> _Dec
         if left > 0:
             message = f"{taken.name} of another owner is still there"
             return _Decision(State.PENDING.value, message, status, look_again_seconds=min(2, left))
-        message = f"{taken.name} belongs to something else; delete or rename that, and the job goes on by itself"
+        goes_on = f"the {kind.noun} goes on by itself"
+        message = f"{taken.name} belongs to something else; delete or rename that, and {goes_on}"
         return _Decision(State.NAME_TAKEN.value, message, status, look_again_seconds=10)
 
-    prepared = accounts.prepared_of(status)
+    if hold := kind.hold(observed, status):
+        succeeded: ConditionStatus = "False" if hold.final else "Unknown"
+        return _Decision(hold.reason, hold.message, hold.status, succeeded, confirm=hold.confirm)
+    prepared = kind.prepared(job, status)
     result_lost = last is not None and last.reason == AttemptReason.RESULT_LOST
-    stage = Stage.PREPARE if prepared is None or result_lost else Stage.TRAIN
+    stage = kind.stages[0] if prepared is None or result_lost else kind.stages[1]
     number = next_number(job, max((a.attempt for a in observed.attempts), default=-1))
-    actions: tuple[Action, ...] = (Create(build_job(job, settings, stage, number, prepared)),)
-    if stage is Stage.PREPARE or last is None or last.charged_to is not None:
-        actions = (Create(build_run_config_map(job)), *actions)
+    actions: tuple[Action, ...] = (Create(build_job(kind, job, settings, stage, number=number, prepared=prepared)),)
+    if stage is kind.stages[0] or last is None or last.charged_to is not None:
+        actions = (Create(build_run_config_map(kind, job)), *actions)
     return _Decision(State.PENDING.value, "", status, actions=actions)
 
 
-def _render(observed: Observed, books: _Books, decision: _Decision, now: datetime) -> Plan:
+def _render(kind: Kind[J, S], observed: Observed[J], books: _Books[S], decision: _Decision[S], now: datetime) -> Plan:
     job = observed.job
     condition = make_condition(job, decision.succeeded, decision.reason, decision.message, now)
+    others = kind.other_conditions(job, decision.status, condition, now)
     update: dict[str, object] = {
         "observed_generation": job.metadata.generation,
-        "conditions": [condition, *(c for c in decision.status.conditions if c.type != condition.type)],
+        "conditions": [condition, *others],
     }
     if decision.succeeded != "Unknown":
         update["completion_time"] = format_time(now)
     return Plan(
         status=decision.status.model_copy(update=update).to_json(),
-        notes=notes_of(job, condition),
+        notes=(*notes_of(job, condition), *kind.other_notes(job, others)),
         look_again_seconds=decision.look_again_seconds,
-        confirm=books.closed or decision.succeeded != "Unknown",
+        confirm=books.closed or decision.confirm or decision.succeeded != "Unknown",
     )
 
 
-def _working(view: JobView, progress: Progress | None) -> tuple[str, str]:
-    if view.stage == Stage.PREPARE.value:
-        message = f"Job {view.name} checks the settings, and cleans, splits and tokenises the data"
-        return State.PREPARING.value, message
-    if progress is not None and progress.attempt == view.attempt and progress.activity == "Publishing":
-        return State.PUBLISHING.value, f"Job {view.name} verifies and publishes the adapter"
-    return State.TRAINING.value, f"Job {view.name} trains the adapter"
-
-
-def _complete(status: FineTuneJobStatus) -> _Decision:
-    artifact = status.artifact
-    assert artifact is not None
-    message = f"adapter {artifact.digest} is published at {artifact.uri}"
-    if artifact.test_loss is not None and artifact.base_test_loss is not None:
-        message += f"; loss on the test split {artifact.test_loss:.4f}, base model alone {artifact.base_test_loss:.4f}"
-    return _Decision(State.COMPLETED.value, message, status, succeeded="True")
-
-
-def _end(status: FineTuneJobStatus, reason: str, message: str) -> _Decision:
+def _end(status: S, reason: str, message: str) -> _Decision[S]:
     """Fail for good; a later round deletes what still runs."""
     reason = reason.value if isinstance(reason, State) else reason
     return _Decision(reason, message, status, succeeded="False")
 
 
-def _cut_short(
-    observed: Observed, status: FineTuneJobStatus, reason: State, message: str, now: datetime
-) -> FineTuneJobStatus:
+def _cut_short(kind: Kind[J, S], observed: Observed[J], status: S, reason: State, message: str, *, now: datetime) -> S:
     """Return the status with the attempt that is under way closed."""
     attempt = accounts.open_attempt(status)
     view = next((a for a in observed.attempts if attempt is not None and a.uid == attempt.job_uid), None)
     pod = _newest_pod(observed, view) if view is not None else None
-    return accounts.close(observed.job, status, Ending(Verdict.FINAL, reason.value, message, now), pod)
+    return accounts.close(kind, observed.job, status, Ending(Verdict.FINAL, reason.value, message, now), pod)
 
 
-def _suspended_message(status: FineTuneJobStatus) -> str:
-    checkpoint = f" from step {status.checkpoint.step}" if status.checkpoint is not None else ""
-    return f"spec.suspend is true; set it to false and the job goes on{checkpoint}"
+def _suspended_message(kind: Kind[J, S], status: S) -> str:
+    return f"spec.suspend is true; set it to false and the {kind.noun} goes on{kind.goes_on_from(status)}"
 
 
-def _budget_exhausted(job: FineTuneJob, status: FineTuneJobStatus) -> str:
+def _budget_exhausted(kind: Kind[J, S], job: J, status: S) -> str:
     """Return the message if the last attempt was one too many; preemptions cost nothing until there are many."""
     last = status.attempts[-1] if status.attempts else None
     if last is None or last.charged_to is None:
         return ""
-    goes_on = "it continues from its checkpoint" if status.checkpoint is not None else "it starts again"
+    goes_on = kind.resumes(status) or "it starts again"
     because = f"{last.reason}: {last.message}"
     if status.failures > job.spec.retries.on_failure:
         return f"failed {_times(status.failures)}, last with {because}; mend the cause and create it again, {goes_on}"
@@ -330,25 +319,25 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _charged_before(status: FineTuneJobStatus) -> str | None:
+def _charged_before(status: WorkStatus) -> str | None:
     """Return why the attempt before this one ended, if this one is a retry."""
     before = status.attempts[-2] if len(status.attempts) > 1 else None
     return f"{before.reason}: {before.message}" if before is not None and before.charged_to is not None else None
 
 
-def _gave_up(waiting: Waiting, observed: Observed, now: datetime) -> bool:
+def _gave_up(waiting: Waiting, observed: Observed[Any], now: datetime) -> bool:
     if waiting.hopeless:
         return True
     patience = timedelta(seconds=observed.settings.pod_start_seconds)
     return waiting.since is not None and now - waiting.since >= patience
 
 
-def _newest_pod(observed: Observed, job: JobView) -> PodView | None:
+def _newest_pod(observed: Observed[Any], job: JobView) -> PodView | None:
     pods = [pod for pod in observed.pods if pod.job_uid == job.uid]
     return max(pods, key=lambda p: (p.deletion_time is None, p.created.timestamp() if p.created else 0), default=None)
 
 
-def _overdue_in(pod: PodView, observed: Observed, now: datetime) -> float | None:
+def _overdue_in(pod: PodView, observed: Observed[Any], now: datetime) -> float | None:
     """Return the seconds until a Terminating pod counts as overdue, None if it is not Terminating."""
     if pod.deletion_time is None or pod.over:
         return None
@@ -356,13 +345,13 @@ def _overdue_in(pod: PodView, observed: Observed, now: datetime) -> float | None
     return max(1.0, (limit - now).total_seconds())
 
 
-def _overdue(pod: PodView, observed: Observed, now: datetime) -> bool:
+def _overdue(pod: PodView, observed: Observed[Any], now: datetime) -> bool:
     if pod.deletion_time is None or pod.over or not pod.node:
         return False
     return now >= pod.deletion_time + timedelta(seconds=observed.settings.node_loss_seconds)
 
 
-def _look_again_by(decision: _Decision, seconds: float | None) -> _Decision:
+def _look_again_by(decision: _Decision[S], seconds: float | None) -> _Decision[S]:
     if seconds is None or (decision.look_again_seconds is not None and decision.look_again_seconds <= seconds):
         return decision
     return replace(decision, look_again_seconds=max(1.0, seconds))

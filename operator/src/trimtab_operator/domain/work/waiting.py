@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from trimtab_operator.api import State
 
@@ -41,7 +42,7 @@ class Waiting:
     inquiry: Inquiry | None = None
 
 
-def waiting_of(observed: Observed, job: JobView, pod: PodView | None, now: datetime) -> Waiting | None:
+def waiting_of(observed: Observed[Any], job: JobView, pod: PodView | None, now: datetime) -> Waiting | None:
     """Return why an unfinished Job has no running pod, or None if it has one."""
     if pod is not None and (pod.running or pod.over):
         return None
@@ -63,7 +64,7 @@ def waiting_of(observed: Observed, job: JobView, pod: PodView | None, now: datet
     return _creating(observed, pod, now)
 
 
-def _without_pod(observed: Observed, job: JobView, now: datetime) -> Waiting:
+def _without_pod(observed: Observed[Any], job: JobView, now: datetime) -> Waiting:
     age = (now - job.created).total_seconds() if job.created else 0.0
     if age < UNEVENTFUL_SECONDS:
         return Waiting(look_again_seconds=UNEVENTFUL_SECONDS - age)
@@ -80,7 +81,7 @@ def _without_pod(observed: Observed, job: JobView, now: datetime) -> Waiting:
     return Waiting(State.POD_REFUSED, message, since=job.created, inquiry=inquiry, look_again_seconds=min(30, patience))
 
 
-def _creating(observed: Observed, pod: PodView, now: datetime) -> Waiting:
+def _creating(observed: Observed[Any], pod: PodView, now: datetime) -> Waiting:
     begun = pod.scheduled_time
     if begun is None:
         return Waiting()
@@ -104,6 +105,6 @@ def _bounded(
     return Waiting(state, message, since, hopeless, look_again_seconds=max(1.0, min(left, 30.0)))
 
 
-def _events(observed: Observed, inquiry: EventsOf) -> tuple[tuple[str, str], ...]:
+def _events(observed: Observed[Any], inquiry: EventsOf) -> tuple[tuple[str, str], ...]:
     answer = observed.answers.get(inquiry, ())
     return tuple(answer) if isinstance(answer, tuple) else ()

@@ -17,10 +17,11 @@ from trimtab_operator.api import AttemptReason, State
 
 from ..views import JobView, PodView
 from .job import POD_FAILURE_RULES
+from .kind import J, Kind, S
 
 
 class Verdict(Enum):
-    """What the end of an attempt means for the FineTuneJob."""
+    """What the end of an attempt means for the whole."""
 
     SUCCEEDED = "Succeeded"
     FINAL = "Final"
@@ -83,14 +84,14 @@ def _disrupted(job: JobView, pod: PodView | None) -> str:
     return ""
 
 
-def ending_of(job: JobView, pod: PodView | None, now: datetime) -> Ending:
+def ending_of(kind: Kind[J, S], job: JobView, pod: PodView | None, now: datetime) -> Ending:
     """Return how a finished Job ended; `pod` is its newest pod, if there is one still."""
     ended = job.ended or now
     words = pod.last_words if pod is not None else None
     if words is not None and words.attempt != job.attempt:
         words = None
     if job.complete:
-        if words is None or (words.artifact if job.stage == Stage.TRAIN.value else words.prepared) is None:
+        if words is None or not kind.tells_result(job.stage, words):
             message = "its result was lost with its pod; the next attempt finds in object storage what it published"
             return Ending(Verdict.DISRUPTION, AttemptReason.RESULT_LOST, message, ended)
         return Ending(Verdict.SUCCEEDED, words.reason.value, words.message, ended, words)
@@ -104,9 +105,9 @@ def ending_of(job: JobView, pod: PodView | None, now: datetime) -> Ending:
         )
     if pod is not None and pod.terminated_reason == "OOMKilled":
         message = (
-            "the container reached its memory limit; raise spec.template.resources.limits.memory in a new FineTuneJob"
+            f"the container reached its memory limit; raise spec.template.resources.limits.memory in a new {kind.name}"
         )
-        if job.stage == "prepare":
+        if job.stage == Stage.PREPARE.value:
             message = message.replace("template.resources", "template.prepareResources")
         return Ending(Verdict.FINAL, Reason.OUT_OF_MEMORY.value, message, ended, words)
 

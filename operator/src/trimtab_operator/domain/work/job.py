@@ -4,32 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from trimtab_trainer.contract import (
-    Credentials,
-    ExitCode,
-    Prepared,
-    RunConfig,
-    RunIdentity,
-    Stage,
-    StoredBaseModel,
-    StoredDataset,
-    StoredOutput,
-    canonical_json,
-)
+from trimtab_trainer.contract import Credentials, ExitCode, Model, Stage, canonical_json
 
-from trimtab_operator.api import API_VERSION, FineTuneJob
+from trimtab_operator.api import API_VERSION
 
 from ..plan import Body
 from ..settings import Settings
 from ..views import (
     ATTEMPT_LABEL,
     CONTAINER,
-    JOB_LABEL,
     MANAGED_BY_LABEL,
     QUEUE_LABEL,
     QUEUE_PRIORITY_LABEL,
     STAGE_LABEL,
 )
+from .kind import J, Kind, S, Work
 from .names import attempt_name, run_config_name
 
 PROGRESS_PORT = 9401
@@ -48,10 +37,10 @@ POD_FAILURE_RULES: tuple[tuple[str, tuple[ExitCode, ...]], ...] = (
 the pod. Never action Ignore: the Job would start a second pod by itself."""
 
 
-def _metadata(job: FineTuneJob, name: str, labels: dict[str, str]) -> Body:
+def _metadata(kind: Kind[J, S], job: J, name: str, labels: dict[str, str]) -> Body:
     owner = {
         "apiVersion": API_VERSION,
-        "kind": "FineTuneJob",
+        "kind": kind.name,
         "name": job.metadata.name,
         "uid": job.metadata.uid,
         "controller": True,
@@ -60,55 +49,30 @@ def _metadata(job: FineTuneJob, name: str, labels: dict[str, str]) -> Body:
     return {
         "name": name,
         "namespace": job.metadata.namespace,
-        "labels": {MANAGED_BY_LABEL: "trimtab", JOB_LABEL: job.metadata.name, **labels},
+        "labels": {MANAGED_BY_LABEL: "trimtab", kind.label: job.metadata.name, **labels},
         "ownerReferences": [owner],
     }
 
 
-def _credentials(secret_name: str | None, role: str) -> Credentials | None:
+def credentials(secret_name: str | None, role: str) -> Credentials | None:
+    """Return where the keys of a Secret lie, None for the pod's own identity."""
     if secret_name is None:
         return None
     return Credentials(directory=f"{SECRETS_DIRECTORY}/{role}", secret_name=secret_name)
 
 
-def build_run_config(job: FineTuneJob) -> RunConfig:
-    """Return the trainer's configuration; it is the same for every attempt."""
-    spec = job.spec
-    return RunConfig(
-        run=RunIdentity(name=job.metadata.name, namespace=job.metadata.namespace, uid=job.metadata.uid),
-        base_model=StoredBaseModel(
-            uri=spec.base_model.uri,
-            digest=spec.base_model.digest,
-            credentials=_credentials(spec.base_model.secret_name, "base-model"),
-        ),
-        dataset=StoredDataset(
-            format=spec.dataset.format,
-            training=spec.dataset.training,
-            validation=spec.dataset.validation,
-            test=spec.dataset.test,
-            split_seed=spec.dataset.split_seed,
-            credentials=_credentials(spec.dataset.secret_name, "dataset"),
-        ),
-        output=StoredOutput(uri=spec.output.uri, credentials=_credentials(spec.output.secret_name, "output")),
-        lora=spec.lora,
-        quantization=spec.quantization,
-        training=spec.training,
-        checkpoint=spec.checkpoint,
-    )
-
-
-def build_run_config_map(job: FineTuneJob) -> Body:
+def build_run_config_map(kind: Kind[J, S], job: J) -> Body:
     """Return the immutable ConfigMap that both stages mount."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": _metadata(job, run_config_name(job), {}),
+        "metadata": _metadata(kind, job, run_config_name(kind, job), {}),
         "immutable": True,
-        "data": {"run.json": canonical_json(build_run_config(job).to_json()).decode()},
+        "data": {"run.json": canonical_json(kind.run_config(job).to_json()).decode()},
     }
 
 
-def stage_image(job: FineTuneJob, settings: Settings, stage: Stage) -> str:
+def stage_image(job: Work, settings: Settings, stage: Stage) -> str:
     """Return the image of a stage: the one fixed at the first attempt, else the template's, else the operator's."""
     fixed = (job.status.images or {}).get(stage.value)
     if stage is Stage.PREPARE:
@@ -145,11 +109,11 @@ def _pod_failure_policy() -> Body:
     return {"rules": rules}
 
 
-def _volumes(job: FineTuneJob, settings: Settings) -> tuple[list[Body], list[Body]]:
+def _volumes(kind: Kind[J, S], job: J, settings: Settings) -> tuple[list[Body], list[Body]]:
     """Return the volumes of a work pod and their mounts."""
-    spec, template = job.spec, job.spec.template
+    template = job.spec.template
     volumes: list[Body] = [
-        {"name": "trimtab-config", "configMap": {"name": run_config_name(job)}},
+        {"name": "trimtab-config", "configMap": {"name": run_config_name(kind, job)}},
         {"name": "trimtab-work", "emptyDir": {"sizeLimit": settings.scratch_size}},
         {"name": "trimtab-tmp", "emptyDir": {"sizeLimit": "1Gi"}},
         {"name": "trimtab-shm", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shared_memory_size}},
@@ -160,12 +124,7 @@ def _volumes(job: FineTuneJob, settings: Settings) -> tuple[list[Body], list[Bod
         {"name": "trimtab-tmp", "mountPath": "/tmp"},
         {"name": "trimtab-shm", "mountPath": "/dev/shm"},
     ]
-    secrets = {
-        "base-model": spec.base_model.secret_name,
-        "dataset": spec.dataset.secret_name,
-        "output": spec.output.secret_name,
-    }
-    for role, secret_name in secrets.items():
+    for role, secret_name in kind.secrets(job).items():
         if secret_name is not None:
             # Not optional: the kubelet waits for a Secret that is applied later, and its words reach the status.
             source = {"secretName": secret_name, "defaultMode": 0o440}
@@ -176,14 +135,11 @@ def _volumes(job: FineTuneJob, settings: Settings) -> tuple[list[Body], list[Bod
     return volumes, mounts
 
 
-def _pod_spec(job: FineTuneJob, settings: Settings, stage: Stage, arguments: list[str]) -> Body:
+def _pod_spec(kind: Kind[J, S], job: J, settings: Settings, stage: Stage, arguments: list[str]) -> Body:
     template = job.spec.template
-    volumes, mounts = _volumes(job, settings)
-    chosen, default = (
-        (template.prepare_resources, settings.prepare_resources)
-        if stage is Stage.PREPARE
-        else (template.resources, settings.train_resources)
-    )
+    volumes, mounts = _volumes(kind, job, settings)
+    chosen = template.prepare_resources if stage is Stage.PREPARE else template.resources
+    default = kind.default_resources(settings, stage)
     resources = merge_resources(chosen.to_json() if chosen is not None else {}, default)
     container: Body = {
         "name": CONTAINER,
@@ -232,17 +188,19 @@ def _pod_spec(job: FineTuneJob, settings: Settings, stage: Stage, arguments: lis
     }
 
 
-def build_job(job: FineTuneJob, settings: Settings, stage: Stage, number: int, prepared: Prepared | None) -> Body:
+def build_job(
+    kind: Kind[J, S], job: J, settings: Settings, stage: Stage, *, number: int, prepared: Model | None = None
+) -> Body:
     """Return the Job of an attempt. With a queue label it is created suspended, for Kueue to admit."""
     arguments = [stage.value, "--config", f"{CONFIG_DIRECTORY}/run.json", "--attempt", str(number)]
     arguments += ["--scratch", "/work", "--termination-log", "/dev/termination-log"]
     arguments += ["--progress-port", str(PROGRESS_PORT)]
-    if stage is Stage.TRAIN and prepared is not None:
+    if stage is kind.stages[1] and prepared is not None:
         arguments += ["--prepared", canonical_json(prepared.to_json()).decode()]
     labels = {STAGE_LABEL: stage.value, ATTEMPT_LABEL: str(number)}
     queue = {key: job.metadata.labels[key] for key in (QUEUE_LABEL, QUEUE_PRIORITY_LABEL) if key in job.metadata.labels}
-    metadata = _metadata(job, attempt_name(job, stage, number), {**labels, **queue})
-    template_labels = {**job.spec.template.labels, MANAGED_BY_LABEL: "trimtab", JOB_LABEL: job.metadata.name, **labels}
+    metadata = _metadata(kind, job, attempt_name(kind, job, stage, number), {**labels, **queue})
+    template_labels = {**job.spec.template.labels, MANAGED_BY_LABEL: "trimtab", kind.label: job.metadata.name, **labels}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -256,7 +214,7 @@ def build_job(job: FineTuneJob, settings: Settings, stage: Stage, number: int, p
             "suspend": QUEUE_LABEL in queue,
             "template": {
                 "metadata": {"labels": template_labels, "annotations": dict(job.spec.template.annotations)},
-                "spec": _pod_spec(job, settings, stage, arguments),
+                "spec": _pod_spec(kind, job, settings, stage, arguments),
             },
         },
     }

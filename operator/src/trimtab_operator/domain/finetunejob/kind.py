@@ -1,0 +1,99 @@
+"""What is particular to a FineTuneJob: it prepares data, trains an adapter and publishes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from trimtab_trainer.contract import Prepared, Progress, RunConfig, Stage, TerminationMessage
+
+from trimtab_operator.api import FineTuneJob, FineTuneJobStatus, State, parse
+
+from ..plan import Body
+from ..settings import Settings
+from ..views import JOB_LABEL, JobView
+from ..work.kind import Kind
+from ..work.outcome import Ending
+from .run_config import build_run_config
+from .status import lost_seconds, note_artifact, note_checkpoint, note_prepared, note_progress, prepared_of
+
+
+class FineTuneJobKind(Kind[FineTuneJob, FineTuneJobStatus]):
+    name = "FineTuneJob"
+    noun = "job"
+    label = JOB_LABEL
+    stages = (Stage.PREPARE, Stage.TRAIN)
+    parts = {Stage.PREPARE: "prepare", Stage.TRAIN: "train"}  # noqa: RUF012  a Mapping, never written
+    config_part = "run"
+
+    def parse(self, body: Body) -> FineTuneJob:
+        return parse(body)
+
+    def parse_status(self, status: Body) -> FineTuneJobStatus:
+        return FineTuneJobStatus.model_validate(status)
+
+    def default_resources(self, settings: Settings, stage: Stage) -> Body:
+        return settings.prepare_resources if stage is Stage.PREPARE else settings.train_resources
+
+    def run_config(self, job: FineTuneJob) -> RunConfig:
+        return build_run_config(job)
+
+    def secrets(self, job: FineTuneJob) -> Mapping[str, str | None]:
+        spec = job.spec
+        return {
+            "base-model": spec.base_model.secret_name,
+            "dataset": spec.dataset.secret_name,
+            "output": spec.output.secret_name,
+        }
+
+    def tells_result(self, stage: str, words: TerminationMessage) -> bool:
+        return (words.artifact if stage == Stage.TRAIN.value else words.prepared) is not None
+
+    def note_result(
+        self, job: FineTuneJob, status: FineTuneJobStatus, words: TerminationMessage, now: datetime
+    ) -> FineTuneJobStatus:
+        if words.prepared is not None:
+            status = note_prepared(status, words.prepared)
+        return note_artifact(status, words)
+
+    def prepared(self, job: FineTuneJob, status: FineTuneJobStatus) -> Prepared | None:
+        return prepared_of(status)
+
+    def completed(self, status: FineTuneJobStatus) -> str | None:
+        artifact = status.artifact
+        if artifact is None:
+            return None
+        message = f"adapter {artifact.digest} is published at {artifact.uri}"
+        if artifact.test_loss is not None and artifact.base_test_loss is not None:
+            before = f"base model alone {artifact.base_test_loss:.4f}"
+            message += f"; loss on the test split {artifact.test_loss:.4f}, {before}"
+        return message
+
+    def note_progress(self, status: FineTuneJobStatus, view: JobView, progress: Progress | None) -> FineTuneJobStatus:
+        return note_progress(status, view, progress)
+
+    def note_last_figures(self, status: FineTuneJobStatus, ending: Ending, end: datetime) -> FineTuneJobStatus:
+        return note_checkpoint(status, ending, end)
+
+    def step(self, status: FineTuneJobStatus) -> int | None:
+        return status.progress.step if status.progress is not None else None
+
+    def lost_seconds(self, status: FineTuneJobStatus, ending: Ending, end: datetime, seconds: int) -> int:
+        return lost_seconds(status, ending, end, seconds)
+
+    def working(self, view: JobView, progress: Progress | None) -> tuple[str, str]:
+        if view.stage == Stage.PREPARE.value:
+            message = f"Job {view.name} checks the settings, and cleans, splits and tokenises the data"
+            return State.PREPARING.value, message
+        if progress is not None and progress.attempt == view.attempt and progress.activity == "Publishing":
+            return State.PUBLISHING.value, f"Job {view.name} verifies and publishes the adapter"
+        return State.TRAINING.value, f"Job {view.name} trains the adapter"
+
+    def resumes(self, status: FineTuneJobStatus) -> str:
+        return "it continues from its checkpoint" if status.checkpoint is not None else ""
+
+    def goes_on_from(self, status: FineTuneJobStatus) -> str:
+        return f" from step {status.checkpoint.step}" if status.checkpoint is not None else ""
+
+
+FINE_TUNE_JOB = FineTuneJobKind()

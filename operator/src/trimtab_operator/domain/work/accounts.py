@@ -1,0 +1,119 @@
+"""The status as a ledger: attempts are entered, closed and charged here, and nowhere else."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from trimtab_trainer.contract import Summary
+
+from trimtab_operator.api import AttemptStatus
+from trimtab_operator.api.finetunejob import ATTEMPT_MESSAGE_LENGTH
+
+from ..views import JobView, PodView, format_time, parse_time
+from .kind import J, Kind, S, Work, WorkStatus
+from .outcome import Ending, Verdict
+
+ATTEMPTS_KEPT = 10
+
+
+def accelerators(job: Work) -> int:
+    """Return how many accelerators a pod of the second stage holds.
+
+    Extended resources are the ones with a domain in their name.
+    """
+    resources = job.spec.template.resources
+    limits = (resources.limits if resources is not None else None) or {}
+    return sum(int(str(quantity)) for name, quantity in limits.items() if "/" in name and str(quantity).isdigit())
+
+
+def open_attempt(status: WorkStatus) -> AttemptStatus | None:
+    """Return the attempt that has not ended, if there is one: it is always the last."""
+    last = status.attempts[-1] if status.attempts else None
+    return last if last is not None and last.reason is None else None
+
+
+def running_seconds(attempt: AttemptStatus, end: datetime) -> int:
+    """Return for how long an attempt's pods have run by `end`."""
+    start = parse_time(attempt.start_time)
+    since_start = max(0, round((end - start).total_seconds())) if start is not None else 0
+    return (attempt.active_seconds or 0) + since_start
+
+
+def active_seconds(status: WorkStatus, now: datetime) -> int:
+    """Return the time with a running pod so far, over all attempts."""
+    attempt = open_attempt(status)
+    return status.active_seconds + (running_seconds(attempt, now) if attempt is not None else 0)
+
+
+def replace_last(status: S, attempt: AttemptStatus) -> S:
+    return status.model_copy(update={"attempts": [*status.attempts[:-1], attempt]})
+
+
+def enter(status: S, view: JobView, images: dict[str, str], now: datetime) -> S:
+    """Return the status with a new open attempt; the first one fixes the images and the start."""
+    attempt = AttemptStatus(number=view.attempt, stage=view.stage, job_name=view.name, job_uid=view.uid)
+    return status.model_copy(
+        update={
+            "attempts": [*status.attempts, attempt][-ATTEMPTS_KEPT:],
+            "images": status.images or images,
+            "start_time": status.start_time or format_time(view.created or now),
+        }
+    )
+
+
+def note_pod(status: S, pod: PodView | None) -> S:
+    """Return the status with the start of the pod that runs now; one that is over may have been counted already."""
+    attempt = open_attempt(status)
+    if attempt is None or attempt.start_time is not None or pod is None or pod.started is None:
+        return status
+    if pod.over and attempt.active_seconds is not None:
+        return status
+    return replace_last(status, attempt.model_copy(update={"start_time": format_time(pod.started)}))
+
+
+def pause(status: S, now: datetime) -> S:
+    """Return the status with the open attempt's clock stopped: its Job is suspended and its pod is gone."""
+    attempt = open_attempt(status)
+    if attempt is None or attempt.start_time is None:
+        return status
+    stopped = attempt.model_copy(update={"active_seconds": running_seconds(attempt, now), "start_time": None})
+    return replace_last(status, stopped)
+
+
+def close(kind: Kind[J, S], job: J, status: S, ending: Ending, pod: PodView | None) -> S:
+    """Return the status with the open attempt ended, its time added up and its end charged to a budget."""
+    attempt = open_attempt(status)
+    if attempt is None:
+        return status
+    end = (pod.terminated_time if pod is not None else None) or ending.ended
+    seconds = running_seconds(attempt, end)
+    charged: Literal["failures", "disruptions"] | None = None
+    if ending.verdict is Verdict.FAILURE:
+        charged = "failures"
+    elif ending.verdict is Verdict.DISRUPTION:
+        charged = "disruptions"
+    summary = ending.words.summary if ending.words is not None else Summary()
+    works = attempt.stage == kind.stages[1].value
+    reached = kind.step(status) if works else None
+    closed = attempt.model_copy(
+        update={
+            "reason": ending.reason[:64],
+            "message": ending.message[:ATTEMPT_MESSAGE_LENGTH],
+            "charged_to": charged,
+            "end_time": format_time(end),
+            "active_seconds": seconds,
+            "start_step": summary.resumed_from_step,
+            "end_step": summary.step if summary.step is not None else reached,
+        }
+    )
+    update: dict[str, object] = {"active_seconds": status.active_seconds + seconds}
+    if charged is not None:
+        update[charged] = getattr(status, charged) + 1
+    if works and (held := accelerators(job)):
+        update["accelerator_seconds"] = status.accelerator_seconds + held * seconds
+        if charged is not None:
+            lost = min(seconds, kind.lost_seconds(status, ending, end, seconds))
+            update["lost_accelerator_seconds"] = status.lost_accelerator_seconds + held * lost
+    status = replace_last(status, closed).model_copy(update=update)
+    return kind.note_last_figures(status, ending, end)
