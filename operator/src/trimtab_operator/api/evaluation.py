@@ -222,6 +222,19 @@ class ModelStatus(Model):
     digest: DIGEST | None = Field(default=None, description="digest of the adapter; absent: base model alone.")
 
 
+class EvaluationSources(Model):
+    """Where model and data are read and the answer is written, and with which Secrets: fixed before the first Job."""
+
+    base_model: BaseModelSource = Field(description="baseModel that is evaluated with.")
+    dataset_secret_name: SECRET_NAME | None = Field(
+        default=None, description="datasetSecretName of the Secret with the keys for the tasks' uris."
+    )
+    output: OutputTarget = Field(description="output for scores and reports.")
+    target_secret_name: SECRET_NAME | None = Field(
+        default=None, description="targetSecretName of the Secret with the keys for the target's artifact."
+    )
+
+
 class FailedCheck(Model):
     """A threshold that was not kept, or is not decided."""
 
@@ -307,6 +320,10 @@ class EvaluationStatus(Model):
     progress: EvaluationProgress | None = Field(default=None, description="progress of the evaluation.")
     target: ModelStatus | None = Field(default=None, description="target as it was found.")
     baseline: ModelStatus | None = Field(default=None, description="baseline as it was found.")
+    resolved: EvaluationSources | None = Field(
+        default=None,
+        description="resolved from the FineTuneJob, which is not needed any more; absent without fineTuneJobName.",
+    )
     base_model_digest: DIGEST | None = Field(default=None, description="baseModelDigest that was found.")
     data_digest: DIGEST | None = Field(default=None, description="dataDigest of the rows as they are asked.")
     evaluation_digest: DIGEST | None = Field(
