@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from trimtab_operator.api import FINETUNEJOB_REASONS, parse
-from trimtab_operator.api.reasons import EXPLANATIONS
+from trimtab_operator.api import EVALUATION_REASONS, FINETUNEJOB_REASONS, PassedReason, parse, parse_evaluation
 from trimtab_trainer.contract import ExitCode, RunConfig
 
 ROOT = Path(__file__).parents[2]
@@ -63,11 +62,13 @@ def test_every_make_target_exists(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
-def test_every_finetunejob_is_one(document: Path) -> None:
+def test_every_finetunejob_and_every_evaluation_is_one(document: Path) -> None:
     for text in blocks(document, "yaml"):
         for body in yaml.safe_load_all(text):
             if isinstance(body, dict) and body.get("kind") == "FineTuneJob":
                 parse({**body, "metadata": {**METADATA, **body["metadata"]}})
+            if isinstance(body, dict) and body.get("kind") == "Evaluation":
+                parse_evaluation({**body, "metadata": {**METADATA, **body["metadata"]}}).spec.check()
 
 
 def test_the_run_of_the_trainer_alone_is_one() -> None:
@@ -86,7 +87,7 @@ def rows(document: Path) -> set[str]:
 
 def test_every_reason_has_its_row() -> None:
     explained = rows(ROOT / "docs/failure-modes.md")
-    assert {*FINETUNEJOB_REASONS, *EXPLANATIONS} <= explained
+    assert {*FINETUNEJOB_REASONS, *EVALUATION_REASONS, *PassedReason} <= explained
 
 
 def test_every_exit_code_is_told() -> None:

@@ -11,7 +11,7 @@ import lupa.lua51 as lupa  # the version of Argo CD's interpreter
 import pytest
 import yaml
 from trimtab_operator.api import State
-from trimtab_operator.api.reasons import EXPLANATIONS
+from trimtab_operator.api.reasons import FINETUNEJOB_EXPLANATIONS
 
 SAMPLES = Path(__file__).parents[3] / "deploy/samples"
 ARGO_KEY = "resource.customizations.health.trimtab.dev_FineTuneJob"
@@ -43,7 +43,7 @@ JOBS: dict[str, tuple[Body, str, str]] = {
             "succeeded": (finetunejob("True", reason), "Healthy", "Current"),
             "failed": (finetunejob("False", reason), "Degraded", "Failed"),
         }[explanation.when]
-        for reason, explanation in EXPLANATIONS.items()
+        for reason, explanation in FINETUNEJOB_EXPLANATIONS.items()
         if explanation.when != "attempt"
     },
 }

@@ -7,8 +7,8 @@ from .conditions import (
     SUCCEEDED,
     AttemptReason,
     Condition,
+    PassedReason,
     State,
-    Verdict,
 )
 from .evaluation import (
     RESULTS_KEPT,
@@ -64,10 +64,10 @@ __all__ = [
     "FineTuneJobSpec",
     "FineTuneJobStatus",
     "ModelStatus",
+    "PassedReason",
     "ResultStatus",
     "State",
     "TrainingProgress",
-    "Verdict",
     "parse",
     "parse_evaluation",
 ]

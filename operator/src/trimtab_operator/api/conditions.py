@@ -64,7 +64,7 @@ class State(StrEnum):
     FINE_TUNE_JOB_FAILED = "FineTuneJobFailed"
 
 
-class Verdict(StrEnum):
+class PassedReason(StrEnum):
     """Reasons of `Passed`, the verdict on an Evaluation."""
 
     PASSED = "Passed"

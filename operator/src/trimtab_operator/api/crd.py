@@ -13,37 +13,20 @@ from typing import Any
 
 import yaml
 
-from .finetunejob import GROUP, VERSION, FineTuneJob, FineTuneJobSpec, FineTuneJobStatus
+from .finetunejob import GROUP, VERSION
 from .reference import reference
+from .resources import RESOURCES, Column, Resource
 from .schema import Schema, structural
 
 GENERATED = "Generated from operator/src/trimtab_operator/api by `make generate`; do not edit."
-STATE = '.status.conditions[?(@.type=="Succeeded")]'
-
-Column = tuple[str, str, str, str]
-"""Name, type, JSONPath and description of a column of `kubectl get`."""
-
-FINETUNEJOB_COLUMNS: tuple[Column, ...] = (
-    ("State", "string", f"{STATE}.reason", "What the job is doing, or how it ended."),
-    ("Progress", "string", ".status.summary.progress", "Optimizer steps done, in percent."),
-    ("Loss", "string", ".status.summary.loss", "Training loss in nats per supervised token."),
-    ("Step", "string", ".status.summary.step", "Optimizer steps done, of all."),
-    ("Adapter", "string", ".status.summary.adapter", "First 12 characters of the adapter's digest."),
-    ("Age", "date", ".metadata.creationTimestamp", "Time since it was created."),
-)
-FINETUNEJOB_WIDE_COLUMNS: tuple[Column, ...] = (
-    ("Message", "string", f"{STATE}.message", "Why, and what to do next."),
-    ("Attempt", "integer", ".status.attempts[-1:].number", "Number of the newest attempt."),
-    ("Rank", "integer", ".spec.lora.rank", "Rank of the adapter."),
-)
 
 
-def finetunejob_schema() -> Schema:
+def schema_of(resource: Resource) -> Schema:
     """Return the schema of the whole object."""
-    root = FineTuneJob.model_config["json_schema_extra"]
+    root = resource.model.model_config["json_schema_extra"]
     assert isinstance(root, dict)
     return {
-        "description": FineTuneJob.__doc__,
+        "description": resource.model.__doc__,
         "type": "object",
         **root,
         "required": ["spec"],
@@ -51,26 +34,26 @@ def finetunejob_schema() -> Schema:
             "apiVersion": {"type": "string", "description": "apiVersion of this representation of the object."},
             "kind": {"type": "string", "description": "kind of the object."},
             "metadata": {"type": "object"},
-            "spec": _described(FineTuneJob, "spec", structural(FineTuneJobSpec, defaults=True)),
-            "status": _described(FineTuneJob, "status", structural(FineTuneJobStatus, defaults=False)),
+            "spec": _described(resource, "spec", structural(resource.spec, defaults=True)),
+            "status": _described(resource, "status", structural(resource.status, defaults=False)),
         },
     }
 
 
-def finetunejob_crd() -> dict[str, Any]:
-    """Return the CustomResourceDefinition of FineTuneJobs."""
+def crd_of(resource: Resource) -> dict[str, Any]:
+    """Return the CustomResourceDefinition of a kind."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"finetunejobs.{GROUP}"},
+        "metadata": {"name": f"{resource.plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
             "names": {
-                "kind": "FineTuneJob",
-                "listKind": "FineTuneJobList",
-                "plural": "finetunejobs",
-                "singular": "finetunejob",
-                "shortNames": ["ftj"],
+                "kind": resource.kind,
+                "listKind": f"{resource.kind}List",
+                "plural": resource.plural,
+                "singular": resource.singular,
+                "shortNames": [resource.short_name],
                 "categories": ["trimtab"],
             },
             "scope": "Namespaced",
@@ -81,10 +64,10 @@ def finetunejob_crd() -> dict[str, Any]:
                     "storage": True,
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": [
-                        *(_column(column) for column in FINETUNEJOB_COLUMNS),
-                        *({**_column(column), "priority": 1} for column in FINETUNEJOB_WIDE_COLUMNS),
+                        *(_column(column) for column in resource.columns),
+                        *({**_column(column), "priority": 1} for column in resource.wide_columns),
                     ],
-                    "schema": {"openAPIV3Schema": finetunejob_schema()},
+                    "schema": {"openAPIV3Schema": schema_of(resource)},
                 }
             ],
         },
@@ -93,13 +76,13 @@ def finetunejob_crd() -> dict[str, Any]:
 
 def generated_files() -> dict[str, str]:
     """Return every generated file, by its path from the repository's root."""
-    crd = finetunejob_crd()
-    name = f"{GROUP}_{crd['spec']['names']['plural']}.yaml"
-    return {
-        f"crds/{name}": f"# {GENERATED}\n{_yaml(crd)}",
-        f"charts/trimtab/templates/crds/{name}": _chart_template(crd),
-        "docs/api.md": reference(crd, GENERATED),
-    }
+    files = {}
+    for resource in RESOURCES:
+        crd = crd_of(resource)
+        name = f"{GROUP}_{resource.plural}.yaml"
+        files[f"crds/{name}"] = f"# {GENERATED}\n{_yaml(crd)}"
+        files[f"charts/trimtab/templates/crds/{name}"] = _chart_template(crd)
+    return {**files, "docs/api.md": reference([(each, crd_of(each)) for each in RESOURCES], GENERATED)}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -125,8 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if options.check and stale else 0
 
 
-def _described(model: type[FineTuneJob], field: str, schema: Schema) -> Schema:
-    return {**schema, "description": model.model_fields[field].description}
+def _described(resource: Resource, field: str, schema: Schema) -> Schema:
+    return {**schema, "description": resource.model.model_fields[field].description}
 
 
 def _column(column: Column) -> dict[str, Any]:

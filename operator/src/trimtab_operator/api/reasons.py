@@ -1,4 +1,4 @@
-"""Every reason of `Succeeded`: what it means and what a person does next. Reasons are part of the API."""
+"""Every reason of a condition: what it means and what a person does next. Reasons are part of the API."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Literal
 
 from trimtab_trainer.contract import Reason
 
-from .conditions import AttemptReason, State
+from .conditions import AttemptReason, PassedReason, State
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A row of the table in docs/api.md."""
+    """A row of a table in docs/api.md."""
 
     when: Literal["active", "succeeded", "failed", "attempt"]
-    """active: Succeeded is Unknown; attempt: only the reason of an attempt, another one follows it."""
+    """active: the condition is Unknown; attempt: only the reason of an attempt, another one follows it."""
     meaning: str
     next_step: str
 
@@ -28,7 +28,7 @@ def _failed(meaning: str, next_step: str) -> Explanation:
     return Explanation("failed", meaning, next_step)
 
 
-_EXPLANATIONS: dict[State | Reason | AttemptReason, Explanation] = {
+_FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
     State.PENDING: _active("An object of an earlier job of this name is still there; it is waited for."),
     State.SUSPENDED: _active(
         "`spec.suspend` is true; the pod has written a checkpoint and is gone.",
@@ -154,5 +154,161 @@ _EXPLANATIONS: dict[State | Reason | AttemptReason, Explanation] = {
     ),
 }
 
-EXPLANATIONS: dict[str, Explanation] = {reason.value: explanation for reason, explanation in _EXPLANATIONS.items()}
-"""Explanations by reason."""
+FINETUNEJOB_EXPLANATIONS: dict[str, Explanation] = {each.value: told for each, told in _FINETUNEJOB.items()}
+"""Explanations of a FineTuneJob's `Succeeded`, by reason."""
+
+_EVALUATION: dict[State | Reason, Explanation] = {
+    State.FINE_TUNE_JOB_NOT_FOUND: _active(
+        "There is no FineTuneJob of the name in `target.fineTuneJobName` in this namespace; it is waited for.",
+        "Create it, or delete this Evaluation and correct the name.",
+    ),
+    State.FINE_TUNE_JOB_NOT_FINISHED: _active("The FineTuneJob of the target is still active; it is waited for."),
+    State.SUSPENDED: _active(
+        "`spec.suspend` is true; the tasks that are done are in object storage and the pod is gone.",
+        "Set `spec.suspend: false`, and it goes on with the next task.",
+    ),
+    State.PREPARING: _active("Artifacts, tasks and rows are checked and pinned; no accelerator is held."),
+    State.EVALUATING: _active("The tasks are asked, of target and baseline; `status.progress` moves."),
+    State.PUBLISHING: _active("Figures are computed, and results and report uploaded."),
+    State.RETRYING: _active("An attempt ended; the next one goes on with the task that was not finished."),
+    State.COMPLETED: Explanation(
+        "succeeded",
+        "All tasks were asked and the results are written; whether they are good enough is in `Passed`.",
+        "Read `Passed`, and the report at `status.reportURI`.",
+    ),
+    State.FINE_TUNE_JOB_FAILED: _failed(
+        "The FineTuneJob of the target failed, so there is no adapter to evaluate.",
+        "Look at the FineTuneJob; create it and the Evaluation again.",
+    ),
+    State.DEADLINE_EXCEEDED: _failed(
+        "Pods ran for `activeDeadlineSeconds`.",
+        "Create the Evaluation again with a longer deadline; tasks that are done are not asked again.",
+    ),
+    State.RETRIES_EXHAUSTED: _failed(
+        "More attempts failed, or were disrupted, than `spec.retries` allows.",
+        "Read the attempts' reasons; create the Evaluation again, tasks that are done are not asked again.",
+    ),
+    State.SCRATCH_SPACE_EXCEEDED: _failed(
+        "The pod wrote more than its scratch space holds and was evicted.",
+        "Raise `scratchSize` in the operator's settings, or set a `limit` for the largest task.",
+    ),
+    State.SPEC_INVALID: _failed(
+        "A threshold is on a result that its task does not give, or the API server refuses the pod's specification.",
+        "Correct the field that the message names, in a new Evaluation.",
+    ),
+    Reason.BASE_MODEL_CHANGED: _failed(
+        "The base model is not the one of `baseModel.digest`, or not the one that was there when it was prepared.",
+        "Restore the model, or create an Evaluation with its new digest.",
+    ),
+    Reason.CHAT_TEMPLATE_INVALID: _failed(
+        "The tokenizer has no chat template that can be asked with.", "Use an instruction model, or rows of text."
+    ),
+    Reason.SEQUENCE_TOO_LONG: _failed(
+        "A row, with the answer it may get, is longer than what the model was built for.",
+        "Lower the task's `maxNewTokens`, or leave out the row that the message names.",
+    ),
+    Reason.DATASET_INVALID: _failed("The rows of a task cannot be asked.", "Correct what the message names."),
+    Reason.DATASET_NOT_FOUND: _failed("Nothing is at a task's `dataset.uri`.", "Correct the URI or upload the rows."),
+    Reason.DATASET_EMPTY: _failed("A task has no row to ask.", "Look at the counts in the message."),
+    Reason.FORMAT_UNKNOWN: _failed(
+        "The format of a task's rows is not known.", "Set its `dataset.format`, or use the keys of one of the formats."
+    ),
+    Reason.NO_ASSISTANT_TURN: _failed(
+        "Rows have no answer to compare with: no assistant turn.", "Add answers, or leave those rows out."
+    ),
+    Reason.OUT_OF_MEMORY: _failed(
+        "The memory of the accelerator or of the container is too small, for single rows too.",
+        "Raise the limit or use a larger accelerator; the message says which memory.",
+    ),
+    Reason.ARTIFACT_NOT_FOUND: _failed(
+        "Nothing is at the URI of an adapter.", "Correct the URI of the artifact that the message names."
+    ),
+    Reason.ARTIFACT_INVALID: _failed(
+        "An adapter is incomplete, damaged, or does not fit the base model's layers.",
+        "Publish it again, or take its URI and digest from the FineTuneJob's `status.artifact`.",
+    ),
+    Reason.ARTIFACT_CHANGED: _failed(
+        "What is at the URI of an adapter has another digest than the one that was asked for.",
+        "Restore the adapter, or create an Evaluation with the digest that is there.",
+    ),
+    Reason.BASE_MODEL_MISMATCH: _failed(
+        "An adapter was trained on another base model than `baseModel`.",
+        "Set `baseModel.uri` to the model whose digest the message names.",
+    ),
+    Reason.TOKENIZER_MISMATCH: _failed(
+        "Perplexities of different tokenizers cannot be compared.", "Use the metric BitsPerByte in that task."
+    ),
+    Reason.METRIC_NOT_APPLICABLE: _failed(
+        "A metric cannot be computed of a task's rows.", "Remove it from the task's `metrics`, or correct the rows."
+    ),
+    Reason.HARNESS_TASK_NOT_FOUND: _failed(
+        "No YAML file in the task's folder has the name in `harnessTask`.",
+        "Take a name from the message, or upload the file.",
+    ),
+    Reason.HARNESS_TASK_REFUSED: _failed(
+        "A Harness task's file wants to run code, to reach the network or files outside its folder, or has keys that "
+        "are not supported.",
+        "Remove the key that the message names from the YAML file.",
+    ),
+    Reason.LABEL_UNKNOWN: _failed(
+        "The answer of a row is none of the task's `labels`.", "Add the label, or correct the row that is named."
+    ),
+    Reason.GROUP_MISSING: _failed(
+        "A row lacks the column of `groupBy`.", "Add the column to every row, or remove `groupBy`."
+    ),
+    Reason.REFERENCE_MISSING: _failed(
+        "A row lacks the answer, the number or the choices that its task needs.",
+        "Complete the row that the message names.",
+    ),
+    Reason.TEST_SPLIT_MISSING: _failed(
+        "`dataset.split` is Test, but the adapter was published without held-out rows.",
+        "Give the task a `dataset.uri`, or train with `dataset.test`.",
+    ),
+    Reason.TRAINED_ON: _failed(
+        "The target was trained on more of a task's rows than `maximumTrainedOnRatio` allows.",
+        "Take rows that were held out of training, such as `dataset.split: Test`.",
+    ),
+    Reason.INTERRUPTED: Explanation("attempt", "The pod was told to end; the tasks that were done count.", "Nothing."),
+}
+
+_OF_FINETUNEJOBS = (State.TRAINING, Reason.TARGET_MODULES_NOT_FOUND, Reason.SPLIT_IMPOSSIBLE)
+
+EVALUATION_EXPLANATIONS: dict[str, Explanation] = {
+    each.value: told for each, told in {**_FINETUNEJOB, **_EVALUATION}.items() if each not in _OF_FINETUNEJOBS
+}
+"""Explanations of an Evaluation's `Succeeded`, by reason."""
+
+_PASSED: dict[PassedReason, Explanation] = {
+    PassedReason.NOT_YET: _active("The evaluation is still active.", "Wait for `Succeeded`."),
+    PassedReason.PASSED: Explanation("succeeded", "Every threshold is kept.", "Use the adapter."),
+    PassedReason.NO_THRESHOLDS: Explanation(
+        "succeeded",
+        "There is no threshold, so nothing could fail: the figures were measured and not judged.",
+        "Read `status.results`; set `thresholds` to make a gate of it.",
+    ),
+    PassedReason.THRESHOLD_MISSED: _failed(
+        "A value is below its `minimum` or above its `maximum`.",
+        "Read the message; train better, or set another bound.",
+    ),
+    PassedReason.REGRESSED: _failed(
+        "A value is worse than the baseline's by more than `maximumRegression` or `maximumRelativeRegression`.",
+        "Look at the losses against the baseline in the report.",
+    ),
+    PassedReason.GROUP_GAP: _failed(
+        "The worst group is further behind the best than `maximumGroupGap`, beyond what chance explains.",
+        "Look at the groups in the report; add training rows of the group that the message names.",
+    ),
+    PassedReason.INSUFFICIENT_ROWS: _failed(
+        "With so few rows neither a pass nor a failure is certain at the `confidence` that is asked for.",
+        "Evaluate on as many rows as the message says, or lower `confidence`.",
+    ),
+    PassedReason.METRIC_MISSING: _failed(
+        "A threshold's metric could not be computed of the rows.", "Look at the task in the report; correct its rows."
+    ),
+    PassedReason.EVALUATION_FAILED: _failed(
+        "The evaluation itself failed, so nothing is known of the adapter.", "Read the condition `Succeeded`."
+    ),
+}
+
+PASSED_EXPLANATIONS: dict[str, Explanation] = {each.value: told for each, told in _PASSED.items()}
+"""Explanations of an Evaluation's `Passed`, by reason."""

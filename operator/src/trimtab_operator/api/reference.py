@@ -1,4 +1,4 @@
-"""docs/api.md: every field, rule and reason, read from the CRD, so that the page cannot be out of date."""
+"""docs/api.md: every field, rule and reason, read from the CRDs, so that the page cannot be out of date."""
 
 from __future__ import annotations
 
@@ -6,53 +6,62 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .reasons import EXPLANATIONS, Explanation
+from .reasons import Explanation
+from .resources import Resource
 from .schema import Schema
 
 WHEN = {
-    "active": "`Succeeded` is Unknown: the job goes on",
-    "succeeded": "`Succeeded` is True",
-    "failed": "`Succeeded` is False",
-    "attempt": "Reason of an attempt that another one may follow; the job's own reason is Retrying or RetriesExhausted",
+    "active": "{condition} is Unknown",
+    "succeeded": "{condition} is True",
+    "failed": "{condition} is False",
+    "attempt": "Reason of an attempt that another one may follow; the object's own is Retrying or RetriesExhausted",
 }
+SHORT_TABLE = 10
+"""So many rows are written again rather than referred to."""
 
 INTRODUCTION = """\
 A field without a default is optional unless it says *required*. Numbers are JSON numbers, also where Kubernetes would
 avoid floats (`learningRate: 0.0002`), because people who train models write numbers.
 
-Who may create FineTuneJobs may create pods with any Secret and any service account of the namespace: grant it as you
-would grant that.
+Who may create FineTuneJobs or Evaluations may create pods with any Secret and any service account of the namespace:
+grant it as you would grant that.
 """
 
 
-def reference(crd: dict[str, Any], generated: str) -> str:
-    """Return the page for one CustomResourceDefinition."""
+def reference(kinds: Sequence[tuple[Resource, dict[str, Any]]], generated: str) -> str:
+    """Return the page for these kinds with their CustomResourceDefinitions."""
+    parts = [f"<!-- {generated} -->\n# API reference\n\n{INTRODUCTION}"]
+    written: dict[str, str] = {}
+    for resource, crd in kinds:
+        parts += _kind(resource, crd, written)
+    return "\n".join(parts)
+
+
+def _kind(resource: Resource, crd: dict[str, Any], written: dict[str, str]) -> Iterator[str]:
+    """Yield the sections of one kind; `written` has the headings of long tables of the kinds before, by their text."""
     (version,) = crd["spec"]["versions"]
     names = crd["spec"]["names"]
+    kind = names["kind"]
     root = version["schema"]["openAPIV3Schema"]
-    parts = [
-        f"<!-- {generated} -->\n# API reference\n\n{INTRODUCTION}",
-        f"## {names['kind']}\n\n{root['description']}\n\n"
-        f"`apiVersion: {crd['spec']['group']}/{version['name']}`, `kind: {names['kind']}`, namespaced, "
-        f"short name `{names['shortNames'][0]}`, category `{names['categories'][0]}`.\n",
-        "### Columns of `kubectl get`\n\n"
-        + _table(
-            ("Column", "Meaning", "Field"),
-            [
-                (
-                    column["name"].upper() + (" (`-o wide`)" if column.get("priority") else ""),
-                    column.get("description", ""),
-                    _code(column["jsonPath"]),
-                )
-                for column in version["additionalPrinterColumns"]
-            ],
-        ),
+    yield (
+        f"## {kind}\n\n{root['description']}\n\n"
+        f"`apiVersion: {crd['spec']['group']}/{version['name']}`, `kind: {kind}`, namespaced, "
+        f"short name `{names['shortNames'][0]}`, category `{names['categories'][0]}`.\n"
+    )
+    columns = [
+        (
+            column["name"].upper() + (" (`-o wide`)" if column.get("priority") else ""),
+            column.get("description", ""),
+            _code(column["jsonPath"]),
+        )
+        for column in version["additionalPrinterColumns"]
     ]
+    yield f"### {kind}: columns of `kubectl get`\n\n" + _table(("Column", "Meaning", "Field"), columns)
     for top in ("spec", "status"):
-        parts += _sections(top, root["properties"][top])
-    parts.append("### Rules\n\nBeside the bounds of single fields, the API server checks:\n\n" + _rules(root))
-    parts.append(_reasons(EXPLANATIONS))
-    return "\n".join(parts)
+        yield from _sections(kind, top, root["properties"][top], written)
+    yield f"### {kind}: rules\n\nBeside the bounds of single fields, the API server checks:\n\n" + _rules(root)
+    for condition, (sentence, explanations) in resource.reasons.items():
+        yield _reasons(kind, condition, sentence, explanations)
 
 
 def fields(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema, bool]]:
@@ -78,7 +87,7 @@ def nodes(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
         yield from nodes(schema["additionalProperties"], f"{path}{{}}")
 
 
-def _sections(top: str, schema: Schema) -> list[str]:
+def _sections(kind: str, top: str, schema: Schema, written: dict[str, str]) -> list[str]:
     """Return a table of the plain fields, and one for each field that has fields of its own."""
     plain: list[tuple[str, Schema, bool]] = []
     sections = []
@@ -86,11 +95,20 @@ def _sections(top: str, schema: Schema) -> list[str]:
         required = name in schema.get("required", [])
         inner = list(fields(child, f"{top}.{name}"))
         if inner:
-            note = "Required. " if required else ""
-            sections.append(f"### {top}.{name}\n\n{note}{_sentence(child['description'])}\n\n" + _fields_table(inner))
+            heading, note, table = f"{kind}: {top}.{name}", "Required. " if required else "", _fields_table(inner)
+            before = written.get(table)
+            if before is not None and len(inner) > SHORT_TABLE:
+                table = f"The same fields as in [{before}](#{_anchor(before)}).\n"
+            written.setdefault(table, heading)
+            sections.append(f"### {heading}\n\n{note}{_sentence(child['description'])}\n\n{table}")
         else:
             plain.append((f"{top}.{name}", child, required))
-    return [f"### {top}\n\n{_sentence(schema['description'])}\n\n" + _fields_table(plain), *sections]
+    return [f"### {kind}: {top}\n\n{_sentence(schema['description'])}\n\n" + _fields_table(plain), *sections]
+
+
+def _anchor(heading: str) -> str:
+    """Return the anchor of a heading of letters, dots and colons."""
+    return heading.lower().replace(":", "").replace(".", "").replace(" ", "-")
 
 
 def _fields_table(rows: list[tuple[str, Schema, bool]]) -> str:
@@ -149,19 +167,17 @@ def _rules(root: Schema) -> str:
     )
 
 
-def _reasons(explanations: dict[str, Explanation]) -> str:
-    text = (
-        "### Reasons of `Succeeded`\n\n"
-        "The condition `Succeeded` is the summary; its reason is the word that `kubectl get` prints as STATE, and its "
-        "message says what happened and what to do next.\n"
-    )
+def _reasons(kind: str, condition: str, sentence: str, explanations: dict[str, Explanation]) -> str:
+    text = f"### {kind}: reasons of `{condition}`\n\n{sentence}\n"
     for when, title in WHEN.items():
         rows = [
             (_code(reason), explanation.meaning, explanation.next_step)
             for reason, explanation in sorted(explanations.items())
             if explanation.when == when
         ]
-        text += f"\n#### {title}\n\n" + _table(("Reason", "Meaning", "Next step"), rows)
+        if rows:
+            heading = title.format(condition=f"`{condition}`")
+            text += f"\n#### {kind}: {heading}\n\n" + _table(("Reason", "Meaning", "Next step"), rows)
     return text
 
 
