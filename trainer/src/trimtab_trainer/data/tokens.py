@@ -69,6 +69,11 @@ class RowTokenizer:
             source = source.get("default")
         self._template = ChatTemplate(source, dict(tokenizer.special_tokens_map)) if source else None
 
+    @property
+    def has_template(self) -> bool:
+        """Tell whether a chat template keeps prompt and answer apart."""
+        return self._template is not None
+
     def tokenise(self, rows: Iterable[Row]) -> Iterator[Tokenised]:
         """Yield each row with its tokens and mask, in order.
 

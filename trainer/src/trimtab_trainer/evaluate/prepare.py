@@ -1,0 +1,263 @@
+"""The prepare stage of an evaluation: CPU only, torch-free; what can be refused is refused here, before weights load.
+
+Storage, models, rows, metrics and thresholds are checked to the last row; the rows are stored as they are asked, under
+their content address; and if this very evaluation has its outcome already, nothing is left to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..architecture import check_architecture, check_vocabulary, context_length, read_shapes
+from ..base_model import check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
+from ..contract import (
+    EvaluationConfig,
+    EvaluationOutcome,
+    EvaluationTask,
+    PreparedEvaluation,
+    Reason,
+    TaskType,
+    digest_of,
+)
+from ..contract.evaluation import EVALUATION_VERSION
+from ..data.source import Source, copy, find
+from ..data.tokens import RowTokenizer
+from ..errors import DataInvalid, SettingsInvalid
+from ..prepare import check_writable
+from ..report import Report
+from ..storage import FileEntry, open_store
+from .artifacts import FoundArtifact, check_tokenizers, find_artifact
+from .harness_files import read_task
+from .prepared import PreparedTask, harness_files, rows_file, store_tasks
+from .publishing import read_outcome
+from .rows import write_lines
+from .tasks import Circumstances, check_groups, make_rows
+
+ASKED_BY = ("type", "labels", "predictBy", "maxNewTokens", "stop", "temperature", "topP", "harnessTask", "fewShot")
+"""Settings of a task that decide what a model is asked; all others decide what is made of its answers."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was prepared; and the outcome, if this very evaluation has been done before."""
+
+    prepared: PreparedEvaluation
+    outcome: EvaluationOutcome | None = None
+
+
+def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) -> Found:
+    """Check everything, put the rows in place, and find out what the evaluation is.
+
+    Raises:
+        SettingsInvalid, DataInvalid, StorageFailed: with a named reason and the next step.
+    """
+    output = open_store(config.output.uri, config.output.credentials)
+    check_writable(output)
+    _check_sources(config)
+    model = find_base_model(config.base_model)
+    check_architecture(model)
+    shapes = read_shapes(model)
+    base_model_digest = digest_of_entries(entries_of(model))
+    check_pin(config.base_model, base_model_digest)
+    report("base model checked", uri=config.base_model.uri, digest=base_model_digest)
+
+    wanted = config.baseline.artifact if config.baseline is not None else None
+    target = find_artifact(config.target, "target", base_model_digest) if config.target is not None else None
+    baseline = find_artifact(wanted, "baseline", base_model_digest) if wanted is not None else None
+    tokenizer_files = fetch_tokenizer(model, scratch / "tokenizer")
+    if config.baseline is not None:
+        check_tokenizers(config, target, baseline, tokenizer_files)
+    report("artifacts checked", target=_digest(target), baseline=_digest(baseline))
+
+    about = Circumstances(
+        tokenizer=RowTokenizer(scratch / "tokenizer"),
+        context_length=context_length(model),
+        trained=target.trained(scratch, report) if target is not None else frozenset(),
+        maximum_trained_on_ratio=config.maximum_trained_on_ratio,
+    )
+    folder = scratch / "made-evaluation-data"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    sources = _Sources(config, target, scratch / "sources")
+    tasks, largest = [], 0
+    for task in config.tasks:
+        if task.type is TaskType.HARNESS:
+            tasks.append(_harness(config, task, folder))
+            continue
+        made = make_rows(task, sources.of(task), about, report)
+        check_groups(task, made.rows, config.thresholds)
+        file = rows_file(folder, task.name)
+        write_lines(file, made.rows)
+        largest = max(largest, made.largest_token)
+        tasks.append(
+            PreparedTask(
+                name=task.name,
+                digest=task_digest(task, (_entry(file),)),
+                rows=len(made.rows),
+                clusters=made.clusters,
+                trained_on=made.trained_on,
+                dropped=made.dropped,
+            )
+        )
+    check_vocabulary(model, shapes, largest)
+    data_digest, stored = store_tasks(output, folder, tasks)
+    report("rows are in place" if stored else "rows are there already", data=data_digest)
+    prepared = PreparedEvaluation(
+        evaluation_digest=evaluation_digest(
+            config, base_model_digest, target=target, baseline=baseline, data_digest=data_digest, tasks=tasks
+        ),
+        data_digest=data_digest,
+        base_model_digest=base_model_digest,
+        target_digest=_digest(target),
+        baseline_digest=_digest(baseline),
+        tasks=len(tasks),
+        rows=sum(task.rows for task in tasks),
+    )
+    outcome = read_outcome(output, prepared.evaluation_digest)
+    report("prepared", **prepared.to_json(), done=outcome is not None)
+    return Found(prepared, outcome)
+
+
+def task_digest(task: EvaluationTask, files: tuple[FileEntry, ...]) -> str:
+    """Return the digest of what a model is asked: the sha256 of a task's files, and how it is asked.
+
+    The name of the task is no part of it, so that scores are shared by evaluations that ask the same.
+    """
+    settings = task.to_json()
+    return digest_of(
+        {
+            "files": [entry.to_json() for entry in sorted(files)],
+            "limit": task.dataset.limit if task.type is TaskType.HARNESS else None,
+            **{name: settings.get(name) for name in ASKED_BY},
+        }
+    )
+
+
+def evaluation_digest(
+    config: EvaluationConfig,
+    base_model_digest: str,
+    *,
+    target: FoundArtifact | None,
+    baseline: FoundArtifact | None,
+    data_digest: str,
+    tasks: list[PreparedTask],
+) -> str:
+    """Return the digest of all that defines what an evaluation finds.
+
+    URIs, credentials and names of objects are left out, and so is batchSize, which changes memory and speed. The
+    quantization that an adapter was trained with is in its own digest.
+    """
+    settings = [
+        task.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"dataset"}) for task in config.tasks
+    ]
+    compared = "none" if config.baseline is None else _digest(baseline) or "base model"
+    return digest_of(
+        {
+            "contract": EVALUATION_VERSION,
+            "baseModel": base_model_digest,
+            "target": _digest(target),
+            "baseline": compared,
+            "data": data_digest,
+            "tasks": [{**each, "digest": task.digest} for each, task in zip(settings, tasks, strict=True)],
+            "thresholds": [threshold.to_json() for threshold in config.thresholds],
+            "precision": config.precision.value,
+            "quantization": config.quantization.to_json() if config.quantization is not None else None,
+            "resamples": config.resamples,
+            "seed": config.seed,
+        }
+    )
+
+
+class _Sources:
+    """Local copies of the tasks' files; tasks that share a uri share the copy."""
+
+    def __init__(self, config: EvaluationConfig, target: FoundArtifact | None, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        self._config, self._target, self._folder = config, target, folder
+        self._copied: dict[str | None, Source] = {}
+
+    def of(self, task: EvaluationTask) -> Source:
+        """Return the files of a task.
+
+        Raises:
+            DataInvalid: DATASET_NOT_FOUND, DATASET_EMPTY, TEST_SPLIT_MISSING.
+            SettingsInvalid: METRIC_NOT_APPLICABLE.
+        """
+        uri = task.dataset.uri
+        if uri is None and task.type is TaskType.MULTIPLE_CHOICE:
+            raise SettingsInvalid(
+                f"task {task.name}: rows that training held out have no choices; give rows with choices by dataset.uri",
+                Reason.METRIC_NOT_APPLICABLE,
+            )
+        if uri not in self._copied:
+            folder = self._folder / str(len(self._copied))
+            credentials = self._config.dataset_credentials
+            self._copied[uri] = copy(uri, credentials, folder) if uri is not None else self._held_out(task, folder)
+        return self._copied[uri]
+
+    def _held_out(self, task: EvaluationTask, folder: Path) -> Source:
+        if self._target is None:
+            raise DataInvalid(
+                f"task {task.name}: dataset.split Test means the rows that the target's training held out, but the "
+                "target is the base model alone; give the rows by dataset.uri",
+                Reason.TEST_SPLIT_MISSING,
+            )
+        files = self._target.test_rows(folder)
+        if not files:
+            raise DataInvalid(
+                f"task {task.name}: the training of {self._target.uri} held out no rows; train it again with "
+                "dataset.test, or give the rows by dataset.uri",
+                Reason.TEST_SPLIT_MISSING,
+            )
+        return Source(self._target.uri, folder, files)
+
+
+def _check_sources(config: EvaluationConfig) -> None:
+    """Refuse what is not there before anything large is read."""
+    for task in config.tasks:
+        if task.dataset.uri is not None and task.type is not TaskType.HARNESS:
+            find(task.dataset.uri, config.dataset_credentials)
+
+
+def _harness(config: EvaluationConfig, task: EvaluationTask, folder: Path) -> PreparedTask:
+    """Copy and check the files of a harness task; how many rows it has is known when it has been run.
+
+    Raises:
+        DataInvalid: DATASET_NOT_FOUND.
+        SettingsInvalid: HARNESS_TASK_NOT_FOUND, HARNESS_TASK_REFUSED, METRIC_NOT_APPLICABLE.
+    """
+    uri = f"{(task.dataset.uri or '').rstrip('/')}/"
+    store = open_store(uri, config.dataset_credentials)
+    target = harness_files(folder, task.name)
+    entries = tuple(store.download(info.path, target / info.path) for info in store.list())
+    if not entries:
+        raise DataInvalid(
+            f"task {task.name}: there is nothing at {uri}; upload the folder with its YAML files and data",
+            Reason.DATASET_NOT_FOUND,
+        )
+    if task.group_by is not None:
+        raise SettingsInvalid(
+            f"task {task.name}: groupBy does not apply to a Harness task, whose rows only the harness reads; remove it",
+            Reason.METRIC_NOT_APPLICABLE,
+        )
+    metrics = read_task(target, str(task.harness_task)).metrics
+    for threshold in config.thresholds:
+        if threshold.task == task.name and threshold.result not in metrics:
+            raise SettingsInvalid(
+                f"threshold {threshold.metric}: the YAML of {task.harness_task} gives {', '.join(sorted(metrics))}; "
+                "name one of them",
+                Reason.METRIC_NOT_APPLICABLE,
+            )
+    return PreparedTask(name=task.name, digest=task_digest(task, entries), rows=0)
+
+
+def _digest(artifact: FoundArtifact | None) -> str | None:
+    return artifact.digest if artifact is not None else None
+
+
+def _entry(file: Path) -> FileEntry:
+    with file.open("rb") as opened:
+        return FileEntry("rows.jsonl", file.stat().st_size, hashlib.file_digest(opened, "sha256").hexdigest())

@@ -1,0 +1,121 @@
+"""The rows of an evaluation's tasks under their content address, as `prepare` stores and other stages read them.
+
+    <output>/evaluations/data/<digest>/{tasks.json,rows/<task>.jsonl,harness/<task>/...}    and MANIFEST.json last
+
+The address is the digest of what tasks.json says, which pins every file: each task's digest is made of the sha256 of
+its rows (or of its harness files) and of the settings that decide how they are asked.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from ..contract import Model, canonical_json, digest_of
+from ..contract.settings import DIGEST
+from ..storage import MANIFEST, ObjectDamaged, ObjectMissing, Store, commit, fetch, read_manifest, upload_folder
+from ..storage.layout import evaluation_data_prefix, hexadecimal
+from .rows import EvaluationRow, read_lines
+
+TASKS = "tasks.json"
+DATA_VERSION = "trimtab.dev/evaluation-data/v1"
+
+
+class PreparedTask(Model):
+    """What is known of a task before it is asked."""
+
+    name: str
+    digest: DIGEST = Field(description="of its rows as they are asked")
+    rows: int = Field(ge=0, description="rows; 0 of a Harness task, whose rows the harness reads")
+    clusters: int = Field(default=0, ge=0, description="units of resampling")
+    trained_on: int = Field(default=0, ge=0, description="trainedOn: rows that the target was trained on")
+    dropped: int = Field(default=0, ge=0, description="rows that are blank, doubled, too long or beyond the limit")
+
+
+@dataclass(frozen=True)
+class PreparedTasks:
+    """Tasks in the order of the configuration, and a verified local copy of their files."""
+
+    folder: Path
+    tasks: list[PreparedTask]
+
+    def rows(self, name: str) -> list[EvaluationRow]:
+        """Return the rows of a task that is not a Harness task."""
+        return read_lines(rows_file(self.folder, name), EvaluationRow)
+
+    def harness_folder(self, name: str) -> Path:
+        """Return the folder with the YAML files and data of a Harness task."""
+        return harness_files(self.folder, name)
+
+
+def rows_file(folder: Path, name: str) -> Path:
+    """Where a task's rows lie below the folder of all tasks."""
+    return folder / "rows" / f"{name}.jsonl"
+
+
+def harness_files(folder: Path, name: str) -> Path:
+    """Where a harness task's files lie below the folder of all tasks."""
+    return folder / "harness" / name
+
+
+def data_digest(tasks: list[PreparedTask]) -> str:
+    """Return the content address of some tasks' files."""
+    return digest_of({"version": DATA_VERSION, "tasks": [task.to_json() for task in tasks]})
+
+
+def store_tasks(store: Store, folder: Path, tasks: list[PreparedTask]) -> tuple[str, bool]:
+    """Put a folder of rows and harness files in place, manifest last, unless it is all there.
+
+    Returns:
+        The data digest, and whether something had to be uploaded.
+
+    Raises:
+        ObjectDamaged: other bytes are there for the same address.
+    """
+    digest = data_digest(tasks)
+    prefix = evaluation_data_prefix(digest)
+    (folder / TASKS).write_bytes(canonical_json([task.to_json() for task in tasks]))
+    if _whole(store, prefix):
+        return digest, False
+    entries = upload_folder(store, folder, prefix)
+    document = {"version": DATA_VERSION, "digest": digest, "files": [entry.to_json() for entry in entries]}
+    if not commit(store, prefix, document):
+        raise ObjectDamaged(
+            f"{store.address(prefix)} holds other bytes for the same content address; delete it, it is made again"
+        )
+    return digest, True
+
+
+def load_tasks(store: Store, digest: str, scratch: Path) -> PreparedTasks:
+    """Download what `store_tasks` stored, every file verified.
+
+    Raises:
+        ObjectMissing, ObjectDamaged: it is not there, or not as it was written.
+    """
+    prefix = evaluation_data_prefix(digest)
+    folder = scratch / "evaluation-data" / hexadecimal(digest)
+    if fetch(store, prefix, folder) is None:
+        raise ObjectMissing(f"{store.address(prefix)} has no manifest; run the prepare stage again")
+    try:
+        tasks = [PreparedTask.model_validate(task) for task in json.loads((folder / TASKS).read_bytes())]
+    except (OSError, ValueError) as error:
+        raise ObjectDamaged(f"{store.address(prefix)}/{TASKS} cannot be read; delete its folder") from error
+    if data_digest(tasks) != digest:
+        raise ObjectDamaged(f"{store.address(prefix)}/{TASKS} is not that of {digest}; delete its folder")
+    return PreparedTasks(folder, tasks)
+
+
+def _whole(store: Store, prefix: str) -> bool:
+    """Tell whether a manifest and all its files are there in full; a manifest that cannot be read is deleted."""
+    try:
+        manifest = read_manifest(store, prefix)
+    except ObjectDamaged:
+        store.delete([f"{prefix}/{MANIFEST}"])
+        return False
+    if manifest is None:
+        return False
+    sizes = {info.path: info.size for info in store.list(f"{prefix}/")}
+    return all(sizes.get(f"{prefix}/{entry.path}") == entry.size for entry in manifest.files)
