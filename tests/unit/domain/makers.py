@@ -6,16 +6,28 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from trimtab_operator.api import FineTuneJob, parse
+from trimtab_operator.api import Evaluation, FineTuneJob, parse, parse_evaluation
+from trimtab_operator.domain.evaluation import EVALUATION
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Inquiry, Plan
 from trimtab_operator.domain.settings import Settings
 from trimtab_operator.domain.views import QUEUE_LABEL, JobView, PodView
-from trimtab_operator.domain.work import NameTaken, Observed, plan
-from trimtab_trainer.contract import Artifact, Prepared, Progress, Reason, Stage, Summary, TerminationMessage
+from trimtab_operator.domain.work import Kind, NameTaken, Observed, plan
+from trimtab_trainer.contract import (
+    Artifact,
+    EvaluationOutcome,
+    Prepared,
+    PreparedEvaluation,
+    Progress,
+    Reason,
+    Stage,
+    Summary,
+    TerminationMessage,
+)
 
 T0 = datetime(2026, 1, 5, 12, 0, 0, tzinfo=UTC)
 UID = "11111111-2222-3333-4444-555555555555"
+EVALUATION_UID = "99999999-2222-3333-4444-555555555555"
 SETTINGS = Settings(
     prepare_image="prepare:1",
     trainer_image="trainer:1",
@@ -49,6 +61,28 @@ ARTIFACT = Artifact(
 )
 
 
+PREPARED_EVALUATION = PreparedEvaluation(
+    evaluation_digest=sha("f"),
+    data_digest=sha("1"),
+    base_model_digest=sha("a"),
+    target_digest=sha("e"),
+    tasks=2,
+    rows=300,
+)
+OUTCOME = EvaluationOutcome.model_validate(
+    {
+        "reportURI": "s3://adapters/demo/evaluations/f/report.html",
+        "resultsDigest": sha("2"),
+        "rows": 300,
+        "results": [
+            {"task": "heldout", "metric": "perplexity", "value": 9.5, "low": 9.0, "high": 10.1, "count": 100},
+            {"task": "answers", "metric": "rougeL", "value": 0.4, "low": 0.35, "high": 0.45, "count": 200},
+        ],
+        "checks": [{"threshold": 0, "bound": "maximum", "estimate": 9.5}],
+    }
+)
+
+
 def finetunejob(**spec: Any) -> FineTuneJob:
     body = {
         "metadata": {
@@ -70,14 +104,41 @@ def finetunejob(**spec: Any) -> FineTuneJob:
     return parse(body)
 
 
+def evaluation(**spec: Any) -> Evaluation:
+    body = {
+        "metadata": {
+            "name": "demo",
+            "namespace": "team",
+            "uid": EVALUATION_UID,
+            "generation": 1,
+            "resourceVersion": "1",
+            "labels": spec.pop("labels", {}),
+        },
+        "spec": {
+            "target": {"fineTuneJobName": "demo"},
+            "tasks": [
+                {"name": "heldout", "type": "Perplexity", "dataset": {"split": "Test"}},
+                {"name": "answers", "type": "Generation", "dataset": {"split": "Test"}},
+            ],
+            "thresholds": [{"metric": "heldout/perplexity", "maximum": 12.0}],
+            "template": {"resources": {"limits": {"nvidia.com/gpu": 1}}},
+            **spec,
+        },
+    }
+    return parse_evaluation(body)
+
+
 class World:
     """A cluster of one FineTuneJob, on a clock of its own.
 
     `settle()` carries out plans as the runtime does, until one holds neither inquiries nor actions.
     """
 
+    kind: Kind[Any, Any] = FINE_TUNE_JOB
+    upstream: FineTuneJob | None = None
+
     def __init__(self, **spec: Any) -> None:
-        self.job = finetunejob(**spec)
+        self.job: Any = self.make(**spec)
         self.now = T0
         self.jobs: list[JobView] = []
         self.pods: list[PodView] = []
@@ -89,6 +150,10 @@ class World:
         self.notes: list[tuple[str, str]] = []
         self.writes = 0
         self.last = Plan()
+
+    @staticmethod
+    def make(**spec: Any) -> Any:
+        return finetunejob(**spec)
 
     # what the cluster does
 
@@ -134,13 +199,20 @@ class World:
     def reports(self, **fields: Any) -> Self:
         job = self.current
         values: dict[str, Any] = {"activity": "Training", "total_steps": 100, **fields}
-        self.progress[job.uid] = Progress(run_uid=UID, attempt=job.attempt, stage=Stage(job.stage), **values)
+        self.progress[job.uid] = Progress(
+            run_uid=self.job.metadata.uid, attempt=job.attempt, stage=Stage(job.stage), **values
+        )
         return self.settle()
 
     def words(self, reason: Reason, message: str = "", **fields: Any) -> TerminationMessage:
         job = self.current
         return TerminationMessage(
-            stage=Stage(job.stage), run_uid=UID, attempt=job.attempt, reason=reason, message=message, **fields
+            stage=Stage(job.stage),
+            run_uid=self.job.metadata.uid,
+            attempt=job.attempt,
+            reason=reason,
+            message=message,
+            **fields,
         )
 
     def succeeds(self, words: TerminationMessage | None) -> Self:
@@ -192,9 +264,10 @@ class World:
 
     # what the operator does
 
-    def observed(self, *, confirmed: bool = False) -> Observed:
+    def observed(self, *, confirmed: bool = False) -> Observed[Any]:
         return Observed(
-            kind=FINE_TUNE_JOB,
+            kind=self.kind,
+            upstream=self.upstream,
             job=self.job,
             settings=SETTINGS,
             attempts=tuple(sorted(self.jobs, key=lambda job: job.attempt)),
@@ -271,3 +344,35 @@ class World:
 
 def queued_world(**spec: Any) -> World:
     return World(labels={QUEUE_LABEL: "gpus"}, **spec)
+
+
+def finished(**status: Any) -> FineTuneJob:
+    """Return a FineTuneJob that has published its adapter."""
+    world = World().settle().prepared().running().published()
+    job: FineTuneJob = world.job
+    return job.model_copy(update={"status": job.status.model_copy(update=status)})
+
+
+class EvaluationWorld(World):
+    """A cluster of one Evaluation; `upstream` is the FineTuneJob it refers to, which has finished."""
+
+    kind = EVALUATION
+
+    def __init__(self, upstream: FineTuneJob | None = None, **spec: Any) -> None:
+        super().__init__(**spec)
+        self.upstream = upstream
+
+    @staticmethod
+    def make(**spec: Any) -> Evaluation:
+        return evaluation(**spec)
+
+    def prepared(self, **fields: Any) -> Self:
+        words = self.words(Reason.COMPLETED, prepared_evaluation=PREPARED_EVALUATION, **fields)
+        return self.running().after(20).succeeds(words)
+
+    def evaluated(self, outcome: EvaluationOutcome = OUTCOME) -> Self:
+        return self.succeeds(self.words(Reason.COMPLETED, packed_outcome=outcome.pack(3072)))
+
+    def condition(self, kind: str = "Passed") -> tuple[str, str, str]:
+        found = next(c for c in self.job.status.conditions if c.type == kind)
+        return found.status, found.reason, found.message

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from ..api import SUCCEEDED
+from ..api import PASSED, SUCCEEDED
 from ..domain.views import parse_time
 from ..domain.work.kind import WorkStatus
 from . import metrics
-
-PASSED = "Passed"
 
 
 def account(kind: str, before: WorkStatus, after: WorkStatus) -> None:

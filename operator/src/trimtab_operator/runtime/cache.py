@@ -70,7 +70,7 @@ class Stored:
         key = Key(kind, body["metadata"]["namespace"], body["metadata"]["name"])
         text = json.dumps(slim, separators=(",", ":")).encode()
         over = succeeded.get("status", "Unknown") != "Unknown"
-        name = body["spec"].get("target", {}).get("fineTuneJobName")
+        name = body.get("spec", {}).get("target", {}).get("fineTuneJobName")
         waits = name and not over and "resolved" not in body.get("status", {})
         return cls(key, text, succeeded.get("reason", "New"), over, f"{key.namespace}/{name}" if waits else "")
 

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 from trimtab_trainer.contract import Progress
 
-from ..api import SUCCEEDED, FineTuneJob, State, parse
+from ..api import PASSED, SUCCEEDED, FineTuneJob, PassedReason, State, parse
 from ..api.conditions import MESSAGE_LENGTH
 from ..domain.kinds import KINDS
 from ..domain.plan import Create, Plan
@@ -31,7 +31,7 @@ from .act import Actor, NameIsTaken
 from .cache import Cache, Key
 from .events import Events
 from .inquiries import Reader, answer, read_anew
-from .kube import ApiError, Body, NotFound, Resource, Unreachable
+from .kube import EVALUATIONS, ApiError, Body, NotFound, Resource, Unreachable
 from .logs import keys
 from .workqueue import Retry
 
@@ -263,4 +263,8 @@ def status_saying(body: Body, kept: Body, said: tuple[str, State, str], now: dat
         "observedGeneration": body["metadata"].get("generation", 1),
         "lastTransitionTime": before["lastTransitionTime"] if before else format_time(now),
     }
-    return {**kept, "observedGeneration": condition["observedGeneration"], "conditions": [condition]}
+    others = [c for c in conditions if c.get("type") != SUCCEEDED]
+    if word == "False" and body["kind"] == EVALUATIONS.kind:  # what cannot be understood has not passed
+        said_of_it = {"type": PASSED, "reason": PassedReason.EVALUATION_FAILED.value}
+        others = [{**condition, **said_of_it}, *(c for c in others if c.get("type") != PASSED)]
+    return {**kept, "observedGeneration": condition["observedGeneration"], "conditions": [condition, *others]}

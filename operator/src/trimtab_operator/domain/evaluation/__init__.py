@@ -1,0 +1,5 @@
+"""What is particular to Evaluations; `work` decides about them."""
+
+from .kind import EVALUATION
+
+__all__ = ["EVALUATION"]

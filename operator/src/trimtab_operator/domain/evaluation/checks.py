@@ -1,0 +1,146 @@
+"""Each bound of each threshold, held against what is known about it: kept, missed, undecided, or nothing known.
+
+A bound without `confidence` compares the estimate with the limit. A bound with it is a test: it is kept only if values
+beyond the limit are excluded. The tests of one spec are corrected together with Holm's step-down procedure (Holm 1979,
+"A simple sequentially rejective multiple test procedure"), so that a spec with many thresholds lets a bad adapter
+through no more often than one with a single threshold. With alpha = 1 - confidence and m tests, the ratios
+p_pass / alpha are put in order; the k-th smallest (k = 0, 1, ...) must be at most 1 / (m - k), and the first that is not
+ends the procedure. With equal confidences this is Holm's procedure as it is usually written. With unequal ones, the
+first test to be passed wrongly among t bad values had p_pass <= alpha / t, which by Bonferroni happens with at most the
+mean of their alphas: no more than the largest.
+
+The gap between groups is no such test. Its lower bound is already simultaneous over all pairs of groups, and it is the
+gap that has to be proven: what sampling noise explains is no reason to refuse.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+from trimtab_trainer.contract import BOUNDS, Check, Threshold
+
+ROUNDING = 1e-12
+"""Relative slack of comparisons of probabilities, which are quotients."""
+
+
+class Finding(IntEnum):
+    """What is found about a bound, the worst last."""
+
+    KEPT = 0
+    UNDECIDED = 1
+    MISSED = 2
+    UNKNOWN = 3
+    """A fact is missing: never a reason to open the gate."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One bound of one threshold, and what is found about it.
+
+    Attributes:
+        threshold: its index in the spec.
+        name: of the bound.
+        check: what the trainer knows about it, None where it says nothing.
+    """
+
+    threshold: int
+    metric: str
+    name: str
+    limit: float
+    confidence: float | None
+    check: Check | None
+    finding: Finding = Finding.UNKNOWN
+
+    @property
+    def tested(self) -> bool:
+        """Whether confidence makes a test of it."""
+        return self.confidence is not None and self.name != "maximumGroupGap"
+
+
+def judge_bounds(thresholds: list[Threshold], checks: list[Check]) -> list[Bound]:
+    """Return every bound with its finding, in the order of the spec."""
+    known: dict[tuple[int, str], Check] = {}
+    for check in checks:
+        known.setdefault((check.threshold, check.bound), check)
+    bounds = [
+        _judged(Bound(index, threshold.metric, name, limit, threshold.confidence, known.get((index, name))))
+        for index, threshold in enumerate(thresholds)
+        for name, limit in limits_of(threshold).items()
+    ]
+    excluded = _excluded([bound for bound in bounds if bound.tested])
+    return [_tested(bound, (bound.threshold, bound.name) in excluded) for bound in bounds]
+
+
+def limits_of(threshold: Threshold) -> dict[str, float]:
+    """Return the limits that a threshold sets, by the name of the bound."""
+    limits = {
+        "minimum": threshold.minimum,
+        "maximum": threshold.maximum,
+        "maximumRegression": threshold.maximum_regression,
+        "maximumRelativeRegression": threshold.maximum_relative_regression,
+        "maximumGroupGap": threshold.maximum_group_gap,
+    }
+    return {name: limit for name in BOUNDS if (limit := limits[name]) is not None}
+
+
+def _judged(bound: Bound) -> Bound:
+    """Return the bound judged by its estimate, or as unknown where a fact is missing."""
+    check = bound.check
+    if check is None or not _known(check.estimate):
+        return _found(bound, Finding.UNKNOWN)
+    if bound.tested and not (_probability(check.p_pass) and _probability(check.p_fail)):
+        return _found(bound, Finding.UNKNOWN)
+    value = check.low if bound.name == "maximumGroupGap" else check.estimate
+    if value is None or not _known(value):
+        return _found(bound, Finding.UNKNOWN)
+    kept = value >= bound.limit if bound.name == "minimum" else value <= bound.limit
+    return _found(bound, Finding.KEPT if kept else Finding.MISSED)
+
+
+def _tested(bound: Bound, excluded: bool) -> Bound:
+    """Return the bound with the verdict of its test, where it is one.
+
+    An estimate beyond the limit is never kept, whatever the test says of it.
+    """
+    check = bound.check
+    if not bound.tested or bound.finding is Finding.UNKNOWN or check is None:
+        return bound
+    if excluded and bound.finding is Finding.KEPT:
+        return bound
+    really_worse = check.p_fail is not None and check.p_fail <= _alpha(bound) * (1 + ROUNDING)
+    return _found(bound, Finding.MISSED if really_worse else Finding.UNDECIDED)
+
+
+def _excluded(tests: list[Bound]) -> set[tuple[int, str]]:
+    """Return the tests by which values beyond the limit are excluded, after Holm. The unknown is never excluded."""
+    ratios = {(test.threshold, test.name): _ratio(test) for test in tests}
+    excluded: set[tuple[int, str]] = set()
+    for step, test in enumerate(sorted(ratios, key=lambda each: ratios[each])):
+        if ratios[test] * (len(tests) - step) > 1 + ROUNDING:
+            break
+        excluded.add(test)
+    return excluded
+
+
+def _ratio(test: Bound) -> float:
+    if test.finding is Finding.UNKNOWN or test.check is None or test.check.p_pass is None:
+        return math.inf
+    return test.check.p_pass / _alpha(test)
+
+
+def _alpha(bound: Bound) -> float:
+    return 1 - (bound.confidence or 0)
+
+
+def _found(bound: Bound, finding: Finding) -> Bound:
+    return replace(bound, finding=finding)
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _probability(value: float | None) -> bool:
+    return value is not None and 0 <= value <= 1

@@ -1,0 +1,142 @@
+"""What is particular to an Evaluation: it waits for an adapter, asks it, and says whether it is good enough."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from trimtab_trainer.contract import EvaluationConfig, PreparedEvaluation, Progress, Stage, TerminationMessage
+
+from trimtab_operator.api import (
+    PASSED,
+    Condition,
+    Evaluation,
+    EvaluationStatus,
+    PassedReason,
+    State,
+    parse_evaluation,
+)
+
+from ..plan import Body, Note
+from ..settings import Settings
+from ..views import EVALUATION_LABEL, JobView
+from ..work.conditions import make_condition, notes_of
+from ..work.kind import Hold, Kind
+from ..work.observed import Observed
+from ..work.outcome import Ending
+from .resolve import models_of, needs_resolving, resolve, sources_of
+from .run_config import build_run_config
+from .status import note_outcome, note_prepared, note_progress, prepared_of, verdict_of
+
+GOES_ON = "it goes on with the tasks that are not done"
+
+
+class EvaluationKind(Kind[Evaluation, EvaluationStatus]):
+    name = "Evaluation"
+    noun = "evaluation"
+    label = EVALUATION_LABEL
+    stages = (Stage.PREPARE, Stage.EVALUATE)
+    parts = {Stage.PREPARE: "eval-prepare", Stage.EVALUATE: "eval"}  # noqa: RUF012  a Mapping, never written
+    config_part = "eval-run"
+
+    def parse(self, body: Body) -> Evaluation:
+        return parse_evaluation(body)
+
+    def parse_status(self, status: Body) -> EvaluationStatus:
+        return EvaluationStatus.model_validate(status)
+
+    def default_resources(self, settings: Settings, stage: Stage) -> Body:
+        if stage is Stage.PREPARE:
+            return settings.prepare_resources
+        return settings.evaluate_resources or settings.train_resources
+
+    def run_config(self, job: Evaluation) -> EvaluationConfig:
+        return build_run_config(job)
+
+    def secrets(self, job: Evaluation) -> Mapping[str, str | None]:
+        sources, models = sources_of(job, job.status), models_of(job, job.status)
+        return {
+            "base-model": sources.base_model.secret_name,
+            "dataset": sources.dataset_secret_name,
+            "output": sources.output.secret_name,
+            "target": models.target.secret_name if models.target is not None else None,
+            "baseline": models.baseline.secret_name if models.baseline is not None else None,
+        }
+
+    def tells_result(self, stage: str, words: TerminationMessage) -> bool:
+        return (words.outcome if stage == Stage.EVALUATE.value else words.prepared_evaluation) is not None
+
+    def note_result(
+        self, job: Evaluation, status: EvaluationStatus, words: TerminationMessage, now: datetime
+    ) -> EvaluationStatus:
+        if words.prepared_evaluation is not None:
+            status = note_prepared(job, status, words.prepared_evaluation)
+        outcome = words.outcome
+        return note_outcome(job, status, outcome, now) if outcome is not None else status
+
+    def prepared(self, job: Evaluation, status: EvaluationStatus) -> PreparedEvaluation | None:
+        return prepared_of(job, status)
+
+    def completed(self, status: EvaluationStatus) -> str | None:
+        verdict = verdict_of(status)
+        if status.report_uri is None or verdict is None:
+            return None
+        return f"{'passed' if verdict.status == 'True' else 'not passed'}: {verdict.message}; see {status.report_uri}"
+
+    def note_progress(self, status: EvaluationStatus, view: JobView, progress: Progress | None) -> EvaluationStatus:
+        return note_progress(status, view, progress)
+
+    def note_last_figures(self, status: EvaluationStatus, ending: Ending, end: datetime) -> EvaluationStatus:
+        return status
+
+    def step(self, status: EvaluationStatus) -> int | None:
+        return status.progress.tasks_done if status.progress is not None else None
+
+    def lost_seconds(self, status: EvaluationStatus, ending: Ending, end: datetime, seconds: int) -> int:
+        return seconds
+
+    def working(self, view: JobView, progress: Progress | None) -> tuple[str, str]:
+        if view.stage == Stage.PREPARE.value:
+            return State.PREPARING.value, f"Job {view.name} checks the artifacts, and prepares the rows of the tasks"
+        if progress is not None and progress.attempt == view.attempt and progress.activity == "Publishing":
+            return State.PUBLISHING.value, f"Job {view.name} compares the scores and writes the report"
+        return State.EVALUATING.value, f"Job {view.name} asks the tasks"
+
+    def resumes(self, status: EvaluationStatus) -> str:
+        return GOES_ON if status.progress is not None and status.progress.tasks_done else ""
+
+    def goes_on_from(self, status: EvaluationStatus) -> str:
+        return " with the tasks that are not done" if self.resumes(status) else ""
+
+    def waits_for(self, job: Evaluation) -> str | None:
+        return job.spec.target.fine_tune_job_name if needs_resolving(job) else None
+
+    def hold(self, observed: Observed[Evaluation], status: EvaluationStatus) -> Hold[EvaluationStatus] | None:
+        try:
+            observed.job.spec.check()
+        except ValueError as error:
+            message = f"{error}; create another Evaluation"
+            return Hold(State.SPEC_INVALID.value, message, status, final=True)
+        return resolve(observed.job, status, observed.upstream)
+
+    def other_conditions(
+        self, job: Evaluation, status: EvaluationStatus, succeeded: Condition, now: datetime
+    ) -> list[Condition]:
+        verdict = verdict_of(status)
+        if succeeded.status == "Unknown":
+            message = "the evaluation is not finished"
+            verdict = make_condition(job, "Unknown", PassedReason.NOT_YET.value, message, now, kind=PASSED)
+        elif succeeded.status == "False" or verdict is None:
+            message = f"the evaluation ended with {succeeded.reason}, so nothing is known of the adapter"
+            verdict = make_condition(job, "False", PassedReason.EVALUATION_FAILED.value, message, now, kind=PASSED)
+        kept = [condition for condition in status.conditions if condition.type not in (succeeded.type, PASSED)]
+        return [verdict, *kept]
+
+    def other_notes(self, job: Evaluation, conditions: list[Condition]) -> tuple[Note, ...]:
+        """Return the event of the verdict; that there is none is told by the event of `Succeeded`."""
+        silent = (PassedReason.NOT_YET.value, PassedReason.EVALUATION_FAILED.value)
+        verdicts = [each for each in conditions if each.type == PASSED and each.reason not in silent]
+        return tuple(note for verdict in verdicts for note in notes_of(job, verdict))
+
+
+EVALUATION = EvaluationKind()
