@@ -90,9 +90,28 @@ class EvaluationBaseline(Model):
         return self
 
 
-_BASELINE_NEEDED = (
-    "!has(self.thresholds) || has(self.baseline) || self.thresholds.all(t, !has(t.maximumRegression) && "
-    "!has(t.maximumRelativeRegression))"
+_TASKS_UNCHANGED = (
+    "has(self.tasks) == has(oldSelf.tasks) && self.tasks == oldSelf.tasks && "
+    "self.tasks.map(t, t.name) == oldSelf.tasks.map(t, t.name)",
+    "tasks is immutable: it defines the result; create another Evaluation instead",
+)
+"""Lists with keys are compared without regard to order, but the first task is the headline."""
+
+_NO_THRESHOLD_OR_ALL = "!has(self.thresholds) || self.thresholds.all(t, "
+_THRESHOLD_RULES = (
+    (
+        f"has(self.baseline) || {_NO_THRESHOLD_OR_ALL}!has(t.maximumRegression) && !has(t.maximumRelativeRegression))",
+        "maximumRegression and maximumRelativeRegression need baseline",
+    ),
+    (
+        f"{_NO_THRESHOLD_OR_ALL}self.tasks.exists(k, t.metric.startsWith(k.name + '/')))",
+        "the first part of every threshold's metric must be the name of a task",
+    ),
+    (
+        f"{_NO_THRESHOLD_OR_ALL}!has(t.maximumGroupGap) || self.tasks.exists(k, has(k.groupBy) && "
+        "t.metric.startsWith(k.name + '/')))",
+        "maximumGroupGap needs groupBy in its task",
+    ),
 )
 
 
@@ -101,11 +120,11 @@ class EvaluationSpec(Model):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            _TASKS_UNCHANGED,
             *unchanged(
                 "target",
                 "baseModel",
                 "baseline",
-                "tasks",
                 "thresholds",
                 "precision",
                 "quantization",
@@ -126,12 +145,20 @@ class EvaluationSpec(Model):
                 "!has(self.target.baseModel) || self.tasks.all(t, has(t.dataset.uri))",
                 "dataset.split is of an adapter's data; the target baseModel needs dataset.uri in every task",
             ),
-            (_BASELINE_NEEDED, "maximumRegression and maximumRelativeRegression need baseline"),
             (
-                "!has(self.thresholds) || self.thresholds.all(t, self.tasks.exists(k, "
-                "t.metric.startsWith(k.name + '/')))",
-                "the first part of every threshold's metric must be the name of a task",
+                "!has(self.baseline) || !has(self.target.baseModel) || !has(self.baseline.baseModel)",
+                "target and baseline must differ: both are the base model",
             ),
+            (
+                "!has(self.baseline) || !has(self.target.artifact) || !has(self.baseline.artifact) || "
+                "self.target.artifact.digest != self.baseline.artifact.digest",
+                "target and baseline must differ: both are the same artifact",
+            ),
+            (
+                "!has(self.quantization) || self.precision == 'AsTrained'",
+                "quantization is for the precision AsTrained",
+            ),
+            *_THRESHOLD_RULES,
         )
     )
 
@@ -204,10 +231,18 @@ class EvaluationSpec(Model):
             raise ValueError(
                 "dataset.split is of an adapter's data; the target baseModel needs dataset.uri in every task"
             )
+        if self.baseline is not None:
+            if self.target.base_model and self.baseline.base_model:
+                raise ValueError("target and baseline must differ: both are the base model")
+            ours, theirs = self.target.artifact, self.baseline.artifact
+            if ours is not None and theirs is not None and ours.digest == theirs.digest:
+                raise ValueError("target and baseline must differ: both are the same artifact")
+        if self.quantization is not None and self.precision is not Precision.AS_TRAINED:
+            raise ValueError("quantization is for the precision AsTrained")
         return self
 
     def check(self) -> None:
-        """Refuse what the schema cannot: thresholds that no task can answer.
+        """Refuse what the schema cannot, or not in full: thresholds that no task can answer.
 
         Raises:
             ValueError: with the field and the next step.

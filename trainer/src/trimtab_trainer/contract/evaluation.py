@@ -122,7 +122,10 @@ class TaskDataset(Model):
     """Rows to evaluate on: those held out by the target's training, or rows of their own."""
 
     model_config = ConfigDict(
-        json_schema_extra=rules(("has(self.split) != has(self.uri)", "exactly one of split and uri must be set"))
+        json_schema_extra=rules(
+            ("has(self.split) != has(self.uri)", "exactly one of split and uri must be set"),
+            ("!has(self.format) || has(self.uri)", "format is for uri; the format of the split is known"),
+        )
     )
 
     split: Literal["Test"] | None = Field(
@@ -142,6 +145,8 @@ class TaskDataset(Model):
     def _one_source(self) -> Self:
         if (self.split is None) == (self.uri is None):
             raise ValueError("exactly one of split and uri must be set")
+        if self.format is not None and self.uri is None:
+            raise ValueError("format is for uri; the format of the split is known")
         return self
 
 
@@ -164,8 +169,21 @@ class EvaluationTask(Model):
             _only("stop", "Generation", "Regression", "Classification"),
             _only("temperature", "Generation"),
             _only("topP", "Generation"),
+            (
+                "self.type != 'Classification' || (has(self.predictBy) && self.predictBy == 'Generation') || "
+                "(!has(self.maxNewTokens) && !has(self.stop))",
+                "maxNewTokens and stop of a Classification task need predictBy: Generation",
+            ),
+            (
+                "!has(self.topP) || (has(self.temperature) && self.temperature > 0.0)",
+                "topP needs a temperature above 0: without one nothing is sampled",
+            ),
             _only("harnessTask", "Harness"),
             _only("fewShot", "Harness"),
+            (
+                "!has(self.metrics) || self.metrics.all(m, self.metrics.exists_one(n, n == m))",
+                "metrics must not repeat a value",
+            ),
             (
                 "!has(self.metrics) || self.type != 'Harness'",
                 "metrics of a Harness task are those of its YAML file; remove metrics",
@@ -189,7 +207,7 @@ class EvaluationTask(Model):
         default=None,
         min_length=1,
         max_length=8,
-        json_schema_extra={"x-kubernetes-list-type": "set"},
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},  # in order: sets are compared without
         description="metrics to compute; absent: all that apply to the type. The first is the headline.",
     )
     group_by: str | None = Field(
@@ -267,6 +285,11 @@ class EvaluationTask(Model):
         for field, types in allowed.items():
             if getattr(self, field) is not None and kind not in types:
                 raise ValueError(f"{field} is for the type {' or '.join(types)}")
+        generation = self.max_new_tokens is not None or self.stop is not None
+        if generation and kind is TaskType.CLASSIFICATION and self.predict_by is not PredictBy.GENERATION:
+            raise ValueError("maxNewTokens and stop of a Classification task need predictBy: Generation")
+        if self.top_p is not None and not self.temperature:
+            raise ValueError("topP needs a temperature above 0: without one nothing is sampled")
         for name in ("labels", "metrics"):
             values = getattr(self, name)
             if values is not None and len(set(values)) != len(values):
