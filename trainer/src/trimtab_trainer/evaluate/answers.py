@@ -24,11 +24,10 @@ def parse_number(text: str) -> float | None:
     The last one, because answers reason first and conclude last. Commas between groups of three digits are thousands
     separators; the decimal separator is a point. A percent sign, a currency or a unit is passed over: `12 %` is 12.
     """
-    found = None
-    for found in NUMBER.finditer(text):
-        pass
-    if found is None:
+    numbers = list(NUMBER.finditer(text))
+    if not numbers:
         return None
+    found = numbers[-1]
     digits = found["digits"].replace(",", "") + (found["exponent"] or "")
     value = float(digits)
     if not math.isfinite(value):

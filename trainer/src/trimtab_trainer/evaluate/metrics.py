@@ -166,8 +166,8 @@ def _text(metric: Metric, texts: list[str], references: list[str]) -> Measure:
     if metric is Metric.CHRF:
         statistics = chrf_statistics(texts, references)
         return Measure((name,), statistics, lambda s: chrf(s)[..., None], name, chrf(statistics), range=(0.0, 100.0))
-    by_row = {Metric.EXACT_MATCH: exact_match, Metric.TOKEN_F1: token_f1, Metric.ROUGE_L: rouge_l}[metric]
-    return mean(name, by_row(texts, references), range=(0.0, 1.0))
+    by_metric = {Metric.EXACT_MATCH: exact_match, Metric.TOKEN_F1: token_f1, Metric.ROUGE_L: rouge_l}
+    return mean(name, by_metric[metric](texts, references), range=(0.0, 1.0))
 
 
 def _errors(task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Array:

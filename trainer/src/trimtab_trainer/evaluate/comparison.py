@@ -1,0 +1,142 @@
+"""One task: from its rows and the scores of target and baseline to figures with their uncertainty. No verdict, no torch.
+
+measures   per-row statistics of each metric, of both models
+resample   all of them on the same resamples of the task's clusters
+groups     each metric by group, and the gap that noise does not explain
+checks     facts about the bounds of the task's thresholds
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..contract import Check, EvaluationTask, Result, TaskType, Threshold
+from .by_group import INTERVAL, ByGroup
+from .checks import Figure, bound_checks, finite
+from .confusion import confusion
+from .metrics import Measure, measures
+from .prepared import PreparedTask
+from .resampling import Resampling
+from .results import Histogram, TaskResults
+from .row_by_row import histogram, row_by_row
+from .rows import EvaluationRow, RowScore
+
+
+def compare(  # noqa: PLR0917 the six of them in the order that they are made
+    task: EvaluationTask,
+    about: PreparedTask,
+    rows: list[EvaluationRow],
+    target: list[RowScore],
+    baseline: list[RowScore] | None,
+    thresholds: list[tuple[int, Threshold]],
+    *,
+    seed: int,
+    resamples: int,
+    lower_is_better: Mapping[str, bool] | None = None,
+) -> tuple[TaskResults, list[Check]]:
+    """Return a task's part of results.json, and facts about its thresholds; the same input gives the same output.
+
+    Figures that are not finite numbers, because a log-likelihood was none or nothing could be parsed, are None, and so
+    is the estimate of their checks.
+
+    Args:
+        rows, target, baseline: in the same order, with the same numbers.
+        thresholds: those of this task, with their index in the configuration.
+        lower_is_better: of a Harness task, its metrics, the headline first, and whether less is better.
+
+    Raises:
+        ValueError: the scores are not those of the rows, or a threshold is not about a figure of this task.
+    """
+    sides = [
+        measures(task, rows, each, lower_is_better=lower_is_better) for each in (target, baseline) if each is not None
+    ]
+    resampling = Resampling([row.cluster for row in rows], seed=seed, resamples=resamples)
+    figures = _figures(task, resampling, sides, len(rows))
+    by_group = ByGroup(rows, resampling, sides) if task.group_by is not None else None
+    checks = []
+    for index, threshold in thresholds:
+        if threshold.task != task.name or threshold.result not in figures:
+            raise ValueError(f"threshold {threshold.metric}: task {task.name} gives {', '.join(figures)}")
+        checks += bound_checks(index, threshold, figures[threshold.result])
+        if threshold.maximum_group_gap is not None:
+            if by_group is None:
+                raise ValueError(f"threshold {threshold.metric}: maximumGroupGap needs groupBy in task {task.name}")
+            checks.append(by_group.check(index, threshold))
+    other = None if baseline is None else (sides[1][0], baseline)
+    apart = row_by_row(task, rows, (sides[0][0], target), other)
+    own = [threshold for _, threshold in thresholds]
+    return TaskResults(
+        name=task.name,
+        type=task.type,
+        digest=about.digest,
+        rows=len(rows),
+        clusters=resampling.clusters,
+        trained_on=about.trained_on,
+        dropped=about.dropped,
+        results=[_result(figure) for figure in figures.values()],
+        groups=[] if by_group is None else [by_group.table(name, own) for name in figures],
+        confusion=confusion(task, rows, target, baseline) if task.type is TaskType.CLASSIFICATION else None,
+        histograms=_histograms(sides),
+        wins=apart.wins,
+        losses=apart.losses,
+        ties=apart.ties,
+        best_wins=apart.best_wins,
+        worst_losses=apart.worst_losses,
+        worst=apart.worst,
+    ), checks
+
+
+def _figures(
+    task: EvaluationTask, resampling: Resampling, sides: Sequence[Sequence[Measure]], rows: int
+) -> dict[str, Figure]:
+    parts = [resampling.part(each.statistics, each.values) for side in sides for each in side]
+    found = resampling.distributions(parts)
+    count = len(sides[0])
+    figures = {}
+    for at, measure in enumerate(sides[0]):
+        other = sides[1][at] if len(sides) > 1 else measure
+        for column, name in enumerate(measure.results):
+            figures[name] = Figure(
+                task.name,
+                name,
+                rows,
+                found[at][column],
+                found[count + at][column] if len(sides) > 1 else None,
+                measure.lower_is_better,
+                # Of a harness metric the range is guessed from its values: both sides must agree.
+                measure.range if measure.range == other.range else None,
+            )
+    return figures
+
+
+def _result(figure: Figure) -> Result:
+    low, high = figure.target.interval(INTERVAL)
+    result = Result(
+        task=figure.task,
+        metric=figure.name,
+        value=finite(figure.target.estimate),
+        low=finite(low),
+        high=finite(high),
+        count=figure.rows,
+        lower_is_better=figure.lower_is_better,
+    )
+    change = figure.change
+    if figure.baseline is None or change is None:
+        return result
+    low, high = change.interval(INTERVAL)
+    return result.model_copy(
+        update={
+            "baseline": finite(figure.baseline.estimate),
+            "change": finite(change.estimate),
+            "change_low": finite(low),
+            "change_high": finite(high),
+        }
+    )
+
+
+def _histograms(sides: Sequence[Sequence[Measure]]) -> list[Histogram]:
+    found = {}
+    for at, measure in enumerate(sides[0]):
+        if measure.row_figure not in found:
+            found[measure.row_figure] = histogram(measure, sides[1][at] if len(sides) > 1 else None)
+    return [each for each in found.values() if each is not None]
