@@ -1,7 +1,7 @@
-"""`trimtab-trainer prepare|train|ask`: one stage in one process, for a pod and for a laptop alike.
+"""`trimtab-trainer prepare|train|evaluate|ask`: one stage in one process, for a pod and for a laptop alike.
 
 Every end is told three ways: the exit code, the last event on stdout, and the termination message (JSON) in the file
-that Kubernetes keeps. Only `train` and `ask` import torch.
+that Kubernetes keeps. Only `train`, `evaluate` and `ask` import torch.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import signal
 import sys
 import tempfile
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,8 +19,21 @@ from typing import TYPE_CHECKING, Any
 
 from . import ask
 from .config import read_config, read_prepared
-from .contract import ExitCode, Reason, RunConfig, RunIdentity, Stage, Summary, TerminationMessage
-from .errors import Interrupted, OutOfMemory, SettingsInvalid, TrainerError
+from .contract import (
+    EvaluationConfig,
+    EvaluationOutcome,
+    ExitCode,
+    Prepared,
+    PreparedEvaluation,
+    Reason,
+    RunConfig,
+    RunIdentity,
+    Stage,
+    Summary,
+    TerminationMessage,
+)
+from .contract.outcome import PACKED_OUTCOME_BYTES
+from .errors import OutOfMemory, SettingsInvalid, TrainerError
 from .interruption import Interruption
 from .report import Report
 
@@ -46,17 +57,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    top = argparse.ArgumentParser(prog="trimtab-trainer", description="Fine-tunes language models with QLoRA.")
+    top = argparse.ArgumentParser(
+        prog="trimtab-trainer", description="Fine-tunes language models with QLoRA, and evaluates them."
+    )
     stages = top.add_subparsers(dest="stage", required=True)
     prepare = stages.add_parser("prepare", help="check everything and put the data in place; needs no GPU and no torch")
     train = stages.add_parser("train", help="train and publish the adapter; prepares first unless --prepared is given")
-    for stage in (prepare, train):
-        stage.add_argument("--config", type=Path, required=True, help="run configuration, YAML or JSON")
+    evaluate = stages.add_parser("evaluate", help="evaluate an adapter; prepares first unless --prepared is given")
+    for stage in (prepare, train, evaluate):
+        stage.add_argument(
+            "--config", type=Path, required=True, help="configuration of the run or the evaluation, YAML or JSON"
+        )
         stage.add_argument("--scratch", type=Path, help="folder for local copies; a temporary one if absent")
         stage.add_argument("--attempt", type=int, default=0, help="counts the attempts of a run")
         stage.add_argument("--termination-log", type=Path, help="file for the last words, JSON")
         stage.add_argument("--progress-port", type=int, help="serve /progress and /metrics on this port")
-    train.add_argument("--prepared", help="what prepare found: JSON, or a file that holds it")
+    for stage in (train, evaluate):
+        stage.add_argument("--prepared", help="what prepare found: JSON, or a file that holds it")
     ask.add_arguments(stages.add_parser("ask", help="ask the base model and the adapter the same question"))
     return top
 
@@ -65,7 +82,7 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
     """Run one stage and tell how it ended."""
     report = Report({"stage": options.stage})
     last = TerminationMessage(
-        stage=Stage.PREPARE if options.stage == "prepare" else Stage.TRAIN,
+        stage=Stage.TRAIN if options.stage == "ask" else Stage(options.stage),
         run_uid=RunIdentity().uid,
         attempt=getattr(options, "attempt", 0),
         reason=Reason.COMPLETED,
@@ -75,7 +92,7 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
         if options.stage == "ask":
             ask.run(options)
             return int(code)
-        config = read_config(options.config)
+        config = read_config(options.config, last.stage)
         last = last.model_copy(update={"run_uid": config.run.uid})
         run = f"{config.run.namespace}/{config.run.name}"
         report = Report({**report.context, "run": run, "attempt": options.attempt})
@@ -101,60 +118,67 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
 
 
 def _stage(
+    options: argparse.Namespace, config: RunConfig | EvaluationConfig, scratch: Path, report: Report, stop: Interruption
+) -> dict[str, Any]:
+    """Run one stage; return what the termination message says of it."""
+    if isinstance(config, EvaluationConfig):
+        return _evaluation(options, config, scratch, report, stop)
+    return _fine_tuning(options, config, scratch, report, stop)
+
+
+def _fine_tuning(
     options: argparse.Namespace, config: RunConfig, scratch: Path, report: Report, stop: Interruption
 ) -> dict[str, Any]:
     """Run prepare or train; return what the termination message says of it."""
-    prepared = read_prepared(options.prepared) if options.stage == "train" else None
+    prepared = read_prepared(options.prepared, Prepared) if options.stage == Stage.TRAIN else None
     if prepared is None:
-        with _stopped_anywhere(stop), _progress(options, config, Stage.PREPARE, report):
+        # Preparing can be repeated, so nothing in it can be torn.
+        with stop.at_once(), _progress(options, config.run, Stage.PREPARE, report):
             from .prepare import prepare
 
             outcome = prepare(config, scratch, report)
         prepared = outcome.prepared
-        if options.stage == "prepare" or outcome.artifact is not None:
+        if options.stage == Stage.PREPARE or outcome.artifact is not None:
             summary = Summary(total_steps=prepared.total_steps)
             return {"prepared": prepared, "artifact": outcome.artifact, "summary": summary}
-    with _progress(options, config, Stage.TRAIN, report) as board:
+    with _progress(options, config.run, Stage.TRAIN, report) as board:
         with stop.at_once():
             from .train import train
         artifact, summary = train(config, prepared, options.attempt, scratch, report, board, stop)
     return {"prepared": prepared, "artifact": artifact, "summary": summary}
 
 
-class _Told(BaseException):
-    """A signal, as an exception that no library takes for an error of its own and tries again."""
+def _evaluation(
+    options: argparse.Namespace, config: EvaluationConfig, scratch: Path, report: Report, stop: Interruption
+) -> dict[str, Any]:
+    """Run prepare or evaluate; return what the termination message says of it."""
+    prepared = read_prepared(options.prepared, PreparedEvaluation) if options.stage == Stage.EVALUATE else None
+    outcome: EvaluationOutcome | None = None
+    if prepared is None:
+        with stop.at_once(), _progress(options, config.run, Stage.PREPARE, report):
+            from .evaluate.prepare import prepare_evaluation
+
+            found = prepare_evaluation(config, scratch, report)
+        prepared, outcome = found.prepared, found.outcome
+    if options.stage == Stage.EVALUATE and outcome is None:
+        with _progress(options, config.run, Stage.EVALUATE, report) as board, stop.at_once():
+            from .evaluate.stage import evaluate
+
+            outcome = evaluate(config, prepared, options.attempt, scratch, report, board, stop)
+    if options.stage == Stage.EVALUATE and outcome is not None and options.termination_log is None:
+        from .evaluate.table import table
+
+        print(table(config, outcome), flush=True)
+    packed = outcome.pack(PACKED_OUTCOME_BYTES) if outcome is not None else None
+    return {"prepared_evaluation": prepared, "packed_outcome": packed}
 
 
 @contextmanager
-def _stopped_anywhere(stop: Interruption) -> Iterator[None]:
-    """End the block at a signal, wherever it is: preparing can be repeated, so nothing in it can be torn."""
-
-    def tell(number: int, frame: object) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)  # once: a second one would tear what unwinds
-        raise _Told
-
-    if threading.current_thread() is not threading.main_thread():
-        with stop.at_once():
-            yield
-        return
-    before = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        stop.check()
-        yield
-    except _Told:
-        raise Interrupted("told to stop while preparing; the next attempt goes on with what is in place") from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _progress(options: argparse.Namespace, config: RunConfig, stage: Stage, report: Report) -> Iterator[ProgressBoard]:
-    """Serve the stage's figures; a port that is taken is a warning, for training does not depend on it."""
+def _progress(options: argparse.Namespace, run: RunIdentity, stage: Stage, report: Report) -> Iterator[ProgressBoard]:
+    """Serve the stage's figures; a port that is taken is a warning, for no stage depends on it."""
     from .progress import ProgressBoard, ProgressServer
 
-    board = ProgressBoard(config.run.uid, options.attempt, stage, "Preparing" if stage is Stage.PREPARE else "Loading")
+    board = ProgressBoard(run.uid, options.attempt, stage, "Preparing" if stage is Stage.PREPARE else "Loading")
     with ExitStack() as stack:
         if options.progress_port is not None:
             try:

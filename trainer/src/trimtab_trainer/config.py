@@ -1,24 +1,31 @@
-"""Reads the run configuration and what `prepare` found, and says in words what is wrong with them."""
+"""Reads the configuration and what `prepare` found, and says in words what is wrong with them."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 from pydantic import ValidationError
 
-from .contract import Prepared, RunConfig
+from .contract import EvaluationConfig, Prepared, PreparedEvaluation, RunConfig, Stage
+from .contract.evaluation import EVALUATION_VERSION
+from .contract.outcome import CONTRACT_VERSION
 from .errors import SettingsInvalid
 
 ERRORS_SHOWN = 5
 
+Found = TypeVar("Found", Prepared, PreparedEvaluation)
 
-def read_config(file: Path) -> RunConfig:
-    """Return the configuration in a YAML or JSON file.
+
+def read_config(file: Path, stage: Stage = Stage.TRAIN) -> RunConfig | EvaluationConfig:
+    """Return the configuration in a YAML or JSON file: of a run, or of an evaluation as its `version` says.
+
+    People who leave the version out mean an evaluation only where the stage is one.
 
     Raises:
-        SettingsInvalid: it cannot be read; the message names file, line or fields.
+        SettingsInvalid: it cannot be read, or belongs to another stage; the message names file, line or fields.
     """
     try:
         # JSON is tried first: YAML reads 1e-4 as text, and takes ten times as long.
@@ -28,13 +35,21 @@ def read_config(file: Path) -> RunConfig:
         raise SettingsInvalid(f"{file}: {error.strerror}; give the run configuration with --config") from error
     except (ValueError, yaml.YAMLError) as error:
         raise SettingsInvalid(f"{file} is neither YAML nor JSON: {error}") from error
+    version = value.get("version") if isinstance(value, dict) else None
+    evaluation = version == EVALUATION_VERSION
+    if stage is Stage.EVALUATE and not evaluation and version != CONTRACT_VERSION and isinstance(value, dict):
+        value.setdefault("version", EVALUATION_VERSION)
+        evaluation = True
+    if (stage is Stage.TRAIN and evaluation) or (stage is Stage.EVALUATE and not evaluation):
+        kind, right = ("an evaluation", "evaluate") if evaluation else ("a training run", "train")
+        raise SettingsInvalid(f"{file} is the configuration of {kind}; run `trimtab-trainer {right}` with it")
     try:
-        return RunConfig.model_validate(value)
+        return EvaluationConfig.model_validate(value) if evaluation else RunConfig.model_validate(value)
     except ValidationError as error:
         raise SettingsInvalid(f"{file}: {_words(error)}") from error
 
 
-def read_prepared(text: str | None) -> Prepared | None:
+def read_prepared(text: str | None, kind: type[Found]) -> Found | None:
     """Return what `prepare` found, from JSON or the file that holds it.
 
     Raises:
@@ -43,7 +58,7 @@ def read_prepared(text: str | None) -> Prepared | None:
     if text is None:
         return None
     try:
-        return Prepared.model_validate_json(text if text.lstrip().startswith("{") else Path(text).read_text())
+        return kind.model_validate_json(text if text.lstrip().startswith("{") else Path(text).read_text())
     except OSError as error:
         raise SettingsInvalid(f"--prepared {text}: {error.strerror}") from error
     except ValidationError as error:

@@ -1,0 +1,290 @@
+"""The evaluate stage: from prepared rows to published results. `__main__` calls `evaluate`.
+
+Each side (the target, then the baseline) answers the tasks in order, and its scores are stored as each task finishes;
+figures are made of the stored scores alone. So everything between two tasks can be thrown away: a signal ends it at
+once, and the next attempt goes on at the first task that has no scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import hardware
+from ..contract import (
+    EvaluationConfig,
+    EvaluationOutcome,
+    EvaluationTask,
+    PreparedEvaluation,
+    TaskType,
+    Threshold,
+)
+from ..errors import OutOfMemory
+from ..interruption import Interruption
+from ..loop import is_out_of_memory
+from ..model import LanguageModel
+from ..progress import ProgressBoard
+from ..report import Report
+from ..storage import Store, open_store
+from ..train import machine
+from .comparison import compare
+from .generate import Decoding, generate_rows
+from .models import Adapter, Models, fetch_adapter, quantization
+from .page import render
+from .prepared import PreparedTask, PreparedTasks, load_tasks
+from .publishing import publish, read_outcome
+from .results import EvaluationResults, Side, TaskResults
+from .rows import EvaluationRow
+from .score import score_rows
+from .scores import Asked, Scores, read_scores, seed_of, write_scores
+
+
+def evaluate(  # noqa: PLR0917
+    config: EvaluationConfig,
+    prepared: PreparedEvaluation,
+    attempt: int,
+    scratch: Path,
+    report: Report,
+    board: ProgressBoard,
+    stop: Interruption | None = None,
+) -> EvaluationOutcome:
+    """Ask the target and the baseline every task, compare their answers, and publish what was found.
+
+    Args:
+        config: the evaluation.
+        prepared: the digests that `prepare` found.
+        attempt: counts the attempts of an evaluation, for the log.
+        scratch: a folder for the base model, adapters and rows.
+        report: where events go.
+        board: where progress goes: `step` counts tasks, target and baseline apart.
+        stop: listens to SIGTERM by itself if absent.
+
+    Raises:
+        Interrupted: told to stop; the tasks that were finished are in storage.
+        OutOfMemory: one sequence at a time does not fit.
+        TrainerError: settings, data or storage do not allow it.
+    """
+    stop = stop or Interruption()
+    with stop.listening(), stop.at_once():
+        store = open_store(config.output.uri, config.output.credentials)
+        board.update(activity="Loading")
+        done = read_outcome(store, prepared.evaluation_digest)
+        if done is not None:
+            report("this evaluation has its outcome already", report=done.report_uri)
+            return done
+        hardware.configure()
+        try:
+            run = Evaluation(config, prepared, store, scratch=scratch, report=report, board=board, stop=stop)
+            report("evaluating", attempt=attempt, tasks=prepared.tasks, sides=len(run.sides))
+            outcome = run.publish(run.compare(run.ask()))
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise OutOfMemory(
+                    f"the memory does not suffice for this base model ({str(error).partition(chr(10))[0]}); raise the "
+                    "memory limit, or evaluate with precision: AsTrained an adapter of quantization.type NF4"
+                ) from error
+            raise
+    report("published", report=outcome.report_uri, results=outcome.results_digest, rows=outcome.rows)
+    return outcome
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One of the two that are asked: the base model with an adapter, or alone."""
+
+    role: str
+    adapter: Adapter | None
+
+
+class Evaluation:
+    """One evaluation of this process."""
+
+    def __init__(
+        self,
+        config: EvaluationConfig,
+        prepared: PreparedEvaluation,
+        store: Store,
+        *,
+        scratch: Path,
+        report: Report,
+        board: ProgressBoard,
+        stop: Interruption,
+    ) -> None:
+        """Fetch rows and adapters, and see to the precision; the base model is fetched when it is needed.
+
+        Raises:
+            SettingsInvalid: an adapter is not the one that was prepared for.
+            ObjectMissing, ObjectDamaged: something is not in storage as it was written.
+        """
+        self.config, self.prepared, self.store = config, prepared, store
+        self.scratch, self.report, self.board, self.stop = scratch, report, board, stop
+        self.tasks: PreparedTasks = load_tasks(store, prepared.data_digest, scratch)
+        self.sides = [_Side("target", self._adapter("target"))]
+        if config.baseline is not None:
+            self.sides.append(_Side("baseline", self._adapter("baseline")))
+        adapters = [side.adapter for side in self.sides if side.adapter is not None]
+        scheme = quantization(config, adapters)
+        self.models = Models(config, prepared, scheme, scratch=scratch, report=report)
+
+    def _adapter(self, role: str) -> Adapter | None:
+        config, prepared = self.config, self.prepared
+        baseline = config.baseline.artifact if config.baseline is not None else None
+        settings, digest = (
+            (config.target, prepared.target_digest) if role == "target" else (baseline, prepared.baseline_digest)
+        )
+        if settings is None or digest is None:
+            return None
+        return fetch_adapter(settings, role, digest, self.scratch / role)
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    def ask(self) -> dict[tuple[str, str], Scores]:
+        """Return the scores of every side and task, by role and name; what is not stored yet is asked and stored."""
+        pairs = list(zip(self.config.tasks, self.tasks.tasks, strict=True))
+        self.board.update(activity="Evaluating", step=0, total_steps=len(self.sides) * len(pairs))
+        found: dict[tuple[str, str], Scores] = {}
+        for side in self.sides:
+            missing = []
+            for task, about in pairs:
+                stored = self._stored(side, task, about)
+                if stored is None:
+                    missing.append((task, about))
+                else:
+                    self._note(found, side, task, stored)
+            if not missing:
+                continue
+            with self.models.of(side.adapter) as model:
+                for task, about in missing:
+                    scores = self._answers(model, task)
+                    asked = self._asked(side, task, about)
+                    stored = write_scores(self.store, asked, scores, self.scratch / "scores", self.report)
+                    self._note(found, side, task, stored)
+        return found
+
+    def _stored(self, side: _Side, task: EvaluationTask, about: PreparedTask) -> Scores | None:
+        scores = read_scores(self.store, self._asked(side, task, about), self.scratch / "scores", self.report)
+        if scores is not None:
+            self.report("task was asked before", side=side.role, task=task.name, rows=len(scores.scores))
+        return scores
+
+    def _note(self, found: dict[tuple[str, str], Scores], side: _Side, task: EvaluationTask, scores: Scores) -> None:
+        found[side.role, task.name] = scores
+        self.board.update(step=len(found))
+        self.report("task asked", side=side.role, task=task.name, rows=len(scores.scores), done=len(found))
+
+    def _asked(self, side: _Side, task: EvaluationTask, about: PreparedTask) -> Asked:
+        return Asked(
+            task=about.digest,
+            base_model=self.prepared.base_model_digest,
+            adapter=side.adapter.digest if side.adapter is not None else None,
+            quantization=self.models.quantization,
+            compute_type=str(self.models.compute_type).removeprefix("torch."),
+            seed=seed_of(task, self.config.seed),
+        )
+
+    def _answers(self, model: LanguageModel, task: EvaluationTask) -> Scores:
+        size, stop = self.config.batch_size, self.stop
+        if task.type is TaskType.HARNESS:
+            from .harness import run_task  # lm-evaluation-harness: only for those who use it
+
+            folder = self.tasks.harness_folder(task.name)
+            rows, scores, lower_is_better = run_task(
+                model, self.models.tokenizer, task, folder, seed=self.config.seed, batch_size=size, stop=stop
+            )
+            return Scores(scores, rows, lower_is_better)
+        rows = self.tasks.rows(task.name)
+        if not task.generates:
+            return Scores(score_rows(model, rows, batch_size=size, stop=stop, report=self.report))
+        decoding, ends = Decoding.of(task, self.config.seed), self.models.ends
+        return Scores(
+            generate_rows(
+                model, self.models.tokenizer, rows, decoding, ends, batch_size=size, stop=stop, report=self.report
+            )
+        )
+
+    # -- figures ------------------------------------------------------------------------------------------------------
+
+    def compare(self, found: dict[tuple[str, str], Scores]) -> EvaluationResults:
+        """Return everything that the scores tell."""
+        config, prepared = self.config, self.prepared
+        tasks, checks = [], []
+        for task, about in zip(config.tasks, self.tasks.tasks, strict=True):
+            self.stop.check()
+            target, baseline = found["target", task.name], found.get(("baseline", task.name))
+            results, more = self._compare(task, about, target, baseline)
+            tasks.append(results)
+            checks += more
+            self.report("task compared", task=task.name, results=len(results.results))
+        checks.sort(key=lambda check: check.threshold)
+        return EvaluationResults(
+            digest=prepared.evaluation_digest,
+            name=config.run.name,
+            namespace=config.run.namespace,
+            base_model=Side(uri=config.base_model.uri, digest=prepared.base_model_digest, label="base model"),
+            target=self._described("target"),
+            baseline=self._described("baseline") if config.baseline is not None else None,
+            precision=config.precision,
+            seed=config.seed,
+            resamples=config.resamples,
+            tasks=tasks,
+            thresholds=config.thresholds,
+            checks=checks,
+            lineage=self._lineage(),
+        )
+
+    def _compare(
+        self, task: EvaluationTask, about: PreparedTask, target: Scores, baseline: Scores | None
+    ) -> tuple[TaskResults, list[Any]]:
+        rows = self._rows(task, target)
+        if task.type is TaskType.HARNESS:
+            clusters = len({row.cluster for row in rows})
+            about = about.model_copy(update={"rows": len(rows), "clusters": clusters})
+        thresholds: list[tuple[int, Threshold]] = [
+            (index, each) for index, each in enumerate(self.config.thresholds) if each.task == task.name
+        ]
+        return compare(
+            task,
+            about,
+            rows,
+            target.scores,
+            baseline.scores if baseline is not None else None,
+            thresholds,
+            seed=self.config.seed,
+            resamples=self.config.resamples,
+            lower_is_better=target.lower_is_better,
+        )
+
+    def _rows(self, task: EvaluationTask, scores: Scores) -> list[EvaluationRow]:
+        return self.tasks.rows(task.name) if scores.rows is None else scores.rows
+
+    def _described(self, role: str) -> Side:
+        adapter = next(side.adapter for side in self.sides if side.role == role)
+        if adapter is None:
+            return Side(uri=self.config.base_model.uri, digest=self.prepared.base_model_digest, label="base model")
+        return Side(uri=adapter.uri, digest=adapter.digest, label=adapter.digest.removeprefix("sha256:")[:12])
+
+    def _lineage(self) -> dict[str, Any]:
+        lineage: dict[str, Any] = {
+            "data": self.prepared.data_digest,
+            "baseModel": self.prepared.base_model_digest,
+            "quantization": self.models.quantization.to_json(),
+            "machine": machine(self.models.device, self.models.compute_type),
+        }
+        for side in self.sides:
+            if side.adapter is not None:
+                made_from = {name: side.adapter.artifact.get(name) for name in ("baseModel", "data", "config")}
+                lineage[side.role] = {
+                    "digest": side.adapter.digest,
+                    **made_from,
+                    "run": side.adapter.record.get("runDigest"),
+                    "settings": side.adapter.record.get("settings"),
+                }
+        return lineage
+
+    def publish(self, results: EvaluationResults) -> EvaluationOutcome:
+        """Store results and report; return what is stored."""
+        self.board.update(activity="Publishing")
+        return publish(self.store, results, render(results))
