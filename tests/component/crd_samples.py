@@ -1,4 +1,4 @@
-"""FineTuneJobs that are accepted and, together, use every field; and the tools to change one place in them."""
+"""FineTuneJobs that are accepted and, together, use every field; and the tools to change one place in an object."""
 
 from __future__ import annotations
 
@@ -50,6 +50,72 @@ _POD_AFFINITY = {
 }
 _ITEMS = [{"key": "a", "path": "a", "mode": 256}]
 
+TEMPLATE: Body = {
+    "image": "example.com/trainer:1",
+    "prepareImage": "example.com/prepare:1",
+    "imagePullSecrets": [{"name": "registry"}],
+    "resources": {"limits": {"memory": "16Gi", "nvidia.com/gpu": 1}, "requests": {"cpu": "500m"}},
+    "prepareResources": {"limits": {"memory": "2Gi"}, "requests": {"cpu": 1}},
+    "terminationGracePeriodSeconds": 60,
+    "nodeSelector": {"accelerator": "large"},
+    "affinity": {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [_NODE_TERM]},
+            "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": _NODE_TERM}],
+        },
+        "podAffinity": _POD_AFFINITY,
+        "podAntiAffinity": _POD_AFFINITY,
+    },
+    "tolerations": [
+        {
+            "key": "gpu",
+            "operator": "Equal",
+            "value": "yes",
+            "effect": "NoExecute",
+            "tolerationSeconds": 60,
+        }
+    ],
+    "topologySpreadConstraints": [
+        {
+            "maxSkew": 1,
+            "topologyKey": "zone",
+            "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": _LABEL_SELECTOR,
+            "minDomains": 1,
+            "nodeAffinityPolicy": "Honor",
+            "nodeTaintsPolicy": "Ignore",
+            "matchLabelKeys": ["team"],
+        }
+    ],
+    "priorityClassName": "low",
+    "schedulerName": "mine",
+    "runtimeClassName": "nvidia",
+    "serviceAccountName": "trainer",
+    "volumes": [
+        {"name": "claim", "persistentVolumeClaim": {"claimName": "models", "readOnly": True}},
+        {
+            "name": "config",
+            "configMap": {"name": "settings", "items": _ITEMS, "defaultMode": 256, "optional": True},
+        },
+        {
+            "name": "secret",
+            "secret": {"secretName": "hub", "items": _ITEMS, "defaultMode": 256, "optional": True},
+        },
+        {"name": "scratch", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
+        {"name": "artifact", "image": {"reference": "example.com/model:1", "pullPolicy": "Always"}},
+    ],
+    "volumeMounts": [{"name": "claim", "mountPath": "/models", "readOnly": True, "subPath": "a"}],
+    "labels": {"team": "a"},
+    "annotations": {"owner": "a"},
+    "env": [
+        {"name": "PLAIN", "value": "a"},
+        {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token", "optional": True}}},
+        {"name": "HOME", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "home", "optional": True}}},
+        {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+    ],
+}
+"""A pod template with every field."""
+
 FULL = finetunejob(
     {
         "baseModel": {"uri": "s3://models/base", "digest": DIGEST, "secretName": "object-storage"},
@@ -86,70 +152,7 @@ FULL = finetunejob(
         "suspend": True,
         "activeDeadlineSeconds": 3600,
         "ttlSecondsAfterFinished": 60,
-        "template": {
-            "image": "example.com/trainer:1",
-            "prepareImage": "example.com/prepare:1",
-            "imagePullSecrets": [{"name": "registry"}],
-            "resources": {"limits": {"memory": "16Gi", "nvidia.com/gpu": 1}, "requests": {"cpu": "500m"}},
-            "prepareResources": {"limits": {"memory": "2Gi"}, "requests": {"cpu": 1}},
-            "terminationGracePeriodSeconds": 60,
-            "nodeSelector": {"accelerator": "large"},
-            "affinity": {
-                "nodeAffinity": {
-                    "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [_NODE_TERM]},
-                    "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": _NODE_TERM}],
-                },
-                "podAffinity": _POD_AFFINITY,
-                "podAntiAffinity": _POD_AFFINITY,
-            },
-            "tolerations": [
-                {
-                    "key": "gpu",
-                    "operator": "Equal",
-                    "value": "yes",
-                    "effect": "NoExecute",
-                    "tolerationSeconds": 60,
-                }
-            ],
-            "topologySpreadConstraints": [
-                {
-                    "maxSkew": 1,
-                    "topologyKey": "zone",
-                    "whenUnsatisfiable": "DoNotSchedule",
-                    "labelSelector": _LABEL_SELECTOR,
-                    "minDomains": 1,
-                    "nodeAffinityPolicy": "Honor",
-                    "nodeTaintsPolicy": "Ignore",
-                    "matchLabelKeys": ["team"],
-                }
-            ],
-            "priorityClassName": "low",
-            "schedulerName": "mine",
-            "runtimeClassName": "nvidia",
-            "serviceAccountName": "trainer",
-            "volumes": [
-                {"name": "claim", "persistentVolumeClaim": {"claimName": "models", "readOnly": True}},
-                {
-                    "name": "config",
-                    "configMap": {"name": "settings", "items": _ITEMS, "defaultMode": 256, "optional": True},
-                },
-                {
-                    "name": "secret",
-                    "secret": {"secretName": "hub", "items": _ITEMS, "defaultMode": 256, "optional": True},
-                },
-                {"name": "scratch", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
-                {"name": "artifact", "image": {"reference": "example.com/model:1", "pullPolicy": "Always"}},
-            ],
-            "volumeMounts": [{"name": "claim", "mountPath": "/models", "readOnly": True, "subPath": "a"}],
-            "labels": {"team": "a"},
-            "annotations": {"owner": "a"},
-            "env": [
-                {"name": "PLAIN", "value": "a"},
-                {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token", "optional": True}}},
-                {"name": "HOME", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "home", "optional": True}}},
-                {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
-            ],
-        },
+        "template": TEMPLATE,
     }
 )
 

@@ -8,30 +8,53 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from trimtab_operator.api.reference import nodes
+from trimtab_trainer.contract import METRICS_OF
 
 from tests.component.api_server import ApiServer
-from tests.component.crd_samples import MINIMAL, STATUS, VARIANTS, Body, change, find
+from tests.component.crd_kinds import EVALUATION, FINETUNEJOB, KINDS, Kind
+from tests.component.crd_samples import Body, change, find
 
 pytestmark = pytest.mark.cluster
 
-CRD = yaml.safe_load((Path(__file__).parents[2] / "crds/trimtab.dev_finetunejobs.yaml").read_text())
-ROOT = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-NODES = {path: node for path, node in nodes(ROOT) if path.startswith(("spec", "status"))}
-SAMPLES = [*VARIANTS, {"status": STATUS}]
+NODES = [(kind, path, node) for kind in KINDS for path, node in nodes(kind.root) if path.startswith(("spec", "status"))]
 
 COMPANIONS: dict[str, Body] = {
-    "spec.dataset.validation.fold": {"spec.dataset.validation.folds": 100},
-    "spec.training.batchSize": {"spec.training.microBatchSize": 1},
-    "spec.training.microBatchSize": {"spec.training.batchSize": 65536},
-    "spec.template.volumes": {"spec.template.volumeMounts": []},
-    "spec.template.volumes[].name": {"spec.template.volumeMounts": []},
-    "spec.template.volumeMounts[].name": {"spec.template.volumes[0].name": None},
+    "FineTuneJob spec.dataset.validation.fold": {"spec.dataset.validation.folds": 100},
+    "FineTuneJob spec.training.batchSize": {"spec.training.microBatchSize": 1},
+    "FineTuneJob spec.training.microBatchSize": {"spec.training.batchSize": 65536},
+    "Evaluation spec.tasks": {"spec.thresholds": []},
+    "Evaluation spec.tasks[].type Classification": {"spec.tasks[0].labels": ["yes", "no"]},
+    "Evaluation spec.tasks[].type Harness": {"spec.tasks[0].harnessTask": "arc_easy"},
+    "Evaluation spec.tasks[].predictBy Likelihood": {"spec.tasks[3].maxNewTokens": ...},
+    "Evaluation spec.tasks[].temperature": {"spec.tasks[2].topP": ...},
+    "Evaluation spec.precision AsServed": {"spec.quantization": ...},
+    **{
+        f"Evaluation spec.tasks[].metrics[] {metric}": {
+            "spec.thresholds": [],
+            "spec.tasks[2]": {
+                "name": "answers",
+                "type": type_of_task,
+                "dataset": {"split": "Test"},
+                "metrics": [metric],
+                **({"labels": ["yes", "no"]} if type_of_task == "Classification" else {}),
+            },
+        }
+        for type_of_task, metrics in METRICS_OF.items()
+        for metric in metrics
+    },
+    **{
+        f"{kind.name} {path}": changes
+        for kind in KINDS
+        for path, changes in {
+            "spec.template.volumes": {"spec.template.volumeMounts": []},
+            "spec.template.volumes[].name": {"spec.template.volumeMounts": []},
+            "spec.template.volumeMounts[].name": {"spec.template.volumes[0].name": None},
+        }.items()
+    },
 }
 """Changes elsewhere without which a rule would refuse a value that its own bound allows; None: the same value."""
 
@@ -42,9 +65,9 @@ Case = tuple[str, Any]
 """What is checked, and the value."""
 
 
-def places(path: str) -> Iterator[tuple[Body, str]]:
+def places(kind: Kind, path: str) -> Iterator[tuple[Body, str]]:
     """Yield the samples that have a field, with the field's path there: the first item of a list that has it."""
-    for sample in SAMPLES:
+    for sample in (*kind.variants.values(), {"status": kind.status}):
         yield from ((sample, place) for place in _places(sample, path.split("."), ""))
 
 
@@ -72,7 +95,7 @@ def rejected(path: str, node: Body, value: Any) -> Iterator[Case]:
     kind = "quantity" if node.get("x-kubernetes-int-or-string") else node["type"]
     yield "type", {"object": "text", "array": {"a": "b"}, "quantity": [], "string": 1}.get(kind, "text")
     if "enum" in node:
-        yield "enum", "Unheard"
+        yield "enum", "Unheard" if kind != "boolean" else not node["enum"][0]
     if "minimum" in node:
         yield "minimum", node["minimum"] if node.get("exclusiveMinimum") else node["minimum"] - 1
     if "maximum" in node:
@@ -126,8 +149,14 @@ def items(value: list[Any], node: Body, count: int) -> list[Any]:
     """Return this many different items."""
     keys_of_items = node.get("x-kubernetes-list-map-keys", [])
     if not keys_of_items:
-        return [value[0]] * count if isinstance(value[0], dict) else [f"a{number}" for number in range(count)]
+        if isinstance(value[0], dict):
+            return [value[0]] * count
+        words = [*value, *(word for word in node["items"].get("enum", []) if word not in value)]
+        return words[:count] if "enum" in node["items"] else [f"a{number}" for number in range(count)]
     key = keys_of_items[0]
+    words = [*node["items"]["properties"][key].get("enum", []), "Unheard"]
+    if len(words) > 1:
+        return [{**value[0], key: word} for word in words[:count]]
     return [{**value[0], key: f"{value[0][key]}{number}" if key != "number" else number} for number in range(count)]
 
 
@@ -136,60 +165,75 @@ def keys(value: Body, count: int) -> Body:
     return {f"k{number}": first for number in range(count)}
 
 
-def send(server: ApiServer, sample: Body, changes: Body) -> tuple[bool, str]:
+def send(server: ApiServer, kind: Kind, sample: Body, changes: Body) -> tuple[bool, str]:
     """Return whether the API server takes the object, and what it says."""
     body = change(sample, changes)
     if "status" in sample:
-        current = server.get("/apis/trimtab.dev/v1alpha1/namespaces/default/finetunejobs/status-sample").body
-        body = {**current, **body}
-        url = "/apis/trimtab.dev/v1alpha1/namespaces/default/finetunejobs/status-sample/status"
-        answer = server.replace(url, body, dryRun="All", fieldValidation="Strict")
+        url = f"{kind.url()}/status-sample"
+        body = {**server.get(url).body, **body}
+        answer = server.replace(f"{url}/status", body, dryRun="All", fieldValidation="Strict")
     else:
-        url = "/apis/trimtab.dev/v1alpha1/namespaces/default/finetunejobs"
-        answer = server.create(url, body, dryRun="All", fieldValidation="Strict")
+        answer = server.create(kind.url(), body, dryRun="All", fieldValidation="Strict")
     return answer.accepted, answer.message
 
 
-def changes_for(path: str, place: str, value: Any) -> Body:
-    companions = {other: value if fixed is None else fixed for other, fixed in COMPANIONS.get(path, {}).items()}
-    return {**companions, place: value}
+def changes_for(kind: Kind, path: str, place: str, value: Any) -> Body:
+    field = f"{kind.name} {path}"
+    others = {**COMPANIONS.get(field, {}), **(COMPANIONS.get(f"{field} {value}", {}) if isinstance(value, str) else {})}
+    return {**{other: value if fixed is None else fixed for other, fixed in others.items()}, place: value}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def status_sample(server: ApiServer) -> Iterator[None]:
-    """An object whose status can be written."""
-    url = "/apis/trimtab.dev/v1alpha1/namespaces/default/finetunejobs"
-    answer = server.create(url, change(MINIMAL, {"metadata.name": "status-sample"}))
-    assert answer.accepted or answer.code == 409, answer.message
+def status_samples(server: ApiServer) -> Iterator[None]:
+    """Objects whose status can be written."""
+    for kind in KINDS:
+        answer = server.create(kind.url(), change(kind.minimal, {"metadata.name": "status-sample"}))
+        assert answer.accepted or answer.code == 409, answer.message
     yield
-    server.delete(f"{url}/status-sample")
+    for kind in KINDS:
+        server.delete(f"{kind.url()}/status-sample")
 
 
-@pytest.mark.parametrize("sample", SAMPLES, ids=["fractions", "uris", "folds", "status"])
-def test_the_samples_are_accepted(server: ApiServer, sample: Body) -> None:
-    ok, message = send(server, sample, {})
+ALL_SAMPLES = [
+    pytest.param(kind, sample, id=f"{kind.name}, {name}")
+    for kind in KINDS
+    for name, sample in {"minimal": kind.minimal, **kind.variants, "status": {"status": kind.status}}.items()
+]
+
+
+@pytest.mark.parametrize(("kind", "sample"), ALL_SAMPLES)
+def test_the_samples_are_accepted(server: ApiServer, kind: Kind, sample: Body) -> None:
+    ok, message = send(server, kind, sample, {})
     assert ok, message
 
 
-@pytest.mark.parametrize("path", NODES)
-def test_every_bound_of(server: ApiServer, path: str) -> None:
-    node = NODES[path]
-    sample, place = next(places(path), (None, ""))
-    assert sample is not None, f"no sample has {path}: add it to crd_samples.py"
+@pytest.mark.parametrize(
+    ("kind", "path", "node"), [pytest.param(*case, id=f"{case[0].name} {case[1]}") for case in NODES]
+)
+def test_every_bound_of(server: ApiServer, kind: Kind, path: str, node: Body) -> None:
+    sample, place = next(places(kind, path), (None, ""))
+    assert sample is not None, f"no sample has {path}: add it to the samples"
     value = find(sample, place)
     for check, wrong in rejected(path, node, value):
-        ok, message = send(server, sample, changes_for(path, place, wrong))
+        ok, message = send(server, kind, sample, changes_for(kind, path, place, wrong))
         assert not ok, f"{check}: accepted {wrong!r}"
         field = re.split(r"[.{\[]", place)[-1] if not place.endswith("]") else place
         assert field.rstrip("]") in message or "fieldValidation" in message, (
             f"{check}: refused for another reason: {message}"
         )
     for check, right in accepted(path, node, value):
-        ok, message = send(server, sample, changes_for(path, place, right))
+        ok, message = send(server, kind, sample, changes_for(kind, path, place, right))
         assert ok, f"{check}: refused {right!r}: {message}"
 
 
-def test_an_unknown_field_is_refused(server: ApiServer) -> None:
-    ok, message = send(server, MINIMAL, {"spec.training": {"batchsize": 1}})
+@pytest.mark.parametrize(
+    ("kind", "changes", "name"),
+    [
+        (FINETUNEJOB, {"spec.training": {"batchsize": 1}}, "batchsize"),
+        (EVALUATION, {"spec.tasks[0].groupby": "a"}, "groupby"),
+    ],
+)
+def test_an_unknown_field_is_refused(server: ApiServer, kind: Kind, changes: Body, name: str) -> None:
+    ok, message = send(server, kind, kind.minimal, changes)
     assert not ok
-    assert "batchsize" in message
+    assert name in message

@@ -1,0 +1,69 @@
+"""What the tests of the CRDs know of each kind: its CRD, and objects to send."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import yaml
+from trimtab_operator.api.reference import nodes
+
+from tests.component import crd_samples, evaluation_samples
+from tests.component.crd_samples import Body
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of object.
+
+    Attributes:
+        variants: objects that, together, have every field of the spec.
+        status: with every field.
+    """
+
+    name: str
+    plural: str
+    minimal: Body
+    full: Body
+    variants: dict[str, Body]
+    status: Body
+
+    @cached_property
+    def root(self) -> Body:
+        """The schema of the whole object, as it is in crds/."""
+        path = Path(__file__).parents[2] / f"crds/trimtab.dev_{self.plural}.yaml"
+        crd = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
+        schema: Body = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+        return schema
+
+    @cached_property
+    def rules(self) -> set[tuple[str, str]]:
+        """Path and message of every rule."""
+        return {
+            (path, rule["message"])
+            for path, node in nodes(self.root)
+            for rule in node.get("x-kubernetes-validations", [])
+        }
+
+    def url(self, namespace: str = "default") -> str:
+        return f"/apis/trimtab.dev/v1alpha1/namespaces/{namespace}/{self.plural}"
+
+
+FINETUNEJOB = Kind(
+    name="FineTuneJob",
+    plural="finetunejobs",
+    minimal=crd_samples.MINIMAL,
+    full=crd_samples.FULL,
+    variants=dict(zip(("fractions", "uris", "folds"), crd_samples.VARIANTS, strict=True)),
+    status=crd_samples.STATUS,
+)
+EVALUATION = Kind(
+    name="Evaluation",
+    plural="evaluations",
+    minimal=evaluation_samples.MINIMAL,
+    full=evaluation_samples.FULL,
+    variants=evaluation_samples.VARIANTS,
+    status=evaluation_samples.EVALUATION_STATUS,
+)
+KINDS = (FINETUNEJOB, EVALUATION)
