@@ -38,20 +38,7 @@ def chat(question: str, answer: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], **more}
 
 
-SUBJECTS = [
-    "apple",
-    "river",
-    "stone",
-    "cloud",
-    "tiger",
-    "piano",
-    "engine",
-    "garden",
-    "window",
-    "basket",
-    "candle",
-    "rocket",
-]
+SUBJECTS = ["apple", "river", "stone", "cloud", "tiger", "piano", "engine", "garden", "window", "basket", "candle"]
 PLACES = ["harbour", "village", "mountain", "library", "station", "orchard", "kitchen", "theatre", "stadium", "bridge"]
 
 
@@ -59,7 +46,7 @@ def facts(count: int, start: int = 0) -> list[dict[str, Any]]:
     """Return chat rows of which no two are alike: distinct answers of several words."""
     rows = []
     for index in range(start, start + count):
-        subject, place = SUBJECTS[index % 12], PLACES[index // 12 % 10]
+        subject, place = SUBJECTS[index % 11], PLACES[index // 11 % 10]
         rows.append(
             chat(f"Where did number {index} see the {subject}?", f"{subject} {index} was near {place} {index}.")
         )
