@@ -71,7 +71,7 @@ PREPARED_EVALUATION = PreparedEvaluation(
 )
 OUTCOME = EvaluationOutcome.model_validate(
     {
-        "reportURI": "s3://adapters/demo/evaluations/f/report.html",
+        "reportUri": "s3://adapters/demo/evaluations/f/report.html",
         "resultsDigest": sha("2"),
         "rows": 300,
         "results": [

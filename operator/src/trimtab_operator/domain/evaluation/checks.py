@@ -4,8 +4,8 @@ A bound without `confidence` compares the estimate with the limit. A bound with 
 beyond the limit are excluded. The tests of one spec are corrected together with Holm's step-down procedure (Holm 1979,
 "A simple sequentially rejective multiple test procedure"), so that a spec with many thresholds lets a bad adapter
 through no more often than one with a single threshold. With alpha = 1 - confidence and m tests, the ratios
-p_pass / alpha are put in order; the k-th smallest (k = 0, 1, ...) must be at most 1 / (m - k), and the first that is not
-ends the procedure. With equal confidences this is Holm's procedure as it is usually written. With unequal ones, the
+p_pass / alpha are put in order; the k-th smallest (k = 0, 1, ...) must be at most 1 / (m - k), and the first that is
+not ends the procedure. With equal confidences this is Holm's procedure as it is usually written. With unequal ones, the
 first test to be passed wrongly among t bad values had p_pass <= alpha / t, which by Bonferroni happens with at most the
 mean of their alphas: no more than the largest.
 

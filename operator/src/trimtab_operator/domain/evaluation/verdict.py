@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from trimtab_operator.api import RESULTS_KEPT, FailedCheck, PassedReason, Result
 
 from .checks import Bound, Finding, judge_bounds
 
-SIGNIFICANT_DIGITS = 6
+SIGNIFICANT_DIGITS = 5
 """Of figures in the status; the report has all of them."""
 
 
@@ -31,14 +32,14 @@ class Verdict:
     omitted: int = 0
 
 
-def judge(thresholds: list[Threshold], outcome: EvaluationOutcome) -> Verdict:
-    """Return the verdict.
+def judge(thresholds: list[Threshold], outcome: EvaluationOutcome, room: int = 10_000) -> Verdict:
+    """Return the verdict, with results of at most `room` bytes of JSON.
 
     Where several bounds fail, the reason is that of a missing metric first, then of the first bound in the order of the
     spec that is missed, then of too few rows.
     """
     bounds = judge_bounds(thresholds, outcome.checks)
-    results, omitted = _results(thresholds, outcome, bounds)
+    results, omitted = _results(thresholds, outcome, bounds, room)
     if not bounds:
         message = "no threshold is set: the figures were measured and not judged"
         return Verdict(True, PassedReason.NO_THRESHOLDS, message, results, omitted)
@@ -91,7 +92,7 @@ def _sentence(bound: Bound, rows: int) -> str:
 
 
 def _results(
-    thresholds: list[Threshold], outcome: EvaluationOutcome, bounds: list[Bound]
+    thresholds: list[Threshold], outcome: EvaluationOutcome, bounds: list[Bound], room: int
 ) -> tuple[tuple[ResultStatus, ...], int]:
     """Return the results for the status: with thresholds first, then each task's headline, then the rest."""
     by_name: dict[str, Result] = {}
@@ -101,11 +102,14 @@ def _results(
     for name, result in by_name.items():
         headlines.setdefault(result.task, name)
     order = list(dict.fromkeys([*(t.metric for t in thresholds), *headlines.values(), *by_name]))
-    shown = tuple(
-        _shown(name, by_name.get(name), [bound for bound in bounds if bound.metric == name])
-        for name in order[:RESULTS_KEPT]
-    )
-    return shown, outcome.omitted + sum(name in by_name for name in order[RESULTS_KEPT:])
+    shown: list[ResultStatus] = []
+    for name in order[:RESULTS_KEPT]:
+        result = _shown(name, by_name.get(name), [bound for bound in bounds if bound.metric == name])
+        room -= len(json.dumps(result.to_json(), separators=(",", ":"))) + 1
+        if room < 0:
+            break
+        shown.append(result)
+    return tuple(shown), outcome.omitted + sum(name in by_name for name in order[len(shown) :])
 
 
 def _shown(name: str, result: Result | None, bounds: list[Bound]) -> ResultStatus:

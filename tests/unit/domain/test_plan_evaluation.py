@@ -1,0 +1,401 @@
+"""The decisions about an Evaluation, told as stories: what differs from a FineTuneJob, and that the rest does not."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+from trimtab_operator.api import Evaluation, FineTuneJob
+from trimtab_operator.domain.evaluation import EVALUATION
+from trimtab_operator.domain.plan import Delete, NodeOf
+from trimtab_operator.domain.views import EVALUATION_LABEL, QUEUE_LABEL
+from trimtab_operator.domain.work import NameTaken, plan
+from trimtab_operator.domain.work.job import build_job, build_run_config_map
+from trimtab_trainer.contract import EvaluationConfig, EvaluationOutcome, Reason, Stage
+
+from tests.unit.domain.makers import (
+    ARTIFACT,
+    OUTCOME,
+    PREPARED_EVALUATION,
+    SETTINGS,
+    T0,
+    EvaluationWorld,
+    World,
+    evaluation,
+    finetunejob,
+    finished,
+    sha,
+)
+
+ALONE: dict[str, Any] = {
+    "target": {"artifact": {"uri": "s3://adapters/x", "digest": sha("7"), "secretName": "theirs"}},
+    "baseModel": {"uri": "s3://models/tiny", "secretName": "models"},
+    "output": {"uri": "s3://results/x", "secretName": "results"},
+}
+
+
+def started(**spec: Any) -> EvaluationWorld:
+    return EvaluationWorld(finished(), **spec).settle()
+
+
+def pod_of(body: dict[str, Any]) -> dict[str, Any]:
+    spec: dict[str, Any] = body["spec"]["template"]["spec"]
+    return spec
+
+
+def config_of(world: EvaluationWorld) -> EvaluationConfig:
+    data = next(body["data"]["run.json"] for body in world.created if body["kind"] == "ConfigMap")
+    return EvaluationConfig.model_validate_json(data)
+
+
+def test_it_runs_in_two_stages_and_ends_with_a_verdict_in_few_writes_and_events() -> None:
+    world = started().prepared()
+    assert world.job_names == ["demo-eval-prepare-0", "demo-eval-1"]
+    assert (world.state, world.condition()[:2]) == ("Evaluating", ("Unknown", "NotYet"))
+    world.running().reports(activity="Evaluating", step=1, total_steps=2)
+    assert world.job.status.progress.to_json() == {"tasksDone": 1, "tasks": 2, "percent": 50}
+    world.after(30).reports(activity="Publishing", step=2, total_steps=2)
+    assert world.state == "Publishing"
+    world.after(5).evaluated()
+    status = world.job.status
+    assert (world.state, world.succeeded) == ("Completed", "True")
+    assert world.condition()[:2] == ("True", "Passed")
+    assert status.report_uri == OUTCOME.report_uri
+    assert (status.evaluation_digest, status.data_digest) == (sha("f"), sha("1"))
+    assert [result.metric for result in status.results] == ["perplexity", "rougeL"]
+    assert status.accelerator_seconds == 35
+    assert world.notes == [
+        ("Normal", reason) for reason in ("Pending", "Preparing", "Evaluating", "Publishing", "Completed", "Passed")
+    ]
+    assert world.writes <= 9
+
+
+def test_a_verdict_that_is_no_pass_is_an_evaluation_that_succeeded() -> None:
+    world = started(thresholds=[{"metric": "heldout/perplexity", "maximum": 9.0}]).prepared().running().evaluated()
+    assert (world.state, world.succeeded) == ("Completed", "True")
+    status, reason, message = world.condition()
+    assert (status, reason) == ("False", "ThresholdMissed")
+    assert "heldout/perplexity is 9.5, above its maximum 9" in message
+    assert message in world.message
+    assert world.notes[-1] == ("Warning", "ThresholdMissed")
+
+
+def test_it_waits_for_a_finetunejob_that_is_not_there_yet() -> None:
+    world = EvaluationWorld().settle()
+    assert (world.state, world.succeeded, world.created) == ("Pending", "Unknown", [])
+    assert "FineTuneJobNotFound" in world.message
+    assert "demo" in world.message
+    world.upstream = finished()
+    world.settle()
+    assert world.state == "Preparing"
+
+
+def test_it_waits_for_a_finetunejob_that_is_not_finished_and_says_how_far_it_is() -> None:
+    upstream = World()
+    world = EvaluationWorld(upstream.job).settle()
+    assert world.message == "waits for FineTuneJob demo (New)"
+    world.upstream = upstream.settle().prepared().running().reports(step=47).job
+    world.settle()
+    assert (world.state, world.message) == ("Pending", "waits for FineTuneJob demo (Training, 40%)")
+    writes = world.writes
+    world.upstream = upstream.reports(step=49).job
+    world.settle()
+    assert world.writes == writes
+    assert world.created == []
+
+
+def test_it_follows_the_failure_of_its_finetunejob() -> None:
+    upstream = World().settle().running()
+    upstream.exits(11, upstream.words(Reason.DATASET_EMPTY, "no rows are left"))
+    world = EvaluationWorld(upstream.job).settle()
+    assert (world.state, world.succeeded) == ("FineTuneJobFailed", "False")
+    assert "DatasetEmpty" in world.message
+    assert "no rows are left" in world.message
+    assert world.condition()[:2] == ("False", "EvaluationFailed")
+    assert world.created == []
+    assert plan(world.observed(), world.now).actions == ()
+
+
+def test_what_it_depends_on_is_read_anew_before_it_is_believed() -> None:
+    resolving = plan(EvaluationWorld(finished()).observed(), T0)
+    assert resolving.actions == ()
+    assert resolving.confirm
+
+
+def test_what_was_taken_from_the_finetunejob_is_written_down_before_the_first_job() -> None:
+    world = EvaluationWorld(finished())
+    world.write(plan(world.observed(), world.now))
+    assert world.created == []
+    status = world.job.status
+    assert status.target.to_json() == {"uri": ARTIFACT.uri, "digest": ARTIFACT.digest}
+    assert status.base_model_digest == sha("a")
+    storage = {"secretName": "storage"}
+    assert status.resolved.to_json() == {
+        "baseModel": {"uri": "s3://models/tiny", "digest": sha("a"), **storage},
+        "datasetSecretName": "storage",
+        "output": {"uri": "s3://adapters/demo", **storage},
+        "targetSecretName": "storage",
+    }
+
+
+def test_a_retry_does_not_need_the_finetunejob_any_more() -> None:
+    world = started().prepared()
+    world.upstream = None
+    world.running().exits(13, world.words(Reason.STORAGE_FAILED, "connection refused")).after(10).settle()
+    assert world.job_names[-1] == "demo-eval-2"
+    first, retried = (
+        next(body for body in world.created if body["metadata"]["name"] == name)
+        for name in ("demo-eval-1", "demo-eval-2")
+    )
+    assert pod_of(first)["volumes"] == pod_of(retried)["volumes"]
+    assert config_of(world) == EvaluationConfig.model_validate_json(world.created[-2]["data"]["run.json"])
+    world.running().evaluated()
+    assert world.state == "Completed"
+
+
+def test_what_was_resolved_does_not_change_with_another_finetunejob_of_the_name() -> None:
+    world = EvaluationWorld(finished())
+    world.write(plan(world.observed(), world.now))
+    world.upstream = finished(base_model_digest=sha("9"))
+    world.settle()
+    config = config_of(world)
+    assert config.base_model.digest == sha("a")
+
+
+def test_the_trainer_gets_what_was_resolved() -> None:
+    config = config_of(started(baseline={"baseModel": True}, seed=3, batchSize=8))
+    assert config.target is not None
+    assert (config.target.uri, config.target.digest) == (ARTIFACT.uri, ARTIFACT.digest)
+    assert config.target.credentials is not None
+    assert config.target.credentials.directory == "/run/trimtab/secrets/target"
+    assert config.baseline is not None
+    assert config.baseline.artifact is None
+    assert (config.base_model.uri, config.base_model.digest) == ("s3://models/tiny", sha("a"))
+    assert config.output.uri == "s3://adapters/demo"
+    assert (config.seed, config.batch_size, len(config.tasks)) == (3, 8, 2)
+
+
+def test_what_the_evaluation_sets_itself_is_not_taken_from_the_finetunejob() -> None:
+    own = {
+        "baseModel": {"uri": "s3://models/other"},
+        "output": {"uri": "s3://results/x", "secretName": "results"},
+        "datasetSecretName": "rows",
+    }
+    world = started(**own)
+    config = config_of(world)
+    assert (config.base_model.uri, config.base_model.digest) == ("s3://models/other", None)
+    assert config.base_model.credentials is None
+    assert config.dataset_credentials is not None
+    assert config.dataset_credentials.secret_name == "rows"
+    assert config.output.uri == "s3://results/x"
+    secrets = {v["name"]: v["secret"]["secretName"] for v in pod_of(world.created[-1])["volumes"] if "secret" in v}
+    assert secrets == {"trimtab-dataset": "rows", "trimtab-output": "results", "trimtab-target": "storage"}
+
+
+def test_without_a_finetunejob_it_starts_at_once_and_each_artifact_has_its_secret() -> None:
+    baseline = {"artifact": {"uri": "s3://adapters/y", "digest": sha("8"), "secretName": "served"}}
+    world = EvaluationWorld(**ALONE, baseline=baseline).settle()
+    assert world.state == "Preparing"
+    assert world.writes == 1
+    volumes = {v["name"]: v["secret"] for v in pod_of(world.created[-1])["volumes"] if "secret" in v}
+    assert {name: secret["secretName"] for name, secret in volumes.items()} == {
+        "trimtab-base-model": "models",
+        "trimtab-output": "results",
+        "trimtab-target": "theirs",
+        "trimtab-baseline": "served",
+    }
+    mounts = {m["name"]: m["mountPath"] for m in pod_of(world.created[-1])["containers"][0]["volumeMounts"]}
+    assert mounts["trimtab-baseline"] == "/run/trimtab/secrets/baseline"
+    words = PREPARED_EVALUATION.model_copy(update={"target_digest": sha("7"), "baseline_digest": sha("8")})
+    world.running().succeeds(world.words(Reason.COMPLETED, prepared_evaluation=words))
+    assert world.job.status.target.to_json() == {"uri": "s3://adapters/x", "digest": sha("7")}
+    assert world.job.status.baseline.to_json() == {"uri": "s3://adapters/y", "digest": sha("8")}
+    assert world.job.status.progress.tasks == 4
+
+
+def test_the_base_model_alone_may_be_the_target() -> None:
+    tasks = [{"name": "t", "type": "Perplexity", "dataset": {"uri": "s3://rows/a/"}}]
+    world = EvaluationWorld(**{**ALONE, "target": {"baseModel": True}}, tasks=tasks, thresholds=[]).settle()
+    assert config_of(world).target is None
+    words = PREPARED_EVALUATION.model_copy(update={"target_digest": None})
+    world.running().succeeds(world.words(Reason.COMPLETED, prepared_evaluation=words)).running().evaluated()
+    assert world.condition()[:2] == ("True", "NoThresholds")
+    assert world.job.status.target.to_json() == {}
+
+
+def test_a_threshold_that_no_task_can_answer_is_refused_before_anything_starts() -> None:
+    world = EvaluationWorld(finished(), thresholds=[{"metric": "heldout/rougeL", "minimum": 0.3}]).settle()
+    assert (world.state, world.succeeded, world.created) == ("SpecInvalid", "False", [])
+    assert "heldout" in world.message
+    assert world.condition()[:2] == ("False", "EvaluationFailed")
+
+
+def test_the_evaluate_job_gets_what_prepare_found() -> None:
+    arguments = pod_of(started().prepared().created[-1])["containers"][0]["args"]
+    assert arguments[0] == "evaluate"
+    assert json.loads(arguments[arguments.index("--prepared") + 1]) == PREPARED_EVALUATION.to_json()
+
+
+def test_what_was_evaluated_before_is_completed_without_an_evaluate_job() -> None:
+    world = started().prepared(packed_outcome=OUTCOME.pack(3072))
+    assert (world.state, world.job_names) == ("Completed", ["demo-eval-prepare-0"])
+    assert world.condition()[:2] == ("True", "Passed")
+
+
+def test_a_result_that_was_lost_with_its_pod_is_found_again_by_preparing() -> None:
+    world = started().prepared().running()
+    world.pods = []
+    world.change_job(complete=True, ended=world.now).settle()
+    assert world.job_names[-1] == "demo-eval-prepare-2"
+    world.prepared(packed_outcome=OUTCOME.pack(3072))
+    assert (world.state, world.condition()[1]) == ("Completed", "Passed")
+
+
+def test_an_outcome_that_cannot_be_read_is_a_result_that_was_lost() -> None:
+    world = started().prepared().running()
+    world.succeeds(world.words(Reason.COMPLETED, packed_outcome="not an outcome"))
+    assert world.job.status.attempts[1].reason == "ResultLost"
+    assert world.job.status.results == []
+
+
+def test_a_preempted_evaluation_goes_on_and_its_time_was_lost() -> None:
+    world = started().prepared().running().reports(activity="Evaluating", step=1, total_steps=2)
+    world.after(40).disrupted("PreemptionByScheduler", pod_left=True)
+    assert world.job_names[-1] == "demo-eval-2"
+    status = world.job.status
+    assert (status.failures, status.disruptions, status.lost_accelerator_seconds) == (0, 1, 40)
+    assert status.attempts[1].end_step == 1
+
+
+def test_a_lost_node_costs_a_disruption() -> None:
+    world = started().prepared().running()
+    world.pod(deletion_time=world.now)
+    world.answers[NodeOf("node-1")] = "Gone"
+    world.after(121).settle()
+    assert (world.deleted, world.job_names[-1]) == (["demo-eval-1"], "demo-eval-2")
+
+
+def test_too_many_failures_end_it_and_nothing_is_known() -> None:
+    world = started().prepared().running().reports(activity="Evaluating", step=1, total_steps=2).exits(1)
+    world.after(10).settle().running().exits(1)
+    assert (world.state, world.succeeded) == ("RetriesExhausted", "False")
+    assert "goes on with the tasks that are not done" in world.message
+    assert world.condition()[:2] == ("False", "EvaluationFailed")
+    assert world.notes[-1] == ("Warning", "RetriesExhausted")
+
+
+def test_a_container_over_its_memory_limit_is_told_by_the_name_of_its_kind() -> None:
+    world = started().prepared().running().exits(137, reason="OOMKilled")
+    assert "in a new Evaluation" in world.message
+
+
+def test_suspending_and_resuming_keep_the_attempt() -> None:
+    world = started().prepared().running().reports(activity="Evaluating", step=1, total_steps=2)
+    world.patch_spec(suspend=True).settle()
+    assert world.state == "Suspended"
+    assert "the evaluation goes on with the tasks that are not done" in world.message
+    world.pods = []
+    world.change_job(active=0).patch_spec(suspend=False).settle().running().evaluated()
+    assert (world.state, world.job_names[-1]) == ("Completed", "demo-eval-1")
+
+
+def test_a_queue_gets_its_jobs_too() -> None:
+    world = started(labels={QUEUE_LABEL: "gpus"})
+    assert world.created[-1]["spec"]["suspend"] is True
+    assert world.state == "Queued"
+
+
+def test_its_deadline_and_its_time_to_live() -> None:
+    world = started(activeDeadlineSeconds=50, ttlSecondsAfterFinished=60).prepared().running().after(30).settle()
+    assert (world.state, world.deleted) == ("DeadlineExceeded", ["demo-eval-1"])
+    made = plan(world.after(60).observed(), world.now)
+    assert made.actions == (Delete("Evaluation", "team", "demo", world.job.metadata.uid),)
+
+
+def test_a_name_that_is_taken_is_said_of_an_evaluation() -> None:
+    world = EvaluationWorld(finished())
+    world.taken = NameTaken("Job demo-eval-prepare-0", T0 - timedelta(seconds=61))
+    world.settle()
+    assert world.state == "NameTaken"
+    assert "the evaluation goes on by itself" in world.message
+
+
+def test_terminal_is_terminal_even_when_children_and_finetunejob_are_gone() -> None:
+    world = started().prepared().running().evaluated()
+    before = world.job.status
+    world.jobs, world.pods, world.upstream = [], [], None
+    assert world.settle().job.status == before
+
+
+def names(job: FineTuneJob | Evaluation) -> set[str]:
+    name = job.metadata.name
+    kind: Any = EVALUATION if isinstance(job, Evaluation) else World.kind
+    resolved = EvaluationWorld(**ALONE).job.model_copy(update={"metadata": job.metadata})
+    about = resolved if isinstance(job, Evaluation) else job
+    jobs = [build_job(kind, about, SETTINGS, stage, number=3)["metadata"]["name"] for stage in kind.stages]
+    made = {*jobs, build_run_config_map(kind, about)["metadata"]["name"]}
+    assert all(each.startswith(name) for each in made)
+    return made
+
+
+def test_children_of_both_kinds_never_have_the_same_name() -> None:
+    made = [*names(finetunejob()), *names(evaluation())]
+    assert len(set(made)) == 6
+
+
+def test_names_of_children_fit() -> None:
+    job = EvaluationWorld(**ALONE).job
+    longest = job.model_copy(update={"metadata": job.metadata.model_copy(update={"name": "x" * 45})})
+    for stage in EVALUATION.stages:
+        assert len(build_job(EVALUATION, longest, SETTINGS, stage, number=9999)["metadata"]["name"]) <= 63
+    assert len(build_run_config_map(EVALUATION, longest)["metadata"]["name"]) <= 63
+
+
+def test_children_say_whose_they_are_and_what_they_run() -> None:
+    world = started().prepared()
+    prepares, evaluates = (body for body in world.created if body["kind"] == "Job")
+    for body in (prepares, evaluates):
+        assert body["metadata"]["labels"][EVALUATION_LABEL] == "demo"
+        assert body["spec"]["template"]["metadata"]["labels"][EVALUATION_LABEL] == "demo"
+        assert body["metadata"]["ownerReferences"][0]["kind"] == "Evaluation"
+    assert pod_of(prepares)["containers"][0]["image"] == "prepare:1"
+    assert pod_of(evaluates)["containers"][0]["image"] == "trainer:1"
+    assert pod_of(evaluates)["containers"][0]["resources"]["limits"]["memory"] == "16Gi"
+    assert "nvidia.com/gpu" not in pod_of(prepares)["containers"][0]["resources"]["limits"]
+
+
+def test_evaluations_may_have_default_resources_of_their_own() -> None:
+    assert EVALUATION.default_resources(SETTINGS, Stage.EVALUATE) == SETTINGS.train_resources
+
+
+def test_the_status_stays_small() -> None:
+    tasks = 50
+    names = [f"task-with-a-rather-long-name-number-{number:04d}" for number in range(tasks)]
+    spec = [{"name": name, "type": "Generation", "dataset": {"split": "Test"}} for name in names]
+    bounds = {"minimum": 0.123456, "maximumRegression": 0.0123456, "confidence": 0.95}
+    thresholds = [{"metric": f"{name}/rougeL", **bounds} for name in names[:32]]
+    figures = dict.fromkeys(("value", "low", "high", "baseline", "change", "change_low", "change_high"), 0.12345678)
+    results = [{"task": name, "metric": m, "count": 1000, **figures} for name in names for m in ("rougeL", "bleu")]
+    facts = {"estimate": 0.012345678, "p_pass": 0.123, "p_fail": 0.456, "rows_needed": 12345}
+    checks = [
+        {"threshold": index, "bound": bound, **facts}
+        for index in range(32)
+        for bound in ("minimum", "maximumRegression")
+    ]
+    outcome = EvaluationOutcome.model_validate(
+        {"report_uri": "s3://o/r.html", "results_digest": sha("a"), "rows": 9, "results": results, "checks": checks}
+    )
+    world = EvaluationWorld(
+        finished(), tasks=spec, thresholds=thresholds, baseline={"baseModel": True}, retries={"onDisruption": 100}
+    )
+    world.settle().prepared()
+    for _ in range(10):
+        world.running().after(7).disrupted("PreemptionByScheduler " + "x" * 400, pod_left=True)
+    world.running().evaluated(outcome)
+    assert world.state == "Completed"
+    size = len(json.dumps(world.job.status.to_json(), separators=(",", ":")))
+    print(f"status of {tasks} tasks: {size} bytes")
+    assert size < 10_000
+    assert world.job.status.results_omitted + len(world.job.status.results) == 2 * tasks
+    assert len(world.job.status.results) >= 8
