@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from ..contract import Result
 from .results import GroupFigure, Groups, Histogram
-from .wording import decimals, figure, interval, measured, visible
+from .wording import LARGEST, decimals, figure, interval, measured, visible
 
 BAR_WIDTH, BAR_HEIGHT = 150, 22
 PLOT_WIDTH, PLOT_LABELS, PLOT_FIGURES, PLOT_ROW, PLOT_FOOT = 640, 190, 60, 20, 26
@@ -122,28 +122,32 @@ def dot_plot(groups: Groups, shown: Sequence[GroupFigure], overall: float | None
     body += _dots(((y, each.value) for y, each in zip(ys, shown, strict=True)), scale)
     label = Markup('<text x="{}" y="{}" class="{}">{}</text>')
     for y, each in zip(ys, shown, strict=True):
-        kind = "end" + (" worst" if each.name == groups.worst else " best" if each.name == groups.best else "")
-        body += label.format(PLOT_LABELS - PAD, y + 4, kind, visible(shortened_label(each.name)))
+        kind = "worst" if each.name == groups.worst else "best" if each.name == groups.best else ""
+        name = shortened_label(each.name, 22 if kind else 28) + (f" · {kind}" if kind else "")
+        body += label.format(PLOT_LABELS - PAD, y + 4, f"end {kind}".strip(), visible(name))
         body += label.format(PLOT_WIDTH - PAD, y + 4, "end", figure(each.value) if measured(each.value) else "–")
     words = f"{groups.metric} by group, from worst to best, with 95 % intervals"
     return _picture("plot", PLOT_WIDTH, bottom + PLOT_FOOT, words, body)
 
 
-def shortened_label(name: str, limit: int = 28) -> str:
+def shortened_label(name: str, limit: int) -> str:
     """Return a name that fits beside a plot."""
     return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
 def _ticks(scale: Scale, bottom: int) -> Markup:
+    """Draw upright lines at round figures: steps of 1, 2 or 5 at some power of ten."""
+    raw = (scale.high - scale.low) / 4
+    if not 1e-12 * max(abs(scale.low), abs(scale.high)) < raw < LARGEST:
+        return Markup("")
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * size for size in (1, 2, 5, 10) if power * size >= raw * (1 - 1e-9))
+    places = max(0, -math.floor(math.log10(step) + 1e-9))
     body = Markup("")
-    places = max(0, decimals(scale.low, scale.high) - 1)
-    for quarter in range(5):
-        value = scale.low + (scale.high - scale.low) * quarter / 4
-        if not math.isfinite(value):
-            return Markup("")
-        body += _path("grid", f"M{scale(value)} {PAD}V{bottom}")
+    for number in range(math.ceil(scale.low / step), math.floor(scale.high / step) + 1):
+        body += _path("grid", f"M{scale(number * step)} {PAD}V{bottom}")
         body += Markup('<text x="{}" y="{}" class="tick">{}</text>').format(
-            scale(value), bottom + 16, figure(value, places)
+            scale(number * step), bottom + 16, figure(number * step, places)
         )
     return body
 

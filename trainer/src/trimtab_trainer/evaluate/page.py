@@ -21,14 +21,41 @@ from .matrix import Matrix, confusions, matrix_of
 from .results import EvaluationResults, Example, GroupFigure, Groups, TaskResults
 
 OPEN_TASKS = 6
-PLOTTED_GROUPS = 40
-GROUP_ROWS = 15_000
-"""Rows of all tables of groups together; each table shows its worst and its best."""
-TEXT = 600_000
-"""Characters of all examples together; each is shortened to its share."""
-SHORTEST_TEXT, LONGEST_TEXT = 240, 4_000
-EXAMPLES = 20
 LINEAGE_ROWS = 300
+
+
+@dataclass(frozen=True)
+class Room:
+    """How much each part may take, so that fifty tasks of five hundred groups are one page; results.json has it all.
+
+    Attributes:
+        group_rows: rows of a table of groups: the worst and the best.
+        plotted: groups of a plot, likewise.
+        examples: of a list of examples, the first ones.
+        text: characters of one text of an example.
+    """
+
+    group_rows: int
+    plotted: int
+    examples: int
+    text: int
+
+    @classmethod
+    def of(cls, results: EvaluationResults) -> Room:
+        """Return equal shares of what the page has room for."""
+        tables = sum(len(task.groups) for task in results.tasks)
+        examples = [each for task in results.tasks for each in (task.best_wins, task.worst_losses, task.worst) if each]
+        shown = _share(300, len(examples), 2, 10)
+        return cls(
+            group_rows=_share(7_500, tables, 30, 7_500),
+            plotted=_share(4_000, tables, 12, 40),
+            examples=shown,
+            text=_share(400_000, 4 * shown * len(examples), 240, 4_000),
+        )
+
+
+def _share(whole: int, parts: int, least: int, most: int) -> int:
+    return min(most, max(least, whole // max(1, parts)))
 
 
 @dataclass(frozen=True)
@@ -47,6 +74,7 @@ class GroupView:
     groups: Groups
     rows: tuple[GroupFigure, ...]
     plotted: int
+    """Groups that are drawn, if not all that are measured."""
     plot: Markup
     left_out: int
 
@@ -66,14 +94,12 @@ class TaskView:
 
 def render(results: EvaluationResults) -> str:
     """Return the page. `results` may hold any text and any figures; what is not finite is "not measured"."""
-    tables = sum(len(task.groups) for task in results.tasks)
-    rows = max(PLOTTED_GROUPS, GROUP_ROWS // max(1, tables))
-    texts = 4 * sum(len(task.best_wins) + len(task.worst_losses) + len(task.worst) for task in results.tasks)
+    room = Room.of(results)
     return _ENVIRONMENT.get_template("report.html.jinja").render(
         results=results,
         bounds=[*_bounds(results)],
-        tasks=[_task(number, task, rows) for number, task in enumerate(results.tasks, 1)],
-        text_limit=min(LONGEST_TEXT, max(SHORTEST_TEXT, TEXT // max(1, texts))),
+        tasks=[_task(number, task, room) for number, task in enumerate(results.tasks, 1)],
+        text_limit=room.text,
         opened=len(results.tasks) <= OPEN_TASKS,
         lineage=[*_leaves(results.lineage)][:LINEAGE_ROWS],
     )
@@ -87,7 +113,7 @@ def _bounds(results: EvaluationResults) -> Iterator[Bound]:
                 yield Bound(threshold, bound, checks.get((index, bound)))
 
 
-def _task(number: int, task: TaskResults, rows: int) -> TaskView:
+def _task(number: int, task: TaskResults, room: Room) -> TaskView:
     confusion = task.confusion
     lists = (
         ("Better than the baseline", task.best_wins),
@@ -97,27 +123,27 @@ def _task(number: int, task: TaskResults, rows: int) -> TaskView:
     return TaskView(
         number=number,
         results=task,
-        groups=tuple(_groups(groups, {each.metric: each for each in task.results}, rows) for groups in task.groups),
+        groups=tuple(_groups(groups, {each.metric: each for each in task.results}, room) for groups in task.groups),
         target_matrix=matrix_of(confusion.labels, confusion.target) if confusion else None,
         baseline_matrix=matrix_of(confusion.labels, confusion.baseline) if confusion and confusion.baseline else None,
         confusions=confusions(confusion.labels, confusion.target) if confusion else (),
-        examples=tuple((title, tuple(examples[:EXAMPLES])) for title, examples in lists if examples),
+        examples=tuple((title, tuple(listed[: room.examples])) for title, listed in lists if listed),
     )
 
 
-def _groups(groups: Groups, results: dict[str, Result], limit: int) -> GroupView:
+def _groups(groups: Groups, results: dict[str, Result], room: Room) -> GroupView:
     overall = results.get(groups.metric)
     sign = -1 if overall is not None and overall.lower_is_better else 1
     measured = [each for each in groups.groups if wording.measured(each.value)]
     measured.sort(key=lambda each: (sign * (each.value or 0.0), each.name))
     rows = [*measured, *(each for each in groups.groups if not wording.measured(each.value))]
-    plotted = _ends(measured, PLOTTED_GROUPS)
+    plotted = _ends(measured, room.plotted)
     return GroupView(
         groups=groups,
-        rows=_ends(rows, limit),
-        plotted=len(plotted),
+        rows=_ends(rows, room.group_rows),
+        plotted=len(plotted) if len(plotted) < len(measured) else 0,
         plot=charts.dot_plot(groups, plotted, overall.value if overall else None),
-        left_out=max(0, len(rows) - limit),
+        left_out=max(0, len(rows) - room.group_rows),
     )
 
 
