@@ -126,14 +126,15 @@ def lower_bound(values: Array, draws: Array, clusters: Array, *, confidence: flo
         clusters: [groups], at least 2 each.
     """
     first, second = np.triu_indices(len(values), 1)
-    covariance = np.atleast_2d(np.cov(draws, rowvar=False))
-    own = np.diag(covariance) * clusters / (clusters - 1)
+    small = np.sqrt(clusters / (clusters - 1))
+    covariance = np.atleast_2d(np.cov(draws, rowvar=False)) * np.outer(small, small)
+    own = np.diag(covariance)
     common = (own * clusters * clusters).sum() / clusters.sum() / clusters
     variance = np.maximum(own, COMMON_SHARE * common)
     # Groups that share clusters are not independent; the covariance is what resampling shows.
     squares = variance[first] + variance[second] - 2 * covariance[first, second]
+    used = squares > 1e-12 * variance.max()  # less is rounding: groups that differ by a constant
     errors = np.sqrt(np.maximum(squares, 0.0))
-    used = errors > 0
     difference = np.abs(values[first] - values[second])
     if not used.any():
         return float(difference.max())

@@ -1,0 +1,354 @@
+"""From rows and scores to results.json and the facts for the gate."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from trimtab_trainer.contract import Check, EvaluationTask, Threshold
+from trimtab_trainer.evaluate.comparison import compare
+from trimtab_trainer.evaluate.results import TaskResults
+from trimtab_trainer.evaluate.row_by_row import EXAMPLE_CHARACTERS
+from trimtab_trainer.evaluate.rows import EvaluationRow, RowScore
+
+from tests.trainer.evaluate.scored import (
+    LABELS,
+    about,
+    choice_rows,
+    choice_scores,
+    likelihood_rows,
+    likelihood_scores,
+    random_texts,
+    row,
+    task,
+    text_rows,
+    text_scores,
+)
+
+ROWS = 400
+
+
+def compared(
+    asked: EvaluationTask,
+    rows: list[EvaluationRow],
+    target: list[RowScore],
+    baseline: list[RowScore] | None = None,
+    *thresholds: dict[str, Any],
+    **settings: Any,
+) -> tuple[TaskResults, list[Check]]:
+    """Compare, with thresholds whose indices in the configuration are 3, 4 and so on."""
+    given = [(at + 3, Threshold.model_validate(each)) for at, each in enumerate(thresholds)]
+    defaults: dict[str, Any] = {"seed": 17, "resamples": 1_000}
+    return compare(asked, about(len(rows)), rows, target, baseline, given, **{**defaults, **settings})
+
+
+def likelihoods(seed: int = 1, worse: float = 0.0) -> tuple[list[EvaluationRow], list[RowScore], list[RowScore]]:
+    """Return rows, and scores of two models; the target is worse by so many nats per token."""
+    random = np.random.default_rng(seed)
+    tokens = random.integers(5, 60, ROWS)
+    hard = random.gamma(4, 0.3, ROWS)
+    baseline = -tokens * hard
+    target = baseline - tokens * (worse + random.normal(0, 0.05, ROWS))
+    return likelihood_rows(tokens.tolist()), likelihood_scores(target), likelihood_scores(baseline)
+
+
+def right_and_wrong(seed: int, share: float) -> list[int]:
+    return [0 if each else 1 for each in np.random.default_rng(seed).random(ROWS) < share]
+
+
+def test_figures_stand_in_order_with_intervals_around_them() -> None:
+    rows, target, baseline = likelihoods()
+    found, checks = compared(task("Perplexity"), rows, target, baseline)
+    assert [each.metric for each in found.results] == ["perplexity", "bitsPerByte"]
+    assert checks == []
+    for each in found.results:
+        assert each.lower_is_better
+        assert each.count == ROWS
+        assert each.value is not None
+        assert each.baseline is not None
+        assert each.low is not None
+        assert each.high is not None
+        assert each.low < each.value < each.high
+        assert each.change == pytest.approx(each.value - each.baseline)
+        assert each.change_low is not None
+        assert each.change_high is not None
+        # What both find hard cancels: the change is known far better than the value.
+        assert each.change_high - each.change_low < 0.3 * (each.high - each.low)
+    assert (found.rows, found.clusters, found.trained_on, found.dropped) == (ROWS, ROWS, 1, 2)
+    assert found.wins + found.losses + found.ties == ROWS
+
+
+def test_the_same_input_gives_the_same_output() -> None:
+    rows, target, baseline = likelihoods()
+    bound = {"metric": "t/perplexity", "maximumRelativeRegression": 0.02, "confidence": 0.95}
+    first, again = (compared(task("Perplexity"), rows, target, baseline, bound) for _ in range(2))
+    assert first == again
+
+
+def test_without_a_baseline_there_is_no_change() -> None:
+    rows, target, _ = likelihoods()
+    found, checks = compared(task("Perplexity"), rows, target, None, {"metric": "t/perplexity", "maximum": 9.0})
+    assert found.results[0].change is None
+    assert found.results[0].baseline is None
+    assert (found.wins, found.losses, found.ties, found.best_wins, found.worst_losses) == (0, 0, 0, [], [])
+    assert len(found.worst) == 10
+    (check,) = checks
+    assert (check.threshold, check.bound, check.estimate) == (3, "maximum", found.results[0].value)
+    assert (check.p_pass, check.p_fail, check.rows_needed) == (None, None, None)
+
+
+REGRESSIONS = {
+    "as good": (0.0, True, False),
+    "much worse": (0.10, False, True),
+    "worse by about the tolerance": (0.02, False, False),
+}
+
+
+@pytest.mark.parametrize("name", REGRESSIONS)
+def test_a_regression_is_excluded_or_shown_or_neither(name: str) -> None:
+    worse, passes, fails = REGRESSIONS[name]
+    rows, target, baseline = likelihoods(worse=worse)
+    bounds = {"maximumRelativeRegression": 0.02, "maximumRegression": 0.08, "confidence": 0.95}
+    found, checks = compared(task("Perplexity"), rows, target, baseline, {"metric": "t/perplexity", **bounds})
+    absolute, relative = checks
+    result = found.results[0]
+    assert (absolute.bound, relative.bound) == ("maximumRegression", "maximumRelativeRegression")
+    assert absolute.estimate == pytest.approx(result.change)
+    assert result.change is not None
+    assert result.baseline is not None
+    assert relative.estimate == pytest.approx(result.change / result.baseline)
+    assert relative.p_pass is not None
+    assert relative.p_fail is not None
+    assert (relative.p_pass < 0.05, relative.p_fail < 0.05) == (passes, fails)
+    assert relative.rows_needed is not None
+    if not passes and not fails:
+        assert relative.rows_needed > ROWS
+
+
+def test_a_regression_is_positive_where_the_target_is_worse_in_either_direction() -> None:
+    rows = choice_rows([0] * ROWS)
+    scores = [choice_scores(right_and_wrong(seed, share)) for seed, share in ((1, 0.7), (2, 0.9))]
+    bound = {"metric": "t/accuracy", "maximumRegression": 0.02, "maximumRelativeRegression": 0.02}
+    found, checks = compared(task("MultipleChoice"), rows, *scores, bound)
+    assert found.results[0].change == pytest.approx(-0.2, abs=0.05)
+    assert checks[0].estimate == pytest.approx(-(found.results[0].change or 0))
+    assert checks[1].estimate == pytest.approx((checks[0].estimate or 0) / (found.results[0].baseline or 1))
+
+
+def test_minimum_and_maximum_are_tested_each_in_its_direction() -> None:
+    rows, scores = choice_rows([0] * ROWS), choice_scores(right_and_wrong(3, 0.8))
+    bound = {"metric": "t/accuracy", "minimum": 0.7, "maximum": 0.9, "confidence": 0.95}
+    _, checks = compared(task("MultipleChoice"), rows, scores, None, bound)
+    assert [each.bound for each in checks] == ["minimum", "maximum"]
+    for each in checks:
+        assert each.p_pass is not None
+        assert each.p_fail is not None
+        assert each.p_pass < 0.01 < 0.9 < each.p_fail
+
+
+def test_the_same_answers_on_few_rows_exclude_no_regression() -> None:
+    rows, scores = choice_rows([0] * 40), choice_scores([0, 1] * 20)
+    bound = {"metric": "t/accuracy", "maximumRegression": 0.02, "confidence": 0.95}
+    _, (check,) = compared(task("MultipleChoice"), rows, scores, scores, bound)
+    assert (check.estimate, check.p_pass) == (0.0, pytest.approx(0.98**40))
+
+
+def test_a_share_of_nothing_is_unknown() -> None:
+    rows = choice_rows([0] * 40)
+    bound = {"metric": "t/accuracy", "maximumRelativeRegression": 0.02, "confidence": 0.95}
+    _, (check,) = compared(task("MultipleChoice"), rows, choice_scores([0] * 40), choice_scores([1] * 40), bound)
+    assert (check.estimate, check.p_pass, check.p_fail) == (None, None, None)
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+@pytest.mark.parametrize("damaged", ["target", "baseline"])
+def test_a_likelihood_that_is_no_number_is_unknown_and_never_a_crash(damaged: str, value: float) -> None:
+    rows, target, baseline = likelihoods()
+    rows = [EvaluationRow(**{**vars(each), "group": "ab"[each.number % 2]}) for each in rows]
+    (target if damaged == "target" else baseline)[7] = RowScore(7, log_likelihoods=(value,))
+    bounds = {"maximum": 9.0, "maximumRegression": 0.1, "maximumGroupGap": 0.1, "confidence": 0.95}
+    found, checks = compared(
+        task("Perplexity", groupBy="group"), rows, target, baseline, {"metric": "t/perplexity", **bounds}
+    )
+    result = found.results[0]
+    assert (result.change, result.change_low, result.change_high) == (None, None, None)
+    known = {each.bound: each.estimate is not None for each in checks}
+    of_target = damaged == "baseline"
+    assert known == {"maximum": of_target, "maximumRegression": False, "maximumGroupGap": of_target}
+    assert all(each.p_pass is None for each in checks if each.estimate is None)
+    assert (result.value is None, result.baseline is None) == (damaged == "target", damaged == "baseline")
+    assert (found.worst_losses if damaged == "target" else found.best_wins)[0].number == 7
+    assert "NaN" not in found.model_dump_json()
+    assert "Infinity" not in found.model_dump_json()
+
+
+def test_a_damaged_classifier_has_no_figures_and_its_rows_are_counted() -> None:
+    rows = choice_rows([0, 1, 2] * 10)
+    scores = [RowScore(each.number, log_likelihoods=(math.nan,) * 3) for each in rows]
+    bound = {"metric": "t/f1Macro", "minimum": 0.1, "confidence": 0.95}
+    found, (check,) = compared(task("Classification"), rows, scores, choice_scores([0, 1, 2] * 10), bound)
+    assert {each.value for each in found.results} == {None}
+    assert check.estimate is None
+    assert found.confusion is not None
+    assert [each[-1] for each in found.confusion.target] == [10, 10, 10]
+    assert found.confusion.per_label[0].f1 is None
+    assert found.losses == 30
+
+
+def test_groups_of_every_figure_and_the_gap_of_the_bad_one() -> None:
+    groups = ["core"] * 150 + ["apps"] * 150 + ["batch"] * 90 + ["rare"] * 10
+    shares = np.array([0.9] * 300 + [0.5] * 90 + [0.9] * 10)
+    chosen = [0 if each else 1 for each in np.random.default_rng(5).random(ROWS) < shares]
+    rows = choice_rows([0] * ROWS, groups=groups)
+    bound = {"metric": "t/accuracy", "maximumGroupGap": 0.1, "minimumGroupRows": 50, "confidence": 0.95}
+    found, (check,) = compared(
+        task("Classification", groupBy="group"), rows, choice_scores(chosen), choice_scores([0] * ROWS), bound
+    )
+    assert [each.metric for each in found.groups] == [each.metric for each in found.results]
+    accuracy = found.groups[0]
+    assert [(each.name, each.rows) for each in accuracy.groups] == [
+        ("apps", 150),
+        ("batch", 90),
+        ("core", 150),
+        ("other", 10),
+    ]
+    assert accuracy.pooled == ["rare"]
+    assert [each.baseline for each in accuracy.groups] == [1.0] * 4
+    assert all(each.low is not None and each.high is not None for each in accuracy.groups)
+    assert (check.bound, check.worst, check.p_pass) == ("maximumGroupGap", "batch", None)
+    assert (check.estimate, check.low) == (accuracy.gap, accuracy.gap_low)
+    assert check.low is not None
+    assert check.estimate is not None
+    assert 0.1 < check.low < check.estimate
+
+
+def test_one_group_alone_has_no_gap_to_judge() -> None:
+    rows = choice_rows([0] * 40, groups=["a"] * 40)
+    bound = {"metric": "t/accuracy", "maximumGroupGap": 0.1}
+    found, (check,) = compared(task("MultipleChoice", groupBy="group"), rows, choice_scores([0] * 40), None, bound)
+    assert (check.estimate, check.low, found.groups[0].gap) == (None, None, None)
+    assert found.groups[0].groups[0].value == 1.0
+
+
+def test_the_confusion_matrix_counts_answers_that_are_no_label_last() -> None:
+    texts = ["apple", "pear", "pear", "cherry", "plum", "plum"]
+    rows = choice_rows([0, 0, 1, 1, 2, 2])
+    asked = task("Classification", predictBy="Generation")
+    found, _ = compared(asked, rows, text_scores(texts), text_scores(["apple"] * 6))
+    assert found.confusion is not None
+    assert found.confusion.labels == list(LABELS)
+    assert found.confusion.target == [[1, 1, 0, 0], [0, 1, 0, 1], [0, 0, 2, 0]]
+    assert found.confusion.baseline == [[2, 0, 0, 0], [2, 0, 0, 0], [2, 0, 0, 0]]
+    pear = found.confusion.per_label[1]
+    assert (pear.support, pear.precision, pear.recall, pear.f1) == (2, 0.5, 0.5, 0.5)
+
+
+def test_wins_losses_and_examples_are_those_of_the_headline() -> None:
+    references = ["one two three four"] * 4
+    target = ["one two three four", "one two", "nothing", "one two three four"]
+    baseline = ["nothing", "one two", "one two three four", "one"]
+    found, _ = compared(task("Generation"), text_rows(references), text_scores(target), text_scores(baseline))
+    assert (found.wins, found.losses, found.ties) == (2, 1, 1)
+    assert [each.number for each in found.best_wins] == [0, 3]
+    assert [each.number for each in found.worst_losses] == [2]
+    loss = found.worst_losses[0]
+    assert (loss.target, loss.baseline, loss.target_score, loss.baseline_score) == (
+        "nothing",
+        "one two three four",
+        0.0,
+        1.0,
+    )
+    assert loss.place == "rows.jsonl line 3"
+    assert [each.number for each in found.worst] == [2, 1, 0, 3]
+
+
+def test_examples_of_a_classification_are_ordered_by_how_wrong_they_are() -> None:
+    rows = choice_rows([0] * 30)
+    scores = [RowScore(at, log_likelihoods=(-1.0 - at, -0.5, -9.0)) for at in range(30)]
+    found, _ = compared(task("Classification"), rows, scores, choice_scores([0] * 30))
+    assert [each.number for each in found.worst_losses] == list(range(29, 19, -1))
+    assert found.worst_losses[0].target == "pear (log-likelihood -0.500; of the right answer -30.000)"
+
+
+def test_long_texts_are_cut() -> None:
+    texts = ["x" * 5_000]
+    found, _ = compared(task("Generation"), [row(0, prompt="y" * 5_000, reference="z" * 5_000)], text_scores(texts))
+    example = found.worst[0]
+    assert {len(example.prompt), len(example.reference), len(example.target)} == {EXAMPLE_CHARACTERS}
+    assert example.target.endswith("\u2026")
+
+
+def test_histograms_count_every_row_on_both_sides() -> None:
+    rows, target, baseline = likelihoods()
+    found, _ = compared(task("Perplexity"), rows, target, baseline)
+    assert [each.figure for each in found.histograms] == ["nats per token", "bits per byte"]
+    for each in found.histograms:
+        assert each.baseline is not None
+        assert len(each.edges) == len(each.target) + 1 == len(each.baseline) + 1
+        assert (sum(each.target), sum(each.baseline)) == (ROWS, ROWS)
+        assert each.edges == sorted(each.edges)
+
+
+def test_a_histogram_of_rights_and_wrongs_has_two_bars_and_of_nothing_none() -> None:
+    found, _ = compared(task("Classification"), choice_rows([0] * 4), choice_scores([0, 0, 0, 1]))
+    assert [(each.edges, each.target) for each in found.histograms] == [([0.0, 0.5, 1.0], [1, 3])]
+    nothing, _ = compared(task("Regression"), [row(0, number_reference=1.0)], text_scores(["?"]))
+    assert [each.figure for each in nothing.histograms] == ["unparsableRatio"]
+
+
+def test_corpus_metrics_have_intervals_too() -> None:
+    references = random_texts(60, 1)
+    target = [each + " indeed" for each in references]
+    found, _ = compared(task("Generation"), text_rows(references), text_scores(target), text_scores(references))
+    for each in found.results:
+        assert each.low is not None
+        assert each.high is not None
+        assert each.value is not None
+        assert each.low <= each.value <= each.high
+        assert each.change is not None
+        assert each.change <= 0
+
+
+def test_a_number_that_cannot_be_parsed_loses_against_one_that_can() -> None:
+    rows = [row(at, number_reference=5.0) for at in range(3)]
+    found, _ = compared(task("Regression"), rows, text_scores(["5", "?", "?"]), text_scores(["5", "99", "?"]))
+    assert (found.wins, found.losses, found.ties) == (0, 1, 2)
+    assert found.results[0].count == 3
+
+
+def test_a_harness_task_says_which_way_its_figures_are_better() -> None:
+    rows = [row(at) for at in range(60)]
+    target = [RowScore(at, figures={"word_perplexity": 5.0 + at, "acc": 1.0}) for at in range(60)]
+    baseline = [RowScore(at, figures={"word_perplexity": 4.0 + at, "acc": 1.0}) for at in range(60)]
+    bound = {"metric": "t/word_perplexity", "maximumRegression": 0.5, "confidence": 0.95}
+    found, (check,) = compared(
+        task("Harness"), rows, target, baseline, bound, lower_is_better={"acc": False, "word_perplexity": True}
+    )
+    assert [(each.metric, each.lower_is_better) for each in found.results] == [
+        ("acc", False),
+        ("word_perplexity", True),
+    ]
+    assert (check.estimate, check.p_pass) == (pytest.approx(1.0), 1.0)
+    assert found.worst[0].target == "acc 1, word_perplexity 5"
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a figure of another task": ({"metric": "u/accuracy", "minimum": 0.5}, "task t gives accuracy"),
+    "a figure that it has not": ({"metric": "t/bleu", "minimum": 0.5}, "task t gives accuracy"),
+    "a gap without groups": ({"metric": "t/accuracy", "maximumGroupGap": 0.5}, "needs groupBy"),
+    "a regression of nothing": ({"metric": "t/accuracy", "maximumRegression": 0.5}, "needs a baseline"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_thresholds_that_cannot_be_answered_are_refused(name: str) -> None:
+    bound, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        compared(task("MultipleChoice"), choice_rows([0] * 4), choice_scores([0] * 4), None, bound)
+
+
+def test_scores_of_no_row_are_no_baseline() -> None:
+    with pytest.raises(ValueError, match="0 scores are not those of its 4 rows"):
+        compared(task("MultipleChoice"), choice_rows([0] * 4), choice_scores([0] * 4), [])
