@@ -3,304 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from trimtab_operator.api.finetunejob import NAME_LENGTH
-from trimtab_operator.api.reference import nodes
 
 from tests.component.api_server import ApiServer
-from tests.component.crd_samples import DIGEST, FULL, MINIMAL, Body, change
+from tests.component.crd_kinds import EVALUATION, FINETUNEJOB, KINDS, Kind
+from tests.component.crd_samples import DIGEST, Body, change
+from tests.component.evaluation_rule_cases import EVALUATION_CASES
+from tests.component.rule_cases import FINETUNEJOB_CASES, Case, Rule
 
 pytestmark = pytest.mark.cluster
 
-CRD = yaml.safe_load((Path(__file__).parents[2] / "crds/trimtab.dev_finetunejobs.yaml").read_text())
-ROOT = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-URL = "/apis/trimtab.dev/v1alpha1/namespaces/default/finetunejobs"
-
-Rule = tuple[str, str]
-"""Path and message of a rule."""
-
-RULES: set[Rule] = {
-    (path, rule["message"]) for path, node in nodes(ROOT) for rule in node.get("x-kubernetes-validations", [])
-}
-IMMUTABLE = "is immutable: it defines the result; create another FineTuneJob instead"
+CASES: list[tuple[Kind, Rule, Case]] = [
+    (kind, rule, case)
+    for kind, cases in ((FINETUNEJOB, FINETUNEJOB_CASES), (EVALUATION, EVALUATION_CASES))
+    for rule, case in cases.items()
+]
 
 
-@dataclass(frozen=True)
-class Case:
-    """Changes to an object: each of `refused` breaks the rule, each of `passed` does not."""
-
-    refused: list[Body]
-    passed: list[Body]
-    given: Body = field(default_factory=lambda: MINIMAL)
-
-
-VOLUMES = "spec.template.volumes"
-MOUNTS = "spec.template.volumeMounts"
-ENV = "spec.template.env"
-
-
-def volume(**source: Any) -> Body:
-    return {VOLUMES: [{"name": "data", **source}]}
-
-
-def mount(path: str) -> Body:
-    return {**volume(emptyDir={}), MOUNTS: [{"name": "data", "mountPath": path}]}
-
-
-def variable(**value: Any) -> Body:
-    return {ENV: [{"name": "A", **value}]}
-
-
-def keys(kind: str, *names: str) -> list[Body]:
-    return [{f"spec.template.{kind}": {name: "a"}} for name in names]
-
-
-RESERVED_KEYS: tuple[str, ...] = (
-    "trimtab.dev/a",
-    "a.trimtab.dev/a",
-    "kubernetes.io/a",
-    "app.kubernetes.io/name",
-    "batch.kubernetes.io/a",
-)
-RESERVED_KEYS += ("k8s.io/a", "kueue.x-k8s.io/queue-name", "x-k8s.io/a")
-FREE_KEYS = ("team", "example.com/team", "mykubernetes.io/a", "karpenter.sh/do-not-disrupt", "trimtab.dev")
-SECRET_KEY = {"secretKeyRef": {"name": "a", "key": "a"}}
-FIELD = {"fieldRef": {"fieldPath": "spec.nodeName"}}
-CONFIG_KEY = {"configMapKeyRef": {"name": "a", "key": "a"}}
-
-CASES: dict[Rule, Case] = {
-    ("", f"name must have at most {NAME_LENGTH} characters"): Case(
-        refused=[{"metadata.name": "n" * (NAME_LENGTH + 1)}],
-        passed=[{"metadata.name": "n" * NAME_LENGTH}],
-    ),
-    ("spec", "training.earlyStopping needs dataset.validation"): Case(
-        refused=[{"spec.training.earlyStopping": {}}],
-        passed=[{"spec.training.earlyStopping": {}, "spec.dataset.validation": {"fraction": 0.1}}],
-    ),
-    ("spec.dataset.validation", "exactly one of fraction, uri and folds must be set"): Case(
-        refused=[
-            {"spec.dataset.validation": {}},
-            {"spec.dataset.validation": {"fraction": 0.1, "uri": "s3://datasets/v/"}},
-            {"spec.dataset.validation": {"fraction": 0.1, "folds": 2, "fold": 0}},
-        ],
-        passed=[
-            {"spec.dataset.validation": {"fraction": 0.1}},
-            {"spec.dataset.validation": {"uri": "s3://datasets/v/"}},
-            {"spec.dataset.validation": {"folds": 2, "fold": 1}},
-        ],
-    ),
-    ("spec.dataset.validation", "folds and fold must be set together"): Case(
-        refused=[{"spec.dataset.validation": {"folds": 5}}, {"spec.dataset.validation": {"fold": 1, "fraction": 0.1}}],
-        passed=[{"spec.dataset.validation": {"folds": 5, "fold": 1}}],
-    ),
-    ("spec.dataset.validation", "fold counts from 0 to folds - 1"): Case(
-        refused=[{"spec.dataset.validation": {"folds": 5, "fold": 5}}],
-        passed=[{"spec.dataset.validation": {"folds": 5, "fold": 4}}],
-    ),
-    ("spec.dataset.test", "exactly one of fraction and uri must be set"): Case(
-        refused=[{"spec.dataset.test": {}}, {"spec.dataset.test": {"fraction": 0.1, "uri": "s3://datasets/t/"}}],
-        passed=[{"spec.dataset.test": {"fraction": 0.1}}, {"spec.dataset.test": {"uri": "s3://datasets/t/"}}],
-    ),
-    ("spec.lora", "all-linear stands alone: remove it, or the other target modules"): Case(
-        refused=[{"spec.lora.targetModules": ["all-linear", "q_proj"]}],
-        passed=[{"spec.lora.targetModules": ["all-linear"]}, {"spec.lora.targetModules": ["k_proj", "q_proj"]}],
-    ),
-    ("spec.training", "set epochs or maxSteps, not both"): Case(
-        refused=[{"spec.training": {"epochs": 1, "maxSteps": 1}}],
-        passed=[{"spec.training": {"epochs": 1}}, {"spec.training": {"maxSteps": 1}}, {"spec.training": {}}],
-    ),
-    ("spec.training", "batchSize must be a multiple of microBatchSize"): Case(
-        refused=[
-            {"spec.training": {"batchSize": 8, "microBatchSize": 3}},
-            {"spec.training": {"batchSize": 8, "microBatchSize": 16}},
-            {"spec.training": {"microBatchSize": 64}},
-        ],
-        passed=[{"spec.training": {"batchSize": 8, "microBatchSize": 4}}, {"spec.training": {"microBatchSize": 32}}],
-    ),
-    ("spec.template", "every volumeMounts name must be the name of one of the volumes"): Case(
-        refused=[
-            {MOUNTS: [{"name": "data", "mountPath": "/data"}]},
-            {**volume(emptyDir={}), MOUNTS: [{"name": "date", "mountPath": "/data"}]},
-        ],
-        passed=[mount("/data"), volume(emptyDir={})],
-    ),
-    (
-        "spec.template.volumes[]",
-        "exactly one of persistentVolumeClaim, configMap, secret, emptyDir and image must be set",
-    ): Case(
-        refused=[volume(), volume(emptyDir={}, configMap={"name": "a"})],
-        passed=[
-            volume(emptyDir={}),
-            volume(persistentVolumeClaim={"claimName": "a"}),
-            volume(configMap={"name": "a"}),
-            volume(secret={"secretName": "a"}),
-            volume(image={"reference": "a"}),
-        ],
-    ),
-    ("spec.template.volumes[]", "names that begin with trimtab- belong to Trimtab's own volumes"): Case(
-        refused=[{VOLUMES: [{"name": "trimtab-work", "emptyDir": {}}]}],
-        passed=[{VOLUMES: [{"name": "my-trimtab-work", "emptyDir": {}}]}],
-    ),
-    (
-        "spec.template.volumeMounts[]",
-        "mountPath must not be in /run/trimtab, /work, /dev, /tmp: Trimtab's own volumes are there",
-    ): Case(
-        refused=[mount(path) for path in ("/work", "/work/", "/work/a", "/run/trimtab/a", "/dev/shm", "/tmp")],
-        passed=[mount(path) for path in ("/data", "/workspace", "/run/other", "/data/work")],
-    ),
-    ("spec.template.volumeMounts[]", "mountPath must not contain the elements '.' and '..'"): Case(
-        refused=[mount(path) for path in ("/data/../work", "/./work", "/data/..", "/..")],
-        passed=[mount(path) for path in ("/data.d/..a", "/.cache", "/a/...")],
-    ),
-    ("spec.template.labels", "a key must have at most 317 characters"): Case(
-        refused=keys("labels", "k" * 318), passed=keys("labels", "k" * 317)
-    ),
-    ("spec.template.annotations", "a key must have at most 317 characters"): Case(
-        refused=keys("annotations", "k" * 318), passed=keys("annotations", "k" * 317)
-    ),
-    ("spec.template.labels", "keys of trimtab.dev, kubernetes.io and k8s.io are set by Trimtab and Kubernetes"): Case(
-        refused=keys("labels", *RESERVED_KEYS, "cluster-autoscaler.kubernetes.io/safe-to-evict"),
-        passed=keys("labels", *FREE_KEYS),
-    ),
-    (
-        "spec.template.annotations",
-        "keys of trimtab.dev, kubernetes.io and k8s.io are set by Trimtab and Kubernetes, except "
-        "cluster-autoscaler.kubernetes.io/safe-to-evict",
-    ): Case(
-        refused=keys("annotations", *RESERVED_KEYS),
-        passed=keys("annotations", *FREE_KEYS, "cluster-autoscaler.kubernetes.io/safe-to-evict"),
-    ),
-    ("spec.template.env[]", "set value or valueFrom, not both"): Case(
-        refused=[variable(value="a", valueFrom=SECRET_KEY)],
-        passed=[variable(value="a"), variable(valueFrom=SECRET_KEY), variable()],
-    ),
-    ("spec.template.env[]", "names that begin with TRIMTAB_ belong to Trimtab"): Case(
-        refused=[{ENV: [{"name": "TRIMTAB_A"}]}],
-        passed=[{ENV: [{"name": "MY_TRIMTAB_A"}]}],
-    ),
-    (
-        "spec.template.env[].valueFrom",
-        "exactly one of secretKeyRef, configMapKeyRef and fieldRef must be set",
-    ): Case(
-        refused=[variable(valueFrom={}), variable(valueFrom={**SECRET_KEY, **FIELD})],
-        passed=[variable(valueFrom=source) for source in (SECRET_KEY, CONFIG_KEY, FIELD)],
-    ),
-}
-
-UPDATES: dict[str, Case] = {
-    "baseModel": Case(
-        given=FULL,
-        refused=[
-            {"spec.baseModel.uri": "s3://models/other"},
-            {"spec.baseModel.digest": ...},
-            {"spec.baseModel.secretName": "other"},
-        ],
-        passed=[],
-    ),
-    "dataset": Case(
-        refused=[
-            {"spec.dataset.training.uri": "s3://datasets/other/"},
-            {"spec.dataset.validation": {"fraction": 0.1}},
-            {"spec.dataset.test": {"fraction": 0.1}},
-            {"spec.dataset.splitSeed": 18},
-        ],
-        passed=[{"spec.dataset.format": "Auto"}],
-    ),
-    "output": Case(refused=[{"spec.output.uri": "s3://adapters/other"}], passed=[]),
-    "lora": Case(
-        given=FULL,
-        refused=[{"spec.lora.rank": 9}, {"spec.lora": ...}, {"spec.lora.targetModules": ["q_proj"]}],
-        passed=[],
-    ),
-    "quantization": Case(
-        given=FULL, refused=[{"spec.quantization.type": "None"}, {"spec.quantization": ...}], passed=[]
-    ),
-    "training": Case(
-        given=FULL,
-        refused=[
-            {"spec.training.seed": 2},
-            {"spec.training": ...},
-            {"spec.training.earlyStopping": ...},
-            {"spec.training.microBatchSize": ...},
-        ],
-        passed=[],
-    ),
-    "checkpoint": Case(given=FULL, refused=[{"spec.checkpoint.keep": 2}, {"spec.checkpoint": ...}], passed=[]),
-    "template": Case(
-        given=FULL,
-        refused=[
-            {"spec.template.image": "example.com/trainer:2"},
-            {"spec.template": ...},
-            {"spec.template.volumes": ..., "spec.template.volumeMounts": ...},
-            {"spec.template.env": []},
-            {"spec.template.resources.limits.memory": "32Gi"},
-        ],
-        passed=[],
-    ),
-}
-CASES |= {
-    ("spec", f"{name} {IMMUTABLE}"): Case(
-        given=case.given,
-        refused=case.refused,
-        passed=[
-            *case.passed,
-            {"metadata.labels": {"team": "b"}},
-            {"spec.suspend": False},
-            {"spec.retries": {"onFailure": 5, "onDisruption": 5}},
-            {"spec.activeDeadlineSeconds": 7200},
-            {"spec.activeDeadlineSeconds": ...},
-            {"spec.ttlSecondsAfterFinished": 1},
-            {"spec.ttlSecondsAfterFinished": ...},
-        ],
-    )
-    for name, case in UPDATES.items()
-}
+def stored_name(kind: Kind, given: Body | None) -> str:
+    return "rules-full" if given is kind.full else "rules-minimal"
 
 
 @pytest.fixture(scope="module")
-def stored(server: ApiServer) -> Iterator[dict[str, Body]]:
-    """Objects in the API server, to be updated: by the name of what they were made of."""
+def stored(server: ApiServer) -> Iterator[dict[tuple[str, str], Body]]:
+    """Objects in the API server, to be updated: by kind and name."""
     made = {}
-    for name, body in {"minimal": MINIMAL, "full": FULL}.items():
-        server.delete(f"{URL}/rules-{name}")
-        answer = server.create(URL, change(body, {"metadata.name": f"rules-{name}"}))
-        assert answer.accepted, answer.message
-        made[name] = answer.body
+    for kind in KINDS:
+        for given in (kind.minimal, kind.full):
+            name = stored_name(kind, given)
+            server.delete(f"{kind.url()}/{name}")
+            answer = server.create(kind.url(), change(given, {"metadata.name": name}))
+            assert answer.accepted, answer.message
+            made[kind.name, name] = answer.body
     yield made
-    for name in made:
-        server.delete(f"{URL}/rules-{name}")
+    for kind in KINDS:
+        for given in (kind.minimal, kind.full):
+            server.delete(f"{kind.url()}/{stored_name(kind, given)}")
 
 
-def test_every_rule_has_a_case_and_every_case_a_rule() -> None:
-    assert set(CASES) == RULES
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_every_rule_has_a_case_and_every_case_a_rule(kind: Kind) -> None:
+    assert {rule for of, rule, _ in CASES if of is kind} == kind.rules
 
 
-@pytest.mark.parametrize("rule", CASES, ids=[f"{path}: {message}" for path, message in CASES])
-def test_rule(server: ApiServer, stored: dict[str, Body], rule: Rule) -> None:
+@pytest.mark.parametrize(
+    ("kind", "rule", "case"),
+    [pytest.param(*each, id=f"{each[0].name} {each[1][0]}: {each[1][1]}") for each in CASES],
+)
+def test_rule(server: ApiServer, stored: dict[tuple[str, str], Body], kind: Kind, rule: Rule, case: Case) -> None:
     _, message = rule
-    case = CASES[rule]
     assert case.refused
     assert case.passed
     for changes in [*case.refused, *case.passed]:
-        if message.endswith(IMMUTABLE):
-            body = change(stored["full" if case.given is FULL else "minimal"], changes)
-            answer = server.replace(f"{URL}/{body['metadata']['name']}", body, dryRun="All", fieldValidation="Strict")
+        if "is immutable" in message:
+            name = stored_name(kind, case.given)
+            body = change(stored[kind.name, name], changes)
+            answer = server.replace(f"{kind.url()}/{name}", body, dryRun="All", fieldValidation="Strict")
         else:
-            answer = server.create(URL, change(case.given, changes), dryRun="All", fieldValidation="Strict")
+            answer = server.create(
+                kind.url(), change(case.given or kind.minimal, changes), dryRun="All", fieldValidation="Strict"
+            )
         if changes in case.refused:
             assert not answer.accepted, f"accepted {changes}"
-            assert message in answer.message, f"{changes} was refused for another reason"
+            assert message in answer.message, f"{changes} was refused for another reason: {answer.message}"
         else:
             assert answer.accepted, f"{changes}: {answer.message}"
 
 
-def test_the_digest_of_a_base_model_cannot_be_added_later(server: ApiServer, stored: dict[str, Body]) -> None:
+def test_the_digest_of_a_base_model_cannot_be_added_later(
+    server: ApiServer, stored: dict[tuple[str, str], Body]
+) -> None:
     """The rule stands at the parent: a transition rule at the field itself would be skipped when it appears."""
-    body = change(stored["minimal"], {"spec.baseModel.digest": DIGEST})
-    answer = server.replace(f"{URL}/rules-minimal", body, dryRun="All")
+    body = change(stored["FineTuneJob", "rules-minimal"], {"spec.baseModel.digest": DIGEST})
+    answer = server.replace(f"{FINETUNEJOB.url()}/rules-minimal", body, dryRun="All")
     assert "baseModel is immutable" in answer.message

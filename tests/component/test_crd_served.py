@@ -1,4 +1,4 @@
-"""What people and programs see of a FineTuneJob on a real API server: defaults, columns, explanations."""
+"""What people and programs see of the kinds on a real API server: defaults, columns, explanations."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from trimtab_operator.api import parse
+from trimtab_operator.api import parse, parse_evaluation
+from trimtab_operator.api.evaluation import EvaluationSpec
 from trimtab_operator.api.finetunejob import FineTuneJobSpec
 from trimtab_operator.api.reference import fields
 
 from tests.component.api_server import ApiServer
-from tests.component.crd_samples import FULL, MINIMAL, STATUS, VARIANTS, Body, change
-from tests.component.test_crd_rules import ROOT
+from tests.component.crd_kinds import EVALUATION, FINETUNEJOB, KINDS, Kind
+from tests.component.crd_samples import Body, change
 
 pytestmark = pytest.mark.cluster
 
-
-@pytest.fixture
-def url(namespace: str) -> str:
-    return f"/apis/trimtab.dev/v1alpha1/namespaces/{namespace}/finetunejobs"
+of_each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
 
 def kubectl(kubeconfig: Path, *arguments: str) -> str:
@@ -29,54 +27,114 @@ def kubectl(kubeconfig: Path, *arguments: str) -> str:
     return subprocess.run([*command, *arguments], check=True, capture_output=True, text=True).stdout
 
 
-@pytest.mark.parametrize("sample", [MINIMAL, *VARIANTS], ids=["minimal", "fractions", "uris", "folds"])
-def test_the_server_fills_in_what_the_models_do(server: ApiServer, url: str, sample: Body) -> None:
+SAMPLES = [
+    pytest.param(kind, sample, id=f"{kind.name}, {name}")
+    for kind in KINDS
+    for name, sample in {"minimal": kind.minimal, **kind.variants}.items()
+]
+
+
+@pytest.mark.parametrize(("kind", "sample"), SAMPLES)
+def test_the_server_fills_in_what_the_models_do(server: ApiServer, namespace: str, kind: Kind, sample: Body) -> None:
     """The trainer's defaults, the models' and the schema's are one: a run on a laptop is the run in a cluster."""
-    answer = server.create(url, sample)
+    answer = server.create(kind.url(namespace), sample)
     assert answer.accepted, answer.message
-    assert parse(answer.body).spec == FineTuneJobSpec.model_validate(sample["spec"])
+    if kind is FINETUNEJOB:
+        assert parse(answer.body).spec == FineTuneJobSpec.model_validate(sample["spec"])
+    else:
+        spec = parse_evaluation(answer.body).spec
+        assert spec == EvaluationSpec.model_validate(sample["spec"])
+        spec.check()
 
 
-def test_the_server_fills_in_nothing_else_for_the_smallest_object(server: ApiServer, url: str) -> None:
-    spec = server.create(url, MINIMAL).body["spec"]
+def test_the_server_fills_in_nothing_else_for_the_smallest_finetunejob(server: ApiServer, namespace: str) -> None:
+    spec = server.create(FINETUNEJOB.url(namespace), FINETUNEJOB.minimal).body["spec"]
     assert spec["lora"] == {"rank": 16, "alpha": 32, "dropout": 0.05, "targetModules": ["all-linear"]}
     assert spec["template"] == {"terminationGracePeriodSeconds": 120}
     assert "earlyStopping" not in spec["training"]
 
 
-def test_a_status_is_kept_apart_from_the_spec(server: ApiServer, url: str) -> None:
-    created = server.create(url, {**MINIMAL, "status": STATUS}).body
+def test_the_server_fills_in_nothing_else_for_the_smallest_evaluation(server: ApiServer, namespace: str) -> None:
+    spec = server.create(EVALUATION.url(namespace), EVALUATION.minimal).body["spec"]
+    assert spec == {
+        **EVALUATION.minimal["spec"],
+        "precision": "AsTrained",
+        "maximumTrainedOnRatio": 0.05,
+        "resamples": 10_000,
+        "seed": 17,
+        "retries": {"onFailure": 1, "onDisruption": 20},
+        "suspend": False,
+        "template": {"terminationGracePeriodSeconds": 120},
+    }
+
+
+@of_each_kind
+def test_a_status_is_kept_apart_from_the_spec(server: ApiServer, namespace: str, kind: Kind) -> None:
+    url = kind.url(namespace)
+    created = server.create(url, {**kind.minimal, "status": kind.status}).body
     assert "status" not in created
-    written = server.replace(f"{url}/sample/status", {**created, "spec": FULL["spec"], "status": STATUS}).body
-    assert written["status"] == STATUS
+    body = {**created, "spec": kind.full["spec"], "status": kind.status}
+    written = server.replace(f"{url}/sample/status", body).body
+    assert written["status"] == kind.status
     assert written["spec"] == created["spec"]
     assert written["metadata"]["generation"] == 1
 
 
-def test_an_object_survives_apply_and_re_apply(server: ApiServer, url: str) -> None:
-    first = server.apply(f"{url}/sample", FULL)
-    again = server.apply(f"{url}/sample", FULL)
+@of_each_kind
+def test_an_object_survives_apply_and_re_apply(server: ApiServer, namespace: str, kind: Kind) -> None:
+    first = server.apply(f"{kind.url(namespace)}/sample", kind.full)
+    again = server.apply(f"{kind.url(namespace)}/sample", kind.full)
     assert first.accepted, first.message
     assert again.body["metadata"]["resourceVersion"] == first.body["metadata"]["resourceVersion"]
 
 
-def test_get_tells_the_story_in_one_line(server: ApiServer, kubeconfig: Path, namespace: str, url: str) -> None:
-    created = server.create(url, MINIMAL).body
-    server.replace(f"{url}/sample/status", change({**created, "status": STATUS}, {}))
-    head, line = kubectl(kubeconfig, "-n", namespace, "get", "ftj").splitlines()
-    assert head.split() == ["NAME", "STATE", "PROGRESS", "LOSS", "STEP", "ADAPTER", "AGE"]
-    assert line.split()[:-1] == ["sample", "Training", "50%", "2.500", "1/2", "000000000000"]
-    head, line = kubectl(kubeconfig, "-n", namespace, "get", "trimtab", "-o", "wide").splitlines()
-    assert head.split()[-3:] == ["MESSAGE", "ATTEMPT", "RANK"]
-    assert line.split()[-3:] == ["a", "0", "16"]
+def lines(kubeconfig: Path, namespace: str, *arguments: str) -> list[list[str]]:
+    """Return the words of each line that `kubectl get` prints."""
+    return [line.split() for line in kubectl(kubeconfig, "-n", namespace, "get", *arguments).splitlines()]
 
 
-def test_explain_is_complete(kubeconfig: Path) -> None:
-    listed = kubectl(kubeconfig, "explain", "finetunejob", "--recursive")
-    sections = {path for path, node, _ in fields(ROOT) if "properties" in node and path.count(".") < 2}
+@pytest.fixture
+def with_status(server: ApiServer, namespace: str) -> None:
+    """A sample of each kind, with its status."""
+    for kind in KINDS:
+        created = server.create(kind.url(namespace), kind.minimal).body
+        server.replace(f"{kind.url(namespace)}/sample/status", change({**created, "status": kind.status}, {}))
+
+
+@pytest.mark.usefixtures("with_status")
+def test_get_tells_the_story_of_a_finetunejob_in_one_line(kubeconfig: Path, namespace: str) -> None:
+    head, line = lines(kubeconfig, namespace, "ftj")
+    assert head == ["NAME", "STATE", "PROGRESS", "LOSS", "STEP", "ADAPTER", "AGE"]
+    assert line[:-1] == ["sample", "Training", "50%", "2.500", "1/2", "000000000000"]
+    head, line = lines(kubeconfig, namespace, "ftj", "-o", "wide")
+    assert head[-3:] == ["MESSAGE", "ATTEMPT", "RANK"]
+    assert line[-3:] == ["a", "0", "16"]
+
+
+@pytest.mark.usefixtures("with_status")
+def test_get_tells_the_story_of_an_evaluation_in_one_line(kubeconfig: Path, namespace: str) -> None:
+    head, line = lines(kubeconfig, namespace, "ftev")
+    assert head == ["NAME", "STATE", "PASSED", "METRIC", "VALUE", "CHANGE", "AGE"]
+    assert line[:-1] == ["sample", "Completed", "False", "heldout/perplexity", "20.18", "-35.5"]
+    head, line = lines(kubeconfig, namespace, "ftev", "-o", "wide")
+    assert head[-3:] == ["MESSAGE", "PROGRESS", "REPORT"]
+    assert line[-3:] == ["worse", "50%", "s3://adapters/out/evaluations/0/report.html"]
+
+
+@pytest.mark.usefixtures("with_status")
+def test_both_kinds_are_in_one_category(kubeconfig: Path, namespace: str) -> None:
+    names = kubectl(kubeconfig, "-n", namespace, "get", "trimtab", "-o", "name").split()
+    assert sorted(names) == ["evaluation.trimtab.dev/sample", "finetunejob.trimtab.dev/sample"]
+
+
+@of_each_kind
+def test_explain_is_complete(kubeconfig: Path, kind: Kind) -> None:
+    singular = kind.name.lower()
+    listed = kubectl(kubeconfig, "explain", singular, "--recursive")
+    sections = {path for path, node, _ in fields(kind.root) if "properties" in node and path.count(".") < 2}
     for section in sorted(sections - {"metadata"}):
-        text = kubectl(kubeconfig, "explain", f"finetunejob.{section}")
+        text = kubectl(kubeconfig, "explain", f"{singular}.{section}")
         assert "<no description>" not in text, section
         assert "<empty>" not in text, section
-    for path, _, _ in fields(ROOT):
+    for path, _, _ in fields(kind.root):
         assert path.rpartition(".")[2] in listed

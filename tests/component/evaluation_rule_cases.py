@@ -1,0 +1,288 @@
+"""Cases of the CEL rules of Evaluations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from trimtab_trainer.contract import METRICS_OF
+
+from tests.component.crd_samples import DIGEST, Body
+from tests.component.evaluation_samples import FULL, HELD_OUT, OTHER_DIGEST
+from tests.component.rule_cases import SHARED, TEMPLATE_UPDATE, Case, Rule, immutable
+
+URI = "s3://datasets/questions/"
+LABELS = ["yes", "no"]
+ARTIFACT = {"uri": "s3://adapters/out/adapters/0", "digest": DIGEST}
+OTHER_ARTIFACT = {"uri": "s3://adapters/out/adapters/1", "digest": OTHER_DIGEST}
+MODEL_AND_OUTPUT: Body = {"spec.baseModel": {"uri": "s3://models/base"}, "spec.output": {"uri": "s3://adapters/out"}}
+BASE_MODEL: Body = {
+    **MODEL_AND_OUTPUT,
+    "spec.target": {"baseModel": True},
+    "spec.tasks": [{**HELD_OUT, "dataset": {"uri": URI}}],
+}
+BASELINE: Body = {"spec.baseline": {"baseModel": True}}
+
+
+def task(kind: str, **fields: Any) -> Body:
+    """Return the change to one task of this type, complete but for what `fields` set."""
+    needed: dict[str, Body] = {"Classification": {"labels": LABELS}, "Harness": {"harnessTask": "arc_easy"}}
+    whole = {"name": "a", "type": kind, "dataset": {"uri": URI}, **needed.get(kind, {}), **fields}
+    return {"spec.tasks": [{key: value for key, value in whole.items() if value is not None}]}
+
+
+def threshold(**fields: Any) -> Body:
+    return {"spec.thresholds": [{"metric": "heldout/perplexity", **fields}]}
+
+
+def only(field: str, value: Any, *types: str, **beside: Any) -> dict[Rule, Case]:
+    """Return the case of a field that some types of tasks do not have."""
+    allowed = "".join(f" or {each}" for each in types).removeprefix(" or ")
+    return {
+        ("spec.tasks[]", f"{field} is for the type {allowed}"): Case(
+            refused=[task(kind, **{field: value}, **beside) for kind in METRICS_OF if kind not in types],
+            passed=[
+                task(
+                    kind,
+                    **{field: value},
+                    **beside,
+                    **({"predictBy": "Generation"} if kind == "Classification" else {}),
+                )
+                for kind in types
+            ]
+            if field != "predictBy"
+            else [task(kind, predictBy=value) for kind in types],
+        )
+    }
+
+
+GENERATING = ("Generation", "Regression", "Classification")
+
+_TASK_CASES: dict[Rule, Case] = {
+    ("spec.tasks[]", "a Classification task needs labels"): Case(
+        refused=[task("Classification", labels=None)], passed=[task("Classification"), task("MultipleChoice")]
+    ),
+    ("spec.tasks[]", "a Harness task needs harnessTask"): Case(
+        refused=[task("Harness", harnessTask=None)], passed=[task("Harness")]
+    ),
+    ("spec.tasks[]", "a Harness task needs dataset.uri"): Case(
+        refused=[task("Harness", dataset={"split": "Test"})], passed=[task("Harness")]
+    ),
+    **only("labels", LABELS, "Classification"),
+    **only("predictBy", "Likelihood", "Classification"),
+    **only("maxNewTokens", 8, *GENERATING),
+    **only("stop", ["\n"], *GENERATING),
+    **only("temperature", 0.5, "Generation"),
+    **only("topP", 0.5, "Generation", temperature=0.5),
+    **only("harnessTask", "arc_easy", "Harness"),
+    **only("fewShot", 1, "Harness"),
+    ("spec.tasks[]", "maxNewTokens and stop of a Classification task need predictBy: Generation"): Case(
+        refused=[
+            task("Classification", maxNewTokens=8),
+            task("Classification", stop=["\n"]),
+            task("Classification", maxNewTokens=8, predictBy="Likelihood"),
+        ],
+        passed=[task("Classification", maxNewTokens=8, stop=["\n"], predictBy="Generation")],
+    ),
+    ("spec.tasks[]", "topP needs a temperature above 0: without one nothing is sampled"): Case(
+        refused=[task("Generation", topP=0.5), task("Generation", topP=0.5, temperature=0)],
+        passed=[task("Generation", topP=0.5, temperature=0.1), task("Generation", temperature=0)],
+    ),
+    ("spec.tasks[]", "metrics must not repeat a value"): Case(
+        refused=[task("Generation", metrics=["BLEU", "ChrF", "BLEU"])],
+        passed=[task("Generation", metrics=["BLEU", "ChrF"])],
+    ),
+    ("spec.tasks[]", "metrics of a Harness task are those of its YAML file; remove metrics"): Case(
+        refused=[task("Harness", metrics=["Accuracy"])], passed=[task("Harness")]
+    ),
+    **{
+        ("spec.tasks[]", f"metrics of a {kind} task are {', '.join(metrics)}"): Case(
+            refused=[
+                task(kind, metrics=[metrics[0], "Perplexity" if kind != "Perplexity" else "BLEU"]),
+                task(kind, metrics=["Accuracy" if kind in ("Perplexity", "Regression", "Generation") else "BLEU"]),
+            ],
+            passed=[task(kind, metrics=list(metrics)), task(kind)],
+        )
+        for kind, metrics in METRICS_OF.items()
+        if metrics
+    },
+    ("spec.tasks[].dataset", "exactly one of split and uri must be set"): Case(
+        refused=[
+            task("Perplexity", dataset={"limit": 1}),
+            task("Perplexity", dataset={"split": "Test", "uri": URI}),
+        ],
+        passed=[task("Perplexity", dataset={"split": "Test"}), task("Perplexity", dataset={"uri": URI})],
+    ),
+    ("spec.tasks[].dataset", "format is for uri; the format of the split is known"): Case(
+        refused=[task("Perplexity", dataset={"split": "Test", "format": "Auto"})],
+        passed=[task("Perplexity", dataset={"uri": URI, "format": "Auto"})],
+    ),
+}
+
+_THRESHOLD_CASES: dict[Rule, Case] = {
+    (
+        "spec.thresholds[]",
+        "a threshold needs one of minimum, maximum, maximumRegression, maximumRelativeRegression, maximumGroupGap",
+    ): Case(
+        refused=[threshold(), threshold(confidence=0.9)],
+        passed=[threshold(minimum=0), threshold(maximum=0)]
+        + [{**BASELINE, **threshold(**{f"maximum{kind}Regression": 0})} for kind in ("", "Relative")],
+    ),
+    ("spec.thresholds[]", "minimumGroupRows belongs to maximumGroupGap"): Case(
+        refused=[threshold(minimum=0, minimumGroupRows=2)],
+        passed=[{"spec.tasks[0].groupBy": "g", **threshold(maximumGroupGap=0, minimumGroupRows=2)}],
+    ),
+    ("spec.thresholds[]", "minimum must not be above maximum"): Case(
+        refused=[threshold(minimum=1, maximum=0.5)],
+        passed=[threshold(minimum=1, maximum=1), threshold(minimum=-1, maximum=0.5)],
+    ),
+    ("spec", "maximumRegression and maximumRelativeRegression need baseline"): Case(
+        refused=[threshold(maximumRegression=0), threshold(maximumRelativeRegression=0.1, minimum=0)],
+        passed=[
+            {**BASELINE, **threshold(maximumRegression=0)},
+            {**BASELINE, **threshold(maximumRelativeRegression=0.1)},
+            threshold(minimum=0),
+            {},
+        ],
+    ),
+    ("spec", "the first part of every threshold's metric must be the name of a task"): Case(
+        refused=[
+            {"spec.thresholds": [{"metric": f"{name}/perplexity", "minimum": 0}]}
+            for name in ("heldou", "heldoutt", "other", "eldout")
+        ],
+        passed=[threshold(minimum=0), {"spec.thresholds": []}],
+    ),
+    ("spec", "maximumGroupGap needs groupBy in its task"): Case(
+        refused=[
+            threshold(maximumGroupGap=0.1),
+            {
+                "spec.tasks": [HELD_OUT, {**HELD_OUT, "name": "other", "groupBy": "g"}],
+                **threshold(maximumGroupGap=0.1),
+            },
+        ],
+        passed=[{"spec.tasks[0].groupBy": "g", **threshold(maximumGroupGap=0.1)}, threshold(minimum=0)],
+    ),
+}
+
+_MODEL_CASES: dict[Rule, Case] = {
+    ("spec.target", "exactly one of fineTuneJobName, artifact and baseModel must be set"): Case(
+        refused=[
+            {"spec.target": {}},
+            {"spec.target": {"fineTuneJobName": "a", "baseModel": True}},
+            {**MODEL_AND_OUTPUT, "spec.target": {"artifact": ARTIFACT, "baseModel": True}},
+            {**MODEL_AND_OUTPUT, "spec.target": {"fineTuneJobName": "a", "artifact": ARTIFACT}},
+        ],
+        passed=[
+            {"spec.target": {"fineTuneJobName": "a"}},
+            {**MODEL_AND_OUTPUT, "spec.target": {"artifact": ARTIFACT}},
+            BASE_MODEL,
+        ],
+    ),
+    ("spec.baseline", "exactly one of artifact and baseModel must be set"): Case(
+        refused=[{"spec.baseline": {}}, {"spec.baseline": {"artifact": ARTIFACT, "baseModel": True}}],
+        passed=[{"spec.baseline": {"artifact": ARTIFACT}}, BASELINE],
+    ),
+    ("spec", "baseModel and output are needed where target.fineTuneJobName does not give them"): Case(
+        refused=[
+            {"spec.target": {"artifact": ARTIFACT}},
+            {"spec.target": {"artifact": ARTIFACT}, "spec.baseModel": MODEL_AND_OUTPUT["spec.baseModel"]},
+            {**BASE_MODEL, "spec.output": ...},
+        ],
+        passed=[{**MODEL_AND_OUTPUT, "spec.target": {"artifact": ARTIFACT}}, MODEL_AND_OUTPUT, {}],
+    ),
+    ("spec", "dataset.split is of an adapter's data; the target baseModel needs dataset.uri in every task"): Case(
+        refused=[
+            {**BASE_MODEL, "spec.tasks": [HELD_OUT]},
+            {**BASE_MODEL, "spec.tasks": [*task("Generation")["spec.tasks"], HELD_OUT]},
+        ],
+        passed=[BASE_MODEL, {**MODEL_AND_OUTPUT, "spec.target": {"artifact": ARTIFACT}}],
+    ),
+    ("spec", "target and baseline must differ: both are the base model"): Case(
+        refused=[{**BASE_MODEL, **BASELINE}],
+        passed=[{**BASE_MODEL, "spec.baseline": {"artifact": ARTIFACT}}, BASELINE],
+    ),
+    ("spec", "target and baseline must differ: both are the same artifact"): Case(
+        refused=[
+            {
+                **MODEL_AND_OUTPUT,
+                "spec.target": {"artifact": ARTIFACT},
+                "spec.baseline": {"artifact": {**OTHER_ARTIFACT, "digest": DIGEST}},
+            }
+        ],
+        passed=[
+            {
+                **MODEL_AND_OUTPUT,
+                "spec.target": {"artifact": ARTIFACT},
+                "spec.baseline": {"artifact": {**ARTIFACT, "digest": OTHER_DIGEST}},
+            },
+            {"spec.baseline": {"artifact": ARTIFACT}},
+        ],
+    ),
+    ("spec", "quantization is for the precision AsTrained"): Case(
+        refused=[{"spec.quantization": {}, "spec.precision": "AsServed"}],
+        passed=[{"spec.quantization": {}}, {"spec.precision": "AsServed"}],
+    ),
+}
+
+_UPDATES: dict[str, Case] = {
+    "target": Case(
+        refused=[
+            {"spec.target.fineTuneJobName": "other"},
+            {"spec.target": {"artifact": ARTIFACT}, **MODEL_AND_OUTPUT},
+        ],
+        passed=[],
+    ),
+    "baseModel": Case(
+        given=FULL,
+        refused=[{"spec.baseModel.uri": "s3://models/other"}, {"spec.baseModel.digest": ...}],
+        passed=[],
+    ),
+    "baseline": Case(
+        refused=[BASELINE, {"spec.baseline": {"artifact": ARTIFACT}}],
+        passed=[],
+    ),
+    "tasks": Case(
+        given=FULL,
+        refused=[
+            {"spec.tasks[1].groupBy": "g"},
+            {"spec.tasks[2].topP": ...},
+            {"spec.tasks[2].metrics": ["ExactMatch", "RougeL", "TokenF1", "BLEU", "ChrF"]},
+            {"spec.tasks[2].metrics": ...},
+            {"spec.tasks[0].dataset.uri": "s3://datasets/other/"},
+            {"spec.tasks": [FULL["spec"]["tasks"][number] for number in (1, 0, 2, 3, 4)]},
+            {"spec.tasks": FULL["spec"]["tasks"][:3]},
+        ],
+        passed=[],
+    ),
+    "thresholds": Case(
+        given=FULL,
+        refused=[
+            {"spec.thresholds": ...},
+            {"spec.thresholds": []},
+            {"spec.thresholds[0].minimum": 0.2},
+            {"spec.thresholds[0].minimum": ...},
+            {"spec.thresholds[0].confidence": ...},
+            {"spec.thresholds[1].minimum": 0},
+        ],
+        passed=[],
+    ),
+    "precision": Case(refused=[{"spec.precision": "AsServed"}], passed=[{"spec.precision": "AsTrained"}]),
+    "quantization": Case(
+        given=FULL, refused=[{"spec.quantization": ...}, {"spec.quantization.type": "None"}], passed=[]
+    ),
+    "datasetSecretName": Case(refused=[{"spec.datasetSecretName": "other"}], passed=[]),
+    "output": Case(refused=[{"spec.output": MODEL_AND_OUTPUT["spec.output"]}], passed=[]),
+    "maximumTrainedOnRatio": Case(refused=[{"spec.maximumTrainedOnRatio": 1}], passed=[]),
+    "resamples": Case(refused=[{"spec.resamples": 100}], passed=[{"spec.resamples": 10_000}]),
+    "seed": Case(refused=[{"spec.seed": 18}], passed=[{"spec.seed": ...}]),
+    "batchSize": Case(given=FULL, refused=[{"spec.batchSize": ...}, {"spec.batchSize": 4}], passed=[]),
+    "template": replace(TEMPLATE_UPDATE, given=FULL),
+}
+
+EVALUATION_CASES: dict[Rule, Case] = {
+    **SHARED,
+    **_TASK_CASES,
+    **_THRESHOLD_CASES,
+    **_MODEL_CASES,
+    **immutable("Evaluation", _UPDATES),
+}

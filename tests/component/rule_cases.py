@@ -1,0 +1,256 @@
+"""Cases of CEL rules: what all kinds share, and those of FineTuneJobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trimtab_operator.api.finetunejob import NAME_LENGTH
+
+from tests.component.crd_samples import FULL, Body
+
+Rule = tuple[str, str]
+"""Path and message of a rule."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Changes to an object, by default the smallest: each of `refused` breaks the rule, each of `passed` does not."""
+
+    refused: list[Body]
+    passed: list[Body]
+    given: Body | None = None
+
+
+VOLUMES = "spec.template.volumes"
+MOUNTS = "spec.template.volumeMounts"
+ENV = "spec.template.env"
+
+
+def volume(**source: Any) -> Body:
+    return {VOLUMES: [{"name": "data", **source}]}
+
+
+def mount(path: str) -> Body:
+    return {**volume(emptyDir={}), MOUNTS: [{"name": "data", "mountPath": path}]}
+
+
+def variable(**value: Any) -> Body:
+    return {ENV: [{"name": "A", **value}]}
+
+
+def keys(kind: str, *names: str) -> list[Body]:
+    return [{f"spec.template.{kind}": {name: "a"}} for name in names]
+
+
+RESERVED_KEYS: tuple[str, ...] = (
+    "trimtab.dev/a",
+    "a.trimtab.dev/a",
+    "kubernetes.io/a",
+    "app.kubernetes.io/name",
+    "batch.kubernetes.io/a",
+)
+RESERVED_KEYS += ("k8s.io/a", "kueue.x-k8s.io/queue-name", "x-k8s.io/a")
+FREE_KEYS = ("team", "example.com/team", "mykubernetes.io/a", "karpenter.sh/do-not-disrupt", "trimtab.dev")
+SECRET_KEY = {"secretKeyRef": {"name": "a", "key": "a"}}
+FIELD = {"fieldRef": {"fieldPath": "spec.nodeName"}}
+CONFIG_KEY = {"configMapKeyRef": {"name": "a", "key": "a"}}
+
+SHARED: dict[Rule, Case] = {
+    ("", f"name must have at most {NAME_LENGTH} characters"): Case(
+        refused=[{"metadata.name": "n" * (NAME_LENGTH + 1)}],
+        passed=[{"metadata.name": "n" * NAME_LENGTH}],
+    ),
+    ("spec.template", "every volumeMounts name must be the name of one of the volumes"): Case(
+        refused=[
+            {MOUNTS: [{"name": "data", "mountPath": "/data"}]},
+            {**volume(emptyDir={}), MOUNTS: [{"name": "date", "mountPath": "/data"}]},
+        ],
+        passed=[mount("/data"), volume(emptyDir={})],
+    ),
+    (
+        "spec.template.volumes[]",
+        "exactly one of persistentVolumeClaim, configMap, secret, emptyDir and image must be set",
+    ): Case(
+        refused=[volume(), volume(emptyDir={}, configMap={"name": "a"})],
+        passed=[
+            volume(emptyDir={}),
+            volume(persistentVolumeClaim={"claimName": "a"}),
+            volume(configMap={"name": "a"}),
+            volume(secret={"secretName": "a"}),
+            volume(image={"reference": "a"}),
+        ],
+    ),
+    ("spec.template.volumes[]", "names that begin with trimtab- belong to Trimtab's own volumes"): Case(
+        refused=[{VOLUMES: [{"name": "trimtab-work", "emptyDir": {}}]}],
+        passed=[{VOLUMES: [{"name": "my-trimtab-work", "emptyDir": {}}]}],
+    ),
+    (
+        "spec.template.volumeMounts[]",
+        "mountPath must not be in /run/trimtab, /work, /dev, /tmp: Trimtab's own volumes are there",
+    ): Case(
+        refused=[mount(path) for path in ("/work", "/work/", "/work/a", "/run/trimtab/a", "/dev/shm", "/tmp")],
+        passed=[mount(path) for path in ("/data", "/workspace", "/run/other", "/data/work")],
+    ),
+    ("spec.template.volumeMounts[]", "mountPath must not contain the elements '.' and '..'"): Case(
+        refused=[mount(path) for path in ("/data/../work", "/./work", "/data/..", "/..")],
+        passed=[mount(path) for path in ("/data.d/..a", "/.cache", "/a/...")],
+    ),
+    ("spec.template.labels", "a key must have at most 317 characters"): Case(
+        refused=keys("labels", "k" * 318), passed=keys("labels", "k" * 317)
+    ),
+    ("spec.template.annotations", "a key must have at most 317 characters"): Case(
+        refused=keys("annotations", "k" * 318), passed=keys("annotations", "k" * 317)
+    ),
+    ("spec.template.labels", "keys of trimtab.dev, kubernetes.io and k8s.io are set by Trimtab and Kubernetes"): Case(
+        refused=keys("labels", *RESERVED_KEYS, "cluster-autoscaler.kubernetes.io/safe-to-evict"),
+        passed=keys("labels", *FREE_KEYS),
+    ),
+    (
+        "spec.template.annotations",
+        "keys of trimtab.dev, kubernetes.io and k8s.io are set by Trimtab and Kubernetes, except "
+        "cluster-autoscaler.kubernetes.io/safe-to-evict",
+    ): Case(
+        refused=keys("annotations", *RESERVED_KEYS),
+        passed=keys("annotations", *FREE_KEYS, "cluster-autoscaler.kubernetes.io/safe-to-evict"),
+    ),
+    ("spec.template.env[]", "set value or valueFrom, not both"): Case(
+        refused=[variable(value="a", valueFrom=SECRET_KEY)],
+        passed=[variable(value="a"), variable(valueFrom=SECRET_KEY), variable()],
+    ),
+    ("spec.template.env[]", "names that begin with TRIMTAB_ belong to Trimtab"): Case(
+        refused=[{ENV: [{"name": "TRIMTAB_A"}]}],
+        passed=[{ENV: [{"name": "MY_TRIMTAB_A"}]}],
+    ),
+    (
+        "spec.template.env[].valueFrom",
+        "exactly one of secretKeyRef, configMapKeyRef and fieldRef must be set",
+    ): Case(
+        refused=[variable(valueFrom={}), variable(valueFrom={**SECRET_KEY, **FIELD})],
+        passed=[variable(valueFrom=source) for source in (SECRET_KEY, CONFIG_KEY, FIELD)],
+    ),
+}
+"""Rules of names and pod templates."""
+
+TEMPLATE_UPDATE = Case(
+    refused=[
+        {"spec.template.image": "example.com/trainer:2"},
+        {"spec.template": ...},
+        {"spec.template.volumes": ..., "spec.template.volumeMounts": ...},
+        {"spec.template.env": []},
+        {"spec.template.resources.limits.memory": "32Gi"},
+    ],
+    passed=[],
+)
+
+
+def immutable(kind: str, updates: dict[str, Case]) -> dict[Rule, Case]:
+    """Return the cases of fields that cannot be changed."""
+    return {
+        ("spec", f"{name} is immutable: it defines the result; create another {kind} instead"): Case(
+            given=case.given,
+            refused=case.refused,
+            passed=[
+                *case.passed,
+                {"metadata.labels": {"team": "b"}},
+                {"spec.suspend": False},
+                {"spec.retries": {"onFailure": 5, "onDisruption": 5}},
+                {"spec.activeDeadlineSeconds": 7200},
+                {"spec.activeDeadlineSeconds": ...},
+                {"spec.ttlSecondsAfterFinished": 1},
+                {"spec.ttlSecondsAfterFinished": ...},
+            ],
+        )
+        for name, case in updates.items()
+    }
+
+
+_UPDATES: dict[str, Case] = {
+    "baseModel": Case(
+        given=FULL,
+        refused=[
+            {"spec.baseModel.uri": "s3://models/other"},
+            {"spec.baseModel.digest": ...},
+            {"spec.baseModel.secretName": "other"},
+        ],
+        passed=[],
+    ),
+    "dataset": Case(
+        refused=[
+            {"spec.dataset.training.uri": "s3://datasets/other/"},
+            {"spec.dataset.validation": {"fraction": 0.1}},
+            {"spec.dataset.test": {"fraction": 0.1}},
+            {"spec.dataset.splitSeed": 18},
+        ],
+        passed=[{"spec.dataset.format": "Auto"}],
+    ),
+    "output": Case(refused=[{"spec.output.uri": "s3://adapters/other"}], passed=[]),
+    "lora": Case(
+        given=FULL,
+        refused=[{"spec.lora.rank": 9}, {"spec.lora": ...}, {"spec.lora.targetModules": ["q_proj"]}],
+        passed=[],
+    ),
+    "quantization": Case(
+        given=FULL, refused=[{"spec.quantization.type": "None"}, {"spec.quantization": ...}], passed=[]
+    ),
+    "training": Case(
+        given=FULL,
+        refused=[
+            {"spec.training.seed": 2},
+            {"spec.training": ...},
+            {"spec.training.earlyStopping": ...},
+            {"spec.training.microBatchSize": ...},
+        ],
+        passed=[],
+    ),
+    "checkpoint": Case(given=FULL, refused=[{"spec.checkpoint.keep": 2}, {"spec.checkpoint": ...}], passed=[]),
+    "template": replace(TEMPLATE_UPDATE, given=FULL),
+}
+FINETUNEJOB_CASES: dict[Rule, Case] = {
+    **SHARED,
+    ("spec", "training.earlyStopping needs dataset.validation"): Case(
+        refused=[{"spec.training.earlyStopping": {}}],
+        passed=[{"spec.training.earlyStopping": {}, "spec.dataset.validation": {"fraction": 0.1}}],
+    ),
+    ("spec.dataset.validation", "exactly one of fraction, uri and folds must be set"): Case(
+        refused=[
+            {"spec.dataset.validation": {}},
+            {"spec.dataset.validation": {"fraction": 0.1, "uri": "s3://datasets/v/"}},
+            {"spec.dataset.validation": {"fraction": 0.1, "folds": 2, "fold": 0}},
+        ],
+        passed=[
+            {"spec.dataset.validation": {"fraction": 0.1}},
+            {"spec.dataset.validation": {"uri": "s3://datasets/v/"}},
+            {"spec.dataset.validation": {"folds": 2, "fold": 1}},
+        ],
+    ),
+    ("spec.dataset.validation", "folds and fold must be set together"): Case(
+        refused=[{"spec.dataset.validation": {"folds": 5}}, {"spec.dataset.validation": {"fold": 1, "fraction": 0.1}}],
+        passed=[{"spec.dataset.validation": {"folds": 5, "fold": 1}}],
+    ),
+    ("spec.dataset.validation", "fold counts from 0 to folds - 1"): Case(
+        refused=[{"spec.dataset.validation": {"folds": 5, "fold": 5}}],
+        passed=[{"spec.dataset.validation": {"folds": 5, "fold": 4}}],
+    ),
+    ("spec.dataset.test", "exactly one of fraction and uri must be set"): Case(
+        refused=[{"spec.dataset.test": {}}, {"spec.dataset.test": {"fraction": 0.1, "uri": "s3://datasets/t/"}}],
+        passed=[{"spec.dataset.test": {"fraction": 0.1}}, {"spec.dataset.test": {"uri": "s3://datasets/t/"}}],
+    ),
+    ("spec.lora", "all-linear stands alone: remove it, or the other target modules"): Case(
+        refused=[{"spec.lora.targetModules": ["all-linear", "q_proj"]}],
+        passed=[{"spec.lora.targetModules": ["all-linear"]}, {"spec.lora.targetModules": ["k_proj", "q_proj"]}],
+    ),
+    ("spec.training", "set epochs or maxSteps, not both"): Case(
+        refused=[{"spec.training": {"epochs": 1, "maxSteps": 1}}],
+        passed=[{"spec.training": {"epochs": 1}}, {"spec.training": {"maxSteps": 1}}, {"spec.training": {}}],
+    ),
+    ("spec.training", "batchSize must be a multiple of microBatchSize"): Case(
+        refused=[
+            {"spec.training": {"batchSize": 8, "microBatchSize": 3}},
+            {"spec.training": {"batchSize": 8, "microBatchSize": 16}},
+            {"spec.training": {"microBatchSize": 64}},
+        ],
+        passed=[{"spec.training": {"batchSize": 8, "microBatchSize": 4}}, {"spec.training": {"microBatchSize": 32}}],
+    ),
+    **immutable("FineTuneJob", _UPDATES),
+}
