@@ -1,7 +1,7 @@
-"""`make demo`: from nothing to an adapter that answers, in a real cluster.
+"""`make demo`: from nothing to an adapter that passed its gate and answers, in a real cluster.
 
-Prints what it does with the seconds since the start. The last lines are the adapter's address, the perplexity of the
-base model and of the adapter on rows that neither was trained on, and their answers to the same question.
+Prints what it does with the seconds since the start. The last lines are the adapter's address, the verdict of its
+evaluation against the base model on rows that neither was trained on, and their answers to the same question.
 """
 
 from __future__ import annotations
@@ -25,11 +25,15 @@ NAMESPACE = "field-guide"
 QUESTION = "What is spec.backoffLimit of a Job for?"
 SAMPLES = ROOT / "deploy/samples"
 TRAINING_MINUTES = 20
+EVALUATION_MINUTES = 15
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make demo", description="From nothing to an adapter that answers.")
     parser.add_argument("--sample", type=Path, default=SAMPLES / "finetunejob.yaml", help="FineTuneJob to run")
+    parser.add_argument(
+        "--evaluation", type=Path, default=SAMPLES / "evaluation.yaml", help="Evaluation of its adapter"
+    )
     parser.add_argument("--question", default=QUESTION, help="what to ask the base model and the adapter")
     return parser.parse_args()
 
@@ -55,32 +59,41 @@ def upload(here: Installation) -> None:
                 say(f"  {text}")
 
 
-def run_job(here: Installation, sample: Path) -> dict[str, Any]:
-    """Apply the FineTuneJob, tell its story as it moves, and return it when it has ended."""
-    job = yaml.safe_load(sample.read_text())
-    job["metadata"]["namespace"] = NAMESPACE
-    name = job["metadata"]["name"]
-    here.apply(job)
-    say(f"kubectl apply -f {sample.relative_to(ROOT)}")
+def follow(here: Installation, kind: str, name: str, minutes: float) -> dict[str, Any]:
+    """Tell the story of a FineTuneJob or an Evaluation as it moves, and return it when it has ended."""
     told = ""
-    deadline = time.monotonic() + TRAINING_MINUTES * 60
+    deadline = time.monotonic() + minutes * 60
     while time.monotonic() < deadline:
-        found = here.get("finetunejob", name, NAMESPACE)
+        found = here.get(kind, name, NAMESPACE)
         if found is not None:
-            line = here.kubectl("-n", NAMESPACE, "get", "finetunejob", name, "--no-headers").strip()
+            line = here.kubectl("-n", NAMESPACE, "get", kind, name, "--no-headers").strip()
             story = " ".join(line.split()[:-1])  # the age alone is no news
             if story != told:
                 say(f"  {line}")
                 told = story
-            condition: dict[str, Any] = next(
-                (c for c in found.get("status", {}).get("conditions", []) if c["type"] == "Succeeded"), {}
-            )
-            if condition.get("status") == "True":
+            succeeded = condition(found, "Succeeded")
+            if succeeded.get("status") == "True":
                 return found
-            if condition.get("status") == "False":
-                raise Failed(f"{condition['reason']}: {condition['message']}")
+            if succeeded.get("status") == "False":
+                raise Failed(f"{succeeded['reason']}: {succeeded['message']}")
         time.sleep(1)
-    raise Failed(f"FineTuneJob {name} took more than {TRAINING_MINUTES} minutes; see kubectl -n {NAMESPACE} describe")
+    raise Failed(f"{kind} {name} took more than {minutes} minutes; see kubectl -n {NAMESPACE} describe {kind} {name}")
+
+
+def condition(body: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a condition of an object, empty if it has none of this type."""
+    conditions = body.get("status", {}).get("conditions", [])
+    return next((each for each in conditions if each["type"] == name), {})
+
+
+def apply(here: Installation, *samples: Path) -> list[str]:
+    """Apply the manifests in the demo's namespace and return the names of the objects."""
+    bodies = [yaml.safe_load(sample.read_text()) for sample in samples]
+    for body in bodies:
+        body["metadata"]["namespace"] = NAMESPACE
+    here.apply(*bodies)
+    say("kubectl apply " + " ".join(f"-f {sample.relative_to(ROOT)}" for sample in samples))
+    return [body["metadata"]["name"] for body in bodies]
 
 
 def ask(here: Installation, adapter: str, question: str) -> str:
@@ -116,22 +129,30 @@ def main() -> None:
     here.apply(here.secret(NAMESPACE))
     say("data: the API server's own documentation as questions and answers; the base model from its package")
     upload(here)
-    job = run_job(here, chosen.sample)
+    training, evaluating = apply(here, chosen.sample, chosen.evaluation)
+    job = follow(here, "finetunejob", training, TRAINING_MINUTES)
+    evaluation = follow(here, "evaluation", evaluating, EVALUATION_MINUTES)
     artifact = job["status"]["artifact"]
     say("asking the base model and the adapter")
     answers = ask(here, artifact["uri"], chosen.question)
     print()
     print(here.kubectl("-n", NAMESPACE, "get", "finetunejobs").strip())
     print()
+    print(here.kubectl("-n", NAMESPACE, "get", "evaluations").strip())
+    print()
     print(f"adapter     {artifact['uri']}")
     print(f"digest      {artifact['digest']}")
     base, tuned = math.exp(artifact["baseTestLoss"]), math.exp(artifact["testLoss"])
     print(f"perplexity  on {job['status']['dataset']['testRows']} held-out rows: base {base:.2f}, adapter {tuned:.2f}")
+    verdict = condition(evaluation, "Passed")
+    print(f"verdict     {verdict['reason']}: {verdict['message']}")
+    print(f"report      {evaluation['status']['reportURI']}")
     print()
     print(answers.strip())
     print()
     print(f"next: export KUBECONFIG={here.kubeconfig}")
-    print(f"      kubectl -n {NAMESPACE} describe finetunejob {job['metadata']['name']}")
+    print(f"      kubectl -n {NAMESPACE} describe finetunejob {training}")
+    print(f"      kubectl -n {NAMESPACE} describe evaluation {evaluating}")
 
 
 if __name__ == "__main__":

@@ -68,6 +68,8 @@ def upload(client: S3Client) -> None:
         "empty/rows.jsonl": "",
         "questions/rows.jsonl": json.dumps({"messages": [{"role": "user", "content": "and?"}]}) + "\n",
         "unknown/rows.jsonl": json.dumps({"instruction": "a", "output": "b"}) + "\n",
+        "parity/rows.jsonl": "".join(json.dumps(parity(number)) + "\n" for number in range(120)),
+        "strange/rows.jsonl": "".join(json.dumps(parity(number, "perhaps")) + "\n" for number in range(3)),
     }
     for key, text in bad.items():
         client.put_object(Bucket="datasets", Key=key, Body=text.encode())
@@ -81,6 +83,15 @@ def row(number: int, padding: str = "") -> dict[str, object]:
             {"role": "user", "content": f"What is the square of {number}? {padding}"},
             {"role": "assistant", "content": f"It is {number * number}."},
         ]
+    }
+
+
+def parity(number: int, answer: str = "") -> dict[str, object]:
+    """Return a question with one of two answers, and a column to group by."""
+    return {
+        "prompt": f"Is {number} even or odd? ",
+        "completion": answer or ("odd" if number % 2 else "even"),
+        "size": "large" if number >= 60 else "small",
     }
 
 

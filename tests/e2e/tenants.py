@@ -8,7 +8,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,15 @@ def new_tenant(installation: Installation) -> Tenant:
 
 @dataclass
 class Tenant:
-    """A namespace of an installation."""
+    """A namespace of an installation; names are those of one kind, FineTuneJobs unless `of` says otherwise."""
 
     installation: Installation
     namespace: str
+    kind: str = "finetunejob"
+
+    def of(self, kind: str) -> Tenant:
+        """Return the same namespace with its objects of another kind."""
+        return replace(self, kind=kind)
 
     def job(self, name: str, *, steps: int = 20, **spec: Any) -> Body:
         """Return a FineTuneJob on the tiny model; fields of the spec are merged, one level deep."""
@@ -63,6 +68,22 @@ class Tenant:
             "spec": body,
         }
 
+    def evaluation(self, name: str, *tasks: Body, **spec: Any) -> Body:
+        """Return an Evaluation; without tasks, of the perplexity of the held-out rows."""
+        held_out = {"name": "heldout", "type": "Perplexity", "dataset": {"split": "Test"}}
+        template = {
+            "resources": {"limits": {"cpu": "2", "memory": "3Gi", "nvidia.com/gpu": 1}, "requests": SMALL},
+            "prepareResources": {"limits": {"cpu": "2", "memory": "1Gi"}, "requests": SMALL},
+            "terminationGracePeriodSeconds": 30,
+        }
+        body: Body = {"tasks": list(tasks) or [held_out], "resamples": 1000, "template": template, **spec}
+        return {
+            "apiVersion": "trimtab.dev/v1alpha1",
+            "kind": "Evaluation",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": body,
+        }
+
     def apply(self, *bodies: Body) -> None:
         self.installation.apply(*bodies)
 
@@ -70,8 +91,8 @@ class Tenant:
         return self.installation.kubectl("-n", self.namespace, *arguments, stdin=stdin)
 
     def get(self, name: str) -> Body:
-        found = self.installation.get("finetunejob", name, self.namespace)
-        assert found is not None, f"FineTuneJob {name} is gone"
+        found = self.installation.get(self.kind, name, self.namespace)
+        assert found is not None, f"{self.kind} {name} is gone"
         return found
 
     def state(self, name: str) -> tuple[str, str, str]:
@@ -81,7 +102,7 @@ class Tenant:
         return (found["status"], found["reason"], found["message"]) if found else ("Unknown", "", "")
 
     def wait(self, name: str, what: str, condition: Callable[[Body], bool], seconds: float = 180) -> Body:
-        """Wait until a FineTuneJob fulfils a condition."""
+        """Wait until an object fulfils a condition."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             body = self.get(name)
@@ -105,8 +126,8 @@ class Tenant:
     def story(self, name: str) -> str:
         """Return what a person would look at."""
         lines = [
-            self.kubectl("get", "finetunejobs,jobs,pods", "-o", "wide"),
-            self.kubectl("describe", "finetunejob", name),
+            self.kubectl("get", f"{self.kind}s,jobs,pods", "-o", "wide"),
+            self.kubectl("describe", self.kind, name),
         ]
         for pod in self.pods(name):
             text = self.installation.kubectl("-n", self.namespace, "logs", pod["metadata"]["name"], check=False)
@@ -114,7 +135,7 @@ class Tenant:
         return "\n".join(lines)
 
     def objects(self, kind: str, name: str) -> list[Body]:
-        text = self.kubectl("get", kind, "-l", f"trimtab.dev/finetunejob={name}", "-o", "json")
+        text = self.kubectl("get", kind, "-l", f"trimtab.dev/{self.kind}={name}", "-o", "json")
         items: list[Body] = json.loads(text)["items"]
         return items
 
@@ -166,11 +187,16 @@ SMALL = {"cpu": "50m", "memory": "64Mi"}
 
 
 def reason_of(body: Body) -> str:
-    return next((c["reason"] for c in body.get("status", {}).get("conditions", [])), "")
+    return condition(body, "Succeeded").get("reason", "")
 
 
 def succeeded(body: Body) -> str:
-    return next((c["status"] for c in body.get("status", {}).get("conditions", [])), "Unknown")
+    return condition(body, "Succeeded").get("status", "Unknown")
+
+
+def condition(body: Body, kind: str) -> dict[str, str]:
+    """Return a condition of an object, empty if it has none of this type."""
+    return next((c for c in body.get("status", {}).get("conditions", []) if c["type"] == kind), {})
 
 
 def checkpoint(body: Body) -> int:

@@ -77,7 +77,7 @@ def assert_pods_are_restricted(tenant: Tenant, name: str) -> None:
 def assert_nothing_is_revealed(tenant: Tenant, name: str) -> None:
     """Look for the keys in all that a reader of the namespace, Secrets aside, and of the logs can see."""
     seen = [
-        tenant.kubectl("get", "finetunejobs,jobs,pods,configmaps,events", "-o", "json"),
+        tenant.kubectl("get", "finetunejobs,evaluations,jobs,pods,configmaps,events", "-o", "json"),
         tenant.installation.kubectl("-n", SYSTEM, "logs", "deployment/trimtab"),
         *(tenant.kubectl("logs", pod["metadata"]["name"]) for pod in tenant.pods(name)),
     ]
@@ -89,7 +89,7 @@ def assert_nothing_is_revealed(tenant: Tenant, name: str) -> None:
 
 
 def test_suspended_and_resumed_it_goes_on_from_its_checkpoint(tenant: Tenant) -> None:
-    tenant.apply(tenant.job("pause", steps=400))
+    tenant.apply(tenant.job("pause", steps=120))
     tenant.wait_step("pause", 5)
     tenant.kubectl("patch", "ftj", "pause", "--type=merge", "-p", '{"spec":{"suspend":true}}')
     tenant.wait_reason("pause", "Suspended")
