@@ -1,4 +1,4 @@
-"""The operator is killed right after each of its successful writes, one life of a FineTuneJob a write.
+"""The operator is killed right after each of its successful writes, one life of a FineTuneJob and its Evaluation each.
 
 The process ends after the API server has carried the write out and before it knows that. Another one goes on from what
 is in the cluster; the end must be that of an undisturbed life, with the same Jobs, each created once.
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtab_operator.runtime.kube import FINETUNEJOBS, Kube
+from trimtab_operator.runtime.kube import EVALUATIONS, FINETUNEJOBS, Kube
 
 from tests.component.api_server import ApiServer
 from tests.component.operator.conftest import playing
-from tests.component.operator.finetunejobs import finetunejob, over, until
+from tests.component.operator.finetunejobs import evaluation, finetunejob, over, until
 from tests.component.operator.process import OperatorProcess
 from tests.perturb.proxy import Proxy, Write
 
@@ -29,7 +29,7 @@ MASKED = {"lastTransitionTime", "startTime", "endTime", "completionTime", "jobUI
 class Life:
     """What came of one life."""
 
-    status: dict[str, Any]
+    statuses: dict[str, dict[str, Any]]
     writes: list[Write]
     killed: bool
 
@@ -45,7 +45,7 @@ def masked(value: Any) -> Any:
 
 
 async def live(kube: Kube, kubeconfig: Path, namespace: str, folder: Path, kill_after: int = 0) -> Life:
-    """Run one FineTuneJob to its end; kill the operator after a write, and start another one."""
+    """Run one FineTuneJob and its Evaluation to their ends; kill the operator after a write, and start another one."""
     killed = asyncio.Event()
     async with Proxy(kubeconfig) as proxy, playing(kube, namespace):
         operator = OperatorProcess(proxy.kubeconfig(folder), namespace, folder)
@@ -65,13 +65,15 @@ async def live(kube: Kube, kubeconfig: Path, namespace: str, folder: Path, kill_
         try:
             await operator.start()
             await operator.ready(60)
+            await kube.create(EVALUATIONS, namespace, evaluation("demo", namespace))
             await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
-            body = await until(kube, namespace, "demo", over, what="the end", seconds=120)
+            await until(kube, namespace, "demo", over, what="the end", seconds=120, resource=EVALUATIONS)
             await asyncio.sleep(1.5)  # what else it would do
+            bodies = [await kube.get(resource, namespace, "demo") for resource in (FINETUNEJOBS, EVALUATIONS)]
         finally:
             again.cancel()
             await operator.kill()
-    return Life(masked(body["status"]), proxy.writes, killed.is_set())
+    return Life({body["kind"]: masked(body["status"]) for body in bodies}, proxy.writes, killed.is_set())
 
 
 async def test_killed_after_each_write(kube: Kube, kubeconfig: Path, server: ApiServer, tmp_path: Path) -> None:
@@ -90,12 +92,13 @@ async def test_killed_after_each_write(kube: Kube, kubeconfig: Path, server: Api
                 server.delete(f"/api/v1/namespaces/{name}")
 
     reference = await one(0)
-    assert reference.jobs_created == {"demo-prepare-0": 1, "demo-train-1": 1}
+    names = ("demo-prepare-0", "demo-train-1", "demo-eval-prepare-0", "demo-eval-1")
+    assert reference.jobs_created == dict.fromkeys(names, 1)
     count = len(reference.writes)
     lives = await asyncio.gather(*(one(number) for number in range(1, count + 1)))
     for number, life in enumerate(lives, start=1):
         story = f"killed after write {number} ({reference.writes[number - 1]}): {[str(w) for w in life.writes]}"
         assert life.killed or len(life.writes) < number, story  # a life may tell of less on its way
         assert life.jobs_created == reference.jobs_created, story
-        assert life.status == reference.status, story
+        assert life.statuses == reference.statuses, story
     print(f"\nkilled after each of {count} writes: " + ", ".join(str(write) for write in reference.writes))

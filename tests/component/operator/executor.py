@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from trimtab_operator.domain.views import ATTEMPT_LABEL, CONTAINER, STAGE_LABEL, format_time
+from trimtab_operator.domain.views import ATTEMPT_LABEL, CONTAINER, EVALUATION_LABEL, STAGE_LABEL, format_time
 from trimtab_operator.runtime.kube import JOBS, MERGE_PATCH, PODS, ApiError, Body, Kube
 from trimtab_trainer.contract import ExitCode, Reason, Stage, Summary, TerminationMessage
+from trimtab_trainer.contract.outcome import PACKED_OUTCOME_BYTES
 
-from tests.unit.domain.makers import ARTIFACT, PREPARED
+from tests.unit.domain.makers import ARTIFACT, OUTCOME, PREPARED, PREPARED_EVALUATION
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Executor:
                 return
             await asyncio.sleep(act.seconds)
             uid = await self.run_uid(pod)
-            words = last_words(stage, attempt, uid, act)
+            words = last_words(stage, attempt, uid, act, evaluates=EVALUATION_LABEL in labels)
             await self.write(pod, ended(pod, started, self.pod_ip, act.exit_code, words))
 
     async def run_uid(self, pod: Body) -> str:
@@ -120,7 +121,7 @@ def container(pod: Body, state: dict[str, Any]) -> Body:
     return {"name": CONTAINER, "image": image, "imageID": "", "ready": ready, "restartCount": 0, "state": state}
 
 
-def last_words(stage: Stage, attempt: int, uid: str, act: Act) -> str:
+def last_words(stage: Stage, attempt: int, uid: str, act: Act, *, evaluates: bool = False) -> str:
     done = act.exit_code == ExitCode.DONE
     return TerminationMessage(
         stage=stage,
@@ -128,7 +129,9 @@ def last_words(stage: Stage, attempt: int, uid: str, act: Act) -> str:
         attempt=attempt,
         reason=act.reason,
         message=act.message,
-        prepared=PREPARED if done and stage is Stage.PREPARE else None,
+        prepared=PREPARED if done and stage is Stage.PREPARE and not evaluates else None,
+        prepared_evaluation=PREPARED_EVALUATION if done and stage is Stage.PREPARE and evaluates else None,
+        packed_outcome=OUTCOME.pack(PACKED_OUTCOME_BYTES) if done and stage is Stage.EVALUATE else None,
         artifact=ARTIFACT if done and stage is Stage.TRAIN else None,
         summary=Summary(step=100, total_steps=100, loss=1.5) if stage is Stage.TRAIN else Summary(),
     ).encode()

@@ -1,4 +1,4 @@
-"""Make FineTuneJobs and wait for what becomes of them."""
+"""Make FineTuneJobs and Evaluations, and wait for what becomes of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from trimtab_operator.runtime.kube import FINETUNEJOBS, JOBS, Body, Kube
+from trimtab_operator.runtime.kube import FINETUNEJOBS, JOBS, Body, Kube, Resource
 
 
 def finetunejob(name: str, namespace: str, labels: dict[str, str] | None = None, **spec: object) -> Body:
@@ -23,6 +23,28 @@ def finetunejob(name: str, namespace: str, labels: dict[str, str] | None = None,
     }
 
 
+def evaluation(name: str, namespace: str, **spec: object) -> Body:
+    return {
+        "apiVersion": "trimtab.dev/v1alpha1",
+        "kind": "Evaluation",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "target": {"fineTuneJobName": name},
+            "tasks": [
+                {"name": "heldout", "type": "Perplexity", "dataset": {"split": "Test"}},
+                {"name": "answers", "type": "Generation", "dataset": {"split": "Test"}},
+            ],
+            "thresholds": [{"metric": "heldout/perplexity", "maximum": 12.0}],
+            **spec,
+        },
+    }
+
+
+def verdict_of(body: Body) -> tuple[str, str]:
+    conditions = body.get("status", {}).get("conditions", ())
+    return next(((str(c["status"]), str(c["reason"])) for c in conditions if c["type"] == "Passed"), ("", ""))
+
+
 def state_of(body: Body) -> str:
     conditions = body.get("status", {}).get("conditions", ())
     return next((str(c["reason"]) for c in conditions if c["type"] == "Succeeded"), "")
@@ -34,20 +56,32 @@ def over(body: Body) -> bool:
 
 
 async def until(
-    kube: Kube, namespace: str, name: str, true: Callable[[Body], bool], *, what: str, seconds: float = 30
+    kube: Kube,
+    namespace: str,
+    name: str,
+    true: Callable[[Body], bool],
+    *,
+    what: str,
+    seconds: float = 30,
+    resource: Resource = FINETUNEJOBS,
 ) -> Body:
-    """Return the FineTuneJob when something is true of it."""
+    """Return the object when something is true of it."""
     deadline = time.monotonic() + seconds
     while True:
-        body = await kube.get(FINETUNEJOBS, namespace, name)
+        body = await kube.get(resource, namespace, name)
         if true(body):
             return body
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}: {body.get('status')}"
         await asyncio.sleep(0.05)
 
 
-async def until_state(kube: Kube, namespace: str, name: str, state: str, seconds: float = 30) -> Body:
-    return await until(kube, namespace, name, lambda body: state_of(body) == state, what=state, seconds=seconds)
+async def until_state(
+    kube: Kube, namespace: str, name: str, state: str, *, seconds: float = 30, resource: Resource = FINETUNEJOBS
+) -> Body:
+    def reached(body: Body) -> bool:
+        return state_of(body) == state
+
+    return await until(kube, namespace, name, reached, what=state, seconds=seconds, resource=resource)
 
 
 async def jobs_of(kube: Kube, namespace: str) -> dict[str, Body]:

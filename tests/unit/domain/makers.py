@@ -327,15 +327,15 @@ class World:
 
     @property
     def state(self) -> str:
-        return next(c.reason for c in self.job.status.conditions if c.type == "Succeeded")
+        return next(str(c.reason) for c in self.job.status.conditions if c.type == "Succeeded")
 
     @property
     def message(self) -> str:
-        return next(c.message for c in self.job.status.conditions if c.type == "Succeeded")
+        return next(str(c.message) for c in self.job.status.conditions if c.type == "Succeeded")
 
     @property
     def succeeded(self) -> str:
-        return next(c.status for c in self.job.status.conditions if c.type == "Succeeded")
+        return next(str(c.status) for c in self.job.status.conditions if c.type == "Succeeded")
 
     @property
     def job_names(self) -> list[str]:

@@ -46,14 +46,19 @@ class Case:
 
 def one(bound: str, limit: float, reason: str, *words: str, **facts: Any) -> Case:
     """A single bound without confidence."""
-    return Case([threshold(**{bound: limit})], [check(bound, **facts)], reason, words)
+    return Case([Threshold.model_validate({"metric": "t/m", bound: limit})], [check(bound, **facts)], reason, words)
 
 
 def with_confidence(
     bound: str, reason: str, *words: str, confidence: float = 0.95, limit: float = 0.1, **facts: Any
 ) -> Case:
     """A single bound with confidence."""
-    return Case([threshold(confidence=confidence, **{bound: limit})], [check(bound, **facts)], reason, words)
+    return Case(
+        [Threshold.model_validate({"metric": "t/m", "confidence": confidence, bound: limit})],
+        [check(bound, **facts)],
+        reason,
+        words,
+    )
 
 
 def family(reason: str, *tests: tuple[float, float], words: tuple[str, ...] = (), p_fail: float = 0.5) -> Case:
@@ -276,7 +281,7 @@ def stories(draw: st.DrawFn) -> tuple[list[Threshold], list[dict[str, Any]]]:
         confidence = draw(st.sampled_from((None, 0.9, 0.95, 0.99)))
         given_ = {} if confidence is None else {"confidence": confidence}
         thresholds.append(threshold(f"t/m{index}", **{bound: draw(st.floats(0, 1))}, **given_))
-        facts = {"estimate": draw(NUMBERS), "low": draw(NUMBERS)}
+        facts: dict[str, Any] = {"estimate": draw(NUMBERS), "low": draw(NUMBERS)}
         checks.append(check(bound, index, **facts, p_pass=draw(PROBABILITIES), p_fail=draw(PROBABILITIES)))
     return thresholds, checks
 

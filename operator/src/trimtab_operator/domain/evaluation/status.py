@@ -14,8 +14,8 @@ from ..work.conditions import make_condition
 from .resolve import models_of, status_of
 from .verdict import judge
 
-STATUS_BYTES = 8_500
-"""What the status may take but for the conditions of the end: it stays below 10 kB. Results get what is left."""
+STATUS_BYTES = 7_500
+"""What the status may take but for its two conditions: with them it stays below 10 kB. Results get what is left."""
 
 
 def sides(evaluation: Evaluation) -> int:
@@ -74,7 +74,7 @@ def note_outcome(
     evaluation: Evaluation, status: EvaluationStatus, outcome: EvaluationOutcome, now: datetime
 ) -> EvaluationStatus:
     """Return the status with the results, and the verdict on them as the condition `Passed`."""
-    size = len(json.dumps(status.model_copy(update={"results": []}).to_json(), separators=(",", ":")))
+    size = len(json.dumps(status.model_copy(update={"results": [], "conditions": []}).to_json(), separators=(",", ":")))
     verdict = judge(evaluation.spec.thresholds, outcome, STATUS_BYTES - size)
     condition = make_condition(
         evaluation, "True" if verdict.passed else "False", verdict.reason.value, verdict.message, now, kind=PASSED

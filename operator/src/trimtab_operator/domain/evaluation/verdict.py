@@ -104,11 +104,11 @@ def _results(
     order = list(dict.fromkeys([*(t.metric for t in thresholds), *headlines.values(), *by_name]))
     shown: list[ResultStatus] = []
     for name in order[:RESULTS_KEPT]:
-        result = _shown(name, by_name.get(name), [bound for bound in bounds if bound.metric == name])
-        room -= len(json.dumps(result.to_json(), separators=(",", ":"))) + 1
+        entry = _shown(name, by_name.get(name), [bound for bound in bounds if bound.metric == name])
+        room -= len(json.dumps(entry.to_json(), separators=(",", ":"))) + 1
         if room < 0:
             break
-        shown.append(result)
+        shown.append(entry)
     return tuple(shown), outcome.omitted + sum(name in by_name for name in order[len(shown) :])
 
 
