@@ -81,10 +81,10 @@ bench-trainer: $(INSTALLED) ## Measure the trainer against a plain loop; the las
 
 .PHONY: lock
 lock: $(UV) ## Pin every dependency with its hashes.
-	$(COMPILE) --override requirements/overrides.txt --group pyproject.toml:dev operator/pyproject.toml trainer/pyproject.toml --all-extras -o requirements/dev.txt
+	$(COMPILE) --override requirements/overrides.txt --override requirements/left-out.txt --group pyproject.toml:dev operator/pyproject.toml trainer/pyproject.toml --all-extras -o requirements/dev.txt
 	$(COMPILE) -c requirements/dev.txt operator/pyproject.toml -o requirements/operator.txt
 	$(COMPILE) trainer/pyproject.toml --extra prepare -o requirements/prepare.txt
-	$(COMPILE) trainer/pyproject.toml --extra train -o requirements/trainer.txt
+	$(COMPILE) --override requirements/left-out.txt trainer/pyproject.toml --extra train -o requirements/trainer.txt
 
 .PHONY: install
 install: $(INSTALLED) ## Make the development environment in .venv.
