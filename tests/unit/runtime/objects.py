@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trimtab_operator.domain.views import OWNER_LABELS
 from trimtab_operator.runtime.kube import Body
 
 NAMESPACE = "team"
@@ -28,7 +29,35 @@ def finetunejob(name: str = "demo", uid: str = "ftj-1", version: int = 1, **stat
     }
 
 
-def job(name: str = "demo-train-1", uid: str = "job-1", version: int = 1, owner: str = "ftj-1") -> Body:
+def evaluation(
+    name: str = "demo", uid: str = "ftev-1", version: int = 1, waits_for: str = "demo", **status: object
+) -> Body:
+    return {
+        "apiVersion": "trimtab.dev/v1alpha1",
+        "kind": "Evaluation",
+        "metadata": {
+            "namespace": NAMESPACE,
+            "name": name,
+            "uid": uid,
+            "resourceVersion": str(version),
+            "generation": 1,
+        },
+        "spec": {
+            "target": {"fineTuneJobName": waits_for},
+            "tasks": [{"name": "heldout", "type": "Perplexity", "dataset": {"split": "Test"}}],
+        },
+        "status": status,
+    }
+
+
+def job(
+    name: str = "demo-train-1",
+    uid: str = "job-1",
+    version: int = 1,
+    owner: str = "ftj-1",
+    *,
+    kind: str = "FineTuneJob",
+) -> Body:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -38,13 +67,20 @@ def job(name: str = "demo-train-1", uid: str = "job-1", version: int = 1, owner:
             "uid": uid,
             "resourceVersion": str(version),
             "labels": {"trimtab.dev/stage": "train", "trimtab.dev/attempt": "1"},
-            "ownerReferences": [{"kind": "FineTuneJob", "name": "demo", "uid": owner, "controller": True}],
+            "ownerReferences": [{"kind": kind, "name": "demo", "uid": owner, "controller": True}],
         },
         "spec": {},
     }
 
 
-def pod(name: str = "demo-train-1-x", uid: str = "pod-1", version: int = 1, job_uid: str = "job-1") -> Body:
+def pod(
+    name: str = "demo-train-1-x",
+    uid: str = "pod-1",
+    version: int = 1,
+    job_uid: str = "job-1",
+    *,
+    kind: str = "FineTuneJob",
+) -> Body:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -53,7 +89,7 @@ def pod(name: str = "demo-train-1-x", uid: str = "pod-1", version: int = 1, job_
             "name": name,
             "uid": uid,
             "resourceVersion": str(version),
-            "labels": {"trimtab.dev/finetunejob": "demo"},
+            "labels": {OWNER_LABELS[kind]: "demo"},
             "ownerReferences": [{"kind": "Job", "name": "demo-train-1", "uid": job_uid, "controller": True}],
         },
         "spec": {},

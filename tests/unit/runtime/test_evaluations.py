@@ -1,0 +1,246 @@
+"""Rounds about Evaluations: whom a change concerns, what is read anew, and that both kinds stay apart."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from trimtab_operator.api import EvaluationStatus
+from trimtab_operator.domain.plan import Create, Note, Plan
+from trimtab_operator.domain.settings import Settings
+from trimtab_operator.domain.work import Observed, plan
+from trimtab_operator.runtime import metrics
+from trimtab_operator.runtime.accounting import account
+from trimtab_operator.runtime.act import Actor
+from trimtab_operator.runtime.audit import Audit
+from trimtab_operator.runtime.cache import Cache, Key
+from trimtab_operator.runtime.events import Events
+from trimtab_operator.runtime.kube import EVALUATIONS, FINETUNEJOBS, JOBS, Body
+from trimtab_operator.runtime.reconcile import Reconciler
+from trimtab_operator.runtime.workqueue import Retry
+
+from tests.unit.domain.makers import finished
+from tests.unit.runtime.fake_api import FakeApi
+from tests.unit.runtime.objects import NAMESPACE, evaluation, finetunejob, job, pod
+
+JOB_KEY = Key("FineTuneJob", NAMESPACE, "demo")
+KEY = Key("Evaluation", NAMESPACE, "demo")
+NOW = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
+
+
+class World:
+    """A cluster in memory and the operator's cache of it; `followed` is who was told by the cache itself."""
+
+    def __init__(self, decide: Any = plan) -> None:
+        self.api = FakeApi()
+        self.followed: list[Key] = []
+        self.cache = Cache(follow=self.followed.append)
+        self.asked: list[Observed[Any]] = []
+
+        def planned(observed: Observed[Any], now: datetime) -> Plan:
+            self.asked.append(observed)
+            made: Plan = decide(observed, now)
+            return made
+
+        self.reconciler = Reconciler(
+            reader=self.api,
+            actor=Actor(self.api, self.cache),
+            events=Events(self.api, lambda: NOW, "test"),
+            cache=self.cache,
+            settings=Settings("p", "t"),
+            plan=planned,
+            now=lambda: NOW,
+        )
+
+    def has(self, body: Body) -> None:
+        resource = EVALUATIONS if body["kind"] == "Evaluation" else FINETUNEJOBS
+        self.cache.owners[resource.kind].put(self.api.put(resource, body))
+
+    async def settle(self, key: Key = KEY) -> Body:
+        for _ in range(10):
+            if await self.reconciler.reconcile(key) != 0:
+                break
+        return self.api.objects["evaluations", NAMESPACE, "demo"]
+
+
+def complete() -> Body:
+    return finetunejob(**finished().status.to_json())
+
+
+def reason_of(body: Body) -> str:
+    return next(str(c["reason"]) for c in body["status"]["conditions"] if c["type"] == "Succeeded")
+
+
+async def test_a_change_concerns_the_evaluation_and_not_the_finetunejob_of_its_name() -> None:
+    cache = Cache()
+    assert cache.evaluations.put(evaluation()) == KEY
+    assert cache.jobs.put(job("demo-eval-1", "job-9", owner="ftev-1", kind="Evaluation")) == KEY
+    assert cache.pods.put(pod("demo-eval-1-x", "pod-9", job_uid="job-9", kind="Evaluation")) == KEY
+    assert cache.jobs.put(job()) == JOB_KEY
+    assert [view.name for view in cache.jobs.of_parent("ftev-1")] == ["demo-eval-1"]
+
+
+async def test_whoever_waits_for_a_finetunejob_is_told_of_every_change_of_it() -> None:
+    world = World()
+    world.cache.evaluations.put(evaluation())
+    world.cache.evaluations.put(evaluation("second", "ftev-2"))
+    world.cache.evaluations.put(evaluation("another", "ftev-3", waits_for="something-else"))
+    world.cache.finetunejobs.put(finetunejob(version=2))
+    world.cache.finetunejobs.put(finetunejob(version=2))
+    second = Key("Evaluation", NAMESPACE, "second")
+    assert sorted(world.followed) == [KEY, second]
+    world.cache.finetunejobs.remove("ftj-1")
+    assert sorted(world.followed) == [KEY, KEY, second, second]
+
+
+async def test_whoever_has_what_it_needs_is_not_told() -> None:
+    world = World()
+    sources = {"baseModel": {"uri": "s3://m/b"}, "output": {"uri": "s3://o/p"}}
+    world.cache.evaluations.put(evaluation(version=1))
+    world.cache.evaluations.put(evaluation(version=2, resolved=sources))
+    over = {"type": "Succeeded", "status": "False", "reason": "SpecInvalid"}
+    world.cache.evaluations.put(evaluation("second", "ftev-2", conditions=[over]))
+    world.cache.finetunejobs.put(finetunejob())
+    assert world.followed == []
+
+
+async def test_an_own_status_write_of_a_finetunejob_tells_those_who_wait_for_it() -> None:
+    world = World(lambda observed, now: Plan(status={"observedGeneration": 1, "failures": 1}))
+    world.has(evaluation())
+    world.has(finetunejob())
+    world.followed.clear()
+    await world.reconciler.reconcile(JOB_KEY)
+    assert world.followed == [KEY]
+
+
+async def test_states_are_counted_by_kind() -> None:
+    world = World()
+    world.has(evaluation())
+    world.has(finetunejob())
+    assert world.cache.states("Evaluation") == {"New": 1}
+    assert world.cache.states() == {"New": 1}
+
+
+async def test_from_waiting_to_the_first_job() -> None:
+    world = World()
+    world.has(evaluation())
+    body = await world.settle()
+    assert reason_of(body) == "Pending"
+    assert world.api.writes() == [("apply", "evaluations", "demo"), ("create", "events", body_event(world))]
+    world.has(complete())
+    body = await world.settle()
+    assert reason_of(body) == "Preparing"
+    assert body["status"]["resolved"]["output"] == {"uri": "s3://adapters/out"}
+    assert ("jobs", NAMESPACE, "demo-eval-prepare-0") in world.api.objects
+    assert ("configmaps", NAMESPACE, "demo-eval-run") in world.api.objects
+
+
+def body_event(world: World) -> str:
+    return next(name for plural, _, name in world.api.objects if plural == "events")
+
+
+async def test_the_finetunejob_is_read_anew_before_what_it_says_is_written_down() -> None:
+    """The cache still has the one that was deleted: nothing is taken from it."""
+    world = World()
+    world.has(evaluation())
+    world.has(complete())
+    world.api.drop(FINETUNEJOBS, NAMESPACE, "demo")
+    body = await world.settle()
+    assert "FineTuneJobNotFound" in body["status"]["conditions"][0]["message"]
+    assert "resolved" not in body["status"]
+    assert ("get", "finetunejobs", "demo") in world.api.calls
+    assert world.cache.finetunejobs.named(NAMESPACE, "demo") is None
+
+
+async def test_once_it_has_what_it_needs_the_finetunejob_is_not_read_any_more() -> None:
+    world = World()
+    world.has(evaluation())
+    world.has(complete())
+    await world.settle()
+    world.api.calls.clear()
+    world.cache.jobs.remove(world.api.objects["jobs", NAMESPACE, "demo-eval-prepare-0"]["metadata"]["uid"])
+    world.api.drop(JOBS, NAMESPACE, "demo-eval-prepare-0")
+    await world.settle()
+    assert ("create", "jobs", "demo-eval-prepare-1") in world.api.calls
+    assert ("get", "finetunejobs", "demo") not in world.api.calls
+
+
+async def test_a_finetunejob_of_another_schema_is_looked_at_again_later() -> None:
+    world = World()
+    world.has(evaluation())
+    broken = complete()
+    broken["spec"]["lora"] = {"rank": "many"}
+    world.has(broken)
+    with pytest.raises(Retry):
+        await world.reconciler.reconcile(KEY)
+    assert world.api.writes() == []
+
+
+async def test_an_evaluation_of_an_older_schema_has_not_passed() -> None:
+    world = World()
+    body = evaluation()
+    body["spec"]["seed"] = "many"
+    world.has(body)
+    assert await world.reconciler.reconcile(KEY) is None
+    conditions = world.api.objects["evaluations", NAMESPACE, "demo"]["status"]["conditions"]
+    assert [(c["type"], c["status"], c["reason"]) for c in conditions] == [
+        ("Succeeded", "False", "SpecInvalid"),
+        ("Passed", "False", "EvaluationFailed"),
+    ]
+    world.api.calls.clear()
+    assert await world.reconciler.reconcile(KEY) is None
+    assert world.api.calls == []
+
+
+async def test_a_name_that_is_taken_by_the_other_kind_is_taken() -> None:
+    made = job("demo-eval-1", "job-9", owner="ftev-1", kind="Evaluation")
+
+    def decide(observed: Observed[Any], now: datetime) -> Plan:
+        return Plan() if observed.taken is not None else Plan(actions=(Create(made),))
+
+    world = World(decide)
+    world.has(evaluation())
+    world.api.put(JOBS, job("demo-eval-1", owner="ftj-1"))
+    await world.reconciler.reconcile(KEY)
+    assert world.asked[-1].taken is not None
+
+
+async def test_events_are_about_the_evaluation() -> None:
+    world = World()
+    await Events(world.api, lambda: NOW, "test").post(evaluation(), (Note("Normal", "Passed", "kept"),))
+    (event,) = [body for place, body in world.api.objects.items() if place[0] == "events"]
+    assert (event["regarding"]["kind"], event["regarding"]["uid"]) == ("Evaluation", "ftev-1")
+
+
+async def test_the_first_list_tells_of_evaluations_too() -> None:
+    world = World()
+    world.api.put(EVALUATIONS, evaluation())
+    world.api.put(FINETUNEJOBS, finetunejob())
+    told: list[Key] = []
+    audit = Audit(world.api, world.cache, told.append)
+    await audit.fill()
+    assert sorted(told) == [KEY, JOB_KEY]
+    world.api.drop(EVALUATIONS, NAMESPACE, "demo")
+    told.clear()
+    audit = Audit(world.api, world.cache, told.append, settle=0)
+    await audit.compare(world.cache.evaluations)
+    assert told == [KEY]
+    assert len(world.cache.evaluations) == 0
+
+
+def test_a_verdict_is_counted_once() -> None:
+    def count() -> float:
+        return float(metrics.EVALUATIONS.labels("Regressed")._value.get())
+
+    conditions = [
+        {"type": kind, "status": status, "reason": reason, "message": "", "lastTransitionTime": "2026-01-05T12:00:00Z"}
+        for kind, status, reason in (("Succeeded", "True", "Completed"), ("Passed", "False", "Regressed"))
+    ]
+    times = {"startTime": "2026-01-05T12:00:00Z", "completionTime": "2026-01-05T12:10:00Z"}
+    active = EvaluationStatus()
+    over = EvaluationStatus.model_validate({"conditions": conditions, **times})
+    before = count()
+    account("Evaluation", active, over)
+    account("Evaluation", over, over)
+    assert count() - before == 1
