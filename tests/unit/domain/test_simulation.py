@@ -1,18 +1,32 @@
-"""Random lives of a FineTuneJob, with an operator that dies between any two writes: what must hold in all of them."""
+"""Random lives, with an operator that dies between any two writes: what must hold in all of them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from trimtab_operator.api import FineTuneJob
 from trimtab_operator.domain.plan import NodeOf
 from trimtab_operator.domain.work import plan
 from trimtab_trainer.contract import ExitCode, Reason, Summary
 
-from tests.unit.domain.makers import ARTIFACT, PREPARED, World, queued_world
+from tests.unit.domain.makers import (
+    ARTIFACT,
+    OUTCOME,
+    PREPARED,
+    PREPARED_EVALUATION,
+    EvaluationWorld,
+    World,
+    finetunejob,
+    finished,
+    queued_world,
+)
+
+UNFINISHED, FINISHED = finetunejob(), finished()
 
 REASONS = {
     ExitCode.SETTINGS_INVALID: Reason.BUCKET_NOT_FOUND,
@@ -31,10 +45,18 @@ class Life(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        make = queued_world if self.queued else World
-        self.world = make(retries={"onFailure": 2, "onDisruption": 3}, activeDeadlineSeconds=100_000)
+        self.world = self.make(retries={"onFailure": 2, "onDisruption": 3}, activeDeadlineSeconds=100_000)
         self.verdict: tuple[str, str] | None = None
         self.charged = (0, 0)
+
+    def make(self, **spec: Any) -> World:
+        return queued_world(**spec) if self.queued else World(**spec)
+
+    def findings(self) -> dict[str, Any]:
+        """What the last words of a stage that succeeded hold."""
+        if self.world.current.stage == "prepare":
+            return {"prepared": PREPARED}
+        return {"artifact": ARTIFACT, "summary": Summary(step=100)}
 
     def live(self) -> bool:
         return bool(self.world.jobs) and not self.world.current.finished
@@ -88,9 +110,7 @@ class Life(RuleBasedStateMachine):
     @rule(words=st.booleans())
     def it_succeeds(self, words: bool) -> None:
         world = self.world
-        content = PREPARED if world.current.stage == "prepare" else None
-        artifact = ARTIFACT if world.current.stage == "train" else None
-        said = world.words(Reason.COMPLETED, prepared=content, artifact=artifact, summary=Summary(step=100))
+        said = world.words(Reason.COMPLETED, **self.findings())
         world.pod(phase="Succeeded", running=False, terminated=True, exit_code=0, last_words=said if words else None)
         world.change_job(complete=True, active=0, ended=world.now)
 
@@ -175,11 +195,56 @@ class Life(RuleBasedStateMachine):
         assert replace(world.observed()).job.status.completion_time
 
 
+class EvaluationLife(Life):
+    """The FineTuneJob may come, finish and go at any time; what was taken from it once never changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resolved: object = None
+
+    def make(self, **spec: Any) -> World:
+        return EvaluationWorld(**spec)
+
+    def findings(self) -> dict[str, Any]:
+        if self.world.current.stage == "prepare":
+            return {"prepared_evaluation": PREPARED_EVALUATION}
+        return {"packed_outcome": OUTCOME.pack(3072)}
+
+    @rule(there=st.sampled_from((None, UNFINISHED, FINISHED)))
+    def the_finetunejob_changes(self, there: FineTuneJob | None) -> None:
+        self.world.upstream = there
+
+    @invariant()
+    def what_was_resolved_stays(self) -> None:
+        now = self.world.job.status.resolved
+        if self.resolved is not None:
+            assert now == self.resolved
+        self.resolved = now
+
+    @invariant()
+    def it_passes_only_with_a_result(self) -> None:
+        status = self.world.job.status
+        passed = next((c for c in status.conditions if c.type == "Passed"), None)
+        if passed is not None and passed.status == "True":
+            assert status.report_uri == OUTCOME.report_uri
+            assert self.world.succeeded == "True"
+
+    @invariant()
+    def no_job_before_the_adapter_is_known(self) -> None:
+        assert not self.world.jobs or self.world.job.status.resolved is not None
+
+    def teardown(self) -> None:
+        self.world.upstream = FINISHED
+        super().teardown()
+
+
 class QueuedLife(Life):
     queued = True
 
 
 TestLife = Life.TestCase
 TestLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestEvaluationLife = EvaluationLife.TestCase
+TestEvaluationLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestQueuedLife = QueuedLife.TestCase
 TestQueuedLife.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)

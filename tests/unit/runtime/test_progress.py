@@ -52,6 +52,13 @@ async def trainer(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Trainer]:
     await runner.cleanup()
 
 
+async def test_an_answer_of_an_evaluation_concerns_the_evaluation(trainer: Trainer) -> None:
+    trainer.cache.jobs.put(job("demo-eval-1", version=2, owner="ftev-1", kind="Evaluation"))
+    trainer.answer = ANSWER.model_copy(update={"run_uid": "ftev-1", "stage": Stage.EVALUATE})
+    await trainer.polled()
+    assert trainer.told == [Key("Evaluation", NAMESPACE, "demo")]
+
+
 async def test_only_a_new_answer_calls_for_a_look(trainer: Trainer) -> None:
     assert await trainer.polled() == ANSWER
     assert await trainer.polled() == ANSWER
