@@ -12,7 +12,7 @@ from trimtab_operator.domain.plan import Delete, NodeOf
 from trimtab_operator.domain.views import EVALUATION_LABEL, QUEUE_LABEL
 from trimtab_operator.domain.work import NameTaken, plan
 from trimtab_operator.domain.work.job import build_job, build_run_config_map
-from trimtab_trainer.contract import EvaluationConfig, EvaluationOutcome, Reason, Stage
+from trimtab_trainer.contract import EvaluationConfig, EvaluationOutcome, Reason
 
 from tests.unit.domain.makers import (
     ARTIFACT,
@@ -363,10 +363,6 @@ def test_children_say_whose_they_are_and_what_they_run() -> None:
     assert pod_of(evaluates)["containers"][0]["image"] == "trainer:1"
     assert pod_of(evaluates)["containers"][0]["resources"]["limits"]["memory"] == "16Gi"
     assert "nvidia.com/gpu" not in pod_of(prepares)["containers"][0]["resources"]["limits"]
-
-
-def test_evaluations_may_have_default_resources_of_their_own() -> None:
-    assert EVALUATION.default_resources(SETTINGS, Stage.EVALUATE) == SETTINGS.train_resources
 
 
 def test_the_status_stays_small() -> None:

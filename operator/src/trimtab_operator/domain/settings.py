@@ -22,7 +22,6 @@ class Settings:
     """Delay before the attempt after a first failure; it doubles, up to 300 s."""
     prepare_resources: dict[str, Any] = field(default_factory=dict)
     train_resources: dict[str, Any] = field(default_factory=dict)
-    evaluate_resources: dict[str, Any] = field(default_factory=dict)
-    """Empty: those of training."""
+    """Of evaluating too."""
     scratch_size: str = "50Gi"
     shared_memory_size: str = "1Gi"

@@ -53,8 +53,6 @@ class Settings(BaseModel):
     retry_seconds: SECONDS = 10
     prepare_resources: RESOURCES = Field(default={})
     train_resources: RESOURCES = Field(default={})
-    evaluate_resources: RESOURCES = Field(default={})
-    """Empty: those of training."""
     scratch_size: QUANTITY = "50Gi"
     shm_size: QUANTITY = "1Gi"
 
@@ -82,7 +80,6 @@ class Settings(BaseModel):
             retry_seconds=self.retry_seconds,
             prepare_resources=self.prepare_resources,
             train_resources=self.train_resources,
-            evaluate_resources=self.evaluate_resources,
             scratch_size=self.scratch_size,
             shared_memory_size=self.shm_size,
         )

@@ -46,9 +46,7 @@ class EvaluationKind(Kind[Evaluation, EvaluationStatus]):
         return EvaluationStatus.model_validate(status)
 
     def default_resources(self, settings: Settings, stage: Stage) -> Body:
-        if stage is Stage.PREPARE:
-            return settings.prepare_resources
-        return settings.evaluate_resources or settings.train_resources
+        return settings.prepare_resources if stage is Stage.PREPARE else settings.train_resources
 
     def run_config(self, job: Evaluation) -> EvaluationConfig:
         return build_run_config(job)
