@@ -52,8 +52,6 @@ class State(StrEnum):
     VOLUME_UNAVAILABLE = "VolumeUnavailable"
     IMAGE_UNAVAILABLE = "ImageUnavailable"
     CONTAINER_INVALID = "ContainerInvalid"
-    FINE_TUNE_JOB_NOT_FOUND = "FineTuneJobNotFound"
-    FINE_TUNE_JOB_NOT_FINISHED = "FineTuneJobNotFinished"
     # the end
     COMPLETED = "Completed"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
@@ -96,8 +94,6 @@ PASSED = "Passed"
 _OF_EVALUATIONS: frozenset[str] = frozenset(
     {
         State.EVALUATING,
-        State.FINE_TUNE_JOB_NOT_FOUND,
-        State.FINE_TUNE_JOB_NOT_FINISHED,
         State.FINE_TUNE_JOB_FAILED,
         TrainerReason.ARTIFACT_NOT_FOUND,
         TrainerReason.ARTIFACT_INVALID,

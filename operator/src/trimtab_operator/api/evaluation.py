@@ -31,7 +31,7 @@ from .finetunejob import (
 from .pod import PodTemplate
 
 RESULTS_KEPT = 32
-"""So many results leave the status below 10 kB; the rest is in the report."""
+"""At most; as many are written as leave the status below 10 kB, the rest is in the report."""
 
 OBJECT_NAME = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 

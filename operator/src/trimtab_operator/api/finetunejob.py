@@ -26,7 +26,7 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 NAME_LENGTH = 45
 """Children add up to 18 characters to the name, and a Job's name may have 63."""
-ATTEMPT_MESSAGE_LENGTH = 256
+ATTEMPT_MESSAGE_LENGTH = 160
 """Messages of attempts are cut here, so that ten of them leave the status below 10 kB."""
 
 SECRET_NAME = Annotated[
@@ -207,7 +207,7 @@ class AttemptStatus(Model):
     """One Job, and how it ended."""
 
     number: int = Field(ge=0, description="number of the attempt, counted over both stages.")
-    stage: str = Field(max_length=16, description="stage: prepare or train.")
+    stage: str = Field(max_length=16, description="stage: prepare, train or evaluate.")
     job_name: str = Field(max_length=63, description="jobName of the attempt's Job.")
     job_uid: str = Field(alias="jobUID", max_length=64, description="jobUID of the attempt's Job.")
     reason: str | None = Field(default=None, max_length=64, description="reason the attempt ended; absent: it runs.")

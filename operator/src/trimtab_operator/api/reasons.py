@@ -158,11 +158,11 @@ FINETUNEJOB_EXPLANATIONS: dict[str, Explanation] = {each.value: told for each, t
 """Explanations of a FineTuneJob's `Succeeded`, by reason."""
 
 _EVALUATION: dict[State | Reason, Explanation] = {
-    State.FINE_TUNE_JOB_NOT_FOUND: _active(
-        "There is no FineTuneJob of the name in `target.fineTuneJobName` in this namespace; it is waited for.",
-        "Create it, or delete this Evaluation and correct the name.",
+    State.PENDING: _active(
+        "The FineTuneJob of the target is waited for: it is still active, or there is none of this name "
+        "(FineTuneJobNotFound). Or an object of an earlier Evaluation of this name is still there.",
+        "Nothing while the FineTuneJob is active; else create it, or correct the name in a new Evaluation.",
     ),
-    State.FINE_TUNE_JOB_NOT_FINISHED: _active("The FineTuneJob of the target is still active; it is waited for."),
     State.SUSPENDED: _active(
         "`spec.suspend` is true; the tasks that are done are in object storage and the pod is gone.",
         "Set `spec.suspend: false`, and it goes on with the next task.",

@@ -519,6 +519,20 @@ _RESULT_COLUMNS = (
 _CHECK_COLUMNS = ("threshold", "bound", "estimate", "p_pass", "p_fail", "low", "rows_needed", "worst", "best")
 
 
+PACKED_DIGITS = 6
+"""Significant digits of packed figures; `results.json` has all of them."""
+_DIGITS_OF_CHECKS = {"estimate": 5, "p_pass": 4, "p_fail": 4, "low": 4, "rows_needed": 2}
+"""A share of 10,000 resamples has no more than four digits, and a forecast of rows is good for two."""
+PACKED_NAME_LENGTH = 64
+"""Names of groups are any text of the data."""
+
+
+def _packed(value: Any, digits: int = PACKED_DIGITS) -> Any:
+    if isinstance(value, float) or (isinstance(value, int) and digits < PACKED_DIGITS):
+        return type(value)(float(f"{value:.{digits}g}"))
+    return value[:PACKED_NAME_LENGTH] if isinstance(value, str) else value
+
+
 class EvaluationOutcome(Model):
     """What an evaluation found: facts for the verdict, and where the rest of it lies."""
 
@@ -533,23 +547,32 @@ class EvaluationOutcome(Model):
         """Return the outcome as text of at most `limit` characters: columns of JSON, deflated, in base64.
 
         A termination message holds 4 kB, and fifty tasks with their intervals are more than that as plain JSON.
-        Results are left out from the end until it fits; those that a check is about stand first.
+        Results are left out from the end until it fits, those that a check is about stand first; then the names of
+        groups. Figures are rounded to `PACKED_DIGITS` or fewer.
         """
-        results = list(self.results)
+        results, checks = list(self.results), self.checks
         while True:
             document = {
                 "reportUri": self.report_uri,
                 "resultsDigest": self.results_digest,
                 "rows": self.rows,
                 "omitted": self.omitted + len(self.results) - len(results),
-                "results": [[getattr(each, name) for each in results] for name in _RESULT_COLUMNS],
-                "checks": [[getattr(each, name) for each in self.checks] for name in _CHECK_COLUMNS],
+                "results": [[_packed(getattr(each, name)) for each in results] for name in _RESULT_COLUMNS],
+                "checks": [
+                    [_packed(getattr(each, name), _DIGITS_OF_CHECKS.get(name, PACKED_DIGITS)) for each in checks]
+                    for name in _CHECK_COLUMNS
+                ],
             }
             data = json.dumps(document, separators=(",", ":")).encode()
             text = base64.b85encode(zlib.compress(data, 9)).decode()
-            if len(text) <= limit or not results:
+            if len(text) <= limit:
                 return text
-            results.pop()
+            if results:
+                results.pop()
+            elif any(each.worst or each.best for each in checks):
+                checks = [each.model_copy(update={"worst": None, "best": None}) for each in checks]
+            else:
+                return text
 
     @classmethod
     def unpack(cls, text: str) -> Self:
@@ -562,6 +585,6 @@ class EvaluationOutcome(Model):
             document: dict[str, Any] = json.loads(zlib.decompress(base64.b85decode(text)))
             results = [dict(zip(_RESULT_COLUMNS, row, strict=True)) for row in zip(*document["results"], strict=True)]
             checks = [dict(zip(_CHECK_COLUMNS, row, strict=True)) for row in zip(*document["checks"], strict=True)]
-        except (zlib.error, KeyError, TypeError) as error:
+        except (zlib.error, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"no outcome of an evaluation: {error}") from error
         return cls.model_validate({**document, "results": results, "checks": checks})
