@@ -18,7 +18,7 @@ from trimtab_trainer.evaluate.prepared import load_tasks
 from trimtab_trainer.storage import MANIFEST, ObjectDamaged, ObjectMissing, Store
 from trimtab_trainer.storage.layout import evaluation_data_prefix
 
-from tests.trainer.conftest import ObjectStorage
+from tests.trainer.conftest import ObjectStorage, write_keys
 from tests.trainer.evaluate.bench import EvaluationBench, chat, facts
 
 
@@ -178,6 +178,24 @@ def test_output_that_cannot_be_written_is_refused_first(remote: EvaluationBench,
     with pytest.raises(SettingsInvalid, match="no-such-bucket") as caught:
         remote.prepare()
     assert caught.value.reason is Reason.BUCKET_NOT_FOUND
+
+
+def test_each_kind_of_storage_is_refused_by_its_own_name(
+    remote: EvaluationBench, object_storage: ObjectStorage, tmp_path: Path
+) -> None:
+    wrong = write_keys(tmp_path / "keys", object_storage.endpoint, "writer-key", "not-the-secret")
+    stranger = {"directory": str(wrong), "secretName": "stranger-keys"}
+    remote.document["target"]["credentials"] = stranger
+    with pytest.raises(SettingsInvalid, match=r"adapters/.* was denied .* check Secret stranger-keys") as caught:
+        remote.prepare()
+    assert caught.value.reason is Reason.ACCESS_DENIED
+
+    del remote.document["target"]
+    remote.task("Perplexity", facts(3))
+    remote.document["datasetCredentials"] = {**stranger, "directory": str(tmp_path / "nothing")}
+    with pytest.raises(SettingsInvalid, match="Secret stranger-keys lacks AWS_ACCESS_KEY_ID") as caught:
+        remote.prepare()
+    assert caught.value.reason is Reason.CREDENTIALS_MISSING
 
 
 def test_preparing_imports_no_torch(bench: EvaluationBench, tmp_path: Path) -> None:
