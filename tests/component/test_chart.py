@@ -95,13 +95,17 @@ def test_the_operator_may_do_nothing_more(server: ApiServer, installed: str) -> 
         ("", "nodes", "list"),
         ("trimtab.dev", "finetunejobs", "update"),
         ("trimtab.dev", "finetunejobs", "patch"),
+        ("trimtab.dev", "evaluations", "create"),
+        ("trimtab.dev", "evaluations", "patch"),
+        ("trimtab.dev", "evaluations/status", "update"),
         ("coordination.k8s.io", "leases", "patch"),
     ]:
         assert not may(server, installed, "default", grant), grant
     assert not may(server, installed, NAMESPACE, ("coordination.k8s.io", "leases", "patch"), name="another")
 
 
-def test_who_may_edit_a_namespace_may_create_finetunejobs_there(server: ApiServer, installed: str) -> None:
+@pytest.mark.parametrize("plural", ["finetunejobs", "evaluations"])
+def test_who_may_edit_a_namespace_may_create_work_there(server: ApiServer, installed: str, plural: str) -> None:
     for role, verbs in {"edit": {"get", "create", "delete"}, "view": {"get"}, "admin": {"get", "create"}}.items():
         binding = {
             "metadata": {"name": f"test-{role}"},
@@ -114,7 +118,7 @@ def test_who_may_edit_a_namespace_may_create_finetunejobs_there(server: ApiServe
             for verb in ("get", "create", "delete"):
                 wanted = verb in verbs or role == "admin"
                 deadline = time.monotonic() + 10  # the controller aggregates
-                while may(server, f"{role}or", "default", ("trimtab.dev", "finetunejobs", verb)) != wanted:
+                while may(server, f"{role}or", "default", ("trimtab.dev", plural, verb)) != wanted:
                     assert time.monotonic() < deadline, f"{role}: {verb}"
                     time.sleep(0.2)
         finally:

@@ -49,10 +49,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- /* What the operator does in a namespace that it watches, and nothing else. */ -}}
 {{- define "trimtab.rules" -}}
 - apiGroups: [trimtab.dev]
-  resources: [finetunejobs]
+  resources: [finetunejobs, evaluations]
   verbs: [get, list, watch, delete] # delete: ttlSecondsAfterFinished
 - apiGroups: [trimtab.dev]
-  resources: [finetunejobs/status]
+  resources: [finetunejobs/status, evaluations/status]
   verbs: [patch]
 - apiGroups: [batch]
   resources: [jobs]

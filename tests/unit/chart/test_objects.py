@@ -15,8 +15,13 @@ Grant = tuple[str, str, str]
 """Group, resource and verb."""
 
 IN_NAMESPACES: set[Grant] = {
-    *(("trimtab.dev", "finetunejobs", verb) for verb in ("get", "list", "watch", "delete")),
+    *(
+        ("trimtab.dev", plural, verb)
+        for plural in ("finetunejobs", "evaluations")
+        for verb in ("get", "list", "watch", "delete")
+    ),
     ("trimtab.dev", "finetunejobs/status", "patch"),
+    ("trimtab.dev", "evaluations/status", "patch"),
     *(("batch", "jobs", verb) for verb in ("get", "list", "watch", "create", "patch", "delete")),
     *(("", "pods", verb) for verb in ("get", "list", "watch")),
     *(("", "configmaps", verb) for verb in ("get", "create")),
@@ -67,18 +72,32 @@ def test_every_role_is_bound_to_the_operator() -> None:
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "mine", "namespace": NAMESPACE}]
 
 
-def test_users_get_their_rights_by_aggregation() -> None:
+@pytest.mark.parametrize(("singular", "plural"), [("finetunejob", "finetunejobs"), ("evaluation", "evaluations")])
+def test_users_get_their_rights_by_aggregation(singular: str, plural: str) -> None:
     rendered = Rendered()
-    viewer = rendered.one("ClusterRole", "trimtab-finetunejob-viewer")
-    editor = rendered.one("ClusterRole", "trimtab-finetunejob-editor")
+    viewer = rendered.one("ClusterRole", f"trimtab-{singular}-viewer")
+    editor = rendered.one("ClusterRole", f"trimtab-{singular}-editor")
     prefix = "rbac.authorization.k8s.io/aggregate-to-"
     assert {label for label in viewer["metadata"]["labels"] if label.startswith(prefix)} == {f"{prefix}view"}
     assert {label for label in editor["metadata"]["labels"] if label.startswith(prefix)} == {
         f"{prefix}edit",
         f"{prefix}admin",
     }
-    assert {verb for _, _, verb in grants(viewer)} == {"get", "list", "watch"}
-    assert ("trimtab.dev", "finetunejobs/status", "patch") not in grants(editor)
+    assert grants(viewer) == {
+        ("trimtab.dev", resource, verb)
+        for resource in (plural, f"{plural}/status")
+        for verb in ("get", "list", "watch")
+    }
+    written = ("create", "update", "patch", "delete", "deletecollection")
+    assert grants(editor) == {
+        *(("trimtab.dev", plural, verb) for verb in ("get", "list", "watch", *written)),
+        ("trimtab.dev", f"{plural}/status", "get"),
+    }
+
+
+def test_users_get_no_rights_where_they_are_not_wanted() -> None:
+    names = {role["metadata"]["name"] for role in Rendered({"rbac": {"aggregate": False}}).all("ClusterRole")}
+    assert names == {"trimtab"}
 
 
 def test_the_pod_is_admitted_where_pod_security_is_restricted() -> None:

@@ -74,7 +74,7 @@ CASES: dict[str, tuple[Any, Look, Any]] = {
     "crds.keep": (
         False,
         lambda r: [body["metadata"].get("annotations") for body in r.all("CustomResourceDefinition")],
-        [None],
+        [None, None],
     ),
     "serviceAccount.create": (False, count("ServiceAccount"), 0),
     "serviceAccount.name": ("mine", pod("serviceAccountName"), "mine"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from trimtab_operator.api.evaluation import EvaluationSpec
 from trimtab_operator.api.finetunejob import FineTuneJobSpec
 
 from tests.unit.chart.chart import Rendered
@@ -37,6 +38,18 @@ def test_a_finetunejob_is_valid_and_names_the_sample_secret(job: Body) -> None:
     (secret,) = [body for body in ALL if body["kind"] == "Secret"]
     assert spec.base_model.secret_name == spec.dataset.secret_name == spec.output.secret_name
     assert spec.output.secret_name == secret["metadata"]["name"]
+
+
+def test_the_evaluation_is_of_the_sample_job_and_can_be_answered() -> None:
+    (evaluation,) = [body for body in ALL if body["kind"] == "Evaluation"]
+    spec = EvaluationSpec.model_validate(evaluation["spec"])
+    spec.check()
+    (job,) = load(SAMPLES / "finetunejob.yaml")
+    assert spec.target.fine_tune_job_name == job["metadata"]["name"]
+    assert "test" in job["spec"]["dataset"], "the split that the tasks ask for"
+    assert spec.baseline is not None
+    bounds = {name for threshold in spec.thresholds for name in threshold.to_json()}
+    assert {"maximum", "maximumRelativeRegression", "confidence"} <= bounds
 
 
 def test_the_queued_job_names_the_queue() -> None:
