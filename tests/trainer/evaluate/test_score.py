@@ -138,7 +138,7 @@ class TestMemory:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
         monkeypatch.setattr(LanguageModel, "hidden", none)
-        with pytest.raises(OutOfMemory, match="a single sequence of .* raise the memory limit"):
+        with pytest.raises(OutOfMemory, match=r"a single sequence of .* raise the memory limit"):
             found(bare_model(tiny), random_sequences(8), 4)
 
     def test_other_errors_stay_what_they_are(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
