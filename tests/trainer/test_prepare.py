@@ -126,7 +126,7 @@ def test_what_is_there_is_not_made_again(bench: Bench, monkeypatch: pytest.Monke
     first = bench.prepare()
     before = {info.path: bench.output.read(info.path) for info in bench.output.list()}
     forbid_tokenising(monkeypatch)
-    monkeypatch.setattr(data_preparation, "upload_folder", lambda *_: pytest.fail("something was uploaded"))
+    monkeypatch.setattr(data_preparation, "store_folder", lambda *_: pytest.fail("something was uploaded"))
     assert bench.prepare() == first
     assert {info.path: bench.output.read(info.path) for info in bench.output.list()} == before
 

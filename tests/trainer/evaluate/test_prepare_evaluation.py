@@ -53,7 +53,7 @@ def test_rows_are_put_in_place_under_their_address(anywhere: EvaluationBench) ->
 def test_what_is_there_is_not_made_again(anywhere: EvaluationBench, monkeypatch: pytest.MonkeyPatch) -> None:
     first = anywhere.prepare()
     before = {info.path: anywhere.output.read(info.path) for info in anywhere.output.list()}
-    monkeypatch.setattr(prepared_module, "upload_folder", lambda *_: pytest.fail("something was uploaded"))
+    monkeypatch.setattr(prepared_module, "store_folder", lambda *_: pytest.fail("something was uploaded"))
     assert anywhere.prepare() == first
     assert {info.path: anywhere.output.read(info.path) for info in anywhere.output.list()} == before
 

@@ -14,17 +14,7 @@ import numpy as np
 from ..contract import DatasetFormat, Reason, StoredDataset, TrainingSettings, digest_of
 from ..errors import DataInvalid
 from ..report import Report
-from ..storage import (
-    MANIFEST,
-    FileEntry,
-    ObjectDamaged,
-    ObjectMissing,
-    Store,
-    commit,
-    fetch,
-    read_manifest,
-    upload_folder,
-)
+from ..storage import FileEntry, ObjectDamaged, ObjectMissing, Store, fetch, store_folder, whole
 from ..storage.layout import hexadecimal, rows_prefix, view_prefix
 from .cleaning import Audit, clean
 from .clusters import connect
@@ -75,22 +65,22 @@ def prepare_view(store: Store, request: Request, scratch: Path, report: Report) 
         }
     )
     view_digest = digest_of({"version": VIEW_VERSION, "rows": rows_digest, **_choices(dataset, training)})
-    manifest = _readable(store, view_prefix(view_digest))
+    manifest = whole(store, view_prefix(view_digest))
     if manifest is not None:
         report("view is there already", view=view_digest, rows=rows_digest)
-        return PreparedView(rows_digest, view_digest, manifest["summary"])
+        return PreparedView(rows_digest, view_digest, manifest.document["summary"])
 
     folder = scratch / "rows" / hexadecimal(rows_digest)
     if not _fetched(store, rows_prefix(rows_digest), folder, report):
         _make_rows(folder, request.sources, request.tokenizer(), dataset.format, report)
-        _store(store, rows_prefix(rows_digest), folder, {"version": ROWS_VERSION, "digest": rows_digest})
+        store_folder(store, folder, rows_prefix(rows_digest), {"version": ROWS_VERSION, "digest": rows_digest})
         report("rows are in place", rows=rows_digest)
     view_folder = scratch / "made-views" / hexadecimal(view_digest)
     summary = _make_view(view_folder, folder, dataset, training)
-    _store(
+    store_folder(
         store,
-        view_prefix(view_digest),
         view_folder,
+        view_prefix(view_digest),
         {
             "version": VIEW_VERSION,
             "digest": view_digest,
@@ -185,32 +175,9 @@ def _summary(figures: dict[str, Any], audits: dict[str, Any], sides: Sides, clus
     }
 
 
-def _store(store: Store, prefix: str, folder: Path, document: dict[str, Any]) -> None:
-    entries = upload_folder(store, folder, prefix)
-    committed = commit(store, prefix, {**document, "files": [entry.to_json() for entry in entries]})
-    if not committed:
-        raise ObjectDamaged(
-            f"{store.address(prefix)} holds other bytes for the same content address; delete it, it is made again"
-        )
-
-
-def _readable(store: Store, prefix: str) -> dict[str, Any] | None:
-    """Return a manifest's document if its files are there in full; a manifest that cannot be read is deleted."""
-    try:
-        manifest = read_manifest(store, prefix)
-    except ObjectDamaged:
-        store.delete([f"{prefix}/{MANIFEST}"])
-        return None
-    if manifest is None:
-        return None
-    sizes = {info.path: info.size for info in store.list(f"{prefix}/")}
-    whole = all(sizes.get(f"{prefix}/{entry.path}") == entry.size for entry in manifest.files)
-    return manifest.document if whole else None
-
-
 def _fetched(store: Store, prefix: str, folder: Path, report: Report) -> bool:
     """Download rows that are in storage; damaged or missing files mean that they are made again."""
-    if _readable(store, prefix) is None:
+    if whole(store, prefix) is None:
         return False
     try:
         return fetch(store, prefix, folder) is not None

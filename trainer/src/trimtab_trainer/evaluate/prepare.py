@@ -23,7 +23,6 @@ from ..contract import (
     digest_of,
 )
 from ..contract.evaluation import EVALUATION_VERSION
-from ..data.source import Source, copy, find
 from ..data.tokens import RowTokenizer
 from ..errors import DataInvalid, SettingsInvalid
 from ..prepare import check_writable
@@ -33,6 +32,7 @@ from .artifacts import FoundArtifact, check_tokenizers, find_artifact
 from .prepared import PreparedTask, harness_files, rows_file, store_tasks
 from .publishing import read_outcome
 from .rows import write_lines
+from .sources import Sources, check_sources
 from .tasks import Circumstances, check_groups, make_rows
 
 ASKED_BY = ("type", "labels", "predictBy", "maxNewTokens", "stop", "temperature", "topP", "harnessTask", "fewShot")
@@ -55,7 +55,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     """
     output = open_store(config.output.uri, config.output.credentials)
     check_writable(output)
-    _check_sources(config)
+    check_sources(config)
     model = find_base_model(config.base_model)
     check_architecture(model)
     shapes = read_shapes(model)
@@ -80,7 +80,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     folder = scratch / "made-evaluation-data"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    sources = _Sources(config, target, scratch / "sources")
+    sources = Sources(config, target, scratch / "sources")
     tasks, largest = [], 0
     for task in config.tasks:
         if task.type is TaskType.HARNESS:
@@ -168,57 +168,6 @@ def evaluation_digest(
             "seed": config.seed,
         }
     )
-
-
-class _Sources:
-    """Local copies of the tasks' files; tasks that share a uri share the copy."""
-
-    def __init__(self, config: EvaluationConfig, target: FoundArtifact | None, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        self._config, self._target, self._folder = config, target, folder
-        self._copied: dict[str | None, Source] = {}
-
-    def of(self, task: EvaluationTask) -> Source:
-        """Return the files of a task.
-
-        Raises:
-            DataInvalid: DATASET_NOT_FOUND, DATASET_EMPTY, TEST_SPLIT_MISSING.
-            SettingsInvalid: METRIC_NOT_APPLICABLE.
-        """
-        uri = task.dataset.uri
-        if uri is None and task.type is TaskType.MULTIPLE_CHOICE:
-            raise SettingsInvalid(
-                f"task {task.name}: rows that training held out have no choices; give rows with choices by dataset.uri",
-                Reason.METRIC_NOT_APPLICABLE,
-            )
-        if uri not in self._copied:
-            folder = self._folder / str(len(self._copied))
-            credentials = self._config.dataset_credentials
-            self._copied[uri] = copy(uri, credentials, folder) if uri is not None else self._held_out(task, folder)
-        return self._copied[uri]
-
-    def _held_out(self, task: EvaluationTask, folder: Path) -> Source:
-        if self._target is None:
-            raise DataInvalid(
-                f"task {task.name}: dataset.split Test means the rows that the target's training held out, but the "
-                "target is the base model alone; give the rows by dataset.uri",
-                Reason.TEST_SPLIT_MISSING,
-            )
-        files = self._target.test_rows(folder)
-        if not files:
-            raise DataInvalid(
-                f"task {task.name}: the training of {self._target.uri} held out no rows; train it again with "
-                "dataset.test, or give the rows by dataset.uri",
-                Reason.TEST_SPLIT_MISSING,
-            )
-        return Source(self._target.uri, folder, files)
-
-
-def _check_sources(config: EvaluationConfig) -> None:
-    """Refuse what is not there before anything large is read."""
-    for task in config.tasks:
-        if task.dataset.uri is not None and task.type is not TaskType.HARNESS:
-            find(task.dataset.uri, config.dataset_credentials)
 
 
 def _harness(config: EvaluationConfig, task: EvaluationTask, folder: Path) -> PreparedTask:

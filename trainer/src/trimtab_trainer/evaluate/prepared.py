@@ -16,7 +16,7 @@ from pydantic import Field
 
 from ..contract import Model, canonical_json, digest_of
 from ..contract.settings import DIGEST
-from ..storage import MANIFEST, ObjectDamaged, ObjectMissing, Store, commit, fetch, read_manifest, upload_folder
+from ..storage import ObjectDamaged, ObjectMissing, Store, fetch, store_folder, whole
 from ..storage.layout import evaluation_data_prefix, hexadecimal
 from .rows import EvaluationRow, read_lines
 
@@ -78,14 +78,9 @@ def store_tasks(store: Store, folder: Path, tasks: list[PreparedTask]) -> tuple[
     digest = data_digest(tasks)
     prefix = evaluation_data_prefix(digest)
     (folder / TASKS).write_bytes(canonical_json([task.to_json() for task in tasks]))
-    if _whole(store, prefix):
+    if whole(store, prefix) is not None:
         return digest, False
-    entries = upload_folder(store, folder, prefix)
-    document = {"version": DATA_VERSION, "digest": digest, "files": [entry.to_json() for entry in entries]}
-    if not commit(store, prefix, document):
-        raise ObjectDamaged(
-            f"{store.address(prefix)} holds other bytes for the same content address; delete it, it is made again"
-        )
+    store_folder(store, folder, prefix, {"version": DATA_VERSION, "digest": digest})
     return digest, True
 
 
@@ -106,16 +101,3 @@ def load_tasks(store: Store, digest: str, scratch: Path) -> PreparedTasks:
     if data_digest(tasks) != digest:
         raise ObjectDamaged(f"{store.address(prefix)}/{TASKS} is not that of {digest}; delete its folder")
     return PreparedTasks(folder, tasks)
-
-
-def _whole(store: Store, prefix: str) -> bool:
-    """Tell whether a manifest and all its files are there in full; a manifest that cannot be read is deleted."""
-    try:
-        manifest = read_manifest(store, prefix)
-    except ObjectDamaged:
-        store.delete([f"{prefix}/{MANIFEST}"])
-        return False
-    if manifest is None:
-        return False
-    sizes = {info.path: info.size for info in store.list(f"{prefix}/")}
-    return all(sizes.get(f"{prefix}/{entry.path}") == entry.size for entry in manifest.files)

@@ -3,7 +3,7 @@
 `open_store` gives a `Store` rooted at a URI; `manifest` commits folders of files with a MANIFEST.json put last.
 """
 
-from .manifest import MANIFEST, Manifest, commit, fetch, read_manifest, upload_folder
+from .manifest import MANIFEST, Manifest, commit, fetch, read_manifest, store_folder, upload_folder, whole
 from .opening import open_store
 from .store import FileEntry, ObjectDamaged, ObjectInfo, ObjectMissing, Store
 
@@ -19,5 +19,7 @@ __all__ = [
     "fetch",
     "open_store",
     "read_manifest",
+    "store_folder",
     "upload_folder",
+    "whole",
 ]

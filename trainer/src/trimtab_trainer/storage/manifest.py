@@ -68,6 +68,33 @@ def read_manifest(store: Store, prefix: str) -> Manifest | None:
     return Manifest(document, files)
 
 
+def store_folder(store: Store, folder: Path, prefix: str, document: dict[str, Any]) -> None:
+    """Put a folder in place under its content address: all its files, then the manifest that names them.
+
+    Raises:
+        ObjectDamaged: another manifest is there for the same content address.
+    """
+    entries = upload_folder(store, folder, prefix)
+    if not commit(store, prefix, {**document, "files": [entry.to_json() for entry in entries]}):
+        raise ObjectDamaged(
+            f"{store.address(prefix)} holds other bytes for the same content address; delete it, it is made again"
+        )
+
+
+def whole(store: Store, prefix: str) -> Manifest | None:
+    """Return a manifest if its files are there in full; one that cannot be read is deleted, to be made again."""
+    try:
+        manifest = read_manifest(store, prefix)
+    except ObjectDamaged:
+        store.delete([join(prefix, MANIFEST)])
+        return None
+    if manifest is None:
+        return None
+    sizes = {info.path: info.size for info in store.list(f"{prefix}/")}
+    there = all(sizes.get(join(prefix, entry.path)) == entry.size for entry in manifest.files)
+    return manifest if there else None
+
+
 def fetch(
     store: Store, prefix: str, target: Path, wanted: Callable[[str], bool] = lambda path: True
 ) -> Manifest | None:
