@@ -22,7 +22,7 @@ from tests.e2e.tenants import Body, Tenant, checkpoint, new_tenant, reason_of
 pytestmark = pytest.mark.e2e
 
 STEPS = 200
-SIDE_BY_SIDE = 3
+SIDE_BY_SIDE = 2
 
 Scene = Callable[[Tenant], Body]
 Played = Mapping[str, "Future[tuple[Tenant, Body]]"]
