@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from trimtab_operator.api import EVALUATION_REASONS, FINETUNEJOB_REASONS, PassedReason, parse, parse_evaluation
-from trimtab_trainer.contract import ExitCode, RunConfig
+from trimtab_trainer.contract import EvaluationTask, ExitCode, RunConfig, Threshold
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -69,6 +69,18 @@ def test_every_finetunejob_and_every_evaluation_is_one(document: Path) -> None:
                 parse({**body, "metadata": {**METADATA, **body["metadata"]}})
             if isinstance(body, dict) and body.get("kind") == "Evaluation":
                 parse_evaluation({**body, "metadata": {**METADATA, **body["metadata"]}}).spec.check()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_every_part_of_an_evaluation_is_one(document: Path) -> None:
+    """Tasks and thresholds that are shown alone."""
+    for text in blocks(document, "yaml"):
+        for body in yaml.safe_load_all(text):
+            if isinstance(body, dict) and body.keys() <= {"tasks", "thresholds"}:
+                for task in body.get("tasks", []):
+                    EvaluationTask.model_validate(task)
+                for threshold in body.get("thresholds", []):
+                    Threshold.model_validate(threshold)
 
 
 def test_the_run_of_the_trainer_alone_is_one() -> None:
