@@ -15,11 +15,13 @@ LABELS = ("apple", "pear", "plum")
 
 def task(kind: str, **settings: Any) -> EvaluationTask:
     """Return a task named `t`."""
-    defaults: dict[str, Any] = {"Classification": {"labels": list(LABELS)}, "Harness": {"harnessTask": "h"}}.get(
-        kind, {}
-    )
+    needed: dict[str, dict[str, Any]] = {
+        "Classification": {"labels": list(LABELS)},
+        "Harness": {"harnessTask": "h"},
+    }
     dataset = {"uri": "file:///data/rows.jsonl"}
-    return EvaluationTask.model_validate({"name": "t", "type": kind, "dataset": dataset, **defaults, **settings})
+    document = {"name": "t", "type": kind, "dataset": dataset, **needed.get(kind, {}), **settings}
+    return EvaluationTask.model_validate(document)
 
 
 def about(rows: int) -> PreparedTask:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import stats  # type: ignore[import-untyped]
 from trimtab_trainer.evaluate import resampling as module
 from trimtab_trainer.evaluate.metrics import ratio
 from trimtab_trainer.evaluate.resampling import (

@@ -1,4 +1,4 @@
-"""One task: from its rows and the scores of target and baseline to figures with their uncertainty. No verdict, no torch.
+"""One task: from its rows and the scores of target and baseline to figures with their uncertainty. No verdict.
 
 measures   per-row statistics of each metric, of both models
 resample   all of them on the same resamples of the task's clusters

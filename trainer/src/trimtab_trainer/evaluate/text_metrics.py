@@ -68,7 +68,7 @@ def bleu_statistics(texts: Sequence[str], references: Sequence[str]) -> Array:
 
     sacrebleu's defaults: cased, tokenized by 13a.
     """
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     # The order matters only for the score of the row, which is not used; it spares a warning per row.
     metric = BLEU(effective_order=True)
@@ -106,7 +106,7 @@ def bleu(sums: Array, *, effective_order: bool = False) -> Array:
 
 def chrf_statistics(texts: Sequence[str], references: Sequence[str]) -> Array:
     """Return character n-grams of answer, of reference, and in both, by order; [rows, 3 * 6]."""
-    from sacrebleu.metrics import CHRF
+    from sacrebleu.metrics.chrf import CHRF
 
     # sacrebleu's own bootstrap uses these statistics; its public scores do not hold them.
     rows = CHRF(char_order=CHRF_ORDER, beta=CHRF_BETA)._extract_corpus_statistics(list(texts), [list(references)])
