@@ -22,7 +22,6 @@ from tests.component.operator.finetunejobs import (
 from tests.unit.domain.makers import ARTIFACT, OUTCOME, sha
 
 NAMES = {"demo-prepare-0", "demo-train-1", "demo-eval-prepare-0", "demo-eval-1"}
-MAKERS = {FINETUNEJOBS: finetunejob, EVALUATIONS: evaluation}
 ALONE: dict[str, object] = {
     "target": {"artifact": {"uri": ARTIFACT.uri, "digest": ARTIFACT.digest}},
     "baseModel": {"uri": "s3://models/base"},
@@ -30,12 +29,13 @@ ALONE: dict[str, object] = {
 }
 
 
-@pytest.mark.parametrize("first", [FINETUNEJOBS, EVALUATIONS], ids=lambda resource: f"{resource.kind} first")
-async def test_both_of_one_name_in_either_order(kube: Kube, namespace: str, start: Start, first: object) -> None:
+@pytest.mark.parametrize("order", [1, -1], ids=["FineTuneJob first", "Evaluation first"])
+async def test_both_of_one_name_in_either_order(kube: Kube, namespace: str, start: Start, order: int) -> None:
     operator = await start()
     async with playing(kube, namespace) as executor:
-        for resource in sorted(MAKERS, key=lambda each: each is not first):
-            await kube.create(resource, namespace, MAKERS[resource]("demo", namespace))
+        both = [(FINETUNEJOBS, finetunejob("demo", namespace)), (EVALUATIONS, evaluation("demo", namespace))]
+        for resource, made in both[::order]:
+            await kube.create(resource, namespace, made)
             await asyncio.sleep(0.5)
         body = await until_state(kube, namespace, "demo", "Completed", resource=EVALUATIONS)
     status = body["status"]

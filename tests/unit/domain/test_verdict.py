@@ -238,7 +238,7 @@ def test_results_take_no_more_room_than_there_is() -> None:
     results = [result(f"task-{number}", "m", value=1.0) for number in range(20)]
     verdict = judged([], [], results=results)
     size = len(json.dumps(verdict.results[0].to_json(), separators=(",", ":")))
-    facts = {"report_uri": "s3://o/report.html", "results_digest": sha("a"), "results": results}
+    facts: dict[str, Any] = {"report_uri": "s3://o/r.html", "results_digest": sha("a"), "results": results}
     smaller = judge([], EvaluationOutcome.model_validate(facts), room=5 * (size + 1))
     assert (len(smaller.results), smaller.omitted) == (5, 15)
 
@@ -251,7 +251,7 @@ def test_figures_are_numbers_that_json_has_and_not_longer_than_needed() -> None:
 
 def test_a_failed_bound_says_why_and_how_many_rows_would_decide() -> None:
     thresholds = [threshold(maximumRegression=0.1, minimum=0.5, confidence=0.95)]
-    facts = {"estimate": 0.05, "p_pass": 0.3, "p_fail": 0.4, "rows_needed": 900}
+    facts: dict[str, Any] = {"estimate": 0.05, "p_pass": 0.3, "p_fail": 0.4, "rows_needed": 900}
     checks = [check(REGRESSION, **facts), check("minimum", estimate=0.1, p_pass=1, p_fail=0, rows_needed=7)]
     verdict = judged(thresholds, checks, results=[result("t", "m", value=0.1, count=200)])
     (shown,) = verdict.results
@@ -279,10 +279,11 @@ def stories(draw: st.DrawFn) -> tuple[list[Threshold], list[dict[str, Any]]]:
     for index in range(draw(st.integers(1, 5))):
         bound = draw(st.sampled_from(("minimum", "maximum", REGRESSION, RELATIVE, GAP)))
         confidence = draw(st.sampled_from((None, 0.9, 0.95, 0.99)))
-        given_ = {} if confidence is None else {"confidence": confidence}
+        given_: dict[str, Any] = {} if confidence is None else {"confidence": confidence}
         thresholds.append(threshold(f"t/m{index}", **{bound: draw(st.floats(0, 1))}, **given_))
         facts: dict[str, Any] = {"estimate": draw(NUMBERS), "low": draw(NUMBERS)}
-        checks.append(check(bound, index, **facts, p_pass=draw(PROBABILITIES), p_fail=draw(PROBABILITIES)))
+        facts |= {"p_pass": draw(PROBABILITIES), "p_fail": draw(PROBABILITIES)}
+        checks.append(check(bound, index, **facts))
     return thresholds, checks
 
 
