@@ -84,6 +84,20 @@ _TASK_CASES: dict[Rule, Case] = {
         ],
         passed=[task("Classification", maxNewTokens=8, stop=["\n"], predictBy="Generation")],
     ),
+    ("spec.tasks[]", "a Harness task has no groupBy"): Case(
+        refused=[task("Harness", groupBy="kind")],
+        passed=[task(kind, groupBy="kind") for kind in METRICS_OF if kind != "Harness"],
+    ),
+    (
+        "spec.tasks[]",
+        "groupBy of the split Test can only be group, the column that training keeps; use dataset.uri",
+    ): Case(
+        refused=[task("Generation", dataset={"split": "Test"}, groupBy="kind")],
+        passed=[
+            task("Generation", dataset={"split": "Test"}, groupBy="group"),
+            task("Generation", dataset={"uri": URI}, groupBy="kind"),
+        ],
+    ),
     ("spec.tasks[]", "topP needs a temperature above 0: without one nothing is sampled"): Case(
         refused=[task("Generation", topP=0.5), task("Generation", topP=0.5, temperature=0)],
         passed=[task("Generation", topP=0.5, temperature=0.1), task("Generation", temperature=0)],
@@ -130,7 +144,7 @@ _THRESHOLD_CASES: dict[Rule, Case] = {
     ),
     ("spec.thresholds[]", "minimumGroupRows belongs to maximumGroupGap"): Case(
         refused=[threshold(minimum=0, minimumGroupRows=2)],
-        passed=[{"spec.tasks[0].groupBy": "g", **threshold(maximumGroupGap=0, minimumGroupRows=2)}],
+        passed=[{"spec.tasks[0].groupBy": "group", **threshold(maximumGroupGap=0, minimumGroupRows=2)}],
     ),
     ("spec.thresholds[]", "minimum must not be above maximum"): Case(
         refused=[threshold(minimum=1, maximum=0.5)],
@@ -156,11 +170,11 @@ _THRESHOLD_CASES: dict[Rule, Case] = {
         refused=[
             threshold(maximumGroupGap=0.1),
             {
-                "spec.tasks": [HELD_OUT, {**HELD_OUT, "name": "other", "groupBy": "g"}],
+                "spec.tasks": [HELD_OUT, {**HELD_OUT, "name": "other", "groupBy": "group"}],
                 **threshold(maximumGroupGap=0.1),
             },
         ],
-        passed=[{"spec.tasks[0].groupBy": "g", **threshold(maximumGroupGap=0.1)}, threshold(minimum=0)],
+        passed=[{"spec.tasks[0].groupBy": "group", **threshold(maximumGroupGap=0.1)}, threshold(minimum=0)],
     ),
 }
 
@@ -244,7 +258,7 @@ _UPDATES: dict[str, Case] = {
     "tasks": Case(
         given=FULL,
         refused=[
-            {"spec.tasks[1].groupBy": "g"},
+            {"spec.tasks[1].groupBy": "group"},
             {"spec.tasks[2].topP": ...},
             {"spec.tasks[2].metrics": ["ExactMatch", "RougeL", "TokenF1", "BLEU", "ChrF"]},
             {"spec.tasks[2].metrics": ...},

@@ -169,6 +169,12 @@ class EvaluationTask(Model):
             _only("stop", "Generation", "Regression", "Classification"),
             _only("temperature", "Generation"),
             _only("topP", "Generation"),
+            # these two are refused by prepare as well, where there is no API server: by reasons of their own
+            ("!has(self.groupBy) || self.type != 'Harness'", "a Harness task has no groupBy"),
+            (
+                "!has(self.groupBy) || has(self.dataset.uri) || self.groupBy == 'group'",
+                "groupBy of the split Test can only be group, the column that training keeps; use dataset.uri",
+            ),
             (
                 "self.type != 'Classification' || (has(self.predictBy) && self.predictBy == 'Generation') || "
                 "(!has(self.maxNewTokens) && !has(self.stop))",
