@@ -232,7 +232,7 @@ def test_what_was_found_is_said() -> None:
     for words in (
         "at least 0.8 0.812 within 95 % 0.13 0.86 – 4,321",
         "at most 0.02 worse than the baseline 0.192 better within 95 % < 0.0001 1.00",
-        "at most 0.1 between the best and the worst group gap 0.300 at least 0.123 beyond",
+        "at most 0.1 between the best and the worst group gap 0.300 at least 0.123 beyond 95 %",
         "0.812 0.790 to 0.834",
         "+0.192 better +0.150 to +0.230",
         "480 rows in 470 clusters",
@@ -417,6 +417,14 @@ def test_a_difference_is_clear_where_its_interval_is(
     low: float | None, high: float | None, lower_is_better: bool, want: str
 ) -> None:
     assert wording.difference(low, high, lower_is_better) == want
+
+
+def test_an_adapter_is_called_by_its_digest() -> None:
+    adapter = Side(digest=DIGEST, label="0123456789ab")
+    base = Side(digest=DIGEST, label="base model")
+    text = Page.of(render(results(task(), target=adapter, baseline=base))).text
+    assert "The adapter 0123456789ab compared with the base model, on the same rows: 1 task, 480 rows" in text
+    assert wording.called(Side(label="base model")) == "base model"
 
 
 def test_a_relative_regression_is_per_cent() -> None:

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..contract import Check, Result, Threshold
-from ..contract.evaluation import BOUNDS
+from ..contract.evaluation import BOUNDS, DEFAULT_GAP_CONFIDENCE
 from . import charts, wording
 from .matrix import Matrix, confusions, matrix_of
 from .results import EvaluationResults, Example, GroupFigure, Groups, TaskResults
@@ -184,12 +184,14 @@ _ENVIRONMENT.filters.update(
     figure=wording.figure,
     percent=wording.percent,
     probability=wording.probability,
+    called=wording.called,
     short=wording.short,
     shortened=wording.shortened,
     count=lambda value: f"{value:,}",
 )
 _ENVIRONMENT.globals.update(
     interval=wording.interval,
+    gap_confidence=DEFAULT_GAP_CONFIDENCE,
     limit=wording.limit,
     found=wording.found,
     against_limit=wording.against_limit,

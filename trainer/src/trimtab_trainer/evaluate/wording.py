@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ..contract import Check, Threshold
+from .results import Side
 
 NOT_MEASURED = "not measured"
 MINUS = "−"
@@ -75,6 +76,11 @@ def interval(low: float | None, high: float | None, *, signed: bool = False) -> 
 def short(digest: str | None) -> str:
     """Return the first twelve characters of a digest, as `kubectl get` shows it."""
     return "no digest" if digest is None else digest.removeprefix("sha256:")[:12]
+
+
+def called(side: Side) -> str:
+    """Return what a model is called: `adapter 8f181a516715`, or `base model`."""
+    return f"adapter {side.label}" if side.digest is not None and side.label == short(side.digest) else side.label
 
 
 def visible(text: str) -> str:
