@@ -29,6 +29,7 @@ from ..prepare import check_writable
 from ..report import Report
 from ..storage import FileEntry, open_store
 from .artifacts import FoundArtifact, check_tokenizers, find_artifact
+from .harness_files import read_task
 from .prepared import PreparedTask, harness_files, rows_file, store_tasks
 from .publishing import read_outcome
 from .rows import write_lines
@@ -177,8 +178,6 @@ def _harness(config: EvaluationConfig, task: EvaluationTask, folder: Path) -> Pr
         DataInvalid: DATASET_NOT_FOUND.
         SettingsInvalid: HARNESS_TASK_NOT_FOUND, HARNESS_TASK_REFUSED, METRIC_NOT_APPLICABLE.
     """
-    from .harness_files import read_task  # and with it a parser that only these tasks need
-
     uri = f"{(task.dataset.uri or '').rstrip('/')}/"
     store = open_store(uri, config.dataset_credentials)
     target = harness_files(folder, task.name)
