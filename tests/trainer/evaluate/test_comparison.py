@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trimtab_trainer.contract import Check, EvaluationTask, Threshold
+from trimtab_trainer.contract import Check, EvaluationTask, Reason, Threshold
+from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.evaluate.comparison import compare
 from trimtab_trainer.evaluate.results import TaskResults
 from trimtab_trainer.evaluate.row_by_row import EXAMPLE_CHARACTERS
@@ -341,14 +342,20 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a figure of another task": ({"metric": "u/accuracy", "minimum": 0.5}, "task t gives accuracy"),
     "a figure that it has not": ({"metric": "t/bleu", "minimum": 0.5}, "task t gives accuracy"),
     "a gap without groups": ({"metric": "t/accuracy", "maximumGroupGap": 0.5}, "needs groupBy"),
-    "a regression of nothing": ({"metric": "t/accuracy", "maximumRegression": 0.5}, "needs a baseline"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_thresholds_that_cannot_be_answered_are_refused(name: str) -> None:
     bound, message = REFUSED[name]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(SettingsInvalid, match=message) as refused:
+        compared(task("MultipleChoice"), choice_rows([0] * 4), choice_scores([0] * 4), None, bound)
+    assert refused.value.reason is Reason.METRIC_NOT_APPLICABLE
+
+
+def test_a_regression_needs_a_baseline() -> None:
+    bound = {"metric": "t/accuracy", "maximumRegression": 0.5}
+    with pytest.raises(ValueError, match="needs a baseline"):
         compared(task("MultipleChoice"), choice_rows([0] * 4), choice_scores([0] * 4), None, bound)
 
 

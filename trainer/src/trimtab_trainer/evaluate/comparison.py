@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..contract import Check, EvaluationTask, Result, TaskType, Threshold
+from ..contract import Check, EvaluationTask, Reason, Result, TaskType, Threshold
+from ..errors import SettingsInvalid
 from .by_group import INTERVAL, ByGroup
 from .checks import Figure, bound_checks, finite
 from .confusion import confusion
@@ -45,7 +46,9 @@ def compare(  # noqa: PLR0917 the six of them in the order that they are made
         lower_is_better: of a Harness task, its metrics, the headline first, and whether less is better.
 
     Raises:
-        ValueError: the scores are not those of the rows, or a threshold is not about a figure of this task.
+        SettingsInvalid: METRIC_NOT_APPLICABLE, a threshold is not about a figure of this task, as that of a Harness
+            task can be, whose metrics are known from its answers; or it needs groups that the task has not.
+        ValueError: the scores are not those of the rows, or a regression is asked for without a baseline.
     """
     sides = [
         measures(task, rows, each, lower_is_better=lower_is_better) for each in (target, baseline) if each is not None
@@ -56,11 +59,17 @@ def compare(  # noqa: PLR0917 the six of them in the order that they are made
     checks = []
     for index, threshold in thresholds:
         if threshold.task != task.name or threshold.result not in figures:
-            raise ValueError(f"threshold {threshold.metric}: task {task.name} gives {', '.join(figures)}")
+            raise SettingsInvalid(
+                f"threshold {threshold.metric}: task {task.name} gives {', '.join(figures)}; name one of these",
+                Reason.METRIC_NOT_APPLICABLE,
+            )
         checks += bound_checks(index, threshold, figures[threshold.result])
         if threshold.maximum_group_gap is not None:
             if by_group is None:
-                raise ValueError(f"threshold {threshold.metric}: maximumGroupGap needs groupBy in task {task.name}")
+                raise SettingsInvalid(
+                    f"threshold {threshold.metric}: maximumGroupGap needs groupBy in task {task.name}",
+                    Reason.METRIC_NOT_APPLICABLE,
+                )
             checks.append(by_group.check(index, threshold))
     other = None if baseline is None else (sides[1][0], baseline)
     apart = row_by_row(task, rows, (sides[0][0], target), other)

@@ -1,6 +1,6 @@
 """Figures by group, and the gap between the best and the worst beyond sampling noise: the bias check. Pure numpy.
 
-The raw gap of equal groups is never 0: among ten groups of 50 rows with an accuracy of 0.80 it is above 0.10 in 94 % of
+The raw gap of equal groups is never 0: among ten groups of 50 rows with an accuracy of 0.80 it is above 0.10 in 93 % of
 draws. What the noise does not explain is the lower simultaneous confidence bound of the largest pairwise difference:
 
     gap_low = max over pairs (i, j) of  d_ij - c_ij * se_ij,   at least 0
