@@ -84,6 +84,9 @@ _TASK_CASES: dict[Rule, Case] = {
         ],
         passed=[task("Classification", maxNewTokens=8, stop=["\n"], predictBy="Generation")],
     ),
+    ("spec.tasks[]", "a MultipleChoice task needs dataset.uri: rows that training held out have no choices"): Case(
+        refused=[task("MultipleChoice", dataset={"split": "Test"})], passed=[task("MultipleChoice")]
+    ),
     ("spec.tasks[]", "a Harness task has no groupBy"): Case(
         refused=[task("Harness", groupBy="kind")],
         passed=[task(kind, groupBy="kind") for kind in METRICS_OF if kind != "Harness"],

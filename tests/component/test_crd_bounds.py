@@ -22,6 +22,11 @@ pytestmark = pytest.mark.cluster
 
 NODES = [(kind, path, node) for kind in KINDS for path, node in nodes(kind.root) if path.startswith(("spec", "status"))]
 
+_OF_TEMPLATES: dict[str, Body] = {
+    "spec.template.volumes": {"spec.template.volumeMounts": []},
+    "spec.template.volumes[].name": {"spec.template.volumeMounts": []},
+    "spec.template.volumeMounts[].name": {"spec.template.volumes[0].name": None},
+}
 COMPANIONS: dict[str, Body] = {
     "FineTuneJob spec.dataset.validation.fold": {"spec.dataset.validation.folds": 100},
     "FineTuneJob spec.training.batchSize": {"spec.training.microBatchSize": 1},
@@ -38,7 +43,7 @@ COMPANIONS: dict[str, Body] = {
             "spec.tasks[2]": {
                 "name": "answers",
                 "type": type_of_task,
-                "dataset": {"split": "Test"},
+                "dataset": {"uri": "s3://datasets/questions/"},
                 "metrics": [metric],
                 **({"labels": ["yes", "no"]} if type_of_task == "Classification" else {}),
             },
@@ -46,15 +51,7 @@ COMPANIONS: dict[str, Body] = {
         for type_of_task, metrics in METRICS_OF.items()
         for metric in metrics
     },
-    **{
-        f"{kind.name} {path}": changes
-        for kind in KINDS
-        for path, changes in {
-            "spec.template.volumes": {"spec.template.volumeMounts": []},
-            "spec.template.volumes[].name": {"spec.template.volumeMounts": []},
-            "spec.template.volumeMounts[].name": {"spec.template.volumes[0].name": None},
-        }.items()
-    },
+    **{f"{kind.name} {path}": changes for kind in KINDS for path, changes in _OF_TEMPLATES.items()},
 }
 """Changes elsewhere without which a rule would refuse a value that its own bound allows; None: the same value."""
 

@@ -111,7 +111,12 @@ _OF_EVALUATIONS: frozenset[str] = frozenset(
     }
 )
 _OF_FINETUNEJOBS: frozenset[str] = frozenset(
-    {State.TRAINING, TrainerReason.TARGET_MODULES_NOT_FOUND, TrainerReason.SPLIT_IMPOSSIBLE}
+    {
+        State.TRAINING,
+        TrainerReason.TARGET_MODULES_NOT_FOUND,
+        TrainerReason.SEQUENCE_TOO_LONG,
+        TrainerReason.SPLIT_IMPOSSIBLE,
+    }
 )
 _ALL: frozenset[str] = frozenset({*State, *AttemptReason, *TrainerReason})
 

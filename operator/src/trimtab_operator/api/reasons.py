@@ -143,6 +143,11 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
     AttemptReason.POD_VANISHED: Explanation(
         "attempt", "The pod ended and left no evidence.", "Nothing; it is charged to `retries.onDisruption`."
     ),
+    Reason.PREPARED_DATA_MISSING: Explanation(
+        "attempt",
+        "What preparing wrote is gone from the storage or was changed, often by a lifecycle rule.",
+        "Nothing, it is prepared again; but exempt `data/` of the output from lifecycle rules of a few days.",
+    ),
     AttemptReason.RESULT_LOST: Explanation(
         "attempt", "It succeeded, but its pod went before it was read.", "Nothing; the result is found in the storage."
     ),
@@ -202,10 +207,6 @@ _EVALUATION: dict[State | Reason, Explanation] = {
     ),
     Reason.CHAT_TEMPLATE_INVALID: _failed(
         "The tokenizer has no chat template that can be asked with.", "Use an instruction model, or rows of text."
-    ),
-    Reason.SEQUENCE_TOO_LONG: _failed(
-        "A row, with the answer it may get, is longer than what the model was built for.",
-        "Lower the task's `maxNewTokens`, or leave out the row that the message names.",
     ),
     Reason.DATASET_INVALID: _failed("The rows of a task cannot be asked.", "Correct what the message names."),
     Reason.DATASET_NOT_FOUND: _failed("Nothing is at a task's `dataset.uri`.", "Correct the URI or upload the rows."),
@@ -271,10 +272,16 @@ _EVALUATION: dict[State | Reason, Explanation] = {
     Reason.INTERRUPTED: Explanation("attempt", "The pod was told to end; the tasks that were done count.", "Nothing."),
 }
 
-_OF_FINETUNEJOBS = (State.TRAINING, Reason.TARGET_MODULES_NOT_FOUND, Reason.SPLIT_IMPOSSIBLE)
+_OF_FINETUNEJOBS = (
+    State.TRAINING,
+    Reason.TARGET_MODULES_NOT_FOUND,
+    Reason.SEQUENCE_TOO_LONG,
+    Reason.SPLIT_IMPOSSIBLE,
+)
 
+_ALL: dict[State | Reason | AttemptReason, Explanation] = {**_FINETUNEJOB, **_EVALUATION}
 EVALUATION_EXPLANATIONS: dict[str, Explanation] = {
-    each.value: told for each, told in {**_FINETUNEJOB, **_EVALUATION}.items() if each not in _OF_FINETUNEJOBS
+    each.value: told for each, told in _ALL.items() if each not in _OF_FINETUNEJOBS
 }
 """Explanations of an Evaluation's `Succeeded`, by reason."""
 

@@ -169,7 +169,11 @@ class EvaluationTask(Model):
             _only("stop", "Generation", "Regression", "Classification"),
             _only("temperature", "Generation"),
             _only("topP", "Generation"),
-            # these two are refused by prepare as well, where there is no API server: by reasons of their own
+            # these are refused by prepare as well, where there is no API server: by reasons of their own
+            (
+                "self.type != 'MultipleChoice' || has(self.dataset.uri)",
+                "a MultipleChoice task needs dataset.uri: rows that training held out have no choices",
+            ),
             ("!has(self.groupBy) || self.type != 'Harness'", "a Harness task has no groupBy"),
             (
                 "!has(self.groupBy) || has(self.dataset.uri) || self.groupBy == 'group'",

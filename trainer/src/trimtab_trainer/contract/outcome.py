@@ -79,6 +79,7 @@ class Reason(StrEnum):
     # 12, 13, 14, 1
     OUT_OF_MEMORY = "OutOfMemory"
     STORAGE_FAILED = "StorageFailed"
+    PREPARED_DATA_MISSING = "PreparedDataMissing"
     INTERRUPTED = "Interrupted"
     BUG = "InternalError"
 
