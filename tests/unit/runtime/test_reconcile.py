@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from trimtab_operator.domain.plan import Create, EventsOf, NodeOf, Note, Plan
+from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf, Note, Plan
 from trimtab_operator.domain.settings import Settings
 from trimtab_operator.domain.work import Observed
 from trimtab_operator.runtime.act import Actor
@@ -178,6 +178,43 @@ async def test_before_it_acts_it_reads_what_matters_from_the_server() -> None:
     assert await world.round() is None
     assert [observed.confirmed for observed in world.asked] == [False, True]
     assert world.api.writes() == []
+
+
+async def test_what_was_read_to_act_on_is_not_read_again_to_write_it_down() -> None:
+    def decide(observed: Observed[Any]) -> Plan:
+        if not observed.attempts:
+            return Plan(actions=(Create(job()),), confirm=True)
+        return Plan(status=STATUS, confirm=True)
+
+    world = World(decide)
+    world.stored()
+    assert await world.round() == 0
+    assert [observed.confirmed for observed in world.asked] == [False, True, True]
+    assert [call[:2] for call in world.api.writes()] == [("create", "jobs"), ("apply", "finetunejobs")]
+    assert world.api.calls.count(("get", "finetunejobs", "demo")) == 1
+
+
+async def test_what_is_to_be_done_next_is_decided_on_in_a_round_of_its_own() -> None:
+    def decide(observed: Observed[Any]) -> Plan:
+        if not observed.attempts:
+            return Plan(actions=(Create(job()),), confirm=True)
+        return Plan(actions=(Delete("Job", NAMESPACE, "demo-train-1", observed.attempts[0].uid),), confirm=True)
+
+    world = World(decide)
+    world.stored()
+    assert await world.round() == 0
+    assert [call[:2] for call in world.api.writes()] == [("create", "jobs")]
+    world.api.calls.clear()
+    assert await world.round() == 0
+    assert ("get", "jobs", "demo-train-1") in world.api.calls
+    assert ("delete", "jobs", "demo-train-1") in world.api.calls
+
+
+async def test_an_object_that_has_deleted_itself_is_left_alone() -> None:
+    world = World(lambda observed: Plan(actions=(Delete("FineTuneJob", NAMESPACE, "demo", "ftj-1"),), confirm=True))
+    world.cache.finetunejobs.put(world.api.put(FINETUNEJOBS, finetunejob()))
+    assert await world.round() is None
+    assert world.api.writes() == [("delete", "finetunejobs", "demo")]
 
 
 async def test_confirming_finds_that_it_is_gone_or_another() -> None:
