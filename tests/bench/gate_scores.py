@@ -2,11 +2,11 @@
 
     PYTHONPATH=. python tests/bench/gate_scores.py
 
-Each row tells where a person is. Which place follows from the name is a rule that both adapters learn in part, each a
-different part, from 1,200 rows of which one in ten is not by the rule; a tiny Llama with random weights is the base.
+Each row tells where a person is. Which place, is a rule with exceptions that both adapters learn in part, each a
+different part, from 1,200 rows of which one in ten breaks the rule; a tiny Llama with random weights is the base.
 For each of 2,500 held-out rows are kept: the counted tokens of its answer, the summed negative log-likelihood of the
-answer under both adapters (nats), and whether each finds the right one of four places the most likely. It takes about
-two minutes on two cores; the libraries' versions and the processor decide the last digits.
+answer under both adapters (nats), and whether each finds the right one of four places the most likely. It takes
+a minute on two cores; the libraries' versions and the processor decide the last digits.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def scored(model: Adapted, tokenizer: Tokenizer) -> dict[str, list[Any]]:
 def main() -> None:
     """Train two adapters, score the held-out rows with each and write the file."""
     parser = argparse.ArgumentParser(description="Make tests/bench/gate_scores.json.")
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--output", type=Path, default=FILE)
     options = parser.parse_args()
     torch.set_num_threads(2)

@@ -183,6 +183,18 @@ def test_a_loss_of_exactly_the_tolerance_passes_as_rarely_as_promised(name: str,
     assert (p <= 0.05).mean() <= 0.06 + 2 * math.sqrt(0.06 * 0.94 / draws)
 
 
+@pytest.mark.parametrize(("rows", "minimum"), [(50, 0.5), (100, 0.8), (200, 0.95), (200, 0.99)])
+def test_an_accuracy_at_its_minimum_is_rarely_passed_and_rarely_failed(rows: int, minimum: float) -> None:
+    passed = failed = 0.0
+    for right in range(rows + 1):
+        chance = stats.binom.pmf(right, rows, minimum)
+        if chance > 1e-4:
+            found = of_mean([1.0] * right + [0.0] * (rows - right), resamples=1_000)
+            passed += chance * (p_at_most(found, minimum, edge=1.0, span=1.0) <= 0.05)
+            failed += chance * (p_at_least(found, minimum, edge=0.0, span=1.0) <= 0.05)
+    assert max(passed, failed) <= 0.05
+
+
 def test_the_rows_that_are_said_to_be_needed_decide_four_times_of_five() -> None:
     random, tolerance = np.random.default_rng(10), 0.02
     pilot = of_mean(_centred(random.normal(0, 0.15, 200)))
