@@ -79,6 +79,10 @@ bench-operator: $(INSTALLED) ## Measure the operator against a bare Job; the las
 bench-trainer: $(INSTALLED) ## Measure the trainer against a plain loop; the last line is JSON.
 	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_trainer.py
 
+.PHONY: bench-gate
+bench-gate: $(INSTALLED) ## Measure how often the gate errs; the last line is JSON.
+	PYTHONPATH=. $(BIN)/python tests/bench/bench_gate.py
+
 .PHONY: lock
 lock: $(UV) ## Pin every dependency with its hashes.
 	$(COMPILE) --override requirements/overrides.txt --override requirements/left-out.txt --group pyproject.toml:dev operator/pyproject.toml trainer/pyproject.toml --all-extras -o requirements/dev.txt
