@@ -139,7 +139,7 @@ def test_the_base_model_alone_can_be_measured(tenant: Tenant, trained: Body) -> 
 
 
 def test_killed_inside_a_task_it_ends_with_the_same_figures(tenant: Tenant, trained: Body) -> None:
-    spec = of_artifact(trained, tenant, baseline={"baseModel": True})
+    spec = of_artifact(trained, tenant, baseline={"baseModel": True}, maximumTrainedOnRatio=1)
     evaluations = tenant.of("evaluation")
     tenant.apply(tenant.evaluation("killed", HELD_OUT, ANSWERS, **spec))
     pod = evaluations.running_pod("killed", "evaluate")
@@ -176,6 +176,7 @@ BAD: dict[str, tuple[Body, str, str]] = {
         "LabelUnknown",
         "perhaps",
     ),
+    "seen-in-training": (ANSWERS, "TrainedOn", "48 rows"),
     "missing-group": ({**PARITY, "groupBy": "colour"}, "GroupMissing", "colour"),
     "missing-data": ({**PARITY, "dataset": {"uri": "s3://datasets/none/"}}, "DatasetNotFound", "datasets/none"),
     "empty-data": ({**PARITY, "dataset": {"uri": "s3://datasets/empty/"}}, "DatasetEmpty", "datasets/empty"),
@@ -211,7 +212,7 @@ def test_an_evaluation_of_a_job_that_failed_fails_with_it(tenant: Tenant) -> Non
 
 
 def test_deleting_an_evaluation_ends_its_pods(tenant: Tenant, trained: Body) -> None:
-    spec = of_artifact(trained, tenant, seed=3)
+    spec = of_artifact(trained, tenant, seed=3, maximumTrainedOnRatio=1)
     tenant.apply(tenant.evaluation("brief", {**ANSWERS, "temperature": 0.7}, **spec))
     tenant.of("evaluation").running_pod("brief", "evaluate", seconds=180)
     tenant.kubectl("delete", "ftev", "brief")

@@ -12,8 +12,8 @@ from trimtab_trainer.contract import LossOn, TrainingSettings
 from trimtab_trainer.data import Sequences, load_view, total_steps, view
 from trimtab_trainer.data.rows import Rows
 from trimtab_trainer.data.view import write_side
-from trimtab_trainer.errors import StorageFailed
-from trimtab_trainer.storage import ObjectDamaged, ObjectMissing, Store, commit, upload_folder
+from trimtab_trainer.errors import PreparedDataMissing, StorageFailed
+from trimtab_trainer.storage import Store, commit, upload_folder
 from trimtab_trainer.storage.layout import view_prefix
 
 DIGEST = "sha256:" + "0" * 64
@@ -101,16 +101,16 @@ def test_shards_have_no_metadata_whose_order_could_change_their_hash(tmp_path: P
 
 
 def test_a_view_that_is_damaged_or_missing_is_never_loaded(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(ObjectMissing, match="run the prepare stage again"):
+    with pytest.raises(PreparedDataMissing, match="prepare stage has to run again"):
         load_view(store, DIGEST, tmp_path / "scratch")
     stored(store, tmp_path / "view", [3], TrainingSettings(max_sequence_length=8))
     path = f"{view_prefix(DIGEST)}/train-00000.safetensors"
     data = bytearray(store.read(path))
     data[-1] ^= 1
     store.put(path, bytes(data))
-    with pytest.raises(ObjectDamaged, match="train-00000"):
+    with pytest.raises(PreparedDataMissing, match="train-00000"):
         load_view(store, DIGEST, tmp_path / "again")
-    assert issubclass(ObjectDamaged, StorageFailed)
+    assert issubclass(PreparedDataMissing, StorageFailed)
 
 
 @pytest.mark.parametrize(

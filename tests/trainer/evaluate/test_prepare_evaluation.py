@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from trimtab_trainer.contract import EvaluationOutcome, Reason, digest_of
-from trimtab_trainer.errors import SettingsInvalid
+from trimtab_trainer.errors import PreparedDataMissing, SettingsInvalid
 from trimtab_trainer.evaluate import prepare as prepare_module
 from trimtab_trainer.evaluate import prepared as prepared_module
 from trimtab_trainer.evaluate.prepared import load_tasks
-from trimtab_trainer.storage import MANIFEST, ObjectDamaged, ObjectMissing, Store
+from trimtab_trainer.storage import MANIFEST, ObjectDamaged, Store
 from trimtab_trainer.storage.layout import evaluation_data_prefix
 
 from tests.trainer.conftest import ObjectStorage, write_keys
@@ -92,7 +92,7 @@ def test_readers_refuse_rows_that_are_gone_or_damaged(bench: EvaluationBench) ->
         load_tasks(bench.output, digest, bench.folder / "a")
     bench.output.put(path, data)
     bench.output.delete([f"{prefix}/{MANIFEST}"])
-    with pytest.raises(ObjectMissing, match="run the prepare stage again"):
+    with pytest.raises(PreparedDataMissing, match="prepare stage has to run again"):
         load_tasks(bench.output, digest, bench.folder / "b")
 
 

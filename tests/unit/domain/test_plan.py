@@ -355,6 +355,16 @@ def test_the_words_of_a_pod_of_another_attempt_are_not_believed() -> None:
     assert world.job.status.attempts[0].reason == "ResultLost"
 
 
+def test_data_that_a_lifecycle_rule_deleted_is_prepared_again() -> None:
+    world = World().settle().prepared().running()
+    words = world.words(Reason.PREPARED_DATA_MISSING, message="no manifest")
+    world.exits(13, words).settle().after(1000).settle()
+    assert [attempt.stage for attempt in world.job.status.attempts] == ["prepare", "train", "prepare"]
+    assert world.job.status.failures == 1
+    world.prepared().running()
+    assert [attempt.stage for attempt in world.job.status.attempts][-1] == "train"
+
+
 def test_progress_of_another_attempt_is_not_shown() -> None:
     world = World().settle().prepared().running()
     world.reports(step=10)

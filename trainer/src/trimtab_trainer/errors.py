@@ -52,6 +52,12 @@ class StorageFailed(TrainerError):
     default_reason = Reason.STORAGE_FAILED
 
 
+class PreparedDataMissing(StorageFailed):
+    """What the prepare stage wrote is not there any more, or not as it was: the next attempt has to prepare again."""
+
+    default_reason = Reason.PREPARED_DATA_MISSING
+
+
 class Interrupted(TrainerError):
     """Told to stop; what was done so far is kept, and the next attempt goes on from there."""
 

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from ..contract import LossOn, TrainingSettings
 from ..contract.settings import DEFAULT_EPOCHS
-from ..storage import ObjectMissing, Store, fetch
+from ..storage import Store, fetch_prepared
 from ..storage.layout import view_prefix
 from .packing import pack
 from .rows import Rows
@@ -76,13 +76,11 @@ def load_view(store: Store, digest: str, scratch: Path) -> View:
     """Download a view, verify every file, and return it.
 
     Raises:
-        ObjectMissing, ObjectDamaged: it is not there, or not as it was written.
+        PreparedDataMissing: it is not there, or not as it was written.
     """
     prefix = view_prefix(digest)
     folder = scratch / "views" / prefix.rpartition("/")[2]
-    manifest = fetch(store, prefix, folder)
-    if manifest is None:
-        raise ObjectMissing(f"{store.address(prefix)} has no manifest; run the prepare stage again")
+    manifest = fetch_prepared(store, prefix, folder)
     train = _read(folder, "train")
     assert train is not None
     return View(train, _read(folder, "validation"), _read(folder, "test"), manifest.document, folder)

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from ..contract import Model, canonical_json, digest_of
 from ..contract.settings import DIGEST
-from ..storage import ObjectDamaged, ObjectMissing, Store, fetch, store_folder, whole
+from ..storage import ObjectDamaged, Store, fetch_prepared, store_folder, whole
 from ..storage.layout import evaluation_data_prefix, hexadecimal
 from .rows import EvaluationRow, read_lines
 
@@ -88,12 +88,11 @@ def load_tasks(store: Store, digest: str, scratch: Path) -> PreparedTasks:
     """Download what `store_tasks` stored, every file verified.
 
     Raises:
-        ObjectMissing, ObjectDamaged: it is not there, or not as it was written.
+        PreparedDataMissing: it is not there, or not as it was written.
     """
     prefix = evaluation_data_prefix(digest)
     folder = scratch / "evaluation-data" / hexadecimal(digest)
-    if fetch(store, prefix, folder) is None:
-        raise ObjectMissing(f"{store.address(prefix)} has no manifest; run the prepare stage again")
+    fetch_prepared(store, prefix, folder)
     try:
         tasks = [PreparedTask.model_validate(task) for task in json.loads((folder / TASKS).read_bytes())]
     except (OSError, ValueError) as error:

@@ -3,7 +3,17 @@
 `open_store` gives a `Store` rooted at a URI; `manifest` commits folders of files with a MANIFEST.json put last.
 """
 
-from .manifest import MANIFEST, Manifest, commit, fetch, read_manifest, store_folder, upload_folder, whole
+from .manifest import (
+    MANIFEST,
+    Manifest,
+    commit,
+    fetch,
+    fetch_prepared,
+    read_manifest,
+    store_folder,
+    upload_folder,
+    whole,
+)
 from .opening import open_store
 from .store import FileEntry, ObjectDamaged, ObjectInfo, ObjectMissing, Store
 
@@ -17,6 +27,7 @@ __all__ = [
     "Store",
     "commit",
     "fetch",
+    "fetch_prepared",
     "open_store",
     "read_manifest",
     "store_folder",

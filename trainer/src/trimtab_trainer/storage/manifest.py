@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..contract import canonical_json
+from ..errors import PreparedDataMissing
 from .store import FileEntry, ObjectDamaged, ObjectMissing, Store, checked
 
 MANIFEST = "MANIFEST.json"
@@ -109,6 +110,21 @@ def fetch(
     for entry in manifest.files:
         if wanted(entry.path):
             store.download(join(prefix, entry.path), target / entry.path, sha256=entry.sha256, size=entry.size)
+    return manifest
+
+
+def fetch_prepared(store: Store, prefix: str, target: Path) -> Manifest:
+    """Download all files of a prefix that an earlier stage wrote, each verified.
+
+    Raises:
+        PreparedDataMissing: there is no manifest (a lifecycle rule deleted it), or a file is not what it says.
+    """
+    try:
+        manifest = fetch(store, prefix, target)
+    except (ObjectMissing, ObjectDamaged) as error:
+        raise PreparedDataMissing(f"{error.message}; the prepare stage has to run again") from error
+    if manifest is None:
+        raise PreparedDataMissing(f"{store.address(prefix)} has no manifest; the prepare stage has to run again")
     return manifest
 
 

@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic
 
-from trimtab_operator.api import AttemptReason, State
+from trimtab_trainer.contract import Reason
+
+from trimtab_operator.api import AttemptReason, AttemptStatus, State
 
 from ..plan import Action, Create, Delete, Inquiry, NodeOf, Plan, Suspend
 from ..views import JobView, PodView, format_time, parse_time
@@ -253,8 +255,7 @@ def _start(kind: Kind[J, S], observed: Observed[J], status: S, now: datetime) ->
         succeeded: ConditionStatus = "False" if hold.final else "Unknown"
         return _Decision(hold.reason, hold.message, hold.status, succeeded, confirm=hold.confirm)
     prepared = kind.prepared(job, status)
-    result_lost = last is not None and last.reason == AttemptReason.RESULT_LOST
-    stage = kind.stages[0] if prepared is None or result_lost else kind.stages[1]
+    stage = kind.stages[0] if prepared is None or _prepares_again(last) else kind.stages[1]
     number = next_number(job, max((a.attempt for a in observed.attempts), default=-1))
     actions: tuple[Action, ...] = (Create(build_job(kind, job, settings, stage, number=number, prepared=prepared)),)
     if stage is kind.stages[0] or last is None or last.charged_to is not None:
@@ -278,6 +279,11 @@ def _render(kind: Kind[J, S], observed: Observed[J], books: _Books[S], decision:
         look_again_seconds=decision.look_again_seconds,
         confirm=books.closed or decision.confirm or decision.succeeded != "Unknown",
     )
+
+
+def _prepares_again(last: AttemptStatus | None) -> bool:
+    """Tell whether the last attempt's end means that preparing has to look again: for the result, or for its data."""
+    return last is not None and last.reason in (AttemptReason.RESULT_LOST, Reason.PREPARED_DATA_MISSING)
 
 
 def _end(status: S, reason: str, message: str) -> _Decision[S]:
