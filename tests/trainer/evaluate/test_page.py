@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from hypothesis import example as example_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trimtab_trainer.contract import Check, Precision, Result, TaskType, Threshold
@@ -296,6 +297,8 @@ EDGE = st.one_of(st.none(), st.floats())
 
 
 @settings(max_examples=200, deadline=None)
+@example_of([0.0, 5e-324, None, None, 1e308, -1e308, 0.0], [0.0, 0.0, 5e-324])
+@example_of([1e16, 1e16, 1e16, 1e16, 1e16, 1e16, 1e16], [-1e308, 0.0, 1e308])
 @given(st.lists(EDGE, min_size=7, max_size=7), st.lists(st.floats(), min_size=3, max_size=3))
 def test_no_figures_break_it(figures: list[float | None], edges: list[float]) -> None:
     names = ("value", "low", "high", "baseline", "change", "change_low", "change_high")

@@ -36,6 +36,11 @@ class Scale:
     start: float
     stop: float
 
+    @property
+    def drawable(self) -> bool:
+        """Tell whether there is anything between its ends that floats can hold and tell apart."""
+        return math.isfinite(self.low) and math.isfinite(self.high) and self.high / 2 - self.low / 2 > 0
+
     def __call__(self, value: float) -> str:
         """Return the pixel of a figure, never outside the drawing."""
         # Divided before it is subtracted: the difference of two figures can be infinite.
@@ -58,8 +63,8 @@ def _scale(values: Iterable[float | None], start: float, stop: float) -> Scale |
         low, high = low - room, high + room
     room = (high / 2 - low / 2) / 6
     low, high = low - room, high + room
-    # Beyond what a float can tell apart or hold there is nothing to draw.
-    return Scale(low, high, start, stop) if math.isfinite(low) and math.isfinite(high) and low < high else None
+    scale = Scale(low, high, start, stop)
+    return scale if scale.drawable else None
 
 
 def _picture(kind: str, width: int, height: int, title: str, body: Markup) -> Markup:
@@ -155,9 +160,11 @@ def _ticks(scale: Scale, bottom: int) -> Markup:
 def histogram(counts: Histogram) -> Markup:
     """Draw the target's counts as filled columns and the baseline's as a line over them."""
     edges, target, baseline = counts.edges, counts.target, counts.baseline
-    if not all(map(math.isfinite, edges)) or len(edges) != len(target) + 1 or edges[0] >= edges[-1] or not sum(target):
+    if len(edges) != len(target) + 1 or not all(map(math.isfinite, edges)) or not sum(target):
         return Markup("")
     x = Scale(edges[0], edges[-1], PAD, HISTOGRAM_WIDTH - PAD)
+    if not x.drawable:
+        return Markup("")
     floor = HISTOGRAM_HEIGHT - HISTOGRAM_FOOT
     y = Scale(0, max(*target, *(baseline or ()), 1), floor, PAD + 10)
     columns = "".join(
