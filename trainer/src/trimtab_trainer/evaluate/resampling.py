@@ -19,8 +19,8 @@ in small samples:
 - where no cluster shows the event that a bounded figure is tested for, resampling can show none either; the chance of
   that, were the truth at the bound, is then a lower limit of p (the rule of three).
 
-Below `MINIMUM_CLUSTERS` clusters nothing is ever excluded: p is 1. Close to it, with clusters of very uneven size, tests
-at 0.05 are passed by 7 % at the bound (20 clusters) or 6 % (40).
+Below `MINIMUM_CLUSTERS` clusters nothing is ever excluded: p is 1. Close to it, with clusters of very uneven size,
+tests at 0.05 are passed by 7 % at the bound (20 clusters) or 6 % (40).
 """
 
 from __future__ import annotations
