@@ -162,7 +162,7 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
 FINETUNEJOB_EXPLANATIONS: dict[str, Explanation] = {each.value: told for each, told in _FINETUNEJOB.items()}
 """Explanations of a FineTuneJob's `Succeeded`, by reason."""
 
-_EVALUATION: dict[State | Reason, Explanation] = {
+_EVALUATION: dict[State | Reason | AttemptReason, Explanation] = {
     State.PENDING: _active(
         "The FineTuneJob of the target is waited for: it is still active, or there is none of this name "
         "(FineTuneJobNotFound). Or an object of an earlier Evaluation of this name is still there.",
