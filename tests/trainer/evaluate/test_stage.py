@@ -396,3 +396,41 @@ def test_without_thresholds_or_baseline_it_is_a_measurement(made: Trained, tmp_p
     assert outcome.checks == []
     assert [result.baseline for result in outcome.results] == [None] * 19
     assert run.board.read().total_steps == 5
+
+
+# -- harness tasks -----------------------------------------------------------------------------------------------------
+
+HARNESS = """\
+task: sums
+dataset_path: json
+dataset_kwargs: {data_files: {test: sums.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: answer
+metric_list: [{metric: acc}, {metric: acc_norm}]
+"""
+
+
+def test_a_harness_task_is_asked_compared_and_shared_as_all_others(made: Trained, tmp_path: Path) -> None:
+    folder = tmp_path / "harness"
+    folder.mkdir()
+    (folder / "sums.yaml").write_text(HARNESS)
+    rows = [{"question": f"{n} plus 1 is", "choices": [str(n + 1), str(n)], "answer": 0} for n in range(20)]
+    (folder / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {"name": "sums", "type": "Harness", "dataset": {"uri": folder.as_uri()}, "harnessTask": "sums"}
+    bound = {"metric": "sums/acc", "minimum": 0.0, "maximumRegression": 1.0}
+    run = evaluation(made, tmp_path, tasks=[task, tasks(made.root)[3]], thresholds=[bound])
+    outcome = run.evaluate()
+    results = EvaluationResults.model_validate_json((run.folder / "results.json").read_text())
+    assert [(part.name, part.rows, part.clusters) for part in results.tasks] == [("sums", 20, 20), ("choices", 12, 12)]
+    assert [result.metric for result in results.tasks[0].results] == ["acc", "acc_norm"]
+    assert outcome.rows == 32
+    assert [f"{result.task}/{result.metric}" for result in outcome.results][:2] == ["sums/acc", "choices/accuracy"]
+    assert [check.bound for check in outcome.checks] == ["minimum", "maximumRegression"]
+    published = content(run)
+    shutil.rmtree(run.folder)
+    run.evaluate(attempt=1)
+    assert len(run.events("task was asked before")) == 4
+    assert content(run) == published
