@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from trimtab_operator.api import EVALUATION_REASONS, FINETUNEJOB_REASONS, PassedReason, parse, parse_evaluation
-from trimtab_trainer.contract import EvaluationTask, ExitCode, RunConfig, Threshold
+from trimtab_trainer.contract import EvaluationConfig, EvaluationTask, ExitCode, RunConfig, Threshold
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -89,6 +89,11 @@ def test_the_run_of_the_trainer_alone_is_one() -> None:
     assert runs
     for body in runs:
         RunConfig.model_validate(body)
+
+
+def test_the_evaluation_of_the_trainer_alone_is_one() -> None:
+    (body,) = (yaml.safe_load(text) for text in blocks(ROOT / "docs/evaluation.md", "yaml"))
+    EvaluationConfig.model_validate(body)
 
 
 def rows(document: Path) -> set[str]:
