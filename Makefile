@@ -86,7 +86,7 @@ bench-gate: $(INSTALLED) ## Measure how often the gate errs; the last line is JS
 .PHONY: lock
 lock: $(UV) ## Pin every dependency with its hashes.
 	$(COMPILE) --override requirements/overrides.txt --override requirements/left-out.txt --group pyproject.toml:dev operator/pyproject.toml trainer/pyproject.toml --all-extras -o requirements/dev.txt
-	$(COMPILE) -c requirements/dev.txt operator/pyproject.toml -o requirements/operator.txt
+	$(COMPILE) --override requirements/overrides.txt -c requirements/dev.txt operator/pyproject.toml -o requirements/operator.txt
 	$(COMPILE) trainer/pyproject.toml --extra prepare -o requirements/prepare.txt
 	$(COMPILE) --override requirements/left-out.txt trainer/pyproject.toml --extra train -o requirements/trainer.txt
 

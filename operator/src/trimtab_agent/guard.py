@@ -101,8 +101,8 @@ class Entry:
         self.pending: str | None = _text(document.get("pending"))
         self.unavailable: str | None = _text(document.get("unavailable"))
         weights = document.get("to", {})
-        self.names = tuple(name for name, weight in weights.items() if weight > 0)
-        self.weights = tuple(float(weights[name]) for name in self.names)
+        self.names: tuple[str, ...] = tuple(str(name) for name, weight in weights.items() if weight > 0)
+        self.weights: tuple[float, ...] = tuple(float(weights[name]) for name in self.names)
         if bool(self.names) + (self.pending is not None) + (self.unavailable is not None) != 1:
             raise ValueError("an alias has revisions, or is pending, or is unavailable")
 

@@ -68,10 +68,10 @@ class Inner:
             return
         if self.raises:
             raise RuntimeError("engine bug")
-        if self.api_key and scope["path"].startswith("/v1"):
-            if headers.get(b"authorization") != b"Bearer " + self.api_key.encode():
-                await self._answer(send, 401, b"{}")
-                return
+        key = b"Bearer " + (self.api_key or "").encode()
+        if self.api_key and scope["path"].startswith("/v1") and headers.get(b"authorization") != key:
+            await self._answer(send, 401, b"{}")
+            return
         if scope["path"] == "/health":
             await self._answer(send, 200 if self.healthy else 503, b"")
         elif scope["path"] == "/v1/models":

@@ -1,0 +1,97 @@
+"""Cold start: documents from the mounted ConfigMap, for a pod that comes up while the operator is not there.
+
+The kubelet brings a change about a minute late, so this is no way for changes; a call that was newer wins by its
+sequence. The ConfigMap holds all rollouts of the namespace: a document is for this pod if its labels match.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+from .agent import Agent
+from .documents import MountedDocument, Refused, Share, Verifier, read_share
+from .logs import keys
+from .metrics import DOCUMENTS
+
+log = logging.getLogger(__name__)
+
+
+class MountedDocuments:
+    """Reads the folder again and again; what was taken or refused for good is not looked at twice."""
+
+    def __init__(self, folder: Path, labels: Path, verifier: Verifier, agent: Agent, every: float = 5) -> None:
+        self._folder = folder
+        self._labels = labels
+        self._verifier = verifier
+        self._agent = agent
+        self._every = every
+        self._settled: set[str] = set()
+
+    async def run(self) -> None:
+        """Read for ever."""
+        while True:
+            self.read()
+            await asyncio.sleep(self._every)
+
+    def read(self) -> None:
+        """Take every document that is new, oldest first: of two that claim one alias, the first keeps it."""
+        labels = read_labels(self._labels)
+        found: list[tuple[Share, str, str]] = []
+        marks = set()
+        for file in sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []:
+            try:
+                data = file.read_bytes()
+            except OSError:
+                continue  # the kubelet is replacing it: it is there in the next round
+            mark = hashlib.sha256(file.name.encode() + b"\0" + data).hexdigest()
+            marks.add(mark)
+            if mark in self._settled:
+                continue
+            try:
+                document = MountedDocument.read(data)
+                self._verifier.mounted(document)
+                share = read_share(document.body)
+            except Refused as error:
+                self._refused(file.name, error)
+                if error.reason != "KeyUnknown":  # its key may be on the way
+                    self._settled.add(mark)
+                continue
+            if all(labels.get(key) == value for key, value in share.match_labels.items()):
+                found.append((share, file.name, mark))
+            else:
+                self._settled.add(mark)
+        for share, name, mark in sorted(found, key=lambda item: (item[0].sequence, item[1])):
+            try:
+                taken = self._agent.accept(share, mounted=True)
+                DOCUMENTS.labels("mounted" if taken else "known").inc()
+                self._settled.add(mark)
+            except Refused as error:
+                self._refused(name, error)
+                if error.reason.startswith("Sequence"):
+                    self._settled.add(mark)
+        self._settled &= marks
+
+    def _refused(self, name: str, error: Refused) -> None:
+        DOCUMENTS.labels(error.reason).inc()
+        level = logging.DEBUG if error.reason.startswith("Sequence") else logging.WARNING
+        log.log(level, "mounted document refused", extra=keys(file=name, reason=error.reason, err=error.message))
+
+
+def read_labels(file: Path) -> dict[str, str]:
+    """Return the pod's labels from the downward API's file: `key="value"` a line, the value quoted as in Go."""
+    labels = {}
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return {}
+    for line in lines:
+        key, _, value = line.partition("=")
+        try:
+            labels[key] = str(json.loads(value))
+        except ValueError:
+            labels[key] = value
+    return labels

@@ -1,0 +1,180 @@
+"""Adapters on the volume that agent and engine share: one immutable folder for each digest.
+
+    <root>/<digest hex>/{adapter_model.safetensors, adapter_config.json, ..., MANIFEST.json}
+
+A folder appears by one rename, when every byte has the hash that its manifest says and the manifest has the digest that
+was asked for. It is never written again, and never removed while an engine lists it: an engine that evicted an adapter
+and needs it again reads the folder, and dies when it is gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trimtab_trainer.contract import Credentials, Reason, canonical_json, digest_of
+from trimtab_trainer.errors import SettingsInvalid, TrainerError
+from trimtab_trainer.storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, open_store, read_manifest
+from trimtab_trainer.storage.store import checked
+
+from .failures import FailureReason, RevisionFailed
+from .tensors import MAXIMUM_MAGNITUDE, Health, examine
+
+PART = ".part-"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter that lies on the volume, verified: its folder, its health, and the base model it was made for."""
+
+    digest: str
+    folder: Path
+    health: Health
+    base_model_digest: str | None
+
+
+class AdapterStore:
+    """Fetches, verifies and removes; every method blocks, so it is called in a thread."""
+
+    def __init__(
+        self, root: Path, credentials: Credentials | None = None, maximum_magnitude: float = MAXIMUM_MAGNITUDE
+    ) -> None:
+        self._root = root
+        self._credentials = credentials
+        self._maximum_magnitude = maximum_magnitude
+
+    def folder(self, digest: str) -> Path:
+        """Return where an adapter of this digest lies, whether or not it does."""
+        return self._root / digest.removeprefix("sha256:")
+
+    def prepare(self) -> None:
+        """Make the root, and remove what an earlier process left half-written."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        for left_over in self._root.glob(f"{PART}*"):
+            shutil.rmtree(left_over)
+
+    def fetch(self, uri: str, digest: str) -> Path:
+        """Bring an adapter to the volume unless it is there; return its folder.
+
+        Raises:
+            RevisionFailed: it cannot be had, or is not what its digest says.
+        """
+        folder = self.folder(digest)
+        if folder.is_dir():
+            return folder
+        part = self._root / f"{PART}{uuid.uuid4().hex}"
+        try:
+            store = open_store(uri, self._credentials)
+            manifest = read_manifest(store, "")
+            if manifest is None:
+                raise RevisionFailed(
+                    FailureReason.ARTIFACT_MISSING, f"there is no {MANIFEST} at {uri}; correct the uri", permanent=False
+                )
+            artifact = _artifact(manifest.document, digest)
+            for entry in _files(artifact):
+                store.download(entry.path, part / entry.path, sha256=entry.sha256, size=entry.size)
+            part.mkdir(parents=True, exist_ok=True)
+            (part / MANIFEST).write_bytes(canonical_json(manifest.document))
+            _open_to_the_engine(part)
+            part.rename(folder)
+        except TrainerError as error:
+            raise _named(error) from error
+        except OSError as error:
+            if not folder.is_dir():  # another task was first
+                raise RevisionFailed(
+                    FailureReason.STORAGE_FAILED, f"{self._root}: {error.strerror or error}", permanent=False
+                ) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return folder
+
+    def verify(self, digest: str) -> Adapter:
+        """Read a folder again from its first byte to its last.
+
+        Raises:
+            RevisionFailed: permanent; it is not what its digest says, or its weights would harm an engine.
+        """
+        folder = self.folder(digest)
+        try:
+            document = json.loads((folder / MANIFEST).read_bytes())
+            artifact = _artifact(document, digest)
+            for entry in _files(artifact):
+                with (folder / entry.path).open("rb") as opened:
+                    found = hashlib.file_digest(opened, "sha256").hexdigest()
+                if found != entry.sha256:
+                    raise ObjectDamaged(f"{folder / entry.path} is not what was fetched")
+        except (OSError, ValueError, TrainerError) as error:
+            raise RevisionFailed(FailureReason.ARTIFACT_DAMAGED, str(error), permanent=True) from error
+        base = artifact.get("baseModel")
+        health = examine(folder, self._maximum_magnitude)
+        return Adapter(digest, folder, health, base if isinstance(base, str) else None)
+
+    def remove(self, digest: str) -> None:
+        """Remove a folder that no engine has listed since it was fetched."""
+        gone = self._root / f"{PART}{uuid.uuid4().hex}"
+        try:
+            self.folder(digest).rename(gone)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(gone)
+
+    def digests(self) -> set[str]:
+        """Return the digests of all folders on the volume."""
+        return {
+            f"sha256:{path.name}"
+            for path in self._root.iterdir()
+            if path.is_dir() and len(path.name) == 64 and not path.name.startswith(".")
+        }
+
+    def unwanted(self, wanted: Collection[str], listed: Collection[str]) -> set[str]:
+        """Return the digests that no share wants and whose folder no engine lists as a model's root."""
+        roots = {str(Path(root)) for root in listed}
+        return {digest for digest in self.digests() if digest not in wanted and str(self.folder(digest)) not in roots}
+
+
+def _artifact(document: dict[str, Any], digest: str) -> dict[str, Any]:
+    """Return the part of a manifest that defines an adapter, if it has the digest that was asked for."""
+    artifact = document.get("artifact")
+    if not isinstance(artifact, dict):
+        raise ObjectDamaged(f"{MANIFEST} is none of an adapter")
+    found = digest_of(artifact)
+    if found != digest:
+        raise RevisionFailed(
+            FailureReason.DIGEST_MISMATCH, f"the adapter there has digest {found}, not {digest}", permanent=True
+        )
+    return artifact
+
+
+def _files(artifact: dict[str, Any]) -> list[FileEntry]:
+    try:
+        return [
+            FileEntry(checked(str(item["path"])), int(item["size"]), str(item["sha256"])) for item in artifact["files"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ObjectDamaged(f"{MANIFEST} names no files") from error
+
+
+def _open_to_the_engine(folder: Path) -> None:
+    """Let another user read, and nobody write."""
+    folder.chmod(0o755)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o444)
+
+
+def _named(error: TrainerError) -> RevisionFailed:
+    if isinstance(error, ObjectDamaged):
+        # Whoever restores the object need not restart anything; until then each try is refused again.
+        return RevisionFailed(FailureReason.ARTIFACT_DAMAGED, error.message, permanent=False)
+    if isinstance(error, ObjectMissing):
+        return RevisionFailed(FailureReason.ARTIFACT_MISSING, error.message, permanent=False)
+    if isinstance(error, SettingsInvalid):
+        denied = error.reason in (Reason.ACCESS_DENIED, Reason.CREDENTIALS_MISSING)
+        reason = FailureReason.ACCESS_DENIED if denied else FailureReason.STORAGE_FAILED
+        return RevisionFailed(reason, error.message, permanent=False)  # keys and buckets are put right while it runs
+    return RevisionFailed(FailureReason.STORAGE_FAILED, error.message, permanent=False)
