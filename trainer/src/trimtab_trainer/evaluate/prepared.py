@@ -67,7 +67,7 @@ def data_digest(tasks: list[PreparedTask]) -> str:
 
 
 def store_tasks(store: Store, folder: Path, tasks: list[PreparedTask]) -> tuple[str, bool]:
-    """Put a folder of rows and harness files in place, manifest last, unless it is all there.
+    """Put a folder of rows and harness files in place, manifest last, unless it is all there and verifies.
 
     Returns:
         The data digest, and whether something had to be uploaded.
@@ -78,7 +78,11 @@ def store_tasks(store: Store, folder: Path, tasks: list[PreparedTask]) -> tuple[
     digest = data_digest(tasks)
     prefix = evaluation_data_prefix(digest)
     (folder / TASKS).write_bytes(canonical_json([task.to_json() for task in tasks]))
-    if whole(store, prefix) is not None:
+    # Every byte is read: a reader that finds them damaged sends the evaluation back to here.
+    manifest = whole(store, prefix)
+    if manifest is not None and all(
+        store.digest(f"{prefix}/{entry.path}").sha256 == entry.sha256 for entry in manifest.files
+    ):
         return digest, False
     store_folder(store, folder, prefix, {"version": DATA_VERSION, "digest": digest})
     return digest, True
