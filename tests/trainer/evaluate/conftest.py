@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,3 +57,13 @@ def remote(object_storage: ObjectStorage, tiny_model: Path, tmp_path: Path) -> E
     made = make_evaluation_bench(store, credentials, tmp_path, model=tiny_model)
     made.document["target"] = {**made.train(facts(40)), "credentials": credentials.to_json()}
     return made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_rounding() -> Iterator[None]:
+    """Take back what the stage tells the library of products: other tests start processes that train."""
+    before = os.environ.get("MKL_CBWR")
+    yield
+    os.environ.pop("MKL_CBWR", None)
+    if before is not None:
+        os.environ["MKL_CBWR"] = before

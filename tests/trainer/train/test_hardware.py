@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,40 @@ def test_the_process_is_offline_and_deterministic(tiny: Path) -> None:
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     assert torch.are_deterministic_algorithms_enabled()
     assert torch.get_num_threads() == 1
+
+
+ROUNDING = {"flags\t: fpu avx2 avx512f": "AVX512,STRICT", "flags\t: fpu avx2": "AVX2,STRICT", "Features\t: asimd": None}
+
+
+@pytest.mark.parametrize("line", ROUNDING)
+def test_products_are_asked_to_round_alike_by_what_the_processor_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(f"processor : 0\n{line}\n")
+    monkeypatch.setenv("MKL_CBWR", "x")
+    hardware.steady_products(tmp_path)
+    assert os.environ["MKL_CBWR"] == "x"
+    monkeypatch.delenv("MKL_CBWR")
+    hardware.steady_products(tmp_path)
+    assert os.environ.pop("MKL_CBWR", None) == ROUNDING[line]
+
+
+STEADY = """
+import torch
+from trimtab_trainer import hardware
+hardware.steady_products()
+torch.set_num_threads(2)
+torch.manual_seed(0)
+for inner, outer in ((896, 896), (896, 4864), (1536, 576)):
+    weights, rows = torch.randn(outer, inner), torch.randn(1024, inner)
+    first = torch.nn.functional.linear(rows[:16], weights)
+    for count in (64, 128, 1024):
+        assert torch.equal(torch.nn.functional.linear(rows[:count], weights)[:16], first), (inner, outer, count)
+"""
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="another library multiplies here")
+def test_a_row_of_a_product_is_the_same_among_few_and_many() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
+    subprocess.run([sys.executable, "-c", STEADY], check=True, env=environment, timeout=120)

@@ -76,6 +76,7 @@ def evaluate(  # noqa: PLR0917
             report("this evaluation has its outcome already", report=done.report_uri)
             return done
         hardware.configure()
+        hardware.steady_products()
         try:
             run = Evaluation(config, prepared, store, scratch=scratch, report=report, board=board, stop=stop)
             report("evaluating", attempt=attempt, tasks=prepared.tasks, sides=len(run.sides))
