@@ -231,7 +231,7 @@ def _sandboxed() -> Iterator[None]:
     """Make the harness render templates in a sandbox, count no downloads, and keep its chatter out of the log."""
     import datasets
     from lm_eval import utils
-    from lm_eval.api import task
+    from lm_eval.api import model, task
     from lm_eval.models import huggingface
 
     logger = logging.getLogger("lm_eval")
@@ -243,6 +243,7 @@ def _sandboxed() -> Iterator[None]:
             _replaced(utils, env=template_environment()),
             _replaced(datasets.config, HF_HUB_OFFLINE=True),  # it tells a hub of every file it opens, local ones too
             _replaced(task, tqdm=_no_bar),
+            _replaced(model, tqdm=_no_bar),
             _replaced(huggingface, tqdm=_no_bar),
         ):
             yield

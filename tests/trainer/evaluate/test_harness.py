@@ -1,0 +1,232 @@
+"""Harness tasks on the tiny model: what the library itself would say, without a network and without running code."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+from trimtab_trainer.contract import EvaluationTask, Reason
+from trimtab_trainer.errors import Interrupted, OutOfMemory, SettingsInvalid
+from trimtab_trainer.evaluate import harness
+from trimtab_trainer.evaluate.harness import run_task
+from trimtab_trainer.interruption import Interruption
+from trimtab_trainer.model import LanguageModel, frozen_hash
+
+from tests.trainer.evaluate.harness_task import CHOICE, GENERATION, LIKELIHOOD, QUESTIONS, write_task
+from tests.trainer.evaluate.models import KINDS, adapted_model, bare_model
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Path) -> LanguageModel:
+    return bare_model(tiny)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny: Path) -> Any:
+    return AutoTokenizer.from_pretrained(tiny)
+
+
+def asked(model: LanguageModel, tokenizer: Any, folder: Path, **settings: Any) -> harness.Answers:
+    """Run the folder's task."""
+    how = {key: settings.pop(key) for key in ("batch_size", "stop") if key in settings}
+    dataset = {"uri": "file:///tasks/", "limit": settings.pop("limit", None)}
+    task = EvaluationTask.model_validate(
+        {"name": "it", "type": "Harness", "harnessTask": "numbers", "dataset": dataset, **settings}
+    )
+    return run_task(
+        model,
+        tokenizer,
+        task,
+        folder,
+        seed=7,
+        batch_size=how.get("batch_size"),
+        stop=how.get("stop") or Interruption(),
+    )
+
+
+def own_results(model: LanguageModel, tokenizer: Any, config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Run the same task with the library's own entry point."""
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+
+    files = {"test": str(folder / "test.jsonl")}
+    given = {**config, "dataset_kwargs": {"data_files": files, "cache_dir": str(folder / "cache")}}
+    found = lm_eval.simple_evaluate(
+        model=HFLM(pretrained=model.causal, tokenizer=tokenizer, batch_size=2), tasks=[given], bootstrap_iters=0
+    )
+    assert found is not None
+    results: dict[str, Any] = found["results"]["numbers"]
+    return results
+
+
+@pytest.mark.parametrize("config", [CHOICE, LIKELIHOOD, GENERATION], ids=lambda config: config["output_type"])
+def test_means_over_rows_are_what_the_harness_says(
+    config: dict[str, Any], model: LanguageModel, tokenizer: Any, tmp_path: Path
+) -> None:
+    rows = [{**row, "right": index % 3, "a": "1" if index % 2 else " fox"} for index, row in enumerate(QUESTIONS)]
+    folder = write_task(tmp_path, config, rows=rows)
+    found, scores, lower = asked(model, tokenizer, folder)
+    results = own_results(model, tokenizer, config, folder)
+    assert [row.place for row in found] == [f"doc {index}" for index in range(6)]
+    assert [row.cluster for row in found] == [row.number for row in found] == [score.number for score in scores]
+    assert list(lower) == [entry["metric"] for entry in config["metric_list"]]
+    for metric, less in lower.items():
+        values = [score.figures[metric] for score in scores if score.figures]
+        assert len(values) == 6
+        assert sum(values) / 6 == pytest.approx(results[f"{metric},none"], abs=1e-12)
+        assert less is False
+
+
+def test_rows_say_what_was_asked_and_answered(model: LanguageModel, tokenizer: Any, tmp_path: Path) -> None:
+    rows, scores, _ = asked(model, tokenizer, write_task(tmp_path / "choice", CHOICE))
+    assert (rows[2].prompt, rows[2].reference) == ("Which number follows 2?", "3")
+    assert scores[2].text is None
+    rows, scores, _ = asked(model, tokenizer, write_task(tmp_path / "generation", GENERATION))
+    assert (rows[2].prompt, rows[2].reference) == ("Which number follows 2?", "3")
+    assert isinstance(scores[2].text, str)
+
+
+def test_every_filter_has_its_figures(model: LanguageModel, tokenizer: Any, tmp_path: Path) -> None:
+    filters = [
+        {"name": "strict-match", "filter": [{"function": "take_first"}]},
+        {"name": "any", "filter": [{"function": "regex", "regex_pattern": "(.*)"}, {"function": "take_first"}]},
+    ]
+    folder = write_task(tmp_path, {**GENERATION, "filter_list": filters})
+    _, scores, lower = asked(model, tokenizer, folder)
+    assert list(lower) == ["exact_match_strict_match", "exact_match_any"]
+    assert all(set(score.figures or {}) == set(lower) for score in scores)
+
+
+def test_few_shot_examples_depend_on_the_seed_alone(model: LanguageModel, tokenizer: Any, tmp_path: Path) -> None:
+    folder = write_task(tmp_path, CHOICE)
+    first, again = (asked(model, tokenizer, folder, fewShot=2, limit=3) for _ in range(2))
+    assert first == again
+    assert all(row.prompt.count("Which number") == 3 for row in first[0])
+
+
+def test_a_limit_takes_rows_by_their_content(model: LanguageModel, tokenizer: Any, tmp_path: Path) -> None:
+    some, _, _ = asked(model, tokenizer, write_task(tmp_path / "a", LIKELIHOOD), limit=3)
+    turned, _, _ = asked(model, tokenizer, write_task(tmp_path / "b", LIKELIHOOD, rows=QUESTIONS[::-1]), limit=3)
+    assert len(some) == 3
+    assert {row.prompt for row in some} == {row.prompt for row in turned}
+
+
+@pytest.mark.parametrize("quantization", KINDS)
+def test_the_adapter_takes_part_and_nothing_is_changed(
+    quantization: str, tiny: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    folder = write_task(tmp_path, GENERATION)
+    model = adapted_model(tiny, quantization)
+    before, settings = frozen_hash(model.causal), (tokenizer.pad_token, tokenizer.padding_side)
+    _, with_adapter, _ = asked(model, tokenizer, folder)
+    with model.peft.disable_adapter():
+        _, without, _ = asked(model, tokenizer, folder)
+    assert [score.text for score in with_adapter] != [score.text for score in without]
+    assert frozen_hash(model.causal) == before
+    assert (tokenizer.pad_token, tokenizer.padding_side) == settings
+
+
+def exploit(trace: Path) -> str:
+    """Return a template that runs a command; its names are put together while it is rendered, so none can be read."""
+    steps = "".join(f"['_' ~ '_{name}_' ~ '_']" for name in ("init", "globals", "builtins", "import"))
+    return f"{{{{ self{steps}('os').system('touch {trace}') }}}}"
+
+
+def test_templates_are_rendered_in_a_sandbox(model: LanguageModel, tokenizer: Any, tmp_path: Path) -> None:
+    from lm_eval import utils
+
+    trace = tmp_path / "it-ran"
+    utils.apply_template(exploit(trace), {})
+    assert trace.exists()  # the library alone runs it
+    trace.unlink()
+    folder = write_task(tmp_path / "task", {**LIKELIHOOD, "doc_to_text": exploit(trace)})
+    with pytest.raises(SettingsInvalid, match="SecurityError") as refusal:
+        asked(model, tokenizer, folder)
+    assert refusal.value.reason is Reason.HARNESS_TASK_REFUSED
+    assert not trace.exists()
+
+
+def test_a_template_that_does_not_fit_the_data_is_named(model: LanguageModel, tokenizer: Any, tmp_path: Path) -> None:
+    folder = write_task(tmp_path, {**LIKELIHOOD, "doc_to_text": "{{ question }}"})
+    with pytest.raises(SettingsInvalid, match=r"'question' is undefined.*correct it there"):
+        asked(model, tokenizer, folder)
+
+
+def test_data_that_cannot_be_read_is_named(model: LanguageModel, tokenizer: Any, tmp_path: Path) -> None:
+    folder = write_task(tmp_path, LIKELIHOOD)
+    (folder / "test.jsonl").write_text('{"q": "no end\n')
+    with pytest.raises(SettingsInvalid, match="harness task numbers cannot be run"):
+        asked(model, tokenizer, folder)
+
+
+def test_a_connection_is_refused_and_named(
+    model: LanguageModel, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_task(tmp_path, LIKELIHOOD)
+
+    def swallowed(*_: Any, **__: Any) -> list[dict[str, Any]]:
+        """As a library does that tries a hub first, and goes on without it."""
+        for place in (("192.0.2.1", 80), ("127.0.0.1", 9)):
+            with socket.socket() as opened, pytest.raises(harness.NetworkRefused):
+                opened.connect(place)
+        with pytest.raises(harness.NetworkRefused):
+            socket.create_connection(("example.com", 443))
+        return []
+
+    monkeypatch.setattr(harness, "_samples", swallowed)
+    with pytest.raises(SettingsInvalid, match=r"tried to reach \('192.0.2.1', 80\)") as refusal:
+        asked(model, tokenizer, folder)
+    assert refusal.value.reason is Reason.HARNESS_TASK_REFUSED
+    assert socket.getaddrinfo("127.0.0.1", 80)  # and afterwards all is as before
+    assert "connect" not in vars(socket.socket)
+
+
+def test_what_cannot_do_without_a_network_is_told_why() -> None:
+    with pytest.raises(SettingsInvalid, match="tried to reach"), harness._offline("numbers"):
+        urllib.request.urlopen("http://example.com/", timeout=5)
+
+
+def test_told_to_stop(model: LanguageModel, tokenizer: Any, tmp_path: Path) -> None:
+    stop = Interruption()
+    stop.request()
+    with pytest.raises(Interrupted):
+        asked(model, tokenizer, write_task(tmp_path, CHOICE), stop=stop)
+
+
+def test_memory_that_does_not_suffice_halves_the_batch(
+    model: LanguageModel, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_task(tmp_path, CHOICE)
+    tried: list[int] = []
+    real = harness._samples
+
+    def small(*arguments: Any, batch_size: int, **more: Any) -> Any:
+        tried.append(batch_size)
+        if batch_size > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*arguments, batch_size=batch_size, **more)
+
+    monkeypatch.setattr(harness, "_samples", small)
+    fits = 2
+    rows, _, _ = asked(model, tokenizer, folder)
+    assert (tried, len(rows)) == ([8, 4, 2], 6)
+    fits = 0
+    with pytest.raises(OutOfMemory, match="single request of the harness task numbers"):
+        asked(model, tokenizer, folder, batch_size=2)
+
+
+def test_results_do_not_depend_on_what_else_lies_in_the_folder(
+    model: LanguageModel, tokenizer: Any, tmp_path: Path
+) -> None:
+    folder = write_task(tmp_path, CHOICE)
+    before = asked(model, tokenizer, folder)
+    (folder / "utils.py").write_text("raise RuntimeError('it ran')\n")
+    (folder / "other.yaml").write_text("task: other\ndoc_to_text: !function utils.f\n")
+    (folder / "notes.jsonl").write_text(json.dumps({"q": 1}))
+    assert asked(model, tokenizer, folder) == before
