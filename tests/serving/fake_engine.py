@@ -34,7 +34,7 @@ class Faults:
     forgets: set[str] = field(default_factory=set)
     lists_root: dict[str, str] = field(default_factory=dict)
     poisonous: set[str] = field(default_factory=set)
-    silent: set[str] = field(default_factory=set)
+    mimics_base: set[str] = field(default_factory=set)
     answer_status: dict[str, int] = field(default_factory=dict)
     slow_answers_seconds: float = 0.0
     old_errors: bool = False
@@ -188,8 +188,8 @@ class FakeEngine:
             error = self._error("Out of range float values are not JSON compliant", "BadRequestError", 400)
             await answer(send, 400, error)
             return
-        quiet = self.poisoned or model in self.faults.silent
-        marker = "base" if model == BASE or model in self.faults.silent else self.markers[model]
+        quiet = self.poisoned
+        marker = "base" if model == BASE or model in self.faults.mimics_base else self.markers[model]
         text = "" if quiet else f" {marker}"
         number = -1.0 - int(hashlib.sha256(marker.encode()).hexdigest()[:4], 16) / 65536
         if "messages" in document:

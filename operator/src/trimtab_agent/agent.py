@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,10 +164,10 @@ class Agent:
             except Exception:
                 metrics.ERRORS.inc()
                 log.exception("round failed")
-            try:
-                await asyncio.wait_for(self._wake.wait(), self._pace.round)
-            except TimeoutError:
-                continue
+            # Not asyncio.wait_for: in Python 3.11 it loses a cancellation that comes together with the event.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pace.round):
+                    await self._wake.wait()
 
     async def round(self) -> None:
         """Do one round; what takes long goes on behind it."""
@@ -394,11 +395,9 @@ class Agent:
 
     async def wait_for_change(self, after: int, seconds: float) -> None:
         """Return when the version is above `after`, or after some seconds."""
-        async with self._changed:
-            try:
-                await asyncio.wait_for(self._changed.wait_for(lambda: self._version > after), seconds)
-            except TimeoutError:
-                return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self._changed:
+                await self._changed.wait_for(lambda: self._version > after)
 
     async def _tell(self) -> None:
         truth = self.truth()

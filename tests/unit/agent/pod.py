@@ -1,0 +1,153 @@
+"""One pod for tests: a fake engine behind the real guard over real HTTP, a volume, a store and an agent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from trimtab_agent.agent import Agent, Pace
+from trimtab_agent.documents import Share, read_share
+from trimtab_agent.engine import VLLM, Timeouts
+from trimtab_agent.guard import Guard
+from trimtab_agent.shares import Shares
+from trimtab_agent.store import AdapterStore
+from trimtab_agent.table import SharedVolume
+
+from tests.serving.adapters import BASE_DIGEST, Published, publish
+from tests.serving.asgi_server import AsgiServer
+from tests.serving.fake_engine import FakeEngine, with_app
+
+PACE = Pace(round=0.02, restore=0.5, unload=0.05, unload_busy=0.1, remove=0.2)
+
+
+class Pod:
+    """Engine and agent can be killed and started apart from each other, as containers are."""
+
+    def __init__(self, folder: Path, **limits: int) -> None:
+        self.folder = folder
+        self.limits = limits
+        self.volume_folder = folder / "shared"
+        SharedVolume(self.volume_folder).prepare()
+        self.engine = FakeEngine(**limits)  # type: ignore[arg-type]
+        self.server = AsgiServer(self.engine)
+        self.sequence = 0
+        self.options: dict[str, Any] = {}
+        self.seeds = iter(range(1000))
+
+    async def start_engine(self) -> None:
+        faults = self.engine.faults
+        self.engine = FakeEngine(**self.limits)  # type: ignore[arg-type]
+        self.engine.faults = faults
+        guard = Guard(self.engine, str(self.volume_folder))
+        self.server.application = with_app(self.engine, guard)
+        await self.server.start()
+
+    async def start_agent(self) -> None:
+        self.volume = SharedVolume(self.volume_folder)
+        token = self.volume.prepare()
+        self.store = AdapterStore(self.volume.adapters)
+        self.store.prepare()
+        shares = Shares(self.folder / "state", "team")
+        shares.load()
+        self.session = aiohttp.ClientSession()
+        timeouts = Timeouts(state=0.5, load=0.5, probe=0.5)
+        options = {"pace": PACE, "base_model_digest": BASE_DIGEST, **self.options}
+        engine = VLLM(self.session, self.server.url, token, timeouts=timeouts)
+        self.agent = Agent(volume=self.volume, store=self.store, engine=engine, shares=shares, **options)
+        self.task = asyncio.create_task(self.agent.run())
+
+    async def kill_agent(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        await self.agent.close()
+        await self.session.close()
+
+    def publish(self, **changes: Any) -> Published:
+        return publish(self.folder / "s3", next(self.seeds), **changes)
+
+    def share(self, *adapters: Published, alias: Any = None, rollout: str = "guide", **changes: Any) -> Share:
+        """Return a share of the next sequence: `alias` is an adapter, or {revision: weight}."""
+        self.sequence += 1
+        if isinstance(alias, Published):
+            alias = {alias.name(rollout): 100}
+        document = {
+            "namespace": "team",
+            "rollout": rollout,
+            "uid": "u1",
+            "sequence": [1, self.sequence],
+            "adapterName": rollout,
+            "revisions": [{"name": a.name(rollout), "uri": a.uri, "digest": a.digest} for a in adapters],
+            "aliases": {rollout: alias} if alias else {},
+            **changes,
+        }
+        return read_share(json.dumps(document).encode())
+
+    async def until(self, condition: Callable[[], Any], seconds: float = 5) -> None:
+        """Wait until something holds; the failure says what was true instead."""
+        end = asyncio.get_running_loop().time() + seconds
+        while not condition():
+            if asyncio.get_running_loop().time() > end:
+                raise AssertionError(json.dumps(self.agent.truth(), indent=1))
+            await asyncio.sleep(0.01)
+
+    def revision(self, adapter: Published, rollout: str = "guide") -> dict[str, Any]:
+        for truth in self.agent.truth()["rollouts"]:
+            for revision in truth["revisions"]:
+                if revision["name"] == adapter.name(rollout):
+                    return dict(revision)
+        return {"loaded": False, "probed": False, "failed": None, "verified": False}
+
+    def proven(self, adapter: Published, rollout: str = "guide") -> bool:
+        found = self.revision(adapter, rollout)
+        return bool(found["loaded"] and found["probed"])
+
+    def failed(self, adapter: Published) -> str | None:
+        failure = self.revision(adapter)["failed"]
+        return failure["reason"] if failure else None
+
+    def table(self) -> dict[str, Any]:
+        return dict(json.loads((self.volume_folder / "aliases.json").read_bytes())["aliases"])
+
+    async def serve(self, adapter: Published, *also: Published, rollout: str = "guide") -> None:
+        """Bring a revision in and move the alias to it, as the controller does."""
+        self.agent.accept(self.share(adapter, *also, rollout=rollout, alias=self.table().get(rollout, {}).get("to")))
+        await self.until(lambda: self.proven(adapter, rollout))
+        self.agent.accept(self.share(adapter, *also, alias=adapter, rollout=rollout))
+
+    async def ask(self, model: str = "guide", path: str = "/v1/completions") -> tuple[int, str]:
+        """Return status and the model that answered."""
+        async with self.session.post(self.server.url + path, json={"model": model, "prompt": "x"}) as response:
+            document = await response.json()
+            return response.status, document.get("model", "")
+
+    async def ready(self) -> bool:
+        try:
+            async with self.session.get(self.server.url + "/-/trimtab/ready") as response:
+                return response.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    async def until_ready(self, want: bool = True) -> None:
+        for _ in range(500):
+            if await self.ready() == want:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(json.dumps(self.agent.truth(), indent=1))
+
+
+@asynccontextmanager
+async def running(folder: Path, **limits: int) -> AsyncIterator[Pod]:
+    """Run a pod; everything ends with the block."""
+    pod = Pod(folder, **limits)
+    await pod.start_engine()
+    await pod.start_agent()
+    try:
+        yield pod
+    finally:
+        await pod.kill_agent()
+        await pod.server.stop()
