@@ -271,3 +271,26 @@ def test_the_models_know_the_rules_of_the_api_server(case: Case) -> None:
             parsed(change(MINIMAL, changes)).spec.check()
     for changes in case.passed:
         parsed(change(MINIMAL, changes)).spec.check()
+
+
+@pytest.mark.parametrize(
+    ("bound", "estimate", "limit"),
+    [
+        ("maximum", 12.00004, 12.0),
+        ("maximumRegression", 0.020000001, 0.02),
+        ("minimum", 0.2999999, 0.3),
+        ("minimum", -0.2000001, -0.2),
+    ],
+)
+def test_what_is_beyond_its_limit_stays_there_when_it_is_packed(bound: str, estimate: float, limit: float) -> None:
+    checks = [
+        Check.model_validate({"threshold": 0, "bound": bound, "estimate": value, "low": 0.100004, "pPass": 0.050001})
+        for value in (estimate, limit)
+    ]
+    outcome = EvaluationOutcome(report_uri="s3://b/r", results_digest=f"sha256:{'0' * 64}", checks=checks)
+    beyond, at = EvaluationOutcome.unpack(outcome.pack(PACKED_OUTCOME_BYTES)).checks
+    assert beyond.estimate is not None
+    assert beyond.estimate < limit if bound == "minimum" else beyond.estimate > limit
+    assert at.estimate == limit
+    assert (beyond.low or 0) > 0.1
+    assert (beyond.p_pass or 0) > 0.05

@@ -7,6 +7,7 @@ their uncertainty; whether they are good enough is decided by the operator.
 from __future__ import annotations
 
 import base64
+import decimal
 import json
 import zlib
 from enum import StrEnum
@@ -537,7 +538,16 @@ PACKED_NAME_LENGTH = 64
 """Names of groups are any text of the data."""
 
 
-def _packed(value: Any, digits: int = PACKED_DIGITS) -> Any:
+def _worse(check: Check, name: str) -> str | None:
+    """Return the direction in which a figure of a check is rounded: a value beyond its limit must not come onto it."""
+    if name == "estimate":
+        return decimal.ROUND_FLOOR if check.bound == "minimum" else decimal.ROUND_CEILING
+    return decimal.ROUND_CEILING if name in ("p_pass", "p_fail", "low") else None
+
+
+def _packed(value: Any, digits: int = PACKED_DIGITS, rounding: str | None = None) -> Any:
+    if isinstance(value, float) and rounding is not None:
+        return float(decimal.Context(prec=digits, rounding=rounding).create_decimal(repr(value)))
     if isinstance(value, float) or (isinstance(value, int) and digits < PACKED_DIGITS):
         return type(value)(float(f"{value:.{digits}g}"))
     return value[:PACKED_NAME_LENGTH] if isinstance(value, str) else value
@@ -558,7 +568,7 @@ class EvaluationOutcome(Model):
 
         A termination message holds 4 kB, and fifty tasks with their intervals are more than that as plain JSON.
         Results are left out from the end until it fits, those that a check is about stand first; then the names of
-        groups. Figures are rounded to `PACKED_DIGITS` or fewer.
+        groups. Figures are rounded to `PACKED_DIGITS` or fewer, those of checks in the direction that refuses.
         """
         results, checks = list(self.results), self.checks
         while True:
@@ -569,7 +579,10 @@ class EvaluationOutcome(Model):
                 "omitted": self.omitted + len(self.results) - len(results),
                 "results": [[_packed(getattr(each, name)) for each in results] for name in _RESULT_COLUMNS],
                 "checks": [
-                    [_packed(getattr(each, name), _DIGITS_OF_CHECKS.get(name, PACKED_DIGITS)) for each in checks]
+                    [
+                        _packed(getattr(each, name), _DIGITS_OF_CHECKS.get(name, PACKED_DIGITS), _worse(each, name))
+                        for each in checks
+                    ]
                     for name in _CHECK_COLUMNS
                 ],
             }
