@@ -155,6 +155,8 @@ class FakeEngine:
             )
         elif not weights.is_file():
             text = f"{path} doesn't contain tensors"
+        elif not whole(weights):
+            text = "Error while deserializing header: incomplete metadata, file not fully covered"
         if text:
             await answer(send, 500, self._error(text, "InternalServerError", 500))
             return
@@ -208,6 +210,14 @@ class FakeEngine:
         if self.faults.old_errors:
             return {"object": "error", "message": message, "type": kind, "param": None, "code": code}
         return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def whole(weights: Path) -> bool:
+    """Tell whether a safetensors file is as long as its header says."""
+    data = weights.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    return max(entry["data_offsets"][1] for entry in header.values()) == len(data) - 8 - length
 
 
 async def answer(send: Send, status: int, document: object) -> None:

@@ -272,7 +272,6 @@ async def test_a_revision_that_answers_badly_gets_no_traffic(pod: Pod, fault: st
     name = adapter.name("guide")
     if fault == "poisonous":
         pod.engine.faults.poisonous = {name}
-        reason = "BaseHarmed"
     elif fault == "mimics_base":
         pod.engine.faults.mimics_base = {name}
     else:
