@@ -83,6 +83,10 @@ bench-trainer: $(INSTALLED) ## Measure the trainer against a plain loop; the las
 bench-gate: $(INSTALLED) ## Measure how often the gate errs; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_gate.py
 
+.PHONY: bench-evaluation
+bench-evaluation: $(INSTALLED) ## Measure evaluations against lm-evaluation-harness; the last line is JSON.
+	PYTHONPATH=. $(BIN)/python tests/bench/bench_evaluation.py
+
 .PHONY: lock
 lock: $(UV) ## Pin every dependency with its hashes.
 	$(COMPILE) --override requirements/overrides.txt --override requirements/left-out.txt --group pyproject.toml:dev operator/pyproject.toml trainer/pyproject.toml --all-extras -o requirements/dev.txt

@@ -122,7 +122,7 @@ def test_the_adapter_takes_part_and_nothing_is_changed(
     quantization: str, tiny: Path, tokenizer: Any, tmp_path: Path
 ) -> None:
     folder = write_task(tmp_path, GENERATION)
-    model = adapted_model(tiny, quantization)
+    model: Any = adapted_model(tiny, quantization)
     before, settings = frozen_hash(model.causal), (tokenizer.pad_token, tokenizer.padding_side)
     _, with_adapter, _ = asked(model, tokenizer, folder)
     with model.peft.disable_adapter():
