@@ -50,6 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # Read when torch is loaded. Threads that wait sleep: where programs share processors, spinning ones take the time
+    # of those that work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     stop = Interruption()
     with stop.listening():
         return _run(options, stop)
