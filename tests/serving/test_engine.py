@@ -228,6 +228,8 @@ async def test_the_agent_brings_moves_and_takes_back_under_load(setup: Setup, tm
             ready = {item["name"] for item in truth if item["loaded"] and item["probed"]}
             if {name[adapter.digest] for adapter in wanted} <= ready:
                 return time.monotonic() - start
+            refused = [item["failed"] for item in truth if item["failed"] and item["failed"]["permanent"]]
+            assert refused == []
             assert time.monotonic() - start < 60, truth
             await asyncio.sleep(0.01)
 
