@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,8 @@ from trimtab_trainer.report import Report
 from trimtab_trainer.storage import Store, keys, open_store
 
 from tests.trainer.tiny import make_tiny_model
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does, before torch is loaded
 
 BUCKET = "trainer"
 IDENTITIES = {"admin": ["Admin"], "writer": ["Read", "List", "Write", "Tagging"], "reader": ["Read", "List"]}
