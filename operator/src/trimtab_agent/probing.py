@@ -9,9 +9,13 @@ from .engine import Engine, Reply, Unhealthy
 from .failures import FailureReason, RevisionFailed
 
 COUNTER = itertools.count()
-OPENINGS = ("The weather on day {n} was", "Entry {n} of the list says that")
+OPENINGS = ("The weather on day {n} was", "Entry {n} of the list says that", "In the year {n} people")
 """Questions for the others. The number makes each prompt new, so that it fills cache blocks just given back: bad
 numbers left in one of those is how a corrupt adapter harms its neighbours, and known prompts would not show it."""
+
+BAD_ANSWERS = 2
+"""So many bad answers to the openings are harm. One alone is not: a model may end its answer before it begins, and to
+give an engine up costs far more than one more question; an engine that was poisoned answers none of them well."""
 
 
 async def prove(engine: Engine, revision: str, probe: Probe, base: str, neighbour: str | None) -> None:
@@ -54,16 +58,21 @@ async def _unharmed(
     for model, reason in ((base, FailureReason.BASE_HARMED), (neighbour, FailureReason.NEIGHBOUR_HARMED)):
         if model is None:
             continue
-        try:
-            for opening in OPENINGS:
+        bad: list[str] = []
+        for opening in OPENINGS:
+            try:
                 prompt = opening.format(n=next(COUNTER))
                 await engine.ask(model, Probe(prompt=prompt, max_tokens=min(probe.max_tokens, 4)))
-            if model == base and plain.text and not (await engine.ask(base, probe)).text:
-                raise Unhealthy(f"{base} says nothing any more")
-        except Unhealthy as error:
+                if model == base and plain.text and not (await engine.ask(base, probe)).text:
+                    raise Unhealthy(f"{base} says nothing any more")
+            except Unhealthy as error:
+                bad.append(str(error))
+            if len(bad) >= BAD_ANSWERS or (not bad and opening == OPENINGS[1]):
+                break
+        if len(bad) >= BAD_ANSWERS:
             raise RevisionFailed(
                 reason,
-                f"after the first use of {cause}: {error}; the engine has to start again",
+                f"after the first use of {cause}: {'; '.join(bad)}; the engine has to start again",
                 permanent=True,
                 harmed=True,
-            ) from error
+            )

@@ -265,7 +265,7 @@ async def test_a_wrong_answer_fails_the_probe_and_a_new_probe_may_pass(pod: Pod)
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("mimics_base", "ChangesNothing"), ("answer_status", "ProbeFailed"), ("poisonous", "ProbeFailed")],
+    [("mimics_base", "ChangesNothing"), ("answer_status", "ProbeFailed"), ("poisonous", "BaseHarmed")],
 )
 async def test_a_revision_that_answers_badly_gets_no_traffic(pod: Pod, fault: str, reason: str) -> None:
     adapter = pod.publish()
