@@ -217,7 +217,7 @@ def whole(weights: Path) -> bool:
     data = weights.read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    return max(entry["data_offsets"][1] for entry in header.values()) == len(data) - 8 - length
+    return bool(max(entry["data_offsets"][1] for entry in header.values()) == len(data) - 8 - length)
 
 
 async def answer(send: Send, status: int, document: object) -> None:

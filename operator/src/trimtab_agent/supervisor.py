@@ -40,7 +40,7 @@ class Supervisor:
         while not self._told_to_stop:
             started = time.monotonic()
             self._worker = subprocess.Popen(self._command)
-            if self._told_to_stop:  # the signal came before there was anybody to hand it to
+            if self._stopping():  # the signal came before there was anybody to hand it to
                 self._worker.terminate()
             code = _wait(self._worker)
             if self._stopping():
