@@ -143,6 +143,7 @@ class World:
         self.jobs: list[JobView] = []
         self.pods: list[PodView] = []
         self.progress: dict[str, Progress] = {}
+        self.silent: frozenset[str] = frozenset()
         self.answers: dict[Inquiry, object] = {}
         self.taken: NameTaken | None = None
         self.created: list[dict[str, Any]] = []
@@ -273,6 +274,7 @@ class World:
             attempts=tuple(sorted(self.jobs, key=lambda job: job.attempt)),
             pods=tuple(self.pods),
             progress=dict(self.progress),
+            silent=self.silent,
             answers=dict(self.answers),
             taken=self.taken,
             confirmed=confirmed,

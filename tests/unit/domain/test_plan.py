@@ -375,6 +375,19 @@ def test_progress_of_another_attempt_is_not_shown() -> None:
     assert world.job.status.progress.step == 10
 
 
+def test_progress_that_cannot_be_read_is_a_message_and_no_failure() -> None:
+    world = World().settle().prepared().running()
+    world.silent = frozenset({world.current.uid})
+    world.settle()
+    assert (world.state, world.succeeded) == ("Training", "Unknown")
+    assert "NetworkPolicy" in world.job.status.conditions[0].message
+    world.silent = frozenset()
+    world.settle()
+    assert "NetworkPolicy" not in world.job.status.conditions[0].message
+    world.published()
+    assert world.succeeded == "True"
+
+
 def test_the_condition_moves_its_time_only_with_its_status() -> None:
     world = World().settle().after(100).prepared()
     first = world.job.status.conditions[0].last_transition_time

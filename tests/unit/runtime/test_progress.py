@@ -85,6 +85,32 @@ async def test_an_unreachable_trainer_is_no_failure_and_keeps_the_last_answer(
     assert await trainer.polled() == ANSWER
 
 
+async def test_a_trainer_that_never_answers_is_told_of_once_and_again_when_it_does(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = progress.PORT
+    monkeypatch.setattr(progress, "PORT", 1)
+    for _ in range(progress.SILENT_POLLS - 1):
+        await trainer.polled()
+    assert not trainer.poller.silent("job-1")
+    await trainer.polled()
+    await trainer.polled()
+    assert trainer.poller.silent("job-1")
+    assert trainer.told == [KEY]
+    monkeypatch.setattr(progress, "PORT", port)
+    assert await trainer.polled() == ANSWER
+    assert not trainer.poller.silent("job-1")
+    assert trainer.told == [KEY, KEY]
+
+
+async def test_a_trainer_that_has_answered_is_never_silent(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    await trainer.polled()
+    monkeypatch.setattr(progress, "PORT", 1)
+    for _ in range(2 * progress.SILENT_POLLS):
+        await trainer.polled()
+    assert not trainer.poller.silent("job-1")
+
+
 async def test_the_answer_of_a_job_that_ended_is_forgotten(trainer: Trainer) -> None:
     await trainer.polled()
     body = job(version=2)

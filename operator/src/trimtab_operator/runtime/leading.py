@@ -51,6 +51,7 @@ class Leading:
             settings=settings.domain,
             plan=plan,
             progress=self._progress.newest,
+            silent=self._progress.silent,
         )
         self._seen_rounds, self._seen_at = 0, 0.0
         metrics.States("trimtab_finetunejobs", "FineTuneJobs", self._cache.states).register()

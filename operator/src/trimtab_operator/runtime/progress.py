@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+from collections import Counter
 from collections.abc import Callable
 
 import aiohttp
@@ -22,6 +23,8 @@ PORT = 9401
 TIMEOUT = aiohttp.ClientTimeout(total=2)
 AT_ONCE = 16
 LIMIT_BYTES = 65_536
+SILENT_POLLS = 6
+"""So many polls in vain, and never an answer before: something forbids it, and the status says so."""
 
 
 def url_of(ip: str) -> str:
@@ -38,6 +41,11 @@ class ProgressPoller:
         self._changed = changed
         self._every = every
         self._newest: dict[str, Progress] = {}
+        self._in_vain: Counter[str] = Counter()
+
+    def silent(self, job_uid: str) -> bool:
+        """Tell whether a Job's pod has been asked for a while and has never answered."""
+        return self._in_vain[job_uid] >= SILENT_POLLS
 
     def newest(self, job_uid: str) -> Progress | None:
         return self._newest.get(job_uid)
@@ -53,6 +61,7 @@ class ProgressPoller:
         """Ask every running pod once, and forget the answers of Jobs that ended."""
         jobs = {entry.uid: entry.view for entry in self._cache.jobs if entry.view and not entry.view.finished}
         self._newest = {uid: progress for uid, progress in self._newest.items() if uid in jobs}
+        self._in_vain = Counter({uid: count for uid, count in self._in_vain.items() if uid in jobs})
         pods = [entry.view for entry in self._cache.pods if entry.view is not None]
         running = [pod for pod in pods if pod.running and pod.ip and pod.job_uid in jobs]
         slots = asyncio.Semaphore(AT_ONCE)
@@ -76,6 +85,13 @@ class ProgressPoller:
             log.debug("no progress", extra=keys(namespace=pod.namespace, pod=pod.name, err=str(error)))
         finally:
             metrics.PROGRESS_POLLS.labels(result).inc()
-        if result == "ok" and progress != self._newest.get(job.uid):
+        was_silent = self.silent(job.uid)
+        if result == "ok":
+            del self._in_vain[job.uid]
+        elif job.uid not in self._newest:
+            self._in_vain[job.uid] += 1
+        news = result == "ok" and progress != self._newest.get(job.uid)
+        if news:
             self._newest[job.uid] = progress
+        if news or self.silent(job.uid) != was_silent:
             self._changed(Key(job.owner_kind, job.namespace, job.owner_name))

@@ -58,7 +58,10 @@ def utc_now() -> datetime:
 
 
 class Reconciler:
-    """`plan` is `domain.work.plan`; `progress` returns the newest answer of a Job's pod."""
+    """`plan` is `domain.work.plan`.
+
+    `progress` returns the newest answer of a Job's pod, `silent` whether it was asked and never gave one.
+    """
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class Reconciler:
         settings: Settings,
         plan: Callable[[Observed[Any], datetime], Plan],
         progress: Callable[[str], Progress | None] = lambda uid: None,
+        silent: Callable[[str], bool] = lambda uid: False,
         now: Callable[[], datetime] | None = None,
     ) -> None:
         self._reader = reader
@@ -79,6 +83,7 @@ class Reconciler:
         self._settings = settings
         self._plan = plan
         self._progress = progress
+        self._silent = silent
         self._now = now or utc_now
         self._taken: dict[Key, Taken] = {}
 
@@ -203,6 +208,7 @@ class Reconciler:
             attempts=tuple(attempts),
             pods=tuple(sorted(pods, key=lambda pod: pod.name)),
             progress=progress,
+            silent=frozenset(uid for uid in uids if self._silent(uid)),
             taken=NameTaken(f"{taken.resource.kind} {taken.name}", taken.since) if taken is not None else None,
             upstream=self._upstream(key, job),
         )

@@ -39,6 +39,7 @@ class Observed(Generic[J]):
         attempts: its Jobs, matched by the uid of their controller, in order of their number.
         pods: the pods of those Jobs.
         progress: newest answers of running pods, by Job uid.
+        silent: uids of Jobs whose pods run, are asked for their progress and have never answered.
         answers: to inquiries of an earlier round: events as ((reason, message), ...), nodes as a word.
         taken: a name that is not free now.
         upstream: the FineTuneJob that is waited for, if it is there.
@@ -51,6 +52,7 @@ class Observed(Generic[J]):
     attempts: tuple[JobView, ...] = ()
     pods: tuple[PodView, ...] = ()
     progress: Mapping[str, Progress] = field(default_factory=dict)
+    silent: frozenset[str] = frozenset()
     answers: Mapping[Inquiry, object] = field(default_factory=dict)
     taken: NameTaken | None = None
     upstream: FineTuneJob | None = None

@@ -30,6 +30,11 @@ from .observed import Observed
 from .outcome import Ending, Verdict, ending_of, lost, vanished
 from .waiting import Waiting, waiting_of
 
+UNREADABLE = (
+    "its progress cannot be read, which does it no harm: let the operator's pods in at port 9401 to see how far it is "
+    "(a NetworkPolicy may forbid it)"
+)
+
 
 @dataclass(frozen=True)
 class _Books(Generic[S]):
@@ -216,6 +221,8 @@ def _go_on(kind: Kind[J, S], observed: Observed[J], status: S, view: JobView, no
     waiting = waiting_of(observed, view, pod, now)
     if waiting is None:
         state, message = kind.working(view, observed.progress.get(view.uid))
+        if view.uid in observed.silent:
+            message += f"; {UNREADABLE}"
         overdue = _overdue_in(pod, observed, now) if pod is not None else None
         return _Decision(state, message, status, look_again_seconds=overdue)
     inquiries = (waiting.inquiry,) if waiting.inquiry is not None else ()
