@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -66,3 +67,12 @@ def test_two_boards_do_not_share_metrics() -> None:
     one, other = (ProgressBoard("uid", 0, Stage.TRAIN) for _ in range(2))
     one.update(step=3)
     assert other.registry.get_sample_value("trimtab_trainer_step") == 0.0
+
+
+def test_every_address_of_a_pod_answers() -> None:
+    board = ProgressBoard("uid", 0, Stage.TRAIN)
+    with ProgressServer("", 0, board) as server:
+        hosts = ["127.0.0.1", *(["[::1]"] if socket.has_dualstack_ipv6() else [])]
+        for host in hosts:
+            with urllib.request.urlopen(f"http://{host}:{server.port}/progress", timeout=5) as answer:
+                assert json.loads(answer.read())["runUid"] == "uid"

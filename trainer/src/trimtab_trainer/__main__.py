@@ -185,7 +185,7 @@ def _progress(options: argparse.Namespace, run: RunIdentity, stage: Stage, repor
     with ExitStack() as stack:
         if options.progress_port is not None:
             try:
-                stack.enter_context(ProgressServer("0.0.0.0", options.progress_port, board))
+                stack.enter_context(ProgressServer("", options.progress_port, board))
             except OSError as error:
                 report.warn("progress cannot be served", port=options.progress_port, error=str(error))
         yield board

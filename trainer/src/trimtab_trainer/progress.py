@@ -6,7 +6,9 @@ Standard library and prometheus_client only, so `prepare` uses it too.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -69,8 +71,28 @@ class ProgressBoard:
             return self._progress
 
 
+class _EveryAddress(ThreadingHTTPServer):
+    """Listens on IPv6 and IPv4 alike: a pod may have either."""
+
+    address_family = socket.AF_INET6
+
+    def server_bind(self) -> None:
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
+
+def _listen(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    if not host and socket.has_dualstack_ipv6():
+        with contextlib.suppress(OSError):  # IPv6 may be switched off; a port that is taken fails again below
+            return _EveryAddress((host, port), handler)
+    return ThreadingHTTPServer((host, port), handler)
+
+
 class ProgressServer:
-    """Answers `/progress` (JSON) and `/metrics` (Prometheus text) until closed; port 0 takes a free one."""
+    """Answers `/progress` (JSON) and `/metrics` (Prometheus text) until closed.
+
+    Host "" means every address of the pod, port 0 a free one.
+    """
 
     def __init__(self, host: str, port: int, board: ProgressBoard) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -94,7 +116,7 @@ class ProgressServer:
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
                 """Say nothing: it is polled every few seconds."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server = _listen(host, port, Handler)
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, name="progress", daemon=True).start()
