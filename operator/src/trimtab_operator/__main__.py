@@ -48,9 +48,9 @@ async def serve(settings: Settings) -> int:
     def ready() -> Mapping[str, bool]:
         return {"lease": leadership.alive(), "synced": leading.synced or not leadership.leading}
 
-    servers = [
-        await health.serve(settings.health_port, health.probes(live, ready)),
+    servers = [  # the probes last: whoever is told that it is ready finds its metrics
         await health.serve(settings.metrics_port, health.exposition()),
+        await health.serve(settings.health_port, health.probes(live, ready)),
     ]
     told_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
