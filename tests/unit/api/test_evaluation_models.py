@@ -19,7 +19,7 @@ from trimtab_operator.api import (
 )
 from trimtab_operator.api.conditions import MESSAGE_LENGTH
 from trimtab_operator.api.evaluation import EvaluationSources
-from trimtab_operator.api.finetunejob import ATTEMPT_MESSAGE_LENGTH
+from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH
 from trimtab_operator.domain.evaluation.status import note_outcome
 from trimtab_trainer.contract import BOUNDS, PACKED_OUTCOME_BYTES, Check, EvaluationOutcome, Result
 

@@ -9,9 +9,7 @@ import pytest
 from pydantic import ValidationError
 from trimtab_operator.api.conditions import MESSAGE_LENGTH, Condition
 from trimtab_operator.api.finetunejob import (
-    ATTEMPT_MESSAGE_LENGTH,
     ArtifactStatus,
-    AttemptStatus,
     CheckpointStatus,
     DatasetStatus,
     FineTuneJobStatus,
@@ -19,6 +17,7 @@ from trimtab_operator.api.finetunejob import (
     parse,
 )
 from trimtab_operator.api.pod import PodTemplate
+from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH, AttemptStatus
 
 DIGEST = "sha256:" + "3f2a9c01be7d" + "0" * 52
 NOW = "2026-11-23T03:34:01Z"

@@ -28,7 +28,6 @@ from .finetunejob import (
     GROUP,
     VERSION,
     ArtifactStatus,
-    AttemptStatus,
     CheckpointStatus,
     DatasetStatus,
     FineTuneJob,
@@ -37,6 +36,7 @@ from .finetunejob import (
     TrainingProgress,
     parse,
 )
+from .work import AttemptStatus, WorkStatus
 
 __all__ = [
     "API_VERSION",
@@ -68,6 +68,7 @@ __all__ = [
     "ResultStatus",
     "State",
     "TrainingProgress",
+    "WorkStatus",
     "parse",
     "parse_evaluation",
 ]

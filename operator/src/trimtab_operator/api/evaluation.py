@@ -17,18 +17,16 @@ from trimtab_trainer.contract import (
 from trimtab_trainer.contract.evaluation import MAXIMUM_TASKS, MAXIMUM_THRESHOLDS
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
 
-from .conditions import Condition
 from .finetunejob import (
     NAME_LENGTH,
     SECRET_NAME,
-    AttemptStatus,
     BaseModelSource,
     ObjectMeta,
     OutputTarget,
-    RetryBudgets,
     unchanged,
 )
 from .pod import PodTemplate
+from .work import RetryBudgets, WorkStatus
 
 RESULTS_KEPT = 32
 """At most; as many are written as leave the status below 10 kB, the rest is in the report."""
@@ -333,25 +331,9 @@ class EvaluationSummary(Model):
         return summary if summary != cls() else None
 
 
-class EvaluationStatus(Model):
+class EvaluationStatus(WorkStatus):
     """What was found; rows, curves and the rest lie in object storage."""
 
-    observed_generation: int | None = Field(default=None, ge=0, description="observedGeneration of the spec.")
-    conditions: list[Condition] = Field(
-        default=[],
-        max_length=8,
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        description="conditions: Succeeded, whose reason is the state, and Passed, the verdict.",
-    )
-    start_time: str | None = Field(
-        default=None,
-        max_length=32,
-        json_schema_extra={"format": "date-time"},
-        description="startTime of the work.",
-    )
-    completion_time: str | None = Field(
-        default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="completionTime of the end."
-    )
     progress: EvaluationProgress | None = Field(default=None, description="progress of the evaluation.")
     target: ModelStatus | None = Field(default=None, description="target as it was found.")
     baseline: ModelStatus | None = Field(default=None, description="baseline as it was found.")
@@ -375,22 +357,6 @@ class EvaluationStatus(Model):
         description="results: those with thresholds first, then each task's headline; the rest is in the report.",
     )
     results_omitted: int = Field(default=0, ge=0, description="resultsOmitted: how many are in the report only.")
-    images: dict[str, Annotated[str, Field(max_length=512)]] | None = Field(
-        default=None, max_length=4, description="images by stage, fixed at the first attempt."
-    )
-    failures: int = Field(default=0, ge=0, description="failures charged to retries.onFailure.")
-    disruptions: int = Field(default=0, ge=0, description="disruptions charged to retries.onDisruption.")
-    active_seconds: int = Field(default=0, ge=0, description="activeSeconds of all attempts that ended.")
-    accelerator_seconds: int = Field(default=0, ge=0, description="acceleratorSeconds: accelerators times seconds.")
-    lost_accelerator_seconds: int = Field(
-        default=0, ge=0, description="lostAcceleratorSeconds of attempts that ended without a result."
-    )
-    attempts: list[AttemptStatus] = Field(
-        default=[],
-        max_length=10,
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["number"]},
-        description="attempts, the newest 10, oldest first.",
-    )
 
     @computed_field(  # type: ignore[prop-decorator]
         description="summary is what kubectl get prints; programs read the other fields."
@@ -399,11 +365,6 @@ class EvaluationStatus(Model):
     def summary(self) -> EvaluationSummary | None:
         """Derived: written with the rest and never read back."""
         return EvaluationSummary.of(self.progress, self.results)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_summary(cls, value: Any) -> Any:
-        return {key: item for key, item in value.items() if key != "summary"} if isinstance(value, dict) else value
 
 
 class Evaluation(Model):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, computed_field, model_validator
+from pydantic import ConfigDict, Field, computed_field
 from trimtab_trainer.contract import (
     CheckpointSettings,
     DatasetFormat,
@@ -18,17 +18,14 @@ from trimtab_trainer.contract import (
 )
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
 
-from .conditions import Condition
 from .pod import PodTemplate
+from .work import RetryBudgets, WorkStatus
 
 GROUP = "trimtab.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 NAME_LENGTH = 45
 """Children add up to 18 characters to the name, and a Job's name may have 63."""
-ATTEMPT_MESSAGE_LENGTH = 160
-"""Messages of attempts are cut here, so that ten of them leave the status below 10 kB."""
-
 SECRET_NAME = Annotated[
     str,
     Field(
@@ -91,15 +88,6 @@ class OutputTarget(Model):
 
     uri: OBJECT_URI = Field(description="uri of a prefix that the job may write to.")
     secret_name: SECRET_NAME | None = None
-
-
-class RetryBudgets(Model):
-    """How many attempts may end badly, by cause. Invalid settings and data and too little memory are never retried."""
-
-    on_failure: int = Field(default=1, ge=0, le=100, description="onFailure counts crashes and storage failures.")
-    on_disruption: int = Field(
-        default=20, ge=0, le=10_000, description="onDisruption counts evictions, preemptions and lost nodes."
-    )
 
 
 class FineTuneJobSpec(Model):
@@ -203,31 +191,6 @@ class ArtifactStatus(Model):
     base_test_loss: float | None = Field(default=None, description="baseTestLoss of the base model alone.")
 
 
-class AttemptStatus(Model):
-    """One Job, and how it ended."""
-
-    number: int = Field(ge=0, description="number of the attempt, counted over both stages.")
-    stage: str = Field(max_length=16, description="stage: prepare, train or evaluate.")
-    job_name: str = Field(max_length=63, description="jobName of the attempt's Job.")
-    job_uid: str = Field(alias="jobUID", max_length=64, description="jobUID of the attempt's Job.")
-    reason: str | None = Field(default=None, max_length=64, description="reason the attempt ended; absent: it runs.")
-    message: str | None = Field(
-        default=None, max_length=ATTEMPT_MESSAGE_LENGTH, description="message of the attempt's end."
-    )
-    charged_to: Literal["failures", "disruptions"] | None = Field(
-        default=None, description="chargedTo names the retry budget that paid for its end."
-    )
-    start_time: str | None = Field(
-        default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="startTime of its pod."
-    )
-    end_time: str | None = Field(
-        default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="endTime of the attempt."
-    )
-    active_seconds: int | None = Field(default=None, ge=0, description="activeSeconds with a running pod.")
-    start_step: int | None = Field(default=None, ge=0, description="startStep it resumed from.")
-    end_step: int | None = Field(default=None, ge=0, description="endStep it reached.")
-
-
 class StatusSummary(Model):
     """What `kubectl get` prints: for people, derived from the rest of the status."""
 
@@ -249,47 +212,15 @@ class StatusSummary(Model):
         return summary if summary != cls() else None
 
 
-class FineTuneJobStatus(Model):
+class FineTuneJobStatus(WorkStatus):
     """What is known of the run; rows and curves live in object storage."""
 
-    observed_generation: int | None = Field(default=None, ge=0, description="observedGeneration of the spec.")
-    conditions: list[Condition] = Field(
-        default=[],
-        max_length=8,
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        description="conditions: Succeeded, whose reason is the state.",
-    )
-    start_time: str | None = Field(
-        default=None,
-        max_length=32,
-        json_schema_extra={"format": "date-time"},
-        description="startTime of the first Job.",
-    )
-    completion_time: str | None = Field(
-        default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="completionTime of the end."
-    )
     progress: TrainingProgress | None = Field(default=None, description="progress of the run.")
     base_model_digest: DIGEST | None = Field(default=None, description="baseModelDigest that was found.")
     run_digest: DIGEST | None = Field(default=None, description="runDigest of everything that defines the result.")
     dataset: DatasetStatus | None = Field(default=None, description="dataset as it was prepared.")
     checkpoint: CheckpointStatus | None = Field(default=None, description="checkpoint that an attempt resumes from.")
     artifact: ArtifactStatus | None = Field(default=None, description="artifact that was published.")
-    images: dict[str, Annotated[str, Field(max_length=512)]] | None = Field(
-        default=None, max_length=4, description="images by stage, fixed at the first attempt."
-    )
-    failures: int = Field(default=0, ge=0, description="failures charged to retries.onFailure.")
-    disruptions: int = Field(default=0, ge=0, description="disruptions charged to retries.onDisruption.")
-    active_seconds: int = Field(default=0, ge=0, description="activeSeconds of all attempts that ended.")
-    accelerator_seconds: int = Field(default=0, ge=0, description="acceleratorSeconds: accelerators times seconds.")
-    lost_accelerator_seconds: int = Field(
-        default=0, ge=0, description="lostAcceleratorSeconds of work after the checkpoint that was resumed from."
-    )
-    attempts: list[AttemptStatus] = Field(
-        default=[],
-        max_length=10,
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["number"]},
-        description="attempts, the newest 10, oldest first.",
-    )
 
     @computed_field(  # type: ignore[prop-decorator]
         description="summary is what kubectl get prints; programs read the other fields."
@@ -298,11 +229,6 @@ class FineTuneJobStatus(Model):
     def summary(self) -> StatusSummary | None:
         """Derived: written with the rest and never read back."""
         return StatusSummary.of(self.progress, self.artifact)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_summary(cls, value: Any) -> Any:
-        return {key: item for key, item in value.items() if key != "summary"} if isinstance(value, dict) else value
 
 
 class ObjectMeta(Model):

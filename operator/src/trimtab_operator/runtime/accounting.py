@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ..api import PASSED, SUCCEEDED
+from ..api import PASSED, SUCCEEDED, WorkStatus
 from ..domain.views import parse_time
-from ..domain.work.kind import WorkStatus
 from . import metrics
 
 

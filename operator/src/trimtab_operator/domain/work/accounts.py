@@ -7,11 +7,11 @@ from typing import Literal
 
 from trimtab_trainer.contract import Summary
 
-from trimtab_operator.api import AttemptStatus
-from trimtab_operator.api.finetunejob import ATTEMPT_MESSAGE_LENGTH
+from trimtab_operator.api import AttemptStatus, WorkStatus
+from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH
 
 from ..views import JobView, PodView, format_time, parse_time
-from .kind import J, Kind, S, Work, WorkStatus
+from .kind import J, Kind, S, Work
 from .outcome import Ending, Verdict
 
 ATTEMPTS_KEPT = 10

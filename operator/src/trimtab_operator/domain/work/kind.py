@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from trimtab_trainer.contract import Model, Progress, Stage, TerminationMessage
 
-from trimtab_operator.api import AttemptStatus, Condition
-from trimtab_operator.api.finetunejob import ObjectMeta, RetryBudgets
+from trimtab_operator.api import Condition, WorkStatus
+from trimtab_operator.api.finetunejob import ObjectMeta
 from trimtab_operator.api.pod import PodTemplate
+from trimtab_operator.api.work import RetryBudgets
 
 from ..plan import Body, Note
 from ..settings import Settings
@@ -36,34 +37,6 @@ class WorkSpec(Protocol):
     def ttl_seconds_after_finished(self) -> int | None: ...
     @property
     def template(self) -> PodTemplate: ...
-
-
-class WorkStatus(Protocol):
-    """The part of a status that is the ledger of the attempts."""
-
-    @property
-    def conditions(self) -> list[Condition]: ...
-    @property
-    def start_time(self) -> str | None: ...
-    @property
-    def completion_time(self) -> str | None: ...
-    @property
-    def images(self) -> dict[str, str] | None: ...
-    @property
-    def failures(self) -> int: ...
-    @property
-    def disruptions(self) -> int: ...
-    @property
-    def active_seconds(self) -> int: ...
-    @property
-    def accelerator_seconds(self) -> int: ...
-    @property
-    def lost_accelerator_seconds(self) -> int: ...
-    @property
-    def attempts(self) -> list[AttemptStatus]: ...
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self: ...
-    def to_json(self) -> dict[str, Any]: ...
 
 
 class Work(Protocol):

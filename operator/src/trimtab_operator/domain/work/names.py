@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from trimtab_trainer.contract import Stage
 
-from .kind import J, Kind, S, Work, WorkStatus
+from trimtab_operator.api import WorkStatus
+
+from .kind import J, Kind, S, Work
 
 
 def run_config_name(kind: Kind[J, S], job: J) -> str:

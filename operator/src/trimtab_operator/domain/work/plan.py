@@ -17,14 +17,14 @@ from typing import Any, Generic
 
 from trimtab_trainer.contract import Reason
 
-from trimtab_operator.api import AttemptReason, AttemptStatus, State
+from trimtab_operator.api import AttemptReason, AttemptStatus, State, WorkStatus
 
 from ..plan import Action, Create, Delete, Inquiry, NodeOf, Plan, Suspend
 from ..views import JobView, PodView, format_time, parse_time
 from . import accounts
 from .conditions import ConditionStatus, is_over, make_condition, notes_of
 from .job import build_job, build_run_config_map, stage_image
-from .kind import J, Kind, S, WorkStatus
+from .kind import J, Kind, S
 from .names import next_number
 from .observed import Observed
 from .outcome import Ending, Verdict, ending_of, lost, vanished

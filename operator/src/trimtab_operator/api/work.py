@@ -1,0 +1,89 @@
+"""What FineTuneJobs and Evaluations share: work in attempts, with budgets for those that end badly."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+from trimtab_trainer.contract import Model
+
+from .conditions import Condition
+
+ATTEMPT_MESSAGE_LENGTH = 160
+"""Messages of attempts are cut here, so that ten of them leave the status below 10 kB."""
+
+
+class RetryBudgets(Model):
+    """How many attempts may end badly, by cause. Invalid settings and data and too little memory are never retried."""
+
+    on_failure: int = Field(default=1, ge=0, le=100, description="onFailure counts crashes and storage failures.")
+    on_disruption: int = Field(
+        default=20, ge=0, le=10_000, description="onDisruption counts evictions, preemptions and lost nodes."
+    )
+
+
+class AttemptStatus(Model):
+    """One Job, and how it ended."""
+
+    number: int = Field(ge=0, description="number of the attempt, counted over both stages.")
+    stage: str = Field(max_length=16, description="stage: prepare, train or evaluate.")
+    job_name: str = Field(max_length=63, description="jobName of the attempt's Job.")
+    job_uid: str = Field(alias="jobUID", max_length=64, description="jobUID of the attempt's Job.")
+    reason: str | None = Field(default=None, max_length=64, description="reason the attempt ended; absent: it runs.")
+    message: str | None = Field(
+        default=None, max_length=ATTEMPT_MESSAGE_LENGTH, description="message of the attempt's end."
+    )
+    charged_to: Literal["failures", "disruptions"] | None = Field(
+        default=None, description="chargedTo names the retry budget that paid for its end."
+    )
+    start_time: str | None = Field(
+        default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="startTime of its pod."
+    )
+    end_time: str | None = Field(
+        default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="endTime of the attempt."
+    )
+    active_seconds: int | None = Field(default=None, ge=0, description="activeSeconds with a running pod.")
+    start_step: int | None = Field(default=None, ge=0, description="startStep it resumed from.")
+    end_step: int | None = Field(default=None, ge=0, description="endStep it reached.")
+
+
+class WorkStatus(Model):
+    """The part of a status that is the ledger of the attempts."""
+
+    observed_generation: int | None = Field(default=None, ge=0, description="observedGeneration of the spec.")
+    conditions: list[Condition] = Field(
+        default=[],
+        max_length=8,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        description="conditions: Succeeded, whose reason is the state; of an Evaluation also Passed, the verdict.",
+    )
+    start_time: str | None = Field(
+        default=None,
+        max_length=32,
+        json_schema_extra={"format": "date-time"},
+        description="startTime of the first Job.",
+    )
+    completion_time: str | None = Field(
+        default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="completionTime of the end."
+    )
+    images: dict[str, Annotated[str, Field(max_length=512)]] | None = Field(
+        default=None, max_length=4, description="images by stage, fixed at the first attempt."
+    )
+    failures: int = Field(default=0, ge=0, description="failures charged to retries.onFailure.")
+    disruptions: int = Field(default=0, ge=0, description="disruptions charged to retries.onDisruption.")
+    active_seconds: int = Field(default=0, ge=0, description="activeSeconds of all attempts that ended.")
+    accelerator_seconds: int = Field(default=0, ge=0, description="acceleratorSeconds: accelerators times seconds.")
+    lost_accelerator_seconds: int = Field(
+        default=0, ge=0, description="lostAcceleratorSeconds of work that was done again, or for nothing."
+    )
+    attempts: list[AttemptStatus] = Field(
+        default=[],
+        max_length=10,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["number"]},
+        description="attempts, the newest 10, oldest first.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_summary(cls, value: Any) -> Any:
+        return {key: item for key, item in value.items() if key != "summary"} if isinstance(value, dict) else value
