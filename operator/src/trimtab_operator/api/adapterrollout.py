@@ -1,0 +1,345 @@
+"""AdapterRollout: a served name that outlives the jobs, which adapter answers to it, and how a new one gets there.
+
+Not among the kinds that `resources` lists: no controller acts on it yet, so no cluster should accept it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+from trimtab_agent.documents import NAME, REVISION, URI, Probe
+from trimtab_trainer.contract import Model
+from trimtab_trainer.contract.settings import DIGEST, rules
+
+from .conditions import Condition
+from .evaluation import OBJECT_NAME
+from .finetunejob import NAME_LENGTH, ObjectMeta
+
+READY: Final = "Ready"
+PROGRESSING: Final = "Progressing"
+VERIFIED: Final = "Verified"
+
+HISTORY_MAXIMUM = 10
+CANARY_PODS_MAXIMUM = 8
+STABLE_PODS_MARKED = 4
+MARKS_MAXIMUM = CANARY_PODS_MAXIMUM + STABLE_PODS_MARKED
+POD_REASONS_KEPT = 8
+REJECTED_KEPT = 4
+
+LABEL_KEY = Annotated[str, Field(min_length=1, max_length=317)]
+LABEL_VALUE = Annotated[str, Field(max_length=63)]
+COUNT = Annotated[int, Field(ge=0)]
+
+
+class RolloutReason(StrEnum):
+    """Reasons of Ready, Progressing and Verified, and of a pod that is not up to date."""
+
+    # on the way
+    WAITING_FOR_SOURCE = "WaitingForSource"
+    LOADING = "Loading"
+    CANARY = "Canary"
+    MOVING = "Moving"
+    PAUSED = "Paused"
+    # at rest
+    SERVING = "Serving"
+    NO_PODS = "NoPods"
+    POD_NOT_UPDATED = "PodNotUpdated"
+    # refused, and nothing was touched
+    EVALUATION_NOT_FOUND = "EvaluationNotFound"
+    EVALUATION_NOT_PASSED = "EvaluationNotPassed"
+    NOTHING_PASSED = "NothingPassed"
+    ARTIFACT_MISSING = "ArtifactMissing"
+    DIGEST_MISMATCH = "DigestMismatch"
+    BASELINE_CHANGED = "BaselineChanged"
+    ADAPTER_NAME_CONFLICT = "AdapterNameConflict"
+    NAME_IS_BASE_MODEL = "NameIsBaseModel"
+    NAME_TAKEN = "NameTaken"
+    DOES_NOT_FIT = "DoesNotFit"
+    RANK_TOO_HIGH = "RankTooHigh"
+    # taken back
+    ROLLED_BACK = "RolledBack"
+    ERROR_RATIO = "ErrorRatio"
+    LATENCY = "Latency"
+    # of a pod
+    UNREACHABLE = "Unreachable"
+    ENGINE_DOWN = "EngineDown"
+    ENGINE_HARMED = "EngineHarmed"
+
+
+class RevisionState(StrEnum):
+    """What a revision is to the rollout."""
+
+    INCOMING = "Incoming"
+    SERVING = "Serving"
+    PREVIOUS = "Previous"
+    RETIRED = "Retired"
+
+
+class Phase(StrEnum):
+    """How far an incoming revision is; after it is served, the one before the last drains."""
+
+    LOADING = "Loading"
+    CANARY = "Canary"
+    DRAINING = "Draining"
+
+
+class MatchLabels(Model):
+    """Labels that an object must have, all of them."""
+
+    match_labels: dict[LABEL_KEY, LABEL_VALUE] = Field(
+        min_length=1, max_length=16, description="matchLabels that must all be there."
+    )
+
+    def matches(self, labels: dict[str, str]) -> bool:
+        """Tell whether labels hold all that are asked for."""
+        return all(labels.get(key) == value for key, value in self.match_labels.items())
+
+
+class RolloutArtifact(Model):
+    """A published adapter, pinned by its digest; the serving pods read it with their own credentials."""
+
+    uri: URI = Field(description="uri of the adapter's folder, <output>/adapters/<digest>.")
+    digest: DIGEST = Field(description="digest the adapter must have.")
+
+
+class Follow(Model):
+    """The passed Evaluation that completed last, of those with some labels."""
+
+    selector: MatchLabels = Field(description="selector of Evaluations of this namespace.")
+
+
+class RolloutSource(Model):
+    """Which adapter is wanted."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "[has(self.evaluationName), has(self.artifact), has(self.follow)].filter(x, x).size() == 1",
+                "exactly one of evaluationName, artifact and follow must be set",
+            ),
+        )
+    )
+
+    evaluation_name: OBJECT_NAME | None = Field(
+        default=None, description="evaluationName of this namespace: its target, once it has passed."
+    )
+    artifact: RolloutArtifact | None = Field(default=None, description="artifact: the explicit way, without a gate.")
+    follow: Follow | None = Field(default=None, description="follow the passed Evaluation that completed last.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(each is not None for each in (self.evaluation_name, self.artifact, self.follow)) != 1:
+            raise ValueError("exactly one of evaluationName, artifact and follow must be set")
+        return self
+
+
+class Serving(Model):
+    """The pods whose engines serve the adapter."""
+
+    selector: MatchLabels = Field(description="selector of pods of this namespace.")
+    port: int = Field(default=8081, ge=1, le=65535, description="port of the agents.")
+
+
+class Analysis(Model):
+    """When a canary is worse than what was served before."""
+
+    minimum_requests: int = Field(
+        default=20, ge=1, le=100_000, description="minimumRequests on either side; with fewer the probe decides."
+    )
+    maximum_error_ratio_increase: float = Field(
+        default=0.02, ge=0, le=1, description="maximumErrorRatioIncrease: errors per request, new minus old."
+    )
+    maximum_latency_ratio: float = Field(
+        default=1.5, ge=1, le=100, description="maximumLatencyRatio: mean time of an answer, new over old."
+    )
+
+
+class Strategy(Model):
+    """How a new revision gets to the pods and to the requests."""
+
+    canary_pods: int = Field(
+        default=1, ge=1, le=CANARY_PODS_MAXIMUM, description="canaryPods that load, prove and serve it first."
+    )
+    canary_weight: int = Field(
+        default=100, ge=1, le=100, description="canaryWeight: share of the alias's requests on the canary pods."
+    )
+    canary_seconds: int = Field(
+        default=60, ge=0, le=86_400, description="canarySeconds before the other pods serve it."
+    )
+    max_pods_at_once: int = Field(
+        default=0, ge=0, le=10_000, description="maxPodsAtOnce that load after the canary pods; 0 for all."
+    )
+    drain_seconds: int = Field(
+        default=30, ge=0, le=3600, description="drainSeconds that a revision stays loaded after its last use."
+    )
+    analysis: Analysis = Field(default=Analysis(), description="analysis of the canary.")
+
+
+class AdapterRolloutSpec(Model):
+    """What to serve, where, and how to get there."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("self.adapterName == oldSelf.adapterName", "adapterName is immutable: clients ask for it"),
+        )
+    )
+
+    adapter_name: NAME = Field(description="adapterName: the model that clients ask for.")
+    source: RolloutSource = Field(description="source of the adapter.")
+    serving: Serving = Field(description="serving pods.")
+    strategy: Strategy = Field(default=Strategy(), description="strategy of a rollout.")
+    probe: Probe = Field(default=Probe(), description="probe that a revision must answer before it takes traffic.")
+    revision_history_limit: int = Field(
+        default=5, ge=0, le=HISTORY_MAXIMUM, description="revisionHistoryLimit: retired revisions kept in the status."
+    )
+    paused: bool = Field(
+        default=False,
+        description="paused: nothing new begins and no traffic moves on; a bad canary is still taken back.",
+    )
+
+
+class ServedRevision(Model):
+    """An adapter, as it is served or wanted."""
+
+    digest: DIGEST = Field(description="digest of the adapter.")
+    uri: str = Field(max_length=1024, description="uri of the adapter's folder.")
+    generation: int = Field(default=0, ge=0, description="generation in which the source named it last.")
+
+
+class RevisionStatus(Model):
+    """One revision of the history."""
+
+    name: REVISION = Field(description="name in the engines, <adapterName>@<digest8>.")
+    uri: str = Field(max_length=1024, description="uri of the adapter's folder.")
+    digest: DIGEST = Field(description="digest of the adapter.")
+    state: RevisionState = Field(description="state of the revision.")
+    pods: int = Field(default=0, ge=0, description="pods whose engines list it, proven, as read back.")
+
+
+class PodCounts(Model):
+    """Matching pods that are not being deleted."""
+
+    desired: int = Field(default=0, ge=0, description="desired: all of them.")
+    updated: int = Field(default=0, ge=0, description="updated: the wanted revision is loaded and proven.")
+    ready: int = Field(default=0, ge=0, description="ready: the alias answers with the wanted revision alone.")
+
+
+class PodReason(Model):
+    """Why a pod is not up to date."""
+
+    pod: str = Field(max_length=253, description="pod by name.")
+    reason: str = Field(max_length=64, description="reason in one word.")
+    message: str = Field(max_length=160, description="message for a person.")
+
+
+class Rejected(Model):
+    """An adapter that was taken back; not tried again while the generation stays."""
+
+    digest: DIGEST = Field(description="digest of the adapter.")
+    reason: str = Field(max_length=64, description="reason in one word.")
+    generation: int = Field(ge=0, description="generation of the rollout that it was rejected in.")
+    message: str = Field(default="", max_length=160, description="message for a person.")
+
+
+class CountMark(Model):
+    """What a guard had counted for a revision when the canary began, the zero of the comparison."""
+
+    pod: str = Field(max_length=36, description="pod by uid.")
+    instance: str = Field(max_length=64, description="instance: the start of the engine that counts.")
+    revision: REVISION = Field(description="revision that was counted.")
+    requests: COUNT = Field(description="requests that ended.")
+    errors: COUNT = Field(description="errors among them.")
+    answers: COUNT = Field(description="answers that succeeded.")
+    seconds: float = Field(ge=0, description="seconds that the answers took, summed.")
+
+
+class RolloutStep(Model):
+    """The revision on its way; enough for another operator to go on."""
+
+    digest: DIGEST = Field(description="digest of the incoming adapter; while draining, of the one served.")
+    uri: str = Field(max_length=1024, description="uri of its folder.")
+    generation: int = Field(default=0, ge=0, description="generation in which the source named it last.")
+    phase: Phase = Field(description="phase it is in.")
+    since: str = Field(max_length=32, json_schema_extra={"format": "date-time"}, description="since when.")
+    canaries: list[Annotated[str, Field(max_length=36)]] = Field(
+        default=[],
+        max_length=CANARY_PODS_MAXIMUM,
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+        description="canaries: pods by uid.",
+    )
+    marks: list[CountMark] = Field(
+        default=[],
+        max_length=MARKS_MAXIMUM,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["pod", "revision"]},
+        description="marks: what had been counted when the canary began.",
+    )
+
+
+class AdapterRolloutStatus(Model):
+    """What is true of the rollout, as read back from the engines."""
+
+    observed_generation: int | None = Field(default=None, ge=0, description="observedGeneration of the spec.")
+    conditions: list[Condition] = Field(
+        default=[],
+        max_length=8,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        description="conditions: Ready, whose reason is the state, Progressing and Verified.",
+    )
+    served: ServedRevision | None = Field(default=None, description="served: what the alias is to point at.")
+    revisions: list[RevisionStatus] = Field(
+        default=[],
+        max_length=HISTORY_MAXIMUM + 3,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        description="revisions, newest first.",
+    )
+    pods: PodCounts = Field(default=PodCounts(), description="pods that match.")
+    pod_reasons: list[PodReason] = Field(
+        default=[],
+        max_length=POD_REASONS_KEPT,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["pod"]},
+        description="podReasons: the first of the pods that are not up to date.",
+    )
+    pod_reasons_omitted: int = Field(default=0, ge=0, description="podReasonsOmitted: how many more there are.")
+    rejected: list[Rejected] = Field(
+        default=[],
+        max_length=REJECTED_KEPT,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["digest"]},
+        description="rejected adapters of this generation, newest last.",
+    )
+    step: RolloutStep | None = Field(default=None, description="step that is under way.")
+    sequence: list[COUNT] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=2,
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        description="sequence of the newest documents: [leaseTransitions, n].",
+    )
+
+
+class AdapterRollout(Model):
+    """AdapterRollout brings the adapter that passed to every serving pod, and takes it back."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra=rules(
+            (f"self.metadata.name.size() <= {NAME_LENGTH}", f"name must have at most {NAME_LENGTH} characters"),
+        ),
+    )
+
+    metadata: ObjectMeta
+    spec: AdapterRolloutSpec = Field(description="spec is what to serve, where, and how to get there.")
+    status: AdapterRolloutStatus = Field(default=AdapterRolloutStatus(), description="status is what was read back.")
+
+
+ConditionType = Literal["Ready", "Progressing", "Verified"]
+
+
+def parse_adapterrollout(body: dict[str, Any]) -> AdapterRollout:
+    """Return the typed form of an AdapterRollout from the API server.
+
+    Raises:
+        pydantic.ValidationError: the object was stored under an older schema.
+    """
+    return AdapterRollout.model_validate(body)

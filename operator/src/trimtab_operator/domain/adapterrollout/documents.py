@@ -1,0 +1,135 @@
+"""The documents of a decision: one share a pod, one for pods that start unasked, and their sequence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from trimtab_agent.documents import Probe, Share
+
+from trimtab_operator.api.adapterrollout import AdapterRollout, AdapterRolloutStatus
+
+from .observed import Observed, Sequence, ServingPod
+from .revisions import previous, served
+from .traffic import alias, held, positive
+
+
+@dataclass(frozen=True)
+class Document:
+    """A share for one pod, to be signed and sent. `moves`: requests go elsewhere by it."""
+
+    pod: str
+    uid: str
+    address: str
+    share: Share
+    moves: bool = False
+
+
+def next_sequence(observed: Observed, now: datetime) -> Sequence:
+    """Return a sequence above all that this or any former operator may have used for this name.
+
+    Milliseconds are the floor: an agent does not tell the sequence of a share that was retired, and an object that is
+    created again under the name of a deleted one remembers nothing.
+    """
+    rollout = observed.rollout
+    used = [share.sequence for pod in observed.pods if (share := pod.share(rollout.metadata.name)) is not None]
+    if rollout.status.sequence is not None:
+        lease, number = rollout.status.sequence
+        used.append((lease, number))
+    if observed.mounted is not None:
+        used.append(observed.mounted.sequence)
+    number = max((number for _, number in used), default=0)
+    return (observed.lease_transitions, max(number + 1, int(now.timestamp() * 1000)))
+
+
+def documents(
+    observed: Observed, status: AdapterRolloutStatus, sequence: Sequence, now: datetime
+) -> tuple[Document, ...]:
+    """Return what to send to which pods: only where the pod's truth differs, and only if its truth is known."""
+    found = []
+    for pod in observed.matching:
+        if pod.truth is None:
+            continue
+        targets = alias(observed, status, pod)
+        share = _share(observed.rollout, sequence).model_copy(
+            update={
+                "revisions": held(observed, status, pod, targets, now),
+                "aliases": {observed.rollout.spec.adapter_name: targets} if targets else {},
+            }
+        )
+        share = Share.model_validate(share.to_json())  # model_copy checks nothing
+        if differs(pod, share):
+            before = pod.share(share.rollout)
+            aliases = before.aliases if before is not None else {}
+            moves = any(positive(aliases.get(each, {})) != dict(share.aliases[each]) for each in share.aliases)
+            found.append(Document(pod.name, pod.uid, pod.address, share, moves))
+    return tuple(found)
+
+
+def differs(pod: ServingPod, share: Share) -> bool:
+    """Tell whether a pod has to hear of a share. An alias that is still pending there is the agent's to move."""
+    truth = pod.share(share.rollout)
+    if truth is None:
+        return bool(share.revisions)
+    if truth.uid != share.uid or {(r.name, r.uri) for r in truth.revisions} != {
+        (r.name, r.uri) for r in share.revisions
+    }:
+        return True
+    if set(truth.aliases) != set(share.aliases):
+        return True
+    for name, weighted in share.aliases.items():
+        proven = all(pod.proves(share.rollout, target) for target in weighted)
+        if proven and positive(truth.aliases[name]) != dict(weighted):
+            return True
+    return False
+
+
+def mounted(observed: Observed, status: AdapterRolloutStatus, sequence: Sequence) -> Share | None:
+    """Return the document for pods that start while nobody can call them, None if the ConfigMap holds it already."""
+    rollout = observed.rollout
+    current = served(rollout, status)
+    if current is None:
+        return None
+    before = previous(rollout, status)
+    share = _share(rollout, sequence).model_copy(
+        update={
+            "revisions": (current,) if before is None else (current, before),
+            "aliases": {rollout.spec.adapter_name: {current.name: 100}},
+            "match_labels": dict(rollout.spec.serving.selector.match_labels),
+        }
+    )
+    share = Share.model_validate(share.to_json())
+    now = observed.mounted
+    return None if now is not None and now.model_copy(update={"sequence": sequence}) == share else share
+
+
+def retired(rollout: str, namespace: str, pods: tuple[ServingPod, ...], sequence: Sequence) -> tuple[Document, ...]:
+    """Return the documents after an AdapterRollout was deleted: pods that still hold its share want nothing of it."""
+    found = []
+    for pod in pods:
+        share = pod.share(rollout)
+        if share is None or pod.deleting:
+            continue
+        name = share.revisions[0].name.rpartition("@")[0] if share.revisions else rollout
+        number = max(sequence[1], share.sequence[1] + 1)
+        wants_nothing = Share(
+            namespace=namespace,
+            rollout=rollout,
+            uid=share.uid,
+            sequence=(sequence[0], number),
+            adapter_name=name,
+            retired=True,
+        )
+        found.append(Document(pod.name, pod.uid, pod.address, wants_nothing, bool(share.aliases)))
+    return tuple(found)
+
+
+def _share(rollout: AdapterRollout, sequence: Sequence) -> Share:
+    return Share(
+        namespace=rollout.metadata.namespace,
+        rollout=rollout.metadata.name,
+        uid=rollout.metadata.uid,
+        sequence=sequence,
+        adapter_name=rollout.spec.adapter_name,
+        probe=Probe.model_validate(rollout.spec.probe.to_json()),
+    )

@@ -1,0 +1,115 @@
+"""Which adapter is wanted: the gate must be open, the digest known, and what it was compared with still served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trimtab_agent.documents import Revision
+
+from trimtab_operator.api import PASSED, Condition, Evaluation
+from trimtab_operator.api.adapterrollout import AdapterRollout
+from trimtab_operator.api.adapterrollout import RolloutReason as Reason
+
+from .observed import Observed
+from .revisions import revision_of, was_served
+
+
+@dataclass(frozen=True)
+class Held:
+    """Nothing new is wanted, and why; what is served goes on. `final`: waiting alone does not change it."""
+
+    reason: str
+    message: str
+    final: bool = False
+
+
+def wanted(observed: Observed) -> Revision | Held:
+    """Return the adapter that the source names, or what keeps it from being taken."""
+    rollout, source = observed.rollout, observed.rollout.spec.source
+    if source.artifact is not None:
+        return _unless_rejected(rollout, revision_of(rollout, source.artifact.uri, source.artifact.digest))
+    if source.evaluation_name is not None:
+        name = source.evaluation_name
+        found = next((each for each in observed.evaluations if each.metadata.name == name), None)
+        if found is None:
+            message = f"there is no Evaluation {name} in this namespace; it is waited for"
+            return Held(Reason.EVALUATION_NOT_FOUND, message)
+        return _of_evaluation(rollout, found)
+    return _followed(observed)
+
+
+def _of_evaluation(rollout: AdapterRollout, evaluation: Evaluation) -> Revision | Held:
+    name, passed = evaluation.metadata.name, _passed(evaluation)
+    if passed is None or passed.status == "Unknown":
+        return Held(Reason.WAITING_FOR_SOURCE, f"waits for the verdict of Evaluation {name}")
+    if passed.status == "False":
+        message = f"Evaluation {name} did not pass ({passed.reason}): {passed.message}"
+        return Held(Reason.EVALUATION_NOT_PASSED, message, final=True)
+    target, asked = evaluation.status.target, evaluation.spec.target.artifact
+    if target is None or target.digest is None or target.uri is None:
+        message = f"Evaluation {name} is of the base model alone: there is no adapter to serve"
+        return Held(Reason.ARTIFACT_MISSING, message, final=True)
+    if asked is not None and asked.digest != target.digest:
+        message = f"Evaluation {name} was asked about {asked.digest} and answers about {target.digest}; run it again"
+        return Held(Reason.DIGEST_MISMATCH, message, final=True)
+    revision = revision_of(rollout, target.uri, target.digest)
+    return baseline_changed(rollout, evaluation, revision) or _unless_rejected(rollout, revision)
+
+
+def _passed(evaluation: Evaluation) -> Condition | None:
+    return next((each for each in evaluation.status.conditions if each.type == PASSED), None)
+
+
+def baseline_changed(rollout: AdapterRollout, evaluation: Evaluation, revision: Revision) -> Held | None:
+    """Refuse an answer to yesterday's question: it was compared with an adapter that is not served any more.
+
+    What was served before passed then; going back to it needs no new comparison. An Evaluation without a baseline, or
+    against the base model alone, asked for nothing else.
+    """
+    baseline, now = evaluation.status.baseline, rollout.status.served
+    if now is None or was_served(rollout.status, revision.digest):
+        return None
+    if baseline is None or baseline.digest is None or baseline.digest == now.digest:
+        return None
+    message = (
+        f"Evaluation {evaluation.metadata.name} compared with {baseline.digest}, but {now.digest} is served now; "
+        "evaluate against what is served"
+    )
+    return Held(Reason.BASELINE_CHANGED, message, final=True)
+
+
+def _unless_rejected(rollout: AdapterRollout, revision: Revision) -> Revision | Held:
+    for each in rollout.status.rejected:
+        if each.digest == revision.digest and each.generation == rollout.metadata.generation:
+            message = (
+                f"{revision.name} was taken back ({each.reason}: {each.message}); it is not tried again until the spec "
+                "of this object changes"
+            )
+            return Held(Reason.ROLLED_BACK, message, final=True)
+    return revision
+
+
+def _followed(observed: Observed) -> Revision | Held:
+    """Return the target of the passed Evaluation that completed last; what was taken back is passed over."""
+    rollout, follow = observed.rollout, observed.rollout.spec.source.follow
+    if follow is None:
+        raise ValueError("the source has no follow")
+    first: Held | None = None
+    for evaluation in sorted(observed.evaluations, key=_completion, reverse=True):
+        passed = _passed(evaluation)
+        if not follow.selector.matches(evaluation.metadata.labels) or passed is None or passed.status != "True":
+            continue
+        found = _of_evaluation(rollout, evaluation)
+        if isinstance(found, Revision):
+            # What is passed over is said as long as nothing newer takes its place.
+            now = rollout.status.served
+            return first if first is not None and now is not None and found.digest == now.digest else found
+        first = first or found
+        if found.reason != Reason.ROLLED_BACK:
+            break  # an older Evaluation is no substitute for the newest, only for one that was tried
+    message = "no Evaluation with these labels has passed; the next that does is taken"
+    return first or Held(Reason.NOTHING_PASSED, message)
+
+
+def _completion(evaluation: Evaluation) -> tuple[str, str]:
+    return (evaluation.status.completion_time or "", evaluation.metadata.name)

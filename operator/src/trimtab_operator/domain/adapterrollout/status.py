@@ -1,0 +1,217 @@
+"""What the status says: counted from what the engines' lists were read to hold, never from what was sent."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Literal
+
+from trimtab_agent.documents import Revision
+
+from trimtab_operator.api import Condition
+from trimtab_operator.api.adapterrollout import (
+    POD_REASONS_KEPT,
+    PROGRESSING,
+    READY,
+    VERIFIED,
+    AdapterRollout,
+    AdapterRolloutStatus,
+    ConditionType,
+    Phase,
+    PodCounts,
+    PodReason,
+    RevisionState,
+)
+from trimtab_operator.api.adapterrollout import RolloutReason as Reason
+
+from ..plan import Note
+from ..views import format_time
+from ..work.conditions import EVENT_MESSAGE_LENGTH, cut
+from .observed import Observed, ServingPod
+from .revisions import served
+from .source import Held
+from .traffic import incoming, positive
+
+STATUS_BYTES = 9_500
+MESSAGE_LENGTH = 400
+QUIET = frozenset({Reason.SERVING, Reason.LOADING, Reason.CANARY, Reason.MOVING, Reason.PAUSED, Reason.NO_PODS})
+"""Reasons that are no warnings."""
+
+Truth = Literal["True", "False", "Unknown"]
+
+
+def with_truth(
+    observed: Observed, status: AdapterRolloutStatus, target: Revision | Held, now: datetime
+) -> AdapterRolloutStatus:
+    """Return the status with pods, reasons and conditions, small enough for an object of 10 kB."""
+    name, pods = observed.rollout.metadata.name, observed.matching
+    looked_for = target if isinstance(target, Revision) else _looked_for(observed, status)
+    reasons = [reason for pod in pods if (reason := pod_reason(observed, looked_for, pod)) is not None]
+    updated = [pod for pod in pods if looked_for is not None and pod.proves(name, looked_for.name)]
+    ready = [pod for pod in pods if looked_for is not None and answers_with(observed, pod, looked_for)]
+    status = status.model_copy(
+        update={
+            "observed_generation": observed.rollout.metadata.generation,
+            "pods": PodCounts(desired=len(pods), updated=len(updated), ready=len(ready)),
+            "revisions": [
+                each.model_copy(update={"pods": sum(pod.proves(name, each.name) for pod in pods)})
+                for each in status.revisions
+            ],
+            "pod_reasons": reasons[:POD_REASONS_KEPT],
+            "pod_reasons_omitted": max(0, len(reasons) - POD_REASONS_KEPT),
+        }
+    )
+    return fitted(status.model_copy(update={"conditions": _conditions(observed, status, target, now)}))
+
+
+def _looked_for(observed: Observed, status: AdapterRolloutStatus) -> Revision | None:
+    """Return what pods are measured by while nothing new is wanted."""
+    return incoming(observed, status) or served(observed.rollout, status)
+
+
+def answers_with(observed: Observed, pod: ServingPod, revision: Revision) -> bool:
+    """Tell whether a pod's alias answers with a revision alone, as read back."""
+    share = pod.share(observed.rollout.metadata.name)
+    if share is None or share.uid != observed.rollout.metadata.uid or not pod.proves(share.rollout, revision.name):
+        return False
+    return set(positive(share.aliases.get(observed.rollout.spec.adapter_name, {}))) == {revision.name}
+
+
+def pod_reason(observed: Observed, revision: Revision | None, pod: ServingPod) -> PodReason | None:
+    """Return why a pod does not answer with a revision, None where nothing is wrong with it."""
+    if pod.truth is None:
+        since = f" since {format_time(pod.unreachable_since)}" if pod.unreachable_since is not None else ""
+        port = observed.rollout.spec.serving.port
+        return _reason(pod, Reason.UNREACHABLE, f"no answer of its agent on port {port}{since}")
+    if pod.truth.harmed is not None:
+        return _reason(pod, Reason.ENGINE_HARMED, pod.truth.harmed)
+    if not pod.truth.engine_answers:
+        return _reason(pod, Reason.ENGINE_DOWN, pod.truth.engine_error)
+    if revision is None:
+        return None
+    found = pod.revision(observed.rollout.metadata.name, revision.name)
+    if found is not None and found.failure is not None:
+        return _reason(pod, found.failure.reason, found.failure.message)
+    if pod.refusal is not None:
+        return _reason(pod, pod.refusal.reason, pod.refusal.message)
+    return None
+
+
+def _reason(pod: ServingPod, reason: str, message: str) -> PodReason:
+    return PodReason(pod=pod.name, reason=reason[:64], message=cut(message, 160))
+
+
+def _conditions(
+    observed: Observed, status: AdapterRolloutStatus, target: Revision | Held, now: datetime
+) -> list[Condition]:
+    rollout = observed.rollout
+    ready, progressing = _ready(observed, status, target), _progressing(observed, status, target)
+    return [
+        _condition(rollout, READY, *ready, now=now),
+        _condition(rollout, PROGRESSING, *progressing, now=now),
+        _condition(rollout, VERIFIED, *_verified(observed, status, target), now=now),
+    ]
+
+
+def _ready(observed: Observed, status: AdapterRolloutStatus, target: Revision | Held) -> tuple[Truth, str, str]:
+    """Ready only if every matching pod serves the wanted digest, as read back from its engine."""
+    if isinstance(target, Held):
+        return "False", target.reason, target.message
+    pods = observed.matching
+    if not pods:
+        labels = observed.rollout.spec.serving.selector.match_labels
+        return "False", Reason.NO_PODS, f"no pod has the labels {dict(labels)}; the adapter waits for one"
+    behind = [pod for pod in pods if not answers_with(observed, pod, target)]
+    if not behind and status.served is not None and status.served.digest == target.digest:
+        return "True", Reason.SERVING, f"{target.name} answers in {len(pods)} pods"
+    moved = status.served is not None and status.served.digest == target.digest
+    if not moved:
+        return "False", *_under_way(observed, status, target)
+    bad = [each for pod in behind if (each := pod_reason(observed, target, pod)) is not None]
+    count = f"{len(pods) - len(behind)} of {len(pods)} pods answer with {target.name}"
+    if bad:
+        return "False", Reason.POD_NOT_UPDATED, f"{count}; {bad[0].pod}: {bad[0].reason}: {bad[0].message}"
+    return "False", Reason.MOVING, count
+
+
+def _under_way(observed: Observed, status: AdapterRolloutStatus, target: Revision) -> tuple[str, str]:
+    name, pods, step = observed.rollout.metadata.name, observed.matching, status.step
+    proven = sum(pod.proves(name, target.name) for pod in pods)
+    if observed.rollout.spec.paused:
+        return Reason.PAUSED, f"{target.name} is proven in {proven} of {len(pods)} pods; set paused to false to go on"
+    if step is not None and step.phase is Phase.CANARY:
+        seconds = observed.rollout.spec.strategy.canary_seconds
+        names = ", ".join(pod.name for pod in pods if pod.uid in step.canaries)
+        return Reason.CANARY, f"{target.name} takes traffic in {names} for {seconds} s since {step.since}"
+    message = f"{target.name} is proven in {proven} of {len(pods)} pods"
+    bad = [each for pod in pods if (each := pod_reason(observed, target, pod)) is not None]
+    if bad:
+        message += f"; {bad[0].pod}: {bad[0].reason}: {bad[0].message}"
+    return Reason.LOADING, message
+
+
+def _progressing(observed: Observed, status: AdapterRolloutStatus, target: Revision | Held) -> tuple[Truth, str, str]:
+    if isinstance(target, Held):
+        return "False", target.reason, target.message
+    truth, reason, message = _ready(observed, status, target)
+    if truth == "True" or reason in (Reason.PAUSED, Reason.NO_PODS):
+        return "False", reason, message
+    return "True", reason, message
+
+
+def _verified(observed: Observed, status: AdapterRolloutStatus, target: Revision | Held) -> tuple[Truth, str, str]:
+    """Verified: loaded and proven under its own name in every pod, whether or not requests go there yet."""
+    revision = target if isinstance(target, Revision) else _looked_for(observed, status)
+    if revision is None:
+        return "Unknown", Reason.WAITING_FOR_SOURCE, "there is no revision to verify yet"
+    name, pods = observed.rollout.metadata.name, observed.matching
+    proven = [pod for pod in pods if pod.proves(name, revision.name)]
+    message = f"{revision.name} is proven in {len(proven)} of {len(pods)} pods"
+    if pods and len(proven) == len(pods):
+        return "True", Reason.SERVING if status.step is None else Reason.MOVING, message
+    return "False", Reason.LOADING if pods else Reason.NO_PODS, message
+
+
+def _condition(
+    rollout: AdapterRollout, kind: ConditionType, status: Truth, reason: str, message: str, *, now: datetime
+) -> Condition:
+    """Return a condition; lastTransitionTime moves only with the status."""
+    before = condition_of(rollout.status, kind)
+    moved = before is None or before.status != status
+    return Condition(
+        type=kind,
+        status=status,
+        observed_generation=rollout.metadata.generation,
+        last_transition_time=format_time(now) if moved or before is None else before.last_transition_time,
+        reason=reason,
+        message=cut(message, MESSAGE_LENGTH),
+    )
+
+
+def condition_of(status: AdapterRolloutStatus, kind: ConditionType) -> Condition | None:
+    """Return a condition as it is."""
+    return next((each for each in status.conditions if each.type == kind), None)
+
+
+def notes(rollout: AdapterRollout, status: AdapterRolloutStatus) -> tuple[Note, ...]:
+    """Return the event of a transition: one when the state's word changes, none otherwise."""
+    before, after = condition_of(rollout.status, READY), condition_of(status, READY)
+    if after is None or (before is not None and before.reason == after.reason):
+        return ()
+    kind: Literal["Normal", "Warning"] = "Normal" if after.reason in QUIET else "Warning"
+    return (Note(kind, after.reason, cut(after.message, EVENT_MESSAGE_LENGTH)),)
+
+
+def fitted(status: AdapterRolloutStatus) -> AdapterRolloutStatus:
+    """Drop the oldest retired revisions, then pods' reasons, until the status is small enough."""
+    while len(json.dumps(status.to_json())) > STATUS_BYTES:
+        retired = [each for each in status.revisions if each.state is RevisionState.RETIRED]
+        if retired:
+            kept = [each for each in status.revisions if each is not retired[-1]]
+            status = status.model_copy(update={"revisions": kept})
+        elif status.pod_reasons:
+            omitted = status.pod_reasons_omitted + 1
+            status = status.model_copy(update={"pod_reasons": status.pod_reasons[:-1], "pod_reasons_omitted": omitted})
+        else:
+            break
+    return status
