@@ -14,6 +14,9 @@ from trimtab_operator.api.adapterrollout import STABLE_PODS_MARKED, CountMark, R
 
 from .observed import Counts, Observed, ServingPod
 
+NOTICEABLE_SECONDS = 0.05
+"""A smaller difference of mean times is the machine's, whatever its ratio: a busy node doubles two milliseconds."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -45,8 +48,12 @@ def _mark(pod: ServingPod, revision: Revision) -> CountMark:
     )
 
 
-def compare(observed: Observed, step: RolloutStep, new: Revision, old: Revision) -> Comparison:
-    """Hold the new revision against the old one."""
+def compare(observed: Observed, step: RolloutStep, new: Revision, old: Revision, *, over: bool) -> Comparison:
+    """Hold the new revision against the old one; `over`: the canary's time is.
+
+    Errors count at once. Times are looked at once the window is over: they have long tails, and looking at the mean of
+    the first few again and again would find some moment at which a good adapter seems slow.
+    """
     strategy, analysis = observed.rollout.spec.strategy, observed.rollout.spec.strategy.analysis
     fresh = _since(observed, step, new.name)
     on_canaries = all(mark.pod in step.canaries for mark in step.marks)
@@ -65,10 +72,11 @@ def compare(observed: Observed, step: RolloutStep, new: Revision, old: Revision)
     if new_ratio - old_ratio > analysis.maximum_error_ratio_increase:
         message = f"{new_ratio:.3f} errors per request ({fresh.requests}), the old revision {old_ratio:.3f}"
         return Comparison(True, message, RolloutReason.ERROR_RATIO)
-    if fresh.answers and known.answers and known.seconds > 0:
-        ratio = (fresh.seconds / fresh.answers) / (known.seconds / known.answers)
-        if ratio > analysis.maximum_latency_ratio:
-            message = f"answers take {ratio:.2f} times as long as those of the old revision"
+    if over and fresh.answers and known.answers:
+        new_mean, old_mean = fresh.seconds / fresh.answers, known.seconds / known.answers
+        longest = max(old_mean * analysis.maximum_latency_ratio, old_mean + NOTICEABLE_SECONDS)
+        if new_mean > longest:
+            message = f"an answer takes {new_mean:.3f} s, {old_mean:.3f} s with the old revision"
             return Comparison(True, message, RolloutReason.LATENCY)
     return Comparison(True, f"{fresh.requests} requests, no worse than {old.name}")
 

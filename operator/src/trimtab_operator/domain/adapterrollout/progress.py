@@ -26,7 +26,7 @@ def advance(
 ) -> tuple[AdapterRolloutStatus, Revision | Held]:
     """Return the status as far as it can go now, and what is wanted, or why nothing new is."""
     coming = incoming(observed, status)
-    if coming is not None and (why := fault(observed, status, coming)) is not None:
+    if coming is not None and (why := fault(observed, status, coming, now)) is not None:
         status = taken_back(observed, status, coming, why)
     rollout = observed.rollout.model_copy(update={"status": status})
     observed = replace(observed, rollout=rollout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from trimtab_agent.documents import Revision
 
@@ -12,7 +13,7 @@ from ..work.conditions import cut
 from .analysis import compare
 from .observed import Observed
 from .revisions import served, without_incoming
-from .waves import OF_THE_POD
+from .waves import OF_THE_POD, seconds_in
 
 HARM = frozenset({"BaseHarmed", "NeighbourHarmed"})
 """The engine itself took damage: one pod is enough to know, whichever it is."""
@@ -26,7 +27,7 @@ class Fault:
     message: str
 
 
-def fault(observed: Observed, status: AdapterRolloutStatus, revision: Revision) -> Fault | None:
+def fault(observed: Observed, status: AdapterRolloutStatus, revision: Revision, now: datetime) -> Fault | None:
     """Return why an incoming revision must go: harm anywhere, a canary that refuses it, or worse traffic."""
     step, name = status.step, observed.rollout.metadata.name
     if step is None:
@@ -40,7 +41,8 @@ def fault(observed: Observed, status: AdapterRolloutStatus, revision: Revision) 
             return Fault(failure.reason, f"pod {pod.name}: {failure.message}")
     old = served(observed.rollout, status)
     if step.phase is Phase.CANARY and old is not None:
-        found_worse = compare(observed, step, revision, old)
+        over = seconds_in(step, now) >= observed.rollout.spec.strategy.canary_seconds
+        found_worse = compare(observed, step, revision, old, over=over)
         if found_worse.worse is not None:
             return Fault(found_worse.worse, found_worse.message)
     return None
