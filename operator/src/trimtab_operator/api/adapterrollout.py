@@ -28,7 +28,6 @@ MARKS_MAXIMUM = CANARY_PODS_MAXIMUM + STABLE_PODS_MARKED
 POD_REASONS_KEPT = 8
 REJECTED_KEPT = 4
 
-LABEL_KEY = Annotated[str, Field(min_length=1, max_length=317)]
 LABEL_VALUE = Annotated[str, Field(max_length=63)]
 COUNT = Annotated[int, Field(ge=0)]
 
@@ -88,7 +87,7 @@ class Phase(StrEnum):
 class MatchLabels(Model):
     """Labels that an object must have, all of them."""
 
-    match_labels: dict[LABEL_KEY, LABEL_VALUE] = Field(
+    match_labels: dict[str, LABEL_VALUE] = Field(
         min_length=1, max_length=16, description="matchLabels that must all be there."
     )
 

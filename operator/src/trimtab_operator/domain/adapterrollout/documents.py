@@ -11,7 +11,8 @@ from trimtab_operator.api.adapterrollout import AdapterRollout, AdapterRolloutSt
 
 from .observed import Observed, Sequence, ServingPod
 from .revisions import previous, served
-from .traffic import alias, held, positive
+from .traffic import alias, held, incoming, positive
+from .waves import holders
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,16 @@ def documents(
     observed: Observed, status: AdapterRolloutStatus, sequence: Sequence, now: datetime
 ) -> tuple[Document, ...]:
     """Return what to send to which pods: only where the pod's truth differs, and only if its truth is known."""
-    found = []
+    found, coming, loading = [], incoming(observed, status), set[str]()
+    if coming is not None and status.step is not None:
+        loading = holders(observed, status.step, coming, now)
     for pod in observed.matching:
         if pod.truth is None:
             continue
         targets = alias(observed, status, pod)
         share = _share(observed.rollout, sequence).model_copy(
             update={
-                "revisions": held(observed, status, pod, targets, now),
+                "revisions": held(observed, status, pod, targets, loading),
                 "aliases": {observed.rollout.spec.adapter_name: targets} if targets else {},
             }
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 
 from trimtab_agent.documents import Revision
 
@@ -12,7 +11,6 @@ from trimtab_operator.api.adapterrollout import AdapterRolloutStatus, Phase, Rev
 from .limits import room
 from .observed import Observed, ServingPod
 from .revisions import previous, revision_of, served
-from .waves import holders
 
 HELD_AT_MOST = 3
 """Current, previous, incoming."""
@@ -69,17 +67,19 @@ def positive(weighted: Mapping[str, int]) -> dict[str, int]:
 
 
 def held(
-    observed: Observed, status: AdapterRolloutStatus, pod: ServingPod, targets: Mapping[str, int], now: datetime
+    observed: Observed, status: AdapterRolloutStatus, pod: ServingPod, targets: Mapping[str, int], loading: set[str]
 ) -> tuple[Revision, ...]:
     """Return the revisions that a pod is to hold, the most needed first: what answers, what is served, what comes,
     what was served before, and what drains. As many as are allowed, and as the engine has room for.
+
+    `loading`: the pods, by uid, that are to hold what comes.
     """
     rollout, step = observed.rollout, status.step
     name, coming = rollout.metadata.name, incoming(observed, status)
     share = pod.share(name)
     told = [Revision(name=r.name, uri=r.uri, digest=r.digest) for r in share.revisions] if share is not None else []
     wanted = [served(rollout, status)]
-    if coming is not None and step is not None and pod.uid in holders(observed, step, coming, now):
+    if coming is not None and pod.uid in loading:
         wanted.append(coming)
     wanted.append(previous(rollout, status))
     by_name = {each.name: each for each in [*wanted, *told] if each is not None}
