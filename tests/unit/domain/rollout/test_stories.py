@@ -337,6 +337,24 @@ def test_a_spec_that_changes_mid_way_takes_the_canary_back_first() -> None:
     assert max(agent.held_at_most for agent in world.agents) <= 3
 
 
+def test_a_canary_that_cannot_go_back_yet_keeps_its_alias_and_makes_no_fourth_revision() -> None:
+    world = second(serving("d"), "a").after(80)
+    world.after(60)
+    second(world, "b")
+    agent = world.agents[0]
+    agent.engine.discard(A)
+    agent.fails[sha("a")] = ("EngineFailed", False)
+    world.edit(source={"artifact": artifact("c")}).operate()
+    assert world.alias(agent) == {B: 100}, "what answers stays until what it goes back to does"
+    assert world.held(agent) == {A, B, C}
+    world.after(2)
+    assert world.alias(agent) == {C: 100}
+    assert agent.held_at_most == 3
+    agent.fails.clear()
+    world.after(80)
+    assert world.aliases == [{C: 100}] * 3
+
+
 def test_what_was_rejected_is_tried_again_when_the_generation_changes() -> None:
     world = serving()
     world.agents[0].fails[sha("b")] = ("ProbeFailed", True)
