@@ -28,6 +28,7 @@ def test_a_job_runs_to_the_end_and_tells_its_story(tenant: Tenant) -> None:
             break
         assert body.get("status", {}).get("conditions", [{}])[0].get("status") != "False", tenant.story("story")
         time.sleep(0.2)
+    told = [reason for reason in told if reason != "Queued"]  # a node may have no room, or be just back
     assert told[0] == "Preparing"
     assert told[-1] == "Completed", tenant.story("story")
     assert "Training" in told
