@@ -33,7 +33,7 @@ lint: $(INSTALLED) ## Types, style, import rules, generated files, chart.
 
 .PHONY: test-unit
 test-unit: $(INSTALLED) ## Tests without a cluster and without torch.
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest tests/unit tests/serving
 
 .PHONY: test-trainer
 test-trainer: $(INSTALLED) ## The trainer, with torch and a real S3 server.
