@@ -180,20 +180,6 @@ async def test_before_it_acts_it_reads_what_matters_from_the_server() -> None:
     assert world.api.writes() == []
 
 
-async def test_what_was_read_to_act_on_is_not_read_again_to_write_it_down() -> None:
-    def decide(observed: Observed[Any]) -> Plan:
-        if not observed.attempts:
-            return Plan(actions=(Create(job()),), confirm=True)
-        return Plan(status=STATUS, confirm=True)
-
-    world = World(decide)
-    world.stored()
-    assert await world.round() == 0
-    assert [observed.confirmed for observed in world.asked] == [False, True, True]
-    assert [call[:2] for call in world.api.writes()] == [("create", "jobs"), ("apply", "finetunejobs")]
-    assert world.api.calls.count(("get", "finetunejobs", "demo")) == 1
-
-
 async def test_what_is_to_be_done_next_is_decided_on_in_a_round_of_its_own() -> None:
     def decide(observed: Observed[Any]) -> Plan:
         if not observed.attempts:
@@ -213,6 +199,7 @@ async def test_what_is_to_be_done_next_is_decided_on_in_a_round_of_its_own() -> 
 async def test_an_object_that_has_deleted_itself_is_left_alone() -> None:
     world = World(lambda observed: Plan(actions=(Delete("FineTuneJob", NAMESPACE, "demo", "ftj-1"),), confirm=True))
     world.cache.finetunejobs.put(world.api.put(FINETUNEJOBS, finetunejob()))
+    assert await world.round() == 0
     assert await world.round() is None
     assert world.api.writes() == [("delete", "finetunejobs", "demo")]
 

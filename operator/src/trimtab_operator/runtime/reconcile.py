@@ -2,8 +2,7 @@
 
 The plan is a pure function of what was observed. Where it says that more must be known first, that is read and it is
 asked again, twice at most: once with answers to its inquiries, once with everything that matters read anew from the
-API server, because the cache may lag and the next Job costs accelerators. After it has acted on what it has read, it
-is asked what to write down, without reading the same things again: nothing but the own writes is new.
+API server, because the cache may lag and the next Job costs accelerators.
 """
 
 from __future__ import annotations
@@ -136,8 +135,7 @@ class Reconciler:
             if body is None:
                 return None
             job = kind.parse(body)
-            observed = replace(self._observe(key, job), confirmed=True)
-            plan = await self._decide(observed)
+            plan = await self._decide(replace(self._observe(key, job), confirmed=True))
 
         try:
             acted = await self._act(key, plan, about)
@@ -145,14 +143,6 @@ class Reconciler:
             if error.status in REFUSALS:  # a quota, an admission policy: not for the log alone
                 await self._actor.write_status(body, refused_status(body, error, self._now()))
             raise
-        if acted and observed.confirmed:
-            body = self._body(key)
-            if body is None:
-                return None  # it has deleted itself
-            job = kind.parse(body)
-            plan = await self._decide(replace(self._observe(key, job), confirmed=True))
-            if plan.actions:
-                return 0.0  # whatever else is to be done is decided on anew
         if key in self._taken:
             plan = await self._decide(self._observe(key, job))  # for what to say of it; nothing else is done
         wrote = plan.status is not None and await self._actor.write_status(body, plan.status)
