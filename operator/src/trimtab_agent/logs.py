@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TextIO
 
 
 def keys(**values: object) -> dict[str, object]:
-    """Return the `extra` of a log call: the keys of its line, such as revision, rollout, reason, err."""
+    """Return the `extra` of a log call: the keys of its line, such as name, uid, revision, reason, err."""
     return {"keys": values}
 
 
@@ -30,14 +31,17 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
-def configure(level: str, stream: TextIO = sys.stdout) -> None:
-    """Send every log of the process through one handler."""
+QUIET = ("aiohttp.access", "asyncio", "botocore", "boto3", "s3transfer", "urllib3")
+"""aiohttp tells of every probe; what goes wrong these log as warnings."""
+
+
+def configure(level: str, stream: TextIO = sys.stdout, quiet: Iterable[str] = QUIET) -> None:
+    """Send every log of the process through one handler; of the quiet libraries only warnings."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
     logging.captureWarnings(True)
-    # aiohttp tells of every probe; what goes wrong it logs as warnings
-    for name in ("aiohttp.access", "asyncio", "botocore", "boto3", "s3transfer", "urllib3"):
+    for name in quiet:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))

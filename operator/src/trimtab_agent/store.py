@@ -9,7 +9,6 @@ and needs it again reads the folder, and dies when it is gone.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import uuid
@@ -21,7 +20,6 @@ from typing import Any
 from trimtab_trainer.contract import Credentials, Reason, canonical_json, digest_of
 from trimtab_trainer.errors import SettingsInvalid, TrainerError
 from trimtab_trainer.storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, open_store, read_manifest
-from trimtab_trainer.storage.store import checked
 
 from .failures import FailureReason, RevisionFailed
 from .tensors import MAXIMUM_MAGNITUDE, Health, examine
@@ -105,9 +103,7 @@ class AdapterStore:
             document = json.loads((folder / MANIFEST).read_bytes())
             artifact = _artifact(document, digest)
             for entry in _files(artifact):
-                with (folder / entry.path).open("rb") as opened:
-                    found = hashlib.file_digest(opened, "sha256").hexdigest()
-                if found != entry.sha256:
+                if FileEntry.read(folder / entry.path, entry.path) != entry:
                     raise ObjectDamaged(f"{folder / entry.path} is not what was fetched")
         except (OSError, ValueError, TrainerError) as error:
             raise RevisionFailed(FailureReason.ARTIFACT_DAMAGED, str(error), permanent=True) from error
@@ -153,9 +149,7 @@ def _artifact(document: dict[str, Any], digest: str) -> dict[str, Any]:
 
 def _files(artifact: dict[str, Any]) -> list[FileEntry]:
     try:
-        return [
-            FileEntry(checked(str(item["path"])), int(item["size"]), str(item["sha256"])) for item in artifact["files"]
-        ]
+        return [FileEntry.of(item) for item in artifact["files"]]
     except (KeyError, TypeError, ValueError) as error:
         raise ObjectDamaged(f"{MANIFEST} names no files") from error
 

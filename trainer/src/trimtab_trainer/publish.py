@@ -11,7 +11,6 @@ digest. `export` writes the behaviour, `measure` loads exactly those files again
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -34,20 +33,14 @@ from .model import load_adapter
 from .report import Report
 from .result import verify_adapter, write_result
 from .storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, Store, commit, read_manifest
-from .storage.layout import adapter_prefix
+from .storage.layout import ADAPTER_CONFIG, ADAPTER_METRICS, ADAPTER_TEST_ROWS, ADAPTER_WEIGHTS, adapter_prefix
 from .validation import mean_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-WEIGHTS, CONFIG, METRICS, CARD, TEST_ROWS = (
-    "adapter_model.safetensors",
-    "adapter_config.json",
-    "metrics.json",
-    "README.md",
-    "splits/test.jsonl",
-)
-RECORDS = (METRICS, CARD, TEST_ROWS)
+CARD = "README.md"
+RECORDS = (ADAPTER_METRICS, CARD, ADAPTER_TEST_ROWS)
 
 
 @dataclass(frozen=True)
@@ -80,8 +73,8 @@ def export(
         )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    save_adapter(weights, folder / WEIGHTS)
-    write_json(folder / CONFIG, adapter_config(config, prepared.base_model_digest, targets))
+    save_adapter(weights, folder / ADAPTER_WEIGHTS)
+    write_json(folder / ADAPTER_CONFIG, adapter_config(config, prepared.base_model_digest, targets))
     for name in TOKENIZER:
         if (base / name).exists():
             shutil.copyfile(base / name, folder / name)
@@ -172,7 +165,7 @@ def publish(
         uri=store.address(prefix),
         digest=digest,
         rank=config.lora.rank,
-        target_modules=json.loads((folder / CONFIG).read_text())["target_modules"],
+        target_modules=json.loads((folder / ADAPTER_CONFIG).read_text())["target_modules"],
         base_model_digest=prepared.base_model_digest,
     )
     noted = write_result(store, prepared.run_digest, mine)
@@ -265,23 +258,18 @@ def perplexity(loss: float | None) -> float | None:
 
 def write_records(folder: Path, view: View, figures: dict[str, Any], card: str) -> tuple[FileEntry, ...]:
     """Write what is published beside the adapter and does not change it; return these files."""
-    write_json(folder / METRICS, figures)
+    write_json(folder / ADAPTER_METRICS, figures)
     (folder / CARD).write_text(card)
     if view.test_rows is not None:
-        (folder / TEST_ROWS).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(view.test_rows, folder / TEST_ROWS)
+        (folder / ADAPTER_TEST_ROWS).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(view.test_rows, folder / ADAPTER_TEST_ROWS)
     return tuple(entry for entry in entries_of(folder) if entry.path in RECORDS)
 
 
 def entries_of(folder: Path) -> tuple[FileEntry, ...]:
     """Return the files below a folder with sizes and hashes, sorted by path."""
-    entries = []
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as opened:
-                sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-            entries.append(FileEntry(file.relative_to(folder).as_posix(), file.stat().st_size, sha256))
-    return tuple(sorted(entries))
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return tuple(sorted(FileEntry.read(file, file.relative_to(folder).as_posix()) for file in files))
 
 
 def _json(entries: tuple[FileEntry, ...]) -> list[dict[str, Any]]:

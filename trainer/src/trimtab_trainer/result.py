@@ -10,7 +10,7 @@ import json
 
 from .contract import Artifact, canonical_json, digest_of
 from .report import Report
-from .storage import FileEntry, ObjectDamaged, ObjectMissing, Store, read_manifest
+from .storage import ObjectDamaged, ObjectMissing, Store, read_manifest, verify
 from .storage.layout import adapter_prefix, result_path
 
 
@@ -54,7 +54,4 @@ def verify_adapter(store: Store, prefix: str, digest: str) -> None:
         raise ObjectMissing(f"{store.address(prefix)} has no manifest")
     if digest_of(manifest.document.get("artifact")) != digest:
         raise ObjectDamaged(f"the manifest of {store.address(prefix)} is not that of {digest}")
-    for entry in manifest.files:
-        found = store.digest(f"{prefix}/{entry.path}")
-        if FileEntry(entry.path, found.size, found.sha256) != entry:
-            raise ObjectDamaged(f"{store.address(prefix)}/{entry.path} is not as it was published")
+    verify(store, prefix, manifest)

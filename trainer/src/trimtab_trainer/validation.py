@@ -15,6 +15,7 @@ from .loss import summed_loss
 from .model import Adapted
 
 TOKENS_PER_BATCH = {"cuda": 16384, "cpu": 4096}
+"""Tokens of a forward pass without gradients, padding included, where no batch size is set."""
 
 
 def mean_loss(model: Adapted, split: Batches, stop: Interruption, batch_size: int | None = None) -> float:

@@ -1,43 +1,16 @@
-"""Logs as JSON, one object a line: a constant message, and the values in keys."""
+"""Logs as JSON, one object a line, in the form that operator and agent share."""
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
-from datetime import UTC, datetime
-from typing import TextIO
+from trimtab_agent import logs
+from trimtab_agent.logs import JsonFormatter, keys
+
+__all__ = ["JsonFormatter", "configure", "keys"]
+
+QUIET = ("kopf", "kopf.objects", "kopf.activities", "aiohttp.access", "asyncio", "kubernetes")
+"""kopf tells of every handler call, aiohttp of every probe; what goes wrong they log as warnings."""
 
 
-def keys(**values: object) -> dict[str, object]:
-    """Return the `extra` of a log call: the keys of its line, such as kind, namespace, name, uid, child, err."""
-    return {"keys": values}
-
-
-class JsonFormatter(logging.Formatter):
-    """Prints ts, level, logger, msg and the keys; no other attribute, so that no object is logged by accident."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "msg": record.getMessage(),
-        }
-        line |= {key: value for key, value in record.__dict__.get("keys", {}).items() if value is not None}
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
-
-
-def configure(level: str, stream: TextIO = sys.stdout) -> None:
+def configure(level: str) -> None:
     """Send every log of the process, kopf's included, through one handler."""
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level)
-    logging.captureWarnings(True)
-    # kopf tells of every handler call, aiohttp of every probe; what goes wrong they log as warnings
-    for name in ("kopf", "kopf.objects", "kopf.activities", "aiohttp.access", "asyncio", "kubernetes"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+    logs.configure(level, quiet=QUIET)

@@ -16,9 +16,8 @@ from ..errors import SettingsInvalid
 from ..report import Report
 from ..result import verify_adapter
 from ..storage import FileEntry, Manifest, ObjectDamaged, ObjectMissing, Store, fetch, open_store, read_manifest
-from ..storage.layout import hexadecimal, view_prefix
+from ..storage.layout import ADAPTER_CONFIG, ADAPTER_TEST_ROWS, ADAPTER_WEIGHTS, hexadecimal, view_prefix
 
-WEIGHTS, CONFIG, TEST_ROWS = "adapter_model.safetensors", "adapter_config.json", "splits/test.jsonl"
 HEADER_BYTES = 10_000_000
 
 
@@ -39,7 +38,7 @@ class FoundArtifact:
 
     def test_rows(self, target: Path) -> tuple[FileEntry, ...]:
         """Download the rows that training held out to a folder, verified; empty if it held out none."""
-        found = [entry for entry in self.manifest.files if entry.path == TEST_ROWS]
+        found = [entry for entry in self.manifest.files if entry.path == ADAPTER_TEST_ROWS]
         for entry in found:
             self.store.download(
                 f"{self.prefix}/{entry.path}", target / entry.path, sha256=entry.sha256, size=entry.size
@@ -152,14 +151,14 @@ def _hashes(entries: tuple[FileEntry, ...]) -> dict[str, str]:
 def _check_shape(found: FoundArtifact, role: str) -> None:
     """Refuse what is no LoRA of the rank it says, from adapter_config.json and the header of its weights."""
     names = {entry.path for entry in found.manifest.files}
-    for name in (CONFIG, WEIGHTS):
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if name not in names:
             raise _invalid(role, found.settings, f"it has no {name}")
-    settings = _json_object(found.store.read(f"{found.prefix}/{CONFIG}"))
+    settings = _json_object(found.store.read(f"{found.prefix}/{ADAPTER_CONFIG}"))
     rank, kind = settings.get("r"), settings.get("peft_type")
     if kind != "LORA" or not isinstance(rank, int) or rank < 1:
-        raise _invalid(role, found.settings, f"its {CONFIG} is of no LoRA adapter (peft_type {kind}, r {rank})")
-    path = f"{found.prefix}/{WEIGHTS}"
+        raise _invalid(role, found.settings, f"its {ADAPTER_CONFIG} is of no LoRA adapter (peft_type {kind}, r {rank})")
+    path = f"{found.prefix}/{ADAPTER_WEIGHTS}"
     begin = found.store.start(path, 8)
     length = struct.unpack("<Q", begin)[0] if len(begin) == 8 else 0
     header = _json_object(found.store.start(path, 8 + length)[8:]) if 2 <= length <= HEADER_BYTES else {}
@@ -170,7 +169,7 @@ def _check_shape(found: FoundArtifact, role: str) -> None:
             if f".{half}." in tensor and isinstance(shape, list) and len(shape) == 2:
                 pairs.setdefault(tensor.partition(f".{half}.")[0], {})[half] = shape[axis]
     if not pairs or any(pair != {"lora_A": rank, "lora_B": rank} for pair in pairs.values()):
-        raise _invalid(role, found.settings, f"its {WEIGHTS} holds no pairs of matrices of rank {rank}")
+        raise _invalid(role, found.settings, f"its {ADAPTER_WEIGHTS} holds no pairs of matrices of rank {rank}")
 
 
 def _json_object(data: bytes) -> dict[str, Any]:

@@ -15,12 +15,10 @@ from ..errors import OutOfMemory
 from ..interruption import Interruption
 from ..loop import is_out_of_memory
 from ..report import Report
+from ..validation import TOKENS_PER_BATCH
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
-
-TOKENS_PER_BATCH = {"cuda": 16384, "cpu": 4096}
-"""Tokens of a forward pass, padding included, where no batch size is set."""
 
 
 def in_batches(

@@ -72,40 +72,24 @@ def bound_checks(index: int, threshold: Threshold, figure: Figure) -> list[Check
     low, high = (None, None) if figure.range is None else (min(figure.range), max(figure.range))
     span = None if low is None or high is None else high - low
     found = []
-    if threshold.minimum is not None:
-        excluded = (
-            partial(p_at_most, edge=high, span=span),
-            partial(p_at_least, edge=low, span=span),
-        )
-        found.append(
-            _check(
-                index,
-                "minimum",
-                distribution=figure.target,
-                limit=threshold.minimum,
-                tolerance=None,
-                excluded=excluded,
-                threshold=threshold,
-                rows=figure.rows,
+    below, above = partial(p_at_most, edge=high, span=span), partial(p_at_least, edge=low, span=span)
+    for name, bound, excluded in (
+        ("minimum", threshold.minimum, (below, above)),
+        ("maximum", threshold.maximum, (above, below)),
+    ):
+        if bound is not None:
+            found.append(
+                _check(
+                    index,
+                    name,
+                    distribution=figure.target,
+                    limit=bound,
+                    tolerance=None,
+                    excluded=excluded,
+                    threshold=threshold,
+                    rows=figure.rows,
+                )
             )
-        )
-    if threshold.maximum is not None:
-        excluded = (
-            partial(p_at_least, edge=low, span=span),
-            partial(p_at_most, edge=high, span=span),
-        )
-        found.append(
-            _check(
-                index,
-                "maximum",
-                distribution=figure.target,
-                limit=threshold.maximum,
-                tolerance=None,
-                excluded=excluded,
-                threshold=threshold,
-                rows=figure.rows,
-            )
-        )
     for name, bound, relative in (
         ("maximumRegression", threshold.maximum_regression, False),
         ("maximumRelativeRegression", threshold.maximum_relative_regression, True),

@@ -35,14 +35,13 @@ from ..loop import is_out_of_memory
 from ..model import LanguageModel, check_forward, frozen_hash, load_adapter, load_base
 from ..report import Report
 from ..storage import fetch, open_store
-from .artifacts import CONFIG, WEIGHTS
+from ..storage.layout import ADAPTER_CONFIG, ADAPTER_METRICS, ADAPTER_WEIGHTS
 from .generate import end_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-METRICS = "metrics.json"
-NEEDED = (WEIGHTS, CONFIG, METRICS)
+NEEDED = (ADAPTER_WEIGHTS, ADAPTER_CONFIG, ADAPTER_METRICS)
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Adapter:
         try:
             return QuantizationSettings.model_validate(self.record["settings"]["quantization"])
         except (KeyError, TypeError, ValidationError) as error:
-            raise invalid(self.role, self.uri, f"its {METRICS} does not say how it was quantized") from error
+            raise invalid(self.role, self.uri, f"its {ADAPTER_METRICS} does not say how it was quantized") from error
 
 
 def fetch_adapter(settings: StoredArtifact, role: str, digest: str, folder: Path) -> Adapter:
@@ -100,7 +99,7 @@ def fetch_adapter(settings: StoredArtifact, role: str, digest: str, folder: Path
             Reason.ARTIFACT_CHANGED,
         )
     try:
-        record = json.loads((folder / METRICS).read_bytes())
+        record = json.loads((folder / ADAPTER_METRICS).read_bytes())
     except (OSError, ValueError):
         record = None
     return Adapter(role, folder, digest, settings.uri, artifact, record if isinstance(record, dict) else {})

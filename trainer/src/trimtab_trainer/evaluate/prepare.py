@@ -6,7 +6,6 @@ their content address; and if this very evaluation has its outcome already, noth
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +94,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
         tasks.append(
             PreparedTask(
                 name=task.name,
-                digest=task_digest(task, (_entry(file),)),
+                digest=task_digest(task, (FileEntry.read(file, "rows.jsonl"),)),
                 rows=len(made.rows),
                 clusters=made.clusters,
                 trained_on=made.trained_on,
@@ -205,8 +204,3 @@ def _harness(config: EvaluationConfig, task: EvaluationTask, folder: Path) -> Pr
 
 def _digest(artifact: FoundArtifact | None) -> str | None:
     return artifact.digest if artifact is not None else None
-
-
-def _entry(file: Path) -> FileEntry:
-    with file.open("rb") as opened:
-        return FileEntry("rows.jsonl", file.stat().st_size, hashlib.file_digest(opened, "sha256").hexdigest())

@@ -12,7 +12,7 @@ import hashlib
 import json
 
 from ..contract import EvaluationOutcome, Result
-from ..storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, Store, commit, read_manifest
+from ..storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, Store, commit, read_manifest, verify
 from ..storage.layout import evaluation_prefix
 from .results import EvaluationResults
 
@@ -31,10 +31,7 @@ def read_outcome(store: Store, evaluation_digest: str) -> EvaluationOutcome | No
         manifest = read_manifest(store, prefix)
         if manifest is None:
             return None
-        for entry in manifest.files:
-            found = store.digest(f"{prefix}/{entry.path}")
-            if (found.size, found.sha256) != (entry.size, entry.sha256):
-                return None
+        verify(store, prefix, manifest)
         outcome = EvaluationOutcome.model_validate(manifest.document.get("outcome"))
     except (ValueError, ObjectMissing, ObjectDamaged):
         return None

@@ -9,7 +9,6 @@ that two writers never mix.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,17 @@ from ..contract import EvaluationTask, QuantizationSettings, TaskType, digest_of
 from ..contract.evaluation import EVALUATION_VERSION
 from ..contract.settings import QuantizationType
 from ..report import Report
-from ..storage import MANIFEST, ObjectDamaged, ObjectMissing, Store, commit, fetch, read_manifest, upload_folder
+from ..storage import (
+    MANIFEST,
+    FileEntry,
+    ObjectDamaged,
+    ObjectMissing,
+    Store,
+    commit,
+    fetch,
+    read_manifest,
+    upload_folder,
+)
 from ..storage.layout import evaluation_scores_prefix
 from .rows import EvaluationRow, RowScore, read_lines, write_lines
 
@@ -140,9 +149,7 @@ def write_scores(store: Store, asked: Asked, scores: Scores, folder: Path, repor
 def _write(folder: Path, name: str, lines: list[RowScore] | list[EvaluationRow]) -> None:
     file = folder / f"{name}.jsonl"
     write_lines(file, lines)
-    with file.open("rb") as opened:
-        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-    file.rename(folder / f"{name}-{sha256[:16]}.jsonl")
+    file.rename(folder / f"{name}-{FileEntry.read(file, file.name).sha256[:16]}.jsonl")
 
 
 def _has_manifest(store: Store, prefix: str) -> bool:

@@ -12,6 +12,7 @@ from .manifest import (
     read_manifest,
     store_folder,
     upload_folder,
+    verify,
     whole,
 )
 from .opening import open_store
@@ -32,5 +33,6 @@ __all__ = [
     "read_manifest",
     "store_folder",
     "upload_folder",
+    "verify",
     "whole",
 ]

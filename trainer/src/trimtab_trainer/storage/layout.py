@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_METRICS = "metrics.json"
+ADAPTER_TEST_ROWS = "splits/test.jsonl"
+"""Files of a published adapter that others than its publisher read."""
+
 
 def hexadecimal(digest: str) -> str:
     """Return a digest without its `sha256:`, as it stands in paths (colons trouble some tools)."""

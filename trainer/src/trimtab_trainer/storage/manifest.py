@@ -14,7 +14,7 @@ from typing import Any
 
 from ..contract import canonical_json
 from ..errors import PreparedDataMissing
-from .store import FileEntry, ObjectDamaged, ObjectMissing, Store, checked
+from .store import FileEntry, ObjectDamaged, ObjectMissing, Store
 
 MANIFEST = "MANIFEST.json"
 
@@ -59,11 +59,7 @@ def read_manifest(store: Store, prefix: str) -> Manifest | None:
     try:
         document = json.loads(data)
         parts = [document, *(part for part in document.values() if isinstance(part, dict))]
-        files = tuple(
-            FileEntry(checked(str(item["path"])), int(item["size"]), str(item["sha256"]))
-            for part in parts
-            for item in part.get("files", [])
-        )
+        files = tuple(FileEntry.of(item) for part in parts for item in part.get("files", []))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ObjectDamaged(f"{store.address(path)} is no manifest; delete its folder") from error
     return Manifest(document, files)
@@ -94,6 +90,19 @@ def whole(store: Store, prefix: str) -> Manifest | None:
     sizes = {info.path: info.size for info in store.list(f"{prefix}/")}
     there = all(sizes.get(join(prefix, entry.path)) == entry.size for entry in manifest.files)
     return manifest if there else None
+
+
+def verify(store: Store, prefix: str, manifest: Manifest) -> None:
+    """Read every byte of the files that a manifest names.
+
+    Raises:
+        ObjectMissing, ObjectDamaged: one is not there, or not as it was written.
+    """
+    for entry in manifest.files:
+        path = join(prefix, entry.path)
+        found = store.digest(path)
+        if (found.size, found.sha256) != (entry.size, entry.sha256):
+            raise ObjectDamaged(f"{store.address(path)} is not as it was published")
 
 
 def fetch(

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from ..errors import StorageFailed
 
@@ -44,6 +44,21 @@ class FileEntry:
     def to_json(self) -> dict[str, Any]:
         """Return the entry as it stands in a manifest."""
         return {"path": self.path, "size": self.size, "sha256": self.sha256}
+
+    @classmethod
+    def of(cls, item: Any) -> Self:
+        """Return the entry that `to_json` was called on.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none, or its path leaves the folder.
+        """
+        return cls(checked(str(item["path"])), int(item["size"]), str(item["sha256"]))
+
+    @classmethod
+    def read(cls, file: Path, path: str) -> Self:
+        """Return the entry of a local file under a path, after reading every byte."""
+        with file.open("rb") as opened:
+            return cls(path, file.stat().st_size, hashlib.file_digest(opened, "sha256").hexdigest())
 
 
 class Store(ABC):

@@ -18,7 +18,6 @@ from trimtab_operator.api import (
 )
 
 from ..plan import Body, Note
-from ..settings import Settings
 from ..views import EVALUATION_LABEL, JobView
 from ..work.conditions import make_condition, notes_of
 from ..work.kind import Hold, Kind
@@ -44,9 +43,6 @@ class EvaluationKind(Kind[Evaluation, EvaluationStatus]):
 
     def parse_status(self, status: Body) -> EvaluationStatus:
         return EvaluationStatus.model_validate(status)
-
-    def default_resources(self, settings: Settings, stage: Stage) -> Body:
-        return settings.prepare_resources if stage is Stage.PREPARE else settings.train_resources
 
     def run_config(self, job: Evaluation) -> EvaluationConfig:
         return build_run_config(job)

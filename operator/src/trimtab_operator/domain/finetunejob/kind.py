@@ -10,7 +10,6 @@ from trimtab_trainer.contract import Prepared, Progress, RunConfig, Stage, Termi
 from trimtab_operator.api import FineTuneJob, FineTuneJobStatus, State, parse
 
 from ..plan import Body
-from ..settings import Settings
 from ..views import JOB_LABEL, JobView
 from ..work.kind import Kind
 from ..work.outcome import Ending
@@ -31,9 +30,6 @@ class FineTuneJobKind(Kind[FineTuneJob, FineTuneJobStatus]):
 
     def parse_status(self, status: Body) -> FineTuneJobStatus:
         return FineTuneJobStatus.model_validate(status)
-
-    def default_resources(self, settings: Settings, stage: Stage) -> Body:
-        return settings.prepare_resources if stage is Stage.PREPARE else settings.train_resources
 
     def run_config(self, job: FineTuneJob) -> RunConfig:
         return build_run_config(job)

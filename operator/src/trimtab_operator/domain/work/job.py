@@ -138,8 +138,11 @@ def _volumes(kind: Kind[J, S], job: J, settings: Settings) -> tuple[list[Body], 
 def _pod_spec(kind: Kind[J, S], job: J, settings: Settings, stage: Stage, arguments: list[str]) -> Body:
     template = job.spec.template
     volumes, mounts = _volumes(kind, job, settings)
-    chosen = template.prepare_resources if stage is Stage.PREPARE else template.resources
-    default = kind.default_resources(settings, stage)
+    chosen, default = (
+        (template.prepare_resources, settings.prepare_resources)
+        if stage is Stage.PREPARE
+        else (template.resources, settings.train_resources)
+    )
     resources = merge_resources(chosen.to_json() if chosen is not None else {}, default)
     container: Body = {
         "name": CONTAINER,

@@ -16,7 +16,6 @@ from trimtab_operator.api.pod import PodTemplate
 from trimtab_operator.api.work import RetryBudgets
 
 from ..plan import Body, Note
-from ..settings import Settings
 from ..views import JobView
 
 if TYPE_CHECKING:
@@ -102,10 +101,6 @@ class Kind(ABC, Generic[J, S]):
         """Return the typed form of a status, with its defaults."""
 
     # what its pods look like
-
-    @abstractmethod
-    def default_resources(self, settings: Settings, stage: Stage) -> Body:
-        """Return the resources of a stage where the template names none."""
 
     @abstractmethod
     def run_config(self, job: J) -> Model:
