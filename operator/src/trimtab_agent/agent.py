@@ -28,6 +28,9 @@ from .table import AliasEntry, AliasTable, SharedVolume
 
 log = logging.getLogger(__name__)
 
+COUNTS_SECONDS = 1.0
+"""How long an answer to the controller waits for the guard's counts: an engine that hangs must not hide the rest."""
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -88,7 +91,7 @@ class Agent:
         self._unwanted_since: dict[str, float] = {}
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
-        self._version = 0
+        self._version = time.time_ns() // 1_000_000  # an earlier process has not told as many changes a second
         self._last_truth: object = None
         self.last_round: float | None = None
 
@@ -130,8 +133,13 @@ class Agent:
         return True
 
     def _proven(self, name: str) -> bool:
-        work = self._works.get(name)
-        return work is not None and work.proven and self._seen is not None and self._serves(name, self._seen)
+        work, seen = self._works.get(name), self._seen
+        return (
+            work is not None
+            and seen is not None
+            and work.proven_here(seen.limits.instance)
+            and self._serves(name, seen)
+        )
 
     def _serves(self, name: str, seen: Seen) -> bool:
         """Tell whether the engine lists a revision with the folder that was verified."""
@@ -367,7 +375,8 @@ class Agent:
 
     def truth_of(self, share: Share) -> dict[str, Any]:
         """Return what is true of one share."""
-        table = self._volume.table.aliases
+        table, seen = self._volume.table.aliases, self._seen
+        instance = seen.limits.instance if seen is not None else None
         return {
             "namespace": share.namespace,
             "rollout": share.rollout,
@@ -375,29 +384,32 @@ class Agent:
             "sequence": list(share.sequence),
             "aliases": {alias: table[alias].to_json() for alias in sorted(share.aliases) if alias in table},
             "revisions": [
-                self._works[revision.name].to_json(self._seen is not None and self._serves(revision.name, self._seen))
+                self._works[revision.name].to_json(seen is not None and self._serves(revision.name, seen), instance)
                 for revision in share.revisions
                 if revision.name in self._works
             ],
         }
 
     async def counts(self) -> Mapping[str, Any] | None:
-        """Return the guard's counts, or None while the engine does not answer."""
+        """Return the guard's counts, or None while the engine does not answer, or not soon."""
+        if self._seen is None:
+            return None
         try:
-            return await self._engine.counts()
-        except EngineUnreachable:
+            async with asyncio.timeout(COUNTS_SECONDS):
+                return await self._engine.counts()
+        except (EngineUnreachable, TimeoutError):
             return None
 
     @property
     def version(self) -> int:
-        """Grows with every change of the truth."""
+        """Grows with every change of the truth, also over a restart of the agent."""
         return self._version
 
     async def wait_for_change(self, after: int, seconds: float) -> None:
-        """Return when the version is above `after`, or after some seconds."""
+        """Return when the version is another than `after`, or after some seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds), self._changed:
-                await self._changed.wait_for(lambda: self._version > after)
+                await self._changed.wait_for(lambda: self._version != after)
 
     async def _tell(self) -> None:
         truth = self.truth()

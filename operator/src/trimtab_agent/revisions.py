@@ -27,7 +27,10 @@ FETCHES = 4
 
 @dataclass
 class Work:
-    """What is known of one revision in this pod; `proven_on` is the start of the engine it was probed on."""
+    """What is known of one revision in this pod; `proven_on` is the start of the engine it was probed on.
+
+    `proven` outlives an engine: what its alias pointed at goes on answering as soon as it is loaded again.
+    """
 
     revision: Revision
     probe: Probe
@@ -73,16 +76,21 @@ class Work:
         self.next_try = now + min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**self.tries)
         self.tries += 1
 
-    def to_json(self, loaded: bool) -> dict[str, Any]:
-        """Return what is true of it: `loaded` as the engine lists it now."""
+    def proven_here(self, instance: str | None) -> bool:
+        """Tell whether this start of the engine gave the proof; an earlier one's may not move an alias."""
+        return self.proven and instance is not None and self.proven_on == instance
+
+    def to_json(self, loaded: bool, instance: str | None) -> dict[str, Any]:
+        """Return what is true of it: `loaded` as the engine lists it now, `probed` on that start of the engine."""
         failure = self.failure
         return {
             "name": self.revision.name,
             "digest": self.revision.digest,
             "uri": self.revision.uri,
             "verified": self.adapter is not None,
+            "rank": self.adapter.health.rank if self.adapter is not None else None,
             "loaded": loaded,
-            "probed": self.proven,
+            "probed": self.proven_here(instance),
             "failed": {
                 "reason": failure.reason.value,
                 "message": failure.message[:1024],

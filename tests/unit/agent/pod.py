@@ -95,6 +95,14 @@ class Pod:
                 raise AssertionError(json.dumps(self.agent.truth(), indent=1))
             await asyncio.sleep(0.01)
 
+    async def at_rest(self) -> int:
+        """Wait until the truth has not changed for some rounds; return its version."""
+        version = -1
+        while version != self.agent.version:
+            version = self.agent.version
+            await asyncio.sleep(0.1)
+        return version
+
     def revision(self, adapter: Published, rollout: str = "guide") -> dict[str, Any]:
         for truth in self.agent.truth()["rollouts"]:
             for revision in truth["revisions"]:

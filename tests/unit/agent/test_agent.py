@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from trimtab_agent.documents import Refused
+from trimtab_agent.engine import VLLM
 from trimtab_agent.store import AdapterStore
 
 from tests.unit.agent.pod import Pod, running
@@ -106,6 +107,46 @@ async def test_a_restarted_engine_gets_everything_back_before_it_is_ready(pod: P
     assert not await pod.ready()
     await pod.until_ready()
     assert await pod.ask() == (200, adapter.name("guide"))
+
+
+async def test_a_proof_is_of_the_engine_that_gave_it(pod: Pod) -> None:
+    """After a restart the alias answers as soon as its revision is loaded; another one has to be probed again first."""
+    old, new = pod.publish(), pod.publish()
+    await pod.serve(old)
+    pod.agent.accept(pod.share(old, new, alias=old))
+    await pod.until(lambda: pod.proven(new))
+    assert pod.revision(new)["rank"] == 4
+    await pod.server.stop()
+    await pod.until(lambda: not pod.agent.truth()["engine"]["answers"])
+    pod.engine.faults.slow_answers_seconds = 0.3
+    await pod.start_engine()
+    await pod.until(lambda: pod.revision(new)["loaded"])
+    assert not pod.revision(new)["probed"]
+    with pytest.raises(Refused, match="not proven"):
+        pod.agent.accept(pod.share(old, new, alias=new))
+    assert await pod.ready()
+    assert await pod.ask() == (200, old.name("guide"))
+    await pod.until(lambda: pod.proven(new), seconds=10)
+
+
+async def test_an_engine_that_hangs_does_not_hide_the_truth(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never() -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr("trimtab_agent.agent.COUNTS_SECONDS", 0.1)
+    await pod.until(lambda: pod.agent.truth()["engine"]["answers"])
+    assert await pod.agent.counts() is not None
+    monkeypatch.setattr(VLLM, "counts", lambda engine: never())
+    assert await asyncio.wait_for(pod.agent.counts(), 1) is None
+
+
+async def test_a_version_is_never_told_twice(pod: Pod) -> None:
+    """Whoever waits for the next change after a version of an earlier process is answered at once."""
+    version = await pod.at_rest()
+    await pod.kill_agent()
+    await pod.start_agent()
+    assert pod.agent.version > version
+    await asyncio.wait_for(pod.agent.wait_for_change(version, 5), 1)
 
 
 async def test_an_engine_that_restarts_while_it_loads(pod: Pod) -> None:
@@ -369,8 +410,8 @@ async def test_a_pod_may_have_to_wait_for_its_first_document(tmp_path: Path) -> 
 
 async def test_changes_of_the_truth_wake_those_who_wait(pod: Pod) -> None:
     adapter = pod.publish()
-    await pod.until(lambda: pod.agent.version > 0)
-    waiting = asyncio.create_task(pod.agent.wait_for_change(pod.agent.version, 5))
+    version = await pod.at_rest()
+    waiting = asyncio.create_task(pod.agent.wait_for_change(version, 5))
     await asyncio.sleep(0.05)
     assert not waiting.done()
     pod.agent.accept(pod.share(adapter))

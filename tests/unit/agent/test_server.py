@@ -108,8 +108,7 @@ async def test_calls_that_are_not_ours_change_nothing(caller: Caller) -> None:
 
 async def test_waiting_for_a_change_ends_with_it(caller: Caller) -> None:
     pod = caller.pod
-    await pod.until(lambda: pod.agent.version > 0)
-    version = pod.agent.version
+    version = await pod.at_rest()
     waiting = asyncio.create_task(caller.call("GET", "/v1/rollouts", query=f"?after={version}&waitSeconds=10"))
     await asyncio.sleep(0.05)
     assert not waiting.done()
