@@ -15,21 +15,32 @@
 {{- end }}
 {{- end }}
 
+{{- /* Labels that selectors use, of a component: (list . "operator") */ -}}
+{{- define "trimtab.componentSelector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ include "trimtab.name" $root }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{- define "trimtab.componentLabels" -}}
+{{- $root := index . 0 -}}
+{{ include "trimtab.componentSelector" . }}
+app.kubernetes.io/part-of: trimtab
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
 {{- define "trimtab.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "trimtab.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/component: operator
+{{ include "trimtab.componentSelector" (list . "operator") }}
 {{- end }}
 
 {{- define "trimtab.labels" -}}
-{{ include "trimtab.selectorLabels" . }}
-app.kubernetes.io/part-of: trimtab
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{ include "trimtab.componentLabels" (list . "operator") }}
 {{- end }}
 
 {{- define "trimtab.serviceAccountName" -}}
@@ -38,6 +49,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- else }}
 {{- default "default" .Values.serviceAccount.name }}
 {{- end }}
+{{- end }}
+
+{{- /* The Secret with the keys that sign documents for agents. */ -}}
+{{- define "trimtab.agentKeySecret" -}}
+{{- default (printf "%s-agent-key" (include "trimtab.fullname" .)) .Values.agentKey.existingSecret }}
 {{- end }}
 
 {{- /* The reference of an image: (list . "operator") */ -}}
@@ -52,7 +68,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [finetunejobs, evaluations]
   verbs: [get, list, watch, delete] # delete: ttlSecondsAfterFinished
 - apiGroups: [trimtab.dev]
-  resources: [finetunejobs/status, evaluations/status]
+  resources: [adapterrollouts]
+  verbs: [get, list, watch]
+- apiGroups: [trimtab.dev]
+  resources: [finetunejobs/status, evaluations/status, adapterrollouts/status]
   verbs: [patch]
 - apiGroups: [batch]
   resources: [jobs]
@@ -63,6 +82,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create] # the settings of a run; deleted with their owner
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [trimtab-agent-keys, trimtab-desired] # what the agents of a namespace mount
+  verbs: [patch]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [get, list, create, patch] # list: why a pod does not start

@@ -12,6 +12,7 @@ from helm_python import Chart
 Body = dict[str, Any]
 DIRECTORY = Path(__file__).parents[3] / "charts" / "trimtab"
 NAMESPACE = "trimtab-system"
+HOOK = "helm.sh/hook"
 
 
 class Rendered:
@@ -35,6 +36,16 @@ class Rendered:
     def one(self, kind: str, name: str | None = None) -> Body:
         (body,) = [body for body in self.all(kind) if name in (None, body["metadata"]["name"])]
         return body
+
+    @property
+    def hooks(self) -> list[Body]:
+        """What is there only while Helm installs or upgrades."""
+        return [body for body in self.objects if HOOK in body["metadata"].get("annotations", {})]
+
+    @property
+    def release(self) -> list[Body]:
+        """What stays."""
+        return [body for body in self.objects if body not in self.hooks]
 
     @property
     def pod(self) -> Body:

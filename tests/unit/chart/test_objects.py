@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,53 +22,69 @@ IN_NAMESPACES: set[Grant] = {
         for plural in ("finetunejobs", "evaluations")
         for verb in ("get", "list", "watch", "delete")
     ),
-    ("trimtab.dev", "finetunejobs/status", "patch"),
-    ("trimtab.dev", "evaluations/status", "patch"),
+    *(("trimtab.dev", "adapterrollouts", verb) for verb in ("get", "list", "watch")),
+    *(("trimtab.dev", f"{plural}/status", "patch") for plural in ("finetunejobs", "evaluations", "adapterrollouts")),
     *(("batch", "jobs", verb) for verb in ("get", "list", "watch", "create", "patch", "delete")),
     *(("", "pods", verb) for verb in ("get", "list", "watch")),
     *(("", "configmaps", verb) for verb in ("get", "create")),
     *(("events.k8s.io", "events", verb) for verb in ("get", "list", "create", "patch")),
 }
+BY_NAME: dict[Grant, set[str]] = {("", "configmaps", "patch"): {"trimtab-agent-keys", "trimtab-desired"}}
+"""What it may do in a namespace to objects of these names alone."""
 NODES: set[Grant] = {("", "nodes", "get")}
 LEASES: set[Grant] = {("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "patch")}
 
 
 def grants(role: Body) -> set[Grant]:
+    """Return what a role grants whatever the name."""
+    return {grant for rule in role["rules"] if "resourceNames" not in rule for grant in of_rule(rule)}
+
+
+def grants_by_name(role: Body) -> dict[Grant, set[str]]:
     return {
-        (group, resource, verb)
+        grant: set(rule["resourceNames"])
         for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
+        if "resourceNames" in rule
+        for grant in of_rule(rule)
     }
+
+
+def of_rule(rule: Body) -> set[Grant]:
+    return set(product(rule["apiGroups"], rule["resources"], rule["verbs"]))
 
 
 def test_the_operator_may_do_this_and_nothing_else() -> None:
     rendered = Rendered()
-    assert grants(rendered.one("ClusterRole", "trimtab")) == IN_NAMESPACES | NODES
-    assert grants(rendered.one("Role")) == LEASES
-    assert rendered.one("Role")["metadata"]["namespace"] == NAMESPACE
+    everywhere, leader = rendered.one("ClusterRole", "trimtab"), rendered.one("Role", "trimtab-leader")
+    assert grants(everywhere) == IN_NAMESPACES | NODES
+    assert grants_by_name(everywhere) == BY_NAME
+    assert grants(leader) | grants_by_name(leader).keys() == LEASES
+    assert leader["metadata"]["namespace"] == NAMESPACE
 
 
 def test_in_named_namespaces_only_nodes_are_read_beyond_them() -> None:
     rendered = Rendered({"watchNamespaces": ["a", "b"]})
     assert grants(rendered.one("ClusterRole", "trimtab")) == NODES
-    roles = {(role["metadata"]["namespace"], role["metadata"]["name"]): role for role in rendered.all("Role")}
+    assert grants_by_name(rendered.one("ClusterRole", "trimtab")) == {}
+    stay = [body for body in rendered.release if body["kind"] == "Role"]
+    roles = {(role["metadata"]["namespace"], role["metadata"]["name"]): role for role in stay}
     assert roles.keys() == {("a", "trimtab"), ("b", "trimtab"), (NAMESPACE, "trimtab-leader")}
-    assert grants(roles["a", "trimtab"]) == grants(roles["b", "trimtab"]) == IN_NAMESPACES
+    for namespace in ("a", "b"):
+        assert grants(roles[namespace, "trimtab"]) == IN_NAMESPACES
+        assert grants_by_name(roles[namespace, "trimtab"]) == BY_NAME
 
 
 @pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["a"]}], ids=["all", "named"])
 def test_no_right_is_a_wildcard_or_reads_secrets(values: Body) -> None:
-    for role in [*Rendered(values).all("ClusterRole"), *Rendered(values).all("Role")]:
-        for group, resource, verb in grants(role):
+    for role in (body for body in Rendered(values).release if body["kind"] in ("Role", "ClusterRole")):
+        for group, resource, verb in grants(role) | grants_by_name(role).keys():
             assert "*" not in (group, resource, verb)
             assert resource != "secrets"
 
 
 def test_every_role_is_bound_to_the_operator() -> None:
     rendered = Rendered({"watchNamespaces": ["a"], "serviceAccount": {"name": "mine"}})
-    bindings = [*rendered.all("RoleBinding"), *rendered.all("ClusterRoleBinding")]
+    bindings = [body for body in rendered.release if body["kind"] in ("RoleBinding", "ClusterRoleBinding")]
     assert len(bindings) == 3
     for binding in bindings:
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "mine", "namespace": NAMESPACE}]
@@ -101,24 +119,27 @@ def test_users_get_no_rights_where_they_are_not_wanted() -> None:
 
 
 def test_the_pod_is_admitted_where_pod_security_is_restricted() -> None:
-    pod, container = Rendered().pod["spec"], Rendered().container
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["securityContext"]["runAsUser"] == 65532
-    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
-    assert {next(iter(volume.keys() - {"name"})) for volume in pod["volumes"]} == {"emptyDir"}
+    for kind in ("Deployment", "Job"):
+        pod = Rendered().one(kind)["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] == 65532
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "memory" in container["resources"]["limits"]
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+        for volume in pod.get("volumes", []):
+            assert volume.keys() <= {"name", "emptyDir", "secret"}
 
 
 def test_the_pod_is_watched_and_limited() -> None:
     container = Rendered().container
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
-    assert "memory" in container["resources"]["limits"]
     assert Rendered().pod["spec"]["enableServiceLinks"] is False, "a Service named trimtab would set TRIMTAB_PORT"
 
 
@@ -138,6 +159,7 @@ def test_the_operator_takes_the_settings_and_its_defaults_are_the_charts() -> No
         "namespace": NAMESPACE,
         "identity": "pod",
         "lease_name": "trimtab",
+        "agent_keys": Path("/etc/trimtab/agent-keys"),
     }
     resources = {name: found[name] for name in ("prepare_resources", "train_resources")}
     assert found == {**own, **chosen, **resources}
@@ -153,7 +175,8 @@ def test_every_setting_can_be_set() -> None:
 
 def test_the_lease_that_may_be_held_is_the_lease_that_is_held() -> None:
     rendered = Rendered(name="blue")
-    (rule,) = [rule for rule in rendered.one("Role")["rules"] if "resourceNames" in rule]
+    rules = rendered.one("Role", "blue-trimtab-leader")["rules"]
+    (rule,) = [rule for rule in rules if "resourceNames" in rule]
     assert rule["resourceNames"] == [rendered.environment["TRIMTAB_LEASE_NAME"]] == ["blue-trimtab"]
 
 
@@ -171,18 +194,21 @@ def test_selectors_never_change_and_name_the_pods() -> None:
         "app.kubernetes.io/component": "operator",
     }
     assert selector.items() <= rendered.pod["metadata"]["labels"].items()
-    assert rendered.one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"] == selector
+    assert rendered.one("NetworkPolicy", "trimtab")["spec"]["podSelector"]["matchLabels"] == selector
     assert rendered.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == selector
     assert rendered.one("PodMonitor")["spec"]["selector"]["matchLabels"] == selector
 
 
 def test_the_policy_lets_the_operator_reach_what_it_needs() -> None:
-    dns, api, progress = Rendered().one("NetworkPolicy")["spec"]["egress"]
+    dns, api, progress, agents = Rendered().one("NetworkPolicy", "trimtab")["spec"]["egress"]
     assert {port["port"] for port in dns["ports"]} == {53}
     assert {port["port"] for port in api["ports"]} == {443, 6443}
     assert {port["port"] for port in progress["ports"]} == {9401}
     (to,) = progress["to"]
     assert to["podSelector"]["matchLabels"] == {"app.kubernetes.io/managed-by": "trimtab"}
+    assert {port["port"] for port in agents["ports"]} == {8081}
+    (to,) = agents["to"]
+    assert to["podSelector"]["matchLabels"] == {"trimtab.dev/stage": "serve"}
 
 
 def test_the_crd_is_the_generated_one_with_labels_and_a_policy() -> None:

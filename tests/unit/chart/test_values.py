@@ -35,8 +35,18 @@ def pod(field: str) -> Look:
     return lambda rendered: rendered.pod["spec"].get(field)
 
 
-def egress_ports(rendered: Rendered) -> list[int]:
-    return [port["port"] for port in rendered.one("NetworkPolicy")["spec"]["egress"][1]["ports"]]
+def egress_ports(which: int) -> Look:
+    def look(rendered: Rendered) -> list[int]:
+        rule = rendered.one("NetworkPolicy", "trimtab")["spec"]["egress"][which]
+        return [port["port"] for port in rule["ports"]]
+
+    return look
+
+
+def key_secret(rendered: Rendered) -> str:
+    volumes = {volume["name"]: volume for volume in rendered.pod["spec"]["volumes"]}
+    name: str = volumes["agent-keys"]["secret"]["secretName"]
+    return name
 
 
 CASES: dict[str, tuple[Any, Look, Any]] = {
@@ -73,18 +83,24 @@ CASES: dict[str, tuple[Any, Look, Any]] = {
     "crds.enabled": (False, count("CustomResourceDefinition"), 0),
     "crds.keep": (
         False,
-        lambda r: [body["metadata"].get("annotations") for body in r.all("CustomResourceDefinition")],
-        [None, None],
+        lambda r: [body for body in r.all("CustomResourceDefinition") if "annotations" in body["metadata"]],
+        [],
     ),
-    "serviceAccount.create": (False, count("ServiceAccount"), 0),
+    "serviceAccount.create": (False, count("ServiceAccount", "trimtab"), 0),
     "serviceAccount.name": ("mine", pod("serviceAccountName"), "mine"),
     "serviceAccount.annotations": (
         {"role": "a"},
-        lambda r: r.one("ServiceAccount")["metadata"].get("annotations"),
+        lambda r: r.one("ServiceAccount", "trimtab")["metadata"].get("annotations"),
         {"role": "a"},
     ),
     "rbac.create": (False, count("RoleBinding"), 0),
     "rbac.aggregate": (False, count("ClusterRole"), 1),
+    "agentKey.existingSecret": ("mine", lambda r: (key_secret(r), len(r.hooks)), ("mine", 0)),
+    "agentKey.resources": (
+        {"limits": {"memory": "1Gi"}},
+        lambda r: r.one("Job")["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"],
+        {"memory": "1Gi"},
+    ),
     "health.port": (8081, env("HEALTH_PORT"), "8081"),
     "metrics.port": (8080, env("METRICS_PORT"), "8080"),
     "metrics.annotations": (
@@ -92,12 +108,14 @@ CASES: dict[str, tuple[Any, Look, Any]] = {
         lambda r: r.pod["metadata"].get("annotations"),
         {"prometheus.io/scrape": "true", "prometheus.io/port": "9402", "prometheus.io/path": "/metrics"},
     ),
-    "metrics.podMonitor.enabled": (True, count("PodMonitor"), 1),
+    "metrics.perObject": (True, env("OBJECT_METRICS"), "true"),
+    "metrics.podMonitor.enabled": (True, count("PodMonitor", "trimtab"), 1),
     "networkPolicy.enabled": (False, count("NetworkPolicy"), 0),
-    "networkPolicy.apiServerPorts": ([16443], egress_ports, [16443]),
+    "networkPolicy.apiServerPorts": ([16443], egress_ports(1), [16443]),
+    "networkPolicy.agentPorts": ([8081, 9081], egress_ports(3), [8081, 9081]),
     "networkPolicy.metricsFrom": (
         SELECTOR,
-        lambda r: r.one("NetworkPolicy")["spec"]["ingress"][0].get("from"),
+        lambda r: r.one("NetworkPolicy", "trimtab")["spec"]["ingress"][0].get("from"),
         SELECTOR,
     ),
     "resources": ({"limits": {"memory": "1Gi"}}, lambda r: r.container["resources"]["limits"], {"memory": "1Gi"}),
@@ -198,6 +216,8 @@ WRONG: dict[str, Any] = {
     "settings.leaseSeconds": 1,
     "metrics.port": 80,
     "networkPolicy.apiServerPorts": [],
+    "networkPolicy.agentPorts": [],
+    "agentKey.existingSecret": "Not a name",
     "podLabels": {"a": 1},
 }
 

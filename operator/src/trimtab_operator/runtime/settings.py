@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -56,6 +57,10 @@ class Settings(BaseModel):
     scratch_size: QUANTITY = "50Gi"
     shm_size: QUANTITY = "1Gi"
 
+    agent_keys: Path | None = None
+    """Folder with the private keys that sign documents for agents."""
+    object_metrics: bool = False
+    """Metrics with namespace and name in their labels."""
     progress_seconds: SECONDS = 10
     audit_seconds: SECONDS = 20
     lease_seconds: int = Field(default=10, ge=6, le=300)
