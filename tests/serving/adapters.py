@@ -13,6 +13,7 @@ from typing import Any
 import numpy
 from trimtab_trainer.contract import canonical_json, digest_of
 
+WEIGHTS = "adapter_model.safetensors"
 BASE_DIGEST = "sha256:" + "b" * 64
 
 
@@ -26,6 +27,17 @@ class Published:
 
     def name(self, adapter: str) -> str:
         return f"{adapter}@{self.digest[7:15]}"
+
+    @property
+    def marker(self) -> str:
+        """What a fake engine says that has loaded these very weights."""
+        return hashlib.sha256((self.folder / WEIGHTS).read_bytes()).hexdigest()[:6]
+
+    def flip_a_bit(self) -> None:
+        """Damage the weights where they lie; again, and they are whole."""
+        data = bytearray((self.folder / WEIGHTS).read_bytes())
+        data[-1] ^= 1
+        (self.folder / WEIGHTS).write_bytes(data)
 
 
 def bfloat16(values: Any) -> bytes:
@@ -82,7 +94,7 @@ def publish(
     }
     files = {
         "adapter_config.json": json.dumps(config, sort_keys=True).encode(),
-        "adapter_model.safetensors": safetensors(tensors),
+        WEIGHTS: safetensors(tensors),
     }
     entries = [
         {"path": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -31,6 +31,7 @@ class Faults:
     load_message: str = ""
     loads_to_fail: int = 10**9
     dies_in_load: bool = False
+    on_load: Callable[[], Awaitable[None]] | None = None
     forgets: set[str] = field(default_factory=set)
     lists_root: dict[str, str] = field(default_factory=dict)
     poisonous: set[str] = field(default_factory=set)
@@ -117,6 +118,8 @@ class FakeEngine:
         assert not document.get("load_inplace"), "never in place"
         name, path = document["lora_name"], document["lora_path"]
         faults = self.faults
+        if faults.on_load is not None:
+            await faults.on_load()
         if faults.load_hangs_seconds:
             await asyncio.sleep(faults.load_hangs_seconds)
         if faults.dies_in_load:
