@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 from aiohttp import web
+from prometheus_client import REGISTRY
 from trimtab_operator.runtime import progress
 from trimtab_operator.runtime.cache import Cache, Key
 from trimtab_operator.runtime.progress import ProgressPoller, url_of
@@ -23,12 +24,20 @@ class Trainer:
         self.answer = ANSWER
         self.told: list[Key] = []
         self.cache = Cache()
-        self.poller = ProgressPoller(self.cache, self.told.append)
+        self.now = 1000.0
+        self.poller = ProgressPoller(self.cache, self.told.append, clock=lambda: self.now)
 
     async def polled(self) -> Progress | None:
         async with aiohttp.ClientSession() as session:
             await self.poller.poll(session)
         return self.poller.newest("job-1")
+
+    async def stalled_after(self, seconds: float, **figures: object) -> float | None:
+        """Poll once more, so many seconds later; return what the gauge says."""
+        self.now += seconds
+        self.answer = self.answer.model_copy(update=figures)
+        await self.polled()
+        return REGISTRY.get_sample_value("trimtab_progress_stalled_seconds")
 
 
 @pytest.fixture
@@ -117,6 +126,58 @@ async def test_the_answer_of_a_job_that_ended_is_forgotten(trainer: Trainer) -> 
     body["status"] = {"conditions": [{"type": "Complete", "status": "True", "lastTransitionTime": None}]}
     trainer.cache.jobs.put(body)
     assert await trainer.polled() is None
+
+
+async def test_a_trainer_that_makes_steps_is_not_stalled(trainer: Trainer) -> None:
+    assert await trainer.stalled_after(0) == 0
+    assert await trainer.stalled_after(40, step=6) == 0
+    assert await trainer.stalled_after(40) == 40
+    assert await trainer.stalled_after(40, loss=1.0) == 80
+    assert await trainer.stalled_after(40, step=7) == 0
+
+
+async def test_validation_counts_from_its_beginning(trainer: Trainer) -> None:
+    await trainer.stalled_after(0)
+    assert await trainer.stalled_after(40, activity="Evaluating") == 0
+    assert await trainer.stalled_after(40) == 40
+
+
+async def test_a_trainer_that_stopped_answering_is_stalled(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    await trainer.stalled_after(0)
+    monkeypatch.setattr(progress, "PORT", 1)
+    assert await trainer.stalled_after(90) == 90
+
+
+async def test_preparing_and_evaluating_are_never_stalled(trainer: Trainer) -> None:
+    await trainer.stalled_after(0, stage=Stage.PREPARE)
+    assert await trainer.stalled_after(90) == 0
+    assert await trainer.stalled_after(90, stage=Stage.EVALUATE) == 0
+
+
+async def test_of_several_trainers_the_one_that_rests_longest_is_told(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await trainer.stalled_after(0)
+    other = pod("demo-train-2-x", job_uid="job-2")
+    other["status"]["podIP"] = "127.0.0.2"
+    trainer.cache.jobs.put(job("demo-train-2", uid="job-2"))
+    trainer.cache.pods.put(other)
+    answers, nobody = progress.url_of("127.0.0.1"), "http://127.0.0.1:1/progress"
+    monkeypatch.setattr(progress, "url_of", lambda ip: answers if ip == "127.0.0.2" else nobody)
+    assert await trainer.stalled_after(50, step=6) == 50
+
+
+async def test_the_time_of_a_suspension_does_not_count(trainer: Trainer) -> None:
+    await trainer.stalled_after(0)
+    body = pod(version=2)
+    body["status"] = {"phase": "Succeeded"}
+    trainer.cache.pods.put(body)
+    assert await trainer.stalled_after(3600) == 0
+    again = pod("demo-train-1-again", uid="pod-2")
+    again["status"]["podIP"] = "127.0.0.1"
+    trainer.cache.pods.put(again)
+    assert await trainer.stalled_after(3600) == 0
+    assert await trainer.stalled_after(40) == 40
 
 
 def test_addresses_of_both_families() -> None:

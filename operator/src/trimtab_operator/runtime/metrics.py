@@ -25,6 +25,9 @@ LAST_AUDIT = Gauge("trimtab_audit_last_success_timestamp_seconds", "Time of the 
 API_REQUESTS = Counter("trimtab_api_requests_total", "Requests to the API server.", ["verb", "resource", "code"])
 EVENTS_FAILED = Counter("trimtab_events_failed_total", "Events that could not be posted.")
 PROGRESS_POLLS = Counter("trimtab_progress_polls_total", "Questions for progress, by answer.", ["result"])
+PROGRESS_STALLED = Gauge(
+    "trimtab_progress_stalled_seconds", "Longest time since any running trainer made a step; 0 while none runs."
+)
 LEADER = Gauge("trimtab_leader", "1 while this replica leads.")
 BUILD = Info("trimtab_build", "Version of the operator.")
 
@@ -48,6 +51,19 @@ EVALUATION_SECONDS = Histogram(
     ["outcome"],
     buckets=(60, 300, 900, 1800, 3600, 7200, 14_400, 28_800, 86_400, 259_200),
 )
+
+
+ROLLBACKS = Counter("trimtab_rollbacks_total", "Revisions that were taken back, by reason.", ["reason"])
+ROLLOUT_SECONDS = Histogram(
+    "trimtab_adapterrollout_duration_seconds",
+    "Time from a revision being wanted to its end as Served, RolledBack or Superseded.",
+    ["outcome"],
+    buckets=(1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14_400, 86_400),
+)
+REVISION_FAILURES = Counter(
+    "trimtab_revision_failures_total", "Reasons that pods gave for not being up to date.", ["reason"]
+)
+AGENT_REQUESTS = Counter("trimtab_agent_requests_total", "Requests to agents of serving pods.", ["method", "code"])
 
 
 class States(Collector):

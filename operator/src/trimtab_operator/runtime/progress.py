@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 
 import aiohttp
 from pydantic import ValidationError
-from trimtab_trainer.contract import Progress
+from trimtab_trainer.contract import Progress, Stage
 
 from ..domain.views import JobView, PodView
 from . import metrics
@@ -36,12 +37,20 @@ def url_of(ip: str) -> str:
 class ProgressPoller:
     """Keeps the newest answer by Job uid; `changed` is told whom a new one concerns."""
 
-    def __init__(self, cache: Cache, changed: Callable[[Key], None], every: float = 10) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        changed: Callable[[Key], None],
+        every: float = 10,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._cache = cache
         self._changed = changed
         self._every = every
+        self._clock = clock
         self._newest: dict[str, Progress] = {}
         self._in_vain: Counter[str] = Counter()
+        self._advanced_at: dict[str, float] = {}
 
     def silent(self, job_uid: str) -> bool:
         """Tell whether a Job's pod has been asked for a while and has never answered."""
@@ -71,6 +80,13 @@ class ProgressPoller:
                 await self._ask(session, pod, jobs[pod.job_uid])
 
         await asyncio.gather(*(ask(pod) for pod in running))
+        self._account({pod.job_uid for pod in running})
+
+    def _account(self, running: set[str]) -> None:
+        """Tell how long the trainer that rests longest has made no step; a suspended one begins anew."""
+        self._advanced_at = {uid: at for uid, at in self._advanced_at.items() if uid in running}
+        oldest = min(self._advanced_at.values(), default=None)
+        metrics.PROGRESS_STALLED.set(0 if oldest is None else self._clock() - oldest)
 
     async def _ask(self, session: aiohttp.ClientSession, pod: PodView, job: JobView) -> None:
         result = "unreachable"
@@ -91,7 +107,16 @@ class ProgressPoller:
         elif job.uid not in self._newest:
             self._in_vain[job.uid] += 1
         news = result == "ok" and progress != self._newest.get(job.uid)
+        if result == "ok":
+            self._note_advance(job.uid, progress)
         if news:
             self._newest[job.uid] = progress
         if news or self.silent(job.uid) != was_silent:
             self._changed(Key(job.owner_kind, job.namespace, job.owner_name))
+
+    def _note_advance(self, job_uid: str, progress: Progress) -> None:
+        """Note a step, or the turn to something else: validation and publishing make no steps of their own."""
+        before = self._newest.get(job_uid)
+        still = before is not None and (before.step, before.activity) == (progress.step, progress.activity)
+        if progress.stage is Stage.TRAIN and not (still and job_uid in self._advanced_at):
+            self._advanced_at[job_uid] = self._clock()
