@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -211,10 +211,17 @@ class PublicKeys:
         return found
 
 
+class KeysById(Protocol):
+    """Whoever knows public keys."""
+
+    def read(self) -> dict[str, Ed25519PublicKey]:
+        """Return the keys of now, by id."""
+
+
 class Verifier:
     """Checks tokens against the keys of now."""
 
-    def __init__(self, keys: PublicKeys, audiences: tuple[str, ...]) -> None:
+    def __init__(self, keys: KeysById, audiences: tuple[str, ...]) -> None:
         self.keys = keys
         self._audiences = list(audiences)
 

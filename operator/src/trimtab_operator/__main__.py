@@ -40,7 +40,7 @@ async def serve(settings: Settings) -> int:
         seconds=settings.lease_seconds,
     )
     kube = Kube(configuration, settings.request_seconds, may_write=leadership.may_write)
-    leading = Leading(kube, settings)
+    leading = Leading(kube, settings, lambda: leadership.transitions)
 
     def live() -> Mapping[str, bool]:
         return {"lease": leadership.alive(), **(leading.findings() if leadership.leading and leading.synced else {})}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from trimtab_trainer.contract import TerminationMessage
 
 STAGE_LABEL = "trimtab.dev/stage"
+SERVE = "serve"
+"""The stage of pods that serve: not ours, but with our agent beside the engine."""
 ATTEMPT_LABEL = "trimtab.dev/attempt"
 JOB_LABEL = "trimtab.dev/finetunejob"
 EVALUATION_LABEL = "trimtab.dev/evaluation"
@@ -192,4 +195,36 @@ class PodView:
             terminated_time=parse_time(terminated.get("finishedAt")),
             last_words=words,
             last_text="" if words else terminated.get("message", "")[-512:],
+        )
+
+
+@dataclass(frozen=True)
+class ServingPodView:
+    """A pod with an engine and our agent in it."""
+
+    namespace: str
+    name: str
+    uid: str
+    labels: Mapping[str, str]
+    ip: str = ""
+    ready: bool = False
+    deleting: bool = False
+    """Whether it is on its way out, or has ended."""
+
+    @classmethod
+    def of(cls, body: dict[str, Any]) -> ServingPodView | None:
+        """Return the view of a pod, or None if it does not say that it serves."""
+        metadata, status = body["metadata"], body.get("status", {})
+        labels = metadata.get("labels", {})
+        if labels.get(STAGE_LABEL) != SERVE:
+            return None
+        conditions = status.get("conditions", ())
+        return cls(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            uid=metadata["uid"],
+            labels=labels,
+            ip=status.get("podIP", ""),
+            ready=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
+            deleting="deletionTimestamp" in metadata or status.get("phase") in ("Succeeded", "Failed"),
         )

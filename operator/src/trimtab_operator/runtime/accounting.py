@@ -1,8 +1,13 @@
-"""What a status write tells, as metrics: attempts that ended, accelerator time, the end and the verdict."""
+"""What a status write tells, as metrics: attempts that ended, accelerator time, the end and the verdict; and of a
+rollout that a revision is served, was taken back or given up.
+"""
 
 from __future__ import annotations
 
-from ..api import PASSED, SUCCEEDED, WorkStatus
+from datetime import datetime
+
+from ..api import PASSED, SUCCEEDED, AdapterRolloutStatus, WorkStatus
+from ..api.adapterrollout import Phase
 from ..domain.views import parse_time
 from . import metrics
 
@@ -31,3 +36,25 @@ def _account_end(kind: str, status: WorkStatus) -> None:
 
 def _reason(status: WorkStatus, condition: str) -> str:
     return next((c.reason for c in status.conditions if c.type == condition), "Unknown")
+
+
+def account_rollout(before: AdapterRolloutStatus, after: AdapterRolloutStatus, now: datetime) -> None:
+    """Count what differs between two statuses of a rollout, the second of which was written at a time."""
+    known = {(each.pod, each.reason) for each in before.pod_reasons}
+    for said in after.pod_reasons:
+        if (said.pod, said.reason) not in known:
+            metrics.REVISION_FAILURES.labels(said.reason).inc()
+    rejected = {each.digest for each in before.rejected}
+    news = [each for each in after.rejected if each.digest not in rejected]
+    for each in news:
+        metrics.ROLLBACKS.labels(each.reason).inc()
+    step = before.step
+    if step is None or step.phase is Phase.DRAINING:
+        return
+    if after.step is not None and after.step.phase is not Phase.DRAINING and after.step.digest == step.digest:
+        return
+    served = after.served is not None and after.served.digest == step.digest
+    outcome = "Served" if served else "RolledBack" if any(each.digest == step.digest for each in news) else "Superseded"
+    began = parse_time(step.began)
+    if began is not None:
+        metrics.ROLLOUT_SECONDS.labels(outcome).observe(max(0.0, (now - began).total_seconds()))

@@ -9,21 +9,29 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from ..api import API_VERSION
+from ..api import API_VERSION, AdapterRolloutStatus
 from ..domain.kinds import KINDS
 from ..domain.plan import Action, Create, Delete, Suspend
 from ..domain.views import controller_of
-from .accounting import account
+from .accounting import account, account_rollout
 from .cache import Cache, Store
-from .kube import BY_KIND, JOBS, JSON_PATCH, AlreadyExists, Body, Conflict, Invalid, NotFound, Resource
+from .kube import ADAPTERROLLOUTS, BY_KIND, JOBS, JSON_PATCH, AlreadyExists, Body, Conflict, Invalid, NotFound, Resource
 from .logs import keys
 from .workqueue import Retry
 
 log = logging.getLogger(__name__)
 
 FIELD_MANAGER = "trimtab-operator"
+
+PARSE_STATUS: Mapping[str, Callable[[Body], Any]] = {
+    **{name: kind.parse_status for name, kind in KINDS.items()},
+    ADAPTERROLLOUTS.kind: AdapterRolloutStatus.model_validate,
+}
+"""The typed form of each kind's status, with its defaults."""
 
 
 class Writer(Protocol):
@@ -124,9 +132,8 @@ class Actor:
         resourceVersion in the body is a precondition: a status that was decided on from an older object, or by a
         process that is not the leader any more, is refused.
         """
-        kind, resource = KINDS[stored["kind"]], BY_KIND[stored["kind"]]
-        before = kind.parse_status(stored.get("status", {}))
-        after = kind.parse_status(status)
+        resource, parse_status = BY_KIND[stored["kind"]], PARSE_STATUS[stored["kind"]]
+        before, after = parse_status(stored.get("status", {})), parse_status(status)
         if before == after:
             return False
         metadata = stored["metadata"]
@@ -142,7 +149,10 @@ class Actor:
         except (Conflict, NotFound):
             await self._refresh(resource, metadata["namespace"], metadata["name"], metadata["uid"])
             raise Retry(0, "it changed while it was decided on") from None
-        account(resource.kind, before, after)
+        if isinstance(after, AdapterRolloutStatus):
+            account_rollout(before, after, datetime.now(UTC))
+        else:
+            account(resource.kind, before, after)
         return True
 
     async def _refresh(self, resource: Resource, namespace: str, name: str, uid: str) -> None:

@@ -15,26 +15,19 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
-from ..domain.views import MANAGED_BY_LABEL
 from . import metrics
 from .cache import Cache, Key, Store, version_of
-from .kube import JOBS, JSON, METADATA_ONLY, PODS, Body, Gone, NotFound, Resource, items_of
+from .kube import JSON, METADATA_ONLY, Body, Gone, NotFound, Resource, items_of
 from .logs import keys
 
 log = logging.getLogger(__name__)
 
-SELECTOR = f"{MANAGED_BY_LABEL}=trimtab"
 PAGE = 500
 FILL_PAGE = 100
 """Whole objects take ten times the memory of their metadata."""
 SETTLE_SECONDS = 1.0
 """What a watch is given to deliver what a list has shown, and after a gap to finish its own list."""
 AT_ONCE = 8
-
-
-def query_of(resource: Resource) -> dict[str, str]:
-    """Return the selector of the objects that concern us: all of our own kinds, and of Jobs and pods our children."""
-    return {"labelSelector": SELECTOR} if resource in (JOBS, PODS) else {}
 
 
 class Lister(Protocol):
@@ -88,9 +81,8 @@ class Audit:
 
     async def _fill(self, store: Store[Any]) -> None:
         for namespace in self._namespaces:
-            query = query_of(store.resource)
-            async for page in self._kube.pages(store.resource, namespace, FILL_PAGE, query=query):
-                for item in items_of(page):
+            async for page in self._kube.pages(store.resource, namespace, FILL_PAGE, query=store.query):
+                for item in filter(store.wants, items_of(page)):
                     store.put(_typed(item, store.resource))
 
     def soon(self) -> None:
@@ -115,7 +107,7 @@ class Audit:
     async def compare(self, store: Store[Any]) -> None:
         """Mend what differs between a store and the cluster."""
         for namespace in self._namespaces:
-            listed, moment = await self._list(store.resource, namespace)
+            listed, moment = await self._list(store, namespace)
             here = [entry for entry in store if namespace is None or entry.namespace == namespace]
             gone = [e for e in here if e.uid not in listed and e.version <= moment]
             news = [m for uid, m in listed.items() if self._behind(store, uid, m)]
@@ -127,24 +119,25 @@ class Audit:
                 *(_within(slots, self._check_gone(store, e.namespace, e.name, e.uid)) for e in gone),
                 *(_within(slots, self._check_new(store, m)) for m in news),
             )
-        metrics.LAST_AUDIT.labels(store.resource.plural).set(time.time())
+        metrics.LAST_AUDIT.labels(store.name).set(time.time())
 
-    async def _list(self, resource: Resource, namespace: str | None) -> tuple[dict[str, Body], int]:
+    async def _list(self, store: Store[Any], namespace: str | None) -> tuple[dict[str, Body], int]:
         """Return the metadata of all objects by uid, and the resourceVersion of the list."""
         for _ in range(3):
             listed: dict[str, Body] = {}
             moment = 0
             try:
-                query = query_of(resource)
-                async for page in self._kube.pages(resource, namespace, PAGE, accept=METADATA_ONLY, query=query):
+                async for page in self._kube.pages(
+                    store.resource, namespace, PAGE, accept=METADATA_ONLY, query=store.query
+                ):
                     moment = version_of(page)
-                    for item in items_of(page):
+                    for item in filter(store.wants, items_of(page)):
                         kept = ("uid", "namespace", "name", "resourceVersion")
                         listed[item["metadata"]["uid"]] = {"metadata": {k: item["metadata"].get(k) for k in kept}}
             except Gone:  # the continue token was too old: begin again
                 continue
             return listed, moment
-        raise RuntimeError(f"{resource.plural} could not be listed to the end three times")
+        raise RuntimeError(f"{store.name} could not be listed to the end three times")
 
     @staticmethod
     def _behind(store: Store[Any], uid: str, listed: Body) -> bool:
@@ -161,7 +154,7 @@ class Audit:
             self._tell(store.put(found))
             return
         if store.of_uid(uid) is not None:
-            metrics.GHOSTS.labels(store.resource.plural).inc()
+            metrics.GHOSTS.labels(store.name).inc()
             log.info(
                 "found a deletion that no watch had reported",
                 extra=keys(kind=store.resource.kind, namespace=namespace, name=name, uid=uid),
@@ -179,7 +172,7 @@ class Audit:
             return
         key = store.put(found)
         if key is not None:
-            metrics.MISSED.labels(store.resource.plural).inc()
+            metrics.MISSED.labels(store.name).inc()
             log.info(
                 "found a change that no watch had reported",
                 extra=keys(kind=store.resource.kind, namespace=metadata["namespace"], name=metadata["name"]),

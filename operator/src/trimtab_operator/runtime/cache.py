@@ -1,4 +1,5 @@
-"""What is known of the cluster: our own kinds as JSON text, Jobs and pods as the views that decisions need.
+"""What is known of the cluster: our own kinds as JSON text, Jobs, work pods and serving pods as the views that
+decisions need.
 
 Four sources feed it: the list at the start, the watches, the answers to the operator's own writes, and the audits.
 They overtake each other, so nothing here depends on their order:
@@ -13,19 +14,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from ..api import SUCCEEDED
-from ..domain.views import JobView, PodView
+from ..domain.views import MANAGED_BY_LABEL, SERVE, STAGE_LABEL, JobView, PodView, ServingPodView
 from . import metrics
-from .kube import EVALUATIONS, FINETUNEJOBS, JOBS, PODS, Body, Resource
+from .follow import SUMMARY_CONDITIONS, indexes_of, named_evaluation, of_adapter_name, passed_in, waiting_for
+from .kube import ADAPTERROLLOUTS, EVALUATIONS, FINETUNEJOBS, JOBS, PODS, Body, Resource
 
 
 class Key(NamedTuple):
-    """Whom a change concerns: a FineTuneJob or an Evaluation, which may have the same name."""
+    """Whom a change concerns: an object of one of our kinds, of which several may have the same name."""
 
     kind: str
     namespace: str
@@ -36,6 +37,7 @@ Place = tuple[str, str]
 """Namespace and name."""
 
 TOMBSTONE_SECONDS = 600.0
+MANAGED_BY_US = f"{MANAGED_BY_LABEL}=trimtab"
 
 View = TypeVar("View")
 
@@ -48,14 +50,16 @@ def version_of(body: Body) -> int:
 
 @dataclass(frozen=True)
 class Stored:
-    """A FineTuneJob or an Evaluation. Its body is kept as text: a fifth of the memory of the parsed form."""
+    """An object of our kinds. Its body is kept as text: a fifth of the memory of the parsed form."""
 
     key: Key
     text: bytes
     state: str
     over: bool
-    waits_for: str = ""
-    """`<namespace>/<name>` of the FineTuneJob that an Evaluation cannot start without."""
+    indexes: tuple[str, ...] = ()
+    """Under what others look it up, see `follow`."""
+    selects: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the pods that an AdapterRollout serves."""
 
     @property
     def body(self) -> Body:
@@ -65,19 +69,24 @@ class Stored:
     @classmethod
     def of(cls, kind: str, body: Body) -> Stored:
         conditions = body.get("status", {}).get("conditions", ())
-        succeeded: Body = next((c for c in conditions if c.get("type") == SUCCEEDED), {})
+        summary: Body = next((c for c in conditions if c.get("type") == SUMMARY_CONDITIONS[kind]), {})
         slim = {**body, "metadata": {k: v for k, v in body["metadata"].items() if k != "managedFields"}}
         key = Key(kind, body["metadata"]["namespace"], body["metadata"]["name"])
-        text = json.dumps(slim, separators=(",", ":")).encode()
-        over = succeeded.get("status", "Unknown") != "Unknown"
-        name = body.get("spec", {}).get("target", {}).get("fineTuneJobName")
-        waits = name and not over and "resolved" not in body.get("status", {})
-        return cls(key, text, succeeded.get("reason", "New"), over, f"{key.namespace}/{name}" if waits else "")
+        over = kind != ADAPTERROLLOUTS.kind and summary.get("status", "Unknown") != "Unknown"
+        return cls(
+            key=key,
+            text=json.dumps(slim, separators=(",", ":")).encode(),
+            state=summary.get("reason", "New"),
+            over=over,
+            indexes=indexes_of(kind, body, over=over),
+            selects=body.get("spec", {}).get("serving", {}).get("selector", {}).get("matchLabels", {}),
+        )
 
 
 @dataclass(frozen=True)
 class Entry(Generic[View]):
-    """An object in a store; `view` is None when it is none of ours and only its version matters."""
+    """An object in a store; `view` is None when it is none of ours and only its version matters, `key` when nobody is
+    to look at it but those who follow it."""
 
     uid: str
     namespace: str
@@ -88,20 +97,28 @@ class Entry(Generic[View]):
 
 
 class Store(Generic[View]):
-    """The objects of one resource, by uid, by (namespace, name) and by the uid of their parent."""
+    """The objects of one resource, by uid, by (namespace, name) and by what others look them up under."""
 
     def __init__(
         self,
         resource: Resource,
         view: Callable[[Body], View | None],
-        key: Callable[[View], Key],
-        parent: Callable[[View], str],
-        changed: Callable[[Key], None] = lambda key: None,
+        key: Callable[[View], Key | None],
+        parents: Callable[[View], tuple[str, ...]],
+        changed: Callable[[Entry[View]], None] = lambda entry: None,
+        *,
+        name: str | None = None,
+        selector: str = "",
+        wants: Callable[[Body], bool] = lambda body: True,
     ) -> None:
+        """Make an empty one; `changed` is told of every entry that is new or gone, `selector` is that of `wants`."""
         self.resource = resource
+        self.name = name or resource.plural
+        self.query: dict[str, str] = {"labelSelector": selector} if selector else {}
+        self.wants = wants
         self._view = view
         self._key = key
-        self._parent = parent
+        self._parents = parents
         self._changed = changed
         self._entries: dict[str, Entry[View]] = {}
         self._named: dict[Place, str] = {}
@@ -146,14 +163,14 @@ class Store(Generic[View]):
         view = self._view(body)
         key = self._key(view) if view is not None else None
         entry = Entry(uid, metadata["namespace"], metadata["name"], version, key, view)
-        self._forget_parent(before)
+        self._forget_parents(before)
         self._entries[uid] = entry
         self._named[entry.namespace, entry.name] = uid
         if view is not None:
-            self._children.setdefault(self._parent(view), set()).add(uid)
-        metrics.CACHE_OBJECTS.labels(self.resource.plural).set(len(self._entries))
-        if key is not None:
-            self._changed(key)
+            for parent in self._parents(view):
+                self._children.setdefault(parent, set()).add(uid)
+        metrics.CACHE_OBJECTS.labels(self.name).set(len(self._entries))
+        self._changed(entry)
         return key
 
     def remove(self, uid: str) -> Key | None:
@@ -164,15 +181,15 @@ class Store(Generic[View]):
             return None
         if self._named.get((entry.namespace, entry.name)) == uid:
             del self._named[entry.namespace, entry.name]
-        self._forget_parent(entry)
-        metrics.CACHE_OBJECTS.labels(self.resource.plural).set(len(self._entries))
-        if entry.key is not None:
-            self._changed(entry.key)
+        self._forget_parents(entry)
+        metrics.CACHE_OBJECTS.labels(self.name).set(len(self._entries))
+        self._changed(entry)
         return entry.key
 
-    def _forget_parent(self, entry: Entry[View] | None) -> None:
-        if entry is not None and entry.view is not None:
-            parent = self._parent(entry.view)
+    def _forget_parents(self, entry: Entry[View] | None) -> None:
+        if entry is None or entry.view is None:
+            return
+        for parent in self._parents(entry.view):
             siblings = self._children.get(parent, set())
             siblings.discard(entry.uid)
             if not siblings:
@@ -191,43 +208,103 @@ class Store(Generic[View]):
 class Cache:
     """The stores, and whom a change concerns.
 
-    `follow` is told of every Evaluation that waits for a FineTuneJob that changed, whichever source the change came
-    from: an answer to an own write is no news to the watch that repeats it.
+    `follow` is told of everyone who depends on an object that changed, whichever source the change came from: an answer
+    to an own write is no news to the watch that repeats it. `serving` is told that a serving pod came, changed or went.
     """
 
-    def __init__(self, follow: Callable[[Key], None] = lambda key: None) -> None:
+    def __init__(
+        self, follow: Callable[[Key], None] = lambda key: None, serving: Callable[[], None] = lambda: None
+    ) -> None:
         self._follow = follow
-        self.finetunejobs: Store[Stored] = Store(
-            FINETUNEJOBS, partial(Stored.of, FINETUNEJOBS.kind), _key, _waits_for, self._tell_followers
-        )
-        self.evaluations: Store[Stored] = Store(EVALUATIONS, partial(Stored.of, EVALUATIONS.kind), _key, _waits_for)
+        self._serving = serving
+
+        def own(resource: Resource, changed: Callable[[Entry[Stored]], None]) -> Store[Stored]:
+            return Store(
+                resource,
+                partial(Stored.of, resource.kind),
+                lambda stored: stored.key,
+                lambda stored: stored.indexes,
+                changed,
+            )
+
+        self.finetunejobs = own(FINETUNEJOBS, self._finetunejob_changed)
+        self.evaluations = own(EVALUATIONS, self._evaluation_changed)
+        self.rollouts = own(ADAPTERROLLOUTS, self._rollout_changed)
         self.jobs: Store[JobView] = Store(
-            JOBS, JobView.of, lambda job: Key(job.owner_kind, job.namespace, job.owner_name), lambda job: job.owner_uid
+            JOBS,
+            JobView.of,
+            lambda job: Key(job.owner_kind, job.namespace, job.owner_name),
+            lambda job: (job.owner_uid,),
+            selector=MANAGED_BY_US,
         )
         self.pods: Store[PodView] = Store(
-            PODS, PodView.of, lambda pod: Key(pod.owner_kind, pod.namespace, pod.owner_name), lambda pod: pod.job_uid
+            PODS,
+            PodView.of,
+            lambda pod: Key(pod.owner_kind, pod.namespace, pod.owner_name),
+            lambda pod: (pod.job_uid,),
+            selector=f"{MANAGED_BY_US},{STAGE_LABEL}!={SERVE}",
+            wants=lambda body: not _serves(body),
+        )
+        self.serving: Store[ServingPodView] = Store(
+            PODS,
+            ServingPodView.of,
+            lambda pod: None,
+            lambda pod: (pod.namespace,),
+            self._serving_pod_changed,
+            name="serving-pods",
+            selector=f"{STAGE_LABEL}={SERVE}",
+            wants=_serves,
         )
         self.owners: dict[str, Store[Stored]] = {
-            store.resource.kind: store for store in (self.finetunejobs, self.evaluations)
+            store.resource.kind: store for store in (self.finetunejobs, self.evaluations, self.rollouts)
         }
 
     @property
     def stores(self) -> tuple[Store[Any], ...]:
         """All of them, owners first."""
-        return (*self.owners.values(), self.jobs, self.pods)
+        return (*self.owners.values(), self.jobs, self.pods, self.serving)
 
     def states(self, kind: str = FINETUNEJOBS.kind) -> Counter[str]:
         """Return how many objects of a kind there are in each state."""
         return Counter(entry.view.state for entry in self.owners[kind] if entry.view is not None)
 
-    def _tell_followers(self, key: Key) -> None:
-        for evaluation in self.evaluations.of_parent(f"{key.namespace}/{key.name}"):
-            self._follow(evaluation.key)
+    def rollouts_of(self, pod: ServingPodView) -> list[Stored]:
+        """Return the AdapterRollouts that a serving pod is meant for."""
+        return [stored for stored in self.rollouts.of_parent(pod.namespace) if matches(stored.selects, pod.labels)]
+
+    def pods_of(self, namespace: str, labels: Mapping[str, str]) -> list[ServingPodView]:
+        """Return the serving pods with some labels."""
+        return [pod for pod in self.serving.of_parent(namespace) if matches(labels, pod.labels)]
+
+    def _finetunejob_changed(self, entry: Entry[Stored]) -> None:
+        self._tell(self.evaluations, waiting_for(FINETUNEJOBS.kind, entry.namespace, entry.name))
+
+    def _evaluation_changed(self, entry: Entry[Stored]) -> None:
+        self._tell(self.rollouts, named_evaluation(entry.namespace, entry.name))
+        if entry.view is None or entry.view.over:
+            self._tell(self.rollouts, passed_in(entry.namespace))
+
+    def _rollout_changed(self, entry: Entry[Stored]) -> None:
+        self._tell(self.evaluations, waiting_for(ADAPTERROLLOUTS.kind, entry.namespace, entry.name))
+        for index in entry.view.indexes if entry.view is not None else ():
+            if index.startswith(of_adapter_name("", "")[:-1]):
+                self._tell(self.rollouts, index, but=entry.key)
+
+    def _serving_pod_changed(self, entry: Entry[ServingPodView]) -> None:
+        for stored in self.rollouts_of(entry.view) if entry.view is not None else ():
+            self._follow(stored.key)
+        self._serving()
+
+    def _tell(self, followers: Store[Stored], index: str, but: Key | None = None) -> None:
+        for stored in followers.of_parent(index):
+            if stored.key != but:
+                self._follow(stored.key)
 
 
-def _key(stored: Stored) -> Key:
-    return stored.key
+def matches(wanted: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Tell whether labels hold all that are wanted; an empty selector selects nothing."""
+    return bool(wanted) and all(labels.get(key) == value for key, value in wanted.items())
 
 
-def _waits_for(stored: Stored) -> str:
-    return stored.waits_for
+def _serves(body: Body) -> bool:
+    return bool(body["metadata"].get("labels", {}).get(STAGE_LABEL) == SERVE)

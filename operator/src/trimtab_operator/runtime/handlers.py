@@ -11,9 +11,9 @@ from typing import Any
 
 import kopf
 
+from ..domain.views import STAGE_LABEL
 from . import metrics
-from .audit import SELECTOR
-from .cache import Cache, Key, Store
+from .cache import MANAGED_BY_US, Cache, Key, Store
 from .kube import JOBS, PODS, Kube
 
 WATCH_LIST_SINCE = (1, 34)
@@ -61,16 +61,16 @@ def _watch(
 
     async def seen(event: kopf.RawEvent, **_: Any) -> None:
         body: Any = event["object"]
-        metrics.LAST_EVENT.labels(resource.plural).set(time.time())
+        if not store.wants(body):
+            return
+        metrics.LAST_EVENT.labels(store.name).set(time.time())
         key = store.remove(body["metadata"]["uid"]) if event["type"] == "DELETED" else store.put(body)
         if key is not None:
             changed(key)
         if event["type"] is None:  # whatever else the gap has swallowed is not told
             relisted()
 
-    kopf.on.event(resource.group, resource.version, resource.plural, id=f"seen-{resource.plural}", registry=registry)(
-        seen
-    )
+    kopf.on.event(resource.group, resource.version, resource.plural, id=f"seen-{store.name}", registry=registry)(seen)
 
 
 class NoDiffs(kopf.DiffBaseStorage):
@@ -117,8 +117,9 @@ def settings_of(version: tuple[int, int]) -> kopf.OperatorSettings:
     settings.watching.initial_streaming = version >= WATCH_LIST_SINCE
     settings.watching.chunk_size = 500
     settings.watching.reconnect_backoff = 0.1
-    for resource in (JOBS, PODS):
-        settings.watching.label_selectors[resource.group, resource.version, resource.plural] = SELECTOR
+    # Work pods and serving pods have the label of their stage; one watch brings both.
+    for resource, selector in ((JOBS, MANAGED_BY_US), (PODS, STAGE_LABEL)):
+        settings.watching.label_selectors[resource.group, resource.version, resource.plural] = selector
     settings.networking.request_timeout = 30
     settings.process.ultimate_exiting_timeout = 10
     return settings

@@ -48,8 +48,8 @@ def _time_of(event: Body) -> str:
 async def read_anew(reader: Reader, cache: Cache, observed: Observed[Any], names: Iterable[str]) -> bool:
     """Bring the cache up to date about an object, its Jobs and their pods; tell whether it is still there.
 
-    Attempts whose end is recorded in the status are left out: nothing depends on them any more. The FineTuneJob that
-    it waits for is read too.
+    Attempts whose end is recorded in the status are left out: nothing depends on them any more. The FineTuneJob and the
+    AdapterRollout that it waits for are read too.
     """
     job, store = observed.job, cache.owners[observed.kind.name]
     namespace, uid = job.metadata.namespace, job.metadata.uid
@@ -57,21 +57,25 @@ async def read_anew(reader: Reader, cache: Cache, observed: Observed[Any], names
     expected = {view.name: view.uid for view in observed.attempts if view.uid not in closed}
     expected |= {a.job_name: a.job_uid for a in job.status.attempts if a.reason is None and a.job_name not in expected}
     wanted = sorted({*expected, *names})
-    upstream = observed.kind.waits_for(job)
-    before = cache.finetunejobs.named(namespace, upstream) if upstream is not None else None
+    upstream = (
+        (cache.finetunejobs, observed.kind.waits_for(job)),
+        (cache.rollouts, observed.kind.follows_rollout(job)),
+    )
     await asyncio.gather(
-        _read(reader, store, namespace, job.metadata.name, uid),
-        *(
-            [_read(reader, cache.finetunejobs, namespace, upstream, before.uid if before is not None else None)]
-            if upstream
-            else ()
-        ),
+        read_into(reader, store, namespace, job.metadata.name, uid),
+        *(read_named(reader, other, namespace, name) for other, name in upstream if name is not None),
         *(_read_attempt(reader, cache, namespace, name, expected.get(name)) for name in wanted),
     )
     return store.of_uid(uid) is not None
 
 
-async def _read(reader: Reader, store: Store[Any], namespace: str, name: str, uid: str | None) -> None:
+async def read_named(reader: Reader, store: Store[Any], namespace: str, name: str) -> None:
+    """Read whatever has a name into its store; forget what had it before."""
+    before = store.named(namespace, name)
+    await read_into(reader, store, namespace, name, before.uid if before is not None else None)
+
+
+async def read_into(reader: Reader, store: Store[Any], namespace: str, name: str, uid: str | None) -> None:
     """Read one object into its store; forget the one with this uid if it is gone."""
     found: Body | None = None
     with contextlib.suppress(NotFound):
@@ -83,7 +87,7 @@ async def _read(reader: Reader, store: Store[Any], namespace: str, name: str, ui
 
 
 async def _read_attempt(reader: Reader, cache: Cache, namespace: str, name: str, uid: str | None) -> None:
-    await _read(reader, cache.jobs, namespace, name, uid)
+    await read_into(reader, cache.jobs, namespace, name, uid)
     entry = cache.jobs.named(namespace, name)
     if uid is None and entry is None:
         return

@@ -58,13 +58,14 @@ class Resource:
 
 FINETUNEJOBS = Resource("trimtab.dev", "v1alpha1", "finetunejobs", "FineTuneJob")
 EVALUATIONS = Resource("trimtab.dev", "v1alpha1", "evaluations", "Evaluation")
+ADAPTERROLLOUTS = Resource("trimtab.dev", "v1alpha1", "adapterrollouts", "AdapterRollout")
 JOBS = Resource("batch", "v1", "jobs", "Job")
 PODS = Resource("", "v1", "pods", "Pod")
 CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap")
 NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
-BY_KIND = {resource.kind: resource for resource in (FINETUNEJOBS, EVALUATIONS, JOBS, CONFIGMAPS)}
+BY_KIND = {resource.kind: resource for resource in (FINETUNEJOBS, EVALUATIONS, ADAPTERROLLOUTS, JOBS, CONFIGMAPS)}
 
 
 class ApiError(Exception):

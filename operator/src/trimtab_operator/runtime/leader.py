@@ -45,6 +45,11 @@ class Lock(BaseLock):  # type: ignore[misc]
         self.looked = time.monotonic()
         """Monotonic time at which the Lease was read last."""
 
+    @property
+    def transitions(self) -> int:
+        """leaseTransitions as last read or written."""
+        return int(self._lease.get("spec", {}).get("leaseTransitions", 0))
+
     async def get(self, name: str, namespace: str) -> tuple[bool, LeaderElectionRecord | ApiException]:
         try:
             self._lease = await self._kube.get(LEASES, namespace, name)
@@ -130,6 +135,11 @@ class Leadership:
     def alive(self) -> bool:
         """Whether the Lease was seen lately, by leader and follower alike."""
         return time.monotonic() - self._lock.looked < self._seconds * 3
+
+    @property
+    def transitions(self) -> int:
+        """How often the Lease has changed hands, this time included."""
+        return self._lock.transitions
 
     async def run(self, lead: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Become the leader, run `lead`, and return when leadership is lost or `lead` has ended."""

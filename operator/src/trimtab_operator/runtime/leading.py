@@ -1,4 +1,6 @@
-"""What runs while this process leads: the first list, the watches, the workers, the audits and the progress polls."""
+"""What runs while this process leads: the first list, the watches, the workers, the audits, and the questions to
+running trainers and to the agents of serving pods.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +11,40 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import aiohttp
 import kopf
 
+from ..domain.kinds import KINDS
 from ..domain.work import plan
 from . import metrics
 from .act import Actor
+from .agentpoller import AgentPoller
+from .agents import Agents
 from .audit import Audit
 from .cache import Cache, Key
+from .desired import Desired
 from .events import Events
 from .handlers import registry_of, settings_of
-from .kube import Kube
+from .kube import ApiError, Kube, Unreachable
 from .logs import keys
+from .objectmetrics import ObjectMetrics, pod_counts
 from .progress import ProgressPoller
-from .reconcile import Reconciler, utc_now
+from .reconcile import Reconciler, failed, utc_now
+from .rollouts import RolloutReconciler, orphans
 from .settings import Settings
+from .signing import SigningKeys
 from .workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 
 FIRST_ROUNDS_SECONDS = 2.0
+ORPHANS_AGAIN_SECONDS = 10.0
+STATES = (
+    ("trimtab_finetunejobs", "FineTuneJobs", "FineTuneJob"),
+    ("trimtab_evaluation_states", "Evaluations", "Evaluation"),
+    ("trimtab_adapterrollouts", "AdapterRollouts", "AdapterRollout"),
+)
+"""Gauges: name, what they count, kind."""
 STALLED_SECONDS = 120.0
 """Longer than any request or round may take: a queue that waits and finishes nothing for so long is stuck."""
 
@@ -35,28 +52,49 @@ STALLED_SECONDS = 120.0
 class Leading:
     """One term of office: it begins with an empty cache and ends with the process."""
 
-    def __init__(self, kube: Kube, settings: Settings) -> None:
+    def __init__(self, kube: Kube, settings: Settings, lease_transitions: Callable[[], int]) -> None:
+        """Prepare it within a running event loop; `lease_transitions` returns that of the Lease it holds."""
         self._kube = kube
         self._settings = settings
         self._queue: WorkQueue[Key] = WorkQueue()
         add = self._queue.add
-        self._cache = Cache(follow=add)
+        pods_changed = asyncio.Event()
+        self._cache = Cache(follow=add, serving=pods_changed.set)
         self._audit = Audit(kube, self._cache, add, namespaces=settings.watch_namespaces, every=settings.audit_seconds)
         self._progress = ProgressPoller(self._cache, add, settings.progress_seconds)
+        actor, events = Actor(kube, self._cache), Events(kube, utc_now, settings.identity)
         self._reconciler = Reconciler(
             reader=kube,
-            actor=Actor(kube, self._cache),
-            events=Events(kube, utc_now, settings.identity),
+            actor=actor,
+            events=events,
             cache=self._cache,
             settings=settings.domain,
             plan=plan,
             progress=self._progress.newest,
             silent=self._progress.silent,
         )
+        signing = SigningKeys(settings.agent_keys)
+        connector = aiohttp.TCPConnector(limit=0)
+        self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
+        self._poller = AgentPoller(Agents(signing, self._session), self._cache, pods_changed, add, utc_now)
+        self._desired = Desired(kube, signing)
+        self._rollouts = RolloutReconciler(
+            reader=kube,
+            actor=actor,
+            events=events,
+            cache=self._cache,
+            poller=self._poller,
+            desired=self._desired,
+            signing=signing,
+            lease_transitions=lease_transitions,
+            now=utc_now,
+        )
         self._seen_rounds, self._seen_at = 0, 0.0
-        metrics.States("trimtab_finetunejobs", "FineTuneJobs", self._cache.states).register()
-        evaluations = partial(self._cache.states, "Evaluation")
-        metrics.States("trimtab_evaluation_states", "Evaluations", evaluations).register()
+        for name, what, kind in STATES:
+            metrics.States(name, what, partial(self._cache.states, kind)).register()
+        metrics.States("trimtab_serving_pods", "Pods of all AdapterRollouts", self._pods_by_state).register()
+        if settings.object_metrics:
+            ObjectMetrics(self._cache).register()
 
     async def run(self, started: Callable[[], None]) -> None:
         """Run until cancelled; any part that ends takes the rest with it. `started` is called when kopf runs."""
@@ -68,6 +106,8 @@ class Leading:
                 group.create_task(self._work(), name=f"worker-{number}")
             group.create_task(self._audit.run(), name="audit")
             group.create_task(self._progress.run(), name="progress")
+            group.create_task(self._poller.run(), name="agents")
+            group.create_task(self._look_for_orphans(), name="orphans")
             group.create_task(self._watch(version, started), name="kopf")
 
     async def _fill(self) -> tuple[int, int]:
@@ -83,7 +123,29 @@ class Leading:
         return version
 
     async def _work(self) -> None:
-        await self._queue.work(self._reconciler.reconcile, self._reconciler.failed)
+        await self._queue.work(self._reconcile, failed)
+
+    async def _reconcile(self, key: Key) -> float | None:
+        if key.kind in KINDS:
+            return await self._reconciler.reconcile(key)
+        return await self._rollouts.reconcile(key)
+
+    async def _look_for_orphans(self) -> None:
+        """Once: rollouts that were deleted while there was no leader are known by what they left only."""
+        while True:
+            try:
+                for key in await orphans(self._cache, self._desired):
+                    self._queue.add(key)
+                return
+            except (ApiError, Unreachable) as error:
+                log.warning("orphans not looked for", extra=keys(err=str(error)))
+                await asyncio.sleep(ORPHANS_AGAIN_SECONDS)
+
+    def _pods_by_state(self) -> Mapping[str, int]:
+        """Return how many pods of all rollouts answer with what is wanted, do not yet, or do not answer at all."""
+        counts = [pod_counts(entry.view.body) for entry in self._cache.rollouts if entry.view is not None]
+        ready, desired = sum(ready for ready, _ in counts), sum(desired for _, desired in counts)
+        return {"ready": ready, "behind": desired - ready, "unreachable": self._poller.unreachable()}
 
     async def _watch(self, version: tuple[int, int], started: Callable[[], None]) -> None:
         await self._first_rounds()

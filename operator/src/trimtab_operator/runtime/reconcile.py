@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 from pydantic import ValidationError
 from trimtab_trainer.contract import Progress
 
-from ..api import PASSED, SUCCEEDED, FineTuneJob, PassedReason, State, parse
+from ..api import PASSED, FineTuneJob, PassedReason, State, parse
+from ..api.adapterrollout import AdapterRollout, parse_adapterrollout
 from ..api.conditions import MESSAGE_LENGTH
 from ..domain.kinds import KINDS
 from ..domain.plan import Create, Plan
@@ -30,6 +31,7 @@ from . import metrics
 from .act import Actor, NameIsTaken
 from .cache import Cache, Key
 from .events import Events
+from .follow import SUMMARY_CONDITIONS
 from .inquiries import Reader, answer, read_anew
 from .kube import EVALUATIONS, ApiError, Body, NotFound, Resource, Unreachable
 from .logs import keys
@@ -88,27 +90,7 @@ class Reconciler:
 
     async def reconcile(self, key: Key) -> float | None:
         """Do one round; return the seconds until the next look, or None where only a change calls for one."""
-        began = time.monotonic()
-        result = "failed"
-        try:
-            again = await self._round(key)
-            result = "done"
-            return again
-        except Retry:
-            result = "again"
-            raise
-        finally:
-            metrics.RECONCILES.labels(key.kind, result).inc()
-            metrics.RECONCILE_SECONDS.labels(key.kind).observe(time.monotonic() - began)
-
-    def failed(self, key: Key, error: Exception) -> float | None:
-        """Log why a round failed; return the shortest delay that the API server asked for."""
-        about: dict[str, Any] = {**key._asdict(), "err": str(error)}
-        if isinstance(error, ApiError | Unreachable):
-            log.warning("request failed", extra=keys(**about))
-            return error.retry_after if isinstance(error, ApiError) else None
-        log.error("round failed", extra=keys(**about), exc_info=error)
-        return None
+        return await measured(key, self._round)
 
     async def _round(self, key: Key) -> float | None:
         body = self._body(key)
@@ -201,6 +183,7 @@ class Reconciler:
             silent=frozenset(uid for uid in uids if self._silent(uid)),
             taken=NameTaken(f"{taken.resource.kind} {taken.name}", taken.since) if taken is not None else None,
             upstream=self._upstream(key, job),
+            rollout=self._rollout(key, job),
         )
 
     def _upstream(self, key: Key, job: Work) -> FineTuneJob | None:
@@ -218,9 +201,50 @@ class Reconciler:
         except ValidationError:
             raise Retry(UPSTREAM_SECONDS, f"FineTuneJob {name} cannot be understood") from None
 
+    def _rollout(self, key: Key, job: Work) -> AdapterRollout | None:
+        """Return the AdapterRollout that the baseline names, if there is one and it is needed still.
+
+        Raises:
+            Retry: it was stored under another schema; its own rounds say so in its status.
+        """
+        name = KINDS[key.kind].follows_rollout(job)
+        entry = self._cache.rollouts.named(key.namespace, name) if name is not None else None
+        if entry is None or entry.view is None:
+            return None
+        try:
+            return parse_adapterrollout(entry.view.body)
+        except ValidationError:
+            raise Retry(UPSTREAM_SECONDS, f"AdapterRollout {name} cannot be understood") from None
+
     def _body(self, key: Key) -> Body | None:
         entry = self._cache.owners[key.kind].named(key.namespace, key.name)
         return entry.view.body if entry is not None and entry.view is not None else None
+
+
+async def measured(key: Key, work: Callable[[Key], Awaitable[float | None]]) -> float | None:
+    """Do a round and count it by how it ended."""
+    began = time.monotonic()
+    result = "failed"
+    try:
+        again = await work(key)
+        result = "done"
+        return again
+    except Retry:
+        result = "again"
+        raise
+    finally:
+        metrics.RECONCILES.labels(key.kind, result).inc()
+        metrics.RECONCILE_SECONDS.labels(key.kind).observe(time.monotonic() - began)
+
+
+def failed(key: Key, error: Exception) -> float | None:
+    """Log why a round failed; return the shortest delay that the API server asked for."""
+    about: dict[str, Any] = {**key._asdict(), "err": str(error)}
+    if isinstance(error, ApiError | Unreachable):
+        log.warning("request failed", extra=keys(**about))
+        return error.retry_after if isinstance(error, ApiError) else None
+    log.error("round failed", extra=keys(**about), exc_info=error)
+    return None
 
 
 def job_names(observed: Observed[Any]) -> list[str]:
@@ -256,20 +280,21 @@ def refused_status(body: Body, error: ApiError, now: datetime) -> Body:
     return status_saying(body, body.get("status", {}), ("Unknown", State.PENDING, message), now)
 
 
-def status_saying(body: Body, kept: Body, said: tuple[str, State, str], now: datetime) -> Body:
-    """Return a status with another `Succeeded` (status, reason, message), written without the plan."""
-    word, state, message = said
+def status_saying(body: Body, kept: Body, said: tuple[str, str, str], now: datetime) -> Body:
+    """Return a status with another summary condition (status, reason, message), written without the plan."""
+    word, reason, message = said
+    summary = SUMMARY_CONDITIONS[body["kind"]]
     conditions: list[Body] = body.get("status", {}).get("conditions", [])
-    before = next((c for c in conditions if c.get("type") == SUCCEEDED and c.get("status") == word), None)
+    before = next((c for c in conditions if c.get("type") == summary and c.get("status") == word), None)
     condition = {
-        "type": SUCCEEDED,
+        "type": summary,
         "status": word,
-        "reason": state.value,
+        "reason": str(reason),
         "message": message[:MESSAGE_LENGTH],
         "observedGeneration": body["metadata"].get("generation", 1),
         "lastTransitionTime": before["lastTransitionTime"] if before else format_time(now),
     }
-    others = [c for c in conditions if c.get("type") != SUCCEEDED]
+    others = [c for c in conditions if c.get("type") != summary]
     if word == "False" and body["kind"] == EVALUATIONS.kind:  # what cannot be understood has not passed
         said_of_it = {"type": PASSED, "reason": PassedReason.EVALUATION_FAILED.value}
         others = [{**condition, **said_of_it}, *(c for c in others if c.get("type") != PASSED)]

@@ -59,10 +59,10 @@ def test_the_first_rollout_proves_it_on_one_pod_then_everywhere_and_only_then_mo
     assert world.events == ["Loading", "Moving", "Serving"]
 
 
-def test_at_rest_nothing_is_written_and_agents_are_asked_every_ten_seconds() -> None:
+def test_at_rest_nothing_is_written_or_sent_and_a_change_or_a_minute_calls_for_the_next_look() -> None:
     world = serving()
     writes, made = world.writes, plan(world.observed(), world.now)
-    assert (made.documents, made.mounted, made.look_again_seconds) == ((), None, 10.0)
+    assert (made.documents, made.mounted, made.look_again_seconds) == ((), None, 60.0)
     world.after(1000)
     assert world.writes == writes
 

@@ -61,6 +61,8 @@ def documents(
             }
         )
         share = Share.model_validate(share.to_json())  # model_copy checks nothing
+        if pod.refusal is not None and pod.refusal.stands(share, now):
+            continue
         if differs(pod, share):
             before = pod.share(share.rollout)
             aliases = before.aliases if before is not None else {}

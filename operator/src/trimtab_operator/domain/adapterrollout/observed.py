@@ -81,6 +81,22 @@ class ShareTruth:
     aliases: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     revisions: tuple[RevisionTruth, ...] = ()
 
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> Self:
+        """Return the typed form of what an agent tells of one share.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: it is none of an agent of this version.
+        """
+        lease, number = body["sequence"]
+        return cls(
+            rollout=body["rollout"],
+            uid=body["uid"],
+            sequence=(int(lease), int(number)),
+            aliases={name: dict(entry.get("to", {})) for name, entry in body["aliases"].items()},
+            revisions=tuple(_revision(each) for each in body["revisions"]),
+        )
+
 
 @dataclass(frozen=True)
 class AgentTruth:
@@ -102,7 +118,7 @@ class AgentTruth:
         """Return the typed form of an answer.
 
         Raises:
-            KeyError, TypeError, ValueError: it is none of an agent of this version.
+            KeyError, TypeError, ValueError, AttributeError: it is none of an agent of this version.
         """
         engine, counts = body["engine"], body["counts"] or {"revisions": {}}
         limits = engine["limits"] or {}
@@ -115,23 +131,12 @@ class AgentTruth:
             max_cpu_loras=limits.get("maxCpuLoras"),
             base_models=tuple(engine["baseModels"]),
             adapters=tuple(each["name"] for each in engine["adapters"]),
-            shares=tuple(_share(each) for each in body["rollouts"]),
+            shares=tuple(ShareTruth.of(each) for each in body["rollouts"]),
             # Counts of another start of the engine than the one that was seen would be compared with the wrong zero.
             counts={name: Counts.of(each) for name, each in counts["revisions"].items()}
             if counts.get("instance", engine["instance"]) == engine["instance"]
             else {},
         )
-
-
-def _share(body: Mapping[str, Any]) -> ShareTruth:
-    lease, number = body["sequence"]
-    return ShareTruth(
-        rollout=body["rollout"],
-        uid=body["uid"],
-        sequence=(int(lease), int(number)),
-        aliases={name: dict(entry.get("to", {})) for name, entry in body["aliases"].items()},
-        revisions=tuple(_revision(each) for each in body["revisions"]),
-    )
 
 
 def _revision(body: Mapping[str, Any]) -> RevisionTruth:
@@ -149,10 +154,21 @@ def _revision(body: Mapping[str, Any]) -> RevisionTruth:
 
 @dataclass(frozen=True)
 class Refusal:
-    """The agent's answer to the newest document, where it was none of success: 409 and its kin."""
+    """The agent's answer to the newest document, where it was none of success: 409 and its kin, or none at all.
+
+    `share` is what was refused, `again` when it is worth another try as it is.
+    """
 
     reason: str
     message: str
+    share: Share | None = None
+    again: datetime | None = None
+
+    def stands(self, share: Share, now: datetime) -> bool:
+        """Tell whether a share would be refused again: the same but for its sequence, and it is too early."""
+        if self.share is None or self.again is None or now >= self.again:
+            return False
+        return self.share.model_copy(update={"sequence": share.sequence}) == share
 
 
 @dataclass(frozen=True)
@@ -169,6 +185,7 @@ class ServingPod:
     deleting: bool = False
     truth: AgentTruth | None = None
     unreachable_since: datetime | None = None
+    unreachable_why: str = ""
     refusal: Refusal | None = None
 
     def share(self, rollout: str) -> ShareTruth | None:

@@ -17,7 +17,8 @@ from .progress import advance
 from .status import condition_of, notes, with_truth
 
 LOOK_AGAIN_SECONDS = 1.0
-AT_REST_SECONDS = 10.0
+AT_REST_SECONDS = 60.0
+"""Nothing waits for time then; a change of a pod, an object or an Evaluation calls for a look at once."""
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,8 @@ def _abandoned(observed: Observed, status: AdapterRolloutStatus, target: Revisio
 
 
 def _named(status: AdapterRolloutStatus, target: Revision, generation: int) -> AdapterRolloutStatus:
-    named = ServedRevision(digest=target.digest, uri=target.uri, generation=generation)
+    since = status.served.since if status.served is not None else None
+    named = ServedRevision(digest=target.digest, uri=target.uri, generation=generation, since=since)
     revisions = [
         each.model_copy(update={"uri": target.uri}) if each.digest == target.digest else each
         for each in status.revisions
@@ -84,6 +85,7 @@ def _begin(observed: Observed, status: AdapterRolloutStatus, target: Revision, n
         generation=observed.rollout.metadata.generation,
         phase=Phase.LOADING,
         since=format_time(now),
+        began=format_time(now),
     )
     return status.model_copy(update={"step": step, "revisions": begun(observed.rollout, status, target)})
 
@@ -124,7 +126,9 @@ def _promote(observed: Observed, status: AdapterRolloutStatus, target: Revision,
     )
     return status.model_copy(
         update={
-            "served": ServedRevision(digest=target.digest, uri=target.uri, generation=generation),
+            "served": ServedRevision(
+                digest=target.digest, uri=target.uri, generation=generation, since=format_time(now)
+            ),
             "revisions": promoted(observed.rollout, status, target),
             "step": draining,
         }

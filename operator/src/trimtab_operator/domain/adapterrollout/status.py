@@ -81,8 +81,9 @@ def pod_reason(observed: Observed, revision: Revision | None, pod: ServingPod) -
     """Return why a pod does not answer with a revision, None where nothing is wrong with it."""
     if pod.truth is None:
         since = f" since {format_time(pod.unreachable_since)}" if pod.unreachable_since is not None else ""
+        why = f": {pod.unreachable_why}" if pod.unreachable_why else ""
         port = observed.rollout.spec.serving.port
-        return _reason(pod, Reason.UNREACHABLE, f"no answer of its agent on port {port}{since}")
+        return _reason(pod, Reason.UNREACHABLE, f"no answer of its agent on port {port}{since}{why}")
     if pod.truth.harmed is not None:
         return _reason(pod, Reason.ENGINE_HARMED, pod.truth.harmed)
     if not pod.truth.engine_answers:

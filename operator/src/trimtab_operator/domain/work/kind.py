@@ -164,6 +164,10 @@ class Kind(ABC, Generic[J, S]):
         """Return the name of the FineTuneJob that is waited for."""
         return None
 
+    def follows_rollout(self, job: J) -> str | None:
+        """Return the name of the AdapterRollout that says what to compare with, as long as that is not fixed."""
+        return None
+
     def hold(self, observed: Observed[J], status: S) -> Hold[S] | None:
         """Return what keeps the next attempt from starting, if anything does."""
         return None

@@ -9,7 +9,7 @@ from typing import Any, Generic
 
 from trimtab_trainer.contract import Progress
 
-from trimtab_operator.api import FineTuneJob
+from trimtab_operator.api import AdapterRollout, FineTuneJob
 
 from ..plan import Inquiry
 from ..settings import Settings
@@ -43,6 +43,7 @@ class Observed(Generic[J]):
         answers: to inquiries of an earlier round: events as ((reason, message), ...), nodes as a word.
         taken: a name that is not free now.
         upstream: the FineTuneJob that is waited for, if it is there.
+        rollout: the AdapterRollout that a baseline names, if it is there and needed still.
         confirmed: whether this snapshot was read from the API server just now, not from the cache.
     """
 
@@ -56,4 +57,5 @@ class Observed(Generic[J]):
     answers: Mapping[Inquiry, object] = field(default_factory=dict)
     taken: NameTaken | None = None
     upstream: FineTuneJob | None = None
+    rollout: AdapterRollout | None = None
     confirmed: bool = False

@@ -1,0 +1,265 @@
+"""What every serving pod's agent last said: one question a pod is always open, answered when something changes.
+
+A pod is asked once for all its rollouts. At rest that is one request in `REST_SECONDS`; a change is known as soon as
+the agent tells of it. What was said counts for a few seconds of silence and then no more: it is no truth any longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from ..domain.adapterrollout import AgentTruth, Document, ServingPod
+from ..domain.adapterrollout.observed import Refusal, Sequence, ShareTruth
+from ..domain.views import ServingPodView
+from .agents import Address, Agents, AgentUnreachable, Answer
+from .cache import Cache, Key
+from .kube import ADAPTERROLLOUTS
+from .logs import keys
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+NAMESPACE = "ServingNamespace"
+"""Kind of the key of a namespace that has serving pods: its agents need the public keys, rollout or not."""
+DEFAULT_PORT = 8081
+REST_SECONDS = 25.0
+SILENCE_SECONDS = 5.0
+"""A restart of an agent takes less."""
+SHORTEST_SECONDS = 0.05
+"""Between two questions to one pod, however fast it answers."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
+REFUSED_PAUSE, LONGEST_REFUSED = 1.0, 60.0
+
+
+@dataclass
+class Known:
+    """One pod: its newest answer, and what it refused. `sent`: the newest sequences that it took from us."""
+
+    view: ServingPodView
+    truth: AgentTruth | None = None
+    version: int | None = None
+    keys: frozenset[str] | None = None
+    silent_since: datetime | None = None
+    silence: str = ""
+    failures: int = 0
+    refusals: dict[str, Refusal] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    sent: dict[str, Sequence] = field(default_factory=dict)
+    port: int = DEFAULT_PORT
+    nudge: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class AgentPoller:
+    """Follows every serving pod of the cache, which sets `pods_changed`; `changed` is told of the rollouts that a
+    change of what is true concerns.
+    """
+
+    def __init__(
+        self,
+        agents: Agents,
+        cache: Cache,
+        pods_changed: asyncio.Event,
+        changed: Callable[[Key], None],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._agents = agents
+        self._cache = cache
+        self._changed = changed
+        self._now = now
+        self._known: dict[str, Known] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._namespaces: set[str] = set()
+        self._pods_changed = pods_changed
+
+    async def run(self) -> None:
+        """Follow the pods, for ever."""
+        try:
+            while True:
+                self._pods_changed.clear()
+                self._sync()
+                await self._pods_changed.wait()
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+
+    def _sync(self) -> None:
+        views = {entry.uid: entry.view for entry in self._cache.serving if entry.view is not None}
+        namespaces = {view.namespace for view in views.values()}
+        for namespace in namespaces - self._namespaces:
+            self._changed(Key(NAMESPACE, namespace, ""))
+        self._namespaces = namespaces
+        there = {uid: view for uid, view in views.items() if view.ip and not view.deleting}
+        for uid in set(self._tasks) - set(there):
+            self._tasks.pop(uid).cancel()
+            self._known.pop(uid, None)
+        for uid, view in there.items():
+            known = self._known.get(uid)
+            if known is None:
+                self._known[uid] = Known(view)
+                self._tasks[uid] = asyncio.create_task(self._follow(self._known[uid]), name=f"agent of {view.name}")
+            elif known.view.ip != view.ip:
+                known.view = view
+                known.nudge.set()
+            else:
+                known.view = view
+
+    def pod(self, view: ServingPodView, rollout: str) -> ServingPod:
+        """Return what a decision about one rollout sees of a pod."""
+        known = self._known.get(view.uid)
+        if known is None:
+            return ServingPod(view.name, view.uid, view.ip, view.ready, view.deleting)
+        return ServingPod(
+            name=view.name,
+            uid=view.uid,
+            address=view.ip,
+            ready=view.ready,
+            deleting=view.deleting,
+            truth=known.truth,
+            unreachable_since=known.silent_since,
+            unreachable_why=known.silence,
+            refusal=known.refusals.get(rollout),
+        )
+
+    def keys_known(self, namespace: str) -> list[frozenset[str]]:
+        """Return the ids of keys that each agent of a namespace said it knows."""
+        mine = (known for known in self._known.values() if known.view.namespace == namespace)
+        return [known.keys for known in mine if known.keys is not None]
+
+    def unreachable(self) -> int:
+        """Return how many pods do not answer."""
+        return sum(known.truth is None for known in self._known.values())
+
+    def listen_on(self, views: Iterable[ServingPodView], port: int) -> None:
+        """Take the port of a rollout's agents into account from the next question on."""
+        for view in views:
+            known = self._known.get(view.uid)
+            if known is not None and known.port != port and self._port(known) == port:
+                known.nudge.set()
+
+    async def refresh(self, views: Iterable[ServingPodView]) -> None:
+        """Ask pods now, all at once; who does not answer now has no truth."""
+
+        async def ask(known: Known) -> None:
+            try:
+                self._take(known, await self._agents.ask(self._address(known), known.keys))
+            except AgentUnreachable as error:
+                self._failed(known, error, at_once=True)
+
+        found = (self._known.get(view.uid) for view in views)
+        await asyncio.gather(*(ask(known) for known in found if known is not None))
+
+    async def send(self, document: Document) -> None:
+        """Send a document to its pod, and keep what came of it."""
+        known = self._known.get(document.uid)
+        if known is None:
+            return  # gone meanwhile
+        share, name = document.share, document.share.rollout
+        try:
+            result = await self._agents.send(self._address(known), known.keys or frozenset(), share)
+        except AgentUnreachable as error:
+            result = Refusal("Unreachable", str(error))
+        if isinstance(result, ShareTruth):
+            known.refusals.pop(name, None)
+            known.refused.pop(name, None)
+            known.sent[name] = share.sequence
+            self._replace(known, name, None if share.retired else result)
+            return
+        count = known.refused[name] = known.refused.get(name, 0) + 1
+        pause = min(LONGEST_REFUSED, REFUSED_PAUSE * 2.0 ** min(count - 1, 10))
+        known.refusals[name] = replace(result, share=share, again=self._now() + timedelta(seconds=pause))
+        known.version = None
+        known.nudge.set()
+        about = {"namespace": share.namespace, "rollout": name, "pod": document.pod}
+        log.warning("document refused", extra=keys(**about, reason=result.reason, err=result.message))
+
+    def _replace(self, known: Known, name: str, share: ShareTruth | None) -> None:
+        if known.truth is None:
+            return
+        shares = {each.rollout: each for each in known.truth.shares if each.rollout != name}
+        if share is not None:
+            shares[name] = share
+        before, known.truth = known.truth, replace(known.truth, shares=tuple(shares.values()))
+        if before != known.truth:
+            self._tell(known)
+
+    async def _follow(self, known: Known) -> None:
+        while True:
+            known.nudge.clear()
+            try:
+                wait = REST_SECONDS if known.version is not None else 0.0
+                question = self._agents.ask(self._address(known), known.keys, after=known.version, wait=wait)
+                answer = await _unless(known.nudge, question)
+                if answer is not None:
+                    self._take(known, answer)
+                    await asyncio.sleep(SHORTEST_SECONDS)
+            except AgentUnreachable as error:
+                self._failed(known, error)
+                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(known.failures - 1, 10))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await known.nudge.wait()
+            except Exception:
+                log.exception("an agent's answer could not be taken in", extra=keys(pod=known.view.name))
+                await asyncio.sleep(LONGEST_PAUSE)
+
+    def _address(self, known: Known) -> Address:
+        known.port = self._port(known)
+        return Address(known.view.uid, known.view.ip, known.port)
+
+    def _port(self, known: Known) -> int:
+        """Return the port that the first of the pod's rollouts names; that of before where there is none any more."""
+        rollouts = sorted(self._cache.rollouts_of(known.view), key=lambda stored: stored.key)
+        return int(rollouts[0].body["spec"]["serving"].get("port", DEFAULT_PORT)) if rollouts else known.port
+
+    def _take(self, known: Known, answer: Answer) -> None:
+        before, shares = known.truth, list(answer.truth.shares)
+        held = {share.rollout: share for share in before.shares} if before is not None else {}
+        known.version = answer.version
+        for number, share in enumerate(shares):
+            newer = held.get(share.rollout)
+            if newer is not None and share.sequence < known.sent.get(share.rollout, (0, 0)) <= newer.sequence:
+                shares[number] = newer  # it was asked before it took our document, and answered after
+                known.version = None
+        known.truth, known.keys = replace(answer.truth, shares=tuple(shares)), answer.keys
+        known.failures, known.silent_since, known.silence = 0, None, ""
+        if before is None or replace(before, counts={}) != replace(known.truth, counts={}):
+            self._tell(known)
+
+    def _failed(self, known: Known, error: AgentUnreachable, *, at_once: bool = False) -> None:
+        now = self._now()
+        known.failures += 1
+        known.version = None  # an agent that starts again counts from zero
+        known.silence = str(error)
+        if known.silent_since is None:
+            known.silent_since = now
+        silent = at_once or (now - known.silent_since).total_seconds() >= SILENCE_SECONDS
+        if silent and known.truth is not None:
+            known.truth = None
+            about = {"namespace": known.view.namespace, "pod": known.view.name}
+            log.warning("agent does not answer", extra=keys(**about, err=str(error)))
+            self._tell(known)
+
+    def _tell(self, known: Known) -> None:
+        concerned = {stored.key for stored in self._cache.rollouts_of(known.view)}
+        for share in known.truth.shares if known.truth is not None else ():
+            concerned.add(Key(ADAPTERROLLOUTS.kind, known.view.namespace, share.rollout))
+        for key in concerned:
+            self._changed(key)
+
+
+async def _unless(event: asyncio.Event, doing: Coroutine[Any, Any, T]) -> T | None:
+    """Return the result, or None if the event came first."""
+    work, told = asyncio.ensure_future(doing), asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({work, told}, return_when=asyncio.FIRST_COMPLETED)
+        return work.result() if work.done() else None
+    finally:
+        for task in (work, told):
+            task.cancel()
+        await asyncio.gather(work, told, return_exceptions=True)

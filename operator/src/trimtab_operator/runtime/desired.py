@@ -1,0 +1,130 @@
+"""Two ConfigMaps of each namespace that serves: the public keys that agents verify with, and the signed documents that
+a new pod starts from while nobody can call it.
+
+Each rollout has one key in `trimtab-desired`; a merge patch of that key needs no read before it and meets no other's.
+What is there is read once and then now and then, because somebody may have changed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from trimtab_agent.documents import (
+    MountedDocument,
+    Refused,
+    Share,
+    Verifier,
+    namespace_audience,
+    read_share,
+    sign_mounted,
+)
+
+from ..domain.views import MANAGED_BY_LABEL
+from .kube import CONFIGMAPS, MERGE_PATCH, AlreadyExists, Body, NotFound, Resource
+from .signing import SigningKey, SigningKeys
+
+AGENT_KEYS, DESIRED = "trimtab-agent-keys", "trimtab-desired"
+READ_AGAIN_SECONDS = 120.0
+SUFFIX = ".json"
+
+
+class Client(Protocol):
+    """The part of the client that this needs."""
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Body: ...
+    async def create(self, resource: Resource, namespace: str, body: Body) -> Body: ...
+    async def patch(self, resource: Resource, namespace: str, name: str, content_type: str, patch: object) -> Body: ...
+
+
+@dataclass
+class Copy:
+    """What a ConfigMap held when it was read or written last; None: it is not there."""
+
+    data: dict[str, str] | None = None
+    read_at: float = float("-inf")
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Desired:
+    """The two ConfigMaps, of every namespace."""
+
+    def __init__(self, kube: Client, signing: SigningKeys) -> None:
+        self._kube = kube
+        self._signing = signing
+        self._copies: dict[tuple[str, str], Copy] = {}
+
+    async def publish_keys(self, namespace: str) -> None:
+        """Have exactly the public halves of the keys in the namespace."""
+        wanted = dict(self._signing.public_pems())
+        copy = await self._read(namespace, AGENT_KEYS)
+        if wanted and copy.data != wanted:
+            gone: dict[str, str | None] = dict.fromkeys(set(copy.data or {}) - set(wanted))
+            await self._write(namespace, AGENT_KEYS, {**gone, **wanted})
+
+    async def rollouts(self, namespace: str) -> set[str]:
+        """Return the names of the rollouts that have a document there."""
+        data = (await self._read(namespace, DESIRED)).data or {}
+        return {name.removesuffix(SUFFIX) for name in data if name.endswith(SUFFIX)}
+
+    async def held(self, namespace: str, rollout: str) -> Share | None:
+        """Return the document of a rollout; None if there is none, or none that an agent would take."""
+        text = ((await self._read(namespace, DESIRED)).data or {}).get(rollout + SUFFIX)
+        if text is None:
+            return None
+        try:
+            document = MountedDocument.read(text.encode())
+            Verifier(self._signing, (namespace_audience(namespace),)).mounted(document)
+            return read_share(document.body)
+        except Refused:
+            return None
+
+    async def put(self, share: Share, key: SigningKey, now: float) -> None:
+        """Sign a document, and write it."""
+        body = share.to_bytes()
+        token = sign_mounted(key.private, namespace_audience(share.namespace), body, now)
+        text = MountedDocument(body, token).to_bytes().decode()
+        await self._write(share.namespace, DESIRED, {share.rollout + SUFFIX: text})
+
+    async def remove(self, namespace: str, rollout: str) -> None:
+        """Remove the document of a rollout that is gone."""
+        if rollout in await self.rollouts(namespace):
+            await self._write(namespace, DESIRED, {rollout + SUFFIX: None})
+
+    async def _read(self, namespace: str, name: str) -> Copy:
+        copy = self._copies.setdefault((namespace, name), Copy())
+        async with copy.lock:
+            now = asyncio.get_running_loop().time()
+            if now - copy.read_at >= READ_AGAIN_SECONDS:
+                try:
+                    copy.data = dict((await self._kube.get(CONFIGMAPS, namespace, name)).get("data") or {})
+                except NotFound:
+                    copy.data = None
+                copy.read_at = now
+        return copy
+
+    async def _write(self, namespace: str, name: str, changes: Mapping[str, str | None]) -> None:
+        copy = self._copies.setdefault((namespace, name), Copy())
+        async with copy.lock:
+            try:
+                written = await self._kube.patch(CONFIGMAPS, namespace, name, MERGE_PATCH, {"data": dict(changes)})
+            except NotFound:
+                written = await self._create(namespace, name, changes)
+            copy.data = dict(written.get("data") or {})
+            copy.read_at = asyncio.get_running_loop().time()
+
+    async def _create(self, namespace: str, name: str, changes: Mapping[str, str | None]) -> Body:
+        labels = {MANAGED_BY_LABEL: "trimtab"}
+        data = {key: text for key, text in changes.items() if text is not None}
+        body: dict[str, Any] = {
+            "apiVersion": CONFIGMAPS.api_version,
+            "kind": CONFIGMAPS.kind,
+            "metadata": {"namespace": namespace, "name": name, "labels": labels},
+            "data": data,
+        }
+        try:
+            return await self._kube.create(CONFIGMAPS, namespace, body)
+        except AlreadyExists:
+            return await self._kube.patch(CONFIGMAPS, namespace, name, MERGE_PATCH, {"data": dict(changes)})

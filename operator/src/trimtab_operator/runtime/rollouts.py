@@ -1,0 +1,233 @@
+"""One round about one AdapterRollout: observe, plan, act.
+
+The status is written first, then the documents go out, all at once, then the one for new pods: whoever goes on after a
+crash finds in the status what was decided, and in the pods' truth what is missing. Where requests are about to move,
+object, source and agents are asked anew and it is decided again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from ..api import Evaluation, parse_evaluation
+from ..api.adapterrollout import REJECTED_KEPT, AdapterRollout, Phase, RolloutReason, parse_adapterrollout
+from ..domain.adapterrollout import Observed, RolloutPlan, plan, retired
+from ..domain.views import ServingPodView
+from .act import Actor
+from .agentpoller import NAMESPACE, AgentPoller
+from .cache import Cache, Key, Stored, matches
+from .desired import Desired
+from .events import Events
+from .follow import of_adapter_name, of_artifact, passed_in
+from .inquiries import Reader, read_named
+from .kube import ADAPTERROLLOUTS, Body
+from .reconcile import invalid_status, measured, status_saying
+from .signing import SigningKeys
+
+WITHOUT_KEY_SECONDS = 30.0
+RETIRE_AGAIN_SECONDS = 2.0
+PASSED_LOOKED_AT = REJECTED_KEPT + 2
+"""Of the Evaluations that a rollout follows, newest first: those that were taken back, the next, and the one served."""
+
+
+class RolloutReconciler:
+    """`lease_transitions` returns that of the leader's Lease, the first part of every document's sequence."""
+
+    def __init__(
+        self,
+        *,
+        reader: Reader,
+        actor: Actor,
+        events: Events,
+        cache: Cache,
+        poller: AgentPoller,
+        desired: Desired,
+        signing: SigningKeys,
+        lease_transitions: Callable[[], int],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._reader = reader
+        self._actor = actor
+        self._events = events
+        self._cache = cache
+        self._poller = poller
+        self._desired = desired
+        self._signing = signing
+        self._lease_transitions = lease_transitions
+        self._now = now
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Do one round; return the seconds until the next look, or None where only a change calls for one."""
+        return await measured(key, self._round)
+
+    async def _round(self, key: Key) -> float | None:
+        if key.kind == NAMESPACE:
+            await self._desired.publish_keys(key.namespace)
+            return None
+        body = self._body(key)
+        if body is None:
+            return await self._retire(key)
+        try:
+            rollout = parse_adapterrollout(body)
+        except ValidationError as error:
+            await self._actor.write_status(body, invalid_status(body, error, self._now()))
+            return None
+        if not self._signing.all():
+            message = "the operator has no key to sign documents with; set agentKey in the values of its chart"
+            said = ("False", RolloutReason.AGENT_KEY_MISSING, message)
+            await self._actor.write_status(body, status_saying(body, body.get("status", {}), said, self._now()))
+            return WITHOUT_KEY_SECONDS
+        await self._desired.publish_keys(key.namespace)
+
+        observed, made = await self._decide(key, rollout, ask=self._marked(rollout))
+        if made.confirm:
+            await self._read_anew(key, rollout)
+            body = self._body(key)
+            if body is None:
+                return 0.0
+            rollout = parse_adapterrollout(body)
+            observed, made = await self._decide(key, rollout, ask=self._pods(rollout))
+        wrote = await self._actor.write_status(body, made.status)
+        await self._send(observed, made)
+        if wrote and made.notes:
+            await self._events.post(body, made.notes)
+        return made.look_again_seconds
+
+    async def _decide(
+        self, key: Key, rollout: AdapterRollout, *, ask: Iterable[ServingPodView]
+    ) -> tuple[Observed, RolloutPlan]:
+        await self._poller.refresh(ask)
+        observed = await self._observe(key, rollout)
+        return observed, plan(observed, self._now())
+
+    async def _send(self, observed: Observed, made: RolloutPlan) -> None:
+        rollout = observed.rollout
+        namespace, name = rollout.metadata.namespace, rollout.metadata.name
+        selected = {pod.uid for pod in observed.pods}
+        strays = [pod for pod in self._cache.serving.of_parent(namespace) if pod.uid not in selected]
+        pods = tuple(self._poller.pod(view, name) for view in strays)
+        sequence = (observed.lease_transitions, self._milliseconds())
+        leaving = retired(name, namespace, pods, sequence)
+        await asyncio.gather(*(self._poller.send(document) for document in (*made.documents, *leaving)))
+        key = self._signing.for_agents(*self._poller.keys_known(namespace))
+        if made.mounted is not None and key is not None:
+            await self._desired.put(made.mounted, key, self._now().timestamp())
+
+    async def _retire(self, key: Key) -> float | None:
+        """Take a rollout that is gone out of every pod, and out of what new pods start from."""
+        views = self._cache.serving.of_parent(key.namespace)
+        pods = tuple(pod for pod in (self._poller.pod(view, key.name) for view in views) if pod.share(key.name))
+        if not self._signing.all() or (not pods and key.name not in await self._desired.rollouts(key.namespace)):
+            return None
+        await read_named(self._reader, self._cache.rollouts, key.namespace, key.name)
+        if self._body(key) is not None:
+            return 0.0
+        sequence = (self._lease_transitions(), self._milliseconds())
+        leaving = retired(key.name, key.namespace, pods, sequence)
+        await asyncio.gather(*(self._poller.send(document) for document in leaving))
+        await self._desired.remove(key.namespace, key.name)
+        return RETIRE_AGAIN_SECONDS
+
+    # Observing
+
+    async def _observe(self, key: Key, rollout: AdapterRollout) -> Observed:
+        views = self._pods(rollout)
+        self._poller.listen_on(views, rollout.spec.serving.port)
+        evaluations = self._evaluations(key, rollout)
+        return Observed(
+            rollout=rollout,
+            evaluations=evaluations,
+            others=self._others(key, rollout),
+            pods=tuple(self._poller.pod(view, key.name) for view in views),
+            lease_transitions=self._lease_transitions(),
+            mounted=await self._desired.held(key.namespace, key.name),
+            ranks=self._ranks(key, rollout, evaluations),
+        )
+
+    def _pods(self, rollout: AdapterRollout) -> list[ServingPodView]:
+        return self._cache.pods_of(rollout.metadata.namespace, rollout.spec.serving.selector.match_labels)
+
+    def _marked(self, rollout: AdapterRollout) -> list[ServingPodView]:
+        """Return the pods whose counts decide about a canary; agents do not tell of a count by themselves."""
+        step = rollout.status.step
+        if step is None or step.phase is not Phase.CANARY:
+            return []
+        uids = {mark.pod for mark in step.marks}
+        return [view for view in self._pods(rollout) if view.uid in uids]
+
+    def _evaluations(self, key: Key, rollout: AdapterRollout) -> tuple[Evaluation, ...]:
+        source = rollout.spec.source
+        if source.evaluation_name is not None:
+            entry = self._cache.evaluations.named(key.namespace, source.evaluation_name)
+            return _understood([entry.view] if entry is not None and entry.view is not None else [])
+        if source.follow is None:
+            return ()
+        wanted = source.follow.selector.match_labels
+        passed = [(stored, stored.body) for stored in self._cache.evaluations.of_parent(passed_in(key.namespace))]
+        mine = [each for each in passed if matches(wanted, each[1]["metadata"].get("labels", {}))]
+        mine.sort(key=lambda each: (each[1]["status"].get("completionTime", ""), each[0].key.name), reverse=True)
+        return _understood([stored for stored, _ in mine[:PASSED_LOOKED_AT]])
+
+    def _others(self, key: Key, rollout: AdapterRollout) -> tuple[AdapterRollout, ...]:
+        """Return those that claim the same name; one that cannot be understood claims nothing."""
+        found = []
+        for stored in self._cache.rollouts.of_parent(of_adapter_name(key.namespace, rollout.spec.adapter_name)):
+            if stored.key != key:
+                try:
+                    found.append(parse_adapterrollout(stored.body))
+                except ValidationError:
+                    continue
+        return tuple(found)
+
+    def _ranks(self, key: Key, rollout: AdapterRollout, evaluations: tuple[Evaluation, ...]) -> dict[str, int]:
+        targets = [evaluation.status.target for evaluation in evaluations]
+        digests = {target.digest for target in targets if target is not None and target.digest is not None}
+        if rollout.spec.source.artifact is not None:
+            digests.add(rollout.spec.source.artifact.digest)
+        ranks = {}
+        for digest in digests:
+            for job in self._cache.finetunejobs.of_parent(of_artifact(key.namespace, digest)):
+                rank = job.body["status"]["artifact"].get("rank")
+                if rank is not None:
+                    ranks[digest] = int(rank)
+        return ranks
+
+    async def _read_anew(self, key: Key, rollout: AdapterRollout) -> None:
+        names = [(self._cache.rollouts, key.name)]
+        if rollout.spec.source.evaluation_name is not None:
+            names.append((self._cache.evaluations, rollout.spec.source.evaluation_name))
+        await asyncio.gather(*(read_named(self._reader, store, key.namespace, name) for store, name in names))
+
+    def _body(self, key: Key) -> Body | None:
+        entry = self._cache.rollouts.named(key.namespace, key.name)
+        return entry.view.body if entry is not None and entry.view is not None else None
+
+    def _milliseconds(self) -> int:
+        return int(self._now().timestamp() * 1000)
+
+
+def _understood(found: list[Stored]) -> tuple[Evaluation, ...]:
+    """Return the typed form of Evaluations; one stored under another schema has no verdict that could be read."""
+    evaluations = []
+    for stored in found:
+        try:
+            evaluations.append(parse_evaluation(stored.body))
+        except ValidationError:
+            continue
+    return tuple(evaluations)
+
+
+async def orphans(cache: Cache, desired: Desired) -> set[Key]:
+    """Return the rollouts that have a document for new pods and do not exist: they were deleted while nobody looked."""
+    stores = (cache.rollouts, cache.serving)
+    namespaces = {entry.namespace for store in stores for entry in store if entry.view is not None}
+    found = set()
+    for namespace in sorted(namespaces):
+        for name in await desired.rollouts(namespace):
+            if cache.rollouts.named(namespace, name) is None:
+                found.add(Key(ADAPTERROLLOUTS.kind, namespace, name))
+    return found
