@@ -1,6 +1,6 @@
-"""`python -m trimtab_agent`: supervise a worker; `python -m trimtab_agent worker`: be it.
+"""`python -m trimtab_agent`: supervise a worker; `... worker`: be it; `... fetch-base-model`: before an engine starts.
 
-Exit codes: 0 told to stop; 1 something essential ended; 2 settings invalid.
+Exit codes: 0 told to stop, or fetched; 1 something essential ended, or storage failed; 2 settings invalid.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ import os
 import signal
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import aiohttp
 from aiohttp import web
 from prometheus_client import disable_created_metrics
-from trimtab_trainer.contract import Credentials
+from pydantic import ValidationError
+from trimtab_trainer.contract import Credentials, StoredBaseModel
+from trimtab_trainer.errors import SettingsInvalid as BaseModelInvalid
+from trimtab_trainer.errors import TrainerError
 
 from . import logs
 from .agent import Agent, Pace
+from .base_model import fetch_base_model
 from .documents import PublicKeys, Verifier, namespace_audience, pod_audience
 from .engine import VLLM
 from .mounted import MountedDocuments
@@ -86,12 +91,46 @@ async def serve(settings: Settings) -> int:
     return 0 if stop.is_set() else 1
 
 
-def main() -> None:
-    """Entry point."""
+def fetch(uri: str, folder: Path) -> int:
+    """Fetch the base model that an engine will serve; return the exit code."""
+    credentials = os.environ.get("TRIMTAB_CREDENTIALS")
+    logs.configure("INFO")
+    try:
+        settings = StoredBaseModel(
+            uri=uri,
+            digest=os.environ.get("TRIMTAB_BASE_MODEL_DIGEST") or None,
+            credentials=Credentials(directory=credentials) if credentials else None,
+        )
+        fetch_base_model(settings, folder)
+    except ValidationError as error:
+        (first, *_) = error.errors()
+        log.error("base model not fetched", extra=logs.keys(err=f"{first['loc'][0]}: {first['msg']}"))
+        return 2
+    except TrainerError as error:
+        log.error("base model not fetched", extra=logs.keys(reason=error.reason.value, err=error.message))
+        return 2 if isinstance(error, BaseModelInvalid) else 1
+    return 0
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = argparse.ArgumentParser(prog="trimtab-agent", description="Brings adapters into a serving engine.")
     parser.add_argument("--version", action="version", version=version("trimtab-operator"))
-    parser.add_argument("command", nargs="?", choices=["supervise", "worker"], default="supervise")
-    if parser.parse_args().command == "supervise":
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("supervise", help="run a worker, and start it again whenever it ends (the default)")
+    commands.add_parser("worker", help="bring adapters into the engine until told to stop")
+    base = commands.add_parser("fetch-base-model", help="bring a base model to a volume, then end")
+    base.add_argument("--uri", required=True, help="s3:// or file:// URI of its folder")
+    base.add_argument("--folder", required=True, type=Path, help="where its files are wanted")
+    return parser
+
+
+def main() -> None:
+    """Entry point."""
+    options = arguments().parse_args()
+    if options.command == "fetch-base-model":
+        sys.exit(fetch(options.uri, options.folder))
+    if options.command != "worker":
         sys.exit(supervise([sys.executable, "-m", "trimtab_agent", "worker"]))
     try:
         settings = read()
