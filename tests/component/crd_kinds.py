@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from trimtab_operator.api.reference import nodes
 
-from tests.component import crd_samples, evaluation_samples
+from tests.component import adapterrollout_samples, crd_samples, evaluation_samples
 from tests.component.crd_samples import Body
 
 
@@ -66,4 +66,12 @@ EVALUATION = Kind(
     variants=evaluation_samples.VARIANTS,
     status=evaluation_samples.EVALUATION_STATUS,
 )
-KINDS = (FINETUNEJOB, EVALUATION)
+ADAPTERROLLOUT = Kind(
+    name="AdapterRollout",
+    plural="adapterrollouts",
+    minimal=adapterrollout_samples.MINIMAL,
+    full=adapterrollout_samples.FULL,
+    variants=adapterrollout_samples.VARIANTS,
+    status=adapterrollout_samples.ROLLOUT_STATUS,
+)
+KINDS = (FINETUNEJOB, EVALUATION, ADAPTERROLLOUT)

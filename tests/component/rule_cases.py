@@ -56,8 +56,9 @@ SECRET_KEY = {"secretKeyRef": {"name": "a", "key": "a"}}
 FIELD = {"fieldRef": {"fieldPath": "spec.nodeName"}}
 CONFIG_KEY = {"configMapKeyRef": {"name": "a", "key": "a"}}
 
+NAME_RULE: Rule = ("", f"name must have at most {NAME_LENGTH} characters")
 SHARED: dict[Rule, Case] = {
-    ("", f"name must have at most {NAME_LENGTH} characters"): Case(
+    NAME_RULE: Case(
         refused=[{"metadata.name": "n" * (NAME_LENGTH + 1)}],
         passed=[{"metadata.name": "n" * NAME_LENGTH}],
     ),

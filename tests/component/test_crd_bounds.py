@@ -15,7 +15,7 @@ from trimtab_operator.api.reference import nodes
 from trimtab_trainer.contract import METRICS_OF
 
 from tests.component.api_server import ApiServer
-from tests.component.crd_kinds import EVALUATION, FINETUNEJOB, KINDS, Kind
+from tests.component.crd_kinds import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, KINDS, Kind
 from tests.component.crd_samples import Body, change, find
 
 pytestmark = pytest.mark.cluster
@@ -37,6 +37,7 @@ COMPANIONS: dict[str, Body] = {
     "Evaluation spec.tasks[].predictBy Likelihood": {"spec.tasks[3].maxNewTokens": ...},
     "Evaluation spec.tasks[].temperature": {"spec.tasks[2].topP": ...},
     "Evaluation spec.precision AsServed": {"spec.quantization": ...},
+    "AdapterRollout spec.strategy.canarySeconds": {"spec.strategy.canaryWeight": 100},
     **{
         f"Evaluation spec.tasks[].metrics[] {metric}": {
             "spec.thresholds": [],
@@ -51,7 +52,7 @@ COMPANIONS: dict[str, Body] = {
         for type_of_task, metrics in METRICS_OF.items()
         for metric in metrics
     },
-    **{f"{kind.name} {path}": changes for kind in KINDS for path, changes in _OF_TEMPLATES.items()},
+    **{f"{kind.name} {path}": changes for kind in (FINETUNEJOB, EVALUATION) for path, changes in _OF_TEMPLATES.items()},
 }
 """Changes elsewhere without which a rule would refuse a value that its own bound allows; None: the same value."""
 
@@ -112,6 +113,8 @@ def rejected(path: str, node: Body, value: Any) -> Iterator[Case]:
         yield "minItems", []
     if "maxProperties" in node:
         yield "maxProperties", keys(value, node["maxProperties"] + 1)
+    if node.get("minProperties"):
+        yield "minProperties", {}
     if node.get("x-kubernetes-list-type") in ("set", "map"):
         yield "duplicate", [value[0], value[0]]
     for name in node.get("required", []):
@@ -139,6 +142,7 @@ def stretched(value: Any, node: Body, length: int) -> str:
     pattern = node.get("pattern", "")
     stems = ["1"] if node.get("x-kubernetes-int-or-string") else [str(value)]
     texts = [stem + character * (length - len(stem)) for stem in stems for character in CHARACTERS]
+    texts += [text[: length - len(stem)] + stem for stem in stems for text in ["a" * length]]
     return next((text for text in texts if re.search(pattern, text)), texts[0])[:length]
 
 
@@ -148,13 +152,24 @@ def items(value: list[Any], node: Body, count: int) -> list[Any]:
     if not keys_of_items:
         if isinstance(value[0], dict):
             return [value[0]] * count
+        if node["items"]["type"] == "integer":
+            return list(range(count))
         words = [*value, *(word for word in node["items"].get("enum", []) if word not in value)]
         return words[:count] if "enum" in node["items"] else [f"a{number}" for number in range(count)]
     key = keys_of_items[0]
     words = [*node["items"]["properties"][key].get("enum", []), "Unheard"]
     if len(words) > 1:
         return [{**value[0], key: word} for word in words[:count]]
-    return [{**value[0], key: f"{value[0][key]}{number}" if key != "number" else number} for number in range(count)]
+    schema = node["items"]["properties"][key]
+    return [{**value[0], key: numbered(value[0][key], schema, number)} for number in range(count)]
+
+
+def numbered(value: Any, schema: Body, number: int) -> Any:
+    """Return another value for each number, one that the pattern takes."""
+    if schema["type"] == "integer":
+        return number
+    texts = (f"{value}{number}", f"{number}{value}", f"{value[:-2]}{number:02x}")
+    return next(text for text in texts if re.search(schema.get("pattern", ""), text))
 
 
 def keys(value: Body, count: int) -> Body:
@@ -228,6 +243,7 @@ def test_every_bound_of(server: ApiServer, kind: Kind, path: str, node: Body) ->
     [
         (FINETUNEJOB, {"spec.training": {"batchsize": 1}}, "batchsize"),
         (EVALUATION, {"spec.tasks[0].groupby": "a"}, "groupby"),
+        (ADAPTERROLLOUT, {"spec.strategy": {"canaryseconds": 1}}, "canaryseconds"),
     ],
 )
 def test_an_unknown_field_is_refused(server: ApiServer, kind: Kind, changes: Body, name: str) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.component.adapterrollout_rule_cases import ADAPTERROLLOUT_CASES
 from tests.component.api_server import ApiServer
-from tests.component.crd_kinds import EVALUATION, FINETUNEJOB, KINDS, Kind
+from tests.component.crd_kinds import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, KINDS, Kind
 from tests.component.crd_samples import DIGEST, Body, change
 from tests.component.evaluation_rule_cases import EVALUATION_CASES
 from tests.component.rule_cases import FINETUNEJOB_CASES, Case, Rule
@@ -16,7 +17,11 @@ pytestmark = pytest.mark.cluster
 
 CASES: list[tuple[Kind, Rule, Case]] = [
     (kind, rule, case)
-    for kind, cases in ((FINETUNEJOB, FINETUNEJOB_CASES), (EVALUATION, EVALUATION_CASES))
+    for kind, cases in (
+        (FINETUNEJOB, FINETUNEJOB_CASES),
+        (EVALUATION, EVALUATION_CASES),
+        (ADAPTERROLLOUT, ADAPTERROLLOUT_CASES),
+    )
     for rule, case in cases.items()
 ]
 

@@ -7,13 +7,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from trimtab_operator.api import parse, parse_evaluation
+from trimtab_operator.api import AdapterRolloutSpec, parse, parse_adapterrollout, parse_evaluation
 from trimtab_operator.api.evaluation import EvaluationSpec
 from trimtab_operator.api.finetunejob import FineTuneJobSpec
 from trimtab_operator.api.reference import fields
 
 from tests.component.api_server import ApiServer
-from tests.component.crd_kinds import EVALUATION, FINETUNEJOB, KINDS, Kind
+from tests.component.crd_kinds import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, KINDS, Kind
 from tests.component.crd_samples import Body, change
 
 pytestmark = pytest.mark.cluster
@@ -41,6 +41,8 @@ def test_the_server_fills_in_what_the_models_do(server: ApiServer, namespace: st
     assert answer.accepted, answer.message
     if kind is FINETUNEJOB:
         assert parse(answer.body).spec == FineTuneJobSpec.model_validate(sample["spec"])
+    elif kind is ADAPTERROLLOUT:
+        assert parse_adapterrollout(answer.body).spec == AdapterRolloutSpec.model_validate(sample["spec"])
     else:
         spec = parse_evaluation(answer.body).spec
         assert spec == EvaluationSpec.model_validate(sample["spec"])
@@ -65,6 +67,25 @@ def test_the_server_fills_in_nothing_else_for_the_smallest_evaluation(server: Ap
         "retries": {"onFailure": 1, "onDisruption": 20},
         "suspend": False,
         "template": {"terminationGracePeriodSeconds": 120},
+    }
+
+
+def test_the_server_fills_in_nothing_else_for_the_smallest_adapterrollout(server: ApiServer, namespace: str) -> None:
+    spec = server.create(ADAPTERROLLOUT.url(namespace), ADAPTERROLLOUT.minimal).body["spec"]
+    assert spec == {
+        **ADAPTERROLLOUT.minimal["spec"],
+        "serving": {**ADAPTERROLLOUT.minimal["spec"]["serving"], "port": 8081},
+        "strategy": {
+            "canaryPods": 1,
+            "canaryWeight": 100,
+            "canarySeconds": 60,
+            "maxPodsAtOnce": 0,
+            "drainSeconds": 30,
+            "analysis": {"minimumRequests": 20, "maximumErrorRatioIncrease": 0.02, "maximumLatencyRatio": 1.5},
+        },
+        "probe": {"kind": "Completion", "prompt": "Once upon a time", "maxTokens": 8, "differsFromBase": True},
+        "revisionHistoryLimit": 5,
+        "paused": False,
     }
 
 
@@ -122,9 +143,26 @@ def test_get_tells_the_story_of_an_evaluation_in_one_line(kubeconfig: Path, name
 
 
 @pytest.mark.usefixtures("with_status")
-def test_both_kinds_are_in_one_category(kubeconfig: Path, namespace: str) -> None:
+def test_get_tells_the_story_of_an_adapterrollout_in_one_line(kubeconfig: Path, namespace: str) -> None:
+    head, line = lines(kubeconfig, namespace, "arl")
+    assert head == ["NAME", "STATE", "READY", "ADAPTER", "PODS", "AGE"]
+    assert line[:-1] == ["sample", "PodNotUpdated", "False", "000000000000", "1/2"]
+    head, line = lines(kubeconfig, namespace, "arl", "-o", "wide")
+    assert head[-5:] == ["MESSAGE", "VERIFIED", "MODEL", "EVALUATION", "SERVED"]
+    assert line[-5:-1] == ["behind", "True", "field-guide", "sample"]
+
+
+@pytest.mark.usefixtures("with_status")
+def test_all_kinds_are_in_one_category(kubeconfig: Path, namespace: str) -> None:
     names = kubectl(kubeconfig, "-n", namespace, "get", "trimtab", "-o", "name").split()
-    assert sorted(names) == ["evaluation.trimtab.dev/sample", "finetunejob.trimtab.dev/sample"]
+    assert sorted(names) == sorted(f"{kind.name.lower()}.trimtab.dev/sample" for kind in KINDS)
+
+
+@pytest.mark.parametrize("name", ["field-guide@0a1b2c3d", "team/field-guide", "../field-guide", "field..guide", "."])
+def test_a_served_name_is_neither_a_revision_nor_a_path(server: ApiServer, namespace: str, name: str) -> None:
+    answer = server.create(ADAPTERROLLOUT.url(namespace), change(ADAPTERROLLOUT.minimal, {"spec.adapterName": name}))
+    assert not answer.accepted
+    assert "spec.adapterName" in answer.message
 
 
 @of_each_kind

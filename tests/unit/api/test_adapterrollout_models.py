@@ -44,6 +44,14 @@ REFUSED: dict[str, dict[str, Any]] = {
     "an artifact that agents cannot read": spec(source={"artifact": {**ARTIFACT, "uri": "https://example.org/a"}}),
     "a selector that selects everything": spec(serving={"selector": {"matchLabels": {}}}),
     "a name that no engine would take": spec(adapterName="Field Guide"),
+    "the name of a revision": spec(adapterName="field-guide@0a1b2c3d"),
+    "a name with a folder in it": spec(adapterName="team/field-guide"),
+    "a name that leads up": spec(adapterName="../field-guide"),
+    "a name with an empty word": spec(adapterName="field..guide"),
+    "pods of another stage": spec(serving={"selector": {"matchLabels": {"trimtab.dev/stage": "train"}}}),
+    "a key that no label has": spec(serving={"selector": {"matchLabels": {"app name": "vllm"}}}),
+    "a value that no label has": spec(serving={"selector": {"matchLabels": {"app": "v l l m"}}}),
+    "a share of requests without a time": spec(strategy={"canaryWeight": 50, "canarySeconds": 0}),
     "a canary without requests": spec(strategy={"canaryWeight": 0}),
     "a rollout without a canary": spec(strategy={"canaryPods": 0}),
     "an unknown field": spec(canary=1),
@@ -63,6 +71,25 @@ def test_what_was_written_is_read_back() -> None:
     again = parse_adapterrollout({"metadata": metadata, "spec": spec(), "status": made.status.to_json()})
     assert again == made
     assert again.status.sequence == [1, 7]
+
+
+def test_what_people_see_is_derived_from_the_rest_once_there_is_something() -> None:
+    assert AdapterRolloutStatus().to_json().get("summary") is None
+    condition = {
+        "type": "Ready",
+        "status": "False",
+        "reason": "Moving",
+        "message": "",
+        "lastTransitionTime": "2026-01-05T11:30:00Z",
+    }
+    body = {
+        "conditions": [condition],
+        "served": {"digest": DIGEST, "uri": ARTIFACT["uri"]},
+        "pods": {"desired": 3, "updated": 3, "ready": 2},
+    }
+    written = AdapterRolloutStatus.model_validate(body).to_json()
+    assert written["summary"] == {"adapter": "aaaaaaaaaaaa", "pods": "2/3"}
+    assert AdapterRolloutStatus.model_validate(written).to_json() == written
 
 
 @pytest.mark.parametrize("model", [AdapterRolloutSpec, AdapterRolloutStatus])

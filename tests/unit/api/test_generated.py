@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
-from trimtab_operator.api import EVALUATION_REASONS, FINETUNEJOB_REASONS, PASSED, SUCCEEDED, PassedReason
+from trimtab_agent.failures import FailureReason
+from trimtab_operator.api import (
+    EVALUATION_REASONS,
+    FINETUNEJOB_REASONS,
+    PASSED,
+    PROGRESSING,
+    READY,
+    SUCCEEDED,
+    VERIFIED,
+    PassedReason,
+    RolloutReason,
+)
 from trimtab_operator.api.crd import generated_files, main, schema_of
 from trimtab_operator.api.reference import fields, nodes
-from trimtab_operator.api.resources import EVALUATION, FINETUNEJOB, RESOURCES, Resource
+from trimtab_operator.api.resources import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, RESOURCES, Resource
+from trimtab_operator.api.rollout_reasons import POD_EXPLANATIONS
+from trimtab_operator.domain.adapterrollout.rollback import HARM
+from trimtab_operator.domain.adapterrollout.waves import OF_THE_POD
 
 ROOT = Path(__file__).parents[3]
+AGENT = ROOT / "operator/src/trimtab_agent"
+NOT_FOR_DOCUMENTS = {"NotFound", "QueryInvalid"}
+"""What an agent answers to other requests than those that bring a document."""
 
 
 @pytest.mark.parametrize("path", generated_files())
@@ -33,10 +51,38 @@ def test_check_fails_on_a_stale_file_and_write_repairs_it(tmp_path: Path) -> Non
     assert main(["--check", "--root", str(tmp_path)]) == 1
 
 
+def refusals() -> set[str]:
+    """Return the words with which the agent refuses documents, as they stand in its source."""
+    calls = [
+        node
+        for path in AGENT.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refused"
+    ]
+    words = {str(word.value) for call in calls for word in call.args[1:2] if isinstance(word, ast.Constant)}
+    assert len(words) > 10
+    return words - NOT_FOR_DOCUMENTS
+
+
+OF_TRAFFIC = {RolloutReason.ERROR_RATIO, RolloutReason.LATENCY}
+OF_PODS = {RolloutReason.UNREACHABLE, RolloutReason.ENGINE_DOWN, RolloutReason.ENGINE_HARMED}
+OF_ROLLOUTS = set(RolloutReason) - OF_TRAFFIC - OF_PODS
+OF_VERIFIED = {
+    RolloutReason.WAITING_FOR_SOURCE,
+    RolloutReason.SERVING,
+    RolloutReason.MOVING,
+    RolloutReason.LOADING,
+    RolloutReason.NO_PODS,
+}
+
 REASONS: list[tuple[Resource, str, set[str]]] = [
     (FINETUNEJOB, SUCCEEDED, set(FINETUNEJOB_REASONS)),
     (EVALUATION, SUCCEEDED, set(EVALUATION_REASONS)),
     (EVALUATION, PASSED, set(PassedReason)),
+    (ADAPTERROLLOUT, READY, set(OF_ROLLOUTS)),
+    (ADAPTERROLLOUT, PROGRESSING, set(OF_ROLLOUTS)),
+    (ADAPTERROLLOUT, VERIFIED, set(OF_VERIFIED)),
+    (ADAPTERROLLOUT, "podReasons", {*OF_TRAFFIC, *OF_PODS, *FailureReason, *refusals()}),
 ]
 
 
@@ -66,6 +112,12 @@ def test_every_condition_with_reasons_is_among_these() -> None:
     }
 
 
+def test_what_is_said_to_be_the_adapters_fault_is_what_takes_it_back() -> None:
+    blamed = {reason for reason in FailureReason if POD_EXPLANATIONS[reason].when == "adapter"}
+    assert blamed == set(FailureReason) - OF_THE_POD
+    assert blamed >= HARM
+
+
 @pytest.mark.parametrize(("resource", "condition", "reasons"), REASONS)
 def test_the_page_names_every_reason(resource: Resource, condition: str, reasons: set[str]) -> None:
     _, _, part = of_kind(resource).partition(f"### {resource.kind}: reasons of `{condition}`")
@@ -91,5 +143,6 @@ def test_what_the_page_refers_to_is_the_same() -> None:
     references = re.findall(r"^### Evaluation: (.+)\n\n.+\n\nThe same fields as in \[FineTuneJob: (.+)\]", page(), re.M)
     assert references == [("spec.template", "spec.template"), ("status.attempts", "status.attempts")]
     for path, _ in references:
-        ours, theirs = ([field for field in fields(schema_of(each)) if field[0].startswith(path)] for each in RESOURCES)
+        both = (FINETUNEJOB, EVALUATION)
+        ours, theirs = ([field for field in fields(schema_of(each)) if field[0].startswith(path)] for each in both)
         assert ours[1:] == theirs[1:], "all but the descriptions of the sections themselves"

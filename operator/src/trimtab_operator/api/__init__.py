@@ -1,5 +1,15 @@
 """The custom resources that users write. The pydantic models are the source of the CRDs."""
 
+from .adapterrollout import (
+    PROGRESSING,
+    READY,
+    VERIFIED,
+    AdapterRollout,
+    AdapterRolloutSpec,
+    AdapterRolloutStatus,
+    RolloutReason,
+    parse_adapterrollout,
+)
 from .conditions import (
     EVALUATION_REASONS,
     FINETUNEJOB_REASONS,
@@ -44,9 +54,15 @@ __all__ = [
     "FINETUNEJOB_REASONS",
     "GROUP",
     "PASSED",
+    "PROGRESSING",
+    "READY",
     "RESULTS_KEPT",
     "SUCCEEDED",
+    "VERIFIED",
     "VERSION",
+    "AdapterRollout",
+    "AdapterRolloutSpec",
+    "AdapterRolloutStatus",
     "ArtifactStatus",
     "AttemptReason",
     "AttemptStatus",
@@ -66,9 +82,11 @@ __all__ = [
     "ModelStatus",
     "PassedReason",
     "ResultStatus",
+    "RolloutReason",
     "State",
     "TrainingProgress",
     "WorkStatus",
     "parse",
+    "parse_adapterrollout",
     "parse_evaluation",
 ]

@@ -1,21 +1,21 @@
-"""AdapterRollout: a served name that outlives the jobs, which adapter answers to it, and how a new one gets there.
-
-Not among the kinds that `resources` lists: no controller acts on it yet, so no cluster should accept it.
-"""
+"""AdapterRollout: a served name that outlives the jobs, which adapter answers to it, and how a new one gets there."""
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
-from trimtab_agent.documents import NAME, REVISION, URI, Probe
+from pydantic import ConfigDict, Field, computed_field, model_validator
+from trimtab_agent.documents import REVISION, Probe
 from trimtab_trainer.contract import Model
-from trimtab_trainer.contract.settings import DIGEST, rules
+from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
 
 from .conditions import Condition
 from .evaluation import OBJECT_NAME
 from .finetunejob import NAME_LENGTH, ObjectMeta
+from .scheduling import LABEL_VALUE
+from .summary import SummarizedStatus
 
 READY: Final = "Ready"
 PROGRESSING: Final = "Progressing"
@@ -28,12 +28,26 @@ MARKS_MAXIMUM = CANARY_PODS_MAXIMUM + STABLE_PODS_MARKED
 POD_REASONS_KEPT = 8
 REJECTED_KEPT = 4
 
-LABEL_VALUE = Annotated[str, Field(max_length=63)]
+SERVING_LABEL = ("trimtab.dev/stage", "serve")
+"""The label of pods with an agent in them; the operator sees no others of those that are not its own."""
+
+LABEL_KEY = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+
+ADAPTER_NAME = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=63,
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+    ),
+]
+"""Words with dots between them: no `@`, which revisions have, and nothing that an engine could take for a path."""
+
 COUNT = Annotated[int, Field(ge=0)]
 
 
 class RolloutReason(StrEnum):
-    """Reasons of Ready, Progressing and Verified, and of a pod that is not up to date."""
+    """Reasons of Ready, Progressing and Verified; at the end, of what was taken back and of a single pod."""
 
     # on the way
     WAITING_FOR_SOURCE = "WaitingForSource"
@@ -57,6 +71,8 @@ class RolloutReason(StrEnum):
     NAME_TAKEN = "NameTaken"
     DOES_NOT_FIT = "DoesNotFit"
     RANK_TOO_HIGH = "RankTooHigh"
+    AGENT_KEY_MISSING = "AgentKeyMissing"
+    SPEC_INVALID = "SpecInvalid"
     # taken back
     ROLLED_BACK = "RolledBack"
     ERROR_RATIO = "ErrorRatio"
@@ -88,8 +104,20 @@ class MatchLabels(Model):
     """Labels that an object must have, all of them."""
 
     match_labels: dict[str, LABEL_VALUE] = Field(
-        min_length=1, max_length=16, description="matchLabels that must all be there."
+        min_length=1,
+        max_length=16,
+        json_schema_extra=rules(
+            ("self.all(k, k.size() <= 317)", "a key must have at most 317 characters"),
+            (f"self.all(k, k.matches('{LABEL_KEY}'))", "a key must be that of a label: a name, or prefix/name"),
+        ),
+        description="matchLabels that must all be there.",
     )
+
+    @model_validator(mode="after")
+    def _keys_of_labels(self) -> Self:
+        if not all(len(key) <= 317 and re.fullmatch(LABEL_KEY, key) for key in self.match_labels):
+            raise ValueError("a key must be that of a label: a name, or prefix/name")
+        return self
 
     def matches(self, labels: dict[str, str]) -> bool:
         """Tell whether labels hold all that are asked for."""
@@ -99,7 +127,7 @@ class MatchLabels(Model):
 class RolloutArtifact(Model):
     """A published adapter, pinned by its digest; the serving pods read it with their own credentials."""
 
-    uri: URI = Field(description="uri of the adapter's folder, <output>/adapters/<digest>.")
+    uri: OBJECT_URI = Field(description="uri of the adapter's folder, <output>/adapters/<digest>.")
     digest: DIGEST = Field(description="digest the adapter must have.")
 
 
@@ -134,11 +162,33 @@ class RolloutSource(Model):
         return self
 
 
+_OTHER_STAGE = f"only pods with the label {': '.join(SERVING_LABEL)} are looked at; remove the key, or set it so"
+
+
 class Serving(Model):
     """The pods whose engines serve the adapter."""
 
-    selector: MatchLabels = Field(description="selector of pods of this namespace.")
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                f"!('{SERVING_LABEL[0]}' in self.selector.matchLabels) || "
+                f"self.selector.matchLabels['{SERVING_LABEL[0]}'] == '{SERVING_LABEL[1]}'",
+                _OTHER_STAGE,
+            ),
+        )
+    )
+
+    selector: MatchLabels = Field(
+        description="selector among the pods of this namespace with the label trimtab.dev/stage: serve."
+    )
     port: int = Field(default=8081, ge=1, le=65535, description="port of the agents.")
+
+    @model_validator(mode="after")
+    def _of_this_stage(self) -> Self:
+        key, value = SERVING_LABEL
+        if self.selector.match_labels.get(key, value) != value:
+            raise ValueError(_OTHER_STAGE)
+        return self
 
 
 class Analysis(Model):
@@ -155,8 +205,21 @@ class Analysis(Model):
     )
 
 
+_WEIGHT_WITHOUT_TIME = "canaryWeight below 100 needs canarySeconds above 0: without them no canary takes requests"
+
+
 class Strategy(Model):
     """How a new revision gets to the pods and to the requests."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.canarySeconds) || self.canarySeconds > 0 || "
+                "!has(self.canaryWeight) || self.canaryWeight == 100",
+                _WEIGHT_WITHOUT_TIME,
+            ),
+        )
+    )
 
     canary_pods: int = Field(
         default=1, ge=1, le=CANARY_PODS_MAXIMUM, description="canaryPods that load, prove and serve it first."
@@ -175,6 +238,12 @@ class Strategy(Model):
     )
     analysis: Analysis = Field(default=Analysis(), description="analysis of the canary.")
 
+    @model_validator(mode="after")
+    def _weight_has_time(self) -> Self:
+        if self.canary_seconds == 0 and self.canary_weight < 100:
+            raise ValueError(_WEIGHT_WITHOUT_TIME)
+        return self
+
 
 class AdapterRolloutSpec(Model):
     """What to serve, where, and how to get there."""
@@ -185,7 +254,7 @@ class AdapterRolloutSpec(Model):
         )
     )
 
-    adapter_name: NAME = Field(description="adapterName: the model that clients ask for.")
+    adapter_name: ADAPTER_NAME = Field(description="adapterName: the model that clients ask for.")
     source: RolloutSource = Field(description="source of the adapter.")
     serving: Serving = Field(description="serving pods.")
     strategy: Strategy = Field(default=Strategy(), description="strategy of a rollout.")
@@ -205,6 +274,13 @@ class ServedRevision(Model):
     digest: DIGEST = Field(description="digest of the adapter.")
     uri: str = Field(max_length=1024, description="uri of the adapter's folder.")
     generation: int = Field(default=0, ge=0, description="generation in which the source named it last.")
+    since: str | None = Field(
+        default=None,
+        alias="sinceTime",
+        max_length=32,
+        json_schema_extra={"format": "date-time"},
+        description="sinceTime it is served.",
+    )
 
 
 class RevisionStatus(Model):
@@ -261,7 +337,19 @@ class RolloutStep(Model):
     uri: str = Field(max_length=1024, description="uri of its folder.")
     generation: int = Field(default=0, ge=0, description="generation in which the source named it last.")
     phase: Phase = Field(description="phase it is in.")
-    since: str = Field(max_length=32, json_schema_extra={"format": "date-time"}, description="since when.")
+    since: str = Field(
+        alias="sinceTime",
+        max_length=32,
+        json_schema_extra={"format": "date-time"},
+        description="sinceTime it is in this phase.",
+    )
+    began: str | None = Field(
+        default=None,
+        alias="beganTime",
+        max_length=32,
+        json_schema_extra={"format": "date-time"},
+        description="beganTime of its way, whatever phase it is in.",
+    )
     canaries: list[Annotated[str, Field(max_length=36)]] = Field(
         default=[],
         max_length=CANARY_PODS_MAXIMUM,
@@ -276,7 +364,22 @@ class RolloutStep(Model):
     )
 
 
-class AdapterRolloutStatus(Model):
+class AdapterRolloutSummary(Model):
+    """What `kubectl get` prints: for people, derived from the rest of the status."""
+
+    adapter: str | None = Field(default=None, max_length=12, description="adapter that is served, by its digest.")
+    pods: str | None = Field(default=None, max_length=16, description="pods that are ready, of all that match.")
+
+    @classmethod
+    def of(cls, served: ServedRevision | None, pods: PodCounts) -> AdapterRolloutSummary:
+        """Return the summary of these sections; the digest is cut as that of a FineTuneJob's adapter."""
+        return cls(
+            adapter=served.digest.removeprefix("sha256:")[:12] if served is not None else None,
+            pods=f"{pods.ready}/{pods.desired}",
+        )
+
+
+class AdapterRolloutStatus(SummarizedStatus):
     """What is true of the rollout, as read back from the engines."""
 
     observed_generation: int | None = Field(default=None, ge=0, description="observedGeneration of the spec.")
@@ -315,6 +418,14 @@ class AdapterRolloutStatus(Model):
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
         description="sequence of the newest documents: [leaseTransitions, n].",
     )
+
+    @computed_field(  # type: ignore[prop-decorator]
+        description="summary is what kubectl get prints; programs read the other fields."
+    )
+    @property
+    def summary(self) -> AdapterRolloutSummary | None:
+        """Derived: written with the rest and never read back."""
+        return AdapterRolloutSummary.of(self.served, self.pods) if self.conditions else None
 
 
 class AdapterRollout(Model):

@@ -14,8 +14,9 @@ from .conditions import AttemptReason, PassedReason, State
 class Explanation:
     """A row of a table in docs/api.md."""
 
-    when: Literal["active", "succeeded", "failed", "attempt"]
-    """active: the condition is Unknown; attempt: only the reason of an attempt, another one follows it."""
+    when: Literal["active", "succeeded", "failed", "attempt", "adapter", "pod", "document"]
+    """active: the condition is Unknown; attempt: only the reason of an attempt, another one follows it; adapter, pod,
+    document: of one serving pod, and what is to blame."""
     meaning: str
     next_step: str
 

@@ -15,6 +15,9 @@ WHEN = {
     "succeeded": "{condition} is True",
     "failed": "{condition} is False",
     "attempt": "Reason of an attempt that another one may follow; the object's own is Retrying or RetriesExhausted",
+    "adapter": "the adapter is to blame, and is taken back where a canary pod or its traffic shows it for good",
+    "pod": "the pod is behind, and the others go on",
+    "document": "the pod's agent refused a document, and nothing changed there",
 }
 SHORT_TABLE = 10
 """So many rows are written again rather than referred to."""

@@ -6,10 +6,17 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from .adapterrollout import PROGRESSING, READY, VERIFIED, AdapterRollout, AdapterRolloutSpec, AdapterRolloutStatus
 from .conditions import PASSED, SUCCEEDED
 from .evaluation import Evaluation, EvaluationSpec, EvaluationStatus
 from .finetunejob import FineTuneJob, FineTuneJobSpec, FineTuneJobStatus
 from .reasons import EVALUATION_EXPLANATIONS, FINETUNEJOB_EXPLANATIONS, PASSED_EXPLANATIONS, Explanation
+from .rollout_reasons import (
+    POD_EXPLANATIONS,
+    PROGRESSING_EXPLANATIONS,
+    READY_EXPLANATIONS,
+    VERIFIED_EXPLANATIONS,
+)
 
 Column = tuple[str, str, str, str]
 """Name, type, JSONPath and description of a column of `kubectl get`."""
@@ -22,7 +29,9 @@ class Resource:
     Attributes:
         model: of the whole object; its docstring and rules are those of the root.
         wide_columns: are shown by `kubectl get -o wide` only.
-        reasons: explanations of each condition's reasons, by type of condition, with a sentence on the condition.
+        summary: the condition whose reason is the state.
+        reasons: explanations of each condition's reasons, by type of condition, with a sentence on the condition; of
+            other reasons by the field of the status that has them.
     """
 
     model: type[BaseModel]
@@ -32,6 +41,7 @@ class Resource:
     short_name: str
     columns: tuple[Column, ...]
     wide_columns: tuple[Column, ...]
+    summary: str
     reasons: dict[str, tuple[str, dict[str, Explanation]]]
 
     @property
@@ -72,6 +82,7 @@ FINETUNEJOB = Resource(
         ("Attempt", "integer", ".status.attempts[-1:].number", "Number of the newest attempt."),
         ("Rank", "integer", ".spec.lora.rank", "Rank of the adapter."),
     ),
+    summary=SUCCEEDED,
     reasons={SUCCEEDED: (_SUCCEEDED, FINETUNEJOB_EXPLANATIONS)},
 )
 
@@ -94,6 +105,7 @@ EVALUATION = Resource(
         ("Progress", "string", ".status.summary.progress", "Tasks done, of target and baseline, in percent."),
         ("Report", "string", ".status.reportURI", "Where report.html is."),
     ),
+    summary=SUCCEEDED,
     reasons={
         SUCCEEDED: (_SUCCEEDED, EVALUATION_EXPLANATIONS),
         PASSED: (
@@ -104,5 +116,56 @@ EVALUATION = Resource(
     },
 )
 
-RESOURCES: tuple[Resource, ...] = (FINETUNEJOB, EVALUATION)
+ADAPTERROLLOUT = Resource(
+    model=AdapterRollout,
+    spec=AdapterRolloutSpec,
+    status=AdapterRolloutStatus,
+    plural="adapterrollouts",
+    short_name="arl",
+    columns=(
+        ("State", "string", _condition(READY, "reason"), "What the rollout is doing, or why it does nothing."),
+        ("Ready", "string", _condition(READY, "status"), "Whether every pod answers with the wanted adapter."),
+        ("Adapter", "string", ".status.summary.adapter", "First 12 characters of the served adapter's digest."),
+        ("Pods", "string", ".status.summary.pods", "Pods that answer with the wanted adapter, of all that match."),
+        _AGE,
+    ),
+    wide_columns=(
+        ("Message", "string", _condition(READY, "message"), "Why, and what to do next."),
+        ("Verified", "string", _condition(VERIFIED, "status"), "Whether every pod has loaded and proven it."),
+        ("Model", "string", ".spec.adapterName", "The model that clients ask for."),
+        (
+            "Evaluation",
+            "string",
+            ".spec.source.evaluationName",
+            "The Evaluation that it waits for, where one is named.",
+        ),
+        ("Served", "date", ".status.served.sinceTime", "Time since the adapter is served."),
+    ),
+    summary=READY,
+    reasons={
+        READY: (
+            "The condition `Ready` is the summary: True if every pod that matches answers with the wanted adapter "
+            "alone, as read back from its engine. Its reason is the word that `kubectl get` prints as STATE, and its "
+            "message says what happened and what to do next.",
+            READY_EXPLANATIONS,
+        ),
+        PROGRESSING: (
+            "The condition `Progressing` says whether the rollout gets on by itself: False at rest, and where "
+            "something has to be done, or waited for, elsewhere.",
+            PROGRESSING_EXPLANATIONS,
+        ),
+        VERIFIED: (
+            "The condition `Verified` says whether every pod has loaded the revision under its own name and proven it "
+            "with the probe, whether or not requests go there yet.",
+            VERIFIED_EXPLANATIONS,
+        ),
+        "podReasons": (
+            "`status.podReasons` says of each pod that is behind why, with one of these words. An adapter that was "
+            "taken back is in `status.rejected`, with the word that it was taken back for.",
+            POD_EXPLANATIONS,
+        ),
+    },
+)
+
+RESOURCES: tuple[Resource, ...] = (FINETUNEJOB, EVALUATION, ADAPTERROLLOUT)
 """All kinds, in the order in which people meet them."""

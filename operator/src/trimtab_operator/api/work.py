@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from trimtab_trainer.contract import Model
 
 from .conditions import Condition
+from .summary import SummarizedStatus
 
 ATTEMPT_MESSAGE_LENGTH = 160
 """Messages of attempts are cut here, so that ten of them leave the status below 10 kB."""
@@ -47,7 +48,7 @@ class AttemptStatus(Model):
     end_step: int | None = Field(default=None, ge=0, description="endStep it reached.")
 
 
-class WorkStatus(Model):
+class WorkStatus(SummarizedStatus):
     """The part of a status that is the ledger of the attempts."""
 
     observed_generation: int | None = Field(default=None, ge=0, description="observedGeneration of the spec.")
@@ -82,8 +83,3 @@ class WorkStatus(Model):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["number"]},
         description="attempts, the newest 10, oldest first.",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_summary(cls, value: Any) -> Any:
-        return {key: item for key, item in value.items() if key != "summary"} if isinstance(value, dict) else value

@@ -14,11 +14,13 @@ from typing import Any, Self
 from trimtab_agent.documents import Share
 from trimtab_operator.api import Evaluation, parse_evaluation
 from trimtab_operator.api.adapterrollout import AdapterRollout, parse_adapterrollout
+from trimtab_operator.api.resources import ADAPTERROLLOUT
 from trimtab_operator.domain.adapterrollout import AgentTruth, Observed, RolloutPlan, ServingPod, plan
 from trimtab_operator.domain.adapterrollout.observed import Refusal
 
 T0 = datetime(2026, 1, 5, 12, 0, 0, tzinfo=UTC)
 NAME = "guide"
+WHEN = {"True": "succeeded", "False": "failed", "Unknown": "active"}
 
 
 def sha(letter: str) -> str:
@@ -288,6 +290,7 @@ class World:
             body = {**self.rollout.model_dump(by_alias=True, exclude={"status"}, exclude_none=True)}
             self.rollout = parse_adapterrollout({**body, "status": made.status})
             self.events += [note.reason for note in made.notes]
+            self._is_explained()
         for document in made.documents:
             if writes == 0:
                 return self._died(made)
@@ -300,6 +303,16 @@ class World:
                 return self._died(made)
             self.mounted = made.mounted
         return made
+
+    def _is_explained(self) -> None:
+        """What the status says is what docs/api.md explains: each reason with the status that it is explained for."""
+        for condition in self.rollout.status.conditions:
+            _, explanations = ADAPTERROLLOUT.reasons[condition.type]
+            assert explanations[condition.reason].when == WHEN[condition.status], condition
+        _, of_pods = ADAPTERROLLOUT.reasons["podReasons"]
+        status = self.rollout.status
+        told = {each.reason for each in status.pod_reasons} | {each.reason for each in status.rejected}
+        assert told <= set(of_pods)
 
     def _died(self, made: RolloutPlan) -> RolloutPlan:
         self.lease += 1
