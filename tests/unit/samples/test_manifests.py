@@ -64,9 +64,15 @@ def test_the_queued_job_names_the_queue() -> None:
 
 def test_the_policies_let_the_charts_operator_in() -> None:
     policies = {body["metadata"]["name"]: body["spec"] for body in load(SAMPLES / "networkpolicy.yaml")}
-    (rule,) = policies["trimtab-progress"]["ingress"]
-    (peer,) = rule["from"]
-    assert peer["podSelector"]["matchLabels"].items() <= Rendered().pod["metadata"]["labels"].items()
-    (progress,) = [egress for egress in Rendered().one("NetworkPolicy")["spec"]["egress"] if "to" in egress]
-    assert rule["ports"] == progress["ports"]
-    assert policies["trimtab-progress"]["podSelector"] == progress["to"][0]["podSelector"]
+    goes_to = [egress for egress in Rendered().one("NetworkPolicy", "trimtab")["spec"]["egress"] if "to" in egress]
+    for name, egress in zip(("trimtab-progress", "trimtab-agent"), goes_to, strict=True):
+        (rule,) = policies[name]["ingress"]
+        operator = rule["from"][0]
+        assert operator["podSelector"]["matchLabels"].items() <= Rendered().pod["metadata"]["labels"].items()
+        assert rule["ports"] == egress["ports"]
+        assert policies[name]["podSelector"] == egress["to"][0]["podSelector"]
+
+
+def test_work_and_serving_pods_reach_the_same_storage() -> None:
+    policies = {body["metadata"]["name"]: body["spec"] for body in load(SAMPLES / "networkpolicy.yaml")}
+    assert policies["trimtab-storage"]["egress"] == policies["trimtab-serving-storage"]["egress"]
