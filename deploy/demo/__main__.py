@@ -1,38 +1,65 @@
-"""`make demo`: from nothing to an adapter that passed its gate and answers, in a real cluster.
+"""`make demo`: from nothing to an adapter that is trained, judged, served, and stays served when a worse one comes.
 
-Prints what it does with the seconds since the start. The last lines are the adapter's address, the verdict of its
-evaluation against the base model on rows that neither was trained on, and their answers to the same question.
+Everything happens in a real cluster with a real engine. Prints what it does with the seconds since the start. The last
+lines are the adapter's address, the verdict of its evaluation, what the worse adapter came to, and the answers of the
+base model and of the adapter to the same question, asked by name through the engine's Service.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from trimtab_local.instance import cache
 
-from deploy.demo.installation import ADMIN, ROOT, Failed, Installation, open_installation, restricted_namespace, say
+from deploy.demo.installation import (
+    ADMIN,
+    ENGINE,
+    ENGINE_PORT,
+    ROOT,
+    SERVING,
+    Failed,
+    Forward,
+    Installation,
+    open_installation,
+    restricted_namespace,
+    say,
+)
 
 NAMESPACE = "field-guide"
 QUESTION = "What is spec.backoffLimit of a Job for?"
 SAMPLES = ROOT / "deploy/samples"
-TRAINING_MINUTES = 20
-EVALUATION_MINUTES = 15
+TRAINING_MINUTES, EVALUATION_MINUTES, ROLLOUT_MINUTES = 20, 15, 10
+BASE = "smollm2-135m-instruct"
+"""What the engine calls its base model."""
+IMPOSSIBLE = "only a correct answer says this"
+"""A probe that no adapter here can pass."""
+WIDTH = 48
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make demo", description="From nothing to an adapter that answers.")
+    parser = argparse.ArgumentParser(prog="make demo", description="From nothing to an adapter that serves.")
     parser.add_argument("--sample", type=Path, default=SAMPLES / "finetunejob.yaml", help="FineTuneJob to run")
     parser.add_argument(
         "--evaluation", type=Path, default=SAMPLES / "evaluation.yaml", help="Evaluation of its adapter"
+    )
+    parser.add_argument("--rollout", type=Path, default=SAMPLES / "adapterrollout.yaml", help="AdapterRollout of it")
+    parser.add_argument(
+        "--worse", type=Path, default=SAMPLES / "worse.yaml", help="what is held at the gate; '' for none"
     )
     parser.add_argument("--question", default=QUESTION, help="what to ask the base model and the adapter")
     return parser.parse_args()
@@ -59,8 +86,10 @@ def upload(here: Installation) -> None:
                 say(f"  {text}")
 
 
-def follow(here: Installation, kind: str, name: str, minutes: float) -> dict[str, Any]:
-    """Tell the story of a FineTuneJob or an Evaluation as it moves, and return it when it has ended."""
+def follow(
+    here: Installation, kind: str, name: str, minutes: float, ended: Callable[[dict[str, Any]], bool]
+) -> dict[str, Any]:
+    """Tell the story of an object as it moves, and return it when it has ended."""
     told = ""
     deadline = time.monotonic() + minutes * 60
     while time.monotonic() < deadline:
@@ -71,13 +100,30 @@ def follow(here: Installation, kind: str, name: str, minutes: float) -> dict[str
             if story != told:
                 say(f"  {line}")
                 told = story
-            succeeded = condition(found, "Succeeded")
-            if succeeded.get("status") == "True":
+            if ended(found):
                 return found
-            if succeeded.get("status") == "False":
-                raise Failed(f"{succeeded['reason']}: {succeeded['message']}")
         time.sleep(1)
     raise Failed(f"{kind} {name} took more than {minutes} minutes; see kubectl -n {NAMESPACE} describe {kind} {name}")
+
+
+def succeeded(body: dict[str, Any]) -> bool:
+    """Tell whether work has ended well.
+
+    Raises:
+        Failed: it has ended otherwise.
+    """
+    found = condition(body, "Succeeded")
+    if found.get("status") == "False":
+        raise Failed(f"{found['reason']}: {found['message']}")
+    return found.get("status") == "True"
+
+
+def serving(body: dict[str, Any]) -> bool:
+    return condition(body, "Ready").get("status") == "True"
+
+
+def rolled_back(body: dict[str, Any]) -> bool:
+    return condition(body, "Ready").get("reason") == "RolledBack"
 
 
 def condition(body: dict[str, Any], name: str) -> dict[str, Any]:
@@ -87,8 +133,8 @@ def condition(body: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def apply(here: Installation, *samples: Path) -> list[str]:
-    """Apply the manifests in the demo's namespace and return the names of the objects."""
-    bodies = [yaml.safe_load(sample.read_text()) for sample in samples]
+    """Apply manifests in the demo's namespace, all at once, and return the names of the objects."""
+    bodies = [body for sample in samples for body in yaml.safe_load_all(sample.read_text())]
     for body in bodies:
         body["metadata"]["namespace"] = NAMESPACE
     here.apply(*bodies)
@@ -96,25 +142,56 @@ def apply(here: Installation, *samples: Path) -> list[str]:
     return [body["metadata"]["name"] for body in bodies]
 
 
-def ask(here: Installation, adapter: str, question: str) -> str:
-    """Ask the base model and the adapter in a pod of the cluster, and return their answers."""
-    text = (SAMPLES / "ask.yaml").read_text()
-    body = yaml.safe_load(text.replace("ADAPTER", adapter).replace("IMAGE", here.images["trainer"]))
-    body["metadata"]["namespace"] = NAMESPACE
-    container = body["spec"]["template"]["spec"]["containers"][0]
-    container["args"] = [question if value == "QUESTION" else value for value in container["args"]]
-    name = body["metadata"]["name"]
-    here.kubectl("-n", NAMESPACE, "delete", "job", name, "--ignore-not-found", "--wait=true")
-    here.apply(body)
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        status = (here.get("job", name, NAMESPACE) or {}).get("status", {})
-        if status.get("succeeded"):
-            return here.kubectl("-n", NAMESPACE, "logs", f"job/{name}")
-        if status.get("failed"):
-            raise Failed(here.kubectl("-n", NAMESPACE, "logs", f"job/{name}"))
-        time.sleep(1)
-    raise Failed(f"no answer: see kubectl -n {NAMESPACE} describe job {name}")
+@dataclass(frozen=True)
+class Answer:
+    """What a client of the engine gets: the text, and the revision that the guard says gave it."""
+
+    text: str
+    revision: str
+
+
+def ask(engine: Forward, model: str, question: str) -> Answer:
+    """Ask as any client of the OpenAI API does."""
+    message = {"model": model, "max_tokens": 32, "temperature": 0, "messages": [{"role": "user", "content": question}]}
+    request = urllib.request.Request(
+        f"{engine.url}/v1/chat/completions", json.dumps(message).encode(), {"Content-Type": "application/json"}
+    )
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                body = json.load(response)
+                text = " ".join(body["choices"][0]["message"]["content"].split())
+                return Answer(text, response.headers.get("x-trimtab-revision", model))
+        except (urllib.error.URLError, ConnectionError) as error:
+            if isinstance(error, urllib.error.HTTPError) or time.monotonic() > deadline:
+                raise Failed(f"{model} does not answer: {error}") from error
+            engine.ensure()
+            time.sleep(0.5)
+
+
+def side_by_side(left: tuple[str, str], right: tuple[str, str]) -> str:
+    """Return two titled texts in two columns."""
+    columns = [[title, *textwrap.wrap(text, WIDTH)] for title, text in (left, right)]
+    rows = max(len(column) for column in columns)
+    padded = [[*column, *[""] * (rows - len(column))] for column in columns]
+    lines = [f"{one:<{WIDTH}} | {two}".rstrip() for one, two in zip(*padded, strict=True)]
+    return "\n".join([lines[0], f"{'-' * WIDTH}-+-{'-' * WIDTH}", *lines[1:]])
+
+
+def force_through(here: Installation, rollout: str, artifact: dict[str, Any]) -> dict[str, Any]:
+    """Name an adapter in the rollout, past the gate, with a probe that it cannot pass; put the spec back at the end."""
+    before = here.get("adapterrollout", rollout, NAMESPACE)
+    assert before is not None, "it was just applied"
+    source = {"artifact": {"uri": artifact["uri"], "digest": artifact["digest"]}, "follow": None}
+    patch = {"spec": {"source": source, "probe": {"contains": IMPOSSIBLE}}}
+    here.kubectl("-n", NAMESPACE, "patch", "arl", rollout, "--type=merge", "-p", json.dumps(patch))
+    say(f"kubectl patch arl {rollout}: spec.source.artifact is the worse adapter, with a probe that it cannot pass")
+    found = follow(here, "adapterrollout", rollout, ROLLOUT_MINUTES, rolled_back)
+    back = {"spec": {"source": {"artifact": None, **before["spec"]["source"]}, "probe": {"contains": None}}}
+    here.kubectl("-n", NAMESPACE, "patch", "arl", rollout, "--type=merge", "-p", json.dumps(back))
+    follow(here, "adapterrollout", rollout, ROLLOUT_MINUTES, serving)
+    return found
 
 
 def main() -> None:
@@ -129,17 +206,25 @@ def main() -> None:
     here.apply(here.secret(NAMESPACE))
     say("data: the API server's own documentation as questions and answers; the base model from its package")
     upload(here)
-    training, evaluating = apply(here, chosen.sample, chosen.evaluation)
-    job = follow(here, "finetunejob", training, TRAINING_MINUTES)
-    evaluation = follow(here, "evaluation", evaluating, EVALUATION_MINUTES)
+    say(f"engine: kubectl apply -k {SERVING.relative_to(ROOT)}")
+    here.install_serving(NAMESPACE, replicas=1)
+    training, evaluating, rollout = apply(here, chosen.sample, chosen.evaluation, chosen.rollout)
+    job = follow(here, "finetunejob", training, TRAINING_MINUTES, succeeded)
+    evaluation = follow(here, "evaluation", evaluating, EVALUATION_MINUTES, succeeded)
+    follow(here, "adapterrollout", rollout, ROLLOUT_MINUTES, serving)
     artifact = job["status"]["artifact"]
-    say("asking the base model and the adapter")
-    answers = ask(here, artifact["uri"], chosen.question)
+    with here.forward(NAMESPACE, ENGINE, ENGINE_PORT) as engine:
+        say(f"asking {BASE} and {rollout} through {ENGINE}")
+        plain, first = ask(engine, BASE, chosen.question), ask(engine, rollout, chosen.question)
+        told = hold_the_worse(here, chosen.worse, rollout)
+        again = ask(engine, rollout, chosen.question)
+        told.append(f"answers     by {first.revision} before, by {again.revision} after: the same")
+        if again != first:
+            raise Failed(f"the worse adapter changed what is answered: {again}")
     print()
-    print(here.kubectl("-n", NAMESPACE, "get", "finetunejobs").strip())
-    print()
-    print(here.kubectl("-n", NAMESPACE, "get", "evaluations").strip())
-    print()
+    for kind in ("finetunejobs", "evaluations", "adapterrollouts"):
+        print(here.kubectl("-n", NAMESPACE, "get", kind).strip())
+        print()
     print(f"adapter     {artifact['uri']}")
     print(f"digest      {artifact['digest']}")
     base, tuned = math.exp(artifact["baseTestLoss"]), math.exp(artifact["testLoss"])
@@ -147,12 +232,31 @@ def main() -> None:
     verdict = condition(evaluation, "Passed")
     print(f"verdict     {verdict['reason']}: {verdict['message']}")
     print(f"report      {evaluation['status']['reportURI']}")
+    print("\n".join(told))
     print()
-    print(answers.strip())
+    print(chosen.question)
+    print()
+    print(side_by_side((BASE, plain.text), (first.revision, first.text)))
     print()
     print(f"next: export KUBECONFIG={here.kubeconfig}")
     print(f"      kubectl -n {NAMESPACE} describe finetunejob {training}")
     print(f"      kubectl -n {NAMESPACE} describe evaluation {evaluating}")
+    print(f"      kubectl -n {NAMESPACE} describe adapterrollout {rollout}")
+
+
+def hold_the_worse(here: Installation, sample: Path, rollout: str) -> list[str]:
+    """Train and judge a worse adapter: the gate holds it. Then force it through: the canary refuses it."""
+    training, evaluating = apply(here, sample)
+    job = follow(here, "finetunejob", training, TRAINING_MINUTES, succeeded)
+    evaluation = follow(here, "evaluation", evaluating, EVALUATION_MINUTES, succeeded)
+    verdict = condition(evaluation, "Passed")
+    if verdict["status"] != "False":
+        raise Failed(f"the worse adapter passed: {verdict['message']}")
+    forced = condition(force_through(here, rollout, job["status"]["artifact"]), "Ready")
+    return [
+        f"worse       {verdict['reason']}: {verdict['message']}",
+        f"forced      {forced['reason']}: {forced['message']}",
+    ]
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 
 import boto3
 import botocore.exceptions
+import yaml
 from botocore.config import Config
 from mypy_boto3_s3 import S3Client
 from trimtab_local import Cluster, binaries
@@ -29,6 +30,10 @@ SYSTEM, STORAGE = "trimtab-system", "trimtab-storage"
 SERVICE_URL = f"http://s3.{STORAGE}.svc:8333"
 BUCKETS = ("datasets", "models", "adapters")
 PRODUCT_IMAGES = ("operator", "prepare", "trainer")
+CLUSTER_IMAGES = ("seaweedfs", "vllm-cpu")
+"""Beside the product: object storage, and an engine for machines without GPUs."""
+SERVING = ROOT / "deploy/serving/kustomize/overlays/cpu"
+ENGINE, ENGINE_PORT = "service/inference", 8000
 
 _STARTED = time.monotonic()
 
@@ -36,6 +41,28 @@ _STARTED = time.monotonic()
 def say(text: str) -> None:
     """Print a line of progress with the seconds since the start."""
     print(f"[{time.monotonic() - _STARTED:6.1f} s] {text}", flush=True)
+
+
+class Forward:
+    """A running `kubectl port-forward`; it ends when the pod refuses a connection, as one does at first."""
+
+    def __init__(self, line: list[str], environment: dict[str, str], url: str) -> None:
+        self.url = url
+        self._line = line
+        self._environment = environment
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self._line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self._environment)
+
+    def ensure(self) -> None:
+        """Begin it again if it has ended."""
+        if self._process.poll() is not None:
+            self._process = self._start()
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
 
 
 class Failed(Exception):
@@ -94,22 +121,25 @@ class Installation:
         return json.loads(text) if text.strip() else None
 
     @contextmanager
-    def storage(self) -> Iterator[S3Client]:
-        """Forward a local port to the object storage and return a client that has been answered."""
+    def forward(self, namespace: str, target: str, port: int) -> Iterator[Forward]:
+        """Forward a local port to a Service or a pod; it is begun again by whoever finds that it ended."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        line = [str(self.kubectl_path), "-n", STORAGE, "port-forward", "service/s3", f"{port}:8333"]
-        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
-
-        def start() -> subprocess.Popen[bytes]:
-            return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-
-        forward = start()
+            local = probe.getsockname()[1]
+        line = [str(self.kubectl_path), "-n", namespace, "port-forward", target, f"{local}:{port}"]
+        forward = Forward(line, {**os.environ, "KUBECONFIG": str(self.kubeconfig)}, f"http://127.0.0.1:{local}")
         try:
+            yield forward
+        finally:
+            forward.stop()
+
+    @contextmanager
+    def storage(self) -> Iterator[S3Client]:
+        """Forward a local port to the object storage and return a client that has been answered."""
+        with self.forward(STORAGE, "service/s3", 8333) as forward:
             client = boto3.client(
                 "s3",
-                endpoint_url=f"http://127.0.0.1:{port}",
+                endpoint_url=forward.url,
                 region_name="us-east-1",
                 aws_access_key_id=ADMIN.access,
                 aws_secret_access_key=ADMIN.secret,
@@ -123,13 +153,9 @@ class Installation:
                 except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
                     if time.monotonic() > deadline:
                         raise
-                    if forward.poll() is not None:  # it ends when the pod refuses a connection, as it does at first
-                        forward = start()
+                    forward.ensure()
                     time.sleep(0.5)
             yield client
-        finally:
-            forward.terminate()
-            forward.wait()
 
     def secret(self, namespace: str, name: str = "object-storage", keys: Keys = ADMIN) -> dict[str, Any]:
         """Return the Secret that FineTuneJobs of a namespace name."""
@@ -174,6 +200,21 @@ class Installation:
         self.helm("upgrade", "--install", "trimtab", str(ROOT / "charts/trimtab"), "-n", SYSTEM, *values)
         self.kubectl("-n", SYSTEM, "rollout", "status", "deployment/trimtab", "--timeout=180s")
 
+    def install_serving(self, namespace: str, replicas: int) -> None:
+        """Deploy the engine with the agent beside it, without waiting for it: it takes a minute to start."""
+        text = self.kubectl("kustomize", str(SERVING))
+        for body in yaml.safe_load_all(text):
+            body["metadata"]["namespace"] = namespace
+            if body["kind"] == "Deployment":
+                body["spec"]["replicas"] = replicas
+                self._set_images(body["spec"]["template"]["spec"])
+            self.apply(body)
+
+    def _set_images(self, pod: dict[str, Any]) -> None:
+        for container in (*pod["initContainers"], *pod["containers"]):
+            name = container["image"].rpartition("/")[2].partition(":")[0]
+            container["image"] = self.images[name]
+
 
 def restricted_namespace(name: str) -> dict[str, Any]:
     """Return a namespace that enforces the restricted Pod Security Standard."""
@@ -188,14 +229,15 @@ def open_installation(number: int = 1) -> Installation:
     cluster = Cluster(number)
     kubeconfig = cluster.up()
     say("images: built once, then taken from the cache")
-    images = image_builder.build([*PRODUCT_IMAGES, "seaweedfs"])
+    images = image_builder.build([*PRODUCT_IMAGES, *CLUSTER_IMAGES])
     cluster.load(*images.values())
     programs = binaries.ensure(["helm"])
     return Installation(kubeconfig, cluster.program("kubectl"), programs / "helm", images, cluster)
 
 
 def _external() -> Installation:
-    names = {name: f"TRIMTAB_{name.upper()}_IMAGE" for name in (*PRODUCT_IMAGES, "seaweedfs")}
+    every = (*PRODUCT_IMAGES, *CLUSTER_IMAGES)
+    names = {name: f"TRIMTAB_{name.upper().replace('-', '_')}_IMAGE" for name in every}
     missing = [variable for variable in names.values() if not os.environ.get(variable)]
     if missing:
         raise Failed(

@@ -80,7 +80,7 @@ class FakeApi:
                 if step["op"] == "add":
                     place[last] = step["value"]
         else:
-            body.update(patch)
+            body = merged(body, patch)
         return self.put(resource, body)
 
     async def apply_status(self, resource: Resource, body: Body, field_manager: str) -> Body:
@@ -127,6 +127,19 @@ class FakeApi:
         if found is None:
             raise NotFound(404, "NotFound", name)
         return found
+
+
+def merged(body: Body, patch: Body) -> Body:
+    """Return what a JSON merge patch (RFC 7386) makes of an object."""
+    result = dict(body)
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict):
+            result[key] = merged(result.get(key) or {}, value)
+        else:
+            result[key] = value
+    return result
 
 
 def failing(verb: str, plural: str, error: Exception) -> Callable[[str, str, str], None]:

@@ -1,0 +1,165 @@
+"""Keys, serving pods and agents in memory, for tests of what the operator does with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from trimtab_agent.documents import Refused, Share, Verifier, pod_audience, read_share
+from trimtab_operator.runtime.kube import Body
+from trimtab_operator.runtime.signing import SigningKeys
+
+from tests.unit.runtime.objects import NAMESPACE
+
+LETTERS = {"a": "sha256:" + "a" * 64, "b": "sha256:" + "b" * 64}
+
+
+def new_key(folder: Path, name: str) -> None:
+    """Put a private key into a folder, as a mounted Secret has it."""
+    folder.mkdir(exist_ok=True)
+    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / name).write_bytes(pem)
+
+
+def serving_pod(name: str = "vllm-1", *, version: int = 1, ip: str = "127.0.0.1", **labels: str) -> Body:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "namespace": NAMESPACE,
+            "name": name,
+            "uid": f"uid-of-{name}",
+            "resourceVersion": str(version),
+            "labels": {"app": "vllm", "trimtab.dev/stage": "serve", **labels},
+        },
+        "status": {"phase": "Running", "podIP": ip, "conditions": [{"type": "Ready", "status": "True"}]},
+    }
+
+
+def rollout(
+    letter: str = "a", *, version: int = 1, port: int = 8081, source: Body | None = None, **status: Any
+) -> Body:
+    artifact = {"uri": f"s3://adapters/guide/{letter}", "digest": LETTERS[letter]}
+    return {
+        "apiVersion": "trimtab.dev/v1alpha1",
+        "kind": "AdapterRollout",
+        "metadata": {
+            "namespace": NAMESPACE,
+            "name": "guide",
+            "uid": "arl-1",
+            "generation": 1,
+            "creationTimestamp": "2026-01-05T11:00:00Z",
+        },
+        "spec": {
+            "adapterName": "guide",
+            "source": source or {"artifact": artifact},
+            "serving": {"selector": {"matchLabels": {"app": "vllm"}}, "port": port},
+            "strategy": {"canarySeconds": 0, "drainSeconds": 0},
+        },
+        "status": status,
+    }
+
+
+class FakeAgent:
+    """An agent whose engine has whatever is wanted at once; it checks tokens as the real one does."""
+
+    def __init__(self, uid: str, signing: SigningKeys) -> None:
+        self.verifier = Verifier(signing, (pod_audience(uid),))
+        self.keys = sorted(signing.read())
+        self.shares: dict[str, Share] = {}
+        self.version = 1
+        self.asked = 0
+        self.documents: list[Share] = []
+        self.refuses: tuple[int, str] | None = None
+        self.status = 200
+        self._runner: web.AppRunner | None = None
+        self.port = 0
+
+    async def start(self) -> None:
+        application = web.Application()
+        application.add_routes(
+            [
+                web.get("/v1/rollouts", self._truth),
+                web.put("/v1/rollouts/{name}", self._take),
+                web.delete("/v1/rollouts/{name}", self._take),
+            ]
+        )
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _truth(self, request: web.Request) -> web.Response:
+        self.asked += 1
+        if self.status != 200:
+            return web.json_response({}, status=self.status)
+        if (refused := await self._refused(request)) is not None:
+            return refused
+        names = [revision.name for share in self.shares.values() for revision in share.revisions]
+        body = {
+            "version": self.version,
+            "keys": self.keys,
+            "counts": None,
+            "engine": {
+                "answers": True,
+                "error": None,
+                "instance": "one",
+                "harmed": None,
+                "limits": {"maxLoras": 2, "maxLoraRank": 16, "maxCpuLoras": 4},
+                "baseModels": ["smol"],
+                "adapters": [{"name": name, "root": "/x"} for name in names],
+            },
+            "rollouts": [self._share(share) for share in self.shares.values()],
+        }
+        return web.json_response(body)
+
+    async def _take(self, request: web.Request) -> web.Response:
+        if (refused := await self._refused(request)) is not None:
+            return refused
+        share = read_share(await request.read())
+        self.documents.append(share)
+        if self.refuses is not None:
+            status, reason = self.refuses
+            return web.json_response({"reason": reason, "message": "as the test wants it"}, status=status)
+        self.version += 1
+        if share.retired:
+            self.shares.pop(share.rollout, None)
+        else:
+            self.shares[share.rollout] = share
+        return web.json_response({"version": self.version, **self._share(share)})
+
+    async def _refused(self, request: web.Request) -> web.Response | None:
+        token = request.headers["Authorization"].removeprefix("Bearer ")
+        try:
+            self.verifier.call(token, request.method, request.path, await request.read())
+        except Refused as error:
+            return web.json_response({"reason": error.reason, "message": error.message}, status=error.status)
+        return None
+
+    @staticmethod
+    def _share(share: Share) -> Body:
+        return {
+            "rollout": share.rollout,
+            "uid": share.uid,
+            "sequence": list(share.sequence),
+            "aliases": {alias: {"to": dict(weights)} for alias, weights in share.aliases.items()},
+            "revisions": [
+                {
+                    "name": revision.name,
+                    "digest": revision.digest,
+                    "uri": revision.uri,
+                    "verified": True,
+                    "loaded": True,
+                    "probed": True,
+                    "failed": None,
+                }
+                for revision in share.revisions
+            ],
+        }

@@ -1,0 +1,87 @@
+"""The two ConfigMaps of a namespace that serves: keys, and documents that new pods start from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from trimtab_agent.documents import MountedDocument, Share, Verifier, namespace_audience
+from trimtab_operator.runtime.desired import AGENT_KEYS, DESIRED, Desired
+from trimtab_operator.runtime.kube import CONFIGMAPS, Body
+from trimtab_operator.runtime.signing import SigningKeys
+
+from tests.unit.runtime.fake_api import FakeApi
+from tests.unit.runtime.objects import NAMESPACE
+from tests.unit.runtime.serving import LETTERS, new_key
+
+
+@pytest.fixture
+def signing(tmp_path: Path) -> SigningKeys:
+    new_key(tmp_path / "keys", "key-1.pem")
+    return SigningKeys(tmp_path / "keys")
+
+
+def share(name: str = "guide") -> Share:
+    revision = {"name": f"{name}@aaaaaaaa", "uri": "s3://adapters/x", "digest": LETTERS["a"]}
+    return Share.model_validate(
+        {
+            "namespace": NAMESPACE,
+            "rollout": name,
+            "uid": "u",
+            "sequence": [1, 2],
+            "adapterName": name,
+            "revisions": [revision],
+        }
+    )
+
+
+def data(api: FakeApi, name: str) -> Body:
+    found: Body = api.objects["configmaps", NAMESPACE, name]["data"]
+    return found
+
+
+async def test_exactly_the_public_halves_are_published_once(signing: SigningKeys) -> None:
+    api = FakeApi()
+    api.put(CONFIGMAPS, {"metadata": {"namespace": NAMESPACE, "name": AGENT_KEYS}, "data": {"old.pem": "of before"}})
+    desired = Desired(api, signing)
+    await desired.publish_keys(NAMESPACE)
+    assert data(api, AGENT_KEYS) == signing.public_pems()
+    assert "PRIVATE" not in json.dumps(data(api, AGENT_KEYS))
+    writes = len(api.writes())
+    await desired.publish_keys(NAMESPACE)
+    assert len(api.writes()) == writes
+
+
+async def test_a_document_is_what_an_agent_of_the_namespace_takes(signing: SigningKeys) -> None:
+    api, key = FakeApi(), signing.for_agents()
+    assert key is not None
+    desired = Desired(api, signing)
+    assert await desired.held(NAMESPACE, "guide") is None
+    await desired.put(share(), key, now=1_700_000_000)
+    await desired.put(share("other"), key, now=1_700_000_000)
+    document = MountedDocument.read(data(api, DESIRED)["guide.json"].encode())
+    Verifier(signing, (namespace_audience(NAMESPACE),)).mounted(document)
+    assert await desired.held(NAMESPACE, "guide") == share()
+    assert await desired.rollouts(NAMESPACE) == {"guide", "other"}
+    await desired.remove(NAMESPACE, "guide")
+    assert set(data(api, DESIRED)) == {"other.json"}
+
+
+async def test_a_document_that_was_tampered_with_counts_as_none(signing: SigningKeys) -> None:
+    api, key = FakeApi(), signing.for_agents()
+    assert key is not None
+    await Desired(api, signing).put(share(), key, now=1_700_000_000)
+    content = json.loads(data(api, DESIRED)["guide.json"])
+    content["document"] = content["document"].replace("s3://adapters/x", "s3://adapters/y")
+    data(api, DESIRED)["guide.json"] = json.dumps(content)
+    assert await Desired(api, signing).held(NAMESPACE, "guide") is None
+
+
+async def test_a_document_of_a_key_that_is_gone_counts_as_none(signing: SigningKeys, tmp_path: Path) -> None:
+    api, key = FakeApi(), signing.for_agents()
+    assert key is not None
+    await Desired(api, signing).put(share(), key, now=1_700_000_000)
+    (tmp_path / "keys" / "key-1.pem").unlink()
+    new_key(tmp_path / "keys", "key-2.pem")
+    assert await Desired(api, SigningKeys(tmp_path / "keys")).held(NAMESPACE, "guide") is None
