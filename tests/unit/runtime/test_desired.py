@@ -68,6 +68,17 @@ async def test_a_document_is_what_an_agent_of_the_namespace_takes(signing: Signi
     assert set(data(api, DESIRED)) == {"other.json"}
 
 
+async def test_what_is_gone_with_its_namespace_is_not_made_again_to_remove_a_document(signing: SigningKeys) -> None:
+    api, key = FakeApi(), signing.for_agents()
+    assert key is not None
+    desired = Desired(api, signing)
+    await desired.put(share(), key, now=1_700_000_000)
+    del api.objects["configmaps", NAMESPACE, DESIRED]
+    await desired.remove(NAMESPACE, "guide")
+    assert await desired.rollouts(NAMESPACE) == set()
+    assert ("configmaps", NAMESPACE, DESIRED) not in api.objects
+
+
 async def test_a_document_that_was_tampered_with_counts_as_none(signing: SigningKeys) -> None:
     api, key = FakeApi(), signing.for_agents()
     assert key is not None

@@ -111,7 +111,9 @@ class Desired:
             try:
                 written = await self._kube.patch(CONFIGMAPS, namespace, name, MERGE_PATCH, {"data": dict(changes)})
             except NotFound:
-                written = await self._create(namespace, name, changes)
+                # To take something away from what is gone, perhaps with its namespace, is done.
+                nothing = not any(text is not None for text in changes.values())
+                written = {} if nothing else await self._create(namespace, name, changes)
             copy.data = dict(written.get("data") or {})
             copy.read_at = asyncio.get_running_loop().time()
 
