@@ -38,6 +38,7 @@ class Faults:
     mimics_base: set[str] = field(default_factory=set)
     answer_status: dict[str, int] = field(default_factory=dict)
     slow_answers_seconds: float = 0.0
+    slow_models: dict[str, float] = field(default_factory=dict)
     old_errors: bool = False
 
 
@@ -178,8 +179,9 @@ class FakeEngine:
 
     async def _complete(self, document: dict[str, Any], send: Send) -> None:
         model = document.get("model", BASE)
-        if self.faults.slow_answers_seconds:
-            await asyncio.sleep(self.faults.slow_answers_seconds)
+        slow = max(self.faults.slow_answers_seconds, self.faults.slow_models.get(model, 0.0))
+        if slow:
+            await asyncio.sleep(slow)
         if model not in self.loaded and model != BASE:
             text = f"The model `{model}` does not exist."
             await answer(send, 404, self._error(text, "NotFoundError", 404))

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -36,7 +36,6 @@ from trimtab_agent.store import AdapterStore
 from trimtab_agent.table import AliasTable, SharedVolume
 from trimtab_operator.runtime.kube import CONFIGMAPS, MERGE_PATCH, PODS, ApiError, Body, Kube, NotFound
 
-from tests.component.operator.process import free_port
 from tests.serving.adapters import BASE_DIGEST, Published, publish
 from tests.serving.asgi_server import AsgiServer, call
 from tests.serving.fake_engine import FakeEngine, with_app
@@ -46,7 +45,8 @@ FAST_TIMEOUTS = Timeouts(state=1, load=3, probe=3)
 MOUNTED = {"trimtab-agent-keys": "keys", "trimtab-desired": "desired"}
 """ConfigMaps, and the folders of the agents that they are mounted at."""
 STAGE = "trimtab.dev/stage"
-ENGINE_PORT = 8000
+AGENT_PORT, ENGINE_PORT = 8081, 8000
+NETWORKS = range(100, 220)
 STATUS_AT_ONCE = 16
 
 
@@ -154,15 +154,20 @@ class Pod:
         self.engine = FakeEngine(**self.fleet.limits)
         self.engine.faults = faults
         self.engine_starts += 1
-        self._guarded = with_app(self.engine, Guard(self.engine, str(self.volume.root)))
-        self._server.application = self._guarded
+        guarded = with_app(self.engine, Guard(self.engine, str(self.volume.root)))
+        self._server.application = guarded
         if self.fleet.http:
             await self._server.start()
+        self._guarded = guarded
 
     async def kill_engine(self) -> None:
+        """A kubelet sees at once that a container has ended, and the next one is not ready before its probe says so."""
         self._guarded = None
         if self.fleet.http:
             await self._server.stop()
+        if self.ready and not self.deleted:
+            self.ready = False
+            await self.write_status()
 
     async def restart_engine(self) -> None:
         await self.kill_engine()
@@ -322,11 +327,11 @@ class Pod:
 
     async def look(self) -> None:
         """Probe as the kubelet does: liveness restarts the engine, readiness is written when it changes."""
+        starts = self.engine_starts
         live, ready = await self._probe("live"), await self._probe("ready")
         if live is False:
             await self.restart_engine()
-            ready = False
-        if bool(ready) != self.ready:
+        elif bool(ready) != self.ready and starts == self.engine_starts and (self.engine_up or not ready):
             self.ready = bool(ready)
             await self.write_status()
 
@@ -366,6 +371,8 @@ class Pod:
             )
 
     async def stop(self) -> None:
+        """End both containers; the Pod object is left as it is."""
+        self.ready = False
         await self.kill_agent()
         await self.kill_engine()
 
@@ -380,8 +387,6 @@ class Pod:
 
 class Fleet:
     """All pods, and the kubelet's work for them."""
-
-    _networks = itertools.count()
 
     def __init__(
         self,
@@ -403,15 +408,19 @@ class Fleet:
         self.mount_seconds = mount_seconds
         self.probe_seconds = probe_seconds
         self.limits: dict[str, Any] = limits
-        self.port, self.engine_port = free_port(), free_port()
+        self.port, self.engine_port = AGENT_PORT, ENGINE_PORT
         self.pods: list[Pod] = []
         self.after_call: Callable[[Pod, Call], Awaitable[None]] | None = None
         """Told of each call when the agent has carried it out and the operator does not know it yet."""
         self.session: aiohttp.ClientSession
         self._started = itertools.count(1)
-        self._network = (os.getpid() + next(self._networks)) % 120 + 100
+        self._network, self._claim = _network()
         self._seeds = itertools.count(1)
         self._slots = asyncio.Semaphore(STATUS_AT_ONCE)
+
+    def close(self) -> None:
+        """Give the addresses back."""
+        self._claim.close()
 
     # Adapters
 
@@ -424,13 +433,15 @@ class Fleet:
     def of(self, namespace: str) -> list[Pod]:
         return [pod for pod in self.pods if pod.namespace == namespace]
 
-    async def scale_up(self, namespace: str, count: int = 1, *, ready: bool = True, **labels: str) -> list[Pod]:
-        """Start pods, each from the ConfigMaps as they are now."""
+    async def scale_up(
+        self, namespace: str, count: int = 1, labels: Mapping[str, str] | None = None, *, ready: bool = True
+    ) -> list[Pod]:
+        """Start pods, each from the ConfigMaps as they are now, and wait until they are ready."""
         made = []
         for _ in range(count):
             number = next(self._started)
             address = f"127.{self._network}.{number // 250}.{number % 250 + 1}"
-            given = {"app": "vllm", STAGE: "serve", **labels}
+            given = {"app": "vllm", STAGE: "serve", **(labels or {})}
             made.append(Pod(self, namespace, f"vllm-{number}", address, given))
         await self.sync(namespace)
         await asyncio.gather(*(self._start(pod) for pod in made))
@@ -485,6 +496,18 @@ class Fleet:
             await asyncio.sleep(seconds)
 
 
+def _network() -> tuple[int, socket.socket]:
+    """Return the second number of the addresses, and what keeps other fleets of the machine from taking it too."""
+    for number in NETWORKS:
+        claim = socket.socket()
+        try:
+            claim.bind((f"127.{number}.255.254", AGENT_PORT))
+            return number, claim
+        except OSError:
+            claim.close()
+    raise RuntimeError("too many fleets run on this machine")
+
+
 def _mount(folder: Path, data: Mapping[str, str]) -> None:
     """Make a folder hold exactly these files, each replaced at once."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -524,5 +547,6 @@ async def serving(kube: Kube, folder: Path, **options: Any) -> AsyncIterator[Fle
             kubelet.cancel()
             result = (await asyncio.gather(kubelet, return_exceptions=True))[0]
             await asyncio.gather(*(pod.stop() for pod in fleet.pods))
+            fleet.close()
             if isinstance(result, Exception):
                 raise result

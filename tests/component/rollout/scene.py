@@ -1,0 +1,247 @@
+"""One test's namespace: its serving pods, and what users and Evaluations write for AdapterRollouts there."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from trimtab_agent.documents import MountedDocument, Share, pod_audience, read_share, sign_call
+from trimtab_operator.runtime.kube import ADAPTERROLLOUTS, CONFIGMAPS, EVALUATIONS, MERGE_PATCH, Body, Kube, NotFound
+
+from tests.component.operator.process import OperatorProcess
+from tests.serving.adapters import Published
+from tests.serving.clients import Verdicts, asking
+from tests.serving.fleet import Fleet, Pod
+
+NAME = "guide"
+QUICK = {"canarySeconds": 1, "drainSeconds": 0, "analysis": {"maximumLatencyRatio": 20}}
+"""A second is enough for a canary here, and times say nothing on a busy machine."""
+
+
+def artifact(adapter: Published) -> Body:
+    return {"artifact": {"uri": adapter.uri, "digest": adapter.digest}}
+
+
+def new_key(folder: Path, name: str = "key-1") -> Path:
+    """Write a signing key, as the mounted Secret brings it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file = folder / f"{name}.pem"
+    file.write_bytes(pem)
+    return file
+
+
+def ready_of(body: Body) -> tuple[str, str]:
+    """Return status and reason of Ready."""
+    conditions = body.get("status", {}).get("conditions", ())
+    return next(((str(c["status"]), str(c["reason"])) for c in conditions if c["type"] == "Ready"), ("", ""))
+
+
+def current(body: Body) -> bool:
+    """Tell whether the status is of this generation."""
+    return bool(body.get("status", {}).get("observedGeneration") == body["metadata"]["generation"])
+
+
+@dataclass
+class Scene:
+    """A namespace, with a fleet and an operator that may be those of other tests too."""
+
+    kube: Kube
+    namespace: str
+    fleet: Fleet
+    operator: OperatorProcess
+    keys: Path
+    completed: itertools.count[int] = field(default_factory=itertools.count)
+
+    # Pods
+
+    async def pods(self, count: int, *, ready: bool = True, **labels: str) -> list[Pod]:
+        return await self.fleet.scale_up(self.namespace, count, labels, ready=ready)
+
+    @property
+    def all_pods(self) -> list[Pod]:
+        return sorted(self.fleet.of(self.namespace), key=lambda pod: pod.name)
+
+    def aliases(self, name: str = NAME) -> list[dict[str, int]]:
+        """Return where the alias points in each pod."""
+        return [pod.alias(name) for pod in self.all_pods]
+
+    def asking(
+        self, *adapters: Published, alias: str = NAME, number: int = 4, pause: float = 0.01
+    ) -> AbstractAsyncContextManager[Verdicts]:
+        """Let clients ask every pod that is ready meanwhile."""
+        return asking(lambda: self.all_pods, alias, *adapters, number=number, pause=pause)
+
+    # What users write
+
+    def body(self, source: Body, name: str = NAME, **spec: Any) -> Body:
+        given = {
+            "adapterName": name,
+            "source": source,
+            "serving": {"selector": {"matchLabels": {"app": "vllm"}}, "port": self.fleet.port},
+            "strategy": QUICK,
+        }
+        return {
+            "apiVersion": ADAPTERROLLOUTS.api_version,
+            "kind": ADAPTERROLLOUTS.kind,
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": {**given, **spec},
+        }
+
+    async def apply(self, source: Body, name: str = NAME, **spec: Any) -> Body:
+        return await self.kube.create(ADAPTERROLLOUTS, self.namespace, self.body(source, name, **spec))
+
+    async def edit(self, name: str = NAME, *, source: Body | None = None, **spec: Any) -> None:
+        """Change the spec; a source takes the place of the one there was."""
+        if source is not None:
+            spec["source"] = {"evaluationName": None, "artifact": None, "follow": None, **source}
+        await self.kube.patch(ADAPTERROLLOUTS, self.namespace, name, MERGE_PATCH, {"spec": spec})
+
+    async def delete(self, name: str = NAME) -> None:
+        body = await self.get(name)
+        await self.kube.delete(ADAPTERROLLOUTS, self.namespace, name, body["metadata"]["uid"])
+
+    async def get(self, name: str = NAME) -> Body:
+        return await self.kube.get(ADAPTERROLLOUTS, self.namespace, name)
+
+    async def evaluated(
+        self,
+        name: str,
+        adapter: Published,
+        labels: Mapping[str, str] | None = None,
+        *,
+        passed: bool = True,
+        baseline: Published | None = None,
+    ) -> None:
+        """Write an Evaluation that has ended; it is suspended, so that no operator ever begins it."""
+        target = {"uri": adapter.uri, "digest": adapter.digest}
+        compared = {"uri": baseline.uri, "digest": baseline.digest} if baseline is not None else None
+        spec = {
+            "suspend": True,
+            "target": {"artifact": target},
+            "baseModel": {"uri": "s3://models/tiny"},
+            "output": {"uri": "s3://results/x"},
+            "tasks": [{"name": "heldout", "type": "Perplexity", "dataset": {"uri": "s3://data/x"}}],
+            **({"baseline": {"artifact": compared}} if compared else {}),
+        }
+        body = {
+            "apiVersion": EVALUATIONS.api_version,
+            "kind": EVALUATIONS.kind,
+            "metadata": {"name": name, "namespace": self.namespace, "labels": dict(labels or {})},
+            "spec": spec,
+        }
+        await self.kube.create(EVALUATIONS, self.namespace, body)
+        moment = datetime.now(UTC) - timedelta(hours=1) + timedelta(seconds=next(self.completed))
+        at = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+        verdict = ("True", "Passed") if passed else ("False", "Regressed")
+        conditions = [
+            {"type": kind, "status": word, "reason": reason, "message": "", "lastTransitionTime": at}
+            for kind, word, reason in (("Succeeded", "True", "Completed"), ("Passed", *verdict))
+        ]
+        status = {"conditions": conditions, "completionTime": at, "target": target, "baseline": compared}
+        await self.kube.patch(EVALUATIONS, self.namespace, name, MERGE_PATCH, {"status": status}, subresource="status")
+
+    # What becomes of it
+
+    async def until(
+        self, true: Callable[[Body], bool], name: str = NAME, *, what: str = "it", seconds: float = 20
+    ) -> Body:
+        """Return the AdapterRollout when something is true of it."""
+        deadline = time.monotonic() + seconds
+        while True:
+            body = await self.get(name)
+            if true(body):
+                return body
+            assert time.monotonic() < deadline, f"waited {seconds} s for {what}: {body.get('status')}\n" + self.told()
+            await asyncio.sleep(0.05)
+
+    async def until_state(self, reason: str, name: str = NAME, *, seconds: float = 20) -> Body:
+        """Return the AdapterRollout when its state, of this generation, has a word."""
+        return await self.until(
+            lambda body: current(body) and ready_of(body)[1] == reason, name, what=reason, seconds=seconds
+        )
+
+    async def served(self, adapter: Published, name: str = NAME, *, seconds: float = 20) -> Body:
+        """Return the AdapterRollout when it is Ready with an adapter; all its pods must answer with it then."""
+
+        def reached(body: Body) -> bool:
+            served = body.get("status", {}).get("served", {}).get("digest")
+            return current(body) and ready_of(body) == ("True", "Serving") and served == adapter.digest
+
+        return await self.until(reached, name, what=f"{adapter.name(name)} served", seconds=seconds)
+
+    async def happens(self, true: Callable[[], bool], what: str, seconds: float = 20) -> None:
+        """Wait until something is true in the pods."""
+        deadline = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < deadline, f"waited {seconds} s for {what}\n" + self.told()
+            await asyncio.sleep(0.02)
+
+    async def answers(self, found: Callable[[], Awaitable[object]], want: object, seconds: float = 10) -> None:
+        """Wait until a question to the API server has an answer."""
+        deadline = time.monotonic() + seconds
+        while (last := await found()) != want:
+            assert time.monotonic() < deadline, f"waited {seconds} s for {want}, not {last}\n" + self.told()
+            await asyncio.sleep(0.05)
+
+    def told(self) -> str:
+        """Return what agents and operator said, for a failure's message."""
+        pods = [f"{pod.name}: {pod.volume.table.aliases} {sorted(pod.engine.loaded)}" for pod in self.all_pods]
+        return "\n".join([*pods, self.operator.tail(25)])
+
+    async def mounted(self) -> set[str]:
+        """Return the files that new pods find."""
+        return set(await self._mounted())
+
+    async def mounted_revision(self, name: str = NAME) -> str | None:
+        """Return the revision that new pods let the alias answer with."""
+        text = (await self._mounted()).get(f"{name}.json")
+        if text is None:
+            return None
+        (weights,) = read_share(MountedDocument.read(text.encode()).body).aliases.values()
+        (revision,) = weights
+        return revision
+
+    async def _mounted(self) -> Mapping[str, str]:
+        try:
+            body = await self.kube.get(CONFIGMAPS, self.namespace, "trimtab-desired")
+        except NotFound:
+            return {}
+        return body.get("data") or {}
+
+    # What others may send
+
+    async def call(
+        self, pod: Pod, method: str, share: Share | None = None, *, key: Ed25519PrivateKey | None = None, **changes: Any
+    ) -> tuple[int, Body]:
+        """Call an agent as the operator does; `changes`: now, audience, body or path of another one."""
+        path = f"/v1/rollouts/{share.rollout}" if share is not None else "/v1/rollouts"
+        body = share.to_bytes() if share is not None else b""
+        private = key or load_key(sorted(self.keys.glob("*.pem"))[-1])
+        token = changes.get("token") or sign_call(
+            private,
+            changes.get("audience", pod_audience(pod.uid)),
+            method=method,
+            path=changes.get("path", path),
+            body=changes.get("body", body),
+            now=changes.get("now", time.time()),
+        )
+        url = f"http://{pod.address}:{self.fleet.port}{path}"
+        headers = {"Authorization": f"Bearer {token}"}
+        async with self.fleet.session.request(method, url, data=body or None, headers=headers) as answer:
+            return answer.status, await answer.json()
+
+
+def load_key(file: Path) -> Ed25519PrivateKey:
+    key = load_pem_private_key(file.read_bytes(), None)
+    assert isinstance(key, Ed25519PrivateKey)
+    return key
