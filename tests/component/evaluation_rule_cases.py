@@ -158,6 +158,7 @@ _THRESHOLD_CASES: dict[Rule, Case] = {
         passed=[
             {**BASELINE, **threshold(maximumRegression=0)},
             {**BASELINE, **threshold(maximumRelativeRegression=0.1)},
+            {"spec.baseline": {"rolloutName": "a"}, **threshold(maximumRegression=0)},
             threshold(minimum=0),
             {},
         ],
@@ -195,9 +196,14 @@ _MODEL_CASES: dict[Rule, Case] = {
             BASE_MODEL,
         ],
     ),
-    ("spec.baseline", "exactly one of artifact and baseModel must be set"): Case(
-        refused=[{"spec.baseline": {}}, {"spec.baseline": {"artifact": ARTIFACT, "baseModel": True}}],
-        passed=[{"spec.baseline": {"artifact": ARTIFACT}}, BASELINE],
+    ("spec.baseline", "exactly one of artifact, baseModel and rolloutName must be set"): Case(
+        refused=[
+            {"spec.baseline": {}},
+            {"spec.baseline": {"artifact": ARTIFACT, "baseModel": True}},
+            {"spec.baseline": {"artifact": ARTIFACT, "rolloutName": "a"}},
+            {"spec.baseline": {"rolloutName": "a", "baseModel": True}},
+        ],
+        passed=[{"spec.baseline": {"artifact": ARTIFACT}}, BASELINE, {"spec.baseline": {"rolloutName": "a"}}],
     ),
     ("spec", "baseModel and output are needed where target.fineTuneJobName does not give them"): Case(
         refused=[
@@ -216,7 +222,11 @@ _MODEL_CASES: dict[Rule, Case] = {
     ),
     ("spec", "target and baseline must differ: both are the base model"): Case(
         refused=[{**BASE_MODEL, **BASELINE}],
-        passed=[{**BASE_MODEL, "spec.baseline": {"artifact": ARTIFACT}}, BASELINE],
+        passed=[
+            {**BASE_MODEL, "spec.baseline": {"artifact": ARTIFACT}},
+            {**BASE_MODEL, "spec.baseline": {"rolloutName": "a"}},
+            BASELINE,
+        ],
     ),
     ("spec", "target and baseline must differ: both are the same artifact"): Case(
         refused=[
@@ -255,7 +265,7 @@ _UPDATES: dict[str, Case] = {
         passed=[],
     ),
     "baseline": Case(
-        refused=[BASELINE, {"spec.baseline": {"artifact": ARTIFACT}}],
+        refused=[BASELINE, {"spec.baseline": {"artifact": ARTIFACT}}, {"spec.baseline": {"rolloutName": "a"}}],
         passed=[],
     ),
     "tasks": Case(

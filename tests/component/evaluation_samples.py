@@ -84,6 +84,7 @@ _ARTIFACT = {"uri": "s3://adapters/out/adapters/1", "digest": OTHER_DIGEST, "sec
 VARIANTS: dict[str, Body] = {
     "artifact": FULL,
     "job": change(FULL, {"spec.target": {"fineTuneJobName": "sample"}, "spec.baseline": {"artifact": _ARTIFACT}}),
+    "served": change(FULL, {"spec.target": {"fineTuneJobName": "sample"}, "spec.baseline": {"rolloutName": "guide"}}),
     "base model": change(
         FULL,
         {
@@ -111,6 +112,7 @@ EVALUATION_STATUS: Body = {
         "datasetSecretName": "object-storage",
         "output": {"uri": "s3://adapters/out", "secretName": "object-storage"},
         "targetSecretName": "object-storage",
+        "baselineSecretName": "object-storage",
     },
     "baseModelDigest": DIGEST,
     "dataDigest": DIGEST,

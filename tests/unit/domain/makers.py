@@ -6,7 +6,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from trimtab_operator.api import Evaluation, FineTuneJob, parse, parse_evaluation
+from trimtab_operator.api import (
+    AdapterRollout,
+    Evaluation,
+    FineTuneJob,
+    parse,
+    parse_adapterrollout,
+    parse_evaluation,
+)
 from trimtab_operator.domain.evaluation import EVALUATION
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Inquiry, Plan
@@ -128,6 +135,21 @@ def evaluation(**spec: Any) -> Evaluation:
     return parse_evaluation(body)
 
 
+def adapterrollout(serves: str | None = None) -> AdapterRollout:
+    """Return the AdapterRollout `guide`, which serves the adapter with a digest of one letter, or nothing yet."""
+    body: dict[str, Any] = {
+        "metadata": {"name": "guide", "namespace": "team", "uid": "rollout-uid"},
+        "spec": {
+            "adapterName": "guide",
+            "source": {"evaluationName": "demo"},
+            "serving": {"selector": {"matchLabels": {"app": "vllm"}}},
+        },
+    }
+    if serves is not None:
+        body["status"] = {"served": {"uri": f"s3://adapters/demo/adapters/{serves}", "digest": sha(serves)}}
+    return parse_adapterrollout(body)
+
+
 class World:
     """A cluster of one FineTuneJob, on a clock of its own.
 
@@ -136,6 +158,7 @@ class World:
 
     kind: Kind[Any, Any] = FINE_TUNE_JOB
     upstream: FineTuneJob | None = None
+    rollout: AdapterRollout | None = None
 
     def __init__(self, **spec: Any) -> None:
         self.job: Any = self.make(**spec)
@@ -269,6 +292,7 @@ class World:
         return Observed(
             kind=self.kind,
             upstream=self.upstream,
+            rollout=self.rollout,
             job=self.job,
             settings=SETTINGS,
             attempts=tuple(sorted(self.jobs, key=lambda job: job.attempt)),
@@ -356,13 +380,14 @@ def finished(**status: Any) -> FineTuneJob:
 
 
 class EvaluationWorld(World):
-    """A cluster of one Evaluation; `upstream` is the FineTuneJob it refers to, which has finished."""
+    """A cluster of one Evaluation; `upstream` and `rollout` are what it refers to, if they are there."""
 
     kind = EVALUATION
 
-    def __init__(self, upstream: FineTuneJob | None = None, **spec: Any) -> None:
+    def __init__(self, upstream: FineTuneJob | None = None, rollout: AdapterRollout | None = None, **spec: Any) -> None:
         super().__init__(**spec)
         self.upstream = upstream
+        self.rollout = rollout
 
     @staticmethod
     def make(**spec: Any) -> Evaluation:

@@ -22,6 +22,7 @@ from tests.unit.domain.makers import (
     T0,
     EvaluationWorld,
     World,
+    adapterrollout,
     evaluation,
     finetunejob,
     finished,
@@ -33,6 +34,9 @@ ALONE: dict[str, Any] = {
     "baseModel": {"uri": "s3://models/tiny", "secretName": "models"},
     "output": {"uri": "s3://results/x", "secretName": "results"},
 }
+
+
+AGAINST_SERVED = {"rolloutName": "guide"}
 
 
 def started(**spec: Any) -> EvaluationWorld:
@@ -212,6 +216,125 @@ def test_without_a_finetunejob_it_starts_at_once_and_each_artifact_has_its_secre
     assert world.job.status.target.to_json() == {"uri": "s3://adapters/x", "digest": sha("7")}
     assert world.job.status.baseline.to_json() == {"uri": "s3://adapters/y", "digest": sha("8")}
     assert world.job.status.progress.tasks == 4
+
+
+def secrets_of(body: dict[str, Any]) -> dict[str, str]:
+    volumes = pod_of(body)["volumes"]
+    return {v["name"].removeprefix("trimtab-"): v["secret"]["secretName"] for v in volumes if "secret" in v}
+
+
+def test_the_baseline_is_what_the_rollout_serves_when_the_adapter_is_published() -> None:
+    upstream = World()
+    world = EvaluationWorld(upstream.job, adapterrollout("7"), baseline=AGAINST_SERVED).settle()
+    assert (world.state, world.created) == ("Pending", [])
+    assert EVALUATION.follows_rollout(world.job) == "guide"
+    world.rollout, world.upstream = adapterrollout("8"), finished()
+    world.write(plan(world.observed(), world.now))
+    assert world.created == []
+    served = {"uri": "s3://adapters/demo/adapters/8", "digest": sha("8")}
+    assert world.job.status.baseline.to_json() == served
+    assert world.job.status.resolved.baseline_secret_name == "storage"
+    assert sha("8") in world.message
+    world.rollout = adapterrollout("9")
+    config = config_of(world.settle())
+    assert config.baseline is not None
+    assert config.baseline.artifact is not None
+    assert (config.baseline.artifact.uri, config.baseline.artifact.digest) == (served["uri"], served["digest"])
+    assert EVALUATION.follows_rollout(world.job) is None
+    assert secrets_of(world.created[-1])["baseline"] == "storage"
+
+
+def test_what_the_rollout_serves_is_read_anew_before_it_is_fixed() -> None:
+    resolving = plan(EvaluationWorld(finished(), adapterrollout("7"), baseline=AGAINST_SERVED).observed(), T0)
+    assert resolving.actions == ()
+    assert resolving.confirm
+
+
+def test_a_retry_does_not_need_the_rollout_any_more() -> None:
+    world = EvaluationWorld(finished(), adapterrollout("7"), baseline=AGAINST_SERVED).settle()
+    words = PREPARED_EVALUATION.model_copy(update={"baseline_digest": sha("7")})
+    world.running().succeeds(world.words(Reason.COMPLETED, prepared_evaluation=words))
+    world.upstream = world.rollout = None
+    world.running().exits(13, world.words(Reason.STORAGE_FAILED, "connection refused")).after(10).settle()
+    assert world.job_names[-1] == "demo-eval-2"
+    world.running().evaluated()
+    assert (world.state, world.job.status.baseline.digest) == ("Completed", sha("7"))
+
+
+def test_a_rollout_that_does_not_exist_never_opens_the_gate() -> None:
+    world = EvaluationWorld(finished(), baseline=AGAINST_SERVED).settle()
+    assert (world.state, world.succeeded, world.created) == ("Pending", "Unknown", [])
+    assert world.message.startswith("RolloutNotFound: there is no AdapterRollout guide")
+    assert world.job.status.resolved is None
+    world.rollout = adapterrollout()
+    world.settle()
+    assert world.state == "Preparing"
+
+
+def test_a_wrong_name_is_told_before_the_training_has_ended() -> None:
+    world = EvaluationWorld(World().settle().job, baseline=AGAINST_SERVED).settle()
+    assert "RolloutNotFound" in world.message
+    assert "waits for FineTuneJob demo (Preparing)" in world.message
+    world = EvaluationWorld(baseline=AGAINST_SERVED).settle()
+    assert "RolloutNotFound" in world.message
+    assert "FineTuneJobNotFound" in world.message
+
+
+def test_a_rollout_that_serves_nothing_yet_leaves_the_base_model_and_the_verdict_says_so() -> None:
+    world = EvaluationWorld(finished(), adapterrollout(), baseline=AGAINST_SERVED)
+    world.write(plan(world.observed(), world.now))
+    told = "AdapterRollout guide served nothing yet, so the baseline is the base model alone"
+    assert told in world.message
+    world.settle()
+    assert world.job.status.baseline.to_json() == {}
+    assert told in world.condition()[2]
+    config = config_of(world)
+    assert config.baseline is not None
+    assert config.baseline.artifact is None
+    world.prepared().running().evaluated()
+    status, reason, message = world.condition()
+    assert (status, reason) == ("True", "Passed")
+    assert message.endswith(told)
+
+
+def test_a_target_that_is_served_already_has_nothing_to_be_compared_with() -> None:
+    world = EvaluationWorld(finished(), adapterrollout("e"), baseline=AGAINST_SERVED).settle()
+    assert (world.state, world.succeeded, world.created) == ("NothingToCompare", "False", [])
+    assert f"serves the target already, {sha('e')}" in world.message
+    assert world.condition()[:2] == ("False", "EvaluationFailed")
+    assert world.job.status.target.digest == world.job.status.baseline.digest == sha("e")
+    world.rollout = adapterrollout("7")
+    assert world.settle().state == "NothingToCompare", "terminal is terminal"
+
+
+def test_the_base_model_is_not_compared_with_itself_for_want_of_something_served() -> None:
+    tasks = [{"name": "t", "type": "Perplexity", "dataset": {"uri": "s3://rows/a/"}}]
+    alone = {**ALONE, "target": {"baseModel": True}, "tasks": tasks, "thresholds": [], "baseline": AGAINST_SERVED}
+    world = EvaluationWorld(None, adapterrollout(), **alone).settle()
+    assert (world.state, world.created) == ("NothingToCompare", [])
+    world = EvaluationWorld(None, adapterrollout("7"), **alone).settle()
+    assert world.state == "Preparing"
+    assert (config_of(world).target, secrets_of(world.created[-1])["baseline"]) == (None, "results")
+
+
+def test_an_artifact_is_compared_with_what_is_served_without_any_finetunejob() -> None:
+    world = EvaluationWorld(None, adapterrollout("8"), **ALONE, baseline=AGAINST_SERVED)
+    assert EVALUATION.waits_for(world.job) is None
+    world.settle()
+    status = world.job.status
+    assert (world.state, status.target.digest, status.baseline.digest) == ("Preparing", sha("7"), sha("8"))
+    assert status.resolved.to_json() == {
+        "baseModel": {"uri": "s3://models/tiny", "secretName": "models"},
+        "output": {"uri": "s3://results/x", "secretName": "results"},
+        "targetSecretName": "theirs",
+        "baselineSecretName": "theirs",
+    }
+    assert secrets_of(world.created[-1]) == {
+        "base-model": "models",
+        "output": "results",
+        "target": "theirs",
+        "baseline": "theirs",
+    }
 
 
 def test_the_base_model_alone_may_be_the_target() -> None:

@@ -60,6 +60,7 @@ class State(StrEnum):
     POD_REFUSED = "PodRefused"
     SPEC_INVALID = "SpecInvalid"
     FINE_TUNE_JOB_FAILED = "FineTuneJobFailed"
+    NOTHING_TO_COMPARE = "NothingToCompare"
 
 
 class PassedReason(StrEnum):
@@ -95,6 +96,7 @@ _OF_EVALUATIONS: frozenset[str] = frozenset(
     {
         State.EVALUATING,
         State.FINE_TUNE_JOB_FAILED,
+        State.NOTHING_TO_COMPARE,
         TrainerReason.ARTIFACT_NOT_FOUND,
         TrainerReason.ARTIFACT_INVALID,
         TrainerReason.ARTIFACT_CHANGED,

@@ -74,17 +74,25 @@ class EvaluationBaseline(Model):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            ("has(self.artifact) != has(self.baseModel)", "exactly one of artifact and baseModel must be set"),
+            (
+                "[has(self.artifact), has(self.baseModel), has(self.rolloutName)].filter(x, x).size() == 1",
+                "exactly one of artifact, baseModel and rolloutName must be set",
+            ),
         )
     )
 
     artifact: Artifact | None = Field(default=None, description="artifact: another adapter for the same base model.")
     base_model: Literal[True] | None = Field(default=None, description="baseModel: true, the base model alone.")
+    rollout_name: OBJECT_NAME | None = Field(
+        default=None,
+        description="rolloutName of an AdapterRollout of this namespace: what it serves when the target is known, read "
+        "with the target's Secret; the base model alone if it serves nothing yet.",
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.artifact is None) == (self.base_model is None):
-            raise ValueError("exactly one of artifact and baseModel must be set")
+        if sum(each is not None for each in (self.artifact, self.base_model, self.rollout_name)) != 1:
+            raise ValueError("exactly one of artifact, baseModel and rolloutName must be set")
         return self
 
 
@@ -266,6 +274,9 @@ class EvaluationSources(Model):
     target_secret_name: SECRET_NAME | None = Field(
         default=None, description="targetSecretName of the Secret with the keys for the target's artifact."
     )
+    baseline_secret_name: SECRET_NAME | None = Field(
+        default=None, description="baselineSecretName of the Secret with the keys for the baseline's artifact."
+    )
 
 
 class FailedCheck(Model):
@@ -339,7 +350,8 @@ class EvaluationStatus(WorkStatus):
     baseline: ModelStatus | None = Field(default=None, description="baseline as it was found.")
     resolved: EvaluationSources | None = Field(
         default=None,
-        description="resolved from the FineTuneJob, which is not needed any more; absent without fineTuneJobName.",
+        description="resolved from FineTuneJob and AdapterRollout, which are not needed any more; absent where the "
+        "spec names neither.",
     )
     base_model_digest: DIGEST | None = Field(default=None, description="baseModelDigest that was found.")
     data_digest: DIGEST | None = Field(default=None, description="dataDigest of the rows as they are asked.")

@@ -166,8 +166,9 @@ FINETUNEJOB_EXPLANATIONS: dict[str, Explanation] = {each.value: told for each, t
 _EVALUATION: dict[State | Reason | AttemptReason, Explanation] = {
     State.PENDING: _active(
         "The FineTuneJob of the target is waited for: it is still active, or there is none of this name "
-        "(FineTuneJobNotFound). Or an object of an earlier Evaluation of this name is still there.",
-        "Nothing while the FineTuneJob is active; else create it, or correct the name in a new Evaluation.",
+        "(FineTuneJobNotFound). Or there is no AdapterRollout of the name in `baseline.rolloutName` (RolloutNotFound). "
+        "Or an object of an earlier Evaluation of this name is still there.",
+        "Nothing while the FineTuneJob is active. Else create what is missing, or correct the name in a new one.",
     ),
     State.SUSPENDED: _active(
         "`spec.suspend` is true; the tasks that are done are in object storage and the pod is gone.",
@@ -185,6 +186,11 @@ _EVALUATION: dict[State | Reason | AttemptReason, Explanation] = {
     State.FINE_TUNE_JOB_FAILED: _failed(
         "The FineTuneJob of the target failed, so there is no adapter to evaluate.",
         "Look at the FineTuneJob; create it and the Evaluation again.",
+    ),
+    State.NOTHING_TO_COMPARE: _failed(
+        "Target and baseline are the same: the AdapterRollout of the baseline serves the target already, or it serves "
+        "nothing yet and the target is the base model. A rollout of this Evaluation goes on to serve the target.",
+        "Nothing, or evaluate it against something else.",
     ),
     State.DEADLINE_EXCEEDED: _failed(
         "Pods ran for `activeDeadlineSeconds`.",

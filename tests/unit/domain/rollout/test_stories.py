@@ -376,6 +376,14 @@ GATES: dict[str, tuple[Any, str]] = {
     "compared with what is not served any more": ((evaluation("e", "b", baseline="c"),), "BaselineChanged"),
     "passed, compared with what is served": ((evaluation("e", "b", baseline="a"),), "Canary"),
     "passed without a baseline": ((evaluation("e", "b"),), "Canary"),
+    "passed, compared with what the rollout serves": (
+        (evaluation("e", "b", baseline="a", against_served=True),),
+        "Canary",
+    ),
+    "passed against the base model, because nothing was served then": (
+        (evaluation("e", "b", against_served=True),),
+        "BaselineChanged",
+    ),
 }
 
 
@@ -395,6 +403,20 @@ def test_an_evaluation_that_answers_about_another_digest_than_it_was_asked_about
     world.evaluations = (asked.model_copy(update={"status": answered}),)
     world.edit(source={"evaluationName": "e"}).after(3)
     assert world.condition() == ("False", "DigestMismatch")
+
+
+def test_an_evaluation_that_had_nothing_to_compare_with_what_is_served_leaves_it_served() -> None:
+    world = serving()
+    again = evaluation("e", "a", "False", baseline="a", against_served=True)
+    ended = again.status.conditions[0].model_copy(update={"type": "Succeeded", "reason": "NothingToCompare"})
+    status = again.status.model_copy(update={"conditions": [ended, *again.status.conditions]})
+    world.evaluations = (again.model_copy(update={"status": status}),)
+    world.edit(source={"evaluationName": "e"}).after(3)
+    assert world.condition() == ("True", "Serving")
+    second(world).after(100)
+    assert world.aliases == [{B: 100}] * 3
+    world.edit(source={"evaluationName": "e"}).after(3)
+    assert world.condition() == ("False", "EvaluationNotPassed"), "it says nothing of what is served now"
 
 
 def test_an_evaluation_that_is_deleted_after_it_was_taken_changes_nothing() -> None:

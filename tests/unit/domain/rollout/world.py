@@ -53,10 +53,14 @@ def evaluation(
     passed: str = "True",
     *,
     baseline: str | None = None,
+    against_served: bool = False,
     completed: int = 0,
     labels: Mapping[str, str] | None = None,
 ) -> Evaluation:
-    """Return an Evaluation of the adapter with a letter, compared with another one if that is given."""
+    """Return an Evaluation of the adapter with a letter, compared with another one if that is given.
+
+    `against_served`: it asked for what the rollout serves, which was that other one, or nothing yet.
+    """
     condition = {
         "type": "Passed",
         "status": passed,
@@ -73,9 +77,9 @@ def evaluation(
         "output": {"uri": "s3://results/x"},
         "tasks": [{"name": "heldout", "type": "Perplexity", "dataset": {"uri": "s3://data/x"}}],
     }
-    if baseline is not None:
-        spec["baseline"] = {"artifact": artifact(baseline)}
-        status["baseline"] = artifact(baseline)
+    if baseline is not None or against_served:
+        spec["baseline"] = {"rolloutName": NAME} if against_served else {"artifact": artifact(baseline or "")}
+        status["baseline"] = artifact(baseline) if baseline is not None else {}
     metadata = {"name": name, "namespace": "team", "uid": f"e-{name}", "labels": dict(labels or {})}
     return parse_evaluation({"metadata": metadata, "spec": spec, "status": status})
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from trimtab_agent.documents import Revision
 
-from trimtab_operator.api import PASSED, Condition, Evaluation
+from trimtab_operator.api import PASSED, Condition, Evaluation, State
 from trimtab_operator.api.adapterrollout import AdapterRollout
 from trimtab_operator.api.adapterrollout import RolloutReason as Reason
 
@@ -42,6 +42,8 @@ def _of_evaluation(rollout: AdapterRollout, evaluation: Evaluation) -> Revision 
     name, passed = evaluation.metadata.name, _passed(evaluation)
     if passed is None or passed.status == "Unknown":
         return Held(Reason.WAITING_FOR_SOURCE, f"waits for the verdict of Evaluation {name}")
+    if passed.status == "False" and (same := _served_already(rollout, evaluation)) is not None:
+        return same
     if passed.status == "False":
         message = f"Evaluation {name} did not pass ({passed.reason}): {passed.message}"
         return Held(Reason.EVALUATION_NOT_PASSED, message, final=True)
@@ -60,19 +62,31 @@ def _passed(evaluation: Evaluation) -> Condition | None:
     return next((each for each in evaluation.status.conditions if each.type == PASSED), None)
 
 
+def _served_already(rollout: AdapterRollout, evaluation: Evaluation) -> Revision | None:
+    """Return what is served where the Evaluation had nothing to compare it with but itself: created again, mostly."""
+    target, now = evaluation.status.target, rollout.status.served
+    ended = any(each.reason == State.NOTHING_TO_COMPARE for each in evaluation.status.conditions)
+    if not ended or target is None or now is None or target.digest != now.digest:
+        return None
+    return revision_of(rollout, now.uri, now.digest)
+
+
 def baseline_changed(rollout: AdapterRollout, evaluation: Evaluation, revision: Revision) -> Held | None:
     """Refuse an answer to yesterday's question: it was compared with an adapter that is not served any more.
 
     What was served before passed then; going back to it needs no new comparison. An Evaluation without a baseline, or
-    against the base model alone, asked for nothing else.
+    against the base model alone, asked for nothing else; one that asked for what was served, when nothing was, did.
     """
     baseline, now = evaluation.status.baseline, rollout.status.served
-    if now is None or was_served(rollout.status, revision.digest):
+    if now is None or baseline is None or was_served(rollout.status, revision.digest):
         return None
-    if baseline is None or baseline.digest is None or baseline.digest == now.digest:
+    asked = evaluation.spec.baseline
+    follows = asked is not None and asked.rollout_name is not None
+    if baseline.digest == now.digest or (baseline.digest is None and not follows):
         return None
     message = (
-        f"Evaluation {evaluation.metadata.name} compared with {baseline.digest}, but {now.digest} is served now; "
+        f"Evaluation {evaluation.metadata.name} compared with {baseline.digest or 'the base model alone'}, but "
+        f"{now.digest} is served now; "
         "evaluate against what is served"
     )
     return Held(Reason.BASELINE_CHANGED, message, final=True)

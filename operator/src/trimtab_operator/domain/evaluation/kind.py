@@ -23,7 +23,7 @@ from ..work.conditions import make_condition, notes_of
 from ..work.kind import Hold, Kind
 from ..work.observed import Observed
 from ..work.outcome import Ending
-from .resolve import models_of, needs_resolving, resolve, sources_of
+from .resolve import models_of, needs_resolving, resolve, rollout_of, served_nothing, sources_of
 from .run_config import build_run_config
 from .status import note_outcome, note_prepared, note_progress, prepared_of, verdict_of
 
@@ -105,20 +105,23 @@ class EvaluationKind(Kind[Evaluation, EvaluationStatus]):
     def waits_for(self, job: Evaluation) -> str | None:
         return job.spec.target.fine_tune_job_name if needs_resolving(job) else None
 
+    def follows_rollout(self, job: Evaluation) -> str | None:
+        return rollout_of(job) if needs_resolving(job) else None
+
     def hold(self, observed: Observed[Evaluation], status: EvaluationStatus) -> Hold[EvaluationStatus] | None:
         try:
             observed.job.spec.check()
         except ValueError as error:
             message = f"{error}; create another Evaluation"
             return Hold(State.SPEC_INVALID.value, message, status, final=True)
-        return resolve(observed.job, status, observed.upstream)
+        return resolve(observed.job, status, observed.upstream, observed.rollout)
 
     def other_conditions(
         self, job: Evaluation, status: EvaluationStatus, succeeded: Condition, now: datetime
     ) -> list[Condition]:
         verdict = verdict_of(status)
         if succeeded.status == "Unknown":
-            message = "the evaluation is not finished"
+            message = "; ".join(filter(None, ("the evaluation is not finished", served_nothing(job, status))))
             verdict = make_condition(job, "Unknown", PassedReason.NOT_YET.value, message, now, kind=PASSED)
         elif succeeded.status == "False" or verdict is None:
             message = f"the evaluation ended with {succeeded.reason}, so nothing is known of the adapter"

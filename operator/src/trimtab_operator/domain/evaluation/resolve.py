@@ -1,10 +1,14 @@
-"""What an Evaluation is about: taken from its spec, and where that refers to a FineTuneJob, from there, once."""
+"""What an Evaluation is about: taken from its spec, and where that refers to other objects, from them, once.
+
+A FineTuneJob gives the target and what the spec leaves out; an AdapterRollout says what is served now, which is the
+baseline. Both are read at one moment, when all is known, and never again.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trimtab_operator.api import Evaluation, EvaluationStatus, FineTuneJob, ModelStatus, State
+from trimtab_operator.api import AdapterRollout, Evaluation, EvaluationStatus, FineTuneJob, ModelStatus, State
 from trimtab_operator.api.evaluation import Artifact, EvaluationSources
 
 from ..work.conditions import condition_of
@@ -23,9 +27,16 @@ class Models:
     compared: bool
 
 
+def rollout_of(evaluation: Evaluation) -> str | None:
+    """Return the name of the AdapterRollout that says what to compare with."""
+    baseline = evaluation.spec.baseline
+    return baseline.rollout_name if baseline is not None else None
+
+
 def needs_resolving(evaluation: Evaluation) -> bool:
-    """Say whether something has to be taken from a FineTuneJob still."""
-    return evaluation.spec.target.fine_tune_job_name is not None and evaluation.status.resolved is None
+    """Say whether something has to be taken from a FineTuneJob or an AdapterRollout still."""
+    refers = evaluation.spec.target.fine_tune_job_name is not None or rollout_of(evaluation) is not None
+    return refers and evaluation.status.resolved is None
 
 
 def sources_of(evaluation: Evaluation, status: EvaluationStatus) -> EvaluationSources:
@@ -34,84 +45,168 @@ def sources_of(evaluation: Evaluation, status: EvaluationStatus) -> EvaluationSo
     Raises:
         ValueError: it was not.
     """
-    spec = evaluation.spec
     if status.resolved is not None:
         return status.resolved
-    if spec.base_model is None or spec.output is None:
-        raise ValueError("baseModel and output were not taken from the FineTuneJob")
-    secret_name = spec.target.artifact.secret_name if spec.target.artifact is not None else None
-    return EvaluationSources(
-        base_model=spec.base_model,
-        dataset_secret_name=spec.dataset_secret_name,
-        output=spec.output,
-        target_secret_name=secret_name,
-    )
+    if needs_resolving(evaluation):
+        raise ValueError("FineTuneJob and AdapterRollout were not asked")
+    return _sources(evaluation, None)
 
 
 def models_of(evaluation: Evaluation, status: EvaluationStatus) -> Models:
-    """Return the adapters that take part, after they were resolved."""
-    target, baseline = evaluation.spec.target.artifact, evaluation.spec.baseline
-    found = status.target
-    if status.resolved is not None and found is not None and found.uri is not None and found.digest is not None:
-        target = Artifact(uri=found.uri, digest=found.digest, secret_name=status.resolved.target_secret_name)
-    return Models(target, baseline.artifact if baseline is not None else None, baseline is not None)
+    """Return the adapters that take part, after they were resolved.
+
+    Raises:
+        ValueError: they were not.
+    """
+    sources, spec = sources_of(evaluation, status), evaluation.spec
+    target, baseline = spec.target.artifact, spec.baseline.artifact if spec.baseline is not None else None
+    if spec.target.fine_tune_job_name is not None:
+        target = _artifact(status.target, sources.target_secret_name)
+    if rollout_of(evaluation) is not None:
+        baseline = _artifact(status.baseline, sources.baseline_secret_name)
+    return Models(target, baseline, spec.baseline is not None)
 
 
 def resolve(
-    evaluation: Evaluation, status: EvaluationStatus, upstream: FineTuneJob | None
+    evaluation: Evaluation, status: EvaluationStatus, upstream: FineTuneJob | None, rollout: AdapterRollout | None
 ) -> Hold[EvaluationStatus] | None:
     """Return what keeps the first attempt from starting, None if everything is known.
 
-    What was found is held once more, to be written down before the first Job: the FineTuneJob may be gone by the next.
+    What was found is held once more, to be written down before the first Job: the FineTuneJob may be gone by the next,
+    and the AdapterRollout may serve another adapter.
     """
     if status.attempts or not needs_resolving(evaluation):
         return None
-    name = evaluation.spec.target.fine_tune_job_name
-    if upstream is None:
-        message = f"FineTuneJobNotFound: there is no FineTuneJob {name} in this namespace; it is waited for"
-        return Hold(State.PENDING.value, message, status)
-    condition = condition_of(upstream)
-    artifact = upstream.status.artifact
-    if condition is None or condition.status == "Unknown":
-        state = condition.reason if condition is not None else "New"
-        return Hold(State.PENDING.value, f"waits for FineTuneJob {name} ({state}{_percent(upstream)})", status)
-    if condition.status == "False" or artifact is None:
-        message = f"FineTuneJob {name} ended with {condition.reason}, so there is no adapter to evaluate"
-        if condition.message:
-            message += f": {condition.message}"
-        return Hold(State.FINE_TUNE_JOB_FAILED.value, message, status, final=True)
-    message = f"FineTuneJob {name} has published adapter {artifact.digest}"
-    return Hold(State.PENDING.value, message, _resolved(evaluation, status, upstream), confirm=True)
+    missing = _missing_rollout(evaluation, rollout)
+    if evaluation.spec.target.fine_tune_job_name is not None and (held := _awaited(evaluation, status, upstream)):
+        # A wrong name is told at once, not when the training has ended.
+        return held if held.final or not missing else Hold(held.reason, f"{missing}; {held.message}", status)
+    if missing:
+        return Hold(State.PENDING.value, missing, status)
+    status = _resolved(evaluation, status, upstream, rollout)
+    if same := _nothing_to_compare(evaluation, status):
+        return Hold(State.NOTHING_TO_COMPARE.value, same, status, final=True)
+    found = [_published(upstream), served_nothing(evaluation, status) or _compared(evaluation, status)]
+    return Hold(State.PENDING.value, "; ".join(each for each in found if each), status, confirm=True)
 
 
-def _resolved(evaluation: Evaluation, status: EvaluationStatus, upstream: FineTuneJob) -> EvaluationStatus:
-    spec, given, artifact = evaluation.spec, upstream.spec, upstream.status.artifact
-    base_model = spec.base_model
-    if base_model is None:
-        base_model = given.base_model.model_copy(
-            update={"digest": upstream.status.base_model_digest or given.base_model.digest}
-        )
-    output = spec.output if spec.output is not None else given.output
-    sources = EvaluationSources(
-        base_model=base_model,
-        dataset_secret_name=spec.dataset_secret_name or given.dataset.secret_name,
-        output=output,
-        target_secret_name=given.output.secret_name,
-    )
-    baseline = spec.baseline
-    return status.model_copy(
-        update={
-            "resolved": sources,
-            "target": ModelStatus(uri=artifact.uri, digest=artifact.digest) if artifact is not None else None,
-            "baseline": status_of(baseline.artifact) if baseline is not None else None,
-            "base_model_digest": base_model.digest,
-        }
-    )
+def served_nothing(evaluation: Evaluation, status: EvaluationStatus) -> str:
+    """Return the sentence that tells of a baseline that is the base model for want of something served, or ""."""
+    name, baseline = rollout_of(evaluation), status.baseline
+    if name is None or status.resolved is None or (baseline is not None and baseline.digest is not None):
+        return ""
+    return f"AdapterRollout {name} served nothing yet, so the baseline is the base model alone"
 
 
 def status_of(artifact: Artifact | None) -> ModelStatus:
     """Return how the status shows an adapter, or the base model alone."""
     return ModelStatus(uri=artifact.uri, digest=artifact.digest) if artifact is not None else ModelStatus()
+
+
+def _missing_rollout(evaluation: Evaluation, rollout: AdapterRollout | None) -> str:
+    name = rollout_of(evaluation)
+    if name is None or rollout is not None:
+        return ""
+    return f"RolloutNotFound: there is no AdapterRollout {name} in this namespace; it is waited for"
+
+
+def _awaited(
+    evaluation: Evaluation, status: EvaluationStatus, upstream: FineTuneJob | None
+) -> Hold[EvaluationStatus] | None:
+    """Return why the FineTuneJob gives no adapter, None if it does."""
+    name = evaluation.spec.target.fine_tune_job_name
+    if upstream is None:
+        message = f"FineTuneJobNotFound: there is no FineTuneJob {name} in this namespace; it is waited for"
+        return Hold(State.PENDING.value, message, status)
+    condition = condition_of(upstream)
+    if condition is None or condition.status == "Unknown":
+        state = condition.reason if condition is not None else "New"
+        return Hold(State.PENDING.value, f"waits for FineTuneJob {name} ({state}{_percent(upstream)})", status)
+    if condition.status == "False" or upstream.status.artifact is None:
+        message = f"FineTuneJob {name} ended with {condition.reason}, so there is no adapter to evaluate"
+        if condition.message:
+            message += f": {condition.message}"
+        return Hold(State.FINE_TUNE_JOB_FAILED.value, message, status, final=True)
+    return None
+
+
+def _resolved(
+    evaluation: Evaluation, status: EvaluationStatus, upstream: FineTuneJob | None, rollout: AdapterRollout | None
+) -> EvaluationStatus:
+    spec, sources = evaluation.spec, _sources(evaluation, upstream)
+    target = status_of(spec.target.artifact)
+    if upstream is not None and upstream.status.artifact is not None:
+        target = ModelStatus(uri=upstream.status.artifact.uri, digest=upstream.status.artifact.digest)
+    baseline = status_of(spec.baseline.artifact) if spec.baseline is not None else None
+    if rollout is not None and rollout.status.served is not None:
+        baseline = ModelStatus(uri=rollout.status.served.uri, digest=rollout.status.served.digest)
+    return status.model_copy(
+        update={
+            "resolved": sources,
+            "target": target,
+            "baseline": baseline,
+            "base_model_digest": sources.base_model.digest,
+        }
+    )
+
+
+def _sources(evaluation: Evaluation, upstream: FineTuneJob | None) -> EvaluationSources:
+    """Return what the spec says, and what it leaves out from the FineTuneJob.
+
+    What an AdapterRollout serves was published where the target was, so it is read with the same keys.
+    """
+    spec, given = evaluation.spec, upstream.spec if upstream is not None else None
+    base_model, output, dataset_secret = spec.base_model, spec.output, spec.dataset_secret_name
+    target_secret = spec.target.artifact.secret_name if spec.target.artifact is not None else None
+    if upstream is not None and given is not None:
+        digest = upstream.status.base_model_digest or given.base_model.digest
+        base_model = base_model or given.base_model.model_copy(update={"digest": digest})
+        output = output or given.output
+        dataset_secret = dataset_secret or given.dataset.secret_name
+        target_secret = given.output.secret_name
+    if base_model is None or output is None:
+        raise ValueError("baseModel and output were not taken from the FineTuneJob")
+    baseline_secret = None
+    if spec.baseline is not None and spec.baseline.artifact is not None:
+        baseline_secret = spec.baseline.artifact.secret_name
+    elif rollout_of(evaluation) is not None:
+        baseline_secret = output.secret_name if spec.target.base_model else target_secret
+    return EvaluationSources(
+        base_model=base_model,
+        dataset_secret_name=dataset_secret,
+        output=output,
+        target_secret_name=target_secret,
+        baseline_secret_name=baseline_secret,
+    )
+
+
+def _nothing_to_compare(evaluation: Evaluation, status: EvaluationStatus) -> str:
+    """Return why there is nothing to compare, or "". Where the spec alone says so, the API server has refused it."""
+    name, target, baseline = rollout_of(evaluation), status.target, status.baseline
+    if name is None or target is None or baseline is None or target.digest != baseline.digest:
+        return ""
+    if target.digest is None:
+        return f"nothing to compare: AdapterRollout {name} serves nothing yet, and the target is the base model too"
+    return f"nothing to compare: AdapterRollout {name} serves the target already, {target.digest}"
+
+
+def _published(upstream: FineTuneJob | None) -> str:
+    if upstream is None or upstream.status.artifact is None:
+        return ""
+    return f"FineTuneJob {upstream.metadata.name} has published adapter {upstream.status.artifact.digest}"
+
+
+def _compared(evaluation: Evaluation, status: EvaluationStatus) -> str:
+    name, baseline = rollout_of(evaluation), status.baseline
+    if name is None or baseline is None:
+        return ""
+    return f"the baseline is {baseline.digest}, which AdapterRollout {name} serves"
+
+
+def _artifact(found: ModelStatus | None, secret_name: str | None) -> Artifact | None:
+    if found is None or found.uri is None or found.digest is None:
+        return None
+    return Artifact(uri=found.uri, digest=found.digest, secret_name=secret_name)
 
 
 def _percent(upstream: FineTuneJob) -> str:

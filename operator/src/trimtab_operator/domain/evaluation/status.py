@@ -11,7 +11,7 @@ from trimtab_operator.api import PASSED, Condition, Evaluation, EvaluationProgre
 
 from ..views import JobView
 from ..work.conditions import make_condition
-from .resolve import models_of, status_of
+from .resolve import models_of, served_nothing, status_of
 from .verdict import judge
 
 STATUS_BYTES = 7_500
@@ -76,8 +76,9 @@ def note_outcome(
     """Return the status with the results, and the verdict on them as the condition `Passed`."""
     size = len(json.dumps(status.model_copy(update={"results": [], "conditions": []}).to_json(), separators=(",", ":")))
     verdict = judge(evaluation.spec.thresholds, outcome, STATUS_BYTES - size)
+    message = "; ".join(filter(None, (verdict.message, served_nothing(evaluation, status))))
     condition = make_condition(
-        evaluation, "True" if verdict.passed else "False", verdict.reason.value, verdict.message, now, kind=PASSED
+        evaluation, "True" if verdict.passed else "False", verdict.reason.value, message, now, kind=PASSED
     )
     tasks = status.progress.tasks if status.progress is not None else sides(evaluation)
     return status.model_copy(
