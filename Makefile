@@ -30,6 +30,7 @@ lint: $(INSTALLED) ## Types, style, import rules, generated files, chart.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m trimtab_operator.api.crd --check
+	$(BIN)/python -m deploy.monitoring.dashboards --check
 
 .PHONY: test-unit
 test-unit: $(INSTALLED) ## Tests without a cluster and without torch.
@@ -48,8 +49,9 @@ test-e2e: $(INSTALLED) ## Real pods on a real node (or the cluster of KUBECONFIG
 	$(BIN)/pytest tests/e2e
 
 .PHONY: generate
-generate: $(INSTALLED) ## Write the CRDs, the chart's copies and the API reference from the models.
+generate: $(INSTALLED) ## Write the CRDs, the chart's copies, the API reference and the dashboards.
 	$(BIN)/python -m trimtab_operator.api.crd --write
+	$(BIN)/python -m deploy.monitoring.dashboards --write
 
 .PHONY: format
 format: $(INSTALLED) ## Format the code.

@@ -51,6 +51,16 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end }}
 {{- end }}
 
+{{- /* The namespaces that are watched, as a NamespaceSelector of the Prometheus Operator. */ -}}
+{{- define "trimtab.watched" -}}
+{{- if .Values.watchNamespaces -}}
+matchNames:
+  {{- toYaml .Values.watchNamespaces | nindent 2 }}
+{{- else -}}
+any: true
+{{- end }}
+{{- end }}
+
 {{- /* The Secret with the keys that sign documents for agents. */ -}}
 {{- define "trimtab.agentKeySecret" -}}
 {{- default (printf "%s-agent-key" (include "trimtab.fullname" .)) .Values.agentKey.existingSecret }}

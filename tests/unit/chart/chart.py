@@ -72,10 +72,10 @@ def documented() -> Body:
 
 
 def keys(values: Body, path: str = "") -> Iterator[str]:
-    """Yield the path of every value that can be set; resources are set as a whole."""
+    """Yield the path of every value that can be set; resources and labels are set as a whole."""
     for name, value in values.items():
         here = f"{path}.{name}" if path else name
-        if isinstance(value, dict) and value and not name.lower().endswith("resources"):
+        if isinstance(value, dict) and value and not name.lower().endswith(("resources", "labels")):
             yield from keys(value, here)
         else:
             yield here

@@ -196,7 +196,7 @@ def test_selectors_never_change_and_name_the_pods() -> None:
     assert selector.items() <= rendered.pod["metadata"]["labels"].items()
     assert rendered.one("NetworkPolicy", "trimtab")["spec"]["podSelector"]["matchLabels"] == selector
     assert rendered.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == selector
-    assert rendered.one("PodMonitor")["spec"]["selector"]["matchLabels"] == selector
+    assert rendered.one("PodMonitor", "trimtab")["spec"]["selector"]["matchLabels"] == selector
 
 
 def test_the_policy_lets_the_operator_reach_what_it_needs() -> None:

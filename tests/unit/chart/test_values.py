@@ -49,6 +49,34 @@ def key_secret(rendered: Rendered) -> str:
     return name
 
 
+def rules(rendered: Rendered) -> dict[str, Body]:
+    """Return the alerts by name; of two with one name the first."""
+    groups = rendered.one("PrometheusRule")["spec"]["groups"]
+    return {rule["alert"]: rule for group in reversed(groups) for rule in reversed(group["rules"])}
+
+
+def lasts(alert: str) -> Look:
+    return lambda rendered: rules(rendered)[alert]["for"]
+
+
+def expression_has(alert: str, text: str) -> Look:
+    return lambda rendered: any(
+        text in rule["expr"]
+        for group in rendered.one("PrometheusRule")["spec"]["groups"]
+        for rule in group["rules"]
+        if rule["alert"] == alert
+    )
+
+
+def dashboards(rendered: Rendered) -> list[Body]:
+    return [body["metadata"] for body in rendered.all("ConfigMap")]
+
+
+RULES: Body = {"metrics": {"prometheusRule": {"enabled": True}}}
+DASHBOARDS: Body = {"metrics": {"dashboards": {"enabled": True}}}
+MONITORS: Body = {"metrics": {"podMonitor": {"enabled": True}}}
+THRESHOLD = "metrics.prometheusRule.thresholds"
+
 CASES: dict[str, tuple[Any, Look, Any]] = {
     "replicas": (2, lambda r: r.one("Deployment")["spec"]["replicas"], 2),
     "operator.image": (f"a/b@{DIGEST}", lambda r: r.container["image"], f"a/b@{DIGEST}"),
@@ -110,6 +138,8 @@ CASES: dict[str, tuple[Any, Look, Any]] = {
     ),
     "metrics.perObject": (True, env("OBJECT_METRICS"), "true"),
     "metrics.podMonitor.enabled": (True, count("PodMonitor", "trimtab"), 1),
+    "metrics.prometheusRule.enabled": (True, count("PrometheusRule"), 1),
+    "metrics.dashboards.enabled": (True, count("ConfigMap"), 3),
     "networkPolicy.enabled": (False, count("NetworkPolicy"), 0),
     "networkPolicy.apiServerPorts": ([16443], egress_ports(1), [16443]),
     "networkPolicy.agentPorts": ([8081, 9081], egress_ports(3), [8081, 9081]),
@@ -140,16 +170,55 @@ TOGETHER: dict[str, tuple[Body, Look, Any, Any]] = {
         0,
     ),
     "metrics.podMonitor.interval": (
-        {"metrics": {"podMonitor": {"enabled": True}}},
-        lambda r: r.one("PodMonitor")["spec"]["podMetricsEndpoints"][0]["interval"],
+        MONITORS,
+        lambda r: {m["spec"]["podMetricsEndpoints"][0]["interval"] for m in r.all("PodMonitor")},
         "5s",
-        "5s",
+        {"5s"},
     ),
     "metrics.podMonitor.labels": (
-        {"metrics": {"podMonitor": {"enabled": True}}},
-        lambda r: r.one("PodMonitor")["metadata"]["labels"].get("release"),
+        MONITORS,
+        lambda r: {m["metadata"]["labels"].get("release") for m in r.all("PodMonitor")},
+        {"release": "monitoring"},
+        {"monitoring"},
+    ),
+    "metrics.podMonitor.workPods": (MONITORS, count("PodMonitor", "trimtab-work"), False, 0),
+    "metrics.podMonitor.servingPods": (MONITORS, count("PodMonitor", "trimtab-agents"), False, 0),
+    "metrics.prometheusRule.labels": (
+        RULES,
+        lambda r: r.one("PrometheusRule")["metadata"]["labels"].get("release"),
         {"release": "monitoring"},
         "monitoring",
+    ),
+    "metrics.prometheusRule.runbooks": (
+        RULES,
+        lambda r: {rule["annotations"]["runbook_url"].rpartition("/")[0] for rule in rules(r).values()},
+        "https://wiki.example/trimtab/",
+        {"https://wiki.example/trimtab"},
+    ),
+    f"{THRESHOLD}.rolloutStuckFor": (RULES, lasts("TrimtabRolloutStuck"), "2h", "2h"),
+    f"{THRESHOLD}.adapterNotReadyFor": (RULES, lasts("TrimtabAdapterNotReady"), "2h", "2h"),
+    f"{THRESHOLD}.gateFailures": (RULES, expression_has("TrimtabGateFailing", ">= 7 #"), 7, True),
+    f"{THRESHOLD}.queueWaitFor": (RULES, lasts("TrimtabJobsQueued"), "2h", "2h"),
+    f"{THRESHOLD}.trainingStalledSeconds": (RULES, expression_has("TrimtabTrainingStalled", "> 60 #"), 60, True),
+    f"{THRESHOLD}.failedAttemptsPerHour": (RULES, expression_has("TrimtabRetriesBurning", ">= 9 #"), 9, True),
+    f"{THRESHOLD}.lostAcceleratorSeconds": (
+        RULES,
+        expression_has("TrimtabRetriesBurning", "> 5000000 #"),
+        5_000_000,
+        True,
+    ),
+    f"{THRESHOLD}.notLeadingFor": (RULES, lasts("TrimtabOperatorNotLeading"), "2h", "2h"),
+    "metrics.dashboards.labels": (
+        DASHBOARDS,
+        lambda r: {body["labels"].get("mine") for body in dashboards(r)},
+        {"mine": "yes"},
+        {"yes"},
+    ),
+    "metrics.dashboards.annotations": (
+        DASHBOARDS,
+        lambda r: [body.get("annotations") for body in dashboards(r)],
+        {"grafana_folder": "Trimtab"},
+        [{"grafana_folder": "Trimtab"}] * 3,
     ),
 }
 """Values that do something only with another one: that one, what to look at, the value, and what is seen."""
@@ -215,6 +284,9 @@ WRONG: dict[str, Any] = {
     "settings.nodeLossSeconds": 0,
     "settings.leaseSeconds": 1,
     "metrics.port": 80,
+    "metrics.prometheusRule.thresholds.rolloutStuckFor": "soon",
+    "metrics.prometheusRule.thresholds.gateFailures": 0,
+    "metrics.prometheusRule.thresholds.unheard": 1,
     "networkPolicy.apiServerPorts": [],
     "networkPolicy.agentPorts": [],
     "agentKey.existingSecret": "Not a name",
