@@ -21,6 +21,7 @@ from tests.unit.domain.makers import (
     PREPARED_EVALUATION,
     EvaluationWorld,
     World,
+    adapterrollout,
     finetunejob,
     finished,
     queued_world,
@@ -238,6 +239,37 @@ class EvaluationLife(Life):
         super().teardown()
 
 
+class ComparedLife(EvaluationLife):
+    """Beside its FineTuneJob also the AdapterRollout may come and go, and serve one adapter after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.compared: object = None
+
+    def make(self, **spec: Any) -> World:
+        return EvaluationWorld(baseline={"rolloutName": "guide"}, **spec)
+
+    @rule(there=st.booleans(), serves=st.sampled_from((None, "7", "8", "e")))
+    def the_rollout_changes(self, there: bool, serves: str | None) -> None:
+        self.world.rollout = adapterrollout(serves) if there else None
+
+    @invariant()
+    def what_it_is_compared_with_stays(self) -> None:
+        now = self.world.job.status.baseline
+        if self.compared is not None:
+            assert now == self.compared
+        self.compared = now
+
+    @invariant()
+    def it_is_never_compared_with_itself(self) -> None:
+        status = self.world.job.status
+        assert not self.world.jobs or status.target.digest != status.baseline.digest
+
+    def teardown(self) -> None:
+        self.world.rollout = adapterrollout("7")
+        super().teardown()
+
+
 class QueuedLife(Life):
     queued = True
 
@@ -246,5 +278,7 @@ TestLife = Life.TestCase
 TestLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestEvaluationLife = EvaluationLife.TestCase
 TestEvaluationLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestComparedLife = ComparedLife.TestCase
+TestComparedLife.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestQueuedLife = QueuedLife.TestCase
 TestQueuedLife.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
