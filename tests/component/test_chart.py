@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
+from trimtab_operator import agentkey
 
 from tests.component.api_server import ApiServer
 from tests.unit.chart.chart import NAMESPACE, Body, Rendered
-from tests.unit.chart.test_objects import IN_NAMESPACES, LEASES, NODES, Grant
+from tests.unit.chart.test_objects import BY_NAME, IN_NAMESPACES, LEASES, NODES, Grant
 
 pytestmark = pytest.mark.cluster
 
@@ -20,6 +24,8 @@ URLS = {
     "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles",
     "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
+    "Job": "/apis/batch/v1/namespaces/{}/jobs",
+    "ConfigMap": "/api/v1/namespaces/{}/configmaps",
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
     "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
@@ -27,7 +33,8 @@ URLS = {
 EVERYTHING: Body = {
     "replicas": 2,
     "watchNamespaces": ["default"],
-    "metrics": {"annotations": True},
+    "metrics": {"annotations": True, "perObject": True, "dashboards": {"enabled": True}},
+    "agentKey": {"resources": {"limits": {"cpu": 1, "memory": "1Gi"}}},
     "networkPolicy": {"metricsFrom": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]},
     "imagePullSecrets": [{"name": "registry"}],
     "priorityClassName": "system-cluster-critical",
@@ -47,7 +54,11 @@ def system_namespace(server: ApiServer) -> None:
     server.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
 
 
-@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+@pytest.mark.parametrize(
+    "values",
+    [{}, EVERYTHING, {"agentKey": {"existingSecret": "mine"}}],
+    ids=["defaults", "everything", "a key of one's own"],
+)
 def test_every_object_is_accepted(server: ApiServer, values: Body) -> None:
     for body in Rendered(values).objects:
         path = f"{url(body)}/{body['metadata']['name']}"
@@ -67,7 +78,7 @@ def may(server: ApiServer, user: str, namespace: str, grant: Grant, name: str = 
 @pytest.fixture(scope="module")
 def installed(server: ApiServer) -> Iterator[str]:
     """The roles of a release; its user."""
-    roles = [body for body in Rendered(name="trimtab").objects if "Role" in body["kind"]]
+    roles = [body for body in Rendered(name="trimtab").release if "Role" in body["kind"]]
     for body in roles:
         answer = server.apply(f"{url(body)}/{body['metadata']['name']}", body)
         assert answer.accepted, answer.message
@@ -79,6 +90,8 @@ def installed(server: ApiServer) -> Iterator[str]:
 def test_the_operator_may_do_what_it_does(server: ApiServer, installed: str) -> None:
     for grant in IN_NAMESPACES:
         assert may(server, installed, "default", grant), grant
+    for grant, names in BY_NAME.items():
+        assert all(may(server, installed, "default", grant, name) for name in names), grant
     for grant in NODES:
         assert may(server, installed, "", grant), grant
     for grant in LEASES:
@@ -88,23 +101,59 @@ def test_the_operator_may_do_what_it_does(server: ApiServer, installed: str) -> 
 def test_the_operator_may_do_nothing_more(server: ApiServer, installed: str) -> None:
     for grant in [
         ("", "secrets", "get"),
+        ("", "secrets", "create"),
         ("", "pods", "create"),
         ("", "pods", "delete"),
         ("", "pods/exec", "create"),
         ("", "configmaps", "list"),
+        ("", "configmaps", "patch"),
+        ("", "configmaps", "delete"),
         ("", "nodes", "list"),
         ("trimtab.dev", "finetunejobs", "update"),
         ("trimtab.dev", "finetunejobs", "patch"),
         ("trimtab.dev", "evaluations", "create"),
         ("trimtab.dev", "evaluations", "patch"),
         ("trimtab.dev", "evaluations/status", "update"),
+        ("trimtab.dev", "adapterrollouts", "delete"),
+        ("trimtab.dev", "adapterrollouts", "patch"),
         ("coordination.k8s.io", "leases", "patch"),
     ]:
         assert not may(server, installed, "default", grant), grant
+    assert not may(server, installed, "default", ("", "configmaps", "patch"), name="another")
     assert not may(server, installed, NAMESPACE, ("coordination.k8s.io", "leases", "patch"), name="another")
 
 
-@pytest.mark.parametrize("plural", ["finetunejobs", "evaluations"])
+def test_the_job_that_makes_the_key_may_do_that_alone(server: ApiServer) -> None:
+    name, roles = "trimtab-agent-key", [body for body in Rendered().hooks if "Role" in body["kind"]]
+    for body in roles:
+        assert server.apply(f"{url(body)}/{body['metadata']['name']}", body).accepted
+    user = f"system:serviceaccount:{NAMESPACE}:{name}"
+    assert may(server, user, NAMESPACE, ("", "secrets", "get"), name)
+    assert may(server, user, NAMESPACE, ("", "secrets", "create"))
+    assert not may(server, user, NAMESPACE, ("", "secrets", "get"), "another")
+    for verb in ("list", "watch", "update", "patch", "delete"):
+        assert not may(server, user, NAMESPACE, ("", "secrets", verb), name)
+    assert not may(server, user, "default", ("", "secrets", "create"))
+    for body in roles:
+        server.delete(f"{url(body)}/{body['metadata']['name']}")
+
+
+def test_the_key_is_made_once_on_a_real_api_server(server: ApiServer) -> None:
+    command = [sys.executable, "-m", agentkey.__name__, "--namespace", NAMESPACE, "--secret", "made-key"]
+    environment = {**os.environ, "KUBECONFIG": str(server.kubeconfig)}
+    path = f"/api/v1/namespaces/{NAMESPACE}/secrets/made-key"
+    said = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True)]
+    made = server.get(path).body["data"]
+    assert made.keys() == {agentkey.FILE}
+    said.append(subprocess.run(command, env=environment, capture_output=True, text=True, check=True))
+    assert server.get(path).body["data"] == made
+    for done, words in zip(said, ("signing key made", "signing key is there already"), strict=True):
+        assert words in done.stdout + done.stderr
+        assert made[agentkey.FILE] not in done.stdout + done.stderr
+    server.delete(path)
+
+
+@pytest.mark.parametrize("plural", ["finetunejobs", "evaluations", "adapterrollouts"])
 def test_who_may_edit_a_namespace_may_create_work_there(server: ApiServer, installed: str, plural: str) -> None:
     for role, verbs in {"edit": {"get", "create", "delete"}, "view": {"get"}, "admin": {"get", "create"}}.items():
         binding = {

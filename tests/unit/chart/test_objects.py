@@ -90,7 +90,10 @@ def test_every_role_is_bound_to_the_operator() -> None:
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "mine", "namespace": NAMESPACE}]
 
 
-@pytest.mark.parametrize(("singular", "plural"), [("finetunejob", "finetunejobs"), ("evaluation", "evaluations")])
+@pytest.mark.parametrize(
+    ("singular", "plural"),
+    [("finetunejob", "finetunejobs"), ("evaluation", "evaluations"), ("adapterrollout", "adapterrollouts")],
+)
 def test_users_get_their_rights_by_aggregation(singular: str, plural: str) -> None:
     rendered = Rendered()
     viewer = rendered.one("ClusterRole", f"trimtab-{singular}-viewer")
@@ -178,6 +181,22 @@ def test_the_lease_that_may_be_held_is_the_lease_that_is_held() -> None:
     rules = rendered.one("Role", "blue-trimtab-leader")["rules"]
     (rule,) = [rule for rule in rules if "resourceNames" in rule]
     assert rule["resourceNames"] == [rendered.environment["TRIMTAB_LEASE_NAME"]] == ["blue-trimtab"]
+
+
+@pytest.mark.parametrize(
+    ("watched", "selected"), [([], {"any": True}), (["a", "b"], {"matchNames": ["a", "b"]})], ids=["all", "named"]
+)
+def test_what_is_scraped_is_where_the_operator_works(watched: list[str], selected: Body) -> None:
+    rendered = Rendered({"watchNamespaces": watched, "metrics": {"podMonitor": {"enabled": True}}})
+    for name, port in {"trimtab-work": "progress", "trimtab-agents": "agent"}.items():
+        spec = rendered.one("PodMonitor", name)["spec"]
+        assert spec["namespaceSelector"] == selected
+        assert [endpoint["port"] for endpoint in spec["podMetricsEndpoints"]] == [port]
+
+
+def test_names_of_objects_are_not_replaced_by_those_of_the_pod() -> None:
+    rendered = Rendered({"metrics": {"podMonitor": {"enabled": True}}})
+    assert rendered.one("PodMonitor", "trimtab")["spec"]["podMetricsEndpoints"][0]["honorLabels"] is True
 
 
 def test_a_budget_only_where_it_does_not_block_a_drain() -> None:
