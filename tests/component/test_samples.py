@@ -17,6 +17,7 @@ SAMPLES = Path(__file__).parents[2] / "deploy/samples"
 URLS = {
     "FineTuneJob": "/apis/trimtab.dev/v1alpha1/namespaces/{}/finetunejobs",
     "Evaluation": "/apis/trimtab.dev/v1alpha1/namespaces/{}/evaluations",
+    "AdapterRollout": "/apis/trimtab.dev/v1alpha1/namespaces/{}/adapterrollouts",
     "Secret": "/api/v1/namespaces/{}/secrets",
     "Job": "/apis/batch/v1/namespaces/{}/jobs",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",

@@ -10,16 +10,21 @@ import celpy.adapter
 import lupa.lua51 as lupa  # the version of Argo CD's interpreter
 import pytest
 import yaml
-from trimtab_operator.api import PassedReason, State
+from trimtab_operator.api import PassedReason, RolloutReason, State
 from trimtab_operator.api.reasons import (
     EVALUATION_EXPLANATIONS,
     FINETUNEJOB_EXPLANATIONS,
     PASSED_EXPLANATIONS,
     Explanation,
 )
+from trimtab_operator.api.rollout_reasons import READY_EXPLANATIONS
 
 SAMPLES = Path(__file__).parents[3] / "deploy/samples"
-SCRIPTS = {"FineTuneJob": "argocd-health.lua", "Evaluation": "argocd-health-evaluation.lua"}
+SCRIPTS = {
+    "FineTuneJob": "argocd-health.lua",
+    "Evaluation": "argocd-health-evaluation.lua",
+    "AdapterRollout": "argocd-health-adapterrollout.lua",
+}
 STATUS = {"active": "Unknown", "succeeded": "True", "failed": "False"}
 
 Body = dict[str, Any]
@@ -84,13 +89,39 @@ def evaluations() -> dict[str, Expected]:
     return cases
 
 
+GOES_ON_BY_ITSELF = {
+    RolloutReason.WAITING_FOR_SOURCE,
+    RolloutReason.EVALUATION_NOT_FOUND,
+    RolloutReason.NOTHING_PASSED,
+    RolloutReason.NO_PODS,
+    RolloutReason.LOADING,
+    RolloutReason.CANARY,
+    RolloutReason.MOVING,
+    RolloutReason.POD_NOT_UPDATED,
+}
+
+
+def adapterrollouts() -> dict[str, Expected]:
+    cases: dict[str, Expected] = {}
+    for reason, status in lasting(READY_EXPLANATIONS):
+        argo, flux = {"True": ("Healthy", "Current"), "False": ("Degraded", "Failed")}[status]
+        if reason in GOES_ON_BY_ITSELF:
+            argo, flux = "Progressing", "InProgress"
+        if reason == RolloutReason.PAUSED:
+            argo, flux = "Suspended", "InProgress"
+        others = condition("Progressing", "True", "Moving"), condition("Verified", "True", "Serving")
+        cases[reason] = made("AdapterRollout", condition("Ready", status, reason), *others), argo, reason, flux
+    return cases
+
+
+BY_KIND = {"FineTuneJob": finetunejobs(), "Evaluation": evaluations(), "AdapterRollout": adapterrollouts()}
 CASES = [
     pytest.param(kind, *expected, id=f"{kind}: {name}")
-    for kind, cases in {"FineTuneJob": finetunejobs(), "Evaluation": evaluations()}.items()
+    for kind, cases in BY_KIND.items()
     for name, expected in {
         "just applied": ({"metadata": {"generation": 1}, "spec": {}, "status": {}}, "Progressing", "", "InProgress"),
         "changed, not seen yet": (
-            made(kind, condition("Succeeded", "True", "Completed"), condition("Passed", "True", "Passed"), observed=1),
+            made(kind, *(condition(each, "True", "a") for each in ("Succeeded", "Passed", "Ready")), observed=1),
             "Progressing",
             "",
             "InProgress",

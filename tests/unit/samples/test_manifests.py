@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from trimtab_operator.api import AdapterRolloutSpec
 from trimtab_operator.api.evaluation import EvaluationSpec
 from trimtab_operator.api.finetunejob import FineTuneJobSpec
 
@@ -24,6 +25,9 @@ def load(path: Path) -> list[Body]:
 
 ALL = [body for path in MANIFESTS for body in load(path)]
 JOBS = [body for body in ALL if body["kind"] == "FineTuneJob"]
+EVALUATIONS = [body for body in ALL if body["kind"] == "Evaluation"]
+ROLLOUTS = [body for body in ALL if body["kind"] == "AdapterRollout"]
+of_each_evaluation = pytest.mark.parametrize("evaluation", EVALUATIONS, ids=lambda each: each["metadata"]["name"])
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
@@ -40,16 +44,24 @@ def test_a_finetunejob_is_valid_and_names_the_sample_secret(job: Body) -> None:
     assert spec.output.secret_name == secret["metadata"]["name"]
 
 
-def test_the_evaluation_is_of_the_sample_job_and_can_be_answered() -> None:
-    (evaluation,) = [body for body in ALL if body["kind"] == "Evaluation"]
+@of_each_evaluation
+def test_an_evaluation_is_of_a_sample_job_and_can_be_answered(evaluation: Body) -> None:
     spec = EvaluationSpec.model_validate(evaluation["spec"])
     spec.check()
-    (job,) = load(SAMPLES / "finetunejob.yaml")
-    assert spec.target.fine_tune_job_name == job["metadata"]["name"]
+    (job,) = [job for job in JOBS if job["metadata"]["name"] == spec.target.fine_tune_job_name]
     assert "test" in job["spec"]["dataset"], "the split that the tasks ask for"
     assert spec.baseline is not None
+    assert spec.baseline.rollout_name in (None, *(rollout["metadata"]["name"] for rollout in ROLLOUTS))
     bounds = {name for threshold in spec.thresholds for name in threshold.to_json()}
-    assert {"maximum", "maximumRelativeRegression", "confidence"} <= bounds
+    assert {"maximumRelativeRegression", "confidence"} <= bounds
+
+
+@of_each_evaluation
+def test_the_rollout_follows_every_sample_evaluation(evaluation: Body) -> None:
+    (rollout,) = ROLLOUTS
+    spec = AdapterRolloutSpec.model_validate(rollout["spec"])
+    assert spec.source.follow is not None
+    assert spec.source.follow.selector.matches(evaluation["metadata"]["labels"])
 
 
 def test_the_queued_job_names_the_queue() -> None:
