@@ -200,18 +200,19 @@ class Scene:
 
     async def mounted(self) -> set[str]:
         """Return the files that new pods find."""
-        return set(await self._mounted())
+        return set(await self.mounted_files())
 
     async def mounted_revision(self, name: str = NAME) -> str | None:
         """Return the revision that new pods let the alias answer with."""
-        text = (await self._mounted()).get(f"{name}.json")
+        text = (await self.mounted_files()).get(f"{name}.json")
         if text is None:
             return None
         (weights,) = read_share(MountedDocument.read(text.encode()).body).aliases.values()
         (revision,) = weights
         return revision
 
-    async def _mounted(self) -> Mapping[str, str]:
+    async def mounted_files(self) -> Mapping[str, str]:
+        """Return what the ConfigMap for new pods holds."""
         try:
             body = await self.kube.get(CONFIGMAPS, self.namespace, "trimtab-desired")
         except NotFound:
@@ -219,6 +220,10 @@ class Scene:
         return body.get("data") or {}
 
     # What others may send
+
+    async def mount(self, file: str, text: str) -> None:
+        """Change the ConfigMap for new pods behind the operator's back."""
+        await self.kube.patch(CONFIGMAPS, self.namespace, "trimtab-desired", MERGE_PATCH, {"data": {file: text}})
 
     async def call(
         self, pod: Pod, method: str, share: Share | None = None, *, key: Ed25519PrivateKey | None = None, **changes: Any
