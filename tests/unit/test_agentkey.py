@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -12,6 +13,7 @@ from kubernetes.aio.client import Configuration
 from trimtab_operator import agentkey
 from trimtab_operator.agentkey import FILE, SECRETS, ensure, run
 from trimtab_operator.runtime.kube import ApiError, Kube, Unreachable
+from trimtab_operator.runtime.signing import SigningKeys
 
 from tests.unit.runtime.fake_api import FakeApi
 
@@ -23,11 +25,13 @@ def made(api: FakeApi) -> bytes:
     return base64.b64decode(api.objects["secrets", NAMESPACE, NAME]["data"][FILE])
 
 
-async def test_the_key_is_one_that_the_operator_signs_with() -> None:
+async def test_the_key_is_one_that_the_operator_signs_with(tmp_path: Path) -> None:
     api = FakeApi()
     assert await ensure(api, NAMESPACE, NAME)
     assert made(api).startswith(b"-----BEGIN PRIVATE KEY-----"), "PKCS8"
     assert isinstance(load_pem_private_key(made(api), None), Ed25519PrivateKey)
+    (tmp_path / FILE).write_bytes(made(api))
+    assert len(SigningKeys(tmp_path).all()) == 1
 
 
 async def test_every_installation_has_a_key_of_its_own() -> None:
