@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 import yaml
-from trimtab_operator.api import EVALUATION_REASONS, FINETUNEJOB_REASONS, PassedReason, parse, parse_evaluation
+from trimtab_operator.api import (
+    EVALUATION_REASONS,
+    FINETUNEJOB_REASONS,
+    PassedReason,
+    parse,
+    parse_adapterrollout,
+    parse_evaluation,
+)
+from trimtab_operator.api.rollout_reasons import POD_EXPLANATIONS, READY_EXPLANATIONS
 from trimtab_trainer.contract import EvaluationConfig, EvaluationTask, ExitCode, RunConfig, Threshold
 
 ROOT = Path(__file__).parents[2]
@@ -62,13 +70,15 @@ def test_every_make_target_exists(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
-def test_every_finetunejob_and_every_evaluation_is_one(document: Path) -> None:
+def test_every_object_of_ours_is_one(document: Path) -> None:
     for text in blocks(document, "yaml"):
         for body in yaml.safe_load_all(text):
             if isinstance(body, dict) and body.get("kind") == "FineTuneJob":
                 parse({**body, "metadata": {**METADATA, **body["metadata"]}})
             if isinstance(body, dict) and body.get("kind") == "Evaluation":
                 parse_evaluation({**body, "metadata": {**METADATA, **body["metadata"]}}).spec.check()
+            if isinstance(body, dict) and body.get("kind") == "AdapterRollout":
+                parse_adapterrollout({**body, "metadata": {**METADATA, **body["metadata"]}})
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
@@ -96,15 +106,18 @@ def test_the_evaluation_of_the_trainer_alone_is_one() -> None:
     EvaluationConfig.model_validate(body)
 
 
-def rows(document: Path) -> set[str]:
+def rows(text: str) -> set[str]:
     """Return the words that tables explain: those in backquotes in the first cell of a row."""
-    cells = re.findall(r"^\| ([^|]+) \|", document.read_text(), re.MULTILINE)
+    cells = re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE)
     return {word for cell in cells for word in re.findall(r"`(\w+)`", cell)}
 
 
 def test_every_reason_has_its_row() -> None:
-    explained = rows(ROOT / "docs/failure-modes.md")
-    assert {*FINETUNEJOB_REASONS, *EVALUATION_REASONS, *PassedReason} <= explained
+    before, _, after = (ROOT / "docs/failure-modes.md").read_text().partition("\n## AdapterRollouts\n")
+    assert {*FINETUNEJOB_REASONS, *EVALUATION_REASONS, *PassedReason} <= rows(before)
+    of_conditions, _, of_pods = after.partition("\n## ")[0].partition("`status.podReasons`), or")
+    assert set(READY_EXPLANATIONS) <= rows(of_conditions)
+    assert rows(of_pods) == set(POD_EXPLANATIONS)
 
 
 def test_every_exit_code_is_told() -> None:
