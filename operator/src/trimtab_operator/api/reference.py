@@ -27,7 +27,7 @@ A field without a default is optional unless it says *required*. Numbers are JSO
 avoid floats (`learningRate: 0.0002`), because people who train models write numbers.
 
 Who may create FineTuneJobs or Evaluations may create pods with any Secret and any service account of the namespace:
-grant it as you would grant that. Who may write AdapterRollouts decides what the serving pods of the namespace answer with.
+grant it as you would grant that. Who may write AdapterRollouts decides what the namespace's serving pods answer with.
 """
 
 
