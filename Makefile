@@ -85,6 +85,10 @@ bench-trainer: $(INSTALLED) ## Measure the trainer against a plain loop; the las
 bench-verdicts: $(INSTALLED) ## Judge a good adapter and three that are not, on the demonstration's data.
 	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_verdicts.py
 
+.PHONY: bench-rollout
+bench-rollout: $(INSTALLED) ## Measure AdapterRollouts over fleets of serving pods; the last line is JSON.
+	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_rollout.py
+
 .PHONY: bench-gate
 bench-gate: $(INSTALLED) ## Measure how often the gate errs; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_gate.py

@@ -18,17 +18,12 @@ from trimtab_agent.documents import MountedDocument, Share, pod_audience, read_s
 from trimtab_operator.runtime.kube import ADAPTERROLLOUTS, CONFIGMAPS, EVALUATIONS, MERGE_PATCH, Body, Kube, NotFound
 
 from tests.component.operator.process import OperatorProcess
+from tests.component.rollout.objects import current, evaluation, ready_of, rollout, serves, verdict
 from tests.serving.adapters import Published
 from tests.serving.clients import Verdicts, asking
 from tests.serving.fleet import Fleet, Pod
 
 NAME = "guide"
-QUICK = {"canarySeconds": 1, "drainSeconds": 0, "analysis": {"maximumLatencyRatio": 20}}
-"""A second is enough for a canary here, and times say nothing on a busy machine."""
-
-
-def artifact(adapter: Published) -> Body:
-    return {"artifact": {"uri": adapter.uri, "digest": adapter.digest}}
 
 
 def new_key(folder: Path, name: str = "key-1") -> Path:
@@ -38,17 +33,6 @@ def new_key(folder: Path, name: str = "key-1") -> Path:
     file = folder / f"{name}.pem"
     file.write_bytes(pem)
     return file
-
-
-def ready_of(body: Body) -> tuple[str, str]:
-    """Return status and reason of Ready."""
-    conditions = body.get("status", {}).get("conditions", ())
-    return next(((str(c["status"]), str(c["reason"])) for c in conditions if c["type"] == "Ready"), ("", ""))
-
-
-def current(body: Body) -> bool:
-    """Tell whether the status is of this generation."""
-    return bool(body.get("status", {}).get("observedGeneration") == body["metadata"]["generation"])
 
 
 @dataclass
@@ -83,22 +67,9 @@ class Scene:
 
     # What users write
 
-    def body(self, source: Body, name: str = NAME, **spec: Any) -> Body:
-        given = {
-            "adapterName": name,
-            "source": source,
-            "serving": {"selector": {"matchLabels": {"app": "vllm"}}, "port": self.fleet.port},
-            "strategy": QUICK,
-        }
-        return {
-            "apiVersion": ADAPTERROLLOUTS.api_version,
-            "kind": ADAPTERROLLOUTS.kind,
-            "metadata": {"name": name, "namespace": self.namespace},
-            "spec": {**given, **spec},
-        }
-
     async def apply(self, source: Body, name: str = NAME, **spec: Any) -> Body:
-        return await self.kube.create(ADAPTERROLLOUTS, self.namespace, self.body(source, name, **spec))
+        body = rollout(self.namespace, name, source, port=self.fleet.port, **spec)
+        return await self.kube.create(ADAPTERROLLOUTS, self.namespace, body)
 
     async def edit(self, name: str = NAME, *, source: Body | None = None, **spec: Any) -> None:
         """Change the spec; a source takes the place of the one there was."""
@@ -122,32 +93,11 @@ class Scene:
         passed: bool = True,
         baseline: Published | None = None,
     ) -> None:
-        """Write an Evaluation that has ended; it is suspended, so that no operator ever begins it."""
-        target = {"uri": adapter.uri, "digest": adapter.digest}
-        compared = {"uri": baseline.uri, "digest": baseline.digest} if baseline is not None else None
-        spec = {
-            "suspend": True,
-            "target": {"artifact": target},
-            "baseModel": {"uri": "s3://models/tiny"},
-            "output": {"uri": "s3://results/x"},
-            "tasks": [{"name": "heldout", "type": "Perplexity", "dataset": {"uri": "s3://data/x"}}],
-            **({"baseline": {"artifact": compared}} if compared else {}),
-        }
-        body = {
-            "apiVersion": EVALUATIONS.api_version,
-            "kind": EVALUATIONS.kind,
-            "metadata": {"name": name, "namespace": self.namespace, "labels": dict(labels or {})},
-            "spec": spec,
-        }
+        """Write an Evaluation that has ended."""
+        body = evaluation(self.namespace, name, adapter, baseline, labels or {})
         await self.kube.create(EVALUATIONS, self.namespace, body)
-        moment = datetime.now(UTC) - timedelta(hours=1) + timedelta(seconds=next(self.completed))
-        at = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-        verdict = ("True", "Passed") if passed else ("False", "Regressed")
-        conditions = [
-            {"type": kind, "status": word, "reason": reason, "message": "", "lastTransitionTime": at}
-            for kind, word, reason in (("Succeeded", "True", "Completed"), ("Passed", *verdict))
-        ]
-        status = {"conditions": conditions, "completionTime": at, "target": target, "baseline": compared}
+        completed = datetime.now(UTC) - timedelta(hours=1) + timedelta(seconds=next(self.completed))
+        status = verdict(adapter, baseline, completed, passed=passed)
         await self.kube.patch(EVALUATIONS, self.namespace, name, MERGE_PATCH, {"status": status}, subresource="status")
 
     # What becomes of it
@@ -172,12 +122,8 @@ class Scene:
 
     async def served(self, adapter: Published, name: str = NAME, *, seconds: float = 20) -> Body:
         """Return the AdapterRollout when it is Ready with an adapter; all its pods must answer with it then."""
-
-        def reached(body: Body) -> bool:
-            served = body.get("status", {}).get("served", {}).get("digest")
-            return current(body) and ready_of(body) == ("True", "Serving") and served == adapter.digest
-
-        return await self.until(reached, name, what=f"{adapter.name(name)} served", seconds=seconds)
+        what = f"{adapter.name(name)} served"
+        return await self.until(lambda body: serves(body, adapter.digest), name, what=what, seconds=seconds)
 
     async def happens(self, true: Callable[[], bool], what: str, seconds: float = 20) -> None:
         """Wait until something is true in the pods."""

@@ -9,7 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from trimtab_agent.documents import MountedDocument, Share, namespace_audience, read_share, sign_mounted
 
-from tests.component.rollout.scene import NAME, Scene, artifact, load_key, new_key
+from tests.component.rollout.objects import artifact
+from tests.component.rollout.scene import NAME, Scene, load_key, new_key
 from tests.serving.fleet import Pod
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

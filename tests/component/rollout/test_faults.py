@@ -8,7 +8,8 @@ from functools import partial
 
 import pytest
 
-from tests.component.rollout.scene import NAME, QUICK, Scene, artifact
+from tests.component.rollout.objects import QUICK, artifact
+from tests.component.rollout.scene import NAME, Scene
 from tests.serving.fleet import Pod
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from tests.component.rollout.scene import NAME, Scene, artifact, ready_of
+from tests.component.rollout.objects import artifact, ready_of
+from tests.component.rollout.scene import NAME, Scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from tests.component.rollout.scene import NAME, QUICK, Scene, artifact, ready_of
+from tests.component.rollout.objects import QUICK, artifact, ready_of
+from tests.component.rollout.scene import NAME, Scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy
 import pytest
 
-from tests.component.rollout.scene import NAME, QUICK, Scene, artifact
+from tests.component.rollout.objects import QUICK, artifact
+from tests.component.rollout.scene import NAME, Scene
 from tests.serving.adapters import Published
 from tests.serving.fleet import Pod
 
