@@ -63,3 +63,11 @@ def test_the_pods_are_admitted_where_pod_security_is_restricted(
     pod = {"apiVersion": "v1", "kind": "Pod", **template, "metadata": {**template["metadata"], "name": "vllm"}}
     answer = server.create(f"/api/v1/namespaces/{restricted}/pods", pod, dryRun="All", fieldValidation="Strict")
     assert answer.accepted, answer.message
+
+
+def test_the_engine_without_a_compiler_compiles_nothing() -> None:
+    """vLLM compiles some functions even when it is told to be eager: those for logprobs, which the probe asks for."""
+    (template,) = [body["spec"]["template"] for body in built("cpu") if body["kind"] == "Deployment"]
+    (engine,) = template["spec"]["containers"]
+    assert "--enforce-eager" in engine["args"]
+    assert {"name": "TORCHDYNAMO_DISABLE", "value": "1"} in engine["env"]
