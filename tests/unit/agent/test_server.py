@@ -207,7 +207,7 @@ async def test_the_process_comes_back_when_its_worker_is_killed_and_drains_when_
 
 async def answers(port: int) -> None:
     async with ClientSession() as session:
-        for _ in range(200):
+        for _ in range(1200):
             try:
                 async with session.get(f"http://127.0.0.1:{port}/readyz") as response:
                     if response.status == 200:
