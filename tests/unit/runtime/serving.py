@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ class FakeAgent:
         self.documents: list[Share] = []
         self.refuses: tuple[int, str] | None = None
         self.status = 200
+        self.hangs = False
         self._runner: web.AppRunner | None = None
         self.port = 0
 
@@ -97,7 +99,7 @@ class FakeAgent:
             await self._runner.cleanup()
 
     async def _truth(self, request: web.Request) -> web.Response:
-        self.asked += 1
+        self.asked += not self.hangs
         if self.status != 200:
             return web.json_response({}, status=self.status)
         if (refused := await self._refused(request)) is not None:
@@ -136,6 +138,8 @@ class FakeAgent:
         return web.json_response({"version": self.version, **self._share(share)})
 
     async def _refused(self, request: web.Request) -> web.Response | None:
+        while self.hangs:
+            await asyncio.sleep(0.02)
         token = request.headers["Authorization"].removeprefix("Bearer ")
         try:
             self.verifier.call(token, request.method, request.path, await request.read())

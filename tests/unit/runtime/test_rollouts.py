@@ -186,6 +186,28 @@ async def test_an_agent_that_is_silent_when_requests_are_to_move_gets_nothing(wo
     assert "500" in world.status["podReasons"][0]["message"]
 
 
+async def test_an_agent_that_hangs_holds_up_no_round(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its document is waited for by itself, once, and then it is not asked again before requests move."""
+    monkeypatch.setattr("trimtab_operator.runtime.agentpoller.SENDING_SECONDS", 0.1)
+    monkeypatch.setattr("trimtab_operator.runtime.agentpoller.CONFIRM_SECONDS", 0.1)
+    world.store(rollout(port=world.agent.port))
+    await world.pod()
+    world.agent.hangs = True
+    for _ in range(5):
+        world.now += timedelta(seconds=0.5)
+        async with asyncio.timeout(1):
+            await world.reconciler.reconcile(KEY)
+    assert world.status["podReasons"][0]["reason"] == "Unreachable"
+    assert sum(name == "guide" for _, _, name in world.api.writes()) <= 3, (
+        "one for what was decided, one for its silence"
+    )
+    world.agent.hangs = False
+    await until(lambda: world.agent.shares != {})
+    assert len(world.agent.documents) == 1
+    await world.rounds()
+    assert world.ready() == ("True", "Serving")
+
+
 async def test_a_refused_document_is_said_and_not_sent_again_at_once(world: World) -> None:
     world.agent.refuses = (409, "DoesNotFit")
     world.store(rollout(port=world.agent.port))

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from ..domain.adapterrollout import AgentTruth, Document, ServingPod
 from ..domain.adapterrollout.observed import Refusal, Sequence, ShareTruth
 from ..domain.views import ServingPodView
-from .agents import Address, Agents, AgentUnreachable, Answer
+from .agents import ANSWER_SECONDS, Address, Agents, AgentUnreachable, Answer
 from .cache import Cache, Key
 from .kube import ADAPTERROLLOUTS
 from .logs import keys
@@ -33,6 +33,10 @@ SILENCE_SECONDS = 5.0
 """A restart of an agent takes less."""
 SHORTEST_SECONDS = 0.05
 """Between two questions to one pod, however fast it answers."""
+CONFIRM_SECONDS = 2.0
+"""How long an agent has to say what is true before requests move; who takes longer moves none of them."""
+SENDING_SECONDS = 1.0
+"""How long a round waits for the answers to its documents: a pod that hangs must not hold up the next wave."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 REFUSED_PAUSE, LONGEST_REFUSED = 1.0, 60.0
 
@@ -51,6 +55,7 @@ class Known:
     refusals: dict[str, Refusal] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     sent: dict[str, Sequence] = field(default_factory=dict)
+    sending: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     port: int = DEFAULT_PORT
     nudge: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -143,22 +148,46 @@ class AgentPoller:
                 known.nudge.set()
 
     async def refresh(self, views: Iterable[ServingPodView]) -> None:
-        """Ask pods now, all at once; who does not answer now has no truth."""
+        """Ask pods now, all at once. Who does not answer soon has no truth; who has none already is not asked."""
 
         async def ask(known: Known) -> None:
             try:
-                self._take(known, await self._agents.ask(self._address(known), known.keys))
+                async with asyncio.timeout(CONFIRM_SECONDS):
+                    self._take(known, await self._agents.ask(self._address(known), known.keys))
             except AgentUnreachable as error:
                 self._failed(known, error, at_once=True)
+            except TimeoutError:
+                self._failed(known, AgentUnreachable(f"no answer within {CONFIRM_SECONDS:g} s"), at_once=True)
 
         found = (self._known.get(view.uid) for view in views)
-        await asyncio.gather(*(ask(known) for known in found if known is not None))
+        await asyncio.gather(*(ask(known) for known in found if known is not None and known.truth is not None))
 
-    async def send(self, document: Document) -> None:
-        """Send a document to its pod, and keep what came of it."""
-        known = self._known.get(document.uid)
-        if known is None:
-            return  # gone meanwhile
+    async def send(self, documents: Iterable[Document]) -> None:
+        """Send documents to their pods, all at once, and keep what came of each.
+
+        Who has not answered soon counts as refusing, and is waited for by itself: nothing else of the rollout is sent
+        to it meanwhile, for a later document must not be overtaken by an earlier one.
+        """
+        sending: dict[asyncio.Task[None], tuple[Known, Document]] = {}
+        for document in documents:
+            known, name = self._known.get(document.uid), document.share.rollout
+            if known is None or (name in known.sending and not known.sending[name].done()):
+                continue  # gone meanwhile, or busy with the one before
+            task = asyncio.create_task(self._send(known, document), name=f"document for {document.pod}")
+            known.sending[name] = task
+            sending[task] = (known, document)
+        if not sending:
+            return
+        done, late = await asyncio.wait(sending, timeout=SENDING_SECONDS)
+        again = self._now() + timedelta(seconds=ANSWER_SECONDS)
+        for task in late:
+            known, document = sending[task]
+            late_answer = Refusal("Unreachable", "no answer to a document yet", document.share, again)
+            known.refusals[document.share.rollout] = late_answer
+        for task in done:
+            task.result()
+
+    async def _send(self, known: Known, document: Document) -> None:
         share, name = document.share, document.share.rollout
         try:
             result = await self._agents.send(self._address(known), known.keys or frozenset(), share)
@@ -238,6 +267,8 @@ class AgentPoller:
         known.silence = str(error)
         if known.silent_since is None:
             known.silent_since = now
+        if at_once:
+            known.nudge.set()  # the question that is open may be as lost as this one
         silent = at_once or (now - known.silent_since).total_seconds() >= SILENCE_SECONDS
         if silent and known.truth is not None:
             known.truth = None

@@ -112,7 +112,7 @@ class RolloutReconciler:
         pods = tuple(self._poller.pod(view, name) for view in strays)
         sequence = (observed.lease_transitions, self._milliseconds())
         leaving = retired(name, namespace, pods, sequence)
-        await asyncio.gather(*(self._poller.send(document) for document in (*made.documents, *leaving)))
+        await self._poller.send((*made.documents, *leaving))
         key = self._signing.for_agents(*self._poller.keys_known(namespace))
         if made.mounted is not None and key is not None:
             await self._desired.put(made.mounted, key, self._now().timestamp())
@@ -128,7 +128,7 @@ class RolloutReconciler:
             return 0.0
         sequence = (self._lease_transitions(), self._milliseconds())
         leaving = retired(key.name, key.namespace, pods, sequence)
-        await asyncio.gather(*(self._poller.send(document) for document in leaving))
+        await self._poller.send(leaving)
         await self._desired.remove(key.namespace, key.name)
         return RETIRE_AGAIN_SECONDS
 
