@@ -46,7 +46,9 @@ async def test_one_bad_pod_delays_no_other(scene: Scene) -> None:
     print(f"proven in {proven:.1f} s, served in {served:.1f} s beside bad pods")
     assert proven < 4
     reasons = {each["pod"]: each["reason"] for each in body["status"]["podReasons"]}
-    want = {hangs: "EngineFailed", silent: "Unreachable", refuses: "BaseModelMismatch", lies: "EngineFailed"}
+    want = {hangs: "EngineFailed", silent: "Unreachable", refuses: "BaseModelMismatch"}
+    # An engine that lies is asked again and again: it says then that the name is taken.
+    assert reasons.pop(lies.name) in ("EngineFailed", "NameTaken")
     assert reasons == {pod.name: reason for pod, reason in want.items()}
     assert body["status"]["pods"] == {"desired": 8, "updated": 4, "ready": 4}
     for pod in (hangs, refuses, lies):
