@@ -16,11 +16,11 @@ from trimtab_operator.runtime.act import Actor
 from trimtab_operator.runtime.audit import Audit
 from trimtab_operator.runtime.cache import Cache, Key
 from trimtab_operator.runtime.events import Events
-from trimtab_operator.runtime.kube import EVALUATIONS, FINETUNEJOBS, JOBS, Body
+from trimtab_operator.runtime.kube import ADAPTERROLLOUTS, EVALUATIONS, FINETUNEJOBS, JOBS, Body
 from trimtab_operator.runtime.reconcile import Reconciler
 from trimtab_operator.runtime.workqueue import Retry
 
-from tests.unit.domain.makers import finished
+from tests.unit.domain.makers import adapterrollout, finished, sha
 from tests.unit.runtime.fake_api import FakeApi
 from tests.unit.runtime.objects import NAMESPACE, evaluation, finetunejob, job, pod
 
@@ -151,6 +151,56 @@ async def test_the_finetunejob_is_read_anew_before_what_it_says_is_written_down(
     assert "resolved" not in body["status"]
     assert ("get", "finetunejobs", "demo") in world.api.calls
     assert world.cache.finetunejobs.named(NAMESPACE, "demo") is None
+
+
+def against_served() -> Body:
+    body = evaluation()
+    body["spec"]["baseline"] = {"rolloutName": "guide"}
+    return body
+
+
+def rollout(letter: str, version: int = 1) -> Body:
+    """Return the AdapterRollout `guide`, which serves the adapter with a digest of one letter."""
+    made = adapterrollout(letter).model_dump(mode="json", by_alias=True, exclude_none=True)
+    made["metadata"] |= {"namespace": NAMESPACE, "resourceVersion": str(version)}
+    return {"apiVersion": "trimtab.dev/v1alpha1", "kind": "AdapterRollout", **made}
+
+
+async def test_whoever_is_compared_with_a_rollout_is_told_of_it_until_that_is_fixed() -> None:
+    world = World()
+    world.has(against_served())
+    world.cache.rollouts.put(rollout("7"))
+    assert world.followed == [KEY]
+    world.cache.rollouts.put(world.api.put(ADAPTERROLLOUTS, rollout("7")))
+    world.has(complete())
+    await world.settle()
+    world.followed.clear()
+    world.cache.rollouts.put(rollout("8", version=99))
+    assert world.followed == []
+
+
+async def test_what_a_rollout_serves_is_read_anew_before_it_is_the_baseline() -> None:
+    """The cache lags: by now another adapter is served."""
+    world = World()
+    world.has(against_served())
+    world.has(complete())
+    world.cache.rollouts.put(rollout("7"))
+    world.api.put(ADAPTERROLLOUTS, rollout("8", version=2))
+    body = await world.settle()
+    assert reason_of(body) == "Preparing"
+    assert body["status"]["baseline"]["digest"] == sha("8")
+    assert ("get", "adapterrollouts", "guide") in world.api.calls
+
+
+async def test_a_rollout_that_is_gone_by_now_is_waited_for() -> None:
+    world = World()
+    world.has(against_served())
+    world.has(complete())
+    world.cache.rollouts.put(rollout("7"))
+    body = await world.settle()
+    assert reason_of(body) == "Pending"
+    assert "RolloutNotFound" in body["status"]["conditions"][0]["message"]
+    assert "resolved" not in body["status"]
 
 
 async def test_once_it_has_what_it_needs_the_finetunejob_is_not_read_any_more() -> None:
