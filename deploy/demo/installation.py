@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,22 +222,25 @@ def restricted_namespace(name: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
-def open_installation(number: int = 1) -> Installation:
-    """Return tools for the cluster of KUBECONFIG, else start the local cluster and load the images into it."""
+def open_installation(number: int = 1, *, engine: bool = True) -> Installation:
+    """Return tools for the cluster of KUBECONFIG, else start the local cluster and load the images into it.
+
+    `engine`: whether the image of vLLM is among them, which is most of the time that a new machine needs.
+    """
+    names = [*PRODUCT_IMAGES, *(name for name in CLUSTER_IMAGES if engine or name != "vllm-cpu")]
     if os.environ.get("KUBECONFIG"):
-        return _external()
+        return _external(names)
     cluster = Cluster(number)
     kubeconfig = cluster.up()
     say("images: built once, then taken from the cache")
-    images = image_builder.build([*PRODUCT_IMAGES, *CLUSTER_IMAGES])
+    images = image_builder.build(names)
     cluster.load(*images.values())
     programs = binaries.ensure(["helm"])
     return Installation(kubeconfig, cluster.program("kubectl"), programs / "helm", images, cluster)
 
 
-def _external() -> Installation:
-    every = (*PRODUCT_IMAGES, *CLUSTER_IMAGES)
-    names = {name: f"TRIMTAB_{name.upper().replace('-', '_')}_IMAGE" for name in every}
+def _external(needed: Sequence[str]) -> Installation:
+    names = {name: f"TRIMTAB_{name.upper().replace('-', '_')}_IMAGE" for name in needed}
     missing = [variable for variable in names.values() if not os.environ.get(variable)]
     if missing:
         raise Failed(

@@ -39,7 +39,7 @@ def installation() -> Iterator[Installation]:
     from trimtab_local import Cluster
 
     was_up = bool(os.environ.get("KUBECONFIG")) or Cluster(1).mode() is not None
-    here = open_installation()
+    here = open_installation(engine=False)
     try:
         here.install_storage()
         here.install_chart(*SETTINGS)
