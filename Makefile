@@ -48,6 +48,10 @@ test-component: $(INSTALLED) ## The operator against a real API server, and its 
 test-e2e: $(INSTALLED) ## Real pods on a real node (or the cluster of KUBECONFIG).
 	$(BIN)/pytest tests/e2e
 
+.PHONY: test-engine
+test-engine: $(INSTALLED) ## AdapterRollouts on a real vLLM under load; not part of `make test`, it takes long to start.
+	$(BIN)/pytest -s tests/engine
+
 .PHONY: generate
 generate: $(INSTALLED) ## Write the CRDs, the chart's copies, the API reference and the dashboards.
 	$(BIN)/python -m trimtab_operator.api.crd --write
