@@ -1,0 +1,167 @@
+"""The operator is killed right after each of its writes but Events, and after each document that an agent has taken.
+
+A life: an adapter is served, a second one takes its place by way of a canary, a third fails its probe and is taken
+back. The process ends after API server or agent has done what it asked and before it knows that; another one goes on
+from what is in the cluster and in the pods. The end must be that of an undisturbed life, no alias ever means what was
+not proven, and clients notice nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trimtab_operator.runtime.kube import Body, Kube
+
+from tests.component.api_server import ApiServer
+from tests.component.operator.process import OperatorProcess
+from tests.component.rollout.objects import artifact, ready_of
+from tests.component.rollout.scene import NAME, Scene, new_key
+from tests.perturb.proxy import Proxy, Write
+from tests.serving.adapters import Published
+from tests.serving.fleet import Call, Fleet, Pod, serving
+
+AT_ONCE = 4
+MASKED = {"lastTransitionTime", "sinceTime", "beganTime", "sequence", "message"}
+"""What differs between any two lives; messages name pods."""
+
+
+@dataclass(frozen=True)
+class Life:
+    """What came of one life."""
+
+    status: dict[str, Any]
+    writes: list[Write]
+    documents: list[str]
+    killed: bool
+
+
+def masked(value: Any) -> Any:
+    if isinstance(value, dict):  # an empty list is there where one was taken back, and absent where none was
+        return {key: masked(item) for key, item in value.items() if key not in MASKED and item != []}
+    return [masked(item) for item in value] if isinstance(value, list) else value
+
+
+class Lives:
+    """Lives side by side, each in a namespace of its own, with the pods of one fleet."""
+
+    def __init__(self, kube: Kube, kubeconfig: Path, fleet: Fleet, folder: Path) -> None:
+        self._kube = kube
+        self._kubeconfig = kubeconfig
+        self._fleet = fleet
+        self._folder = folder
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._told: dict[str, Callable[[Pod, Call], Awaitable[None]]] = {}
+        fleet.after_call = self._after_call
+        self.adapters = tuple(fleet.publish() for _ in range(3))
+
+    async def _after_call(self, pod: Pod, call: Call) -> None:
+        if call.method != "GET" and call.status == 200 and pod.namespace in self._told:
+            await self._told[pod.namespace](pod, call)
+
+    async def live(self, after_write: int = 0, after_document: int = 0) -> Life:
+        """Live once; the operator is killed after a write or a document, and started again."""
+        async with self._slots:
+            server = ApiServer(self._kubeconfig)  # a connection that is kept over a whole life times out
+            made = server.create("/api/v1/namespaces", {"metadata": {"generateName": "killed-"}})
+            namespace = made.body["metadata"]["name"]
+            folder = self._folder / namespace
+            new_key(folder / "keys")
+            try:
+                async with Proxy(self._kubeconfig) as proxy:
+                    settings = {"TRIMTAB_AGENT_KEYS": str(folder / "keys")}
+                    operator = OperatorProcess(proxy.kubeconfig(folder), namespace, folder, **settings)
+                    scene = Scene(self._kube, namespace, self._fleet, operator, folder / "keys")
+                    return await self._lived(scene, proxy, after_write, after_document)
+            finally:
+                self._told.pop(namespace, None)
+                ApiServer(self._kubeconfig).delete(f"/api/v1/namespaces/{namespace}")
+
+    async def _lived(self, scene: Scene, proxy: Proxy, after_write: int, after_document: int) -> Life:
+        operator, killed = scene.operator, asyncio.Event()
+        writes, documents = list[Write](), list[str]()
+
+        async def kill() -> None:
+            if not killed.is_set():
+                killed.set()
+                await operator.kill()
+
+        async def wrote(_: int, write: Write) -> None:
+            if write.resource != "events":  # of which nothing depends
+                writes.append(write)
+            if len(writes) == after_write:
+                await kill()
+
+        async def took(pod: Pod, call: Call) -> None:
+            documents.append(call.method)
+            if len(documents) == after_document:
+                await kill()
+
+        async def start_again() -> None:
+            await killed.wait()
+            await operator.process.wait()
+            await operator.start()
+
+        proxy.after_write = wrote
+        self._told[scene.namespace] = took
+        again = asyncio.create_task(start_again())
+        try:
+            await scene.pods(2)
+            await operator.start()
+            await operator.ready(120)
+            body = await story(scene, *self.adapters)
+        finally:
+            again.cancel()
+            await asyncio.gather(again, return_exceptions=True)
+            await operator.kill()
+            for pod in scene.all_pods:
+                await pod.delete()
+        return Life(masked(body["status"]), writes, documents, killed.is_set())
+
+
+async def story(scene: Scene, first: Published, second: Published, third: Published) -> Body:
+    """Let the three adapters be wanted one after the other; return the AdapterRollout at the end."""
+    bad = third.name(NAME)
+    await scene.apply(artifact(first))
+    await scene.served(first, seconds=120)
+    async with scene.asking(first, second, number=2, pause=0.02) as verdicts:
+        await scene.edit(source=artifact(second))
+        await scene.served(second, seconds=120)
+        await scene.edit(source=artifact(third), probe={"contains": "a word that nobody says"})
+
+        def over(body: Body) -> bool:
+            at_rest = "step" not in body["status"] and ready_of(body) == ("False", "RolledBack")
+            return at_rest and not any(pod.revision(bad) for pod in scene.all_pods)
+
+        await scene.until(over, what="the end", seconds=120)
+        await scene.answers(scene.mounted_revision, second.name(NAME), seconds=120)
+        await asyncio.sleep(1.2)  # what else it would do
+    verdicts.check()
+    assert scene.aliases() == [{second.name(NAME): 100}] * 2, scene.told()
+    for pod in scene.all_pods:
+        assert pod.ever_meant(NAME) == {first.name(NAME), second.name(NAME)}, scene.told()
+    return await scene.get()
+
+
+@pytest.mark.timeout(1800)
+async def test_killed_after_each_write_and_after_each_document(kube: Kube, kubeconfig: Path, tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        fleet = await stack.enter_async_context(serving(kube, tmp_path / "fleet"))
+        lives = Lives(kube, kubeconfig, fleet, tmp_path / "lives")
+        reference = await lives.live()
+        writes, documents = len(reference.writes), len(reference.documents)
+        deaths = [{"after_write": number} for number in range(1, writes + 1)]
+        deaths += [{"after_document": number} for number in range(1, documents + 1)]
+        found = await asyncio.gather(*(lives.live(**death) for death in deaths))
+    for death, life in zip(deaths, found, strict=True):
+        (number,) = death.values()
+        seen = life.writes if "after_write" in death else life.documents
+        tale = f"killed {death}: {[str(write) for write in life.writes]}"
+        assert life.killed or len(seen) < number, tale  # a life may tell of less on its way
+        assert life.status == reference.status, tale
+    print(f"\nkilled after each of {writes} writes and {documents} documents: {[str(w) for w in reference.writes]}")
