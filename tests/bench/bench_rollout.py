@@ -67,17 +67,22 @@ class Bench:
     """What all measurements share."""
 
     kube: Kube
-    server: ApiServer
+    kubeconfig: Path
     fleet: FleetProcess
     operator: OperatorProcess
     figures: dict[str, float] = field(default_factory=dict)
     namespaces: list[str] = field(default_factory=list)
 
     def namespace(self) -> str:
-        made = self.server.create("/api/v1/namespaces", {"metadata": {"generateName": "bench-"}})
+        server = ApiServer(self.kubeconfig)  # a connection that is kept between measurements times out
+        made = server.create("/api/v1/namespaces", {"metadata": {"generateName": "bench-"}})
         name: str = made.body["metadata"]["name"]
         self.namespaces.append(name)
         return name
+
+    def delete(self, namespace: str) -> None:
+        ApiServer(self.kubeconfig).delete(f"/api/v1/namespaces/{namespace}")
+        self.namespaces.remove(namespace)
 
     async def publish(self) -> Adapter:
         return Adapter(**await self.fleet.do("publish"))
@@ -256,19 +261,16 @@ async def at_rest(bench: Bench, rollouts: int, idle: float) -> None:
     )
 
 
-async def measure(cluster: Cluster, server: ApiServer, arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
-    kube = await kube_of(cluster.kubeconfig)
+async def measure(kubeconfig: Path, arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    kube = await kube_of(kubeconfig)
     new_key(folder / "keys")
     (folder / "fleet").mkdir()
-    async with FleetProcess(cluster.kubeconfig, folder / "fleet") as fleet:
-        home = server.create("/api/v1/namespaces", {"metadata": {"generateName": "bench-"}}).body["metadata"]["name"]
-        settings = {
-            **dict.fromkeys(FAST, ""),
-            "TRIMTAB_WATCH_NAMESPACES": "",
-            "TRIMTAB_AGENT_KEYS": str(folder / "keys"),
-        }
-        operator = OperatorProcess(cluster.kubeconfig, home, folder, **settings)  # the defaults
-        bench = Bench(kube, server, fleet, operator, namespaces=[home])
+    async with FleetProcess(kubeconfig, folder / "fleet") as fleet:
+        defaults = dict.fromkeys((*FAST, "TRIMTAB_WATCH_NAMESPACES"), "")
+        keys = {"TRIMTAB_AGENT_KEYS": str(folder / "keys")}
+        operator = OperatorProcess(kubeconfig, "", folder, **defaults, **keys)
+        bench = Bench(kube, kubeconfig, fleet, operator)
+        operator.settings["TRIMTAB_NAMESPACE"] = bench.namespace()
         try:
             await operator.start()
             await operator.ready()
@@ -277,13 +279,12 @@ async def measure(cluster: Cluster, server: ApiServer, arguments: argparse.Names
                 started = await fleet.do("start", namespace=namespace, count=size, labels={})
                 await Rollout(bench, namespace, started["pods"], arguments.runs).run()
                 await fleet.do("delete", namespace=namespace)
-                server.delete(f"/api/v1/namespaces/{namespace}")
+                bench.delete(namespace)
             await at_rest(bench, arguments.rollouts, arguments.idle)
         finally:
             await operator.kill()
-            last = ApiServer(cluster.kubeconfig)  # the first connection has timed out
-            for namespace in bench.namespaces:
-                last.delete(f"/api/v1/namespaces/{namespace}")
+            for namespace in list(bench.namespaces):
+                bench.delete(namespace)
             await kube.close()
     return bench.figures
 
@@ -301,11 +302,10 @@ def main() -> None:
     was_up = cluster.mode() is not None
     cluster.up()
     try:
-        server = ApiServer(cluster.kubeconfig)
-        install_crds(server)
+        install_crds(ApiServer(cluster.kubeconfig))
         memory = Path("/dev/shm")
         with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-            figures = asyncio.run(measure(cluster, server, arguments, Path(folder)))
+            figures = asyncio.run(measure(cluster.kubeconfig, arguments, Path(folder)))
     finally:
         if not was_up:
             cluster.down()

@@ -200,7 +200,7 @@ class Pod:
         mounted.read()
         application = Server(self._agent, verifier, self.volume, self.uid).application()
         application.middlewares.append(self._middleware)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, self.address, fleet.port, reuse_address=True).start()
         self._tasks = [asyncio.create_task(self._agent.run()), asyncio.create_task(mounted.run())]
