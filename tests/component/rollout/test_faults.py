@@ -7,6 +7,7 @@ import time
 from functools import partial
 
 import pytest
+from trimtab_operator.runtime.kube import Body
 
 from tests.component.rollout.objects import QUICK, artifact
 from tests.component.rollout.scene import NAME, Scene
@@ -39,9 +40,13 @@ async def test_one_bad_pod_delays_no_other(scene: Scene) -> None:
         await scene.happens(lambda: all(pod.alias(NAME) == moved for pod in good), "the good ones answer with it")
         served = time.monotonic() - began
         await scene.happens(lambda: slow.alias(NAME) == moved, "the slow one answers with it")
-        body = await scene.until(
-            lambda body: len(body["status"].get("podReasons", ())) == 4, what="the reasons of the bad ones", seconds=40
-        )
+        counted = {"desired": 8, "updated": 4, "ready": 4}
+
+        def told(body: Body) -> bool:
+            """What pods answer is told by the status after the one that decided about them."""
+            return len(body["status"].get("podReasons", ())) == 4 and body["status"]["pods"] == counted
+
+        body = await scene.until(told, what="the pods counted, and the reasons of the bad ones", seconds=40)
     verdicts.check()
     print(f"proven in {proven:.1f} s, served in {served:.1f} s beside bad pods")
     assert proven < 4
@@ -50,7 +55,6 @@ async def test_one_bad_pod_delays_no_other(scene: Scene) -> None:
     # An engine that lies is asked again and again: it says then that the name is taken.
     assert reasons.pop(lies.name) in ("EngineFailed", "NameTaken")
     assert reasons == {pod.name: reason for pod, reason in want.items()}
-    assert body["status"]["pods"] == {"desired": 8, "updated": 4, "ready": 4}
     for pod in (hangs, refuses, lies):
         assert pod.alias(NAME) == {old.name(NAME): 100}, "what is not proven gets no request"
     hangs.engine.faults.load_hangs_seconds = silent.faults.hangs_seconds = 0
