@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -160,8 +161,16 @@ def test_killed_near_the_end(played: Played) -> None:
 
 def test_evicted_through_the_api(played: Played) -> None:
     body = check(played, "evicted", failures=0, disruptions=1, resumed=True)
-    # one accelerator, and a checkpoint after SIGTERM: what is lost is the pod's start, not its work
-    assert body["status"]["lostAcceleratorSeconds"] <= 5
+    # One accelerator, and a checkpoint after SIGTERM: the pod's end is lost, not its work. All of it would be `worked`.
+    worked, lost = seconds_of(body["status"]["attempts"][1]), body["status"]["lostAcceleratorSeconds"]
+    print(f"evicted after {worked:.0f} s, {lost} s of them lost")
+    assert lost < worked / 2
+
+
+def seconds_of(attempt: Body) -> float:
+    """Return how long the pod of an attempt ran."""
+    start, end = (datetime.fromisoformat(attempt[key].replace("Z", "+00:00")) for key in ("startTime", "endTime"))
+    return (end - start).total_seconds()
 
 
 @pytest.mark.parametrize("name", LOCAL_ONLY, ids=["node-object-stays", "node-object-deleted"])
