@@ -58,9 +58,7 @@ def arguments() -> argparse.Namespace:
         "--evaluation", type=Path, default=SAMPLES / "evaluation.yaml", help="Evaluation of its adapter"
     )
     parser.add_argument("--rollout", type=Path, default=SAMPLES / "adapterrollout.yaml", help="AdapterRollout of it")
-    parser.add_argument(
-        "--worse", type=Path, default=SAMPLES / "worse.yaml", help="what is held at the gate; '' for none"
-    )
+    parser.add_argument("--worse", type=Path, default=SAMPLES / "worse.yaml", help="what the gate holds")
     parser.add_argument("--question", default=QUESTION, help="what to ask the base model and the adapter")
     return parser.parse_args()
 

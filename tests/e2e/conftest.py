@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,24 +32,31 @@ SETTINGS = (
 DATASET = "s3://datasets/tiny/rows.jsonl"
 
 
-@pytest.fixture(scope="session")
-def installation() -> Iterator[Installation]:
-    """The installation; a cluster that was not running before is taken down again."""
+@contextmanager
+def installed(*, engine: bool) -> Iterator[Installation]:
+    """Install everything; a cluster that was not running before is taken down again."""
     if os.geteuid() != 0 and not os.environ.get("KUBECONFIG"):
         pytest.skip("needs root for a node of its own, or KUBECONFIG for another cluster")
     from trimtab_local import Cluster
 
     was_up = bool(os.environ.get("KUBECONFIG")) or Cluster(1).mode() is not None
-    here = open_installation(engine=False)
+    here = open_installation(engine=engine)
     try:
         here.install_storage()
         here.install_chart(*SETTINGS)
-        with here.storage() as client:
-            upload(client)
         yield here
     finally:
         if here.cluster is not None and not was_up:
             here.cluster.down()
+
+
+@pytest.fixture(scope="session")
+def installation() -> Iterator[Installation]:
+    """The installation, with what the tests read in its storage."""
+    with installed(engine=False) as here:
+        with here.storage() as client:
+            upload(client)
+        yield here
 
 
 def upload(client: S3Client) -> None:

@@ -1,4 +1,8 @@
-"""One operator and one fleet for all tests of this folder, on one event loop; a namespace for each test."""
+"""One operator and one fleet for all tests of a module, on one event loop; a namespace for each test.
+
+The operator watches all namespaces, so it must not outlive its module: it would work on the objects of other tests too,
+and bring its own public keys into their namespaces.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +20,20 @@ from tests.component.rollout.scene import Scene, new_key
 from tests.serving.fleet import Fleet, serving
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def shared_kube(kubeconfig: Path) -> AsyncIterator[Kube]:
     kube = await kube_of(kubeconfig)
     yield kube
     await kube.close()
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def fleet(shared_kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
     async with serving(shared_kube, tmp_path_factory.mktemp("fleet"), max_cpu_loras=16) as fleet:
         yield fleet
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def operator(
     kubeconfig: Path, server: ApiServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[OperatorProcess]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from trimtab_agent.documents import MountedDocument, Share, pod_audience, read_share, sign_call
+from trimtab_operator import agentkey
 from trimtab_operator.runtime.kube import ADAPTERROLLOUTS, CONFIGMAPS, EVALUATIONS, MERGE_PATCH, Body, Kube, NotFound
 
 from tests.component.operator.process import OperatorProcess
@@ -29,9 +30,8 @@ NAME = "guide"
 def new_key(folder: Path, name: str = "key-1") -> Path:
     """Write a signing key, as the mounted Secret brings it."""
     folder.mkdir(parents=True, exist_ok=True)
-    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     file = folder / f"{name}.pem"
-    file.write_bytes(pem)
+    file.write_bytes(agentkey.new_key())
     return file
 
 

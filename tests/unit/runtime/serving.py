@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from trimtab_agent.documents import Refused, Share, Verifier, pod_audience, read_share
+from trimtab_operator import agentkey
 from trimtab_operator.runtime.kube import Body
 from trimtab_operator.runtime.signing import SigningKeys
 
@@ -21,8 +20,7 @@ LETTERS = {"a": "sha256:" + "a" * 64, "b": "sha256:" + "b" * 64}
 def new_key(folder: Path, name: str) -> None:
     """Put a private key into a folder, as a mounted Secret has it."""
     folder.mkdir(exist_ok=True)
-    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (folder / name).write_bytes(pem)
+    (folder / name).write_bytes(agentkey.new_key())
 
 
 def serving_pod(name: str = "vllm-1", *, version: int = 1, ip: str = "127.0.0.1", **labels: str) -> Body:

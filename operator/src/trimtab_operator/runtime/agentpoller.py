@@ -108,11 +108,10 @@ class AgentPoller:
             if known is None:
                 self._known[uid] = Known(view)
                 self._tasks[uid] = asyncio.create_task(self._follow(self._known[uid]), name=f"agent of {view.name}")
-            elif known.view.ip != view.ip:
-                known.view = view
+                continue
+            if known.view.ip != view.ip:
                 known.nudge.set()
-            else:
-                known.view = view
+            known.view = view
 
     def pod(self, view: ServingPodView, rollout: str) -> ServingPod:
         """Return what a decision about one rollout sees of a pod."""
@@ -244,7 +243,7 @@ class AgentPoller:
     def _port(self, known: Known) -> int:
         """Return the port that the first of the pod's rollouts names; that of before where there is none any more."""
         rollouts = sorted(self._cache.rollouts_of(known.view), key=lambda stored: stored.key)
-        return int(rollouts[0].body["spec"]["serving"].get("port", DEFAULT_PORT)) if rollouts else known.port
+        return (rollouts[0].port or DEFAULT_PORT) if rollouts else known.port
 
     def _take(self, known: Known, answer: Answer) -> None:
         before, shares = known.truth, list(answer.truth.shares)
@@ -263,7 +262,7 @@ class AgentPoller:
     def _failed(self, known: Known, error: AgentUnreachable, *, at_once: bool = False) -> None:
         now = self._now()
         known.failures += 1
-        known.version = None  # an agent that starts again counts from zero
+        known.version = None  # what changed in the silence is not known: the next answer is wanted at once
         known.silence = str(error)
         if known.silent_since is None:
             known.silent_since = now

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import logging
 import time
@@ -16,6 +15,7 @@ from trimtab_agent.documents import Share, pod_audience, sign_call
 from ..domain.adapterrollout import AgentTruth
 from ..domain.adapterrollout.observed import Refusal, ShareTruth
 from . import metrics
+from .addresses import base_url
 from .signing import SigningKey, SigningKeys
 
 log = logging.getLogger(__name__)
@@ -41,8 +41,7 @@ class Address:
 
     @property
     def url(self) -> str:
-        host = f"[{self.ip}]" if ipaddress.ip_address(self.ip).version == 6 else self.ip
-        return f"http://{host}:{self.port}"
+        return base_url(self.ip, self.port)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..domain.views import MANAGED_BY_LABEL, SERVE, STAGE_LABEL, JobView, PodView, ServingPodView
 from . import metrics
-from .follow import SUMMARY_CONDITIONS, indexes_of, named_evaluation, of_adapter_name, passed_in, waiting_for
+from .follow import SUMMARY_CONDITIONS, indexes_of, named_evaluation, names_claimed, passed_in, waiting_for
 from .kube import ADAPTERROLLOUTS, EVALUATIONS, FINETUNEJOBS, JOBS, PODS, Body, Resource
 
 
@@ -60,6 +60,8 @@ class Stored:
     """Under what others look it up, see `follow`."""
     selects: Mapping[str, str] = field(default_factory=dict)
     """Labels of the pods that an AdapterRollout serves."""
+    port: int | None = None
+    """Port of the agents in those pods."""
 
     @property
     def body(self) -> Body:
@@ -72,6 +74,7 @@ class Stored:
         summary: Body = next((c for c in conditions if c.get("type") == SUMMARY_CONDITIONS[kind]), {})
         slim = {**body, "metadata": {k: v for k, v in body["metadata"].items() if k != "managedFields"}}
         key = Key(kind, body["metadata"]["namespace"], body["metadata"]["name"])
+        serving = body.get("spec", {}).get("serving", {})
         over = kind != ADAPTERROLLOUTS.kind and summary.get("status", "Unknown") != "Unknown"
         return cls(
             key=key,
@@ -79,7 +82,8 @@ class Stored:
             state=summary.get("reason", "New"),
             over=over,
             indexes=indexes_of(kind, body, over=over),
-            selects=body.get("spec", {}).get("serving", {}).get("selector", {}).get("matchLabels", {}),
+            selects=serving.get("selector", {}).get("matchLabels", {}),
+            port=serving.get("port"),
         )
 
 
@@ -134,6 +138,11 @@ class Store(Generic[View]):
     def named(self, namespace: str, name: str) -> Entry[View] | None:
         uid = self._named.get((namespace, name))
         return self._entries[uid] if uid else None
+
+    def view(self, namespace: str, name: str) -> View | None:
+        """Return what is known of the object with a name, None if there is none of ours."""
+        entry = self.named(namespace, name)
+        return entry.view if entry is not None else None
 
     def deleted(self, uid: str) -> bool:
         """Whether an object is known to be gone for good."""
@@ -286,9 +295,8 @@ class Cache:
 
     def _rollout_changed(self, entry: Entry[Stored]) -> None:
         self._tell(self.evaluations, waiting_for(ADAPTERROLLOUTS.kind, entry.namespace, entry.name))
-        for index in entry.view.indexes if entry.view is not None else ():
-            if index.startswith(of_adapter_name("", "")[:-1]):
-                self._tell(self.rollouts, index, but=entry.key)
+        for index in names_claimed(entry.view.indexes) if entry.view is not None else ():
+            self._tell(self.rollouts, index, but=entry.key)
 
     def _serving_pod_changed(self, entry: Entry[ServingPodView]) -> None:
         for stored in self.rollouts_of(entry.view) if entry.view is not None else ():

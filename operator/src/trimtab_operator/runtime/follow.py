@@ -5,6 +5,8 @@ An object is told of another's change if it still waits for it, names it as its 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..api import PASSED, SUCCEEDED
 from ..api.adapterrollout import READY
 from .kube import ADAPTERROLLOUTS, EVALUATIONS, FINETUNEJOBS, Body
@@ -15,6 +17,7 @@ SUMMARY_CONDITIONS = {
     ADAPTERROLLOUTS.kind: READY,
 }
 """The condition of each kind whose reason is its state."""
+CLAIMED = "name/"
 
 
 def waiting_for(kind: str, namespace: str, name: str) -> str:
@@ -34,7 +37,12 @@ def passed_in(namespace: str) -> str:
 
 def of_adapter_name(namespace: str, name: str) -> str:
     """Return the index of the AdapterRollouts that claim a name."""
-    return f"name/{namespace}/{name}"
+    return f"{CLAIMED}{namespace}/{name}"
+
+
+def names_claimed(indexes: Iterable[str]) -> list[str]:
+    """Return those of an object's indexes that are of a name it claims."""
+    return [index for index in indexes if index.startswith(CLAIMED)]
 
 
 def of_artifact(namespace: str, digest: str) -> str:

@@ -5,7 +5,7 @@ They are read off the statuses in the cache when they are asked for, so they cos
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import REGISTRY, Collector
@@ -37,6 +37,7 @@ class ObjectMetrics(Collector):
             "Value of each threshold's metric in the Evaluation that the served adapter passed last.",
             labels=["namespace", "rollout", "metric"],
         )
+        passed = self._newest_passed()
         for entry in self._cache.rollouts:
             if entry.view is None:
                 continue
@@ -46,17 +47,30 @@ class ObjectMetrics(Collector):
             since = parse_time(status.get("served", {}).get("sinceTime"))
             if since is not None:
                 served.add_metric(names, since.timestamp())
-            for metric, number in self._values(entry.namespace, status.get("served", {}).get("digest")):
-                value.add_metric([*names, metric], number)
+            digest = status.get("served", {}).get("digest", "")
+            for result in passed.get((entry.namespace, digest), {}).get("results", ()):
+                if result.get("value") is not None:
+                    value.add_metric([*names, f"{result['task']}/{result['metric']}"], float(result["value"]))
         return (ready, served, value)
 
-    def _values(self, namespace: str, digest: str | None) -> Iterable[tuple[str, float]]:
-        passed = [stored.body["status"] for stored in self._cache.evaluations.of_parent(passed_in(namespace))]
-        mine = [status for status in passed if digest and status.get("target", {}).get("digest") == digest]
-        newest: Body = max(mine, key=lambda status: str(status.get("completionTime", "")), default={})
-        for result in newest.get("results", ()):
-            if result.get("value") is not None:
-                yield f"{result['task']}/{result['metric']}", float(result["value"])
+    def _newest_passed(self) -> Mapping[tuple[str, str], Body]:
+        """Return the status of the Evaluation that an adapter passed last, by namespace and the adapter's digest."""
+        newest: dict[tuple[str, str], Body] = {}
+        for entry in self._cache.evaluations:
+            if entry.view is None or passed_in(entry.namespace) not in entry.view.indexes:
+                continue
+            status = entry.view.body["status"]
+            digest = status.get("target", {}).get("digest")
+            if digest is None:
+                continue  # of the base model alone
+            adapter = (entry.namespace, digest)
+            if adapter not in newest or _completed(newest[adapter]) < _completed(status):
+                newest[adapter] = status
+        return newest
+
+
+def _completed(status: Body) -> str:
+    return str(status.get("completionTime", ""))
 
 
 def pod_counts(rollout: Body) -> tuple[int, int]:

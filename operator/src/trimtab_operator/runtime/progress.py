@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ from trimtab_trainer.contract import Progress, Stage
 
 from ..domain.views import JobView, PodView
 from . import metrics
+from .addresses import base_url
 from .cache import Cache, Key
 from .logs import keys
 
@@ -29,9 +29,8 @@ SILENT_POLLS = 6
 
 
 def url_of(ip: str) -> str:
-    """Return where a pod answers, IPv4 or IPv6."""
-    host = f"[{ip}]" if ipaddress.ip_address(ip).version == 6 else ip
-    return f"http://{host}:{PORT}/progress"
+    """Return where a pod tells its progress."""
+    return f"{base_url(ip, PORT)}/progress"
 
 
 class ProgressPoller:

@@ -12,13 +12,12 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from trimtab_trainer.contract import Progress
 
-from ..api import PASSED, FineTuneJob, PassedReason, State, parse
-from ..api.adapterrollout import AdapterRollout, parse_adapterrollout
+from ..api import PASSED, PassedReason, State, parse, parse_adapterrollout
 from ..api.conditions import MESSAGE_LENGTH
 from ..domain.kinds import KINDS
 from ..domain.plan import Create, Plan
@@ -29,7 +28,7 @@ from ..domain.work.kind import Work
 from ..domain.work.names import job_names_to_confirm
 from . import metrics
 from .act import Actor, NameIsTaken
-from .cache import Cache, Key
+from .cache import Cache, Key, Store, Stored
 from .events import Events
 from .follow import SUMMARY_CONDITIONS
 from .inquiries import Reader, answer, read_anew
@@ -38,6 +37,7 @@ from .logs import keys
 from .workqueue import Retry
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 UPSTREAM_SECONDS = 30.0
 REFUSALS = (400, 403, 422)
@@ -173,8 +173,9 @@ class Reconciler:
         pods: list[PodView] = [pod for uid in uids for pod in self._cache.pods.of_parent(uid)]
         taken = self._taken.get(key)
         progress = {uid: found for uid in uids if (found := self._progress(uid)) is not None}
+        kind = KINDS[key.kind]
         return Observed(
-            kind=KINDS[key.kind],
+            kind=kind,
             job=job,
             settings=self._settings,
             attempts=tuple(attempts),
@@ -182,43 +183,27 @@ class Reconciler:
             progress=progress,
             silent=frozenset(uid for uid in uids if self._silent(uid)),
             taken=NameTaken(f"{taken.resource.kind} {taken.name}", taken.since) if taken is not None else None,
-            upstream=self._upstream(key, job),
-            rollout=self._rollout(key, job),
+            upstream=self._named(self._cache.finetunejobs, key, kind.waits_for(job), parse),
+            rollout=self._named(self._cache.rollouts, key, kind.follows_rollout(job), parse_adapterrollout),
         )
 
-    def _upstream(self, key: Key, job: Work) -> FineTuneJob | None:
-        """Return the FineTuneJob that is waited for, if there is one.
+    def _named(self, store: Store[Stored], key: Key, name: str | None, parse: Callable[[Body], T]) -> T | None:
+        """Return the object that is waited for, if there is one.
 
         Raises:
             Retry: it was stored under another schema; its own rounds say so in its status.
         """
-        name = KINDS[key.kind].waits_for(job)
-        entry = self._cache.finetunejobs.named(key.namespace, name) if name is not None else None
-        if entry is None or entry.view is None:
+        found = store.view(key.namespace, name) if name is not None else None
+        if found is None:
             return None
         try:
-            return parse(entry.view.body)
+            return parse(found.body)
         except ValidationError:
-            raise Retry(UPSTREAM_SECONDS, f"FineTuneJob {name} cannot be understood") from None
-
-    def _rollout(self, key: Key, job: Work) -> AdapterRollout | None:
-        """Return the AdapterRollout that the baseline names, if there is one and it is needed still.
-
-        Raises:
-            Retry: it was stored under another schema; its own rounds say so in its status.
-        """
-        name = KINDS[key.kind].follows_rollout(job)
-        entry = self._cache.rollouts.named(key.namespace, name) if name is not None else None
-        if entry is None or entry.view is None:
-            return None
-        try:
-            return parse_adapterrollout(entry.view.body)
-        except ValidationError:
-            raise Retry(UPSTREAM_SECONDS, f"AdapterRollout {name} cannot be understood") from None
+            raise Retry(UPSTREAM_SECONDS, f"{store.resource.kind} {name} cannot be understood") from None
 
     def _body(self, key: Key) -> Body | None:
-        entry = self._cache.owners[key.kind].named(key.namespace, key.name)
-        return entry.view.body if entry is not None and entry.view is not None else None
+        found = self._cache.owners[key.kind].view(key.namespace, key.name)
+        return found.body if found is not None else None
 
 
 async def measured(key: Key, work: Callable[[Key], Awaitable[float | None]]) -> float | None:

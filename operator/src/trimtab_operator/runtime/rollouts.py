@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from typing import TypeVar
 
 from pydantic import ValidationError
 
-from ..api import Evaluation, parse_evaluation
-from ..api.adapterrollout import REJECTED_KEPT, AdapterRollout, Phase, RolloutReason, parse_adapterrollout
-from ..domain.adapterrollout import Observed, RolloutPlan, plan, retired
+from ..api import AdapterRollout, Evaluation, RolloutReason, parse_adapterrollout, parse_evaluation
+from ..api.adapterrollout import REJECTED_KEPT, Phase
+from ..domain.adapterrollout import Document, Observed, RolloutPlan, plan, retired
 from ..domain.views import ServingPodView
 from .act import Actor
 from .agentpoller import NAMESPACE, AgentPoller
@@ -27,6 +28,8 @@ from .inquiries import Reader, read_named
 from .kube import ADAPTERROLLOUTS, Body
 from .reconcile import invalid_status, measured, status_saying
 from .signing import SigningKeys
+
+T = TypeVar("T")
 
 WITHOUT_KEY_SECONDS = 30.0
 RETIRE_AGAIN_SECONDS = 2.0
@@ -109,10 +112,7 @@ class RolloutReconciler:
         namespace, name = rollout.metadata.namespace, rollout.metadata.name
         selected = {pod.uid for pod in observed.pods}
         strays = [pod for pod in self._cache.serving.of_parent(namespace) if pod.uid not in selected]
-        pods = tuple(self._poller.pod(view, name) for view in strays)
-        sequence = (observed.lease_transitions, self._milliseconds())
-        leaving = retired(name, namespace, pods, sequence)
-        await self._poller.send((*made.documents, *leaving))
+        await self._poller.send((*made.documents, *self._leaving(namespace, name, strays)))
         key = self._signing.for_agents(*self._poller.keys_known(namespace))
         if made.mounted is not None and key is not None:
             await self._desired.put(made.mounted, key, self._now().timestamp())
@@ -120,15 +120,13 @@ class RolloutReconciler:
     async def _retire(self, key: Key) -> float | None:
         """Take a rollout that is gone out of every pod, and out of what new pods start from."""
         views = self._cache.serving.of_parent(key.namespace)
-        pods = tuple(pod for pod in (self._poller.pod(view, key.name) for view in views) if pod.share(key.name))
-        if not self._signing.all() or (not pods and key.name not in await self._desired.rollouts(key.namespace)):
+        held = any(self._poller.pod(view, key.name).share(key.name) for view in views)
+        if not self._signing.all() or (not held and key.name not in await self._desired.rollouts(key.namespace)):
             return None
         await read_named(self._reader, self._cache.rollouts, key.namespace, key.name)
         if self._body(key) is not None:
             return 0.0
-        sequence = (self._lease_transitions(), self._milliseconds())
-        leaving = retired(key.name, key.namespace, pods, sequence)
-        await self._poller.send(leaving)
+        await self._poller.send(self._leaving(key.namespace, key.name, views))
         await self._desired.remove(key.namespace, key.name)
         return RETIRE_AGAIN_SECONDS
 
@@ -162,26 +160,20 @@ class RolloutReconciler:
     def _evaluations(self, key: Key, rollout: AdapterRollout) -> tuple[Evaluation, ...]:
         source = rollout.spec.source
         if source.evaluation_name is not None:
-            entry = self._cache.evaluations.named(key.namespace, source.evaluation_name)
-            return _understood([entry.view] if entry is not None and entry.view is not None else [])
+            found = self._cache.evaluations.view(key.namespace, source.evaluation_name)
+            return _understood([found] if found is not None else [], parse_evaluation)
         if source.follow is None:
             return ()
         wanted = source.follow.selector.match_labels
         passed = [(stored, stored.body) for stored in self._cache.evaluations.of_parent(passed_in(key.namespace))]
         mine = [each for each in passed if matches(wanted, each[1]["metadata"].get("labels", {}))]
         mine.sort(key=lambda each: (each[1]["status"].get("completionTime", ""), each[0].key.name), reverse=True)
-        return _understood([stored for stored, _ in mine[:PASSED_LOOKED_AT]])
+        return _understood([stored for stored, _ in mine[:PASSED_LOOKED_AT]], parse_evaluation)
 
     def _others(self, key: Key, rollout: AdapterRollout) -> tuple[AdapterRollout, ...]:
-        """Return those that claim the same name; one that cannot be understood claims nothing."""
-        found = []
-        for stored in self._cache.rollouts.of_parent(of_adapter_name(key.namespace, rollout.spec.adapter_name)):
-            if stored.key != key:
-                try:
-                    found.append(parse_adapterrollout(stored.body))
-                except ValidationError:
-                    continue
-        return tuple(found)
+        """Return those that claim the same name."""
+        claiming = self._cache.rollouts.of_parent(of_adapter_name(key.namespace, rollout.spec.adapter_name))
+        return _understood([stored for stored in claiming if stored.key != key], parse_adapterrollout)
 
     def _ranks(self, key: Key, rollout: AdapterRollout, evaluations: tuple[Evaluation, ...]) -> dict[str, int]:
         targets = [evaluation.status.target for evaluation in evaluations]
@@ -203,22 +195,24 @@ class RolloutReconciler:
         await asyncio.gather(*(read_named(self._reader, store, key.namespace, name) for store, name in names))
 
     def _body(self, key: Key) -> Body | None:
-        entry = self._cache.rollouts.named(key.namespace, key.name)
-        return entry.view.body if entry is not None and entry.view is not None else None
+        found = self._cache.rollouts.view(key.namespace, key.name)
+        return found.body if found is not None else None
 
-    def _milliseconds(self) -> int:
-        return int(self._now().timestamp() * 1000)
+    def _leaving(self, namespace: str, name: str, views: Iterable[ServingPodView]) -> tuple[Document, ...]:
+        """Return what tells pods that nothing of a rollout is wanted there any more, where they hold something."""
+        sequence = (self._lease_transitions(), int(self._now().timestamp() * 1000))
+        return retired(name, namespace, tuple(self._poller.pod(view, name) for view in views), sequence)
 
 
-def _understood(found: list[Stored]) -> tuple[Evaluation, ...]:
-    """Return the typed form of Evaluations; one stored under another schema has no verdict that could be read."""
-    evaluations = []
+def _understood(found: Iterable[Stored], parse: Callable[[Body], T]) -> tuple[T, ...]:
+    """Return the typed form of objects; one stored under another schema gives no verdict and claims no name."""
+    typed = []
     for stored in found:
         try:
-            evaluations.append(parse_evaluation(stored.body))
+            typed.append(parse(stored.body))
         except ValidationError:
             continue
-    return tuple(evaluations)
+    return tuple(typed)
 
 
 async def orphans(cache: Cache, desired: Desired) -> set[Key]:
