@@ -16,7 +16,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from trimtab_agent.documents import MountedDocument, Share, pod_audience, read_share, sign_call
 from trimtab_operator import agentkey
-from trimtab_operator.runtime.kube import ADAPTERROLLOUTS, CONFIGMAPS, EVALUATIONS, MERGE_PATCH, Body, Kube, NotFound
+from trimtab_operator.runtime.kube import (
+    ADAPTERROLLOUTS,
+    CONFIGMAPS,
+    EVALUATIONS,
+    MERGE_PATCH,
+    PODS,
+    Body,
+    Kube,
+    NotFound,
+)
 
 from tests.component.operator.process import OperatorProcess
 from tests.component.rollout.objects import current, evaluation, ready_of, rollout, serves, verdict
@@ -50,6 +59,10 @@ class Scene:
 
     async def pods(self, count: int, *, ready: bool = True, **labels: str) -> list[Pod]:
         return await self.fleet.scale_up(self.namespace, count, labels, ready=ready)
+
+    async def label(self, pod: Pod, labels: Mapping[str, str | None]) -> None:
+        """Change labels of a pod; None takes one away."""
+        await self.kube.patch(PODS, self.namespace, pod.name, MERGE_PATCH, {"metadata": {"labels": dict(labels)}})
 
     @property
     def all_pods(self) -> list[Pod]:
@@ -99,6 +112,10 @@ class Scene:
         completed = datetime.now(UTC) - timedelta(hours=1) + timedelta(seconds=next(self.completed))
         status = verdict(adapter, baseline, completed, passed=passed)
         await self.kube.patch(EVALUATIONS, self.namespace, name, MERGE_PATCH, {"status": status}, subresource="status")
+
+    async def remove_evaluation(self, name: str) -> None:
+        body = await self.kube.get(EVALUATIONS, self.namespace, name)
+        await self.kube.delete(EVALUATIONS, self.namespace, name, body["metadata"]["uid"])
 
     # What becomes of it
 

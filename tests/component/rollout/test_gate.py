@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.component.rollout.objects import artifact, ready_of
+from tests.component.rollout.objects import artifact, current, ready_of
 from tests.component.rollout.scene import NAME, Scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -37,6 +37,12 @@ async def test_the_passed_evaluation_that_completed_last_is_followed(scene: Scen
     await scene.evaluated("v2", bad, labels, passed=False, baseline=one)
     await scene.evaluated("stranger", other, {"app": "else"})
     await scene.evaluated("v3", two, labels, baseline=one)
+    body = await scene.served(two)
+    assert body["status"]["served"]["passedTime"]
+    await scene.remove_evaluation("v3")
+    await scene.edit(strategy={"drainSeconds": 1})
+    await scene.until(current, what="the deletion and the change looked at")
+    await asyncio.sleep(1)
     await scene.served(two)
     assert {name for pod in scene.all_pods for name in pod.ever_meant(NAME)} == {one.name(NAME), two.name(NAME)}
 

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from tests.component.rollout.objects import QUICK, artifact, ready_of
+from tests.component.rollout.objects import QUICK, artifact, ready_of, serves
 from tests.component.rollout.scene import NAME, Scene
+from tests.serving.fleet import STAGE
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -188,3 +189,18 @@ async def test_pods_that_are_no_longer_selected_are_given_back(scene: Scene) -> 
     assert body["status"]["pods"]["desired"] == 1
     assert other.alias(NAME) == {adapter.name(NAME): 100}
     assert ready_of(body) == ("True", "Serving")
+
+
+async def test_a_pod_that_loses_the_label_of_its_stage_is_left_alone_until_it_has_it_again(scene: Scene) -> None:
+    first, second = await scene.pods(2)
+    old, new = scene.fleet.publish(), scene.fleet.publish()
+    await scene.apply(artifact(old))
+    await scene.served(old)
+    await scene.label(second, {STAGE: None})
+    await scene.until(lambda body: body["status"]["pods"]["desired"] == 1, what="one pod counted")
+    await scene.edit(source=artifact(new))
+    await scene.until(lambda body: serves(body, new.digest), what="the other one served")
+    assert (first.alias(NAME), second.alias(NAME)) == ({new.name(NAME): 100}, {old.name(NAME): 100})
+    await scene.label(second, {STAGE: "serve"})
+    await scene.until(lambda body: body["status"]["pods"]["ready"] == 2, what="both pods served")
+    assert second.alias(NAME) == {new.name(NAME): 100}

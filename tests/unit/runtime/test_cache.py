@@ -9,6 +9,7 @@ import pytest
 from trimtab_operator.runtime.cache import TOMBSTONE_SECONDS, Cache, Key
 
 from tests.unit.runtime.objects import NAMESPACE, finetunejob, job, pod
+from tests.unit.runtime.serving import serving_pod
 from tests.unit.runtime.virtual_time import run
 
 KEY = Key("FineTuneJob", NAMESPACE, "demo")
@@ -93,13 +94,29 @@ async def test_an_object_that_is_none_of_ours_is_known_and_concerns_no_one() -> 
     assert cache.jobs.remove("job-1") is None
 
 
+async def test_what_lost_its_label_comes_back_with_it_and_what_is_gone_does_not() -> None:
+    cache = Cache()
+    cache.serving.put(serving_pod(version=3))
+    uid = serving_pod()["metadata"]["uid"]
+    cache.serving.remove(uid, 5)
+    cache.serving.put(serving_pod(version=4))
+    assert cache.serving.of_uid(uid) is None, "reported late"
+    cache.serving.put(serving_pod(version=6))
+    cache.serving.remove(uid, 5)
+    assert cache.serving.of_uid(uid) is not None, "its departure is reported late"
+    cache.serving.remove(uid)
+    cache.serving.remove(uid, 8)
+    cache.serving.put(serving_pod(version=9))
+    assert cache.serving.of_uid(uid) is None
+
+
 def test_tombstones_are_not_kept_for_ever() -> None:
     async def story() -> None:
         cache = Cache()
         cache.jobs.remove("job-1")
         await asyncio.sleep(TOMBSTONE_SECONDS + 1)
         cache.jobs.remove("job-2")
-        assert not cache.jobs.deleted("job-1")
-        assert cache.jobs.deleted("job-2")
+        assert not cache.jobs.left("job-1", 1)
+        assert cache.jobs.left("job-2", 1)
 
     run(story())

@@ -42,7 +42,8 @@ class World:
         self.folder = folder / "keys"
         self.signing = SigningKeys(self.folder, clock=lambda: self.now.timestamp())
         self.desired = Desired(self.api, self.signing)
-        agents = Agents(self.signing, session)
+        self.may_send = True
+        agents = Agents(self.signing, session, lambda: self.may_send)
         self.poller = AgentPoller(agents, self.cache, pods_changed, self.told.append, lambda: self.now)
         self.reconciler = RolloutReconciler(
             reader=self.api,
@@ -93,7 +94,10 @@ class World:
         return found
 
     def ready(self) -> tuple[str, str]:
-        found = next(c for c in self.status["conditions"] if c["type"] == "Ready")
+        return self.condition("Ready")
+
+    def condition(self, kind: str) -> tuple[str, str]:
+        found = next(c for c in self.status["conditions"] if c["type"] == kind)
         return found["status"], found["reason"]
 
 
@@ -298,6 +302,7 @@ async def test_without_a_key_nothing_is_served_and_the_status_says_why(tmp_path:
         world.cache.serving.put(serving_pod())
         await world.reconciler.reconcile(KEY)
         assert world.ready() == ("False", "AgentKeyMissing")
+        assert world.condition("Progressing") == ("False", "AgentKeyMissing")
         assert world.agent.documents == []
 
 
@@ -307,6 +312,19 @@ async def test_an_object_of_another_schema_says_so(world: World) -> None:
     world.store(body)
     assert await world.reconciler.reconcile(KEY) is None
     assert world.ready() == ("False", "SpecInvalid")
+    assert world.condition("Progressing") == ("False", "SpecInvalid")
+
+
+async def test_a_process_that_may_not_write_any_more_sends_no_document(world: World) -> None:
+    world.store(rollout(port=world.agent.port))
+    await world.pod()
+    world.may_send = False
+    await world.rounds()
+    assert world.agent.documents == []
+    world.may_send = True
+    world.now += timedelta(seconds=60)
+    await world.rounds()
+    assert world.ready() == ("True", "Serving")
 
 
 async def test_an_evaluation_that_passed_is_followed_and_its_rollout_told(world: World) -> None:

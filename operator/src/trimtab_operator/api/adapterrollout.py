@@ -281,6 +281,16 @@ class ServedRevision(Model):
         json_schema_extra={"format": "date-time"},
         description="sinceTime it is served.",
     )
+    passed: str | None = Field(
+        default=None,
+        alias="passedTime",
+        max_length=32,
+        json_schema_extra={"format": "date-time"},
+        description="passedTime: completion of the followed Evaluation that named it; none older is followed.",
+    )
+    canary: str | None = Field(
+        default=None, max_length=160, description="canary: what its requests told before it was served everywhere."
+    )
 
 
 class RevisionStatus(Model):
@@ -349,6 +359,13 @@ class RolloutStep(Model):
         max_length=32,
         json_schema_extra={"format": "date-time"},
         description="beganTime of its way, whatever phase it is in.",
+    )
+    passed: str | None = Field(
+        default=None,
+        alias="passedTime",
+        max_length=32,
+        json_schema_extra={"format": "date-time"},
+        description="passedTime: completion of the followed Evaluation that named it.",
     )
     canaries: list[Annotated[str, Field(max_length=36)]] = Field(
         default=[],

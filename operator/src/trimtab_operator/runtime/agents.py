@@ -57,9 +57,14 @@ class Agents:
     """The client. Every call is signed for the one pod it goes to."""
 
     def __init__(
-        self, signing: SigningKeys, session: aiohttp.ClientSession, now: Callable[[], float] = time.time
+        self,
+        signing: SigningKeys,
+        session: aiohttp.ClientSession,
+        may_send: Callable[[], bool] = lambda: True,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._signing = signing
+        self._may_send = may_send
         self._session = session
         self._now = now
 
@@ -91,6 +96,8 @@ class Agents:
         Raises:
             AgentUnreachable: it may have been taken or not.
         """
+        if not self._may_send():
+            raise AgentUnreachable("not sent: the Lease was not renewed in time")
         key = self._signing.for_agents(known_keys)
         if key is None:
             raise AgentUnreachable("there is no key to sign with")

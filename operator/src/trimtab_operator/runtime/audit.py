@@ -141,7 +141,7 @@ class Audit:
 
     @staticmethod
     def _behind(store: Store[Any], uid: str, listed: Body) -> bool:
-        if store.deleted(uid):
+        if store.left(uid, version_of(listed)):
             return False
         entry = store.of_uid(uid)
         return entry is None or entry.version < version_of(listed)

@@ -6,7 +6,8 @@ They overtake each other, so nothing here depends on their order:
 
 * Of one object only a newer resourceVersion replaces what is there. The API conventions make resourceVersions of one
   resource comparable as integers (Kubernetes 1.35 and later; every earlier API server on etcd behaved so too).
-* A uid that was deleted never comes back; it is remembered for a while, so that a late answer cannot revive it.
+* A uid that was deleted never comes back; it is remembered for a while, so that a late answer cannot revive it. An
+  object that lost its label is reported as deleted too: only what is newer than that brings it back.
 """
 
 from __future__ import annotations
@@ -100,6 +101,14 @@ class Entry(Generic[View]):
     view: View | None
 
 
+@dataclass(frozen=True)
+class Tombstone:
+    """That an object left, kept against late reports of it: when, and at which version, None for all of them."""
+
+    buried: float
+    version: int | None
+
+
 class Store(Generic[View]):
     """The objects of one resource, by uid, by (namespace, name) and by what others look them up under."""
 
@@ -127,7 +136,7 @@ class Store(Generic[View]):
         self._entries: dict[str, Entry[View]] = {}
         self._named: dict[Place, str] = {}
         self._children: dict[str, set[str]] = {}
-        self._deleted: dict[str, float] = {}
+        self._deleted: dict[str, Tombstone] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -144,9 +153,10 @@ class Store(Generic[View]):
         entry = self.named(namespace, name)
         return entry.view if entry is not None else None
 
-    def deleted(self, uid: str) -> bool:
-        """Whether an object is known to be gone for good."""
-        return uid in self._deleted
+    def left(self, uid: str, version: int) -> bool:
+        """Whether an object is known to have left since it had a version."""
+        found = self._deleted.get(uid)
+        return found is not None and (found.version is None or version <= found.version)
 
     def of_uid(self, uid: str) -> Entry[View] | None:
         return self._entries.get(uid)
@@ -159,8 +169,9 @@ class Store(Generic[View]):
         """Take in an object, and return whom it concerns, or None if that was known already."""
         metadata: dict[str, Any] = body["metadata"]
         uid, version = metadata["uid"], version_of(body)
-        if uid in self._deleted:
+        if self.left(uid, version):
             return None
+        self._deleted.pop(uid, None)
         before = self._entries.get(uid)
         if before is not None and version <= before.version:
             return None
@@ -182,12 +193,17 @@ class Store(Generic[View]):
         self._changed(entry)
         return key
 
-    def remove(self, uid: str) -> Key | None:
-        """Forget an object for good, and return whom that concerns, or None if it was not known."""
-        self._bury(uid)
-        entry = self._entries.pop(uid, None)
-        if entry is None:
+    def remove(self, uid: str, version: int | None = None) -> Key | None:
+        """Forget an object, and return whom that concerns, or None if it was not known.
+
+        `version` is that of its departure: a later one brings it back, for an object leaves a selection when it loses
+        its label. None: it is gone for good.
+        """
+        self._bury(uid, version)
+        entry = self._entries.get(uid)
+        if entry is None or (version is not None and version < entry.version):
             return None
+        del self._entries[uid]
         if self._named.get((entry.namespace, entry.name)) == uid:
             del self._named[entry.namespace, entry.name]
         self._forget_parents(entry)
@@ -204,12 +220,15 @@ class Store(Generic[View]):
             if not siblings:
                 self._children.pop(parent, None)
 
-    def _bury(self, uid: str) -> None:
+    def _bury(self, uid: str, version: int | None) -> None:
         now = asyncio.get_running_loop().time()
-        self._deleted[uid] = now
+        before = self._deleted.pop(uid, None)
+        if before is not None and (version is None or before.version is None):
+            version = None
+        self._deleted[uid] = Tombstone(now, version)
         while self._deleted:  # in order of time
             oldest = next(iter(self._deleted))
-            if self._deleted[oldest] > now - TOMBSTONE_SECONDS:
+            if self._deleted[oldest].buried > now - TOMBSTONE_SECONDS:
                 return
             del self._deleted[oldest]
 

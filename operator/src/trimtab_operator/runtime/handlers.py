@@ -13,7 +13,7 @@ import kopf
 
 from ..domain.views import STAGE_LABEL
 from . import metrics
-from .cache import MANAGED_BY_US, Cache, Key, Store
+from .cache import MANAGED_BY_US, Cache, Key, Store, version_of
 from .kube import JOBS, PODS, Kube
 
 WATCH_LIST_SINCE = (1, 34)
@@ -61,10 +61,14 @@ def _watch(
 
     async def seen(event: kopf.RawEvent, **_: Any) -> None:
         body: Any = event["object"]
-        if not store.wants(body):
+        uid = body["metadata"]["uid"]
+        wanted = store.wants(body)
+        if not wanted and store.of_uid(uid) is None:
             return
         metrics.LAST_EVENT.labels(store.name).set(time.time())
-        key = store.remove(body["metadata"]["uid"]) if event["type"] == "DELETED" else store.put(body)
+        # What loses its label is reported as deleted, and may get it again.
+        left = event["type"] == "DELETED" or not wanted
+        key = store.remove(uid, version_of(body)) if left else store.put(body)
         if key is not None:
             changed(key)
         if event["type"] is None:  # whatever else the gap has swallowed is not told

@@ -76,7 +76,9 @@ class Leading:
         signing = SigningKeys(settings.agent_keys)
         connector = aiohttp.TCPConnector(limit=0)
         self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
-        self._poller = AgentPoller(Agents(signing, self._session), self._cache, pods_changed, add, utc_now)
+        self._poller = AgentPoller(
+            Agents(signing, self._session, kube.may_write), self._cache, pods_changed, add, utc_now
+        )
         self._desired = Desired(kube, signing)
         self._rollouts = RolloutReconciler(
             reader=kube,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from trimtab_trainer.contract import Progress
 
 from ..api import PASSED, PassedReason, State, parse, parse_adapterrollout
+from ..api.adapterrollout import PROGRESSING
 from ..api.conditions import MESSAGE_LENGTH
 from ..domain.kinds import KINDS
 from ..domain.plan import Create, Plan
@@ -32,7 +33,7 @@ from .cache import Cache, Key, Store, Stored
 from .events import Events
 from .follow import SUMMARY_CONDITIONS
 from .inquiries import Reader, answer, read_anew
-from .kube import EVALUATIONS, ApiError, Body, NotFound, Resource, Unreachable
+from .kube import ADAPTERROLLOUTS, EVALUATIONS, ApiError, Body, NotFound, Resource, Unreachable
 from .logs import keys
 from .workqueue import Retry
 
@@ -40,6 +41,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 UPSTREAM_SECONDS = 30.0
+FALSE_TOO: Mapping[str, tuple[tuple[str, str | None], ...]] = {
+    EVALUATIONS.kind: ((PASSED, PassedReason.EVALUATION_FAILED.value),),
+    ADAPTERROLLOUTS.kind: ((PROGRESSING, None),),
+}
+"""What else is not true where a kind's summary condition is said to be false: type, and reason if it is another."""
 REFUSALS = (400, 403, 422)
 """Codes with which the API server says that an object is not acceptable as it is."""
 
@@ -268,19 +274,27 @@ def refused_status(body: Body, error: ApiError, now: datetime) -> Body:
 def status_saying(body: Body, kept: Body, said: tuple[str, str, str], now: datetime) -> Body:
     """Return a status with another summary condition (status, reason, message), written without the plan."""
     word, reason, message = said
-    summary = SUMMARY_CONDITIONS[body["kind"]]
-    conditions: list[Body] = body.get("status", {}).get("conditions", [])
-    before = next((c for c in conditions if c.get("type") == summary and c.get("status") == word), None)
-    condition = {
-        "type": summary,
-        "status": word,
-        "reason": str(reason),
-        "message": message[:MESSAGE_LENGTH],
-        "observedGeneration": body["metadata"].get("generation", 1),
-        "lastTransitionTime": before["lastTransitionTime"] if before else format_time(now),
+    kind, known = body["kind"], body.get("status", {}).get("conditions", [])
+    said_of = [(SUMMARY_CONDITIONS[kind], str(reason))]
+    if word == "False":
+        said_of += [(other, why or str(reason)) for other, why in FALSE_TOO.get(kind, ())]
+
+    def condition(of: str, why: str) -> Body:
+        before = next((c for c in known if c.get("type") == of and c.get("status") == word), None)
+        return {
+            "type": of,
+            "status": word,
+            "reason": why,
+            "message": message[:MESSAGE_LENGTH],
+            "observedGeneration": body["metadata"].get("generation", 1),
+            "lastTransitionTime": before["lastTransitionTime"] if before else format_time(now),
+        }
+
+    written = [condition(of, why) for of, why in said_of]
+    types = {of for of, _ in said_of}
+    others = [c for c in known if c.get("type") not in types]
+    return {
+        **kept,
+        "observedGeneration": written[0]["observedGeneration"],
+        "conditions": [*written, *others],
     }
-    others = [c for c in conditions if c.get("type") != summary]
-    if word == "False" and body["kind"] == EVALUATIONS.kind:  # what cannot be understood has not passed
-        said_of_it = {"type": PASSED, "reason": PassedReason.EVALUATION_FAILED.value}
-        others = [{**condition, **said_of_it}, *(c for c in others if c.get("type") != PASSED)]
-    return {**kept, "observedGeneration": condition["observedGeneration"], "conditions": [condition, *others]}

@@ -171,6 +171,7 @@ class Window:
     want: str | None
     pods: int = 3
     weight: int = 100
+    too_few: bool = False
 
 
 WINDOWS = {
@@ -179,8 +180,8 @@ WINDOWS = {
     "an answer that takes twice as long takes it back": Window((100, 0, 2.0), (100, 0, 1.0), "Latency"),
     "a little slower is allowed": Window((100, 0, 1.4), (100, 0, 1.0), None),
     "three milliseconds instead of one are the machine's": Window((100, 0, 0.003), (100, 0, 0.001), None),
-    "too few requests to the new one are decided by the probe": Window((10, 9, 9.0), (100, 0, 1.0), None),
-    "too few requests to the old one are decided by the probe": Window((50, 50, 9.0), (4, 0, 1.0), None),
+    "too few requests to the new one are decided by the probe": Window((10, 9, 9.0), (100, 0, 1.0), None, too_few=True),
+    "too few requests to the old one are decided by the probe": Window((50, 50, 9.0), (4, 0, 1.0), None, too_few=True),
     "on one pod with a weight, both are seen in one window": Window(
         (50, 50, 1.0), (100, 0, 1.0), "ErrorRatio", pods=1, weight=50
     ),
@@ -205,6 +206,17 @@ def test_the_canary_is_held_against_the_old_revision(case: Window) -> None:
     world.after(70)
     assert world.condition() == ("True", "Serving")
     assert world.aliases == [{B: 100}] * case.pods
+    assert world.rollout.status.served is not None
+    told = world.rollout.status.served.canary or ""
+    assert ("decided by the probe" in told) == case.too_few
+    assert str(case.new[0] + case.new[1]) in told
+    assert told in next(each.message for each in world.rollout.status.conditions if each.type == "Ready")
+
+
+def test_what_no_canary_told_is_not_said() -> None:
+    world = serving()
+    assert world.rollout.status.served is not None
+    assert world.rollout.status.served.canary is None
 
 
 def test_on_one_pod_the_old_revision_is_seen_before_the_move() -> None:
@@ -468,6 +480,54 @@ def test_follow_passes_over_what_was_taken_back_until_something_newer_passes() -
     world.after(5)
     assert world.aliases == [{C: 100}] * 3
     assert world.condition() == ("True", "Serving")
+
+
+def following(*letters: str) -> World:
+    """Return a world that follows, in which the adapters passed one after another and the last is served."""
+    world = World(FOLLOW, strategy={"canarySeconds": 0})
+    for number, letter in enumerate(letters):
+        world.evaluations += (evaluation(letter, letter, completed=number, labels=LABELS),)
+        world.after(5)
+    assert world.aliases == [{revision(letters[-1]): 100}] * 3
+    return world
+
+
+def test_follow_does_not_go_back_when_the_newest_evaluation_is_gone() -> None:
+    world = following("a", "b")
+    world.evaluations = world.evaluations[:1]
+    world.after(100).edit(strategy={"canarySeconds": 0, "drainSeconds": 1}).after(100)
+    assert world.aliases == [{B: 100}] * 3
+    assert world.condition() == ("True", "Serving")
+    world.evaluations = ()
+    world.after(100)
+    assert world.condition() == ("True", "Serving")
+    world.evaluations = (evaluation("three", "c", completed=3, labels=LABELS),)
+    world.after(5)
+    assert world.aliases == [{C: 100}] * 3
+
+
+def test_follow_goes_on_with_what_it_began_when_its_evaluation_is_gone() -> None:
+    world = World(FOLLOW)
+    world.evaluations = (evaluation("one", "a", completed=1, labels=LABELS),)
+    world.after(5)
+    world.evaluations += (evaluation("two", "b", completed=2, labels=LABELS),)
+    world.after(3)
+    assert world.condition() == ("False", "Canary")
+    world.evaluations = world.evaluations[:1]
+    world.after(100)
+    assert world.aliases == [{B: 100}] * 3
+    assert world.condition() == ("True", "Serving")
+
+
+def test_follow_goes_back_to_an_adapter_that_passes_again_and_where_the_spec_names_it() -> None:
+    world = following("a", "b")
+    world.evaluations = (*world.evaluations[:1], evaluation("again", "a", completed=5, labels=LABELS))
+    world.after(5)
+    assert world.aliases == [{A: 100}] * 3
+    world.edit(source={"artifact": artifact("b")}).after(5)
+    assert world.aliases == [{B: 100}] * 3
+    world.edit(source=FOLLOW).after(5)
+    assert world.aliases == [{A: 100}] * 3, "the newest that passed, as told anew"
 
 
 def other(created: str, labels: dict[str, str]) -> Any:

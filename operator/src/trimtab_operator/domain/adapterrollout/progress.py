@@ -10,15 +10,18 @@ from trimtab_agent.documents import Revision
 from trimtab_operator.api.adapterrollout import AdapterRolloutStatus, Phase, RolloutStep, ServedRevision
 
 from ..views import format_time
-from .analysis import zero
+from ..work.conditions import cut
+from .analysis import compare, zero
 from .conflicts import name_taken
 from .limits import does_not_fit
 from .observed import Observed
 from .revisions import begun, promoted, served, was_served, without_incoming
 from .rollback import fault, taken_back
-from .source import Held, wanted
+from .source import Held, passed_time, wanted
 from .traffic import incoming
 from .waves import canaries_prove, choose_canaries, seconds_in, settled
+
+CANARY_LENGTH = 160
 
 
 def advance(
@@ -36,7 +39,7 @@ def advance(
         return _drained(observed, status, now), target
     current = served(rollout, status)
     if current is not None and current.digest == target.digest:
-        return _drained(observed, _named(status, target, rollout.metadata.generation), now), target
+        return _drained(observed, _named(observed, status, target), now), target
     if incoming(observed, status) is None:
         if (refused := name_taken(observed, target) or does_not_fit(observed, current, target)) is not None:
             return _drained(observed, status, now), refused
@@ -68,14 +71,29 @@ def _abandoned(observed: Observed, status: AdapterRolloutStatus, target: Revisio
     return status.model_copy(update={"step": None, "revisions": without_incoming(status.revisions)})
 
 
-def _named(status: AdapterRolloutStatus, target: Revision, generation: int) -> AdapterRolloutStatus:
-    since = status.served.since if status.served is not None else None
-    named = ServedRevision(digest=target.digest, uri=target.uri, generation=generation, since=since)
+def _named(observed: Observed, status: AdapterRolloutStatus, target: Revision) -> AdapterRolloutStatus:
+    """Remember in which generation, and by which Evaluation, what is served was named last."""
+    if status.served is None:
+        raise ValueError("nothing is served")
+    named = status.served.model_copy(
+        update={
+            "uri": target.uri,
+            "generation": observed.rollout.metadata.generation,
+            "passed": _passed_last(observed, target, status.served.passed),
+        }
+    )
     revisions = [
         each.model_copy(update={"uri": target.uri}) if each.digest == target.digest else each
         for each in status.revisions
     ]
     return status.model_copy(update={"served": named, "revisions": revisions})
+
+
+def _passed_last(observed: Observed, target: Revision, before: str | None) -> str | None:
+    """Return when the newest Evaluation that names an adapter completed; None where none is followed."""
+    if observed.rollout.spec.source.follow is None:
+        return None
+    return max(filter(None, (before, passed_time(observed, target.digest))), default=None)
 
 
 def _begin(observed: Observed, status: AdapterRolloutStatus, target: Revision, now: datetime) -> AdapterRolloutStatus:
@@ -86,6 +104,7 @@ def _begin(observed: Observed, status: AdapterRolloutStatus, target: Revision, n
         phase=Phase.LOADING,
         since=format_time(now),
         began=format_time(now),
+        passed=passed_time(observed, target.digest),
     )
     return status.model_copy(update={"step": step, "revisions": begun(observed.rollout, status, target)})
 
@@ -108,7 +127,10 @@ def _move_on(observed: Observed, status: AdapterRolloutStatus, target: Revision,
     old = served(observed.rollout, status)
     if in_traffic:
         over = seconds_in(step, now) >= spec.strategy.canary_seconds
-        return _promote(observed, status, target, now) if over else status
+        if not over:
+            return status
+        found = compare(observed, step, target, old, over=True).message if old is not None else None
+        return _promote(observed, status, target, now, canary=found)
     if not settled(observed, step, target, now):
         return status
     if old is None or spec.strategy.canary_seconds == 0 or was_served(status, target.digest):
@@ -119,7 +141,10 @@ def _move_on(observed: Observed, status: AdapterRolloutStatus, target: Revision,
     return status.model_copy(update={"step": step.model_copy(update=begun_now)})
 
 
-def _promote(observed: Observed, status: AdapterRolloutStatus, target: Revision, now: datetime) -> AdapterRolloutStatus:
+def _promote(
+    observed: Observed, status: AdapterRolloutStatus, target: Revision, now: datetime, canary: str | None = None
+) -> AdapterRolloutStatus:
+    """Return the status with a revision served; `canary`: what its requests told, None where none was looked at."""
     generation = observed.rollout.metadata.generation
     draining = RolloutStep(
         digest=target.digest, uri=target.uri, generation=generation, phase=Phase.DRAINING, since=format_time(now)
@@ -127,7 +152,12 @@ def _promote(observed: Observed, status: AdapterRolloutStatus, target: Revision,
     return status.model_copy(
         update={
             "served": ServedRevision(
-                digest=target.digest, uri=target.uri, generation=generation, since=format_time(now)
+                digest=target.digest,
+                uri=target.uri,
+                generation=generation,
+                since=format_time(now),
+                passed=_passed_last(observed, target, status.step.passed if status.step is not None else None),
+                canary=cut(canary, CANARY_LENGTH) if canary is not None else None,
             ),
             "revisions": promoted(observed.rollout, status, target),
             "step": draining,

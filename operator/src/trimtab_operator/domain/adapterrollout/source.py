@@ -103,16 +103,37 @@ def _unless_rejected(rollout: AdapterRollout, revision: Revision) -> Revision | 
     return revision
 
 
-def _followed(observed: Observed) -> Revision | Held:
-    """Return the target of the passed Evaluation that completed last; what was taken back is passed over."""
-    rollout, follow = observed.rollout, observed.rollout.spec.source.follow
+def passed_time(observed: Observed, digest: str) -> str | None:
+    """Return when the followed Evaluation that names an adapter completed; None where the source follows none."""
+    times = [
+        each.status.completion_time or ""
+        for each in _passed_and_followed(observed)
+        if each.status.target is not None and each.status.target.digest == digest
+    ]
+    return max(times, default=None)
+
+
+def _passed_and_followed(observed: Observed) -> list[Evaluation]:
+    """Return the Evaluations to follow that passed, newest first."""
+    follow = observed.rollout.spec.source.follow
     if follow is None:
-        raise ValueError("the source has no follow")
+        return []
+    mine = [each for each in observed.evaluations if follow.selector.matches(each.metadata.labels)]
+    passed = [each for each in mine if (found := _passed(each)) is not None and found.status == "True"]
+    return sorted(passed, key=_completion, reverse=True)
+
+
+def _followed(observed: Observed) -> Revision | Held:
+    """Return the target of the passed Evaluation that completed last; what was taken back is passed over.
+
+    One that is deleted or run again does not bring back what an older one named: nothing is followed backwards.
+    """
+    rollout = observed.rollout
+    newest, taken = _taken(rollout)
     first: Held | None = None
-    for evaluation in sorted(observed.evaluations, key=_completion, reverse=True):
-        passed = _passed(evaluation)
-        if not follow.selector.matches(evaluation.metadata.labels) or passed is None or passed.status != "True":
-            continue
+    for evaluation in _passed_and_followed(observed):
+        if _completion(evaluation)[0] < newest:
+            break
         found = _of_evaluation(rollout, evaluation)
         if isinstance(found, Revision):
             # What is passed over is said as long as nothing newer takes its place.
@@ -122,7 +143,15 @@ def _followed(observed: Observed) -> Revision | Held:
         if found.reason != Reason.ROLLED_BACK:
             break  # an older Evaluation is no substitute for the newest, only for one that was tried
     message = "no Evaluation with these labels has passed; the next that does is taken"
-    return first or Held(Reason.NOTHING_PASSED, message)
+    return first or taken or Held(Reason.NOTHING_PASSED, message)
+
+
+def _taken(rollout: AdapterRollout) -> tuple[str, Revision | None]:
+    """Return what was taken from an Evaluation that was followed, and when that had completed."""
+    for each in (rollout.status.step, rollout.status.served):
+        if each is not None and each.passed is not None:
+            return each.passed, revision_of(rollout, each.uri, each.digest)
+    return "", None
 
 
 def _completion(evaluation: Evaluation) -> tuple[str, str]:

@@ -124,7 +124,8 @@ def _ready(observed: Observed, status: AdapterRolloutStatus, target: Revision | 
         return "False", Reason.NO_PODS, f"no pod has the labels {dict(labels)}; the adapter waits for one"
     behind = [pod for pod in pods if not answers_with(observed, pod, target)]
     if not behind and status.served is not None and status.served.digest == target.digest:
-        return "True", Reason.SERVING, f"{target.name} answers in {len(pods)} pods"
+        told = f"; {status.served.canary}" if status.served.canary is not None else ""
+        return "True", Reason.SERVING, f"{target.name} answers in {len(pods)} pods{told}"
     moved = status.served is not None and status.served.digest == target.digest
     if not moved:
         return "False", *_under_way(observed, status, target)
