@@ -1,4 +1,4 @@
-"""Real engines behind a Service, and clients that ask them all the time while adapters come and go.
+"""Real engines behind a Service, clients that ask them all the time, and what may be done to their pods meanwhile.
 
 Every answer is judged: by the revision that the guard names, and by the word that this revision's adapter was trained
 to say. Clients make a connection for each request, so that kube-proxy chooses a pod each time.
@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -27,6 +30,8 @@ CLIENTS = 3
 PAUSE = 0.2
 LONGEST_ANSWER = 120.0
 ANSWER_SECONDS = 60
+RETRY_AFTER = (2.0, 8.0)
+"""Seconds before the first and the second retry of a client that has them."""
 ENGINE_SECONDS = 480
 """For an engine to start: three processes import torch, one after another, on processors that others use too."""
 EXAMPLES = 5
@@ -34,11 +39,12 @@ EXAMPLES = 5
 
 @dataclass
 class Verdicts:
-    """What came of all requests."""
+    """What came of all requests. `failed`: the first try; `lost`: the retries too."""
 
     answers: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
     failed: int = 0
+    lost: int = 0
     wrong: int = 0
     examples: list[str] = field(default_factory=list)
 
@@ -122,16 +128,20 @@ class Load:
             self._request(self._model)
 
     def _request(self, model: str) -> None:
-        began = time.monotonic()
-        try:
-            answer = ask(self._host, model)
-        except (OSError, http.client.HTTPException, ValueError, LookupError) as error:
-            answer = Answer(0, "", f"{type(error).__name__}: {error}")
-        if answer.status == 200:
-            return self._judge(answer, began, time.monotonic())
-        with self._lock:
-            self._verdicts.failed += 1
-            self._verdicts.note(f"{model}: {answer.status} {answer.text}")
+        for retry in (0.0, *RETRY_AFTER):
+            if retry and self._stopped.wait(retry):
+                return
+            began = time.monotonic()
+            try:
+                answer = ask(self._host, model)
+            except (OSError, http.client.HTTPException, ValueError, LookupError) as error:
+                answer = Answer(0, "", f"{type(error).__name__}: {error}")
+            if answer.status == 200:
+                return self._judge(answer, began, time.monotonic())
+            with self._lock:
+                self._verdicts.failed += retry == 0.0
+                self._verdicts.lost += retry == RETRY_AFTER[-1]
+                self._verdicts.note(f"{model}: {answer.status} {answer.text}")
 
     def _judge(self, answer: Answer, began: float, ended: float) -> None:
         with self._lock:
@@ -194,21 +204,30 @@ class Served:
 
         self.tenant.wait(self.rollout, f"{marker.word} on {pods} pods", serving, seconds)
 
+    def scale(self, pods: int) -> None:
+        self.tenant.kubectl("scale", "deployment/vllm", f"--replicas={pods}")
+
     def pods(self) -> list[Body]:
         """Return the engines' pods that are not being deleted, oldest first."""
         text = self.tenant.kubectl("get", "pods", "-l", "app=vllm", "-o", "json")
         found: list[Body] = [pod for pod in json.loads(text)["items"] if "deletionTimestamp" not in pod["metadata"]]
         return sorted(found, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
-    def wait_pods(self, number: int) -> None:
-        """Wait until so many pods are ready."""
-        deadline = time.monotonic() + ENGINE_SECONDS
+    def wait_pods(
+        self, number: int, what: Callable[[list[Body]], bool] = bool, seconds: float = ENGINE_SECONDS
+    ) -> list[Body]:
+        """Wait until so many pods are ready, and what else is asked of them is true."""
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             pods = self.pods()
-            if len(pods) == number and all(condition(pod, "Ready").get("status") == "True" for pod in pods):
-                return
+            if (
+                len(pods) == number
+                and all(condition(pod, "Ready").get("status") == "True" for pod in pods)
+                and what(pods)
+            ):
+                return pods
             time.sleep(1)
-        self.fail(f"{number} ready pods did not come within {ENGINE_SECONDS} s")
+        self.fail(f"{number} ready pods did not come within {seconds:.0f} s")
 
     def fail(self, why: str) -> NoReturn:
         lines = [why, self.tenant.kubectl("get", "pods", "-o", "wide")]
@@ -219,8 +238,19 @@ class Served:
                 lines += [f"--- {name} {container}", self.tenant.installation.kubectl(*line, check=False)]
         pytest.fail("\n".join(lines))
 
+    def kill(self, pod: Body, container: str) -> None:
+        """SIGKILL all processes of a pod's container, as the kernel does when memory is short."""
+        status = container_status(pod, container)
+        found = processes(status["containerID"].rpartition("/")[2])
+        assert found, f"the processes of {container} are not to be seen from here"
+        for process in found:
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                continue  # it ended with its parent
+
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
+    def step(self, name: str, *, may_fail: bool = False) -> Iterator[None]:
         """Print how long a step took and what came of the requests meanwhile; none is answered wrongly, none fails."""
         self.load.take()
         began = time.monotonic()
@@ -231,8 +261,30 @@ class Served:
         middle = statistics.median(verdicts.seconds) if verdicts.seconds else 0.0
         print(
             f"{name}: {took:.1f} s, {verdicts.answers.total()} answers {dict(verdicts.answers)}, "
-            f"{verdicts.failed} failed, {verdicts.wrong} wrong, median {middle:.2f} s, slowest {slow:.2f} s",
+            f"{verdicts.failed} failed, {verdicts.lost} after two retries, {verdicts.wrong} wrong, "
+            f"median {middle:.2f} s, slowest {slow:.2f} s",
             flush=True,
         )
         assert verdicts.answers.total() > 0, verdicts.examples
-        assert (verdicts.wrong, verdicts.failed) == (0, 0), verdicts.examples
+        assert (verdicts.wrong, verdicts.lost) == (0, 0), verdicts.examples
+        assert may_fail or verdicts.failed == 0, verdicts.examples
+
+
+def container_status(pod: Body, name: str) -> Body:
+    """Return the status of a container, a sidecar's too."""
+    status = pod["status"]
+    every = (*status.get("containerStatuses", []), *status.get("initContainerStatuses", []))
+    found: Body = next(each for each in every if each["name"] == name)
+    return found
+
+
+def processes(container: str) -> list[int]:
+    """Return the numbers, as the host counts, of a container's processes."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if container in (folder / "cgroup").read_text():
+                found.append(int(folder.name))
+        except OSError:
+            continue  # it ended while we looked
+    return found

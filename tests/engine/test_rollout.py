@@ -1,6 +1,7 @@
 """AdapterRollouts on real engines under load: none answers with an adapter that was not meant, and no request fails.
 
-One pod of vLLM on processors is used by all, in the order of this file. Every figure is printed.
+One deployment of vLLM on processors is used by all, in the order of this file: first with one pod, then with two and
+three. Every figure is printed. Requests may fail where an engine is killed, which no controller can prevent.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from deploy.demo.installation import ENGINE, Installation
-from tests.e2e.tenants import new_tenant
+from deploy.demo.installation import ENGINE, SYSTEM, Installation
+from tests.e2e.tenants import Body, new_tenant
 from tests.engine.markers import Marker, base_model, marker_adapter, upload
-from tests.engine.serving import Load, Served
+from tests.engine.serving import Load, Served, ask, container_status
 
 pytestmark = pytest.mark.e2e
 
@@ -66,6 +68,53 @@ def test_one_pod_takes_adapters_and_gives_them_back_without_a_failed_request(
         served.serve(alpha, 1, instead_of=bravo)
 
 
+def test_a_second_pod_begins_with_the_adapter_and_a_canary_goes_before_the_rest(
+    served: Served, markers: tuple[Marker, Marker]
+) -> None:
+    alpha, bravo = markers
+    with served.step("a second pod"):
+        served.scale(2)
+        served.wait_pods(2)
+        served.wait_serving(alpha, 2)
+    with served.step("two pods: second revision, canary first"):
+        served.serve(bravo, 2, instead_of=alpha)
+    with served.step("two pods: back by spec.source"):
+        served.serve(alpha, 2, instead_of=bravo)
+
+
+def test_whatever_befalls_pods_while_the_operator_is_away_they_have_their_adapters(
+    served: Served, markers: tuple[Marker, Marker]
+) -> None:
+    alpha, _ = markers
+    with operator_away(served.tenant.installation):
+        first, second = served.wait_pods(2)
+        with served.step("operator away: agent killed"):
+            served.kill(first, "trimtab-agent")
+            served.wait_pods(2, lambda pods: restarted(pods, first, "trimtab-agent"))
+        with served.step("operator away: engine killed", may_fail=True):
+            served.kill(first, "vllm")
+            served.wait_pods(2, lambda pods: restarted(pods, first, "vllm"))
+        with served.step("operator away: pod deleted"):
+            served.tenant.kubectl("delete", "pod", second["metadata"]["name"], "--wait=false")
+            served.wait_pods(2, lambda pods: second["metadata"]["uid"] not in uids(pods))
+        with served.step("operator away: scaled to 3"):
+            served.scale(3)
+            pods = served.wait_pods(3)
+        for pod in pods:
+            answer = ask(pod["status"]["podIP"], ROLLOUT)
+            assert (answer.revision, answer.text.strip()) == (alpha.name(ROLLOUT), alpha.word)
+    with served.step("operator back"):
+        served.wait_serving(alpha, 3)
+
+
+def test_three_pods_take_the_second_revision_and_go_back(served: Served, markers: tuple[Marker, Marker]) -> None:
+    alpha, bravo = markers
+    with served.step("three pods: second revision"):
+        served.serve(bravo, 3, instead_of=alpha)
+    with served.step("three pods: back by spec.source"):
+        served.serve(alpha, 3, instead_of=bravo)
+
+
 def test_serving_pods_hold_no_token_of_the_cluster_and_no_secret_in_their_specs(served: Served) -> None:
     pods = served.pods()
     assert pods
@@ -81,3 +130,32 @@ def test_serving_pods_hold_no_token_of_the_cluster_and_no_secret_in_their_specs(
     assert secret["AWS_SECRET_ACCESS_KEY"] not in written
     assert secret["AWS_ACCESS_KEY_ID"] not in written
     assert "PRIVATE KEY" not in written
+
+
+@contextmanager
+def operator_away(installation: Installation) -> Iterator[None]:
+    """Run no operator meanwhile."""
+    scale = ("-n", SYSTEM, "scale", "deployment/trimtab")
+    replicas = (installation.get("deployment", "trimtab", SYSTEM) or {})["spec"]["replicas"]
+    installation.kubectl(*scale, "--replicas=0")
+    try:
+        pods = ("-n", SYSTEM, "get", "pods", "-l", "app.kubernetes.io/name=trimtab", "-o", "name")
+        deadline = time.monotonic() + 120
+        while installation.kubectl(*pods).strip():
+            assert time.monotonic() < deadline, "the operator does not end"
+            time.sleep(0.5)
+        yield
+    finally:
+        installation.kubectl(*scale, f"--replicas={replicas}")
+        installation.kubectl("-n", SYSTEM, "rollout", "status", "deployment/trimtab", "--timeout=180s")
+
+
+def restarted(pods: list[Body], before: Body, container: str) -> bool:
+    """Tell whether a container of a pod was started again since it was looked at."""
+    pod = next(each for each in pods if each["metadata"]["uid"] == before["metadata"]["uid"])
+    now, then = (container_status(each, container)["restartCount"] for each in (pod, before))
+    return bool(now > then)
+
+
+def uids(pods: list[Body]) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in pods}
