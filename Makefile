@@ -93,6 +93,10 @@ bench-verdicts: $(INSTALLED) ## Judge a good adapter and three that are not, on 
 bench-rollout: $(INSTALLED) ## Measure AdapterRollouts over fleets of serving pods; the last line is JSON.
 	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_rollout.py
 
+.PHONY: bench-guard
+bench-guard: $(INSTALLED) ## Measure what the guard costs on a real vLLM; the last line is JSON.
+	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_guard.py
+
 .PHONY: bench-gate
 bench-gate: $(INSTALLED) ## Measure how often the gate errs; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_gate.py

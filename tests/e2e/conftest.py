@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,8 +33,8 @@ DATASET = "s3://datasets/tiny/rows.jsonl"
 
 
 @contextmanager
-def installed(*, engine: bool) -> Iterator[Installation]:
-    """Install everything; a cluster that was not running before is taken down again."""
+def installed(*, engine: bool, settings: Sequence[str] = SETTINGS) -> Iterator[Installation]:
+    """Install everything; a cluster that was not running before is taken down again. `settings` are the chart's."""
     if os.geteuid() != 0 and not os.environ.get("KUBECONFIG"):
         pytest.skip("needs root for a node of its own, or KUBECONFIG for another cluster")
     from trimtab_local import Cluster
@@ -43,7 +43,7 @@ def installed(*, engine: bool) -> Iterator[Installation]:
     here = open_installation(engine=engine)
     try:
         here.install_storage()
-        here.install_chart(*SETTINGS)
+        here.install_chart(*settings)
         yield here
     finally:
         if here.cluster is not None and not was_up:
