@@ -87,10 +87,6 @@ _TASK_CASES: dict[Rule, Case] = {
     ("spec.tasks[]", "a MultipleChoice task needs dataset.uri: rows that training held out have no choices"): Case(
         refused=[task("MultipleChoice", dataset={"split": "Test"})], passed=[task("MultipleChoice")]
     ),
-    ("spec.tasks[]", "a Harness task has no groupBy"): Case(
-        refused=[task("Harness", groupBy="kind")],
-        passed=[task(kind, groupBy="kind") for kind in METRICS_OF if kind != "Harness"],
-    ),
     (
         "spec.tasks[]",
         "groupBy of the split Test can only be group, the column that training keeps; use dataset.uri",
@@ -98,7 +94,7 @@ _TASK_CASES: dict[Rule, Case] = {
         refused=[task("Generation", dataset={"split": "Test"}, groupBy="kind")],
         passed=[
             task("Generation", dataset={"split": "Test"}, groupBy="group"),
-            task("Generation", dataset={"uri": URI}, groupBy="kind"),
+            *(task(kind, groupBy="kind") for kind in METRICS_OF),
         ],
     ),
     ("spec.tasks[]", "topP needs a temperature above 0: without one nothing is sampled"): Case(
@@ -178,7 +174,11 @@ _THRESHOLD_CASES: dict[Rule, Case] = {
                 **threshold(maximumGroupGap=0.1),
             },
         ],
-        passed=[{"spec.tasks[0].groupBy": "group", **threshold(maximumGroupGap=0.1)}, threshold(minimum=0)],
+        passed=[
+            {"spec.tasks[0].groupBy": "group", **threshold(maximumGroupGap=0.1)},
+            {**task("Harness", groupBy="kind"), "spec.thresholds": [{"metric": "a/acc", "maximumGroupGap": 0.1}]},
+            threshold(minimum=0),
+        ],
     ),
 }
 

@@ -227,6 +227,33 @@ def test_groups_of_every_figure_and_the_gap_of_the_bad_one() -> None:
     assert 0.1 < check.low < check.estimate
 
 
+def test_groups_of_a_harness_task_are_told_as_those_of_every_other_task() -> None:
+    groups = ["core"] * 150 + ["apps"] * 150 + ["batch"] * 90 + ["rare"] * 10
+    shares = np.array([0.9] * 300 + [0.5] * 90 + [0.9] * 10)
+    right = np.random.default_rng(5).random(ROWS) < shares
+    rows = choice_rows([0] * ROWS, groups=groups)
+    bound = {"maximumGroupGap": 0.1, "minimumGroupRows": 50, "confidence": 0.95}
+    own, own_checks = compared(
+        task("MultipleChoice", groupBy="group", metrics=["Accuracy"]),
+        rows,
+        choice_scores([0 if each else 1 for each in right]),
+        choice_scores([0] * ROWS),
+        {"metric": "t/accuracy", **bound},
+    )
+    harness, checks = compared(
+        task("Harness", groupBy="group"),
+        rows,
+        [RowScore(at, figures={"acc": float(each)}) for at, each in enumerate(right)],
+        [RowScore(at, figures={"acc": 1.0}) for at in range(ROWS)],
+        {"metric": "t/acc", **bound},
+        lower_is_better={"acc": False},
+    )
+    assert harness.groups == [own.groups[0].model_copy(update={"metric": "acc"})]
+    assert checks == own_checks
+    assert checks[0].low is not None
+    assert checks[0].low > 0.1
+
+
 def test_one_group_alone_has_no_gap_to_judge() -> None:
     rows = choice_rows([0] * 40, groups=["a"] * 40)
     bound = {"metric": "t/accuracy", "maximumGroupGap": 0.1}

@@ -11,15 +11,19 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoTokenizer
-from trimtab_trainer.contract import EvaluationTask, Reason
+from trimtab_trainer.contract import EvaluationTask, Reason, Threshold
 from trimtab_trainer.errors import Interrupted, OutOfMemory, SettingsInvalid
 from trimtab_trainer.evaluate import harness
+from trimtab_trainer.evaluate.comparison import compare
 from trimtab_trainer.evaluate.harness import run_task
+from trimtab_trainer.evaluate.offline import NetworkRefused, offline
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.model import LanguageModel, frozen_hash
 
 from tests.trainer.evaluate.harness_task import CHOICE, GENERATION, LIKELIHOOD, QUESTIONS, write_task
 from tests.trainer.evaluate.models import KINDS, adapted_model, bare_model
+from tests.trainer.evaluate.scored import about
+from tests.trainer.evaluate.scored import task as harness_task
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +54,8 @@ def asked(model: LanguageModel, tokenizer: Any, folder: Path, **settings: Any) -
     )
 
 
-def own_results(model: LanguageModel, tokenizer: Any, config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Run the same task with the library's own entry point."""
+def own_run(model: LanguageModel, tokenizer: Any, config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Run the same task with the library's own entry point; return its results and its samples."""
     import lm_eval
     from lm_eval.models.huggingface import HFLM
 
@@ -61,8 +65,7 @@ def own_results(model: LanguageModel, tokenizer: Any, config: dict[str, Any], fo
         model=HFLM(pretrained=model.causal, tokenizer=tokenizer, batch_size=2), tasks=[given], bootstrap_iters=0
     )
     assert found is not None
-    results: dict[str, Any] = found["results"]["numbers"]
-    return results
+    return {"results": found["results"]["numbers"], "samples": found["samples"]["numbers"]}
 
 
 @pytest.mark.parametrize("config", [CHOICE, LIKELIHOOD, GENERATION], ids=lambda config: config["output_type"])
@@ -72,7 +75,7 @@ def test_means_over_rows_are_what_the_harness_says(
     rows = [{**row, "right": index % 3, "a": "1" if index % 2 else " fox"} for index, row in enumerate(QUESTIONS)]
     folder = write_task(tmp_path, config, rows=rows)
     found, scores, lower = asked(model, tokenizer, folder)
-    results = own_results(model, tokenizer, config, folder)
+    results = own_run(model, tokenizer, config, folder)["results"]
     assert [row.place for row in found] == [f"doc {index}" for index in range(6)]
     assert [row.cluster for row in found] == [row.number for row in found] == [score.number for score in scores]
     assert list(lower) == [entry["metric"] for entry in config["metric_list"]]
@@ -101,6 +104,91 @@ def test_every_filter_has_its_figures(model: LanguageModel, tokenizer: Any, tmp_
     _, scores, lower = asked(model, tokenizer, folder)
     assert list(lower) == ["exact_match_strict_match", "exact_match_any"]
     assert all(set(score.figures or {}) == set(lower) for score in scores)
+
+
+def grouped(count: int) -> list[dict[str, Any]]:
+    """Return rows of three groups, the model's luck with each another; the last group is small."""
+    return [
+        {
+            "q": f"Which number follows {n}?",
+            "options": [str(n + 1), "a fox", "the dog jumps"],
+            "right": n % 3 if n % 2 else 0,
+            "a": " fox" if n % 3 else "1",
+            "kind": "rare" if n < 4 else "odd" if n % 2 else "even",
+        }
+        for n in range(count)
+    ]
+
+
+FILTERED = {
+    **GENERATION,
+    "filter_list": [
+        {"name": "strict", "filter": [{"function": "take_first"}]},
+        {"name": "first-word", "filter": [{"function": "regex", "regex_pattern": r"(\w)"}, {"function": "take_first"}]},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "keys"),
+    [
+        (CHOICE, {"acc": ("acc", "none"), "acc_norm": ("acc_norm", "none")}),
+        (
+            FILTERED,
+            {
+                "exact_match_strict": ("exact_match", "strict"),
+                "exact_match_first_word": ("exact_match", "first-word"),
+            },
+        ),
+    ],
+    ids=["multiple_choice", "two filters"],
+)
+def test_figures_by_group_are_the_means_of_what_the_harness_logs(
+    config: dict[str, Any], keys: dict[str, tuple[str, str]], model: LanguageModel, tokenizer: Any, tmp_path: Path
+) -> None:
+    documents = grouped(40)
+    if config is FILTERED:
+        _, answered, _ = asked(model, tokenizer, write_task(tmp_path / "first", config, rows=documents))
+        for document, score in list(zip(documents, answered, strict=True))[::3]:
+            text = str(score.text)
+            document["a"] = text if document["kind"] == "odd" else text.strip()[:1]
+    folder = write_task(tmp_path / "task", config, rows=documents)
+    rows, scores, lower = asked(model, tokenizer, folder, groupBy="kind")
+    bounds = [{"metric": f"t/{key}", "maximumGroupGap": 0.1, "minimumGroupRows": 10} for key in keys]
+    found, checks = compare(
+        harness_task("Harness", groupBy="kind"),
+        about(len(rows)),
+        rows,
+        scores,
+        None,
+        list(enumerate(map(Threshold.model_validate, bounds))),
+        seed=7,
+        resamples=200,
+        lower_is_better=lower,
+    )
+    logged = own_run(model, tokenizer, config, folder)["samples"]
+    assert [groups.metric for groups in found.groups] == list(keys)
+    for groups, check in zip(found.groups, checks, strict=True):
+        metric, by = keys[groups.metric]
+        by_hand: dict[str, list[float]] = {}
+        for sample in logged:
+            if sample["filter"] == by:
+                kind = sample["doc"]["kind"]
+                by_hand.setdefault("other" if kind == "rare" else kind, []).append(float(sample[metric]))
+        means = {name: sum(values) / len(values) for name, values in by_hand.items()}
+        assert {each.name: each.rows for each in groups.groups} == {name: len(by_hand[name]) for name in means}
+        assert {each.name: each.value for each in groups.groups} == pytest.approx(means, abs=1e-12)
+        assert groups.pooled == ["rare"]
+        assert check.estimate == groups.gap == pytest.approx(abs(means["odd"] - means["even"]))
+    assert any(groups.gap for groups in found.groups), "no group is better than another: nothing was shown"
+
+
+def test_the_rows_that_a_limit_takes_keep_their_groups(model: LanguageModel, tokenizer: Any, tmp_path: Path) -> None:
+    folder = write_task(tmp_path, LIKELIHOOD, rows=grouped(12))
+    rows, _, _ = asked(model, tokenizer, folder, groupBy="kind", limit=5)
+    of_prompt = {row["q"]: row["kind"] for row in grouped(12)}
+    assert [row.group for row in rows] == [of_prompt[row.prompt] for row in rows]
+    assert len(rows) == 5
 
 
 def test_few_shot_examples_depend_on_the_seed_alone(model: LanguageModel, tokenizer: Any, tmp_path: Path) -> None:
@@ -173,9 +261,9 @@ def test_a_connection_is_refused_and_named(
     def swallowed(*_: Any, **__: Any) -> list[dict[str, Any]]:
         """As a library does that tries a hub first, and goes on without it."""
         for place in (("192.0.2.1", 80), ("127.0.0.1", 9)):
-            with socket.socket() as opened, pytest.raises(harness.NetworkRefused):
+            with socket.socket() as opened, pytest.raises(NetworkRefused):
                 opened.connect(place)
-        with pytest.raises(harness.NetworkRefused):
+        with pytest.raises(NetworkRefused):
             socket.create_connection(("example.com", 443))
         return []
 
@@ -188,7 +276,7 @@ def test_a_connection_is_refused_and_named(
 
 
 def test_what_cannot_do_without_a_network_is_told_why() -> None:
-    with pytest.raises(SettingsInvalid, match="tried to reach"), harness._offline("numbers"):
+    with pytest.raises(SettingsInvalid, match="tried to reach"), offline("numbers"):
         urllib.request.urlopen("http://example.com/", timeout=5)
 
 

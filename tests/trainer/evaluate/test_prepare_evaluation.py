@@ -20,6 +20,7 @@ from trimtab_trainer.storage.layout import evaluation_data_prefix
 
 from tests.trainer.conftest import ObjectStorage, write_keys
 from tests.trainer.evaluate.bench import EvaluationBench, chat, facts
+from tests.trainer.evaluate.harness_task import CHOICE, write_task
 
 
 @pytest.fixture(params=["bench", "remote"])
@@ -201,6 +202,9 @@ def test_each_kind_of_storage_is_refused_by_its_own_name(
 
 def test_preparing_imports_no_torch(bench: EvaluationBench, tmp_path: Path) -> None:
     bench.task("Classification", [chat(f"Is {each} red?", "yes") for each in "abcd"], labels=["yes", "no"])
+    write_task(tmp_path / "harness", CHOICE)
+    harness = {"dataset": {"uri": (tmp_path / "harness").as_uri()}, "harnessTask": "numbers", "groupBy": "a"}
+    bench.document["tasks"].append({"name": "harness", "type": "Harness", **harness})
     (tmp_path / "config.json").write_text(json.dumps(bench.document))
     script = (
         "import sys, json, pathlib\n"

@@ -413,13 +413,26 @@ metric_list: [{metric: acc}, {metric: acc_norm}]
 """
 
 
-def test_a_harness_task_is_asked_compared_and_shared_as_all_others(made: Trained, tmp_path: Path) -> None:
-    folder = tmp_path / "harness"
-    folder.mkdir()
+def sums(root: Path) -> dict[str, Any]:
+    """Write a harness task of 20 documents of two sizes; return the task that asks it."""
+    folder = root / "harness"
+    folder.mkdir(parents=True)
     (folder / "sums.yaml").write_text(HARNESS)
-    rows = [{"question": f"{n} plus 1 is", "choices": [str(n + 1), str(n)], "answer": 0} for n in range(20)]
+    rows = [
+        {
+            "question": f"{n} plus 1 is",
+            "choices": [str(n + 1), str(n)],
+            "answer": 0,
+            "size": "small" if n < 10 else "large",
+        }
+        for n in range(20)
+    ]
     (folder / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task = {"name": "sums", "type": "Harness", "dataset": {"uri": folder.as_uri()}, "harnessTask": "sums"}
+    return {"name": "sums", "type": "Harness", "dataset": {"uri": folder.as_uri()}, "harnessTask": "sums"}
+
+
+def test_a_harness_task_is_asked_compared_and_shared_as_all_others(made: Trained, tmp_path: Path) -> None:
+    task = sums(tmp_path)
     bound = {"metric": "sums/acc", "minimum": 0.0, "maximumRegression": 1.0}
     run = evaluation(made, tmp_path, tasks=[task, tasks(made.root)[3]], thresholds=[bound])
     outcome = run.evaluate()
@@ -434,3 +447,37 @@ def test_a_harness_task_is_asked_compared_and_shared_as_all_others(made: Trained
     run.evaluate(attempt=1)
     assert len(run.events("task was asked before")) == 4
     assert content(run) == published
+
+
+def test_a_harness_task_has_groups_and_a_gap_and_keeps_them_when_it_is_interrupted(
+    made: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds = [
+        {"metric": f"sums/{each}", "maximumGroupGap": 0.05, "minimumGroupRows": 8} for each in ("acc", "acc_norm")
+    ]
+    runs = []
+    for name in ("whole", "interrupted"):
+        task = sums(tmp_path / name) | {"groupBy": "size"}
+        runs.append(evaluation(made, tmp_path / name, tasks=[task], thresholds=bounds))
+    whole, interrupted = runs
+    outcome = whole.evaluate()
+    results = EvaluationResults.model_validate_json((whole.folder / "results.json").read_text())
+    assert [(each.metric, [(group.name, group.rows) for group in each.groups]) for each in results.tasks[0].groups] == [
+        ("acc", [("large", 10), ("small", 10)]),
+        ("acc_norm", [("large", 10), ("small", 10)]),
+    ]
+    accuracy = results.tasks[0].groups[0]
+    check, _ = outcome.checks
+    assert (check.bound, check.estimate, check.low) == ("maximumGroupGap", accuracy.gap, accuracy.gap_low)
+    assert (check.worst, check.best) == (accuracy.worst, accuracy.best)
+    assert all(group.baseline is not None and group.low is not None for group in accuracy.groups)
+    page = (whole.folder / "report.html").read_text()
+    assert "large" in page
+    assert "small" in page
+    with monkeypatch.context() as patch:
+        on_call(stage_module.Evaluation, "_note", 1)(patch)
+        with pytest.raises(Interrupted):
+            interrupted.evaluate(attempt=0)
+    interrupted.evaluate(attempt=1)
+    assert len(interrupted.events("task was asked before")) == 1
+    assert content(interrupted) == content(whole)

@@ -175,7 +175,6 @@ class EvaluationTask(Model):
                 "self.type != 'MultipleChoice' || has(self.dataset.uri)",
                 "a MultipleChoice task needs dataset.uri: rows that training held out have no choices",
             ),
-            ("!has(self.groupBy) || self.type != 'Harness'", "a Harness task has no groupBy"),
             (
                 "!has(self.groupBy) || has(self.dataset.uri) || self.groupBy == 'group'",
                 "groupBy of the split Test can only be group, the column that training keeps; use dataset.uri",
@@ -225,7 +224,8 @@ class EvaluationTask(Model):
         default=None,
         min_length=1,
         max_length=64,
-        description="groupBy is the column by whose value every metric is computed as well.",
+        description="groupBy is the column by whose value every metric is computed as well; of a Harness task a column "
+        "of its data files.",
     )
     labels: list[LABEL] | None = Field(
         default=None,

@@ -8,35 +8,30 @@ in a sandbox, and while it runs every connection to another place is refused.
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import logging
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from jinja2 import TemplateError
 
-from ..contract import EvaluationTask, Reason
-from ..errors import OutOfMemory, SettingsInvalid
+from ..contract import EvaluationTask
+from ..errors import OutOfMemory
 from ..interruption import Interruption
 from ..loop import is_out_of_memory
 from ..model import LanguageModel
+from .harness_documents import chosen, document_group, does_not_run, loading, place_of
 from .harness_files import HarnessTask, metric_key, read_task
 from .harness_rules import template_environment
+from .offline import local_datasets, offline, replaced
 from .rows import EvaluationRow, RowScore
 
 BATCH_SIZE = 8
 
 Answers = tuple[list[EvaluationRow], list[RowScore], dict[str, bool]]
-
-
-class NetworkRefused(OSError):
-    """Something tried to reach another place while a task was run."""
 
 
 def run_task(
@@ -69,7 +64,7 @@ def run_task(
     """
     found = read_task(folder, str(task.harness_task))
     size = batch_size or BATCH_SIZE
-    with tempfile.TemporaryDirectory(prefix="harness-") as scratch, _offline(found.name), _sandboxed(), stop.at_once():
+    with tempfile.TemporaryDirectory(prefix="harness-") as scratch, offline(found.name), _sandboxed(), stop.at_once():
         while True:
             try:
                 samples = _samples(model, tokenizer, task, found, Path(scratch), seed=seed, batch_size=size)
@@ -87,7 +82,7 @@ def run_task(
                     "memory limit, or give the task shorter rows or fewer examples"
                 )
             size //= 2
-    rows, scores = _answers(found, samples)
+    rows, scores = _answers(task, found, samples)
     return rows, scores, found.metrics
 
 
@@ -108,13 +103,7 @@ def _samples(
     from lm_eval.models.huggingface import HFLM
 
     torch.manual_seed(seed)
-    config = copy.deepcopy(found.configuration) | {
-        "dataset_kwargs": {
-            "data_files": {split: [str(file) for file in files] for split, files in found.data_files.items()},
-            "cache_dir": str(scratch),
-            **found.options,
-        }
-    }
+    config = copy.deepcopy(found.configuration) | {"dataset_kwargs": loading(found, scratch)}
     for key in ("tag", "dataset_name"):  # no part of a task that is run alone, as the harness's own factory has it
         config.pop(key, None)
     try:
@@ -130,36 +119,21 @@ def _samples(
                 mixed_precision_dtype=None if model.compute_type is torch.float32 else model.compute_type,
             ),
             {"tasks": {found.name: asked}, "groups": {}},
-            samples={found.name: _chosen(asked.eval_docs, task.dataset.limit)},
+            samples={found.name: chosen(asked.eval_docs, task.dataset.limit)},
             bootstrap_iters=0,
             log_samples=True,
         )
     except (DatasetsError, TemplateError, LookupError, TypeError, ValueError, AssertionError, SyntaxError) as error:
-        reason = str(error).partition("\n")[0][:300]
-        raise SettingsInvalid(
-            f"harness task {found.name} cannot be run ({type(error).__name__}: {reason}); its templates and its data "
-            "do not fit together: run it with lm-evaluation-harness alone, and correct it there",
-            Reason.HARNESS_TASK_REFUSED,
-        ) from error
+        raise does_not_run(found, error) from error
     if results is None:
         raise RuntimeError("the harness gave no results; it takes this process for one of many")
     samples: list[dict[str, Any]] = results["samples"][found.name]
     return samples
 
 
-def _chosen(documents: Any, limit: int | None) -> list[int]:
-    """Return the rows to ask, in order: all, or those that come first by the hash of their content."""
-    count = len(documents)
-    if limit is None or limit >= count:
-        return list(range(count))
-    hashes = [
-        (hashlib.sha256(json.dumps(each, sort_keys=True, default=str).encode()).digest(), index)
-        for index, each in enumerate(documents)
-    ]
-    return sorted(index for _, index in sorted(hashes)[:limit])
-
-
-def _answers(found: HarnessTask, samples: list[dict[str, Any]]) -> tuple[list[EvaluationRow], list[RowScore]]:
+def _answers(
+    task: EvaluationTask, found: HarnessTask, samples: list[dict[str, Any]]
+) -> tuple[list[EvaluationRow], list[RowScore]]:
     filters = len({sample["filter"] for sample in samples})
     names = [entry["metric"] for entry in found.configuration["metric_list"]]
     by_row: dict[int, list[dict[str, Any]]] = {}
@@ -170,7 +144,9 @@ def _answers(found: HarnessTask, samples: list[dict[str, Any]]) -> tuple[list[Ev
     for number, (row, own) in enumerate(sorted(by_row.items())):
         first = own[0]
         prompt, reference = str(first["arguments"][0][0]), _reference(found, first)
-        rows.append(EvaluationRow(number, f"doc {row}", number, None, False, prompt, reference))
+        column = task.group_by
+        group = document_group(first["doc"].get(column), column, row) if column is not None else None
+        rows.append(EvaluationRow(number, place_of(row), number, group, False, prompt, reference))
         scores.append(
             RowScore(
                 number,
@@ -192,84 +168,33 @@ def _reference(found: HarnessTask, sample: dict[str, Any]) -> str:
     return ", ".join(map(str, target)) if isinstance(target, list) else str(target)
 
 
-# -- no network, no code -------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _offline(name: str) -> Iterator[None]:
-    """Refuse every connection while the block runs, and name the first that was tried."""
-    tried: list[str] = []
-
-    def refuse(*arguments: Any, **more: Any) -> NoReturn:
-        place = next((str(each) for each in arguments if not isinstance(each, socket.socket)), "another place")
-        tried.append(place)
-        raise NetworkRefused(f"{place} is not reached while a task is run")
-
-    connecting = dict.fromkeys(("connect", "connect_ex", "sendto", "sendmsg"), refuse)
-    looking_up = dict.fromkeys(("getaddrinfo", "gethostbyname", "create_connection"), refuse)
-    with _replaced(socket.socket, **connecting), _replaced(socket, **looking_up):
-        try:
-            yield
-        except Exception as error:
-            if tried:
-                raise _reached_out(name, tried) from error
-            raise
-    if tried:
-        raise _reached_out(name, tried)
-
-
-def _reached_out(name: str, tried: list[str]) -> SettingsInvalid:
-    return SettingsInvalid(
-        f"harness task {name} tried to reach {tried[0]}, but tasks are run without a network; put what it needs into "
-        "the folder",
-        Reason.HARNESS_TASK_REFUSED,
-    )
+# -- no code -------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def _sandboxed() -> Iterator[None]:
     """Make the harness render templates in a sandbox, count no downloads, and keep its chatter out of the log."""
-    import datasets
     from lm_eval import utils
     from lm_eval.api import model, task
     from lm_eval.models import huggingface
 
     logger = logging.getLogger("lm_eval")
-    level, bars = logger.level, datasets.are_progress_bars_disabled()
+    level = logger.level
     logger.setLevel(logging.ERROR)
-    datasets.disable_progress_bars()
     try:
         with (
-            _replaced(utils, env=template_environment()),
-            _replaced(datasets.config, HF_HUB_OFFLINE=True),  # it tells a hub of every file it opens, local ones too
-            _replaced(task, tqdm=_no_bar),
-            _replaced(model, tqdm=_no_bar),
-            _replaced(huggingface, tqdm=_no_bar),
+            replaced(utils, env=template_environment()),
+            local_datasets(),
+            replaced(task, tqdm=_no_bar),
+            replaced(model, tqdm=_no_bar),
+            replaced(huggingface, tqdm=_no_bar),
         ):
             yield
     finally:
         logger.setLevel(level)
-        if not bars:
-            datasets.enable_progress_bars()
 
 
 def _no_bar(*arguments: Any, **more: Any) -> Any:
     from tqdm import tqdm
 
     return tqdm(*arguments, **{**more, "disable": True})
-
-
-@contextmanager
-def _replaced(owner: Any, **values: Any) -> Iterator[None]:
-    """Give a module or class other attributes while the block runs."""
-    before = {name: vars(owner)[name] for name in values if name in vars(owner)}
-    for name, value in values.items():
-        setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        for name in values:
-            if name in before:
-                setattr(owner, name, before[name])
-            else:
-                delattr(owner, name)  # it was inherited

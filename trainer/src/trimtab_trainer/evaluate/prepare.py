@@ -28,6 +28,7 @@ from ..prepare import check_writable
 from ..report import Report
 from ..storage import FileEntry, open_store
 from .artifacts import FoundArtifact, check_tokenizers, find_artifact
+from .harness_documents import asked_groups
 from .harness_files import read_task
 from .prepared import PreparedTask, harness_files, rows_file, store_tasks
 from .publishing import read_outcome
@@ -84,10 +85,10 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     tasks, largest = [], 0
     for task in config.tasks:
         if task.type is TaskType.HARNESS:
-            tasks.append(_harness(config, task, folder))
+            tasks.append(_harness(config, task, folder, scratch, report))
             continue
         made = make_rows(task, sources.of(task), about, report)
-        check_groups(task, made.rows, config.thresholds)
+        check_groups(task, ((row.group, row.cluster) for row in made.rows), config.thresholds)
         file = rows_file(folder, task.name)
         write_lines(file, made.rows)
         largest = max(largest, made.largest_token)
@@ -126,10 +127,14 @@ def task_digest(task: EvaluationTask, files: tuple[FileEntry, ...]) -> str:
     The name of the task is no part of it, so that scores are shared by evaluations that ask the same.
     """
     settings = task.to_json()
+    harness = task.type is TaskType.HARNESS
+    # The groups of other tasks are in their files, as the rows are that a limit has chosen.
+    groups = {"groupBy": task.group_by} if harness and task.group_by is not None else {}
     return digest_of(
         {
             "files": [entry.to_json() for entry in sorted(files)],
-            "limit": task.dataset.limit if task.type is TaskType.HARNESS else None,
+            "limit": task.dataset.limit if harness else None,
+            **groups,
             **{name: settings.get(name) for name in ASKED_BY},
         }
     )
@@ -170,11 +175,13 @@ def evaluation_digest(
     )
 
 
-def _harness(config: EvaluationConfig, task: EvaluationTask, folder: Path) -> PreparedTask:
+def _harness(
+    config: EvaluationConfig, task: EvaluationTask, folder: Path, scratch: Path, report: Report
+) -> PreparedTask:
     """Copy and check the files of a harness task; how many rows it has is known when it has been run.
 
     Raises:
-        DataInvalid: DATASET_NOT_FOUND.
+        DataInvalid: DATASET_NOT_FOUND; GROUP_MISSING, DATASET_MALFORMED with groupBy.
         SettingsInvalid: HARNESS_TASK_NOT_FOUND, HARNESS_TASK_REFUSED, METRIC_NOT_APPLICABLE.
     """
     uri = f"{(task.dataset.uri or '').rstrip('/')}/"
@@ -186,19 +193,19 @@ def _harness(config: EvaluationConfig, task: EvaluationTask, folder: Path) -> Pr
             f"task {task.name}: there is nothing at {uri}; upload the folder with its YAML files and data",
             Reason.DATASET_NOT_FOUND,
         )
-    if task.group_by is not None:
-        raise SettingsInvalid(
-            f"task {task.name}: groupBy does not apply to a Harness task, whose rows only the harness reads; remove it",
-            Reason.METRIC_NOT_APPLICABLE,
-        )
-    metrics = read_task(target, str(task.harness_task)).metrics
+    found = read_task(target, str(task.harness_task))
     for threshold in config.thresholds:
-        if threshold.task == task.name and threshold.result not in metrics:
+        if threshold.task == task.name and threshold.result not in found.metrics:
             raise SettingsInvalid(
-                f"threshold {threshold.metric}: the YAML of {task.harness_task} gives {', '.join(sorted(metrics))}; "
+                f"threshold {threshold.metric}: the YAML of {found.name} gives {', '.join(sorted(found.metrics))}; "
                 "name one of them",
                 Reason.METRIC_NOT_APPLICABLE,
             )
+    if task.group_by is not None:
+        groups = asked_groups(task, found, scratch)
+        # Each document is a cluster.
+        check_groups(task, ((group, index) for index, group in enumerate(groups)), config.thresholds)
+        report("groups read", task=task.name, rows=len(groups), groups=len(set(groups)))
     return PreparedTask(name=task.name, digest=task_digest(task, entries), rows=0)
 
 

@@ -69,7 +69,7 @@ def read(task: EvaluationTask, source: Source, *, templated: bool) -> Reading:
             reading.blank.add(record.place)
             continue
         if task.group_by is not None:
-            group = _group(record, task.group_by)
+            group = group_of(record, task.group_by)
             if group is None:
                 ungrouped.add(record.place)
                 continue
@@ -88,7 +88,7 @@ def read(task: EvaluationTask, source: Source, *, templated: bool) -> Reading:
             f"{unknown!r} at {unlabelled.places[0]}; add it to labels, or correct the row",
             Reason.LABEL_UNKNOWN,
         )
-    _refuse_groups(task, reading, ungrouped)
+    refuse_ungrouped(task, ungrouped, reading.read, some=bool(reading.questions))
     if not reading.questions:
         what = "no rows" if not reading.read else f"{reading.read} rows, all of them blank"
         raise DataInvalid(f"task {task.name}: {source.uri} holds {what}; upload the data", Reason.DATASET_EMPTY)
@@ -130,8 +130,12 @@ def _labels(task: EvaluationTask) -> tuple[str, ...]:
     return labels
 
 
-def _group(record: Record, column: str) -> str | None:
-    """Return a record's group; None where it has none."""
+def group_of(record: Record, column: str) -> str | None:
+    """Return a record's group; None where it has none.
+
+    Raises:
+        DataInvalid: DATASET_MALFORMED, it is neither text nor a whole number nor a boolean.
+    """
     value = record.value.get(column)
     if value is None or value == "":
         return None
@@ -157,7 +161,12 @@ def _refuse(task: EvaluationTask, read: int, speechless: Finding, unreferenced: 
         )
 
 
-def _refuse_groups(task: EvaluationTask, reading: Reading, ungrouped: Finding) -> None:
+def refuse_ungrouped(task: EvaluationTask, ungrouped: Finding, read: int, *, some: bool) -> None:
+    """Refuse rows without a value in the groupBy column, of so many that were read; `some` rows may have one.
+
+    Raises:
+        DataInvalid: GROUP_MISSING.
+    """
     if not ungrouped.count:
         return
     kept = (
@@ -165,13 +174,13 @@ def _refuse_groups(task: EvaluationTask, reading: Reading, ungrouped: Finding) -
         if task.dataset.split is not None and task.group_by != "group"
         else ""
     )
-    if not reading.questions:
+    if not some:
         raise DataInvalid(
             f"task {task.name}: no row has a value in the column {task.group_by} of groupBy{kept or '; correct it'}",
             Reason.GROUP_MISSING,
         )
     raise DataInvalid(
-        f"task {task.name}: {_of(ungrouped, reading.read)} have no value in the column {task.group_by} of groupBy, the "
+        f"task {task.name}: {_of(ungrouped, read)} have no value in the column {task.group_by} of groupBy, the "
         f"first is {ungrouped.places[0]}{kept or '; add it, or remove them'}",
         Reason.GROUP_MISSING,
     )

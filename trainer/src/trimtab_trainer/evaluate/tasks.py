@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..contract import EvaluationTask, Reason, Threshold
@@ -92,21 +92,24 @@ def make_rows(task: EvaluationTask, source: Source, about: Circumstances, report
     return made
 
 
-def check_groups(task: EvaluationTask, rows: list[EvaluationRow], thresholds: list[Threshold]) -> None:
+def check_groups(task: EvaluationTask, rows: Iterable[tuple[str | None, int]], thresholds: list[Threshold]) -> None:
     """Refuse a group gap for which fewer than two groups are large enough, those pooled as 'other' being one.
+
+    Args:
+        rows: the group and the cluster of each.
 
     Raises:
         DataInvalid: GROUP_MISSING.
     """
-    of_group: dict[str, list[EvaluationRow]] = defaultdict(list)
-    for row in rows:
-        of_group[str(row.group)].append(row)
+    of_group: dict[str, list[int]] = defaultdict(list)
+    for group, cluster in rows:
+        of_group[str(group)].append(cluster)
     for threshold in thresholds:
         if threshold.task != task.name or threshold.maximum_group_gap is None:
             continue
         minimum = threshold.minimum_group_rows or DEFAULT_GROUP_ROWS
         judged = [name for name, members in of_group.items() if _enough(members, minimum)]
-        pooled = [row for name, members in of_group.items() if name not in judged for row in members]
+        pooled = [each for name, members in of_group.items() if name not in judged for each in members]
         if len(judged) + _enough(pooled, minimum) < 2:
             largest = sorted(of_group, key=lambda name: (-len(of_group[name]), name))[:5]
             raise DataInvalid(
@@ -118,8 +121,8 @@ def check_groups(task: EvaluationTask, rows: list[EvaluationRow], thresholds: li
             )
 
 
-def _enough(rows: list[EvaluationRow], minimum: int) -> bool:
-    return len(rows) >= minimum and len({row.cluster for row in rows}) >= MINIMUM_GROUP_CLUSTERS
+def _enough(clusters_of_rows: list[int], minimum: int) -> bool:
+    return len(clusters_of_rows) >= minimum and len(set(clusters_of_rows)) >= MINIMUM_GROUP_CLUSTERS
 
 
 def _chosen(
