@@ -31,6 +31,19 @@ SETTINGS = (
 
 DATASET = "s3://datasets/tiny/rows.jsonl"
 
+HARNESS_TASK = {
+    "task": "parity",
+    "dataset_path": "json",
+    "dataset_kwargs": {"data_files": {"test": "rows.jsonl"}},
+    "test_split": "test",
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{prompt}}",
+    "doc_to_choice": ["even", "odd"],
+    "doc_to_target": "{{completion}}",
+    "metric_list": [{"metric": "acc"}],
+}
+"""JSON is YAML. Its rows are those of the task that asks the same without the harness."""
+
 
 @contextmanager
 def installed(*, engine: bool, settings: Sequence[str] = SETTINGS) -> Iterator[Installation]:
@@ -76,6 +89,8 @@ def upload(client: S3Client) -> None:
         "empty/rows.jsonl": "",
         "questions/rows.jsonl": json.dumps({"messages": [{"role": "user", "content": "and?"}]}) + "\n",
         "unknown/rows.jsonl": json.dumps({"instruction": "a", "output": "b"}) + "\n",
+        "harness/task.yaml": json.dumps(HARNESS_TASK),
+        "harness/rows.jsonl": "".join(json.dumps(parity(number)) + "\n" for number in range(30, 90)),
         "parity/rows.jsonl": "".join(json.dumps(parity(number)) + "\n" for number in range(120)),
         "strange/rows.jsonl": "".join(json.dumps(parity(number, "perhaps")) + "\n" for number in range(3)),
     }

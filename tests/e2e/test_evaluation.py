@@ -31,6 +31,13 @@ ANSWERS: Body = {
     "maxNewTokens": 200,
     "metrics": ["RougeL", "ExactMatch"],
 }
+HARNESS: Body = {
+    "name": "harness",
+    "type": "Harness",
+    "dataset": {"uri": "s3://datasets/harness/"},
+    "harnessTask": "parity",
+    "groupBy": "size",
+}
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +138,15 @@ def test_an_adapter_is_refused_by_a_threshold_that_it_misses(tenant: Tenant, tra
     assert "parity/accuracy" in passed["message"]
 
 
-def test_the_base_model_alone_can_be_measured(tenant: Tenant, trained: Body) -> None:
+def test_the_base_model_alone_can_be_measured_by_groups_of_a_harness_task(tenant: Tenant, trained: Body) -> None:
     spec = of_artifact(trained, tenant, target={"baseModel": True})
-    tenant.apply(tenant.evaluation("alone", PARITY, **spec))
+    tenant.apply(tenant.evaluation("alone", HARNESS, **spec))
     body = judged(tenant, "alone")
     assert condition(body, "Passed")["reason"] == "NoThresholds"
+    assert [(each["task"], each["metric"]) for each in body["status"]["results"]] == [("harness", "acc")]
+    report = read(tenant, body["status"]["reportURI"])
+    assert "small" in report
+    assert "large" in report
 
 
 def test_killed_inside_a_task_it_ends_with_the_same_figures(tenant: Tenant, trained: Body) -> None:
