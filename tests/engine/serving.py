@@ -114,11 +114,14 @@ class Load:
         with self._lock:
             self._meant.append((time.monotonic(), frozenset(revisions)))
 
-    def take(self, least: int = 0) -> Verdicts:
-        """Return the verdicts since the last time, once there are as many answers as `least`, or after a while."""
-        deadline = time.monotonic() + LONGEST_ANSWER
-        while self._verdicts.answers.total() < least and time.monotonic() < deadline:
+    def wait(self, number: int) -> None:
+        """Wait until there are so many more answers, or for a while."""
+        deadline, enough = time.monotonic() + LONGEST_ANSWER, self._verdicts.answers.total() + number
+        while self._verdicts.answers.total() < enough and time.monotonic() < deadline:
             time.sleep(PAUSE)
+
+    def take(self) -> Verdicts:
+        """Return the verdicts since the last time."""
         with self._lock:
             taken, self._verdicts = self._verdicts, Verdicts()
         return taken
@@ -256,7 +259,8 @@ class Served:
         began = time.monotonic()
         yield
         took = time.monotonic() - began
-        verdicts = self.load.take(least=1)  # a move can be over before a slow machine has answered anybody
+        self.load.wait(2 * CLIENTS)  # a move can be over before anybody was answered; what comes after it counts
+        verdicts = self.load.take()
         slow = max(verdicts.seconds, default=0.0)
         middle = statistics.median(verdicts.seconds) if verdicts.seconds else 0.0
         print(
@@ -265,7 +269,7 @@ class Served:
             f"median {middle:.2f} s, slowest {slow:.2f} s",
             flush=True,
         )
-        assert verdicts.answers.total() > 0, verdicts.examples
+        assert verdicts.answers.total() >= 2 * CLIENTS, verdicts.examples
         assert (verdicts.wrong, verdicts.lost) == (0, 0), verdicts.examples
         assert may_fail or verdicts.failed == 0, verdicts.examples
 
