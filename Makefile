@@ -34,11 +34,11 @@ lint: $(INSTALLED) ## Types, style, import rules, generated files, chart.
 
 .PHONY: test-unit
 test-unit: $(INSTALLED) ## Tests without a cluster and without torch.
-	$(BIN)/pytest tests/unit tests/serving
+	$(BIN)/pytest -n 2 --dist loadfile tests/unit tests/serving
 
 .PHONY: test-trainer
 test-trainer: $(INSTALLED) ## The trainer, with torch and a real S3 server.
-	$(BIN)/pytest tests/trainer
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests/trainer
 
 .PHONY: test-component
 test-component: $(INSTALLED) ## The operator against a real API server, and its faults.
