@@ -80,7 +80,7 @@ ROLLOUT_STATUS: Body = {
             ("Verified", "True", "Serving", "proven"),
         )
     ],
-    "served": {"digest": DIGEST, "uri": URI, "generation": 1, "sinceTime": TIME},
+    "served": {"digest": DIGEST, "uri": URI, "generation": 1, "sinceTime": TIME, "passedTime": TIME, "canary": "told"},
     "revisions": [{"name": REVISION, "uri": URI, "digest": DIGEST, "state": "Serving", "pods": 1}],
     "pods": {"desired": 2, "updated": 2, "ready": 1},
     "podReasons": [{"pod": "vllm-0", "reason": "EngineDown", "message": "connection refused"}],
@@ -93,6 +93,7 @@ ROLLOUT_STATUS: Body = {
         "phase": "Canary",
         "sinceTime": TIME,
         "beganTime": TIME,
+        "passedTime": TIME,
         "canaries": ["a"],
         "marks": [
             {

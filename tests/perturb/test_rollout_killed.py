@@ -27,8 +27,8 @@ from tests.serving.adapters import Published
 from tests.serving.fleet import Call, Fleet, Pod, serving
 
 AT_ONCE = 4
-MASKED = {"lastTransitionTime", "sinceTime", "beganTime", "sequence", "message"}
-"""What differs between any two lives; messages name pods."""
+MASKED = {"lastTransitionTime", "sinceTime", "beganTime", "sequence", "message", "canary"}
+"""What differs between any two lives; messages name pods, and count requests."""
 
 
 @dataclass(frozen=True)
