@@ -159,9 +159,9 @@ class Tenant:
 
     def kill(self, pod: Body) -> None:
         """SIGKILL the process of a pod's container, as the kernel would."""
-        processes = trainer_processes(pod["metadata"]["uid"])
-        assert processes, "the container's process is not to be seen from here"
-        for process in processes:
+        found = trainer_processes(pod["metadata"]["uid"])
+        assert found, "the container's process is not to be seen from here"
+        for process in found:
             os.kill(process, signal.SIGKILL)
 
     def evict(self, pod: Body) -> None:
@@ -206,10 +206,15 @@ def checkpoint(body: Body) -> int:
 
 def trainer_processes(pod_uid: str) -> list[int]:
     """Return the numbers, as the host counts, of a pod's processes that run the trainer."""
+    return processes(pod_uid, b"trimtab-trainer")
+
+
+def processes(where: str, command: bytes = b"") -> list[int]:
+    """Return the numbers, as the host counts, of a pod's or container's processes whose command has a word."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if pod_uid in (folder / "cgroup").read_text() and b"trimtab-trainer" in (folder / "cmdline").read_bytes():
+            if where in (folder / "cgroup").read_text() and command in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))
         except OSError:
             continue  # it ended while we looked

@@ -17,12 +17,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from tests.e2e.tenants import Body, Tenant, condition
+from tests.e2e.tenants import Body, Tenant, condition, processes
 from tests.engine.markers import BASE_MODEL, QUESTION, Marker
 
 PORT = 8000
@@ -279,16 +278,4 @@ def container_status(pod: Body, name: str) -> Body:
     status = pod["status"]
     every = (*status.get("containerStatuses", []), *status.get("initContainerStatuses", []))
     found: Body = next(each for each in every if each["name"] == name)
-    return found
-
-
-def processes(container: str) -> list[int]:
-    """Return the numbers, as the host counts, of a container's processes."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if container in (folder / "cgroup").read_text():
-                found.append(int(folder.name))
-        except OSError:
-            continue  # it ended while we looked
     return found

@@ -62,10 +62,7 @@ def test_one_pod_takes_adapters_and_gives_them_back_without_a_failed_request(
     alpha, bravo = markers
     with served.step("one pod: first rollout, the base model is asked"):
         served.serve(alpha, 1, instead_of=None)
-    with served.step("one pod: second revision"):
-        served.serve(bravo, 1, instead_of=alpha)
-    with served.step("one pod: back by spec.source"):
-        served.serve(alpha, 1, instead_of=bravo)
+    forth_and_back(served, 1, alpha, bravo)
 
 
 def test_a_second_pod_begins_with_the_adapter_and_a_canary_goes_before_the_rest(
@@ -76,10 +73,7 @@ def test_a_second_pod_begins_with_the_adapter_and_a_canary_goes_before_the_rest(
         served.scale(2)
         served.wait_pods(2)
         served.wait_serving(alpha, 2)
-    with served.step("two pods: second revision, canary first"):
-        served.serve(bravo, 2, instead_of=alpha)
-    with served.step("two pods: back by spec.source"):
-        served.serve(alpha, 2, instead_of=bravo)
+    forth_and_back(served, 2, alpha, bravo)
 
 
 def test_whatever_befalls_pods_while_the_operator_is_away_they_have_their_adapters(
@@ -108,11 +102,7 @@ def test_whatever_befalls_pods_while_the_operator_is_away_they_have_their_adapte
 
 
 def test_three_pods_take_the_second_revision_and_go_back(served: Served, markers: tuple[Marker, Marker]) -> None:
-    alpha, bravo = markers
-    with served.step("three pods: second revision"):
-        served.serve(bravo, 3, instead_of=alpha)
-    with served.step("three pods: back by spec.source"):
-        served.serve(alpha, 3, instead_of=bravo)
+    forth_and_back(served, 3, *markers)
 
 
 def test_serving_pods_hold_no_token_of_the_cluster_and_no_secret_in_their_specs(served: Served) -> None:
@@ -130,6 +120,14 @@ def test_serving_pods_hold_no_token_of_the_cluster_and_no_secret_in_their_specs(
     assert secret["AWS_SECRET_ACCESS_KEY"] not in written
     assert secret["AWS_ACCESS_KEY_ID"] not in written
     assert "PRIVATE KEY" not in written
+
+
+def forth_and_back(served: Served, pods: int, old: Marker, new: Marker) -> None:
+    """Serve another adapter on all pods, then the former one again."""
+    with served.step(f"{pods} pods: second revision"):
+        served.serve(new, pods, instead_of=old)
+    with served.step(f"{pods} pods: back by spec.source"):
+        served.serve(old, pods, instead_of=new)
 
 
 @contextmanager

@@ -22,6 +22,8 @@ PROGRESSING: Final = "Progressing"
 VERIFIED: Final = "Verified"
 
 HISTORY_MAXIMUM = 10
+TOLD_LENGTH = 160
+"""Of a message about one pod or one adapter."""
 CANARY_PODS_MAXIMUM = 8
 STABLE_PODS_MARKED = 4
 MARKS_MAXIMUM = CANARY_PODS_MAXIMUM + STABLE_PODS_MARKED
@@ -289,7 +291,9 @@ class ServedRevision(Model):
         description="passedTime: completion of the followed Evaluation that named it; none older is followed.",
     )
     canary: str | None = Field(
-        default=None, max_length=160, description="canary: what its requests told before it was served everywhere."
+        default=None,
+        max_length=TOLD_LENGTH,
+        description="canary: what its requests told before it was served everywhere.",
     )
 
 
@@ -316,7 +320,7 @@ class PodReason(Model):
 
     pod: str = Field(max_length=253, description="pod by name.")
     reason: str = Field(max_length=64, description="reason in one word.")
-    message: str = Field(max_length=160, description="message for a person.")
+    message: str = Field(max_length=TOLD_LENGTH, description="message for a person.")
 
 
 class Rejected(Model):
@@ -325,7 +329,7 @@ class Rejected(Model):
     digest: DIGEST = Field(description="digest of the adapter.")
     reason: str = Field(max_length=64, description="reason in one word.")
     generation: int = Field(ge=0, description="generation of the rollout that it was rejected in.")
-    message: str = Field(default="", max_length=160, description="message for a person.")
+    message: str = Field(default="", max_length=TOLD_LENGTH, description="message for a person.")
 
 
 class CountMark(Model):

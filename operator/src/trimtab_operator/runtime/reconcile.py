@@ -41,9 +41,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 UPSTREAM_SECONDS = 30.0
-FALSE_TOO: Mapping[str, tuple[tuple[str, str | None], ...]] = {
-    EVALUATIONS.kind: ((PASSED, PassedReason.EVALUATION_FAILED.value),),
-    ADAPTERROLLOUTS.kind: ((PROGRESSING, None),),
+FALSE_TOO: Mapping[str, tuple[str, str | None]] = {
+    EVALUATIONS.kind: (PASSED, PassedReason.EVALUATION_FAILED.value),
+    ADAPTERROLLOUTS.kind: (PROGRESSING, None),
 }
 """What else is not true where a kind's summary condition is said to be false: type, and reason if it is another."""
 REFUSALS = (400, 403, 422)
@@ -275,9 +275,11 @@ def status_saying(body: Body, kept: Body, said: tuple[str, str, str], now: datet
     """Return a status with another summary condition (status, reason, message), written without the plan."""
     word, reason, message = said
     kind, known = body["kind"], body.get("status", {}).get("conditions", [])
-    said_of = [(SUMMARY_CONDITIONS[kind], str(reason))]
-    if word == "False":
-        said_of += [(other, why or str(reason)) for other, why in FALSE_TOO.get(kind, ())]
+    generation = body["metadata"].get("generation", 1)
+    reasons = {SUMMARY_CONDITIONS[kind]: str(reason)}
+    if word == "False" and kind in FALSE_TOO:
+        other, why = FALSE_TOO[kind]
+        reasons[other] = why or str(reason)
 
     def condition(of: str, why: str) -> Body:
         before = next((c for c in known if c.get("type") == of and c.get("status") == word), None)
@@ -286,15 +288,10 @@ def status_saying(body: Body, kept: Body, said: tuple[str, str, str], now: datet
             "status": word,
             "reason": why,
             "message": message[:MESSAGE_LENGTH],
-            "observedGeneration": body["metadata"].get("generation", 1),
+            "observedGeneration": generation,
             "lastTransitionTime": before["lastTransitionTime"] if before else format_time(now),
         }
 
-    written = [condition(of, why) for of, why in said_of]
-    types = {of for of, _ in said_of}
-    others = [c for c in known if c.get("type") not in types]
-    return {
-        **kept,
-        "observedGeneration": written[0]["observedGeneration"],
-        "conditions": [*written, *others],
-    }
+    written = [condition(of, why) for of, why in reasons.items()]
+    others = [c for c in known if c.get("type") not in reasons]
+    return {**kept, "observedGeneration": generation, "conditions": [*written, *others]}

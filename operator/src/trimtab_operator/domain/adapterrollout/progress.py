@@ -7,7 +7,7 @@ from datetime import datetime
 
 from trimtab_agent.documents import Revision
 
-from trimtab_operator.api.adapterrollout import AdapterRolloutStatus, Phase, RolloutStep, ServedRevision
+from trimtab_operator.api.adapterrollout import TOLD_LENGTH, AdapterRolloutStatus, Phase, RolloutStep, ServedRevision
 
 from ..views import format_time
 from ..work.conditions import cut
@@ -20,8 +20,6 @@ from .rollback import fault, taken_back
 from .source import Held, passed_time, wanted
 from .traffic import incoming
 from .waves import canaries_prove, choose_canaries, seconds_in, settled
-
-CANARY_LENGTH = 160
 
 
 def advance(
@@ -157,7 +155,7 @@ def _promote(
                 generation=generation,
                 since=format_time(now),
                 passed=_passed_last(observed, target, status.step.passed if status.step is not None else None),
-                canary=cut(canary, CANARY_LENGTH) if canary is not None else None,
+                canary=cut(canary, TOLD_LENGTH) if canary is not None else None,
             ),
             "revisions": promoted(observed.rollout, status, target),
             "step": draining,

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from trimtab_agent.documents import Revision
 
-from trimtab_operator.api.adapterrollout import REJECTED_KEPT, AdapterRolloutStatus, Phase, Rejected
+from trimtab_operator.api.adapterrollout import REJECTED_KEPT, TOLD_LENGTH, AdapterRolloutStatus, Phase, Rejected
 
 from ..work.conditions import cut
 from .analysis import compare
@@ -56,7 +56,7 @@ def taken_back(
         digest=revision.digest,
         reason=why.reason,
         generation=observed.rollout.metadata.generation,
-        message=cut(why.message, 160),
+        message=cut(why.message, TOLD_LENGTH),
     )
     others = [each for each in status.rejected if each.digest != revision.digest]
     return status.model_copy(

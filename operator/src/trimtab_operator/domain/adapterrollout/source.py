@@ -105,12 +105,10 @@ def _unless_rejected(rollout: AdapterRollout, revision: Revision) -> Revision | 
 
 def passed_time(observed: Observed, digest: str) -> str | None:
     """Return when the followed Evaluation that names an adapter completed; None where the source follows none."""
-    times = [
-        each.status.completion_time or ""
-        for each in _passed_and_followed(observed)
-        if each.status.target is not None and each.status.target.digest == digest
-    ]
-    return max(times, default=None)
+    for each in _passed_and_followed(observed):
+        if each.status.target is not None and each.status.target.digest == digest:
+            return each.status.completion_time or ""
+    return None
 
 
 def _passed_and_followed(observed: Observed) -> list[Evaluation]:

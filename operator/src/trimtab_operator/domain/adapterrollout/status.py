@@ -13,6 +13,7 @@ from trimtab_operator.api.adapterrollout import (
     POD_REASONS_KEPT,
     PROGRESSING,
     READY,
+    TOLD_LENGTH,
     VERIFIED,
     AdapterRollout,
     AdapterRolloutStatus,
@@ -99,7 +100,7 @@ def pod_reason(observed: Observed, revision: Revision | None, pod: ServingPod) -
 
 
 def _reason(pod: ServingPod, reason: str, message: str) -> PodReason:
-    return PodReason(pod=pod.name, reason=reason[:64], message=cut(message, 160))
+    return PodReason(pod=pod.name, reason=reason[:64], message=cut(message, TOLD_LENGTH))
 
 
 def _conditions(
