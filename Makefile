@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 export TRIMTAB_CACHE ?= $(HOME)/.cache/trimtab
+# Without its cached bytecode torch alone takes half a minute to import, in every process: some containers switch it off.
+export PYTHONDONTWRITEBYTECODE :=
 PYTHON ?= python3
 UV := $(TRIMTAB_CACHE)/uv/bin/uv
 UV_VERSION := 0.13.9

@@ -27,6 +27,7 @@ ip address add "$ADDRESS/30" dev n0 && ip link set n0 up
 ip link add svc0 type bridge && ip link set svc0 up && ip route add "$SERVICES" dev svc0
 echo 1 >/proc/sys/net/ipv4/ip_forward
 
+export GOGC=400 # memory is there, processor time is not: collecting garbage took a quarter of the API server's
 mkdir -p log
 run() { # NAME ARGUMENTS: start a component, keep its log and its process number
   "$@" >"log/$1.log" 2>&1 &

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient, TestServer, unused_port
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from trimtab_agent.documents import (
@@ -178,7 +178,7 @@ def test_the_supervisor_gives_up_only_for_settings() -> None:
 
 async def test_the_process_comes_back_when_its_worker_is_killed_and_drains_when_told(tmp_path: Path) -> None:
     async with running(tmp_path) as pod:
-        port = pod.server.port + 1
+        port = unused_port()
         environment = {
             **os.environ,
             "POD_NAMESPACE": "team",

@@ -6,7 +6,7 @@ Only `on.event` handlers: they have no state, so kopf writes no annotations, fin
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import kopf
@@ -14,7 +14,7 @@ import kopf
 from ..domain.views import STAGE_LABEL
 from . import metrics
 from .cache import MANAGED_BY_US, Cache, Key, Store, version_of
-from .kube import JOBS, PODS, Kube
+from .kube import JOBS, PODS, Kube, Resource
 
 WATCH_LIST_SINCE = (1, 34)
 """API servers from this version on can stream the initial list."""
@@ -32,8 +32,9 @@ def registry_of(
         relisted: told of every object that was listed instead of watched.
     """
     registry = kopf.OperatorRegistry()
-    for store in cache.stores:
-        _watch(registry, store, changed, relisted)
+    for resource in dict.fromkeys(store.resource for store in cache.stores):
+        stores = [store for store in cache.stores if store.resource == resource]
+        _watch(registry, resource, stores, changed, relisted)
 
     async def login(**_: Any) -> kopf.ConnectionInfo:
         """Called at the start, and again when a token has expired."""
@@ -55,26 +56,35 @@ def registry_of(
 
 
 def _watch(
-    registry: kopf.OperatorRegistry, store: Store[Any], changed: Callable[[Key], None], relisted: Callable[[], None]
+    registry: kopf.OperatorRegistry,
+    resource: Resource,
+    stores: Sequence[Store[Any]],
+    changed: Callable[[Key], None],
+    relisted: Callable[[], None],
 ) -> None:
-    resource = store.resource
+    """Bring the events of one resource to its stores; one handler for all of them, for kopf's work is per handler."""
 
     async def seen(event: kopf.RawEvent, **_: Any) -> None:
         body: Any = event["object"]
         uid = body["metadata"]["uid"]
-        wanted = store.wants(body)
-        if not wanted and store.of_uid(uid) is None:
-            return
-        metrics.LAST_EVENT.labels(store.name).set(time.time())
-        # What loses its label is reported as deleted, and may get it again.
-        left = event["type"] == "DELETED" or not wanted
-        key = store.remove(uid, version_of(body)) if left else store.put(body)
-        if key is not None:
-            changed(key)
-        if event["type"] is None:  # whatever else the gap has swallowed is not told
+        known = False
+        for store in stores:
+            wanted = store.wants(body)
+            if not wanted and store.of_uid(uid) is None:
+                continue
+            known = True
+            metrics.LAST_EVENT.labels(store.name).set(time.time())
+            # What loses its label is reported as deleted, and may get it again.
+            left = event["type"] == "DELETED" or not wanted
+            key = store.remove(uid, version_of(body)) if left else store.put(body)
+            if key is not None:
+                changed(key)
+        if known and event["type"] is None:  # whatever else the gap has swallowed is not told
             relisted()
 
-    kopf.on.event(resource.group, resource.version, resource.plural, id=f"seen-{store.name}", registry=registry)(seen)
+    kopf.on.event(resource.group, resource.version, resource.plural, id=f"seen-{resource.plural}", registry=registry)(
+        seen
+    )
 
 
 class NoDiffs(kopf.DiffBaseStorage):
