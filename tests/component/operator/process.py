@@ -6,13 +6,13 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from aiohttp.test_utils import unused_port
 
 FAST = {
     "TRIMTAB_RETRY_SECONDS": "0.2",
@@ -23,20 +23,13 @@ FAST = {
 """Settings with which minutes pass in seconds."""
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
 class OperatorProcess:
     """One replica. Its output goes to a file, its Lease is in the namespace it watches."""
 
     def __init__(self, kubeconfig: Path, namespace: str, folder: Path, name: str = "one", **settings: str) -> None:
         self.name = name
         self.log_file = folder / f"operator-{name}.log"
-        self.health_port, self.metrics_port = free_port(), free_port()
+        self.health_port, self.metrics_port = unused_port(), unused_port()
         self.settings = {
             **FAST,
             "KUBECONFIG": str(kubeconfig),
