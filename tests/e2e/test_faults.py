@@ -22,7 +22,7 @@ from tests.e2e.tenants import Body, Tenant, checkpoint, new_tenant, reason_of
 
 pytestmark = pytest.mark.e2e
 
-STEPS = 200
+STEPS = 120
 SIDE_BY_SIDE = 2
 
 Scene = Callable[[Tenant], Body]
@@ -49,7 +49,7 @@ def killed_midway(tenant: Tenant) -> Body:
 
 def killed_late(tenant: Tenant) -> Body:
     tenant.apply(tenant.job("late", steps=STEPS))
-    tenant.wait_step("late", STEPS - 60)
+    tenant.wait_step("late", STEPS - 40)
     tenant.kill(tenant.running_pod("late"))
     return tenant.wait_end("late", 600)
 
