@@ -18,7 +18,7 @@ from pathlib import Path
 from trimtab_local import Cluster
 from trimtab_operator.runtime.kube import FINETUNEJOBS, JOBS, Body
 
-from tests.bench.executor import Executor, RawClient, executing, with_token
+from tests.bench.executor import Executor, RawClient, executing
 from tests.component.api_server import ApiServer
 from tests.component.conftest import install_crds
 from tests.component.operator.finetunejobs import finetunejob, over, state_of
@@ -142,10 +142,12 @@ def quantiles(taken: list[float]) -> tuple[float, float]:
 async def measure(cluster: Cluster, server: ApiServer, jobs: int, idle: float, folder: Path) -> dict[str, float]:
     namespace = server.create("/api/v1/namespaces", {"metadata": {"generateName": "bench-"}}).body["metadata"]["name"]
     cluster.signal("kube-controller-manager", "CONT")  # an earlier run may have been killed
-    kubeconfig = with_token(server, namespace, folder)
+    account = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
+    while not server.get(account).accepted:
+        await asyncio.sleep(0.1)
     cluster.signal("kube-controller-manager", "STOP")  # the executor does its work, without its limit of requests
-    client = await RawClient.of(kubeconfig)
-    operator = OperatorProcess(kubeconfig, namespace, folder, **dict.fromkeys(FAST, ""))  # the defaults
+    client = await RawClient.of(cluster.kubeconfig)
+    operator = OperatorProcess(cluster.kubeconfig, namespace, folder, **dict.fromkeys(FAST, ""))  # the defaults
     try:
         async with executing(client, namespace) as executor:
             bench = Bench(client, executor, operator, namespace)

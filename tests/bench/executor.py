@@ -16,38 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import yaml
 from kubernetes.aio import client, config
 from trimtab_operator.domain.views import ATTEMPT_LABEL, JOB_LABEL, STAGE_LABEL
 from trimtab_operator.runtime.kube import JOBS, MERGE_PATCH, PODS, Body, Resource
 from trimtab_trainer.contract import Stage
 
-from tests.component.api_server import ApiServer
 from tests.component.operator.executor import Act, ended, last_words, now, running
-
-
-def with_token(server: ApiServer, namespace: str, folder: Path) -> Path:
-    """Return a kubeconfig with a service account's token, which is what pods have.
-
-    The API server verifies a client certificate anew for every request: that took 9 % of its processor time.
-    """
-    account = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
-    while not server.get(account).accepted:
-        time.sleep(0.1)
-    body = {
-        "metadata": {"name": namespace},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
-        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": namespace}],
-    }
-    bound = server.create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", body)
-    answer = server.create(f"{account}/token", {"spec": {"expirationSeconds": 7200}})
-    if not (bound.accepted and answer.accepted):
-        raise RuntimeError(f"no token: {bound.message} {answer.message}")
-    found = yaml.safe_load(server.kubeconfig.read_text())
-    found["users"][0]["user"] = {"token": answer.body["status"]["token"]}
-    file = folder / "token.kubeconfig"
-    file.write_text(yaml.safe_dump(found))
-    return file
 
 
 class RawClient:
@@ -62,10 +36,9 @@ class RawClient:
         configuration = client.Configuration()
         await config.load_kube_config(str(kubeconfig), client_configuration=configuration)
         context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
-        token = await configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        context.load_cert_chain(configuration.cert_file, configuration.key_file)
         connector = aiohttp.TCPConnector(ssl=context, limit=64)
-        headers = {"Authorization": token or ""}
-        return cls(configuration.host, aiohttp.ClientSession(connector=connector, headers=headers, read_bufsize=2**22))
+        return cls(configuration.host, aiohttp.ClientSession(connector=connector, read_bufsize=2**22))
 
     async def close(self) -> None:
         await self._session.close()
@@ -80,13 +53,14 @@ class RawClient:
             return found
 
     async def watch(self, resource: Resource, namespace: str) -> AsyncIterator[tuple[str, Body]]:
-        """Yield (type, object) from now on, and first of all what is there."""
+        """Yield (type, object) from now on, and first of all what is there; again when the API server ends a watch."""
         query = "?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
         timeout = aiohttp.ClientTimeout(total=None)
-        async with self._session.get(self._host + resource.path(namespace) + query, timeout=timeout) as answer:
-            while line := await answer.content.readline():
-                event = json.loads(line)
-                yield event["type"], event["object"]
+        while True:
+            async with self._session.get(self._host + resource.path(namespace) + query, timeout=timeout) as answer:
+                while line := await answer.content.readline():
+                    event = json.loads(line)
+                    yield event["type"], event["object"]
 
 
 class Executor:
