@@ -23,7 +23,16 @@ demo: $(INSTALLED) ## Start a cluster (or use KUBECONFIG), train an adapter in i
 	@PYTHONPATH=deploy/local:. $(BIN)/python -m deploy.demo
 
 .PHONY: test
-test: lint test-unit test-trainer test-component test-e2e ## Run everything: what a change must pass.
+test: lint ## Run everything: what a change must pass.
+	@echo "component tests beside unit and trainer tests: each tells what it did when it ends"
+	$(MAKE) -j2 --output-sync=target --no-print-directory test-component test-alone
+	$(MAKE) --no-print-directory test-e2e
+
+# The component tests wait more than they compute, and the others are nice to them: one core is enough for each.
+.PHONY: test-alone
+test-alone: $(INSTALLED)
+	nice $(BIN)/pytest tests/unit tests/serving
+	OMP_NUM_THREADS=1 nice $(BIN)/pytest tests/trainer
 
 .PHONY: lint
 lint: $(INSTALLED) ## Types, style, import rules, generated files, chart.
