@@ -251,7 +251,11 @@ def _build_images(names: Sequence[str]) -> Future[dict[str, str]]:
 
     def build() -> None:
         try:
-            built.set_result(image_builder.build(names))
+            images: dict[str, str] = {}
+            for name in names:
+                images |= image_builder.build([name])
+                image_builder.write_out(images[name])
+            built.set_result(images)
         except Exception as error:
             built.set_exception(error)
 

@@ -84,16 +84,30 @@ def sources(path: Path) -> list[Path]:
     return sorted(p for p in path.rglob("*") if p.is_file() and not ignored.search(str(p.relative_to(path))))
 
 
+def write_out(image: str) -> tuple[Path, dict[str, Any]]:
+    """Write an image from the builder's store into an OCI image layout that grows: every layer once.
+
+    Returns:
+        The layout, and the image's entry in its index.
+    """
+    toolchain.install(toolchain.IMAGE_PACKAGES)
+    layout = cache() / "layers"
+    with lock(cache() / "layers.lock"):
+        entry = _entry(layout, image) if image.startswith(f"{REPOSITORY}/") else None  # whose tags tell the content
+        if entry is None:
+            # Not compressed: a layer of 5 GB costs a minute of gzip on each side, and the disk is local.
+            copy = ["skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers", f"containers-storage:{image}"]
+            watch(f"writing the layers of {image}", [*copy, f"oci:{layout}:{image}"], environment())
+            entry = _entry(layout, image)
+    if entry is None:
+        raise Failed(f"buildah wrote no {image} into {layout}")
+    return layout, entry
+
+
 def load(cluster: "Cluster", image: str) -> None:
     """Put an image from the builder's store into the node; only layers that the node lacks are sent."""
-    toolchain.install(toolchain.IMAGE_PACKAGES)
-    layout = cache() / "layers"  # an OCI image layout that grows: every layer is written out once
-    with lock(cache() / "layers.lock"):
-        say(f"loading {image}")
-        # Not compressed: a layer of 5 GB costs a minute of gzip on each side, and the disk is local.
-        copy = ["skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers", f"containers-storage:{image}"]
-        watch(f"writing the layers of {image}", [*copy, f"oci:{layout}:{image}"], environment())
-        entry = _entry(layout, image)
+    say(f"loading {image}")
+    layout, entry = write_out(image)
     if f"{image} {entry['digest']}" in _present(cluster):
         say(f"{image} is in the node already")
         return
@@ -117,12 +131,13 @@ def _present(cluster: "Cluster") -> set[str]:
     return {f"{words[0]} {words[2]}" for words in (line.split() for line in lines)}
 
 
-def _entry(layout: Path, image: str) -> dict[str, Any]:
-    index = json.loads((layout / "index.json").read_text())
-    for entry in index["manifests"]:
+def _entry(layout: Path, image: str) -> dict[str, Any] | None:
+    """Return what the index of a layout says of an image."""
+    file = layout / "index.json"
+    for entry in json.loads(file.read_text())["manifests"] if file.exists() else ():
         if entry["annotations"]["org.opencontainers.image.ref.name"] == image:
             return {key: entry[key] for key in ("mediaType", "digest", "size")}
-    raise Failed(f"buildah wrote no {image} into {layout}")
+    return None
 
 
 def _write_archive(stream: IO[bytes], layout: Path, entry: dict[str, Any], image: str, store: Path) -> int:
