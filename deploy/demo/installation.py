@@ -236,9 +236,9 @@ def open_installation(number: int = 1, *, engine: bool = True) -> Installation:
     say("images: built beside it once, then taken from the cache")
     built = _build_images(names)
     kubeconfig = cluster.up()
+    programs = binaries.ensure(["helm"])
     images = built.result()
     cluster.load(*images.values())
-    programs = binaries.ensure(["helm"])
     return Installation(kubeconfig, cluster.program("kubectl"), programs / "helm", images, cluster)
 
 
