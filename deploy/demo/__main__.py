@@ -130,13 +130,15 @@ def condition(body: dict[str, Any], name: str) -> dict[str, Any]:
     return next((each for each in conditions if each["type"] == name), {})
 
 
-def apply(here: Installation, *samples: Path) -> list[str]:
-    """Apply manifests in the demo's namespace, all at once, and return the names of the objects."""
+def apply(here: Installation, *samples: Path, kind: str = "") -> list[str]:
+    """Apply manifests in the demo's namespace, all at once or those of a kind; return the names of the objects."""
     bodies = [body for sample in samples for body in yaml.safe_load_all(sample.read_text())]
+    bodies = [body for body in bodies if kind in ("", body["kind"])]
     for body in bodies:
         body["metadata"]["namespace"] = NAMESPACE
     here.apply(*bodies)
-    say("kubectl apply " + " ".join(f"-f {sample.relative_to(ROOT)}" for sample in samples))
+    files = " ".join(f"-f {sample.relative_to(ROOT)}" for sample in samples)
+    say(f"kubectl apply {files}" + (f", of which the {kind}" if kind else ""))
     return [body["metadata"]["name"] for body in bodies]
 
 
@@ -208,6 +210,7 @@ def main() -> None:
     here.install_serving(NAMESPACE, replicas=1)
     training, evaluating, rollout = apply(here, chosen.sample, chosen.evaluation, chosen.rollout)
     job = follow(here, "finetunejob", training, TRAINING_MINUTES, succeeded)
+    apply(here, chosen.worse, kind="FineTuneJob")  # it trains while the first adapter is judged
     evaluation = follow(here, "evaluation", evaluating, EVALUATION_MINUTES, succeeded)
     follow(here, "adapterrollout", rollout, ROLLOUT_MINUTES, serving)
     artifact = job["status"]["artifact"]
@@ -243,7 +246,7 @@ def main() -> None:
 
 
 def hold_the_worse(here: Installation, sample: Path, rollout: str) -> list[str]:
-    """Train and judge a worse adapter: the gate holds it. Then force it through: the canary refuses it."""
+    """Judge a worse adapter: the gate holds it. Then force it through: the canary refuses it."""
     training, evaluating = apply(here, sample)
     job = follow(here, "finetunejob", training, TRAINING_MINUTES, succeeded)
     evaluation = follow(here, "evaluation", evaluating, EVALUATION_MINUTES, succeeded)
