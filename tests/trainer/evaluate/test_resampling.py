@@ -205,6 +205,12 @@ def test_the_rows_that_are_said_to_be_needed_decide_four_times_of_five() -> None
     assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.8, abs=0.08)
 
 
+def test_as_many_rows_are_needed_as_decide_anything_at_all() -> None:
+    certain = of_mean([1.0 + number / 1000 for number in range(10)])
+    assert p_at_least(certain, 0.5) == 1  # with so few
+    assert rows_needed(certain, 0.5, None, rows=30, confidence=0.95) == 3 * MINIMUM_CLUSTERS
+
+
 def test_rows_needed_count_clusters_by_their_size() -> None:
     values = _centred(np.random.default_rng(11).normal(0, 0.15, 200))
     alone = rows_needed(of_mean(values), 0.02, 0.02, rows=200, confidence=0.95)

@@ -242,8 +242,8 @@ def rows_needed(
     if not (math.isfinite(error) and math.isfinite(margin)) or margin <= 0:
         return None
     scores = _NORMAL.inv_cdf(confidence) + _NORMAL.inv_cdf(POWER)
-    # sd^2 / rows = error^2, whatever the size of the clusters.
-    needed = math.ceil(rows * (scores * error / margin) ** 2)
+    # sd^2 / rows = error^2, whatever the size of the clusters; fewer than MINIMUM_CLUSTERS decide nothing at all.
+    needed = math.ceil(rows * max((scores * error / margin) ** 2, MINIMUM_CLUSTERS / distribution.units))
     return needed if needed <= ROWS_CAP else None
 
 
