@@ -63,25 +63,37 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def upload(here: Installation) -> None:
+def begin(script: str, *line: str | Path, **variables: str) -> subprocess.Popen[str]:
+    """Start one of the sample scripts."""
+    command = [sys.executable, str(SAMPLES / script), *map(str, line)]
+    environment = {**os.environ, **variables}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    """Wait for a script and tell what it said."""
+    said, errors = process.communicate()
+    if process.returncode:
+        raise Failed(f"exit {process.returncode}: {errors.strip()[-2000:]}")
+    for text in said.strip().splitlines():
+        say(f"  {text}")
+
+
+def upload(here: Installation, folder: Path) -> None:
     """Put the base model and the rows into the object storage; the cluster documents itself."""
-    model = cache() / "models" / "smollm2-135m-instruct"
-    environment = {**os.environ, "AWS_ACCESS_KEY_ID": ADMIN.access, "AWS_SECRET_ACCESS_KEY": ADMIN.secret}
-    with here.storage() as client, tempfile.TemporaryDirectory() as folder:
-        environment |= {"AWS_ENDPOINT_URL": client.meta.endpoint_url, "AWS_REGION": "us-east-1"}
-        openapi = Path(folder) / "openapi.json"
+    with here.storage() as client, tempfile.TemporaryDirectory() as scratch:
+        openapi = Path(scratch) / "openapi.json"
         openapi.write_text(here.kubectl("get", "--raw", "/openapi/v2"))
-        for line in (
-            [SAMPLES / "convert_base_model.py", "--folder", model, "--upload", "s3://models/smollm2-135m-instruct"],
-            [SAMPLES / "field_guide.py", "--openapi", openapi, "--upload", "s3://datasets/field-guide/train/"],
-        ):
-            done = subprocess.run(
-                [sys.executable, *map(str, line)], env=environment, capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                raise Failed(f"{line[0]}: {done.stderr.strip()[-2000:]}")
-            for text in done.stdout.strip().splitlines():
-                say(f"  {text}")
+        variables = {
+            "AWS_ACCESS_KEY_ID": ADMIN.access,
+            "AWS_SECRET_ACCESS_KEY": ADMIN.secret,
+            "AWS_ENDPOINT_URL": client.meta.endpoint_url,
+            "AWS_REGION": "us-east-1",
+        }
+        model = ("--folder", folder, "--upload", "s3://models/smollm2-135m-instruct")
+        rows = ("--openapi", openapi, "--upload", "s3://datasets/field-guide/train/")
+        finish(begin("convert_base_model.py", *model, **variables))
+        finish(begin("field_guide.py", *rows, **variables))
 
 
 def follow(
@@ -197,6 +209,8 @@ def force_through(here: Installation, rollout: str, artifact: dict[str, Any]) ->
 def main() -> None:
     chosen = arguments()
     say("cluster")
+    folder = cache() / "models" / "smollm2-135m-instruct"
+    conversion = begin("convert_base_model.py", "--folder", folder)  # beside all that has to be there before it is used
     here = open_installation()
     say("object storage")
     here.install_storage()
@@ -205,7 +219,8 @@ def main() -> None:
     here.apply(restricted_namespace(NAMESPACE))
     here.apply(here.secret(NAMESPACE))
     say("data: the API server's own documentation as questions and answers; the base model from its package")
-    upload(here)
+    finish(conversion)
+    upload(here, folder)
     say(f"engine: kubectl apply -k {SERVING.relative_to(ROOT)}")
     here.install_serving(NAMESPACE, replicas=1)
     training, evaluating, rollout = apply(here, chosen.sample, chosen.evaluation, chosen.rollout)
