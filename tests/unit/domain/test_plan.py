@@ -348,6 +348,18 @@ def test_a_pod_that_is_refused_says_why(words: str, state: str, after_a_while: s
     assert world.succeeded == after_a_while
 
 
+@pytest.mark.parametrize("words", ["", REFUSED["quota"][0]])
+def test_the_longer_a_job_has_no_pod_the_less_often_events_are_asked_for(words: str) -> None:
+    world = World().settle().after(20)
+    if words:
+        world.answers[EventsOf("team", world.current.uid)] = (("FailedCreate", words),)
+    looks = []
+    for seconds in (0, 380, 10_000):
+        world.after(seconds).settle()
+        looks.append(world.last.look_again_seconds)
+    assert looks == [15, 100, 300]
+
+
 def test_the_words_of_a_pod_of_another_attempt_are_not_believed() -> None:
     world = World().settle().running()
     words = world.words(Reason.COMPLETED, prepared=PREPARED)

@@ -15,6 +15,9 @@ from .observed import Observed
 
 UNEVENTFUL_SECONDS = 15
 """A pod is created, scheduled and started within this time; only later are events asked for the cause."""
+ASKED_AGAIN_SECONDS = 300
+"""Longest time between two such questions. The API server goes through all events of a namespace for each, and a pod
+that comes is told by its watch: who has waited for long is asked about seldom."""
 
 IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"}
@@ -71,11 +74,11 @@ def _without_pod(observed: Observed[Any], job: JobView, now: datetime) -> Waitin
     inquiry = EventsOf(job.namespace, job.uid)
     refusals = [message for reason, message in _events(observed, inquiry) if reason == "FailedCreate"]
     if not refusals:
-        return Waiting(inquiry=inquiry, look_again_seconds=UNEVENTFUL_SECONDS)
+        return Waiting(inquiry=inquiry, look_again_seconds=_patience(age))
     words = refusals[-1]
     if "exceeded quota" in words:
         message = f"{words}; free some of the quota, or ask for less in spec.template.resources"
-        return Waiting(State.QUOTA_EXCEEDED, message, inquiry=inquiry, look_again_seconds=30)
+        return Waiting(State.QUOTA_EXCEEDED, message, inquiry=inquiry, look_again_seconds=_patience(age))
     patience = observed.settings.pod_start_seconds
     message = f"the namespace refuses the pod: {words}"
     return Waiting(State.POD_REFUSED, message, since=job.created, inquiry=inquiry, look_again_seconds=min(30, patience))
@@ -91,7 +94,7 @@ def _creating(observed: Observed[Any], pod: PodView, now: datetime) -> Waiting:
     inquiry = EventsOf(pod.namespace, pod.uid)
     troubles = [message for reason, message in _events(observed, inquiry) if reason in VOLUME_EVENTS]
     if not troubles:
-        return Waiting(inquiry=inquiry, look_again_seconds=UNEVENTFUL_SECONDS)
+        return Waiting(inquiry=inquiry, look_again_seconds=_patience(age))
     message = f"{troubles[-1]}; create what is missing, the pod then starts by itself"
     waiting = _bounded(State.VOLUME_UNAVAILABLE, message, pod, observed.settings, now)
     return Waiting(waiting.state, waiting.message, waiting.since, False, waiting.look_again_seconds, inquiry)
@@ -103,6 +106,11 @@ def _bounded(
     since = pod.scheduled_time or pod.created or now
     left = (since + timedelta(seconds=settings.pod_start_seconds) - now).total_seconds()
     return Waiting(state, message, since, hopeless, look_again_seconds=max(1.0, min(left, 30.0)))
+
+
+def _patience(age: float) -> float:
+    """Return the seconds until events are asked for again, about what has waited for `age` seconds."""
+    return min(max(age / 4, UNEVENTFUL_SECONDS), ASKED_AGAIN_SECONDS)
 
 
 def _events(observed: Observed[Any], inquiry: EventsOf) -> tuple[tuple[str, str], ...]:
