@@ -13,6 +13,7 @@ BIN := .venv/bin
 LOCAL := PYTHONPATH=deploy/local $(PYTHON) -m trimtab_local
 COMPILE := $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-package trimtab-trainer --no-emit-package trimtab-operator
 INSTALLED := .venv/.installed
+WORKERS := -n 2 --dist loadfile
 
 .PHONY: help
 help: ## List the targets.
@@ -24,15 +25,14 @@ demo: $(INSTALLED) ## Start a cluster (or use KUBECONFIG), train an adapter in i
 
 .PHONY: test
 test: lint ## Run everything: what a change must pass.
-	@echo "component tests beside unit and trainer tests: each tells what it did when it ends"
+	@echo "component tests beside those of unit and trainer: they tell what they did when they end"
 	$(MAKE) -j2 --output-sync=target --no-print-directory test-component test-alone
 	$(MAKE) --no-print-directory test-e2e
 
 # The component tests wait more than they compute, and the others are nice to them: one core is enough for each.
 .PHONY: test-alone
 test-alone: $(INSTALLED)
-	nice $(BIN)/pytest tests/unit tests/serving
-	OMP_NUM_THREADS=1 nice $(BIN)/pytest tests/trainer
+	nice $(MAKE) -j1 --no-print-directory test-unit test-trainer WORKERS=
 
 .PHONY: lint
 lint: $(INSTALLED) ## Types, style, import rules, generated files, chart.
@@ -45,11 +45,11 @@ lint: $(INSTALLED) ## Types, style, import rules, generated files, chart.
 
 .PHONY: test-unit
 test-unit: $(INSTALLED) ## Tests without a cluster and without torch.
-	$(BIN)/pytest -n 2 --dist loadfile tests/unit tests/serving
+	$(BIN)/pytest $(WORKERS) tests/unit tests/serving
 
 .PHONY: test-trainer
 test-trainer: $(INSTALLED) ## The trainer, with torch and a real S3 server.
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests/trainer
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) tests/trainer
 
 .PHONY: test-component
 test-component: $(INSTALLED) ## The operator against a real API server, and its faults.

@@ -10,10 +10,8 @@ import os
 import shutil
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,34 +231,12 @@ def open_installation(number: int = 1, *, engine: bool = True) -> Installation:
     if os.environ.get("KUBECONFIG"):
         return _external(names)
     cluster = Cluster(number)
-    say("images: built beside it once, then taken from the cache")
-    built = _build_images(names)
     kubeconfig = cluster.up()
-    programs = binaries.ensure(["helm"])
-    images = built.result()
+    say("images: built once, then taken from the cache")
+    images = image_builder.build(names)
     cluster.load(*images.values())
+    programs = binaries.ensure(["helm"])
     return Installation(kubeconfig, cluster.program("kubectl"), programs / "helm", images, cluster)
-
-
-def _build_images(names: Sequence[str]) -> Future[dict[str, str]]:
-    """Build images beside what compiles the cluster: that wants the processors, this the network and the disk.
-
-    The thread is no reason for a program to live on that has failed elsewhere.
-    """
-    built: Future[dict[str, str]] = Future()
-
-    def build() -> None:
-        try:
-            images: dict[str, str] = {}
-            for name in names:
-                images |= image_builder.build([name])
-                image_builder.write_out(images[name])
-            built.set_result(images)
-        except Exception as error:
-            built.set_exception(error)
-
-    threading.Thread(target=build, daemon=True).start()
-    return built
 
 
 def _external(needed: Sequence[str]) -> Installation:

@@ -234,7 +234,7 @@ class Pod:
         try:
             response = await handler(request)
             status = response.status
-        except Exception as error:
+        except Exception as error:  # its status is noted, and it is raised again
             status = getattr(error, "status", 500)
             raise
         finally:

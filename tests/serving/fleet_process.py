@@ -146,7 +146,7 @@ async def serve(kubeconfig: Path, folder: Path) -> None:
                 do: Callable[..., Awaitable[Document]] = getattr(commands, asked.pop("do"))
                 try:
                     answer = await do(**asked)
-                except Exception as error:
+                except Exception as error:  # for the one who asked
                     answer = {"error": f"{type(error).__name__}: {error}"}
                 print(json.dumps(answer), flush=True)
     finally:

@@ -253,7 +253,7 @@ class Flaky(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     body = os.urandom(3 << 20)
-    ranges: list[str | None] = []  # noqa: RUF012
+    ranges: list[str | None] = []  # noqa: RUF012 shared by all requests, on purpose
     puts = 0
 
     def do_GET(self) -> None:

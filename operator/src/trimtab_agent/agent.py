@@ -169,7 +169,7 @@ class Agent:
             self._wake.clear()
             try:
                 await self.round()
-            except Exception:
+            except Exception:  # counted and logged; the next round tries again
                 metrics.ERRORS.inc()
                 log.exception("round failed")
             # Not asyncio.wait_for: in Python 3.11 it loses a cancellation that comes together with the event.

@@ -135,14 +135,14 @@ def test_a_process_that_is_terminated_exits_14_and_the_next_one_ends_with_the_sa
 class TestInterruption:
     def test_what_can_be_thrown_away_ends_at_once(self) -> None:
         stop = Interruption()
-        with stop.listening(), pytest.raises(Interrupted), stop.at_once():  # noqa: PT012
+        with stop.listening(), pytest.raises(Interrupted), stop.at_once():  # noqa: PT012 the block is the test
             os.kill(os.getpid(), signal.SIGTERM)
             pytest.fail("went on")
         assert stop.requested
 
     def test_what_must_not_be_torn_ends_first(self) -> None:
         stop, done = Interruption(), False
-        with stop.listening(), pytest.raises(Interrupted), stop.at_once():  # noqa: PT012
+        with stop.listening(), pytest.raises(Interrupted), stop.at_once():  # noqa: PT012 the block is the test
             with stop.later():
                 os.kill(os.getpid(), signal.SIGTERM)
                 done = True
@@ -152,13 +152,13 @@ class TestInterruption:
 
     def test_a_signal_that_somebody_swallowed_still_ends_the_block(self) -> None:
         stop = Interruption()
-        with stop.listening(), pytest.raises(Interrupted), stop.at_once():  # noqa: SIM117
+        with stop.listening(), pytest.raises(Interrupted), stop.at_once():  # noqa: SIM117 the inner block is the test
             with suppress(BaseException):
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def test_a_signal_that_came_out_of_a_library_as_another_error_is_told_as_what_it_is(self) -> None:
         stop = Interruption()
-        with stop.listening(), pytest.raises(Interrupted), stop.at_once():  # noqa: PT012
+        with stop.listening(), pytest.raises(Interrupted), stop.at_once():  # noqa: PT012 the block is the test
             try:
                 os.kill(os.getpid(), signal.SIGTERM)
             except BaseException as error:
@@ -166,7 +166,7 @@ class TestInterruption:
 
     def test_a_library_that_tries_again_after_any_error_does_not_go_on(self) -> None:
         stop, tries = Interruption(), 0
-        with stop.listening(), pytest.raises(Interrupted), stop.at_once():  # noqa: PT012
+        with stop.listening(), pytest.raises(Interrupted), stop.at_once():  # noqa: PT012 the block is the test
             while True:
                 with suppress(Exception):
                     tries += 1

@@ -103,7 +103,7 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
             scratch = options.scratch or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-")))
             scratch.mkdir(parents=True, exist_ok=True)
             last = last.model_copy(update=_stage(options, config, scratch, report, stop))
-    except Exception as error:
+    except Exception as error:  # every end has last words
         known = named(error)
         if known is None:
             known = TrainerError(f"{type(error).__name__}: {error}")

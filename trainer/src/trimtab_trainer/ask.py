@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
             print(side_by_side(answers))
 
 
-def ask(  # noqa: PLR0917
+def ask(  # noqa: PLR0917 all of them in the order that they are needed
     base_model: StoredBaseModel,
     adapter_uri: str,
     credentials: Credentials | None,

@@ -72,7 +72,7 @@ def load_base(
         )
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:
+    except Exception as error:  # libraries raise anything for a model that they cannot load
         if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
             raise
         raise SettingsInvalid(

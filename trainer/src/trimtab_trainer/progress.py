@@ -113,7 +113,7 @@ class ProgressServer:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 its name in the base class
                 """Say nothing: it is polled every few seconds."""
 
         self._server = _listen(host, port, Handler)

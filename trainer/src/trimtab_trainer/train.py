@@ -32,7 +32,7 @@ from .sizing import costs, plan
 from .storage import Store, open_store
 
 
-def train(  # noqa: PLR0917
+def train(  # noqa: PLR0917 all of them in the order that they are needed
     config: RunConfig,
     prepared: Prepared,
     attempt: int,

@@ -232,7 +232,7 @@ class AgentPoller:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await known.nudge.wait()
-            except Exception:
+            except Exception:  # logged; one agent does not end the questions to the others
                 log.exception("an agent's answer could not be taken in", extra=keys(pod=known.view.name))
                 await asyncio.sleep(LONGEST_PAUSE)
 

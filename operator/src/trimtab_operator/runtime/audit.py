@@ -101,7 +101,7 @@ class Audit:
                 for store in self._stores:
                     await self.compare(store)
                 self.last_success = asyncio.get_running_loop().time()
-            except Exception as error:
+            except Exception as error:  # logged; the next one tries again, and liveness sees how long none succeeded
                 log.warning("audit failed", extra=keys(err=str(error)))
 
     async def compare(self, store: Store[Any]) -> None:

@@ -46,7 +46,7 @@ class Events:
         for note in notes:
             try:
                 await self._post(stored["kind"], stored["metadata"], note)
-            except Exception as error:
+            except Exception as error:  # counted and logged; nothing that is done depends on an event
                 metrics.EVENTS_FAILED.inc()
                 log.warning("event not posted", extra=keys(reason=note.reason, err=str(error)))
 

@@ -102,7 +102,7 @@ class WorkQueue(Generic[Key]):
         except Retry as retry:
             self._failures.pop(key, None)
             self.add_after(key, max(retry.after, 0.001))
-        except Exception as error:
+        except Exception as error:  # told to `failed`, and tried again later
             shortest = failed(key, error) or 0.0
             count = self._failures[key] = self._failures.get(key, 0) + 1
             metrics.QUEUE_RETRIES.inc()

@@ -38,7 +38,7 @@ def offline(name: str) -> Iterator[None]:
     with replaced(socket.socket, **connecting), replaced(socket, **looking_up):
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # whatever a library made of a refused connection
             if tried:
                 raise _reached_out(name, tried) from error
             raise

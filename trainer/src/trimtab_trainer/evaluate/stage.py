@@ -42,7 +42,7 @@ from .score import score_rows
 from .scores import Asked, Scores, read_scores, seed_of, write_scores
 
 
-def evaluate(  # noqa: PLR0917
+def evaluate(  # noqa: PLR0917 all of them in the order that they are needed
     config: EvaluationConfig,
     prepared: PreparedEvaluation,
     attempt: int,
