@@ -25,6 +25,7 @@ from typing import Any
 
 import yaml
 from trimtab_local.instance import cache
+from trimtab_local.progress import Failed
 
 from deploy.demo.installation import (
     ADMIN,
@@ -32,7 +33,6 @@ from deploy.demo.installation import (
     ENGINE_PORT,
     ROOT,
     SERVING,
-    Failed,
     Forward,
     Installation,
     open_installation,

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from botocore.config import Config
 from mypy_boto3_s3 import S3Client
 from trimtab_local import Cluster, binaries
 from trimtab_local import images as image_builder
+from trimtab_local.progress import Failed
 
 ROOT = Path(__file__).parents[2]
 SYSTEM, STORAGE = "trimtab-system", "trimtab-storage"
@@ -32,6 +34,7 @@ BUCKETS = ("datasets", "models", "adapters")
 PRODUCT_IMAGES = ("operator", "prepare", "trainer")
 CLUSTER_IMAGES = ("seaweedfs", "vllm-cpu")
 """Beside the product: object storage, and an engine for machines without GPUs."""
+TORCH_IMAGES = ("trainer", "vllm-cpu")
 SERVING = ROOT / "deploy/serving/kustomize/overlays/cpu"
 ENGINE, ENGINE_PORT = "service/inference", 8000
 
@@ -63,10 +66,6 @@ class Forward:
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait()
-
-
-class Failed(Exception):
-    """Something a person has to look at; the message says what."""
 
 
 @dataclass(frozen=True)
@@ -231,12 +230,25 @@ def open_installation(number: int = 1, *, engine: bool = True) -> Installation:
     if os.environ.get("KUBECONFIG"):
         return _external(names)
     cluster = Cluster(number)
+    programs = binaries.ensure((*binaries.NODE, "helm"))
     kubeconfig = cluster.up()
     say("images: built once, then taken from the cache")
-    images = image_builder.build(names)
-    cluster.load(*images.values())
-    programs = binaries.ensure(["helm"])
+    images = image_builder.build(["operator"])  # the others share its first layers
+    with ThreadPoolExecutor() as lanes:  # packing a layer takes one core, and torch's are most of it
+        others = [name for name in names if name not in TORCH_IMAGES]
+        torch = [name for name in names if name in TORCH_IMAGES]
+        for lane in [lanes.submit(_bring, cluster, chosen) for chosen in (torch, others)]:
+            images |= lane.result()
     return Installation(kubeconfig, cluster.program("kubectl"), programs / "helm", images, cluster)
+
+
+def _bring(cluster: Cluster, names: Sequence[str]) -> dict[str, str]:
+    """Build images and load them, each while what was built is still in memory."""
+    images: dict[str, str] = {}
+    for name in names:
+        images |= image_builder.build([name])
+        cluster.load(images[name])
+    return images
 
 
 def _external(needed: Sequence[str]) -> Installation:

@@ -29,7 +29,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
-from deploy.demo.installation import Failed, Installation, say
+from trimtab_local.progress import Failed
+
+from deploy.demo.installation import Installation, say
 from tests.bench.bare_engine import Body, without_trimtab
 from tests.bench.paired import Difference, difference, percentile
 from tests.e2e.conftest import installed

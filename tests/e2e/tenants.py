@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trimtab_local.progress import Failed
 
-from deploy.demo.installation import Failed, Installation, restricted_namespace
+from deploy.demo.installation import Installation, restricted_namespace
 
 Body = dict[str, Any]
 

@@ -14,7 +14,7 @@ from typing import Literal, Self
 
 from trimtab_local import archive, binaries, node, pki, toolchain
 from trimtab_local.instance import Instance, cache
-from trimtab_local.progress import Failed, run, say
+from trimtab_local.progress import Failed, Word, run, say
 
 CGROUPS = Path("/sys/fs/cgroup")
 LOG_LINES = 15
@@ -197,8 +197,8 @@ class Cluster:
         self.ctr("images", "import", str(file))
         file.unlink()
 
-    def ctr(self, *arguments: str) -> str:
-        return run([self.program("ctr"), "-a", self.instance.socket, "-n", "k8s.io", *arguments])
+    def ctr(self, *arguments: Word, stdin: Path | None = None) -> str:
+        return run([self.program("ctr"), "-a", self.instance.socket, "-n", "k8s.io", *arguments], stdin=stdin)
 
     def _has(self, kind: str, name: str) -> Callable[[], bool]:
         return lambda: bool(self.kubectl("get", kind, name, "--ignore-not-found", "-o", "name"))

@@ -62,6 +62,7 @@ run kube-controller-manager --kubeconfig kube-controller-manager.kubeconfig --le
 
 if [ "$MODE" = node ]; then
   run kube-scheduler --kubeconfig kube-scheduler.kubeconfig --leader-elect=false
+  until [ -S containerd.sock ]; do sleep 0.1; done # without it the kubelet gives up at once
   run kubelet --config kubelet.yaml --kubeconfig kubelet.kubeconfig --hostname-override "$NODE" --node-ip "$ADDRESS"
   run kube-proxy --config kube-proxy.yaml
 fi

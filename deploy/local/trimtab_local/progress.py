@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 Word = str | Path
@@ -19,10 +20,14 @@ def say(text: str) -> None:
     print(f"[{time.monotonic() - START:6.1f} s] {text}", file=sys.stderr, flush=True)
 
 
-def run(command: Sequence[Word], environment: Mapping[str, str] | None = None, stdin: str | None = None) -> str:
-    """Run a short command and return what it printed; its errors are shown when it fails."""
+def run(command: Sequence[Word], environment: Mapping[str, str] | None = None, stdin: str | Path | None = None) -> str:
+    """Run a short command and return what it printed; its errors are shown when it fails. stdin: a text, or a file."""
     words = [str(word) for word in command]
-    done = subprocess.run(words, input=stdin, env=environment, capture_output=True, text=True, check=False)
+    with stdin.open() if isinstance(stdin, Path) else nullcontext() as file:
+        given = {"stdin": file} if file else {"input": stdin}
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            words, **given, env=environment, capture_output=True, text=True, check=False
+        )
     if done.returncode:
         raise Failed(f"{' '.join(words)}: exit {done.returncode}\n{done.stdout}{done.stderr}".rstrip())
     return done.stdout

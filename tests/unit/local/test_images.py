@@ -3,6 +3,7 @@ import json
 import re
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from trimtab_local import images
@@ -68,21 +69,59 @@ def test_no_containerfile_names_a_registry_or_an_index() -> None:
             assert "/" not in image, f"{file}: {image} is no short name"
 
 
-def test_a_layer_that_the_node_has_is_not_sent_again(tmp_path: Path) -> None:
-    layout, store = tmp_path / "layout", tmp_path / "store"
-    (layout / "blobs" / "sha256").mkdir(parents=True)
-    store.mkdir()
-    manifest = {"config": {"digest": "sha256:c"}, "layers": [{"digest": "sha256:big"}, {"digest": "sha256:small"}]}
-    for name, text in {"m": json.dumps(manifest), "c": "{}", "big": "x" * 1000, "small": "y"}.items():
-        (layout / "blobs" / "sha256" / name).write_text(text)
-    (store / "big").touch()
+class Node:
+    """A cluster of which only the store of its containerd is looked at."""
 
+    def __init__(self, folder: Path, known: set[str]) -> None:
+        self.instance = SimpleNamespace(images=folder)
+        self.known = known
+        self.ingested: list[tuple[str, ...]] = []
+
+    def ctr(self, *arguments: str, stdin: Path | None = None) -> str:
+        if arguments[:2] == ("content", "ls"):
+            return "\n".join(self.known)
+        assert stdin is not None
+        self.ingested.append((*arguments[2:6], stdin.read_text()))
+        return ""
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Path:
+    folder = tmp_path / "layout"
+    (folder / "blobs" / "sha256").mkdir(parents=True)
+    layers = [{"digest": f"sha256:{name}", "size": size} for name, size in (("big", 1000), ("cut", 3), ("small", 1))]
+    manifest = {"config": {"digest": "sha256:c"}, "layers": layers}
+    for name, text in {"m": json.dumps(manifest), "c": "{}", "big": "x" * 1000, "cut": "cut", "small": "y"}.items():
+        (folder / "blobs" / "sha256" / name).write_text(text)
+    return folder
+
+
+ENTRY = {"digest": "sha256:m", "size": 1, "mediaType": "x"}
+
+
+def test_only_layers_that_the_node_does_not_know_are_linked_into_its_store(layout: Path, tmp_path: Path) -> None:
+    node = Node(tmp_path / "images", {"sha256:big"})
+    store = tmp_path / "images" / "io.containerd.content.v1.content" / "blobs" / "sha256"
+    store.mkdir(parents=True)
+    (store / "cut").hardlink_to(layout / "blobs" / "sha256" / "cut")  # linked, then stopped before it was entered
+
+    assert images._link_layers(node, layout, ENTRY) == 4  # type: ignore[arg-type]
+    want = [("--expected-digest", f"sha256:{name}", "--expected-size", str(len(text)), text) for name, text in LINKED]
+    assert node.ingested == want
+    assert sorted(path.name for path in store.iterdir()) == ["cut", "small"]
+    assert (store / "small").samefile(layout / "blobs" / "sha256" / "small")
+
+
+LINKED = (("cut", "cut"), ("small", "y"))
+
+
+def test_the_archive_of_an_image_has_no_layers(layout: Path) -> None:
     stream = io.BytesIO()
-    entry = {"digest": "sha256:m", "size": 1, "mediaType": "x"}
-    sent = images._write_archive(stream, layout, entry, "docker.io/trimtab/trainer:1", store)
-
+    images._write_archive(stream, layout, ENTRY, "docker.io/trimtab/trainer:1")
     stream.seek(0)
     with tarfile.open(fileobj=stream) as tar:
-        names = tar.getnames()
-    assert names == ["oci-layout", "index.json", *(f"blobs/sha256/{name}" for name in ("small", "c", "m"))]
-    assert sent == 1
+        assert tar.getnames() == ["oci-layout", "index.json", "blobs/sha256/c", "blobs/sha256/m"]
+        index = tar.extractfile("index.json")
+        assert index is not None
+        names = [entry["annotations"]["io.containerd.image.name"] for entry in json.load(index)["manifests"]]
+    assert names == ["docker.io/trimtab/trainer:1"]
