@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import bitsandbytes
 import numpy as np
 import pytest
 import torch
@@ -55,7 +54,10 @@ def test_gradients_after_evaluating_and_generating_are_those_from_before(tiny: P
 
 
 def test_no_nf4_layer_may_repack_itself_on_any_processor(tiny: Path) -> None:
-    layers = [m for m in plain_base(tiny).modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    base = plain_base(tiny)
+    import bitsandbytes  # after the process is configured, as the trainer does
+
+    layers = [m for m in base.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
     assert len(layers) == 14
     assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
 

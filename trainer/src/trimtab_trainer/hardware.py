@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,13 +33,19 @@ def configure() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic products on CUDA
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses kernels that must not be downloaded
-    # bitsandbytes compiles some of its operations where it finds a compiler: other bits, and a longer start.
-    torch.compiler.set_stance("force_eager")
+    # bitsandbytes hands some of its operations to it when it is imported: other bits where there is a compiler, and
+    # everywhere a longer start.
+    torch.compile = _uncompiled
     torch.set_num_threads(processors())
     # On CUDA some kernels (attention's backward) have no deterministic form: they warn, and the run goes on.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     # It would also fill all fresh memory with NaN, a check for programs under suspicion that costs 6 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _uncompiled(model: Callable[..., Any] | None = None, **_: Any) -> Callable[..., Any]:
+    """Take the place of torch.compile: a function stays what it is, whether given or decorated."""
+    return model if model is not None else lambda given: given
 
 
 def steady_products(root: Path = Path("/")) -> None:
