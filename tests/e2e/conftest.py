@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import pytest
 from mypy_boto3_s3 import S3Client
 
 from deploy.demo.installation import Installation, open_installation
-from tests.e2e.tenants import Tenant, new_tenant
+from tests.e2e.scenes import LOCAL_ONLY, SCENES, SIDE_BY_SIDE, Played
+from tests.e2e.tenants import Body, Tenant, new_tenant
 from tests.trainer.tiny import make_tiny_model
 
 SETTINGS = (
@@ -116,6 +118,39 @@ def parity(number: int, answer: str = "") -> dict[str, object]:
         "completion": answer or ("odd" if number % 2 else "even"),
         "size": "large" if number >= 60 else "small",
     }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of what the scenes came to last: until then the scenes are played beside the others."""
+    items.sort(key=_asks_for_scenes)
+
+
+def _asks_for_scenes(item: pytest.Item) -> bool:
+    return "played" in getattr(item, "fixturenames", ())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def begun(request: pytest.FixtureRequest) -> None:
+    """Begin the scenes with the first test when any test asks for them."""
+    if any(_asks_for_scenes(item) for item in request.session.items):
+        request.getfixturevalue("played")
+
+
+@pytest.fixture(scope="session")
+def played(installation: Installation) -> Iterator[Played]:
+    """Every scene, under way or over."""
+    tenants: list[Tenant] = []
+
+    def play(name: str) -> tuple[Tenant, Body]:
+        tenant = new_tenant(installation)
+        tenants.append(tenant)
+        return tenant, SCENES[name](tenant)
+
+    names = [name for name in SCENES if name not in LOCAL_ONLY or installation.cluster is not None]
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        yield {name: pool.submit(play, name) for name in names}
+    for tenant in tenants:
+        tenant.remove()
 
 
 @pytest.fixture

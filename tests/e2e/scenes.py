@@ -1,0 +1,190 @@
+"""Faults under a training pod, each played as a scene: a tenant of its own, and its job until it ends."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from deploy.demo.installation import Installation
+from tests.e2e.tenants import Body, Tenant, checkpoint
+
+PATIENT = [
+    {"key": f"node.kubernetes.io/{trouble}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+    for trouble in ("not-ready", "unreachable")
+]
+IMPATIENT = [{**toleration, "tolerationSeconds": 1} for toleration in PATIENT]
+
+STEPS = 120
+SIDE_BY_SIDE = 2
+
+Scene = Callable[[Tenant], Body]
+Played = Mapping[str, "Future[tuple[Tenant, Body]]"]
+
+
+def undisturbed(tenant: Tenant) -> Body:
+    tenant.apply(tenant.job("undisturbed", steps=STEPS))
+    return tenant.wait_end("undisturbed", 600)
+
+
+def killed_early(tenant: Tenant) -> Body:
+    tenant.apply(tenant.job("early", steps=STEPS))
+    tenant.kill(tenant.running_pod("early"))
+    return tenant.wait_end("early", 600)
+
+
+def killed_midway(tenant: Tenant) -> Body:
+    tenant.apply(tenant.job("middle", steps=STEPS))
+    tenant.wait_step("middle", 30)
+    tenant.kill(tenant.running_pod("middle"))
+    return tenant.wait_end("middle", 600)
+
+
+def killed_late(tenant: Tenant) -> Body:
+    tenant.apply(tenant.job("late", steps=STEPS))
+    tenant.wait_step("late", STEPS - 40)
+    tenant.kill(tenant.running_pod("late"))
+    return tenant.wait_end("late", 600)
+
+
+def evicted(tenant: Tenant) -> Body:
+    tenant.apply(tenant.job("evicted", steps=STEPS))
+    tenant.wait_step("evicted", 30)
+    tenant.evict(tenant.running_pod("evicted"))
+    return tenant.wait_end("evicted", 600)
+
+
+def node_lost(name: str, node_deleted: bool) -> Scene:
+    """Return the scene of a pod on a node that loses its power, and whose Node object stays or is deleted."""
+
+    def play(tenant: Tenant) -> Body:
+        node = f"ghost-of-{name}"
+        template = {
+            "affinity": prefers(node),
+            "tolerations": [{"key": node, "operator": "Exists", "effect": "NoSchedule"}, *IMPATIENT],
+            "terminationGracePeriodSeconds": 5,
+        }
+        tenant.apply(tenant.job(name, steps=STEPS, template=template))
+        tenant.wait_step(name, 30)
+        ghost = Ghost(tenant.installation, node)
+        try:
+            tenant.evict(tenant.running_pod(name))
+            pod = wait_for_pod_on(tenant, name, node)
+            ghost.runs(tenant, pod)
+            tenant.wait(name, "the second attempt", lambda b: len(b["status"]["attempts"]) == 3)
+            ghost.loses_power()
+            deadline = time.monotonic() + 120
+            while "deletionTimestamp" not in (tenant_pod(tenant, name, pod) or pod)["metadata"]:
+                assert time.monotonic() < deadline, tenant.story(name)
+                time.sleep(0.5)
+            if node_deleted:
+                ghost.remove()
+            return tenant.wait_end(name, 600)
+        finally:
+            ghost.remove()
+            tenant.kubectl("delete", "pods", "--field-selector", f"spec.nodeName={node}", "--force", "--grace-period=0")
+
+    return play
+
+
+SCENES: dict[str, Scene] = {
+    "undisturbed": undisturbed,
+    "lost": node_lost("lost", node_deleted=False),
+    "deleted": node_lost("deleted", node_deleted=True),
+    "early": killed_early,
+    "middle": killed_midway,
+    "late": killed_late,
+    "evicted": evicted,
+}
+LOCAL_ONLY = ("lost", "deleted")
+
+
+def prefers(node: str) -> Body:
+    """Return the affinity of a pod that goes to a node as soon as it is there."""
+    preference = {"matchExpressions": [{"key": node, "operator": "Exists"}]}
+    term = {"weight": 100, "preference": preference}
+    return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+
+class Ghost:
+    """A Node object without a kubelet: what is bound to it stays there, as on a node that lost its power."""
+
+    def __init__(self, installation: Installation, name: str) -> None:
+        self.installation = installation
+        self.name = name
+        resources = {"cpu": "16", "memory": "64Gi", "pods": "10", "nvidia.com/gpu": "8"}
+        self.installation.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": {"name": name, "labels": {name: "true"}},
+                # the pods of other scenes must not come here
+                "spec": {"taints": [{"key": name, "effect": "NoSchedule"}]},
+            }
+        )
+        self.beating = True
+        self.status = {"capacity": resources, "allocatable": resources}
+        self.thread = threading.Thread(target=self._beat, daemon=True)
+        self.thread.start()
+
+    def _beat(self) -> None:
+        while self.beating:
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            ready = {
+                "type": "Ready",
+                "status": "True",
+                "reason": "KubeletReady",
+                "message": "ready",
+                "lastHeartbeatTime": now,
+                "lastTransitionTime": now,
+            }
+            patch = {"status": {**self.status, "conditions": [ready]}}
+            self._patch("node", self.name, patch)
+            time.sleep(2)
+
+    def _patch(self, kind: str, name: str, patch: dict[str, Any], *namespace: str) -> None:
+        line = ["patch", kind, name, "--subresource=status", "--type=strategic", "-p", json.dumps(patch)]
+        self.installation.kubectl(*namespace, *line)
+
+    def runs(self, tenant: Tenant, pod: Body) -> None:
+        """Say that a pod runs, as its kubelet would have."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        image = pod["spec"]["containers"][0]["image"]
+        container = {
+            "name": "trainer",
+            "image": image,
+            "imageID": image,
+            "ready": True,
+            "restartCount": 0,
+            "started": True,
+            "state": {"running": {"startedAt": now}},
+        }
+        patch = {"status": {"phase": "Running", "startTime": now, "containerStatuses": [container]}}
+        self._patch("pod", pod["metadata"]["name"], patch, "-n", tenant.namespace)
+
+    def loses_power(self) -> None:
+        self.beating = False
+        self.thread.join()
+
+    def remove(self) -> None:
+        self.loses_power()
+        self.installation.kubectl("delete", "node", self.name, "--ignore-not-found", "--wait=false")
+
+
+def tenant_pod(tenant: Tenant, name: str, pod: Body) -> Body | None:
+    return next((p for p in tenant.pods(name) if p["metadata"]["uid"] == pod["metadata"]["uid"]), None)
+
+
+def wait_for_pod_on(tenant: Tenant, name: str, node: str) -> Body:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        for pod in tenant.pods(name):
+            if pod["spec"].get("nodeName") == node:
+                return pod
+        time.sleep(0.3)
+    pytest.fail(f"no pod came to {node}\n{tenant.story(name)}\ncheckpoint {checkpoint(tenant.get(name))}")
