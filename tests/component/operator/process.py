@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
+import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from aiohttp.test_utils import unused_port
 
 FAST = {
     "TRIMTAB_RETRY_SECONDS": "0.2",
@@ -23,13 +25,26 @@ FAST = {
 """Settings with which minutes pass in seconds."""
 
 
+def free_port() -> int:
+    """Return a port that nothing listens on, below those that outgoing connections get.
+
+    A replica that is killed comes back to its ports, and must find them free then.
+    """
+    end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10_000, end)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            return port
+
+
 class OperatorProcess:
     """One replica. Its output goes to a file, its Lease is in the namespace it watches."""
 
     def __init__(self, kubeconfig: Path, namespace: str, folder: Path, name: str = "one", **settings: str) -> None:
         self.name = name
         self.log_file = folder / f"operator-{name}.log"
-        self.health_port, self.metrics_port = unused_port(), unused_port()
+        self.health_port, self.metrics_port = free_port(), free_port()
         self.settings = {
             **FAST,
             "KUBECONFIG": str(kubeconfig),
