@@ -23,7 +23,7 @@ import botocore.exceptions
 import yaml
 from botocore.config import Config
 from mypy_boto3_s3 import S3Client
-from trimtab_local import Cluster, binaries
+from trimtab_local import Cluster
 from trimtab_local import images as image_builder
 from trimtab_local.progress import Failed
 
@@ -230,7 +230,6 @@ def open_installation(number: int = 1, *, engine: bool = True) -> Installation:
     if os.environ.get("KUBECONFIG"):
         return _external(names)
     cluster = Cluster(number)
-    programs = binaries.ensure((*binaries.NODE, "helm"))
     kubeconfig = cluster.up()
     say("images: built once, then taken from the cache")
     images = image_builder.build(["operator"])  # the others share its first layers
@@ -239,7 +238,7 @@ def open_installation(number: int = 1, *, engine: bool = True) -> Installation:
         torch = [name for name in names if name in TORCH_IMAGES]
         for lane in [lanes.submit(_bring, cluster, chosen) for chosen in (torch, others)]:
             images |= lane.result()
-    return Installation(kubeconfig, cluster.program("kubectl"), programs / "helm", images, cluster)
+    return Installation(kubeconfig, cluster.program("kubectl"), cluster.program("helm"), images, cluster)
 
 
 def _bring(cluster: Cluster, names: Sequence[str]) -> dict[str, str]:

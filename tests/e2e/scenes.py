@@ -32,31 +32,17 @@ def undisturbed(tenant: Tenant) -> Body:
     return tenant.wait_end("undisturbed", 600)
 
 
-def killed_early(tenant: Tenant) -> Body:
-    tenant.apply(tenant.job("early", steps=STEPS))
-    tenant.kill(tenant.running_pod("early"))
-    return tenant.wait_end("early", 600)
+def struck(name: str, strike: Callable[[Tenant, Body], None], step: int = 0) -> Scene:
+    """Return the scene of a pod that is struck as soon as it runs, or when it has told of a step."""
 
+    def play(tenant: Tenant) -> Body:
+        tenant.apply(tenant.job(name, steps=STEPS))
+        if step:
+            tenant.wait_step(name, step)
+        strike(tenant, tenant.running_pod(name))
+        return tenant.wait_end(name, 600)
 
-def killed_midway(tenant: Tenant) -> Body:
-    tenant.apply(tenant.job("middle", steps=STEPS))
-    tenant.wait_step("middle", 30)
-    tenant.kill(tenant.running_pod("middle"))
-    return tenant.wait_end("middle", 600)
-
-
-def killed_late(tenant: Tenant) -> Body:
-    tenant.apply(tenant.job("late", steps=STEPS))
-    tenant.wait_step("late", STEPS - 40)
-    tenant.kill(tenant.running_pod("late"))
-    return tenant.wait_end("late", 600)
-
-
-def evicted(tenant: Tenant) -> Body:
-    tenant.apply(tenant.job("evicted", steps=STEPS))
-    tenant.wait_step("evicted", 30)
-    tenant.evict(tenant.running_pod("evicted"))
-    return tenant.wait_end("evicted", 600)
+    return play
 
 
 def node_lost(name: str, node_deleted: bool) -> Scene:
@@ -96,10 +82,10 @@ SCENES: dict[str, Scene] = {
     "undisturbed": undisturbed,
     "lost": node_lost("lost", node_deleted=False),
     "deleted": node_lost("deleted", node_deleted=True),
-    "early": killed_early,
-    "middle": killed_midway,
-    "late": killed_late,
-    "evicted": evicted,
+    "early": struck("early", Tenant.kill),
+    "middle": struck("middle", Tenant.kill, 30),
+    "late": struck("late", Tenant.kill, STEPS - 40),
+    "evicted": struck("evicted", Tenant.evict, 30),
 }
 LOCAL_ONLY = ("lost", "deleted")
 

@@ -1,4 +1,4 @@
-"""OCI image archives of one static program, for the two images that the node itself needs.
+"""OCI image archives: of one static program, for the two images that the node itself needs, or of blobs that are there.
 
 Written here in a few lines so that a plain cluster needs no image builder.
 """
@@ -30,7 +30,11 @@ def write(file: Path, image: str, program: Path) -> None:
         }
     )
     blobs[_digest(manifest)] = manifest
-    entry = _descriptor("application/vnd.oci.image.manifest.v1+json", manifest)
+    pack(file, image, _descriptor("application/vnd.oci.image.manifest.v1+json", manifest), blobs)
+
+
+def pack(file: Path, image: str, entry: dict[str, Any], blobs: dict[str, bytes]) -> None:
+    """An archive of one image from the descriptor of its manifest and the blobs that are to be in it, by digest."""
     index = {
         "schemaVersion": 2,
         "manifests": [{**entry, "annotations": {"io.containerd.image.name": image}}],

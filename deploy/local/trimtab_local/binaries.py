@@ -40,7 +40,6 @@ COMPONENTS = (  # of Kubernetes, each a link to `node`
 FLAGS = ("-gcflags=all=-dwarf=false",)
 """No debug tables, which the linker would leave out anyway: a seventh of the compiling (traces need none)."""
 CONTROL_PLANE = ("node",)
-NODE = ("node", "pause", "containerd", "containerd-shim-runc-v2", "ctr", "coredns")
 
 
 def ensure(names: Sequence[str] = tuple(PACKAGES)) -> Path:

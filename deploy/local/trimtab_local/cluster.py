@@ -56,7 +56,7 @@ class Cluster:
             if mode and mode != wanted:
                 raise Failed(f"cluster {self.instance.number} runs as {mode}: take it down, or use another number")
             toolchain.install(toolchain.PACKAGES)
-            programs = binaries.ensure(binaries.CONTROL_PLANE if self.control_plane else binaries.NODE)
+            programs = binaries.ensure(binaries.CONTROL_PLANE) if self.control_plane else binaries.ensure()
             self._stop()  # what a dead one has left
             try:
                 self._start(programs)

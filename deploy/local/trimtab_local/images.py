@@ -10,15 +10,13 @@ import os
 import re
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from trimtab_local import toolchain
+from trimtab_local import archive, toolchain
 from trimtab_local.binaries import lock
 from trimtab_local.instance import cache
 from trimtab_local.progress import Failed, run, say, watch
@@ -105,8 +103,7 @@ def load(cluster: "Cluster", image: str) -> None:
         return
     sent = _link_layers(cluster, layout, entry)
     with tempfile.NamedTemporaryFile(dir=cluster.instance.folder, suffix=".tar") as file:
-        _write_archive(file, layout, entry, image)
-        file.flush()
+        _write_archive(Path(file.name), layout, entry, image)
         cluster.ctr("images", "import", file.name)
     say(f"{image} is in the node ({sent / 1e6:.1f} MB of it new)")
 
@@ -151,21 +148,11 @@ def _entry(layout: Path, image: str) -> dict[str, Any] | None:
     return None
 
 
-def _write_archive(stream: IO[bytes], layout: Path, entry: dict[str, Any], image: str) -> None:
+def _write_archive(file: Path, layout: Path, entry: dict[str, Any], image: str) -> None:
     """An OCI archive without layers: containerd finds those in its store by their digest."""
-    index = {
-        "schemaVersion": 2,
-        "manifests": [{**entry, "annotations": {"io.containerd.image.name": image}}],
-    }
     config = json.loads(_blob(layout, entry["digest"]).read_text())["config"]
-    with tarfile.open(fileobj=stream, mode="w|") as tar:
-        for name, content in {"oci-layout": {"imageLayoutVersion": "1.0.0"}, "index.json": index}.items():
-            member = tarfile.TarInfo(name)
-            text = json.dumps(content).encode()
-            member.size = len(text)
-            tar.addfile(member, BytesIO(text))
-        for digest in (config["digest"], entry["digest"]):
-            tar.add(_blob(layout, digest), f"blobs/{digest.replace(':', '/')}")
+    blobs = {digest: _blob(layout, digest).read_bytes() for digest in (config["digest"], entry["digest"])}
+    archive.pack(file, image, entry, blobs)
 
 
 # -- building ----------------------------------------------------------------------------------------------------

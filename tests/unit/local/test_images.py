@@ -1,4 +1,3 @@
-import io
 import json
 import re
 import tarfile
@@ -106,20 +105,19 @@ def test_only_layers_that_the_node_does_not_know_are_linked_into_its_store(layou
     (store / "cut").hardlink_to(layout / "blobs" / "sha256" / "cut")  # linked, then stopped before it was entered
 
     assert images._link_layers(node, layout, ENTRY) == 4  # type: ignore[arg-type]
-    want = [("--expected-digest", f"sha256:{name}", "--expected-size", str(len(text)), text) for name, text in LINKED]
+    linked = {"cut": "cut", "small": "y"}
+    want = [
+        ("--expected-digest", f"sha256:{name}", "--expected-size", str(len(text)), text)
+        for name, text in linked.items()
+    ]
     assert node.ingested == want
     assert sorted(path.name for path in store.iterdir()) == ["cut", "small"]
     assert (store / "small").samefile(layout / "blobs" / "sha256" / "small")
 
 
-LINKED = (("cut", "cut"), ("small", "y"))
-
-
-def test_the_archive_of_an_image_has_no_layers(layout: Path) -> None:
-    stream = io.BytesIO()
-    images._write_archive(stream, layout, ENTRY, "docker.io/trimtab/trainer:1")
-    stream.seek(0)
-    with tarfile.open(fileobj=stream) as tar:
+def test_the_archive_of_an_image_has_no_layers(layout: Path, tmp_path: Path) -> None:
+    images._write_archive(tmp_path / "a.tar", layout, ENTRY, "docker.io/trimtab/trainer:1")
+    with tarfile.open(tmp_path / "a.tar") as tar:
         assert tar.getnames() == ["oci-layout", "index.json", "blobs/sha256/c", "blobs/sha256/m"]
         index = tar.extractfile("index.json")
         assert index is not None

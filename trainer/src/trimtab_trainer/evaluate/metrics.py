@@ -100,7 +100,7 @@ def ratio(sums: Array) -> Array:
         return np.asarray(sums[..., :1] / sums[..., 1:2], np.float64)
 
 
-def mean(name: str, values: Array, *, lower_is_better: bool = False, range: tuple[float, float] | None) -> Measure:  # noqa: A002
+def mean(name: str, values: Array, *, lower_is_better: bool = False, range: tuple[float, float] | None) -> Measure:  # noqa: A002 - the field of Measure that it fills
     """Return the metric that is the mean of one value a row, [rows]."""
     statistics = np.stack([values, np.ones(len(values))], axis=1)
     return Measure((name,), statistics, ratio, name, values, lower_is_better, range)
