@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf, Note, Plan
 from trimtab_operator.domain.settings import Settings
-from trimtab_operator.domain.work import Observed
+from trimtab_operator.domain.work import Observed, plan
 from trimtab_operator.runtime.act import Actor
 from trimtab_operator.runtime.cache import Cache, Key
 from trimtab_operator.runtime.events import Events
@@ -270,3 +270,59 @@ async def test_a_status_conflict_is_no_failure() -> None:
     with pytest.raises(Retry):
         await world.round()
     assert await world.round() == 0
+
+
+COMPLETED = {
+    "observedGeneration": 1,
+    "completionTime": "2026-01-05T11:00:00Z",
+    "conditions": [
+        {
+            "type": "Succeeded",
+            "status": "True",
+            "reason": "Completed",
+            "message": "adapter is published",
+            "observedGeneration": 1,
+            "lastTransitionTime": "2026-01-05T11:00:00Z",
+        }
+    ],
+}
+
+
+async def test_an_ended_object_whose_deletion_is_refused_stays_ended_and_starts_nothing() -> None:
+    """Its time is over, and an admission policy refuses the deletion: for ever, as far as anybody knows."""
+    api, cache = FakeApi(), Cache()
+    reconciler = Reconciler(
+        reader=api,
+        actor=Actor(api, cache),
+        events=Events(api, lambda: NOW, "test"),
+        cache=cache,
+        settings=Settings("p", "t"),
+        plan=plan,
+        now=lambda: NOW,
+    )
+    body = finetunejob(**COMPLETED)
+    body["spec"]["ttlSecondsAfterFinished"] = 60
+    cache.finetunejobs.put(api.put(FINETUNEJOBS, body))
+    refusal = ApiError(403, "Forbidden", "admission policy: deletion of this object needs approval")
+    api.before = failing("delete", "finetunejobs", refusal)
+    for _ in range(4):
+        with pytest.raises(ApiError):
+            await reconciler.reconcile(KEY)
+    assert api.objects["finetunejobs", NAMESPACE, "demo"]["status"] == COMPLETED
+    assert {call[:2] for call in api.writes()} == {("delete", "finetunejobs")}
+
+
+@pytest.mark.parametrize("status", ["True", "False"])
+async def test_whoever_writes_an_ended_object_stays_ended(status: str) -> None:
+    """The gate is where every status passes, so it holds for writers that know nothing of it."""
+    world = World(lambda observed: Plan())
+    ended = {**COMPLETED, "conditions": [{**COMPLETED["conditions"][0], "status": status, "reason": "Ended"}]}
+    stored = world.api.put(FINETUNEJOBS, finetunejob(**ended))
+    world.cache.finetunejobs.put(stored)
+    actor = Actor(world.api, world.cache)
+    for other in ("True", "False", "Unknown"):
+        condition = {**ended["conditions"][0], "status": other, "reason": "Pending"}
+        assert not await actor.write_status(stored, {**ended, "conditions": [condition], "failures": 3})
+        assert not await actor.write_status(stored, {})
+    assert world.api.objects["finetunejobs", NAMESPACE, "demo"]["status"] == ended
+    assert await actor.write_status(stored, {**ended, "observedGeneration": 2})

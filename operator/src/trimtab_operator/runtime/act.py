@@ -19,6 +19,7 @@ from ..domain.plan import Action, Create, Delete, Suspend
 from ..domain.views import controller_of
 from .accounting import account, account_rollout
 from .cache import Cache, Store
+from .gate import admitted
 from .kube import ADAPTERROLLOUTS, BY_KIND, JOBS, JSON_PATCH, AlreadyExists, Body, Conflict, Invalid, NotFound, Resource
 from .logs import keys
 from .workqueue import Retry
@@ -130,8 +131,9 @@ class Actor:
         """Write the status if it differs from the stored one; tell whether it did.
 
         resourceVersion in the body is a precondition: a status that was decided on from an older object, or by a
-        process that is not the leader any more, is refused.
+        process that is not the leader any more, is refused. So what the gate sees is what would be overwritten.
         """
+        status = admitted(stored, status)
         resource, parse_status = BY_KIND[stored["kind"]], PARSE_STATUS[stored["kind"]]
         before, after = parse_status(stored.get("status", {})), parse_status(status)
         if before == after:
