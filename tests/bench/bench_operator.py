@@ -16,13 +16,14 @@ import time
 from pathlib import Path
 
 from trimtab_local import Cluster
-from trimtab_operator.runtime.kube import FINETUNEJOBS, JOBS, Body
+from trimtab_operator.runtime.kube import JOBS, Body
 
 from tests.bench.executor import Executor, RawClient, executing
 from tests.component.api_server import ApiServer
 from tests.component.conftest import install_crds
 from tests.component.operator.finetunejobs import finetunejob, over, state_of
 from tests.component.operator.process import FAST, OperatorProcess
+from tests.resources import FINETUNEJOBS
 
 WRITE_VERBS = ('verb="create"', 'verb="patch"', 'verb="apply"', 'verb="delete"')
 

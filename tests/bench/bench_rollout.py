@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from trimtab_local import Cluster
-from trimtab_operator.runtime.kube import ADAPTERROLLOUTS, EVALUATIONS, MERGE_PATCH, Kube
+from trimtab_operator.runtime.kube import MERGE_PATCH, Kube
 
 from tests.component.api_server import ApiServer
 from tests.component.conftest import install_crds
@@ -32,6 +32,7 @@ from tests.component.operator.conftest import kube_of
 from tests.component.operator.process import FAST, OperatorProcess
 from tests.component.rollout.objects import artifact, evaluation, rollout, serves, verdict
 from tests.component.rollout.scene import new_key
+from tests.resources import ADAPTERROLLOUTS, EVALUATIONS
 from tests.serving.fleet import AGENT_PORT
 from tests.serving.fleet_process import FleetProcess
 

@@ -6,13 +6,14 @@ import asyncio
 from pathlib import Path
 
 from aiohttp import web
-from trimtab_operator.runtime.kube import FINETUNEJOBS, JOBS, Kube
+from trimtab_operator.runtime.kube import JOBS, Kube
 from trimtab_trainer.contract import Stage
 
 from tests.component.operator.conftest import Start, playing
 from tests.component.operator.executor import Act
 from tests.component.operator.finetunejobs import finetunejob, jobs_of, until, until_state
 from tests.perturb.proxy import Body, Proxy
+from tests.resources import FINETUNEJOBS
 
 
 async def test_a_job_deleted_in_a_gap_is_found_missing(

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtab_operator.runtime.kube import EVALUATIONS, FINETUNEJOBS, Kube
+from trimtab_operator.runtime.kube import Kube
 
 from tests.component.api_server import ApiServer
 from tests.component.operator.conftest import playing
 from tests.component.operator.finetunejobs import evaluation, finetunejob, over, until
 from tests.component.operator.process import OperatorProcess
 from tests.perturb.proxy import Proxy, Write
+from tests.resources import EVALUATIONS, FINETUNEJOBS
 
 AT_ONCE = 3
 MASKED = {"lastTransitionTime", "startTime", "endTime", "completionTime", "jobUID", "time", "activeSeconds"}

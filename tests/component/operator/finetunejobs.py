@@ -6,7 +6,9 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from trimtab_operator.runtime.kube import FINETUNEJOBS, JOBS, Body, Kube, Resource
+from trimtab_operator.runtime.kube import JOBS, Body, Kube, Resource
+
+from tests.resources import FINETUNEJOBS
 
 
 def finetunejob(name: str, namespace: str, labels: dict[str, str] | None = None, **spec: object) -> Body:

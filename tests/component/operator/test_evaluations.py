@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from trimtab_operator.runtime.kube import CONFIGMAPS, EVALUATIONS, EVENTS, FINETUNEJOBS, Body, Kube
+from trimtab_operator.runtime.kube import CONFIGMAPS, EVENTS, Body, Kube
 from trimtab_trainer.contract import Reason, Stage
 
 from tests.component.operator.conftest import Start, playing
@@ -19,6 +19,7 @@ from tests.component.operator.finetunejobs import (
     until_state,
     verdict_of,
 )
+from tests.resources import EVALUATIONS, FINETUNEJOBS
 from tests.unit.domain.makers import ARTIFACT, OUTCOME, sha
 
 NAMES = {"demo-prepare-0", "demo-train-1", "demo-eval-prepare-0", "demo-eval-1"}

@@ -6,11 +6,12 @@ import asyncio
 import signal
 import time
 
-from trimtab_operator.runtime.kube import FINETUNEJOBS, LEASES, MERGE_PATCH, Kube
+from trimtab_operator.runtime.kube import LEASES, MERGE_PATCH, Kube
 
 from tests.component.operator.conftest import Start, playing
 from tests.component.operator.finetunejobs import finetunejob, jobs_of, until_state
 from tests.component.operator.process import OperatorProcess
+from tests.resources import FINETUNEJOBS
 
 
 async def until_leading(operator: OperatorProcess, seconds: float) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from trimtab_operator.runtime.kube import CONFIGMAPS, EVENTS, FINETUNEJOBS, JOBS, MERGE_PATCH, Kube, NotFound
+from trimtab_operator.runtime.kube import CONFIGMAPS, EVENTS, JOBS, MERGE_PATCH, Kube, NotFound
 from trimtab_trainer.contract import Reason, Stage
 
 from tests.component.operator.conftest import Start, playing
 from tests.component.operator.executor import Act
 from tests.component.operator.finetunejobs import finetunejob, jobs_of, until, until_state
+from tests.resources import FINETUNEJOBS
 from tests.unit.domain.makers import ARTIFACT
 
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
-from trimtab_operator.runtime.kube import ADAPTERROLLOUTS, EVALUATIONS, Body
+from trimtab_operator.runtime.kube import Body
+
+from tests.resources import ADAPTERROLLOUTS, EVALUATIONS
 
 QUICK: Body = {"canarySeconds": 1, "drainSeconds": 0, "analysis": {"maximumLatencyRatio": 20}}
 """A second is enough for a canary here, and times say nothing on a busy machine."""

@@ -16,19 +16,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from trimtab_agent.documents import MountedDocument, Share, pod_audience, read_share, sign_call
 from trimtab_operator import agentkey
-from trimtab_operator.runtime.kube import (
-    ADAPTERROLLOUTS,
-    CONFIGMAPS,
-    EVALUATIONS,
-    MERGE_PATCH,
-    PODS,
-    Body,
-    Kube,
-    NotFound,
-)
+from trimtab_operator.runtime.kube import CONFIGMAPS, MERGE_PATCH, PODS, Body, Kube, NotFound
 
 from tests.component.operator.process import OperatorProcess
 from tests.component.rollout.objects import current, evaluation, ready_of, rollout, serves, verdict
+from tests.resources import ADAPTERROLLOUTS, EVALUATIONS
 from tests.serving.adapters import Published
 from tests.serving.clients import Verdicts, asking
 from tests.serving.fleet import Fleet, Pod

@@ -20,7 +20,7 @@ from trimtab_operator.api import (
 from trimtab_operator.api.conditions import MESSAGE_LENGTH
 from trimtab_operator.api.evaluation import EvaluationSources
 from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH
-from trimtab_operator.domain.evaluation.status import note_outcome
+from trimtab_operator.domain.evaluation.results import note_outcome
 from trimtab_trainer.contract import BOUNDS, PACKED_OUTCOME_BYTES, Check, EvaluationOutcome, Result
 
 from tests.component.crd_samples import DIGEST, TIME, Body, change

@@ -14,12 +14,13 @@ from trimtab_operator.api import (
     parse_adapterrollout,
     parse_evaluation,
 )
-from trimtab_operator.domain.evaluation import EVALUATION
-from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
+from trimtab_operator.domain.cluster import NameTaken, Refusal
+from trimtab_operator.domain.evaluation import EVALUATING
+from trimtab_operator.domain.finetunejob import TRAINING
 from trimtab_operator.domain.plan import Inquiry, Plan
 from trimtab_operator.domain.settings import Settings
 from trimtab_operator.domain.views import QUEUE_LABEL, JobView, PodView
-from trimtab_operator.domain.work import Kind, NameTaken, Observed, plan
+from trimtab_operator.domain.work import Observed, Particulars, attempts_of, plan
 from trimtab_trainer.contract import (
     Artifact,
     EvaluationOutcome,
@@ -156,7 +157,7 @@ class World:
     `settle()` carries out plans as the runtime does, until one holds neither inquiries nor actions.
     """
 
-    kind: Kind[Any, Any] = FINE_TUNE_JOB
+    kind: Particulars[Any, Any] = TRAINING
     upstream: FineTuneJob | None = None
     rollout: AdapterRollout | None = None
 
@@ -169,6 +170,7 @@ class World:
         self.silent: frozenset[str] = frozenset()
         self.answers: dict[Inquiry, object] = {}
         self.taken: NameTaken | None = None
+        self.refused: Refusal | None = None
         self.created: list[dict[str, Any]] = []
         self.deleted: list[str] = []
         self.notes: list[tuple[str, str]] = []
@@ -288,20 +290,17 @@ class World:
 
     # what the operator does
 
-    def observed(self, *, confirmed: bool = False) -> Observed[Any]:
+    def observed(self) -> Observed[Any]:
         return Observed(
             kind=self.kind,
             upstream=self.upstream,
             rollout=self.rollout,
             job=self.job,
             settings=SETTINGS,
-            attempts=tuple(sorted(self.jobs, key=lambda job: job.attempt)),
-            pods=tuple(self.pods),
-            progress=dict(self.progress),
-            silent=self.silent,
+            attempts=attempts_of(self.jobs, self.pods, self.progress, self.silent),
             answers=dict(self.answers),
             taken=self.taken,
-            confirmed=confirmed,
+            refused=self.refused,
         )
 
     def act(self, action: Any) -> None:
@@ -342,6 +341,7 @@ class World:
                 assert self.last.confirm, "actions need a confirmed observation"
                 for action in self.last.actions:
                     self.act(action)
+                self.write(self.last)
                 continue
             before = self.writes
             self.write(self.last)
@@ -382,7 +382,7 @@ def finished(**status: Any) -> FineTuneJob:
 class EvaluationWorld(World):
     """A cluster of one Evaluation; `upstream` and `rollout` are what it refers to, if they are there."""
 
-    kind = EVALUATION
+    kind = EVALUATING
 
     def __init__(self, upstream: FineTuneJob | None = None, rollout: AdapterRollout | None = None, **spec: Any) -> None:
         super().__init__(**spec)

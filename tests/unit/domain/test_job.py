@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from trimtab_operator.api import FineTuneJob
-from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
+from trimtab_operator.domain.finetunejob import TRAINING
 from trimtab_operator.domain.views import QUEUE_LABEL
 from trimtab_operator.domain.work.job import build_job, build_run_config_map, merge_resources
 from trimtab_trainer.contract import ExitCode, Prepared, RunConfig, Stage
@@ -15,7 +15,7 @@ from tests.unit.domain.makers import PREPARED, SETTINGS, finetunejob
 
 
 def job_of(job: FineTuneJob, stage: Stage, number: int = 3, prepared: Prepared | None = PREPARED) -> dict[str, Any]:
-    return build_job(FINE_TUNE_JOB, job, SETTINGS, stage, number=number, prepared=prepared)
+    return build_job(TRAINING, job, SETTINGS, stage, number=number, prepared=prepared)
 
 
 def pod_spec(stage: Stage = Stage.TRAIN, **spec: Any) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def pod_spec(stage: Stage = Stage.TRAIN, **spec: Any) -> dict[str, Any]:
 
 
 def test_every_work_pod_meets_restricted_pod_security_and_holds_no_token() -> None:
-    for stage in FINE_TUNE_JOB.stages:
+    for stage in TRAINING.stages:
         spec = pod_spec(stage)
         container = spec["containers"][0]
         assert spec["automountServiceAccountToken"] is False
@@ -47,7 +47,7 @@ def test_secrets_are_mounted_read_only_and_never_in_the_environment_or_the_confi
         assert mounts[f"trimtab-{role}"]["mountPath"] == f"/run/trimtab/secrets/{role}"
         assert mounts[f"trimtab-{role}"]["readOnly"] is True
     assert [e["name"] for e in spec["containers"][0]["env"]] == ["HOME"]
-    config = RunConfig.model_validate_json(build_run_config_map(FINE_TUNE_JOB, finetunejob())["data"]["run.json"])
+    config = RunConfig.model_validate_json(build_run_config_map(TRAINING, finetunejob())["data"]["run.json"])
     assert config.output.credentials is not None
     assert config.output.credentials.directory == "/run/trimtab/secrets/output"
 
@@ -119,12 +119,12 @@ def test_the_users_resources_come_first_and_limits_are_never_missing() -> None:
 def test_names_of_children_fit_whatever_the_number() -> None:
     job = finetunejob()
     longest = job.model_copy(update={"metadata": job.metadata.model_copy(update={"name": "x" * 45})})
-    for stage in FINE_TUNE_JOB.stages:
+    for stage in TRAINING.stages:
         assert len(job_of(longest, stage, 99_999_999, None)["metadata"]["name"]) <= 63
-    assert len(build_run_config_map(FINE_TUNE_JOB, longest)["metadata"]["name"]) <= 63
+    assert len(build_run_config_map(TRAINING, longest)["metadata"]["name"]) <= 63
 
 
 def test_the_configuration_is_the_same_for_the_same_job() -> None:
-    first, second = (build_run_config_map(FINE_TUNE_JOB, finetunejob())["data"]["run.json"] for _ in range(2))
+    first, second = (build_run_config_map(TRAINING, finetunejob())["data"]["run.json"] for _ in range(2))
     assert first == second
     assert json.loads(first)["training"]["batchSize"] == 32

@@ -8,8 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from trimtab_operator.domain.cluster import NameTaken
 from trimtab_operator.domain.plan import Delete, EventsOf, NodeOf, Plan
-from trimtab_operator.domain.work import NameTaken, plan
+from trimtab_operator.domain.work import plan
 from trimtab_trainer.contract import Reason, Summary
 
 from tests.unit.domain.makers import ARTIFACT, PREPARED, T0, World, queued_world
@@ -450,3 +451,120 @@ def test_a_pod_that_was_never_seen_running_is_counted_all_the_same() -> None:
     world.after(33).pod(started=start, terminated_time=world.now)
     world.succeeds(world.words(Reason.COMPLETED, prepared=PREPARED))
     assert world.job.status.active_seconds == 33
+
+
+LEFT_ALONE: dict[str, tuple[int, dict[str, Any], str, str]] = {
+    "it has prepared": (0, {"prepared": PREPARED}, "Training", "Unknown"),
+    "the data are malformed": (11, {}, "DatasetMalformed", "False"),
+    "storage failed": (13, {}, "Retrying", "Unknown"),
+}
+
+
+@pytest.mark.parametrize(("code", "said", "state", "succeeded"), LEFT_ALONE.values(), ids=LEFT_ALONE)
+def test_an_attempt_ends_with_the_trainer_and_takes_a_sidecar_that_stays_along(
+    code: int, said: dict[str, Any], state: str, succeeded: str
+) -> None:
+    """What an injector put beside it would keep the pod, the Job and its accelerators for ever."""
+    world = World().settle().running().after(20)
+    reason = {0: Reason.COMPLETED, 11: Reason.DATASET_MALFORMED, 13: Reason.STORAGE_FAILED}[code]
+    world.pod(
+        phase="Running",
+        running=False,
+        terminated=True,
+        exit_code=code,
+        terminated_time=world.now,
+        last_words=world.words(reason, **said),
+    ).settle()
+    assert (world.state, world.deleted) == ("Preparing", []), "a native sidecar is stopped by the kubelet in a moment"
+    assert world.last.look_again_seconds == 5
+    world.after(5).settle()
+    assert (world.state, world.succeeded) == (state, succeeded)
+    assert world.deleted == ["demo-prepare-0"]
+    assert world.job.status.attempts[0].active_seconds == 20
+
+
+def test_a_pod_that_ends_by_itself_is_left_to_its_job() -> None:
+    world = World().settle().running().after(20)
+    world.pod(phase="Running", running=False, terminated=True, exit_code=0, terminated_time=world.now).settle()
+    world.after(2).succeeds(world.words(Reason.COMPLETED, prepared=PREPARED))
+    assert (world.state, world.deleted) == ("Training", [])
+
+
+@pytest.mark.parametrize("when", ["from the start", "while it runs", "after our own suspension"])
+def test_whoever_else_suspends_the_job_is_not_written_against(when: str) -> None:
+    """A policy or a queue that leaves no trace on the Job: whatever is written, it is suspended again."""
+    world = World().settle()
+    if when == "while it runs":
+        world.running().after(30)
+        world.pods = []
+    if when == "after our own suspension":
+        world.patch_spec(suspend=True).settle().patch_spec(suspend=False)
+    actions: list[str] = []
+
+    def against(action: Any) -> None:
+        actions.append(type(action).__name__)
+        World.act(world, action)
+        world.jobs = [replace(job, suspended=True) for job in world.jobs]
+
+    world.act = against  # type: ignore[method-assign]
+    world.change_job(suspended=True, active=0).settle().after(1000).settle().after(1000).settle()
+    assert (world.state, world.succeeded) == ("Queued", "Unknown")
+    assert "not by this object's spec.suspend" in world.message
+    assert actions == (["Suspend"] if when == "after our own suspension" else [])
+    assert world.job.status.active_seconds == 0
+    world.act = lambda action: World.act(world, action)  # type: ignore[method-assign]
+    world.change_job(suspended=False).running()
+    assert world.state == "Preparing"
+
+
+def test_a_queue_is_recognised_by_what_the_job_has() -> None:
+    """A default queue is set on the Job alone, by the queue's own webhook."""
+    world = World().settle().change_job(suspended=True, queue="default").settle()
+    assert (world.state, world.message) == ("Queued", "waiting for queue default to admit Job demo-prepare-0")
+    world.patch_spec(suspend=True).settle()
+    assert world.deleted == ["demo-prepare-0"], "its quota goes back"
+
+
+def test_a_preemption_by_the_queue_costs_no_budget_even_when_the_job_counts_it() -> None:
+    """Let go on before its old pod is forgotten, the Job matches that pod's exit code with its rules."""
+    world = queued_world(retries={"onDisruption": 0}).settle().change_job(suspended=False).running().after(100)
+    world.change_job(suspended=True, active=0).settle()
+    world.after(5).change_job(suspended=False, resumed=world.now)
+    world.exits(14, world.words(Reason.INTERRUPTED, "checkpoint at step 7"))
+    assert (world.state, world.job.status.disruptions) == ("Queued", 0)
+    assert world.job_names == ["demo-prepare-0", "demo-prepare-1"]
+    assert world.job.status.attempts[0].charged_to is None
+    world.change_job(suspended=False, resumed=world.now).running().after(10).exits(14)
+    assert (world.state, world.job.status.disruptions) == ("RetriesExhausted", 1), "an interruption of its own counts"
+
+
+def test_a_question_about_the_node_is_followed_by_one_about_the_pod() -> None:
+    """A pod that is being deleted and never started, on a node that is Ready."""
+    world = World().settle()
+    world.pod(node="n", scheduled_time=T0, deletion_time=T0, waiting_reason="ContainerCreating").after(400)
+    first, second = NodeOf("n"), EventsOf("team", world.pods[-1].uid)
+    asked = set(plan(world.observed(), world.now).inquiries)
+    assert asked == {first, second}
+    world.answers[first] = "Ready"
+    assert plan(world.observed(), world.now).inquiries == (second,)
+    world.answers[second] = ()
+    made = plan(world.observed(), world.now)
+    assert made.status is not None
+    assert made.look_again_seconds is not None
+
+
+TRACKED = {
+    "Argo CD": {"annotations": {"argocd.argoproj.io/tracking-id": "x"}},
+    "Flux": {"labels": {"kustomize.toolkit.fluxcd.io/name": "x"}},
+}
+
+
+@pytest.mark.parametrize("metadata", TRACKED.values(), ids=TRACKED)
+def test_what_a_tool_would_create_again_is_not_deleted_by_its_time(metadata: dict[str, Any]) -> None:
+    world = World(ttlSecondsAfterFinished=60).settle().prepared(artifact=ARTIFACT)
+    world.job = world.job.model_copy(update={"metadata": world.job.metadata.model_copy(update=metadata)})
+    made = plan(world.after(3600).observed(), world.now)
+    assert (made.actions, made.look_again_seconds) == ((), None)
+    settings = replace(world.observed().settings, delete_what_gitops_tracks=True)
+    made = plan(replace(world.observed(), settings=settings), world.now)
+    assert [type(action) for action in made.actions] == [Delete]

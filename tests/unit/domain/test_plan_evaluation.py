@@ -7,10 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 from trimtab_operator.api import Evaluation, FineTuneJob
-from trimtab_operator.domain.evaluation import EVALUATION
+from trimtab_operator.domain.cluster import NameTaken
+from trimtab_operator.domain.evaluation import EVALUATING
 from trimtab_operator.domain.plan import Delete, NodeOf
 from trimtab_operator.domain.views import EVALUATION_LABEL, QUEUE_LABEL
-from trimtab_operator.domain.work import NameTaken, plan
+from trimtab_operator.domain.work import plan
 from trimtab_operator.domain.work.job import build_job, build_run_config_map
 from trimtab_trainer.contract import EvaluationConfig, EvaluationOutcome, Reason
 
@@ -227,7 +228,7 @@ def test_the_baseline_is_what_the_rollout_serves_when_the_adapter_is_published()
     upstream = World()
     world = EvaluationWorld(upstream.job, adapterrollout("7"), baseline=AGAINST_SERVED).settle()
     assert (world.state, world.created) == ("Pending", [])
-    assert EVALUATION.follows_rollout(world.job) == "guide"
+    assert EVALUATING.follows_rollout(world.job) == "guide"
     world.rollout, world.upstream = adapterrollout("8"), finished()
     world.write(plan(world.observed(), world.now))
     assert world.created == []
@@ -240,7 +241,7 @@ def test_the_baseline_is_what_the_rollout_serves_when_the_adapter_is_published()
     assert config.baseline is not None
     assert config.baseline.artifact is not None
     assert (config.baseline.artifact.uri, config.baseline.artifact.digest) == (served["uri"], served["digest"])
-    assert EVALUATION.follows_rollout(world.job) is None
+    assert EVALUATING.follows_rollout(world.job) is None
     assert secrets_of(world.created[-1])["baseline"] == "storage"
 
 
@@ -319,7 +320,7 @@ def test_the_base_model_is_not_compared_with_itself_for_want_of_something_served
 
 def test_an_artifact_is_compared_with_what_is_served_without_any_finetunejob() -> None:
     world = EvaluationWorld(None, adapterrollout("8"), **ALONE, baseline=AGAINST_SERVED)
-    assert EVALUATION.waits_for(world.job) is None
+    assert EVALUATING.waits_for(world.job) is None
     world.settle()
     status = world.job.status
     assert (world.state, status.target.digest, status.baseline.digest) == ("Preparing", sha("7"), sha("8"))
@@ -453,7 +454,7 @@ def test_terminal_is_terminal_even_when_children_and_finetunejob_are_gone() -> N
 
 def names(job: FineTuneJob | Evaluation) -> set[str]:
     name = job.metadata.name
-    kind: Any = EVALUATION if isinstance(job, Evaluation) else World.kind
+    kind: Any = EVALUATING if isinstance(job, Evaluation) else World.kind
     resolved = EvaluationWorld(**ALONE).job.model_copy(update={"metadata": job.metadata})
     about = resolved if isinstance(job, Evaluation) else job
     jobs = [build_job(kind, about, SETTINGS, stage, number=3)["metadata"]["name"] for stage in kind.stages]
@@ -470,9 +471,9 @@ def test_children_of_both_kinds_never_have_the_same_name() -> None:
 def test_names_of_children_fit() -> None:
     job = EvaluationWorld(**ALONE).job
     longest = job.model_copy(update={"metadata": job.metadata.model_copy(update={"name": "x" * 45})})
-    for stage in EVALUATION.stages:
-        assert len(build_job(EVALUATION, longest, SETTINGS, stage, number=9999)["metadata"]["name"]) <= 63
-    assert len(build_run_config_map(EVALUATION, longest)["metadata"]["name"]) <= 63
+    for stage in EVALUATING.stages:
+        assert len(build_job(EVALUATING, longest, SETTINGS, stage, number=9999)["metadata"]["name"]) <= 63
+    assert len(build_run_config_map(EVALUATING, longest)["metadata"]["name"]) <= 63
 
 
 def test_children_say_whose_they_are_and_what_they_run() -> None:

@@ -79,7 +79,7 @@ class Life(RuleBasedStateMachine):
                     return
                 world.act(action)
                 writes -= 1
-            if made.actions:
+            if made.actions and made.status is None:
                 continue
             if writes == 0:
                 return

@@ -83,14 +83,13 @@ class FakeApi:
             body = merged(body, patch)
         return self.put(resource, body)
 
-    async def apply_status(self, resource: Resource, body: Body, field_manager: str) -> Body:
-        metadata = body["metadata"]
-        self._call("apply", resource, metadata["name"])
+    async def patch_status(self, resource: Resource, metadata: Body, changes: Body) -> Body:
+        self._call("patch", resource, metadata["name"])
         stored = self._find(resource, metadata["namespace"], metadata["name"])
         for field in ("uid", "resourceVersion"):
             if metadata[field] != stored["metadata"][field]:
                 raise Conflict(409, "Conflict", field)
-        return self.put(resource, {**stored, "status": body["status"]})
+        return self.put(resource, {**stored, "status": merged(stored.get("status", {}), changes)})
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> Body:
         self._call("delete", resource, name)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from trimtab_operator.api import FineTuneJobStatus
+from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Create, Delete, Suspend
 from trimtab_operator.runtime import metrics
-from trimtab_operator.runtime.accounting import account
 from trimtab_operator.runtime.act import Actor, NameIsTaken
 from trimtab_operator.runtime.cache import Cache
-from trimtab_operator.runtime.kube import FINETUNEJOBS, JOBS
+from trimtab_operator.runtime.kube import JOBS
 from trimtab_operator.runtime.workqueue import Retry
 
+from tests.resources import FINETUNEJOBS
 from tests.unit.runtime.fake_api import FakeApi
 from tests.unit.runtime.objects import NAMESPACE, finetunejob, job
 
+NOW = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 ABOUT: dict[str, Any] = {"kind": "FineTuneJob", "name": "demo"}
 
 
@@ -91,39 +94,39 @@ async def test_suspending_another_job_is_planned_again(world: World, there: str)
 
 async def test_a_status_is_written_once_and_only_if_it_differs(world: World) -> None:
     stored = world.api.put(FINETUNEJOBS, finetunejob())
-    world.cache.finetunejobs.put(stored)
+    world.cache.owners["FineTuneJob"].put(stored)
     status = FineTuneJobStatus(observed_generation=1, failures=1).to_json()
-    assert await world.actor.write_status(stored, status)
-    entry = world.cache.finetunejobs.named(NAMESPACE, "demo")
+    assert await world.actor.write_status(FINE_TUNE_JOB, stored, status)
+    entry = world.cache.owners["FineTuneJob"].named(NAMESPACE, "demo")
     assert entry is not None
     assert entry.view is not None
     assert entry.view.body["status"]["failures"] == 1
-    assert not await world.actor.write_status(entry.view.body, status)
-    assert world.api.writes() == [("apply", "finetunejobs", "demo")]
+    assert not await world.actor.write_status(FINE_TUNE_JOB, entry.view.body, status)
+    assert world.api.writes() == [("patch", "finetunejobs", "demo")]
 
 
 async def test_defaults_that_the_server_fills_in_are_no_difference(world: World) -> None:
     stored = world.api.put(FINETUNEJOBS, finetunejob(observedGeneration=1, failures=0, attempts=[]))
-    assert not await world.actor.write_status(stored, {"observedGeneration": 1})
+    assert not await world.actor.write_status(FINE_TUNE_JOB, stored, {"observedGeneration": 1})
 
 
 async def test_a_status_decided_on_an_older_object_is_refused_and_the_newer_one_is_read(world: World) -> None:
     old = world.api.put(FINETUNEJOBS, finetunejob())
-    world.cache.finetunejobs.put(old)
+    world.cache.owners["FineTuneJob"].put(old)
     new = world.api.put(FINETUNEJOBS, finetunejob())
     with pytest.raises(Retry):
-        await world.actor.write_status(old, {"observedGeneration": 1})
-    entry = world.cache.finetunejobs.named(NAMESPACE, "demo")
+        await world.actor.write_status(FINE_TUNE_JOB, old, {"observedGeneration": 1})
+    entry = world.cache.owners["FineTuneJob"].named(NAMESPACE, "demo")
     assert entry is not None
     assert entry.version == int(new["metadata"]["resourceVersion"])
 
 
 async def test_a_status_of_what_is_gone_is_dropped(world: World) -> None:
     stored = finetunejob()
-    world.cache.finetunejobs.put(stored)
+    world.cache.owners["FineTuneJob"].put(stored)
     with pytest.raises(Retry):
-        await world.actor.write_status(stored, {"observedGeneration": 1})
-    assert world.cache.finetunejobs.named(NAMESPACE, "demo") is None
+        await world.actor.write_status(FINE_TUNE_JOB, stored, {"observedGeneration": 1})
+    assert world.cache.owners["FineTuneJob"].named(NAMESPACE, "demo") is None
 
 
 def test_an_attempt_and_its_accelerator_time_are_counted_once() -> None:
@@ -139,7 +142,7 @@ def test_an_attempt_and_its_accelerator_time_are_counted_once() -> None:
         {"attempts": [{**attempt, "reason": "Completed"}], "acceleratorSeconds": 60}
     )
     before = count()
-    account("FineTuneJob", open_, closed)
-    account("FineTuneJob", closed, closed)
+    metrics.count(FINE_TUNE_JOB.measures(open_, closed, NOW))
+    metrics.count(FINE_TUNE_JOB.measures(closed, closed, NOW))
     after = count()
     assert (after[0] - before[0], after[1] - before[1]) == (1, 60)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from trimtab_operator.domain.cluster import Key
 from trimtab_operator.runtime.audit import Audit
-from trimtab_operator.runtime.cache import Cache, Key
-from trimtab_operator.runtime.kube import FINETUNEJOBS, JOBS, PODS, ApiError
+from trimtab_operator.runtime.cache import Cache
+from trimtab_operator.runtime.kube import JOBS, PODS, ApiError
 
+from tests.resources import FINETUNEJOBS
 from tests.unit.runtime.fake_api import FakeApi, failing
 from tests.unit.runtime.objects import NAMESPACE, finetunejob, job, pod
 from tests.unit.runtime.virtual_time import run
@@ -128,11 +130,11 @@ def test_an_object_that_was_replaced_under_its_name_is_found() -> None:
         world = World()
         await world.filled()
         world.api.put(FINETUNEJOBS, finetunejob(uid="ftj-2"))
-        await world.audit.compare(world.cache.finetunejobs)
-        entry = world.cache.finetunejobs.named(NAMESPACE, "demo")
+        await world.audit.compare(world.cache.owners["FineTuneJob"])
+        entry = world.cache.owners["FineTuneJob"].named(NAMESPACE, "demo")
         assert entry is not None
         assert entry.uid == "ftj-2"
-        assert world.cache.finetunejobs.of_uid("ftj-1") is None
+        assert world.cache.owners["FineTuneJob"].of_uid("ftj-1") is None
         assert KEY in world.told
 
     run(story())

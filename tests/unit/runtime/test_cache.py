@@ -6,7 +6,8 @@ import asyncio
 import itertools
 
 import pytest
-from trimtab_operator.runtime.cache import TOMBSTONE_SECONDS, Cache, Key
+from trimtab_operator.domain.cluster import Key
+from trimtab_operator.runtime.cache import TOMBSTONE_SECONDS, Cache
 
 from tests.unit.runtime.objects import NAMESPACE, finetunejob, job, pod
 from tests.unit.runtime.serving import serving_pod
@@ -17,7 +18,7 @@ KEY = Key("FineTuneJob", NAMESPACE, "demo")
 
 async def test_a_change_concerns_the_finetunejob() -> None:
     cache = Cache()
-    assert cache.finetunejobs.put(finetunejob()) == KEY
+    assert cache.owners["FineTuneJob"].put(finetunejob()) == KEY
     assert cache.jobs.put(job()) == KEY
     assert cache.pods.put(pod()) == KEY
     assert [view.name for view in cache.jobs.of_parent("ftj-1")] == ["demo-train-1"]
@@ -57,14 +58,14 @@ async def test_a_deletion_may_come_before_the_object() -> None:
 
 async def test_another_object_of_the_name_replaces_the_first_and_not_the_other_way_round() -> None:
     cache = Cache()
-    cache.finetunejobs.put(finetunejob(uid="first", version=5))
-    assert cache.finetunejobs.put(finetunejob(uid="second", version=9)) == KEY
-    assert cache.finetunejobs.put(finetunejob(uid="first", version=6)) is None
-    entry = cache.finetunejobs.named(NAMESPACE, "demo")
+    cache.owners["FineTuneJob"].put(finetunejob(uid="first", version=5))
+    assert cache.owners["FineTuneJob"].put(finetunejob(uid="second", version=9)) == KEY
+    assert cache.owners["FineTuneJob"].put(finetunejob(uid="first", version=6)) is None
+    entry = cache.owners["FineTuneJob"].named(NAMESPACE, "demo")
     assert entry is not None
     assert entry.uid == "second"
-    assert cache.finetunejobs.remove("first") is None
-    assert cache.finetunejobs.named(NAMESPACE, "demo") is not None
+    assert cache.owners["FineTuneJob"].remove("first") is None
+    assert cache.owners["FineTuneJob"].named(NAMESPACE, "demo") is not None
 
 
 async def test_children_are_matched_by_uid() -> None:
@@ -76,13 +77,13 @@ async def test_children_are_matched_by_uid() -> None:
 async def test_managed_fields_are_not_kept_and_states_are_counted() -> None:
     cache = Cache()
     condition = {"type": "Succeeded", "status": "True", "reason": "Completed"}
-    cache.finetunejobs.put(finetunejob(conditions=[condition]))
-    cache.finetunejobs.put(finetunejob(name="other", uid="ftj-2"))
-    entry = cache.finetunejobs.named(NAMESPACE, "demo")
+    cache.owners["FineTuneJob"].put(finetunejob(conditions=[condition]))
+    cache.owners["FineTuneJob"].put(finetunejob(name="other", uid="ftj-2"))
+    entry = cache.owners["FineTuneJob"].named(NAMESPACE, "demo")
     assert entry is not None
     assert entry.view is not None
     assert "managedFields" not in entry.view.body["metadata"]
-    assert cache.states() == {"Completed": 1, "New": 1}
+    assert cache.states("FineTuneJob") == {"Completed": 1, "New": 1}
 
 
 async def test_an_object_that_is_none_of_ours_is_known_and_concerns_no_one() -> None:

@@ -40,11 +40,11 @@ def judged(name: str, letter: str, time: str, value: float, passed: str = "True"
 
 async def test_the_newest_evaluation_that_the_served_adapter_passed_gives_the_values() -> None:
     cache = Cache()
-    cache.rollouts.put(served("a"))
-    cache.evaluations.put(judged("first", "a", "10:00", 24.0))
-    cache.evaluations.put(judged("again", "a", "11:00", 23.0))
-    cache.evaluations.put(judged("missed", "a", "12:00", 99.0, passed="False"))
-    cache.evaluations.put(judged("another", "b", "12:30", 7.0))
+    cache.owners["AdapterRollout"].put(served("a"))
+    cache.owners["Evaluation"].put(judged("first", "a", "10:00", 24.0))
+    cache.owners["Evaluation"].put(judged("again", "a", "11:00", 23.0))
+    cache.owners["Evaluation"].put(judged("missed", "a", "12:00", 99.0, passed="False"))
+    cache.owners["Evaluation"].put(judged("another", "b", "12:30", 7.0))
     found = samples(cache)
     assert found["trimtab_adapterrollout_ready"] == {(NAMESPACE, "guide"): 1.0}
     assert found["trimtab_adapterrollout_served_timestamp_seconds"] == {(NAMESPACE, "guide"): 1767614400.0}
@@ -55,8 +55,8 @@ async def test_what_serves_nothing_has_no_value_and_no_time() -> None:
     cache = Cache()
     body = rollout(port=8081)
     body["metadata"]["resourceVersion"] = "1"
-    cache.rollouts.put(body)
-    cache.evaluations.put(judged("first", "a", "10:00", 24.0))
+    cache.owners["AdapterRollout"].put(body)
+    cache.owners["Evaluation"].put(judged("first", "a", "10:00", 24.0))
     found = samples(cache)
     assert found["trimtab_adapterrollout_ready"] == {(NAMESPACE, "guide"): 0.0}
     assert found["trimtab_adapterrollout_served_timestamp_seconds"] == {}

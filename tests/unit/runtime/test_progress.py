@@ -8,8 +8,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 from prometheus_client import REGISTRY
+from trimtab_operator.domain.cluster import Key
 from trimtab_operator.runtime import progress
-from trimtab_operator.runtime.cache import Cache, Key
+from trimtab_operator.runtime.cache import Cache
 from trimtab_operator.runtime.progress import ProgressPoller, url_of
 from trimtab_trainer.contract import Progress, Stage
 

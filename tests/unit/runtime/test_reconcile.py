@@ -3,56 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from trimtab_operator.domain.cluster import Key
+from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf, Note, Plan
-from trimtab_operator.domain.settings import Settings
-from trimtab_operator.domain.work import Observed, plan
-from trimtab_operator.runtime.act import Actor
-from trimtab_operator.runtime.cache import Cache, Key
+from trimtab_operator.domain.work import Observed
 from trimtab_operator.runtime.events import Events
-from trimtab_operator.runtime.kube import EVENTS, FINETUNEJOBS, JOBS, ApiError
-from trimtab_operator.runtime.reconcile import Reconciler, failed
+from trimtab_operator.runtime.kube import EVENTS, JOBS, ApiError
+from trimtab_operator.runtime.reconcile import failed
 from trimtab_operator.runtime.workqueue import Retry
 
-from tests.unit.runtime.fake_api import FakeApi, failing
+from tests.resources import FINETUNEJOBS
+from tests.unit.runtime.fake_api import failing
 from tests.unit.runtime.objects import NAMESPACE, finetunejob, job, pod
+from tests.unit.runtime.rounds import Rounds
 
 KEY = Key("FineTuneJob", NAMESPACE, "demo")
 NOW = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
-STATUS = {"observedGeneration": 1, "failures": 1}
+STATUS: dict[str, Any] = {"observedGeneration": 1, "failures": 1}
+CONDITION: dict[str, Any] = {
+    "type": "Succeeded",
+    "status": "True",
+    "reason": "Completed",
+    "message": "adapter is published",
+    "observedGeneration": 1,
+    "lastTransitionTime": "2026-01-05T11:00:00Z",
+}
+COMPLETED: dict[str, Any] = {
+    "observedGeneration": 1,
+    "completionTime": "2026-01-05T11:00:00Z",
+    "conditions": [CONDITION],
+}
 
 
 class World:
     """`answers` says what to plan for what was observed; `asked` is what plans were asked for."""
 
     def __init__(self, decide: Callable[[Observed[Any]], Plan]) -> None:
-        self.api = FakeApi()
-        self.cache = Cache()
         self.asked: list[Observed[Any]] = []
+        self.now = NOW
 
         def plan(observed: Observed[Any], now: datetime) -> Plan:
             self.asked.append(observed)
-            assert now == NOW
+            assert now == self.now
             return decide(observed)
 
-        self.reconciler = Reconciler(
-            reader=self.api,
-            actor=Actor(self.api, self.cache),
-            events=Events(self.api, lambda: NOW, "test"),
-            cache=self.cache,
-            settings=Settings("p", "t"),
-            plan=plan,
-            now=lambda: NOW,
-        )
+        kinds = {"FineTuneJob": replace(FINE_TUNE_JOB, plan=plan)}
+        self.rounds = Rounds(lambda: self.now, kinds=kinds)
+        self.api, self.cache = self.rounds.api, self.rounds.cache
 
     def stored(self) -> None:
-        self.cache.finetunejobs.put(self.api.put(FINETUNEJOBS, finetunejob()))
+        self.cache.owners["FineTuneJob"].put(self.api.put(FINETUNEJOBS, finetunejob()))
 
     async def round(self) -> float | None:
-        return await self.reconciler.reconcile(KEY)
+        return await self.rounds.round(KEY)
 
 
 async def test_what_is_gone_is_left_alone() -> None:
@@ -68,19 +76,16 @@ async def test_nothing_to_do_is_no_request() -> None:
     assert world.api.calls == []
 
 
-async def test_children_are_observed_by_uid_and_pods_of_recorded_attempts_too() -> None:
+async def test_children_are_observed_by_uid() -> None:
     world = World(lambda observed: Plan())
-    attempt = {"number": 0, "stage": "train", "jobName": "demo-train-0", "jobUID": "job-0"}
-    world.cache.finetunejobs.put(world.api.put(FINETUNEJOBS, finetunejob(attempts=[attempt])))
+    world.stored()
     world.cache.jobs.put(job())
     world.cache.jobs.put(job("foreign", "job-2", owner="ftj-2"))
     world.cache.pods.put(pod())
-    world.cache.pods.put(pod("old", "pod-0", job_uid="job-0"))
     world.cache.pods.put(pod("foreign", "pod-2", job_uid="job-2"))
     await world.round()
-    observed = world.asked[0]
-    assert [view.uid for view in observed.attempts] == ["job-1"]
-    assert {view.uid for view in observed.pods} == {"pod-1", "pod-0"}
+    (attempt,) = world.asked[0].attempts
+    assert (attempt.uid, [view.uid for view in attempt.pods]) == ("job-1", ["pod-1"])
 
 
 async def test_actions_come_before_the_status_and_events_after_it() -> None:
@@ -89,7 +94,7 @@ async def test_actions_come_before_the_status_and_events_after_it() -> None:
     assert await world.round() == 0
     assert [call[:2] for call in world.api.writes()] == [
         ("create", "jobs"),
-        ("apply", "finetunejobs"),
+        ("patch", "finetunejobs"),
         ("create", "events"),
     ]
 
@@ -101,23 +106,69 @@ async def test_a_failed_action_ends_the_round() -> None:
     with pytest.raises(ApiError) as raised:
         await world.round()
     assert failed(KEY, raised.value) == 3
-    assert ("apply", "finetunejobs", "demo") not in world.api.calls
+    assert ("patch", "finetunejobs", "demo") not in world.api.calls
 
 
-async def test_a_refusal_is_said_in_the_status_and_tried_again() -> None:
-    world = World(lambda observed: Plan(actions=(Create(job()),), status=STATUS))
-    world.stored()
-    world.api.before = failing("create", "jobs", ApiError(403, "Forbidden", "exceeded quota: jobs"))
-    for _ in range(2):
-        with pytest.raises(ApiError):
-            await world.round()
-    (condition,) = world.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]["conditions"]
-    assert (condition["status"], condition["reason"]) == ("Unknown", "Pending")
-    assert "exceeded quota: jobs" in condition["message"]
-    assert world.api.calls.count(("apply", "finetunejobs", "demo")) == 1
-    world.api.before = lambda verb, plural, name: None
-    await world.round()
-    assert world.api.objects["finetunejobs", NAMESPACE, "demo"]["status"] == STATUS
+REFUSED: dict[str, tuple[ApiError, str, str]] = {
+    "a quota on Jobs": (
+        ApiError(403, "Forbidden", "jobs.batch is forbidden: exceeded quota: jobs"),
+        "QuotaExceeded",
+        "Unknown",
+    ),
+    "a policy that asks for a label": (ApiError(422, "Invalid", "jobs need a cost-centre"), "PodRefused", "False"),
+    "a webhook": (ApiError(400, "BadRequest", "admission webhook denied the request"), "PodRefused", "False"),
+}
+
+
+@pytest.mark.parametrize(("error", "state", "at_last"), REFUSED.values(), ids=REFUSED)
+async def test_a_job_that_is_refused_says_so_like_a_pod_and_is_tried_with_the_same_patience(
+    error: ApiError, state: str, at_last: str
+) -> None:
+    now = NOW
+    rounds = Rounds(lambda: now)
+    rounds.cache.owners["FineTuneJob"].put(rounds.api.put(FINETUNEJOBS, finetunejob()))
+    rounds.api.before = failing("create", "jobs", error)
+
+    def condition() -> tuple[str, str, str]:
+        (found,) = rounds.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]["conditions"]
+        return found["status"], found["reason"], found["message"]
+
+    await rounds.round(KEY)
+    assert condition()[:2] == ("Unknown", state)
+    assert error.message in condition()[2]
+    assert (await rounds.round(KEY) or 0) > 1
+    tried = 0
+    for _ in range(1200):
+        now += timedelta(seconds=1)
+        await rounds.round(KEY)
+        tried = rounds.api.calls.count(("create", "jobs", "demo-prepare-0"))
+    assert condition()[:2] == (at_last, state)
+    assert tried < 40, "a few a minute at most"
+    rounds.api.before = lambda verb, plural, name: None
+    now += timedelta(seconds=61)
+    for _ in range(3):
+        await rounds.round(KEY)
+    assert condition()[1] == ("Preparing" if at_last == "Unknown" else state)
+    assert [call[:2] for call in rounds.api.writes()].count(("patch", "finetunejobs")) <= 4
+
+
+async def test_a_refusal_of_what_is_not_wanted_any_more_is_forgotten() -> None:
+    now = NOW
+    rounds = Rounds(lambda: now)
+    store = rounds.cache.owners["FineTuneJob"]
+    store.put(rounds.api.put(FINETUNEJOBS, finetunejob()))
+    rounds.api.before = failing("create", "jobs", ApiError(403, "Forbidden", "violates a policy"))
+    await rounds.round(KEY)
+    body = rounds.api.objects["finetunejobs", NAMESPACE, "demo"]
+    store.put(rounds.api.put(FINETUNEJOBS, {**body, "spec": {**body["spec"], "suspend": True}}))
+    for _ in range(5):
+        now += timedelta(hours=1)
+        await rounds.round(KEY)
+    body = rounds.api.objects["finetunejobs", NAMESPACE, "demo"]
+    store.put(rounds.api.put(FINETUNEJOBS, {**body, "spec": {**body["spec"], "suspend": False}}))
+    await rounds.round(KEY)
+    (condition,) = rounds.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]["conditions"]
+    assert condition["status"] == "Unknown", "its patience begins anew"
 
 
 async def test_events_are_only_of_statuses_that_were_written_and_never_fail_a_round() -> None:
@@ -176,7 +227,7 @@ async def test_before_it_acts_it_reads_what_matters_from_the_server() -> None:
     world.stored()
     world.api.put(JOBS, job("demo-prepare-0", "job-0"))
     assert await world.round() is None
-    assert [observed.confirmed for observed in world.asked] == [False, True]
+    assert [len(observed.attempts) for observed in world.asked] == [0, 1]
     assert world.api.writes() == []
 
 
@@ -198,7 +249,7 @@ async def test_what_is_to_be_done_next_is_decided_on_in_a_round_of_its_own() -> 
 
 async def test_an_object_that_has_deleted_itself_is_left_alone() -> None:
     world = World(lambda observed: Plan(actions=(Delete("FineTuneJob", NAMESPACE, "demo", "ftj-1"),), confirm=True))
-    world.cache.finetunejobs.put(world.api.put(FINETUNEJOBS, finetunejob()))
+    world.cache.owners["FineTuneJob"].put(world.api.put(FINETUNEJOBS, finetunejob()))
     assert await world.round() == 0
     assert await world.round() is None
     assert world.api.writes() == [("delete", "finetunejobs", "demo")]
@@ -210,7 +261,7 @@ async def test_confirming_finds_that_it_is_gone_or_another() -> None:
     world.api.put(FINETUNEJOBS, finetunejob(uid="ftj-2"))
     assert await world.round() == 0
     assert world.api.writes() == []
-    entry = world.cache.finetunejobs.named(NAMESPACE, "demo")
+    entry = world.cache.owners["FineTuneJob"].named(NAMESPACE, "demo")
     assert entry is not None
     assert entry.uid == "ftj-2"
 
@@ -218,13 +269,12 @@ async def test_confirming_finds_that_it_is_gone_or_another() -> None:
 async def test_confirming_finds_jobs_and_pods_that_have_gone() -> None:
     attempt = {"number": 1, "stage": "train", "jobName": "demo-train-1", "jobUID": "job-1"}
     world = World(lambda observed: Plan(confirm=True))
-    world.cache.finetunejobs.put(world.api.put(FINETUNEJOBS, finetunejob(attempts=[attempt])))
+    world.cache.owners["FineTuneJob"].put(world.api.put(FINETUNEJOBS, finetunejob(attempts=[attempt])))
     world.cache.jobs.put(job())
     world.cache.pods.put(pod())
     await world.round()
     assert world.asked[0].attempts
     assert world.asked[1].attempts == ()
-    assert world.asked[1].pods == ()
     assert ("list", "pods", "") in world.api.calls
 
 
@@ -248,19 +298,62 @@ async def test_a_name_that_is_taken_is_told_to_the_plan_until_it_is_free() -> No
     assert world.asked[-1].taken is None
 
 
-async def test_an_object_of_an_older_schema_gets_a_condition_and_no_crash_loop() -> None:
-    world = World(lambda observed: Plan())
-    body = finetunejob()
-    body["spec"]["lora"] = {"rank": "many"}
-    world.cache.finetunejobs.put(world.api.put(FINETUNEJOBS, body))
+async def test_an_object_that_is_not_understood_is_touched_by_nobody_and_not_ended() -> None:
+    """A later version's value: an operator of before still leads, or leads again after a rollback."""
+    world = World(lambda observed: Plan(actions=(Delete("Job", NAMESPACE, "demo-train-1", "job-1"),)))
+    attempt = {"number": 1, "stage": "train", "jobName": "demo-train-1", "jobUID": "job-1"}
+    said = {**CONDITION, "status": "Unknown", "reason": "Training"}
+    later = {"weightAverages": 3}
+    body = finetunejob(attempts=[attempt], conditions=[said], progress={"step": 7}, later=later)
+    body["spec"]["training"] = {"schedule": "Newer"}
+    world.cache.owners["FineTuneJob"].put(world.api.put(FINETUNEJOBS, body))
     assert await world.round() is None
     stored = world.api.objects["finetunejobs", NAMESPACE, "demo"]
     (condition,) = stored["status"]["conditions"]
-    assert (condition["status"], condition["reason"]) == ("False", "SpecInvalid")
-    assert "spec.lora.rank" in condition["message"]
+    assert (condition["status"], condition["reason"]) == ("Unknown", "NotUnderstood")
+    assert condition["lastTransitionTime"] == said["lastTransitionTime"]
+    assert "spec.training.schedule" in condition["message"]
+    assert {**stored["status"], "conditions": [said]} == body["status"]
     world.api.calls.clear()
     assert await world.round() is None
     assert world.api.calls == []
+
+
+async def test_a_status_that_is_not_understood_is_never_thrown_away() -> None:
+    world = World(lambda observed: Plan(status=STATUS))
+    status: dict[str, Any] = {
+        "artifact": {"uri": "s3://a/b", "digest": "sha512:later"},
+        "conditions": [],
+        "attempts": [],
+    }
+    world.cache.owners["FineTuneJob"].put(world.api.put(FINETUNEJOBS, finetunejob(**status)))
+    assert await world.round() is None
+    stored = world.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]
+    assert stored["conditions"][0]["reason"] == "NotUnderstood"
+    assert {**stored, "conditions": []} == status
+
+
+async def test_fields_that_are_not_known_are_ignored_and_kept() -> None:
+    """The definition has fields of a later version, with defaults that the API server fills into every object."""
+    now = NOW
+    rounds = Rounds(lambda: now)
+    body = finetunejob(
+        later={"x": 1},
+        progress={"step": 7, "curve": [1, 2]},
+        conditions=[
+            {"type": "Later", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "t", "y": 2}
+        ],
+    )
+    body["spec"]["training"] = {"weightAveraging": 0}
+    rounds.cache.owners["FineTuneJob"].put(rounds.api.put(FINETUNEJOBS, body))
+    for _ in range(3):
+        await rounds.round(KEY)
+    status = rounds.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]
+    assert status["conditions"][0]["reason"] == "Preparing"
+    assert status["later"] == {"x": 1}
+    assert status["progress"]["curve"] == [1, 2]
+    assert status["conditions"][1] == body["status"]["conditions"][0]
+    assert "weightAveraging" not in rounds.api.objects["configmaps", NAMESPACE, "demo-run"]["data"]["run.json"]
 
 
 async def test_a_status_conflict_is_no_failure() -> None:
@@ -272,57 +365,59 @@ async def test_a_status_conflict_is_no_failure() -> None:
     assert await world.round() == 0
 
 
-COMPLETED = {
-    "observedGeneration": 1,
-    "completionTime": "2026-01-05T11:00:00Z",
-    "conditions": [
-        {
-            "type": "Succeeded",
-            "status": "True",
-            "reason": "Completed",
-            "message": "adapter is published",
-            "observedGeneration": 1,
-            "lastTransitionTime": "2026-01-05T11:00:00Z",
-        }
-    ],
-}
-
-
 async def test_an_ended_object_whose_deletion_is_refused_stays_ended_and_starts_nothing() -> None:
     """Its time is over, and an admission policy refuses the deletion: for ever, as far as anybody knows."""
-    api, cache = FakeApi(), Cache()
-    reconciler = Reconciler(
-        reader=api,
-        actor=Actor(api, cache),
-        events=Events(api, lambda: NOW, "test"),
-        cache=cache,
-        settings=Settings("p", "t"),
-        plan=plan,
-        now=lambda: NOW,
-    )
+    now = NOW
+    rounds = Rounds(lambda: now)
     body = finetunejob(**COMPLETED)
     body["spec"]["ttlSecondsAfterFinished"] = 60
-    cache.finetunejobs.put(api.put(FINETUNEJOBS, body))
+    rounds.cache.owners["FineTuneJob"].put(rounds.api.put(FINETUNEJOBS, body))
     refusal = ApiError(403, "Forbidden", "admission policy: deletion of this object needs approval")
-    api.before = failing("delete", "finetunejobs", refusal)
-    for _ in range(4):
-        with pytest.raises(ApiError):
-            await reconciler.reconcile(KEY)
-    assert api.objects["finetunejobs", NAMESPACE, "demo"]["status"] == COMPLETED
-    assert {call[:2] for call in api.writes()} == {("delete", "finetunejobs")}
+    rounds.api.before = failing("delete", "finetunejobs", refusal)
+    for _ in range(600):
+        await rounds.round(KEY)
+        now += timedelta(seconds=1)
+    assert rounds.api.objects["finetunejobs", NAMESPACE, "demo"]["status"] == COMPLETED
+    deletions = rounds.api.calls.count(("delete", "finetunejobs", "demo"))
+    assert 5 < deletions < 20
+    (event,) = [made for place, made in rounds.api.objects.items() if place[0] == "events"]
+    assert "needs approval" in event["note"]
+    assert {call[:2] for call in rounds.api.writes()} == {("delete", "finetunejobs"), ("create", "events")}
 
 
 @pytest.mark.parametrize("status", ["True", "False"])
 async def test_whoever_writes_an_ended_object_stays_ended(status: str) -> None:
     """The gate is where every status passes, so it holds for writers that know nothing of it."""
-    world = World(lambda observed: Plan())
-    ended = {**COMPLETED, "conditions": [{**COMPLETED["conditions"][0], "status": status, "reason": "Ended"}]}
-    stored = world.api.put(FINETUNEJOBS, finetunejob(**ended))
-    world.cache.finetunejobs.put(stored)
-    actor = Actor(world.api, world.cache)
+    rounds = Rounds(lambda: NOW)
+    ended: dict[str, Any] = {**COMPLETED, "conditions": [{**CONDITION, "status": status, "reason": "Ended"}]}
+    stored = rounds.api.put(FINETUNEJOBS, finetunejob(**ended))
     for other in ("True", "False", "Unknown"):
-        condition = {**ended["conditions"][0], "status": other, "reason": "Pending"}
-        assert not await actor.write_status(stored, {**ended, "conditions": [condition], "failures": 3})
-        assert not await actor.write_status(stored, {})
-    assert world.api.objects["finetunejobs", NAMESPACE, "demo"]["status"] == ended
-    assert await actor.write_status(stored, {**ended, "observedGeneration": 2})
+        changed = {**ended, "conditions": [{**CONDITION, "status": other, "reason": "Pending"}], "failures": 3}
+        assert not await rounds.actor.write_status(FINE_TUNE_JOB, stored, changed)
+        assert not await rounds.actor.write_status(FINE_TUNE_JOB, stored, {})
+    assert rounds.api.objects["finetunejobs", NAMESPACE, "demo"]["status"] == ended
+    assert await rounds.actor.write_status(FINE_TUNE_JOB, stored, {**ended, "observedGeneration": 2})
+
+
+async def test_an_ended_object_that_is_not_understood_stays_as_it_is() -> None:
+    rounds = Rounds(lambda: NOW)
+    body = finetunejob(**COMPLETED)
+    body["spec"]["training"] = {"schedule": "Newer"}
+    rounds.cache.owners["FineTuneJob"].put(rounds.api.put(FINETUNEJOBS, body))
+    assert await rounds.round(KEY) is None
+    assert rounds.api.writes() == []
+
+
+async def test_questions_add_up_within_a_round() -> None:
+    """A pod that hangs in starting on a node that is Ready: whether the node is, then what the events say."""
+
+    def decide(observed: Observed[Any]) -> Plan:
+        for question in (NodeOf("n"), EventsOf(NAMESPACE, "pod-1"), NodeOf("m")):
+            if question not in observed.answers:
+                return Plan(inquiries=(question,))
+        return Plan(status=STATUS, look_again_seconds=7, follows_up=False)
+
+    world = World(decide)
+    world.stored()
+    assert await world.round() == 7
+    assert world.api.objects["finetunejobs", NAMESPACE, "demo"]["status"] == STATUS

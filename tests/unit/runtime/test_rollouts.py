@@ -11,20 +11,16 @@ from typing import Any
 
 import aiohttp
 import pytest
-from trimtab_operator.runtime.act import Actor
+from trimtab_operator.domain.cluster import Key
 from trimtab_operator.runtime.agentpoller import NAMESPACE as SERVING_NAMESPACE
-from trimtab_operator.runtime.agentpoller import AgentPoller
-from trimtab_operator.runtime.agents import Agents
-from trimtab_operator.runtime.cache import Cache, Key
-from trimtab_operator.runtime.desired import AGENT_KEYS, DESIRED, Desired
-from trimtab_operator.runtime.events import Events
-from trimtab_operator.runtime.kube import ADAPTERROLLOUTS, EVALUATIONS, ApiError, Body
-from trimtab_operator.runtime.rollouts import RolloutReconciler, orphans
-from trimtab_operator.runtime.signing import SigningKeys
+from trimtab_operator.runtime.desired import AGENT_KEYS, DESIRED, Desired, orphans
+from trimtab_operator.runtime.kube import ApiError, Body
 from trimtab_operator.runtime.workqueue import Retry
 
-from tests.unit.runtime.fake_api import FakeApi, failing
+from tests.resources import ADAPTERROLLOUTS, EVALUATIONS
+from tests.unit.runtime.fake_api import failing
 from tests.unit.runtime.objects import NAMESPACE
+from tests.unit.runtime.rounds import Rounds
 from tests.unit.runtime.serving import LETTERS, FakeAgent, new_key, rollout, serving_pod
 
 KEY = Key("AdapterRollout", NAMESPACE, "guide")
@@ -35,27 +31,12 @@ class World:
 
     def __init__(self, folder: Path, session: aiohttp.ClientSession) -> None:
         self.now = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
-        self.api = FakeApi()
-        self.told: list[Key] = []
-        pods_changed = asyncio.Event()
-        self.cache = Cache(follow=self.told.append, serving=pods_changed.set)
         self.folder = folder / "keys"
-        self.signing = SigningKeys(self.folder, clock=lambda: self.now.timestamp())
-        self.desired = Desired(self.api, self.signing)
         self.may_send = True
-        agents = Agents(self.signing, session, lambda: self.may_send)
-        self.poller = AgentPoller(agents, self.cache, pods_changed, self.told.append, lambda: self.now)
-        self.reconciler = RolloutReconciler(
-            reader=self.api,
-            actor=Actor(self.api, self.cache),
-            events=Events(self.api, lambda: self.now, "test"),
-            cache=self.cache,
-            poller=self.poller,
-            desired=self.desired,
-            signing=self.signing,
-            lease_transitions=lambda: 3,
-            now=lambda: self.now,
-        )
+        rounds = Rounds(lambda: self.now, keys=self.folder, session=session, may_send=lambda: self.may_send)
+        self.api, self.cache, self.told = rounds.api, rounds.cache, rounds.told
+        self.signing, self.desired, self.poller = rounds.signing, rounds.desired, rounds.poller
+        self.reconciler = rounds.reconciler
         self.agent: FakeAgent
 
     async def start(self) -> None:
@@ -69,7 +50,7 @@ class World:
         await self.agent.stop()
 
     def store(self, body: Body) -> None:
-        self.cache.rollouts.put(self.api.put(ADAPTERROLLOUTS, body))
+        self.cache.owners["AdapterRollout"].put(self.api.put(ADAPTERROLLOUTS, body))
 
     async def pod(self, **changes: Any) -> None:
         """Let a pod come, and the operator hear of its agent."""
@@ -79,6 +60,7 @@ class World:
 
     async def rounds(self, count: int = 6) -> None:
         """Let time go by; between two rounds the agent is heard once more."""
+        await self.desired.publish_keys(NAMESPACE)
         for _ in range(count):
             self.now += timedelta(seconds=1)
             await self.reconciler.reconcile(KEY)
@@ -135,9 +117,6 @@ async def test_an_adapter_gets_to_its_pod_and_the_alias_follows(world: World) ->
     assert held.sequence[0] == 3
     assert set(world.api.objects["configmaps", NAMESPACE, DESIRED]["data"]) == {"guide.json"}
     assert set(world.api.objects["configmaps", NAMESPACE, AGENT_KEYS]["data"]) == set(world.signing.public_pems())
-    # The keys come first: without them no agent would take the first document.
-    writes = [name for verb, _, name in world.api.writes()]
-    assert writes.index(AGENT_KEYS) < writes.index("guide")
 
 
 async def test_at_rest_nothing_is_written_or_sent(world: World) -> None:
@@ -152,7 +131,7 @@ async def test_at_rest_nothing_is_written_or_sent(world: World) -> None:
 async def test_nothing_is_sent_before_the_status_is_written(world: World) -> None:
     world.store(rollout(port=world.agent.port))
     await world.pod()
-    world.api.before = failing("apply", "adapterrollouts", ApiError(500, "InternalError", "down"))
+    world.api.before = failing("patch", "adapterrollouts", ApiError(500, "InternalError", "down"))
     with pytest.raises(ApiError):
         await world.reconciler.reconcile(KEY)
     assert world.agent.documents == []
@@ -233,7 +212,7 @@ async def test_a_deleted_rollout_is_retired_everywhere(world: World) -> None:
     await world.pod()
     await world.rounds()
     world.api.drop(ADAPTERROLLOUTS, NAMESPACE, "guide")
-    world.cache.rollouts.remove("arl-1")
+    world.cache.owners["AdapterRollout"].remove("arl-1")
     await world.rounds(2)
     assert world.agent.shares == {}
     assert world.agent.documents[-1].retired
@@ -248,7 +227,7 @@ async def test_a_rollout_that_only_seems_to_be_gone_is_not_retired(world: World)
     created_again = rollout(port=world.agent.port)
     created_again["metadata"]["uid"] = "arl-2"
     world.api.put(ADAPTERROLLOUTS, created_again)
-    world.cache.rollouts.remove("arl-1")
+    world.cache.owners["AdapterRollout"].remove("arl-1")
     documents = len(world.agent.documents)
     assert await world.reconciler.reconcile(KEY) == 0.0
     assert len(world.agent.documents) == documents
@@ -268,14 +247,14 @@ async def test_what_was_deleted_while_nobody_looked_is_found_by_what_it_left(wor
     world.store(rollout(port=world.agent.port))
     await world.pod()
     await world.rounds()
-    world.cache.rollouts.remove("arl-1")
+    world.cache.owners["AdapterRollout"].remove("arl-1")
     assert await orphans(world.cache, Desired(world.api, world.signing)) == {KEY}
 
 
 async def test_a_namespace_that_serves_gets_the_keys_without_a_rollout(world: World) -> None:
     world.cache.serving.put(serving_pod(ip=""))
     await until(lambda: Key(SERVING_NAMESPACE, NAMESPACE, "") in world.told)
-    await world.reconciler.reconcile(Key(SERVING_NAMESPACE, NAMESPACE, ""))
+    await world.desired.publish_keys(NAMESPACE)
     assert set(world.api.objects["configmaps", NAMESPACE, AGENT_KEYS]["data"]) == set(world.signing.public_pems())
 
 
@@ -306,13 +285,18 @@ async def test_without_a_key_nothing_is_served_and_the_status_says_why(tmp_path:
         assert world.agent.documents == []
 
 
-async def test_an_object_of_another_schema_says_so(world: World) -> None:
-    body = rollout(port=world.agent.port)
+async def test_an_object_that_is_not_understood_says_so_and_what_is_served_goes_on(world: World) -> None:
+    world.store(rollout(port=world.agent.port))
+    await world.pod()
+    await world.rounds()
+    body = world.api.objects["adapterrollouts", NAMESPACE, "guide"]
     body["spec"]["strategy"]["canaryPods"] = "many"
     world.store(body)
+    documents = len(world.agent.documents)
     assert await world.reconciler.reconcile(KEY) is None
-    assert world.ready() == ("False", "SpecInvalid")
-    assert world.condition("Progressing") == ("False", "SpecInvalid")
+    assert world.ready() == ("Unknown", "NotUnderstood")
+    assert world.status["served"]["digest"] == LETTERS["a"]
+    assert len(world.agent.documents) == documents
 
 
 async def test_a_process_that_may_not_write_any_more_sends_no_document(world: World) -> None:
@@ -334,9 +318,9 @@ async def test_an_evaluation_that_passed_is_followed_and_its_rollout_told(world:
     await world.rounds(2)
     assert world.ready() == ("False", "NothingPassed")
     world.told.clear()
-    world.cache.evaluations.put(world.api.put(EVALUATIONS, passed_evaluation("good", "a", "12:00")))
+    world.cache.owners["Evaluation"].put(world.api.put(EVALUATIONS, passed_evaluation("good", "a", "12:00")))
     assert KEY in world.told
-    world.cache.evaluations.put(world.api.put(EVALUATIONS, passed_evaluation("better", "b", "12:05")))
+    world.cache.owners["Evaluation"].put(world.api.put(EVALUATIONS, passed_evaluation("better", "b", "12:05")))
     await world.rounds()
     assert world.status["served"]["digest"] == LETTERS["b"]
 

@@ -13,6 +13,7 @@ from .adapterrollout import (
 from .conditions import (
     EVALUATION_REASONS,
     FINETUNEJOB_REASONS,
+    NOT_UNDERSTOOD,
     PASSED,
     SUCCEEDED,
     AttemptReason,
@@ -53,6 +54,7 @@ __all__ = [
     "EVALUATION_REASONS",
     "FINETUNEJOB_REASONS",
     "GROUP",
+    "NOT_UNDERSTOOD",
     "PASSED",
     "PROGRESSING",
     "READY",

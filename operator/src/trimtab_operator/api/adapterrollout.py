@@ -74,7 +74,7 @@ class RolloutReason(StrEnum):
     DOES_NOT_FIT = "DoesNotFit"
     RANK_TOO_HIGH = "RankTooHigh"
     AGENT_KEY_MISSING = "AgentKeyMissing"
-    SPEC_INVALID = "SpecInvalid"
+    NOT_UNDERSTOOD = "NotUnderstood"
     # taken back
     ROLLED_BACK = "RolledBack"
     ERROR_RATIO = "ErrorRatio"
@@ -471,6 +471,7 @@ def parse_adapterrollout(body: dict[str, Any]) -> AdapterRollout:
     """Return the typed form of an AdapterRollout from the API server.
 
     Raises:
-        pydantic.ValidationError: the object was stored under an older schema.
+        pydantic.ValidationError: it has a value that this version does not know. Fields that it does not know are
+            ignored; whoever writes the status leaves them as they are.
     """
-    return AdapterRollout.model_validate(body)
+    return AdapterRollout.model_validate(body, extra="ignore")

@@ -52,6 +52,7 @@ class State(StrEnum):
     VOLUME_UNAVAILABLE = "VolumeUnavailable"
     IMAGE_UNAVAILABLE = "ImageUnavailable"
     CONTAINER_INVALID = "ContainerInvalid"
+    NOT_UNDERSTOOD = "NotUnderstood"
     # the end
     COMPLETED = "Completed"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
@@ -91,12 +92,15 @@ class AttemptReason(StrEnum):
 
 SUCCEEDED = "Succeeded"
 PASSED = "Passed"
+NOT_UNDERSTOOD = State.NOT_UNDERSTOOD.value
+"""Reason of every kind's summary condition where an object has a value that this version does not know."""
 
 _OF_EVALUATIONS: frozenset[str] = frozenset(
     {
         State.EVALUATING,
         State.FINE_TUNE_JOB_FAILED,
         State.NOTHING_TO_COMPARE,
+        State.SPEC_INVALID,
         TrainerReason.ARTIFACT_NOT_FOUND,
         TrainerReason.ARTIFACT_INVALID,
         TrainerReason.ARTIFACT_CHANGED,

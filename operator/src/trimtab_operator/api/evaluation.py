@@ -398,6 +398,7 @@ def parse_evaluation(body: dict[str, Any]) -> Evaluation:
     """Return the typed form of an Evaluation from the API server.
 
     Raises:
-        pydantic.ValidationError: the object was stored under an older schema.
+        pydantic.ValidationError: it has a value that this version does not know. Fields that it does not know are
+            ignored; whoever writes the status leaves them as they are.
     """
-    return Evaluation.model_validate(body)
+    return Evaluation.model_validate(body, extra="ignore")

@@ -266,6 +266,7 @@ def parse(body: dict[str, Any]) -> FineTuneJob:
     """Return the typed form of a FineTuneJob from the API server.
 
     Raises:
-        pydantic.ValidationError: the object was stored under an older schema.
+        pydantic.ValidationError: it has a value that this version does not know. Fields that it does not know are
+            ignored; whoever writes the status leaves them as they are.
     """
-    return FineTuneJob.model_validate(body)
+    return FineTuneJob.model_validate(body, extra="ignore")

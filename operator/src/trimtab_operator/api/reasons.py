@@ -36,11 +36,12 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
         "Set `spec.suspend: false`, and the job goes on from its checkpoint.",
     ),
     State.QUEUED: _active(
-        "The pod waits for a node, with the scheduler's words, or its Job for admission by a Kueue queue.",
+        "The pod waits for a node, with the scheduler's words, or its Job for admission by a Kueue queue or by whoever "
+        "has suspended it.",
         "Add capacity, correct resources, nodeSelector or tolerations in a new job, or look at the queue.",
     ),
     State.QUOTA_EXCEEDED: _active(
-        "A ResourceQuota of the namespace refuses the pod.", "Raise the quota or wait until other pods end."
+        "A ResourceQuota of the namespace refuses the Job or its pod.", "Raise the quota or wait until other pods end."
     ),
     State.PREPARING: _active("The data are checked, split, tokenised and packed; no accelerator is held."),
     State.TRAINING: _active("The adapter is trained; `status.progress` moves."),
@@ -77,12 +78,13 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
         "Raise `scratchSize` in the operator's settings, or train on fewer data at a time.",
     ),
     State.POD_REFUSED: _failed(
-        "The API server refuses the pod: Pod Security, an admission policy or a webhook.",
+        "The API server refuses the Job or its pod: Pod Security, an admission policy or a webhook.",
         "Correct what the message names, in `spec.template` of a new job or in the policy.",
     ),
-    State.SPEC_INVALID: _failed(
-        "The API server or the operator refuses the spec although the schema allows it.",
-        "Correct the field that the message names, in a new job.",
+    State.NOT_UNDERSTOOD: _active(
+        "The object has a value that this version of the operator does not know, such as one of a later version's; "
+        "nothing of it is touched.",
+        "Wait for the other version, or correct the field that the message names.",
     ),
     Reason.SETTINGS_INVALID: _failed("Settings do not go together.", "Correct the field that the message names."),
     Reason.BUCKET_NOT_FOUND: _failed("The bucket of a URI does not exist.", "Correct the URI or create the bucket."),
@@ -204,8 +206,13 @@ _EVALUATION: dict[State | Reason | AttemptReason, Explanation] = {
         "The pod wrote more than its scratch space holds and was evicted.",
         "Raise `scratchSize` in the operator's settings, or set a `limit` for the largest task.",
     ),
+    State.NOT_UNDERSTOOD: _active(
+        "The object has a value that this version of the operator does not know, such as one of a later version's; "
+        "nothing of it is touched.",
+        "Wait for the other version, or correct the field that the message names.",
+    ),
     State.SPEC_INVALID: _failed(
-        "A threshold is on a result that its task does not give, or the API server refuses the pod's specification.",
+        "A threshold is on a result that its task does not give.",
         "Correct the field that the message names, in a new Evaluation.",
     ),
     Reason.BASE_MODEL_CHANGED: _failed(

@@ -71,10 +71,6 @@ _REFUSED: dict[RolloutReason, Explanation] = {
         "The operator has no key to sign documents with, so agents would believe nothing; what is served goes on.",
         "Set `agentKey` of the chart: let it make the key, or name the Secret that has it.",
     ),
-    RolloutReason.SPEC_INVALID: _false(
-        "The object was stored under another version of the schema; what is served goes on.",
-        "Correct the field that the message names, or create the AdapterRollout again.",
-    ),
     RolloutReason.ROLLED_BACK: _false(
         "The canary was worse, or could not prove the adapter: requests are with the revision before. The digest is "
         "not tried again until the spec changes.",
@@ -103,12 +99,18 @@ _READY: dict[RolloutReason, Explanation] = {
         "Some pods do not answer with the served revision; the others do.",
         "Read `status.podReasons`; a pod that comes back is brought up to date by itself.",
     ),
+    RolloutReason.NOT_UNDERSTOOD: _unknown(
+        "The object has a value that this version of the operator does not know, such as one of a later version's; "
+        "nothing of it is touched, what is served goes on.",
+        "Wait for the other version, or correct the field that the message names.",
+    ),
 }
 
 _MOVES = (RolloutReason.LOADING, RolloutReason.CANARY, RolloutReason.MOVING, RolloutReason.POD_NOT_UPDATED)
 _PROGRESSING: dict[RolloutReason, Explanation] = {
     reason: Explanation("succeeded" if reason in _MOVES else "failed", told.meaning, told.next_step)
     for reason, told in _READY.items()
+    if reason is not RolloutReason.NOT_UNDERSTOOD
 }
 
 _VERIFIED: dict[RolloutReason, Explanation] = {

@@ -1,13 +1,14 @@
-"""The kinds that are decided about."""
+"""The list of kinds. What else is to be known of one is in its record."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from .adapterrollout.record import ADAPTER_ROLLOUT
 from .evaluation import EVALUATION
 from .finetunejob import FINE_TUNE_JOB
-from .work import Kind
+from .kind import Kind
 
-KINDS: Mapping[str, Kind[Any, Any]] = {kind.name: kind for kind in (FINE_TUNE_JOB, EVALUATION)}
-"""Kinds by name."""
+KINDS: Mapping[str, Kind[Any, Any]] = {kind.name: kind for kind in (FINE_TUNE_JOB, EVALUATION, ADAPTER_ROLLOUT)}
+"""Kinds by name, in the order in which people meet them."""

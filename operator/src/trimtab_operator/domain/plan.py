@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trimtab_agent.documents import Share
+
 Body = dict[str, Any]
 """A Kubernetes object as JSON."""
 
@@ -63,29 +65,70 @@ class NodeOf:
     name: str
 
 
-Inquiry = EventsOf | NodeOf
+@dataclass(frozen=True)
+class MountedShare:
+    """Inquiry: the document that pods start from while nobody can call them; the answer is a Share, or None."""
+
+    namespace: str
+    rollout: str
+
+
+@dataclass(frozen=True)
+class AgentsOf:
+    """Inquiry: what the agents of some pods, by uid, say at this moment; the next snapshot has it."""
+
+    pods: tuple[str, ...]
+
+
+Inquiry = EventsOf | NodeOf | MountedShare | AgentsOf
+
+
+@dataclass(frozen=True)
+class Document:
+    """A share for one pod, to be signed and sent. `moves`: requests go elsewhere by it."""
+
+    pod: str
+    uid: str
+    address: str
+    share: Share
+    moves: bool = False
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """Nothing of a rollout is to be mounted for new pods any more."""
+
+    namespace: str
+    rollout: str
 
 
 @dataclass(frozen=True)
 class Plan:
     """What to do about one object: ask, or act, or write down.
 
-    A plan holds inquiries, or actions, or a status; the runtime carries it out and plans again with what it learned,
-    until a plan holds neither inquiries nor actions. So the status always tells of a world in which everything that
-    was decided is done, and one write is enough.
+    A plan holds inquiries, or what is to be done in this order: actions, the status, documents, notes. The runtime
+    answers or carries out, and plans again until nothing is left. A status that tells of actions is written after them,
+    so it tells of a world in which everything that was decided is done; documents follow the status, so whoever goes
+    on after a crash knows what was decided, and finds in the pods' truth what was not sent.
 
     Attributes:
-        inquiries: facts that are not watched; the next plan is made with their answers.
+        inquiries: facts that are not watched; the next plan is made with their answers and those before.
         actions: carried out in order; the first failure ends the round, which is repeated later.
         status: the whole desired status, written if it differs; None: there is nothing to say.
+        documents: shares to sign and send, each to its pod, all at once: no answer is waited for by another.
+        mounted: what pods are to start from, put into its ConfigMap or taken away after the documents were sent.
         notes: events, posted after the status was written, and only if it was.
         look_again_seconds: when to plan again if nothing happens.
         confirm: decide again on uncached reads before any of this is done, because it is costly or irreversible.
+        follows_up: whether something may follow from the status itself, so that it is looked at again at once.
     """
 
     inquiries: tuple[Inquiry, ...] = ()
     actions: tuple[Action, ...] = ()
     status: Body | None = None
+    documents: tuple[Document, ...] = ()
+    mounted: Share | Withdrawal | None = None
     notes: tuple[Note, ...] = ()
     look_again_seconds: float | None = None
     confirm: bool = False
+    follows_up: bool = True

@@ -25,3 +25,5 @@ class Settings:
     """Of evaluating too."""
     scratch_size: str = "50Gi"
     shared_memory_size: str = "1Gi"
+    delete_what_gitops_tracks: bool = False
+    """Whether a TTL also deletes what a tool keeps that would create it again, see `gitops`."""

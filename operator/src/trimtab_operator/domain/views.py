@@ -1,10 +1,15 @@
-"""Typed, frozen views of the Job and Pod fields that decisions need; the rest is not kept in memory."""
+"""Typed, frozen views of the Job and Pod fields that decisions need; the rest is not kept in memory.
+
+Labels, annotations, owner references and messages are whatever a tenant wrote. What is no attempt of ours gives None,
+and nothing in an object of the right shape raises.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from trimtab_trainer.contract import TerminationMessage
@@ -19,14 +24,30 @@ OWNER_LABELS = {"FineTuneJob": JOB_LABEL, "Evaluation": EVALUATION_LABEL}
 """The label that says whose a child is, by the kind of the owner."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+QUEUE_PREFIX = "kueue.x-k8s.io/"
+OWN_CONTROLLER = "kubernetes.io/job-controller"
 QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 CONTAINER = "trainer"
 """Name of the container that does the work, in both stages."""
 
 
-def parse_time(text: str | None) -> datetime | None:
-    """Return an aware datetime from RFC 3339."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
+_NUMBER = re.compile(r"[0-9]{1,9}")
+
+
+def parse_time(text: object) -> datetime | None:
+    """Return an aware datetime from RFC 3339, None from anything else."""
+    if not isinstance(text, str):
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+def parse_number(text: object) -> int | None:
+    """Return a whole number of up to nine digits, None from anything else."""
+    return int(text) if isinstance(text, str) and _NUMBER.fullmatch(text) else None
 
 
 def format_time(time: datetime) -> str:
@@ -36,10 +57,24 @@ def format_time(time: datetime) -> str:
 
 def controller_of(body: dict[str, Any]) -> tuple[str, str, str] | None:
     """Return (kind, name, uid) of the controller of an object."""
-    for owner in body["metadata"].get("ownerReferences", ()):
+    for owner in body["metadata"].get("ownerReferences") or ():
         if owner.get("controller"):
             return owner["kind"], owner["name"], owner["uid"]
     return None
+
+
+def queue_of(body: dict[str, Any]) -> str | None:
+    """Return the queue that admits a Job: its name, "" where only its traces are there, None where there is none.
+
+    A default queue is put on the Job alone, not on our object, and MultiKueue hands the whole Job to another cluster.
+    """
+    metadata = body["metadata"]
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    if labels.get(QUEUE_LABEL):
+        return str(labels[QUEUE_LABEL])
+    managed_by = body.get("spec", {}).get("managedBy", OWN_CONTROLLER)
+    traces = any(key.startswith(QUEUE_PREFIX) for key in (*labels, *annotations))
+    return "" if traces or managed_by != OWN_CONTROLLER else None
 
 
 @dataclass(frozen=True)
@@ -57,8 +92,10 @@ class JobView:
     owner_kind: str = "FineTuneJob"
     resource_version: str = ""
     suspended: bool = False
-    queued: bool = False
-    """Whether a queue admits it: then `suspend` is the queue's to write."""
+    queue: str | None = None
+    """What admits it, see `queue_of`: then `suspend` is the queue's to write."""
+    resumed: datetime | None = None
+    """When it was last let go on after it had been suspended."""
     deleting: bool = False
     active: int = 0
     complete: bool = False
@@ -75,12 +112,14 @@ class JobView:
     def of(cls, body: dict[str, Any]) -> JobView | None:
         """Return the view of a Job, or None if it is no attempt of ours."""
         owner = controller_of(body)
-        metadata, labels = body["metadata"], body["metadata"].get("labels", {})
-        if owner is None or owner[0] not in OWNER_LABELS or STAGE_LABEL not in labels or ATTEMPT_LABEL not in labels:
+        metadata, labels = body["metadata"], body["metadata"].get("labels") or {}
+        attempt = parse_number(labels.get(ATTEMPT_LABEL))
+        if owner is None or owner[0] not in OWNER_LABELS or STAGE_LABEL not in labels or attempt is None:
             return None
         status = body.get("status", {})
-        conditions = {c["type"]: c for c in status.get("conditions", ()) if c["status"] == "True"}
-        failed, complete = conditions.get("Failed"), conditions.get("Complete")
+        every = {c["type"]: c for c in status.get("conditions", ())}
+        conditions = {kind: c for kind, c in every.items() if c["status"] == "True"}
+        failed, complete, suspended = conditions.get("Failed"), conditions.get("Complete"), every.get("Suspended", {})
         end = complete or failed
         return cls(
             namespace=metadata["namespace"],
@@ -89,12 +128,13 @@ class JobView:
             owner_name=owner[1],
             owner_uid=owner[2],
             stage=labels[STAGE_LABEL],
-            attempt=int(labels[ATTEMPT_LABEL]),
+            attempt=attempt,
             created=parse_time(metadata.get("creationTimestamp")),
             owner_kind=owner[0],
             resource_version=metadata.get("resourceVersion", ""),
             suspended=bool(body.get("spec", {}).get("suspend")),
-            queued=QUEUE_LABEL in labels,
+            queue=queue_of(body),
+            resumed=parse_time(suspended.get("lastTransitionTime")) if suspended.get("status") == "False" else None,
             deleting="deletionTimestamp" in metadata,
             active=int(status.get("active", 0)),
             complete=complete is not None,
@@ -151,7 +191,7 @@ class PodView:
         """Return the view of a pod, or None if it is not a Job's."""
         owner = controller_of(body)
         metadata, status = body["metadata"], body.get("status", {})
-        labels = metadata.get("labels", {})
+        labels = metadata.get("labels") or {}
         of = next((kind for kind, label in OWNER_LABELS.items() if label in labels), None)
         if owner is None or owner[0] != "Job" or of is None:
             return None
@@ -215,7 +255,7 @@ class ServingPodView:
     def of(cls, body: dict[str, Any]) -> ServingPodView | None:
         """Return the view of a pod, or None if it does not say that it serves."""
         metadata, status = body["metadata"], body.get("status", {})
-        labels = metadata.get("labels", {})
+        labels = metadata.get("labels") or {}
         if labels.get(STAGE_LABEL) != SERVE:
             return None
         conditions = status.get("conditions", ())

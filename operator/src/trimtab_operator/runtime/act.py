@@ -9,30 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from ..api import API_VERSION, AdapterRolloutStatus
-from ..domain.kinds import KINDS
+from pydantic import ValidationError
+
+from ..domain.kind import AnyKind
 from ..domain.plan import Action, Create, Delete, Suspend
 from ..domain.views import controller_of
-from .accounting import account, account_rollout
+from . import metrics
 from .cache import Cache, Store
-from .gate import admitted
-from .kube import ADAPTERROLLOUTS, BY_KIND, JOBS, JSON_PATCH, AlreadyExists, Body, Conflict, Invalid, NotFound, Resource
+from .gate import admitted, changes
+from .kube import BY_KIND, JOBS, JSON_PATCH, OWN, AlreadyExists, Body, Conflict, Invalid, NotFound, Resource
 from .logs import keys
 from .workqueue import Retry
 
 log = logging.getLogger(__name__)
-
-FIELD_MANAGER = "trimtab-operator"
-
-PARSE_STATUS: Mapping[str, Callable[[Body], Any]] = {
-    **{name: kind.parse_status for name, kind in KINDS.items()},
-    ADAPTERROLLOUTS.kind: AdapterRolloutStatus.model_validate,
-}
-"""The typed form of each kind's status, with its defaults."""
 
 
 class Writer(Protocol):
@@ -41,7 +34,7 @@ class Writer(Protocol):
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Body: ...
     async def create(self, resource: Resource, namespace: str, body: Body) -> Body: ...
     async def patch(self, resource: Resource, namespace: str, name: str, content_type: str, patch: object) -> Body: ...
-    async def apply_status(self, resource: Resource, body: Body, field_manager: str) -> Body: ...
+    async def patch_status(self, resource: Resource, metadata: Body, changes: Body) -> Body: ...
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> Body: ...
 
 
@@ -57,8 +50,9 @@ class NameIsTaken(Exception):
 class Actor:
     """Writes to the cluster, and to the cache what came of it."""
 
-    def __init__(self, kube: Writer, cache: Cache) -> None:
+    def __init__(self, kube: Writer, cache: Cache, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._kube = kube
+        self._now = now
         self._stores: dict[str, Store[Any]] = {"Job": cache.jobs, **cache.owners}
 
     async def act(self, action: Action, about: dict[str, Any]) -> None:
@@ -127,34 +121,28 @@ class Actor:
         log.info("suspended" if action.suspend else "resumed", extra=keys(**about, child=f"Job/{action.name}"))
         self._learn(JOBS, changed)
 
-    async def write_status(self, stored: Body, status: Body) -> bool:
+    async def write_status(self, kind: AnyKind, stored: Body, status: Body) -> bool:
         """Write the status if it differs from the stored one; tell whether it did.
 
-        resourceVersion in the body is a precondition: a status that was decided on from an older object, or by a
-        process that is not the leader any more, is refused. So what the gate sees is what would be overwritten.
+        resourceVersion is a precondition: a status that was decided on from an older object, or by a process that is
+        not the leader any more, is refused. So what the gate sees is what would be overwritten.
         """
-        status = admitted(stored, status)
-        resource, parse_status = BY_KIND[stored["kind"]], PARSE_STATUS[stored["kind"]]
-        before, after = parse_status(stored.get("status", {})), parse_status(status)
-        if before == after:
+        resource, metadata, raw = OWN[kind.name], stored["metadata"], stored.get("status", {})
+        wanted = admitted(kind, stored, status)
+        before, after = _typed(kind, raw), _typed(kind, wanted)
+        if before is not None and before == after:
             return False
-        metadata = stored["metadata"]
-        identity = ("namespace", "name", "uid", "resourceVersion")
-        body = {
-            "apiVersion": API_VERSION,
-            "kind": resource.kind,
-            "metadata": {field: metadata[field] for field in identity},
-            "status": status,
-        }
+        known = before.to_json() if before is not None else raw
+        patch = changes(raw, known, wanted)
+        if not patch:
+            return False
         try:
-            self._learn(resource, await self._kube.apply_status(resource, body, FIELD_MANAGER))
+            self._learn(resource, await self._kube.patch_status(resource, metadata, patch))
         except (Conflict, NotFound):
             await self._refresh(resource, metadata["namespace"], metadata["name"], metadata["uid"])
             raise Retry(0, "it changed while it was decided on") from None
-        if isinstance(after, AdapterRolloutStatus):
-            account_rollout(before, after, datetime.now(UTC))
-        else:
-            account(resource.kind, before, after)
+        if before is not None and after is not None:
+            metrics.count(kind.measures(before, after, self._now()))
         return True
 
     async def _refresh(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
@@ -171,3 +159,11 @@ class Actor:
         store = self._stores.get(resource.kind)
         if store is not None:
             store.put(body)
+
+
+def _typed(kind: AnyKind, status: Body) -> Any:
+    """Return the typed form of a status, None of one that a later version wrote and this one does not understand."""
+    try:
+        return kind.crd.status.model_validate(status, extra="ignore")
+    except ValidationError:
+        return None

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from ..domain.adapterrollout import AgentTruth, Document, ServingPod
+from ..domain.adapterrollout import AgentTruth, ServingPod
 from ..domain.adapterrollout.observed import Refusal, Sequence, ShareTruth
+from ..domain.cluster import Key
+from ..domain.plan import Document
 from ..domain.views import ServingPodView
 from .agents import ANSWER_SECONDS, Address, Agents, AgentUnreachable, Answer
-from .cache import Cache, Key
-from .kube import ADAPTERROLLOUTS
+from .cache import Cache
 from .logs import keys
 
 log = logging.getLogger(__name__)
@@ -139,15 +140,8 @@ class AgentPoller:
         """Return how many pods do not answer."""
         return sum(known.truth is None for known in self._known.values())
 
-    def listen_on(self, views: Iterable[ServingPodView], port: int) -> None:
-        """Take the port of a rollout's agents into account from the next question on."""
-        for view in views:
-            known = self._known.get(view.uid)
-            if known is not None and known.port != port and self._port(known) == port:
-                known.nudge.set()
-
-    async def refresh(self, views: Iterable[ServingPodView]) -> None:
-        """Ask pods now, all at once. Who does not answer soon has no truth; who has none already is not asked."""
+    async def refresh(self, pods: Iterable[str]) -> None:
+        """Ask pods, by uid, all at once. Who does not answer soon has no truth; who has none already is not asked."""
 
         async def ask(known: Known) -> None:
             try:
@@ -158,7 +152,7 @@ class AgentPoller:
             except TimeoutError:
                 self._failed(known, AgentUnreachable(f"no answer within {CONFIRM_SECONDS:g} s"), at_once=True)
 
-        found = (self._known.get(view.uid) for view in views)
+        found = (self._known.get(uid) for uid in pods)
         await asyncio.gather(*(ask(known) for known in found if known is not None and known.truth is not None))
 
     async def send(self, documents: Iterable[Document]) -> None:
@@ -242,8 +236,8 @@ class AgentPoller:
 
     def _port(self, known: Known) -> int:
         """Return the port that the first of the pod's rollouts names; that of before where there is none any more."""
-        rollouts = sorted(self._cache.rollouts_of(known.view), key=lambda stored: stored.key)
-        return (rollouts[0].port or DEFAULT_PORT) if rollouts else known.port
+        rollouts = sorted(self._cache.served_by(known.view), key=lambda stored: stored.key)
+        return int(rollouts[0].body["spec"]["serving"].get("port", DEFAULT_PORT)) if rollouts else known.port
 
     def _take(self, known: Known, answer: Answer) -> None:
         before, shares = known.truth, list(answer.truth.shares)
@@ -276,9 +270,9 @@ class AgentPoller:
             self._tell(known)
 
     def _tell(self, known: Known) -> None:
-        concerned = {stored.key for stored in self._cache.rollouts_of(known.view)}
+        concerned = {stored.key for stored in self._cache.served_by(known.view)}
         for share in known.truth.shares if known.truth is not None else ():
-            concerned.add(Key(ADAPTERROLLOUTS.kind, known.view.namespace, share.rollout))
+            concerned.add(Key("AdapterRollout", known.view.namespace, share.rollout))
         for key in concerned:
             self._changed(key)
 

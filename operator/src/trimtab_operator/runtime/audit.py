@@ -15,8 +15,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
+from ..domain.cluster import Key
 from . import metrics
-from .cache import Cache, Key, Store, version_of
+from .cache import Cache, Store, version_of
 from .kube import JSON, METADATA_ONLY, Body, Gone, NotFound, Resource, items_of
 from .logs import keys
 

@@ -14,25 +14,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar
+from itertools import islice
+from typing import Any, Generic, TypeVar
 
-from ..domain.views import MANAGED_BY_LABEL, SERVE, STAGE_LABEL, JobView, PodView, ServingPodView
+from ..domain.cluster import Key
+from ..domain.gitops import MARKS
+from ..domain.kind import AnyKind
+from ..domain.kinds import KINDS
+from ..domain.views import MANAGED_BY_LABEL, QUEUE_PREFIX, SERVE, STAGE_LABEL, JobView, PodView, ServingPodView
 from . import metrics
-from .follow import SUMMARY_CONDITIONS, indexes_of, named_evaluation, names_claimed, passed_in, waiting_for
-from .kube import ADAPTERROLLOUTS, EVALUATIONS, FINETUNEJOBS, JOBS, PODS, Body, Resource
+from .gate import has_ended, summary_of
+from .kube import JOBS, OWN, PODS, Body, Resource
+from .logs import keys
 
-
-class Key(NamedTuple):
-    """Whom a change concerns: an object of one of our kinds, of which several may have the same name."""
-
-    kind: str
-    namespace: str
-    name: str
-
+log = logging.getLogger(__name__)
 
 Place = tuple[str, str]
 """Namespace and name."""
@@ -49,7 +49,26 @@ def version_of(body: Body) -> int:
     return int(text) if text.isdigit() else 0
 
 
-@dataclass(frozen=True)
+KEPT_METADATA = ("namespace", "name", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
+LABELS_KEPT = 64
+ANNOTATION_LENGTH = 256
+
+
+def slim(body: Body) -> Body:
+    """Return what is read of an object of ours: annotations may be a quarter of a MiB, and nobody asks for most."""
+    metadata = body["metadata"]
+    kept = {key: metadata[key] for key in KEPT_METADATA if key in metadata}
+    if labels := metadata.get("labels"):
+        ordered = sorted(labels.items(), key=lambda each: not each[0].startswith(QUEUE_PREFIX))
+        kept["labels"] = dict(islice(ordered, LABELS_KEPT))
+    annotations = metadata.get("annotations") or {}
+    told = {k: v[:ANNOTATION_LENGTH] for k, v in annotations.items() if k in MARKS or k.startswith(QUEUE_PREFIX)}
+    if told:
+        kept["annotations"] = dict(islice(told.items(), LABELS_KEPT))
+    return {**{key: body[key] for key in ("apiVersion", "kind", "spec", "status") if key in body}, "metadata": kept}
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """An object of our kinds. Its body is kept as text: a fifth of the memory of the parsed form."""
 
@@ -57,12 +76,13 @@ class Stored:
     text: bytes
     state: str
     over: bool
+    labels: Mapping[str, str] = field(default_factory=dict)
+    completed: str = ""
+    """When it ended."""
     indexes: tuple[str, ...] = ()
-    """Under what others look it up, see `follow`."""
+    """Under what others look it up."""
     selects: Mapping[str, str] = field(default_factory=dict)
-    """Labels of the pods that an AdapterRollout serves."""
-    port: int | None = None
-    """Port of the agents in those pods."""
+    """Labels of the pods that it serves from."""
 
     @property
     def body(self) -> Body:
@@ -70,25 +90,21 @@ class Stored:
         return body
 
     @classmethod
-    def of(cls, kind: str, body: Body) -> Stored:
-        conditions = body.get("status", {}).get("conditions", ())
-        summary: Body = next((c for c in conditions if c.get("type") == SUMMARY_CONDITIONS[kind]), {})
-        slim = {**body, "metadata": {k: v for k, v in body["metadata"].items() if k != "managedFields"}}
-        key = Key(kind, body["metadata"]["namespace"], body["metadata"]["name"])
-        serving = body.get("spec", {}).get("serving", {})
-        over = kind != ADAPTERROLLOUTS.kind and summary.get("status", "Unknown") != "Unknown"
+    def of(cls, kind: AnyKind, body: Body) -> Stored:
+        small, over = slim(body), has_ended(kind, body)
         return cls(
-            key=key,
-            text=json.dumps(slim, separators=(",", ":")).encode(),
-            state=summary.get("reason", "New"),
+            key=Key(kind.name, body["metadata"]["namespace"], body["metadata"]["name"]),
+            text=json.dumps(small, separators=(",", ":")).encode(),
+            state=summary_of(kind, body).get("reason", "New"),
             over=over,
-            indexes=indexes_of(kind, body, over=over),
-            selects=serving.get("selector", {}).get("matchLabels", {}),
-            port=serving.get("port"),
+            labels=small["metadata"].get("labels", {}),
+            completed=body.get("status", {}).get("completionTime", ""),
+            indexes=kind.indexes(body, over),
+            selects=kind.selects(body),
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry(Generic[View]):
     """An object in a store; `view` is None when it is none of ours and only its version matters, `key` when nobody is
     to look at it but those who follow it."""
@@ -101,7 +117,7 @@ class Entry(Generic[View]):
     view: View | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tombstone:
     """That an object left, kept against late reports of it: when, and at which version, None for all of them."""
 
@@ -180,7 +196,7 @@ class Store(Generic[View]):
             if version < same_name.version:
                 return None  # an earlier bearer of the name, reported late
             self.remove(same_name.uid)
-        view = self._view(body)
+        view = self._read(body)
         key = self._key(view) if view is not None else None
         entry = Entry(uid, metadata["namespace"], metadata["name"], version, key, view)
         self._forget_parents(before)
@@ -192,6 +208,20 @@ class Store(Generic[View]):
         metrics.CACHE_OBJECTS.labels(self.name).set(len(self._entries))
         self._changed(entry)
         return key
+
+    def _read(self, body: Body) -> View | None:
+        """Return the view of an object; what no view can be made of is none of ours.
+
+        One object must not end an audit or a watch for all others, whatever a tenant wrote into it.
+        """
+        try:
+            return self._view(body)
+        except Exception as error:  # counted and logged: what is left out can be seen
+            metrics.UNREADABLE.labels(self.name).inc()
+            metadata = body["metadata"]
+            about = {"kind": self.resource.kind, "namespace": metadata["namespace"], "name": metadata["name"]}
+            log.warning("object not readable", extra=keys(**about, err=f"{type(error).__name__} {error}"))
+            return None
 
     def remove(self, uid: str, version: int | None = None) -> Key | None:
         """Forget an object, and return whom that concerns, or None if it was not known.
@@ -246,18 +276,7 @@ class Cache:
         self._follow = follow
         self._serving = serving
 
-        def own(resource: Resource, changed: Callable[[Entry[Stored]], None]) -> Store[Stored]:
-            return Store(
-                resource,
-                partial(Stored.of, resource.kind),
-                lambda stored: stored.key,
-                lambda stored: stored.indexes,
-                changed,
-            )
-
-        self.finetunejobs = own(FINETUNEJOBS, self._finetunejob_changed)
-        self.evaluations = own(EVALUATIONS, self._evaluation_changed)
-        self.rollouts = own(ADAPTERROLLOUTS, self._rollout_changed)
+        self.owners: dict[str, Store[Stored]] = {kind.name: self._own(kind) for kind in KINDS.values()}
         self.jobs: Store[JobView] = Store(
             JOBS,
             JobView.of,
@@ -283,49 +302,50 @@ class Cache:
             selector=f"{STAGE_LABEL}={SERVE}",
             wants=_serves,
         )
-        self.owners: dict[str, Store[Stored]] = {
-            store.resource.kind: store for store in (self.finetunejobs, self.evaluations, self.rollouts)
-        }
+
+    def _own(self, kind: AnyKind) -> Store[Stored]:
+        def changed(entry: Entry[Stored]) -> None:
+            key, view = Key(kind.name, entry.namespace, entry.name), entry.view
+            told = kind.concerns(key, view is None or view.over, view.indexes if view is not None else ())
+            for index in told:
+                self._tell(index, but=key)
+
+        return Store(
+            OWN[kind.name], partial(Stored.of, kind), lambda stored: stored.key, lambda stored: stored.indexes, changed
+        )
 
     @property
     def stores(self) -> tuple[Store[Any], ...]:
         """All of them, owners first."""
         return (*self.owners.values(), self.jobs, self.pods, self.serving)
 
-    def states(self, kind: str = FINETUNEJOBS.kind) -> Counter[str]:
+    def states(self, kind: str) -> Counter[str]:
         """Return how many objects of a kind there are in each state."""
         return Counter(entry.view.state for entry in self.owners[kind] if entry.view is not None)
 
-    def rollouts_of(self, pod: ServingPodView) -> list[Stored]:
-        """Return the AdapterRollouts that a serving pod is meant for."""
-        return [stored for stored in self.rollouts.of_parent(pod.namespace) if matches(stored.selects, pod.labels)]
+    def stored(self, key: Key) -> Stored | None:
+        """Return an object of our kinds, None if there is none."""
+        return self.owners[key.kind].view(key.namespace, key.name)
+
+    def served_by(self, pod: ServingPodView) -> list[Stored]:
+        """Return the objects that a serving pod is meant for."""
+        found = (stored for store in self.owners.values() for stored in store.of_parent(pod.namespace))
+        return [stored for stored in found if matches(stored.selects, pod.labels)]
 
     def pods_of(self, namespace: str, labels: Mapping[str, str]) -> list[ServingPodView]:
         """Return the serving pods with some labels."""
         return [pod for pod in self.serving.of_parent(namespace) if matches(labels, pod.labels)]
 
-    def _finetunejob_changed(self, entry: Entry[Stored]) -> None:
-        self._tell(self.evaluations, waiting_for(FINETUNEJOBS.kind, entry.namespace, entry.name))
-
-    def _evaluation_changed(self, entry: Entry[Stored]) -> None:
-        self._tell(self.rollouts, named_evaluation(entry.namespace, entry.name))
-        if entry.view is None or entry.view.over:
-            self._tell(self.rollouts, passed_in(entry.namespace))
-
-    def _rollout_changed(self, entry: Entry[Stored]) -> None:
-        self._tell(self.evaluations, waiting_for(ADAPTERROLLOUTS.kind, entry.namespace, entry.name))
-        for index in names_claimed(entry.view.indexes) if entry.view is not None else ():
-            self._tell(self.rollouts, index, but=entry.key)
-
     def _serving_pod_changed(self, entry: Entry[ServingPodView]) -> None:
-        for stored in self.rollouts_of(entry.view) if entry.view is not None else ():
+        for stored in self.served_by(entry.view) if entry.view is not None else ():
             self._follow(stored.key)
         self._serving()
 
-    def _tell(self, followers: Store[Stored], index: str, but: Key | None = None) -> None:
-        for stored in followers.of_parent(index):
-            if stored.key != but:
-                self._follow(stored.key)
+    def _tell(self, index: str, but: Key) -> None:
+        for store in self.owners.values():
+            for stored in store.of_parent(index):
+                if stored.key != but:
+                    self._follow(stored.key)
 
 
 def matches(wanted: Mapping[str, str], labels: Mapping[str, str]) -> bool:

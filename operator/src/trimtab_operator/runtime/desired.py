@@ -22,7 +22,9 @@ from trimtab_agent.documents import (
     sign_mounted,
 )
 
+from ..domain.cluster import Key
 from ..domain.views import MANAGED_BY_LABEL
+from .cache import Cache
 from .kube import CONFIGMAPS, MERGE_PATCH, AlreadyExists, Body, NotFound, Resource
 from .signing import SigningKey, SigningKeys
 
@@ -56,13 +58,14 @@ class Desired:
         self._signing = signing
         self._copies: dict[tuple[str, str], Copy] = {}
 
-    async def publish_keys(self, namespace: str) -> None:
-        """Have exactly the public halves of the keys in the namespace."""
+    async def publish_keys(self, namespace: str) -> float:
+        """Have exactly the public halves of the keys in the namespace; return when to look again, in seconds."""
         wanted = dict(self._signing.public_pems())
         copy = await self._read(namespace, AGENT_KEYS)
         if wanted and copy.data != wanted:
             gone: dict[str, str | None] = dict.fromkeys(set(copy.data or {}) - set(wanted))
             await self._write(namespace, AGENT_KEYS, {**gone, **wanted})
+        return READ_AGAIN_SECONDS
 
     async def rollouts(self, namespace: str) -> set[str]:
         """Return the names of the rollouts that have a document there."""
@@ -130,3 +133,16 @@ class Desired:
             return await self._kube.create(CONFIGMAPS, namespace, body)
         except AlreadyExists:
             return await self._kube.patch(CONFIGMAPS, namespace, name, MERGE_PATCH, {"data": dict(changes)})
+
+
+async def orphans(cache: Cache, desired: Desired) -> set[Key]:
+    """Return the rollouts that have a document for new pods and do not exist: they were deleted while nobody looked."""
+    stores = (cache.owners["AdapterRollout"], cache.serving)
+    namespaces = {entry.namespace for store in stores for entry in store if entry.view is not None}
+    found = set()
+    for namespace in sorted(namespaces):
+        for name in await desired.rollouts(namespace):
+            key = Key("AdapterRollout", namespace, name)
+            if cache.stored(key) is None:
+                found.add(key)
+    return found

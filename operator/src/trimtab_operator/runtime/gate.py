@@ -1,28 +1,93 @@
-"""The gate that every status write passes: what has ended stays ended, whoever writes."""
+"""The gate: what has ended stays ended whoever writes, and what is not understood is touched by nobody."""
 
 from __future__ import annotations
 
-from .follow import SUMMARY_CONDITIONS
-from .kube import ADAPTERROLLOUTS, Body
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from ..api import NOT_UNDERSTOOD
+from ..api.conditions import MESSAGE_LENGTH
+from ..domain.kind import AnyKind
+from ..domain.views import format_time
+from .kube import Body
 
 
-def has_ended(body: Body) -> bool:
-    """Tell whether an object says of itself that it has ended; an AdapterRollout never does."""
-    if body["kind"] == ADAPTERROLLOUTS.kind:
-        return False
-    conditions = body.get("status", {}).get("conditions", ())
-    summary = next((c for c in conditions if c.get("type") == SUMMARY_CONDITIONS[body["kind"]]), {})
-    return summary.get("status", "Unknown") != "Unknown"
+def summary_of(kind: AnyKind, body: Body) -> Body:
+    """Return the condition whose reason is the state of an object, as it is stored; empty where there is none."""
+    conditions = body.get("status", {}).get("conditions") or ()
+    found: Body = next((c for c in conditions if c.get("type") == kind.summary), {})
+    return found
 
 
-def admitted(stored: Body, status: Body) -> Body:
+def has_ended(kind: AnyKind, body: Body) -> bool:
+    """Tell whether an object says of itself that it has ended."""
+    return kind.ends and summary_of(kind, body).get("status", "Unknown") != "Unknown"
+
+
+def admitted(kind: AnyKind, stored: Body, status: Body) -> Body:
     """Return what may be written of a status.
 
     Of an object that has ended nothing changes any more but the generation that was looked at: its verdict was acted
     upon, its children may be gone, and another round from the start would do everything again.
     """
-    if not has_ended(stored):
+    if not has_ended(kind, stored):
         return status
     kept: Body = stored.get("status", {})
     seen = max(status.get("observedGeneration") or 0, kept.get("observedGeneration") or 0)
     return {**kept, "observedGeneration": seen} if seen else kept
+
+
+def not_understood(kind: AnyKind, body: Body, error: ValidationError, now: datetime) -> Body:
+    """Return the status of an object that holds a value which this operator does not know.
+
+    Most likely a later version wrote it, or will come soon and know it; so this is no end, everything else of the
+    status stays as it is, and what runs goes on.
+    """
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = (
+        f"this version of the operator does not understand {field}: {first['msg']}; nothing of it is touched. It goes "
+        "on when an operator runs that does, or when that field is mended"
+    )
+    status: Body = body.get("status", {})
+    known = status.get("conditions") or []
+    before: Body = next((c for c in known if c.get("type") == kind.summary), {})
+    unmoved = before.get("status") == "Unknown" and before.get("lastTransitionTime")
+    said = {
+        "type": kind.summary,
+        "status": "Unknown",
+        "reason": NOT_UNDERSTOOD,
+        "message": message[:MESSAGE_LENGTH],
+        "observedGeneration": body["metadata"].get("generation", 1),
+        "lastTransitionTime": unmoved or format_time(now),
+    }
+    return {**status, "conditions": [said, *(c for c in known if c.get("type") != kind.summary)]}
+
+
+def changes(stored: Body, known: Body, wanted: Body) -> Body:
+    """Return the merge patch (RFC 7386) that makes a wanted status of the stored one.
+
+    `known` is the stored one as this version understands it. What it lacks beside `stored` is another version's and
+    stays, in objects and in items of lists that are wanted as they are known.
+    """
+    patch: Body = {}
+    for key in known.keys() | wanted.keys():
+        before, after = stored.get(key), wanted.get(key)
+        if after is None:
+            patch |= {key: None} if before is not None else {}
+        elif isinstance(before, dict) and isinstance(after, dict):
+            inner = changes(before, known.get(key) or {}, after)
+            patch |= {key: inner} if inner else {}
+        elif isinstance(before, list) and isinstance(after, list):
+            kept = _items(before, known.get(key) or [], after)
+            patch |= {key: kept} if kept != before else {}
+        elif before != after:
+            patch[key] = after
+    return patch
+
+
+def _items(stored: list[object], known: list[object], wanted: list[object]) -> list[object]:
+    if len(stored) != len(known):
+        return wanted
+    return [next((s for s, k in zip(stored, known, strict=True) if k == item), item) for item in wanted]

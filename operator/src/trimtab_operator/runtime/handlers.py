@@ -11,9 +11,10 @@ from typing import Any
 
 import kopf
 
+from ..domain.cluster import Key
 from ..domain.views import STAGE_LABEL
 from . import metrics
-from .cache import MANAGED_BY_US, Cache, Key, Store, version_of
+from .cache import MANAGED_BY_US, Cache, Store, version_of
 from .kube import JOBS, PODS, Kube, Resource
 
 WATCH_LIST_SINCE = (1, 34)

@@ -20,6 +20,8 @@ from kubernetes.aio import client, config
 from kubernetes.aio.client.api_client import ApiClient
 from yarl import URL
 
+from ..api import GROUP, VERSION
+from ..domain.kinds import KINDS
 from . import metrics
 
 Body = dict[str, Any]
@@ -27,10 +29,9 @@ Body = dict[str, Any]
 JSON = "application/json"
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
-APPLY_PATCH = "application/apply-patch+yaml"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
-WRITES = ("create", "patch", "apply", "delete")
+WRITES = ("create", "patch", "delete")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Resource:
         return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
-FINETUNEJOBS = Resource("trimtab.dev", "v1alpha1", "finetunejobs", "FineTuneJob")
+JOBS = Resource("trimtab.dev", "v1alpha1", "finetunejobs", "FineTuneJob")
 EVALUATIONS = Resource("trimtab.dev", "v1alpha1", "evaluations", "Evaluation")
 ADAPTERROLLOUTS = Resource("trimtab.dev", "v1alpha1", "adapterrollouts", "AdapterRollout")
 JOBS = Resource("batch", "v1", "jobs", "Job")
@@ -65,7 +66,9 @@ CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap")
 NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
-BY_KIND = {resource.kind: resource for resource in (FINETUNEJOBS, EVALUATIONS, ADAPTERROLLOUTS, JOBS, CONFIGMAPS)}
+OWN = {kind.name: Resource(GROUP, VERSION, kind.crd.plural, kind.name) for kind in KINDS.values()}
+"""The resources of our kinds, by kind."""
+BY_KIND = {**OWN, JOBS.kind: JOBS, CONFIGMAPS.kind: CONFIGMAPS}
 
 
 class ApiError(Exception):
@@ -170,11 +173,17 @@ class Kube:
         path = resource.path(namespace, name, subresource)
         return await self._call("patch", resource, "PATCH", path, body=patch, content_type=content_type)
 
-    async def apply_status(self, resource: Resource, body: Body, field_manager: str) -> Body:
-        """Server-side apply of the status; uid and resourceVersion in the body are preconditions."""
-        path = resource.path(body["metadata"]["namespace"], body["metadata"]["name"], "status")
-        query = {"fieldManager": field_manager, "force": "true"}
-        return await self._call("apply", resource, "PATCH", path, query=query, body=body, content_type=APPLY_PATCH)
+    async def patch_status(self, resource: Resource, metadata: Body, changes: Body) -> Body:
+        """Merge changes into the status; uid and resourceVersion of `metadata` are preconditions.
+
+        A merge patch and no apply: fields that the served definition does not have are left out by the API server where
+        an apply is refused as a whole, and those that only a later version knows stay as they are.
+        """
+        precondition = {field: metadata[field] for field in ("uid", "resourceVersion")}
+        patch = {"metadata": precondition, "status": changes}
+        return await self.patch(
+            resource, metadata["namespace"], metadata["name"], MERGE_PATCH, patch, subresource="status"
+        )
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> Body:
         options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}

@@ -14,23 +14,25 @@ from functools import partial
 import aiohttp
 import kopf
 
+from ..domain.cluster import Key
 from ..domain.kinds import KINDS
-from ..domain.work import plan
 from . import metrics
 from .act import Actor
-from .agentpoller import AgentPoller
+from .agentpoller import NAMESPACE, AgentPoller
 from .agents import Agents
 from .audit import Audit
-from .cache import Cache, Key
-from .desired import Desired
+from .cache import Cache
+from .delivery import Delivery
+from .desired import Desired, orphans
 from .events import Events
 from .handlers import registry_of, settings_of
+from .inquiries import Inquiries
+from .known import Known, Troubles
 from .kube import ApiError, Kube, Unreachable
 from .logs import keys
 from .objectmetrics import ObjectMetrics, pod_counts
 from .progress import ProgressPoller
 from .reconcile import Reconciler, failed, utc_now
-from .rollouts import RolloutReconciler, orphans
 from .settings import Settings
 from .signing import SigningKeys
 from .workqueue import WorkQueue
@@ -39,12 +41,6 @@ log = logging.getLogger(__name__)
 
 FIRST_ROUNDS_SECONDS = 2.0
 ORPHANS_AGAIN_SECONDS = 10.0
-STATES = (
-    ("trimtab_finetunejobs", "FineTuneJobs", "FineTuneJob"),
-    ("trimtab_evaluation_states", "Evaluations", "Evaluation"),
-    ("trimtab_adapterrollouts", "AdapterRollouts", "AdapterRollout"),
-)
-"""Gauges: name, what they count, kind."""
 STALLED_SECONDS = 120.0
 """Longer than any request or round may take: a queue that waits and finishes nothing for so long is stuck."""
 
@@ -62,17 +58,6 @@ class Leading:
         self._cache = Cache(follow=add, serving=pods_changed.set)
         self._audit = Audit(kube, self._cache, add, namespaces=settings.watch_namespaces, every=settings.audit_seconds)
         self._progress = ProgressPoller(self._cache, add, settings.progress_seconds)
-        actor, events = Actor(kube, self._cache), Events(kube, utc_now, settings.identity)
-        self._reconciler = Reconciler(
-            reader=kube,
-            actor=actor,
-            events=events,
-            cache=self._cache,
-            settings=settings.domain,
-            plan=plan,
-            progress=self._progress.newest,
-            silent=self._progress.silent,
-        )
         signing = SigningKeys(settings.agent_keys)
         connector = aiohttp.TCPConnector(limit=0)
         self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
@@ -80,20 +65,27 @@ class Leading:
             Agents(signing, self._session, kube.may_write), self._cache, pods_changed, add, utc_now
         )
         self._desired = Desired(kube, signing)
-        self._rollouts = RolloutReconciler(
-            reader=kube,
-            actor=actor,
-            events=events,
+        troubles = Troubles(utc_now)
+        self._reconciler = Reconciler(
             cache=self._cache,
-            poller=self._poller,
-            desired=self._desired,
-            signing=signing,
-            lease_transitions=lease_transitions,
-            now=utc_now,
+            cluster=Known(
+                cache=self._cache,
+                troubles=troubles,
+                settings=settings.domain,
+                progress=self._progress,
+                agents=self._poller,
+                signing=signing,
+                lease_transitions=lease_transitions,
+            ),
+            troubles=troubles,
+            inquiries=Inquiries(kube, self._cache, self._poller, self._desired),
+            actor=Actor(kube, self._cache),
+            delivery=Delivery(self._poller, self._desired, signing, utc_now),
+            events=Events(kube, utc_now, settings.identity),
         )
         self._seen_rounds, self._seen_at = 0, 0.0
-        for name, what, kind in STATES:
-            metrics.States(name, what, partial(self._cache.states, kind)).register()
+        for kind in KINDS.values():
+            metrics.States(kind.gauge, f"{kind.name}s", partial(self._cache.states, kind.name)).register()
         metrics.States("trimtab_serving_pods", "Pods of all AdapterRollouts", self._pods_by_state).register()
         if settings.object_metrics:
             ObjectMetrics(self._cache).register()
@@ -128,9 +120,9 @@ class Leading:
         await self._queue.work(self._reconcile, failed)
 
     async def _reconcile(self, key: Key) -> float | None:
-        if key.kind in KINDS:
-            return await self._reconciler.reconcile(key)
-        return await self._rollouts.reconcile(key)
+        if key.kind == NAMESPACE:
+            return await self._desired.publish_keys(key.namespace)
+        return await self._reconciler.reconcile(key)
 
     async def _look_for_orphans(self) -> None:
         """Once: rollouts that were deleted while there was no leader are known by what they left only."""
@@ -145,7 +137,8 @@ class Leading:
 
     def _pods_by_state(self) -> Mapping[str, int]:
         """Return how many pods of all rollouts answer with what is wanted, do not yet, or do not answer at all."""
-        counts = [pod_counts(entry.view.body) for entry in self._cache.rollouts if entry.view is not None]
+        rollouts = self._cache.owners["AdapterRollout"]
+        counts = [pod_counts(entry.view.body) for entry in rollouts if entry.view is not None]
         ready, desired = sum(ready for ready, _ in counts), sum(desired for _, desired in counts)
         return {"ready": ready, "behind": desired - ready, "unreachable": self._poller.unreachable()}
 

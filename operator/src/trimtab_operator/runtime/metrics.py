@@ -8,6 +8,8 @@ from prometheus_client import Counter, Gauge, Histogram, Info
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import REGISTRY, Collector
 
+from ..domain.measures import Measure
+
 RECONCILES = Counter("trimtab_reconcile_total", "Rounds by how they ended.", ["kind", "result"])
 RECONCILE_SECONDS = Histogram(
     "trimtab_reconcile_duration_seconds",
@@ -20,6 +22,7 @@ QUEUE_RETRIES = Counter("trimtab_workqueue_retries_total", "Rounds that were put
 CACHE_OBJECTS = Gauge("trimtab_cache_objects", "Objects in the cache.", ["resource"])
 GHOSTS = Counter("trimtab_cache_ghosts_removed_total", "Deletions that no watch reported.", ["resource"])
 MISSED = Counter("trimtab_cache_missed_changes_total", "Changes that no watch reported in time.", ["resource"])
+UNREADABLE = Counter("trimtab_cache_unreadable_total", "Objects that no view could be made of.", ["resource"])
 LAST_EVENT = Gauge("trimtab_watch_last_event_timestamp_seconds", "Time of the last watch event.", ["resource"])
 LAST_AUDIT = Gauge("trimtab_audit_last_success_timestamp_seconds", "Time of the last comparison.", ["resource"])
 API_REQUESTS = Counter("trimtab_api_requests_total", "Requests to the API server.", ["verb", "resource", "code"])
@@ -64,6 +67,30 @@ REVISION_FAILURES = Counter(
     "trimtab_revision_failures_total", "Reasons that pods gave for not being up to date.", ["reason"]
 )
 AGENT_REQUESTS = Counter("trimtab_agent_requests_total", "Requests to agents of serving pods.", ["method", "code"])
+
+
+_MEASURED: Mapping[str, Counter | Histogram] = {
+    "attempts": ATTEMPTS,
+    "accelerator_seconds": ACCELERATOR_SECONDS,
+    "lost_accelerator_seconds": LOST_ACCELERATOR_SECONDS,
+    "finetunejob_seconds": JOB_SECONDS,
+    "evaluations": EVALUATIONS,
+    "evaluation_seconds": EVALUATION_SECONDS,
+    "revision_failures": REVISION_FAILURES,
+    "rollbacks": ROLLBACKS,
+    "adapterrollout_seconds": ROLLOUT_SECONDS,
+}
+
+
+def count(measures: Iterable[Measure]) -> None:
+    """Add what a status write told."""
+    for measure in measures:
+        metric = _MEASURED[measure.metric]
+        metric = metric.labels(*measure.labels) if measure.labels else metric
+        if isinstance(metric, Histogram):
+            metric.observe(measure.amount)
+        else:
+            metric.inc(measure.amount)
 
 
 class States(Collector):

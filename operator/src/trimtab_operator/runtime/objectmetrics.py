@@ -11,9 +11,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import REGISTRY, Collector
 
 from ..api.adapterrollout import READY
+from ..domain.indexes import passed_in
 from ..domain.views import parse_time
 from .cache import Cache
-from .follow import passed_in
 from .kube import Body
 
 
@@ -38,7 +38,7 @@ class ObjectMetrics(Collector):
             labels=["namespace", "rollout", "metric"],
         )
         passed = self._newest_passed()
-        for entry in self._cache.rollouts:
+        for entry in self._cache.owners["AdapterRollout"]:
             if entry.view is None:
                 continue
             names, status = [entry.namespace, entry.name], entry.view.body.get("status", {})
@@ -56,7 +56,7 @@ class ObjectMetrics(Collector):
     def _newest_passed(self) -> Mapping[tuple[str, str], Body]:
         """Return the status of the Evaluation that an adapter passed last, by namespace and the adapter's digest."""
         newest: dict[tuple[str, str], Body] = {}
-        for entry in self._cache.evaluations:
+        for entry in self._cache.owners["Evaluation"]:
             if entry.view is None or passed_in(entry.namespace) not in entry.view.indexes:
                 continue
             status = entry.view.body["status"]

@@ -12,10 +12,11 @@ import aiohttp
 from pydantic import ValidationError
 from trimtab_trainer.contract import Progress, Stage
 
+from ..domain.cluster import Key
 from ..domain.views import JobView, PodView
 from . import metrics
 from .addresses import base_url
-from .cache import Cache, Key
+from .cache import Cache
 from .logs import keys
 
 log = logging.getLogger(__name__)

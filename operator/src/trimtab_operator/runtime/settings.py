@@ -52,6 +52,8 @@ class Settings(BaseModel):
     pod_start_seconds: SECONDS = 600
     name_taken_seconds: SECONDS = 60
     retry_seconds: SECONDS = 10
+    delete_what_gitops_tracks: bool = False
+    """Whether ttlSecondsAfterFinished also deletes what Argo CD, Flux and the like would create again."""
     prepare_resources: RESOURCES = Field(default={})
     train_resources: RESOURCES = Field(default={})
     scratch_size: QUANTITY = "50Gi"
@@ -83,6 +85,7 @@ class Settings(BaseModel):
             pod_start_seconds=self.pod_start_seconds,
             name_taken_seconds=self.name_taken_seconds,
             retry_seconds=self.retry_seconds,
+            delete_what_gitops_tracks=self.delete_what_gitops_tracks,
             prepare_resources=self.prepare_resources,
             train_resources=self.train_resources,
             scratch_size=self.scratch_size,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ class Fleet:
 
     async def round(self) -> None:
         self.now += timedelta(seconds=0.5)
-        made = plan(await self.observed(), self.now)
+        observed = await self.observed()
+        while (made := plan(observed, self.now)).inquiries:
+            observed = replace(observed, answers={**observed.answers, **dict.fromkeys(made.inquiries)})
         body = self.rollout.model_dump(mode="json", by_alias=True, exclude_none=True)
         self.rollout = parse_adapterrollout({**body, "status": made.status})
         for document in made.documents:

@@ -142,6 +142,7 @@ class Life(RuleBasedStateMachine):
         """Whenever it would be said now, of answers of now."""
         world = self.world
         made = plan(world.observed(), world.now)
+        assert made.status is not None
         ready = next(each for each in made.status["conditions"] if each["type"] == "Ready")
         assert made.status["pods"]["desired"] == len(world.agents)
         if ready["status"] == "True":

@@ -14,7 +14,8 @@ from trimtab_operator.api.adapterrollout import (
     RevisionState,
     parse_adapterrollout,
 )
-from trimtab_operator.domain.adapterrollout import plan, retired
+from trimtab_operator.domain.adapterrollout import plan
+from trimtab_operator.domain.adapterrollout.documents import retired
 from trimtab_operator.domain.adapterrollout.status import fitted
 
 from tests.unit.domain.rollout.world import NAME, World, artifact, evaluation, revision, rollout, sha

@@ -15,8 +15,10 @@ from trimtab_agent.documents import Share
 from trimtab_operator.api import Evaluation, parse_evaluation
 from trimtab_operator.api.adapterrollout import AdapterRollout, parse_adapterrollout
 from trimtab_operator.api.resources import ADAPTERROLLOUT
-from trimtab_operator.domain.adapterrollout import AgentTruth, Observed, RolloutPlan, ServingPod, plan
+from trimtab_operator.domain.adapterrollout import AgentTruth, Observed, ServingPod
+from trimtab_operator.domain.adapterrollout import plan as decide
 from trimtab_operator.domain.adapterrollout.observed import Refusal
+from trimtab_operator.domain.plan import AgentsOf, MountedShare, Plan
 
 T0 = datetime(2026, 1, 5, 12, 0, 0, tzinfo=UTC)
 NAME = "guide"
@@ -277,15 +279,28 @@ class World:
             )
             for agent in self.agents
         )
-        return Observed(self.rollout, self.evaluations, self.others, pods, self.lease, self.mounted, dict(self.ranks))
+        metadata = self.rollout.metadata
+        canaries = [mark.pod for mark in step.marks] if (step := self.rollout.status.step) is not None else []
+        return Observed(
+            rollout=self.rollout,
+            evaluations=self.evaluations,
+            others=self.others,
+            pods=pods,
+            lease_transitions=self.lease,
+            ranks=dict(self.ranks),
+            answers={
+                MountedShare(metadata.namespace, metadata.name): self.mounted,
+                AgentsOf(tuple(pod.uid for pod in sorted(pods, key=lambda p: p.name) if pod.uid in canaries)): True,
+            },
+        )
 
-    def operate(self, writes: int = 1000) -> RolloutPlan:
+    def operate(self, writes: int = 1000) -> Plan:
         """One round of the operator, which dies after some writes; the status is the first, then each document."""
-        made = plan(self.observed(late=True), self.now)
+        made = decide(self.observed(late=True), self.now)
         if made.confirm:
             for agent in self.agents:
                 agent.late = None
-            made = plan(self.observed(), self.now)
+            made = decide(self.observed(), self.now)
         if made.status != self.rollout.status.to_json():
             if writes == 0:
                 return self._died(made)
@@ -305,6 +320,7 @@ class World:
         if made.mounted is not None:
             if writes == 0:
                 return self._died(made)
+            assert isinstance(made.mounted, Share)
             self.mounted = made.mounted
         return made
 
@@ -318,7 +334,7 @@ class World:
         told = {each.reason for each in status.pod_reasons} | {each.reason for each in status.rejected}
         assert told <= set(of_pods)
 
-    def _died(self, made: RolloutPlan) -> RolloutPlan:
+    def _died(self, made: Plan) -> Plan:
         self.lease += 1
         return made
 

@@ -1,7 +1,6 @@
-"""AdapterRollouts: from a passed gate to the serving pods, and back. Nothing calls this yet but its tests."""
+"""AdapterRollouts: from a passed gate to the serving pods, and back."""
 
-from .documents import Document, retired
+from .decide import plan, retire
 from .observed import AgentTruth, Observed, ServingPod
-from .plan import RolloutPlan, plan
 
-__all__ = ["AgentTruth", "Document", "Observed", "RolloutPlan", "ServingPod", "plan", "retired"]
+__all__ = ["AgentTruth", "Observed", "ServingPod", "plan", "retire"]

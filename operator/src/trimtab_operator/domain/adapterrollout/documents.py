@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from trimtab_agent.documents import Probe, Share
 
 from trimtab_operator.api.adapterrollout import AdapterRollout, AdapterRolloutStatus
 
+from ..plan import Document
 from .observed import Observed, Sequence, ServingPod
 from .revisions import previous, served
 from .traffic import alias, held, incoming, positive
 from .waves import holders
-
-
-@dataclass(frozen=True)
-class Document:
-    """A share for one pod, to be signed and sent. `moves`: requests go elsewhere by it."""
-
-    pod: str
-    uid: str
-    address: str
-    share: Share
-    moves: bool = False
 
 
 def next_sequence(observed: Observed, now: datetime) -> Sequence:

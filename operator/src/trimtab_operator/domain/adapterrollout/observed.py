@@ -12,6 +12,8 @@ from trimtab_agent.documents import Share
 from trimtab_operator.api import Evaluation
 from trimtab_operator.api.adapterrollout import AdapterRollout
 
+from ..plan import Inquiry, MountedShare
+
 Sequence = tuple[int, int]
 """[leaseTransitions, n]."""
 
@@ -219,18 +221,29 @@ class Observed:
         evaluations: those of the namespace that the source may refer to.
         others: the other AdapterRollouts of the namespace.
         pods: those that match the selector, in any order.
+        unselected: the other serving pods of the namespace: what they hold of it they are to give back.
         lease_transitions: of the leader's Lease; a document of an earlier leader is refused by the agents.
-        mounted: the document that the ConfigMap for new pods holds, None if it holds none.
+        can_sign: whether there is a key to sign documents with.
         ranks: of adapters by digest, where a FineTuneJob tells it.
+        answers: to inquiries of this round.
     """
 
     rollout: AdapterRollout
     evaluations: tuple[Evaluation, ...] = ()
     others: tuple[AdapterRollout, ...] = ()
     pods: tuple[ServingPod, ...] = ()
+    unselected: tuple[ServingPod, ...] = ()
     lease_transitions: int = 0
-    mounted: Share | None = None
+    can_sign: bool = True
     ranks: Mapping[str, int] = field(default_factory=dict)
+    answers: Mapping[Inquiry, object] = field(default_factory=dict)
+
+    @property
+    def mounted(self) -> Share | None:
+        """The document that the ConfigMap for new pods holds, None if it holds none."""
+        metadata = self.rollout.metadata
+        found = self.answers.get(MountedShare(metadata.namespace, metadata.name))
+        return found if isinstance(found, Share) else None
 
     @property
     def matching(self) -> tuple[ServingPod, ...]:

@@ -1,5 +1,52 @@
-"""What is particular to Evaluations; `work` decides about them."""
+"""Evaluations: what they wait for and ask, and the verdict; `work` decides about them."""
 
-from .kind import EVALUATION
+from __future__ import annotations
 
-__all__ = ["EVALUATION"]
+from trimtab_operator.api import PASSED, WorkStatus, parse_evaluation
+from trimtab_operator.api.resources import EVALUATION as CRD
+
+from ..cluster import Key
+from ..indexes import named_evaluation, passed_in, waiting_for
+from ..measures import Measure
+from ..plan import Body
+from ..work.staged import reason_of, staged
+from .evaluating import Evaluating
+
+__all__ = ["EVALUATING", "EVALUATION"]
+
+
+def _indexes(body: Body, ended: bool) -> tuple[str, ...]:
+    """Return what it waits for, or once it has ended whether it passed."""
+    namespace, spec, status = body["metadata"]["namespace"], body.get("spec", {}), body.get("status", {})
+    if ended:
+        verdict: Body = next((c for c in status.get("conditions", ()) if c.get("type") == PASSED), {})
+        return (passed_in(namespace),) if verdict.get("status") == "True" else ()
+    if "resolved" in status:
+        return ()
+    wanted = {
+        "FineTuneJob": spec.get("target", {}).get("fineTuneJobName"),
+        "AdapterRollout": spec.get("baseline", {}).get("rolloutName"),
+    }
+    return tuple(waiting_for(kind, namespace, name) for kind, name in wanted.items() if name)
+
+
+def _concerns(key: Key, ended: bool, indexes: tuple[str, ...]) -> tuple[str, ...]:
+    named = named_evaluation(key.namespace, key.name)
+    return (named, passed_in(key.namespace)) if ended else (named,)
+
+
+def _verdict(status: WorkStatus) -> tuple[Measure, ...]:
+    return (Measure("evaluations", (reason_of(status, PASSED),)),)
+
+
+EVALUATING = Evaluating()
+EVALUATION = staged(
+    EVALUATING,
+    CRD,
+    parse=parse_evaluation,
+    indexes=_indexes,
+    concerns=_concerns,
+    gauge="trimtab_evaluation_states",
+    seconds="evaluation_seconds",
+    verdict=_verdict,
+)

@@ -12,7 +12,7 @@ from trimtab_operator.api import AdapterRollout, Evaluation, EvaluationStatus, F
 from trimtab_operator.api.evaluation import Artifact, EvaluationSources
 
 from ..work.conditions import condition_of
-from ..work.kind import Hold
+from ..work.particulars import Hold
 
 PERCENT_SHOWN = 10
 """A FineTuneJob's progress is repeated in steps of this size, because every repetition is a status write."""

@@ -1,5 +1,35 @@
-"""What is particular to FineTuneJobs; `work` decides about them."""
+"""FineTuneJobs: what they train and publish; `work` decides about them."""
 
-from .kind import FINE_TUNE_JOB
+from __future__ import annotations
 
-__all__ = ["FINE_TUNE_JOB"]
+from trimtab_operator.api import parse
+from trimtab_operator.api.resources import FINETUNEJOB
+
+from ..cluster import Key
+from ..indexes import of_artifact, waiting_for
+from ..plan import Body
+from ..work.staged import staged
+from .training import Training
+
+__all__ = ["FINE_TUNE_JOB", "TRAINING"]
+
+
+def _indexes(body: Body, ended: bool) -> tuple[str, ...]:
+    digest = body.get("status", {}).get("artifact", {}).get("digest")
+    return (of_artifact(body["metadata"]["namespace"], digest),) if digest else ()
+
+
+def _concerns(key: Key, ended: bool, indexes: tuple[str, ...]) -> tuple[str, ...]:
+    return (waiting_for(*key),)
+
+
+TRAINING = Training()
+FINE_TUNE_JOB = staged(
+    TRAINING,
+    FINETUNEJOB,
+    parse=parse,
+    indexes=_indexes,
+    concerns=_concerns,
+    gauge="trimtab_finetunejobs",
+    seconds="finetunejob_seconds",
+)

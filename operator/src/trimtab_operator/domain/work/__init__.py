@@ -1,10 +1,12 @@
 """Work in stages: what a FineTuneJob and an Evaluation have in common, from a snapshot to a plan.
 
-`plan` is the entry. A `Kind` says what is particular to one of them; each other module holds one idea that `plan` uses.
+`plan` is the entry, `staged` makes the record of a kind. `Particulars` says what one kind has of its own; each other
+module holds one idea that `plan` uses.
 """
 
-from .kind import Hold, Kind
-from .observed import NameTaken, Observed
-from .plan import plan
+from .attempt import Attempt, attempts_of
+from .decide import plan
+from .observed import Observed
+from .particulars import Hold, Particulars
 
-__all__ = ["Hold", "Kind", "NameTaken", "Observed", "plan"]
+__all__ = ["Attempt", "Hold", "Observed", "Particulars", "attempts_of", "plan"]

@@ -10,9 +10,11 @@ from trimtab_trainer.contract import Summary
 from trimtab_operator.api import AttemptStatus, WorkStatus
 from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH
 
-from ..views import JobView, PodView, format_time, parse_time
-from .kind import J, Kind, S, Work
-from .outcome import Ending, Verdict
+from ..views import format_time, parse_time
+from .attempt import Attempt
+from .ending import Ending, Verdict
+from .particulars import Particulars
+from .subject import J, S, Work
 
 ATTEMPTS_KEPT = 10
 
@@ -50,21 +52,21 @@ def replace_last(status: S, attempt: AttemptStatus) -> S:
     return status.model_copy(update={"attempts": [*status.attempts[:-1], attempt]})
 
 
-def enter(status: S, view: JobView, images: dict[str, str], now: datetime) -> S:
+def enter(status: S, seen: Attempt, images: dict[str, str], now: datetime) -> S:
     """Return the status with a new open attempt; the first one fixes the images and the start."""
-    attempt = AttemptStatus(number=view.attempt, stage=view.stage, job_name=view.name, job_uid=view.uid)
+    attempt = AttemptStatus(number=seen.number, stage=seen.stage, job_name=seen.name, job_uid=seen.uid)
     return status.model_copy(
         update={
             "attempts": [*status.attempts, attempt][-ATTEMPTS_KEPT:],
             "images": status.images or images,
-            "start_time": status.start_time or format_time(view.created or now),
+            "start_time": status.start_time or format_time(seen.created or now),
         }
     )
 
 
-def note_pod(status: S, pod: PodView | None) -> S:
+def note_start(status: S, seen: Attempt) -> S:
     """Return the status with the start of the pod that runs now; one that is over may have been counted already."""
-    attempt = open_attempt(status)
+    attempt, pod = open_attempt(status), seen.pod
     if attempt is None or attempt.start_time is not None or pod is None or pod.started is None:
         return status
     if pod.over and attempt.active_seconds is not None:
@@ -81,12 +83,28 @@ def pause(status: S, now: datetime) -> S:
     return replace_last(status, stopped)
 
 
-def close(kind: Kind[J, S], job: J, status: S, ending: Ending, pod: PodView | None) -> S:
-    """Return the status with the open attempt ended, its time added up and its end charged to a budget."""
+def was_suspended(status: WorkStatus, seen: Attempt) -> bool:
+    """Tell whether the open attempt was suspended after its pod had started, by a queue or by us.
+
+    The end of that pod is no end of the attempt's own: it did what it was told. The Job counts it all the same, when it
+    is let go on before the pod is forgotten.
+    """
+    attempt = open_attempt(status)
+    if attempt is None or seen.resumed is None:
+        return False
+    start = parse_time(attempt.start_time)
+    return (start is None and attempt.active_seconds is not None) or (start is not None and seen.resumed > start)
+
+
+def close(kind: Particulars[J, S], job: J, status: S, ending: Ending, seen: Attempt | None) -> S:
+    """Return the status with the open attempt ended, its time added up and its end charged to a budget.
+
+    `seen` is what there is of it still.
+    """
     attempt = open_attempt(status)
     if attempt is None:
         return status
-    end = (pod.terminated_time if pod is not None else None) or ending.ended
+    end = (seen.stopped if seen is not None else None) or ending.ended
     seconds = running_seconds(attempt, end)
     charged: Literal["failures", "disruptions"] | None = None
     if ending.verdict is Verdict.FAILURE:

@@ -10,7 +10,7 @@ from trimtab_operator.api.conditions import MESSAGE_LENGTH
 
 from ..plan import Note
 from ..views import format_time
-from .kind import Work
+from .subject import Work
 
 EVENT_MESSAGE_LENGTH = 1024
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trimtab_trainer.contract import Credentials, ExitCode, Model, Stage, canonical_json
+from trimtab_trainer.contract import Credentials, Model, Stage, canonical_json
 
 from trimtab_operator.api import API_VERSION
 
@@ -18,26 +18,18 @@ from ..views import (
     QUEUE_PRIORITY_LABEL,
     STAGE_LABEL,
 )
-from .kind import J, Kind, S, Work
+from .ending import POD_FAILURE_RULES
 from .names import attempt_name, run_config_name
+from .particulars import Particulars
+from .subject import J, S, Work
 
 PROGRESS_PORT = 9401
 CONFIG_DIRECTORY = "/run/trimtab/config"
 SECRETS_DIRECTORY = "/run/trimtab/secrets"
 USER_ID = 65532
 
-POD_FAILURE_RULES: tuple[tuple[str, tuple[ExitCode, ...]], ...] = (
-    ("DisruptionTarget", ()),
-    ("Interrupted", (ExitCode.INTERRUPTED,)),
-    ("Invalid", (ExitCode.SETTINGS_INVALID, ExitCode.DATA_INVALID)),
-    ("OutOfMemory", (ExitCode.OUT_OF_MEMORY,)),
-    ("StorageFailed", (ExitCode.STORAGE_FAILED,)),
-)
-"""In the order of the podFailurePolicy: the Job's Failed condition names the index that matched, and so survives
-the pod. Never action Ignore: the Job would start a second pod by itself."""
 
-
-def _metadata(kind: Kind[J, S], job: J, name: str, labels: dict[str, str]) -> Body:
+def _metadata(kind: Particulars[J, S], job: J, name: str, labels: dict[str, str]) -> Body:
     owner = {
         "apiVersion": API_VERSION,
         "kind": kind.name,
@@ -61,7 +53,7 @@ def credentials(secret_name: str | None, role: str) -> Credentials | None:
     return Credentials(directory=f"{SECRETS_DIRECTORY}/{role}", secret_name=secret_name)
 
 
-def build_run_config_map(kind: Kind[J, S], job: J) -> Body:
+def build_run_config_map(kind: Particulars[J, S], job: J) -> Body:
     """Return the immutable ConfigMap that both stages mount."""
     return {
         "apiVersion": "v1",
@@ -109,7 +101,7 @@ def _pod_failure_policy() -> Body:
     return {"rules": rules}
 
 
-def _volumes(kind: Kind[J, S], job: J, settings: Settings) -> tuple[list[Body], list[Body]]:
+def _volumes(kind: Particulars[J, S], job: J, settings: Settings) -> tuple[list[Body], list[Body]]:
     """Return the volumes of a work pod and their mounts."""
     template = job.spec.template
     volumes: list[Body] = [
@@ -135,7 +127,7 @@ def _volumes(kind: Kind[J, S], job: J, settings: Settings) -> tuple[list[Body], 
     return volumes, mounts
 
 
-def _pod_spec(kind: Kind[J, S], job: J, settings: Settings, stage: Stage, arguments: list[str]) -> Body:
+def _pod_spec(kind: Particulars[J, S], job: J, settings: Settings, stage: Stage, arguments: list[str]) -> Body:
     template = job.spec.template
     volumes, mounts = _volumes(kind, job, settings)
     chosen, default = (
@@ -192,7 +184,7 @@ def _pod_spec(kind: Kind[J, S], job: J, settings: Settings, stage: Stage, argume
 
 
 def build_job(
-    kind: Kind[J, S], job: J, settings: Settings, stage: Stage, *, number: int, prepared: Model | None = None
+    kind: Particulars[J, S], job: J, settings: Settings, stage: Stage, *, number: int, prepared: Model | None = None
 ) -> Body:
     """Return the Job of an attempt. With a queue label it is created suspended, for Kueue to admit."""
     arguments = [stage.value, "--config", f"{CONFIG_DIRECTORY}/run.json", "--attempt", str(number)]

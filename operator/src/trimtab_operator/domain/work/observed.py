@@ -1,32 +1,19 @@
-"""`Observed`: everything a decision about one resource may depend on, frozen."""
+"""`Observed`: everything a decision about work in stages may depend on, frozen."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Generic
-
-from trimtab_trainer.contract import Progress
 
 from trimtab_operator.api import AdapterRollout, FineTuneJob
 
+from ..cluster import NameTaken, Refusal
 from ..plan import Inquiry
 from ..settings import Settings
-from ..views import JobView, PodView
-from .kind import J, Kind
-
-
-@dataclass(frozen=True)
-class NameTaken:
-    """A child's name is held by an object of another owner.
-
-    The runtime notes it when a creation meets such an object, looks at that object again before each later round,
-    and forgets it when the name is free or ours.
-    """
-
-    name: str
-    since: datetime
+from .attempt import Attempt
+from .particulars import Particulars
+from .subject import J
 
 
 @dataclass(frozen=True)
@@ -36,26 +23,28 @@ class Observed(Generic[J]):
     Attributes:
         kind: what is particular to its kind.
         job: the FineTuneJob or Evaluation as the API server has it.
-        attempts: its Jobs, matched by the uid of their controller, in order of their number.
-        pods: the pods of those Jobs.
-        progress: newest answers of running pods, by Job uid.
-        silent: uids of Jobs whose pods run, are asked for their progress and have never answered.
-        answers: to inquiries of an earlier round: events as ((reason, message), ...), nodes as a word.
+        attempts: its attempts that are there, in order of their number.
+        answers: to inquiries of this round: events as ((reason, message), ...), nodes as a word.
         taken: a name that is not free now.
+        refused: what the API server did not let happen.
         upstream: the FineTuneJob that is waited for, if it is there.
         rollout: the AdapterRollout that a baseline names, if it is there and needed still.
-        confirmed: whether this snapshot was read from the API server just now, not from the cache.
     """
 
-    kind: Kind[J, Any]
+    kind: Particulars[J, Any]
     job: J
     settings: Settings
-    attempts: tuple[JobView, ...] = ()
-    pods: tuple[PodView, ...] = ()
-    progress: Mapping[str, Progress] = field(default_factory=dict)
-    silent: frozenset[str] = frozenset()
+    attempts: tuple[Attempt, ...] = ()
     answers: Mapping[Inquiry, object] = field(default_factory=dict)
     taken: NameTaken | None = None
+    refused: Refusal | None = None
     upstream: FineTuneJob | None = None
     rollout: AdapterRollout | None = None
-    confirmed: bool = False
+
+    @property
+    def highest_number(self) -> int:
+        """The highest number among the attempts that were seen; -1 without any."""
+        return max((attempt.number for attempt in self.attempts), default=-1)
+
+    def attempt(self, uid: str) -> Attempt | None:
+        return next((attempt for attempt in self.attempts if attempt.uid == uid), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,7 +10,8 @@ from trimtab_operator.api import State
 
 from ..plan import EventsOf, Inquiry
 from ..settings import Settings
-from ..views import QUEUE_LABEL, JobView, PodView
+from ..views import JobView, PodView
+from .attempt import Attempt
 from .observed import Observed
 
 UNEVENTFUL_SECONDS = 15
@@ -45,13 +46,13 @@ class Waiting:
     inquiry: Inquiry | None = None
 
 
-def waiting_of(observed: Observed[Any], job: JobView, pod: PodView | None, now: datetime) -> Waiting | None:
-    """Return why an unfinished Job has no running pod, or None if it has one."""
+def waiting_of(observed: Observed[Any], attempt: Attempt, now: datetime) -> Waiting | None:
+    """Return why an attempt that has not ended has no running pod, or None if it has one."""
+    job, pod = attempt.job, attempt.pod
     if pod is not None and (pod.running or pod.over):
         return None
     if job.suspended:
-        queue = observed.job.metadata.labels.get(QUEUE_LABEL, "")
-        return Waiting(State.QUEUED, f"waiting for queue {queue} to admit Job {job.name}") if job.queued else Waiting()
+        return _suspended(attempt)
     if pod is None:
         return _without_pod(observed, job, now)
     if pod.unschedulable:
@@ -67,6 +68,29 @@ def waiting_of(observed: Observed[Any], job: JobView, pod: PodView | None, now: 
     return _creating(observed, pod, now)
 
 
+def _suspended(attempt: Attempt) -> Waiting:
+    """Something other than this operator holds the Job; to write against it would go round and round."""
+    if attempt.queue is not None:
+        queue = f"queue {attempt.queue}" if attempt.queue else "its queue"
+        return Waiting(State.QUEUED, f"waiting for {queue} to admit Job {attempt.name}")
+    message = (
+        f"Job {attempt.name} is suspended, and not by this object's spec.suspend: by a queue that manages Jobs without "
+        "its label, a policy or a person; it goes on when that lets it. To let it go on by hand, set spec.suspend to "
+        "true and then to false"
+    )
+    return Waiting(State.QUEUED, message)
+
+
+def refused(what: str, words: str, since: datetime, settings: Settings, now: datetime) -> Waiting:
+    """Return the state of what an API server, a quota or a policy does not let in, the Job itself or its pod."""
+    if "exceeded quota" in words:
+        message = f"{words}; free some of the quota, or ask for less in spec.template.resources"
+        return Waiting(State.QUOTA_EXCEEDED, message)
+    left = (since + timedelta(seconds=settings.pod_start_seconds) - now).total_seconds()
+    message = f"the namespace refuses the {what}: {words}"
+    return Waiting(State.POD_REFUSED, message, since, look_again_seconds=max(1.0, min(left, 30.0)))
+
+
 def _without_pod(observed: Observed[Any], job: JobView, now: datetime) -> Waiting:
     age = (now - job.created).total_seconds() if job.created else 0.0
     if age < UNEVENTFUL_SECONDS:
@@ -75,13 +99,9 @@ def _without_pod(observed: Observed[Any], job: JobView, now: datetime) -> Waitin
     refusals = [message for reason, message in _events(observed, inquiry) if reason == "FailedCreate"]
     if not refusals:
         return Waiting(inquiry=inquiry, look_again_seconds=_patience(age))
-    words = refusals[-1]
-    if "exceeded quota" in words:
-        message = f"{words}; free some of the quota, or ask for less in spec.template.resources"
-        return Waiting(State.QUOTA_EXCEEDED, message, inquiry=inquiry, look_again_seconds=_patience(age))
-    patience = observed.settings.pod_start_seconds
-    message = f"the namespace refuses the pod: {words}"
-    return Waiting(State.POD_REFUSED, message, since=job.created, inquiry=inquiry, look_again_seconds=min(30, patience))
+    found = refused("pod", refusals[-1], job.created or now, observed.settings, now)
+    again = _patience(age) if found.since is None else found.look_again_seconds
+    return replace(found, inquiry=inquiry, look_again_seconds=again)
 
 
 def _creating(observed: Observed[Any], pod: PodView, now: datetime) -> Waiting:
@@ -97,7 +117,7 @@ def _creating(observed: Observed[Any], pod: PodView, now: datetime) -> Waiting:
         return Waiting(inquiry=inquiry, look_again_seconds=_patience(age))
     message = f"{troubles[-1]}; create what is missing, the pod then starts by itself"
     waiting = _bounded(State.VOLUME_UNAVAILABLE, message, pod, observed.settings, now)
-    return Waiting(waiting.state, waiting.message, waiting.since, False, waiting.look_again_seconds, inquiry)
+    return replace(waiting, inquiry=inquiry)
 
 
 def _bounded(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from trimtab_trainer.contract import Prepared, Progress, Stage, TerminationMessage
+from trimtab_trainer.contract import Prepared, Stage, TerminationMessage
 
 from trimtab_operator.api import (
     ArtifactStatus,
@@ -14,8 +14,9 @@ from trimtab_operator.api import (
     TrainingProgress,
 )
 
-from ..views import JobView, format_time, parse_time
-from ..work.outcome import Ending
+from ..views import format_time, parse_time
+from ..work.attempt import Attempt
+from ..work.ending import Ending
 
 
 def note_checkpoint(status: FineTuneJobStatus, ending: Ending, end: datetime) -> FineTuneJobStatus:
@@ -38,9 +39,10 @@ def lost_seconds(status: FineTuneJobStatus, ending: Ending, end: datetime, secon
     return max(0, round((end - time).total_seconds())) if time is not None else seconds
 
 
-def note_progress(status: FineTuneJobStatus, job: JobView, progress: Progress | None) -> FineTuneJobStatus:
+def note_progress(status: FineTuneJobStatus, attempt: Attempt) -> FineTuneJobStatus:
     """Return the status with what the trainer last said of itself."""
-    if progress is None or progress.stage is not Stage.TRAIN or progress.attempt != job.attempt:
+    progress = attempt.progress
+    if progress is None or progress.stage is not Stage.TRAIN or progress.attempt != attempt.number:
         return status
     if progress.total_steps == 0:
         return status

@@ -5,31 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from trimtab_trainer.contract import Prepared, Progress, RunConfig, Stage, TerminationMessage
+from trimtab_trainer.contract import Prepared, RunConfig, Stage, TerminationMessage
 
-from trimtab_operator.api import FineTuneJob, FineTuneJobStatus, State, parse
+from trimtab_operator.api import FineTuneJob, FineTuneJobStatus, State
 
-from ..plan import Body
-from ..views import JOB_LABEL, JobView
-from ..work.kind import Kind
-from ..work.outcome import Ending
+from ..views import JOB_LABEL
+from ..work.attempt import Attempt
+from ..work.ending import Ending
+from ..work.particulars import Particulars
+from .figures import lost_seconds, note_artifact, note_checkpoint, note_prepared, note_progress, prepared_of
 from .run_config import build_run_config
-from .status import lost_seconds, note_artifact, note_checkpoint, note_prepared, note_progress, prepared_of
 
 
-class FineTuneJobKind(Kind[FineTuneJob, FineTuneJobStatus]):
+class Training(Particulars[FineTuneJob, FineTuneJobStatus]):
     name = "FineTuneJob"
     noun = "job"
     label = JOB_LABEL
     stages = (Stage.PREPARE, Stage.TRAIN)
     parts = {Stage.PREPARE: "prepare", Stage.TRAIN: "train"}  # noqa: RUF012  a Mapping, never written
     config_part = "run"
-
-    def parse(self, body: Body) -> FineTuneJob:
-        return parse(body)
-
-    def parse_status(self, status: Body) -> FineTuneJobStatus:
-        return FineTuneJobStatus.model_validate(status)
 
     def run_config(self, job: FineTuneJob) -> RunConfig:
         return build_run_config(job)
@@ -65,8 +59,8 @@ class FineTuneJobKind(Kind[FineTuneJob, FineTuneJobStatus]):
             message += f"; loss on the test split {artifact.test_loss:.4f}, {before}"
         return message
 
-    def note_progress(self, status: FineTuneJobStatus, view: JobView, progress: Progress | None) -> FineTuneJobStatus:
-        return note_progress(status, view, progress)
+    def note_progress(self, status: FineTuneJobStatus, attempt: Attempt) -> FineTuneJobStatus:
+        return note_progress(status, attempt)
 
     def note_last_figures(self, status: FineTuneJobStatus, ending: Ending, end: datetime) -> FineTuneJobStatus:
         return note_checkpoint(status, ending, end)
@@ -77,19 +71,17 @@ class FineTuneJobKind(Kind[FineTuneJob, FineTuneJobStatus]):
     def lost_seconds(self, status: FineTuneJobStatus, ending: Ending, end: datetime, seconds: int) -> int:
         return lost_seconds(status, ending, end, seconds)
 
-    def working(self, view: JobView, progress: Progress | None) -> tuple[str, str]:
-        if view.stage == Stage.PREPARE.value:
-            message = f"Job {view.name} checks the settings, and cleans, splits and tokenises the data"
+    def working(self, attempt: Attempt) -> tuple[str, str]:
+        if attempt.stage == Stage.PREPARE.value:
+            message = f"Job {attempt.name} checks the settings, and cleans, splits and tokenises the data"
             return State.PREPARING.value, message
-        if progress is not None and progress.attempt == view.attempt and progress.activity == "Publishing":
-            return State.PUBLISHING.value, f"Job {view.name} verifies and publishes the adapter"
-        return State.TRAINING.value, f"Job {view.name} trains the adapter"
+        progress = attempt.progress
+        if progress is not None and progress.attempt == attempt.number and progress.activity == "Publishing":
+            return State.PUBLISHING.value, f"Job {attempt.name} verifies and publishes the adapter"
+        return State.TRAINING.value, f"Job {attempt.name} trains the adapter"
 
     def resumes(self, status: FineTuneJobStatus) -> str:
         return "it continues from its checkpoint" if status.checkpoint is not None else ""
 
     def goes_on_from(self, status: FineTuneJobStatus) -> str:
         return f" from step {status.checkpoint.step}" if status.checkpoint is not None else ""
-
-
-FINE_TUNE_JOB = FineTuneJobKind()

@@ -1,4 +1,4 @@
-"""`Kind`: what is particular to one kind of resource that works in stages; everything else is shared."""
+"""`Particulars`: what one kind of work in stages has of its own; everything else is shared."""
 
 from __future__ import annotations
 
@@ -6,51 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import ClassVar, Generic
 
-from trimtab_trainer.contract import Model, Progress, Stage, TerminationMessage
+from trimtab_trainer.contract import Model, Stage, TerminationMessage
 
-from trimtab_operator.api import Condition, WorkStatus
-from trimtab_operator.api.finetunejob import ObjectMeta
-from trimtab_operator.api.pod import PodTemplate
-from trimtab_operator.api.work import RetryBudgets
+from trimtab_operator.api import AdapterRollout, Condition, FineTuneJob
 
-from ..plan import Body, Note
-from ..views import JobView
-
-if TYPE_CHECKING:
-    from .observed import Observed
-    from .outcome import Ending
-
-
-class WorkSpec(Protocol):
-    """The part of a spec that says within which limits the work is done."""
-
-    @property
-    def retries(self) -> RetryBudgets: ...
-    @property
-    def suspend(self) -> bool: ...
-    @property
-    def active_deadline_seconds(self) -> int | None: ...
-    @property
-    def ttl_seconds_after_finished(self) -> int | None: ...
-    @property
-    def template(self) -> PodTemplate: ...
-
-
-class Work(Protocol):
-    """A resource that is worked on in stages."""
-
-    @property
-    def metadata(self) -> ObjectMeta: ...
-    @property
-    def spec(self) -> WorkSpec: ...
-    @property
-    def status(self) -> Any: ...
-
-
-J = TypeVar("J", bound=Work)
-S = TypeVar("S", bound=WorkStatus)
+from ..plan import Note
+from .attempt import Attempt
+from .ending import Ending
+from .subject import J, S
 
 
 @dataclass(frozen=True)
@@ -69,8 +34,8 @@ class Hold(Generic[S]):
     confirm: bool = False
 
 
-class Kind(ABC, Generic[J, S]):
-    """What is particular to a kind.
+class Particulars(ABC, Generic[J, S]):
+    """What is particular to a kind of work.
 
     Attributes:
         name: of the kind.
@@ -87,18 +52,6 @@ class Kind(ABC, Generic[J, S]):
     stages: ClassVar[tuple[Stage, Stage]]
     parts: ClassVar[Mapping[Stage, str]]
     config_part: ClassVar[str]
-
-    @abstractmethod
-    def parse(self, body: Body) -> J:
-        """Return the typed form of an object from the API server.
-
-        Raises:
-            pydantic.ValidationError: it was stored under an older schema.
-        """
-
-    @abstractmethod
-    def parse_status(self, status: Body) -> S:
-        """Return the typed form of a status, with its defaults."""
 
     # what its pods look like
 
@@ -129,7 +82,7 @@ class Kind(ABC, Generic[J, S]):
         """Return the message of the end, or None as long as there is no result."""
 
     @abstractmethod
-    def note_progress(self, status: S, view: JobView, progress: Progress | None) -> S:
+    def note_progress(self, status: S, attempt: Attempt) -> S:
         """Return the status with what the trainer last said of itself."""
 
     @abstractmethod
@@ -147,7 +100,7 @@ class Kind(ABC, Generic[J, S]):
     # what is said of it
 
     @abstractmethod
-    def working(self, view: JobView, progress: Progress | None) -> tuple[str, str]:
+    def working(self, attempt: Attempt) -> tuple[str, str]:
         """Return the state and message of an attempt that runs."""
 
     @abstractmethod
@@ -168,8 +121,8 @@ class Kind(ABC, Generic[J, S]):
         """Return the name of the AdapterRollout that says what to compare with, as long as that is not fixed."""
         return None
 
-    def hold(self, observed: Observed[J], status: S) -> Hold[S] | None:
-        """Return what keeps the next attempt from starting, if anything does."""
+    def hold(self, job: J, status: S, upstream: FineTuneJob | None, rollout: AdapterRollout | None) -> Hold[S] | None:
+        """Return what keeps the next attempt from starting, if anything does. The two are what the job refers to."""
         return None
 
     def other_conditions(self, job: J, status: S, succeeded: Condition, now: datetime) -> list[Condition]:

@@ -7,6 +7,7 @@ after an eviction, a deletion or a suspension is gone within seconds. Pod and te
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -16,8 +17,17 @@ from trimtab_trainer.contract import ExitCode, Reason, Stage, TerminationMessage
 from trimtab_operator.api import AttemptReason, State
 
 from ..views import JobView, PodView
-from .job import POD_FAILURE_RULES
-from .kind import J, Kind, S
+from .attempt import Attempt
+
+POD_FAILURE_RULES: tuple[tuple[str, tuple[ExitCode, ...]], ...] = (
+    ("DisruptionTarget", ()),
+    ("Interrupted", (ExitCode.INTERRUPTED,)),
+    ("Invalid", (ExitCode.SETTINGS_INVALID, ExitCode.DATA_INVALID)),
+    ("OutOfMemory", (ExitCode.OUT_OF_MEMORY,)),
+    ("StorageFailed", (ExitCode.STORAGE_FAILED,)),
+)
+"""In the order of the podFailurePolicy: the Job's Failed condition names the index that matched, and so survives
+the pod. Never action Ignore: the Job would start a second pod by itself."""
 
 
 class Verdict(Enum):
@@ -61,8 +71,8 @@ VERDICTS = {
     ExitCode.BUG: Verdict.FAILURE,
 }
 
-_RULE = re.compile(r"matching FailJob rule at index (\d+)")
-_EXIT_CODE = re.compile(r"failed with exit code (\d+)")
+_RULE = re.compile(r"matching FailJob rule at index (\d{1,3})\b")
+_EXIT_CODE = re.compile(r"failed with exit code (\d{1,9})\b")
 _SCRATCH = re.compile(r"(?i)emptydir volume|ephemeral.storage (usage|limit)|ephemeral local storage")
 
 
@@ -79,19 +89,29 @@ def _disrupted(job: JobView, pod: PodView | None) -> str:
     if pod is not None and pod.disruption:
         return pod.disruption
     match = _RULE.search(job.failed_message)
-    if match and POD_FAILURE_RULES[int(match.group(1))][0] == "DisruptionTarget":
+    if match and match.group(1) == "0":
         return AttemptReason.DISRUPTION_TARGET
     return ""
 
 
-def ending_of(kind: Kind[J, S], job: JobView, pod: PodView | None, now: datetime) -> Ending:
-    """Return how a finished Job ended; `pod` is its newest pod, if there is one still."""
-    ended = job.ended or now
+def ending_of(
+    attempt: Attempt, tells_result: Callable[[str, TerminationMessage], bool], kind: str, now: datetime
+) -> Ending:
+    """Return how an attempt ended.
+
+    Args:
+        attempt: one that has.
+        tells_result: says of a stage and last words whether they hold what the stage is run for.
+        kind: name of the kind of resource, for messages.
+        now: the time of the end where nothing tells it.
+    """
+    job, pod = attempt.job, attempt.pod
+    ended = job.ended or attempt.stopped or now
     words = pod.last_words if pod is not None else None
     if words is not None and words.attempt != job.attempt:
         words = None
-    if job.complete:
-        if words is None or not kind.tells_result(job.stage, words):
+    if job.complete or (attempt.left_alone() and pod is not None and pod.exit_code == ExitCode.DONE):
+        if words is None or not tells_result(job.stage, words):
             message = "its result was lost with its pod; the next attempt finds in object storage what it published"
             return Ending(Verdict.DISRUPTION, AttemptReason.RESULT_LOST, message, ended)
         return Ending(Verdict.SUCCEEDED, words.reason.value, words.message, ended, words)
@@ -104,9 +124,7 @@ def ending_of(kind: Kind[J, S], job: JobView, pod: PodView | None, now: datetime
             Verdict.DISRUPTION, disruption, _detail(words, pod, "the cluster took the pod away"), ended, words
         )
     if pod is not None and pod.terminated_reason == "OOMKilled":
-        message = (
-            f"the container reached its memory limit; raise spec.template.resources.limits.memory in a new {kind.name}"
-        )
+        message = f"the container reached its memory limit; raise spec.template.resources.limits.memory in a new {kind}"
         if job.stage == Stage.PREPARE.value:
             message = message.replace("template.resources", "template.prepareResources")
         return Ending(Verdict.FINAL, Reason.OUT_OF_MEMORY.value, message, ended, words)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
-from trimtab_trainer.contract import EvaluationOutcome, PreparedEvaluation, Progress, Stage
+from trimtab_trainer.contract import EvaluationOutcome, PreparedEvaluation, Stage
 
 from trimtab_operator.api import PASSED, Condition, Evaluation, EvaluationProgress, EvaluationStatus, ModelStatus
 
-from ..views import JobView
+from ..work.attempt import Attempt
 from ..work.conditions import make_condition
 from .resolve import models_of, served_nothing, status_of
 from .verdict import judge
@@ -59,9 +59,10 @@ def prepared_of(evaluation: Evaluation, status: EvaluationStatus) -> PreparedEva
     )
 
 
-def note_progress(status: EvaluationStatus, view: JobView, progress: Progress | None) -> EvaluationStatus:
+def note_progress(status: EvaluationStatus, attempt: Attempt) -> EvaluationStatus:
     """Return the status with what the trainer last said of itself: tasks, of target and baseline apart."""
-    if progress is None or progress.stage is not Stage.EVALUATE or progress.attempt != view.attempt:
+    progress = attempt.progress
+    if progress is None or progress.stage is not Stage.EVALUATE or progress.attempt != attempt.number:
         return status
     if progress.total_steps == 0:
         return status

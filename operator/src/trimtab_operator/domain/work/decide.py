@@ -6,7 +6,7 @@
 
 What keeps it right when the operator dies between any two writes: a Job is created before the status tells of it,
 because the next round finds it by its owner and enters it; an attempt is closed in the status before its Job is
-deleted, because the next round deletes every unfinished Job whose attempt is closed.
+deleted, because the next round deletes every live Job whose attempt is closed.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ from trimtab_trainer.contract import Reason
 
 from trimtab_operator.api import AttemptReason, AttemptStatus, State, WorkStatus
 
-from ..plan import Action, Create, Delete, Inquiry, NodeOf, Plan, Suspend
-from ..views import JobView, PodView, format_time, parse_time
+from ..gitops import tracked_by
+from ..plan import Action, Create, Delete, Inquiry, NodeOf, Plan
+from ..views import format_time, parse_time
 from . import accounts
-from .conditions import ConditionStatus, is_over, make_condition, notes_of
+from .attempt import Attempt
+from .conditions import ConditionStatus, condition_of, is_over, make_condition, notes_of
+from .ending import Ending, Verdict, ending_of, lost, vanished
 from .job import build_job, build_run_config_map, stage_image
-from .kind import J, Kind, S
 from .names import next_number
 from .observed import Observed
-from .outcome import Ending, Verdict, ending_of, lost, vanished
-from .waiting import Waiting, waiting_of
+from .particulars import Particulars
+from .subject import J, S
+from .waiting import Waiting, refused, waiting_of
 
 UNREADABLE = (
     "its progress cannot be read, which does it no harm: let the operator's pods in at port 9401 to see how far it is "
@@ -65,43 +68,42 @@ def plan(observed: Observed[J], now: datetime) -> Plan:
     return _plan(observed.kind, observed, now)
 
 
-def _plan(kind: Kind[J, S], observed: Observed[J], now: datetime) -> Plan:
+def _plan(kind: Particulars[J, S], observed: Observed[J], now: datetime) -> Plan:
     job = observed.job
     if job.metadata.deletion_timestamp is not None:
         return Plan()  # the garbage collector ends its Jobs, and SIGTERM makes the trainer write a checkpoint
     if strays := _strays(observed):
-        return Plan(actions=strays, confirm=True)
+        return _unless_refused(observed, Plan(actions=strays, confirm=True), now)
     if is_over(job):
         return _after_the_end(observed, now)
     books = _settle(kind, observed, now)
-    if unanswered := _unanswered(observed, books.inquiries):
-        return Plan(inquiries=unanswered)
     decision = _decide(kind, observed, books, now)
-    if unanswered := _unanswered(observed, decision.inquiries):
+    if unanswered := tuple(i for i in (*books.inquiries, *decision.inquiries) if i not in observed.answers):
         return Plan(inquiries=unanswered)
-    if decision.actions:
+    if decision.actions and not decision.message:  # what to say follows from what comes of them
         return Plan(actions=decision.actions, confirm=True)
     return _render(kind, observed, books, decision, now)
 
 
-def _unanswered(observed: Observed[Any], inquiries: tuple[Inquiry, ...]) -> tuple[Inquiry, ...]:
-    return tuple(inquiry for inquiry in inquiries if inquiry not in observed.answers)
-
-
 def _strays(observed: Observed[Any]) -> tuple[Action, ...]:
-    """Return the deletion of every unfinished Job whose attempt is closed, or whose owner has ended."""
+    """Return the deletion of every live Job whose attempt is closed, or whose owner has ended."""
     status = observed.job.status
     newest = status.attempts[-1] if status.attempts else None
     over = is_over(observed.job)
 
-    def stray(view: JobView) -> bool:
-        if view.finished or view.deleting:
-            return False
+    def stray(attempt: Attempt) -> bool:
         if over or newest is None:
             return over
-        return view.attempt < newest.number or (view.attempt == newest.number and newest.reason is not None)
+        return attempt.number < newest.number or (attempt.number == newest.number and newest.reason is not None)
 
-    return tuple(Delete("Job", a.namespace, a.name, a.uid) for a in observed.attempts if stray(a))
+    return tuple(attempt.delete() for attempt in observed.attempts if attempt.live and stray(attempt))
+
+
+def _unless_refused(observed: Observed[Any], made: Plan, now: datetime) -> Plan:
+    """Return a plan of deletions, or nothing as long as they were refused lately."""
+    if observed.refused is not None and (pause := observed.refused.pause(now)) > 0:
+        return Plan(look_again_seconds=pause)
+    return made
 
 
 def _after_the_end(observed: Observed[Any], now: datetime) -> Plan:
@@ -109,60 +111,71 @@ def _after_the_end(observed: Observed[Any], now: datetime) -> Plan:
     job = observed.job
     ttl, ended = job.spec.ttl_seconds_after_finished, parse_time(job.status.completion_time)
     look_again = None
-    if ttl is not None and ended is not None:
+    if ttl is not None and ended is not None and not _comes_back(observed):
         look_again = (ended + timedelta(seconds=ttl) - now).total_seconds()
         if look_again <= 0:
             me = job.metadata
-            return Plan(actions=(Delete(observed.kind.name, me.namespace, me.name, me.uid),), confirm=True)
+            goes = Plan(actions=(Delete(observed.kind.name, me.namespace, me.name, me.uid),), confirm=True)
+            return _unless_refused(observed, goes, now)
     status = job.status.model_copy(update={"observed_generation": job.metadata.generation})
     return Plan(status=status.to_json(), look_again_seconds=look_again)
 
 
-def _settle(kind: Kind[J, S], observed: Observed[J], now: datetime) -> _Books[S]:
+def _comes_back(observed: Observed[Any]) -> bool:
+    """Tell whether a tool would create the object again as soon as it is deleted, and so run it again, for ever."""
+    metadata = observed.job.metadata
+    tracked = tracked_by(metadata.labels, metadata.annotations) is not None
+    return tracked and not observed.settings.delete_what_gitops_tracks
+
+
+def _settle(kind: Particulars[J, S], observed: Observed[J], now: datetime) -> _Books[S]:
     """Enter Jobs that the status does not tell of yet, and close attempts that ended, in the order of their numbers."""
     job, settings = observed.job, observed.settings
     images = {stage.value: stage_image(job, settings, stage) for stage in kind.stages}
     newest = job.status.attempts[-1].number if job.status.attempts else -1
     books = _settle_open(kind, observed, _Books(job.status), now)
-    for view in observed.attempts:
-        if view.attempt > newest and accounts.open_attempt(books.status) is None:
-            entered = replace(books, status=accounts.enter(books.status, view, images, now), ending=None)
+    for seen in observed.attempts:
+        if seen.number > newest and accounts.open_attempt(books.status) is None:
+            entered = replace(books, status=accounts.enter(books.status, seen, images, now), ending=None)
             books = _settle_open(kind, observed, entered, now)
     return books
 
 
-def _settle_open(kind: Kind[J, S], observed: Observed[J], books: _Books[S], now: datetime) -> _Books[S]:
+def _settle_open(kind: Particulars[J, S], observed: Observed[J], books: _Books[S], now: datetime) -> _Books[S]:
     """Bring the open attempt up to date, and close it if it ended."""
     attempt = accounts.open_attempt(books.status)
     if attempt is None:
         return books
-    view = next((a for a in observed.attempts if a.uid == attempt.job_uid), None)
-    if view is None:
-        return _close(kind, observed.job, books, vanished(now), pod=None, now=now)
-    pod = _newest_pod(observed, view)
-    status = accounts.note_pod(books.status, pod)
-    books = replace(books, status=kind.note_progress(status, view, observed.progress.get(view.uid)))
-    if view.finished:
-        return _close(kind, observed.job, books, ending_of(kind, view, pod, now), pod=pod, now=now)
-    if pod is not None and _overdue(pod, observed, now):
+    seen = observed.attempt(attempt.job_uid)
+    if seen is None:
+        return _close(kind, observed.job, books, vanished(now), seen=None, now=now)
+    status = accounts.note_start(books.status, seen)
+    books = replace(books, status=kind.note_progress(status, seen))
+    if seen.ended(now):
+        ending = ending_of(seen, kind.tells_result, kind.name, now)
+        if ending.reason == Reason.INTERRUPTED and accounts.was_suspended(books.status, seen):
+            ending = replace(ending, verdict=Verdict.SUSPENDED)
+        return _close(kind, observed.job, books, ending, seen=seen, now=now)
+    overdue, pod = seen.overdue_at(observed.settings.node_loss_seconds), seen.pod
+    if overdue is not None and now >= overdue and pod is not None and pod.node:
         inquiry = NodeOf(pod.node)
         books = replace(books, inquiries=(inquiry,))
         answer = observed.answers.get(inquiry)
         if answer in ("NotReady", "Gone"):
-            return _close(kind, observed.job, books, lost(pod.node, answer, now), pod=pod, now=now)
+            return _close(kind, observed.job, books, lost(pod.node, answer, now), seen=seen, now=now)
     return books
 
 
 def _close(
-    kind: Kind[J, S], job: J, books: _Books[S], ending: Ending, *, pod: PodView | None, now: datetime
+    kind: Particulars[J, S], job: J, books: _Books[S], ending: Ending, *, seen: Attempt | None, now: datetime
 ) -> _Books[S]:
-    status = accounts.close(kind, job, books.status, ending, pod)
+    status = accounts.close(kind, job, books.status, ending, seen)
     if ending.verdict is Verdict.SUCCEEDED and ending.words is not None:
         status = kind.note_result(job, status, ending.words, now)
     return replace(books, status=status, ending=ending, closed=True)
 
 
-def _decide(kind: Kind[J, S], observed: Observed[J], books: _Books[S], now: datetime) -> _Decision[S]:
+def _decide(kind: Particulars[J, S], observed: Observed[J], books: _Books[S], now: datetime) -> _Decision[S]:
     job, status, ending = observed.job, books.status, books.ending
     if ending is not None and ending.verdict is Verdict.FINAL:
         return _end(status, ending.reason, ending.message)
@@ -180,51 +193,56 @@ def _decide(kind: Kind[J, S], observed: Observed[J], books: _Books[S], now: date
         return _end(status, State.RETRIES_EXHAUSTED, exhausted)
 
     attempt = accounts.open_attempt(status)
-    view = next((a for a in observed.attempts if attempt is not None and a.uid == attempt.job_uid), None)
-    if attempt is not None and view is not None:
+    seen = observed.attempt(attempt.job_uid) if attempt is not None else None
+    if attempt is not None and seen is not None:
         go_on = _hold if job.spec.suspend else _go_on
-        decision = go_on(kind, observed, status, view, now)
+        decision = go_on(kind, observed, status, seen, now)
         runs = attempt.start_time is not None and deadline is not None
         return _look_again_by(decision, deadline - active) if runs and deadline is not None else decision
     if job.spec.suspend:
         return _Decision(State.SUSPENDED.value, _suspended_message(kind, status), status)
-    if ending is not None and ending.reason == AttemptReason.NODE_LOST:
-        # Its Job is not finished: the attempt is closed in the status first, then a later round deletes the Job.
-        message = f"the next attempt starts, after: {ending.message}"
+    closed = status.attempts[-1] if books.closed else None
+    if any(each.live and closed is not None and each.uid == closed.job_uid for each in observed.attempts):
+        # Its Job still holds something: the attempt is closed in the status first, then a later round deletes the Job.
+        message = f"the next attempt starts, after: {closed.message}" if closed is not None else ""
         return _Decision(State.RETRYING.value, message, status, look_again_seconds=0)
     return _start(kind, observed, status, now)
 
 
-def _hold(kind: Kind[J, S], observed: Observed[J], status: S, view: JobView, now: datetime) -> _Decision[S]:
+def _hold(kind: Particulars[J, S], observed: Observed[J], status: S, seen: Attempt, now: datetime) -> _Decision[S]:
     """Suspend: SIGTERM, a checkpoint, and the accelerators are free."""
-    pod = _newest_pod(observed, view)
-    if view.queued:
+    if seen.queue is not None:
         # The queue owns `suspend`. The attempt is closed here; a later round deletes its Job, which returns the quota.
         ending = Ending(Verdict.SUSPENDED, AttemptReason.SUSPENDED, "suspended by spec.suspend", now)
-        status = accounts.close(kind, observed.job, status, ending, pod)
-    elif not view.suspended:
-        actions = (Suspend(view.namespace, view.name, view.uid, True),)
-        return _Decision(State.SUSPENDED.value, "", status, actions=actions)
-    elif pod is None or pod.over:
-        status = accounts.pause(status, (pod.terminated_time if pod is not None else None) or now)
+        status = accounts.close(kind, observed.job, status, ending, seen)
+    elif not seen.suspended and _says_suspended(observed):
+        return _unless_refused_said(observed, State.SUSPENDED, status, (seen.suspend(True),), now)
+    elif seen.at_rest:
+        status = accounts.pause(status, seen.stopped or now)
     return _Decision(State.SUSPENDED.value, _suspended_message(kind, status), status)
 
 
-def _go_on(kind: Kind[J, S], observed: Observed[J], status: S, view: JobView, now: datetime) -> _Decision[S]:
+def _says_suspended(observed: Observed[Any]) -> bool:
+    """Tell whether the status says that we suspend: it does before we do, so that it tells our doing from others'."""
+    said = condition_of(observed.job)
+    return said is not None and said.reason == State.SUSPENDED
+
+
+def _go_on(kind: Particulars[J, S], observed: Observed[J], status: S, seen: Attempt, now: datetime) -> _Decision[S]:
     """An attempt is under way: say what it does, or what it waits for."""
-    if view.suspended and not view.queued:
-        actions = (Suspend(view.namespace, view.name, view.uid, False),)
-        return _Decision(State.RETRYING.value, "", status, actions=actions)
-    pod = _newest_pod(observed, view)
-    if view.suspended and (pod is None or pod.over):  # the queue took it back: waiting does not count
-        status = accounts.pause(status, (pod.terminated_time if pod is not None else None) or now)
-    waiting = waiting_of(observed, view, pod, now)
+    if seen.suspended and seen.queue is None and _says_suspended(observed):
+        # We suspended it, as the status tells. The state moves on, so whoever suspends it next is somebody else.
+        goes = _unless_refused_said(observed, State.SUSPENDED, status, (seen.suspend(False),), now)
+        return replace(goes, reason=State.PENDING.value, message=f"Job {seen.name} goes on") if goes.actions else goes
+    if seen.suspended and seen.at_rest:  # the queue took it back: waiting does not count
+        status = accounts.pause(status, seen.stopped or now)
+    waiting = waiting_of(observed, seen, now)
     if waiting is None:
-        state, message = kind.working(view, observed.progress.get(view.uid))
-        if view.uid in observed.silent:
+        state, message = kind.working(seen)
+        if seen.silent:
             message += f"; {UNREADABLE}"
-        overdue = _overdue_in(pod, observed, now) if pod is not None else None
-        return _Decision(state, message, status, look_again_seconds=overdue)
+        again = _ends_in(seen, observed, now)
+        return _Decision(state, message, status, look_again_seconds=again)
     inquiries = (waiting.inquiry,) if waiting.inquiry is not None else ()
     if waiting.state is not None and _gave_up(waiting, observed, now):
         status = _cut_short(kind, observed, status, waiting.state, waiting.message, now=now)
@@ -232,13 +250,13 @@ def _go_on(kind: Kind[J, S], observed: Observed[J], status: S, view: JobView, no
     if waiting.state is not None:
         state, message = waiting.state.value, waiting.message
     elif (before := _charged_before(status)) is not None:
-        state, message = State.RETRYING.value, f"Job {view.name} starts, after: {before}"
+        state, message = State.RETRYING.value, f"Job {seen.name} starts, after: {before}"
     else:
-        state, message = kind.working(view, None)
+        state, message = kind.working(replace(seen, progress=None))
     return _Decision(state, message, status, look_again_seconds=waiting.look_again_seconds, inquiries=inquiries)
 
 
-def _start(kind: Kind[J, S], observed: Observed[J], status: S, now: datetime) -> _Decision[S]:
+def _start(kind: Particulars[J, S], observed: Observed[J], status: S, now: datetime) -> _Decision[S]:
     """No attempt is under way: start the next one, unless something has to pass first."""
     job, settings = observed.job, observed.settings
     last = status.attempts[-1] if status.attempts else None
@@ -258,19 +276,48 @@ def _start(kind: Kind[J, S], observed: Observed[J], status: S, now: datetime) ->
         message = f"{taken.name} belongs to something else; delete or rename that, and {goes_on}"
         return _Decision(State.NAME_TAKEN.value, message, status, look_again_seconds=10)
 
-    if hold := kind.hold(observed, status):
+    if hold := kind.hold(job, status, observed.upstream, observed.rollout):
         succeeded: ConditionStatus = "False" if hold.final else "Unknown"
         return _Decision(hold.reason, hold.message, hold.status, succeeded, confirm=hold.confirm)
     prepared = kind.prepared(job, status)
     stage = kind.stages[0] if prepared is None or _prepares_again(last) else kind.stages[1]
-    number = next_number(job, max((a.attempt for a in observed.attempts), default=-1))
+    number = next_number(job, observed.highest_number)
     actions: tuple[Action, ...] = (Create(build_job(kind, job, settings, stage, number=number, prepared=prepared)),)
     if stage is kind.stages[0] or last is None or last.charged_to is not None:
         actions = (Create(build_run_config_map(kind, job)), *actions)
-    return _Decision(State.PENDING.value, "", status, actions=actions)
+    return _unless_refused_creation(observed, status, actions, now)
 
 
-def _render(kind: Kind[J, S], observed: Observed[J], books: _Books[S], decision: _Decision[S], now: datetime) -> Plan:
+def _unless_refused_creation(
+    observed: Observed[Any], status: S, actions: tuple[Action, ...], now: datetime
+) -> _Decision[S]:
+    """Create, or say why that is refused, with the words and the patience of a pod that is."""
+    found = observed.refused
+    if found is None:
+        return _Decision(State.PENDING.value, "", status, actions=actions)
+    waiting = refused(found.what, found.words, found.since, observed.settings, now)
+    if _gave_up(waiting, observed, now) and waiting.state is not None:
+        return _end(status, waiting.state, waiting.message)
+    pause = found.pause(now)
+    if pause <= 0 or waiting.state is None:
+        return _Decision(State.PENDING.value, "", status, actions=actions)
+    return _Decision(waiting.state.value, waiting.message, status, look_again_seconds=pause)
+
+
+def _unless_refused_said(
+    observed: Observed[Any], state: State, status: S, actions: tuple[Action, ...], now: datetime
+) -> _Decision[S]:
+    """Write to a Job, or say in the state of now that this was refused lately."""
+    found = observed.refused
+    if found is None or (pause := found.pause(now)) <= 0:
+        return _Decision(state.value, "", status, actions=actions)
+    message = f"the API server refuses the next step, it is tried again: {found.words}"
+    return _Decision(state.value, message, status, look_again_seconds=pause)
+
+
+def _render(
+    kind: Particulars[J, S], observed: Observed[J], books: _Books[S], decision: _Decision[S], now: datetime
+) -> Plan:
     job = observed.job
     condition = make_condition(job, decision.succeeded, decision.reason, decision.message, now)
     others = kind.other_conditions(job, decision.status, condition, now)
@@ -281,10 +328,11 @@ def _render(kind: Kind[J, S], observed: Observed[J], books: _Books[S], decision:
     if decision.succeeded != "Unknown":
         update["completion_time"] = format_time(now)
     return Plan(
+        actions=decision.actions,
         status=decision.status.model_copy(update=update).to_json(),
         notes=(*notes_of(job, condition), *kind.other_notes(job, others)),
         look_again_seconds=decision.look_again_seconds,
-        confirm=books.closed or decision.confirm or decision.succeeded != "Unknown",
+        confirm=books.closed or decision.confirm or bool(decision.actions) or decision.succeeded != "Unknown",
     )
 
 
@@ -299,19 +347,20 @@ def _end(status: S, reason: str, message: str) -> _Decision[S]:
     return _Decision(reason, message, status, succeeded="False")
 
 
-def _cut_short(kind: Kind[J, S], observed: Observed[J], status: S, reason: State, message: str, *, now: datetime) -> S:
+def _cut_short(
+    kind: Particulars[J, S], observed: Observed[J], status: S, reason: State, message: str, *, now: datetime
+) -> S:
     """Return the status with the attempt that is under way closed."""
     attempt = accounts.open_attempt(status)
-    view = next((a for a in observed.attempts if attempt is not None and a.uid == attempt.job_uid), None)
-    pod = _newest_pod(observed, view) if view is not None else None
-    return accounts.close(kind, observed.job, status, Ending(Verdict.FINAL, reason.value, message, now), pod)
+    seen = observed.attempt(attempt.job_uid) if attempt is not None else None
+    return accounts.close(kind, observed.job, status, Ending(Verdict.FINAL, reason.value, message, now), seen)
 
 
-def _suspended_message(kind: Kind[J, S], status: S) -> str:
+def _suspended_message(kind: Particulars[J, S], status: S) -> str:
     return f"spec.suspend is true; set it to false and the {kind.noun} goes on{kind.goes_on_from(status)}"
 
 
-def _budget_exhausted(kind: Kind[J, S], job: J, status: S) -> str:
+def _budget_exhausted(kind: Particulars[J, S], job: J, status: S) -> str:
     """Return the message if the last attempt was one too many; preemptions cost nothing until there are many."""
     last = status.attempts[-1] if status.attempts else None
     if last is None or last.charged_to is None:
@@ -345,23 +394,12 @@ def _gave_up(waiting: Waiting, observed: Observed[Any], now: datetime) -> bool:
     return waiting.since is not None and now - waiting.since >= patience
 
 
-def _newest_pod(observed: Observed[Any], job: JobView) -> PodView | None:
-    pods = [pod for pod in observed.pods if pod.job_uid == job.uid]
-    return max(pods, key=lambda p: (p.deletion_time is None, p.created.timestamp() if p.created else 0), default=None)
-
-
-def _overdue_in(pod: PodView, observed: Observed[Any], now: datetime) -> float | None:
-    """Return the seconds until a Terminating pod counts as overdue, None if it is not Terminating."""
-    if pod.deletion_time is None or pod.over:
-        return None
-    limit = pod.deletion_time + timedelta(seconds=observed.settings.node_loss_seconds)
-    return max(1.0, (limit - now).total_seconds())
-
-
-def _overdue(pod: PodView, observed: Observed[Any], now: datetime) -> bool:
-    if pod.deletion_time is None or pod.over or not pod.node:
-        return False
-    return now >= pod.deletion_time + timedelta(seconds=observed.settings.node_loss_seconds)
+def _ends_in(seen: Attempt, observed: Observed[Any], now: datetime) -> float | None:
+    """Return the seconds until a Terminating pod is overdue, or what outlives the trainer has had its time."""
+    if seen.left_alone():
+        return max(0.1, seen.lingers(now))
+    overdue = seen.overdue_at(observed.settings.node_loss_seconds)
+    return max(1.0, (overdue - now).total_seconds()) if overdue is not None else None
 
 
 def _look_again_by(decision: _Decision[S], seconds: float | None) -> _Decision[S]:

@@ -5,44 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from trimtab_trainer.contract import EvaluationConfig, PreparedEvaluation, Progress, Stage, TerminationMessage
+from trimtab_trainer.contract import EvaluationConfig, PreparedEvaluation, Stage, TerminationMessage
 
 from trimtab_operator.api import (
     PASSED,
+    AdapterRollout,
     Condition,
     Evaluation,
     EvaluationStatus,
+    FineTuneJob,
     PassedReason,
     State,
-    parse_evaluation,
 )
 
-from ..plan import Body, Note
-from ..views import EVALUATION_LABEL, JobView
+from ..plan import Note
+from ..views import EVALUATION_LABEL
+from ..work.attempt import Attempt
 from ..work.conditions import make_condition, notes_of
-from ..work.kind import Hold, Kind
-from ..work.observed import Observed
-from ..work.outcome import Ending
+from ..work.ending import Ending
+from ..work.particulars import Hold, Particulars
 from .resolve import models_of, needs_resolving, resolve, rollout_of, served_nothing, sources_of
+from .results import note_outcome, note_prepared, note_progress, prepared_of, verdict_of
 from .run_config import build_run_config
-from .status import note_outcome, note_prepared, note_progress, prepared_of, verdict_of
 
 GOES_ON = "it goes on with the tasks that are not done"
 
 
-class EvaluationKind(Kind[Evaluation, EvaluationStatus]):
+class Evaluating(Particulars[Evaluation, EvaluationStatus]):
     name = "Evaluation"
     noun = "evaluation"
     label = EVALUATION_LABEL
     stages = (Stage.PREPARE, Stage.EVALUATE)
     parts = {Stage.PREPARE: "eval-prepare", Stage.EVALUATE: "eval"}  # noqa: RUF012  a Mapping, never written
     config_part = "eval-run"
-
-    def parse(self, body: Body) -> Evaluation:
-        return parse_evaluation(body)
-
-    def parse_status(self, status: Body) -> EvaluationStatus:
-        return EvaluationStatus.model_validate(status)
 
     def run_config(self, job: Evaluation) -> EvaluationConfig:
         return build_run_config(job)
@@ -77,8 +72,8 @@ class EvaluationKind(Kind[Evaluation, EvaluationStatus]):
             return None
         return f"{'passed' if verdict.status == 'True' else 'not passed'}: {verdict.message}; see {status.report_uri}"
 
-    def note_progress(self, status: EvaluationStatus, view: JobView, progress: Progress | None) -> EvaluationStatus:
-        return note_progress(status, view, progress)
+    def note_progress(self, status: EvaluationStatus, attempt: Attempt) -> EvaluationStatus:
+        return note_progress(status, attempt)
 
     def note_last_figures(self, status: EvaluationStatus, ending: Ending, end: datetime) -> EvaluationStatus:
         return status
@@ -89,12 +84,13 @@ class EvaluationKind(Kind[Evaluation, EvaluationStatus]):
     def lost_seconds(self, status: EvaluationStatus, ending: Ending, end: datetime, seconds: int) -> int:
         return seconds
 
-    def working(self, view: JobView, progress: Progress | None) -> tuple[str, str]:
-        if view.stage == Stage.PREPARE.value:
-            return State.PREPARING.value, f"Job {view.name} checks the artifacts, and prepares the rows of the tasks"
-        if progress is not None and progress.attempt == view.attempt and progress.activity == "Publishing":
-            return State.PUBLISHING.value, f"Job {view.name} compares the scores and writes the report"
-        return State.EVALUATING.value, f"Job {view.name} asks the tasks"
+    def working(self, attempt: Attempt) -> tuple[str, str]:
+        if attempt.stage == Stage.PREPARE.value:
+            return State.PREPARING.value, f"Job {attempt.name} checks the artifacts, and prepares the rows of the tasks"
+        progress = attempt.progress
+        if progress is not None and progress.attempt == attempt.number and progress.activity == "Publishing":
+            return State.PUBLISHING.value, f"Job {attempt.name} compares the scores and writes the report"
+        return State.EVALUATING.value, f"Job {attempt.name} asks the tasks"
 
     def resumes(self, status: EvaluationStatus) -> str:
         return GOES_ON if status.progress is not None and status.progress.tasks_done else ""
@@ -108,13 +104,15 @@ class EvaluationKind(Kind[Evaluation, EvaluationStatus]):
     def follows_rollout(self, job: Evaluation) -> str | None:
         return rollout_of(job) if needs_resolving(job) else None
 
-    def hold(self, observed: Observed[Evaluation], status: EvaluationStatus) -> Hold[EvaluationStatus] | None:
+    def hold(
+        self, job: Evaluation, status: EvaluationStatus, upstream: FineTuneJob | None, rollout: AdapterRollout | None
+    ) -> Hold[EvaluationStatus] | None:
         try:
-            observed.job.spec.check()
+            job.spec.check()
         except ValueError as error:
             message = f"{error}; create another Evaluation"
             return Hold(State.SPEC_INVALID.value, message, status, final=True)
-        return resolve(observed.job, status, observed.upstream, observed.rollout)
+        return resolve(job, status, upstream, rollout)
 
     def other_conditions(
         self, job: Evaluation, status: EvaluationStatus, succeeded: Condition, now: datetime
@@ -134,6 +132,3 @@ class EvaluationKind(Kind[Evaluation, EvaluationStatus]):
         silent = (PassedReason.NOT_YET.value, PassedReason.EVALUATION_FAILED.value)
         verdicts = [each for each in conditions if each.type == PASSED and each.reason not in silent]
         return tuple(note for verdict in verdicts for note in notes_of(job, verdict))
-
-
-EVALUATION = EvaluationKind()

@@ -1,0 +1,106 @@
+"""The decision about one AdapterRollout: what each pod is to hold, where its alias is to point, and what is true."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from trimtab_operator.api import RolloutReason
+from trimtab_operator.api.adapterrollout import READY, AdapterRolloutStatus, Phase
+
+from ..cluster import Cluster, Key
+from ..kind import Answers
+from ..plan import AgentsOf, Inquiry, MountedShare, Plan, Withdrawal
+from .conflicts import conflict
+from .documents import documents, mounted, next_sequence, retired
+from .observed import Observed
+from .progress import advance
+from .source import Held
+from .status import condition_of, notes, with_truth
+
+LOOK_AGAIN_SECONDS = 1.0
+RETIRE_AGAIN_SECONDS = 2.0
+WITHOUT_KEY_SECONDS = 30.0
+AT_REST_SECONDS = 60.0
+"""Nothing waits for time then; a change of a pod, an object or an Evaluation calls for a look at once."""
+
+
+def plan(observed: Observed, now: datetime) -> Plan:
+    """Decide. The same facts give the same plan, whoever asks, however often."""
+    rollout, metadata = observed.rollout, observed.rollout.metadata
+    inquiries = (MountedShare(metadata.namespace, metadata.name), *_counts(observed))
+    if unanswered := tuple(each for each in inquiries if each not in observed.answers):
+        return Plan(inquiries=unanswered)
+    status = _of_this_generation(observed)
+    held = without_key(observed) or conflict(observed)
+    if held is not None:
+        told = with_truth(observed, status, held, now)
+        return Plan(
+            status=told.to_json(),
+            notes=notes(rollout, told),
+            look_again_seconds=WITHOUT_KEY_SECONDS if not observed.can_sign else AT_REST_SECONDS,
+            follows_up=False,
+        )
+    status, target = advance(observed, status, now)
+    sequence = next_sequence(observed, now)
+    sends = documents(observed, status, sequence, now)
+    for_new_pods = mounted(observed, status, sequence)
+    if sends or for_new_pods is not None:
+        status = status.model_copy(update={"sequence": list(sequence)})
+    told = with_truth(observed, status, target, now)
+    ready = condition_of(told, READY)
+    busy = (
+        bool(sends) or status.step is not None or (observed.matching and ready is not None and ready.reason == "Moving")
+    )
+    return Plan(
+        status=told.to_json(),
+        documents=(*sends, *retired(metadata.name, metadata.namespace, observed.unselected, sequence)),
+        mounted=for_new_pods,
+        notes=notes(rollout, told),
+        look_again_seconds=LOOK_AGAIN_SECONDS if busy else AT_REST_SECONDS,
+        confirm=any(document.moves for document in sends),
+        follows_up=False,
+    )
+
+
+def without_key(observed: Observed) -> Held | None:
+    """Agents take nothing that is not signed."""
+    if observed.can_sign:
+        return None
+    message = "the operator has no key to sign documents with; set agentKey in the values of its chart"
+    return Held(RolloutReason.AGENT_KEY_MISSING, message, final=True)
+
+
+def retire(cluster: Cluster, key: Key, answers: Answers, now: datetime) -> Plan:
+    """Return what takes a rollout that is gone out of every pod, and out of what new pods start from.
+
+    An AdapterRollout needs no finalizer for that: what pods and ConfigMap still hold is found there, by its name.
+    """
+    if not cluster.can_sign:
+        return Plan()
+    inquiry = MountedShare(key.namespace, key.name)
+    if inquiry not in answers:
+        return Plan(inquiries=(inquiry,))
+    _, pods = cluster.serving_pods(key.namespace, key.name)
+    sequence = (cluster.lease_transitions, int(now.timestamp() * 1000))
+    leaving = retired(key.name, key.namespace, pods, sequence)
+    share = answers[inquiry]
+    if not leaving and share is None:
+        return Plan()
+    withdrawal = Withdrawal(key.namespace, key.name) if share is not None else None
+    return Plan(documents=leaving, mounted=withdrawal, look_again_seconds=RETIRE_AGAIN_SECONDS, confirm=True)
+
+
+def _counts(observed: Observed) -> tuple[Inquiry, ...]:
+    """Ask for the counts that decide about a canary: agents do not tell of every count by themselves."""
+    step = observed.rollout.status.step
+    if step is None or step.phase is not Phase.CANARY:
+        return ()
+    marked = {mark.pod for mark in step.marks}
+    return (AgentsOf(tuple(pod.uid for pod in observed.matching if pod.uid in marked)),)
+
+
+def _of_this_generation(observed: Observed) -> AdapterRolloutStatus:
+    """Return the status without what was rejected before the spec changed."""
+    status, generation = observed.rollout.status, observed.rollout.metadata.generation
+    rejected = [each for each in status.rejected if each.generation == generation]
+    return status.model_copy(update={"rejected": rejected})

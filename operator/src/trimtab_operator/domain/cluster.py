@@ -1,0 +1,123 @@
+"""`Cluster`: what a kind may look up when it makes its snapshot, and what stood in the way of what it planned before.
+
+The runtime answers from its cache, without I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from trimtab_trainer.contract import Progress
+
+from .settings import Settings
+from .views import JobView, PodView
+
+if TYPE_CHECKING:
+    from .adapterrollout.observed import ServingPod
+
+
+class Key(NamedTuple):
+    """An object of one of our kinds, of which several may have the same name."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+class NotUnderstood(Exception):
+    """An object that another one refers to was written under a version of its kind that is not known here."""
+
+    def __init__(self, key: Key) -> None:
+        super().__init__(f"{key.kind} {key.name} cannot be understood")
+
+
+@dataclass(frozen=True)
+class NameTaken:
+    """A child's name is held by an object of another owner.
+
+    The runtime notes it when a creation meets such an object, looks at that object again before each later round,
+    and forgets it when the name is free or ours.
+    """
+
+    name: str
+    since: datetime
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What was to be done and the API server did not accept: by a quota, an admission policy or a webhook.
+
+    The runtime notes it, and forgets it when something of the object's succeeds.
+
+    Attributes:
+        what: kind of object that was refused, for messages.
+        words: of the API server.
+        since: when it was refused first, without anything that succeeded in between.
+        tried: when it was tried last.
+    """
+
+    what: str
+    words: str
+    since: datetime
+    tried: datetime
+
+    FIRST_PAUSE_SECONDS = 5.0
+    LONGEST_PAUSE_SECONDS = 60.0
+
+    def pause(self, now: datetime) -> float:
+        """Return the seconds until it is worth another try: the longer it lasts, the more seldom."""
+        lasts = (self.tried - self.since).total_seconds()
+        again = self.tried + timedelta(seconds=min(max(lasts, self.FIRST_PAUSE_SECONDS), self.LONGEST_PAUSE_SECONDS))
+        return max(0.0, (again - now).total_seconds())
+
+
+class Cluster(Protocol):
+    """A moment of what is known."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    def named(self, kind: str, namespace: str, name: str) -> Any | None:
+        """Return the typed form of an object of one of our kinds.
+
+        Raises:
+            NotUnderstood: there is one, of a version that is not known here.
+        """
+
+    def called(self, kind: str, namespace: str, name: str) -> tuple[Any, ...]:
+        """Return the object as `named` does, if there is one; one that is not understood counts as none."""
+
+    def indexed(
+        self, kind: str, index: str, *, labels: Mapping[str, str] | None = None, newest: int | None = None
+    ) -> tuple[Any, ...]:
+        """Return the objects of a kind that are looked up under a word, those that are understood.
+
+        Args:
+            kind: of the objects.
+            index: one of `indexes`.
+            labels: that they have.
+            newest: only so many, those that completed last, newest first.
+        """
+
+    def serving_pods(
+        self, namespace: str, rollout: str, labels: Mapping[str, str] | None = None
+    ) -> tuple[tuple[ServingPod, ...], tuple[ServingPod, ...]]:
+        """Return the serving pods of a namespace with some labels, and those without, as a rollout sees them."""
+
+    @property
+    def lease_transitions(self) -> int:
+        """Of the leader's Lease: the first part of every document's sequence."""
+
+    @property
+    def can_sign(self) -> bool:
+        """Whether there is a key to sign documents with."""
+
+    def jobs_of(self, owner_uid: str) -> Sequence[JobView]: ...
+    def pods_of(self, job_uid: str) -> Sequence[PodView]: ...
+    def progress(self, job_uid: str) -> Progress | None: ...
+    def silent(self, job_uid: str) -> bool: ...
+    def taken(self, key: Key) -> NameTaken | None: ...
+    def refused(self, key: Key) -> Refusal | None: ...

@@ -1,0 +1,23 @@
+"""Tools that create again what is deleted, because it is still in Git: how they mark what they keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+MARKS = (
+    "argocd.argoproj.io/tracking-id",
+    "argocd.argoproj.io/instance",
+    "kustomize.toolkit.fluxcd.io/name",
+    "helm.toolkit.fluxcd.io/name",
+    "configsync.gke.io/resource-id",
+    "configmanagement.gke.io/managed",
+    "objectset.rio.cattle.io/hash",
+    "kapp.k14s.io/app",
+)
+"""Labels and annotations that only such a tool writes. `app.kubernetes.io/instance`, which Argo CD before 3.0 used, is
+none: charts and people write it too."""
+
+
+def tracked_by(labels: Mapping[str, str], annotations: Mapping[str, str]) -> str | None:
+    """Return the mark by which a tool keeps an object, None without any."""
+    return next((mark for mark in MARKS if mark in labels or mark in annotations), None)

@@ -1,0 +1,37 @@
+"""The words under which objects of our kinds look each other up, and are told of each other's changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+CLAIMED = "name/"
+
+
+def waiting_for(kind: str, namespace: str, name: str) -> str:
+    """Return the index of those who cannot start without an object."""
+    return f"waits/{kind}/{namespace}/{name}"
+
+
+def named_evaluation(namespace: str, name: str) -> str:
+    """Return the index of the AdapterRollouts whose source is an Evaluation."""
+    return f"source/{namespace}/{name}"
+
+
+def passed_in(namespace: str) -> str:
+    """Return the index of the Evaluations that passed, and of the AdapterRollouts that follow such."""
+    return f"passed/{namespace}"
+
+
+def of_adapter_name(namespace: str, name: str) -> str:
+    """Return the index of the AdapterRollouts that claim a name."""
+    return f"{CLAIMED}{namespace}/{name}"
+
+
+def names_claimed(indexes: Iterable[str]) -> tuple[str, ...]:
+    """Return those of an object's indexes that are of a name it claims."""
+    return tuple(index for index in indexes if index.startswith(CLAIMED))
+
+
+def of_artifact(namespace: str, digest: str) -> str:
+    """Return the index of the FineTuneJobs that published an adapter."""
+    return f"artifact/{namespace}/{digest}"

@@ -1,0 +1,94 @@
+"""`Kind`: everything that the rest of the operator has to know of one kind of custom resource.
+
+Watches, cache, audits, rounds, metrics, permissions and generated files go through the list of them in `kinds`. A kind
+is its models in `api/`, its folder here, and a line in that list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from trimtab_operator.api.resources import Resource
+
+from .cluster import Cluster, Key
+from .measures import Measure
+from .plan import Body, Inquiry, Plan
+
+O = TypeVar("O")  # noqa: E741  an object of the kind
+D = TypeVar("D")  # what a decision about it sees
+Answers = Mapping[Inquiry, object]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a decision depends on, to be read anew before anything costly or irreversible is done.
+
+    Attributes:
+        objects: others of our kinds.
+        jobs: names of Jobs, each with the uid that it had; None: it may be there without being known.
+        agents: uids of serving pods whose agents have to say what is true at this moment.
+    """
+
+    objects: tuple[Key, ...] = ()
+    jobs: Mapping[str, str | None] = field(default_factory=dict)
+    agents: tuple[str, ...] = ()
+
+
+def leaves_nothing(cluster: Cluster, key: Key, answers: Answers, now: datetime) -> Plan:
+    """Return nothing to do after an object is gone: the garbage collector takes its children."""
+    return Plan()
+
+
+def selects_nothing(body: Body) -> Mapping[str, str]:
+    """Return no labels: most kinds serve from no pods."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Kind(Generic[O, D]):
+    """One kind.
+
+    Attributes:
+        crd: its models, names, columns and reasons; `crd.summary` is the condition whose reason is the state.
+        ends: whether that condition says at last that an object has ended: True or False, and for good.
+        parse: returns the typed form of a body; raises pydantic.ValidationError for one of a version that is not known.
+        indexes: the words under which others look an object up; given its body and whether it has ended.
+        concerns: the words of those who have to look when an object changed or is gone; given its key, whether it has
+            ended or is gone, and its own indexes.
+        observe: makes the snapshot for a decision, without I/O. The snapshot has a field `answers`.
+        plan: the decision, a pure function of the snapshot and the time.
+        needs: what the decision depends on beside the object itself; given the snapshot and what was planned.
+        measures: what a status write tells as metrics; given both statuses in their typed form, and the time.
+        gauge: name of the metric that counts objects by state.
+        child_label: with the name of its object, on its children; None of a kind without any.
+        selects: labels of the pods that it serves from.
+        retire: what is left to be done when an object does not exist any more.
+    """
+
+    crd: Resource
+    ends: bool
+    parse: Callable[[Body], O]
+    indexes: Callable[[Body, bool], tuple[str, ...]]
+    concerns: Callable[[Key, bool, tuple[str, ...]], tuple[str, ...]]
+    observe: Callable[[Cluster, O], D]
+    plan: Callable[[D, datetime], Plan]
+    needs: Callable[[D, Plan], Needs]
+    measures: Callable[[Any, Any, datetime], tuple[Measure, ...]]
+    gauge: str
+    child_label: str | None = None
+    selects: Callable[[Body], Mapping[str, str]] = selects_nothing
+    retire: Callable[[Cluster, Key, Answers, datetime], Plan] = leaves_nothing
+
+    @property
+    def name(self) -> str:
+        return self.crd.kind
+
+    @property
+    def summary(self) -> str:
+        return self.crd.summary
+
+
+AnyKind = Kind[Any, Any]

@@ -1,0 +1,133 @@
+"""`Attempt`: one try at one stage, as decisions see it. That it is one Job with one pod today is known here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from trimtab_trainer.contract import Progress
+
+from ..plan import Delete, Suspend
+from ..views import JobView, PodView
+
+LINGER_SECONDS = 5.0
+"""What is beside the trainer in its pod has this time to end once the trainer has: a native sidecar is stopped by the
+kubelet, a log shipper may send its last lines. An ordinary sidecar that an injector added stays for ever."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A snapshot of one attempt.
+
+    Attributes:
+        progress: the newest answer of its pod.
+        silent: whether its pod runs, is asked for its progress and has never answered.
+    """
+
+    job: JobView
+    pods: tuple[PodView, ...] = ()
+    progress: Progress | None = None
+    silent: bool = False
+
+    @property
+    def number(self) -> int:
+        return self.job.attempt
+
+    @property
+    def stage(self) -> str:
+        return self.job.stage
+
+    @property
+    def uid(self) -> str:
+        return self.job.uid
+
+    @property
+    def name(self) -> str:
+        return self.job.name
+
+    @property
+    def created(self) -> datetime | None:
+        return self.job.created
+
+    @property
+    def suspended(self) -> bool:
+        return self.job.suspended
+
+    @property
+    def queue(self) -> str | None:
+        """The name of the queue that admits it, "" of one that does not say, None where nobody but us suspends it."""
+        return self.job.queue
+
+    @property
+    def resumed(self) -> datetime | None:
+        """When it was last let go on after it had been suspended."""
+        return self.job.resumed
+
+    @property
+    def pod(self) -> PodView | None:
+        """The newest pod, before those that are being deleted."""
+        return max(
+            self.pods, key=lambda p: (p.deletion_time is None, p.created.timestamp() if p.created else 0), default=None
+        )
+
+    @property
+    def live(self) -> bool:
+        """Whether it holds anything of the cluster, or may again."""
+        return not self.job.finished and not self.job.deleting
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing runs: there is no pod, or it is over."""
+        return self.pod is None or self.pod.over
+
+    @property
+    def runs(self) -> bool:
+        return self.pod is not None and self.pod.running
+
+    @property
+    def stopped(self) -> datetime | None:
+        """When the trainer ended, if its pod still tells."""
+        return self.pod.terminated_time if self.pod is not None else None
+
+    def left_alone(self) -> bool:
+        """Tell whether the trainer has ended and something beside it keeps the pod, and with it what the pod holds."""
+        return self.live and self.pod is not None and self.pod.terminated and self.pod.phase == "Running"
+
+    def ended(self, now: datetime) -> bool:
+        """Tell whether it is over: by its Job, or because its trainer is and nothing else in the pod ends."""
+        return self.job.finished or (self.left_alone() and self.lingers(now) <= 0)
+
+    def lingers(self, now: datetime) -> float:
+        """Return for how many seconds what is beside the trainer may still take to end."""
+        since = self.stopped or now
+        return (since + timedelta(seconds=LINGER_SECONDS) - now).total_seconds()
+
+    def overdue_at(self, node_loss_seconds: float) -> datetime | None:
+        """Return when a pod that is being deleted should have gone, None if none is."""
+        pod = self.pod
+        if pod is None or pod.deletion_time is None or pod.over:
+            return None
+        return pod.deletion_time + timedelta(seconds=node_loss_seconds)
+
+    def delete(self) -> Delete:
+        """Return the action that ends it and gives back what it holds."""
+        return Delete("Job", self.job.namespace, self.job.name, self.job.uid)
+
+    def suspend(self, suspend: bool) -> Suspend:
+        """Return the action that stops it after a checkpoint, or lets it go on."""
+        return Suspend(self.job.namespace, self.job.name, self.job.uid, suspend)
+
+
+def attempts_of(
+    jobs: Iterable[JobView],
+    pods: Iterable[PodView],
+    progress: Mapping[str, Progress] | None = None,
+    silent: Iterable[str] = (),
+) -> tuple[Attempt, ...]:
+    """Return attempts in the order of their numbers. `progress` and `silent` are by the Job's uid."""
+    children, quiet, told = sorted(pods, key=lambda pod: pod.name), set(silent), progress or {}
+    return tuple(
+        Attempt(job, tuple(pod for pod in children if pod.job_uid == job.uid), told.get(job.uid), job.uid in quiet)
+        for job in sorted(jobs, key=lambda job: (job.attempt, job.stage))
+    )

@@ -1,0 +1,129 @@
+"""The record of a kind that works in stages: what `Kind` wants of it, from its particulars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from trimtab_operator.api import SUCCEEDED, WorkStatus
+from trimtab_operator.api.resources import Resource
+
+from ..cluster import Cluster, Key
+from ..kind import Kind, Needs
+from ..measures import Measure
+from ..plan import Body, Create, Plan
+from ..views import parse_time
+from .attempt import attempts_of
+from .decide import plan
+from .names import job_names_to_confirm
+from .observed import Observed
+from .particulars import Particulars
+from .subject import J
+
+
+def no_verdict(status: WorkStatus) -> tuple[Measure, ...]:
+    """Return nothing: most kinds end without one."""
+    return ()
+
+
+def staged(
+    particulars: Particulars[J, Any],
+    crd: Resource,
+    *,
+    parse: Callable[[Body], J],
+    indexes: Callable[[Body, bool], tuple[str, ...]],
+    concerns: Callable[[Key, bool, tuple[str, ...]], tuple[str, ...]],
+    gauge: str,
+    seconds: str,
+    verdict: Callable[[WorkStatus], tuple[Measure, ...]] = no_verdict,
+) -> Kind[J, Observed[J]]:
+    """Return the record. `seconds` is the histogram of lives; `verdict` tells more of an object that has just ended."""
+    return Kind(
+        crd=crd,
+        ends=True,
+        parse=parse,
+        indexes=indexes,
+        concerns=concerns,
+        observe=partial(_observe, particulars),
+        plan=plan,
+        needs=needs,
+        measures=partial(_measures, seconds, verdict),
+        gauge=gauge,
+        child_label=particulars.label,
+    )
+
+
+def _observe(kind: Particulars[J, Any], cluster: Cluster, job: J) -> Observed[J]:
+    metadata = job.metadata
+    key = Key(kind.name, metadata.namespace, metadata.name)
+    jobs = cluster.jobs_of(metadata.uid)
+    uids = [view.uid for view in jobs]
+    upstream, rollout = kind.waits_for(job), kind.follows_rollout(job)
+    return Observed(
+        kind=kind,
+        job=job,
+        settings=cluster.settings,
+        attempts=attempts_of(
+            jobs,
+            [pod for uid in uids for pod in cluster.pods_of(uid)],
+            {uid: found for uid in uids if (found := cluster.progress(uid)) is not None},
+            [uid for uid in uids if cluster.silent(uid)],
+        ),
+        taken=cluster.taken(key),
+        refused=cluster.refused(key),
+        upstream=cluster.named("FineTuneJob", metadata.namespace, upstream) if upstream is not None else None,
+        rollout=cluster.named("AdapterRollout", metadata.namespace, rollout) if rollout is not None else None,
+    )
+
+
+def needs(observed: Observed[Any], planned: Plan) -> Needs:
+    """Return the attempts whose end is not recorded, what a creation may meet, and the objects that are referred to.
+
+    Attempts whose end is recorded are left out: nothing depends on them any more.
+    """
+    job, kind = observed.job, observed.kind
+    closed = {attempt.job_uid for attempt in job.status.attempts if attempt.reason is not None}
+    jobs: dict[str, str | None] = {seen.name: seen.uid for seen in observed.attempts if seen.uid not in closed}
+    for attempt in job.status.attempts:
+        if attempt.reason is None:
+            jobs.setdefault(attempt.job_name, attempt.job_uid)
+    if any(isinstance(action, Create) for action in planned.actions):
+        for name in job_names_to_confirm(kind, job, observed.highest_number):
+            jobs.setdefault(name, None)
+    refers = (("FineTuneJob", kind.waits_for(job)), ("AdapterRollout", kind.follows_rollout(job)))
+    objects = tuple(Key(other, job.metadata.namespace, name) for other, name in refers if name is not None)
+    return Needs(objects, jobs)
+
+
+def _measures(
+    seconds: str,
+    verdict: Callable[[WorkStatus], tuple[Measure, ...]],
+    before: WorkStatus,
+    after: WorkStatus,
+    now: datetime,
+) -> tuple[Measure, ...]:
+    """Return attempts that ended, accelerator time, the end and the verdict."""
+    ended = {attempt.number for attempt in before.attempts if attempt.reason is not None}
+    found = [
+        Measure("attempts", (attempt.stage, attempt.reason))
+        for attempt in after.attempts
+        if attempt.reason is not None and attempt.number not in ended
+    ]
+    held = after.accelerator_seconds - before.accelerator_seconds
+    lost = after.lost_accelerator_seconds - before.lost_accelerator_seconds
+    found += [Measure("accelerator_seconds", (), held)] if held > 0 else []
+    found += [Measure("lost_accelerator_seconds", (), lost)] if lost > 0 else []
+    if after.completion_time and not before.completion_time:
+        found += verdict(after)
+        start, end = parse_time(after.start_time), parse_time(after.completion_time)
+        if start is not None and end is not None:
+            lasted = max(0.0, (end - start).total_seconds())
+            found.append(Measure(seconds, (reason_of(after, SUCCEEDED),), lasted))
+    return tuple(found)
+
+
+def reason_of(status: WorkStatus, condition: str) -> str:
+    """Return the reason of a condition, "Unknown" without it."""
+    return next((c.reason for c in status.conditions if c.type == condition), "Unknown")

@@ -1,0 +1,40 @@
+"""What is worked on in stages: the parts of a resource that every such kind has."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+from trimtab_operator.api import WorkStatus
+from trimtab_operator.api.finetunejob import ObjectMeta
+from trimtab_operator.api.pod import PodTemplate
+from trimtab_operator.api.work import RetryBudgets
+
+
+class WorkSpec(Protocol):
+    """The part of a spec that says within which limits the work is done."""
+
+    @property
+    def retries(self) -> RetryBudgets: ...
+    @property
+    def suspend(self) -> bool: ...
+    @property
+    def active_deadline_seconds(self) -> int | None: ...
+    @property
+    def ttl_seconds_after_finished(self) -> int | None: ...
+    @property
+    def template(self) -> PodTemplate: ...
+
+
+class Work(Protocol):
+    """A resource that is worked on in stages."""
+
+    @property
+    def metadata(self) -> ObjectMeta: ...
+    @property
+    def spec(self) -> WorkSpec: ...
+    @property
+    def status(self) -> Any: ...
+
+
+J = TypeVar("J", bound=Work)
+S = TypeVar("S", bound=WorkStatus)

@@ -1,0 +1,150 @@
+"""`Known`: the `Cluster` that decisions look things up in, answered from the cache and from what pods said last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+from trimtab_trainer.contract import Progress
+
+from ..domain.adapterrollout import ServingPod
+from ..domain.cluster import Key, NameTaken, NotUnderstood, Refusal
+from ..domain.kinds import KINDS
+from ..domain.settings import Settings
+from ..domain.views import JobView, PodView
+from .agentpoller import AgentPoller
+from .cache import Cache, Stored, matches
+from .kube import ApiError, Resource
+from .progress import ProgressPoller
+from .signing import SigningKeys
+
+
+class Troubles:
+    """What stood in the way of what was planned for each object, as long as it does."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self.taken: dict[Key, tuple[Resource, str, datetime]] = {}
+        self.refused: dict[Key, Refusal] = {}
+
+    def name_taken(self, key: Key, resource: Resource, name: str) -> None:
+        """Note that something else has the name of a child."""
+        self.taken.setdefault(key, (resource, name, self._now()))
+
+    def was_refused(self, key: Key, what: str, error: ApiError) -> None:
+        """Note that the API server does not accept what was planned."""
+        before, now = self.refused.get(key), self._now()
+        self.refused[key] = Refusal(what, error.message or error.reason, before.since if before else now, now)
+
+    def succeeded(self, key: Key) -> None:
+        self.refused.pop(key, None)
+
+    def outlived(self, key: Key) -> None:
+        """Forget a refusal of what is not wanted any more: it was time to try it again, and it was not planned."""
+        found = self.refused.get(key)
+        if found is not None and found.pause(self._now()) <= 0:
+            del self.refused[key]
+
+    def forget(self, key: Key) -> None:
+        self.taken.pop(key, None)
+        self.refused.pop(key, None)
+
+
+class Known:
+    """One moment after the other: every answer is of now."""
+
+    def __init__(
+        self,
+        *,
+        cache: Cache,
+        troubles: Troubles,
+        settings: Settings,
+        progress: ProgressPoller,
+        agents: AgentPoller,
+        signing: SigningKeys,
+        lease_transitions: Callable[[], int],
+    ) -> None:
+        self._cache = cache
+        self._troubles = troubles
+        self._settings = settings
+        self._progress = progress
+        self._agents = agents
+        self._signing = signing
+        self._lease_transitions = lease_transitions
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    @property
+    def lease_transitions(self) -> int:
+        return self._lease_transitions()
+
+    @property
+    def can_sign(self) -> bool:
+        return bool(self._signing.all())
+
+    def named(self, kind: str, namespace: str, name: str) -> Any | None:
+        key = Key(kind, namespace, name)
+        found = self._cache.stored(key)
+        if found is None:
+            return None
+        try:
+            return KINDS[kind].parse(found.body)
+        except ValidationError:
+            raise NotUnderstood(key) from None
+
+    def called(self, kind: str, namespace: str, name: str) -> tuple[Any, ...]:
+        found = self._cache.stored(Key(kind, namespace, name))
+        return _understood([found] if found is not None else [])
+
+    def indexed(
+        self, kind: str, index: str, *, labels: Mapping[str, str] | None = None, newest: int | None = None
+    ) -> tuple[Any, ...]:
+        found = self._cache.owners[kind].of_parent(index)
+        if labels is not None:
+            found = [stored for stored in found if matches(labels, stored.labels)]
+        if newest is not None:
+            found = sorted(found, key=lambda stored: (stored.completed, stored.key.name), reverse=True)[:newest]
+        return _understood(found)
+
+    def serving_pods(
+        self, namespace: str, rollout: str, labels: Mapping[str, str] | None = None
+    ) -> tuple[tuple[ServingPod, ...], tuple[ServingPod, ...]]:
+        selected, others = list[ServingPod](), list[ServingPod]()
+        for view in self._cache.serving.of_parent(namespace):
+            mine = labels is not None and matches(labels, view.labels)
+            (selected if mine else others).append(self._agents.pod(view, rollout))
+        return tuple(selected), tuple(others)
+
+    def jobs_of(self, owner_uid: str) -> list[JobView]:
+        return self._cache.jobs.of_parent(owner_uid)
+
+    def pods_of(self, job_uid: str) -> list[PodView]:
+        return self._cache.pods.of_parent(job_uid)
+
+    def progress(self, job_uid: str) -> Progress | None:
+        return self._progress.newest(job_uid)
+
+    def silent(self, job_uid: str) -> bool:
+        return self._progress.silent(job_uid)
+
+    def taken(self, key: Key) -> NameTaken | None:
+        found = self._troubles.taken.get(key)
+        return NameTaken(f"{found[0].kind} {found[1]}", found[2]) if found is not None else None
+
+    def refused(self, key: Key) -> Refusal | None:
+        return self._troubles.refused.get(key)
+
+
+def _understood(found: list[Stored]) -> tuple[Any, ...]:
+    """Return the typed form of objects; one of a version that is not known gives no verdict and claims no name."""
+    typed = []
+    for stored in found:
+        try:
+            typed.append(KINDS[stored.key.kind].parse(stored.body))
+        except ValidationError:
+            continue
+    return tuple(typed)

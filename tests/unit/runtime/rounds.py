@@ -1,0 +1,83 @@
+"""The parts that do rounds, put together over an API server in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+from trimtab_operator.domain.cluster import Key
+from trimtab_operator.domain.kind import AnyKind
+from trimtab_operator.domain.kinds import KINDS
+from trimtab_operator.domain.settings import Settings
+from trimtab_operator.runtime.act import Actor
+from trimtab_operator.runtime.agentpoller import AgentPoller
+from trimtab_operator.runtime.agents import Agents
+from trimtab_operator.runtime.cache import Cache
+from trimtab_operator.runtime.delivery import Delivery
+from trimtab_operator.runtime.desired import Desired
+from trimtab_operator.runtime.events import Events
+from trimtab_operator.runtime.inquiries import Inquiries
+from trimtab_operator.runtime.known import Known, Troubles
+from trimtab_operator.runtime.progress import ProgressPoller
+from trimtab_operator.runtime.reconcile import Reconciler
+from trimtab_operator.runtime.signing import SigningKeys
+
+from tests.unit.runtime.fake_api import FakeApi
+
+
+class Rounds:
+    """An operator without its watches: `told` is who was to look because of a change.
+
+    `session` and `keys` are for agents; without them no document can be signed.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], datetime],
+        *,
+        api: FakeApi | None = None,
+        kinds: Mapping[str, AnyKind] = KINDS,
+        settings: Settings | None = None,
+        keys: Path | None = None,
+        session: aiohttp.ClientSession | None = None,
+        may_send: Callable[[], bool] = lambda: True,
+        lease_transitions: Callable[[], int] = lambda: 3,
+    ) -> None:
+        self.api = api or FakeApi()
+        self.told: list[Key] = []
+        self.pods_changed = asyncio.Event()
+        self.cache = Cache(follow=self.told.append, serving=self.pods_changed.set)
+        self.signing = SigningKeys(keys, clock=lambda: now().timestamp())
+        self.desired = Desired(self.api, self.signing)
+        agents = Agents(self.signing, cast(Any, session), may_send)
+        self.poller = AgentPoller(agents, self.cache, self.pods_changed, self.told.append, now)
+        self.progress = ProgressPoller(self.cache, self.told.append)
+        self.troubles = Troubles(now)
+        self.actor = Actor(self.api, self.cache, now)
+        self.events = Events(self.api, now, "test")
+        self.reconciler = Reconciler(
+            cache=self.cache,
+            cluster=Known(
+                cache=self.cache,
+                troubles=self.troubles,
+                settings=settings or Settings("p", "t"),
+                progress=self.progress,
+                agents=self.poller,
+                signing=self.signing,
+                lease_transitions=lease_transitions,
+            ),
+            troubles=self.troubles,
+            inquiries=Inquiries(self.api, self.cache, self.poller, self.desired),
+            actor=self.actor,
+            delivery=Delivery(self.poller, self.desired, self.signing, now),
+            events=self.events,
+            now=now,
+            kinds=kinds,
+        )
+
+    async def round(self, key: Key) -> float | None:
+        return await self.reconciler.reconcile(key)
