@@ -26,7 +26,7 @@ async def test_it_prepares_trains_and_completes(kube: Kube, namespace: str, star
     assert set(await jobs_of(kube, namespace)) == {"demo-prepare-0", "demo-train-1"}
     assert (await kube.get(CONFIGMAPS, namespace, "demo-run"))["data"]
     events = await kube.items(EVENTS, namespace, {"fieldSelector": f"regarding.uid={body['metadata']['uid']}"})
-    assert {"Preparing", "Training", "Completed"} <= {event["reason"] for event in events}
+    assert {"Training", "Completed"} <= {event["reason"] for event in events}
 
     metrics = await operator.metrics()
     writes = {

@@ -42,8 +42,8 @@ def test_the_happy_path_takes_two_jobs_and_tells_its_story_in_few_writes_and_eve
     assert status.active_seconds == 20 + 65
     assert status.accelerator_seconds == 65
     assert status.lost_accelerator_seconds == 0
-    assert world.writes <= 8
-    assert [reason for _, reason in world.notes] == ["Preparing", "Training", "Publishing", "Completed"]
+    assert world.writes <= 7
+    assert [reason for _, reason in world.notes] == ["Training", "Publishing", "Completed"]
 
 
 def test_the_train_job_gets_what_prepare_found() -> None:

@@ -71,7 +71,7 @@ def test_it_runs_in_two_stages_and_ends_with_a_verdict_in_few_writes_and_events(
     assert [result.metric for result in status.results] == ["perplexity", "rougeL"]
     assert status.accelerator_seconds == 35
     assert world.notes == [
-        ("Normal", reason) for reason in ("Pending", "Preparing", "Evaluating", "Publishing", "Completed", "Passed")
+        ("Normal", reason) for reason in ("Preparing", "Evaluating", "Publishing", "Completed", "Passed")
     ]
     assert world.writes <= 9
 

@@ -120,17 +120,13 @@ async def test_from_waiting_to_the_first_job() -> None:
     world.has(evaluation())
     body = await world.settle()
     assert reason_of(body) == "Pending"
-    assert world.api.writes() == [("patch", "evaluations", "demo"), ("create", "events", body_event(world))]
+    assert world.api.writes() == [("patch", "evaluations", "demo")]
     world.has(complete())
     body = await world.settle()
     assert reason_of(body) == "Preparing"
     assert body["status"]["resolved"]["output"] == {"uri": "s3://adapters/out"}
     assert ("jobs", NAMESPACE, "demo-eval-prepare-0") in world.api.objects
     assert ("configmaps", NAMESPACE, "demo-eval-run") in world.api.objects
-
-
-def body_event(world: World) -> str:
-    return next(name for plural, _, name in world.api.objects if plural == "events")
 
 
 async def test_the_finetunejob_is_read_anew_before_what_it_says_is_written_down() -> None:

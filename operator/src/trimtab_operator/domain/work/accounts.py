@@ -74,6 +74,17 @@ def note_start(status: S, seen: Attempt) -> S:
     return replace_last(status, attempt.model_copy(update={"start_time": format_time(pod.started)}))
 
 
+def tells_only_a_start(kind: Particulars[J, S], before: WorkStatus, after: WorkStatus) -> bool:
+    """Tell whether all news is that the pod of the first stage has started.
+
+    It holds no accelerators and its end comes soon: the write that tells of that tells of the start too.
+    """
+    attempt = open_attempt(after)
+    if attempt is None or attempt.stage != kind.stages[0].value or attempt.start_time is None:
+        return False
+    return replace_last(after, attempt.model_copy(update={"start_time": None})) == before
+
+
 def pause(status: S, now: datetime) -> S:
     """Return the status with the open attempt's clock stopped: its Job is suspended and its pod is gone."""
     attempt = open_attempt(status)

@@ -57,11 +57,16 @@ def make_condition(
 
 
 def notes_of(job: Work, condition: Condition) -> tuple[Note, ...]:
-    """Return the event of a transition: one when the reason changes, none otherwise."""
+    """Return the event of a transition: one when the reason changes, none otherwise.
+
+    That an object which was just created is worked on goes without saying, in an event as little as elsewhere.
+    """
     previous = condition_of(job, condition.type)
-    if previous is not None and previous.reason == condition.reason:
-        return ()
     trouble = condition.status == "False" or condition.reason in {state.value for state in TROUBLE}
+    if (previous is None and condition.status == "Unknown" and not trouble) or (
+        previous is not None and previous.reason == condition.reason
+    ):
+        return ()
     message = cut(condition.message, EVENT_MESSAGE_LENGTH)
     return (Note("Warning" if trouble else "Normal", condition.reason, message),)
 

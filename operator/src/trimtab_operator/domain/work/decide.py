@@ -327,9 +327,12 @@ def _render(
     }
     if decision.succeeded != "Unknown":
         update["completion_time"] = format_time(now)
+    status = decision.status.model_copy(update=update)
+    if not decision.actions and accounts.tells_only_a_start(kind, job.status, status):
+        return Plan(look_again_seconds=decision.look_again_seconds)
     return Plan(
         actions=decision.actions,
-        status=decision.status.model_copy(update=update).to_json(),
+        status=status.to_json(),
         notes=(*notes_of(job, condition), *kind.other_notes(job, others)),
         look_again_seconds=decision.look_again_seconds,
         confirm=books.closed or decision.confirm or bool(decision.actions) or decision.succeeded != "Unknown",
