@@ -63,6 +63,10 @@ test-e2e: $(INSTALLED) ## Real pods on a real node (or the cluster of KUBECONFIG
 test-engine: $(INSTALLED) ## AdapterRollouts on a real vLLM under load; not part of `make test`, it takes long to start.
 	$(BIN)/pytest -s tests/engine
 
+.PHONY: test-lives
+test-lives: $(INSTALLED) ## Play many more simulated lives than `make test` does (TRIMTAB_LIVES=20000).
+	TRIMTAB_LIVES=$${TRIMTAB_LIVES:-20000} $(BIN)/pytest -q -n 2 tests/unit/lives
+
 .PHONY: generate
 generate: $(INSTALLED) ## Write the CRDs, the chart's copies, the API reference and the dashboards.
 	$(BIN)/python -m trimtab_operator.api.crd --write

@@ -73,7 +73,8 @@ async def test_suspend_stops_the_pod_and_resume_goes_on(kube: Kube, namespace: s
         await until_state(kube, namespace, "demo", "Training")
         await kube.patch(FINETUNEJOBS, namespace, "demo", MERGE_PATCH, {"spec": {"suspend": True}})
         await until_state(kube, namespace, "demo", "Suspended")
-        assert (await kube.get(JOBS, namespace, "demo-train-1"))["spec"]["suspend"] is True
+        while not (await kube.get(JOBS, namespace, "demo-train-1"))["spec"].get("suspend"):
+            await asyncio.sleep(0.1)  # the status says so first
         held.set()
         await kube.patch(FINETUNEJOBS, namespace, "demo", MERGE_PATCH, {"spec": {"suspend": False}})
         body = await until_state(kube, namespace, "demo", "Completed")

@@ -68,7 +68,7 @@ class FakeApi:
         subresource: str | None = None,
     ) -> Body:
         self._call("patch", resource, name)
-        body = self._find(resource, namespace, name)
+        body = copy.deepcopy(self._find(resource, namespace, name))
         if content_type == JSON_PATCH:
             for step in patch:
                 *path, last = step["path"].strip("/").split("/")

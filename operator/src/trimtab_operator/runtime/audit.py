@@ -29,6 +29,8 @@ FILL_PAGE = 100
 SETTLE_SECONDS = 1.0
 """What a watch is given to deliver what a list has shown, and after a gap to finish its own list."""
 AT_ONCE = 8
+SHARE = 0.1
+"""Of the time, that lists may take: a cluster of many objects is compared the more seldom."""
 
 
 class Lister(Protocol):
@@ -67,6 +69,9 @@ class Audit:
         self._every = every
         self._settle = settle
         self._asked = asyncio.Event()
+        self._listing = 0.0
+        self.pace = every
+        """Seconds between two audits now."""
         self.filled = False
         self.last_success = float("-inf")
         """Time of the loop's clock when all resources were compared last."""
@@ -94,21 +99,25 @@ class Audit:
         """Audit for ever."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._every):
+                async with asyncio.timeout(self.pace):
                     await self._asked.wait()
                     await asyncio.sleep(self._settle)
             self._asked.clear()
+            self._listing = 0.0
             try:
                 for store in self._stores:
                     await self.compare(store)
                 self.last_success = asyncio.get_running_loop().time()
+                self.pace = max(self._every, self._listing / SHARE)
             except Exception as error:  # logged; the next one tries again, and liveness sees how long none succeeded
                 log.warning("audit failed", extra=keys(err=str(error)))
 
     async def compare(self, store: Store[Any]) -> None:
         """Mend what differs between a store and the cluster."""
         for namespace in self._namespaces:
+            began = asyncio.get_running_loop().time()
             listed, moment = await self._list(store, namespace)
+            self._listing += asyncio.get_running_loop().time() - began
             here = [entry for entry in store if namespace is None or entry.namespace == namespace]
             gone = [e for e in here if e.uid not in listed and e.version <= moment]
             news = [m for uid, m in listed.items() if self._behind(store, uid, m)]

@@ -31,6 +31,9 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
+FIRST_PAGE = 25
+PAGE_BYTES = 1_048_576
+"""Of a chunk of a list: a hundredth of a second to read."""
 WRITES = ("create", "patch", "delete")
 
 
@@ -198,16 +201,23 @@ class Kube:
         query: dict[str, str] | None = None,
         accept: str = JSON,
     ) -> AsyncIterator[Body]:
-        """Yield a list chunk by chunk; every chunk is of the same moment and has its resourceVersion."""
+        """Yield a list chunk by chunk; every chunk is of the same moment and has its resourceVersion.
+
+        Each has at most `limit` objects, and as few as it takes that reading it does not hold up everything else:
+        annotations alone may be a quarter of a MiB an object.
+        """
         following: dict[str, str] = {}
+        size = min(limit, FIRST_PAGE)
         while True:
-            parameters = {**(query or {}), "limit": str(limit), **following}
-            page = await self._call("list", resource, "GET", resource.path(namespace), query=parameters, accept=accept)
+            wanted, path = {**(query or {}), "limit": str(size), **following}, resource.path(namespace)
+            raw = await self._send("list", resource, "GET", path, query=wanted, accept=accept)
+            page: Body = json.loads(raw)
             yield page
             token = page["metadata"].get("continue")
             if not token:
                 return
             following = {"continue": token}
+            size = max(1, min(limit, size * PAGE_BYTES // len(raw)))
 
     async def items(self, resource: Resource, namespace: str | None, query: dict[str, str]) -> list[Body]:
         return [item async for page in self.pages(resource, namespace, query=query) for item in items_of(page)]
@@ -217,7 +227,11 @@ class Kube:
         answer = await self._call("get", Resource("", "", "version", "Version"), "GET", "/version")
         return int(answer["major"]), int("".join(c for c in answer["minor"] if c.isdigit()))
 
-    async def _call(
+    async def _call(self, verb: str, resource: Resource, method: str, path: str, **request: Any) -> Body:
+        answer: Body = json.loads(await self._send(verb, resource, method, path, **request))
+        return answer
+
+    async def _send(
         self,
         verb: str,
         resource: Resource,
@@ -228,7 +242,7 @@ class Kube:
         body: object = None,
         content_type: str = JSON,
         accept: str = JSON,
-    ) -> Body:
+    ) -> bytes:
         if verb in WRITES and not self.may_write():
             raise NotLeading(f"{verb} {path}")
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "trimtab-operator"}
@@ -250,8 +264,7 @@ class Kube:
             metrics.API_REQUESTS.labels(verb, resource.plural, code).inc()
         if response.status >= 400:
             raise _error(response.status, raw, response.headers)
-        answer: Body = json.loads(raw)
-        return answer
+        return bytes(raw)
 
 
 def items_of(page: Body) -> list[Body]:

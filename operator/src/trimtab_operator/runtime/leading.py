@@ -175,7 +175,7 @@ class Leading:
         if self._queue.rounds != self._seen_rounds or self._queue.busy == 0:
             self._seen_rounds, self._seen_at = self._queue.rounds, now
         return {
-            "audit": now - self._audit.last_success < 5 * self._settings.audit_seconds + STALLED_SECONDS,
+            "audit": now - self._audit.last_success < 5 * self._audit.pace + STALLED_SECONDS,
             "workers": now - self._seen_at < STALLED_SECONDS,
         }
 

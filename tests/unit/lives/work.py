@@ -1,0 +1,403 @@
+"""One life of a FineTuneJob or an Evaluation: the real rounds over an API server that goes wrong, between Jobs and pods
+that do whatever they may in a cluster, with an operator that dies and a cache that lags. What must hold is looked at
+after every write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+from trimtab_operator.domain.cluster import Key
+from trimtab_operator.domain.kinds import KINDS
+from trimtab_operator.domain.views import OWNER_LABELS, QUEUE_LABEL, format_time
+from trimtab_operator.runtime.gate import has_ended, summary_of
+from trimtab_operator.runtime.kube import JOBS, NODES, OWN, PODS, ApiError, Body, Unreachable
+from trimtab_operator.runtime.workqueue import Retry
+from trimtab_trainer.contract import ExitCode, Reason, Stage, Summary, TerminationMessage
+
+from tests.unit.domain.makers import ARTIFACT, OUTCOME, PREPARED, PREPARED_EVALUATION, adapterrollout, finished
+from tests.unit.lives.faults import FaultyApi
+from tests.unit.runtime.objects import NAMESPACE, evaluation, finetunejob
+from tests.unit.runtime.rounds import Rounds
+
+T0 = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
+REASONS = {
+    ExitCode.SETTINGS_INVALID: Reason.BUCKET_NOT_FOUND,
+    ExitCode.DATA_INVALID: Reason.DATASET_MALFORMED,
+    ExitCode.OUT_OF_MEMORY: Reason.OUT_OF_MEMORY,
+    ExitCode.STORAGE_FAILED: Reason.STORAGE_FAILED,
+    ExitCode.INTERRUPTED: Reason.INTERRUPTED,
+    ExitCode.BUG: Reason.BUG,
+}
+RULES = {14: 1, 10: 2, 11: 2, 12: 3, 13: 4}
+NODE = "node-1"
+
+
+class Life:
+    """`kind` is FineTuneJob or Evaluation; everything that happens follows from the seed."""
+
+    def __init__(self, kind: str, seed: int) -> None:
+        self.random = Random(f"{kind} {seed}")
+        self.kind = KINDS[kind]
+        self.key = Key(kind, NAMESPACE, "demo")
+        self.now = T0
+        self.api = FaultyApi(self.random, lambda: self.now)
+        self.api.wrote = self._look_at
+        self.charged: dict[int, str | None] = {}
+        self.acting = False
+        self.suspended_by: dict[str, bool] = {}
+        """Whether the operator did it, by uid of the Job."""
+        self.story: list[str] = []
+        self.queued = self.random.random() < 0.3
+        self.operator = self._new_operator()
+        self.api.put(OWN[kind], self._object())
+        if kind == "Evaluation":
+            self._upstream()
+
+    def _object(self) -> Body:
+        body = finetunejob() if self.kind.name == "FineTuneJob" else evaluation()
+        body["spec"]["retries"] = {"onFailure": 2, "onDisruption": 3}
+        body["spec"]["template"] = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+        if self.random.random() < 0.2:
+            body["spec"]["activeDeadlineSeconds"] = 3000
+        if self.random.random() < 0.2:
+            body["spec"]["ttlSecondsAfterFinished"] = 60
+        if self.queued:
+            body["metadata"]["labels"] = {QUEUE_LABEL: "gpus"}
+        if self.kind.name == "Evaluation" and self.random.random() < 0.5:
+            body["spec"]["baseline"] = {"rolloutName": "guide"}
+        return body
+
+    def _upstream(self) -> None:
+        rollout = adapterrollout("7").model_dump(mode="json", by_alias=True, exclude_none=True)
+        rollout["metadata"] |= {"namespace": NAMESPACE, "resourceVersion": "1"}
+        head = {"apiVersion": "trimtab.dev/v1alpha1", "kind": "AdapterRollout"}
+        self.api.put(OWN["AdapterRollout"], {**head, **rollout})
+        self.api.put(OWN["FineTuneJob"], finetunejob(**finished().status.to_json()))
+
+    # what must hold, after every write
+
+    def _look_at(self, before: Body | None, after: Body | None) -> None:
+        if after is None:
+            return
+        if after["kind"] == self.kind.name:
+            self._ended_stays_ended(before, after)
+            self._nothing_is_charged_twice(after)
+        if after["kind"] == "Job":
+            self._one_job_is_live()
+            self._nobody_is_written_against(before, after)
+
+    def _ended_stays_ended(self, before: Body | None, after: Body) -> None:
+        if (
+            before is not None
+            and before["metadata"]["uid"] == after["metadata"]["uid"]
+            and has_ended(self.kind, before)
+        ):
+            assert summary_of(self.kind, after) == summary_of(self.kind, before), self.story
+        if has_ended(self.kind, after):
+            assert after["status"]["completionTime"], self.story
+
+    def _nothing_is_charged_twice(self, after: Body) -> None:
+        status = after.get("status", {})
+        attempts = status.get("attempts", ())
+        numbers = [attempt["number"] for attempt in attempts]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers))) if numbers else True, self.story
+        for attempt in attempts:
+            if attempt.get("reason") is not None:
+                charged = self.charged.setdefault(attempt["number"], attempt.get("chargedTo"))
+                assert charged == attempt.get("chargedTo"), self.story
+        for budget in ("failures", "disruptions"):
+            assert status.get(budget, 0) == list(self.charged.values()).count(budget), self.story
+
+    def _one_job_is_live(self) -> None:
+        assert len(self._live()) <= 1, (self.story, [job["metadata"]["name"] for job in self._live()])
+
+    def _nobody_is_written_against(self, before: Body | None, after: Body) -> None:
+        """Of who suspends a Job, only that one lets it go on, or the user by name."""
+        uid, suspended = after["metadata"]["uid"], bool(after["spec"].get("suspend"))
+        was = bool(before["spec"].get("suspend")) if before is not None else False
+        if suspended and not was:
+            self.suspended_by[uid] = self.acting
+        if was and not suspended and self.acting:
+            assert self.suspended_by[uid], self.story
+
+    # the operator
+
+    def _new_operator(self) -> Rounds:
+        self.story.append("a new operator")
+        operator = Rounds(lambda: self.now, api=self.api)
+        # What the one before had sent when it died may arrive after the list.
+        self._deliver(operator, share=self.random.choice((1.0, 0.6)))
+        return operator
+
+    def _deliver(self, operator: Rounds, share: float) -> None:
+        """Let watches tell of a share of what is there, and of what is gone."""
+        stores = {store.resource.plural: store for store in operator.cache.stores if store.name != "serving-pods"}
+        for (plural, _, _), body in list(self.api.objects.items()):
+            if plural in stores and self.random.random() < share:
+                stores[plural].put(copy.deepcopy(body))
+        uids = {body["metadata"]["uid"] for body in self.api.objects.values() if "uid" in body["metadata"]}
+        for store in stores.values():
+            for entry in store:
+                if entry.uid not in uids and self.random.random() < share:
+                    store.remove(entry.uid)
+
+    async def operate(self, rounds: int) -> None:
+        for _ in range(rounds):
+            self.acting = True
+            try:
+                again = await self.operator.round(self.key)
+            except (ApiError, Unreachable, Retry) as error:
+                self.story.append(f"  {type(error).__name__} {error}")
+                self.now += timedelta(seconds=1)
+                continue
+            finally:
+                self.acting = False
+            if again is None or again > 0:
+                return
+
+    # the cluster
+
+    def _mine(self, plural: str) -> list[Body]:
+        return [body for place, body in self.api.objects.items() if place[0] == plural]
+
+    def _live(self) -> list[Body]:
+        return [job for job in self._mine("jobs") if not _finished(job)]
+
+    def _newest(self) -> Body | None:
+        live = self._live()
+        return live[-1] if live else None
+
+    def _pod_of(self, job: Body) -> Body | None:
+        uid = job["metadata"]["uid"]
+        return next((p for p in self._mine("pods") if p["metadata"]["ownerReferences"][0]["uid"] == uid), None)
+
+    def _change(self, job: Body, **status: Any) -> None:
+        self.api.put(JOBS, {**job, "status": {**job.get("status", {}), **status}})
+
+    def the_pod_runs(self) -> None:
+        job = self._newest()
+        if job is None or job["spec"].get("suspend") or self._pod_of(job) is not None:
+            return
+        labels = {
+            OWNER_LABELS[self.kind.name]: "demo",
+            "trimtab.dev/stage": job["metadata"]["labels"]["trimtab.dev/stage"],
+        }
+        owner = {"kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"], "controller": True}
+        name = f"{job['metadata']['name']}-x"
+        running = {"name": "trainer", "state": {"running": {"startedAt": format_time(self.now)}}}
+        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": format_time(self.now)}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"namespace": NAMESPACE, "name": name, "labels": labels, "ownerReferences": [owner]},
+            "spec": {"nodeName": NODE},
+            "status": {"phase": "Running", "conditions": [scheduled], "containerStatuses": [running]},
+        }
+        self.api.put(PODS, pod)
+        self._change(job, active=1)
+
+    def _terminate(self, pod: Body, code: int, text: str, phase: str) -> None:
+        before = pod["status"]["containerStatuses"][0]["state"].get("running", {})
+        ended = {"exitCode": code, "message": text, "finishedAt": format_time(self.now), **before}
+        state = {"name": "trainer", "state": {"terminated": ended}}
+        self.api.put(PODS, {**pod, "status": {**pod["status"], "phase": phase, "containerStatuses": [state]}})
+
+    def _words(self, job: Body, reason: Reason, **said: Any) -> str:
+        labels = job["metadata"]["labels"]
+        uid = job["metadata"]["ownerReferences"][0]["uid"]
+        stage, attempt = Stage(labels["trimtab.dev/stage"]), int(labels["trimtab.dev/attempt"])
+        return TerminationMessage(stage=stage, run_uid=uid, attempt=attempt, reason=reason, **said).encode()
+
+    def _findings(self, job: Body) -> dict[str, Any]:
+        prepares = job["metadata"]["labels"]["trimtab.dev/stage"] == "prepare"
+        if self.kind.name == "Evaluation":
+            return {"prepared_evaluation": PREPARED_EVALUATION} if prepares else {"packed_outcome": OUTCOME.pack(3072)}
+        return {"prepared": PREPARED} if prepares else {"artifact": ARTIFACT, "summary": Summary(step=100)}
+
+    def it_succeeds(self) -> None:
+        job = self._newest()
+        pod = self._pod_of(job) if job is not None else None
+        if job is None or pod is None:
+            return
+        sidecar = self.random.random() < 0.2
+        self._terminate(
+            pod, 0, self._words(job, Reason.COMPLETED, **self._findings(job)), "Running" if sidecar else "Succeeded"
+        )
+        if sidecar:
+            return
+        if self.random.random() < 0.1:
+            self.api.drop(PODS, NAMESPACE, pod["metadata"]["name"])
+        self._change(job, active=0, conditions=[self._condition("Complete")])
+
+    def it_exits(self) -> None:
+        job = self._newest()
+        pod = self._pod_of(job) if job is not None else None
+        if job is None or pod is None:
+            return
+        code = self.random.choice(list(REASONS))
+        self._terminate(pod, int(code), self._words(job, REASONS[code], message="because"), "Failed")
+        if self.random.random() < 0.3:
+            self.api.drop(PODS, NAMESPACE, pod["metadata"]["name"])
+        rule = RULES.get(int(code))
+        text = f"Container trainer for pod a/b failed with exit code {int(code)} matching FailJob rule at index {rule}"
+        self._change(job, active=0, conditions=[self._condition("Failed", text if rule else "")])
+
+    def it_is_evicted(self) -> None:
+        job = self._newest()
+        pod = self._pod_of(job) if job is not None else None
+        if job is None or pod is None:
+            return
+        self.api.drop(PODS, NAMESPACE, pod["metadata"]["name"])
+        text = "Pod a/b has condition DisruptionTarget matching FailJob rule at index 0"
+        self._change(job, active=0, conditions=[self._condition("Failed", text)])
+
+    def somebody_deletes_the_job(self) -> None:
+        job = self._newest()
+        if job is not None:
+            self._delete(job)
+
+    def _delete(self, job: Body) -> None:
+        pod = self._pod_of(job)
+        self.api.drop(JOBS, NAMESPACE, job["metadata"]["name"])
+        if pod is not None:
+            self.api.drop(PODS, NAMESPACE, pod["metadata"]["name"])
+
+    def the_node_dies(self) -> None:
+        job = self._newest()
+        pod = self._pod_of(job) if job is not None else None
+        if pod is not None:
+            deletion = format_time(self.now + timedelta(seconds=30))
+            self.api.put(PODS, {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": deletion}})
+            self.api.objects[NODES.plural, None, NODE] = {"metadata": {"name": NODE}, "status": {}}
+
+    def the_queue_decides(self) -> None:
+        job = self._newest()
+        if self.queued and job is not None:
+            self._suspend(job, self.random.random() < 0.4)
+
+    def somebody_else_suspends_the_job(self) -> None:
+        job = self._newest()
+        if not self.queued and job is not None:
+            self._suspend(job, self.random.random() < 0.5)
+
+    def _suspend(self, job: Body, suspend: bool) -> None:
+        if bool(job["spec"].get("suspend")) == suspend:
+            return
+        conditions = [self._condition("Suspended", status="True" if suspend else "False")]
+        self.api.put(
+            JOBS,
+            {
+                **job,
+                "spec": {**job["spec"], "suspend": suspend},
+                "status": {**job.get("status", {}), "conditions": conditions},
+            },
+        )
+        self.the_job_controller_works()
+
+    def the_job_controller_works(self) -> None:
+        """It deletes the pods of a suspended Job, and those of Jobs that are gone."""
+        uids = {job["metadata"]["uid"]: job for job in self._mine("jobs")}
+        for pod in self._mine("pods"):
+            job = uids.get(pod["metadata"]["ownerReferences"][0]["uid"])
+            if job is None or (job["spec"].get("suspend") and not _finished(job)):
+                self.api.drop(PODS, NAMESPACE, pod["metadata"]["name"])
+                if job is not None:
+                    self._change(job, active=0)
+
+    def the_user_suspends(self) -> None:
+        found = self.api.objects.get((self.kind.crd.plural, NAMESPACE, "demo"))
+        if found is not None:
+            suspend = self.random.random() < 0.5
+            if suspend:  # and false again is how a user lets go on what somebody else has suspended
+                self.suspended_by = dict.fromkeys(self.suspended_by, True)
+            metadata = {**found["metadata"], "generation": found["metadata"]["generation"] + 1}
+            self.api.put(
+                OWN[self.kind.name], {**found, "metadata": metadata, "spec": {**found["spec"], "suspend": suspend}}
+            )
+
+    def time_goes_by(self) -> None:
+        self.now += timedelta(seconds=self.random.choice((1, 10, 100, 400)))
+
+    def the_operator_dies(self) -> None:
+        self.operator = self._new_operator()
+
+    def _condition(self, kind: str, message: str = "", status: str = "True") -> Body:
+        return {"type": kind, "status": status, "message": message, "lastTransitionTime": format_time(self.now)}
+
+    # the whole
+
+    async def live(self, steps: int) -> None:
+        """Live for some steps, then in peace: left alone it ends, and nothing of it stays live."""
+        happenings: tuple[Callable[[], None], ...] = (
+            self.the_pod_runs,
+            self.the_pod_runs,
+            self.it_succeeds,
+            self.it_exits,
+            self.it_is_evicted,
+            self.somebody_deletes_the_job,
+            self.the_node_dies,
+            self.the_queue_decides,
+            self.somebody_else_suspends_the_job,
+            self.the_job_controller_works,
+            self.the_user_suspends,
+            self.time_goes_by,
+            self.the_operator_dies,
+        )
+        for _ in range(steps):
+            self.api.faults = 0.0
+            happening = self.random.choice(happenings)
+            self.story.append(happening.__name__)
+            happening()
+            self._deliver(self.operator, share=self.random.choice((0.0, 0.5, 1.0)))
+            self.api.faults = self.random.choice((0.0, 0.0, 0.3))
+            await self.operate(self.random.choice((1, 2, 6)))
+        self.api.faults = 0.0
+        await self._rest()
+
+    async def _rest(self) -> None:
+        for _ in range(80):
+            found = self.api.objects.get((self.kind.crd.plural, NAMESPACE, "demo"))
+            if found is None or (has_ended(self.kind, found) and not self._live()):
+                return
+            self._peace(found)
+            self._deliver(self.operator, share=1.0)
+            await self.operate(6)
+            self.now += timedelta(seconds=61)
+        raise AssertionError((self.story, summary_of(self.kind, found or {})))
+
+    def _peace(self, found: Body) -> None:
+        """Nobody suspends any more, and what runs succeeds."""
+        self.story.append(f"peace: {summary_of(self.kind, found).get('reason')}")
+        if found["spec"].get("suspend"):
+            self.api.put(OWN[self.kind.name], {**found, "spec": {**found["spec"], "suspend": False}})
+            return
+        self.the_job_controller_works()
+        job = self._newest()
+        if job is None:
+            return
+        if job["spec"].get("suspend"):
+            self._suspend(job, suspend=False)
+        elif self._pod_of(job) is None:
+            self.the_pod_runs()
+        else:
+            self.it_succeeds()
+
+
+def _finished(job: Body) -> bool:
+    conditions = job.get("status", {}).get("conditions", ())
+    return any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions)
+
+
+def live(kind: str, seed: int, steps: int) -> None:
+    """Play one life."""
+
+    async def play() -> None:
+        await Life(kind, seed).live(steps)
+
+    asyncio.run(play())
