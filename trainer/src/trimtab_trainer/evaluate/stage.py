@@ -32,6 +32,7 @@ from .comparison import compare
 from .preparing.task_store import PreparedTask, PreparedTasks, load_tasks
 from .reporting.outcome_store import publish, read_outcome
 from .reporting.page import render
+from .reporting.wording import short
 from .results import EvaluatedModel, EvaluationResults, TaskResults
 from .rows import EvaluationRow
 
@@ -207,6 +208,7 @@ class Evaluation:
     def compare(self, found: dict[tuple[str, str], TaskScores]) -> EvaluationResults:
         """Return everything that the scores tell."""
         config, prepared = self.config, self.prepared
+        sides = {side.role: side.adapter for side in self.sides}
         tasks, checks = [], []
         for task, about in zip(config.tasks, self.tasks.tasks, strict=True):
             self.stop.check()
@@ -220,9 +222,9 @@ class Evaluation:
             digest=prepared.evaluation_digest,
             name=config.run.name,
             namespace=config.run.namespace,
-            base_model=EvaluatedModel(uri=config.base_model.uri, digest=prepared.base_model_digest, label="base model"),
-            target=self._described("target"),
-            baseline=self._described("baseline") if config.baseline is not None else None,
+            base_model=self._described(None),
+            target=self._described(sides["target"]),
+            baseline=self._described(sides["baseline"]) if "baseline" in sides else None,
             precision=config.precision,
             seed=config.seed,
             resamples=config.resamples,
@@ -253,13 +255,12 @@ class Evaluation:
     def _rows(self, task: EvaluationTask, scores: TaskScores) -> list[EvaluationRow]:
         return self.tasks.rows(task.name) if scores.rows is None else scores.rows
 
-    def _described(self, role: str) -> EvaluatedModel:
-        adapter = next(side.adapter for side in self.sides if side.role == role)
+    def _described(self, adapter: FetchedAdapter | None) -> EvaluatedModel:
         if adapter is None:
             return EvaluatedModel(
                 uri=self.config.base_model.uri, digest=self.prepared.base_model_digest, label="base model"
             )
-        return EvaluatedModel(uri=adapter.uri, digest=adapter.digest, label=adapter.digest.removeprefix("sha256:")[:12])
+        return EvaluatedModel(uri=adapter.uri, digest=adapter.digest, label=short(adapter.digest))
 
     def _lineage(self) -> dict[str, Any]:
         lineage: dict[str, Any] = {

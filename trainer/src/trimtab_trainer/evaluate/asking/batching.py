@@ -7,15 +7,16 @@ attempt that goes on elsewhere forms the same batches.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import torch
 
 from ...errors import OutOfMemory
 from ...interruption import Interruption
-from ...loop import is_out_of_memory
 from ...report import Report
 from ...validation import TOKENS_PER_BATCH
+from ..memory import Exhausted, attempted
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -53,25 +54,17 @@ def in_batches(
         wanted = batch_size or max(1, TOKENS_PER_BATCH[where.type] // max(longest, 1))
         size = max(1, wanted // parts)
         batch = order[start : start + size]
-        try:
-            answer = work(batch)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            reason = str(error).partition("\n")[0]
-        else:
+        answer = attempted(partial(work, batch))
+        if not isinstance(answer, Exhausted):
             yield batch, answer
             start += len(batch)
             continue
-        # Outside of the except block: its traceback would keep the tensors of the batch alive.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
         if len(batch) == 1:
             raise OutOfMemory(
-                f"a single sequence of {longest} tokens does not fit into memory ({reason}); raise the memory limit, "
-                "or give the task shorter rows or a smaller maxNewTokens"
+                f"a single sequence of {longest} tokens does not fit into memory ({answer.reason}); raise the memory "
+                "limit, or give the task shorter rows or a smaller maxNewTokens"
             )
         half = len(batch) // 2
         while max(1, wanted // parts) > half:
             parts *= 2
-        report("memory ran out, batch halved", batch_size=max(1, wanted // parts), reason=reason)
+        report("memory ran out, batch halved", batch_size=max(1, wanted // parts), reason=answer.reason)

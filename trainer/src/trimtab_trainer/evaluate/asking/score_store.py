@@ -29,7 +29,7 @@ from ...storage import (
     read_manifest,
     upload_folder,
 )
-from ...storage.layout import evaluation_scores_prefix
+from ...storage.layout import evaluation_scores_prefix, hexadecimal
 from ..rows import EvaluationRow, RowScore, read_lines, write_lines
 
 
@@ -102,7 +102,7 @@ def read_scores(store: Store, key: ScoresKey, folder: Path, report: Report) -> T
         TrainerError: storage cannot be read.
     """
     prefix = evaluation_scores_prefix(key.digest)
-    target = folder / key.digest.removeprefix("sha256:")
+    target = folder / hexadecimal(key.digest)
     try:
         manifest = fetch(store, prefix, target)
         if manifest is None:

@@ -12,6 +12,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from jinja2 import TemplateError
 from ...contract import EvaluationTask
 from ...errors import OutOfMemory
 from ...interruption import Interruption
-from ...loop import is_out_of_memory
 from ...model import LanguageModel
+from ..memory import Exhausted, attempted
 from ..rows import EvaluationRow, RowScore
 from .documents import chosen, document_group, does_not_run, loading, place_of
 from .files import HarnessTask, metric_key, read_task
@@ -66,20 +67,15 @@ def run_task(
     size = batch_size or BATCH_SIZE
     with tempfile.TemporaryDirectory(prefix="harness-") as scratch, offline(found.name), _sandboxed(), stop.at_once():
         while True:
-            try:
-                samples = _samples(model, tokenizer, task, found, Path(scratch), seed=seed, batch_size=size)
+            samples = attempted(
+                partial(_samples, model, tokenizer, task, found, Path(scratch), seed=seed, batch_size=size)
+            )
+            if not isinstance(samples, Exhausted):
                 break
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = str(error).partition("\n")[0]
-            # Outside of the except block: its traceback would keep tensors alive.
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
             if size == 1:
                 raise OutOfMemory(
-                    f"a single request of the harness task {found.name} does not fit into memory ({reason}); raise the "
-                    "memory limit, or give the task shorter rows or fewer examples"
+                    f"a single request of the harness task {found.name} does not fit into memory ({samples.reason}); "
+                    "raise the memory limit, or give the task shorter rows or fewer examples"
                 )
             size //= 2
     rows, scores = _answers(task, found, samples)

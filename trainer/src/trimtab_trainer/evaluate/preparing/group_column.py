@@ -10,7 +10,7 @@ from ...contract.evaluation import DEFAULT_GROUP_ROWS
 from ...data.cleaning import Finding
 from ...data.source import Record
 from ...errors import DataInvalid
-from ..statistics import MINIMUM_GROUP_CLUSTERS
+from ..statistics import MINIMUM_GROUP_CLUSTERS, large_enough
 from .questions import malformed
 
 
@@ -85,4 +85,4 @@ def check_groups(task: EvaluationTask, rows: Iterable[tuple[str | None, int]], t
 
 
 def _enough(clusters_of_rows: list[int], minimum: int) -> bool:
-    return len(clusters_of_rows) >= minimum and len(set(clusters_of_rows)) >= MINIMUM_GROUP_CLUSTERS
+    return large_enough(len(clusters_of_rows), len(set(clusters_of_rows)), minimum_rows=minimum)

@@ -20,7 +20,7 @@ from .bootstrap import Part, Resampling
 from .bounds import bound_checks
 from .distribution import INTERVAL, Distribution
 from .figure import Figure, finite
-from .group_gap import MINIMUM_GROUP_CLUSTERS, Gap, Partition, gap, partition
+from .group_gap import MINIMUM_GROUP_CLUSTERS, Gap, Partition, gap, large_enough, partition
 from .p_values import MINIMUM_CLUSTERS, p_at_least, p_at_most
 from .sample_size import rows_needed
 
@@ -39,6 +39,7 @@ __all__ = [
     "bound_checks",
     "finite",
     "gap",
+    "large_enough",
     "p_at_least",
     "p_at_most",
     "partition",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 from ...contract import Check, Threshold
@@ -10,80 +12,81 @@ from .figure import Figure, finite
 from .p_values import p_at_least, p_at_most
 from .sample_size import rows_needed
 
+PValue = Callable[[Distribution, float], float]
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """One bound of a threshold, and what is held against it.
+
+    Attributes:
+        name: as in the threshold.
+        limit: what it allows.
+        distribution: of the value, or of the loss against the baseline.
+        tolerance: of a regression what is allowed of it; None of a value.
+        broken: p of the truth just beyond the limit; a small one excludes it.
+        kept: p of the truth just within the limit.
+    """
+
+    name: str
+    limit: float
+    distribution: Distribution
+    tolerance: float | None
+    broken: PValue
+    kept: PValue
+
 
 def bound_checks(index: int, threshold: Threshold, figure: Figure) -> list[Check]:
     """Return what is known about the bounds of one threshold, but for its group gap.
 
     The estimate is None where the figure is not a finite number; nothing is known then, and nothing excluded.
 
+    Args:
+        index: of the threshold in the configuration.
+
     Raises:
         ValueError: a bound needs a baseline and there is none.
     """
-    low, high = (None, None) if figure.range is None else (min(figure.range), max(figure.range))
-    span = None if low is None or high is None else high - low
-    found = []
-    below, above = partial(p_at_most, edge=high, span=span), partial(p_at_least, edge=low, span=span)
-    for name, bound, excluded in (
-        ("minimum", threshold.minimum, (below, above)),
-        ("maximum", threshold.maximum, (above, below)),
-    ):
-        if bound is not None:
-            found.append(
-                _check(
-                    index,
-                    name,
-                    distribution=figure.target,
-                    limit=bound,
-                    tolerance=None,
-                    excluded=excluded,
-                    threshold=threshold,
-                    rows=figure.rows,
-                )
-            )
-    for name, bound, relative in (
+    bounds = (*_of_value(threshold, figure), *_of_loss(threshold, figure))
+    return [_check(index, each, threshold.confidence, figure.rows) for each in bounds]
+
+
+def _of_value(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
+    low, high = figure.ends
+    below, above = partial(p_at_most, edge=high, span=figure.span), partial(p_at_least, edge=low, span=figure.span)
+    if threshold.minimum is not None:
+        yield _Bound("minimum", threshold.minimum, figure.target, None, broken=below, kept=above)
+    if threshold.maximum is not None:
+        yield _Bound("maximum", threshold.maximum, figure.target, None, broken=above, kept=below)
+
+
+def _of_loss(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
+    for name, limit, relative in (
         ("maximumRegression", threshold.maximum_regression, False),
         ("maximumRelativeRegression", threshold.maximum_relative_regression, True),
     ):
-        if bound is not None:
-            loss = figure.loss(relative=relative)
-            scale = span
-            if span is not None and relative and figure.baseline is not None and figure.baseline.estimate:
-                scale = span / abs(figure.baseline.estimate)
+        if limit is None:
+            continue
+        loss, span = figure.loss(relative=relative), figure.span
+        if span is not None and relative and figure.baseline is not None and figure.baseline.estimate:
+            span = span / abs(figure.baseline.estimate)
+        yield _Bound(
+            name,
+            limit,
+            loss,
+            limit,
             # One row can lose all of the range; while no row lost anything, the loss was not seen.
-            excluded = (
-                partial(p_at_least, edge=0.0, span=scale),
-                partial(p_at_most, edge=scale, span=None if scale is None else 2 * scale),
-            )
-            found.append(
-                _check(
-                    index,
-                    name,
-                    distribution=loss,
-                    limit=bound,
-                    tolerance=bound,
-                    excluded=excluded,
-                    threshold=threshold,
-                    rows=figure.rows,
-                )
-            )
-    return found
+            broken=partial(p_at_least, edge=0.0, span=span),
+            kept=partial(p_at_most, edge=span, span=None if span is None else 2 * span),
+        )
 
 
-def _check(
-    index: int,
-    bound: str,
-    *,
-    distribution: Distribution,
-    limit: float,
-    tolerance: float | None,
-    excluded: tuple[partial[float], partial[float]],
-    threshold: Threshold,
-    rows: int,
-) -> Check:
-    facts: dict[str, float | int | None] = {"estimate": finite(distribution.estimate)}
-    if threshold.confidence is not None and facts["estimate"] is not None:
-        worse, better = excluded
-        facts["p_pass"] = worse(distribution, limit)
-        facts["p_fail"] = better(distribution, limit)
-        facts["rows_needed"] = rows_needed(distribution, limit, tolerance, rows=rows, confidence=threshold.confidence)
-    return Check.model_validate({"threshold": index, "bound": bound, **facts})
+def _check(index: int, bound: _Bound, confidence: float | None, rows: int) -> Check:
+    facts: dict[str, float | int | None] = {"estimate": finite(bound.distribution.estimate)}
+    if confidence is not None and facts["estimate"] is not None:
+        facts["p_pass"] = bound.broken(bound.distribution, bound.limit)
+        facts["p_fail"] = bound.kept(bound.distribution, bound.limit)
+        facts["rows_needed"] = rows_needed(
+            bound.distribution, bound.limit, bound.tolerance, rows=rows, confidence=confidence
+        )
+    return Check.model_validate({"threshold": index, "bound": bound.name, **facts})

@@ -30,6 +30,16 @@ class Figure:
     range: tuple[float, float] | None
 
     @property
+    def ends(self) -> tuple[float | None, float | None]:
+        """Return the smallest and the largest value it can take."""
+        return (None, None) if self.range is None else (min(self.range), max(self.range))
+
+    @property
+    def span(self) -> float | None:
+        """Return how far apart they are."""
+        return None if self.range is None else max(self.range) - min(self.range)
+
+    @property
     def change(self) -> Distribution | None:
         """Return target - baseline."""
         return None if self.baseline is None else self.target.against(self.baseline, np.subtract)

@@ -68,6 +68,11 @@ class Gap:
     best: int
 
 
+def large_enough(rows: int, clusters: int, *, minimum_rows: int) -> bool:
+    """Tell whether a group of so many rows and clusters is judged by itself."""
+    return rows >= minimum_rows and clusters >= MINIMUM_GROUP_CLUSTERS
+
+
 def partition(groups: Sequence[str | None], resampling: Resampling, *, minimum_rows: int) -> Partition:
     """Return the rows by group; groups of fewer rows, or of fewer than MINIMUM_GROUP_CLUSTERS clusters, as one."""
     names = np.array([NO_GROUP if each is None else each for each in groups], dtype=object)
@@ -79,7 +84,7 @@ def partition(groups: Sequence[str | None], resampling: Resampling, *, minimum_r
         return len(np.unique(resampling.unit_of_row[rows]))
 
     def enough(rows: Indices) -> bool:
-        return len(rows) >= minimum_rows and clusters(rows) >= MINIMUM_GROUP_CLUSTERS
+        return large_enough(len(rows), clusters(rows), minimum_rows=minimum_rows)
 
     pooled = tuple(name for name, rows in found.items() if not enough(rows))
     kept = {name: rows for name, rows in found.items() if name not in pooled}
