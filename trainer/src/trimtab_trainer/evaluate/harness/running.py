@@ -1,6 +1,6 @@
 """Tasks of lm-evaluation-harness, run by that library on the model that is loaded: its prompts, its scores.
 
-The configuration is given as a value that `harness_files` has checked, so the library loads no file of a task by
+The configuration is given as a value that `files` has checked, so the library loads no file of a task by
 itself. It renders templates without a sandbox and may look for metrics and data on a hub: here templates are rendered
 in a sandbox, and while it runs every connection to another place is refused.
 """

@@ -8,7 +8,7 @@ The shapes of rows, by the type of the task; `group` and the column of groupBy a
   task's labels (blanks around it do not count, case does); that of a Regression row is a finite number.
 - MultipleChoice: {"question" or "prompt": text, "choices": [2 to 64 texts], "answer": index from 0, or the choice}.
 
-A row that is none of these is refused with its file and line; `reading` reads all rows of a task.
+A row that is none of these is refused with its file and line; `question_reader` reads all rows of a task.
 """
 
 from __future__ import annotations
