@@ -91,7 +91,7 @@ class Sides:
         from trimtab_trainer.ask import load_tokenizer
         from trimtab_trainer.contract import QuantizationSettings
         from trimtab_trainer.contract.settings import QuantizationType
-        from trimtab_trainer.evaluate.generate import end_tokens
+        from trimtab_trainer.evaluate.asking.generation import end_tokens
         from trimtab_trainer.interruption import Interruption
         from trimtab_trainer.model import LanguageModel, load_base
         from trimtab_trainer.report import Report
@@ -110,8 +110,8 @@ class Sides:
 
     def our_likelihoods(self, rows: list[Row]) -> list[float]:
         """Return the summed log-likelihood of every choice, the tokens cut as the harness cuts them."""
+        from trimtab_trainer.evaluate.asking.likelihoods import log_likelihoods
         from trimtab_trainer.evaluate.rows import Sequence
-        from trimtab_trainer.evaluate.score import log_likelihoods
 
         sequences = []
         for row in rows:
@@ -134,7 +134,7 @@ class Sides:
 
     def our_answers(self, rows: list[Row]) -> list[str]:
         """Return greedy answers, up to the end of the line."""
-        from trimtab_trainer.evaluate.generate import Decoding, Prompt, generate
+        from trimtab_trainer.evaluate.asking.generation import Decoding, Prompt, generate
 
         prompts = [Prompt(n, tuple(self.harness.tok_encode(row.prompt))) for n, row in enumerate(rows)]
         decoding = Decoding(max_new_tokens=NEW_TOKENS, stop=("\n",))

@@ -22,10 +22,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from trimtab_trainer.evaluate.groups import gap, partition
-from trimtab_trainer.evaluate.metrics import ratio
-from trimtab_trainer.evaluate.resampling import Array, Resampling, p_at_least
 from trimtab_trainer.evaluate.rows import EvaluationRow, RowScore, read_lines
+from trimtab_trainer.evaluate.scoring.metrics import ratio
+from trimtab_trainer.evaluate.statistics import Array, Resampling, gap, p_at_least, partition
 
 SCORES = Path(__file__).parent / "gate_scores.json"
 SIZES = (200, 500, 1_000, 2_000)

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from trimtab_trainer.data.view import Sequences
+from trimtab_trainer.evaluate.asking.likelihoods import log_likelihoods
 from trimtab_trainer.evaluate.rows import Sequence
-from trimtab_trainer.evaluate.score import log_likelihoods
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.model import Adapted
 from trimtab_trainer.report import Report

@@ -22,7 +22,7 @@ from trimtab_trainer.contract import (
     digest_of,
 )
 from trimtab_trainer.evaluate.prepare import Found, prepare_evaluation
-from trimtab_trainer.evaluate.prepared import PreparedTasks, load_tasks
+from trimtab_trainer.evaluate.preparing.task_store import PreparedTasks, load_tasks
 from trimtab_trainer.prepare import prepare
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import MANIFEST, Store, open_store

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from trimtab_trainer.contract import EvaluationTask
-from trimtab_trainer.evaluate.prepared import PreparedTask
+from trimtab_trainer.evaluate.preparing.task_store import PreparedTask
 from trimtab_trainer.evaluate.rows import EvaluationRow, RowScore, Sequence
 
 LABELS = ("apple", "pear", "plum")

@@ -16,9 +16,9 @@ from trimtab_trainer.__main__ import main
 from trimtab_trainer.contract import Check, EvaluationOutcome, ExitCode, Reason, Result, Stage, TerminationMessage
 from trimtab_trainer.contract.outcome import PACKED_OUTCOME_BYTES, TERMINATION_MESSAGE_BYTES
 from trimtab_trainer.evaluate import stage as stage_module
-from trimtab_trainer.evaluate.table import table
+from trimtab_trainer.evaluate.reporting.terminal import table
 
-from .stage import Trained, document, evaluation, trained
+from tests.trainer.evaluate.stage import Trained, document, evaluation, trained
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from trimtab_trainer.contract import Check, EvaluationTask, Reason, Threshold
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.evaluate.comparison import compare
 from trimtab_trainer.evaluate.results import TaskResults
-from trimtab_trainer.evaluate.row_by_row import EXAMPLE_CHARACTERS
 from trimtab_trainer.evaluate.rows import EvaluationRow, RowScore
+from trimtab_trainer.evaluate.scoring.row_by_row import EXAMPLE_CHARACTERS
 
 from tests.trainer.evaluate.scored import (
     LABELS,

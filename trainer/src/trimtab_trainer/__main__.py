@@ -169,7 +169,7 @@ def _evaluation(
 
             outcome = evaluate(config, prepared, options.attempt, scratch, report, board, stop)
     if options.stage == Stage.EVALUATE and outcome is not None and options.termination_log is None:
-        from .evaluate.table import table
+        from .evaluate.reporting.terminal import table
 
         print(table(config, outcome), flush=True)
     packed = outcome.pack(PACKED_OUTCOME_BYTES) if outcome is not None else None

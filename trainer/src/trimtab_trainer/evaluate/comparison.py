@@ -12,15 +12,14 @@ from collections.abc import Mapping, Sequence
 
 from ..contract import Check, EvaluationTask, Reason, Result, TaskType, Threshold
 from ..errors import SettingsInvalid
-from .by_group import INTERVAL, ByGroup
-from .checks import Figure, bound_checks, finite
-from .confusion import confusion
-from .metrics import Measure, measures
-from .prepared import PreparedTask
-from .resampling import Resampling
+from .preparing.task_store import PreparedTask
 from .results import Histogram, TaskResults
-from .row_by_row import histogram, row_by_row
 from .rows import EvaluationRow, RowScore
+from .scoring.confusion import confusion
+from .scoring.group_figures import FiguresByGroup
+from .scoring.metrics import Measure, measures
+from .scoring.row_by_row import histogram, row_by_row
+from .statistics import Figure, Resampling, bound_checks, finite
 
 
 def compare(  # noqa: PLR0917 the six of them in the order that they are made
@@ -55,7 +54,7 @@ def compare(  # noqa: PLR0917 the six of them in the order that they are made
     ]
     resampling = Resampling([row.cluster for row in rows], seed=seed, resamples=resamples)
     figures = _figures(task, resampling, sides, len(rows))
-    by_group = ByGroup(rows, resampling, sides) if task.group_by is not None else None
+    by_group = FiguresByGroup(rows, resampling, sides) if task.group_by is not None else None
     checks = []
     for index, threshold in thresholds:
         if threshold.task != task.name or threshold.result not in figures:
@@ -119,7 +118,7 @@ def _figures(
 
 
 def _result(figure: Figure) -> Result:
-    low, high = figure.target.interval(INTERVAL)
+    low, high = figure.target.interval()
     result = Result(
         task=figure.task,
         metric=figure.name,
@@ -132,7 +131,7 @@ def _result(figure: Figure) -> Result:
     change = figure.change
     if figure.baseline is None or change is None:
         return result
-    low, high = change.interval(INTERVAL)
+    low, high = change.interval()
     return result.model_copy(
         update={
             "baseline": finite(figure.baseline.estimate),

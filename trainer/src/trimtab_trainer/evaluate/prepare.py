@@ -27,14 +27,15 @@ from ..errors import DataInvalid, SettingsInvalid
 from ..prepare import check_writable
 from ..report import Report
 from ..storage import FileEntry, open_store
-from .artifacts import FoundArtifact, check_tokenizers, find_artifact
-from .harness_documents import asked_groups
-from .harness_files import read_task
-from .prepared import PreparedTask, harness_files, rows_file, store_tasks
-from .publishing import read_outcome
+from .harness.documents import asked_groups
+from .harness.files import read_task
+from .preparing.adapters import VerifiedAdapter, check_tokenizers, find_adapter
+from .preparing.dataset_files import DatasetFiles, check_dataset_files
+from .preparing.group_column import check_groups
+from .preparing.task_rows import Circumstances, make_rows
+from .preparing.task_store import PreparedTask, harness_folder, rows_file, store_tasks
+from .reporting.outcome_store import read_outcome
 from .rows import write_lines
-from .sources import Sources, check_sources
-from .tasks import Circumstances, check_groups, make_rows
 
 ASKED_BY = ("type", "labels", "predictBy", "maxNewTokens", "stop", "temperature", "topP", "harnessTask", "fewShot")
 """Settings of a task that decide what a model is asked; all others decide what is made of its answers."""
@@ -56,7 +57,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     """
     output = open_store(config.output.uri, config.output.credentials)
     check_writable(output)
-    check_sources(config)
+    check_dataset_files(config)
     model = find_base_model(config.base_model)
     check_architecture(model)
     shapes = read_shapes(model)
@@ -65,8 +66,8 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     report("base model checked", uri=config.base_model.uri, digest=base_model_digest)
 
     wanted = config.baseline.artifact if config.baseline is not None else None
-    target = find_artifact(config.target, "target", base_model_digest) if config.target is not None else None
-    baseline = find_artifact(wanted, "baseline", base_model_digest) if wanted is not None else None
+    target = find_adapter(config.target, "target", base_model_digest) if config.target is not None else None
+    baseline = find_adapter(wanted, "baseline", base_model_digest) if wanted is not None else None
     tokenizer_files = fetch_tokenizer(model, scratch / "tokenizer")
     if config.baseline is not None:
         check_tokenizers(config, target, baseline, tokenizer_files)
@@ -81,13 +82,13 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     folder = scratch / "made-evaluation-data"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    sources = Sources(config, target, scratch / "sources")
+    files = DatasetFiles(config, target, scratch / "sources")
     tasks, largest = [], 0
     for task in config.tasks:
         if task.type is TaskType.HARNESS:
             tasks.append(_harness(config, task, folder, scratch, report))
             continue
-        made = make_rows(task, sources.of(task), about, report)
+        made = make_rows(task, files.of(task), about, report)
         check_groups(task, ((row.group, row.cluster) for row in made.rows), config.thresholds)
         file = rows_file(folder, task.name)
         write_lines(file, made.rows)
@@ -144,8 +145,8 @@ def evaluation_digest(
     config: EvaluationConfig,
     base_model_digest: str,
     *,
-    target: FoundArtifact | None,
-    baseline: FoundArtifact | None,
+    target: VerifiedAdapter | None,
+    baseline: VerifiedAdapter | None,
     data_digest: str,
     tasks: list[PreparedTask],
 ) -> str:
@@ -186,7 +187,7 @@ def _harness(
     """
     uri = f"{(task.dataset.uri or '').rstrip('/')}/"
     store = open_store(uri, config.dataset_credentials)
-    target = harness_files(folder, task.name)
+    target = harness_folder(folder, task.name)
     entries = tuple(store.download(info.path, target / info.path) for info in store.list())
     if not entries:
         raise DataInvalid(
@@ -209,5 +210,5 @@ def _harness(
     return PreparedTask(name=task.name, digest=task_digest(task, entries), rows=0)
 
 
-def _digest(artifact: FoundArtifact | None) -> str | None:
+def _digest(artifact: VerifiedAdapter | None) -> str | None:
     return artifact.digest if artifact is not None else None

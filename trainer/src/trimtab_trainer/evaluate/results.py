@@ -15,7 +15,7 @@ from ..contract.settings import DIGEST
 RESULTS_VERSION = "trimtab.dev/results/v1"
 
 
-class Side(Model):
+class EvaluatedModel(Model):
     """A model that was evaluated: the base model, with an adapter or alone."""
 
     uri: str | None = None
@@ -34,7 +34,7 @@ class GroupFigure(Model):
     baseline: float | None = None
 
 
-class Groups(Model):
+class MetricByGroup(Model):
     """One metric by group, groups below the minimum pooled into one."""
 
     metric: str
@@ -98,7 +98,7 @@ class TaskResults(Model):
     trained_on: int = Field(default=0, description="rows of clusters that the target was trained on")
     dropped: int = Field(default=0, description="rows that are blank, doubled, too long or beyond the limit")
     results: list[Result]
-    groups: list[Groups] = Field(default=[])
+    groups: list[MetricByGroup] = Field(default=[])
     confusion: Confusion | None = None
     histograms: list[Histogram] = Field(default=[])
     wins: int = 0
@@ -116,9 +116,9 @@ class EvaluationResults(Model):
     digest: DIGEST = Field(description="digest of the evaluation: models, rows, settings")
     name: str
     namespace: str
-    base_model: Side
-    target: Side
-    baseline: Side | None = None
+    base_model: EvaluatedModel
+    target: EvaluatedModel
+    baseline: EvaluatedModel | None = None
     precision: Precision
     seed: int
     resamples: int

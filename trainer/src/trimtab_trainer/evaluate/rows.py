@@ -1,7 +1,7 @@
 """What passes between the parts of an evaluation: rows as they are asked, scores as they are answered. No torch.
 
-`prepare` writes the rows of each task, `score` answers them with one model after the other and writes the scores,
-`metrics` and `comparison` make figures of both. Rows and scores are JSON lines: one row a line, in the same order.
+`prepare` writes the rows of each task, `asking` answers them with one model after the other and writes the scores,
+`scoring` and `comparison` make figures of both. Rows and scores are JSON lines: one row a line, in the same order.
 """
 
 from __future__ import annotations

@@ -14,14 +14,7 @@ from typing import Any
 import torch
 
 from .. import hardware
-from ..contract import (
-    EvaluationConfig,
-    EvaluationOutcome,
-    EvaluationTask,
-    PreparedEvaluation,
-    TaskType,
-    Threshold,
-)
+from ..contract import EvaluationConfig, EvaluationOutcome, EvaluationTask, PreparedEvaluation, TaskType, Threshold
 from ..errors import OutOfMemory
 from ..interruption import Interruption
 from ..loop import is_out_of_memory
@@ -30,16 +23,18 @@ from ..progress import ProgressBoard
 from ..report import Report
 from ..storage import Store, open_store
 from ..train import machine
+from .asking.adapters import FetchedAdapter, fetch_adapter
+from .asking.generation import Decoding, generate_rows
+from .asking.likelihoods import score_rows
+from .asking.models import Models, quantization
+from .asking.score_store import ScoresKey, TaskScores, read_scores, seed_of, write_scores
 from .comparison import compare
-from .generate import Decoding, generate_rows
-from .models import Adapter, Models, fetch_adapter, quantization
-from .page import render
-from .prepared import PreparedTask, PreparedTasks, load_tasks
-from .publishing import publish, read_outcome
-from .results import EvaluationResults, Side, TaskResults
+from .preparing.task_store import PreparedTask, PreparedTasks, load_tasks
+from .reporting.outcome_store import publish, read_outcome
+from .reporting.page import render
+from .reporting.wording import short
+from .results import EvaluatedModel, EvaluationResults, TaskResults
 from .rows import EvaluationRow
-from .score import score_rows
-from .scores import Asked, Scores, read_scores, seed_of, write_scores
 
 
 def evaluate(  # noqa: PLR0917 all of them in the order that they are needed
@@ -97,7 +92,7 @@ class _Side:
     """One of the two that are asked: the base model with an adapter, or alone."""
 
     role: str
-    adapter: Adapter | None
+    adapter: FetchedAdapter | None
 
 
 class Evaluation:
@@ -130,7 +125,7 @@ class Evaluation:
         scheme = quantization(config, adapters)
         self.models = Models(config, prepared, scheme, scratch=scratch, report=report)
 
-    def _adapter(self, role: str) -> Adapter | None:
+    def _adapter(self, role: str) -> FetchedAdapter | None:
         config, prepared = self.config, self.prepared
         baseline = config.baseline.artifact if config.baseline is not None else None
         settings, digest = (
@@ -142,11 +137,11 @@ class Evaluation:
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
-    def ask(self) -> dict[tuple[str, str], Scores]:
+    def ask(self) -> dict[tuple[str, str], TaskScores]:
         """Return the scores of every side and task, by role and name; what is not stored yet is asked and stored."""
         pairs = list(zip(self.config.tasks, self.tasks.tasks, strict=True))
         self.board.update(activity="Evaluating", step=0, total_steps=len(self.sides) * len(pairs))
-        found: dict[tuple[str, str], Scores] = {}
+        found: dict[tuple[str, str], TaskScores] = {}
         for side in self.sides:
             missing = []
             for task, about in pairs:
@@ -160,24 +155,26 @@ class Evaluation:
             with self.models.of(side.adapter) as model:
                 for task, about in missing:
                     scores = self._answers(model, task)
-                    asked = self._asked(side, task, about)
-                    stored = write_scores(self.store, asked, scores, self.scratch / "scores", self.report)
+                    key = self._key(side, task, about)
+                    stored = write_scores(self.store, key, scores, self.scratch / "scores", self.report)
                     self._note(found, side, task, stored)
         return found
 
-    def _stored(self, side: _Side, task: EvaluationTask, about: PreparedTask) -> Scores | None:
-        scores = read_scores(self.store, self._asked(side, task, about), self.scratch / "scores", self.report)
+    def _stored(self, side: _Side, task: EvaluationTask, about: PreparedTask) -> TaskScores | None:
+        scores = read_scores(self.store, self._key(side, task, about), self.scratch / "scores", self.report)
         if scores is not None:
             self.report("task was asked before", side=side.role, task=task.name, rows=len(scores.scores))
         return scores
 
-    def _note(self, found: dict[tuple[str, str], Scores], side: _Side, task: EvaluationTask, scores: Scores) -> None:
+    def _note(
+        self, found: dict[tuple[str, str], TaskScores], side: _Side, task: EvaluationTask, scores: TaskScores
+    ) -> None:
         found[side.role, task.name] = scores
         self.board.update(step=len(found))
         self.report("task asked", side=side.role, task=task.name, rows=len(scores.scores), done=len(found))
 
-    def _asked(self, side: _Side, task: EvaluationTask, about: PreparedTask) -> Asked:
-        return Asked(
+    def _key(self, side: _Side, task: EvaluationTask, about: PreparedTask) -> ScoresKey:
+        return ScoresKey(
             task=about.digest,
             base_model=self.prepared.base_model_digest,
             adapter=side.adapter.digest if side.adapter is not None else None,
@@ -186,21 +183,21 @@ class Evaluation:
             seed=seed_of(task, self.config.seed),
         )
 
-    def _answers(self, model: LanguageModel, task: EvaluationTask) -> Scores:
+    def _answers(self, model: LanguageModel, task: EvaluationTask) -> TaskScores:
         size, stop = self.config.batch_size, self.stop
         if task.type is TaskType.HARNESS:
-            from .harness import run_task  # lm-evaluation-harness: only for those who use it
+            from .harness.running import run_task  # lm-evaluation-harness: only for those who use it
 
             folder = self.tasks.harness_folder(task.name)
             rows, scores, lower_is_better = run_task(
                 model, self.models.tokenizer, task, folder, seed=self.config.seed, batch_size=size, stop=stop
             )
-            return Scores(scores, rows, lower_is_better)
+            return TaskScores(scores, rows, lower_is_better)
         rows = self.tasks.rows(task.name)
         if not task.generates:
-            return Scores(score_rows(model, rows, batch_size=size, stop=stop, report=self.report))
+            return TaskScores(score_rows(model, rows, batch_size=size, stop=stop, report=self.report))
         decoding, ends = Decoding.of(task, self.config.seed), self.models.ends
-        return Scores(
+        return TaskScores(
             generate_rows(
                 model, self.models.tokenizer, rows, decoding, ends, batch_size=size, stop=stop, report=self.report
             )
@@ -208,9 +205,10 @@ class Evaluation:
 
     # -- figures ------------------------------------------------------------------------------------------------------
 
-    def compare(self, found: dict[tuple[str, str], Scores]) -> EvaluationResults:
+    def compare(self, found: dict[tuple[str, str], TaskScores]) -> EvaluationResults:
         """Return everything that the scores tell."""
         config, prepared = self.config, self.prepared
+        sides = {side.role: side.adapter for side in self.sides}
         tasks, checks = [], []
         for task, about in zip(config.tasks, self.tasks.tasks, strict=True):
             self.stop.check()
@@ -224,9 +222,9 @@ class Evaluation:
             digest=prepared.evaluation_digest,
             name=config.run.name,
             namespace=config.run.namespace,
-            base_model=Side(uri=config.base_model.uri, digest=prepared.base_model_digest, label="base model"),
-            target=self._described("target"),
-            baseline=self._described("baseline") if config.baseline is not None else None,
+            base_model=self._described(None),
+            target=self._described(sides["target"]),
+            baseline=self._described(sides["baseline"]) if "baseline" in sides else None,
             precision=config.precision,
             seed=config.seed,
             resamples=config.resamples,
@@ -237,19 +235,15 @@ class Evaluation:
         )
 
     def _compare(
-        self, task: EvaluationTask, about: PreparedTask, target: Scores, baseline: Scores | None
+        self, task: EvaluationTask, about: PreparedTask, target: TaskScores, baseline: TaskScores | None
     ) -> tuple[TaskResults, list[Any]]:
-        rows = self._rows(task, target)
-        if task.type is TaskType.HARNESS:
-            clusters = len({row.cluster for row in rows})
-            about = about.model_copy(update={"rows": len(rows), "clusters": clusters})
         thresholds: list[tuple[int, Threshold]] = [
             (index, each) for index, each in enumerate(self.config.thresholds) if each.task == task.name
         ]
         return compare(
             task,
             about,
-            rows,
+            self._rows(task, target),
             target.scores,
             baseline.scores if baseline is not None else None,
             thresholds,
@@ -258,14 +252,15 @@ class Evaluation:
             lower_is_better=target.lower_is_better,
         )
 
-    def _rows(self, task: EvaluationTask, scores: Scores) -> list[EvaluationRow]:
+    def _rows(self, task: EvaluationTask, scores: TaskScores) -> list[EvaluationRow]:
         return self.tasks.rows(task.name) if scores.rows is None else scores.rows
 
-    def _described(self, role: str) -> Side:
-        adapter = next(side.adapter for side in self.sides if side.role == role)
+    def _described(self, adapter: FetchedAdapter | None) -> EvaluatedModel:
         if adapter is None:
-            return Side(uri=self.config.base_model.uri, digest=self.prepared.base_model_digest, label="base model")
-        return Side(uri=adapter.uri, digest=adapter.digest, label=adapter.digest.removeprefix("sha256:")[:12])
+            return EvaluatedModel(
+                uri=self.config.base_model.uri, digest=self.prepared.base_model_digest, label="base model"
+            )
+        return EvaluatedModel(uri=adapter.uri, digest=adapter.digest, label=short(adapter.digest))
 
     def _lineage(self) -> dict[str, Any]:
         lineage: dict[str, Any] = {

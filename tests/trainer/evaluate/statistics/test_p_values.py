@@ -1,0 +1,125 @@
+"""Tests of a resampled figure against a bound: known answers, and the level they promise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import stats  # type: ignore[import-untyped]
+from trimtab_trainer.evaluate.scoring.metrics import ratio
+from trimtab_trainer.evaluate.statistics import (
+    MINIMUM_CLUSTERS,
+    Array,
+    Resampling,
+    p_at_least,
+    p_at_most,
+    rows_needed,
+)
+
+from tests.trainer.evaluate.statistics.means import of_mean, of_means
+
+Draw = Callable[[np.random.Generator, tuple[int, int]], Array]
+
+
+def test_normal_data_are_tested_as_students_t_does() -> None:
+    random = np.random.default_rng(6)
+    for rows in (25, 100):
+        values = random.normal(0.1, 1, rows)
+        found = of_mean(values, resamples=20_000)
+        for bound in (0.0, 0.2, 0.4):
+            want = stats.ttest_1samp(values, bound, alternative="less").pvalue
+            assert p_at_least(found, bound) == pytest.approx(want, abs=0.02)
+
+
+def test_one_wrong_answer_of_a_hundred_is_judged_as_exactly_as_by_the_binomial() -> None:
+    found = of_mean([0.0] + [1.0] * 99, resamples=20_000)
+    exact = stats.binom.cdf(1, 100, 0.05)
+    naive = (found.resampled <= 0.95).mean()
+    assert naive < 0.01 < exact
+    assert exact <= p_at_most(found, 0.95, edge=1.0, span=1.0) < 0.09
+
+
+def test_what_was_never_seen_is_not_excluded_by_few_rows() -> None:
+    all_right = {rows: of_mean([1.0] * rows) for rows in (20, 50, 200)}
+    p = {rows: p_at_most(found, 0.95, edge=1.0, span=1.0) for rows, found in all_right.items()}
+    assert p == {rows: pytest.approx(0.95**rows) for rows in (20, 50, 200)}
+    no_loss = of_mean([0.0] * 97 + [-1.0] * 3)
+    assert p_at_least(no_loss, 0.02, edge=0.0, span=1.0) >= 0.98**100
+
+
+def test_figures_that_never_vary_are_on_one_side_of_a_bound_or_on_it() -> None:
+    constant = of_mean([0.25] * 40)
+    assert [p_at_least(constant, bound) for bound in (0.2, 0.25, 0.3)] == [1.0, 1.0, 0.0]
+    assert [p_at_most(constant, bound) for bound in (0.2, 0.25, 0.3)] == [0.0, 1.0, 1.0]
+
+
+def test_a_bound_beyond_all_resamples_has_a_small_p_with_few_resamples_too() -> None:
+    values = np.random.default_rng(7).normal(0, 1, 400)
+    found = of_mean(values, resamples=200)
+    p = [p_at_least(found, bound) for bound in (0.1, 0.2, 0.3, 0.5, 1.0)]
+    assert p == sorted(p, reverse=True)
+    assert p[-1] < 1e-6 < p[0]
+
+
+def test_too_few_clusters_exclude_nothing() -> None:
+    for count, sure in ((MINIMUM_CLUSTERS - 1, False), (MINIMUM_CLUSTERS, True)):
+        values = np.random.default_rng(8).normal(-5, 0.1, count)
+        assert (p_at_least(of_mean(values), 0.0) < 0.05) is sure
+
+
+def test_a_figure_that_is_no_number_excludes_nothing_and_has_no_interval() -> None:
+    unknown = of_mean([math.nan] + [1.0] * 50)
+    assert (p_at_least(unknown, 9.0), p_at_most(unknown, -9.0)) == (1.0, 1.0)
+    assert np.isnan(unknown.interval()).all()
+    assert rows_needed(unknown, 0.02, 0.02, rows=51, confidence=0.95) is None
+
+
+def test_a_figure_that_a_row_alone_defines_excludes_nothing() -> None:
+    # Of 40 rows one has a number: leaving it out, or not drawing it, leaves nothing.
+    statistics = np.zeros((40, 2))
+    statistics[7] = 3.0, 1.0
+    resampling = Resampling(range(40), seed=1, resamples=500)
+    found = resampling.distributions([resampling.part(statistics, ratio)])[0][0]
+    assert found.estimate == 3.0
+    assert p_at_least(found, 100.0) == 1.0
+    assert np.isnan(found.interval()).all()
+
+
+# Draws whose mean is exactly 0.02, the tolerance: rare losses, frequent changes, long tails to either side.
+AT_THE_TOLERANCE: dict[str, tuple[Draw, float | None]] = {
+    "rare losses": (lambda r, size: (r.random(size) < 0.02).astype(np.float64), 1.0),
+    "losses and wins": (lambda r, size: _changes(r.random(size), 0.04, 0.02), 1.0),
+    "normal": (lambda r, size: r.normal(0.02, 0.25, size), None),
+    "long tail of losses": (lambda r, size: 0.02 + 0.25 * (r.exponential(1, size) - 1), None),
+    "long tail of wins": (lambda r, size: 0.02 - 0.25 * (r.exponential(1, size) - 1), None),
+}
+
+
+def _changes(uniform: Array, lost: float, won: float) -> Array:
+    return (uniform < lost).astype(np.float64) - (uniform > 1 - won)
+
+
+@pytest.mark.parametrize("name", AT_THE_TOLERANCE)
+@pytest.mark.parametrize("rows", [200, 500])
+def test_a_loss_of_exactly_the_tolerance_passes_as_rarely_as_promised(name: str, rows: int) -> None:
+    draw, span = AT_THE_TOLERANCE[name]
+    draws = 1_500
+    values = draw(np.random.default_rng(9), (rows, draws))
+    edge = None if span is None else 0.0
+    p = np.array([p_at_least(each, 0.02, edge=edge, span=span) for each in of_means(values, resamples=600)])
+    # 6 % and twice the error that so many draws have.
+    assert (p <= 0.05).mean() <= 0.06 + 2 * math.sqrt(0.06 * 0.94 / draws)
+
+
+@pytest.mark.parametrize(("rows", "minimum"), [(50, 0.5), (100, 0.8), (200, 0.95), (200, 0.99)])
+def test_an_accuracy_at_its_minimum_is_rarely_passed_and_rarely_failed(rows: int, minimum: float) -> None:
+    passed = failed = 0.0
+    for right in range(rows + 1):
+        chance = stats.binom.pmf(right, rows, minimum)
+        if chance > 1e-4:
+            found = of_mean([1.0] * right + [0.0] * (rows - right), resamples=1_000)
+            passed += chance * (p_at_most(found, minimum, edge=1.0, span=1.0) <= 0.05)
+            failed += chance * (p_at_least(found, minimum, edge=0.0, span=1.0) <= 0.05)
+    assert max(passed, failed) <= 0.05

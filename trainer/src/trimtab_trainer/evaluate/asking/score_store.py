@@ -1,0 +1,160 @@
+"""What one model made of one task, in object storage under the digest of all that decides it. No torch.
+
+    <output>/evaluations/scores/<digest>/{scores-*.jsonl,rows-*.jsonl}    and MANIFEST.json last
+
+Scores are written as a task finishes. An evaluation that was killed goes on at the next task, and evaluations that ask
+a model the same (a baseline is asked again and again) share the answers. The names of the files hold their hash, so
+that two writers never mix.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...contract import EvaluationTask, QuantizationSettings, TaskType, digest_of
+from ...contract.evaluation import EVALUATION_VERSION
+from ...contract.settings import QuantizationType
+from ...report import Report
+from ...storage import (
+    MANIFEST,
+    FileEntry,
+    ObjectDamaged,
+    ObjectMissing,
+    Store,
+    commit,
+    fetch,
+    read_manifest,
+    upload_folder,
+)
+from ...storage.layout import evaluation_scores_prefix, hexadecimal
+from ..rows import EvaluationRow, RowScore, read_lines, write_lines
+
+
+@dataclass(frozen=True)
+class ScoresKey:
+    """One task and one model: everything that decides the scores.
+
+    Attributes:
+        task: digest of the rows as they are asked, and how.
+        base_model: its digest.
+        adapter: its digest; None is the base model alone.
+        quantization: of the base model; only what is in force counts.
+        compute_type: of the matrix products, as torch names it, such as bfloat16.
+        seed: of what is drawn; None where nothing is.
+    """
+
+    task: str
+    base_model: str
+    adapter: str | None
+    quantization: QuantizationSettings
+    compute_type: str
+    seed: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object; the batch size, the device and names are no part of it."""
+        scheme: dict[str, Any] = {"type": self.quantization.type.value}
+        if self.quantization.type is not QuantizationType.NONE:
+            scheme["doubleQuantization"] = self.quantization.double_quantization
+        return {
+            "contract": EVALUATION_VERSION,
+            "task": self.task,
+            "baseModel": self.base_model,
+            "adapter": self.adapter,
+            "quantization": scheme,
+            "computeType": self.compute_type,
+            "seed": self.seed,
+        }
+
+    @property
+    def digest(self) -> str:
+        """Return the content address of the scores."""
+        return digest_of(self.to_json())
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """What a model made of a task.
+
+    Attributes:
+        rows: of a Harness task, whose rows are known only when it has been run.
+        scores: one a row, in their order.
+        lower_is_better: of a Harness task, its metrics in their order.
+    """
+
+    scores: list[RowScore]
+    rows: list[EvaluationRow] | None = None
+    lower_is_better: dict[str, bool] | None = None
+
+
+def seed_of(task: EvaluationTask, seed: int) -> int | None:
+    """Return the seed if it changes the answers to a task."""
+    drawn = bool(task.temperature) or task.type is TaskType.HARNESS
+    return seed if drawn else None
+
+
+def read_scores(store: Store, key: ScoresKey, folder: Path, report: Report) -> TaskScores | None:
+    """Return the scores if they are stored and every byte of them verifies; None means that they are to be made.
+
+    Raises:
+        TrainerError: storage cannot be read.
+    """
+    prefix = evaluation_scores_prefix(key.digest)
+    target = folder / hexadecimal(key.digest)
+    try:
+        manifest = fetch(store, prefix, target)
+        if manifest is None:
+            return None
+        files = {entry.path.partition("-")[0]: target / entry.path for entry in manifest.files}
+        return TaskScores(
+            scores=read_lines(files["scores"], RowScore),
+            rows=read_lines(files["rows"], EvaluationRow) if "rows" in files else None,
+            lower_is_better=dict(manifest.document["lowerIsBetter"]) if "lowerIsBetter" in manifest.document else None,
+        )
+    except (ObjectMissing, ObjectDamaged, ValueError, KeyError, TypeError) as error:
+        report.warn("stored scores do not verify, they are made again", scores=key.digest, error=str(error))
+        return None
+
+
+def write_scores(store: Store, key: ScoresKey, scores: TaskScores, folder: Path, report: Report) -> TaskScores:
+    """Store the scores, manifest last and once; return those that are stored: another attempt's, if it was first.
+
+    Raises:
+        ObjectDamaged: what is stored does not stay as it was written.
+        TrainerError: storage failed; nothing half-written is visible.
+    """
+    prefix = evaluation_scores_prefix(key.digest)
+    made = folder / f"made-{key.digest.removeprefix('sha256:')}"
+    shutil.rmtree(made, ignore_errors=True)
+    _write(made, "scores", scores.scores)
+    if scores.rows is not None:
+        _write(made, "rows", scores.rows)
+    document: dict[str, Any] = {"asked": key.to_json(), "digest": key.digest}
+    if scores.lower_is_better is not None:
+        # A list, for canonical JSON would sort the metrics.
+        document["lowerIsBetter"] = [[name, less] for name, less in scores.lower_is_better.items()]
+    for _ in range(2):
+        if not _has_manifest(store, prefix):
+            entries = upload_folder(store, made, prefix)
+            commit(store, prefix, {**document, "files": [entry.to_json() for entry in entries]})
+        stored = read_scores(store, key, folder, report)
+        if stored is not None and len(stored.scores) == len(scores.scores):
+            return stored
+        store.delete([f"{prefix}/{MANIFEST}"])
+    raise ObjectDamaged(f"{store.address(prefix)} is not as it was written; check the object storage")
+
+
+def _write(folder: Path, name: str, lines: list[RowScore] | list[EvaluationRow]) -> None:
+    file = folder / f"{name}.jsonl"
+    write_lines(file, lines)
+    file.rename(folder / f"{name}-{FileEntry.read(file, file.name).sha256[:16]}.jsonl")
+
+
+def _has_manifest(store: Store, prefix: str) -> bool:
+    try:
+        return read_manifest(store, prefix) is not None
+    except ObjectDamaged:
+        store.delete([f"{prefix}/{MANIFEST}"])
+        return False

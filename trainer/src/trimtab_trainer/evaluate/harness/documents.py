@@ -1,0 +1,110 @@
+"""The documents of a harness task, as the harness reads them: which of them are asked, and in what groups. No torch.
+
+Groups are told by the values that the harness itself is given, so they are read here by the same library in the same
+way, before weights are loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ...contract import EvaluationTask, Reason
+from ...data.cleaning import Finding
+from ...data.source import Record
+from ...errors import SettingsInvalid
+from ..preparing.group_column import group_of, refuse_ungrouped
+from .files import HarnessTask
+from .offline import local_datasets, offline
+
+
+def loading(found: HarnessTask, scratch: Path) -> dict[str, Any]:
+    """Return what a task's data are loaded with, beside dataset_path; `scratch` takes copies of them."""
+    return {
+        "data_files": {split: [str(file) for file in files] for split, files in found.data_files.items()},
+        "cache_dir": str(scratch),
+        **found.options,
+    }
+
+
+def place_of(index: int) -> str:
+    """Return where a document stands, for people: its index in the split that is asked, from 0."""
+    return f"doc {index}"
+
+
+def chosen(documents: Any, limit: int | None) -> list[int]:
+    """Return the documents to ask, in order: all, or those that come first by the hash of their content."""
+    count = len(documents)
+    if limit is None or limit >= count:
+        return list(range(count))
+    hashes = [
+        (hashlib.sha256(json.dumps(each, sort_keys=True, default=str).encode()).digest(), index)
+        for index, each in enumerate(documents)
+    ]
+    return sorted(index for _, index in sorted(hashes)[:limit])
+
+
+def asked_groups(task: EvaluationTask, found: HarnessTask, scratch: Path) -> list[str]:
+    """Return the group of every document that is asked, in order, having looked at those that are not asked as well.
+
+    Args:
+        task: with groupBy.
+        found: the task in its folder.
+        scratch: a folder for copies of the data, which are gone afterwards.
+
+    Raises:
+        DataInvalid: GROUP_MISSING, the column is not there or has no value in some document; DATASET_MALFORMED.
+        SettingsInvalid: HARNESS_TASK_REFUSED, the data cannot be read.
+    """
+    column = str(task.group_by)
+    with tempfile.TemporaryDirectory(prefix="harness-", dir=scratch) as copies, offline(found.name), local_datasets():
+        documents = _documents(found, Path(copies))
+        groups = _groups(task, column, documents)
+        return [groups[index] for index in chosen(documents, task.dataset.limit)]
+
+
+def document_group(value: Any, column: str, index: int) -> str | None:
+    """Return the group of a document with this value in the groupBy column; None where it has none.
+
+    Raises:
+        DataInvalid: DATASET_MALFORMED.
+    """
+    return group_of(Record({column: value}, place_of(index)), column)
+
+
+def _documents(found: HarnessTask, copies: Path) -> Any:
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    try:
+        loaded = datasets.load_dataset(path=str(found.configuration["dataset_path"]), **loading(found, copies))
+        return loaded[found.evaluated_split]
+    except (DatasetsError, LookupError, TypeError, ValueError) as error:
+        raise does_not_run(found, error) from error
+
+
+def _groups(task: EvaluationTask, column: str, documents: Iterable[dict[str, Any]]) -> list[str]:
+    values = [document.get(column) for document in documents]
+    ungrouped = Finding()
+    for index, value in enumerate(values):
+        if value is None or value == "":
+            ungrouped.add(place_of(index))
+    # First of all: a CSV file's whole numbers are read as floats where one is missing, and the missing one is at fault.
+    refuse_ungrouped(task, ungrouped, len(values), some=ungrouped.count < len(values))
+    return [str(document_group(value, column, index)) for index, value in enumerate(values)]
+
+
+def does_not_run(found: HarnessTask, error: Exception) -> SettingsInvalid:
+    """Return the refusal of a task whose templates and data gave an error to the harness."""
+    # What the datasets library says itself is only that it failed.
+    told = error.__cause__ if type(error).__module__.startswith("datasets.") and error.__cause__ else error
+    reason = str(told).strip().partition("\n")[0][:300]
+    return SettingsInvalid(
+        f"harness task {found.name} cannot be run ({type(told).__name__}: {reason}); its templates and its data "
+        "do not fit together: run it with lm-evaluation-harness alone, and correct it there",
+        Reason.HARNESS_TASK_REFUSED,
+    )

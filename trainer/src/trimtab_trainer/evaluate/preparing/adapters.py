@@ -1,0 +1,190 @@
+"""The adapters of an evaluation, found and verified: every byte, the base model they were made for, their shape."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from ...base_model import TOKENIZER
+from ...contract import EvaluationConfig, Reason, StoredArtifact, digest_of
+from ...data.view import TRAIN_CLUSTERS
+from ...errors import SettingsInvalid
+from ...report import Report
+from ...result import verify_adapter
+from ...storage import FileEntry, Manifest, ObjectDamaged, ObjectMissing, Store, fetch, open_store, read_manifest
+from ...storage.layout import ADAPTER_CONFIG, ADAPTER_TEST_ROWS, ADAPTER_WEIGHTS, hexadecimal, view_prefix
+
+HEADER_BYTES = 10_000_000
+
+
+@dataclass(frozen=True)
+class VerifiedAdapter:
+    """An adapter that verifies; `store` is rooted at the folder above it."""
+
+    settings: StoredArtifact
+    store: Store
+    prefix: str
+    manifest: Manifest
+    digest: str
+
+    @property
+    def tokenizer(self) -> tuple[FileEntry, ...]:
+        """Entries of the tokenizer's files that lie beside it."""
+        return tuple(sorted(entry for entry in self.manifest.files if entry.path in TOKENIZER))
+
+    def test_rows(self, target: Path) -> tuple[FileEntry, ...]:
+        """Download the rows that training held out to a folder, verified; empty if it held out none."""
+        found = [entry for entry in self.manifest.files if entry.path == ADAPTER_TEST_ROWS]
+        for entry in found:
+            self.store.download(
+                f"{self.prefix}/{entry.path}", target / entry.path, sha256=entry.sha256, size=entry.size
+            )
+        return tuple(found)
+
+    def trained(self, scratch: Path, report: Report) -> frozenset[bytes] | None:
+        """Return the keys of all rows it was trained on; None where that cannot be known any more.
+
+        They lie with the data of the run, `<output>/data/views/<data digest>`, which may have expired or may never
+        have been copied with the adapter.
+        """
+        view = str(self.manifest.document["artifact"].get("data"))
+        root, _, folder = self.settings.uri.rstrip("/").rpartition("/")
+        if folder != hexadecimal(self.digest) or not root.endswith("/adapters"):
+            report.warn("what the target was trained on is unknown: it lies outside of its output", uri=self.uri)
+            return None
+        output = open_store(root.removesuffix("/adapters"), self.settings.credentials)
+        target = scratch / "trained"
+        try:
+            manifest = fetch(output, view_prefix(view), target, lambda path: path == TRAIN_CLUSTERS)
+        except ObjectMissing:
+            manifest = None
+        if manifest is None or not (target / TRAIN_CLUSTERS).exists():
+            report.warn("what the target was trained on is unknown: the data of its run is gone", view=view)
+            return None
+        return frozenset(bytes.fromhex(line) for line in (target / TRAIN_CLUSTERS).read_text().split())
+
+    @property
+    def uri(self) -> str:
+        """Where it lies."""
+        return self.settings.uri
+
+
+def find_adapter(settings: StoredArtifact, role: str, base_model_digest: str) -> VerifiedAdapter:
+    """Return an adapter after reading every byte of it; `role` is target or baseline, for messages.
+
+    Raises:
+        SettingsInvalid: ARTIFACT_NOT_FOUND, ARTIFACT_CHANGED, ARTIFACT_INVALID, BASE_MODEL_MISMATCH.
+    """
+    root, _, name = settings.uri.rstrip("/").rpartition("/")
+    store = open_store(root, settings.credentials)
+    prefix = unquote(name) if settings.uri.startswith("file:") else name
+    try:
+        manifest = read_manifest(store, prefix)
+    except ObjectDamaged as error:
+        raise invalid_adapter(role, settings.uri, "its MANIFEST.json cannot be read") from error
+    if manifest is None:
+        raise SettingsInvalid(
+            f"there is no adapter at {settings.uri} (its MANIFEST.json is missing): correct the uri of the {role}, or "
+            "wait until it is published",
+            Reason.ARTIFACT_NOT_FOUND,
+        )
+    document = manifest.document.get("artifact")
+    if not isinstance(document, dict):
+        raise invalid_adapter(role, settings.uri, "its MANIFEST.json says nothing of an artifact")
+    digest = digest_of(document)
+    if settings.digest is not None and settings.digest != digest:
+        raise SettingsInvalid(
+            f"the {role} at {settings.uri} has digest {digest}, but {settings.digest} is asked for; restore it, or ask "
+            "for the new one",
+            Reason.ARTIFACT_CHANGED,
+        )
+    if document.get("baseModel") != base_model_digest:
+        raise SettingsInvalid(
+            f"the {role} at {settings.uri} was made for the base model {document.get('baseModel')}, but this one has "
+            f"digest {base_model_digest}; give the base model it was trained on",
+            Reason.BASE_MODEL_MISMATCH,
+        )
+    try:
+        verify_adapter(store, prefix, digest)
+    except (ObjectMissing, ObjectDamaged) as error:
+        raise invalid_adapter(role, settings.uri, str(error)) from error
+    found = VerifiedAdapter(settings, store, prefix, manifest, digest)
+    _check_shape(found, role)
+    return found
+
+
+def check_tokenizers(
+    config: EvaluationConfig,
+    target: VerifiedAdapter | None,
+    baseline: VerifiedAdapter | None,
+    tokenizer: tuple[FileEntry, ...],
+) -> None:
+    """Refuse to compare perplexities per token of two tokenizers: they count other things.
+
+    Raises:
+        SettingsInvalid: TOKENIZER_MISMATCH.
+    """
+    compared = [each.metric for each in config.thresholds if each.against_baseline and each.result == "perplexity"]
+    if not compared:
+        return
+    ours, theirs = (
+        _hashes(artifact.tokenizer if artifact is not None and artifact.tokenizer else tokenizer)
+        for artifact in (target, baseline)
+    )
+    if ours != theirs:
+        names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+        raise SettingsInvalid(
+            f"threshold {compared[0]} compares perplexities per token, but target and baseline have another "
+            f"{names[0]}; compare {compared[0].partition('/')[0]}/bitsPerByte",
+            Reason.TOKENIZER_MISMATCH,
+        )
+
+
+def _hashes(entries: tuple[FileEntry, ...]) -> dict[str, str]:
+    return {entry.path: entry.sha256 for entry in entries}
+
+
+def _check_shape(found: VerifiedAdapter, role: str) -> None:
+    """Refuse what is no LoRA of the rank it says, from adapter_config.json and the header of its weights."""
+    names = {entry.path for entry in found.manifest.files}
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        if name not in names:
+            raise invalid_adapter(role, found.uri, f"it has no {name}")
+    settings = _json_object(found.store.read(f"{found.prefix}/{ADAPTER_CONFIG}"))
+    rank, kind = settings.get("r"), settings.get("peft_type")
+    if kind != "LORA" or not isinstance(rank, int) or rank < 1:
+        raise invalid_adapter(
+            role, found.uri, f"its {ADAPTER_CONFIG} is of no LoRA adapter (peft_type {kind}, r {rank})"
+        )
+    path = f"{found.prefix}/{ADAPTER_WEIGHTS}"
+    begin = found.store.start(path, 8)
+    length = struct.unpack("<Q", begin)[0] if len(begin) == 8 else 0
+    header = _json_object(found.store.start(path, 8 + length)[8:]) if 2 <= length <= HEADER_BYTES else {}
+    pairs: dict[str, dict[str, int]] = {}
+    for tensor, entry in header.items():
+        shape = entry.get("shape") if isinstance(entry, dict) else None
+        for half, axis in (("lora_A", 0), ("lora_B", 1)):
+            if f".{half}." in tensor and isinstance(shape, list) and len(shape) == 2:
+                pairs.setdefault(tensor.partition(f".{half}.")[0], {})[half] = shape[axis]
+    if not pairs or any(pair != {"lora_A": rank, "lora_B": rank} for pair in pairs.values()):
+        raise invalid_adapter(role, found.uri, f"its {ADAPTER_WEIGHTS} holds no pairs of matrices of rank {rank}")
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def invalid_adapter(role: str, uri: str, trouble: str) -> SettingsInvalid:
+    """Return the refusal of an adapter that cannot be used; `role` is target or baseline."""
+    return SettingsInvalid(
+        f"the {role} at {uri} cannot be used: {trouble}; restore it, or publish it again",
+        Reason.ARTIFACT_INVALID,
+    )

@@ -1,0 +1,88 @@
+"""The column that figures are told apart by (groupBy): read of every row, and refused where no gap can come of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from ...contract import EvaluationTask, Reason, Threshold
+from ...contract.evaluation import DEFAULT_GROUP_ROWS
+from ...data.cleaning import Finding
+from ...data.source import Record
+from ...errors import DataInvalid
+from ..statistics import MINIMUM_GROUP_CLUSTERS, large_enough
+from .questions import malformed
+
+
+def group_of(record: Record, column: str) -> str | None:
+    """Return a record's group; None where it has none.
+
+    Raises:
+        DataInvalid: DATASET_MALFORMED, it is neither text nor a whole number nor a boolean.
+    """
+    value = record.value.get(column)
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int):
+        return str(value)
+    raise malformed(record.place, f"has a {type(value).__name__} in the column {column}, where groupBy needs a text")
+
+
+def refuse_ungrouped(task: EvaluationTask, ungrouped: Finding, read: int, *, some: bool) -> None:
+    """Refuse rows without a value in the groupBy column, of so many that were read; `some` rows may have one.
+
+    Raises:
+        DataInvalid: GROUP_MISSING.
+    """
+    if not ungrouped.count:
+        return
+    kept = (
+        "; of the rows that training held out only the column 'group' is kept: give the data by dataset.uri"
+        if task.dataset.split is not None and task.group_by != "group"
+        else ""
+    )
+    if not some:
+        raise DataInvalid(
+            f"task {task.name}: no row has a value in the column {task.group_by} of groupBy{kept or '; correct it'}",
+            Reason.GROUP_MISSING,
+        )
+    raise DataInvalid(
+        f"task {task.name}: {ungrouped.count} of {read} rows have no value in the column {task.group_by} of groupBy, "
+        f"the first is {ungrouped.places[0]}{kept or '; add it, or remove them'}",
+        Reason.GROUP_MISSING,
+    )
+
+
+def check_groups(task: EvaluationTask, rows: Iterable[tuple[str | None, int]], thresholds: list[Threshold]) -> None:
+    """Refuse a group gap for which fewer than two groups are large enough, those pooled as 'other' being one.
+
+    Args:
+        rows: the group and the cluster of each.
+
+    Raises:
+        DataInvalid: GROUP_MISSING.
+    """
+    of_group: dict[str, list[int]] = defaultdict(list)
+    for group, cluster in rows:
+        of_group[str(group)].append(cluster)
+    for threshold in thresholds:
+        if threshold.task != task.name or threshold.maximum_group_gap is None:
+            continue
+        minimum = threshold.minimum_group_rows or DEFAULT_GROUP_ROWS
+        judged = [name for name, members in of_group.items() if _enough(members, minimum)]
+        pooled = [each for name, members in of_group.items() if name not in judged for each in members]
+        if len(judged) + _enough(pooled, minimum) < 2:
+            largest = sorted(of_group, key=lambda name: (-len(of_group[name]), name))[:5]
+            raise DataInvalid(
+                f"task {task.name}: a group gap needs two groups of at least {minimum} rows and "
+                f"{MINIMUM_GROUP_CLUSTERS} clusters, but {task.group_by} has {len(of_group)} values, the largest "
+                f"{', '.join(f'{name} ({len(of_group[name])} rows)' for name in largest)}; add rows, raise "
+                "dataset.limit, or lower minimumGroupRows",
+                Reason.GROUP_MISSING,
+            )
+
+
+def _enough(clusters_of_rows: list[int], minimum: int) -> bool:
+    return large_enough(len(clusters_of_rows), len(set(clusters_of_rows)), minimum_rows=minimum)

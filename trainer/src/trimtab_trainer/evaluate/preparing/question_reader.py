@@ -1,0 +1,149 @@
+"""All rows of a task, read from its files in order, each refused or kept before anything is tokenised.
+
+Rows are read to the last one before some are refused, so that their number can be told beside the first one's file and
+line. Rows that are the same in all that is asked, group included, are taken once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+from ...contract import DatasetFormat, EvaluationTask, Reason, TaskType
+from ...data.cleaning import Finding
+from ...data.formats import conform, resolve
+from ...data.source import Record, Source
+from ...errors import DataInvalid, SettingsInvalid
+from .group_column import group_of, refuse_ungrouped
+from .questions import (
+    Question,
+    Unlabelled,
+    Unreferenced,
+    labelled_question,
+    multiple_choice_question,
+    numbered_question,
+    referenced_question,
+    text_question,
+)
+
+
+@dataclass
+class ReadQuestions:
+    """Questions, and what was left out of them."""
+
+    questions: list[Question] = field(default_factory=list)
+    read: int = 0
+    blank: Finding = field(default_factory=Finding)
+    duplicate: Finding = field(default_factory=Finding)
+
+
+def read_questions(task: EvaluationTask, source: Source, *, templated: bool) -> ReadQuestions:
+    """Return the questions of a task in the order of its files; `templated` as in `multiple_choice_question`.
+
+    Raises:
+        DataInvalid: DATASET_EMPTY, DATASET_MALFORMED, FORMAT_UNKNOWN, NO_ASSISTANT_TURN, REFERENCE_MISSING,
+            LABEL_UNKNOWN, GROUP_MISSING.
+        SettingsInvalid: METRIC_NOT_APPLICABLE where the rows' format has no answer to compare with.
+    """
+    question = _reader(task, source, templated)
+    reading, seen = ReadQuestions(), set[bytes]()
+    speechless, unreferenced, unlabelled, ungrouped = Finding(), Finding(), Finding(), Finding()
+    unknown = ""
+    for record in source.records():
+        reading.read += 1
+        try:
+            asked = question(record)
+        except Unreferenced:
+            unreferenced.add(record.place)
+            continue
+        except Unlabelled as error:
+            unknown = unknown or str(error)
+            unlabelled.add(record.place)
+            continue
+        if not asked.row.has_assistant_turn:
+            speechless.add(record.place)
+            continue
+        if not asked.row.answer.strip():
+            reading.blank.add(record.place)
+            continue
+        if task.group_by is not None:
+            group = group_of(record, task.group_by)
+            if group is None:
+                ungrouped.add(record.place)
+                continue
+            asked = replace(
+                asked, group=group, identity=hashlib.sha256(asked.identity + b"\0" + group.encode()).digest()
+            )
+        if asked.identity in seen:
+            reading.duplicate.add(record.place)
+            continue
+        seen.add(asked.identity)
+        reading.questions.append(asked)
+    _refuse(task, reading.read, speechless, unreferenced)
+    if unlabelled.count:
+        raise DataInvalid(
+            f"task {task.name}: the answer of {_of(unlabelled, reading.read)} is none of its labels, the first is "
+            f"{unknown!r} at {unlabelled.places[0]}; add it to labels, or correct the row",
+            Reason.LABEL_UNKNOWN,
+        )
+    refuse_ungrouped(task, ungrouped, reading.read, some=bool(reading.questions))
+    if not reading.questions:
+        what = "no rows" if not reading.read else f"{reading.read} rows, all of them blank"
+        raise DataInvalid(f"task {task.name}: {source.uri} holds {what}; upload the data", Reason.DATASET_EMPTY)
+    return reading
+
+
+def _reader(task: EvaluationTask, source: Source, templated: bool) -> Callable[[Record], Question]:
+    """Return what makes a question of a record of this task, having looked at the first one."""
+    if task.type is TaskType.MULTIPLE_CHOICE:
+        return lambda record: multiple_choice_question(record, templated)
+    records = source.records()
+    first = next(records, None)
+    if first is None:
+        raise DataInvalid(f"task {task.name}: {source.uri} holds no rows; upload the data", Reason.DATASET_EMPTY)
+    row_format = resolve(task.dataset.format or DatasetFormat.AUTO, chain([first], records))
+    if task.type is TaskType.PERPLEXITY:
+        return lambda record: text_question(conform(record, row_format))
+    if row_format is DatasetFormat.TEXT:
+        raise SettingsInvalid(
+            f"task {task.name}: the rows of {source.uri} are Text, which has no answer that {task.type.value} could be "
+            "compared with; give Messages or PromptCompletion rows, or make it a Perplexity task",
+            Reason.METRIC_NOT_APPLICABLE,
+        )
+    if task.type is TaskType.CLASSIFICATION:
+        labels = _labels(task)
+        return lambda record: labelled_question(conform(record, row_format), labels)
+    if task.type is TaskType.REGRESSION:
+        return lambda record: numbered_question(referenced_question(conform(record, row_format)))
+    return lambda record: referenced_question(conform(record, row_format))
+
+
+def _labels(task: EvaluationTask) -> tuple[str, ...]:
+    labels = tuple(label.strip() for label in task.labels or ())
+    if len(set(labels)) != len(labels) or not all(labels):
+        raise SettingsInvalid(
+            f"task {task.name}: two of its labels are the same, or one is blank, once the blanks around them are left "
+            "out; make them distinct"
+        )
+    return labels
+
+
+def _refuse(task: EvaluationTask, read: int, speechless: Finding, unreferenced: Finding) -> None:
+    if speechless.count:
+        raise DataInvalid(
+            f"task {task.name}: {_of(speechless, read)} have no assistant turn, the first is {speechless.places[0]}; "
+            "remove them, or add the answers",
+            Reason.NO_ASSISTANT_TURN,
+        )
+    if unreferenced.count:
+        raise DataInvalid(
+            f"task {task.name}: {_of(unreferenced, read)} have no answer to compare with, the first is "
+            f"{unreferenced.places[0]}; add the answers, or remove the rows",
+            Reason.REFERENCE_MISSING,
+        )
+
+
+def _of(finding: Finding, read: int) -> str:
+    return f"{finding.count} of {read} rows"

@@ -1,0 +1,204 @@
+"""report.html: what an evaluation found, as one page that a team looks at together. No torch.
+
+One file without scripts, fonts or pictures from elsewhere, so that it opens from a disk and under a strict
+Content-Security-Policy. Whatever comes from data is escaped by the template; equal results give equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ...contract import Check, Result, Threshold
+from ...contract.evaluation import BOUNDS, DEFAULT_GAP_CONFIDENCE
+from ..results import EvaluationResults, Example, GroupFigure, MetricByGroup, TaskResults
+from . import charts, wording
+from .confusion_table import Matrix, confusions, matrix_of
+
+OPEN_TASKS = 6
+LINEAGE_ROWS = 300
+
+
+@dataclass(frozen=True)
+class Room:
+    """How much each part may take, so that fifty tasks of five hundred groups are one page; results.json has it all.
+
+    Attributes:
+        group_rows: rows of a table of groups: the worst and the best.
+        plotted: groups of a plot, likewise.
+        examples: of a list of examples, the first ones.
+        text: characters of one text of an example.
+    """
+
+    group_rows: int
+    plotted: int
+    examples: int
+    text: int
+
+    @classmethod
+    def of(cls, results: EvaluationResults) -> Room:
+        """Return equal shares of what the page has room for."""
+        tables = sum(len(task.groups) for task in results.tasks)
+        examples = [each for task in results.tasks for each in (task.best_wins, task.worst_losses, task.worst) if each]
+        shown = _share(300, len(examples), 2, 10)
+        return cls(
+            group_rows=_share(7_500, tables, 30, 7_500),
+            plotted=_share(4_000, tables, 12, 40),
+            examples=shown,
+            text=_share(400_000, 4 * shown * len(examples), 240, 4_000),
+        )
+
+
+def _share(whole: int, parts: int, least: int, most: int) -> int:
+    return min(most, max(least, whole // max(1, parts)))
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One bound of one threshold, and what was found of it, if anything."""
+
+    threshold: Threshold
+    bound: str
+    check: Check | None
+
+
+@dataclass(frozen=True)
+class GroupView:
+    """One metric by group, worst first."""
+
+    groups: MetricByGroup
+    rows: tuple[GroupFigure, ...]
+    plotted: int
+    """Groups that are drawn, if not all that are measured."""
+    plot: Markup
+    left_out: int
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """One task with what is made of its results for looking at."""
+
+    number: int
+    results: TaskResults
+    groups: tuple[GroupView, ...]
+    target_matrix: Matrix | None
+    baseline_matrix: Matrix | None
+    confusions: tuple[tuple[str, str, int], ...]
+    examples: tuple[tuple[str, tuple[Example, ...]], ...]
+
+
+def render(results: EvaluationResults) -> str:
+    """Return the page. `results` may hold any text and any figures; what is not finite is "not measured"."""
+    room = Room.of(results)
+    return _ENVIRONMENT.get_template("report.html.jinja").render(
+        results=results,
+        bounds=[*_bounds(results)],
+        tasks=[_task(number, task, room) for number, task in enumerate(results.tasks, 1)],
+        text_limit=room.text,
+        opened=len(results.tasks) <= OPEN_TASKS,
+        lineage=[*_leaves(results.lineage)][:LINEAGE_ROWS],
+    )
+
+
+def _bounds(results: EvaluationResults) -> Iterator[Bound]:
+    checks: dict[tuple[int, str], Check] = {(check.threshold, check.bound): check for check in results.checks}
+    for index, threshold in enumerate(results.thresholds):
+        for bound in BOUNDS:
+            if wording.of_threshold(threshold, bound) is not None:
+                yield Bound(threshold, bound, checks.get((index, bound)))
+
+
+def _task(number: int, task: TaskResults, room: Room) -> TaskView:
+    confusion = task.confusion
+    lists = (
+        ("Better than the baseline", task.best_wins),
+        ("Worse than the baseline", task.worst_losses),
+        ("Worst rows", task.worst),
+    )
+    return TaskView(
+        number=number,
+        results=task,
+        groups=tuple(_groups(groups, {each.metric: each for each in task.results}, room) for groups in task.groups),
+        target_matrix=matrix_of(confusion.labels, confusion.target) if confusion else None,
+        baseline_matrix=matrix_of(confusion.labels, confusion.baseline) if confusion and confusion.baseline else None,
+        confusions=confusions(confusion.labels, confusion.target) if confusion else (),
+        examples=tuple((title, tuple(listed[: room.examples])) for title, listed in lists if listed),
+    )
+
+
+def _groups(groups: MetricByGroup, results: dict[str, Result], room: Room) -> GroupView:
+    overall = results.get(groups.metric)
+    sign = -1 if overall is not None and overall.lower_is_better else 1
+    measured = [each for each in groups.groups if wording.measured(each.value)]
+    measured.sort(key=lambda each: (sign * (each.value or 0.0), each.name))
+    rows = [*measured, *(each for each in groups.groups if not wording.measured(each.value))]
+    plotted = _ends(measured, room.plotted)
+    return GroupView(
+        groups=groups,
+        rows=_ends(rows, room.group_rows),
+        plotted=len(plotted) if len(plotted) < len(measured) else 0,
+        plot=charts.dot_plot(groups, plotted, overall.value if overall else None),
+        left_out=max(0, len(rows) - room.group_rows),
+    )
+
+
+def _ends(rows: list[GroupFigure], limit: int) -> tuple[GroupFigure, ...]:
+    """Return at most `limit` rows, half from either end."""
+    return tuple(rows) if len(rows) <= limit else (*rows[: limit // 2], *rows[-(limit // 2) :])
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Return each value of nested objects with its path."""
+    if isinstance(value, dict) and value:
+        for key in sorted(value, key=str):
+            yield from _leaves(value[key], f"{path}.{key}" if path else str(key))
+    elif isinstance(value, str):
+        yield path, value
+    else:
+        yield path, json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+
+
+def _finished(value: Any) -> Any:
+    """Return what an expression of the template prints: no `None`, no `nan`, no character that HTML cannot hold."""
+    if isinstance(value, Markup):
+        return value
+    if value is None or isinstance(value, float):
+        return wording.figure(value)
+    return wording.visible(value) if isinstance(value, str) else value
+
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("trimtab_trainer.evaluate.reporting", "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    finalize=_finished,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters.update(
+    figure=wording.figure,
+    percent=wording.percent,
+    probability=wording.probability,
+    called=wording.called,
+    short=wording.short,
+    shortened=wording.shortened,
+    count=lambda value: f"{value:,}",
+)
+_ENVIRONMENT.globals.update(
+    interval=wording.interval,
+    gap_confidence=DEFAULT_GAP_CONFIDENCE,
+    limit=wording.limit,
+    found=wording.found,
+    against_limit=wording.against_limit,
+    difference=wording.difference,
+    measured=wording.measured,
+    decimals=wording.decimals,
+    interval_bar=charts.interval_bar,
+    histogram=charts.histogram,
+    wins_bar=charts.wins_bar,
+)

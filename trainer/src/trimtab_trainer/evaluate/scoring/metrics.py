@@ -1,0 +1,248 @@
+"""Metrics: per-row sufficient statistics, and the figure that sums of them give. No torch.
+
+Resampling draws rows, so a metric must be recomputed from any weighting of its rows. Every metric here is a function of
+sums over rows: perplexity of negative log-likelihoods and tokens, BLEU of n-gram counts, macro F1 of true positives,
+predictions and answers by label, a mean of values and rows. On the rows as they are each equals the figure of the
+library that defines it.
+
+A log-likelihood that is not a number (a damaged adapter) makes its row's statistics, and every sum with that row, NaN:
+the figure is then unknown, never quietly that of the other rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...contract import EvaluationTask, Metric, TaskType
+from ...contract.evaluation import LOWER_IS_BETTER, RESULTS
+from ..rows import EvaluationRow, RowScore
+from ..statistics import Array
+from .parsing import parse_label, parse_number
+from .text_metrics import bleu, bleu_statistics, chrf, chrf_statistics, exact_match, rouge_l, token_f1
+
+NO_LABEL = -1
+"""Predicted index of an answer that is none of the labels."""
+UNKNOWN = -2
+"""Predicted index where the likelihoods are not finite numbers."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One metric of one model on the rows of a task.
+
+    Attributes:
+        results: names of its figures.
+        statistics: [rows, k]; their sums over rows suffice for the figures.
+        values: from sums [..., k] to figures [..., len(results)]; NaN where they are undefined.
+        row_figure: what `row_values` are, for people.
+        row_values: one figure a row, [rows], for wins, losses and examples; NaN where it is undefined.
+        lower_is_better: of the figures and of the row scores.
+        range: worst and best value that the figures can take; None where there is no bound.
+    """
+
+    results: tuple[str, ...]
+    statistics: Array
+    values: Callable[[Array], Array]
+    row_figure: str
+    row_values: Array
+    lower_is_better: bool = False
+    range: tuple[float, float] | None = None
+
+
+def measures(
+    task: EvaluationTask,
+    rows: Sequence[EvaluationRow],
+    scores: Sequence[RowScore],
+    *,
+    lower_is_better: Mapping[str, bool] | None = None,
+) -> list[Measure]:
+    """Return the metrics of a task, the headline first.
+
+    Args:
+        lower_is_better: of a Harness task, its metrics in their order, and whether less is better.
+
+    Raises:
+        ValueError: there are no rows, or the scores are not those of the rows.
+    """
+    if not rows or [row.number for row in rows] != [score.number for score in scores]:
+        raise ValueError(f"task {task.name}: {len(scores)} scores are not those of its {len(rows)} rows, in order")
+    if task.type is TaskType.HARNESS:
+        return _harness(scores, lower_is_better)
+    chosen = task.chosen_metrics
+    match task.type:
+        case TaskType.PERPLEXITY:
+            return [_likelihood(metric, rows, scores) for metric in chosen]
+        case TaskType.GENERATION:
+            texts, references = _texts(task, scores), [row.reference for row in rows]
+            return [_text(metric, texts, references) for metric in chosen]
+        case TaskType.REGRESSION:
+            errors = _errors(task, rows, scores)
+            return [_regression(metric, errors) for metric in chosen]
+        case _:
+            return [_choice(metric, task, rows, scores) for metric in chosen]
+
+
+def ratio(sums: Array) -> Array:
+    """Return the first column by the second: [..., 2] to [..., 1]; NaN where the second is 0."""
+    with np.errstate(all="ignore"):
+        return np.asarray(sums[..., :1] / sums[..., 1:2], np.float64)
+
+
+def mean(name: str, values: Array, *, lower_is_better: bool = False, range: tuple[float, float] | None) -> Measure:  # noqa: A002 - the field of Measure that it fills
+    """Return the metric that is the mean of one value a row, [rows]."""
+    statistics = np.stack([values, np.ones(len(values))], axis=1)
+    return Measure((name,), statistics, ratio, name, values, lower_is_better, range)
+
+
+def predictions(task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Array:
+    """Return the index of the choice each row's answer is, NO_LABEL or UNKNOWN; [rows].
+
+    By likelihood the choice of the largest summed log-likelihood, the first of equals.
+    """
+    if task.generates:
+        texts = _texts(task, scores)
+        found = [parse_label(text, row.choices) for text, row in zip(texts, rows, strict=True)]
+        return np.array([NO_LABEL if each is None else each for each in found], np.float64)
+    return _most_likely(rows, scores, normalized=False)
+
+
+def _most_likely(rows: Sequence[EvaluationRow], scores: Sequence[RowScore], *, normalized: bool) -> Array:
+    chosen = np.full(len(rows), float(UNKNOWN))
+    for index, (row, score) in enumerate(zip(rows, scores, strict=True)):
+        likelihoods = np.array(score.log_likelihoods, np.float64)
+        if len(likelihoods) and np.isfinite(likelihoods).all():
+            if normalized:
+                likelihoods = likelihoods / np.array([max(each.characters, 1) for each in row.sequences])
+            chosen[index] = likelihoods.argmax()
+    return chosen
+
+
+def _likelihood(metric: Metric, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Measure:
+    nats = np.array([-sum(score.log_likelihoods) for score in scores], np.float64)
+    nats[~np.isfinite(nats)] = np.nan
+    per_byte = metric is Metric.BITS_PER_BYTE
+    sizes = [sum(each.bytes if per_byte else each.counted for each in row.sequences) for row in rows]
+    statistics = np.stack([nats / math.log(2) if per_byte else nats, np.array(sizes, np.float64)], axis=1)
+    return Measure(
+        RESULTS[metric],
+        statistics,
+        ratio if per_byte else _perplexity,
+        "bits per byte" if per_byte else "nats per token",
+        ratio(statistics)[:, 0],
+        lower_is_better=True,
+    )
+
+
+def _perplexity(sums: Array) -> Array:
+    with np.errstate(all="ignore"):
+        return np.exp(ratio(sums))
+
+
+def _texts(task: EvaluationTask, scores: Sequence[RowScore]) -> list[str]:
+    texts = [score.text for score in scores]
+    if any(text is None for text in texts):
+        raise ValueError(f"task {task.name}: a score without a generated text")
+    return [text for text in texts if text is not None]
+
+
+def _text(metric: Metric, texts: list[str], references: list[str]) -> Measure:
+    (name,) = RESULTS[metric]
+    if metric is Metric.BLEU:
+        statistics = bleu_statistics(texts, references)
+        by_row = bleu(statistics, effective_order=True)
+        return Measure((name,), statistics, lambda s: bleu(s)[..., None], name, by_row, range=(0.0, 100.0))
+    if metric is Metric.CHRF:
+        statistics = chrf_statistics(texts, references)
+        return Measure((name,), statistics, lambda s: chrf(s)[..., None], name, chrf(statistics), range=(0.0, 100.0))
+    by_metric = {Metric.EXACT_MATCH: exact_match, Metric.TOKEN_F1: token_f1, Metric.ROUGE_L: rouge_l}
+    return mean(name, by_metric[metric](texts, references), range=(0.0, 1.0))
+
+
+def _errors(task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Array:
+    """Return parsed minus right number, NaN where nothing could be parsed; [rows]."""
+    errors = np.full(len(rows), np.nan)
+    for index, (row, text) in enumerate(zip(rows, _texts(task, scores), strict=True)):
+        if row.number_reference is None:
+            raise ValueError(f"task {task.name}: row {row.number} has no number to compare with")
+        answer = parse_number(text)
+        if answer is not None:
+            errors[index] = answer - row.number_reference
+    return errors
+
+
+def _regression(metric: Metric, errors: Array) -> Measure:
+    (name,) = RESULTS[metric]
+    parsable = ~np.isnan(errors)
+    if metric is Metric.UNPARSABLE_RATIO:
+        return mean(name, (~parsable).astype(np.float64), lower_is_better=True, range=(1.0, 0.0))
+    by_row = np.abs(errors) if metric is Metric.MEAN_ABSOLUTE_ERROR else errors**2
+    statistics = np.stack([np.where(parsable, by_row, 0.0), parsable.astype(np.float64)], axis=1)
+    return Measure((name,), statistics, ratio, name, by_row, lower_is_better=True)
+
+
+def _choice(metric: Metric, task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Measure:
+    normalized = metric is Metric.ACCURACY_NORMALIZED
+    chosen = _most_likely(rows, scores, normalized=True) if normalized else predictions(task, rows, scores)
+    answers = np.array([NO_LABEL if row.answer is None else row.answer for row in rows], np.float64)
+    if (answers == NO_LABEL).any():
+        raise ValueError(f"task {task.name}: a row without a right answer")
+    correct = np.where(chosen == UNKNOWN, np.nan, chosen == answers)
+    if metric in (Metric.ACCURACY, Metric.ACCURACY_NORMALIZED):
+        return mean(RESULTS[metric][0], correct, range=(0.0, 1.0))
+    count = len(task.labels or rows[0].choices)
+    statistics = label_statistics(answers, chosen, count)
+    at = (Metric.PRECISION, Metric.RECALL, Metric.F1).index(metric)
+
+    def values(sums: Array) -> Array:
+        by_label, micro = label_figures(sums)
+        return np.stack([by_label[..., at, :].mean(axis=-1), micro[..., at]], axis=-1)
+
+    return Measure(RESULTS[metric], statistics, values, "accuracy", correct, range=(0.0, 1.0))
+
+
+def label_statistics(answers: Array, chosen: Array, labels: int) -> Array:
+    """Return true positives, predictions and answers of each label: [rows, 3 * labels]."""
+    each = np.arange(labels)
+    answered, predicted = answers[:, None] == each, chosen[:, None] == each
+    # Half of the memory of a float32: there may be 200 labels and many rows, and NaN must fit in.
+    statistics = np.concatenate([answered & predicted, predicted, answered], axis=1).astype(np.float16)
+    statistics[chosen == UNKNOWN] = np.nan
+    return statistics  # type: ignore[return-value]  # widened when rows are summed
+
+
+def label_figures(sums: Array) -> tuple[Array, Array]:
+    """Return precision, recall and F1, by label and over all labels (micro), from sums of `label_statistics`.
+
+    scikit-learn's definitions with zero_division=0: 0 where a label is neither predicted nor an answer.
+
+    Returns:
+        [..., 3, labels] and [..., 3].
+    """
+    parts = sums.reshape(*sums.shape[:-1], 3, -1)
+
+    def figures(hits: Array, predicted: Array, answered: Array) -> Array:
+        unknown = np.isnan(hits)
+        with np.errstate(all="ignore"):
+            found = np.stack([hits / predicted, hits / answered, 2 * hits / (predicted + answered)], axis=-1)
+        return np.where(unknown[..., None], np.nan, np.nan_to_num(found))
+
+    by_label = np.moveaxis(figures(parts[..., 0, :], parts[..., 1, :], parts[..., 2, :]), -1, -2)
+    total = parts.sum(axis=-1)
+    return by_label, figures(total[..., 0], total[..., 1], total[..., 2])
+
+
+def _harness(scores: Sequence[RowScore], lower_is_better: Mapping[str, bool] | None) -> list[Measure]:
+    names = list(lower_is_better) if lower_is_better is not None else list(scores[0].figures or {})
+    found = []
+    for name in names:
+        values = np.array([(score.figures or {}).get(name, math.nan) for score in scores], np.float64)
+        values[~np.isfinite(values)] = np.nan
+        less = lower_is_better[name] if lower_is_better is not None else name in LOWER_IS_BETTER
+        share = bool(((values >= 0) & (values <= 1)).all())
+        ends = (1.0, 0.0) if less else (0.0, 1.0)
+        found.append(mean(name, values, lower_is_better=less, range=ends if share else None))
+    return found

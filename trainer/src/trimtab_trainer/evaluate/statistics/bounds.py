@@ -1,0 +1,92 @@
+"""Facts for the gate: what is known about each bound of a threshold. Whether it is kept is for the operator to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from ...contract import Check, Threshold
+from .distribution import Distribution
+from .figure import Figure, finite
+from .p_values import p_at_least, p_at_most
+from .sample_size import rows_needed
+
+PValue = Callable[[Distribution, float], float]
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """One bound of a threshold, and what is held against it.
+
+    Attributes:
+        name: as in the threshold.
+        limit: what it allows.
+        distribution: of the value, or of the loss against the baseline.
+        tolerance: of a regression what is allowed of it; None of a value.
+        broken: p of the truth just beyond the limit; a small one excludes it.
+        kept: p of the truth just within the limit.
+    """
+
+    name: str
+    limit: float
+    distribution: Distribution
+    tolerance: float | None
+    broken: PValue
+    kept: PValue
+
+
+def bound_checks(index: int, threshold: Threshold, figure: Figure) -> list[Check]:
+    """Return what is known about the bounds of one threshold, but for its group gap.
+
+    The estimate is None where the figure is not a finite number; nothing is known then, and nothing excluded.
+
+    Args:
+        index: of the threshold in the configuration.
+
+    Raises:
+        ValueError: a bound needs a baseline and there is none.
+    """
+    bounds = (*_of_value(threshold, figure), *_of_loss(threshold, figure))
+    return [_check(index, each, threshold.confidence, figure.rows) for each in bounds]
+
+
+def _of_value(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
+    low, high = figure.ends
+    below, above = partial(p_at_most, edge=high, span=figure.span), partial(p_at_least, edge=low, span=figure.span)
+    if threshold.minimum is not None:
+        yield _Bound("minimum", threshold.minimum, figure.target, None, broken=below, kept=above)
+    if threshold.maximum is not None:
+        yield _Bound("maximum", threshold.maximum, figure.target, None, broken=above, kept=below)
+
+
+def _of_loss(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
+    for name, limit, relative in (
+        ("maximumRegression", threshold.maximum_regression, False),
+        ("maximumRelativeRegression", threshold.maximum_relative_regression, True),
+    ):
+        if limit is None:
+            continue
+        loss, span = figure.loss(relative=relative), figure.span
+        if span is not None and relative and figure.baseline is not None and figure.baseline.estimate:
+            span = span / abs(figure.baseline.estimate)
+        yield _Bound(
+            name,
+            limit,
+            loss,
+            limit,
+            # One row can lose all of the range; while no row lost anything, the loss was not seen.
+            broken=partial(p_at_least, edge=0.0, span=span),
+            kept=partial(p_at_most, edge=span, span=None if span is None else 2 * span),
+        )
+
+
+def _check(index: int, bound: _Bound, confidence: float | None, rows: int) -> Check:
+    facts: dict[str, float | int | None] = {"estimate": finite(bound.distribution.estimate)}
+    if confidence is not None and facts["estimate"] is not None:
+        facts["p_pass"] = bound.broken(bound.distribution, bound.limit)
+        facts["p_fail"] = bound.kept(bound.distribution, bound.limit)
+        facts["rows_needed"] = rows_needed(
+            bound.distribution, bound.limit, bound.tolerance, rows=rows, confidence=confidence
+        )
+    return Check.model_validate({"threshold": index, "bound": bound.name, **facts})

@@ -1,0 +1,66 @@
+"""A figure and how it is distributed under resampling, with the interval that people are shown.
+
+Intervals are plain percentiles. Tests are not, and are in `p_values`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .arrays import Array
+
+INTERVAL = 0.95
+"""Confidence of the intervals that people are shown."""
+UNDEFINED_SHARE = 0.05
+"""Share of resamples in which a figure may be undefined before its interval is."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A figure and its distribution under resampling.
+
+    Attributes:
+        estimate: on the rows as they are.
+        resampled: [B]; NaN where it is undefined.
+        left_out: [units], without one unit each.
+    """
+
+    estimate: float
+    resampled: Array
+    left_out: Array
+
+    def map(self, function: Callable[[Array], Array]) -> Distribution:
+        """Return the distribution of a function of the figure."""
+        estimate = float(function(np.array(self.estimate)))
+        return Distribution(estimate, function(self.resampled), function(self.left_out))
+
+    def against(self, other: Distribution, function: Callable[[Array, Array], Array]) -> Distribution:
+        """Return the distribution of a function of two figures of the same resamples."""
+        estimate = float(function(np.array(self.estimate), np.array(other.estimate)))
+        return Distribution(
+            estimate, function(self.resampled, other.resampled), function(self.left_out, other.left_out)
+        )
+
+    @property
+    def units(self) -> int:
+        return len(self.left_out)
+
+    @cached_property
+    def standard_error(self) -> float:
+        """Return the standard deviation under resampling, corrected for the number of units."""
+        with np.errstate(all="ignore"):
+            spread = float(np.nanstd(self.resampled)) if np.isfinite(self.resampled).any() else math.nan
+        return spread * math.sqrt(self.units / max(self.units - 1, 1))
+
+    def interval(self, confidence: float = INTERVAL) -> tuple[float, float]:
+        """Return the percentile interval; NaN where the figure is undefined too often."""
+        defined = self.resampled[np.isfinite(self.resampled)]
+        if not math.isfinite(self.estimate) or len(defined) < (1 - UNDEFINED_SHARE) * len(self.resampled):
+            return math.nan, math.nan
+        low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+        return float(low), float(high)

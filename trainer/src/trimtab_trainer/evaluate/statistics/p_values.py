@@ -1,0 +1,124 @@
+"""One-sided tests of a resampled figure against a bound.
+
+Percentile bounds of skewed figures are too narrow on the side that matters (1 wrong answer of 100 against a minimum of
+0.95 gives p = 0.004, exactly it is 0.037). A p-value here inverts the BCa bound (Efron 1987; Efron and Tibshirani, An
+Introduction to the Bootstrap, chapter 14): bias correction from the share of resamples below the estimate, acceleration
+from leaving out one cluster at a time. Additions keep its level in small samples:
+
+- its normal score is referred to Student's t with one degree less than clusters and the variance's n / (n - 1)
+  (Hesterberg 2015), because a resample's spread is that of a sample whose mean is known;
+- beyond the outermost resamples their tail is continued by an exponential, so that bounds far out give small p-values
+  whatever the number of resamples;
+- of the BCa and the percentile bound the more cautious one counts, and skewness towards the bound counts for more than
+  the sample shows (`LONG_TAIL`);
+- where no cluster shows the event that a bounded figure is tested for, resampling can show none either; the chance of
+  that, were the truth at the bound, is then a lower limit of p (the rule of three).
+
+Below `MINIMUM_CLUSTERS` clusters nothing is ever excluded: p is 1. Close to it, with clusters of very uneven size,
+tests at 0.05 are passed by 7 % at the bound (20 clusters) or 6 % (40).
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+
+from .arrays import Array
+from .distribution import Distribution
+from .student import normal_score
+
+MINIMUM_CLUSTERS = 20
+"""Fewer clusters are too few for any test; intervals are given, and are optimistic."""
+LONG_TAIL = 1.5
+"""Factor of an acceleration towards the bound: samples show less of a long tail than there is. With it 5.5 % instead
+of 6.3 % of tests at 0.05 pass on 200 lognormal differences at the bound, and as many as before on symmetric ones."""
+_NORMAL = NormalDist()
+
+
+def p_at_least(
+    distribution: Distribution, bound: float, *, edge: float | None = None, span: float | None = None
+) -> float:
+    """Return the p-value of "the truth is at least `bound`"; a small one excludes it.
+
+    Args:
+        edge: of a bounded figure, the value it has while the event that makes it larger was not seen.
+        span: how much larger than `edge` one cluster's figure can be.
+    """
+    if not math.isfinite(distribution.estimate) or distribution.units < MINIMUM_CLUSTERS:
+        return 1.0
+    if not np.isfinite(distribution.left_out).all():
+        return 1.0
+    floor = _unseen(distribution, bound, edge, span)
+    error = distribution.standard_error
+    scale = 1e-9 * max(abs(bound), abs(distribution.estimate), 1e-300)
+    if not error > scale:
+        return max(floor, 0.0 if distribution.estimate < bound - scale else 1.0)
+    # Resamples at the bound exclude nothing; but of those at the estimate half count, or counts would seem biased.
+    percentile = _score(_share_below(distribution, bound, scale, ties=0.0))
+    bias = _score(_share_below(distribution, distribution.estimate, scale, ties=0.5))
+    shift = percentile - bias
+    acceleration = _acceleration(distribution.left_out)
+    if acceleration > 0:
+        acceleration *= LONG_TAIL
+    # A pole of the formula: at the near end nothing is excluded; at the far end a short tail must not be trusted.
+    stretch = 1 + acceleration * shift
+    if stretch <= 0 and shift < 0:
+        return 1.0
+    # BCa and percentile bounds differ by terms of higher order where the tail is short; the farther one is taken.
+    score = min(shift / max(stretch, 0.5) - bias, percentile)
+    freedom = distribution.units - 1
+    return max(floor, _NORMAL.cdf(-normal_score(score * math.sqrt(freedom / distribution.units), freedom)))
+
+
+def p_at_most(
+    distribution: Distribution, bound: float, *, edge: float | None = None, span: float | None = None
+) -> float:
+    """Return the p-value of "the truth is at most `bound`"; the mirror image of `p_at_least`."""
+    return p_at_least(distribution.map(np.negative), -bound, edge=None if edge is None else -edge, span=span)
+
+
+def _unseen(distribution: Distribution, bound: float, edge: float | None, span: float | None) -> float:
+    """Return the chance of no cluster beyond the edge if the truth were at the bound; 0 where one was seen.
+
+    A mean of figures that are at most edge + span is at least the bound only if the share of figures beyond the edge
+    is at least (bound - edge) / span.
+    """
+    if edge is None or span is None:
+        return 0.0
+    count = distribution.units
+    pseudo = count * distribution.estimate - (count - 1) * distribution.left_out
+    if (pseudo > edge + 1e-6 * span).any():
+        return 0.0
+    return float((1 - min(max((bound - edge) / span, 0.0), 1.0)) ** count)
+
+
+def _share_below(distribution: Distribution, bound: float, scale: float, *, ties: float) -> float:
+    """Return the share of resamples below a bound, and of ties; in the upper tail continued by an exponential.
+
+    Undefined resamples count as above: they exclude nothing.
+    """
+    values = np.where(np.isfinite(distribution.resampled), distribution.resampled, np.inf)
+    count = len(values)
+    least = 0.5 / count
+    below = float((values < bound - scale).mean() + ties * (np.abs(values - bound) <= scale).mean())
+    tail = max(10, count // 100)
+    outermost = np.sort(np.partition(values, count - tail - 1)[count - tail - 1 :])
+    start = outermost[0]
+    if not np.isfinite(outermost[-1]) or bound <= start:
+        return max(below, least)
+    # Normal tails are lighter than exponential ones: the continuation is on the safe side.
+    excess = max(float(outermost[1:].mean() - start), 0.2 * distribution.standard_error)
+    return max(min(below, 1 - least), 1 - tail / count * math.exp(-(bound - start) / excess))
+
+
+def _score(share: float) -> float:
+    return _NORMAL.inv_cdf(min(max(share, 1e-15), 1 - 1e-15))
+
+
+def _acceleration(left_out: Array) -> float:
+    """Return a sixth of the skewness of the estimate, by the jackknife."""
+    influence = left_out.mean() - left_out
+    spread = float((influence**2).sum())
+    return float((influence**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0

@@ -1,0 +1,36 @@
+"""How many rows would decide, where those that there are do not."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+from .distribution import Distribution
+from .p_values import MINIMUM_CLUSTERS
+
+POWER = 0.80
+ROWS_CAP = 10_000_000
+_NORMAL = NormalDist()
+
+
+def rows_needed(
+    distribution: Distribution, bound: float, tolerance: float | None, *, rows: int, confidence: float
+) -> int | None:
+    """Return how many rows would decide at POWER, about ((z_a + z_b) * sd / margin)^2; None if no number would.
+
+    Args:
+        bound: what the figure is compared with.
+        tolerance: of a regression what is allowed: the margin is the part of it that is left, at least a quarter of
+            it and at most all of it, as for an unchanged model. None: the distance from the bound.
+        rows: rows behind the distribution; clusters count by their mean size.
+        confidence: of the test, one-sided.
+    """
+    error, margin = distribution.standard_error, abs(bound - distribution.estimate)
+    if tolerance:
+        margin = min(max(margin, tolerance / 4), tolerance)
+    if not (math.isfinite(error) and math.isfinite(margin)) or margin <= 0:
+        return None
+    scores = _NORMAL.inv_cdf(confidence) + _NORMAL.inv_cdf(POWER)
+    # sd^2 / rows = error^2, whatever the size of the clusters; fewer than MINIMUM_CLUSTERS decide nothing at all.
+    needed = math.ceil(rows * max((scores * error / margin) ** 2, MINIMUM_CLUSTERS / distribution.units))
+    return needed if needed <= ROWS_CAP else None
