@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from ..domain.plan import EventsOf, Inquiry, NodeOf
 from ..domain.work import Observed
 from .cache import Cache, Store
-from .kube import EVENTS, NODES, PODS, Body, NotFound, Resource
+from .kube import EVENTS, NODES, PODS, ApiError, Body, NotFound, Resource
 
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 
@@ -33,6 +33,10 @@ async def answer(reader: Reader, inquiry: Inquiry) -> object:
                 node = await reader.get(NODES, None, name)
             except NotFound:
                 return "Gone"
+            except ApiError as error:
+                if error.status != 403:
+                    raise
+                return "Forbidden"
             conditions = node.get("status", {}).get("conditions", ())
             ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
             return "Ready" if ready else "NotReady"

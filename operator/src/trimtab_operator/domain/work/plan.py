@@ -27,7 +27,7 @@ from .job import build_job, build_run_config_map, stage_image
 from .kind import J, Kind, S
 from .names import next_number
 from .observed import Observed
-from .outcome import Ending, Verdict, ending_of, lost, vanished
+from .outcome import LOST, Ending, Verdict, ending_of, lost, vanished
 from .waiting import Waiting, waiting_of
 
 UNREADABLE = (
@@ -148,7 +148,7 @@ def _settle_open(kind: Kind[J, S], observed: Observed[J], books: _Books[S], now:
         inquiry = NodeOf(pod.node)
         books = replace(books, inquiries=(inquiry,))
         answer = observed.answers.get(inquiry)
-        if answer in ("NotReady", "Gone"):
+        if answer in LOST:
             return _close(kind, observed.job, books, lost(pod.node, answer, now), pod=pod, now=now)
     return books
 
