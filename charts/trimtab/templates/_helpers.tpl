@@ -3,6 +3,9 @@
 {{- end }}
 
 {{- define "trimtab.fullname" -}}
+{{- if not (hasKey .Values "imageRegistry") }}
+  {{- fail "these are the values of an older chart, without those that came since: helm upgrade --reset-then-reuse-values" }}
+{{- end }}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
 {{- else }}

@@ -455,6 +455,12 @@ def test_an_image_without_a_version_is_refused(image: str) -> None:
         Rendered({"operator": {"image": image}})
 
 
+def test_the_values_of_an_older_chart_alone_are_refused() -> None:
+    """`helm upgrade --reuse-values` brings none that came since: no security context, for example."""
+    with pytest.raises(HelmError, match="--reset-then-reuse-values"):
+        Rendered({"imageRegistry": None, "operator": {"image": "r.example/a:1"}})
+
+
 def test_without_any_registry_the_error_says_what_to_set() -> None:
     with pytest.raises(HelmError, match="set imageRegistry"):
         Rendered({"imageRegistry": ""})
