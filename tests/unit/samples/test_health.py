@@ -108,7 +108,7 @@ def adapterrollouts() -> dict[str, Expected]:
         if reason in GOES_ON_BY_ITSELF:
             argo, flux = "Progressing", "InProgress"
         if reason == RolloutReason.PAUSED:
-            argo, flux = "Suspended", "InProgress"
+            argo, flux = "Healthy", "Current"
         others = condition("Progressing", "True", "Moving"), condition("Verified", "True", "Serving")
         cases[reason] = made("AdapterRollout", condition("Ready", status, reason), *others), argo, reason, flux
     return cases
