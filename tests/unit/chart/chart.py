@@ -27,8 +27,7 @@ def _mapping(loader: Strict, node: yaml.MappingNode) -> Body:
     keys = [key.value for key, _ in node.value]
     twice = {key for key in keys if keys.count(key) > 1} if len(set(keys)) < len(keys) else set()
     assert not twice, f"line {node.start_mark.line + 1}: {', '.join(twice)} twice"
-    mapping: Body = loader.construct_mapping(node, deep=True)
-    return mapping
+    return {str(key): value for key, value in loader.construct_mapping(node, deep=True).items()}
 
 
 Strict.add_constructor("tag:yaml.org,2002:map", _mapping)
