@@ -92,6 +92,10 @@ cluster-status: ## Say what runs.
 images: ## Build the images; the last line names them.
 	$(LOCAL) images
 
+.PHONY: sbom
+sbom: $(INSTALLED) ## Write CycloneDX documents of the images, which it builds, and of the chart into dist/sbom.
+	PYTHONPATH=deploy/local:. $(BIN)/python -m deploy.release.sbom $(SBOM_OPTIONS)
+
 .PHONY: bench-operator
 bench-operator: $(INSTALLED) ## Measure the operator against a bare Job; the last line is JSON.
 	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_operator.py

@@ -16,11 +16,9 @@ local moves = {
 for _, condition in ipairs(status.conditions) do
   if condition.type == "Ready" then
     health.message = condition.reason .. ": " .. condition.message
-    if condition.status == "True" then
-      health.status = "Healthy"
-    elseif condition.reason == "Paused" then
-      health.status = "Suspended"
-    elseif not moves[condition.reason] then
+    if condition.status == "True" or condition.reason == "Paused" then
+      health.status = "Healthy" -- paused: as somebody wanted it, and a sync wave may go on
+    elseif condition.status == "False" and not moves[condition.reason] then
       health.status = "Degraded"
     end
   end

@@ -28,12 +28,13 @@ URLS = {
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
+    "Service": "/api/v1/namespaces/{}/services",
     "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
 }
 EVERYTHING: Body = {
     "replicas": 2,
     "watchNamespaces": ["default"],
-    "metrics": {"annotations": True, "perObject": True, "dashboards": {"enabled": True}},
+    "metrics": {"annotations": True, "perObject": True, "dashboards": {"enabled": True}, "service": {"enabled": True}},
     "agentKey": {"resources": {"limits": {"cpu": 1, "memory": "1Gi"}}},
     "networkPolicy": {"metricsFrom": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]},
     "imagePullSecrets": [{"name": "registry"}],
@@ -42,7 +43,16 @@ EVERYTHING: Body = {
     "podAnnotations": {"a": "b"},
     "nodeSelector": {"a": "b"},
     "tolerations": [{"operator": "Exists"}],
+    "commonLabels": {"app.kubernetes.io/part-of": "ml-platform"},
+    "extraEnv": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+    "extraArgs": ["--log-level=DEBUG"],
+    "extraVolumes": [{"name": "a", "emptyDir": {}}],
+    "extraVolumeMounts": [{"name": "a", "mountPath": "/a"}],
+    "dnsPolicy": "None",
+    "dnsConfig": {"nameservers": ["10.0.0.1"], "options": [{"name": "ndots", "value": "2"}]},
+    "runtimeClassName": "gvisor",
 }
+OF_AN_OPENSHIFT: Body = {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}}
 
 
 def url(body: Body) -> str:
@@ -56,8 +66,8 @@ def system_namespace(server: ApiServer) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{}, EVERYTHING, {"agentKey": {"existingSecret": "mine"}}],
-    ids=["defaults", "everything", "a key of one's own"],
+    [{}, EVERYTHING, {"agentKey": {"existingSecret": "mine"}}, OF_AN_OPENSHIFT],
+    ids=["defaults", "everything", "a key of one's own", "ids that the cluster gives out"],
 )
 def test_every_object_is_accepted(server: ApiServer, values: Body) -> None:
     for body in Rendered(values).objects:

@@ -3,6 +3,9 @@
 {{- end }}
 
 {{- define "trimtab.fullname" -}}
+{{- if not (hasKey .Values "imageRegistry") }}
+  {{- fail "these are the values of an older chart, without those that came since: helm upgrade --reset-then-reuse-values" }}
+{{- end }}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
 {{- else }}
@@ -23,16 +26,45 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
+{{- /* The name of what belongs to no namespace. A colon is in no other name, so no two releases share one. */ -}}
+{{- define "trimtab.clusterName" -}}
+{{- printf "%s:%s" (include "trimtab.fullname" .) .Release.Namespace }}
+{{- end }}
+
+{{- /* All labels of an object, no key twice: (list . "operator" labels...). What comes later replaces what came before,
+       a user's the chart's, but for those that selectors use. */ -}}
 {{- define "trimtab.componentLabels" -}}
 {{- $root := index . 0 -}}
-{{ include "trimtab.componentSelector" . }}
-app.kubernetes.io/part-of: trimtab
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
+{{- $labels := dict
+  "app.kubernetes.io/part-of" "trimtab"
+  "app.kubernetes.io/version" $root.Chart.AppVersion
+  "app.kubernetes.io/managed-by" $root.Release.Service
+  "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_")
+-}}
+{{- range concat (list $root.Values.commonLabels) (slice . 2) }}
+{{- $labels = mergeOverwrite $labels (default dict .) }}
 {{- end }}
+{{- toYaml (mergeOverwrite $labels (fromYaml (include "trimtab.componentSelector" .))) }}
+{{- end }}
+
+{{- /* Objects in one, no key twice: (list annotations...). The later ones win; nothing where there is nothing. */ -}}
+{{- define "trimtab.merged" -}}
+{{- $merged := dict }}
+{{- range . }}
+{{- $merged = mergeOverwrite $merged (default dict .) }}
+{{- end }}
+{{- with $merged }}{{ toYaml . }}{{ end }}
+{{- end }}
+
+{{- /* An object without the keys that are null: how a default is left out. */ -}}
+{{- define "trimtab.chosen" -}}
+{{- $chosen := dict }}
+{{- range $key, $value := . }}
+{{- if not (kindIs "invalid" $value) }}
+{{- $_ := set $chosen $key $value }}
+{{- end }}
+{{- end }}
+{{- toJson $chosen }}
 {{- end }}
 
 {{- define "trimtab.selectorLabels" -}}
@@ -66,10 +98,42 @@ any: true
 {{- default (printf "%s-agent-key" (include "trimtab.fullname" .)) .Values.agentKey.existingSecret }}
 {{- end }}
 
-{{- /* The reference of an image: (list . "operator") */ -}}
+{{- /* The reference of an image: (list . "operator"). The whole as a string, or its parts. Never without a registry,
+       which a node would add by itself, and never without a version. */ -}}
 {{- define "trimtab.image" -}}
 {{- $root := index . 0 }}{{- $name := index . 1 }}
-{{- default (printf "trimtab/%s:%s" $name $root.Chart.AppVersion) (index $root.Values $name).image }}
+{{- $image := (index $root.Values $name).image }}
+{{- $reference := $image }}
+{{- if kindIs "map" $image }}
+  {{- $registry := default $root.Values.imageRegistry $image.registry | trimSuffix "/" }}
+  {{- $reference = default (printf "trimtab/%s" $name) $image.repository }}
+  {{- with $registry }}{{- $reference = printf "%s/%s" . $reference }}{{- end }}
+  {{- if or $image.tag (not $image.digest) }}{{- $reference = printf "%s:%s" $reference (default $root.Chart.AppVersion $image.tag) }}{{- end }}
+  {{- with $image.digest }}{{- $reference = printf "%s@%s" $reference . }}{{- end }}
+{{- end }}
+{{- $first := first (splitList "/" $reference) }}
+{{- if not (and (contains "/" $reference) (or (regexMatch "[.:]" $first) (eq $first "localhost"))) }}
+  {{- fail (printf "%s.image %q names no registry: set imageRegistry, or %s.image.registry, to where you pushed the images" $name $reference $name) }}
+{{- end }}
+{{- if not (regexMatch "^[^:@]+(:[A-Za-z0-9_][A-Za-z0-9_.-]*|(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?@sha256:[a-f0-9]{64})$" (last (splitList "/" $reference))) }}
+  {{- fail (printf "%s.image %q has neither a tag nor a digest" $name $reference) }}
+{{- end }}
+{{- $reference }}
+{{- end }}
+
+{{- /* What work pods get beside the template of their object, in the words of the operator's setting. */ -}}
+{{- define "trimtab.workPods" -}}
+{{- $work := .Values.work }}
+{{- $pods := dict
+  "securityContext" (fromJson (include "trimtab.chosen" $work.podSecurityContext))
+  "imagePullSecrets" $work.imagePullSecrets
+  "nodeSelector" $work.nodeSelector
+  "tolerations" $work.tolerations
+  "labels" $work.podLabels
+  "annotations" $work.podAnnotations
+}}
+{{- with $work.priorityClassName }}{{- $_ := set $pods "priorityClassName" . }}{{- end }}
+{{- toJson $pods }}
 {{- end }}
 
 {{- /* What the operator does in a namespace that it watches, and nothing else. */ -}}

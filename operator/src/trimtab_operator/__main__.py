@@ -21,7 +21,7 @@ from .runtime import health, logs, metrics
 from .runtime.kube import Kube, load_configuration
 from .runtime.leader import Leadership
 from .runtime.leading import Leading
-from .runtime.settings import Settings, SettingsInvalid, read
+from .runtime.settings import PREFIX, Settings, SettingsInvalid, flag, read
 
 log = logging.getLogger("trimtab_operator")
 
@@ -81,9 +81,11 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="trimtab-operator", description="Kubernetes operator for LoRA fine-tuning.")
     parser.add_argument("--version", action="version", version=version("trimtab-operator"))
-    parser.parse_args()
+    for name in Settings.model_fields:
+        parser.add_argument(flag(name), metavar="VALUE", help=f"instead of {PREFIX}{name.upper()}")
+    given = vars(parser.parse_args())
     try:
-        settings = read()
+        settings = read(os.environ, given)
     except SettingsInvalid as error:
         print(error, file=sys.stderr)
         sys.exit(2)

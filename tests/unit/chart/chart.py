@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +15,48 @@ Body = dict[str, Any]
 DIRECTORY = Path(__file__).parents[3] / "charts" / "trimtab"
 NAMESPACE = "trimtab-system"
 HOOK = "helm.sh/hook"
+REGISTRY = "registry.example"
+"""Where the images are, unless a test says otherwise: without any registry nothing renders."""
+
+
+class Strict(yaml.CSafeLoader):
+    """As strict as kyaml and kubeconform, which Helm is not: no key twice. (The CRDs are long: C.)"""
+
+
+def _mapping(loader: Strict, node: yaml.MappingNode) -> Body:
+    keys = [key.value for key, _ in node.value]
+    twice = {key for key in keys if keys.count(key) > 1} if len(set(keys)) < len(keys) else set()
+    assert not twice, f"line {node.start_mark.line + 1}: {', '.join(twice)} twice"
+    return {str(key): value for key, value in loader.construct_mapping(node, deep=True).items()}
+
+
+Strict.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def _documents(text: str) -> list[Body]:
+    return [body for body in yaml.load_all(text, Loader=Strict) if body is not None]
+
+
+_parsed = cache(_documents)
+
+
+def _crds(text: str) -> list[Body]:
+    """Return definitions: long, and nearly always the same."""
+    return copy.deepcopy(_parsed(text))
 
 
 class Rendered:
-    """What one set of values comes out as."""
+    """What one set of values comes out as, in its namespace."""
 
-    def __init__(self, values: Body | None = None, name: str = "trimtab") -> None:
+    def __init__(self, values: Body | None = None, name: str = "trimtab", namespace: str = NAMESPACE) -> None:
         with Chart.load(DIRECTORY) as chart:
-            files = chart.render(values or {}, name=name, namespace=NAMESPACE)
+            files = chart.render({"imageRegistry": REGISTRY, **(values or {})}, name=name, namespace=namespace)
         self.notes = next(text for path, text in files.items() if path.endswith("NOTES.txt"))
         self.objects: list[Body] = [
             body
             for path, text in files.items()
             if path.endswith(".yaml")
-            for body in yaml.load_all(text, Loader=yaml.CSafeLoader)  # the CRD is long
-            if body is not None
+            for body in (_crds(text) if "/crds/" in path else _documents(text))
         ]
 
     def all(self, kind: str) -> list[Body]:
@@ -71,11 +100,15 @@ def documented() -> Body:
     return values
 
 
+WHOLE = ("resources", "labels", "annotations", "context", "probe", "image", "config")
+"""Ends of the names of what is set as a whole."""
+
+
 def keys(values: Body, path: str = "") -> Iterator[str]:
-    """Yield the path of every value that can be set; resources and labels are set as a whole."""
+    """Yield the path of every value that can be set."""
     for name, value in values.items():
         here = f"{path}.{name}" if path else name
-        if isinstance(value, dict) and value and not name.lower().endswith(("resources", "labels")):
+        if isinstance(value, dict) and value and not name.lower().endswith(WHOLE):
             yield from keys(value, here)
         else:
             yield here

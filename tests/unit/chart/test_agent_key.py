@@ -92,10 +92,19 @@ def test_the_job_runs_where_the_operator_runs() -> None:
         "imagePullSecrets": [{"name": "registry"}],
         "priorityClassName": "high",
     }
-    rendered = Rendered({**chosen, "operator": {"image": "a/b:1"}})
+    rendered = Rendered({**chosen, "operator": {"image": "r.example/b:1"}})
     pod = job_pod(rendered)["spec"]
     assert {key: pod[key] for key in chosen} == chosen
-    assert pod["containers"][0]["image"] == rendered.container["image"] == "a/b:1"
+    assert pod["containers"][0]["image"] == rendered.container["image"] == "r.example/b:1"
+
+
+def test_the_jobs_pod_is_in_no_mesh_or_a_proxy_would_outlive_it() -> None:
+    metadata = job_pod(Rendered())["metadata"]
+    assert (
+        metadata["labels"]["sidecar.istio.io/inject"] == metadata["annotations"]["sidecar.istio.io/inject"] == "false"
+    )
+    assert metadata["annotations"]["linkerd.io/inject"] == "disabled"
+    assert Rendered().one("Job")["spec"]["activeDeadlineSeconds"] < 300, "Helm waits for five minutes"
 
 
 def test_the_notes_say_where_the_key_is_and_that_it_stays() -> None:

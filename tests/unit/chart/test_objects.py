@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Sequence
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import yaml
 from trimtab_operator.runtime import settings
 from trimtab_operator.runtime.settings import Settings
 
-from tests.unit.chart.chart import DIRECTORY, NAMESPACE, Body, Rendered
+from tests.unit.chart.chart import DIRECTORY, NAMESPACE, REGISTRY, Body, Rendered
+
+CLUSTER_NAME = f"trimtab:{NAMESPACE}"
+"""Of what belongs to no namespace."""
 
 Grant = tuple[str, str, str]
 """Group, resource and verb."""
@@ -55,7 +59,7 @@ def of_rule(rule: Body) -> set[Grant]:
 
 def test_the_operator_may_do_this_and_nothing_else() -> None:
     rendered = Rendered()
-    everywhere, leader = rendered.one("ClusterRole", "trimtab"), rendered.one("Role", "trimtab-leader")
+    everywhere, leader = rendered.one("ClusterRole", CLUSTER_NAME), rendered.one("Role", "trimtab-leader")
     assert grants(everywhere) == IN_NAMESPACES | NODES
     assert grants_by_name(everywhere) == BY_NAME
     assert grants(leader) | grants_by_name(leader).keys() == LEASES
@@ -64,8 +68,8 @@ def test_the_operator_may_do_this_and_nothing_else() -> None:
 
 def test_in_named_namespaces_only_nodes_are_read_beyond_them() -> None:
     rendered = Rendered({"watchNamespaces": ["a", "b"]})
-    assert grants(rendered.one("ClusterRole", "trimtab")) == NODES
-    assert grants_by_name(rendered.one("ClusterRole", "trimtab")) == {}
+    assert grants(rendered.one("ClusterRole", CLUSTER_NAME)) == NODES
+    assert grants_by_name(rendered.one("ClusterRole", CLUSTER_NAME)) == {}
     stay = [body for body in rendered.release if body["kind"] == "Role"]
     roles = {(role["metadata"]["namespace"], role["metadata"]["name"]): role for role in stay}
     assert roles.keys() == {("a", "trimtab"), ("b", "trimtab"), (NAMESPACE, "trimtab-leader")}
@@ -96,8 +100,8 @@ def test_every_role_is_bound_to_the_operator() -> None:
 )
 def test_users_get_their_rights_by_aggregation(singular: str, plural: str) -> None:
     rendered = Rendered()
-    viewer = rendered.one("ClusterRole", f"trimtab-{singular}-viewer")
-    editor = rendered.one("ClusterRole", f"trimtab-{singular}-editor")
+    viewer = rendered.one("ClusterRole", f"{CLUSTER_NAME}:{singular}-viewer")
+    editor = rendered.one("ClusterRole", f"{CLUSTER_NAME}:{singular}-editor")
     prefix = "rbac.authorization.k8s.io/aggregate-to-"
     assert {label for label in viewer["metadata"]["labels"] if label.startswith(prefix)} == {f"{prefix}view"}
     assert {label for label in editor["metadata"]["labels"] if label.startswith(prefix)} == {
@@ -118,7 +122,7 @@ def test_users_get_their_rights_by_aggregation(singular: str, plural: str) -> No
 
 def test_users_get_no_rights_where_they_are_not_wanted() -> None:
     names = {role["metadata"]["name"] for role in Rendered({"rbac": {"aggregate": False}}).all("ClusterRole")}
-    assert names == {"trimtab"}
+    assert names == {CLUSTER_NAME}
 
 
 def test_the_pod_is_admitted_where_pod_security_is_restricted() -> None:
@@ -157,8 +161,8 @@ def test_the_operator_takes_the_settings_and_its_defaults_are_the_charts() -> No
     found = read(Rendered()).model_dump()
     own = Settings(prepare_image="a", trainer_image="a").model_dump()
     chosen = {
-        "prepare_image": "trimtab/prepare:0.1.0",
-        "trainer_image": "trimtab/trainer:0.1.0",
+        "prepare_image": f"{REGISTRY}/trimtab/prepare:0.1.0",
+        "trainer_image": f"{REGISTRY}/trimtab/trainer:0.1.0",
         "namespace": NAMESPACE,
         "identity": "pod",
         "lease_name": "trimtab",
@@ -243,13 +247,104 @@ def labelled(body: Body) -> Any:
     return body["metadata"]["labels"]["app.kubernetes.io/instance"]
 
 
-def test_two_releases_share_no_name() -> None:
-    def names(release: str) -> set[tuple[str, str]]:
-        rendered = Rendered({"crds": {"enabled": False}, "replicas": 2}, name=release)
-        assert {labelled(body) for body in rendered.objects} == {release}
-        return {(body["kind"], body["metadata"]["name"]) for body in rendered.objects}
+def of_release(name: str, namespace: str, watched: Sequence[str] = ()) -> set[tuple[str, str, str]]:
+    """Return kind, namespace and name of everything of a release, but for the definitions."""
+    values = {"crds": {"enabled": False}, "replicas": 2, "watchNamespaces": list(watched)}
+    rendered = Rendered(values, name=name, namespace=namespace)
+    assert {labelled(body) for body in rendered.objects} == {name}
+    return {
+        (body["kind"], body["metadata"].get("namespace", ""), body["metadata"]["name"]) for body in rendered.objects
+    }
 
-    assert not names("blue") & names("green")
+
+RELEASES = [("blue", "a"), ("green", "a"), ("trimtab", "a"), ("trimtab", "b"), ("trimtab-b", "c"), ("trimtab", "b-c")]
+
+
+@pytest.mark.parametrize(("one", "other"), list(combinations(RELEASES, 2)))
+def test_two_releases_share_no_object(one: tuple[str, str], other: tuple[str, str]) -> None:
+    assert not of_release(*one) & of_release(*other)
+    assert not of_release(*one, watched=["one"]) & of_release(*other, watched=["other"])
+
+
+OF_A_TENANT: Body = {
+    "crds": {"enabled": False},
+    "rbac": {"nodes": False, "aggregate": False},
+    "watchNamespaces": ["team-a"],
+    "metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}, "dashboards": {"enabled": True}},
+}
+
+
+def test_a_release_can_be_without_anything_above_its_namespace() -> None:
+    rendered = Rendered(OF_A_TENANT, namespace="team-a")
+    assert {body["metadata"].get("namespace") for body in rendered.objects} == {"team-a"}
+    granted = grants(rendered.one("Role", "trimtab"))
+    assert granted == IN_NAMESPACES
+
+
+def test_who_watches_all_namespaces_may_do_without_nodes() -> None:
+    assert grants(Rendered({"rbac": {"nodes": False}}).one("ClusterRole", CLUSTER_NAME)) == IN_NAMESPACES
+
+
+USERS_LABELS: Body = {
+    "app.kubernetes.io/part-of": "ml-platform",
+    "app.kubernetes.io/managed-by": "flux",
+    "app.kubernetes.io/version": "2026.11",
+    "helm.sh/chart": "mine",
+}
+
+
+def test_a_users_label_takes_the_place_of_the_charts_everywhere() -> None:
+    """`Rendered` refuses a key that is there twice, as Flux and kubeconform do."""
+    everything = {"enabled": True, "labels": USERS_LABELS}
+    rendered = Rendered(
+        {
+            "commonLabels": USERS_LABELS,
+            "podLabels": USERS_LABELS,
+            "podAnnotations": {"prometheus.io/port": "1"},
+            "replicas": 2,
+            "agentKey": {"podLabels": USERS_LABELS},
+            "metrics": {
+                "annotations": True,
+                **dict.fromkeys(
+                    ("service", "serviceMonitor", "podMonitor", "prometheusRule", "dashboards"), everything
+                ),
+            },
+        }
+    )
+    for body in rendered.objects:
+        assert USERS_LABELS.items() <= body["metadata"]["labels"].items(), body["kind"]
+        if body["kind"] in ("Deployment", "Job"):
+            assert USERS_LABELS.items() <= body["spec"]["template"]["metadata"]["labels"].items()
+    assert rendered.pod["metadata"]["annotations"]["prometheus.io/port"] == "1"
+
+
+def test_the_more_special_label_wins() -> None:
+    rendered = Rendered({"commonLabels": {"team": "a", "tier": "x"}, "podLabels": {"team": "b"}})
+    assert rendered.pod["metadata"]["labels"].items() >= {"team": "b", "tier": "x"}.items()
+    assert rendered.one("Deployment")["metadata"]["labels"]["team"] == "a"
+
+
+def test_the_operator_is_scraped_once_whichever_monitor_is_chosen() -> None:
+    def monitors(*names: str) -> set[tuple[str, str]]:
+        rendered = Rendered({"metrics": {name: {"enabled": True} for name in names}})
+        found = (*rendered.all("PodMonitor"), *rendered.all("ServiceMonitor"))
+        return {(body["kind"], body["metadata"]["name"]) for body in found}
+
+    others = {("PodMonitor", "trimtab-work"), ("PodMonitor", "trimtab-agents")}
+    assert monitors("podMonitor") == {("PodMonitor", "trimtab"), *others}
+    assert monitors("podMonitor", "serviceMonitor") == {("ServiceMonitor", "trimtab"), *others}
+
+
+def test_the_service_selects_the_operators_pods_and_sets_no_variable_in_others() -> None:
+    rendered = Rendered({"metrics": {"serviceMonitor": {"enabled": True}}})
+    service, monitor = rendered.one("Service"), rendered.one("ServiceMonitor")
+    assert service["spec"]["clusterIP"] == "None", "a Service with an address becomes TRIMTAB_METRICS_PORT in pods"
+    assert service["spec"]["selector"].items() <= rendered.pod["metadata"]["labels"].items()
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    (port,) = service["spec"]["ports"]
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["port"] == port["name"]
+    assert port["targetPort"] in {each["name"] for each in rendered.container["ports"]}
 
 
 def test_the_notes_name_the_next_command() -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from helm_python import HelmError, lint
 
-from tests.unit.chart.chart import DIRECTORY, Body, Rendered, documented, keys, nested
+from tests.unit.chart.chart import DIRECTORY, WHOLE, Body, Rendered, documented, keys, nested
 
 DIGEST = "sha256:" + "0" * 64
 SELECTOR = [{"podSelector": {"matchLabels": {"app": "prometheus"}}}]
+PEERS = [{"ports": [{"protocol": "TCP", "port": 4317}]}]
 SPREAD = [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]
 
 Look = Callable[[Rendered], Any]
@@ -41,6 +42,28 @@ def egress_ports(which: int) -> Look:
         return [port["port"] for port in rule["ports"]]
 
     return look
+
+
+def policy(rendered: Rendered) -> Body:
+    spec: Body = rendered.one("NetworkPolicy", "trimtab")["spec"]
+    return spec
+
+
+def work_pods(field: str) -> Look:
+    return lambda rendered: env_json("WORK_PODS")(rendered).get(field)
+
+
+def probe(which: str) -> Look:
+    return lambda rendered: {key: value for key, value in rendered.container[which].items() if key != "httpGet"}
+
+
+def job_pod(rendered: Rendered) -> Body:
+    metadata: Body = rendered.one("Job")["spec"]["template"]["metadata"]
+    return metadata
+
+
+def cluster_role(rendered: Rendered) -> Body:
+    return rendered.one("ClusterRole", "trimtab:trimtab-system")
 
 
 def key_secret(rendered: Rendered) -> str:
@@ -74,28 +97,42 @@ def dashboards(rendered: Rendered) -> list[Body]:
 
 RULES: Body = {"metrics": {"prometheusRule": {"enabled": True}}}
 DASHBOARDS: Body = {"metrics": {"dashboards": {"enabled": True}}}
+SERVICE: Body = {"metrics": {"service": {"enabled": True}}}
+SERVICE_MONITOR: Body = {"metrics": {"serviceMonitor": {"enabled": True}}}
 MONITORS: Body = {"metrics": {"podMonitor": {"enabled": True}}}
 THRESHOLD = "metrics.prometheusRule.thresholds"
 
 CASES: dict[str, tuple[Any, Look, Any]] = {
     "replicas": (2, lambda r: r.one("Deployment")["spec"]["replicas"], 2),
-    "operator.image": (f"a/b@{DIGEST}", lambda r: r.container["image"], f"a/b@{DIGEST}"),
+    "imageRegistry": ("r.example:5000/a", lambda r: r.container["image"], "r.example:5000/a/trimtab/operator:0.1.0"),
+    "operator.image": (f"r.example/b@{DIGEST}", lambda r: r.container["image"], f"r.example/b@{DIGEST}"),
     "operator.imagePullPolicy": ("Never", lambda r: r.container["imagePullPolicy"], "Never"),
     "imagePullSecrets": ([{"name": "registry"}], pod("imagePullSecrets"), [{"name": "registry"}]),
     "watchNamespaces": (["a", "b"], env("WATCH_NAMESPACES"), "a,b"),
-    "prepare.image": ("a/b:1", env("PREPARE_IMAGE"), "a/b:1"),
+    "prepare.image": ("r.example/b:1", env("PREPARE_IMAGE"), "r.example/b:1"),
     "prepare.resources": (
         {"limits": {"memory": "1Gi", "cpu": 1}},
         lambda r: env_json("PREPARE_RESOURCES")(r)["limits"],
         {"memory": "1Gi", "cpu": 1},
     ),
-    "trainer.image": ("a/b:1", env("TRAINER_IMAGE"), "a/b:1"),
+    "trainer.image": ({"repository": "b", "tag": "1"}, env("TRAINER_IMAGE"), "registry.example/b:1"),
     "trainer.resources": (
         {"limits": {"nvidia.com/gpu": 1}},
         lambda r: env_json("TRAIN_RESOURCES")(r)["limits"].get("nvidia.com/gpu"),
         1,
     ),
     "work.imagePullPolicy": ("Always", env("IMAGE_PULL_POLICY"), "Always"),
+    "work.imagePullSecrets": ([{"name": "a"}], work_pods("imagePullSecrets"), [{"name": "a"}]),
+    "work.tolerations": ([{"operator": "Exists"}], work_pods("tolerations"), [{"operator": "Exists"}]),
+    "work.nodeSelector": ({"zone": "a"}, work_pods("nodeSelector"), {"zone": "a"}),
+    "work.podLabels": ({"team": "a"}, work_pods("labels"), {"team": "a"}),
+    "work.podAnnotations": ({"team": "a"}, work_pods("annotations"), {"team": "a"}),
+    "work.priorityClassName": ("low", work_pods("priorityClassName"), "low"),
+    "work.podSecurityContext": (
+        {"runAsUser": None, "runAsGroup": 7},
+        work_pods("securityContext"),
+        {"runAsGroup": 7, "fsGroup": 65532},
+    ),
     "work.scratchSize": ("1Gi", env("SCRATCH_SIZE"), "1Gi"),
     "work.shmSize": ("2Gi", env("SHM_SIZE"), "2Gi"),
     "settings.logLevel": ("DEBUG", env("LOG_LEVEL"), "DEBUG"),
@@ -123,11 +160,26 @@ CASES: dict[str, tuple[Any, Look, Any]] = {
     ),
     "rbac.create": (False, count("RoleBinding"), 0),
     "rbac.aggregate": (False, count("ClusterRole"), 1),
+    "rbac.nodes": (
+        False,
+        lambda r: [rule for rule in cluster_role(r)["rules"] if "nodes" in rule["resources"]],
+        [],
+    ),
     "agentKey.existingSecret": ("mine", lambda r: (key_secret(r), len(r.hooks)), ("mine", 0)),
     "agentKey.resources": (
         {"limits": {"memory": "1Gi"}},
         lambda r: r.one("Job")["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"],
         {"memory": "1Gi"},
+    ),
+    "agentKey.podLabels": (
+        {"sidecar.istio.io/inject": None, "team": "a"},
+        lambda r: "sidecar.istio.io/inject" in job_pod(r)["labels"] or job_pod(r)["labels"].get("team"),
+        "a",
+    ),
+    "agentKey.podAnnotations": (
+        {"sidecar.istio.io/inject": None, "consul.hashicorp.com/connect-inject": None, "team": "a"},
+        lambda r: job_pod(r)["annotations"],
+        {"linkerd.io/inject": "disabled", "team": "a"},
     ),
     "health.port": (8081, env("HEALTH_PORT"), "8081"),
     "metrics.port": (8080, env("METRICS_PORT"), "8080"),
@@ -137,6 +189,8 @@ CASES: dict[str, tuple[Any, Look, Any]] = {
         {"prometheus.io/scrape": "true", "prometheus.io/port": "9402", "prometheus.io/path": "/metrics"},
     ),
     "metrics.perObject": (True, env("OBJECT_METRICS"), "true"),
+    "metrics.service.enabled": (True, count("Service"), 1),
+    "metrics.serviceMonitor.enabled": (True, lambda r: (count("Service")(r), count("ServiceMonitor")(r)), (1, 1)),
     "metrics.podMonitor.enabled": (True, count("PodMonitor", "trimtab"), 1),
     "metrics.prometheusRule.enabled": (True, count("PrometheusRule"), 1),
     "metrics.dashboards.enabled": (True, count("ConfigMap"), 3),
@@ -148,6 +202,42 @@ CASES: dict[str, tuple[Any, Look, Any]] = {
         lambda r: r.one("NetworkPolicy", "trimtab")["spec"]["ingress"][0].get("from"),
         SELECTOR,
     ),
+    "networkPolicy.extraIngress": (PEERS, lambda r: policy(r)["ingress"][-1:], PEERS),
+    "networkPolicy.extraEgress": (PEERS, lambda r: policy(r)["egress"][-1:], PEERS),
+    "podSecurityContext": (
+        {"runAsUser": None, "runAsGroup": None, "fsGroup": None},
+        lambda r: [
+            body["spec"]["template"]["spec"]["securityContext"] for body in (*r.all("Deployment"), *r.all("Job"))
+        ],
+        [{"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}] * 2,
+    ),
+    "containerSecurityContext": (
+        {"readOnlyRootFilesystem": None, "runAsUser": 5},
+        lambda r: r.container["securityContext"],
+        {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsUser": 5},
+    ),
+    "extraEnv": ([{"name": "A", "value": "b"}], lambda r: r.container["env"][-1], {"name": "A", "value": "b"}),
+    "extraArgs": (["--log-level=DEBUG"], lambda r: r.container.get("args"), ["--log-level=DEBUG"]),
+    "extraVolumes": (
+        [{"name": "a", "emptyDir": {}}],
+        lambda r: r.pod["spec"]["volumes"][-1],
+        {"name": "a", "emptyDir": {}},
+    ),
+    "extraVolumeMounts": (
+        [{"name": "a", "mountPath": "/a"}],
+        lambda r: r.container["volumeMounts"][-1],
+        {"name": "a", "mountPath": "/a"},
+    ),
+    "startupProbe": ({"failureThreshold": 90}, probe("startupProbe"), {"periodSeconds": 2, "failureThreshold": 90}),
+    "livenessProbe": (
+        {"timeoutSeconds": 9},
+        probe("livenessProbe"),
+        {"periodSeconds": 10, "timeoutSeconds": 9, "failureThreshold": 3},
+    ),
+    "readinessProbe": ({"periodSeconds": 3}, probe("readinessProbe"), {"periodSeconds": 3, "timeoutSeconds": 5}),
+    "dnsPolicy": ("None", pod("dnsPolicy"), "None"),
+    "dnsConfig": ({"nameservers": ["10.0.0.1"]}, pod("dnsConfig"), {"nameservers": ["10.0.0.1"]}),
+    "runtimeClassName": ("gvisor", pod("runtimeClassName"), "gvisor"),
     "resources": ({"limits": {"memory": "1Gi"}}, lambda r: r.container["resources"]["limits"], {"memory": "1Gi"}),
     "podLabels": ({"team": "a"}, lambda r: r.pod["metadata"]["labels"].get("team"), "a"),
     "podAnnotations": ({"team": "a"}, lambda r: r.pod["metadata"].get("annotations"), {"team": "a"}),
@@ -168,6 +258,30 @@ TOGETHER: dict[str, tuple[Body, Look, Any, Any]] = {
         count("PodDisruptionBudget"),
         False,
         0,
+    ),
+    "metrics.service.labels": (
+        SERVICE,
+        lambda r: r.one("Service")["metadata"]["labels"].get("team"),
+        {"team": "a"},
+        "a",
+    ),
+    "metrics.service.annotations": (
+        SERVICE,
+        lambda r: r.one("Service")["metadata"].get("annotations"),
+        {"team": "a"},
+        {"team": "a"},
+    ),
+    "metrics.serviceMonitor.interval": (
+        SERVICE_MONITOR,
+        lambda r: r.one("ServiceMonitor")["spec"]["endpoints"][0]["interval"],
+        "5s",
+        "5s",
+    ),
+    "metrics.serviceMonitor.labels": (
+        SERVICE_MONITOR,
+        lambda r: r.one("ServiceMonitor")["metadata"]["labels"].get("release"),
+        {"release": "monitoring"},
+        "monitoring",
     ),
     "metrics.podMonitor.interval": (
         MONITORS,
@@ -256,7 +370,7 @@ def test_the_schema_has_the_documented_values_and_no_others() -> None:
 
     def known(node: Body, path: str) -> list[str]:
         node = definitions[node["$ref"].rpartition("/")[2]] if "$ref" in node else node
-        if "properties" not in node or path.lower().endswith("resources"):
+        if "properties" not in node or path.lower().endswith(WHOLE):
             return [path]
         assert node["additionalProperties"] is False, path
         return [key for name, child in node["properties"].items() for key in known(child, f"{path}.{name}".lstrip("."))]
@@ -275,6 +389,16 @@ def test_an_unknown_value_is_refused(key: str) -> None:
 WRONG: dict[str, Any] = {
     "replicas": 0,
     "operator.image": "a b",
+    "prepare.image": {"repository": "a/b:1"},
+    "trainer.image": {"digest": "sha256:1"},
+    "imageRegistry": "https://registry.example",
+    "work.podSecurityContext": {"runAsUser": 0},
+    "work.podLabels": {"a": "not a label's value"},
+    "podSecurityContext": {"hostUsers": False},
+    "extraEnv": [{"name": "TRIMTAB_WORKERS", "value": "1"}],
+    "extraVolumes": [{"name": "tmp", "emptyDir": {}}],
+    "livenessProbe": {"httpGet": {"path": "/"}},
+    "commonLabels": {"app.kubernetes.io/name": "mine"},
     "operator.imagePullPolicy": "Sometimes",
     "watchNamespaces": ["Not a name"],
     "work.scratchSize": "much",
@@ -292,6 +416,54 @@ WRONG: dict[str, Any] = {
     "agentKey.existingSecret": "Not a name",
     "podLabels": {"a": 1},
 }
+
+
+IMAGES: dict[str, tuple[Any, str]] = {
+    "the chart's version where nothing is said": ({}, "registry.example/trimtab/operator:0.1.0"),
+    "a registry of its own": (
+        {"registry": "other.example:5000/mirror/"},
+        "other.example:5000/mirror/trimtab/operator:0.1.0",
+    ),
+    "a repository and a tag": ({"repository": "ml/op", "tag": "1.2"}, "registry.example/ml/op:1.2"),
+    "a digest and no tag": ({"digest": DIGEST}, f"registry.example/trimtab/operator@{DIGEST}"),
+    "both": ({"tag": "1", "digest": DIGEST}, f"registry.example/trimtab/operator:1@{DIGEST}"),
+    "one string": ("localhost/operator:1", "localhost/operator:1"),
+}
+
+
+@pytest.mark.parametrize("case", IMAGES)
+def test_an_image_is_made_of_its_parts(case: str) -> None:
+    image, expected = IMAGES[case]
+    rendered = Rendered({"operator": {"image": image}})
+    assert rendered.container["image"] == expected
+    assert rendered.one("Job")["spec"]["template"]["spec"]["containers"][0]["image"] == expected
+
+
+@pytest.mark.parametrize("name", ["operator", "prepare", "trainer"])
+@pytest.mark.parametrize("image", ["operator:1", "trimtab/operator:1", {"repository": "trimtab/operator", "tag": "1"}])
+def test_a_name_that_a_node_would_complete_is_refused(name: str, image: Any) -> None:
+    images = {each: {"image": "registry.example/a:1"} for each in ("operator", "prepare", "trainer")}
+    with pytest.raises(HelmError, match=rf"{name}\.image.*names no registry"):
+        Rendered({"imageRegistry": "", **images, name: {"image": image}})
+
+
+@pytest.mark.parametrize(
+    "image", ["registry.example/operator", "registry.example:5000/operator", "r.example/o@sha256:1"]
+)
+def test_an_image_without_a_version_is_refused(image: str) -> None:
+    with pytest.raises(HelmError, match="neither a tag nor a digest"):
+        Rendered({"operator": {"image": image}})
+
+
+def test_the_values_of_an_older_chart_alone_are_refused() -> None:
+    """`helm upgrade --reuse-values` brings none that came since: no security context, for example."""
+    with pytest.raises(HelmError, match="--reset-then-reuse-values"):
+        Rendered({"imageRegistry": None, "operator": {"image": "r.example/a:1"}})
+
+
+def test_without_any_registry_the_error_says_what_to_set() -> None:
+    with pytest.raises(HelmError, match="set imageRegistry"):
+        Rendered({"imageRegistry": ""})
 
 
 @pytest.mark.parametrize("key", WRONG)

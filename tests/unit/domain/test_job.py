@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from trimtab_operator.api import FineTuneJob
 from trimtab_operator.domain.finetunejob import TRAINING
+from trimtab_operator.domain.settings import PodDefaults, Settings
 from trimtab_operator.domain.views import QUEUE_LABEL
 from trimtab_operator.domain.work.job import build_job, build_run_config_map, merge_resources
 from trimtab_trainer.contract import ExitCode, Prepared, RunConfig, Stage
@@ -46,7 +48,7 @@ def test_secrets_are_mounted_read_only_and_never_in_the_environment_or_the_confi
     for role in ("base-model", "dataset", "output"):
         assert mounts[f"trimtab-{role}"]["mountPath"] == f"/run/trimtab/secrets/{role}"
         assert mounts[f"trimtab-{role}"]["readOnly"] is True
-    assert [e["name"] for e in spec["containers"][0]["env"]] == ["HOME"]
+    assert [e["name"] for e in spec["containers"][0]["env"]] == ["HOME", "USER", "LOGNAME", "TORCHINDUCTOR_CACHE_DIR"]
     config = RunConfig.model_validate_json(build_run_config_map(TRAINING, finetunejob())["data"]["run.json"])
     assert config.output.credentials is not None
     assert config.output.credentials.directory == "/run/trimtab/secrets/output"
@@ -94,6 +96,82 @@ def test_the_template_reaches_the_pod() -> None:
     assert body["metadata"]["labels"]["team"] == "a"
     assert body["metadata"]["annotations"] == {"note": "b"}
     assert spec["terminationGracePeriodSeconds"] == 60
+
+
+def pod_with(defaults: dict[str, Any], stage: Stage = Stage.TRAIN, **template: Any) -> dict[str, Any]:
+    """Return the pod of an operator with these defaults of work pods."""
+    settings = replace(SETTINGS, work_pods=PodDefaults.model_validate(defaults))
+    body = build_job(TRAINING, finetunejob(template=template), settings, stage, number=0, prepared=PREPARED)
+    pod: dict[str, Any] = body["spec"]["template"]
+    return pod
+
+
+DEFAULTS = {
+    "imagePullSecrets": [{"name": "cluster"}],
+    "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+    "nodeSelector": {"pool": "work", "zone": "a"},
+    "priorityClassName": "batch",
+    "labels": {"team": "platform", "cost": "gpu"},
+    "annotations": {"sidecar.istio.io/inject": "false"},
+}
+
+
+def test_the_operators_defaults_reach_every_work_pod() -> None:
+    for stage in TRAINING.stages:
+        pod = pod_with(DEFAULTS, stage)
+        for field in ("imagePullSecrets", "tolerations", "nodeSelector", "priorityClassName"):
+            assert pod["spec"][field] == DEFAULTS[field], field
+        assert pod["metadata"]["labels"]["cost"] == "gpu"
+        assert pod["metadata"]["annotations"] == DEFAULTS["annotations"]
+
+
+def test_the_template_comes_before_the_operators_defaults() -> None:
+    pod = pod_with(
+        DEFAULTS,
+        imagePullSecrets=[{"name": "mine"}, {"name": "cluster"}],
+        tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}, {"key": "spot", "operator": "Exists"}],
+        nodeSelector={"zone": "b"},
+        priorityClassName="mine",
+        labels={"team": "a"},
+        annotations={"sidecar.istio.io/inject": "true"},
+    )
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "mine"}, {"name": "cluster"}]
+    assert [each["key"] for each in pod["spec"]["tolerations"]] == ["nvidia.com/gpu", "spot"]
+    assert pod["spec"]["nodeSelector"] == {"pool": "work", "zone": "b"}
+    assert pod["spec"]["priorityClassName"] == "mine"
+    assert pod["metadata"]["labels"]["team"] == "a"
+    assert pod["metadata"]["annotations"]["sidecar.istio.io/inject"] == "true"
+
+
+def test_no_default_takes_a_label_that_trimtab_finds_its_pods_by() -> None:
+    theirs = {"trimtab.dev/stage": "serve", "app.kubernetes.io/managed-by": "flux"}
+    labels = pod_with({"labels": theirs})["metadata"]["labels"]
+    assert (labels["trimtab.dev/stage"], labels["app.kubernetes.io/managed-by"]) == ("train", "trimtab")
+
+
+def test_ids_are_left_to_a_cluster_that_gives_them_out_and_the_rest_of_restricted_stays() -> None:
+    for stage in TRAINING.stages:
+        assert pod_with({"securityContext": {}}, stage)["spec"]["securityContext"] == {
+            "runAsNonRoot": True,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+    ours = {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532}
+    assert ours.items() <= pod_spec()["securityContext"].items()
+    assert PodDefaults() == Settings("prepare:1", "trainer:1").work_pods
+
+
+def test_a_user_without_a_name_has_one_for_torch() -> None:
+    """getpass.getuser() reads these before it asks /etc/passwd, which knows no id that a cluster gave out."""
+    told = {variable["name"]: variable["value"] for variable in pod_spec()["containers"][0]["env"]}
+    assert told["USER"] == told["LOGNAME"] == "trimtab"
+    assert told["HOME"] == "/tmp"
+    assert told["TORCHINDUCTOR_CACHE_DIR"].startswith("/tmp/")
+
+
+def test_a_variable_of_the_template_takes_the_place_of_ours() -> None:
+    env = pod_spec(template={"env": [{"name": "HOME", "value": "/work"}]})["containers"][0]["env"]
+    assert [variable["value"] for variable in env if variable["name"] == "HOME"] == ["/work"]
 
 
 def test_a_queue_gets_suspended_jobs_with_its_labels() -> None:

@@ -179,6 +179,20 @@ def test_a_lost_node_costs_a_disruption_and_its_job_goes_once_the_attempt_is_clo
     assert world.job.status.attempts[-2].reason == "NodeLost"
 
 
+def test_where_nodes_may_not_be_read_a_pod_that_does_not_end_is_lost_after_the_same_patience() -> None:
+    world = World().settle().prepared().running()
+    world.pod(deletion_time=world.now)
+    world.answers[NodeOf("node-1")] = "Forbidden"
+    world.after(119).settle()
+    assert world.job_names[-1] == "demo-train-1"
+    world.after(1).settle()
+    assert world.job_names[-1] == "demo-train-2"
+    ended = world.job.status.attempts[-2]
+    assert ended.reason == "NodeLost"
+    assert "node-1 does not end" in str(ended.message)
+    assert "may not read nodes" in str(ended.message)
+
+
 def test_a_slow_pod_on_a_ready_node_is_waited_for() -> None:
     world = World().settle().prepared().running().pod()
     world.pod(deletion_time=world.now)

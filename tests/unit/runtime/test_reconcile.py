@@ -217,6 +217,21 @@ async def test_inquiries_are_answered_and_forgotten() -> None:
     assert world.asked[2].answers == {}
 
 
+async def test_that_nodes_may_not_be_read_is_an_answer() -> None:
+    """Without cluster roles a round that asks for a node would fail for ever."""
+    asked = NodeOf("node-1")
+    world = World(lambda observed: Plan() if observed.answers else Plan(inquiries=(asked,)))
+    world.stored()
+
+    def refuse(verb: str, plural: str, name: str) -> None:
+        if plural == "nodes":
+            raise ApiError(403, "Forbidden", "nodes is forbidden")
+
+    world.api.before = refuse
+    await world.round()
+    assert world.asked[1].answers == {asked: "Forbidden"}
+
+
 async def test_before_it_acts_it_reads_what_matters_from_the_server() -> None:
     """The cache has not seen the Job that an earlier leader created: the confirmed plan does."""
 

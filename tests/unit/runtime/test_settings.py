@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
-from trimtab_operator.runtime.settings import SettingsInvalid, read
+from trimtab_operator.__main__ import main
+from trimtab_operator.runtime.settings import Settings, SettingsInvalid, flag, read
 
 IMAGES = {"TRIMTAB_PREPARE_IMAGE": "prepare:1", "TRIMTAB_TRAINER_IMAGE": "trainer:1"}
 
@@ -29,9 +32,47 @@ def test_lists_and_json() -> None:
     assert settings.domain.shared_memory_size == "512Mi"
 
 
+def test_defaults_of_work_pods() -> None:
+    pods = read(IMAGES).domain.work_pods
+    assert pods.security_context.to_json() == {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532}
+    chosen = '{"securityContext": {}, "tolerations": [{"key": "gpu", "operator": "Exists"}], "labels": {"team": "a"}}'
+    pods = read({**IMAGES, "TRIMTAB_WORK_PODS": chosen}).domain.work_pods
+    assert pods.security_context.to_json() == {}
+    assert [toleration.key for toleration in pods.tolerations] == ["gpu"]
+    assert pods.labels == {"team": "a"}
+
+
+def test_a_flag_wins_over_its_variable() -> None:
+    given = {"node_loss_seconds": "30", "retry_seconds": None}
+    settings = read({**IMAGES, "TRIMTAB_NODE_LOSS_SECONDS": "60", "TRIMTAB_RETRY_SECONDS": "5"}, given)
+    assert (settings.node_loss_seconds, settings.retry_seconds) == (30, 5)
+
+
+def test_the_program_lists_a_flag_for_every_setting(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["trimtab-operator", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr().out
+    assert all(f"{flag(name)} VALUE" in said for name in Settings.model_fields)
+
+
+def test_a_flag_that_cannot_be_used_ends_the_program(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["trimtab-operator", "--workers=many"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "TRIMTAB_WORKERS" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("TRIMTAB_WORK_PODS", '{"tolerances": []}'),
+        ("TRIMTAB_WORK_PODS.securityContext.runAsUser", '{"securityContext": {"runAsUser": 0}}'),
+        ("TRIMTAB_WORK_PODS", '{"securityContext": {"privileged": true}}'),
         ("TRIMTAB_TRAINER_IMAGE", ""),
         ("TRIMTAB_WORKERS", "none"),
         ("TRIMTAB_WORKERS", "0"),
@@ -44,7 +85,7 @@ def test_lists_and_json() -> None:
 )
 def test_a_bad_value_names_its_variable(name: str, value: str) -> None:
     with pytest.raises(SettingsInvalid, match=name):
-        read({**IMAGES, name: value})
+        read({**IMAGES, name.partition(".")[0]: value})
 
 
 def test_every_bad_value_is_named_at_once() -> None:

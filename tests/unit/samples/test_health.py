@@ -104,11 +104,16 @@ GOES_ON_BY_ITSELF = {
 def adapterrollouts() -> dict[str, Expected]:
     cases: dict[str, Expected] = {}
     for reason, status in lasting(READY_EXPLANATIONS):
-        argo, flux = {"True": ("Healthy", "Current"), "False": ("Degraded", "Failed")}[status]
+        known = {
+            "True": ("Healthy", "Current"),
+            "False": ("Degraded", "Failed"),
+            "Unknown": ("Progressing", "InProgress"),
+        }
+        argo, flux = known[status]
         if reason in GOES_ON_BY_ITSELF:
             argo, flux = "Progressing", "InProgress"
         if reason == RolloutReason.PAUSED:
-            argo, flux = "Suspended", "InProgress"
+            argo, flux = "Healthy", "Current"
         others = condition("Progressing", "True", "Moving"), condition("Verified", "True", "Serving")
         cases[reason] = made("AdapterRollout", condition("Ready", status, reason), *others), argo, reason, flux
     return cases

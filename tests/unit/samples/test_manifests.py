@@ -11,7 +11,7 @@ from trimtab_operator.api import AdapterRolloutSpec
 from trimtab_operator.api.evaluation import EvaluationSpec
 from trimtab_operator.api.finetunejob import FineTuneJobSpec
 
-from tests.unit.chart.chart import Rendered
+from tests.unit.chart.chart import NAMESPACE, Rendered
 
 SAMPLES = Path(__file__).parents[3] / "deploy/samples"
 MANIFESTS = sorted(SAMPLES.glob("*.yaml"))
@@ -79,8 +79,10 @@ def test_the_policies_let_the_charts_operator_in() -> None:
     goes_to = [egress for egress in Rendered().one("NetworkPolicy", "trimtab")["spec"]["egress"] if "to" in egress]
     for name, egress in zip(("trimtab-progress", "trimtab-agent"), goes_to, strict=True):
         (rule,) = policies[name]["ingress"]
-        operator = rule["from"][0]
-        assert operator["podSelector"]["matchLabels"].items() <= Rendered().pod["metadata"]["labels"].items()
+        elsewhere, here = rule["from"][:2]
+        assert elsewhere["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}}
+        assert here == {"podSelector": elsewhere["podSelector"]}, "an operator of the namespace's own"
+        assert here["podSelector"]["matchLabels"].items() <= Rendered().pod["metadata"]["labels"].items()
         assert rule["ports"] == egress["ports"]
         assert policies[name]["podSelector"] == egress["to"][0]["podSelector"]
 

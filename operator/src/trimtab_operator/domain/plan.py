@@ -60,7 +60,7 @@ class EventsOf:
 
 @dataclass(frozen=True)
 class NodeOf:
-    """Inquiry: whether a node is Ready; the answer is "Ready", "NotReady" or "Gone"."""
+    """Inquiry: whether a node is Ready; the answer is "Ready", "NotReady", "Gone" or "Forbidden" (to read)."""
 
     name: str
 

@@ -3,7 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from trimtab_trainer.contract import Model
+
+from trimtab_operator.api.pod import OBJECT_NAME, LocalObjectReference
+from trimtab_operator.api.scheduling import LABEL_KEY, LABEL_VALUE, Toleration
+
+USER_ID = 65532
+ID = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class SecurityContext(Model):
+    """Whom work pods run as: the part of a PodSecurityContext that is a choice. What is None is left to the cluster."""
+
+    run_as_user: Annotated[ID, Field(ge=1)] | None = None
+    run_as_group: ID | None = None
+    fs_group: ID | None = None
+    supplemental_groups: list[ID] | None = None
+
+
+class PodDefaults(Model):
+    """What work pods get beside the template of their object, whose words come first; in the words of core/v1."""
+
+    security_context: SecurityContext = SecurityContext(run_as_user=USER_ID, run_as_group=USER_ID, fs_group=USER_ID)
+    image_pull_secrets: list[LocalObjectReference] = Field(default=[])
+    node_selector: dict[LABEL_KEY, LABEL_VALUE] = Field(default={})
+    tolerations: list[Toleration] = Field(default=[])
+    priority_class_name: OBJECT_NAME | None = None
+    labels: dict[LABEL_KEY, LABEL_VALUE] = Field(default={})
+    annotations: dict[LABEL_KEY, str] = Field(default={})
 
 
 @dataclass(frozen=True)
@@ -23,6 +53,7 @@ class Settings:
     prepare_resources: dict[str, Any] = field(default_factory=dict)
     train_resources: dict[str, Any] = field(default_factory=dict)
     """Of evaluating too."""
+    work_pods: PodDefaults = field(default_factory=PodDefaults)
     scratch_size: str = "50Gi"
     shared_memory_size: str = "1Gi"
     delete_what_gitops_tracks: bool = False

@@ -12,7 +12,7 @@ from ..domain.plan import AgentsOf, EventsOf, Inquiry, MountedShare, NodeOf
 from .agentpoller import AgentPoller
 from .cache import Cache, Store
 from .desired import Desired
-from .kube import EVENTS, NODES, PODS, Body, NotFound, Resource
+from .kube import EVENTS, NODES, PODS, ApiError, Body, NotFound, Resource
 
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 
@@ -56,6 +56,10 @@ class Inquiries:
             node = await self._reader.get(NODES, None, name)
         except NotFound:
             return "Gone"
+        except ApiError as error:
+            if error.status != 403:
+                raise
+            return "Forbidden"
         conditions = node.get("status", {}).get("conditions", ())
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
         return "Ready" if ready else "NotReady"

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from ..domain.settings import PodDefaults
 from ..domain.settings import Settings as DomainSettings
 
 PREFIX = "TRIMTAB_"
@@ -56,6 +57,8 @@ class Settings(BaseModel):
     """Whether ttlSecondsAfterFinished also deletes what Argo CD, Flux and the like would create again."""
     prepare_resources: RESOURCES = Field(default={})
     train_resources: RESOURCES = Field(default={})
+    work_pods: Annotated[PodDefaults, BeforeValidator(_from_json)] = Field(default_factory=PodDefaults)
+    """Defaults of work pods, as JSON."""
     scratch_size: QUANTITY = "50Gi"
     shm_size: QUANTITY = "1Gi"
 
@@ -88,13 +91,19 @@ class Settings(BaseModel):
             delete_what_gitops_tracks=self.delete_what_gitops_tracks,
             prepare_resources=self.prepare_resources,
             train_resources=self.train_resources,
+            work_pods=self.work_pods,
             scratch_size=self.scratch_size,
             shared_memory_size=self.shm_size,
         )
 
 
-def read(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings in an environment; an empty variable counts as not set.
+def flag(name: str) -> str:
+    """Return the flag of a setting: --node-loss-seconds of node_loss_seconds."""
+    return f"--{name.replace('_', '-')}"
+
+
+def read(environment: Mapping[str, str] = os.environ, given: Mapping[str, str | None] | None = None) -> Settings:
+    """Return the settings in an environment; an empty variable counts as not set, and what was given as a flag wins.
 
     Raises:
         SettingsInvalid: names every variable that is missing, unusable or unknown in it.
@@ -103,6 +112,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
     for name, value in environment.items():
         if name.startswith(PREFIX) and value and name[len(PREFIX) :].lower() in Settings.model_fields:
             values[name[len(PREFIX) :].lower()] = value
+    values |= {name: value for name, value in (given or {}).items() if value is not None}
     try:
         return Settings.model_validate(values)
     except (ValidationError, json.JSONDecodeError) as error:
@@ -112,6 +122,10 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
 def _lines(error: ValidationError | json.JSONDecodeError) -> list[str]:
     if isinstance(error, json.JSONDecodeError):
         return [f"{PREFIX}*_RESOURCES: not JSON: {error.msg}"]
-    return [
-        f"{PREFIX}{str(found['loc'][0]).upper() if found['loc'] else '?'}: {found['msg']}" for found in error.errors()
-    ]
+    return [f"{PREFIX}{_place(found['loc'])}: {found['msg']}" for found in error.errors()]
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """Return the variable, and where in its JSON."""
+    name, *inside = location or ("?",)
+    return ".".join((str(name).upper(), *map(str, inside)))

@@ -25,7 +25,7 @@ from ..views import format_time, parse_time
 from . import accounts
 from .attempt import Attempt
 from .conditions import ConditionStatus, condition_of, is_over, make_condition, notes_of
-from .ending import Ending, Verdict, ending_of, lost, vanished
+from .ending import LOST, Ending, Verdict, ending_of, lost, vanished
 from .job import build_job, build_run_config_map, stage_image
 from .names import next_number
 from .observed import Observed
@@ -161,7 +161,7 @@ def _settle_open(kind: Particulars[J, S], observed: Observed[J], books: _Books[S
         inquiry = NodeOf(pod.node)
         books = replace(books, inquiries=(inquiry,))
         answer = observed.answers.get(inquiry)
-        if answer in ("NotReady", "Gone"):
+        if answer in LOST:
             return _close(kind, observed.job, books, lost(pod.node, answer, now), seen=seen, now=now)
     return books
 

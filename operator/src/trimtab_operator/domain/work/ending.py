@@ -157,7 +157,15 @@ def vanished(now: datetime) -> Ending:
     return Ending(Verdict.DISRUPTION, AttemptReason.JOB_DELETED, "its Job was deleted", now)
 
 
+LOST = {
+    "NotReady": "node {} is not ready and its pod does not end",
+    "Gone": "node {} is gone and its pod does not end",
+    # Nobody can tell a lost node from a slow one then, and the first would hold its job up for ever.
+    "Forbidden": "its pod on node {} does not end, and the operator may not read nodes to see whether it is lost",
+}
+"""By what is known of the node of a pod that should have ended long ago."""
+
+
 def lost(node: str, answer: object, now: datetime) -> Ending:
     """Return the end of an attempt whose node does not come back. Its pod may: checkpoints are keyed by attempt."""
-    what = "is gone" if answer == "Gone" else "is not ready"
-    return Ending(Verdict.DISRUPTION, AttemptReason.NODE_LOST, f"node {node} {what} and its pod does not end", now)
+    return Ending(Verdict.DISRUPTION, AttemptReason.NODE_LOST, LOST[str(answer)].format(node), now)

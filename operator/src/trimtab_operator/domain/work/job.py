@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from trimtab_trainer.contract import Credentials, Model, Stage, canonical_json
 
 from trimtab_operator.api import API_VERSION
+from trimtab_operator.api.pod import EnvVar, PodTemplate
 
 from ..plan import Body
-from ..settings import Settings
+from ..settings import PodDefaults, Settings
 from ..views import (
     ATTEMPT_LABEL,
     CONTAINER,
@@ -26,7 +28,15 @@ from .subject import J, S, Work
 PROGRESS_PORT = 9401
 CONFIG_DIRECTORY = "/run/trimtab/config"
 SECRETS_DIRECTORY = "/run/trimtab/secrets"
-USER_ID = 65532
+HOME = "/tmp"
+ENVIRONMENT = {
+    "HOME": HOME,
+    # Where the cluster gives out the user's id, /etc/passwd has no name for it, and getpass.getuser() of torch raises.
+    "USER": "trimtab",
+    "LOGNAME": "trimtab",
+    "TORCHINDUCTOR_CACHE_DIR": f"{HOME}/torchinductor",
+}
+"""What every work pod is told, unless its template says otherwise."""
 
 
 def _metadata(kind: Particulars[J, S], job: J, name: str, labels: dict[str, str]) -> Body:
@@ -127,6 +137,25 @@ def _volumes(kind: Particulars[J, S], job: J, settings: Settings) -> tuple[list[
     return volumes, mounts
 
 
+def _environment(chosen: Sequence[EnvVar]) -> list[Body]:
+    """Return the variables of the container, each name once; the template's come last."""
+    named = {variable.name for variable in chosen}
+    own = [{"name": name, "value": value} for name, value in ENVIRONMENT.items() if name not in named]
+    return [*own, *(variable.to_json() for variable in chosen)]
+
+
+def _defaulted(template: PodTemplate, default: PodDefaults) -> Body:
+    """Return the fields of the pod that the operator's settings have defaults for; the template's words come first."""
+    secrets = {secret.name: secret for secret in (*template.image_pull_secrets, *default.image_pull_secrets)}
+    added = [toleration for toleration in default.tolerations if toleration not in template.tolerations]
+    return {
+        "imagePullSecrets": [secret.to_json() for secret in secrets.values()],
+        "nodeSelector": {**default.node_selector, **template.node_selector},
+        "tolerations": [toleration.to_json() for toleration in (*template.tolerations, *added)],
+        "priorityClassName": template.priority_class_name or default.priority_class_name,
+    }
+
+
 def _pod_spec(kind: Particulars[J, S], job: J, settings: Settings, stage: Stage, arguments: list[str]) -> Body:
     template = job.spec.template
     volumes, mounts = _volumes(kind, job, settings)
@@ -141,7 +170,7 @@ def _pod_spec(kind: Particulars[J, S], job: J, settings: Settings, stage: Stage,
         "image": stage_image(job, settings, stage),
         "imagePullPolicy": settings.image_pull_policy,
         "args": arguments,
-        "env": [{"name": "HOME", "value": "/tmp"}, *(variable.to_json() for variable in template.env)],
+        "env": _environment(template.env),
         "ports": [{"name": "progress", "containerPort": PROGRESS_PORT, "protocol": "TCP"}],
         "resources": resources,
         "volumeMounts": mounts,
@@ -152,7 +181,7 @@ def _pod_spec(kind: Particulars[J, S], job: J, settings: Settings, stage: Stage,
             "readOnlyRootFilesystem": True,
         },
     }
-    pod = template.to_json()
+    pod = {**template.to_json(), **_defaulted(template, settings.work_pods)}
     passed_on = (
         "imagePullSecrets",
         "terminationGracePeriodSeconds",
@@ -172,9 +201,7 @@ def _pod_spec(kind: Particulars[J, S], job: J, settings: Settings, stage: Stage,
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "fsGroup": USER_ID,
+            **settings.work_pods.security_context.to_json(),
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
@@ -195,7 +222,8 @@ def build_job(
     labels = {STAGE_LABEL: stage.value, ATTEMPT_LABEL: str(number)}
     queue = {key: job.metadata.labels[key] for key in (QUEUE_LABEL, QUEUE_PRIORITY_LABEL) if key in job.metadata.labels}
     metadata = _metadata(kind, job, attempt_name(kind, job, stage, number), {**labels, **queue})
-    template_labels = {**job.spec.template.labels, MANAGED_BY_LABEL: "trimtab", kind.label: job.metadata.name, **labels}
+    template, default = job.spec.template, settings.work_pods
+    own_labels = {MANAGED_BY_LABEL: "trimtab", kind.label: job.metadata.name, **labels}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -208,7 +236,10 @@ def build_job(
             "podFailurePolicy": _pod_failure_policy(),
             "suspend": QUEUE_LABEL in queue,
             "template": {
-                "metadata": {"labels": template_labels, "annotations": dict(job.spec.template.annotations)},
+                "metadata": {
+                    "labels": {**default.labels, **template.labels, **own_labels},
+                    "annotations": {**default.annotations, **template.annotations},
+                },
                 "spec": _pod_spec(kind, job, settings, stage, arguments),
             },
         },
