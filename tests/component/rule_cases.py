@@ -43,6 +43,125 @@ def keys(kind: str, *names: str) -> list[Body]:
     return [{f"spec.template.{kind}": {name: "a"}} for name in names]
 
 
+BOTH = ("resources", "prepareResources")
+"""Of the container of either stage."""
+
+
+def asks(resources: str, **values: Any) -> Body:
+    return {f"spec.template.{resources}": values}
+
+
+def claims(*names: str, resources: str = "resources", **used: str) -> Body:
+    """Return a template with these resourceClaims, and a container that uses those of `used`."""
+    return {
+        "spec.template.resourceClaims": [{"name": name, "resourceClaimName": "a"} for name in names],
+        **asks(resources, claims=[{"name": name} for name in used.values()]),
+    }
+
+
+RESOURCE_CASES: dict[Rule, Case] = {
+    **{
+        (
+            f"spec.template.{resources}.{side}",
+            "a resource must be cpu, memory, ephemeral-storage, hugepages-<size>, or a name with a domain as in "
+            "nvidia.com/gpu",
+        ): Case(
+            refused=[
+                asks(resources, **{side: {name: 1}})
+                for name in ("gpu", "CPU", "nvidia.com/", "/gpu", "nvidia.com/gpu/a", "a b", "requests.nvidia.com/gpu")
+            ],
+            passed=[
+                asks(resources, **{side: {name: 1}})
+                for name in ("cpu", "memory", "ephemeral-storage", "hugepages-1Gi", "nvidia.com/gpu", "a/B_c.d-e")
+            ],
+        )
+        for resources in BOTH
+        for side in ("limits", "requests")
+    },
+    **{
+        (
+            f"spec.template.{resources}.{side}",
+            "nvidia.com/gpu and the like are counted in whole numbers",
+        ): Case(
+            refused=[asks(resources, **{side: {"nvidia.com/gpu": each}}) for each in ("500m", "1.5", "0.1")],
+            passed=[asks(resources, **{side: {"nvidia.com/gpu": each}}) for each in (1, "1", "1k", 0, "2e3")]
+            + [asks(resources, **{side: {"cpu": "500m", "memory": "1.5Gi"}})],
+        )
+        for resources in BOTH
+        for side in ("limits", "requests")
+    },
+    **{
+        (
+            f"spec.template.{resources}",
+            "nvidia.com/gpu and the like, and hugepages, must be equal in limits and requests, or stand in one of them",
+        ): Case(
+            refused=[
+                asks(resources, requests={"nvidia.com/gpu": 1}, limits={"nvidia.com/gpu": 2}),
+                asks(resources, requests={"amd.com/gpu": "1"}, limits={"amd.com/gpu": "1k"}),
+                asks(resources, requests={"hugepages-2Mi": "64Mi"}, limits={"hugepages-2Mi": "128Mi"}),
+            ],
+            passed=[
+                asks(resources, requests={"nvidia.com/gpu": 1}, limits={"nvidia.com/gpu": "1"}),
+                asks(resources, requests={"nvidia.com/gpu": 1000}, limits={"nvidia.com/gpu": "1k"}),
+                asks(resources, requests={"nvidia.com/gpu": 1}, limits={"memory": "1Gi"}),
+                asks(resources, requests={"cpu": 1}, limits={"nvidia.com/gpu": 1}),
+                asks(resources, requests={"nvidia.com/gpu": 1}),
+                asks(resources, limits={"nvidia.com/gpu": 1}),
+                asks(resources, requests={"cpu": 1, "memory": "1Gi"}, limits={"cpu": 2, "memory": "2Gi"}),
+            ],
+        )
+        for resources in BOTH
+    },
+    **{
+        (f"spec.template.{resources}", "a request must not be above the limit"): Case(
+            refused=[
+                asks(resources, requests={"memory": "2Gi"}, limits={"memory": "2G"}),
+                asks(resources, requests={"cpu": 2}, limits={"cpu": "1500m"}),
+            ],
+            passed=[
+                asks(resources, requests={"memory": "2G", "cpu": 1}, limits={"memory": "2Gi", "cpu": "1000m"}),
+                asks(resources, requests={"memory": "2G"}, limits={"cpu": 1}),
+            ],
+        )
+        for resources in BOTH
+    },
+    **{
+        (
+            "spec.template",
+            f"every name in the claims of {resources} must be the name of one of the resourceClaims",
+        ): Case(
+            refused=[
+                asks(resources, claims=[{"name": "gpu"}]),
+                {**claims("a", resources=resources, other="b"), "spec.template.resourceClaims[0].name": "a"},
+            ],
+            passed=[claims("a", "b", resources=resources, one="b", other="a"), {}],
+        )
+        for resources in BOTH
+    },
+    (
+        "spec.template",
+        "every one of the resourceClaims must be in the claims of resources or prepareResources: no pod gets it "
+        "otherwise",
+    ): Case(
+        refused=[claims("a"), claims("a", "b", one="b"), {**claims("a"), "spec.template.resources": ...}],
+        passed=[claims("a", one="a"), claims("a", resources="prepareResources", one="a")],
+    ),
+    (
+        "spec.template.resourceClaims[]",
+        "exactly one of resourceClaimName and resourceClaimTemplateName must be set",
+    ): Case(
+        refused=[
+            {**claims("a", one="a"), "spec.template.resourceClaims": [{"name": "a", **source}]}
+            for source in ({}, {"resourceClaimName": "a", "resourceClaimTemplateName": "a"})
+        ],
+        passed=[
+            {**claims("a", one="a"), "spec.template.resourceClaims": [{"name": "a", source: "a"}]}
+            for source in ("resourceClaimName", "resourceClaimTemplateName")
+        ],
+    ),
+}
+"""Rules of resources and claims: what the API server would say of the Job, said of the object itself."""
+
 RESERVED_KEYS: tuple[str, ...] = (
     "trimtab.dev/a",
     "a.trimtab.dev/a",
@@ -58,6 +177,7 @@ CONFIG_KEY = {"configMapKeyRef": {"name": "a", "key": "a"}}
 
 NAME_RULE: Rule = ("", f"name must have at most {NAME_LENGTH} characters")
 SHARED: dict[Rule, Case] = {
+    **RESOURCE_CASES,
     NAME_RULE: Case(
         refused=[{"metadata.name": "n" * (NAME_LENGTH + 1)}],
         passed=[{"metadata.name": "n" * NAME_LENGTH}],

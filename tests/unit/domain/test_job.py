@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from trimtab_operator.api import FineTuneJob
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.views import QUEUE_LABEL
@@ -114,6 +115,35 @@ def test_the_users_resources_come_first_and_limits_are_never_missing() -> None:
     assert merge_resources({"requests": {"memory": "64Gi"}}, default)["limits"]["memory"] == "64Gi"
     gpu = merge_resources({"limits": {"nvidia.com/gpu": 1}}, default)
     assert gpu["limits"] == {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": 1}
+
+
+EXTENDED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "a GPU in requests only": ({"requests": {"nvidia.com/gpu": 1, "memory": "1Gi"}}, {"nvidia.com/gpu": 1}),
+    "a GPU in limits only": ({"limits": {"nvidia.com/gpu": "2"}}, {"nvidia.com/gpu": "2"}),
+    "huge pages in requests only": ({"requests": {"hugepages-2Mi": "64Mi"}}, {"hugepages-2Mi": "64Mi"}),
+    "one here, one there": (
+        {"requests": {"amd.com/gpu": 1}, "limits": {"rdma/hca": 1}},
+        {"amd.com/gpu": 1, "rdma/hca": 1},
+    ),
+    "an object stored before they had to be equal": (
+        {"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": 2}},
+        {"nvidia.com/gpu": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize(("chosen", "both"), EXTENDED.values(), ids=EXTENDED)
+def test_what_cannot_be_overcommitted_is_the_same_in_limits_and_requests(
+    chosen: dict[str, Any], both: dict[str, Any]
+) -> None:
+    merged = merge_resources(chosen, SETTINGS.train_resources)
+    for side in ("limits", "requests"):
+        assert {name: each for name, each in merged[side].items() if name not in ("cpu", "memory")} == both
+
+
+def test_a_gpu_of_the_operators_setting_is_in_both_too() -> None:
+    merged = merge_resources({}, {"requests": {"nvidia.com/gpu": "1"}})
+    assert merged == {"limits": {"nvidia.com/gpu": "1"}, "requests": {"nvidia.com/gpu": "1"}}
 
 
 def test_names_of_children_fit_whatever_the_number() -> None:

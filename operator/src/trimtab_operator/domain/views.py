@@ -9,12 +9,18 @@ from typing import Any
 
 from trimtab_trainer.contract import TerminationMessage
 
+from trimtab_operator.api.work import ACCELERATORS_MAXIMUM
+
+from .quantity import count_of
+
 STAGE_LABEL = "trimtab.dev/stage"
 SERVE = "serve"
 """The stage of pods that serve: not ours, but with our agent beside the engine."""
 ATTEMPT_LABEL = "trimtab.dev/attempt"
 JOB_LABEL = "trimtab.dev/finetunejob"
 EVALUATION_LABEL = "trimtab.dev/evaluation"
+ACCELERATORS_LABEL = "trimtab.dev/accelerators"
+"""On a Job: how many accelerators its pods hold together."""
 OWNER_LABELS = {"FineTuneJob": JOB_LABEL, "Evaluation": EVALUATION_LABEL}
 """The label that says whose a child is, by the kind of the owner."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
@@ -42,6 +48,11 @@ def controller_of(body: dict[str, Any]) -> tuple[str, str, str] | None:
     return None
 
 
+def _accelerators(labels: Mapping[str, object]) -> int | None:
+    held = labels.get(ACCELERATORS_LABEL)
+    return None if held is None else min(count_of(held), ACCELERATORS_MAXIMUM)
+
+
 @dataclass(frozen=True)
 class JobView:
     """A batch/v1 Job of a FineTuneJob or an Evaluation."""
@@ -66,6 +77,8 @@ class JobView:
     failed_reason: str = ""
     failed_message: str = ""
     ended: datetime | None = None
+    accelerators: int | None = None
+    """How many its pods hold together; None: it was made by an operator that did not say so."""
 
     @property
     def finished(self) -> bool:
@@ -102,6 +115,7 @@ class JobView:
             failed_reason=failed.get("reason", "") if failed else "",
             failed_message=failed.get("message", "") if failed else "",
             ended=parse_time(end.get("lastTransitionTime")) if end else None,
+            accelerators=_accelerators(labels),
         )
 
 

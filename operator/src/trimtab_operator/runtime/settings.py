@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from ..domain.settings import ACCELERATOR_RESOURCES
 from ..domain.settings import Settings as DomainSettings
 
 PREFIX = "TRIMTAB_"
@@ -54,6 +55,8 @@ class Settings(BaseModel):
     retry_seconds: SECONDS = 10
     prepare_resources: RESOURCES = Field(default={})
     train_resources: RESOURCES = Field(default={})
+    accelerator_resources: NAMES = ACCELERATOR_RESOURCES
+    """Extended resources that are counted as accelerators; `*` stands for anything."""
     scratch_size: QUANTITY = "50Gi"
     shm_size: QUANTITY = "1Gi"
 
@@ -85,6 +88,7 @@ class Settings(BaseModel):
             retry_seconds=self.retry_seconds,
             prepare_resources=self.prepare_resources,
             train_resources=self.train_resources,
+            accelerator_resources=self.accelerator_resources,
             scratch_size=self.scratch_size,
             shared_memory_size=self.shm_size,
         )

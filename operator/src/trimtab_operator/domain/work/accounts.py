@@ -8,23 +8,27 @@ from typing import Literal
 from trimtab_trainer.contract import Summary
 
 from trimtab_operator.api import AttemptStatus, WorkStatus
-from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH
+from trimtab_operator.api.work import ACCELERATORS_MAXIMUM, ATTEMPT_MESSAGE_LENGTH
 
+from ..settings import ACCELERATOR_RESOURCES
 from ..views import JobView, PodView, format_time, parse_time
+from .accelerators import devices
 from .kind import J, Kind, S, Work
 from .outcome import Ending, Verdict
 
 ATTEMPTS_KEPT = 10
 
 
-def accelerators(job: Work) -> int:
-    """Return how many accelerators a pod of the second stage holds.
+def accelerators(job: Work, attempt: AttemptStatus, *, works: bool) -> int:
+    """Return how many accelerators an attempt's pods hold together.
 
-    Extended resources are the ones with a domain in their name.
+    The attempt says so, because the template may be another by now. One that an older operator entered does not.
     """
-    resources = job.spec.template.resources
-    limits = (resources.limits if resources is not None else None) or {}
-    return sum(int(str(quantity)) for name, quantity in limits.items() if "/" in name and str(quantity).isdigit())
+    if attempt.accelerators is not None or not works:
+        return attempt.accelerators or 0
+    template = job.spec.template
+    limits = (template.resources.limits if template.resources is not None else None) or {}
+    return min(devices(limits, ACCELERATOR_RESOURCES), ACCELERATORS_MAXIMUM)
 
 
 def open_attempt(status: WorkStatus) -> AttemptStatus | None:
@@ -52,7 +56,13 @@ def replace_last(status: S, attempt: AttemptStatus) -> S:
 
 def enter(status: S, view: JobView, images: dict[str, str], now: datetime) -> S:
     """Return the status with a new open attempt; the first one fixes the images and the start."""
-    attempt = AttemptStatus(number=view.attempt, stage=view.stage, job_name=view.name, job_uid=view.uid)
+    attempt = AttemptStatus(
+        number=view.attempt,
+        stage=view.stage,
+        job_name=view.name,
+        job_uid=view.uid,
+        accelerators=view.accelerators,
+    )
     return status.model_copy(
         update={
             "attempts": [*status.attempts, attempt][-ATTEMPTS_KEPT:],
@@ -101,6 +111,7 @@ def close(kind: Kind[J, S], job: J, status: S, ending: Ending, pod: PodView | No
             "reason": ending.reason[:64],
             "message": ending.message[:ATTEMPT_MESSAGE_LENGTH],
             "charged_to": charged,
+            "accelerators": None,  # in the sums from here on; ten attempts must leave the status below 10 kB
             "end_time": format_time(end),
             "active_seconds": seconds,
             "start_step": summary.resumed_from_step,
@@ -110,10 +121,10 @@ def close(kind: Kind[J, S], job: J, status: S, ending: Ending, pod: PodView | No
     update: dict[str, object] = {"active_seconds": status.active_seconds + seconds}
     if charged is not None:
         update[charged] = getattr(status, charged) + 1
-    if works and (held := accelerators(job)):
+    if held := accelerators(job, attempt, works=works):
         update["accelerator_seconds"] = status.accelerator_seconds + held * seconds
         if charged is not None:
-            lost = min(seconds, kind.lost_seconds(status, ending, end, seconds))
+            lost = min(seconds, kind.lost_seconds(status, ending, end, seconds) if works else seconds)
             update["lost_accelerator_seconds"] = status.lost_accelerator_seconds + held * lost
     status = replace_last(status, closed).model_copy(update=update)
     return kind.note_last_figures(status, ending, end)

@@ -7,10 +7,12 @@ from typing import Any
 from trimtab_trainer.contract import Credentials, ExitCode, Model, Stage, canonical_json
 
 from trimtab_operator.api import API_VERSION
+from trimtab_operator.api.pod import ResourceRequirements
 
 from ..plan import Body
 from ..settings import Settings
 from ..views import (
+    ACCELERATORS_LABEL,
     ATTEMPT_LABEL,
     CONTAINER,
     MANAGED_BY_LABEL,
@@ -18,6 +20,7 @@ from ..views import (
     QUEUE_PRIORITY_LABEL,
     STAGE_LABEL,
 )
+from .accelerators import claimed, devices
 from .kind import J, Kind, S, Work
 from .names import attempt_name, run_config_name
 
@@ -25,6 +28,8 @@ PROGRESS_PORT = 9401
 CONFIG_DIRECTORY = "/run/trimtab/config"
 SECRETS_DIRECTORY = "/run/trimtab/secrets"
 USER_ID = 65532
+PODS = 1
+"""Of an attempt."""
 
 POD_FAILURE_RULES: tuple[tuple[str, tuple[ExitCode, ...]], ...] = (
     ("DisruptionTarget", ()),
@@ -84,10 +89,14 @@ def merge_resources(chosen: dict[str, Any], default: dict[str, Any]) -> dict[str
     """Return resources with a limit and a request for everything the default names, the user's choice first.
 
     A resource that the user names at all is left to the user; one that is only requested is limited to the request,
-    because every work pod has limits.
+    because every work pod has limits. What cannot be overcommitted is the same in both, the limit where they differ:
+    the API server refuses everything else. With claims, devices are not taken from the default too.
     """
     limits, requests = dict(chosen.get("limits", {})), dict(chosen.get("requests", {}))
+    claims = chosen.get("claims", [])
     for name in {*default.get("limits", {}), *default.get("requests", {})} - {*limits, *requests}:
+        if claims and "/" in name:
+            continue
         if name in default.get("limits", {}):
             limits[name] = default["limits"][name]
         if name in default.get("requests", {}):
@@ -95,7 +104,35 @@ def merge_resources(chosen: dict[str, Any], default: dict[str, Any]) -> dict[str
     for name, quantity in requests.items():
         if name in default.get("limits", {}):
             limits.setdefault(name, quantity)
-    return {"limits": dict(sorted(limits.items())), "requests": dict(sorted(requests.items()))}
+    for name in {*limits, *requests}:
+        if "/" in name or name.startswith("hugepages-"):
+            limits[name] = requests[name] = limits.get(name, requests.get(name))
+    merged: dict[str, Any] = {"limits": dict(sorted(limits.items())), "requests": dict(sorted(requests.items()))}
+    return {**merged, "claims": claims} if claims else merged
+
+
+def _resources(job: Work, settings: Settings, stage: Stage) -> tuple[ResourceRequirements | None, dict[str, Any]]:
+    """Return what the template asks for a stage's container, and what it gets."""
+    template = job.spec.template
+    chosen, default = (
+        (template.prepare_resources, settings.prepare_resources)
+        if stage is Stage.PREPARE
+        else (template.resources, settings.train_resources)
+    )
+    return chosen, merge_resources(chosen.to_json() if chosen is not None else {}, default)
+
+
+def accelerators_per_pod(job: Work, settings: Settings, stage: Stage) -> int:
+    """Return how many accelerators each pod of a stage holds, by its resources and its claims."""
+    chosen, merged = _resources(job, settings, stage)
+    return devices(merged["limits"], settings.accelerator_resources) + claimed(job.spec.template, chosen)
+
+
+def _claims(job: Work, used: list[Body]) -> list[Body]:
+    """Return the claims of a pod whose container uses these: what is claimed in vain would be held in vain."""
+    names = {each["name"] for each in used}
+    claims = (each.to_json() for each in job.spec.template.resource_claims if each.name in names)
+    return [{key: value for key, value in each.items() if key != "accelerators"} for each in claims]  # not core/v1's
 
 
 def _pod_failure_policy() -> Body:
@@ -138,12 +175,7 @@ def _volumes(kind: Kind[J, S], job: J, settings: Settings) -> tuple[list[Body], 
 def _pod_spec(kind: Kind[J, S], job: J, settings: Settings, stage: Stage, arguments: list[str]) -> Body:
     template = job.spec.template
     volumes, mounts = _volumes(kind, job, settings)
-    chosen, default = (
-        (template.prepare_resources, settings.prepare_resources)
-        if stage is Stage.PREPARE
-        else (template.resources, settings.train_resources)
-    )
-    resources = merge_resources(chosen.to_json() if chosen is not None else {}, default)
+    _, resources = _resources(job, settings, stage)
     container: Body = {
         "name": CONTAINER,
         "image": stage_image(job, settings, stage),
@@ -188,6 +220,7 @@ def _pod_spec(kind: Kind[J, S], job: J, settings: Settings, stage: Stage, argume
         },
         "containers": [container],
         "volumes": volumes,
+        **({"resourceClaims": claims} if (claims := _claims(job, resources.get("claims", []))) else {}),
     }
 
 
@@ -202,7 +235,8 @@ def build_job(
         arguments += ["--prepared", canonical_json(prepared.to_json()).decode()]
     labels = {STAGE_LABEL: stage.value, ATTEMPT_LABEL: str(number)}
     queue = {key: job.metadata.labels[key] for key in (QUEUE_LABEL, QUEUE_PRIORITY_LABEL) if key in job.metadata.labels}
-    metadata = _metadata(kind, job, attempt_name(kind, job, stage, number), {**labels, **queue})
+    held = {ACCELERATORS_LABEL: str(PODS * accelerators_per_pod(job, settings, stage))}
+    metadata = _metadata(kind, job, attempt_name(kind, job, stage, number), {**labels, **held, **queue})
     template_labels = {**job.spec.template.labels, MANAGED_BY_LABEL: "trimtab", kind.label: job.metadata.name, **labels}
     return {
         "apiVersion": "batch/v1",
@@ -210,8 +244,8 @@ def build_job(
         "metadata": metadata,
         "spec": {
             "backoffLimit": 0,
-            "completions": 1,
-            "parallelism": 1,
+            "completions": PODS,
+            "parallelism": PODS,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": _pod_failure_policy(),
             "suspend": QUEUE_LABEL in queue,
