@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from trimtab_operator.api.finetunejob import NAME_LENGTH
@@ -253,35 +253,29 @@ SHARED: dict[Rule, Case] = {
 }
 """Rules of names and pod templates."""
 
-TEMPLATE_UPDATE = Case(
-    refused=[
-        {"spec.template.image": "example.com/trainer:2"},
-        {"spec.template": ...},
-        {"spec.template.volumes": ..., "spec.template.volumeMounts": ...},
-        {"spec.template.env": []},
-        {"spec.template.resources.limits.memory": "32Gi"},
-    ],
-    passed=[],
-)
+CHANGES_OF_NO_RESULT: list[Body] = [
+    {"metadata.labels": {"team": "b"}},
+    {"spec.suspend": False},
+    {"spec.retries": {"onFailure": 5, "onDisruption": 5}},
+    {"spec.activeDeadlineSeconds": 7200},
+    {"spec.activeDeadlineSeconds": ...},
+    {"spec.ttlSecondsAfterFinished": 1},
+    {"spec.ttlSecondsAfterFinished": ...},
+    {"spec.template.image": "example.com/trainer:2"},
+    {"spec.template": {"resources": {"limits": {"memory": "32Gi"}}, "labels": {"team": "b"}}},
+    {"spec.template": ...},
+]
+"""Which any object takes at any time."""
 
 
-def immutable(kind: str, updates: dict[str, Case]) -> dict[Rule, Case]:
-    """Return the cases of fields that cannot be changed."""
+def immutable(kind: str, updates: dict[str, Case], free: dict[str, str], passed: list[Body]) -> dict[Rule, Case]:
+    """Return the cases of fields that cannot be changed, but for what is free in some; `passed`: changes that can."""
     return {
-        ("spec", f"{name} is immutable: it defines the result; create another {kind} instead"): Case(
-            given=case.given,
-            refused=case.refused,
-            passed=[
-                *case.passed,
-                {"metadata.labels": {"team": "b"}},
-                {"spec.suspend": False},
-                {"spec.retries": {"onFailure": 5, "onDisruption": 5}},
-                {"spec.activeDeadlineSeconds": 7200},
-                {"spec.activeDeadlineSeconds": ...},
-                {"spec.ttlSecondsAfterFinished": 1},
-                {"spec.ttlSecondsAfterFinished": ...},
-            ],
-        )
+        (
+            "spec",
+            f"{name} is immutable{f', but for {free[name]}' if name in free else ''}: it defines the result; "
+            f"create another {kind} instead",
+        ): Case(given=case.given, refused=case.refused, passed=[*case.passed, *passed])
         for name, case in updates.items()
     }
 
@@ -292,9 +286,9 @@ _UPDATES: dict[str, Case] = {
         refused=[
             {"spec.baseModel.uri": "s3://models/other"},
             {"spec.baseModel.digest": ...},
-            {"spec.baseModel.secretName": "other"},
+            {"spec.baseModel.uri": "s3://models/other", "spec.baseModel.secretName": "other"},
         ],
-        passed=[],
+        passed=[{"spec.baseModel.secretName": "other"}, {"spec.baseModel.secretName": ...}],
     ),
     "dataset": Case(
         refused=[
@@ -303,9 +297,13 @@ _UPDATES: dict[str, Case] = {
             {"spec.dataset.test": {"fraction": 0.1}},
             {"spec.dataset.splitSeed": 18},
         ],
-        passed=[{"spec.dataset.format": "Auto"}],
+        passed=[{"spec.dataset.format": "Auto"}, {"spec.dataset.secretName": "other"}],
     ),
-    "output": Case(refused=[{"spec.output.uri": "s3://adapters/other"}], passed=[]),
+    "output": Case(
+        given=FULL,
+        refused=[{"spec.output.uri": "s3://adapters/other"}],
+        passed=[{"spec.output.secretName": "other"}, {"spec.output.secretName": ...}],
+    ),
     "lora": Case(
         given=FULL,
         refused=[{"spec.lora.rank": 9}, {"spec.lora": ...}, {"spec.lora.targetModules": ["q_proj"]}],
@@ -320,12 +318,15 @@ _UPDATES: dict[str, Case] = {
             {"spec.training.seed": 2},
             {"spec.training": ...},
             {"spec.training.earlyStopping": ...},
-            {"spec.training.microBatchSize": ...},
+            {"spec.training.batchSize": 16},
         ],
-        passed=[],
+        passed=[
+            {"spec.training.microBatchSize": ...},
+            {"spec.training.microBatchSize": 2},
+            {"spec.checkpoint": {"everySteps": 5, "keep": 3}},
+            {"spec.checkpoint": ...},
+        ],
     ),
-    "checkpoint": Case(given=FULL, refused=[{"spec.checkpoint.keep": 2}, {"spec.checkpoint": ...}], passed=[]),
-    "template": replace(TEMPLATE_UPDATE, given=FULL),
 }
 FINETUNEJOB_CASES: dict[Rule, Case] = {
     **SHARED,
@@ -373,5 +374,15 @@ FINETUNEJOB_CASES: dict[Rule, Case] = {
         ],
         passed=[{"spec.training": {"batchSize": 8, "microBatchSize": 4}}, {"spec.training": {"microBatchSize": 32}}],
     ),
-    **immutable("FineTuneJob", _UPDATES),
+    **immutable(
+        "FineTuneJob",
+        _UPDATES,
+        {
+            "baseModel": "secretName",
+            "dataset": "secretName",
+            "output": "secretName",
+            "training": "microBatchSize",
+        },
+        CHANGES_OF_NO_RESULT,
+    ),
 }

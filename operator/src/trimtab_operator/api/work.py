@@ -77,7 +77,7 @@ class WorkStatus(SummarizedStatus):
         default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="completionTime of the end."
     )
     images: dict[str, Annotated[str, Field(max_length=512)]] | None = Field(
-        default=None, max_length=4, description="images by stage, fixed at the first attempt."
+        default=None, max_length=4, description="images by stage: the template's, else fixed at the first attempt."
     )
     failures: int = Field(default=0, ge=0, description="failures charged to retries.onFailure.")
     disruptions: int = Field(default=0, ge=0, description="disruptions charged to retries.onDisruption.")

@@ -21,6 +21,8 @@ JOB_LABEL = "trimtab.dev/finetunejob"
 EVALUATION_LABEL = "trimtab.dev/evaluation"
 ACCELERATORS_LABEL = "trimtab.dev/accelerators"
 """On a Job: how many accelerators its pods hold together."""
+INPUTS_LABEL = "trimtab.dev/inputs"
+"""On a Job: digits of what it was made from."""
 OWNER_LABELS = {"FineTuneJob": JOB_LABEL, "Evaluation": EVALUATION_LABEL}
 """The label that says whose a child is, by the kind of the owner."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
@@ -79,6 +81,8 @@ class JobView:
     ended: datetime | None = None
     accelerators: int | None = None
     """How many its pods hold together; None: it was made by an operator that did not say so."""
+    inputs: str = ""
+    """Digits of what it was made from, likewise."""
 
     @property
     def finished(self) -> bool:
@@ -116,6 +120,7 @@ class JobView:
             failed_message=failed.get("message", "") if failed else "",
             ended=parse_time(end.get("lastTransitionTime")) if end else None,
             accelerators=_accelerators(labels),
+            inputs=str(labels.get(INPUTS_LABEL, "")),
         )
 
 

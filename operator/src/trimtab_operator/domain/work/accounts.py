@@ -55,7 +55,7 @@ def replace_last(status: S, attempt: AttemptStatus) -> S:
 
 
 def enter(status: S, view: JobView, images: dict[str, str], now: datetime) -> S:
-    """Return the status with a new open attempt; the first one fixes the images and the start."""
+    """Return the status with a new open attempt; the first fixes the start, and the images that are the operator's."""
     attempt = AttemptStatus(
         number=view.attempt,
         stage=view.stage,
@@ -66,7 +66,7 @@ def enter(status: S, view: JobView, images: dict[str, str], now: datetime) -> S:
     return status.model_copy(
         update={
             "attempts": [*status.attempts, attempt][-ATTEMPTS_KEPT:],
-            "images": status.images or images,
+            "images": images,
             "start_time": status.start_time or format_time(view.created or now),
         }
     )

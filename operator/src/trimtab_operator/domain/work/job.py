@@ -15,14 +15,17 @@ from ..views import (
     ACCELERATORS_LABEL,
     ATTEMPT_LABEL,
     CONTAINER,
+    INPUTS_LABEL,
     MANAGED_BY_LABEL,
     QUEUE_LABEL,
     QUEUE_PRIORITY_LABEL,
     STAGE_LABEL,
 )
 from .accelerators import claimed, devices
+from .inputs import job_inputs
 from .kind import J, Kind, S, Work
 from .names import attempt_name, run_config_name
+from .queue import queue_annotations, queue_labels
 
 PROGRESS_PORT = 9401
 CONFIG_DIRECTORY = "/run/trimtab/config"
@@ -67,7 +70,7 @@ def credentials(secret_name: str | None, role: str) -> Credentials | None:
 
 
 def build_run_config_map(kind: Kind[J, S], job: J) -> Body:
-    """Return the immutable ConfigMap that both stages mount."""
+    """Return the immutable ConfigMap that both stages mount, as long as what it is made from stays the same."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -78,11 +81,11 @@ def build_run_config_map(kind: Kind[J, S], job: J) -> Body:
 
 
 def stage_image(job: Work, settings: Settings, stage: Stage) -> str:
-    """Return the image of a stage: the one fixed at the first attempt, else the template's, else the operator's."""
+    """Return the image of a stage: the template's, else the one fixed at the first attempt, else the operator's."""
     fixed = (job.status.images or {}).get(stage.value)
     if stage is Stage.PREPARE:
-        return fixed or job.spec.template.prepare_image or settings.prepare_image
-    return fixed or job.spec.template.image or settings.trainer_image
+        return job.spec.template.prepare_image or fixed or settings.prepare_image
+    return job.spec.template.image or fixed or settings.trainer_image
 
 
 def merge_resources(chosen: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
@@ -233,24 +236,33 @@ def build_job(
     arguments += ["--progress-port", str(PROGRESS_PORT)]
     if stage is kind.stages[1] and prepared is not None:
         arguments += ["--prepared", canonical_json(prepared.to_json()).decode()]
+    template = job.spec.template
     labels = {STAGE_LABEL: stage.value, ATTEMPT_LABEL: str(number)}
-    queue = {key: job.metadata.labels[key] for key in (QUEUE_LABEL, QUEUE_PRIORITY_LABEL) if key in job.metadata.labels}
-    held = {ACCELERATORS_LABEL: str(PODS * accelerators_per_pod(job, settings, stage))}
-    metadata = _metadata(kind, job, attempt_name(kind, job, stage, number), {**labels, **held, **queue})
-    template_labels = {**job.spec.template.labels, MANAGED_BY_LABEL: "trimtab", kind.label: job.metadata.name, **labels}
+    of_job = {
+        ACCELERATORS_LABEL: str(PODS * accelerators_per_pod(job, settings, stage)),
+        INPUTS_LABEL: job_inputs(kind, job),
+    }
+    annotations = {**template.annotations, **queue_annotations(job.metadata)}
+    metadata = _metadata(kind, job, attempt_name(kind, job, stage, number), {**labels, **of_job})
+    # Policies ask labels of Jobs as of pods, and Kueue looks at the Job.
+    metadata["labels"] = {**template.labels, **queue_labels(job.metadata), **metadata["labels"]}
+    pod_labels = {
+        key: value for key, value in template.labels.items() if key not in (QUEUE_LABEL, QUEUE_PRIORITY_LABEL)
+    }
+    pod_labels |= {MANAGED_BY_LABEL: "trimtab", kind.label: job.metadata.name, **labels}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": metadata,
+        "metadata": {**metadata, "annotations": annotations},
         "spec": {
             "backoffLimit": 0,
             "completions": PODS,
             "parallelism": PODS,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": _pod_failure_policy(),
-            "suspend": QUEUE_LABEL in queue,
+            "suspend": QUEUE_LABEL in metadata["labels"],
             "template": {
-                "metadata": {"labels": template_labels, "annotations": dict(job.spec.template.annotations)},
+                "metadata": {"labels": pod_labels, "annotations": annotations},
                 "spec": _pod_spec(kind, job, settings, stage, arguments),
             },
         },

@@ -23,6 +23,7 @@ from ..plan import Action, Create, Delete, Inquiry, NodeOf, Plan, Suspend
 from ..views import JobView, PodView, format_time, parse_time
 from . import accounts
 from .conditions import ConditionStatus, is_over, make_condition, notes_of
+from .inputs import gives_way, job_inputs
 from .job import build_job, build_run_config_map, stage_image
 from .kind import J, Kind, S
 from .names import next_number
@@ -212,10 +213,18 @@ def _hold(kind: Kind[J, S], observed: Observed[J], status: S, view: JobView, now
 
 def _go_on(kind: Kind[J, S], observed: Observed[J], status: S, view: JobView, now: datetime) -> _Decision[S]:
     """An attempt is under way: say what it does, or what it waits for."""
+    pod = _newest_pod(observed, view)
+    attempt = accounts.open_attempt(status)
+    ran = attempt is not None and (attempt.start_time or attempt.active_seconds) is not None
+    if gives_way(kind, observed.job, view, pod, ran=ran):
+        # The attempt is closed in the status first, then a later round deletes its Job.
+        message = f"Job {view.name} had not begun, or was suspended, when the spec changed; the next attempt takes it"
+        ending = Ending(Verdict.SUSPENDED, AttemptReason.SPEC_CHANGED, message, now)
+        status = accounts.close(kind, observed.job, status, ending, pod)
+        return _Decision(State.PENDING.value, message, status, look_again_seconds=0, confirm=True)
     if view.suspended and not view.queued:
         actions = (Suspend(view.namespace, view.name, view.uid, False),)
         return _Decision(State.RETRYING.value, "", status, actions=actions)
-    pod = _newest_pod(observed, view)
     if view.suspended and (pod is None or pod.over):  # the queue took it back: waiting does not count
         status = accounts.pause(status, (pod.terminated_time if pod is not None else None) or now)
     waiting = waiting_of(observed, view, pod, now)
@@ -265,7 +274,8 @@ def _start(kind: Kind[J, S], observed: Observed[J], status: S, now: datetime) ->
     stage = kind.stages[0] if prepared is None or _prepares_again(last) else kind.stages[1]
     number = next_number(job, max((a.attempt for a in observed.attempts), default=-1))
     actions: tuple[Action, ...] = (Create(build_job(kind, job, settings, stage, number=number, prepared=prepared)),)
-    if stage is kind.stages[0] or last is None or last.charged_to is not None:
+    mounted = any(view.inputs == job_inputs(kind, job) for view in observed.attempts)
+    if not mounted or last is None or last.charged_to is not None:
         actions = (Create(build_run_config_map(kind, job)), *actions)
     return _Decision(State.PENDING.value, "", status, actions=actions)
 
