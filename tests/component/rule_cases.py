@@ -162,15 +162,18 @@ RESOURCE_CASES: dict[Rule, Case] = {
 }
 """Rules of resources and claims: what the API server would say of the Job, said of the object itself."""
 
-RESERVED_KEYS: tuple[str, ...] = (
-    "trimtab.dev/a",
-    "a.trimtab.dev/a",
-    "kubernetes.io/a",
-    "app.kubernetes.io/name",
-    "batch.kubernetes.io/a",
+RESERVED_KEYS = (
+    *("trimtab.dev/a", "a.trimtab.dev/a", "kubernetes.io/a", "batch.kubernetes.io/a", "k8s.io/a", "a.k8s.io/a"),
+    *("container.apparmor.security.beta.kubernetes.io/trainer", "pod-security.kubernetes.io/enforce"),
+    *("app.kubernetes.io/managed-by", "job-name", "controller-uid", "batch.kubernetes.io/job-name"),
 )
-RESERVED_KEYS += ("k8s.io/a", "kueue.x-k8s.io/queue-name", "x-k8s.io/a")
-FREE_KEYS = ("team", "example.com/team", "mykubernetes.io/a", "karpenter.sh/do-not-disrupt", "trimtab.dev")
+FREE_KEYS = (
+    *("team", "example.com/team", "mykubernetes.io/a", "karpenter.sh/do-not-disrupt", "trimtab.dev"),
+    *("app.kubernetes.io/name", "app.kubernetes.io/part-of", "cluster-autoscaler.kubernetes.io/safe-to-evict"),
+    *("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/podset-required-topology", "provreq.kueue.x-k8s.io/a"),
+    *("scheduling.x-k8s.io/pod-group", "x-k8s.io/a"),
+)
+NO_KEYS = ("a b", "/a", "a/", "a/b/c", "A.com/a", "-a", "a-", "ä", "a" * 64, "example.com/" + "a" * 64)
 SECRET_KEY = {"secretKeyRef": {"name": "a", "key": "a"}}
 FIELD = {"fieldRef": {"fieldPath": "spec.nodeName"}}
 CONFIG_KEY = {"configMapKeyRef": {"name": "a", "key": "a"}}
@@ -217,24 +220,27 @@ SHARED: dict[Rule, Case] = {
         refused=[mount(path) for path in ("/data/../work", "/./work", "/data/..", "/..")],
         passed=[mount(path) for path in ("/data.d/..a", "/.cache", "/a/...")],
     ),
-    ("spec.template.labels", "a key must have at most 317 characters"): Case(
-        refused=keys("labels", "k" * 318), passed=keys("labels", "k" * 317)
-    ),
-    ("spec.template.annotations", "a key must have at most 317 characters"): Case(
-        refused=keys("annotations", "k" * 318), passed=keys("annotations", "k" * 317)
-    ),
-    ("spec.template.labels", "keys of trimtab.dev, kubernetes.io and k8s.io are set by Trimtab and Kubernetes"): Case(
-        refused=keys("labels", *RESERVED_KEYS, "cluster-autoscaler.kubernetes.io/safe-to-evict"),
-        passed=keys("labels", *FREE_KEYS),
-    ),
-    (
-        "spec.template.annotations",
-        "keys of trimtab.dev, kubernetes.io and k8s.io are set by Trimtab and Kubernetes, except "
-        "cluster-autoscaler.kubernetes.io/safe-to-evict",
-    ): Case(
-        refused=keys("annotations", *RESERVED_KEYS),
-        passed=keys("annotations", *FREE_KEYS, "cluster-autoscaler.kubernetes.io/safe-to-evict"),
-    ),
+    **{
+        (f"spec.template.{field}", "a key must have at most 317 characters"): Case(
+            refused=keys(field, "k" * 253 + "/" + "k" * 64), passed=keys(field, "k" * 253 + "/" + "k" * 63)
+        )
+        for field in ("labels", "annotations", "nodeSelector")
+    },
+    **{
+        (f"spec.template.{field}", "a key must be a name, or prefix/name"): Case(
+            refused=keys(field, *NO_KEYS), passed=keys(field, "a", "A_b.c-d", "example.com/A_b.c-d", "a" * 63)
+        )
+        for field in ("labels", "annotations", "nodeSelector")
+    },
+    **{
+        (
+            f"spec.template.{field}",
+            "keys of trimtab.dev, kubernetes.io and k8s.io are set by Trimtab and Kubernetes, as are job-name and "
+            "controller-uid; of app.kubernetes.io and cluster-autoscaler.kubernetes.io all but "
+            "app.kubernetes.io/managed-by are free",
+        ): Case(refused=keys(field, *RESERVED_KEYS), passed=keys(field, *FREE_KEYS))
+        for field in ("labels", "annotations")
+    },
     ("spec.template.env[]", "set value or valueFrom, not both"): Case(
         refused=[variable(value="a", valueFrom=SECRET_KEY)],
         passed=[variable(value="a"), variable(valueFrom=SECRET_KEY), variable()],

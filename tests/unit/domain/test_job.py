@@ -97,12 +97,62 @@ def test_the_template_reaches_the_pod() -> None:
     assert spec["terminationGracePeriodSeconds"] == 60
 
 
+KUEUE = "kueue.x-k8s.io"
+
+
+def with_metadata(job: FineTuneJob, **metadata: dict[str, str]) -> FineTuneJob:
+    return job.model_copy(update={"metadata": job.metadata.model_copy(update=metadata)})
+
+
 def test_a_queue_gets_suspended_jobs_with_its_labels() -> None:
-    job = finetunejob(labels={QUEUE_LABEL: "gpus", "kueue.x-k8s.io/priority-class": "low"})
+    labels = {QUEUE_LABEL: "gpus", f"{KUEUE}/priority-class": "low", f"{KUEUE}/max-exec-time-seconds": "60", "a": "b"}
+    job = with_metadata(finetunejob(), labels=labels)
     body = job_of(job, Stage.PREPARE, 0, None)
     assert body["spec"]["suspend"] is True
-    assert body["metadata"]["labels"]["kueue.x-k8s.io/priority-class"] == "low"
+    assert {key for key in body["metadata"]["labels"] if KUEUE in key} == labels.keys() - {"a"}
+    assert "a" not in body["metadata"]["labels"]
     assert job_of(finetunejob(), Stage.PREPARE, 0, None)["spec"]["suspend"] is False
+
+
+def test_topology_reaches_the_pod_template_where_kueue_reads_it() -> None:
+    annotations = {
+        f"{KUEUE}/podset-required-topology": "cloud.example.com/rack",
+        f"provreq.{KUEUE}/maxRunDurationSeconds": "60",
+        "example.com/note": "a",
+    }
+    job = job_of(with_metadata(finetunejob(), annotations=annotations), Stage.TRAIN)
+    passed_on = {key: value for key, value in annotations.items() if KUEUE in key}
+    assert job["spec"]["template"]["metadata"]["annotations"] == passed_on
+    assert job["metadata"]["annotations"] == passed_on
+    template = {"annotations": {f"{KUEUE}/podset-preferred-topology": "cloud.example.com/rack"}}
+    job = job_of(finetunejob(template=template), Stage.TRAIN)
+    assert job["spec"]["template"]["metadata"]["annotations"] == template["annotations"]
+
+
+@pytest.mark.parametrize("name", ["prebuilt-workload-name", "multikueue-origin", "managed"])
+def test_what_can_be_true_of_one_object_only_is_not_passed_on(name: str) -> None:
+    job = job_of(with_metadata(finetunejob(), labels={f"{KUEUE}/{name}": "a"}), Stage.TRAIN)
+    assert not any(KUEUE in key for key in job["metadata"]["labels"])
+
+
+def test_a_queue_of_the_template_is_the_jobs_and_not_the_pods() -> None:
+    job = job_of(finetunejob(template={"labels": {QUEUE_LABEL: "gpus", "team": "a"}}), Stage.TRAIN)
+    assert job["spec"]["suspend"] is True
+    assert (job["metadata"]["labels"][QUEUE_LABEL], job["metadata"]["labels"]["team"]) == ("gpus", "a")
+    assert QUEUE_LABEL not in job["spec"]["template"]["metadata"]["labels"]
+    both = with_metadata(finetunejob(template={"labels": {QUEUE_LABEL: "gpus"}}), labels={QUEUE_LABEL: "mine"})
+    assert job_of(both, Stage.TRAIN)["metadata"]["labels"][QUEUE_LABEL] == "mine"
+
+
+def test_labels_and_annotations_are_on_the_job_and_its_pods_and_never_replace_ours() -> None:
+    mine = {"example.com/cost-centre": "7", "app.kubernetes.io/part-of": "a", "app.kubernetes.io/managed-by": "me"}
+    template = {"labels": mine, "annotations": {"example.com/note": "b"}}
+    job = job_of(finetunejob(template=template), Stage.TRAIN)
+    for metadata in (job["metadata"], job["spec"]["template"]["metadata"]):
+        assert metadata["labels"]["example.com/cost-centre"] == "7"
+        assert metadata["labels"]["app.kubernetes.io/part-of"] == "a"
+        assert metadata["labels"]["app.kubernetes.io/managed-by"] == "trimtab"
+        assert metadata["annotations"] == {"example.com/note": "b"}
 
 
 def test_the_users_resources_come_first_and_limits_are_never_missing() -> None:

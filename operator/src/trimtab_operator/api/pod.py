@@ -58,15 +58,32 @@ DOMAIN_KEY = "[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-
 _SHORT_KEYS: Rule = ("self.all(k, k.size() <= 317)", "a key must have at most 317 characters")
 
 
-def _reserved_keys(allowed: tuple[str, ...] = ()) -> list[Rule]:
-    """Return the rules that keep a map of labels or annotations off the prefixes of Kubernetes and of Trimtab."""
-    exceptions = "".join(f"k == '{key}' || " for key in allowed)
+_KEYS: tuple[Rule, ...] = (
+    _SHORT_KEYS,
+    (
+        f"self.all(k, k.matches('^({DOMAIN_KEY}|[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?)$'))",
+        "a key must be a name, or prefix/name",
+    ),
+)
+"""Of what the API server takes as a label or annotation."""
+
+_OPEN_DOMAINS = ("app.kubernetes.io", "cluster-autoscaler.kubernetes.io")
+_SET_BY_US = ("app.kubernetes.io/managed-by", "job-name", "controller-uid")
+
+
+def _free_keys() -> list[Rule]:
+    """Return the rules that keep a map of labels or annotations off what Kubernetes and Trimtab set or take as orders.
+
+    The domains of sub-projects, such as kueue.x-k8s.io, are not theirs.
+    """
+    opened = "|".join(each.replace(".", "[.]") for each in _OPEN_DOMAINS)
+    closed = "([^/]*[.])?(trimtab[.]dev|kubernetes[.]io|k8s[.]io)"
     return [
-        ("self.all(k, k.size() <= 317)", "a key must have at most 317 characters"),
+        *_KEYS,
         (
-            rf"self.all(k, {exceptions}!k.matches('^([^/]*[.])?(trimtab[.]dev|kubernetes[.]io|k8s[.]io|x-k8s[.]io)/'))",
-            "keys of trimtab.dev, kubernetes.io and k8s.io are set by Trimtab and Kubernetes"
-            + "".join(f", except {key}" for key in allowed),
+            f"self.all(k, !(k in {list(_SET_BY_US)}) && (k.matches('^({opened})/') || !k.matches('^{closed}/')))",
+            "keys of trimtab.dev, kubernetes.io and k8s.io are set by Trimtab and Kubernetes, as are "
+            f"{' and '.join(_SET_BY_US[1:])}; of {' and '.join(_OPEN_DOMAINS)} all but {_SET_BY_US[0]} are free",
         ),
     ]
 
@@ -378,7 +395,10 @@ class PodTemplate(Model):
         default=120, ge=1, le=3600, description="terminationGracePeriodSeconds: the time a checkpoint has."
     )
     node_selector: dict[str, LABEL_VALUE] = Field(
-        default={}, max_length=32, description="nodeSelector: labels the node must have."
+        default={},
+        max_length=32,
+        json_schema_extra=rules(*_KEYS),
+        description="nodeSelector: labels the node must have.",
     )
     affinity: Affinity | None = Field(default=None, description="affinity to nodes and other pods.")
     tolerations: list[Toleration] = Field(
@@ -406,13 +426,16 @@ class PodTemplate(Model):
         default=[], max_length=32, json_schema_extra=keyed_by("mountPath"), description="volumeMounts of the volumes."
     )
     labels: dict[str, LABEL_VALUE] = Field(
-        default={}, max_length=32, json_schema_extra=rules(*_reserved_keys()), description="labels added to the pods."
+        default={},
+        max_length=32,
+        json_schema_extra=rules(*_free_keys()),
+        description="labels added to the Jobs and their pods.",
     )
     annotations: dict[str, Annotated[str, Field(max_length=4096)]] = Field(
         default={},
         max_length=32,
-        json_schema_extra=rules(*_reserved_keys(("cluster-autoscaler.kubernetes.io/safe-to-evict",))),
-        description="annotations added to the pods.",
+        json_schema_extra=rules(*_free_keys()),
+        description="annotations added to the Jobs and their pods.",
     )
     env: list[EnvVar] = Field(
         default=[], max_length=64, json_schema_extra=keyed_by("name"), description="env: variables of both containers."
