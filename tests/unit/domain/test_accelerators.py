@@ -136,3 +136,19 @@ def test_a_forged_label_raises_nothing_and_is_bounded(label: str) -> None:
     view = JobView.of(job | {"metadata": {**job["metadata"], "uid": "a"}})
     assert view is not None
     assert view.accelerators in (0, 1_000_000)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_claim_that_is_not_there_is_said(told: bool) -> None:
+    template = claiming(prepareResources={"claims": [{"name": each} for each in ("gpus", "one", "card")]})
+    world = World(template=template).settle().pod().after(20).settle()
+    assert (world.state, "has not looked at the pod" in world.message) == ("Queued", True)
+    if told:
+        (inquiry,) = world.answers
+        words = 'resourceclaimtemplates.resource.k8s.io "four-gpus" not found'
+        world.answers[inquiry] = (("FailedResourceClaimCreation", words),)
+        world.settle()
+        assert words in world.message
+    assert "spec.template.resourceClaims" in world.message
+    world.running()
+    assert world.state == "Preparing"

@@ -276,7 +276,6 @@ class ObjectMeta(Model):
     namespace: str
     uid: str
     generation: int = 1
-    resource_version: str = ""
     creation_timestamp: str = ""
     deletion_timestamp: str | None = None
     labels: dict[str, str] = Field(default={})
