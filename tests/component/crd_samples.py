@@ -54,8 +54,20 @@ TEMPLATE: Body = {
     "image": "example.com/trainer:1",
     "prepareImage": "example.com/prepare:1",
     "imagePullSecrets": [{"name": "registry"}],
-    "resources": {"limits": {"memory": "16Gi", "nvidia.com/gpu": 1}, "requests": {"cpu": "500m"}},
-    "prepareResources": {"limits": {"memory": "2Gi"}, "requests": {"cpu": 1}},
+    "resources": {
+        "limits": {"memory": "16Gi", "nvidia.com/gpu": 1},
+        "requests": {"cpu": "2"},
+        "claims": [{"name": "card", "request": "nic"}],
+    },
+    "prepareResources": {
+        "limits": {"memory": "2Gi"},
+        "requests": {"cpu": 1},
+        "claims": [{"name": "mine", "request": "a"}],
+    },
+    "resourceClaims": [
+        {"name": "card", "resourceClaimTemplateName": "nic", "accelerators": 0},
+        {"name": "mine", "resourceClaimName": "a"},
+    ],
     "terminationGracePeriodSeconds": 60,
     "nodeSelector": {"accelerator": "large"},
     "affinity": {
@@ -267,6 +279,7 @@ STATUS: Body = {
             "startTime": TIME,
             "endTime": TIME,
             "activeSeconds": 1,
+            "accelerators": 1,
             "startStep": 0,
             "endStep": 1,
         }

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from trimtab_trainer.contract import METRICS_OF
 
 from tests.component.crd_samples import DIGEST, Body
 from tests.component.evaluation_samples import FULL, HELD_OUT, OTHER_DIGEST
-from tests.component.rule_cases import SHARED, TEMPLATE_UPDATE, Case, Rule, immutable
+from tests.component.rule_cases import CHANGES_OF_NO_RESULT, SHARED, Case, Rule, immutable
 
 URI = "s3://datasets/questions/"
 LABELS = ["yes", "no"]
@@ -262,7 +261,7 @@ _UPDATES: dict[str, Case] = {
     "baseModel": Case(
         given=FULL,
         refused=[{"spec.baseModel.uri": "s3://models/other"}, {"spec.baseModel.digest": ...}],
-        passed=[],
+        passed=[{"spec.baseModel.secretName": "other"}, {"spec.target.artifact.secretName": "other"}],
     ),
     "baseline": Case(
         refused=[BASELINE, {"spec.baseline": {"artifact": ARTIFACT}}, {"spec.baseline": {"rolloutName": "a"}}],
@@ -297,13 +296,14 @@ _UPDATES: dict[str, Case] = {
     "quantization": Case(
         given=FULL, refused=[{"spec.quantization": ...}, {"spec.quantization.type": "None"}], passed=[]
     ),
-    "datasetSecretName": Case(refused=[{"spec.datasetSecretName": "other"}], passed=[]),
-    "output": Case(refused=[{"spec.output": MODEL_AND_OUTPUT["spec.output"]}], passed=[]),
+    "output": Case(
+        given=FULL,
+        refused=[{"spec.output.uri": "s3://adapters/other"}],
+        passed=[{"spec.output.secretName": "other"}, {"spec.output.secretName": ...}],
+    ),
     "maximumTrainedOnRatio": Case(refused=[{"spec.maximumTrainedOnRatio": 1}], passed=[]),
     "resamples": Case(refused=[{"spec.resamples": 100}], passed=[{"spec.resamples": 10_000}]),
     "seed": Case(refused=[{"spec.seed": 18}], passed=[{"spec.seed": ...}]),
-    "batchSize": Case(given=FULL, refused=[{"spec.batchSize": ...}, {"spec.batchSize": 4}], passed=[]),
-    "template": replace(TEMPLATE_UPDATE, given=FULL),
 }
 
 EVALUATION_CASES: dict[Rule, Case] = {
@@ -311,5 +311,16 @@ EVALUATION_CASES: dict[Rule, Case] = {
     **_TASK_CASES,
     **_THRESHOLD_CASES,
     **_MODEL_CASES,
-    **immutable("Evaluation", _UPDATES),
+    **immutable(
+        "Evaluation",
+        _UPDATES,
+        dict.fromkeys(("target", "baseModel", "baseline", "output"), "secretName"),
+        [
+            *CHANGES_OF_NO_RESULT,
+            {"spec.datasetSecretName": "other"},
+            {"spec.datasetSecretName": ...},
+            {"spec.batchSize": 4},
+            {"spec.batchSize": ...},
+        ],
+    ),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from trimtab_operator.api.finetunejob import NAME_LENGTH
@@ -43,21 +43,144 @@ def keys(kind: str, *names: str) -> list[Body]:
     return [{f"spec.template.{kind}": {name: "a"}} for name in names]
 
 
-RESERVED_KEYS: tuple[str, ...] = (
-    "trimtab.dev/a",
-    "a.trimtab.dev/a",
-    "kubernetes.io/a",
-    "app.kubernetes.io/name",
-    "batch.kubernetes.io/a",
+BOTH = ("resources", "prepareResources")
+"""Of the container of either stage."""
+
+
+def asks(resources: str, **values: Any) -> Body:
+    return {f"spec.template.{resources}": values}
+
+
+def claims(*names: str, resources: str = "resources", **used: str) -> Body:
+    """Return a template with these resourceClaims, and a container that uses those of `used`."""
+    return {
+        "spec.template.resourceClaims": [{"name": name, "resourceClaimName": "a"} for name in names],
+        **asks(resources, claims=[{"name": name} for name in used.values()]),
+    }
+
+
+RESOURCE_CASES: dict[Rule, Case] = {
+    **{
+        (
+            f"spec.template.{resources}.{side}",
+            "a resource must be cpu, memory, ephemeral-storage, hugepages-<size>, or a name with a domain as in "
+            "nvidia.com/gpu",
+        ): Case(
+            refused=[
+                asks(resources, **{side: {name: 1}})
+                for name in ("gpu", "CPU", "nvidia.com/", "/gpu", "nvidia.com/gpu/a", "a b", "requests.nvidia.com/gpu")
+            ],
+            passed=[
+                asks(resources, **{side: {name: 1}})
+                for name in ("cpu", "memory", "ephemeral-storage", "hugepages-1Gi", "nvidia.com/gpu", "a/B_c.d-e")
+            ],
+        )
+        for resources in BOTH
+        for side in ("limits", "requests")
+    },
+    **{
+        (
+            f"spec.template.{resources}.{side}",
+            "nvidia.com/gpu and the like are counted in whole numbers",
+        ): Case(
+            refused=[asks(resources, **{side: {"nvidia.com/gpu": each}}) for each in ("500m", "1.5", "0.1")],
+            passed=[asks(resources, **{side: {"nvidia.com/gpu": each}}) for each in (1, "1", "1k", 0, "2e3")]
+            + [asks(resources, **{side: {"cpu": "500m", "memory": "1.5Gi"}})],
+        )
+        for resources in BOTH
+        for side in ("limits", "requests")
+    },
+    **{
+        (
+            f"spec.template.{resources}",
+            "nvidia.com/gpu and the like, and hugepages, must be equal in limits and requests, or stand in one of them",
+        ): Case(
+            refused=[
+                asks(resources, requests={"nvidia.com/gpu": 1}, limits={"nvidia.com/gpu": 2}),
+                asks(resources, requests={"amd.com/gpu": "1"}, limits={"amd.com/gpu": "1k"}),
+                asks(resources, requests={"hugepages-2Mi": "64Mi"}, limits={"hugepages-2Mi": "128Mi"}),
+            ],
+            passed=[
+                asks(resources, requests={"nvidia.com/gpu": 1}, limits={"nvidia.com/gpu": "1"}),
+                asks(resources, requests={"nvidia.com/gpu": 1000}, limits={"nvidia.com/gpu": "1k"}),
+                asks(resources, requests={"nvidia.com/gpu": 1}, limits={"memory": "1Gi"}),
+                asks(resources, requests={"cpu": 1}, limits={"nvidia.com/gpu": 1}),
+                asks(resources, requests={"nvidia.com/gpu": 1}),
+                asks(resources, limits={"nvidia.com/gpu": 1}),
+                asks(resources, requests={"cpu": 1, "memory": "1Gi"}, limits={"cpu": 2, "memory": "2Gi"}),
+            ],
+        )
+        for resources in BOTH
+    },
+    **{
+        (f"spec.template.{resources}", "a request must not be above the limit"): Case(
+            refused=[
+                asks(resources, requests={"memory": "2Gi"}, limits={"memory": "2G"}),
+                asks(resources, requests={"cpu": 2}, limits={"cpu": "1500m"}),
+            ],
+            passed=[
+                asks(resources, requests={"memory": "2G", "cpu": 1}, limits={"memory": "2Gi", "cpu": "1000m"}),
+                asks(resources, requests={"memory": "2G"}, limits={"cpu": 1}),
+            ],
+        )
+        for resources in BOTH
+    },
+    **{
+        (
+            "spec.template",
+            f"every name in the claims of {resources} must be the name of one of the resourceClaims",
+        ): Case(
+            refused=[
+                asks(resources, claims=[{"name": "gpu"}]),
+                {**claims("a", resources=resources, other="b"), "spec.template.resourceClaims[0].name": "a"},
+            ],
+            passed=[claims("a", "b", resources=resources, one="b", other="a"), {}],
+        )
+        for resources in BOTH
+    },
+    (
+        "spec.template",
+        "every one of the resourceClaims must be in the claims of resources or prepareResources: no pod gets it "
+        "otherwise",
+    ): Case(
+        refused=[claims("a"), claims("a", "b", one="b"), {**claims("a"), "spec.template.resources": ...}],
+        passed=[claims("a", one="a"), claims("a", resources="prepareResources", one="a")],
+    ),
+    (
+        "spec.template.resourceClaims[]",
+        "exactly one of resourceClaimName and resourceClaimTemplateName must be set",
+    ): Case(
+        refused=[
+            {**claims("a", one="a"), "spec.template.resourceClaims": [{"name": "a", **source}]}
+            for source in ({}, {"resourceClaimName": "a", "resourceClaimTemplateName": "a"})
+        ],
+        passed=[
+            {**claims("a", one="a"), "spec.template.resourceClaims": [{"name": "a", source: "a"}]}
+            for source in ("resourceClaimName", "resourceClaimTemplateName")
+        ],
+    ),
+}
+"""Rules of resources and claims: what the API server would say of the Job, said of the object itself."""
+
+RESERVED_KEYS = (
+    *("trimtab.dev/a", "a.trimtab.dev/a", "kubernetes.io/a", "batch.kubernetes.io/a", "k8s.io/a", "a.k8s.io/a"),
+    *("container.apparmor.security.beta.kubernetes.io/trainer", "pod-security.kubernetes.io/enforce"),
+    *("app.kubernetes.io/managed-by", "job-name", "controller-uid", "batch.kubernetes.io/job-name"),
 )
-RESERVED_KEYS += ("k8s.io/a", "kueue.x-k8s.io/queue-name", "x-k8s.io/a")
-FREE_KEYS = ("team", "example.com/team", "mykubernetes.io/a", "karpenter.sh/do-not-disrupt", "trimtab.dev")
+FREE_KEYS = (
+    *("team", "example.com/team", "mykubernetes.io/a", "karpenter.sh/do-not-disrupt", "trimtab.dev"),
+    *("app.kubernetes.io/name", "app.kubernetes.io/part-of", "cluster-autoscaler.kubernetes.io/safe-to-evict"),
+    *("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/podset-required-topology", "provreq.kueue.x-k8s.io/a"),
+    *("scheduling.x-k8s.io/pod-group", "x-k8s.io/a"),
+)
+NO_KEYS = ("a b", "/a", "a/", "a/b/c", "A.com/a", "-a", "a-", "ä", "a" * 64, "example.com/" + "a" * 64)
 SECRET_KEY = {"secretKeyRef": {"name": "a", "key": "a"}}
 FIELD = {"fieldRef": {"fieldPath": "spec.nodeName"}}
 CONFIG_KEY = {"configMapKeyRef": {"name": "a", "key": "a"}}
 
 NAME_RULE: Rule = ("", f"name must have at most {NAME_LENGTH} characters")
 SHARED: dict[Rule, Case] = {
+    **RESOURCE_CASES,
     NAME_RULE: Case(
         refused=[{"metadata.name": "n" * (NAME_LENGTH + 1)}],
         passed=[{"metadata.name": "n" * NAME_LENGTH}],
@@ -97,24 +220,27 @@ SHARED: dict[Rule, Case] = {
         refused=[mount(path) for path in ("/data/../work", "/./work", "/data/..", "/..")],
         passed=[mount(path) for path in ("/data.d/..a", "/.cache", "/a/...")],
     ),
-    ("spec.template.labels", "a key must have at most 317 characters"): Case(
-        refused=keys("labels", "k" * 318), passed=keys("labels", "k" * 317)
-    ),
-    ("spec.template.annotations", "a key must have at most 317 characters"): Case(
-        refused=keys("annotations", "k" * 318), passed=keys("annotations", "k" * 317)
-    ),
-    ("spec.template.labels", "keys of trimtab.dev, kubernetes.io and k8s.io are set by Trimtab and Kubernetes"): Case(
-        refused=keys("labels", *RESERVED_KEYS, "cluster-autoscaler.kubernetes.io/safe-to-evict"),
-        passed=keys("labels", *FREE_KEYS),
-    ),
-    (
-        "spec.template.annotations",
-        "keys of trimtab.dev, kubernetes.io and k8s.io are set by Trimtab and Kubernetes, except "
-        "cluster-autoscaler.kubernetes.io/safe-to-evict",
-    ): Case(
-        refused=keys("annotations", *RESERVED_KEYS),
-        passed=keys("annotations", *FREE_KEYS, "cluster-autoscaler.kubernetes.io/safe-to-evict"),
-    ),
+    **{
+        (f"spec.template.{field}", "a key must have at most 317 characters"): Case(
+            refused=keys(field, "k" * 253 + "/" + "k" * 64), passed=keys(field, "k" * 253 + "/" + "k" * 63)
+        )
+        for field in ("labels", "annotations", "nodeSelector")
+    },
+    **{
+        (f"spec.template.{field}", "a key must be a name, or prefix/name"): Case(
+            refused=keys(field, *NO_KEYS), passed=keys(field, "a", "A_b.c-d", "example.com/A_b.c-d", "a" * 63)
+        )
+        for field in ("labels", "annotations", "nodeSelector")
+    },
+    **{
+        (
+            f"spec.template.{field}",
+            "keys of trimtab.dev, kubernetes.io and k8s.io are set by Trimtab and Kubernetes, as are job-name and "
+            "controller-uid; of app.kubernetes.io and cluster-autoscaler.kubernetes.io all but "
+            "app.kubernetes.io/managed-by are free",
+        ): Case(refused=keys(field, *RESERVED_KEYS), passed=keys(field, *FREE_KEYS))
+        for field in ("labels", "annotations")
+    },
     ("spec.template.env[]", "set value or valueFrom, not both"): Case(
         refused=[variable(value="a", valueFrom=SECRET_KEY)],
         passed=[variable(value="a"), variable(valueFrom=SECRET_KEY), variable()],
@@ -133,35 +259,29 @@ SHARED: dict[Rule, Case] = {
 }
 """Rules of names and pod templates."""
 
-TEMPLATE_UPDATE = Case(
-    refused=[
-        {"spec.template.image": "example.com/trainer:2"},
-        {"spec.template": ...},
-        {"spec.template.volumes": ..., "spec.template.volumeMounts": ...},
-        {"spec.template.env": []},
-        {"spec.template.resources.limits.memory": "32Gi"},
-    ],
-    passed=[],
-)
+CHANGES_OF_NO_RESULT: list[Body] = [
+    {"metadata.labels": {"team": "b"}},
+    {"spec.suspend": False},
+    {"spec.retries": {"onFailure": 5, "onDisruption": 5}},
+    {"spec.activeDeadlineSeconds": 7200},
+    {"spec.activeDeadlineSeconds": ...},
+    {"spec.ttlSecondsAfterFinished": 1},
+    {"spec.ttlSecondsAfterFinished": ...},
+    {"spec.template.image": "example.com/trainer:2"},
+    {"spec.template": {"resources": {"limits": {"memory": "32Gi"}}, "labels": {"team": "b"}}},
+    {"spec.template": ...},
+]
+"""Which any object takes at any time."""
 
 
-def immutable(kind: str, updates: dict[str, Case]) -> dict[Rule, Case]:
-    """Return the cases of fields that cannot be changed."""
+def immutable(kind: str, updates: dict[str, Case], free: dict[str, str], passed: list[Body]) -> dict[Rule, Case]:
+    """Return the cases of fields that cannot be changed, but for what is free in some; `passed`: changes that can."""
     return {
-        ("spec", f"{name} is immutable: it defines the result; create another {kind} instead"): Case(
-            given=case.given,
-            refused=case.refused,
-            passed=[
-                *case.passed,
-                {"metadata.labels": {"team": "b"}},
-                {"spec.suspend": False},
-                {"spec.retries": {"onFailure": 5, "onDisruption": 5}},
-                {"spec.activeDeadlineSeconds": 7200},
-                {"spec.activeDeadlineSeconds": ...},
-                {"spec.ttlSecondsAfterFinished": 1},
-                {"spec.ttlSecondsAfterFinished": ...},
-            ],
-        )
+        (
+            "spec",
+            f"{name} is immutable{f', but for {free[name]}' if name in free else ''}: it defines the result; "
+            f"create another {kind} instead",
+        ): Case(given=case.given, refused=case.refused, passed=[*case.passed, *passed])
         for name, case in updates.items()
     }
 
@@ -172,9 +292,9 @@ _UPDATES: dict[str, Case] = {
         refused=[
             {"spec.baseModel.uri": "s3://models/other"},
             {"spec.baseModel.digest": ...},
-            {"spec.baseModel.secretName": "other"},
+            {"spec.baseModel.uri": "s3://models/other", "spec.baseModel.secretName": "other"},
         ],
-        passed=[],
+        passed=[{"spec.baseModel.secretName": "other"}, {"spec.baseModel.secretName": ...}],
     ),
     "dataset": Case(
         refused=[
@@ -183,9 +303,13 @@ _UPDATES: dict[str, Case] = {
             {"spec.dataset.test": {"fraction": 0.1}},
             {"spec.dataset.splitSeed": 18},
         ],
-        passed=[{"spec.dataset.format": "Auto"}],
+        passed=[{"spec.dataset.format": "Auto"}, {"spec.dataset.secretName": "other"}],
     ),
-    "output": Case(refused=[{"spec.output.uri": "s3://adapters/other"}], passed=[]),
+    "output": Case(
+        given=FULL,
+        refused=[{"spec.output.uri": "s3://adapters/other"}],
+        passed=[{"spec.output.secretName": "other"}, {"spec.output.secretName": ...}],
+    ),
     "lora": Case(
         given=FULL,
         refused=[{"spec.lora.rank": 9}, {"spec.lora": ...}, {"spec.lora.targetModules": ["q_proj"]}],
@@ -200,12 +324,15 @@ _UPDATES: dict[str, Case] = {
             {"spec.training.seed": 2},
             {"spec.training": ...},
             {"spec.training.earlyStopping": ...},
-            {"spec.training.microBatchSize": ...},
+            {"spec.training.batchSize": 16},
         ],
-        passed=[],
+        passed=[
+            {"spec.training.microBatchSize": ...},
+            {"spec.training.microBatchSize": 2},
+            {"spec.checkpoint": {"everySteps": 5, "keep": 3}},
+            {"spec.checkpoint": ...},
+        ],
     ),
-    "checkpoint": Case(given=FULL, refused=[{"spec.checkpoint.keep": 2}, {"spec.checkpoint": ...}], passed=[]),
-    "template": replace(TEMPLATE_UPDATE, given=FULL),
 }
 FINETUNEJOB_CASES: dict[Rule, Case] = {
     **SHARED,
@@ -253,5 +380,15 @@ FINETUNEJOB_CASES: dict[Rule, Case] = {
         ],
         passed=[{"spec.training": {"batchSize": 8, "microBatchSize": 4}}, {"spec.training": {"microBatchSize": 32}}],
     ),
-    **immutable("FineTuneJob", _UPDATES),
+    **immutable(
+        "FineTuneJob",
+        _UPDATES,
+        {
+            "baseModel": "secretName",
+            "dataset": "secretName",
+            "output": "secretName",
+            "training": "microBatchSize",
+        },
+        CHANGES_OF_NO_RESULT,
+    ),
 }

@@ -22,10 +22,33 @@ pytestmark = pytest.mark.cluster
 
 NODES = [(kind, path, node) for kind in KINDS for path, node in nodes(kind.root) if path.startswith(("spec", "status"))]
 
+
+def using(value: Any) -> list[Body]:
+    """Return the claims of a container that uses all of these resourceClaims."""
+    return [{"name": each["name"]} for each in value] if isinstance(value, list) else []
+
+
+def claimed(value: Any) -> list[Body]:
+    """Return the resourceClaims that these claims of a container use."""
+    return [{**each, "resourceClaimName": "a"} for each in using(value)]
+
+
 _OF_TEMPLATES: dict[str, Body] = {
     "spec.template.volumes": {"spec.template.volumeMounts": []},
     "spec.template.volumes[].name": {"spec.template.volumeMounts": []},
     "spec.template.volumeMounts[].name": {"spec.template.volumes[0].name": None},
+    "spec.template.resourceClaims": {"spec.template.resources.claims": using, "spec.template.prepareResources": ...},
+    "spec.template.resourceClaims[].name": {"spec.template.resources.claims[0].name": None},
+    "spec.template.resources.claims": {
+        "spec.template.resourceClaims": claimed,
+        "spec.template.prepareResources": ...,
+    },
+    "spec.template.resources.claims[].name": {"spec.template.resourceClaims[0].name": None},
+    "spec.template.prepareResources.claims": {
+        "spec.template.resourceClaims": claimed,
+        "spec.template.resources": ...,
+    },
+    "spec.template.prepareResources.claims[].name": {"spec.template.resourceClaims[1].name": None},
 }
 COMPANIONS: dict[str, Body] = {
     "FineTuneJob spec.dataset.validation.fold": {"spec.dataset.validation.folds": 100},
@@ -54,7 +77,8 @@ COMPANIONS: dict[str, Body] = {
     },
     **{f"{kind.name} {path}": changes for kind in (FINETUNEJOB, EVALUATION) for path, changes in _OF_TEMPLATES.items()},
 }
-"""Changes elsewhere without which a rule would refuse a value that its own bound allows; None: the same value."""
+"""Changes elsewhere without which a rule would refuse a value that its own bound allows; None: the same
+value, or what a function makes of it."""
 
 CHARACTERS = "a1/%"
 """What strings are stretched with, the first that the pattern takes."""
@@ -174,7 +198,7 @@ def numbered(value: Any, schema: Body, number: int) -> Any:
 
 def keys(value: Body, count: int) -> Body:
     (first, *_) = value.values()
-    return {f"k{number}": first for number in range(count)}
+    return {f"example.com/k{number}": first for number in range(count)}
 
 
 def send(server: ApiServer, kind: Kind, sample: Body, changes: Body) -> tuple[bool, str]:
@@ -192,7 +216,8 @@ def send(server: ApiServer, kind: Kind, sample: Body, changes: Body) -> tuple[bo
 def changes_for(kind: Kind, path: str, place: str, value: Any) -> Body:
     field = f"{kind.name} {path}"
     others = {**COMPANIONS.get(field, {}), **(COMPANIONS.get(f"{field} {value}", {}) if isinstance(value, str) else {})}
-    return {**{other: value if fixed is None else fixed for other, fixed in others.items()}, place: value}
+    made = {other: fixed(value) if callable(fixed) else fixed for other, fixed in others.items()}
+    return {**{other: value if fixed is None else fixed for other, fixed in made.items()}, place: value}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -30,7 +30,13 @@ LEEWAY_SECONDS = 30
 DOCUMENT_BYTES = 64 * 1024
 
 NAME = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
-REVISION = Annotated[str, Field(min_length=10, max_length=72, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?@[0-9a-f]{8}$")]
+_WORD = "[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?"
+_MODEL = f"{_WORD}([./:]{_WORD})*"
+ADAPTER_NAME = Annotated[str, Field(min_length=1, max_length=96, pattern=f"^{_MODEL}$")]
+"""What served models are called: words with `.`, `/` or `:` between them, as in Org/My_Model-v1.2. No `@`, which
+revisions have; and no `..`, no `//` and no `/` at the beginning, which an engine could take for a path. It names no
+file: folders have digests for names, and shares the hash of the rollout's name."""
+REVISION = Annotated[str, Field(min_length=10, max_length=105, pattern=f"^{_MODEL}@[0-9a-f]{{8}}$")]
 WEIGHT = Annotated[int, Field(ge=0, le=100)]
 URI = Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(s3://[a-z0-9]|file:///)")]
 
@@ -84,9 +90,9 @@ class Share(Model):
     sequence: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = Field(
         description="sequence: [leaseTransitions, n], higher than that of every earlier document"
     )
-    adapter_name: NAME
+    adapter_name: ADAPTER_NAME
     revisions: tuple[Revision, ...] = Field(default=(), max_length=8)
-    aliases: Mapping[NAME, Mapping[REVISION, WEIGHT]] = Field(default={}, max_length=8)
+    aliases: Mapping[ADAPTER_NAME, Mapping[REVISION, WEIGHT]] = Field(default={}, max_length=8)
     probe: Probe = Probe()
     match_labels: Mapping[str, str] = Field(
         default={}, max_length=32, description="matchLabels: pods a mounted document is for; empty for all"

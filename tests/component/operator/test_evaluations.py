@@ -47,7 +47,10 @@ async def test_both_of_one_name_in_either_order(kube: Kube, namespace: str, star
     assert status["target"] == {"uri": ARTIFACT.uri, "digest": ARTIFACT.digest}
     assert set(await jobs_of(kube, namespace)) == NAMES
     assert sorted(executor.pods) == [("evaluate", 1), ("prepare", 0), ("prepare", 0), ("train", 1)]
-    assert (await kube.get(CONFIGMAPS, namespace, "demo-eval-run"))["data"]
+    maps = await kube.items(CONFIGMAPS, namespace, {})
+    assert [each["data"].keys() for each in maps if each["metadata"]["name"].startswith("demo-eval-run-")] == [
+        {"run.json"}
+    ]
     events = await kube.items(EVENTS, namespace, {"fieldSelector": f"regarding.uid={body['metadata']['uid']}"})
     assert {"Preparing", "Evaluating", "Completed", "Passed"} <= {event["reason"] for event in events}
     assert {event["regarding"]["kind"] for event in events} == {"Evaluation"}

@@ -24,7 +24,8 @@ async def test_it_prepares_trains_and_completes(kube: Kube, namespace: str, star
     assert [(a["stage"], a["reason"]) for a in status["attempts"]] == [("prepare", "Completed"), ("train", "Completed")]
     assert executor.pods == [("prepare", 0), ("train", 1)]
     assert set(await jobs_of(kube, namespace)) == {"demo-prepare-0", "demo-train-1"}
-    assert (await kube.get(CONFIGMAPS, namespace, "demo-run"))["data"]
+    maps = await kube.items(CONFIGMAPS, namespace, {})
+    assert [each["data"].keys() for each in maps if each["metadata"]["name"].startswith("demo-run-")] == [{"run.json"}]
     events = await kube.items(EVENTS, namespace, {"fieldSelector": f"regarding.uid={body['metadata']['uid']}"})
     assert {"Training", "Completed"} <= {event["reason"] for event in events}
 

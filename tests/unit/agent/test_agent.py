@@ -38,6 +38,24 @@ async def test_a_revision_is_proven_and_then_the_alias_moves(pod: Pod) -> None:
     assert pod.agent.truth()["engine"]["adapters"] == [{"name": adapter.name("guide"), "root": folder}]
 
 
+@pytest.mark.parametrize("name", ["Org/My_Model-v1.2", "a/b/c", "ft:smol:org:id", "A" * 96])
+async def test_a_name_with_capitals_and_slashes_is_served_and_makes_no_folders(pod: Pod, name: str) -> None:
+    adapter = pod.publish()
+    revisions = [{"name": adapter.name(name), "uri": adapter.uri, "digest": adapter.digest}]
+    given: dict[str, Any] = {"adapterName": name, "revisions": revisions}
+    pod.agent.accept(pod.share(**given))
+    await pod.until(lambda: pod.proven(adapter, name))
+    pod.agent.accept(pod.share(**given, aliases={name: {adapter.name(name): 100}}))
+    assert await pod.ask(name) == (200, adapter.name(name))
+    assert await pod.ready()
+    await pod.kill_agent()
+    await pod.start_agent()
+    await pod.until(lambda: pod.proven(adapter, name))
+    assert await pod.ask(name) == (200, adapter.name(name))
+    folders = [path for path in pod.folder.rglob("*") if path.is_dir() and "s3" not in path.parts]
+    assert {path.name for path in folders} <= {"shared", "adapters", "state", adapter.digest[7:]}
+
+
 async def test_an_alias_cannot_move_to_what_is_not_proven(pod: Pod) -> None:
     old, new = pod.publish(), pod.publish()
     await pod.serve(old)

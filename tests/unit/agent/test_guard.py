@@ -165,6 +165,18 @@ def pod(tmp_path: Path) -> Pod:
     return pod
 
 
+@pytest.mark.parametrize("written", [rb'"Org/My_Model-v1.2"', rb'"Org\/My_Model-v1.2"', rb'"\u004frg/My_Model-v1.2"'])
+async def test_a_name_with_a_slash_is_found_however_a_client_escapes_it(pod: Pod, written: bytes) -> None:
+    revision = "Org/My_Model-v1.2@aaaaaaaa"
+    pod.write({"Org/My_Model-v1.2": {"to": {revision: 1}}})
+    answer = await pod.call("POST", "/v1/completions", b'{"prompt": "a", "model": ' + written + b"}")
+    assert (answer.status, answer.json["model"]) == (200, revision)
+    assert answer.headers["x-trimtab-revision"] == revision
+    pod.inner.listed = (revision,)
+    listed = (await pod.call("GET", "/v1/models", b"")).json["data"]
+    assert {"Org/My_Model-v1.2", revision} <= {each["id"] for each in listed}
+
+
 def test_it_needs_the_standard_library_alone() -> None:
     tree = ast.parse(Path(module.__file__).read_text())
     imported = {

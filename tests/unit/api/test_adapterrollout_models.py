@@ -45,9 +45,26 @@ REFUSED: dict[str, dict[str, Any]] = {
     "a selector that selects everything": spec(serving={"selector": {"matchLabels": {}}}),
     "a name that no engine would take": spec(adapterName="Field Guide"),
     "the name of a revision": spec(adapterName="field-guide@0a1b2c3d"),
-    "a name with a folder in it": spec(adapterName="team/field-guide"),
-    "a name that leads up": spec(adapterName="../field-guide"),
-    "a name with an empty word": spec(adapterName="field..guide"),
+    **{
+        f"the name {name!r}": spec(adapterName=name)
+        for name in (
+            *("", "../field-guide", "field..guide", "team/../guide", "team//guide", "/guide", "guide/", "./guide"),
+            *(
+                ".guide",
+                "-guide",
+                "guide-",
+                "guide.",
+                "a/-b",
+                "a/.b",
+                "team\\guide",
+                "gu\nide",
+                "guide\n",
+                "é",
+                "a%2Fb",
+            ),
+            *("a" * 97, "a?b", "a#b", 'a"b', "a b", "a@b"),
+        )
+    },
     "pods of another stage": spec(serving={"selector": {"matchLabels": {"trimtab.dev/stage": "train"}}}),
     "a key that no label has": spec(serving={"selector": {"matchLabels": {"app name": "vllm"}}}),
     "a value that no label has": spec(serving={"selector": {"matchLabels": {"app": "v l l m"}}}),
@@ -62,6 +79,20 @@ REFUSED: dict[str, dict[str, Any]] = {
 def test_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         AdapterRolloutSpec.model_validate(given)
+
+
+SERVED_NAMES = (
+    *("field-guide", "a", "team.guide", "Org/My_Model-v1.2", "meta-llama/Llama-3.3-70B-Instruct", "Qwen2.5_7B"),
+    *("ft:smol:org:id", "a/b/c", "_private", "v1", "A" * 96),
+)
+
+
+@pytest.mark.parametrize("name", SERVED_NAMES)
+def test_a_name_is_what_served_models_are_called(name: str) -> None:
+    made = AdapterRolloutSpec.model_validate(spec(adapterName=name))
+    revision = {"name": f"{made.adapter_name}@{'a' * 8}", "uri": ARTIFACT["uri"], "digest": DIGEST, "state": "Serving"}
+    status = AdapterRolloutStatus.model_validate({"revisions": [revision]})
+    assert status.revisions[0].name == f"{name}@aaaaaaaa"
 
 
 def test_what_was_written_is_read_back() -> None:

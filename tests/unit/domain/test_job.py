@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from trimtab_operator.api import FineTuneJob
 from trimtab_operator.domain.finetunejob import TRAINING
 from trimtab_operator.domain.settings import PodDefaults, Settings
@@ -98,6 +99,13 @@ def test_the_template_reaches_the_pod() -> None:
     assert spec["terminationGracePeriodSeconds"] == 60
 
 
+KUEUE = "kueue.x-k8s.io"
+
+
+def with_metadata(job: FineTuneJob, **metadata: dict[str, str]) -> FineTuneJob:
+    return job.model_copy(update={"metadata": job.metadata.model_copy(update=metadata)})
+
+
 def pod_with(defaults: dict[str, Any], stage: Stage = Stage.TRAIN, **template: Any) -> dict[str, Any]:
     """Return the pod of an operator with these defaults of work pods."""
     settings = replace(SETTINGS, work_pods=PodDefaults.model_validate(defaults))
@@ -175,11 +183,54 @@ def test_a_variable_of_the_template_takes_the_place_of_ours() -> None:
 
 
 def test_a_queue_gets_suspended_jobs_with_its_labels() -> None:
-    job = finetunejob(labels={QUEUE_LABEL: "gpus", "kueue.x-k8s.io/priority-class": "low"})
+    labels = {QUEUE_LABEL: "gpus", f"{KUEUE}/priority-class": "low", f"{KUEUE}/max-exec-time-seconds": "60", "a": "b"}
+    job = with_metadata(finetunejob(), labels=labels)
     body = job_of(job, Stage.PREPARE, 0, None)
     assert body["spec"]["suspend"] is True
-    assert body["metadata"]["labels"]["kueue.x-k8s.io/priority-class"] == "low"
+    assert {key for key in body["metadata"]["labels"] if KUEUE in key} == labels.keys() - {"a"}
+    assert "a" not in body["metadata"]["labels"]
     assert job_of(finetunejob(), Stage.PREPARE, 0, None)["spec"]["suspend"] is False
+
+
+def test_topology_reaches_the_pod_template_where_kueue_reads_it() -> None:
+    annotations = {
+        f"{KUEUE}/podset-required-topology": "cloud.example.com/rack",
+        f"provreq.{KUEUE}/maxRunDurationSeconds": "60",
+        "example.com/note": "a",
+    }
+    job = job_of(with_metadata(finetunejob(), annotations=annotations), Stage.TRAIN)
+    passed_on = {key: value for key, value in annotations.items() if KUEUE in key}
+    assert job["spec"]["template"]["metadata"]["annotations"] == passed_on
+    assert job["metadata"]["annotations"] == passed_on
+    template = {"annotations": {f"{KUEUE}/podset-preferred-topology": "cloud.example.com/rack"}}
+    job = job_of(finetunejob(template=template), Stage.TRAIN)
+    assert job["spec"]["template"]["metadata"]["annotations"] == template["annotations"]
+
+
+@pytest.mark.parametrize("name", ["prebuilt-workload-name", "multikueue-origin", "managed"])
+def test_what_can_be_true_of_one_object_only_is_not_passed_on(name: str) -> None:
+    job = job_of(with_metadata(finetunejob(), labels={f"{KUEUE}/{name}": "a"}), Stage.TRAIN)
+    assert not any(KUEUE in key for key in job["metadata"]["labels"])
+
+
+def test_a_queue_of_the_template_is_the_jobs_and_not_the_pods() -> None:
+    job = job_of(finetunejob(template={"labels": {QUEUE_LABEL: "gpus", "team": "a"}}), Stage.TRAIN)
+    assert job["spec"]["suspend"] is True
+    assert (job["metadata"]["labels"][QUEUE_LABEL], job["metadata"]["labels"]["team"]) == ("gpus", "a")
+    assert QUEUE_LABEL not in job["spec"]["template"]["metadata"]["labels"]
+    both = with_metadata(finetunejob(template={"labels": {QUEUE_LABEL: "gpus"}}), labels={QUEUE_LABEL: "mine"})
+    assert job_of(both, Stage.TRAIN)["metadata"]["labels"][QUEUE_LABEL] == "mine"
+
+
+def test_labels_and_annotations_are_on_the_job_and_its_pods_and_never_replace_ours() -> None:
+    mine = {"example.com/cost-centre": "7", "app.kubernetes.io/part-of": "a", "app.kubernetes.io/managed-by": "me"}
+    template = {"labels": mine, "annotations": {"example.com/note": "b"}}
+    job = job_of(finetunejob(template=template), Stage.TRAIN)
+    for metadata in (job["metadata"], job["spec"]["template"]["metadata"]):
+        assert metadata["labels"]["example.com/cost-centre"] == "7"
+        assert metadata["labels"]["app.kubernetes.io/part-of"] == "a"
+        assert metadata["labels"]["app.kubernetes.io/managed-by"] == "trimtab"
+        assert metadata["annotations"] == {"example.com/note": "b"}
 
 
 def test_the_users_resources_come_first_and_limits_are_never_missing() -> None:
@@ -192,6 +243,35 @@ def test_the_users_resources_come_first_and_limits_are_never_missing() -> None:
     assert merge_resources({"requests": {"memory": "64Gi"}}, default)["limits"]["memory"] == "64Gi"
     gpu = merge_resources({"limits": {"nvidia.com/gpu": 1}}, default)
     assert gpu["limits"] == {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": 1}
+
+
+EXTENDED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "a GPU in requests only": ({"requests": {"nvidia.com/gpu": 1, "memory": "1Gi"}}, {"nvidia.com/gpu": 1}),
+    "a GPU in limits only": ({"limits": {"nvidia.com/gpu": "2"}}, {"nvidia.com/gpu": "2"}),
+    "huge pages in requests only": ({"requests": {"hugepages-2Mi": "64Mi"}}, {"hugepages-2Mi": "64Mi"}),
+    "one here, one there": (
+        {"requests": {"amd.com/gpu": 1}, "limits": {"rdma/hca": 1}},
+        {"amd.com/gpu": 1, "rdma/hca": 1},
+    ),
+    "an object stored before they had to be equal": (
+        {"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": 2}},
+        {"nvidia.com/gpu": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize(("chosen", "both"), EXTENDED.values(), ids=EXTENDED)
+def test_what_cannot_be_overcommitted_is_the_same_in_limits_and_requests(
+    chosen: dict[str, Any], both: dict[str, Any]
+) -> None:
+    merged = merge_resources(chosen, SETTINGS.train_resources)
+    for side in ("limits", "requests"):
+        assert {name: each for name, each in merged[side].items() if name not in ("cpu", "memory")} == both
+
+
+def test_a_gpu_of_the_operators_setting_is_in_both_too() -> None:
+    merged = merge_resources({}, {"requests": {"nvidia.com/gpu": "1"}})
+    assert merged == {"limits": {"nvidia.com/gpu": "1"}, "requests": {"nvidia.com/gpu": "1"}}
 
 
 def test_names_of_children_fit_whatever_the_number() -> None:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, computed_field, model_validator
-from trimtab_agent.documents import REVISION, Probe
+from trimtab_agent.documents import ADAPTER_NAME, REVISION, Probe
 from trimtab_trainer.contract import Model
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
 
@@ -34,16 +34,6 @@ SERVING_LABEL = ("trimtab.dev/stage", "serve")
 """The label of pods with an agent in them; the operator sees no others of those that are not its own."""
 
 LABEL_KEY = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
-
-ADAPTER_NAME = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=63,
-        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
-    ),
-]
-"""Words with dots between them: no `@`, which revisions have, and nothing that an engine could take for a path."""
 
 COUNT = Annotated[int, Field(ge=0)]
 

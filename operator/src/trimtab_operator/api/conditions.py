@@ -82,6 +82,7 @@ class AttemptReason(StrEnum):
     """Why an attempt ended that the trainer gave no reason for. Reasons of DisruptionTarget are used as they are."""
 
     SUSPENDED = "Suspended"
+    SPEC_CHANGED = "SpecChanged"
     DISRUPTION_TARGET = "DisruptionTarget"
     NODE_LOST = "NodeLost"
     JOB_DELETED = "JobDeleted"

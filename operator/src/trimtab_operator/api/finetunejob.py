@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import ConfigDict, Field, computed_field
+from pydantic.alias_generators import to_camel
 from trimtab_trainer.contract import (
     CheckpointSettings,
     DatasetFormat,
@@ -16,7 +17,7 @@ from trimtab_trainer.contract import (
     TrainingSettings,
     Validation,
 )
-from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
+from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, Rule, rules
 
 from .pod import PodTemplate
 from .work import RetryBudgets, WorkStatus
@@ -38,18 +39,53 @@ SECRET_NAME = Annotated[
 ]
 
 
-def unchanged(*fields: str, kind: str = "FineTuneJob") -> list[tuple[str, str]]:
-    """Return the rules that freeze fields, set or absent.
+FREE = frozenset({"secretName", "microBatchSize"})
+"""Fields within frozen ones that do not define the result: the next attempt takes them as they are then."""
+
+Fields = dict[str, "Fields | None"]
+"""The fields of a section that are compared, each with its own; None: as a whole."""
+
+
+def unchanged(types: dict[str, Any], kind: str = "FineTuneJob") -> list[Rule]:
+    """Return the rules that freeze fields, set or absent, but for what is free in them.
 
     A transition rule on the field alone is skipped when the field is added or removed, so it stands at the parent.
+
+    Args:
+        types: the type of each field to freeze, by its name.
     """
-    return [
-        (
-            f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})",
-            f"{name} is immutable: it defines the result; create another {kind} instead",
-        )
-        for name in fields
-    ]
+    frozen = []
+    for name, type_of in types.items():
+        fields, free = _compared(type_of)
+        but = f", but for {' and '.join(sorted(free))}" if free else ""
+        message = f"{name} is immutable{but}: it defines the result; create another {kind} instead"
+        frozen.append((_same(name, fields), message))
+    return frozen
+
+
+def _compared(type_of: Any) -> tuple[Fields | None, set[str]]:
+    """Return the fields of a type to compare, None if nothing in it is free, and the names of what is free."""
+    model = next((each for each in (type_of, *get_args(type_of)) if isinstance(each, type)), None)
+    if model is None or not issubclass(model, Model):
+        return None, set()
+    fields: Fields = {}
+    free: set[str] = set()
+    for name, field in model.model_fields.items():
+        key = field.alias or to_camel(name)
+        if key in FREE:
+            free.add(key)
+        else:
+            fields[key], inner = _compared(field.annotation)
+            free |= inner
+    return (fields if free else None), free
+
+
+def _same(field: str, fields: Fields | None) -> str:
+    """Return the condition that a field is what it was, or is absent as it was."""
+    inside = f"self.{field} == oldSelf.{field}"
+    if fields is not None:
+        inside = " && ".join(f"({_same(f'{field}.{name}', each)})" for name, each in fields.items())
+    return f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || {inside})"
 
 
 class BaseModelSource(Model):
@@ -96,14 +132,14 @@ class FineTuneJobSpec(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             *unchanged(
-                "baseModel",
-                "dataset",
-                "output",
-                "lora",
-                "quantization",
-                "training",
-                "checkpoint",
-                "template",
+                {
+                    "baseModel": BaseModelSource,
+                    "dataset": DatasetSource,
+                    "output": OutputTarget,
+                    "lora": LoraSettings,
+                    "quantization": QuantizationSettings,
+                    "training": TrainingSettings,
+                }
             ),
             (
                 "!has(self.training) || !has(self.training.earlyStopping) || has(self.dataset.validation)",
@@ -240,7 +276,6 @@ class ObjectMeta(Model):
     namespace: str
     uid: str
     generation: int = 1
-    resource_version: str = ""
     creation_timestamp: str = ""
     deletion_timestamp: str | None = None
     labels: dict[str, str] = Field(default={})

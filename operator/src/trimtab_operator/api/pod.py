@@ -52,17 +52,60 @@ def _exactly_one(*names: str) -> Rule:
     return f"[{fields}].filter(x, x).size() == 1", f"exactly one of {', '.join(names[:-1])} and {names[-1]} must be set"
 
 
-def _reserved_keys(allowed: tuple[str, ...] = ()) -> list[Rule]:
-    """Return the rules that keep a map of labels or annotations off the prefixes of Kubernetes and of Trimtab."""
-    exceptions = "".join(f"k == '{key}' || " for key in allowed)
+DOMAIN_KEY = "[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+"""A qualified name with a domain."""
+
+_SHORT_KEYS: Rule = ("self.all(k, k.size() <= 317)", "a key must have at most 317 characters")
+
+
+_KEYS: tuple[Rule, ...] = (
+    _SHORT_KEYS,
+    (
+        f"self.all(k, k.matches('^({DOMAIN_KEY}|[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?)$'))",
+        "a key must be a name, or prefix/name",
+    ),
+)
+"""Of what the API server takes as a label or annotation."""
+
+_OPEN_DOMAINS = ("app.kubernetes.io", "cluster-autoscaler.kubernetes.io")
+_SET_BY_US = ("app.kubernetes.io/managed-by", "job-name", "controller-uid")
+
+
+def _free_keys() -> list[Rule]:
+    """Return the rules that keep a map of labels or annotations off what Kubernetes and Trimtab set or take as orders.
+
+    The domains of sub-projects, such as kueue.x-k8s.io, are not theirs.
+    """
+    opened = "|".join(each.replace(".", "[.]") for each in _OPEN_DOMAINS)
+    closed = "([^/]*[.])?(trimtab[.]dev|kubernetes[.]io|k8s[.]io)"
     return [
-        ("self.all(k, k.size() <= 317)", "a key must have at most 317 characters"),
+        *_KEYS,
         (
-            rf"self.all(k, {exceptions}!k.matches('^([^/]*[.])?(trimtab[.]dev|kubernetes[.]io|k8s[.]io|x-k8s[.]io)/'))",
-            "keys of trimtab.dev, kubernetes.io and k8s.io are set by Trimtab and Kubernetes"
-            + "".join(f", except {key}" for key in allowed),
+            f"self.all(k, !(k in {list(_SET_BY_US)}) && (k.matches('^({opened})/') || !k.matches('^{closed}/')))",
+            "keys of trimtab.dev, kubernetes.io and k8s.io are set by Trimtab and Kubernetes, as are "
+            f"{' and '.join(_SET_BY_US[1:])}; of {' and '.join(_OPEN_DOMAINS)} all but {_SET_BY_US[0]} are free",
         ),
     ]
+
+
+_WITH_DOMAIN = "nvidia.com/gpu and the like"
+_NAMES_OF_RESOURCES: Rule = (
+    "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-') || "
+    f"(k.matches('^{DOMAIN_KEY}$') && !k.startsWith('requests.')))",
+    "a resource must be cpu, memory, ephemeral-storage, hugepages-<size>, or a name with a domain as in nvidia.com/gpu",
+)
+_WHOLE_DEVICES: Rule = (
+    "self.all(k, !k.contains('/') || quantity(string(self[k])).isInteger())",
+    f"{_WITH_DOMAIN} are counted in whole numbers",
+)
+
+
+def _in_both(comparison: str, rest: str) -> str:
+    """Return the rule about what is in requests and in limits."""
+    compared = f"quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) {comparison} 0"
+    return (
+        f"!has(self.limits) || !has(self.requests) || self.requests.all(k, {rest} || !(k in self.limits) || {compared})"
+    )
 
 
 class LocalObjectReference(Model):
@@ -71,14 +114,44 @@ class LocalObjectReference(Model):
     name: OBJECT_NAME = Field(description="name of the object.")
 
 
+class UsedClaim(Model):
+    """A claim of the pod that the container uses."""
+
+    name: NAME = Field(description="name of one of the resourceClaims.")
+    request: NAME | None = Field(default=None, description="request of the claim to use; absent: all of it.")
+
+
 class ResourceRequirements(Model):
     """Compute resources of the container."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            # The API server would say so of the Job, when it is too late to say so of this object.
+            (
+                _in_both("==", "!(k.contains('/') || k.startsWith('hugepages-'))"),
+                f"{_WITH_DOMAIN}, and hugepages, must be equal in limits and requests, or stand in one of them",
+            ),
+            (_in_both("<=", "false"), "a request must not be above the limit"),
+        )
+    )
+
     limits: dict[str, QUANTITY] | None = Field(
-        default=None, max_length=16, description="limits that the container must stay within."
+        default=None,
+        max_length=16,
+        json_schema_extra=rules(_NAMES_OF_RESOURCES, _WHOLE_DEVICES),
+        description="limits that the container must stay within; nvidia.com/gpu and the like: absent: the requests.",
     )
     requests: dict[str, QUANTITY] | None = Field(
-        default=None, max_length=16, description="requests that the scheduler sets aside; absent: the limits."
+        default=None,
+        max_length=16,
+        json_schema_extra=rules(_NAMES_OF_RESOURCES, _WHOLE_DEVICES),
+        description="requests that the scheduler sets aside; absent: the limits.",
+    )
+    claims: list[UsedClaim] | None = Field(
+        default=None,
+        max_length=16,
+        json_schema_extra=keyed_by("name"),
+        description="claims of the resourceClaims that the container uses.",
     )
 
 
@@ -242,6 +315,35 @@ class EnvVar(Model):
     value_from: EnvVarSource | None = Field(default=None, description="valueFrom another object.")
 
 
+class ResourceClaim(Model):
+    """Devices by dynamic resource allocation. A pod gets the claims that its container's resources name, no others."""
+
+    model_config = ConfigDict(json_schema_extra=rules(_exactly_one("resourceClaimName", "resourceClaimTemplateName")))
+
+    name: NAME = Field(description="name that the claims of resources refer to.")
+    resource_claim_name: OBJECT_NAME | None = Field(
+        default=None, description="resourceClaimName of a ResourceClaim that all attempts share."
+    )
+    resource_claim_template_name: OBJECT_NAME | None = Field(
+        default=None, description="resourceClaimTemplateName of a template; every pod gets a claim of its own."
+    )
+    accelerators: int | None = Field(
+        default=None,
+        ge=0,
+        le=1024,
+        description="accelerators that the claim stands for in acceleratorSeconds, which a pod does not tell: 0 for "
+        "network cards and the like; absent: 1.",
+    )
+
+
+_UNKNOWN_CLAIM = "!has(self.resourceClaims) || !self.resourceClaims.exists(r, r.name == c.name)"
+
+
+def _claims_of(resources: str, used: str) -> str:
+    """Return the condition on the claims of a container; there may be none."""
+    return f"has(self.{resources}) && has(self.{resources}.claims) && self.{resources}.claims.exists(c, {used})"
+
+
 class PodTemplate(Model):
     """The pods of the job, as far as users choose them."""
 
@@ -251,6 +353,20 @@ class PodTemplate(Model):
                 "!has(self.volumeMounts) || self.volumeMounts.all(m, has(self.volumes) && "
                 "self.volumes.exists(v, v.name == m.name))",
                 "every volumeMounts name must be the name of one of the volumes",
+            ),
+            *(
+                (
+                    f"!({_claims_of(resources, _UNKNOWN_CLAIM)})",
+                    f"every name in the claims of {resources} must be the name of one of the resourceClaims",
+                )
+                for resources in ("resources", "prepareResources")
+            ),
+            (
+                "!has(self.resourceClaims) || self.resourceClaims.all(r, "
+                f"({_claims_of('resources', 'c.name == r.name')}) || "
+                f"({_claims_of('prepareResources', 'c.name == r.name')}))",
+                "every one of the resourceClaims must be in the claims of resources or prepareResources: no pod gets "
+                "it otherwise",
             ),
         )
     )
@@ -269,11 +385,20 @@ class PodTemplate(Model):
     prepare_resources: ResourceRequirements | None = Field(
         default=None, description="prepareResources of the prepare Job's container, which needs no accelerator."
     )
+    resource_claims: list[ResourceClaim] = Field(
+        default=[],
+        max_length=16,
+        json_schema_extra=keyed_by("name"),
+        description="resourceClaims: devices by dynamic resource allocation.",
+    )
     termination_grace_period_seconds: int = Field(
         default=120, ge=1, le=3600, description="terminationGracePeriodSeconds: the time a checkpoint has."
     )
     node_selector: dict[str, LABEL_VALUE] = Field(
-        default={}, max_length=32, description="nodeSelector: labels the node must have."
+        default={},
+        max_length=32,
+        json_schema_extra=rules(*_KEYS),
+        description="nodeSelector: labels the node must have.",
     )
     affinity: Affinity | None = Field(default=None, description="affinity to nodes and other pods.")
     tolerations: list[Toleration] = Field(
@@ -301,13 +426,16 @@ class PodTemplate(Model):
         default=[], max_length=32, json_schema_extra=keyed_by("mountPath"), description="volumeMounts of the volumes."
     )
     labels: dict[str, LABEL_VALUE] = Field(
-        default={}, max_length=32, json_schema_extra=rules(*_reserved_keys()), description="labels added to the pods."
+        default={},
+        max_length=32,
+        json_schema_extra=rules(*_free_keys()),
+        description="labels added to the Jobs and their pods.",
     )
     annotations: dict[str, Annotated[str, Field(max_length=4096)]] = Field(
         default={},
         max_length=32,
-        json_schema_extra=rules(*_reserved_keys(("cluster-autoscaler.kubernetes.io/safe-to-evict",))),
-        description="annotations added to the pods.",
+        json_schema_extra=rules(*_free_keys()),
+        description="annotations added to the Jobs and their pods.",
     )
     env: list[EnvVar] = Field(
         default=[], max_length=64, json_schema_extra=keyed_by("name"), description="env: variables of both containers."

@@ -38,7 +38,7 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
     State.QUEUED: _active(
         "The pod waits for a node, with the scheduler's words, or its Job for admission by a Kueue queue or by whoever "
         "has suspended it.",
-        "Add capacity, correct resources, nodeSelector or tolerations in a new job, or look at the queue.",
+        "Add capacity, correct resources, nodeSelector or tolerations in `spec.template`, or look at the queue.",
     ),
     State.QUOTA_EXCEEDED: _active(
         "A ResourceQuota of the namespace refuses the Job or its pod.", "Raise the quota or wait until other pods end."
@@ -132,6 +132,11 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
         "attempt", "Object storage failed for longer than the trainer retries.", "Look at the storage if it repeats."
     ),
     Reason.INTERRUPTED: Explanation("attempt", "The pod was told to end, and wrote a checkpoint.", "Nothing."),
+    AttemptReason.SPEC_CHANGED: Explanation(
+        "attempt",
+        "`template`, a `secretName` or the like changed before its pod ran, or while it was suspended.",
+        "Nothing; the next attempt is made from what the spec says now, and no budget pays.",
+    ),
     AttemptReason.DISRUPTION_TARGET: Explanation(
         "attempt",
         "The cluster took the pod away: eviction, preemption, drain; its own reason is shown where known.",

@@ -23,7 +23,6 @@ LABEL_VALUE = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za
 NAMESPACE = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 
 ATOMIC: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
-SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
 
 
 def keyed_by(*keys: str) -> dict[str, Any]:

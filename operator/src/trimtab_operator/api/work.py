@@ -13,6 +13,9 @@ from .summary import SummarizedStatus
 ATTEMPT_MESSAGE_LENGTH = 160
 """Messages of attempts are cut here, so that ten of them leave the status below 10 kB."""
 
+ACCELERATORS_MAXIMUM = 1_000_000
+"""Of one attempt: what an object in the cluster says beyond it is not believed."""
+
 
 class RetryBudgets(Model):
     """How many attempts may end badly, by cause. Invalid settings and data and too little memory are never retried."""
@@ -44,6 +47,12 @@ class AttemptStatus(Model):
         default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="endTime of the attempt."
     )
     active_seconds: int | None = Field(default=None, ge=0, description="activeSeconds with a running pod.")
+    accelerators: int | None = Field(
+        default=None,
+        ge=0,
+        le=ACCELERATORS_MAXIMUM,
+        description="accelerators that its pods hold together, until it ends.",
+    )
     start_step: int | None = Field(default=None, ge=0, description="startStep it resumed from.")
     end_step: int | None = Field(default=None, ge=0, description="endStep it reached.")
 
@@ -68,7 +77,7 @@ class WorkStatus(SummarizedStatus):
         default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="completionTime of the end."
     )
     images: dict[str, Annotated[str, Field(max_length=512)]] | None = Field(
-        default=None, max_length=4, description="images by stage, fixed at the first attempt."
+        default=None, max_length=4, description="images by stage: the template's, else fixed at the first attempt."
     )
     failures: int = Field(default=0, ge=0, description="failures charged to retries.onFailure.")
     disruptions: int = Field(default=0, ge=0, description="disruptions charged to retries.onDisruption.")

@@ -36,6 +36,28 @@ class PodDefaults(Model):
     annotations: dict[LABEL_KEY, str] = Field(default={})
 
 
+ACCELERATOR_RESOURCES = (
+    "nvidia.com/gpu",
+    "nvidia.com/gpu.shared",
+    "nvidia.com/mig-*",
+    "amd.com/gpu",
+    "amd.com/*_nps*",
+    "gpu.intel.com/i915",
+    "gpu.intel.com/xe",
+    "habana.ai/gaudi",
+    "aws.amazon.com/neuron",
+    "aws.amazon.com/neuroncore",
+    "aws.amazon.com/neurondevice",
+    "google.com/tpu",
+    "huawei.com/Ascend910",
+    "huawei.com/Ascend310P",
+    "deviceclass.resource.kubernetes.io/gpu.*",
+    "deviceclass.resource.kubernetes.io/mig.*",
+)
+"""Extended resources that are devices. The vendors' others, such as `nvidia.com/gpumem` and `gpu.intel.com/memory.max`,
+are measured in bytes and shares, so a domain alone says nothing."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Defaults and limits, all in seconds where a time is meant."""
@@ -54,6 +76,8 @@ class Settings:
     train_resources: dict[str, Any] = field(default_factory=dict)
     """Of evaluating too."""
     work_pods: PodDefaults = field(default_factory=PodDefaults)
+    accelerator_resources: tuple[str, ...] = ACCELERATOR_RESOURCES
+    """What counts as accelerators: names of resources, in which `*` stands for anything."""
     scratch_size: str = "50Gi"
     shared_memory_size: str = "1Gi"
     delete_what_gitops_tracks: bool = False

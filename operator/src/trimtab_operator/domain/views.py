@@ -14,17 +14,30 @@ from typing import Any
 
 from trimtab_trainer.contract import TerminationMessage
 
+from trimtab_operator.api.work import ACCELERATORS_MAXIMUM
+
+from .quantity import count_of
+
 STAGE_LABEL = "trimtab.dev/stage"
 SERVE = "serve"
 """The stage of pods that serve: not ours, but with our agent beside the engine."""
 ATTEMPT_LABEL = "trimtab.dev/attempt"
 JOB_LABEL = "trimtab.dev/finetunejob"
 EVALUATION_LABEL = "trimtab.dev/evaluation"
+ACCELERATORS_LABEL = "trimtab.dev/accelerators"
+"""On a Job: how many accelerators its pods hold together."""
+INPUTS_LABEL = "trimtab.dev/inputs"
+"""On a Job: digits of what it was made from."""
 OWNER_LABELS = {"FineTuneJob": JOB_LABEL, "Evaluation": EVALUATION_LABEL}
 """The label that says whose a child is, by the kind of the owner."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 QUEUE_PREFIX = "kueue.x-k8s.io/"
+QUEUE_TRACES = frozenset(
+    f"kueue.x-k8s.io/{name}"
+    for name in ("managed", "multikueue-origin", "parent-workload", "prebuilt-workload-name", "stopping")
+)
+"""What Kueue writes itself, or what can be true of one Job only."""
 OWN_CONTROLLER = "kubernetes.io/job-controller"
 QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 CONTAINER = "trainer"
@@ -73,8 +86,13 @@ def queue_of(body: dict[str, Any]) -> str | None:
     if labels.get(QUEUE_LABEL):
         return str(labels[QUEUE_LABEL])
     managed_by = body.get("spec", {}).get("managedBy", OWN_CONTROLLER)
-    traces = any(key.startswith(QUEUE_PREFIX) for key in (*labels, *annotations))
+    traces = any(key in QUEUE_TRACES for key in (*labels, *annotations))
     return "" if traces or managed_by != OWN_CONTROLLER else None
+
+
+def _accelerators(labels: Mapping[str, object]) -> int | None:
+    held = labels.get(ACCELERATORS_LABEL)
+    return None if held is None else min(count_of(held), ACCELERATORS_MAXIMUM)
 
 
 @dataclass(frozen=True)
@@ -103,6 +121,10 @@ class JobView:
     failed_reason: str = ""
     failed_message: str = ""
     ended: datetime | None = None
+    accelerators: int | None = None
+    """How many its pods hold together; None: it was made by an operator that did not say so."""
+    inputs: str = ""
+    """Digits of what it was made from, likewise."""
 
     @property
     def finished(self) -> bool:
@@ -142,6 +164,8 @@ class JobView:
             failed_reason=failed.get("reason", "") if failed else "",
             failed_message=failed.get("message", "") if failed else "",
             ended=parse_time(end.get("lastTransitionTime")) if end else None,
+            accelerators=_accelerators(labels),
+            inputs=str(labels.get(INPUTS_LABEL, "")),
         )
 
 

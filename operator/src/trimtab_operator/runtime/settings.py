@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ..domain.settings import PodDefaults
+from ..domain.settings import ACCELERATOR_RESOURCES, PodDefaults
 from ..domain.settings import Settings as DomainSettings
 
 PREFIX = "TRIMTAB_"
@@ -59,6 +59,8 @@ class Settings(BaseModel):
     train_resources: RESOURCES = Field(default={})
     work_pods: Annotated[PodDefaults, BeforeValidator(_from_json)] = Field(default_factory=PodDefaults)
     """Defaults of work pods, as JSON."""
+    accelerator_resources: NAMES = ACCELERATOR_RESOURCES
+    """Extended resources that are counted as accelerators; `*` stands for anything."""
     scratch_size: QUANTITY = "50Gi"
     shm_size: QUANTITY = "1Gi"
 
@@ -92,6 +94,7 @@ class Settings(BaseModel):
             prepare_resources=self.prepare_resources,
             train_resources=self.train_resources,
             work_pods=self.work_pods,
+            accelerator_resources=self.accelerator_resources,
             scratch_size=self.scratch_size,
             shared_memory_size=self.shm_size,
         )

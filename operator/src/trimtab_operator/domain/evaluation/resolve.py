@@ -46,10 +46,33 @@ def sources_of(evaluation: Evaluation, status: EvaluationStatus) -> EvaluationSo
         ValueError: it was not.
     """
     if status.resolved is not None:
-        return status.resolved
+        return _with_secrets_of_spec(evaluation, status.resolved)
     if needs_resolving(evaluation):
         raise ValueError("FineTuneJob and AdapterRollout were not asked")
     return _sources(evaluation, None)
+
+
+def _with_secrets_of_spec(evaluation: Evaluation, resolved: EvaluationSources) -> EvaluationSources:
+    """Return what was resolved, with the Secrets that the spec itself names now: they may be renamed at any time."""
+    spec = evaluation.spec
+    update: dict[str, object] = {}
+    if spec.base_model is not None:
+        secret = {"secret_name": spec.base_model.secret_name}
+        update["base_model"] = resolved.base_model.model_copy(update=secret)
+    if spec.output is not None:
+        update["output"] = resolved.output.model_copy(update={"secret_name": spec.output.secret_name})
+    if spec.dataset_secret_name is not None:
+        update["dataset_secret_name"] = spec.dataset_secret_name
+    if spec.target.artifact is not None:
+        update["target_secret_name"] = spec.target.artifact.secret_name
+    sources = resolved.model_copy(update=update)
+    if spec.baseline is not None and spec.baseline.artifact is not None:
+        baseline = spec.baseline.artifact.secret_name
+    elif rollout_of(evaluation) is not None:
+        baseline = sources.output.secret_name if spec.target.base_model else sources.target_secret_name
+    else:
+        baseline = resolved.baseline_secret_name
+    return sources.model_copy(update={"baseline_secret_name": baseline})
 
 
 def models_of(evaluation: Evaluation, status: EvaluationStatus) -> Models:

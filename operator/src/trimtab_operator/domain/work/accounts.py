@@ -8,9 +8,11 @@ from typing import Literal
 from trimtab_trainer.contract import Summary
 
 from trimtab_operator.api import AttemptStatus, WorkStatus
-from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH
+from trimtab_operator.api.work import ACCELERATORS_MAXIMUM, ATTEMPT_MESSAGE_LENGTH
 
+from ..settings import ACCELERATOR_RESOURCES
 from ..views import format_time, parse_time
+from .accelerators import devices
 from .attempt import Attempt
 from .ending import Ending, Verdict
 from .particulars import Particulars
@@ -19,14 +21,16 @@ from .subject import J, S, Work
 ATTEMPTS_KEPT = 10
 
 
-def accelerators(job: Work) -> int:
-    """Return how many accelerators a pod of the second stage holds.
+def accelerators(job: Work, attempt: AttemptStatus, *, works: bool) -> int:
+    """Return how many accelerators an attempt's pods hold together.
 
-    Extended resources are the ones with a domain in their name.
+    The attempt says so, because the template may be another by now. One that an older operator entered does not.
     """
-    resources = job.spec.template.resources
-    limits = (resources.limits if resources is not None else None) or {}
-    return sum(int(str(quantity)) for name, quantity in limits.items() if "/" in name and str(quantity).isdigit())
+    if attempt.accelerators is not None or not works:
+        return attempt.accelerators or 0
+    template = job.spec.template
+    limits = (template.resources.limits if template.resources is not None else None) or {}
+    return min(devices(limits, ACCELERATOR_RESOURCES), ACCELERATORS_MAXIMUM)
 
 
 def open_attempt(status: WorkStatus) -> AttemptStatus | None:
@@ -53,12 +57,18 @@ def replace_last(status: S, attempt: AttemptStatus) -> S:
 
 
 def enter(status: S, seen: Attempt, images: dict[str, str], now: datetime) -> S:
-    """Return the status with a new open attempt; the first one fixes the images and the start."""
-    attempt = AttemptStatus(number=seen.number, stage=seen.stage, job_name=seen.name, job_uid=seen.uid)
+    """Return the status with a new open attempt; the first fixes the start, and the images that are the operator's."""
+    attempt = AttemptStatus(
+        number=seen.number,
+        stage=seen.stage,
+        job_name=seen.name,
+        job_uid=seen.uid,
+        accelerators=seen.accelerators,
+    )
     return status.model_copy(
         update={
             "attempts": [*status.attempts, attempt][-ATTEMPTS_KEPT:],
-            "images": status.images or images,
+            "images": images,
             "start_time": status.start_time or format_time(seen.created or now),
         }
     )
@@ -130,6 +140,7 @@ def close(kind: Particulars[J, S], job: J, status: S, ending: Ending, seen: Atte
             "reason": ending.reason[:64],
             "message": ending.message[:ATTEMPT_MESSAGE_LENGTH],
             "charged_to": charged,
+            "accelerators": None,  # in the sums from here on; ten attempts must leave the status below 10 kB
             "end_time": format_time(end),
             "active_seconds": seconds,
             "start_step": summary.resumed_from_step,
@@ -139,10 +150,10 @@ def close(kind: Particulars[J, S], job: J, status: S, ending: Ending, seen: Atte
     update: dict[str, object] = {"active_seconds": status.active_seconds + seconds}
     if charged is not None:
         update[charged] = getattr(status, charged) + 1
-    if works and (held := accelerators(job)):
+    if held := accelerators(job, attempt, works=works):
         update["accelerator_seconds"] = status.accelerator_seconds + held * seconds
         if charged is not None:
-            lost = min(seconds, kind.lost_seconds(status, ending, end, seconds))
+            lost = min(seconds, kind.lost_seconds(status, ending, end, seconds) if works else seconds)
             update["lost_accelerator_seconds"] = status.lost_accelerator_seconds + held * lost
     status = replace_last(status, closed).model_copy(update=update)
     return kind.note_last_figures(status, ending, end)

@@ -47,6 +47,16 @@ class Attempt:
         return self.job.name
 
     @property
+    def accelerators(self) -> int | None:
+        """How many its pods hold together; None of one that an older operator made."""
+        return self.job.accelerators
+
+    @property
+    def inputs(self) -> str:
+        """Digits of what it was made from."""
+        return self.job.inputs
+
+    @property
     def created(self) -> datetime | None:
         return self.job.created
 

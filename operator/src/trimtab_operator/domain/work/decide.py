@@ -26,6 +26,7 @@ from . import accounts
 from .attempt import Attempt
 from .conditions import ConditionStatus, condition_of, is_over, make_condition, notes_of
 from .ending import LOST, Ending, Verdict, ending_of, lost, vanished
+from .inputs import gives_way, job_inputs
 from .job import build_job, build_run_config_map, stage_image
 from .names import next_number
 from .observed import Observed
@@ -230,6 +231,14 @@ def _says_suspended(observed: Observed[Any]) -> bool:
 
 def _go_on(kind: Particulars[J, S], observed: Observed[J], status: S, seen: Attempt, now: datetime) -> _Decision[S]:
     """An attempt is under way: say what it does, or what it waits for."""
+    attempt = accounts.open_attempt(status)
+    ran = attempt is not None and (attempt.start_time or attempt.active_seconds) is not None
+    if gives_way(kind, observed.job, seen, ran=ran):
+        # The attempt is closed in the status first, then a later round deletes its Job.
+        message = f"Job {seen.name} had not begun, or was suspended, when the spec changed; the next attempt takes it"
+        ending = Ending(Verdict.SUSPENDED, AttemptReason.SPEC_CHANGED, message, now)
+        status = accounts.close(kind, observed.job, status, ending, seen)
+        return _Decision(State.PENDING.value, message, status, look_again_seconds=0, confirm=True)
     if seen.suspended and seen.queue is None and _says_suspended(observed):
         # We suspended it, as the status tells. The state moves on, so whoever suspends it next is somebody else.
         goes = _unless_refused_said(observed, State.SUSPENDED, status, (seen.suspend(False),), now)
@@ -283,7 +292,8 @@ def _start(kind: Particulars[J, S], observed: Observed[J], status: S, now: datet
     stage = kind.stages[0] if prepared is None or _prepares_again(last) else kind.stages[1]
     number = next_number(job, observed.highest_number)
     actions: tuple[Action, ...] = (Create(build_job(kind, job, settings, stage, number=number, prepared=prepared)),)
-    if stage is kind.stages[0] or last is None or last.charged_to is not None:
+    mounted = any(seen.inputs == job_inputs(kind, job) for seen in observed.attempts)
+    if not mounted or last is None or last.charged_to is not None:
         actions = (Create(build_run_config_map(kind, job)), *actions)
     return _unless_refused_creation(observed, status, actions, now)
 

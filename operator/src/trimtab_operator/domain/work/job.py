@@ -8,21 +8,26 @@ from typing import Any
 from trimtab_trainer.contract import Credentials, Model, Stage, canonical_json
 
 from trimtab_operator.api import API_VERSION
-from trimtab_operator.api.pod import EnvVar, PodTemplate
+from trimtab_operator.api.pod import EnvVar, PodTemplate, ResourceRequirements
 
 from ..plan import Body
 from ..settings import PodDefaults, Settings
 from ..views import (
+    ACCELERATORS_LABEL,
     ATTEMPT_LABEL,
     CONTAINER,
+    INPUTS_LABEL,
     MANAGED_BY_LABEL,
     QUEUE_LABEL,
     QUEUE_PRIORITY_LABEL,
     STAGE_LABEL,
 )
+from .accelerators import claimed, devices
 from .ending import POD_FAILURE_RULES
+from .inputs import job_inputs
 from .names import attempt_name, run_config_name
 from .particulars import Particulars
+from .queue import queue_annotations, queue_labels
 from .subject import J, S, Work
 
 PROGRESS_PORT = 9401
@@ -37,6 +42,8 @@ ENVIRONMENT = {
     "TORCHINDUCTOR_CACHE_DIR": f"{HOME}/torchinductor",
 }
 """What every work pod is told, unless its template says otherwise."""
+PODS = 1
+"""Of an attempt."""
 
 
 def _metadata(kind: Particulars[J, S], job: J, name: str, labels: dict[str, str]) -> Body:
@@ -64,7 +71,7 @@ def credentials(secret_name: str | None, role: str) -> Credentials | None:
 
 
 def build_run_config_map(kind: Particulars[J, S], job: J) -> Body:
-    """Return the immutable ConfigMap that both stages mount."""
+    """Return the immutable ConfigMap that both stages mount, as long as what it is made from stays the same."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -75,21 +82,25 @@ def build_run_config_map(kind: Particulars[J, S], job: J) -> Body:
 
 
 def stage_image(job: Work, settings: Settings, stage: Stage) -> str:
-    """Return the image of a stage: the one fixed at the first attempt, else the template's, else the operator's."""
+    """Return the image of a stage: the template's, else the one fixed at the first attempt, else the operator's."""
     fixed = (job.status.images or {}).get(stage.value)
     if stage is Stage.PREPARE:
-        return fixed or job.spec.template.prepare_image or settings.prepare_image
-    return fixed or job.spec.template.image or settings.trainer_image
+        return job.spec.template.prepare_image or fixed or settings.prepare_image
+    return job.spec.template.image or fixed or settings.trainer_image
 
 
 def merge_resources(chosen: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
     """Return resources with a limit and a request for everything the default names, the user's choice first.
 
     A resource that the user names at all is left to the user; one that is only requested is limited to the request,
-    because every work pod has limits.
+    because every work pod has limits. What cannot be overcommitted is the same in both, the limit where they differ:
+    the API server refuses everything else. With claims, devices are not taken from the default too.
     """
     limits, requests = dict(chosen.get("limits", {})), dict(chosen.get("requests", {}))
+    claims = chosen.get("claims", [])
     for name in {*default.get("limits", {}), *default.get("requests", {})} - {*limits, *requests}:
+        if claims and "/" in name:
+            continue
         if name in default.get("limits", {}):
             limits[name] = default["limits"][name]
         if name in default.get("requests", {}):
@@ -97,7 +108,35 @@ def merge_resources(chosen: dict[str, Any], default: dict[str, Any]) -> dict[str
     for name, quantity in requests.items():
         if name in default.get("limits", {}):
             limits.setdefault(name, quantity)
-    return {"limits": dict(sorted(limits.items())), "requests": dict(sorted(requests.items()))}
+    for name in {*limits, *requests}:
+        if "/" in name or name.startswith("hugepages-"):
+            limits[name] = requests[name] = limits.get(name, requests.get(name))
+    merged: dict[str, Any] = {"limits": dict(sorted(limits.items())), "requests": dict(sorted(requests.items()))}
+    return {**merged, "claims": claims} if claims else merged
+
+
+def _resources(job: Work, settings: Settings, stage: Stage) -> tuple[ResourceRequirements | None, dict[str, Any]]:
+    """Return what the template asks for a stage's container, and what it gets."""
+    template = job.spec.template
+    chosen, default = (
+        (template.prepare_resources, settings.prepare_resources)
+        if stage is Stage.PREPARE
+        else (template.resources, settings.train_resources)
+    )
+    return chosen, merge_resources(chosen.to_json() if chosen is not None else {}, default)
+
+
+def accelerators_per_pod(job: Work, settings: Settings, stage: Stage) -> int:
+    """Return how many accelerators each pod of a stage holds, by its resources and its claims."""
+    chosen, merged = _resources(job, settings, stage)
+    return devices(merged["limits"], settings.accelerator_resources) + claimed(job.spec.template, chosen)
+
+
+def _claims(job: Work, used: list[Body]) -> list[Body]:
+    """Return the claims of a pod whose container uses these: what is claimed in vain would be held in vain."""
+    names = {each["name"] for each in used}
+    claims = (each.to_json() for each in job.spec.template.resource_claims if each.name in names)
+    return [{key: value for key, value in each.items() if key != "accelerators"} for each in claims]  # not core/v1's
 
 
 def _pod_failure_policy() -> Body:
@@ -159,12 +198,7 @@ def _defaulted(template: PodTemplate, default: PodDefaults) -> Body:
 def _pod_spec(kind: Particulars[J, S], job: J, settings: Settings, stage: Stage, arguments: list[str]) -> Body:
     template = job.spec.template
     volumes, mounts = _volumes(kind, job, settings)
-    chosen, default = (
-        (template.prepare_resources, settings.prepare_resources)
-        if stage is Stage.PREPARE
-        else (template.resources, settings.train_resources)
-    )
-    resources = merge_resources(chosen.to_json() if chosen is not None else {}, default)
+    _, resources = _resources(job, settings, stage)
     container: Body = {
         "name": CONTAINER,
         "image": stage_image(job, settings, stage),
@@ -207,6 +241,7 @@ def _pod_spec(kind: Particulars[J, S], job: J, settings: Settings, stage: Stage,
         },
         "containers": [container],
         "volumes": volumes,
+        **({"resourceClaims": claims} if (claims := _claims(job, resources.get("claims", []))) else {}),
     }
 
 
@@ -219,27 +254,35 @@ def build_job(
     arguments += ["--progress-port", str(PROGRESS_PORT)]
     if stage is kind.stages[1] and prepared is not None:
         arguments += ["--prepared", canonical_json(prepared.to_json()).decode()]
-    labels = {STAGE_LABEL: stage.value, ATTEMPT_LABEL: str(number)}
-    queue = {key: job.metadata.labels[key] for key in (QUEUE_LABEL, QUEUE_PRIORITY_LABEL) if key in job.metadata.labels}
-    metadata = _metadata(kind, job, attempt_name(kind, job, stage, number), {**labels, **queue})
     template, default = job.spec.template, settings.work_pods
-    own_labels = {MANAGED_BY_LABEL: "trimtab", kind.label: job.metadata.name, **labels}
+    labels = {STAGE_LABEL: stage.value, ATTEMPT_LABEL: str(number)}
+    of_job = {
+        ACCELERATORS_LABEL: str(PODS * accelerators_per_pod(job, settings, stage)),
+        INPUTS_LABEL: job_inputs(kind, job),
+    }
+    annotations = {**default.annotations, **template.annotations, **queue_annotations(job.metadata)}
+    metadata = _metadata(kind, job, attempt_name(kind, job, stage, number), {**labels, **of_job})
+    # Policies ask labels of Jobs as of pods, and Kueue looks at the Job.
+    metadata["labels"] = {**default.labels, **template.labels, **queue_labels(job.metadata), **metadata["labels"]}
+    pod_labels = {
+        key: value
+        for key, value in {**default.labels, **template.labels}.items()
+        if key not in (QUEUE_LABEL, QUEUE_PRIORITY_LABEL)
+    }
+    pod_labels |= {MANAGED_BY_LABEL: "trimtab", kind.label: job.metadata.name, **labels}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": metadata,
+        "metadata": {**metadata, "annotations": annotations},
         "spec": {
             "backoffLimit": 0,
-            "completions": 1,
-            "parallelism": 1,
+            "completions": PODS,
+            "parallelism": PODS,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": _pod_failure_policy(),
-            "suspend": QUEUE_LABEL in queue,
+            "suspend": QUEUE_LABEL in metadata["labels"],
             "template": {
-                "metadata": {
-                    "labels": {**default.labels, **template.labels, **own_labels},
-                    "annotations": {**default.annotations, **template.annotations},
-                },
+                "metadata": {"labels": pod_labels, "annotations": annotations},
                 "spec": _pod_spec(kind, job, settings, stage, arguments),
             },
         },

@@ -6,12 +6,14 @@ from trimtab_trainer.contract import Stage
 
 from trimtab_operator.api import WorkStatus
 
+from .inputs import config_inputs
 from .particulars import Particulars
 from .subject import J, S, Work
 
 
 def run_config_name(kind: Particulars[J, S], job: J) -> str:
-    return f"{job.metadata.name}-{kind.config_part}"
+    """Return the name of the ConfigMap, which is immutable: another one for each configuration."""
+    return f"{job.metadata.name}-{kind.config_part}-{config_inputs(kind, job)}"
 
 
 def attempt_name(kind: Particulars[J, S], job: J, stage: Stage, number: int) -> str:

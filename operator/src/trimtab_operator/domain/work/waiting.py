@@ -107,7 +107,7 @@ def _without_pod(observed: Observed[Any], job: JobView, now: datetime) -> Waitin
 def _creating(observed: Observed[Any], pod: PodView, now: datetime) -> Waiting:
     begun = pod.scheduled_time
     if begun is None:
-        return Waiting()
+        return _without_claims(observed, pod, now) if observed.job.spec.template.resource_claims else Waiting()
     age = (now - begun).total_seconds()
     if age < UNEVENTFUL_SECONDS:
         return Waiting(look_again_seconds=UNEVENTFUL_SECONDS - age)
@@ -118,6 +118,18 @@ def _creating(observed: Observed[Any], pod: PodView, now: datetime) -> Waiting:
     message = f"{troubles[-1]}; create what is missing, the pod then starts by itself"
     waiting = _bounded(State.VOLUME_UNAVAILABLE, message, pod, observed.settings, now)
     return replace(waiting, inquiry=inquiry)
+
+
+def _without_claims(observed: Observed[Any], pod: PodView, now: datetime) -> Waiting:
+    """A pod whose claims are not there is not looked at by the scheduler, which says nothing of it."""
+    age = (now - pod.created).total_seconds() if pod.created else 0.0
+    if age < UNEVENTFUL_SECONDS:
+        return Waiting(look_again_seconds=UNEVENTFUL_SECONDS - age)
+    inquiry = EventsOf(pod.namespace, pod.uid)
+    troubles = [message for reason, message in _events(observed, inquiry) if reason == "FailedResourceClaimCreation"]
+    words = troubles[-1] if troubles else "the scheduler has not looked at the pod yet"
+    message = f"{words}; create what spec.template.resourceClaims names, if it is missing"
+    return Waiting(State.QUEUED, message, inquiry=inquiry, look_again_seconds=_patience(age))
 
 
 def _bounded(
