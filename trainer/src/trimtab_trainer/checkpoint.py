@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .contract import RunConfig
+from .contract.parsing import read_object
 from .errors import StorageFailed, TrainerError
 from .progress import ProgressBoard
 from .report import Report
@@ -50,6 +51,7 @@ ADAPTER_FILE, OPTIMIZER_FILE, STATE_FILE = "adapter.safetensors", "optimizer.saf
 NAME = re.compile(r"step-(?P<step>\d{6,})-(?P<uid>[0-9a-z]{1,8})-(?P<attempt>\d+)")
 ADAPTER_ONLY = "adapterOnly"
 """Set in the manifest of best weights that were stored without the rest of their checkpoint."""
+STATE_BYTES = 64 << 20
 UNREADABLE = (ObjectDamaged, ObjectMissing, ValueError, KeyError, TypeError, SafetensorError, FileNotFoundError)
 """What reading a checkpoint raises that is not all there, or not as it was written."""
 FAILURES_TOLERATED = 2
@@ -134,12 +136,12 @@ class Checkpoint:
         Raises:
             ValueError, KeyError, SafetensorError, OSError: it is not that.
         """
-        document = json.loads((folder / STATE_FILE).read_text())
+        document = read_object((folder / STATE_FILE).read_bytes(), STATE_BYTES)
         return cls(
             state=TrainingState.model_validate(document["state"]),
             adapter=load_file(folder / ADAPTER_FILE),
             optimizer_tensors=load_file(folder / OPTIMIZER_FILE),
-            optimizer_numbers=dict(document["optimizer"]),
+            optimizer_numbers={name: dict(numbers) for name, numbers in dict(document["optimizer"]).items()},
             base_hash=str(document["baseHash"]),
         )
 
@@ -385,7 +387,9 @@ class Checkpoints:
         for name in names:
             try:
                 fetch(self._store, f"{self._prefix}/{name}", folder, wanted=lambda path: path == STATE_FILE)
-                state = TrainingState.model_validate(json.loads((folder / STATE_FILE).read_text())["state"])
+                state = TrainingState.model_validate(
+                    read_object((folder / STATE_FILE).read_bytes(), STATE_BYTES)["state"]
+                )
             except UNREADABLE:
                 continue
             finally:
