@@ -102,7 +102,7 @@ def _float(text: str) -> float:
 
 def _check_depth(value: Any) -> None:
     level = [value]
-    for _ in range(DEPTH + 1):
+    for _ in range(DEPTH):
         level = [
             child
             for each in level
@@ -111,4 +111,5 @@ def _check_depth(value: Any) -> None:
         ]
         if not level:
             return
-    raise Unreadable("it is nested too deeply")
+    if any(isinstance(each, dict | list) for each in level):
+        raise Unreadable("it is nested too deeply")

@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import SplitResult, urlsplit
 
 import boto3
@@ -20,6 +20,7 @@ from ..contract import Credentials, Reason
 from ..errors import SettingsInvalid
 
 if TYPE_CHECKING:
+    from botocore.config import _S3Dict
     from mypy_boto3_s3.client import S3Client
 
 REQUIRED = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -141,7 +142,7 @@ def make_client(credentials: Credentials | None, keys: Keys | None) -> S3Client:
                 read_timeout=60,
                 tcp_keepalive=True,
                 retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-                s3={"addressing_style": style},  # type: ignore[typeddict-item]
+                s3=cast("_S3Dict", {"addressing_style": style}),
             ),
         )
     except (ValueError, BotoCoreError) as error:

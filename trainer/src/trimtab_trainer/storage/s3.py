@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -149,7 +149,7 @@ class S3Store(Store):
                 for path in batch:
                     self._delete_one(path)
 
-    def _delete_many(self, paths: list[str]) -> bool:
+    def _delete_many(self, paths: Sequence[str]) -> bool:
         """Delete up to 1,000 objects; False where the storage does not take such a request, ever.
 
         Many storages want a Content-MD5 with it, which boto3 does not send any more; others do not know it.
