@@ -149,7 +149,7 @@ class AdapterStore:
         size, free = sum(entry.size for entry in files), shutil.disk_usage(self._root).free
         if size > free:
             raise RevisionFailed(
-                FailureReason.DOES_NOT_FIT,
+                FailureReason.STORAGE_FAILED,
                 f"the adapter has {size} bytes, the volume of the agent {free} left; give it a larger one",
                 permanent=False,
             )

