@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+MESSAGE_CHARACTERS = 1024
+
 
 class FailureReason(StrEnum):
     """In one word, what is wrong with a revision in this pod."""
@@ -43,6 +45,6 @@ class RevisionFailed(Exception):
     def __init__(self, reason: FailureReason, message: str, *, permanent: bool, harmed: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
-        self.message = message
+        self.message = message[:MESSAGE_CHARACTERS]  # names of tensors and words of engines are part of it
         self.permanent = permanent
         self.harmed = harmed

@@ -9,7 +9,7 @@ and needs it again reads the folder, and dies when it is gone.
 
 from __future__ import annotations
 
-import json
+import logging
 import shutil
 import uuid
 from collections.abc import Collection
@@ -19,11 +19,23 @@ from typing import Any
 
 from trimtab_trainer.contract import Credentials, Reason, canonical_json, digest_of
 from trimtab_trainer.errors import SettingsInvalid, TrainerError
-from trimtab_trainer.storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, open_store, read_manifest
+from trimtab_trainer.storage import (
+    MANIFEST,
+    FileEntry,
+    ObjectDamaged,
+    ObjectMissing,
+    download,
+    open_store,
+    parse_manifest,
+    read_manifest,
+)
 
 from .failures import FailureReason, RevisionFailed
+from .logs import keys
+from .metrics import ERRORS
 from .tensors import MAXIMUM_MAGNITUDE, Health, examine
 
+log = logging.getLogger(__name__)
 PART = ".part-"
 
 
@@ -57,6 +69,26 @@ class AdapterStore:
         for left_over in self._root.glob(f"{PART}*"):
             shutil.rmtree(left_over)
 
+    def bring(self, uri: str, digest: str) -> Adapter:
+        """Fetch an adapter and verify it.
+
+        Raises:
+            RevisionFailed: and nothing else, whatever lies there.
+        """
+        try:
+            self.fetch(uri, digest)
+            return self.verify(digest)
+        except RevisionFailed:
+            raise
+        except Exception as error:  # a bug of ours: told, and tried again with pauses that grow
+            ERRORS.inc()
+            log.exception("adapter could not be read", extra=keys(digest=digest))
+            raise RevisionFailed(
+                FailureReason.ARTIFACT_DAMAGED,
+                f"the adapter could not be read ({type(error).__name__}); the agent's log says more",
+                permanent=False,
+            ) from error
+
     def fetch(self, uri: str, digest: str) -> Path:
         """Bring an adapter to the volume unless it is there; return its folder.
 
@@ -75,8 +107,10 @@ class AdapterStore:
                     FailureReason.ARTIFACT_MISSING, f"there is no {MANIFEST} at {uri}; correct the uri", permanent=False
                 )
             artifact = _artifact(manifest.document, digest)
-            for entry in _files(artifact):
-                store.download(entry.path, part / entry.path, sha256=entry.sha256, size=entry.size)
+            files = _files(artifact)
+            self._has_room_for(files)
+            for entry in files:
+                download(store, "", entry, part)
             part.mkdir(parents=True, exist_ok=True)
             (part / MANIFEST).write_bytes(canonical_json(manifest.document))
             _open_to_the_engine(part)
@@ -100,8 +134,7 @@ class AdapterStore:
         """
         folder = self.folder(digest)
         try:
-            document = json.loads((folder / MANIFEST).read_bytes())
-            artifact = _artifact(document, digest)
+            artifact = _artifact(parse_manifest((folder / MANIFEST).read_bytes()).document, digest)
             for entry in _files(artifact):
                 if FileEntry.read(folder / entry.path, entry.path) != entry:
                     raise ObjectDamaged(f"{folder / entry.path} is not what was fetched")
@@ -110,6 +143,16 @@ class AdapterStore:
         base = artifact.get("baseModel")
         health = examine(folder, self._maximum_magnitude)
         return Adapter(digest, folder, health, base if isinstance(base, str) else None)
+
+    def _has_room_for(self, files: list[FileEntry]) -> None:
+        """Refuse what the volume cannot hold, before it is full for everybody."""
+        size, free = sum(entry.size for entry in files), shutil.disk_usage(self._root).free
+        if size > free:
+            raise RevisionFailed(
+                FailureReason.STORAGE_FAILED,
+                f"the adapter has {size} bytes, the volume of the agent {free} left; give it a larger one",
+                permanent=False,
+            )
 
     def remove(self, digest: str) -> None:
         """Remove a folder that no engine has listed since it was fetched."""
@@ -151,7 +194,7 @@ def _files(artifact: dict[str, Any]) -> list[FileEntry]:
     try:
         return [FileEntry.of(item) for item in artifact["files"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise ObjectDamaged(f"{MANIFEST} names no files") from error
+        raise ObjectDamaged(f"{MANIFEST} names no files of an adapter") from error
 
 
 def _open_to_the_engine(folder: Path) -> None:

@@ -6,7 +6,6 @@ base model and other adapters use after it. So every number is looked at before 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,15 @@ from typing import Any
 
 import numpy
 from numpy.typing import NDArray
+from trimtab_trainer.contract.parsing import JSON_BYTES, Unreadable, read_object, whole_number
+from trimtab_trainer.storage.tensor_header import LENGTH_BYTES, header_length, read_header
 
 from .failures import FailureReason, RevisionFailed
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 MAXIMUM_MAGNITUDE = 1000.0
 """Trained LoRA weights stay below 10; a flipped exponent bit gives 1e20 and more."""
-HEADER_BYTES = 16 * 1024 * 1024
+LARGEST_RANK = 1 << 20
 CHUNK = 1 << 22
 
 DTYPES: dict[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -52,6 +53,8 @@ def examine(folder: Path, maximum_magnitude: float = MAXIMUM_MAGNITUDE) -> Healt
                 f"{name} holds {largest:.3g}, above {maximum_magnitude:g}: the training diverged or bytes were changed",
             )
         magnitude = max(magnitude, largest)
+        if "lora_" in name and len(shape) < 2:
+            raise _failed(FailureReason.ARTIFACT_DAMAGED, f"{name} is no matrix: its shape is {list(shape)}")
         if "lora_A" in name or "lora_embedding_A" in name:
             rank = max(rank, min(shape) if "embedding" in name else shape[0])
         else:
@@ -72,29 +75,20 @@ def tensors(file: Path) -> Iterator[tuple[str, tuple[int, ...], NDArray[Any]]]:
     try:
         size = file.stat().st_size
         with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            if size < 8 or not 0 < length <= min(HEADER_BYTES, size - 8):
-                raise ValueError("its header does not fit the file")
-            header = json.loads(opened.read(length))
-        header.pop("__metadata__", None)
-        end = 8 + length
-        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            first, last = (8 + length + int(offset) for offset in entry["data_offsets"])
-            shape = tuple(int(extent) for extent in entry["shape"])
-            if entry["dtype"] not in DTYPES:
+            length = header_length(opened.read(LENGTH_BYTES), size)
+            places = read_header(opened.read(length), size - LENGTH_BYTES - length)
+        for place in places:
+            if place.dtype not in DTYPES:
                 raise _failed(
-                    FailureReason.NOT_SUPPORTED, f"{name} is {entry['dtype']}; use one of {', '.join(DTYPES)}"
+                    FailureReason.NOT_SUPPORTED, f"{place.name} is {place.dtype}; use one of {', '.join(DTYPES)}"
                 )
-            kind = numpy.dtype(DTYPES[entry["dtype"]])
-            elements = int(numpy.prod(shape, dtype=numpy.int64))
-            if first != end or last - first != elements * kind.itemsize or last > size:
-                raise ValueError(f"{name} does not lie where the header says")
-            end = last
-            if elements:
-                yield name, shape, numpy.memmap(file, dtype=kind, mode="r", offset=first, shape=(elements,))
-        if end != size:
-            raise ValueError(f"{size - end} bytes follow the last tensor")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            if place.begin == place.end:
+                continue
+            kind = numpy.dtype(DTYPES[place.dtype])
+            shape = ((place.end - place.begin) // kind.itemsize,)
+            offset = LENGTH_BYTES + length + place.begin
+            yield place.name, place.shape, numpy.memmap(file, dtype=kind, mode="r", offset=offset, shape=shape)
+    except (OSError, Unreadable) as error:
         raise _failed(FailureReason.ARTIFACT_DAMAGED, f"{file.name} cannot be read: {error}") from error
 
 
@@ -116,10 +110,9 @@ def _largest(name: str, numbers: NDArray[Any]) -> float:
 
 def _settings(file: Path) -> dict[str, Any]:
     try:
-        settings = json.loads(file.read_bytes())
-        if not isinstance(settings, dict):
-            raise ValueError("no JSON object")
-    except (OSError, ValueError) as error:
+        with file.open("rb") as opened:
+            settings = read_object(opened.read(JSON_BYTES + 1))
+    except (OSError, Unreadable) as error:
         raise _failed(FailureReason.ARTIFACT_DAMAGED, f"{file.name} cannot be read: {error}") from error
     if settings.get("peft_type") != "LORA":
         raise _failed(FailureReason.NOT_SUPPORTED, f"peft_type is {settings.get('peft_type')!r}; LORA is served")
@@ -133,10 +126,15 @@ def _settings(file: Path) -> dict[str, Any]:
 
 
 def _declared_rank(settings: dict[str, Any]) -> int:
+    """Return the largest rank that the settings name, as peft reads them."""
+    pattern = settings.get("rank_pattern") or {}
     try:
-        return max([int(settings["r"]), *(int(rank) for rank in (settings.get("rank_pattern") or {}).values())])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _failed(FailureReason.ARTIFACT_DAMAGED, f"{CONFIG} names no rank") from error
+        if not isinstance(pattern, dict):
+            raise Unreadable("rank_pattern is no object")
+        ranks = [settings.get("r"), *pattern.values()]
+        return max(whole_number(rank, "a rank", least=1, most=LARGEST_RANK) for rank in ranks)
+    except Unreadable as error:
+        raise _failed(FailureReason.ARTIFACT_DAMAGED, f"{CONFIG} names no rank: {error}") from error
 
 
 def _failed(reason: FailureReason, message: str) -> RevisionFailed:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from trimtab_trainer.checkpoint import Best, Checkpoint, Checkpoints, TrainingState, short_uid
 from trimtab_trainer.errors import SettingsInvalid, StorageFailed
 from trimtab_trainer.progress import ProgressBoard
 from trimtab_trainer.report import Report
-from trimtab_trainer.storage import Store, open_store
+from trimtab_trainer.storage import FileEntry, Store, open_store
 
 from .runs import RUN_DIGEST, board, run_config
 
@@ -37,9 +39,14 @@ class Run:
             board=self.board,
         )
 
-    def save(self, step: int, best: tuple[int, str] | None = None) -> None:
-        self.checkpoints.save(checkpoint(step, best and Best(step=best[0], loss=1.0, checkpoint=best[1])))
+    def save(self, step: int, best: tuple[int, str] | None = None, loss: float | None = None) -> None:
+        """Save a checkpoint; `loss` if the step was evaluated."""
+        self.checkpoints.save(checkpoint(step, best and Best(step=best[0], loss=1.0, checkpoint=best[1]), loss))
         self.checkpoints.wait(everything=True)
+
+    def kept_best(self) -> float:
+        """Return the step that made the best weights that are at hand."""
+        return float(load_file(self.checkpoints.best_adapter)["b"][0, 0])
 
     def newest(self) -> Checkpoint | None:
         return next(self.checkpoints.newest_first(), None)
@@ -48,9 +55,16 @@ class Run:
         return sorted({info.path.split("/")[3] for info in self.store.list("runs/")})
 
 
-def checkpoint(step: int, best: Best | None = None) -> Checkpoint:
+def fails(*_: object) -> NoReturn:
+    raise StorageFailed("the storage answered 503")
+
+
+def checkpoint(step: int, best: Best | None = None, loss: float | None = None) -> Checkpoint:
+    evaluated = step if loss is not None else 0
     return Checkpoint(
-        state=TrainingState(step=step, best=best, recent=((1.5, 3),), curve=()),
+        state=TrainingState(
+            step=step, best=best, recent=((1.5, 3),), curve=(), evaluated_step=evaluated, validation_loss=loss
+        ),
         adapter={"b": torch.full((2, 3), float(step)), "a": torch.arange(4.0)},
         optimizer_tensors={"a/exp_avg": torch.rand(4), "a/state1": torch.arange(4, dtype=torch.uint8)},
         optimizer_numbers={"a": {"step": step}},
@@ -140,18 +154,147 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path: Path, case
     assert newest.state.step == 20
 
 
-def test_a_checkpoint_whose_best_one_is_damaged_is_skipped(tmp_path: Path) -> None:
-    run = Run(tmp_path, keep=5)
-    run.save(10, (10, run.checkpoints.name(10)))
-    run.save(20, (20, run.checkpoints.name(20)))
-    run.save(30, (20, run.checkpoints.name(20)))
-    folder = tmp_path / "output" / "runs" / ("0" * 64) / "checkpoints" / run.checkpoints.name(20)
+BestLost = Callable[[Run, Path], None]
+
+
+def best_never_stored(run: Run, folder: Path) -> None:
+    """As attempts of an older version left it: named by all that follow, and not there."""
+    (folder / "MANIFEST.json").unlink()
+
+
+def best_damaged(run: Run, folder: Path) -> None:
     damage("adapter.safetensors", lambda data: data[:-1])(folder)
+
+
+def best_deleted(run: Run, folder: Path) -> None:
+    run.store.delete([info.path for info in run.store.list("runs/") if folder.name in info.path])
+
+
+LOST = [best_never_stored, best_damaged, best_deleted]
+
+
+@pytest.mark.parametrize("lose", LOST)
+def test_when_the_best_one_is_lost_the_newest_is_resumed_with_the_best_that_is_left(
+    tmp_path: Path, lose: BestLost
+) -> None:
+    run = Run(tmp_path, keep=5)
+    best = (20, run.checkpoints.name(20))
+    run.save(10, (10, run.checkpoints.name(10)), loss=3.0)
+    run.save(20, best, loss=1.0)
+    run.save(30, best, loss=2.0)
+    run.save(40, best)  # not evaluated
+    lose(run, tmp_path / "output" / "runs" / ("0" * 64) / "checkpoints" / best[1])
     later = Run(tmp_path, attempt=1)
     found = later.newest()
     assert found is not None
-    assert found.state.step == 10
-    assert later.checkpoints.best_adapter.exists()
+    assert (found.state.step, found.state.best) == (40, Best(step=30, loss=2.0, checkpoint=run.checkpoints.name(30)))
+    assert later.kept_best() == 30.0
+    assert "the best checkpoint cannot be read" in later.log.getvalue()
+    assert found.state.best is not None
+    later.save(50, (30, found.state.best.checkpoint))
+    last = Run(tmp_path, attempt=2)
+    assert [each.state.step for each in [last.newest()] if each] == [50]
+    assert last.kept_best() == 30.0
+
+
+def test_when_no_other_was_evaluated_the_newest_is_resumed_without_a_best(tmp_path: Path) -> None:
+    run = Run(tmp_path, keep=5)
+    run.save(10, (10, run.checkpoints.name(10)), loss=3.0)
+    run.save(20, (10, run.checkpoints.name(10)))
+    run.store.delete([info.path for info in run.store.list("runs/") if run.checkpoints.name(10) in info.path])
+    found = Run(tmp_path, attempt=1).newest()
+    assert found is not None
+    assert (found.state.step, found.state.best) == (20, None)
+
+
+def test_a_best_one_that_could_not_be_stored_is_stored_before_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path)
+    run.save(10, (10, run.checkpoints.name(10)), loss=3.0)
+    best = (20, run.checkpoints.name(20))
+    with monkeypatch.context() as outage:
+        outage.setattr(run.store, "upload", fails)
+        run.checkpoints.save(checkpoint(20, Best(step=20, loss=1.0, checkpoint=best[1]), 1.0))
+        run.checkpoints.wait()  # tolerated
+    manifests: list[str] = []
+    whole = run.store.put_once
+
+    def committed(path: str, data: bytes) -> bool:
+        manifests.append(path.split("/")[3])
+        return whole(path, data)
+
+    monkeypatch.setattr(run.store, "put_once", committed)
+    for step in (30, 40, 50):
+        run.save(step, best)
+    assert manifests == [run.checkpoints.name(step) for step in (20, 30, 40, 50)]
+    assert run.names() == [run.checkpoints.name(step) for step in (20, 40, 50)]
+    later = Run(tmp_path, attempt=1)
+    found = later.newest()
+    assert found is not None
+    assert (found.state.step, found.state.best) == (50, Best(step=20, loss=1.0, checkpoint=best[1]))
+    assert later.kept_best() == 20.0
+    assert later.log.getvalue() == "", "weights without a state are no damaged checkpoint"
+    # What has no state to resume from takes nobody's place among those that are kept, and goes when another is best.
+    later.save(60, (60, later.checkpoints.name(60)), loss=0.5)
+    assert later.names() == [*(run.checkpoints.name(step) for step in (40, 50)), later.checkpoints.name(60)]
+
+
+def test_until_the_best_one_is_stored_nothing_that_names_it_is_and_nothing_older_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path, keep=1)
+    run.save(10, (10, run.checkpoints.name(10)), loss=3.0)
+    whole = run.store.upload
+
+    def refuses_the_best(source: Path, path: str) -> FileEntry:
+        return fails() if run.checkpoints.name(20) in path else whole(source, path)
+
+    monkeypatch.setattr(run.store, "upload", refuses_the_best)
+    for step in (20, 30):
+        best = Best(step=20, loss=1.0, checkpoint=run.checkpoints.name(20))
+        run.checkpoints.save(checkpoint(step, best, 1.0 if step == 20 else None))
+        run.checkpoints.wait()
+    assert run.names() == [run.checkpoints.name(10)]
+    assert Run(tmp_path, attempt=1).newest() is not None
+
+
+def test_best_weights_that_another_attempt_deletes_are_stored_again(tmp_path: Path) -> None:
+    first = Run(tmp_path, keep=1)
+    first.save(10, (10, first.checkpoints.name(10)), loss=1.0)
+    first.save(20, (10, first.checkpoints.name(10)))
+    second = Run(tmp_path, attempt=1)
+    resumed = second.newest()
+    assert resumed is not None
+    # The first attempt's node was only thought to be lost: it finds a better one, which is never stored whole.
+    first.store.delete([info.path for info in first.store.list("runs/") if first.checkpoints.name(10) in info.path])
+    second.save(30, (10, first.checkpoints.name(10)))
+    second.save(40, (10, first.checkpoints.name(10)))
+    third = Run(tmp_path, attempt=2)
+    found = third.newest()
+    assert found is not None
+    assert (found.state.step, found.state.best) == (40, Best(step=10, loss=1.0, checkpoint=second.checkpoints.name(10)))
+    assert third.kept_best() == 10.0
+
+
+def test_a_process_that_writes_the_same_checkpoint_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path)
+    monkeypatch.setattr(run.store, "put_once", lambda path, data: False)
+    monkeypatch.setattr(run.store, "read", lambda path: b"of another")
+    run.checkpoints.save(checkpoint(10))
+    with pytest.raises(StorageFailed, match="another process"):
+        run.checkpoints.wait(everything=True)
+
+
+def test_best_weights_that_cannot_be_read_when_they_are_published_end_the_attempt_by_name(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    best = Best(step=10, loss=1.0, checkpoint=run.checkpoints.name(10))
+    run.save(10, (10, best.checkpoint))
+    assert run.checkpoints.best_weights(best).keys() == {"a", "b"}
+    for spoil in (lambda: run.checkpoints.best_adapter.write_bytes(b"rot"), run.checkpoints.best_adapter.unlink):
+        spoil()
+        with pytest.raises(StorageFailed, match="step 10"):
+            run.checkpoints.best_weights(best)
 
 
 def test_nobody_meets_a_checkpoint_half_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,10 +319,6 @@ def test_nobody_meets_a_checkpoint_half_deleted(tmp_path: Path, monkeypatch: pyt
 def test_an_outage_of_storage_is_survived_twice_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path)
     whole = run.store.put_once
-
-    def fails(path: str, data: bytes) -> bool:
-        raise StorageFailed("the storage answered 503")
-
     monkeypatch.setattr(run.store, "put_once", fails)
     for step in (10, 20, 30):
         run.checkpoints.save(checkpoint(step))

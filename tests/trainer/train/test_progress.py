@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client import Gauge
 from trimtab_trainer.contract import Progress, Stage
 from trimtab_trainer.progress import ProgressBoard, ProgressServer
 
@@ -76,3 +80,21 @@ def test_every_address_of_a_pod_answers() -> None:
         for host in hosts:
             with urllib.request.urlopen(f"http://{host}:{server.port}/progress", timeout=5) as answer:
                 assert json.loads(answer.read())["runUid"] == "uid"
+
+
+def test_a_client_that_goes_away_is_no_matter_for_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    board = ProgressBoard("uid-1", 3, Stage.TRAIN)
+    for index in range(5000):  # more than the buffers of a connection hold
+        Gauge(f"padding_{index}", "x" * 400, registry=board.registry)
+    with ProgressServer("127.0.0.1", 0, board) as server:
+        for request in (b"GET /metrics HTTP/1.0\r\n\r\n", b"GET /metr", b"\xff\xfe\r\n\r\n"):
+            client = socket.create_connection(("127.0.0.1", server.port))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not an end
+            client.sendall(request)
+            client.close()
+        get(f"http://127.0.0.1:{server.port}/progress")
+        deadline = time.monotonic() + 10
+        while any("process_request" in each.name for each in threading.enumerate()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert capfd.readouterr() == ("", "")

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from trimtab_trainer.checkpoint import Best
 from trimtab_trainer.contract import RunConfig
+from trimtab_trainer.errors import Interrupted, StorageFailed
 from trimtab_trainer.loop import Trainer
+from trimtab_trainer.storage import FileEntry
 
 from .runs import adapted, random_rows, run_config, trainer, unpacked
 from .test_loop import losses, same, weights
@@ -75,7 +78,6 @@ def test_a_stop_in_the_middle_of_an_evaluation_repeats_it_and_nothing_else(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from trimtab_trainer import loop, validation
-    from trimtab_trainer.errors import Interrupted
 
     data = unpacked(random_rows(10))
     more = {"evaluateEverySteps": 3, "earlyStopping": {"patience": 9}}
@@ -101,6 +103,55 @@ def test_a_stop_in_the_middle_of_an_evaluation_repeats_it_and_nothing_else(
     assert state.best is not None
     assert state.best.loss == min(point.loss for point in state.evaluations)
     assert same(weights(straight), weights(second))
+
+
+def test_a_checkpoint_that_was_resumed_from_is_not_written_anew_when_its_evaluation_improves(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pod of a job that was suspended comes back under the same attempt: deleting it first would risk it."""
+    data = unpacked(random_rows(10))
+    config = settings(tmp_path, "AdamW", 5, evaluateEverySteps=3, earlyStopping={"patience": 9})
+    first = trainer(tiny, tmp_path, config, data, data)
+    while first.state.step < 3:
+        first.step()
+    first.save()  # told to stop before the evaluation
+    first.checkpoints.wait(everything=True)
+    script = iter([1.0, 2.0])
+    monkeypatch.setattr("trimtab_trainer.loop.mean_loss", lambda *_: next(script))
+    second = trainer(tiny, tmp_path, config, data, data)
+    second.resume(next(second.checkpoints.newest_first()))
+    best_weights = weights(second)
+    deleted: list[str] = []
+    monkeypatch.setattr(second.checkpoints._store, "delete", lambda paths: deleted.extend(paths))
+    state = second.run()
+    assert state.best == Best(step=3, loss=1.0, checkpoint=first.checkpoints.name(3))
+    assert not [path for path in deleted if first.checkpoints.name(3) in path]
+    assert same(second.checkpoints.best_weights(state.best), best_weights)
+    for attempt in (0, 1):
+        third = trainer(tiny, tmp_path, config, data, data, attempt=attempt)
+        third.resume(next(third.checkpoints.newest_first()))
+        assert (third.state.step, third.state.best) == (5, state.best)
+        assert same(third.checkpoints.best_weights(state.best), best_weights)
+
+
+def test_a_checkpoint_that_storage_refused_is_tried_again_when_the_run_is_told_to_stop(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(tiny, tmp_path, settings(tmp_path, "AdamW", 8), unpacked(random_rows(10)))
+
+    def refused(*_: Any) -> FileEntry:
+        run.stop.request()
+        raise StorageFailed("the storage answered 503")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(run.checkpoints._store, "upload", refused)
+        while run.state.step < 4:
+            run.step()
+        run.save()
+        run.checkpoints.settle()
+    with pytest.raises(Interrupted):
+        run.run()
+    assert resumed(tiny, tmp_path, settings(tmp_path, "AdamW", 8)).state.step == 4
 
 
 def test_the_cuts_of_the_batch_are_resumed_too(tiny: Path, tmp_path: Path) -> None:

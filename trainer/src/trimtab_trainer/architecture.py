@@ -92,7 +92,7 @@ def read_shapes(model: BaseModel) -> Shapes:
             try:
                 shapes[tensor] = [int(size) for size in entry["shape"]]
                 end = max(end, int(entry["data_offsets"][1]))
-            except (KeyError, TypeError, ValueError, IndexError) as error:
+            except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
                 raise invalid(f"{name} has a damaged header at {tensor}; upload it again") from error
         if begin + end != model.sizes[name]:
             raise invalid(f"{name} has {model.sizes[name]} bytes, but its header says {begin + end}; upload it again")
@@ -135,7 +135,7 @@ def _header(model: BaseModel, name: str) -> tuple[dict[str, Any], int]:
         raise invalid(f"{name} is no safetensors file, or cut off in its header; upload it again")
     try:
         header = json.loads(model.store.start(name, 8 + length)[8:])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise invalid(f"{name} has a damaged header; upload it again") from error
     if not isinstance(header, dict):
         raise invalid(f"{name} has a damaged header; upload it again")

@@ -82,7 +82,7 @@ def entries_of(model: BaseModel) -> tuple[FileEntry, ...]:
         known = {entry.path: entry for entry in manifest.files}
     entries = []
     for name, size in model.sizes.items():
-        entry = known.get(name) or model.store.digest(name)
+        entry = known.get(name) or model.store.digest(name, size)
         if entry.size != size:
             raise invalid(f"{name} has {size} bytes, but its {MANIFEST} says {entry.size}; upload it again")
         entries.append(entry)
@@ -121,9 +121,9 @@ def fetch_base_model(settings: StoredBaseModel, target: Path, digest: str) -> Pa
     entries = []
     for name in model.sizes:
         if (file := model.store.local(name)) is None:
-            entries.append(model.store.download(name, target / name))
+            entries.append(model.store.download(name, target / name, size=model.sizes[name]))
         else:
-            entries.append(model.store.digest(name))
+            entries.append(model.store.digest(name, model.sizes[name]))
             (target / name).unlink(missing_ok=True)
             (target / name).symlink_to(file)
     found = digest_of_entries(tuple(entries))
@@ -139,7 +139,7 @@ def fetch_base_model(settings: StoredBaseModel, target: Path, digest: str) -> Pa
 def fetch_tokenizer(model: BaseModel, target: Path) -> tuple[FileEntry, ...]:
     """Download the tokenizer's files alone; return their entries."""
     names = [name for name in TOKENIZER if name in model.sizes]
-    return tuple(model.store.download(name, target / name) for name in names)
+    return tuple(model.store.download(name, target / name, size=model.sizes[name]) for name in names)
 
 
 def read_json(store: Store, name: str) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def read_json(store: Store, name: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(store.read(name))
-    except (ValueError, RecursionError, ObjectMissing) as error:
+    except (ValueError, RecursionError, ObjectMissing, ObjectDamaged) as error:
         raise invalid(f"{name} cannot be read: {error}; upload it again") from error
     if not isinstance(value, dict):
         raise invalid(f"{name} is no JSON object; upload it again")

@@ -6,6 +6,10 @@ and MANIFEST.json, put last. Only safetensors and JSON: nothing that is read can
 so a pod that was thought lost and comes back writes beside its successor, never over it. Dropout is seeded by step
 (see `schedule.step_seed`), so adapter, optimizer and `TrainingState` are all that a run is. `loop` writes them, on a
 thread, while it goes on; `train` resumes from them.
+
+A checkpoint names the one that has the best weights, and never one that is not stored: whatever became of that (its
+upload failed and was tolerated, another attempt deleted it), its weights are put in place before the manifest that
+names them. What is good is deleted only after something newer is whole.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +30,30 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .contract import RunConfig
+from .contract.parsing import read_object
 from .errors import StorageFailed, TrainerError
 from .progress import ProgressBoard
 from .report import Report
-from .storage import MANIFEST, ObjectDamaged, ObjectMissing, Store, commit, fetch, upload_folder
+from .storage import (
+    MANIFEST,
+    FileEntry,
+    ObjectDamaged,
+    ObjectMissing,
+    Store,
+    commit,
+    fetch,
+    read_manifest,
+    upload_folder,
+)
 from .storage.layout import checkpoints_prefix
 
 ADAPTER_FILE, OPTIMIZER_FILE, STATE_FILE = "adapter.safetensors", "optimizer.safetensors", "state.json"
 NAME = re.compile(r"step-(?P<step>\d{6,})-(?P<uid>[0-9a-z]{1,8})-(?P<attempt>\d+)")
+ADAPTER_ONLY = "adapterOnly"
+"""Set in the manifest of best weights that were stored without the rest of their checkpoint."""
+STATE_BYTES = 64 << 20
+UNREADABLE = (ObjectDamaged, ObjectMissing, ValueError, KeyError, TypeError, SafetensorError, FileNotFoundError)
+"""What reading a checkpoint raises that is not all there, or not as it was written."""
 FAILURES_TOLERATED = 2
 """Checkpoints in a row that storage may refuse before training ends: an outage costs nothing until it matters."""
 
@@ -98,6 +118,10 @@ class Checkpoint:
         folder.mkdir(parents=True)
         save_adapter(self.adapter, folder / ADAPTER_FILE)
         save_file(self.optimizer_tensors, folder / OPTIMIZER_FILE)
+        self.write_state(folder)
+
+    def write_state(self, folder: Path) -> None:
+        """Write the file that has no tensors."""
         state = {
             "state": self.state.model_dump(mode="json"),
             "optimizer": self.optimizer_numbers,
@@ -112,12 +136,12 @@ class Checkpoint:
         Raises:
             ValueError, KeyError, SafetensorError, OSError: it is not that.
         """
-        document = json.loads((folder / STATE_FILE).read_text())
+        document = read_object((folder / STATE_FILE).read_bytes(), STATE_BYTES)
         return cls(
             state=TrainingState.model_validate(document["state"]),
             adapter=load_file(folder / ADAPTER_FILE),
             optimizer_tensors=load_file(folder / OPTIMIZER_FILE),
-            optimizer_numbers=dict(document["optimizer"]),
+            optimizer_numbers={name: dict(numbers) for name, numbers in dict(document["optimizer"]).items()},
             base_hash=str(document["baseHash"]),
         )
 
@@ -154,7 +178,9 @@ class Checkpoints:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._failures = 0
-        self._mine: list[str] = []  # checkpoints that this attempt may delete: its own, and those it resumed past
+        # What this attempt may delete (its own, and what it resumed past), and whether one can resume from it.
+        self._mine: dict[str, bool] = {}
+        self._whole: set[str] = set()  # what this attempt stored or verified
         self.newest_step: int | None = None
         """Step of the newest checkpoint known to be whole in storage."""
 
@@ -172,17 +198,21 @@ class Checkpoints:
         """
         started = time.monotonic()
         self.wait()
-        step, name = checkpoint.state.step, self.name(checkpoint.state.step)
+        name = self.name(checkpoint.state.step)
         folder = self._scratch / name
         shutil.rmtree(folder, ignore_errors=True)
         checkpoint.write(folder)
         best = checkpoint.state.best
         if best is not None and best.checkpoint == name:
             shutil.copyfile(folder / ADAPTER_FILE, self.best_adapter)
-        self._thread = threading.Thread(
-            target=self._store_one, args=(folder, name, step, best and best.checkpoint, started), name="checkpoint"
-        )
+        light = replace(checkpoint, adapter={}, optimizer_tensors={})  # the tensors are on disk by now
+        self._thread = threading.Thread(target=self._store_one, args=(folder, name, light, started), name="checkpoint")
         self._thread.start()
+
+    def keep_best(self, tensors: dict[str, Tensor]) -> None:
+        """Keep weights at hand as the best, where no checkpoint is saved with them: one has them already."""
+        self.best_adapter.parent.mkdir(parents=True, exist_ok=True)
+        save_adapter(tensors, self.best_adapter)
 
     def wait(self, everything: bool = False) -> None:
         """Wait until what was saved is stored.
@@ -207,21 +237,26 @@ class Checkpoints:
             self._thread.join()
             self._thread = None
 
-    def _store_one(self, folder: Path, name: str, step: int, best: str | None, started: float) -> None:
+    def _store_one(self, folder: Path, name: str, checkpoint: Checkpoint, started: float) -> None:
         try:
-            prefix = f"{self._prefix}/{name}"
+            step, best = checkpoint.state.step, checkpoint.state.best
+            if best is not None and best.checkpoint != name:
+                stored = best.model_copy(update={"checkpoint": self._stored_best(best)})
+                if stored != best:
+                    state = checkpoint.state.model_copy(update={"best": stored})
+                    replace(checkpoint, state=state).write_state(folder)
+                best = stored
             self._delete([name])  # a damaged one that this attempt wrote before and did not resume from
-            files = upload_folder(self._store, folder, prefix)
-            commit(self._store, prefix, {"step": step, "files": [entry.to_json() for entry in files]})
+            self._commit(name, upload_folder(self._store, folder, f"{self._prefix}/{name}"), {"step": step})
             self._failures = 0
-            self._mine.append(name)
+            self._mine[name] = True
             self.newest_step = step
             self._board.checkpointed(step)
             self._board.checkpoints.inc()
             self._board.checkpoint_seconds.inc(time.monotonic() - started)
             self._report("checkpoint stored", step=step, checkpoint=name, seconds=round(time.monotonic() - started, 3))
             try:
-                self._prune(best)
+                self._prune(best.checkpoint if best else None)
             except TrainerError as error:  # more is kept than was asked for: no reason to stop
                 self._report.warn("old checkpoints not deleted", error=str(error))
         except BaseException as error:  # kept for `wait`: an error on a thread must not get lost
@@ -231,11 +266,37 @@ class Checkpoints:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def _stored_best(self, best: Best) -> str:
+        """Return the name under which the best weights are stored; they are stored now if they are not.
+
+        Raises:
+            TrainerError: they cannot be stored.
+        """
+        mine = self.name(best.step)
+        for name in (best.checkpoint, mine):
+            if name in self._whole and self._store.exists(f"{self._prefix}/{name}/{MANIFEST}"):
+                return name
+        self._delete([mine])
+        entry = self._store.upload(self.best_adapter, f"{self._prefix}/{mine}/{ADAPTER_FILE}")
+        files = (replace(entry, path=ADAPTER_FILE),)
+        self._commit(mine, files, {"step": best.step, ADAPTER_ONLY: True})
+        self._mine[mine] = False
+        self._report("best weights stored", step=best.step, checkpoint=mine)
+        return mine
+
+    def _commit(self, name: str, files: tuple[FileEntry, ...], document: dict[str, Any]) -> None:
+        document = {**document, "files": [entry.to_json() for entry in files]}
+        if not commit(self._store, f"{self._prefix}/{name}", document):
+            raise StorageFailed(f"another process writes checkpoint {name} too; end one of them")
+        self._whole.add(name)
+
     def _prune(self, best: str | None) -> None:
-        ordered = sorted(set(self._mine) - {best}, key=_order, reverse=True)
-        old = ordered[self._keep :]
+        newest_first = sorted(self._mine.keys() - {best}, key=_order, reverse=True)
+        kept = [name for name in newest_first if self._mine[name]][: self._keep]
+        old = [name for name in newest_first if name not in kept]
         self._delete(old)
-        self._mine = [name for name in self._mine if name not in old]
+        for name in old:
+            del self._mine[name]
 
     def delete_all(self) -> None:
         """Delete every checkpoint of the run: its adapter is published. Failing to is no failure of the run."""
@@ -247,57 +308,115 @@ class Checkpoints:
     def _delete(self, names: list[str]) -> None:
         for name in names:
             prefix = f"{self._prefix}/{name}/"
+            self._whole.discard(name)
             # Manifest first: what has none does not exist, so no reader ever meets half a checkpoint.
             self._store.delete([prefix + MANIFEST])
             self._store.delete([entry.path for entry in self._store.list(prefix)])
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def _listed(self) -> dict[str, bool]:
-        """Return the names of the checkpoints in storage, and whether each has a manifest."""
-        found: dict[str, bool] = {}
+    def _listed(self) -> dict[str, set[str]]:
+        """Return the names of the checkpoints in storage, and the files of each."""
+        found: dict[str, set[str]] = {}
         for entry in self._store.list(f"{self._prefix}/"):
             name, _, file = entry.path.removeprefix(f"{self._prefix}/").partition("/")
             if NAME.fullmatch(name):
-                found[name] = found.get(name, False) or file == MANIFEST
+                found.setdefault(name, set()).add(file)
         return found
 
     def newest_first(self) -> Iterator[Checkpoint]:
         """Yield the checkpoints that are whole, the newest first, each with its best one's weights at hand.
 
-        A checkpoint that is damaged, or whose best one is, is left alone.
+        A checkpoint that is damaged is left alone. One whose best one is, or is gone, is whole all the same: of those
+        that are left, the best one takes its place.
 
         Raises:
             TrainerError: storage cannot be read at all.
         """
         listed = self._listed()
-        for name in sorted((name for name, whole in listed.items() if whole), key=_order, reverse=True):
+        names = sorted((name for name, files in listed.items() if MANIFEST in files), key=_order, reverse=True)
+        for index, name in enumerate(names):
             folder = self._scratch / "resumed"
             shutil.rmtree(folder, ignore_errors=True)
             try:
+                manifest = read_manifest(self._store, f"{self._prefix}/{name}")
+                if manifest is None or manifest.document.get(ADAPTER_ONLY) is True:
+                    continue
                 if fetch(self._store, f"{self._prefix}/{name}", folder) is None:
                     continue
                 checkpoint = Checkpoint.read(folder)
-                best = checkpoint.state.best
-                if best is not None:
-                    self._fetch_best(best.checkpoint)
-            except (
-                ObjectDamaged,
-                ObjectMissing,
-                ValueError,
-                KeyError,
-                TypeError,
-                SafetensorError,
-                FileNotFoundError,
-            ) as error:
+            except UNREADABLE as error:
                 self._report.warn("checkpoint is damaged, trying the one before", checkpoint=name, error=str(error))
                 continue
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-            self._mine = [other for other in listed if _order(other) <= _order(name)]
-            self.newest_step = checkpoint.state.step
-            self._board.checkpointed(checkpoint.state.step)
-            yield checkpoint
+            self._whole.add(name)
+            state = self._with_best_at_hand(checkpoint.state, names[index:])
+            self._mine = {
+                other: {MANIFEST, STATE_FILE} <= files
+                for other, files in listed.items()
+                if _order(other) <= _order(name)
+            }
+            self.newest_step = state.step
+            self._board.checkpointed(state.step)
+            yield replace(checkpoint, state=state)
+
+    def _with_best_at_hand(self, state: TrainingState, names: list[str]) -> TrainingState:
+        """Return the state with a best whose weights are at hand: its own, or the best of what these names hold."""
+        if state.best is None:
+            return state
+        try:
+            self._fetch_best(state.best.checkpoint)
+        except UNREADABLE as error:
+            left = self._best_left(names)
+            self._report.warn(
+                "the best checkpoint cannot be read; the best of those that are left takes its place",
+                checkpoint=state.best.checkpoint,
+                step=state.best.step,
+                error=str(error),
+                instead=left and left.checkpoint,
+                instead_step=left and left.step,
+            )
+            return state.model_copy(update={"best": left})
+        return state
+
+    def _best_left(self, names: list[str]) -> Best | None:
+        """Return the whole checkpoint of the lowest validation loss, its weights at hand; None: none was evaluated."""
+        found = []
+        folder = self._scratch / "state"
+        for name in names:
+            try:
+                fetch(self._store, f"{self._prefix}/{name}", folder, wanted=lambda path: path == STATE_FILE)
+                state = TrainingState.model_validate(
+                    read_object((folder / STATE_FILE).read_bytes(), STATE_BYTES)["state"]
+                )
+            except UNREADABLE:
+                continue
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            if state.validation_loss is not None and state.evaluated_step == state.step:
+                found.append(Best(step=state.step, loss=state.validation_loss, checkpoint=name))
+        for best in sorted(found, key=lambda best: best.loss):
+            try:
+                self._fetch_best(best.checkpoint)
+            except UNREADABLE:
+                continue
+            return best
+        return None
+
+    def best_weights(self, best: Best) -> dict[str, Tensor]:
+        """Return the weights of the best evaluation.
+
+        Raises:
+            StorageFailed: what was kept of them cannot be read; resuming reads them from storage, or finds others.
+        """
+        try:
+            return load_file(self.best_adapter)
+        except (OSError, SafetensorError) as error:
+            raise StorageFailed(
+                f"the weights of the best step {best.step} were kept on disk and cannot be read ({error}); the next "
+                "attempt reads them from storage"
+            ) from error
 
     def _fetch_best(self, name: str) -> None:
         folder = self._scratch / "best"
@@ -308,6 +427,7 @@ class Checkpoints:
                 raise ValueError(f"its best checkpoint {name} is gone")
             load_file(folder / ADAPTER_FILE)
             (folder / ADAPTER_FILE).replace(self.best_adapter)
+            self._whole.add(name)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

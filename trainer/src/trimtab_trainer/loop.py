@@ -90,7 +90,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.settings, model.parameters.values())
         self.state = TrainingState()
         self._checked_gradients = False
-        self._saved_step: int | None = 0  # step whose state, as it is, is in a checkpoint (0: nothing to save)
+        self._saved_step: int | None = 0  # step whose weights are in a checkpoint (0: nothing to save)
         self._reported = 0.0
         self._newest_seconds: list[tuple[int, float]] = []  # tokens and time of the newest steps
 
@@ -305,8 +305,10 @@ class Trainer:
                 f"the validation loss after step {self.state.step} is not finite; lower training.learningRate"
             )
         self.state = evaluated(self.state, loss, self.checkpoints.name(self.state.step), self.settings.early_stopping)
-        if self.state.best is not None and self.state.best.step == self.state.step:
-            self._saved_step = None  # an older checkpoint of this step does not know that it is the best
+        if self.state.best is not None and self.state.best.step == self.state.step == self._saved_step:
+            # Resumed from a checkpoint of this very step, which has the weights. Writing it anew, with this
+            # evaluation, would put it at risk; whoever resumes from it evaluates again, to the same end.
+            self.checkpoints.keep_best(self.model.adapter_tensors())
         self.board.update(validation_loss=loss)
         self.board.evaluation_seconds.inc(time.monotonic() - started)
         self.report(
@@ -340,6 +342,9 @@ class Trainer:
     def save_what_is_new(self) -> None:
         """Before an early end: put everything done so far into a checkpoint that is whole in storage."""
         self.report("told to stop", step=self.state.step)
+        self.checkpoints.settle()
+        if self._saved_step == self.state.step != (self.checkpoints.newest_step or 0):
+            self._saved_step = None  # its upload failed and was tolerated; now is the last chance
         self.save()
         self.checkpoints.wait(everything=True)
 

@@ -7,6 +7,7 @@ can be killed and repeated at any moment: what it wrote has a content address an
 from __future__ import annotations
 
 import shutil
+import uuid
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from .data.preparation import Request, prepare_view
 from .data.source import Source, copy, find
 from .data.tokens import RowTokenizer
 from .data.view import total_steps
+from .errors import SettingsInvalid
 from .report import Report
 from .result import read_result
 from .storage import Store, open_store
@@ -91,14 +93,21 @@ def source_uris(config: RunConfig) -> dict[str, str]:
 
 
 def check_writable(output: Store) -> None:
-    """Write and delete an object: what would fail at the end is refused at the start.
+    """Write an object twice and delete it: what would fail at the end, or not fail, is refused at the start.
 
     Raises:
-        SettingsInvalid: BUCKET_NOT_FOUND, CREDENTIALS_MISSING, ACCESS_DENIED.
+        SettingsInvalid: BUCKET_NOT_FOUND, CREDENTIALS_MISSING, ACCESS_DENIED; or the storage takes no conditional
+            writes, or takes them for ordinary ones.
     """
-    output.list(PROBE)  # first: some storages make a bucket that does not exist when it is written to
-    output.put(PROBE, b"")
-    output.delete([PROBE])
+    path = f"{PROBE}-{uuid.uuid4().hex}"
+    output.list(path)  # first: some storages make a bucket that does not exist when it is written to
+    first, second = output.put_once(path, b""), output.put_once(path, b"")
+    output.delete([path])
+    if second or not first:
+        raise SettingsInvalid(
+            f"the storage at {output.uri} lacks conditional writes (If-None-Match): it lets a second writer replace "
+            "what the first one wrote; use one that has them"
+        )
 
 
 def _copy(config: RunConfig, name: str, uri: str, scratch: Path, report: Report) -> Source:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import sys
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -71,7 +72,17 @@ class ProgressBoard:
             return self._progress
 
 
-class _EveryAddress(ThreadingHTTPServer):
+class _Server(ThreadingHTTPServer):
+    """Says nothing of clients that went away before they had their answer."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class _EveryAddress(_Server):
     """Listens on IPv6 and IPv4 alike: a pod may have either."""
 
     address_family = socket.AF_INET6
@@ -81,11 +92,11 @@ class _EveryAddress(ThreadingHTTPServer):
         super().server_bind()
 
 
-def _listen(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+def _listen(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> _Server:
     if not host and socket.has_dualstack_ipv6():
         with contextlib.suppress(OSError):  # IPv6 may be switched off; a port that is taken fails again below
             return _EveryAddress((host, port), handler)
-    return ThreadingHTTPServer((host, port), handler)
+    return _Server((host, port), handler)
 
 
 class ProgressServer:
@@ -117,7 +128,6 @@ class ProgressServer:
                 """Say nothing: it is polled every few seconds."""
 
         self._server = _listen(host, port, Handler)
-        self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, name="progress", daemon=True).start()
 

@@ -34,8 +34,9 @@ class Report:
         # JSON has no NaN and no infinity, and a loss can be both.
         line = {key: str(value) if _is_endless(value) else value for key, value in line.items()}
         stream = self.stream or sys.stdout
-        # One write a line: threads and child processes share the stream.
-        stream.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+        # Names of files may hold bytes that are no text.
+        text = json.dumps(line, ensure_ascii=False, default=str).encode(errors="backslashreplace").decode()
+        stream.write(text + "\n")  # one write a line: threads and child processes share the stream
         stream.flush()
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from . import hardware
 from .base_model import fetch_base_model
@@ -178,7 +177,7 @@ def finish(
     state, model = trainer.state, trainer.model
     weights, step = model.adapter_tensors(), state.step
     if config.training.early_stopping is not None and state.best is not None:
-        weights, step = load_file(trainer.checkpoints.best_adapter), state.best.step
+        weights, step = trainer.checkpoints.best_weights(state.best), state.best.step
     folder = scratch / "adapter"
     export(config, prepared, weights, model.target_modules, base_folder, folder=folder)
     compute_type, where, targets = model.compute_type, model.device, len(model.target_modules)

@@ -34,7 +34,8 @@ SECRET_NAME = Annotated[
         max_length=253,
         pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
         description="secretName of a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and optionally "
-        "AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION and AWS_CA_BUNDLE; absent: the pod's workload identity.",
+        "AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION (or AWS_DEFAULT_REGION), AWS_S3_ADDRESSING_STYLE (path, "
+        "virtual or auto) and AWS_CA_BUNDLE; absent: the pod's workload identity.",
     ),
 ]
 

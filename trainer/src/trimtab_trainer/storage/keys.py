@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+from urllib.parse import SplitResult, urlsplit
 
 import boto3
 import botocore.loaders
 import botocore.session
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError
 
 from ..contract import Credentials, Reason
 from ..errors import SettingsInvalid
 
 if TYPE_CHECKING:
+    from botocore.config import _S3Dict
     from mypy_boto3_s3.client import S3Client
 
 REQUIRED = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-OPTIONAL = ("AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_CA_BUNDLE")
+OPTIONAL = (
+    "AWS_SESSION_TOKEN",
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_S3_ADDRESSING_STYLE",
+    "AWS_CA_BUNDLE",
+)
+SENT = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+"""Keys that become part of headers, or of what is signed."""
+REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+ADDRESSING_STYLES = ("path", "virtual", "auto")
 
 ATTEMPTS = 5
 """Requests per call, the first included; standard mode waits up to 1, 2, 4, 8 s between them."""
 
 LOADER = botocore.loaders.create_loader()
 """Shared by all clients: reading botocore's description of S3 takes most of the time to make one."""
+
+for _library in ("boto3", "botocore", "s3transfer", "urllib3"):
+    # Their warnings hold URLs, and with those what an endpoint was given to keep; what they raise is told by name.
+    logging.getLogger(_library).setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,32 +85,56 @@ def read_keys(credentials: Credentials) -> Keys:
             "or remove secretName to use the pod's workload identity",
             Reason.CREDENTIALS_MISSING,
         )
+    for name in SENT:
+        if not re.fullmatch(r"[!-~]*", values.get(name, "")):
+            raise SettingsInvalid(
+                f"key {name} of {_source(credentials)} holds a space, a line break or another character that no key "
+                "has; write it anew",
+                Reason.CREDENTIALS_MISSING,
+            )
     return Keys(tuple(sorted(values.items())))
 
 
 def make_client(credentials: Credentials | None, keys: Keys | None) -> S3Client:
-    """Return an S3 client with bounded timeouts and retries; without keys boto3 finds its own (workload identity)."""
+    """Return an S3 client with bounded timeouts and retries; without keys boto3 finds its own (workload identity).
+
+    Raises:
+        SettingsInvalid: a key cannot be what it should be; its value is not part of the message.
+    """
     core = botocore.session.Session()
     core.register_component("data_loader", LOADER)
     if keys is None or credentials is None:
+        given, source = Keys(tuple(os.environ.items())), "the environment"
         session = boto3.session.Session(botocore_session=core)
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        endpoint = given["AWS_ENDPOINT_URL_S3"] or given["AWS_ENDPOINT_URL"]
         verify = None
     else:
+        given, source = keys, _source(credentials)
         session = boto3.session.Session(
             aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
             aws_session_token=keys["AWS_SESSION_TOKEN"],
-            region_name=keys["AWS_REGION"],
             botocore_session=core,
         )
         endpoint = keys["AWS_ENDPOINT_URL"]
         verify = _bundle(credentials, keys["AWS_CA_BUNDLE"])
+    if endpoint and not _is_endpoint(endpoint):
+        raise SettingsInvalid(
+            f"AWS_ENDPOINT_URL of {source} is no URL of a storage: it is http:// or https:// and a host, a port where "
+            "needed, and no user, password or query"
+        )
+    # A host of its own per bucket needs wildcard DNS, which stores in a cluster rarely have.
+    style = (given["AWS_S3_ADDRESSING_STYLE"] or ("path" if endpoint else "auto")).lower()
+    if style not in ADDRESSING_STYLES:
+        raise SettingsInvalid(f"AWS_S3_ADDRESSING_STYLE of {source} is none of {', '.join(ADDRESSING_STYLES)}")
+    # botocore itself reads AWS_DEFAULT_REGION only, and a file that a person may have
+    region = given["AWS_REGION"] or given["AWS_DEFAULT_REGION"] or session.region_name or "us-east-1"
+    if not REGION.fullmatch(region):
+        raise SettingsInvalid(f"AWS_REGION of {source} is no name of a region")
     try:
         return session.client(
             "s3",
-            # botocore itself reads AWS_DEFAULT_REGION only
-            region_name=session.region_name or os.environ.get("AWS_REGION") or "us-east-1",
+            region_name=region,
             endpoint_url=endpoint,
             verify=verify,
             config=Config(
@@ -98,12 +142,27 @@ def make_client(credentials: Credentials | None, keys: Keys | None) -> S3Client:
                 read_timeout=60,
                 tcp_keepalive=True,
                 retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-                # A host of its own per bucket needs wildcard DNS, which stores in a cluster rarely have.
-                s3={"addressing_style": "path" if endpoint else "auto"},
+                s3=cast("_S3Dict", {"addressing_style": style}),
             ),
         )
+    except (ValueError, BotoCoreError) as error:
+        raise SettingsInvalid(f"the keys of {source} make no client of a storage ({type(error).__name__})") from None
+
+
+def _is_endpoint(text: str) -> bool:
+    try:
+        url: SplitResult = urlsplit(text)
+        return (
+            re.fullmatch(r"[!-~]+", text) is not None
+            and url.scheme in ("http", "https")
+            and bool(url.hostname)
+            and (url.port is None or url.port > 0)
+            and "@" not in url.netloc
+            and not url.query
+            and not url.fragment
+        )
     except ValueError:
-        raise SettingsInvalid(f"AWS_ENDPOINT_URL is no http(s) URL: {endpoint!r}") from None
+        return False
 
 
 def _bundle(credentials: Credentials, value: str | None) -> str | None:

@@ -6,13 +6,13 @@ or in one of its parts, names files of the same prefix with size and sha256.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..contract import canonical_json
+from ..contract.parsing import JSON_BYTES, Unreadable, read_object
 from ..errors import PreparedDataMissing
 from .store import FileEntry, ObjectDamaged, ObjectMissing, Store
 
@@ -53,16 +53,39 @@ def read_manifest(store: Store, prefix: str) -> Manifest | None:
     """
     path = join(prefix, MANIFEST)
     try:
-        data = store.read(path)
+        store.confined(path)
+        data = store.read(path, JSON_BYTES)
     except ObjectMissing:
         return None
     try:
-        document = json.loads(data)
-        parts = [document, *(part for part in document.values() if isinstance(part, dict))]
-        files = tuple(FileEntry.of(item) for part in parts for item in part.get("files", []))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ObjectDamaged(f"{store.address(path)} is no manifest; delete its folder") from error
+        return parse_manifest(data)
+    except Unreadable as error:
+        raise ObjectDamaged(f"{store.address(path)} is no manifest: {error}; delete its folder") from error
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Return the manifest that these bytes are.
+
+    Raises:
+        Unreadable: they are none, or its files cannot lie beside each other in one folder.
+        ObjectDamaged: a path leaves the folder.
+    """
+    document = read_object(data)
+    lists = [part["files"] for part in (document, *document.values()) if isinstance(part, dict) and "files" in part]
+    if not all(isinstance(each, list) for each in lists):
+        raise Unreadable("its files are no list")
+    files = tuple(FileEntry.of(item) for each in lists for item in each)
+    paths = {entry.path for entry in files} | {MANIFEST}
+    if len(paths) != len(files) + 1:
+        raise Unreadable("two of its files have one path")
+    if any(parent in paths for path in paths for parent in _parents(path)):
+        raise Unreadable("one of its files is the folder of another")
     return Manifest(document, files)
+
+
+def _parents(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def store_folder(store: Store, folder: Path, prefix: str, document: dict[str, Any]) -> None:
@@ -100,7 +123,8 @@ def verify(store: Store, prefix: str, manifest: Manifest) -> None:
     """
     for entry in manifest.files:
         path = join(prefix, entry.path)
-        found = store.digest(path)
+        store.confined(path)
+        found = store.digest(path, entry.size)
         if (found.size, found.sha256) != (entry.size, entry.sha256):
             raise ObjectDamaged(f"{store.address(path)} is not as it was published")
 
@@ -118,8 +142,19 @@ def fetch(
         return None
     for entry in manifest.files:
         if wanted(entry.path):
-            store.download(join(prefix, entry.path), target / entry.path, sha256=entry.sha256, size=entry.size)
+            download(store, prefix, entry, target)
     return manifest
+
+
+def download(store: Store, prefix: str, entry: FileEntry, target: Path) -> None:
+    """Download one file that a manifest names into a folder, verified.
+
+    Raises:
+        ObjectMissing, ObjectDamaged: it is not what the manifest says.
+    """
+    path = join(prefix, entry.path)
+    store.confined(path)
+    store.download(path, target / entry.path, sha256=entry.sha256, size=entry.size)
 
 
 def fetch_prepared(store: Store, prefix: str, target: Path) -> Manifest:

@@ -17,9 +17,12 @@ def open_store(uri: str, credentials: Credentials | None) -> Store:
     Raises:
         SettingsInvalid: the scheme is unknown, or the credentials' files are missing or empty.
     """
-    parts = urlsplit(uri)
-    if parts.scheme == "file" and not parts.netloc:
-        return FileStore(uri, Path(unquote(parts.path)))
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # brackets that are no IPv6 address
+        parts = urlsplit("")
+    if parts.scheme == "file" and not parts.netloc and "\0" not in (path := unquote(parts.path)):
+        return FileStore(uri, Path(path))
     if parts.scheme == "s3" and parts.netloc:
         from .s3 import S3Store
 

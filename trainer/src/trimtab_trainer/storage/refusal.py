@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
+import ssl
+
 from botocore.exceptions import (
-    BotoCoreError,
     ClientError,
     FlexibleChecksumError,
     NoCredentialsError,
+    ParamValidationError,
     PartialCredentialsError,
     SSLError,
 )
@@ -28,6 +33,8 @@ DENIED = {
     "401",
     "403",
 }
+NO_PATH_STYLE = {"SecondLevelDomainForbidden", "PathStyleDomainForbidden", "InvalidPathAccess", "PathStyleNotSupported"}
+"""What storages answer that take a bucket only as part of the host: Alibaba, Tencent, Volcengine, others."""
 ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
 ROTATED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidAccessKeyId", "InvalidToken"}
 """Codes that keys written anew into the mounted Secret may cure."""
@@ -37,7 +44,15 @@ def code_of(error: Exception) -> str:
     """Return S3's error code, or the HTTP status where there is none (HEAD has no body)."""
     if not isinstance(error, ClientError):
         return ""
-    return str(error.response.get("Error", {}).get("Code", ""))
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    return code if re.fullmatch(r"[A-Za-z0-9_.-]{0,64}", code) else "a code that is none"
+
+
+def status_of(error: Exception) -> int:
+    """Return the HTTP status of an answer, 0 if there was none."""
+    if not isinstance(error, ClientError):
+        return 0
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def named(error: Exception, bucket: str, address: str, credentials: Credentials | None) -> TrainerError:
@@ -45,7 +60,12 @@ def named(error: Exception, bucket: str, address: str, credentials: Credentials 
     keys = f"Secret {credentials.secret_name}" if credentials and credentials.secret_name else "the access keys"
     if isinstance(error, ClientError):
         code = code_of(error)
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        status = status_of(error)
+        if code in NO_PATH_STYLE:
+            return SettingsInvalid(
+                f"the storage wants the bucket of {address} in its host name ({code}); set AWS_S3_ADDRESSING_STYLE to "
+                f"virtual in {keys}"
+            )
         if code == "NoSuchBucket":
             return SettingsInvalid(
                 f"bucket {bucket} does not exist at this endpoint; create it, or correct the uri {address}",
@@ -77,6 +97,28 @@ def named(error: Exception, bucket: str, address: str, credentials: Credentials 
         return ObjectDamaged(f"{address}: its bytes do not match the storage's own checksum; restore or delete it")
     if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
         return SettingsInvalid(f"{address}: the storage's certificate is not trusted; set AWS_CA_BUNDLE in {keys}")
-    if isinstance(error, BotoCoreError):
-        return StorageFailed(f"{address}: {error}")
-    return StorageFailed(f"{address}: {type(error).__name__}: {error}")
+    if isinstance(error, ParamValidationError):
+        return SettingsInvalid(f"{address} cannot be asked for: {bucket!r} is no name of a bucket; correct the uri")
+    words = [type(error).__name__, *([reason] if (reason := _system_words(error)) else [])]
+    return StorageFailed(f"{address}: the storage could not be asked ({', '.join(words)})")
+
+
+def _system_words(error: BaseException) -> str | None:
+    """Return what the operating system said, which names no host: libraries quote URLs, and sometimes headers."""
+    seen: list[BaseException] = []
+    ahead: list[object] = [error]
+    while ahead and len(seen) < 32:
+        each = ahead.pop(0)
+        if not isinstance(each, BaseException) or each in seen:
+            continue
+        seen.append(each)
+        if isinstance(each, socket.gaierror):
+            return "its host name is not known"
+        if isinstance(each, ssl.SSLError):
+            return each.reason
+        if isinstance(each, OSError) and each.errno:
+            return os.strerror(each.errno)
+        kwargs = getattr(each, "kwargs", {})
+        ahead += [each.__cause__, each.__context__, getattr(each, "reason", None), *each.args]
+        ahead += [kwargs.get("error")] if isinstance(kwargs, dict) else []
+    return None

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,14 +20,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 from ..contract import Credentials
-from ..errors import StorageFailed, TrainerError
+from ..errors import SettingsInvalid, StorageFailed, TrainerError
 from .keys import make_client, read_keys
-from .refusal import ROTATED, code_of, named
-from .store import CHUNK_BYTES, FileEntry, ObjectDamaged, ObjectInfo, Store, checked
+from .refusal import ROTATED, code_of, named, status_of
+from .store import CHUNK_BYTES, FileEntry, ObjectDamaged, ObjectInfo, ObjectMissing, Store, checked
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
     from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 T = TypeVar("T")
 
@@ -52,6 +54,7 @@ class S3Store(Store):
         self._credentials = credentials
         self._keys = read_keys(credentials) if credentials else None
         self._client = make_client(credentials, self._keys)
+        self._deletes_many = True
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         def listing(client: S3Client) -> list[ObjectInfo]:
@@ -65,16 +68,17 @@ class S3Store(Store):
 
         return sorted(self._call(prefix, listing))
 
-    def chunks(self, path: str) -> Iterator[bytes]:
+    def chunks(self, path: str) -> Generator[bytes]:
         """Yield an object's bytes; a broken connection goes on where it broke, if the object is still the same."""
         key, offset, etag, failures = self._key(path), 0, "", 0
 
-        def request(client: S3Client) -> tuple[StreamingBody, str, int]:
+        def request(client: S3Client) -> tuple[StreamingBody, str, int | None]:
             if offset:
                 answer = client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={offset}-", IfMatch=etag)
             else:
                 answer = client.get_object(Bucket=self._bucket, Key=key)
-            return answer["Body"], answer["ETag"], offset + answer["ContentLength"]
+            length = answer.get("ContentLength")  # absent where a gateway sends in pieces
+            return answer["Body"], answer.get("ETag", ""), None if length is None else offset + length
 
         while True:
             body, etag, total = self._call(path, request)
@@ -82,7 +86,7 @@ class S3Store(Store):
                 for chunk in body.iter_chunks(CHUNK_BYTES):
                     offset += len(chunk)
                     yield chunk
-                if offset == total:
+                if total is None or offset == total:
                     return
                 broken: TrainerError = StorageFailed(f"{self.address(path)} gave {offset} bytes of {total}")
             except ERRORS as error:
@@ -90,7 +94,8 @@ class S3Store(Store):
             finally:
                 body.close()
             failures += 1
-            if failures == STREAM_ATTEMPTS or isinstance(broken, ObjectDamaged) or offset > total:
+            beyond = total is not None and offset > total
+            if failures == STREAM_ATTEMPTS or isinstance(broken, ObjectDamaged) or beyond or not etag:
                 raise broken
             time.sleep(min(8, 2**failures / 4))
 
@@ -133,23 +138,41 @@ class S3Store(Store):
         except ClientError as error:
             if code_of(error) in ("404", "NoSuchKey", "NotFound"):
                 return False
-            raise self._named(error, path) from error
+            raise self._named(error, path) from None
         except ERRORS as error:
-            raise self._named(error, path) from error
+            raise self._named(error, path) from None
         return True
 
     def delete(self, paths: Iterable[str]) -> None:
         for batch in _batches(sorted(paths), 1000):
-            keys = [{"Key": self._key(path)} for path in batch]
-            answer = self._call(
-                batch[0],
-                lambda client, keys=keys: client.delete_objects(  # type: ignore[misc]
-                    Bucket=self._bucket, Delete={"Objects": keys, "Quiet": True}
-                ),
+            if not (self._deletes_many and self._delete_many(batch)):
+                for path in batch:
+                    self._delete_one(path)
+
+    def _delete_many(self, paths: Sequence[str]) -> bool:
+        """Delete up to 1,000 objects; False where the storage does not take such a request, ever.
+
+        Many storages want a Content-MD5 with it, which boto3 does not send any more; others do not know it.
+        """
+        keys: list[ObjectIdentifierTypeDef] = [{"Key": self._key(path)} for path in paths]
+        try:
+            answer = self._client_call(
+                lambda client: client.delete_objects(Bucket=self._bucket, Delete={"Objects": keys, "Quiet": True})
             )
-            if errors := answer.get("Errors"):
-                failed = ClientError({"Error": {"Code": errors[0].get("Code", "")}}, "DeleteObjects")
-                raise self._named(failed, errors[0].get("Key", "").removeprefix(self._root))
+        except ERRORS as error:
+            if status_of(error) in (400, 405, 411, 501) and code_of(error) not in ROTATED:
+                self._deletes_many = False
+                return False
+            raise self._named(error, paths[0]) from None
+        if errors := answer.get("Errors"):
+            failed = ClientError({"Error": {"Code": errors[0].get("Code", "")}}, "DeleteObjects")
+            raise self._named(failed, errors[0].get("Key", "").removeprefix(self._root))
+        return True
+
+    def _delete_one(self, path: str) -> None:
+        key = self._key(path)
+        with suppress(ObjectMissing):
+            self._call(path, lambda client: client.delete_object(Bucket=self._bucket, Key=key))
 
     def _put(self, path: str, data: bytes, once: bool = False) -> None:
         key = self._key(path)
@@ -167,14 +190,16 @@ class S3Store(Store):
         try:
             return self._client_call(request)
         except ERRORS as error:
-            status = (
-                error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-                if isinstance(error, ClientError)
-                else None
-            )
+            status = status_of(error)
             if conflicts and status in (409, 412):
-                raise _Conflict(lost=status == 412) from error
-            raise self._named(error, path) from error
+                raise _Conflict(lost=status == 412) from None
+            if conflicts and (status == 501 or code_of(error) == "NotImplemented"):
+                raise SettingsInvalid(
+                    f"{self.address(path)}: the storage lacks conditional writes (If-None-Match), which keep two "
+                    "writers apart; use one that has them"
+                ) from None
+            # What libraries raise quotes URLs and headers, and would be part of a traceback.
+            raise self._named(error, path) from None
 
     def _client_call(self, request: Callable[[S3Client], T]) -> T:
         """Call S3; when it refuses the keys and the mounted Secret holds others by now, call once more with those."""

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Self
 
+from ..contract.parsing import Unreadable, whole_number
 from ..errors import StorageFailed
 
 CHUNK_BYTES = 1 << 20
+READ_BYTES = 64 << 20
+"""Most bytes of an object that is read into memory as a whole."""
+PATH_BYTES, NAME_BYTES = 1024, 200
+"""Most bytes of a path in a manifest, and of each of its parts: file systems have 255, and parts get suffixes."""
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ObjectMissing(StorageFailed):
@@ -50,9 +57,19 @@ class FileEntry:
         """Return the entry that `to_json` was called on.
 
         Raises:
-            KeyError, TypeError, ValueError: it is none, or its path leaves the folder.
+            Unreadable: it is none.
+            ObjectDamaged: its path leaves the folder.
         """
-        return cls(checked(str(item["path"])), int(item["size"]), str(item["sha256"]))
+        path, size, sha256 = (
+            (item.get(key) for key in ("path", "size", "sha256")) if isinstance(item, dict) else (0,) * 3
+        )
+        if not isinstance(path, str) or not path.isprintable() or len(path.encode()) > PATH_BYTES:
+            raise Unreadable(f"the path of a file is not up to {PATH_BYTES} printable bytes")
+        if any(len(part.encode()) > NAME_BYTES for part in path.split("/")):
+            raise Unreadable(f"a part of a file's path has more than {NAME_BYTES} bytes")
+        if not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
+            raise Unreadable("the sha256 of a file is none")
+        return cls(checked(path), whole_number(size, "the size of a file"), sha256)
 
     @classmethod
     def read(cls, file: Path, path: str) -> Self:
@@ -75,7 +92,7 @@ class Store(ABC):
         """Return the objects whose path starts with `prefix` (not only whole folders), sorted by path."""
 
     @abstractmethod
-    def chunks(self, path: str) -> Iterator[bytes]:
+    def chunks(self, path: str) -> Generator[bytes]:
         """Yield an object's bytes in order."""
 
     @abstractmethod
@@ -98,42 +115,66 @@ class Store(ABC):
     def delete(self, paths: Iterable[str]) -> None:
         """Delete objects; those that do not exist are no error."""
 
-    def read(self, path: str) -> bytes:
-        """Return an object's bytes; for small objects."""
-        return b"".join(self.chunks(path))
+    def confined(self, path: str) -> None:
+        """Refuse a path that a manifest names and that leads out of the root all the same (a link on a volume).
+
+        Raises:
+            ObjectDamaged: it does.
+        """
+        checked(path)
+
+    def read(self, path: str, limit: int = READ_BYTES) -> bytes:
+        """Return an object's bytes; for small objects.
+
+        Raises:
+            ObjectMissing: there is no such object.
+            ObjectDamaged: it has more bytes than `limit`.
+        """
+        data = self.start(path, limit + 1)
+        if len(data) > limit:
+            raise ObjectDamaged(
+                f"{self.address(path)} has more than {limit} bytes; what is there was not written by us"
+            )
+        return data
 
     def start(self, path: str, length: int) -> bytes:
         """Return an object's first bytes, at most `length`, without reading the rest."""
-        data = b""
-        chunks = self.chunks(path)
-        for chunk in chunks:
-            data += chunk
-            if len(data) >= length:
-                break
-        if isinstance(chunks, Generator):
-            chunks.close()
-        return data[:length]
+        data = bytearray()
+        with closing(self.chunks(path)) as chunks:
+            for chunk in chunks:
+                data += chunk
+                if len(data) >= length:
+                    break
+        return bytes(data[:length])
 
-    def digest(self, path: str) -> FileEntry:
-        """Read an object to its end without keeping it; return its size and hash."""
-        sha256, size = hashlib.sha256(), 0
-        for chunk in self.chunks(path):
-            sha256.update(chunk)
-            size += len(chunk)
-        return FileEntry(path, size, sha256.hexdigest())
+    def digest(self, path: str, size: int | None = None) -> FileEntry:
+        """Read an object to its end without keeping it; return its size and hash.
+
+        Raises:
+            ObjectMissing: there is no such object.
+            ObjectDamaged: it has more bytes than `size`; no more are read.
+        """
+        hashed, length = hashlib.sha256(), 0
+        with closing(self.chunks(path)) as chunks:
+            for chunk in chunks:
+                length += len(chunk)
+                self._ends(path, length, size)
+                hashed.update(chunk)
+        return FileEntry(path, length, hashed.hexdigest())
 
     def download(self, path: str, target: Path, *, sha256: str | None = None, size: int | None = None) -> FileEntry:
         """Write an object to `target`, which appears only when it is whole, synced and has the expected hash.
 
         Raises:
             ObjectMissing: there is no such object.
-            ObjectDamaged: its size or hash is not the expected one.
+            ObjectDamaged: its size or hash is not the expected one; no more than `size` bytes are ever written.
         """
         hashed, length = hashlib.sha256(), 0
-        with replacing(target) as file:
-            for chunk in self.chunks(path):
-                hashed.update(chunk)
+        with replacing(target) as file, closing(self.chunks(path)) as chunks:
+            for chunk in chunks:
                 length += len(chunk)
+                self._ends(path, length, size)
+                hashed.update(chunk)
                 file.write(chunk)
             entry = FileEntry(path, length, hashed.hexdigest())
             if size is not None and size != length:
@@ -143,6 +184,10 @@ class Store(ABC):
                     f"{self.address(path)} has sha256 {entry.sha256}, but {sha256} was written; restore or delete it"
                 )
         return entry
+
+    def _ends(self, path: str, length: int, size: int | None) -> None:
+        if size is not None and length > size:
+            raise ObjectDamaged(f"{self.address(path)} has more than the {size} bytes that were written; restore it")
 
     def local(self, path: str) -> Path | None:
         """Return the file that holds an object, if it lies on this machine anyway."""
@@ -171,6 +216,7 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
 def checked(path: str) -> str:
     """Return a relative path that stays below its root, or raise: paths also come from manifests, which are data."""
     parts: Sequence[str] = path.split("/")
-    if not path or any(part in ("", ".", "..") for part in parts) or PurePosixPath(path).is_absolute():
+    bad = "\0" in path or any(part in ("", ".", "..") for part in parts)
+    if not path or bad or PurePosixPath(path).is_absolute():
         raise ObjectDamaged(f"{path!r} is no relative object path; what names it was not written by Trimtab")
     return path

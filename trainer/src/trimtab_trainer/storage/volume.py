@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..contract import Reason
 from ..errors import SettingsInvalid, StorageFailed, TrainerError
-from .store import CHUNK_BYTES, FileEntry, ObjectInfo, ObjectMissing, Store, checked, replacing
+from .store import CHUNK_BYTES, FileEntry, ObjectDamaged, ObjectInfo, ObjectMissing, Store, checked, replacing
 
 
 class FileStore(Store):
@@ -34,10 +35,21 @@ class FileStore(Store):
                         found.append(ObjectInfo(path, file.stat().st_size))
         return sorted(found)
 
-    def chunks(self, path: str) -> Iterator[bytes]:
-        with self._named(path), self._file(path).open("rb") as file:
+    def chunks(self, path: str) -> Generator[bytes]:
+        # Without O_NONBLOCK a pipe would be waited for, and a device has no end.
+        with self._named(path), os.fdopen(os.open(self._file(path), os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_ISDIR(mode):
+                raise IsADirectoryError(path)
+            if not stat.S_ISREG(mode):
+                raise ObjectDamaged(f"{self.address(path)} is no file; delete it")
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
+
+    def confined(self, path: str) -> None:
+        with self._named(path):
+            if not self._file(path).resolve().is_relative_to(self._root.resolve()):
+                raise ObjectDamaged(f"{self.address(path)} is a link that leads elsewhere; put the file in its place")
 
     def put(self, path: str, data: bytes) -> None:
         with self._named(path), replacing(self._file(path)) as file:
@@ -97,6 +109,8 @@ class FileStore(Store):
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise ObjectMissing(f"{self.address(path)} does not exist") from error
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise ObjectDamaged(f"{self.address(path)} is a link that leads nowhere; delete it") from error
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise SettingsInvalid(
                     f"{self.address(path)}: {error.strerror}; check the volume's mount and the pod's fsGroup",
