@@ -35,7 +35,7 @@ async def test_a_revision_is_proven_and_then_the_alias_moves(pod: Pod) -> None:
     assert revision["verified"]
     assert set(revision["seconds"]) == {"fetch", "load", "probe"}
     folder = str(pod.volume.adapters / adapter.digest[7:])
-    assert pod.agent.truth()["engine"]["adapters"] == [{"name": adapter.name("guide"), "root": folder}]
+    assert pod.agent.truth().to_json()["engine"]["adapters"] == [{"name": adapter.name("guide"), "root": folder}]
 
 
 async def test_an_alias_cannot_move_to_what_is_not_proven(pod: Pod) -> None:
@@ -81,7 +81,7 @@ async def test_what_nobody_wants_is_unloaded_and_later_removed(pod: Pod) -> None
     assert await pod.ask() == (200, new.name("guide"))
     pod.agent.accept(pod.share(retired=True))
     await pod.until(lambda: pod.engine.loaded == {} and pod.store.digests() == set())
-    assert pod.agent.truth()["rollouts"] == []
+    assert pod.agent.truth().to_json()["rollouts"] == []
 
 
 async def test_a_folder_stays_while_the_engine_lists_it(pod: Pod) -> None:
@@ -101,7 +101,7 @@ async def test_a_restarted_engine_gets_everything_back_before_it_is_ready(pod: P
     adapter = pod.publish()
     await pod.serve(adapter)
     await pod.server.stop()
-    await pod.until(lambda: not pod.agent.truth()["engine"]["answers"])
+    await pod.until(lambda: not pod.agent.truth().to_json()["engine"]["answers"])
     pod.engine.faults.load_hangs_seconds = 0.2
     await pod.start_engine()
     assert not await pod.ready()
@@ -117,7 +117,7 @@ async def test_a_proof_is_of_the_engine_that_gave_it(pod: Pod) -> None:
     await pod.until(lambda: pod.proven(new))
     assert pod.revision(new)["rank"] == 4
     await pod.server.stop()
-    await pod.until(lambda: not pod.agent.truth()["engine"]["answers"])
+    await pod.until(lambda: not pod.agent.truth().to_json()["engine"]["answers"])
     pod.engine.faults.slow_answers_seconds = 0.3
     await pod.start_engine()
     await pod.until(lambda: pod.revision(new)["loaded"])
@@ -134,7 +134,7 @@ async def test_an_engine_that_hangs_does_not_hide_the_truth(pod: Pod, monkeypatc
         await asyncio.sleep(60)
 
     monkeypatch.setattr("trimtab_agent.agent.COUNTS_SECONDS", 0.1)
-    await pod.until(lambda: pod.agent.truth()["engine"]["answers"])
+    await pod.until(lambda: pod.agent.truth().to_json()["engine"]["answers"])
     assert await pod.agent.counts() is not None
     monkeypatch.setattr(VLLM, "counts", lambda engine: never())
     assert await asyncio.wait_for(pod.agent.counts(), 1) is None

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from trimtab_agent.documents import MountedDocument, Share, Verifier, namespace_audience
+from trimtab_agent.contract import Share
+from trimtab_agent.documents import MountedDocument, Verifier, namespace_audience
 from trimtab_operator.runtime.desired import AGENT_KEYS, DESIRED, Desired
 from trimtab_operator.runtime.kube import CONFIGMAPS, Body
 from trimtab_operator.runtime.signing import SigningKeys

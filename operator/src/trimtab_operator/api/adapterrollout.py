@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, computed_field, model_validator
-from trimtab_agent.documents import REVISION, Probe
+from trimtab_agent import contract
+from trimtab_agent.contract import REVISION, ProbeKind
 from trimtab_trainer.contract import Model
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
 
@@ -245,6 +246,12 @@ class Strategy(Model):
         if self.canary_seconds == 0 and self.canary_weight < 100:
             raise ValueError(_WEIGHT_WITHOUT_TIME)
         return self
+
+
+class Probe(contract.Probe):
+    """A question that a revision must answer before it takes traffic."""
+
+    kind: ProbeKind = Field(default=ProbeKind.COMPLETION, description="kind of request: Chat needs a chat template.")
 
 
 class AdapterRolloutSpec(Model):

@@ -10,6 +10,7 @@ from ..api import PASSED, SUCCEEDED, AdapterRolloutStatus, WorkStatus
 from ..api.adapterrollout import Phase
 from ..domain.views import parse_time
 from . import metrics
+from .labels import reason_label, stage_label
 
 
 def account(kind: str, before: WorkStatus, after: WorkStatus) -> None:
@@ -17,7 +18,7 @@ def account(kind: str, before: WorkStatus, after: WorkStatus) -> None:
     ended = {attempt.number for attempt in before.attempts if attempt.reason is not None}
     for attempt in after.attempts:
         if attempt.reason is not None and attempt.number not in ended:
-            metrics.ATTEMPTS.labels(attempt.stage, attempt.reason).inc()
+            metrics.ATTEMPTS.labels(stage_label(attempt.stage), reason_label(attempt.reason)).inc()
     metrics.ACCELERATOR_SECONDS.inc(max(0, after.accelerator_seconds - before.accelerator_seconds))
     metrics.LOST_ACCELERATOR_SECONDS.inc(max(0, after.lost_accelerator_seconds - before.lost_accelerator_seconds))
     if after.completion_time and not before.completion_time:
@@ -35,7 +36,7 @@ def _account_end(kind: str, status: WorkStatus) -> None:
 
 
 def _reason(status: WorkStatus, condition: str) -> str:
-    return next((c.reason for c in status.conditions if c.type == condition), "Unknown")
+    return next((reason_label(c.reason) for c in status.conditions if c.type == condition), "Unknown")
 
 
 def account_rollout(before: AdapterRolloutStatus, after: AdapterRolloutStatus, now: datetime) -> None:
@@ -43,11 +44,11 @@ def account_rollout(before: AdapterRolloutStatus, after: AdapterRolloutStatus, n
     known = {(each.pod, each.reason) for each in before.pod_reasons}
     for said in after.pod_reasons:
         if (said.pod, said.reason) not in known:
-            metrics.REVISION_FAILURES.labels(said.reason).inc()
+            metrics.REVISION_FAILURES.labels(reason_label(said.reason)).inc()
     rejected = {each.digest for each in before.rejected}
     news = [each for each in after.rejected if each.digest not in rejected]
     for each in news:
-        metrics.ROLLBACKS.labels(each.reason).inc()
+        metrics.ROLLBACKS.labels(reason_label(each.reason)).inc()
     step = before.step
     if step is None or step.phase is Phase.DRAINING:
         return

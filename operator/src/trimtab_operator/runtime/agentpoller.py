@@ -15,7 +15,8 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from ..domain.adapterrollout import AgentTruth, Document, ServingPod
-from ..domain.adapterrollout.observed import Refusal, Sequence, ShareTruth
+from ..domain.adapterrollout.observed import Refusal, ShareTruth
+from ..domain.adapterrollout.sequence import Sequence
 from ..domain.views import ServingPodView
 from .agents import ANSWER_SECONDS, Address, Agents, AgentUnreachable, Answer
 from .cache import Cache, Key
@@ -238,7 +239,7 @@ class AgentPoller:
 
     def _address(self, known: Known) -> Address:
         known.port = self._port(known)
-        return Address(known.view.uid, known.view.ip, known.port)
+        return Address(known.view.uid, known.view.ip, known.port, known.view.namespace)
 
     def _port(self, known: Known) -> int:
         """Return the port that the first of the pod's rollouts names; that of before where there is none any more."""

@@ -12,15 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from trimtab_agent.documents import (
-    MountedDocument,
-    Refused,
-    Share,
-    Verifier,
-    namespace_audience,
-    read_share,
-    sign_mounted,
-)
+from trimtab_agent.contract import Share
+from trimtab_agent.documents import MountedDocument, Refused, Verifier, namespace_audience, read_share, sign_mounted
 
 from ..domain.views import MANAGED_BY_LABEL
 from .kube import CONFIGMAPS, MERGE_PATCH, AlreadyExists, Body, NotFound, Resource

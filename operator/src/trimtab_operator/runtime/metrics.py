@@ -8,6 +8,8 @@ from prometheus_client import Counter, Gauge, Histogram, Info
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import REGISTRY, Collector
 
+from .labels import reason_label
+
 RECONCILES = Counter("trimtab_reconcile_total", "Rounds by how they ended.", ["kind", "result"])
 RECONCILE_SECONDS = Histogram(
     "trimtab_reconcile_duration_seconds",
@@ -76,7 +78,11 @@ class States(Collector):
 
     def collect(self) -> Iterable[Metric]:
         family = GaugeMetricFamily(self._name, f"{self._what} by state.", labels=["state"])
-        for state, number in sorted(self._count().items()):
+        counted: dict[str, int] = {}
+        for state, number in self._count().items():
+            label = reason_label(state)
+            counted[label] = counted.get(label, 0) + number
+        for state, number in sorted(counted.items()):
             family.add_metric([state], number)
         yield family
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from ..api import AdapterRollout, Evaluation, RolloutReason, parse_adapterrollout, parse_evaluation
 from ..api.adapterrollout import REJECTED_KEPT, Phase
 from ..domain.adapterrollout import Document, Observed, RolloutPlan, plan, retired
+from ..domain.adapterrollout.sequence import Sequence, milliseconds
 from ..domain.views import ServingPodView
 from .act import Actor
 from .agentpoller import NAMESPACE, AgentPoller
@@ -37,8 +38,28 @@ PASSED_LOOKED_AT = REJECTED_KEPT + 2
 """Of the Evaluations that a rollout follows, newest first: those that were taken back, the next, and the one served."""
 
 
+class Terms:
+    """The first part of every document's sequence, by namespace: the Lease's transitions, or what had to be begun above
+    them because pods hold documents of a later term (`domain.adapterrollout.sequence`).
+
+    By namespace, because what a pod tells concerns those beside it and nobody else.
+    """
+
+    def __init__(self, lease_transitions: Callable[[], int]) -> None:
+        self._lease_transitions = lease_transitions
+        self._begun: dict[str, int] = {}
+
+    def of(self, namespace: str) -> int:
+        return max(self._lease_transitions(), self._begun.get(namespace, 0))
+
+    def note(self, namespace: str, sequence: Sequence) -> None:
+        """Go on in the term of a sequence that was decided on."""
+        if sequence[0] > self._lease_transitions():
+            self._begun[namespace] = max(sequence[0], self._begun.get(namespace, 0))
+
+
 class RolloutReconciler:
-    """`lease_transitions` returns that of the leader's Lease, the first part of every document's sequence."""
+    """`lease_transitions` returns that of the leader's Lease, the least first part of every document's sequence."""
 
     def __init__(
         self,
@@ -60,7 +81,7 @@ class RolloutReconciler:
         self._poller = poller
         self._desired = desired
         self._signing = signing
-        self._lease_transitions = lease_transitions
+        self._terms = Terms(lease_transitions)
         self._now = now
 
     async def reconcile(self, key: Key) -> float | None:
@@ -95,6 +116,8 @@ class RolloutReconciler:
             rollout = parse_adapterrollout(body)
             observed, made = await self._decide(key, rollout, ask=self._pods(rollout))
         wrote = await self._actor.write_status(body, made.status)
+        if made.sequence is not None:
+            self._terms.note(key.namespace, made.sequence)
         await self._send(observed, made)
         if wrote and made.notes:
             await self._events.post(body, made.notes)
@@ -141,7 +164,7 @@ class RolloutReconciler:
             evaluations=evaluations,
             others=self._others(key, rollout),
             pods=tuple(self._poller.pod(view, key.name) for view in views),
-            lease_transitions=self._lease_transitions(),
+            lease_transitions=self._terms.of(key.namespace),
             mounted=await self._desired.held(key.namespace, key.name),
             ranks=self._ranks(key, rollout, evaluations),
         )
@@ -200,7 +223,7 @@ class RolloutReconciler:
 
     def _leaving(self, namespace: str, name: str, views: Iterable[ServingPodView]) -> tuple[Document, ...]:
         """Return what tells pods that nothing of a rollout is wanted there any more, where they hold something."""
-        sequence = (self._lease_transitions(), int(self._now().timestamp() * 1000))
+        sequence = (self._terms.of(namespace), milliseconds(self._now()))
         return retired(name, namespace, tuple(self._poller.pod(view, name) for view in views), sequence)
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
-from trimtab_agent.documents import Share
+from trimtab_agent.contract import EngineLimits, PodAnswer, RevisionAnswer, Share, ShareAnswer
 
 from trimtab_operator.api import Evaluation
 from trimtab_operator.api.adapterrollout import AdapterRollout
 
-Sequence = tuple[int, int]
-"""[leaseTransitions, n]."""
+from .sequence import Sequence
 
 
 @dataclass(frozen=True)
@@ -82,19 +82,14 @@ class ShareTruth:
     revisions: tuple[RevisionTruth, ...] = ()
 
     @classmethod
-    def of(cls, body: Mapping[str, Any]) -> Self:
-        """Return the typed form of what an agent tells of one share.
-
-        Raises:
-            KeyError, TypeError, ValueError, AttributeError: it is none of an agent of this version.
-        """
-        lease, number = body["sequence"]
+    def of(cls, answer: ShareAnswer) -> Self:
+        """Return what decisions need of an agent's answer about one share."""
         return cls(
-            rollout=body["rollout"],
-            uid=body["uid"],
-            sequence=(int(lease), int(number)),
-            aliases={name: dict(entry.get("to", {})) for name, entry in body["aliases"].items()},
-            revisions=tuple(_revision(each) for each in body["revisions"]),
+            rollout=answer.rollout,
+            uid=answer.uid,
+            sequence=answer.sequence,
+            aliases={name: dict(entry.to) for name, entry in answer.aliases.items()},
+            revisions=tuple(_revision(each) for each in answer.revisions),
         )
 
 
@@ -111,45 +106,69 @@ class AgentTruth:
     base_models: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()
     shares: tuple[ShareTruth, ...] = ()
+    sequence: Sequence = (0, 0)
+    """The highest that it ever took, of rollouts that are retired too."""
     counts: Mapping[str, Counts] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, body: Mapping[str, Any]) -> Self:
-        """Return the typed form of an answer.
-
-        Raises:
-            KeyError, TypeError, ValueError, AttributeError: it is none of an agent of this version.
-        """
-        engine, counts = body["engine"], body["counts"] or {"revisions": {}}
-        limits = engine["limits"] or {}
+    def of(cls, answer: PodAnswer) -> Self:
+        """Return what decisions need of an agent's answer."""
+        engine, limits = answer.engine, answer.engine.limits or EngineLimits()
         return cls(
-            instance=engine["instance"] or "",
-            engine_answers=bool(engine["answers"]),
-            engine_error=engine["error"] or "",
-            harmed=engine["harmed"],
-            max_lora_rank=limits.get("maxLoraRank"),
-            max_cpu_loras=limits.get("maxCpuLoras"),
-            base_models=tuple(engine["baseModels"]),
-            adapters=tuple(each["name"] for each in engine["adapters"]),
-            shares=tuple(ShareTruth.of(each) for each in body["rollouts"]),
-            # Counts of another start of the engine than the one that was seen would be compared with the wrong zero.
-            counts={name: Counts.of(each) for name, each in counts["revisions"].items()}
-            if counts.get("instance", engine["instance"]) == engine["instance"]
-            else {},
+            instance=engine.instance or "",
+            engine_answers=engine.answers,
+            engine_error=engine.error or "",
+            harmed=engine.harmed,
+            max_lora_rank=limits.max_lora_rank,
+            max_cpu_loras=limits.max_cpu_loras,
+            base_models=engine.base_models,
+            adapters=tuple(each.name for each in engine.adapters),
+            shares=tuple(ShareTruth.of(each) for each in answer.rollouts),
+            sequence=answer.sequence,
+            counts=_counts(answer),
         )
 
 
-def _revision(body: Mapping[str, Any]) -> RevisionTruth:
-    failed = body["failed"]
+def _counts(answer: PodAnswer) -> dict[str, Counts]:
+    """Return the counts by revision; those of another start of the engine than the one that was seen are compared with
+    the wrong zero, and those that are none are left out.
+    """
+    told, found = answer.counts, dict[str, Counts]()
+    if told is None or (told.instance or answer.engine.instance) != answer.engine.instance:
+        return found
+    for name, body in told.revisions.items():
+        with suppress(KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
+            if _sound(body):
+                found[name] = Counts.of(body)
+    return found
+
+
+def _sound(told: Any, depth: int = 4) -> bool:
+    """Tell whether all that is counted in an opaque answer is a number that a guard may have counted to."""
+    if isinstance(told, Mapping):
+        return depth > 0 and all(_sound(each, depth - 1) for each in told.values())
+    if isinstance(told, list):
+        return depth > 0 and all(_sound(each, depth - 1) for each in told)
+    return not isinstance(told, int | float) or 0 <= told <= COUNTED_TO
+
+
+def _revision(answer: RevisionAnswer) -> RevisionTruth:
+    why = answer.failed
     return RevisionTruth(
-        name=body["name"],
-        digest=body["digest"],
-        uri=body["uri"],
-        verified=body["verified"],
-        loaded=body["loaded"],
-        probed=body["probed"],
-        failure=Failure(failed["reason"], failed["message"], failed["permanent"]) if failed else None,
+        name=answer.name,
+        digest=answer.digest,
+        uri=answer.uri,
+        verified=answer.verified,
+        loaded=answer.loaded,
+        probed=answer.probed,
+        failure=Failure(why.reason, why.message, why.permanent) if why is not None else None,
     )
+
+
+COUNTED_TO = 2**48
+"""Requests or seconds, since an engine started; sums of a thousand such still fit the API's integers."""
+OUTBID = frozenset({"SequenceOld", "SequenceReused"})
+"""The agent's words for a document that is not above what it holds."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +187,8 @@ class Refusal:
         """Tell whether a share would be refused again: the same but for its sequence, and it is too early."""
         if self.share is None or self.again is None or now >= self.again:
             return False
+        if self.reason in OUTBID and share.sequence[0] > self.share.sequence[0]:
+            return False  # a later term is the answer to it
         return self.share.model_copy(update={"sequence": share.sequence}) == share
 
 
@@ -219,7 +240,8 @@ class Observed:
         evaluations: those of the namespace that the source may refer to.
         others: the other AdapterRollouts of the namespace.
         pods: those that match the selector, in any order.
-        lease_transitions: of the leader's Lease; a document of an earlier leader is refused by the agents.
+        lease_transitions: of the leader's Lease, or the later term that this leader had to begin; agents refuse a
+            document of an earlier one.
         mounted: the document that the ConfigMap for new pods holds, None if it holds none.
         ranks: of adapters by digest, where a FineTuneJob tells it.
     """

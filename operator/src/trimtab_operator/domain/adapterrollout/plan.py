@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from trimtab_agent.documents import Share
+from trimtab_agent.contract import Share
 
 from trimtab_operator.api.adapterrollout import READY, AdapterRolloutStatus
 
@@ -14,6 +14,7 @@ from .conflicts import conflict
 from .documents import Document, documents, mounted, next_sequence
 from .observed import Observed
 from .progress import advance
+from .sequence import Sequence
 from .status import condition_of, notes, with_truth
 
 LOOK_AGAIN_SECONDS = 1.0
@@ -30,6 +31,7 @@ class RolloutPlan:
 
     Attributes:
         documents: shares to sign and send, each to its pod, all at once: no answer is waited for by another.
+        sequence: of the documents, None where there are none.
         mounted: the document for new pods, to be put into the ConfigMap after the others were sent; None: leave it.
         status: the whole desired status, written if it differs.
         notes: events, posted after the status was written, and only if it was.
@@ -40,6 +42,7 @@ class RolloutPlan:
     status: Body
     documents: tuple[Document, ...] = ()
     mounted: Share | None = None
+    sequence: Sequence | None = None
     notes: tuple[Note, ...] = ()
     look_again_seconds: float = AT_REST_SECONDS
     confirm: bool = False
@@ -57,8 +60,9 @@ def plan(observed: Observed, now: datetime) -> RolloutPlan:
     sequence = next_sequence(observed, now)
     sends = documents(observed, status, sequence, now)
     for_new_pods = mounted(observed, status, sequence)
-    if sends or for_new_pods is not None:
-        status = status.model_copy(update={"sequence": list(sequence)})
+    used = sequence if sends or for_new_pods is not None else None
+    if used is not None:
+        status = status.model_copy(update={"sequence": list(used)})
     told = with_truth(observed, status, target, now)
     ready = condition_of(told, READY)
     busy = (
@@ -68,6 +72,7 @@ def plan(observed: Observed, now: datetime) -> RolloutPlan:
         status=told.to_json(),
         documents=sends,
         mounted=for_new_pods,
+        sequence=used,
         notes=notes(rollout, told),
         look_again_seconds=LOOK_AGAIN_SECONDS if busy else AT_REST_SECONDS,
         confirm=any(document.moves for document in sends),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from trimtab_agent.documents import Revision
+from trimtab_agent.contract import Revision
 
 from trimtab_operator.api.adapterrollout import TOLD_LENGTH, AdapterRolloutStatus, Phase, RolloutStep, ServedRevision
 

@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import Literal
 
-from trimtab_agent.documents import Revision
+from trimtab_agent.contract import Revision
 
 from trimtab_operator.api import Condition
 from trimtab_operator.api.adapterrollout import (

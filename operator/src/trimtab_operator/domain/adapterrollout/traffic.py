@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trimtab_agent.documents import Revision
+from trimtab_agent.contract import Revision
 
 from trimtab_operator.api.adapterrollout import AdapterRolloutStatus, Phase, RevisionState
 
