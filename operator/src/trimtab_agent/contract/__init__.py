@@ -23,14 +23,13 @@ from .answers import (
     ShareAnswer,
     Truth,
 )
-from .lenient import SHARES_KEPT
+from .lenient import SHARES_KEPT, WEIGHT
 from .share import (
     DOCUMENT_BYTES,
     NAME,
     REVISION,
     SHARE_VERSION,
     URI,
-    WEIGHT,
     Probe,
     ProbeKind,
     Revision,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, model_serializer
 
-from .lenient import COUNTER, MESSAGE, PATH, SEQUENCE, SHARES_KEPT, TEXT, WORD, Lenient
+from .lenient import COUNTER, MESSAGE, PATH, SEQUENCE, SHARES_KEPT, TEXT, WEIGHT, WORD, Lenient
 
 API = "trimtab.dev/agent/v1"
 """Version of the answers; one that is not told is this one."""
@@ -79,7 +79,7 @@ class RevisionAnswer(Answer):
 class AliasAnswer(Answer):
     """Where an alias points: revisions by weight, or why it answers 503."""
 
-    to: Mapping[TEXT, int] = Field(default={}, max_length=16)
+    to: Mapping[TEXT, WEIGHT] = Field(default={}, max_length=16)
     pending: MESSAGE | None = None
     unavailable: MESSAGE | None = None
 

@@ -32,6 +32,7 @@ SEQUENCE = tuple[COUNTER, COUNTER]
 WORD = Annotated[str, Field(max_length=64), cut_at(64)]
 """A reason: kept as it is, whether it is known here or not."""
 MESSAGE = Annotated[str, Field(max_length=1024), cut_at(1024)]
+WEIGHT = Annotated[int, Field(ge=0, le=100)]
 TEXT = Annotated[str, Field(max_length=256)]
 """A name, a digest, an id."""
 PATH = Annotated[str, Field(max_length=1024)]

@@ -10,14 +10,13 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 from trimtab_trainer.contract.settings import DIGEST
 
-from .lenient import SEQUENCE, Lenient
+from .lenient import SEQUENCE, WEIGHT, Lenient
 
 SHARE_VERSION = "trimtab.dev/share/v1"
 DOCUMENT_BYTES = 64 * 1024
 
 NAME = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
 REVISION = Annotated[str, Field(min_length=10, max_length=72, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?@[0-9a-f]{8}$")]
-WEIGHT = Annotated[int, Field(ge=0, le=100)]
 URI = Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(s3://[a-z0-9]|file:///)")]
 
 

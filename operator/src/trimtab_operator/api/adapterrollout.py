@@ -138,6 +138,11 @@ class Follow(Model):
     """The passed Evaluation that completed last, of those with some labels."""
 
     selector: MatchLabels = Field(description="selector of Evaluations of this namespace.")
+    require_thresholds: bool = Field(
+        default=True,
+        description="requireThresholds: only Evaluations that judged are followed; one without thresholds passes "
+        "whatever it measured.",
+    )
 
 
 class RolloutSource(Model):

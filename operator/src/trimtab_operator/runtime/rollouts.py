@@ -14,8 +14,16 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from ..api import AdapterRollout, Evaluation, RolloutReason, parse_adapterrollout, parse_evaluation
-from ..api.adapterrollout import REJECTED_KEPT, Phase
+from ..api import (
+    PASSED,
+    AdapterRollout,
+    Evaluation,
+    PassedReason,
+    RolloutReason,
+    parse_adapterrollout,
+    parse_evaluation,
+)
+from ..api.adapterrollout import REJECTED_KEPT, Follow, Phase
 from ..domain.adapterrollout import Document, Observed, RolloutPlan, plan, retired
 from ..domain.adapterrollout.sequence import Sequence, milliseconds
 from ..domain.views import ServingPodView
@@ -134,24 +142,31 @@ class RolloutReconciler:
         rollout = observed.rollout
         namespace, name = rollout.metadata.namespace, rollout.metadata.name
         selected = {pod.uid for pod in observed.pods}
-        strays = [pod for pod in self._cache.serving.of_parent(namespace) if pod.uid not in selected]
+        strays = [view for view in self._poller.holders(namespace, name) if view.uid not in selected]
         await self._poller.send((*made.documents, *self._leaving(namespace, name, strays)))
         key = self._signing.for_agents(*self._poller.keys_known(namespace))
         if made.mounted is not None and key is not None:
             await self._desired.put(made.mounted, key, self._now().timestamp())
 
     async def _retire(self, key: Key) -> float | None:
-        """Take a rollout that is gone out of every pod, and out of what new pods start from."""
-        views = self._cache.serving.of_parent(key.namespace)
-        held = any(self._poller.pod(view, key.name).share(key.name) for view in views)
-        if not self._signing.all() or (not held and key.name not in await self._desired.rollouts(key.namespace)):
+        """Take a rollout that is gone out of every pod, and out of what new pods start from.
+
+        A pod may tell of anything, so nothing is read or sent for one that was told of it lately.
+        """
+        if not self._signing.all():
             return None
-        await read_named(self._reader, self._cache.rollouts, key.namespace, key.name)
-        if self._body(key) is not None:
-            return 0.0
-        await self._poller.send(self._leaving(key.namespace, key.name, views))
-        await self._desired.remove(key.namespace, key.name)
-        return RETIRE_AGAIN_SECONDS
+        views = self._poller.holders(key.namespace, key.name)
+        leaving = self._leaving(key.namespace, key.name, views)
+        if leaving or key.name in await self._desired.rollouts(key.namespace):
+            await read_named(self._reader, self._cache.rollouts, key.namespace, key.name)
+            if self._body(key) is not None:
+                return 0.0
+            await self._poller.send(self._leaving(key.namespace, key.name, views))
+            await self._desired.remove(key.namespace, key.name)
+            return RETIRE_AGAIN_SECONDS
+        holding = [view for view in views if (share := self._poller.pod(view, key.name).share(key.name)) and share.ours]
+        waits = [max(RETIRE_AGAIN_SECONDS, self._poller.may_hear(view, key.name)) for view in holding]
+        return min(waits, default=None)
 
     # Observing
 
@@ -189,7 +204,12 @@ class RolloutReconciler:
             return ()
         wanted = source.follow.selector.match_labels
         passed = [(stored, stored.body) for stored in self._cache.evaluations.of_parent(passed_in(key.namespace))]
-        mine = [each for each in passed if matches(wanted, each[1]["metadata"].get("labels", {}))]
+        # Those that are not followed are left out before the newest are taken: they could be many, and made on purpose.
+        mine = [
+            each
+            for each in passed
+            if matches(wanted, each[1]["metadata"].get("labels") or {}) and _counts_as_passed(each[1], source.follow)
+        ]
         mine.sort(key=lambda each: (each[1]["status"].get("completionTime", ""), each[0].key.name), reverse=True)
         return _understood([stored for stored, _ in mine[:PASSED_LOOKED_AT]], parse_evaluation)
 
@@ -224,7 +244,13 @@ class RolloutReconciler:
     def _leaving(self, namespace: str, name: str, views: Iterable[ServingPodView]) -> tuple[Document, ...]:
         """Return what tells pods that nothing of a rollout is wanted there any more, where they hold something."""
         sequence = (self._terms.of(namespace), milliseconds(self._now()))
-        return retired(name, namespace, tuple(self._poller.pod(view, name) for view in views), sequence)
+        hearing = [self._poller.pod(view, name) for view in views if not self._poller.may_hear(view, name)]
+        return retired(name, namespace, tuple(hearing), sequence)
+
+
+def _counts_as_passed(body: Body, follow: Follow) -> bool:
+    found = (c for c in body["status"].get("conditions") or () if c.get("type") == PASSED)
+    return any(c.get("reason") == PassedReason.PASSED or not follow.require_thresholds for c in found)
 
 
 def _understood(found: Iterable[Stored], parse: Callable[[Body], T]) -> tuple[T, ...]:

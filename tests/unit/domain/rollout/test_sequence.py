@@ -39,7 +39,7 @@ def test_a_sequence_is_above_all_that_was_seen(case: str) -> None:
 
 
 def test_what_was_sent_by_hand_is_known_by_its_sequence() -> None:
-    assert [of_an_operator(each) for each in ((0, 1), (1, 7), (0, NUMBER), (1, NUMBER))] == [False, False, False, True]
+    assert [of_an_operator(each) for each in ((0, 0), (0, 1), (7, 7), (1, NUMBER))] == [False, False, False, True]
 
 
 def led(transitions: int) -> World:

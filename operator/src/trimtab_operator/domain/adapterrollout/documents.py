@@ -121,7 +121,7 @@ def retired(rollout: str, namespace: str, pods: tuple[ServingPod, ...], sequence
     found = []
     for pod in pods:
         share = pod.share(rollout)
-        if share is None or pod.deleting:
+        if share is None or not share.ours or pod.deleting:
             continue
         name = share.revisions[0].name.rpartition("@")[0] if share.revisions else rollout
         wants_nothing = Share(

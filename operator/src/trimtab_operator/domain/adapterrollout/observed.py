@@ -6,14 +6,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from re import fullmatch
 from typing import Any, Self
 
-from trimtab_agent.contract import EngineLimits, PodAnswer, RevisionAnswer, Share, ShareAnswer
+from pydantic import ValidationError
+from trimtab_agent.contract import EngineLimits, PodAnswer, Revision, RevisionAnswer, Share, ShareAnswer
 
 from trimtab_operator.api import Evaluation
 from trimtab_operator.api.adapterrollout import AdapterRollout
 
-from .sequence import Sequence
+from .sequence import Sequence, of_an_operator
+
+OBJECT_NAME = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+NAME_LENGTH, UID_LENGTH = 63, 64
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,17 @@ class ShareTruth:
             uid=answer.uid,
             sequence=answer.sequence,
             aliases={name: dict(entry.to) for name, entry in answer.aliases.items()},
-            revisions=tuple(_revision(each) for each in answer.revisions),
+            revisions=tuple(_revision(each) for each in answer.revisions if _could_be_sent(each)),
         )
+
+    @property
+    def ours(self) -> bool:
+        """Whether an operator may have sent it: an agent takes signed documents only, but a pod may say anything.
+
+        What a person signed, with a sequence of their own, is theirs to retire.
+        """
+        named = fullmatch(OBJECT_NAME, self.rollout) is not None and len(self.rollout) <= NAME_LENGTH
+        return named and 0 < len(self.uid) <= UID_LENGTH and of_an_operator(self.sequence)
 
 
 @dataclass(frozen=True)
@@ -127,6 +141,15 @@ class AgentTruth:
             sequence=answer.sequence,
             counts=_counts(answer),
         )
+
+
+def _could_be_sent(answer: RevisionAnswer) -> bool:
+    """Tell whether a revision has the form of one: others are in no document, and no document may repeat them."""
+    try:
+        Revision(name=answer.name, uri=answer.uri, digest=answer.digest)
+    except ValidationError:
+        return False
+    return True
 
 
 def _counts(answer: PodAnswer) -> dict[str, Counts]:
@@ -208,6 +231,8 @@ class ServingPod:
     unreachable_since: datetime | None = None
     unreachable_why: str = ""
     refusal: Refusal | None = None
+    port: int | None = None
+    """Where its agent was asked; None while that is what the rollout says."""
 
     def share(self, rollout: str) -> ShareTruth | None:
         """Return what the pod holds of a rollout."""

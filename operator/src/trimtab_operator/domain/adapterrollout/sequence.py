@@ -17,7 +17,7 @@ Sequence = tuple[int, int]
 CREDIBLE = 2**53
 """No operator gets there; a higher one in a pod's answer concerns the documents for that pod alone."""
 FIRST_NUMBER = 1_500_000_000_000
-"""Numbers are milliseconds since 1970 or above: what lies below was sent by hand (2017)."""
+"""Numbers are milliseconds since 1970 or above: what lies below (2017) was sent by hand."""
 
 
 def milliseconds(now: datetime) -> int:
@@ -43,5 +43,4 @@ def credible(sequence: Sequence) -> bool:
 
 def of_an_operator(sequence: Sequence) -> bool:
     """Tell whether a document of this sequence was made by an operator, and not signed by a person's hand."""
-    term, number = sequence
-    return term >= 1 and number >= FIRST_NUMBER
+    return sequence[1] >= FIRST_NUMBER

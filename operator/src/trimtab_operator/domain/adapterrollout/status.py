@@ -83,7 +83,7 @@ def pod_reason(observed: Observed, revision: Revision | None, pod: ServingPod) -
     if pod.truth is None:
         since = f" since {format_time(pod.unreachable_since)}" if pod.unreachable_since is not None else ""
         why = f": {pod.unreachable_why}" if pod.unreachable_why else ""
-        port = observed.rollout.spec.serving.port
+        port = pod.port or observed.rollout.spec.serving.port
         return _reason(pod, Reason.UNREACHABLE, f"no answer of its agent on port {port}{since}{why}")
     if pod.truth.harmed is not None:
         return _reason(pod, Reason.ENGINE_HARMED, pod.truth.harmed)
