@@ -18,7 +18,24 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from pydantic import ValidationError
 
-from .contract import DOCUMENT_BYTES, Share
+from .contract import DOCUMENT_BYTES, Probe, ProbeKind, Revision, Share
+
+__all__ = [
+    "MountedDocument",
+    "Probe",
+    "ProbeKind",
+    "PublicKeys",
+    "Refused",
+    "Revision",
+    "Share",
+    "Verifier",
+    "key_id",
+    "namespace_audience",
+    "pod_audience",
+    "read_share",
+    "sign_call",
+    "sign_mounted",
+]
 
 ISSUER = "trimtab"
 CALL_SECONDS = 120

@@ -152,8 +152,17 @@ class Bringer:
 
     async def _fetch(self, revision: Revision) -> Adapter:
         def blocking() -> Adapter:
-            self._store.fetch(revision.uri, revision.digest)
-            return self._store.verify(revision.digest)
+            try:
+                self._store.fetch(revision.uri, revision.digest)
+                return self._store.verify(revision.digest)
+            except RevisionFailed:
+                raise
+            except Exception as error:
+                # Whoever wrote the files may have meant it: it must not be tried again in every round.
+                log.exception("an adapter could not be examined", extra=keys(revision=revision.name))
+                passes = isinstance(error, OSError | MemoryError)
+                message = f"it cannot be examined: {type(error).__name__}: {str(error)[:200]}"
+                raise RevisionFailed(FailureReason.ARTIFACT_DAMAGED, message, permanent=not passes) from error
 
         return await asyncio.to_thread(blocking)
 

@@ -378,6 +378,37 @@ async def test_damaged_objects_are_refused_until_they_are_restored(pod: Pod) -> 
     await pod.until(lambda: pod.proven(adapter))
 
 
+@pytest.mark.parametrize(
+    ("error", "permanent"), [(RecursionError("deep"), True), (ValueError("[]"), True), (MemoryError(), False)]
+)
+async def test_files_that_nobody_thought_of_are_damaged_and_not_read_again_in_every_round(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch, error: Exception, permanent: bool
+) -> None:
+    reads = 0
+
+    def verify(digest: str) -> None:
+        nonlocal reads
+        reads += 1
+        raise error
+
+    monkeypatch.setattr(pod.store, "verify", verify)
+    adapter = pod.publish()
+    pod.agent.accept(pod.share(adapter))
+    await pod.until(lambda: pod.failed(adapter) == "ArtifactDamaged")
+    assert pod.revision(adapter)["failed"]["permanent"] == permanent
+    await asyncio.sleep(0.6)  # thirty rounds
+    assert reads <= 2
+
+
+async def test_a_probe_of_a_later_kind_is_not_asked_and_not_for_good(pod: Pod) -> None:
+    adapter = pod.publish()
+    pod.agent.accept(pod.share(adapter, probe={"kind": "Embedding", "prompt": "x"}))
+    await pod.until(lambda: pod.failed(adapter) == "NotSupported")
+    assert not pod.revision(adapter)["failed"]["permanent"]
+    pod.agent.accept(pod.share(adapter, probe={"kind": "Completion", "prompt": "x"}))
+    await pod.until(lambda: pod.proven(adapter))
+
+
 async def test_a_slow_fetch_delays_no_other_revision(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
     slow, quick = pod.publish(), pod.publish()
     fetch = AdapterStore.fetch

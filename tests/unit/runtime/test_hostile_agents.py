@@ -256,7 +256,7 @@ REVISION = {
     "probed": True,
     "failed": None,
 }
-ODD_SHARES = {
+ODD_SHARES: dict[str, Body] = {
     "a revision with the name of a path": {"revisions": [{**REVISION, "name": "../x@aaaaaaaa"}]},
     "a revision of another adapter": {
         "revisions": [{**REVISION, "name": "other@aaaaaaaa"}],
@@ -325,7 +325,7 @@ async def test_no_more_of_an_answer_is_read_than_one_may_have(tmp_path: Path) ->
     assert sent < 16
 
 
-LATER = {
+LATER: dict[str, Body] = {
     "fields that are not known": {"more": {"a": 1}, "engine": {**ENGINE, "more": 1}},
     "words that are not known": {
         "rollouts": [share("guide", revisions=[{**REVISION, "failed": {"reason": "Dreams", "permanent": True}}])]

@@ -13,7 +13,7 @@ from ..plan import Body, Note
 from .conflicts import conflict
 from .documents import Document, documents, mounted, next_sequence
 from .observed import Observed
-from .progress import advance
+from .phases import advance
 from .sequence import Sequence
 from .status import condition_of, notes, with_truth
 

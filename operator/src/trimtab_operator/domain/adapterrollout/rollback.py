@@ -9,7 +9,7 @@ from trimtab_agent.contract import Revision
 
 from trimtab_operator.api.adapterrollout import REJECTED_KEPT, TOLD_LENGTH, AdapterRolloutStatus, Phase, Rejected
 
-from ..work.conditions import cut
+from ..conditions import cut
 from .analysis import compare
 from .observed import Observed
 from .revisions import served, without_incoming
