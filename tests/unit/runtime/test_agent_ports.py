@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
-from trimtab_operator.domain.views import ServingPodView
+import yaml
+from trimtab_operator.domain.views import ServingPodView, agent_port
 from trimtab_operator.runtime.agentpoller import AgentPoller, Known
 from trimtab_operator.runtime.cache import Cache
 from trimtab_operator.runtime.kube import Body
 
 from tests.unit.runtime.serving import rollout, serving_pod
 
+ROOT = Path(__file__).parents[3]
 AGENT = {"name": "trimtab-agent", "ports": [{"name": "agent", "containerPort": 9000}]}
 
 
@@ -43,6 +46,12 @@ def test_a_pod_names_the_port_of_its_agent(case: str) -> None:
     view = ServingPodView.of({**serving_pod(), "spec": given.spec})
     assert view is not None
     assert view.port == given.port
+
+
+def test_the_pods_that_we_ship_name_theirs() -> None:
+    documents = yaml.safe_load_all((ROOT / "deploy/serving/vllm.yaml").read_text())
+    (deployment,) = (each for each in documents if each["kind"] == "Deployment")
+    assert agent_port(deployment["spec"]["template"]["spec"]) == 8081
 
 
 def named(name: str, port: int, created: str) -> Body:

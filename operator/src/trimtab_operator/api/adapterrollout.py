@@ -189,7 +189,7 @@ class Serving(Model):
     selector: MatchLabels = Field(
         description="selector among the pods of this namespace with the label trimtab.dev/stage: serve."
     )
-    port: int = Field(default=8081, ge=1, le=65535, description="port of the agents.")
+    port: int = Field(default=8081, ge=1, le=65535, description="port of the agents in pods that do not name it.")
 
     @model_validator(mode="after")
     def _of_this_stage(self) -> Self:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from re import fullmatch
 from typing import Any, Protocol
 
 from trimtab_agent.contract import Share
 from trimtab_agent.documents import MountedDocument, Refused, Verifier, namespace_audience, read_share, sign_mounted
 
+from ..domain.adapterrollout.observed import OBJECT_NAME
 from ..domain.views import MANAGED_BY_LABEL
 from .kube import CONFIGMAPS, MERGE_PATCH, AlreadyExists, Body, NotFound, Resource
 from .signing import SigningKey, SigningKeys
@@ -58,9 +60,10 @@ class Desired:
             await self._write(namespace, AGENT_KEYS, {**gone, **wanted})
 
     async def rollouts(self, namespace: str) -> set[str]:
-        """Return the names of the rollouts that have a document there."""
+        """Return the names of the rollouts that have a document there; others may write there, and what they like."""
         data = (await self._read(namespace, DESIRED)).data or {}
-        return {name.removesuffix(SUFFIX) for name in data if name.endswith(SUFFIX)}
+        names = {name.removesuffix(SUFFIX) for name in data if name.endswith(SUFFIX)}
+        return {name for name in names if fullmatch(OBJECT_NAME, name)}
 
     async def held(self, namespace: str, rollout: str) -> Share | None:
         """Return the document of a rollout; None if there is none, or none that an agent would take."""
