@@ -298,7 +298,7 @@ class Pod:
         """Return what the agent tells of a revision."""
         if self._agent is None:
             return None
-        told = [each for share in self._agent.truth()["rollouts"] for each in share["revisions"]]
+        told = [each for share in self._agent.truth().to_json()["rollouts"] for each in share["revisions"]]
         return next((each for each in told if each["name"] == name), None)
 
     def proves(self, name: str) -> bool:

@@ -18,7 +18,8 @@ from typing import Any
 import aiohttp
 import pytest
 from trimtab_agent.agent import Agent, Pace
-from trimtab_agent.documents import Probe, ProbeKind, read_share
+from trimtab_agent.contract import Probe, ProbeKind
+from trimtab_agent.documents import read_share
 from trimtab_agent.engine import VLLM, Unhealthy
 from trimtab_agent.failures import FailureReason, RevisionFailed
 from trimtab_agent.guard import Guard
@@ -224,7 +225,7 @@ async def test_the_agent_brings_moves_and_takes_back_under_load(setup: Setup, tm
     async def until(*wanted: Published) -> float:
         start = time.monotonic()
         while True:
-            truth = [item for rollout in agent.truth()["rollouts"] for item in rollout["revisions"]]
+            truth = [item for rollout in agent.truth().to_json()["rollouts"] for item in rollout["revisions"]]
             ready = {item["name"] for item in truth if item["loaded"] and item["probed"]}
             if {name[adapter.digest] for adapter in wanted} <= ready:
                 return time.monotonic() - start

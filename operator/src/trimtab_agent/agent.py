@@ -10,15 +10,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any
+
+from pydantic import ValidationError
 
 from . import metrics
 from .aliases import Known, cannot_answer, decide
-from .documents import Refused, Share
+from .contract import (
+    ADAPTERS_TOLD,
+    BASES_TOLD,
+    KEYS_TOLD,
+    AdapterAnswer,
+    AliasAnswer,
+    EngineAnswer,
+    EngineLimits,
+    GuardAnswer,
+    PodAnswer,
+    PodIdentity,
+    Share,
+    ShareAnswer,
+    Truth,
+)
+from .documents import Refused
 from .engine import Engine, EngineUnreachable, Limits, ServedModel
 from .logs import keys
 from .revisions import Bringer, Work
@@ -347,58 +364,76 @@ class Agent:
 
     # Truth
 
-    def truth(self) -> dict[str, Any]:
+    def truth(self) -> Truth:
         """Return what is true of this pod, as last read back from the engine."""
         seen = self._seen
-        return {
-            "engine": {
-                "answers": seen is not None,
-                "error": self._engine_error,
-                "instance": self._instance,
-                "harmed": self._volume.table.harmed_reason,
-                "limits": {
-                    "maxLoras": seen.limits.max_loras,
-                    "maxLoraRank": seen.limits.max_lora_rank,
-                    "maxCpuLoras": seen.limits.max_cpu_loras,
-                }
+        return Truth(
+            engine=EngineAnswer(
+                answers=seen is not None,
+                error=self._engine_error,
+                instance=self._instance,
+                harmed=self._volume.table.harmed_reason,
+                limits=EngineLimits(
+                    max_loras=seen.limits.max_loras,
+                    max_lora_rank=seen.limits.max_lora_rank,
+                    max_cpu_loras=seen.limits.max_cpu_loras,
+                )
                 if seen is not None
                 else None,
-                "baseModels": sorted(seen.bases) if seen is not None else [],
-                "adapters": [
-                    {"name": model.name, "root": model.root} for model in seen.models if model.parent is not None
-                ]
-                if seen is not None
-                else [],
-            },
-            "rollouts": [self.truth_of(share) for share in self._shares.active()],
-        }
+                base_models=tuple(sorted(seen.bases))[:BASES_TOLD] if seen is not None else (),
+                adapters=self._adapters(seen) if seen is not None else (),
+            ),
+            sequence=self._shares.highest,
+            rollouts=tuple(self.truth_of(share) for share in self._shares.active()),
+        )
 
-    def truth_of(self, share: Share) -> dict[str, Any]:
+    def _adapters(self, seen: Seen) -> tuple[AdapterAnswer, ...]:
+        """Return the adapters in the engine's list, those that shares want before what others have loaded."""
+        listed = [model for model in seen.models if model.parent is not None]
+        listed.sort(key=lambda model: model.name not in self._works)
+        return tuple(AdapterAnswer(name=model.name, root=model.root) for model in listed[:ADAPTERS_TOLD])
+
+    def truth_of(self, share: Share) -> ShareAnswer:
         """Return what is true of one share."""
         table, seen = self._volume.table.aliases, self._seen
         instance = seen.limits.instance if seen is not None else None
-        return {
-            "namespace": share.namespace,
-            "rollout": share.rollout,
-            "uid": share.uid,
-            "sequence": list(share.sequence),
-            "aliases": {alias: table[alias].to_json() for alias in sorted(share.aliases) if alias in table},
-            "revisions": [
-                self._works[revision.name].to_json(seen is not None and self._serves(revision.name, seen), instance)
+        return ShareAnswer(
+            namespace=share.namespace,
+            rollout=share.rollout,
+            uid=share.uid,
+            sequence=share.sequence,
+            aliases={alias: alias_answer(table[alias]) for alias in sorted(share.aliases) if alias in table},
+            revisions=tuple(
+                self._works[revision.name].answer(seen is not None and self._serves(revision.name, seen), instance)
                 for revision in share.revisions
                 if revision.name in self._works
-            ],
-        }
+            ),
+        )
 
-    async def counts(self) -> Mapping[str, Any] | None:
+    async def counts(self) -> GuardAnswer | None:
         """Return the guard's counts, or None while the engine does not answer, or not soon."""
         if self._seen is None:
             return None
         try:
             async with asyncio.timeout(COUNTS_SECONDS):
-                return await self._engine.counts()
-        except (EngineUnreachable, TimeoutError):
+                return GuardAnswer.model_validate(await self._engine.counts())
+        except (EngineUnreachable, TimeoutError, ValidationError):
             return None
+
+    async def answer(self, pod_uid: str, keys_known: Sequence[str]) -> PodAnswer:
+        """Return all that the operator is told; the counts first, so that nothing in it is older than they are."""
+        counts = await self.counts()
+        truth = self.truth()
+        return PodAnswer(
+            version=self._version,
+            agent=version_of("trimtab-operator"),
+            pod=PodIdentity(uid=pod_uid),
+            keys=tuple(keys_known[:KEYS_TOLD]),
+            counts=counts,
+            engine=truth.engine,
+            sequence=truth.sequence,
+            rollouts=truth.rollouts,
+        )
 
     @property
     def version(self) -> int:
@@ -426,6 +461,10 @@ class Agent:
 def _hopeless(work: Work) -> bool:
     """Tell whether a revision need not stay in the engine: its failure is for good, and it never served."""
     return work.failure is not None and work.failure.permanent and not work.proven
+
+
+def alias_answer(entry: AliasEntry) -> AliasAnswer:
+    return AliasAnswer(to=entry.to, pending=entry.pending, unavailable=entry.unavailable)
 
 
 def _below(root: str | None, folder: str) -> bool:

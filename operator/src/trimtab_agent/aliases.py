@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from .documents import Share
+from .contract import Share
 from .table import AliasEntry
 
 NOT_YET = "its revision is being brought in"

@@ -1,4 +1,4 @@
-"""What should be true, as signed documents: one *share* per AdapterRollout, and the token that proves who wrote it.
+"""Signed documents: reading a share, and the token that proves who wrote it.
 
 A token is a JWT signed with Ed25519. It binds the exact bytes of one document to one audience: a call's token (`use:
 call`) also to a method and a path, and it expires within minutes; a mounted document's (`use: mount`) may live as long
@@ -9,36 +9,39 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Any, Protocol
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
-from pydantic import Field, ValidationError, model_validator
-from trimtab_trainer.contract import Model
-from trimtab_trainer.contract.settings import DIGEST
+from pydantic import ValidationError
+
+from .contract import DOCUMENT_BYTES, Probe, ProbeKind, Revision, Share
+
+__all__ = [
+    "MountedDocument",
+    "Probe",
+    "ProbeKind",
+    "PublicKeys",
+    "Refused",
+    "Revision",
+    "Share",
+    "Verifier",
+    "key_id",
+    "namespace_audience",
+    "pod_audience",
+    "read_share",
+    "sign_call",
+    "sign_mounted",
+]
 
 ISSUER = "trimtab"
 CALL_SECONDS = 120
 """How long a call's token is good, and the most an agent accepts."""
 LEEWAY_SECONDS = 30
 """How far the clocks of the operator's and the agent's node may differ."""
-DOCUMENT_BYTES = 64 * 1024
-
-NAME = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
-_WORD = "[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?"
-_MODEL = f"{_WORD}([./:]{_WORD})*"
-ADAPTER_NAME = Annotated[str, Field(min_length=1, max_length=96, pattern=f"^{_MODEL}$")]
-"""What served models are called: words with `.`, `/` or `:` between them, as in Org/My_Model-v1.2. No `@`, which
-revisions have; and no `..`, no `//` and no `/` at the beginning, which an engine could take for a path. It names no
-file: folders have digests for names, and shares the hash of the rollout's name."""
-REVISION = Annotated[str, Field(min_length=10, max_length=105, pattern=f"^{_MODEL}@[0-9a-f]{{8}}$")]
-WEIGHT = Annotated[int, Field(ge=0, le=100)]
-URI = Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(s3://[a-z0-9]|file:///)")]
 
 
 class Refused(Exception):
@@ -49,75 +52,6 @@ class Refused(Exception):
         self.status = status
         self.reason = reason
         self.message = message
-
-
-class ProbeKind(StrEnum):
-    CHAT = "Chat"
-    COMPLETION = "Completion"
-
-
-class Probe(Model):
-    """A question that a revision must answer before it takes traffic."""
-
-    kind: ProbeKind = Field(default=ProbeKind.COMPLETION, description="kind of request: Chat needs a chat template.")
-    prompt: str = Field(default="Once upon a time", min_length=1, max_length=4096, description="prompt to ask.")
-    max_tokens: int = Field(default=8, ge=1, le=256, description="maxTokens of the answer.")
-    contains: str | None = Field(default=None, max_length=256, description="contains: text the answer must hold.")
-    differs_from_base: bool = Field(default=True, description="differsFromBase: the base must answer something else.")
-
-
-class Revision(Model):
-    """An immutable adapter: `<adapterName>@<first 8 digits of its digest>`, and where it lies."""
-
-    name: REVISION
-    uri: URI
-    digest: DIGEST
-
-    @model_validator(mode="after")
-    def _named_by_its_digest(self) -> Self:
-        if self.name.rpartition("@")[2] != self.digest.removeprefix("sha256:")[:8]:
-            raise ValueError(f"{self.name} is not named by its digest {self.digest}")
-        return self
-
-
-class Share(Model):
-    """What one AdapterRollout wants of a pod."""
-
-    version: Literal["trimtab.dev/share/v1"] = "trimtab.dev/share/v1"
-    namespace: NAME
-    rollout: NAME
-    uid: str = Field(min_length=1, max_length=64)
-    sequence: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = Field(
-        description="sequence: [leaseTransitions, n], higher than that of every earlier document"
-    )
-    adapter_name: ADAPTER_NAME
-    revisions: tuple[Revision, ...] = Field(default=(), max_length=8)
-    aliases: Mapping[ADAPTER_NAME, Mapping[REVISION, WEIGHT]] = Field(default={}, max_length=8)
-    probe: Probe = Probe()
-    match_labels: Mapping[str, str] = Field(
-        default={}, max_length=32, description="matchLabels: pods a mounted document is for; empty for all"
-    )
-    retired: bool = Field(default=False, description="retired: the rollout is gone; nothing is wanted any more")
-
-    @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
-        names = [revision.name for revision in self.revisions]
-        if len(set(names)) != len(names):
-            raise ValueError("two revisions have one name")
-        if strangers := [name for name in names if name.rpartition("@")[0] != self.adapter_name]:
-            raise ValueError(f"{strangers[0]} is no revision of {self.adapter_name}")
-        for alias, weights in self.aliases.items():
-            if unknown := sorted(set(weights) - set(names)):
-                raise ValueError(f"alias {alias} points at {unknown[0]}, which is not among the revisions")
-            if sum(weights.values()) == 0:
-                raise ValueError(f"alias {alias} has no weight")
-        if self.retired and (self.revisions or self.aliases):
-            raise ValueError("a retired share wants nothing")
-        return self
-
-    def to_bytes(self) -> bytes:
-        """Return the bytes that are signed and sent."""
-        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":")).encode()
 
 
 def read_share(body: bytes) -> Share:
@@ -153,7 +87,7 @@ class MountedDocument:
         try:
             content = json.loads(data)
             return MountedDocument(content["document"].encode(), str(content["token"]))
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise Refused(400, "DocumentInvalid", "no mounted document: {document, token} was expected") from None
 
     def to_bytes(self) -> bytes:

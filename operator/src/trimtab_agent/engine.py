@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from .documents import Probe, ProbeKind
+from .contract import Probe, ProbeKind
 from .failures import FailureReason, RevisionFailed
 
 TOKEN_HEADER = "X-Trimtab-Token"
@@ -191,7 +191,7 @@ class VLLM:
 
     async def ask(self, model: str, probe: Probe) -> Reply:
         body: dict[str, Any] = {"model": model, "max_tokens": probe.max_tokens, "temperature": 0, "seed": 0}
-        if probe.kind is ProbeKind.CHAT:
+        if probe.kind == ProbeKind.CHAT:
             path = "/v1/chat/completions"
             body |= {"messages": [{"role": "user", "content": probe.prompt}], "logprobs": True}
         else:
@@ -273,7 +273,7 @@ def refusal(status: int, message: str, folder: str) -> RevisionFailed:
     return RevisionFailed(FailureReason.ENGINE_FAILED, f"the engine answered {status} {message}", permanent=False)
 
 
-def reply_of(text: bytes, model: str, kind: ProbeKind) -> Reply:
+def reply_of(text: bytes, model: str, kind: str) -> Reply:
     """Return the text and probabilities of an answer.
 
     Raises:
@@ -281,7 +281,7 @@ def reply_of(text: bytes, model: str, kind: ProbeKind) -> Reply:
     """
     try:
         choice = json.loads(text)["choices"][0]
-        if kind is ProbeKind.CHAT:
+        if kind == ProbeKind.CHAT:
             said = choice["message"]["content"] or ""
             probabilities = [entry["logprob"] for entry in choice["logprobs"]["content"]]
         else:

@@ -13,7 +13,8 @@ import logging
 from pathlib import Path
 
 from .agent import Agent
-from .documents import MountedDocument, Refused, Share, Verifier, read_share
+from .contract import Share
+from .documents import MountedDocument, Refused, Verifier, read_share
 from .logs import keys
 from .metrics import DOCUMENTS
 

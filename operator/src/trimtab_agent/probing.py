@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from .documents import Probe
+from .contract import Probe, ProbeKind
 from .engine import Engine, Reply, Unhealthy
 from .failures import FailureReason, RevisionFailed
 
@@ -25,6 +25,10 @@ async def prove(engine: Engine, revision: str, probe: Probe, base: str, neighbou
         RevisionFailed: permanent; `harmed` where base or neighbour answer badly after the revision was used.
         EngineUnreachable: it could not be asked.
     """
+    if probe.kind not in {kind.value for kind in ProbeKind}:
+        # Not for good: this agent is older than the operator, and its successor knows how to ask.
+        message = f"this agent does not know probes of kind {probe.kind}; run the operator's version of the image"
+        raise RevisionFailed(FailureReason.NOT_SUPPORTED, message, permanent=False)
     try:
         plain = await engine.ask(base, probe)
     except Unhealthy as error:

@@ -7,9 +7,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from .documents import Probe, Revision
+from .contract import FailureAnswer, Probe, Revision, RevisionAnswer
 from .engine import Engine, EngineUnreachable, Limits, ServedModel
 from .failures import FailureReason, RevisionFailed
 from .logs import keys
@@ -80,26 +80,22 @@ class Work:
         """Tell whether this start of the engine gave the proof; an earlier one's may not move an alias."""
         return self.proven and instance is not None and self.proven_on == instance
 
-    def to_json(self, loaded: bool, instance: str | None) -> dict[str, Any]:
+    def answer(self, loaded: bool, instance: str | None) -> RevisionAnswer:
         """Return what is true of it: `loaded` as the engine lists it now, `probed` on that start of the engine."""
-        failure = self.failure
-        return {
-            "name": self.revision.name,
-            "digest": self.revision.digest,
-            "uri": self.revision.uri,
-            "verified": self.adapter is not None,
-            "rank": self.adapter.health.rank if self.adapter is not None else None,
-            "loaded": loaded,
-            "probed": self.proven_here(instance),
-            "failed": {
-                "reason": failure.reason.value,
-                "message": failure.message[:1024],
-                "permanent": failure.permanent,
-            }
-            if failure is not None
-            else None,
-            "seconds": {step: round(value, 4) for step, value in self.seconds.items()},
-        }
+        why, failed = self.failure, None
+        if why is not None:
+            failed = FailureAnswer(reason=why.reason.value, message=why.message, permanent=why.permanent)
+        return RevisionAnswer(
+            name=self.revision.name,
+            digest=self.revision.digest,
+            uri=self.revision.uri,
+            verified=self.adapter is not None,
+            rank=self.adapter.health.rank if self.adapter is not None else None,
+            loaded=loaded,
+            probed=self.proven_here(instance),
+            failed=failed,
+            seconds={step: round(value, 4) for step, value in self.seconds.items()},
+        )
 
     def state(self, loaded: bool) -> str:
         """Return one word for the metrics."""

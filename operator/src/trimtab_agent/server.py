@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from importlib.metadata import version as version_of
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from .agent import Agent
-from .documents import DOCUMENT_BYTES, Refused, Verifier, read_share
+from .contract import DOCUMENT_BYTES, RefusalAnswer, ShareAnswer
+from .documents import Refused, Verifier, read_share
 from .metrics import DOCUMENTS
 from .table import SharedVolume
 
@@ -76,30 +76,25 @@ class Server:
             raise Refused(400, "DocumentInvalid", "DELETE takes a retired share, PUT any other")
         taken = self._agent.accept(share)
         DOCUMENTS.labels("accepted" if taken else "known").inc()
-        return web.json_response({"version": self._agent.version, **self._agent.truth_of(share)})
+        return self._of_share(self._agent.truth_of(share))
 
     async def _truth(self, request: web.Request) -> web.Response:
         await self._body_of(request)
         await self._wait(request)
-        return web.json_response(
-            {
-                "version": self._agent.version,
-                "agent": version_of("trimtab-operator"),
-                "pod": {"uid": self._pod_uid},
-                "keys": sorted(self._verifier.keys.read()),
-                "counts": await self._agent.counts(),
-                **self._agent.truth(),
-            }
-        )
+        answer = await self._agent.answer(self._pod_uid, sorted(self._verifier.keys.read()))
+        return web.json_response(answer.to_json())
 
     async def _truth_of(self, request: web.Request) -> web.Response:
         await self._body_of(request)
         await self._wait(request)
         name = request.match_info["name"]
-        for truth in self._agent.truth()["rollouts"]:
-            if truth["rollout"] == name:
-                return web.json_response({"version": self._agent.version, **truth})
+        for truth in self._agent.truth().rollouts:
+            if truth.rollout == name:
+                return self._of_share(truth)
         raise Refused(404, "NotFound", f"this pod holds no share of rollout {name}")
+
+    def _of_share(self, truth: ShareAnswer) -> web.Response:
+        return web.json_response({"version": self._agent.version, **truth.to_json()})
 
     async def _body_of(self, request: web.Request) -> bytes:
         """Return the body of a call whose token was checked; the token is looked at before the body means anything."""
@@ -148,8 +143,12 @@ async def named_refusals(request: web.Request, handler: Handler) -> web.StreamRe
         return await handler(request)
     except Refused as error:
         DOCUMENTS.labels(error.reason).inc()
-        return web.json_response({"reason": error.reason, "message": error.message}, status=error.status)
+        return refusal(error.status, error.reason, error.message)
     except web.HTTPRequestEntityTooLarge:
         DOCUMENTS.labels("TooLarge").inc()
-        message = f"a share has at most {DOCUMENT_BYTES} bytes"
-        return web.json_response({"reason": "TooLarge", "message": message}, status=413)
+        return refusal(413, "TooLarge", f"a share has at most {DOCUMENT_BYTES} bytes")
+
+
+def refusal(status: int, reason: str, message: str) -> web.Response:
+    """Return an answer that says why nothing was changed."""
+    return web.json_response(RefusalAnswer(reason=reason, message=message).to_json(), status=status)

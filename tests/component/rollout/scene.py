@@ -14,7 +14,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from trimtab_agent.documents import MountedDocument, Share, pod_audience, read_share, sign_call
+from trimtab_agent.contract import Share
+from trimtab_agent.documents import MountedDocument, pod_audience, read_share, sign_call
 from trimtab_operator import agentkey
 from trimtab_operator.runtime.kube import CONFIGMAPS, MERGE_PATCH, PODS, Body, Kube, NotFound
 

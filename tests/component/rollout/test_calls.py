@@ -7,7 +7,8 @@ import time
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from trimtab_agent.documents import MountedDocument, Share, namespace_audience, read_share, sign_mounted
+from trimtab_agent.contract import Share
+from trimtab_agent.documents import MountedDocument, namespace_audience, read_share, sign_mounted
 
 from tests.component.rollout.objects import artifact
 from tests.component.rollout.scene import NAME, Scene, load_key, new_key

@@ -11,7 +11,8 @@ from typing import Any
 
 import aiohttp
 from trimtab_agent.agent import Agent, Pace
-from trimtab_agent.documents import Share, read_share
+from trimtab_agent.contract import Share
+from trimtab_agent.documents import read_share
 from trimtab_agent.engine import VLLM, Timeouts
 from trimtab_agent.guard import Guard
 from trimtab_agent.shares import Shares
@@ -92,7 +93,7 @@ class Pod:
         end = asyncio.get_running_loop().time() + seconds
         while not condition():
             if asyncio.get_running_loop().time() > end:
-                raise AssertionError(json.dumps(self.agent.truth(), indent=1))
+                raise AssertionError(json.dumps(self.agent.truth().to_json(), indent=1))
             await asyncio.sleep(0.01)
 
     async def at_rest(self) -> int:
@@ -104,7 +105,7 @@ class Pod:
         return version
 
     def revision(self, adapter: Published, rollout: str = "guide") -> dict[str, Any]:
-        for truth in self.agent.truth()["rollouts"]:
+        for truth in self.agent.truth().to_json()["rollouts"]:
             for revision in truth["revisions"]:
                 if revision["name"] == adapter.name(rollout):
                     return dict(revision)
@@ -145,7 +146,7 @@ class Pod:
             if await self.ready() == want:
                 return
             await asyncio.sleep(0.01)
-        raise AssertionError(json.dumps(self.agent.truth(), indent=1))
+        raise AssertionError(json.dumps(self.agent.truth().to_json(), indent=1))
 
 
 @asynccontextmanager

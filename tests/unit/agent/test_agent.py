@@ -35,7 +35,7 @@ async def test_a_revision_is_proven_and_then_the_alias_moves(pod: Pod) -> None:
     assert revision["verified"]
     assert set(revision["seconds"]) == {"fetch", "load", "probe"}
     folder = str(pod.volume.adapters / adapter.digest[7:])
-    assert pod.agent.truth()["engine"]["adapters"] == [{"name": adapter.name("guide"), "root": folder}]
+    assert pod.agent.truth().to_json()["engine"]["adapters"] == [{"name": adapter.name("guide"), "root": folder}]
 
 
 @pytest.mark.parametrize("name", ["Org/My_Model-v1.2", "a/b/c", "ft:smol:org:id", "A" * 96])
@@ -99,7 +99,7 @@ async def test_what_nobody_wants_is_unloaded_and_later_removed(pod: Pod) -> None
     assert await pod.ask() == (200, new.name("guide"))
     pod.agent.accept(pod.share(retired=True))
     await pod.until(lambda: pod.engine.loaded == {} and pod.store.digests() == set())
-    assert pod.agent.truth()["rollouts"] == []
+    assert pod.agent.truth().to_json()["rollouts"] == []
 
 
 async def test_a_folder_stays_while_the_engine_lists_it(pod: Pod) -> None:
@@ -119,7 +119,7 @@ async def test_a_restarted_engine_gets_everything_back_before_it_is_ready(pod: P
     adapter = pod.publish()
     await pod.serve(adapter)
     await pod.server.stop()
-    await pod.until(lambda: not pod.agent.truth()["engine"]["answers"])
+    await pod.until(lambda: not pod.agent.truth().to_json()["engine"]["answers"])
     pod.engine.faults.load_hangs_seconds = 0.2
     await pod.start_engine()
     assert not await pod.ready()
@@ -135,7 +135,7 @@ async def test_a_proof_is_of_the_engine_that_gave_it(pod: Pod) -> None:
     await pod.until(lambda: pod.proven(new))
     assert pod.revision(new)["rank"] == 4
     await pod.server.stop()
-    await pod.until(lambda: not pod.agent.truth()["engine"]["answers"])
+    await pod.until(lambda: not pod.agent.truth().to_json()["engine"]["answers"])
     pod.engine.faults.slow_answers_seconds = 0.3
     await pod.start_engine()
     await pod.until(lambda: pod.revision(new)["loaded"])
@@ -152,7 +152,7 @@ async def test_an_engine_that_hangs_does_not_hide_the_truth(pod: Pod, monkeypatc
         await asyncio.sleep(60)
 
     monkeypatch.setattr("trimtab_agent.agent.COUNTS_SECONDS", 0.1)
-    await pod.until(lambda: pod.agent.truth()["engine"]["answers"])
+    await pod.until(lambda: pod.agent.truth().to_json()["engine"]["answers"])
     assert await pod.agent.counts() is not None
     monkeypatch.setattr(VLLM, "counts", lambda engine: never())
     assert await asyncio.wait_for(pod.agent.counts(), 1) is None
@@ -393,6 +393,37 @@ async def test_damaged_objects_are_refused_until_they_are_restored(pod: Pod) -> 
     pod.agent.accept(pod.share(adapter))
     await pod.until(lambda: pod.failed(adapter) == "ArtifactDamaged")
     file.write_bytes(whole)
+    await pod.until(lambda: pod.proven(adapter))
+
+
+@pytest.mark.parametrize(
+    ("error", "permanent"), [(RecursionError("deep"), False), (ValueError("[]"), False), (MemoryError(), False)]
+)
+async def test_files_that_nobody_thought_of_are_damaged_and_not_read_again_in_every_round(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch, error: Exception, permanent: bool
+) -> None:
+    reads = 0
+
+    def verify(digest: str) -> None:
+        nonlocal reads
+        reads += 1
+        raise error
+
+    monkeypatch.setattr(pod.store, "verify", verify)
+    adapter = pod.publish()
+    pod.agent.accept(pod.share(adapter))
+    await pod.until(lambda: pod.failed(adapter) == "ArtifactDamaged")
+    assert pod.revision(adapter)["failed"]["permanent"] == permanent
+    await asyncio.sleep(0.6)  # thirty rounds
+    assert reads <= 2
+
+
+async def test_a_probe_of_a_later_kind_is_not_asked_and_not_for_good(pod: Pod) -> None:
+    adapter = pod.publish()
+    pod.agent.accept(pod.share(adapter, probe={"kind": "Embedding", "prompt": "x"}))
+    await pod.until(lambda: pod.failed(adapter) == "NotSupported")
+    assert not pod.revision(adapter)["failed"]["permanent"]
+    pod.agent.accept(pod.share(adapter, probe={"kind": "Completion", "prompt": "x"}))
     await pod.until(lambda: pod.proven(adapter))
 
 

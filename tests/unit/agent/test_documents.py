@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,11 +13,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from trimtab_agent.contract import SHARES_KEPT, Share
 from trimtab_agent.documents import (
     MountedDocument,
     PublicKeys,
     Refused,
-    Share,
     Verifier,
     key_id,
     namespace_audience,
@@ -142,7 +143,8 @@ def test_a_key_is_replaced_while_it_runs(tmp_path: Path, verifier: Verifier, key
 
 
 INVALID: dict[str, dict[str, Any]] = {
-    "unknown field": {"more": 1},
+    "another version": {"version": "trimtab.dev/share/v2"},
+    "a sequence that no number holds": {"sequence": [1, 2**70]},
     "alias to a stranger": {"aliases": {"guide": {"guide@bbbbbbbb": 1}}},
     "alias without weight": {"aliases": {"guide": {NAME: 0}}},
     "name of another adapter": {"adapterName": "other"},
@@ -159,10 +161,16 @@ def test_a_share_that_makes_no_sense_is_refused(case: str) -> None:
     assert refused(lambda: share(**INVALID[case])) == (400, "DocumentInvalid")
 
 
+def test_a_share_of_a_later_operator_is_understood_as_far_as_it_can_be() -> None:
+    later = {"more": 1, "probe": {"kind": "Embedding", "dimensions": 64}, "revisions": []}
+    assert share(**later, aliases={}).probe.kind == "Embedding"
+
+
 def test_too_large_and_torn_documents_are_refused() -> None:
     assert refused(lambda: read_share(b" " * 70_000)) == (413, "TooLarge")
     assert refused(lambda: read_share(b"{")) == (400, "DocumentInvalid")
     assert refused(lambda: MountedDocument.read(b"[]")) == (400, "DocumentInvalid")
+    assert refused(lambda: MountedDocument.read(b"[" * 60_000)) == (400, "DocumentInvalid")
 
 
 @pytest.fixture
@@ -191,6 +199,48 @@ def test_a_retired_share_cannot_be_brought_back_by_a_replay(shares: Shares, tmp_
     again.load()
     assert refused(lambda: again.check(share())) == (409, "SequenceOld")
     assert again.check(share(sequence=[1, 7]))
+
+
+def gone(name: str, number: int) -> Share:
+    return share(rollout=name, sequence=[1, number], revisions=[], aliases={}, retired=True)
+
+
+def test_rollouts_that_came_and_went_leave_room_for_others(tmp_path: Path) -> None:
+    now = 1_767_600_000.0
+    shares = Shares(tmp_path / "state", "team", lambda: now)
+    shares.load()
+    for number in range(SHARES_KEPT):
+        shares.accept(share(rollout=f"pr-{number}", sequence=[1, 2 * number], aliases={}))
+        shares.accept(gone(f"pr-{number}", 2 * number + 1))
+    assert shares.active() == ()
+    again = Shares(tmp_path / "state", "team", lambda: now)
+    again.load()
+    assert again.check(share(rollout="new", sequence=[1, 999], aliases={}))
+    for number in range(SHARES_KEPT):
+        again.accept(share(rollout=f"kept-{number}", sequence=[1, number], aliases={}))
+    assert refused(lambda: again.check(share(rollout="one-more", aliases={}))) == (409, "TooManyShares")
+    assert again.check(gone("one-more", 1000)), "what wants nothing needs no room"
+    assert refused(lambda: again.check(share(rollout="pr-7", sequence=[1, 999], aliases={}))) == (409, "TooManyShares")
+
+
+def test_the_marks_of_retired_rollouts_are_forgotten_when_nothing_older_can_come(tmp_path: Path) -> None:
+    now = 1_767_600_000.0
+    state = tmp_path / "state"
+    shares = Shares(state, "team", lambda: now)
+    shares.load()
+    shares.accept(gone("old", 7))
+    os.utime(next(state.glob("*.json")), (now, now))
+    now += 1800
+    shares.accept(gone("young", 9))
+    assert shares.highest == (1, 9)
+    assert refused(lambda: shares.check(share(rollout="old"))) == (409, "SequenceOld")
+    now += 1801
+    again = Shares(state, "team", lambda: now)
+    again.load()
+    assert (len(list(state.glob("*.json"))), again.get("old")) == (1, None)
+    for number in range(2000):
+        again.accept(gone(f"g-{number}", number))
+    assert len(list(state.glob("*.json"))) == 1024
 
 
 def test_shares_survive_a_restart_and_torn_files_do_not_stop_it(shares: Shares, tmp_path: Path) -> None:

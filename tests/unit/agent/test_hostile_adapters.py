@@ -177,7 +177,7 @@ def refused(work: Work) -> FailureReason:
     assert not work.due(100.0, None, False), "the next try comes after a pause"
     assert work.next_try > 100.0
     assert len(work.failure.message) <= 1024
-    json.dumps(work.to_json(False, None), allow_nan=False).encode()
+    work.answer(False, None).model_dump_json()
     return work.failure.reason
 
 

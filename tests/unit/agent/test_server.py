@@ -18,15 +18,8 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import TestClient, TestServer, unused_port
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from trimtab_agent.documents import (
-    MountedDocument,
-    PublicKeys,
-    Share,
-    Verifier,
-    namespace_audience,
-    sign_call,
-    sign_mounted,
-)
+from trimtab_agent.contract import Share
+from trimtab_agent.documents import MountedDocument, PublicKeys, Verifier, namespace_audience, sign_call, sign_mounted
 from trimtab_agent.mounted import MountedDocuments, read_labels
 from trimtab_agent.server import Server
 from trimtab_agent.settings import SettingsInvalid, read
@@ -99,7 +92,7 @@ async def test_calls_that_are_not_ours_change_nothing(caller: Caller) -> None:
     assert (await caller.put(share, "DELETE"))[0] == 400
     assert (await caller.call("PUT", path, b"{}"))[0] == 400
     assert (await caller.call("PUT", path, b"x" * 70_000))[0] == 413
-    assert pod.agent.truth()["rollouts"] == []
+    assert pod.agent.truth().to_json()["rollouts"] == []
     assert (await caller.put(share))[0] == 200
     assert (await caller.put(share))[0] == 200
     status, refused = await caller.put(old)
@@ -152,12 +145,12 @@ async def test_mounted_documents_are_for_the_pods_they_name(caller: Caller, tmp_
     mount("c.json", pod.share(rollout="later"), new_key)
     (folder / "d.json").write_text("torn")
     mounted.read()
-    assert [rollout["rollout"] for rollout in pod.agent.truth()["rollouts"]] == ["guide"]
+    assert [rollout["rollout"] for rollout in pod.agent.truth().to_json()["rollouts"]] == ["guide"]
     await pod.until_ready()
     assert await pod.ask() == (200, adapter.name("guide"))
     (tmp_path / "keys" / "two.pem").write_bytes(public(new_key))
     mounted.read()
-    assert [rollout["rollout"] for rollout in pod.agent.truth()["rollouts"]] == ["guide", "later"]
+    assert [rollout["rollout"] for rollout in pod.agent.truth().to_json()["rollouts"]] == ["guide", "later"]
 
 
 def test_settings_name_what_is_missing() -> None:

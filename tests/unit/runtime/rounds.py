@@ -25,6 +25,7 @@ from trimtab_operator.runtime.known import Known, Troubles
 from trimtab_operator.runtime.progress import ProgressPoller
 from trimtab_operator.runtime.reconcile import Reconciler
 from trimtab_operator.runtime.signing import SigningKeys
+from trimtab_operator.runtime.terms import Terms
 
 from tests.unit.runtime.fake_api import FakeApi
 
@@ -46,17 +47,20 @@ class Rounds:
         session: aiohttp.ClientSession | None = None,
         may_send: Callable[[], bool] = lambda: True,
         lease_transitions: Callable[[], int] = lambda: 3,
+        tell: Callable[[Key], None] | None = None,
     ) -> None:
         self.api = api or FakeApi()
         self.told: list[Key] = []
+        tell = tell or self.told.append
         self.pods_changed = asyncio.Event()
-        self.cache = Cache(follow=self.told.append, serving=self.pods_changed.set)
+        self.cache = Cache(follow=tell, serving=self.pods_changed.set)
         self.signing = SigningKeys(keys, clock=lambda: now().timestamp())
         self.desired = Desired(self.api, self.signing)
         agents = Agents(self.signing, cast(Any, session), may_send)
-        self.poller = AgentPoller(agents, self.cache, self.pods_changed, self.told.append, now)
-        self.progress = ProgressPoller(self.cache, self.told.append)
+        self.poller = AgentPoller(agents, self.cache, self.pods_changed, tell, now)
+        self.progress = ProgressPoller(self.cache, tell)
         self.troubles = Troubles(now)
+        self.terms = Terms(lease_transitions)
         self.actor = Actor(self.api, self.cache, now)
         self.events = Events(self.api, now, "test")
         self.reconciler = Reconciler(
@@ -68,12 +72,12 @@ class Rounds:
                 progress=self.progress,
                 agents=self.poller,
                 signing=self.signing,
-                lease_transitions=lease_transitions,
+                terms=self.terms,
             ),
             troubles=self.troubles,
             inquiries=Inquiries(self.api, self.cache, self.poller, self.desired),
             actor=self.actor,
-            delivery=Delivery(self.poller, self.desired, self.signing, now),
+            delivery=Delivery(self.poller, self.desired, self.signing, self.terms, now),
             events=self.events,
             now=now,
             kinds=kinds,

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from trimtab_agent.documents import Refused, Share, Verifier, pod_audience, read_share
+from trimtab_agent.contract import Share
+from trimtab_agent.documents import Refused, Verifier, pod_audience, read_share
 from trimtab_operator import agentkey
 from trimtab_operator.runtime.kube import Body
 from trimtab_operator.runtime.signing import SigningKeys

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from trimtab_agent.documents import MountedDocument, Share, Verifier, namespace_audience
+from trimtab_agent.contract import Share
+from trimtab_agent.documents import MountedDocument, Verifier, namespace_audience
 from trimtab_operator.runtime.desired import AGENT_KEYS, DESIRED, Desired
 from trimtab_operator.runtime.kube import CONFIGMAPS, Body
 from trimtab_operator.runtime.signing import SigningKeys
@@ -96,3 +97,10 @@ async def test_a_document_of_a_key_that_is_gone_counts_as_none(signing: SigningK
     (tmp_path / "keys" / "key-1.pem").unlink()
     new_key(tmp_path / "keys", "key-2.pem")
     assert await Desired(api, SigningKeys(tmp_path / "keys")).held(NAMESPACE, "guide") is None
+
+
+async def test_what_somebody_else_wrote_beside_the_documents_names_no_rollout(signing: SigningKeys) -> None:
+    api = FakeApi()
+    odd = dict.fromkeys(("...json", "Guide.json", "notes.txt", ".json", "-a.json", "guide.json"), "x")
+    api.put(CONFIGMAPS, {"metadata": {"namespace": NAMESPACE, "name": DESIRED}, "data": odd})
+    assert await Desired(api, signing).rollouts(NAMESPACE) == {"guide"}

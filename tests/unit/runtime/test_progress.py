@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 import pytest
@@ -184,3 +190,136 @@ async def test_the_time_of_a_suspension_does_not_count(trainer: Trainer) -> None
 def test_addresses_of_both_families() -> None:
     assert url_of("10.0.0.1") == "http://10.0.0.1:9401/progress"
     assert url_of("fd00::1") == "http://[fd00::1]:9401/progress"
+
+
+Raw = bytes | tuple[int, bytes, dict[str, str]]
+FINE = ANSWER.to_json()
+
+
+def told(**figures: object) -> bytes:
+    return json.dumps({**FINE, **figures}).encode()
+
+
+@dataclass(frozen=True)
+class Odd:
+    answer: Raw
+    want: dict[str, object] | None
+
+
+ODD = {
+    "a field that a later trainer tells": Odd(told(epoch=3, nested={"a": [1]}), {"step": 5}),
+    "a loss that is not finite": Odd(told(loss=float("nan"), step=6), {"step": 6, "loss": None}),
+    "an end that never comes": Odd(told(etaSeconds=float("inf")), {"step": 5, "eta_seconds": None}),
+    "a figure that no number holds": Odd(told(tokensPerSecond=10**400), {"step": 5, "tokens_per_second": None}),
+    "a time that is none": Odd(told(checkpointTime="yesterday"), {"checkpoint_time": None}),
+    "a time before there was any": Odd(told(checkpointTime="0001-01-01T00:00:00+23:59"), {"checkpoint_time": None}),
+    "a step that is none": Odd(told(step=-1), None),
+    "a step that no API holds": Odd(told(step=2**70), None),
+    "an integer of five thousand digits": Odd(told().replace(b'"step": 5', b'"step": ' + b"9" * 5000), None),
+    "a stage that is not known": Odd(told(stage="dream"), None),
+    "an answer as deep as it is long": Odd(b"[" * 60_000, None),
+    "a deep one in a field that nobody reads": Odd(told()[:-1] + b', "x": ' + b"[" * 50_000 + b"}", None),
+    "an object of nothing but parts": Odd(b"[" + b"[]," * 20_000 + b"[]]", None),
+    "more than is read": Odd(told(activity="x" * 100_000), None),
+    "bytes that are no text": Odd(b'{"runUid": "\xff\xfe"}', None),
+    "no JSON": Odd(b"<html>", None),
+    "JSON of something else": Odd(b"[1]", None),
+    "an error with the body of an answer": Odd((500, told(), {}), None),
+    "a few bytes that unpack to many": Odd((200, gzip.compress(told()), {"Content-Encoding": "gzip"}), None),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+async def test_whatever_a_pod_says_is_taken_in_or_left_and_ends_nothing(
+    case: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd, trainer = ODD[case], Trainer()
+    status, body, headers = odd.answer if isinstance(odd.answer, tuple) else (200, odd.answer, {})
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(status=status, body=body, headers=headers)
+
+    async with listening(handle, monkeypatch):
+        trainer.cache.jobs.put(job())
+        trainer.cache.pods.put(there())
+        found = await trainer.polled()
+    if odd.want is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert {name: getattr(found, name) for name in odd.want} == odd.want
+    assert "could not be taken in" not in caplog.text
+
+
+async def test_a_pod_sends_the_operator_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    reached: list[str] = []
+
+    async def secret(request: web.Request) -> web.Response:
+        reached.append(str(request.rel_url))
+        return web.json_response(ANSWER.to_json())
+
+    async def elsewhere(_: web.Request) -> web.Response:
+        raise web.HTTPFound(f"http://127.0.0.1:{progress.PORT}/latest/meta-data")
+
+    application = web.Application()
+    application.add_routes([web.get("/latest/meta-data", secret)])
+    trainer = Trainer()
+    async with listening(elsewhere, monkeypatch, application):
+        trainer.cache.jobs.put(job())
+        trainer.cache.pods.put(there())
+        assert await trainer.polled() is None
+    assert reached == []
+
+
+async def test_pods_that_hang_delay_no_other_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, release = Trainer(), asyncio.Event()
+    trainer.poller = ProgressPoller(trainer.cache, trainer.told.append, every=0.02)
+
+    async def handle(request: web.Request) -> web.Response:
+        if request.remote == "127.0.0.1" and request.host.startswith("127.0.0.9"):
+            await release.wait()
+        return web.json_response(ANSWER.to_json())
+
+    async with listening(handle, monkeypatch, address="0.0.0.0"):
+        for number in range(progress.AT_ONCE * 3):
+            busy, hangs = job(f"x-{number}", uid=f"x-{number}"), pod(f"x-{number}", job_uid=f"x-{number}")
+            hangs["metadata"]["uid"], hangs["status"]["podIP"] = f"x-{number}", "127.0.0.9"
+            for body in (busy, hangs):
+                body["metadata"]["namespace"] = "another"
+            trainer.cache.jobs.put(busy)
+            trainer.cache.pods.put(hangs)
+        trainer.cache.jobs.put(job())
+        trainer.cache.pods.put(there())
+        running = asyncio.create_task(trainer.poller.run())
+        async with asyncio.timeout(1.5):
+            while trainer.poller.newest("job-1") is None:
+                await asyncio.sleep(0.01)
+        release.set()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def there() -> dict[str, Any]:
+    body = pod()
+    body["status"]["podIP"] = "127.0.0.1"
+    return body
+
+
+@asynccontextmanager
+async def listening(
+    handle: Callable[[web.Request], Awaitable[web.Response]],
+    monkeypatch: pytest.MonkeyPatch,
+    application: web.Application | None = None,
+    address: str = "127.0.0.1",
+) -> AsyncIterator[None]:
+    """Answer for every pod's progress."""
+    application = application or web.Application()
+    application.add_routes([web.get("/progress", handle)])
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, address, 0).start()
+    monkeypatch.setattr(progress, "PORT", runner.addresses[0][1])
+    try:
+        yield
+    finally:
+        await runner.cleanup()

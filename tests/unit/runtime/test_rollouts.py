@@ -33,7 +33,14 @@ class World:
         self.now = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
         self.folder = folder / "keys"
         self.may_send = True
-        rounds = Rounds(lambda: self.now, keys=self.folder, session=session, may_send=lambda: self.may_send)
+        self.transitions = 3
+        rounds = Rounds(
+            lambda: self.now,
+            keys=self.folder,
+            session=session,
+            may_send=lambda: self.may_send,
+            lease_transitions=lambda: self.transitions,
+        )
         self.api, self.cache, self.told = rounds.api, rounds.cache, rounds.told
         self.signing, self.desired, self.poller = rounds.signing, rounds.desired, rounds.poller
         self.reconciler = rounds.reconciler
@@ -323,6 +330,36 @@ async def test_an_evaluation_that_passed_is_followed_and_its_rollout_told(world:
     world.cache.owners["Evaluation"].put(world.api.put(EVALUATIONS, passed_evaluation("better", "b", "12:05")))
     await world.rounds()
     assert world.status["served"]["digest"] == LETTERS["b"]
+
+
+async def test_many_evaluations_that_judged_nothing_hide_none_that_did(world: World) -> None:
+    source: Body = {"follow": {"selector": {"matchLabels": {"app": "guide"}}}}
+    world.store(rollout(port=world.agent.port, source=source))
+    await world.pod()
+    for number in range(10):
+        empty = passed_evaluation(f"empty-{number}", "b", f"12:{30 + number}")
+        empty["status"]["conditions"][1]["reason"] = "NoThresholds"
+        world.cache.owners["Evaluation"].put(world.api.put(EVALUATIONS, empty))
+    await world.rounds(2)
+    assert world.ready() == ("False", "NothingPassed")
+    world.cache.owners["Evaluation"].put(world.api.put(EVALUATIONS, passed_evaluation("good", "a", "12:00")))
+    await world.rounds()
+    assert world.status["served"]["digest"] == LETTERS["a"]
+    source["follow"]["requireThresholds"] = False
+    world.store(rollout(port=world.agent.port, source=source, version=2, **world.status))
+    await world.rounds()
+    assert world.status["served"]["digest"] == LETTERS["b"]
+
+
+async def test_a_lease_made_anew_takes_a_rollout_back_from_pods_that_are_not_its_own_any_more(world: World) -> None:
+    world.transitions = 7
+    world.store(rollout(port=world.agent.port))
+    await world.pod()
+    await world.rounds()
+    world.transitions = 1
+    world.cache.serving.put(serving_pod(version=2, app="another"))
+    await world.rounds(2)
+    assert world.agent.shares == {}
 
 
 async def test_pods_are_told_apart_by_the_label_of_their_stage_and_each_change_concerns_its_rollout(

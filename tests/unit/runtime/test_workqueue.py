@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -154,6 +155,74 @@ def test_a_retry_is_no_failure() -> None:
         assert await rounds.during(20) == [(0, "a"), (2, "a"), (4, "a")]
         assert rounds.failures == []
         assert queue.failures("a") == 0
+
+    run(story())
+
+
+def tenant_of(key: str) -> str:
+    return key[0]
+
+
+def test_tenants_take_turns() -> None:
+    async def story() -> None:
+        queue: WorkQueue[str] = WorkQueue(tenant=tenant_of)
+        for key in ("a1", "a2", "a3", "a4", "b1", "c1", "b2"):
+            queue.add(key)
+        rounds = Rounds(queue, lambda key: asyncio.sleep(1))
+        seen = await rounds.during(10)
+        assert [key for _, key in seen] == ["a1", "b1", "c1", "a2", "b2", "a3", "a4"]
+        assert len(queue) == 0
+
+    run(story())
+
+
+def test_a_tenant_whose_rounds_hang_delays_nobody_else() -> None:
+    async def story() -> None:
+        queue: WorkQueue[str] = WorkQueue(tenant=tenant_of)
+
+        async def handle(key: str) -> None:
+            await asyncio.sleep(1 if key.startswith("a") else 0)
+
+        for number in range(400):
+            queue.add(f"a{number}")
+        rounds = Rounds(queue, handle)
+        loop = asyncio.get_running_loop()
+        for at in (0.5, 3.25, 10.75):
+            loop.call_later(at, queue.add, f"b{at}")
+        seen = await rounds.during(40, workers=16)
+        assert [each for each in seen if each[1].startswith("b")] == [(0.5, "b0.5"), (3.25, "b3.25"), (10.75, "b10.75")]
+        assert len(seen) == 403, "and all of its own are worked on"
+
+    run(story())
+
+
+def test_a_tenant_at_its_limit_goes_on_when_one_of_its_workers_ends() -> None:
+    async def story() -> None:
+        queue: WorkQueue[str] = WorkQueue(tenant=tenant_of)
+        rounds = Rounds(queue, lambda key: asyncio.sleep(10))
+        doomed = [asyncio.create_task(queue.work(rounds.handle, rounds.failed)) for _ in range(4)]
+        for number in range(4):
+            queue.add(f"a{number}")
+        await asyncio.sleep(1)
+        assert len(rounds.seen) == 3
+        doomed[0].cancel()
+        seen = await rounds.during(8, workers=1)
+        assert [time for time, _ in seen] == [0, 0, 0, 1]
+        for task in doomed:
+            task.cancel()
+
+    run(story())
+
+
+def test_it_is_cheap_with_many_keys_of_many_tenants() -> None:
+    async def story() -> None:
+        queue: WorkQueue[str] = WorkQueue(tenant=lambda key: key.partition("/")[0])
+        for number in range(10_000):
+            queue.add(f"{number % 500}/{number}")
+        began = time.process_time()
+        seen = await Rounds(queue).during(1, workers=16)
+        assert len(seen) == 10_000
+        assert time.process_time() - began < 4, "a tenth of a millisecond a key is what is left of it on slow machines"
 
     run(story())
 

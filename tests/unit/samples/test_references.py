@@ -15,6 +15,9 @@ NAMES_OF_NO_OBJECT = {
     "spec/template/volumes/name",
     "spec/template/volumeMounts/name",
     "spec/template/env/name",
+    "spec/template/resourceClaims/name",
+    "spec/template/resources/claims/name",
+    "spec/template/prepareResources/claims/name",
     "spec/tasks/name",
     "spec/adapterName",
 }

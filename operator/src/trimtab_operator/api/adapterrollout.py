@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, computed_field, model_validator
-from trimtab_agent.documents import ADAPTER_NAME, REVISION, Probe
+from trimtab_agent import contract
+from trimtab_agent.contract import ADAPTER_NAME, REVISION, ProbeKind
 from trimtab_trainer.contract import Model
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
 
@@ -127,6 +128,11 @@ class Follow(Model):
     """The passed Evaluation that completed last, of those with some labels."""
 
     selector: MatchLabels = Field(description="selector of Evaluations of this namespace.")
+    require_thresholds: bool = Field(
+        default=True,
+        description="requireThresholds: only Evaluations that judged are followed; one without thresholds passes "
+        "whatever it measured.",
+    )
 
 
 class RolloutSource(Model):
@@ -173,7 +179,7 @@ class Serving(Model):
     selector: MatchLabels = Field(
         description="selector among the pods of this namespace with the label trimtab.dev/stage: serve."
     )
-    port: int = Field(default=8081, ge=1, le=65535, description="port of the agents.")
+    port: int = Field(default=8081, ge=1, le=65535, description="port of the agents in pods that do not name it.")
 
     @model_validator(mode="after")
     def _of_this_stage(self) -> Self:
@@ -235,6 +241,12 @@ class Strategy(Model):
         if self.canary_seconds == 0 and self.canary_weight < 100:
             raise ValueError(_WEIGHT_WITHOUT_TIME)
         return self
+
+
+class Probe(contract.Probe):
+    """A question that a revision must answer before it takes traffic."""
+
+    kind: ProbeKind = Field(default=ProbeKind.COMPLETION, description="kind of request: Chat needs a chat template.")
 
 
 class AdapterRolloutSpec(Model):

@@ -202,7 +202,7 @@ _OF_PODS: dict[FailureReason | RolloutReason | str, Explanation] = {
         "Do not serve this adapter; report it with the engine's version.",
     ),
     RolloutReason.UNREACHABLE: _pod(
-        "The pod's agent does not answer on `serving.port`.",
+        "The pod's agent does not answer on its port.",
         "Look at the agent's container; let the operator in, if a NetworkPolicy forbids it.",
     ),
     RolloutReason.ENGINE_DOWN: _pod("The engine does not answer its agent.", "Look at the engine's container."),

@@ -105,11 +105,14 @@ class Cluster(Protocol):
     def serving_pods(
         self, namespace: str, rollout: str, labels: Mapping[str, str] | None = None
     ) -> tuple[tuple[ServingPod, ...], tuple[ServingPod, ...]]:
-        """Return the serving pods of a namespace with some labels, and those without, as a rollout sees them."""
+        """Return the serving pods with some labels, as a rollout sees them; and the others that hold something of it
+        and may be told now that it is not wanted there."""
 
-    @property
-    def lease_transitions(self) -> int:
-        """Of the leader's Lease: the first part of every document's sequence."""
+    def told_again_in(self, namespace: str, rollout: str) -> float | None:
+        """Return in how many seconds a pod that holds something of a rollout may hear again that it is gone."""
+
+    def term(self, namespace: str) -> int:
+        """Return the first part of every document's sequence: of the Lease, or what pods held above it."""
 
     @property
     def can_sign(self) -> bool:

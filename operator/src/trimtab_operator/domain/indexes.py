@@ -22,6 +22,11 @@ def passed_in(namespace: str) -> str:
     return f"passed/{namespace}"
 
 
+def gated_in(namespace: str) -> str:
+    """Return the index of the Evaluations that passed thresholds."""
+    return f"gated/{namespace}"
+
+
 def of_adapter_name(namespace: str, name: str) -> str:
     """Return the index of the AdapterRollouts that claim a name."""
     return f"{CLAIMED}{namespace}/{name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trimtab_agent.documents import Share
+from trimtab_agent.contract import Share
 
 Body = dict[str, Any]
 """A Kubernetes object as JSON."""
@@ -80,7 +80,15 @@ class AgentsOf:
     pods: tuple[str, ...]
 
 
-Inquiry = EventsOf | NodeOf | MountedShare | AgentsOf
+@dataclass(frozen=True)
+class IsMounted:
+    """Inquiry: whether anything of a rollout's name lies where pods start from, a valid document or not."""
+
+    namespace: str
+    rollout: str
+
+
+Inquiry = EventsOf | NodeOf | MountedShare | IsMounted | AgentsOf
 
 
 @dataclass(frozen=True)
@@ -116,6 +124,7 @@ class Plan:
         actions: carried out in order; the first failure ends the round, which is repeated later.
         status: the whole desired status, written if it differs; None: there is nothing to say.
         documents: shares to sign and send, each to its pod, all at once: no answer is waited for by another.
+        sequence: of the documents, None where there are none.
         mounted: what pods are to start from, put into its ConfigMap or taken away after the documents were sent.
         notes: events, posted after the status was written, and only if it was.
         look_again_seconds: when to plan again if nothing happens.
@@ -127,6 +136,7 @@ class Plan:
     actions: tuple[Action, ...] = ()
     status: Body | None = None
     documents: tuple[Document, ...] = ()
+    sequence: tuple[int, int] | None = None
     mounted: Share | Withdrawal | None = None
     notes: tuple[Note, ...] = ()
     look_again_seconds: float | None = None

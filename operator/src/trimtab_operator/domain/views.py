@@ -262,6 +262,21 @@ class PodView:
         )
 
 
+AGENT_CONTAINER, AGENT_PORT = "trimtab-agent", "agent"
+"""Name of the agent's container, and of its port there; a port of the container's own name counts in any container."""
+
+
+def agent_port(spec: dict[str, Any]) -> int | None:
+    """Return the port that a pod names for its agent, None where it names none."""
+    for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:
+        for port in container.get("ports") or ():
+            ours = container.get("name") == AGENT_CONTAINER and port.get("name") == AGENT_PORT
+            if ours or port.get("name") == AGENT_CONTAINER:
+                number = port.get("containerPort")
+                return number if isinstance(number, int) else None
+    return None
+
+
 @dataclass(frozen=True)
 class ServingPodView:
     """A pod with an engine and our agent in it."""
@@ -274,6 +289,8 @@ class ServingPodView:
     ready: bool = False
     deleting: bool = False
     """Whether it is on its way out, or has ended."""
+    port: int | None = None
+    """Of its agent, where the pod says so."""
 
     @classmethod
     def of(cls, body: dict[str, Any]) -> ServingPodView | None:
@@ -291,4 +308,5 @@ class ServingPodView:
             ip=status.get("podIP", ""),
             ready=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
             deleting="deletionTimestamp" in metadata or status.get("phase") in ("Succeeded", "Failed"),
+            port=agent_port(body.get("spec") or {}),
         )

@@ -2,12 +2,17 @@
 
 A pod is asked once for all its rollouts. At rest that is one request in `REST_SECONDS`; a change is known as soon as
 the agent tells of it. What was said counts for a few seconds of silence and then no more: it is no truth any longer.
+
+Tenants run these pods, so what one says must cost the others nothing: one that tells of news all the time is asked less
+often, one that hangs is not waited for twice, and rollouts that it tells of and that do not exist are looked at a few
+at a time, each again only after a while.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -15,12 +20,13 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from ..domain.adapterrollout import AgentTruth, ServingPod
-from ..domain.adapterrollout.observed import Refusal, Sequence, ShareTruth
+from ..domain.adapterrollout.observed import Refusal, ShareTruth
+from ..domain.adapterrollout.sequence import Sequence
 from ..domain.cluster import Key
 from ..domain.plan import Document
 from ..domain.views import ServingPodView
 from .agents import ANSWER_SECONDS, Address, Agents, AgentUnreachable, Answer
-from .cache import Cache
+from .cache import Cache, Stored
 from .logs import keys
 
 log = logging.getLogger(__name__)
@@ -32,14 +38,43 @@ DEFAULT_PORT = 8081
 REST_SECONDS = 25.0
 SILENCE_SECONDS = 5.0
 """A restart of an agent takes less."""
-SHORTEST_SECONDS = 0.05
-"""Between two questions to one pod, however fast it answers."""
+SHORTEST_SECONDS, RESTLESS_SECONDS = 0.05, 1.0
+"""Between two questions to one pod, however fast it answers; the second where all of its answers are news."""
+RESTLESS_ANSWERS = 20
+"""So many in a row that are news are those of a pod that loads; more come from one that says anything."""
+GHOSTS_AT_ONCE, GHOSTS_SECONDS = 16, 1.0
+"""Rollouts that a pod tells of and that do not exist: how many are looked at, and how often."""
+DOCUMENTS_AT_ONCE = 16
+"""Under way to a pod that has left one unanswered."""
+RETIRE_PAUSE, LONGEST_RETIRE = 1.0, 600.0
+"""Until a pod that still tells of a rollout hears again that it is gone; twice as long each time."""
 CONFIRM_SECONDS = 2.0
 """How long an agent has to say what is true before requests move; who takes longer moves none of them."""
 SENDING_SECONDS = 1.0
 """How long a round waits for the answers to its documents: a pod that hangs must not hold up the next wave."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 REFUSED_PAUSE, LONGEST_REFUSED = 1.0, 60.0
+
+
+@dataclass(frozen=True)
+class Told:
+    """That a rollout is gone: how often a pod was told, and when it may be told again."""
+
+    times: int
+    again: datetime
+
+    @property
+    def pause(self) -> timedelta:
+        return timedelta(seconds=min(LONGEST_RETIRE, RETIRE_PAUSE * 2.0 ** min(self.times - 1, 20)))
+
+    @classmethod
+    def once_more(cls, before: Told | None, now: datetime) -> Told:
+        told = cls(before.times + 1 if before is not None else 1, now)
+        return replace(told, again=now + told.pause)
+
+    def forgotten(self, now: datetime) -> bool:
+        """Tell whether it is long ago: who tells of the rollout now begins anew."""
+        return now > self.again + self.pause + timedelta(seconds=REST_SECONDS)
 
 
 @dataclass
@@ -57,6 +92,15 @@ class Known:
     refused: dict[str, int] = field(default_factory=dict)
     sent: dict[str, Sequence] = field(default_factory=dict)
     sending: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    overdue: set[asyncio.Task[None]] = field(default_factory=set)
+    """Of those, the ones that were waited for in vain."""
+    retired: dict[str, Told] = field(default_factory=dict)
+    """By rollout that is gone."""
+    holds: frozenset[str] = frozenset()
+    """The rollouts that it tells of."""
+    news: int = 0
+    """Answers in a row that were none of the same."""
+    ghosts_at: datetime | None = None
     port: int = DEFAULT_PORT
     nudge: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -81,6 +125,8 @@ class AgentPoller:
         self._known: dict[str, Known] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._namespaces: set[str] = set()
+        self._holders: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        """Uids of the pods that tell of a rollout, by namespace and name."""
         self._pods_changed = pods_changed
 
     async def run(self) -> None:
@@ -103,14 +149,15 @@ class AgentPoller:
         there = {uid: view for uid, view in views.items() if view.ip and not view.deleting}
         for uid in set(self._tasks) - set(there):
             self._tasks.pop(uid).cancel()
-            self._known.pop(uid, None)
+            if (gone := self._known.pop(uid, None)) is not None:
+                self._note_holds(gone, frozenset())
         for uid, view in there.items():
             known = self._known.get(uid)
             if known is None:
                 self._known[uid] = Known(view)
                 self._tasks[uid] = asyncio.create_task(self._follow(self._known[uid]), name=f"agent of {view.name}")
                 continue
-            if known.view.ip != view.ip:
+            if (known.view.ip, known.view.port) != (view.ip, view.port):
                 known.nudge.set()
             known.view = view
 
@@ -118,7 +165,7 @@ class AgentPoller:
         """Return what a decision about one rollout sees of a pod."""
         known = self._known.get(view.uid)
         if known is None:
-            return ServingPod(view.name, view.uid, view.ip, view.ready, view.deleting)
+            return ServingPod(view.name, view.uid, view.ip, view.ready, view.deleting, port=view.port)
         return ServingPod(
             name=view.name,
             uid=view.uid,
@@ -129,7 +176,20 @@ class AgentPoller:
             unreachable_since=known.silent_since,
             unreachable_why=known.silence,
             refusal=known.refusals.get(rollout),
+            port=known.port,
         )
+
+    def holders(self, namespace: str, rollout: str) -> list[ServingPodView]:
+        """Return the pods that tell of a rollout, whatever their labels are now."""
+        return [self._known[uid].view for uid in self._holders.get((namespace, rollout), ())]
+
+    def may_hear(self, view: ServingPodView, rollout: str) -> float:
+        """Return in how many seconds a pod may be told that a rollout is gone; 0 for now."""
+        known = self._known.get(view.uid)
+        if known is None or (rollout in known.sending and not known.sending[rollout].done()):
+            return RETIRE_PAUSE
+        told = known.retired.get(rollout)
+        return max(0.0, (told.again - self._now()).total_seconds()) if told is not None else 0.0
 
     def keys_known(self, namespace: str) -> list[frozenset[str]]:
         """Return the ids of keys that each agent of a namespace said it knows."""
@@ -159,29 +219,44 @@ class AgentPoller:
         """Send documents to their pods, all at once, and keep what came of each.
 
         Who has not answered soon counts as refusing, and is waited for by itself: nothing else of the rollout is sent
-        to it meanwhile, for a later document must not be overtaken by an earlier one.
+        to it meanwhile, for a later document must not be overtaken by an earlier one. A pod that has left a document
+        unanswered is not waited for.
         """
         sending: dict[asyncio.Task[None], tuple[Known, Document]] = {}
         for document in documents:
             known, name = self._known.get(document.uid), document.share.rollout
             if known is None or (name in known.sending and not known.sending[name].done()):
                 continue  # gone meanwhile, or busy with the one before
+            known.sending = {each: task for each, task in known.sending.items() if not task.done()}
+            known.overdue = {task for task in known.overdue if not task.done()}
+            if known.overdue and len(known.sending) >= DOCUMENTS_AT_ONCE:
+                self._late(known, document)
+                continue
             task = asyncio.create_task(self._send(known, document), name=f"document for {document.pod}")
             known.sending[name] = task
             sending[task] = (known, document)
-        if not sending:
-            return
-        done, late = await asyncio.wait(sending, timeout=SENDING_SECONDS)
+        waited_for = [task for task, (known, _) in sending.items() if not known.overdue]
+        if waited_for:
+            await asyncio.wait(waited_for, timeout=SENDING_SECONDS)
+        for task, (known, document) in sending.items():
+            if task.done():
+                task.result()
+            else:
+                known.overdue.add(task)
+                self._late(known, document)
+
+    def _late(self, known: Known, document: Document) -> None:
         again = self._now() + timedelta(seconds=ANSWER_SECONDS)
-        for task in late:
-            known, document = sending[task]
-            late_answer = Refusal("Unreachable", "no answer to a document yet", document.share, again)
-            known.refusals[document.share.rollout] = late_answer
-        for task in done:
-            task.result()
+        refusal = Refusal("Unreachable", "no answer to a document yet", document.share, again)
+        known.refusals[document.share.rollout] = refusal
 
     async def _send(self, known: Known, document: Document) -> None:
         share, name = document.share, document.share.rollout
+        if share.retired:
+            # Whatever it answers: one that goes on to tell of it hears so again, but ever more seldom.
+            now = self._now()
+            known.retired = {each: told for each, told in known.retired.items() if not told.forgotten(now)}
+            known.retired[name] = Told.once_more(known.retired.get(name), now)
         try:
             result = await self._agents.send(self._address(known), known.keys or frozenset(), share)
         except AgentUnreachable as error:
@@ -207,6 +282,7 @@ class AgentPoller:
         if share is not None:
             shares[name] = share
         before, known.truth = known.truth, replace(known.truth, shares=tuple(shares.values()))
+        self._note_holds(known, frozenset(shares))
         if before != known.truth:
             self._tell(known)
 
@@ -214,12 +290,13 @@ class AgentPoller:
         while True:
             known.nudge.clear()
             try:
-                wait = REST_SECONDS if known.version is not None else 0.0
+                wait = 0.0 if known.version is None else GHOSTS_SECONDS if self._ghosts(known) else REST_SECONDS
                 question = self._agents.ask(self._address(known), known.keys, after=known.version, wait=wait)
                 answer = await _unless(known.nudge, question)
                 if answer is not None:
                     self._take(known, answer)
-                    await asyncio.sleep(SHORTEST_SECONDS)
+                    pause = SHORTEST_SECONDS * 2.0 ** min(10, max(0, known.news - RESTLESS_ANSWERS))
+                    await asyncio.sleep(min(pause, RESTLESS_SECONDS))
             except AgentUnreachable as error:
                 self._failed(known, error)
                 pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(known.failures - 1, 10))
@@ -232,12 +309,20 @@ class AgentPoller:
 
     def _address(self, known: Known) -> Address:
         known.port = self._port(known)
-        return Address(known.view.uid, known.view.ip, known.port)
+        return Address(known.view.uid, known.view.ip, known.port, known.view.namespace)
 
     def _port(self, known: Known) -> int:
-        """Return the port that the first of the pod's rollouts names; that of before where there is none any more."""
-        rollouts = sorted(self._cache.served_by(known.view), key=lambda stored: stored.key)
-        return int(rollouts[0].body["spec"]["serving"].get("port", DEFAULT_PORT)) if rollouts else known.port
+        """Return the port of a pod's agent: the pod's own word, else what its rollouts say.
+
+        Where they differ, a newcomer moves nobody: the port that was asked before stays while any rollout names it.
+        """
+        if known.view.port is not None:
+            return known.view.port
+        rollouts = self._cache.served_by(known.view)
+        ports = {agents_port(stored) for stored in rollouts}
+        if not ports or known.port in ports:
+            return known.port
+        return next(iter(ports)) if len(ports) == 1 else agents_port(min(rollouts, key=created))
 
     def _take(self, known: Known, answer: Answer) -> None:
         before, shares = known.truth, list(answer.truth.shares)
@@ -250,8 +335,47 @@ class AgentPoller:
                 known.version = None
         known.truth, known.keys = replace(answer.truth, shares=tuple(shares)), answer.keys
         known.failures, known.silent_since, known.silence = 0, None, ""
+        self._note_holds(known, frozenset(share.rollout for share in shares))
         if before is None or replace(before, counts={}) != replace(known.truth, counts={}):
+            known.news += 1
             self._tell(known)
+        else:
+            known.news = 0
+        self._tell_ghosts(known)
+
+    def _note_holds(self, known: Known, holds: frozenset[str]) -> None:
+        """Keep which rollouts a pod tells of, and forget what was kept of others."""
+        namespace = known.view.namespace
+        for name in known.holds - holds:
+            holders = self._holders[namespace, name]
+            holders.discard(known.view.uid)
+            if not holders:
+                del self._holders[namespace, name]
+        for name in holds - known.holds:
+            self._holders[namespace, name].add(known.view.uid)
+        if known.holds - holds:
+            kept = holds | {stored.key.name for stored in self._cache.served_by(known.view)}
+            for of_rollouts in (known.refusals, known.refused, known.sent):
+                for name in set(of_rollouts) - kept:
+                    del of_rollouts[name]
+        known.holds = holds
+
+    def _ghosts(self, known: Known) -> list[str]:
+        """Return the rollouts that a pod tells of, that do not exist, and that it may be told so of now."""
+        if known.truth is None:
+            return []
+        namespace = known.view.namespace
+        told = (share.rollout for share in known.truth.shares if share.ours)
+        gone = [name for name in told if self._cache.owners["AdapterRollout"].named(namespace, name) is None]
+        return [name for name in gone if not self.may_hear(known.view, name)]
+
+    def _tell_ghosts(self, known: Known) -> None:
+        now = self._now()
+        if known.ghosts_at is not None and (now - known.ghosts_at).total_seconds() < GHOSTS_SECONDS:
+            return
+        for name in self._ghosts(known)[:GHOSTS_AT_ONCE]:
+            known.ghosts_at = now
+            self._changed(Key("AdapterRollout", known.view.namespace, name))
 
     def _failed(self, known: Known, error: AgentUnreachable, *, at_once: bool = False) -> None:
         now = self._now()
@@ -265,16 +389,29 @@ class AgentPoller:
         silent = at_once or (now - known.silent_since).total_seconds() >= SILENCE_SECONDS
         if silent and known.truth is not None:
             known.truth = None
+            self._note_holds(known, frozenset())
             about = {"namespace": known.view.namespace, "pod": known.view.name}
             log.warning("agent does not answer", extra=keys(**about, err=str(error)))
             self._tell(known)
 
     def _tell(self, known: Known) -> None:
         concerned = {stored.key for stored in self._cache.served_by(known.view)}
-        for share in known.truth.shares if known.truth is not None else ():
-            concerned.add(Key("AdapterRollout", known.view.namespace, share.rollout))
-        for key in concerned:
+        namespace = known.view.namespace
+        held = (self._cache.owners["AdapterRollout"].view(namespace, name) for name in known.holds)
+        for key in concerned | {stored.key for stored in held if stored is not None}:
             self._changed(key)
+
+
+def agents_port(stored: Stored) -> int:
+    """Return the port that a rollout names for the agents of its pods."""
+    port = stored.body.get("spec", {}).get("serving", {}).get("port")
+    return port if isinstance(port, int) else DEFAULT_PORT
+
+
+def created(stored: Stored) -> tuple[str, str]:
+    """Return what orders objects by age."""
+    metadata = stored.body["metadata"]
+    return str(metadata.get("creationTimestamp") or ""), str(metadata.get("uid") or "")
 
 
 async def _unless(event: asyncio.Event, doing: Coroutine[Any, Any, T]) -> T | None:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from http import HTTPStatus
 
 import aiohttp
-from trimtab_agent.documents import Share, pod_audience, sign_call
+from trimtab_agent.contract import API, PodAnswer, RefusalAnswer, Share, ShareAnswer
+from trimtab_agent.documents import pod_audience, sign_call
 
 from ..domain.adapterrollout import AgentTruth
 from ..domain.adapterrollout.observed import Refusal, ShareTruth
 from . import metrics
 from .addresses import base_url
+from .answers import AS_IT_IS, Unreadable, body_of, parsed
+from .labels import code_label
 from .signing import SigningKey, SigningKeys
 
 log = logging.getLogger(__name__)
 
 PATH = "/v1/rollouts"
-ANSWER_BYTES = 4 * 1024 * 1024
+ANSWER_BYTES = 1024 * 1024
+"""256 rollouts of three revisions each are a third of it."""
+SHARE_ANSWER_BYTES = 64 * 1024
+LARGE_BYTES = 64 * 1024
+LARGE_SHARE = 0.25
+"""Of the time, that parsing all larger answers of a namespace may take: a pod may give one as often as it likes."""
 ANSWER_SECONDS = 5.0
 """Beyond the time that a question waits for a change."""
 NO_QUERY: Mapping[str, str] = {}
@@ -38,6 +47,7 @@ class Address:
     uid: str
     ip: str
     port: int
+    namespace: str = ""
 
     @property
     def url(self) -> str:
@@ -67,6 +77,7 @@ class Agents:
         self._may_send = may_send
         self._session = session
         self._now = now
+        self._large: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def ask(
         self, address: Address, known_keys: Collection[str] | None, *, after: int | None = None, wait: float = 0.0
@@ -77,18 +88,35 @@ class Agents:
             AgentUnreachable: it did not answer so.
         """
         query = {} if after is None else {"after": str(after), "waitSeconds": f"{wait:g}"}
-        status, body = 0, dict[str, Any]()
+        status, refused = 0, RefusalAnswer()
         for key in self._candidates(known_keys):
-            status, body = await self._call(address, "GET", PATH, key=key, query=query, seconds=wait + ANSWER_SECONDS)
-            if (status, body.get("reason")) != (401, "KeyUnknown"):
+            status, text = await self._call(
+                address, "GET", PATH, key=key, query=query, seconds=wait + ANSWER_SECONDS, limit=ANSWER_BYTES
+            )
+            if status == HTTPStatus.OK:
+                return await self._understood(address, text)
+            refused = refusal_in(text)
+            if (status, refused.reason) != (401, "KeyUnknown"):
                 break
-        if status != 200:
-            raise AgentUnreachable(f"the agent answered {status} {body.get('reason', '')}: {body.get('message', '')}")
+        raise AgentUnreachable(f"the agent answered {status} {refused.reason}: {refused.message}")
+
+    async def _understood(self, address: Address, text: bytes) -> Answer:
+        """Return the typed form of an answer; a large one waits until it is the turn of its namespace."""
         try:
-            keys = frozenset(str(each) for each in body["keys"])
-            return Answer(AgentTruth.of(body), int(body["version"]), keys)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise AgentUnreachable(f"an answer of another version: {type(error).__name__} {error}") from None
+            if len(text) <= LARGE_BYTES:
+                answer = parsed(PodAnswer, text)
+            else:
+                async with self._large[address.namespace]:
+                    began = time.perf_counter()
+                    try:
+                        answer = parsed(PodAnswer, text)
+                    finally:
+                        await asyncio.sleep((time.perf_counter() - began) * (1 / LARGE_SHARE - 1))
+        except Unreadable as error:
+            raise AgentUnreachable(f"not an answer of an agent: {error}") from None
+        if answer.api != API:
+            raise AgentUnreachable(f"the agent speaks {answer.api}, this operator {API}; run one version of both")
+        return Answer(AgentTruth.of(answer), answer.version, frozenset(answer.keys))
 
     async def send(self, address: Address, known_keys: Collection[str], share: Share) -> ShareTruth | Refusal:
         """Send a share; return what the pod then holds of it, or why it refuses.
@@ -103,15 +131,16 @@ class Agents:
             raise AgentUnreachable("there is no key to sign with")
         method = "DELETE" if share.retired else "PUT"
         path = f"{PATH}/{share.rollout}"
-        status, body = await self._call(address, method, path, share.to_bytes(), key=key)
-        if 400 <= status < 500:
-            return Refusal(str(body.get("reason", status))[:64], str(body.get("message", "")))
-        if status != 200:
+        status, text = await self._call(address, method, path, share.to_bytes(), key=key)
+        if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            refused = refusal_in(text)
+            return Refusal(refused.reason or str(status), refused.message)
+        if status != HTTPStatus.OK:
             raise AgentUnreachable(f"the agent answered {status}")
         try:
-            return ShareTruth.of(body)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise AgentUnreachable(f"an answer of another version: {type(error).__name__} {error}") from None
+            return ShareTruth.of(parsed(ShareAnswer, text))
+        except Unreadable as error:
+            raise AgentUnreachable(f"not an answer of an agent: {error}") from None
 
     def _candidates(self, known: Collection[str] | None) -> list[SigningKey]:
         """Return the keys to try, the likeliest first. An agent that was never heard may know any of them."""
@@ -131,7 +160,8 @@ class Agents:
         key: SigningKey,
         query: Mapping[str, str] = NO_QUERY,
         seconds: float = ANSWER_SECONDS,
-    ) -> tuple[int, dict[str, Any]]:
+        limit: int = SHARE_ANSWER_BYTES,
+    ) -> tuple[int, bytes]:
         audience, now = pod_audience(address.uid), self._now()
         token = sign_call(key.private, audience, method=method, path=path, body=content, now=now)
         code = "none"
@@ -141,20 +171,22 @@ class Agents:
                 address.url + path,
                 params=query,
                 data=content or None,
-                headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+                headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json", **AS_IT_IS},
                 timeout=aiohttp.ClientTimeout(total=seconds),
                 allow_redirects=False,
+                auto_decompress=False,
             ) as response:
-                code = str(response.status)
-                text = await response.content.read(ANSWER_BYTES)
-                while not response.content.at_eof() and len(text) < ANSWER_BYTES:
-                    text += await response.content.read(ANSWER_BYTES - len(text))
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise AgentUnreachable(f"{method} {path}: {error or type(error).__name__}") from None
+                code = code_label(response.status)
+                return response.status, await body_of(response, limit)
+        except (aiohttp.ClientError, TimeoutError, OSError, Unreadable) as error:
+            raise AgentUnreachable(f"{method} {path}: {str(error)[:300] or type(error).__name__}") from None
         finally:
             metrics.AGENT_REQUESTS.labels(method, code).inc()
-        try:
-            body = json.loads(text)
-        except ValueError:
-            body = {}
-        return response.status, body if isinstance(body, dict) else {}
+
+
+def refusal_in(text: bytes) -> RefusalAnswer:
+    """Return the reason in an answer that is none of success, empty where it gives none."""
+    try:
+        return parsed(RefusalAnswer, text)
+    except Unreadable:
+        return RefusalAnswer()

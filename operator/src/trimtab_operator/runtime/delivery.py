@@ -9,21 +9,25 @@ from ..domain.plan import Plan, Withdrawal
 from .agentpoller import AgentPoller
 from .desired import Desired
 from .signing import SigningKeys
+from .terms import Terms
 
 
 class Delivery:
     """Signs and sends."""
 
     def __init__(
-        self, agents: AgentPoller, desired: Desired, signing: SigningKeys, now: Callable[[], datetime]
+        self, agents: AgentPoller, desired: Desired, signing: SigningKeys, terms: Terms, now: Callable[[], datetime]
     ) -> None:
         self._agents = agents
         self._desired = desired
         self._signing = signing
+        self._terms = terms
         self._now = now
 
     async def deliver(self, namespace: str, plan: Plan) -> None:
         """Send the documents, all at once, then have new pods start from what is wanted."""
+        if plan.sequence is not None:
+            self._terms.note(namespace, plan.sequence)
         if plan.documents:
             await self._agents.send(plan.documents)
         if plan.mounted is None:

@@ -10,18 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from re import fullmatch
 from typing import Any, Protocol
 
-from trimtab_agent.documents import (
-    MountedDocument,
-    Refused,
-    Share,
-    Verifier,
-    namespace_audience,
-    read_share,
-    sign_mounted,
-)
+from trimtab_agent.contract import Share
+from trimtab_agent.documents import MountedDocument, Refused, Verifier, namespace_audience, read_share, sign_mounted
 
+from ..domain.adapterrollout.observed import OBJECT_NAME
 from ..domain.cluster import Key
 from ..domain.views import MANAGED_BY_LABEL
 from .cache import Cache
@@ -68,9 +63,10 @@ class Desired:
         return READ_AGAIN_SECONDS
 
     async def rollouts(self, namespace: str) -> set[str]:
-        """Return the names of the rollouts that have a document there."""
+        """Return the names of the rollouts that have a document there; others may write there, and what they like."""
         data = (await self._read(namespace, DESIRED)).data or {}
-        return {name.removesuffix(SUFFIX) for name in data if name.endswith(SUFFIX)}
+        names = {name.removesuffix(SUFFIX) for name in data if name.endswith(SUFFIX)}
+        return {name for name in names if fullmatch(OBJECT_NAME, name)}
 
     async def held(self, namespace: str, rollout: str) -> Share | None:
         """Return the document of a rollout; None if there is none, or none that an agent would take."""

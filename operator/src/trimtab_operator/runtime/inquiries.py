@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ..domain.cluster import Key
 from ..domain.kind import Needs
-from ..domain.plan import AgentsOf, EventsOf, Inquiry, MountedShare, NodeOf
+from ..domain.plan import AgentsOf, EventsOf, Inquiry, IsMounted, MountedShare, NodeOf
 from .agentpoller import AgentPoller
 from .cache import Cache, Store
 from .desired import Desired
@@ -47,6 +47,8 @@ class Inquiries:
                 return await self._node(name)
             case MountedShare(namespace, rollout):
                 return await self._desired.held(namespace, rollout)
+            case IsMounted(namespace, rollout):
+                return rollout in await self._desired.rollouts(namespace)
             case AgentsOf(pods):
                 await self._agents.refresh(pods)
                 return pods

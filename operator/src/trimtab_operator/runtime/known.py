@@ -19,6 +19,7 @@ from .cache import Cache, Stored, matches
 from .kube import ApiError, Resource
 from .progress import ProgressPoller
 from .signing import SigningKeys
+from .terms import Terms
 
 
 class Troubles:
@@ -64,7 +65,7 @@ class Known:
         progress: ProgressPoller,
         agents: AgentPoller,
         signing: SigningKeys,
-        lease_transitions: Callable[[], int],
+        terms: Terms,
     ) -> None:
         self._cache = cache
         self._troubles = troubles
@@ -72,15 +73,14 @@ class Known:
         self._progress = progress
         self._agents = agents
         self._signing = signing
-        self._lease_transitions = lease_transitions
+        self._terms = terms
 
     @property
     def settings(self) -> Settings:
         return self._settings
 
-    @property
-    def lease_transitions(self) -> int:
-        return self._lease_transitions()
+    def term(self, namespace: str) -> int:
+        return self._terms.of(namespace)
 
     @property
     def can_sign(self) -> bool:
@@ -113,11 +113,24 @@ class Known:
     def serving_pods(
         self, namespace: str, rollout: str, labels: Mapping[str, str] | None = None
     ) -> tuple[tuple[ServingPod, ...], tuple[ServingPod, ...]]:
-        selected, others = list[ServingPod](), list[ServingPod]()
-        for view in self._cache.serving.of_parent(namespace):
-            mine = labels is not None and matches(labels, view.labels)
-            (selected if mine else others).append(self._agents.pod(view, rollout))
-        return tuple(selected), tuple(others)
+        selected = self._cache.pods_of(namespace, labels) if labels is not None else []
+        mine = {view.uid for view in selected}
+        others = [
+            view
+            for view in self._agents.holders(namespace, rollout)
+            if view.uid not in mine and not self._agents.may_hear(view, rollout)
+        ]
+        return tuple(self._agents.pod(view, rollout) for view in selected), tuple(
+            self._agents.pod(view, rollout) for view in others
+        )
+
+    def told_again_in(self, namespace: str, rollout: str) -> float | None:
+        holding = [
+            view
+            for view in self._agents.holders(namespace, rollout)
+            if (share := self._agents.pod(view, rollout).share(rollout)) is not None and share.ours
+        ]
+        return min((self._agents.may_hear(view, rollout) for view in holding), default=None)
 
     def jobs_of(self, owner_uid: str) -> list[JobView]:
         return self._cache.jobs.of_parent(owner_uid)

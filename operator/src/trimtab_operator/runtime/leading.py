@@ -35,6 +35,7 @@ from .progress import ProgressPoller
 from .reconcile import Reconciler, failed, utc_now
 from .settings import Settings
 from .signing import SigningKeys
+from .terms import Terms
 from .workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class Leading:
             Agents(signing, self._session, kube.may_write), self._cache, pods_changed, add, utc_now
         )
         self._desired = Desired(kube, signing)
-        troubles = Troubles(utc_now)
+        troubles, terms = Troubles(utc_now), Terms(lease_transitions)
         self._reconciler = Reconciler(
             cache=self._cache,
             cluster=Known(
@@ -75,12 +76,12 @@ class Leading:
                 progress=self._progress,
                 agents=self._poller,
                 signing=signing,
-                lease_transitions=lease_transitions,
+                terms=terms,
             ),
             troubles=troubles,
             inquiries=Inquiries(kube, self._cache, self._poller, self._desired),
             actor=Actor(kube, self._cache),
-            delivery=Delivery(self._poller, self._desired, signing, utc_now),
+            delivery=Delivery(self._poller, self._desired, signing, terms, utc_now),
             events=Events(kube, utc_now, settings.identity),
         )
         self._seen_rounds, self._seen_at = 0, 0.0

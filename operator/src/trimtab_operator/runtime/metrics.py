@@ -9,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import REGISTRY, Collector
 
 from ..domain.measures import Measure
+from .labels import reason_label, word_label
 
 RECONCILES = Counter("trimtab_reconcile_total", "Rounds by how they ended.", ["kind", "result"])
 RECONCILE_SECONDS = Histogram(
@@ -86,7 +87,7 @@ def count(measures: Iterable[Measure]) -> None:
     """Add what a status write told."""
     for measure in measures:
         metric = _MEASURED[measure.metric]
-        metric = metric.labels(*measure.labels) if measure.labels else metric
+        metric = metric.labels(*map(word_label, measure.labels)) if measure.labels else metric
         if isinstance(metric, Histogram):
             metric.observe(measure.amount)
         else:
@@ -103,7 +104,11 @@ class States(Collector):
 
     def collect(self) -> Iterable[Metric]:
         family = GaugeMetricFamily(self._name, f"{self._what} by state.", labels=["state"])
-        for state, number in sorted(self._count().items()):
+        counted: dict[str, int] = {}
+        for state, number in self._count().items():
+            label = reason_label(state)
+            counted[label] = counted.get(label, 0) + number
+        for state, number in sorted(counted.items()):
             family.add_metric([state], number)
         yield family
 

@@ -7,15 +7,19 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from http import HTTPStatus
+from typing import Annotated
 
 import aiohttp
-from pydantic import ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 from trimtab_trainer.contract import Progress, Stage
 
 from ..domain.cluster import Key
-from ..domain.views import JobView, PodView
+from ..domain.views import JobView, PodView, parse_time
 from . import metrics
 from .addresses import base_url
+from .answers import AS_IT_IS, Unreadable, body_of, parsed
 from .cache import Cache
 from .logs import keys
 
@@ -24,7 +28,11 @@ log = logging.getLogger(__name__)
 PORT = 9401
 TIMEOUT = aiohttp.ClientTimeout(total=2)
 AT_ONCE = 16
+"""Of one namespace."""
 LIMIT_BYTES = 65_536
+TIME_LENGTH, FIRST_YEAR = 32, 2000
+COUNTED_TO, FIGURE_TO = 2**53, 1e15
+"""The most that a step or a figure may be: what is above is of no trainer."""
 SILENT_POLLS = 6
 """So many polls in vain, and never an answer before: something forbids it, and the status says so."""
 
@@ -32,6 +40,48 @@ SILENT_POLLS = 6
 def url_of(ip: str) -> str:
     """Return where a pod tells its progress."""
     return f"{base_url(ip, PORT)}/progress"
+
+
+def figure(told: object) -> object:
+    """Return a number, or None for one that tells nothing: a loss that is not finite is that of a run that diverged."""
+    number = isinstance(told, int | float) and not isinstance(told, bool)
+    return told if number and -FIGURE_TO <= told <= FIGURE_TO else None  # type: ignore[operator]
+
+
+def moment(told: object) -> object:
+    """Return a time as RFC 3339 has it, None for anything else."""
+    try:
+        found = parse_time(told) if isinstance(told, str) and len(told) <= TIME_LENGTH else None
+    except ValueError:
+        return None
+    return told if found is not None and found.tzinfo is not None and found.year >= FIRST_YEAR else None
+
+
+STEP = Annotated[int, Field(ge=0, le=COUNTED_TO)]
+FIGURE = Annotated[float | None, BeforeValidator(figure)]
+
+
+class ToldProgress(BaseModel):
+    """`trimtab_trainer.contract.Progress` as a pod tells it, of whatever version, and whatever it says."""
+
+    model_config = ConfigDict(extra="ignore", alias_generator=to_camel)
+
+    run_uid: str = Field(max_length=64)
+    attempt: STEP
+    stage: Stage
+    activity: str = Field(max_length=64)
+    step: STEP = 0
+    total_steps: STEP = 0
+    loss: FIGURE = None
+    validation_loss: FIGURE = None
+    tokens_per_second: FIGURE = None
+    eta_seconds: Annotated[float | None, BeforeValidator(figure)] = Field(default=None, ge=0)
+    checkpoint_step: STEP | None = None
+    checkpoint_time: Annotated[str | None, BeforeValidator(moment)] = None
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(**dict(self))
 
 
 class ProgressPoller:
@@ -60,27 +110,47 @@ class ProgressPoller:
         return self._newest.get(job_uid)
 
     async def run(self) -> None:
-        """Poll for ever."""
-        async with aiohttp.ClientSession(timeout=TIMEOUT, connector=aiohttp.TCPConnector(force_close=True)) as session:
+        """Poll for ever, each namespace on its own: one whose pods hang is behind with itself alone."""
+        polls: dict[str, asyncio.Task[None]] = {}
+        async with aiohttp.ClientSession(
+            timeout=TIMEOUT, connector=aiohttp.TCPConnector(limit=0, force_close=True)
+        ) as session:
             while True:
                 await asyncio.sleep(self._every)
-                await self.poll(session)
+                polls = {namespace: task for namespace, task in polls.items() if not task.done()}
+                for namespace, running in self._running().items():
+                    if namespace not in polls:
+                        polls[namespace] = asyncio.create_task(self._poll(session, running))
 
     async def poll(self, session: aiohttp.ClientSession) -> None:
-        """Ask every running pod once, and forget the answers of Jobs that ended."""
+        """Ask every running pod once."""
+        await asyncio.gather(*(self._poll(session, running) for running in self._running().values()))
+        self._running()
+
+    def _running(self) -> dict[str, list[tuple[PodView, JobView]]]:
+        """Return the pods to ask with their Jobs, by namespace; what is over is forgotten, who rests is told of."""
         jobs = {entry.uid: entry.view for entry in self._cache.jobs if entry.view and not entry.view.finished}
         self._newest = {uid: progress for uid, progress in self._newest.items() if uid in jobs}
         self._in_vain = Counter({uid: count for uid, count in self._in_vain.items() if uid in jobs})
-        pods = [entry.view for entry in self._cache.pods if entry.view is not None]
-        running = [pod for pod in pods if pod.running and pod.ip and pod.job_uid in jobs]
+        found: dict[str, list[tuple[PodView, JobView]]] = {}
+        for entry in self._cache.pods:
+            pod = entry.view
+            if pod is not None and pod.running and pod.ip and pod.job_uid in jobs:
+                found.setdefault(pod.namespace, []).append((pod, jobs[pod.job_uid]))
+        self._account({pod.job_uid for pods in found.values() for pod, _ in pods})
+        return found
+
+    async def _poll(self, session: aiohttp.ClientSession, running: list[tuple[PodView, JobView]]) -> None:
         slots = asyncio.Semaphore(AT_ONCE)
 
-        async def ask(pod: PodView) -> None:
+        async def ask(pod: PodView, job: JobView) -> None:
             async with slots:
-                await self._ask(session, pod, jobs[pod.job_uid])
+                try:
+                    await self._ask(session, pod, job)
+                except Exception:  # logged; one pod does not end the questions to the others
+                    log.exception("progress could not be taken in", extra=keys(namespace=pod.namespace, pod=pod.name))
 
-        await asyncio.gather(*(ask(pod) for pod in running))
-        self._account({pod.job_uid for pod in running})
+        await asyncio.gather(*(ask(pod, job) for pod, job in running))
 
     def _account(self, running: set[str]) -> None:
         """Tell how long the trainer that rests longest has made no step; a suspended one begins anew."""
@@ -89,29 +159,30 @@ class ProgressPoller:
         metrics.PROGRESS_STALLED.set(0 if oldest is None else self._clock() - oldest)
 
     async def _ask(self, session: aiohttp.ClientSession, pod: PodView, job: JobView) -> None:
-        result = "unreachable"
+        result, progress = "unreachable", None
         try:
-            async with session.get(url_of(pod.ip)) as response:
-                text = await response.content.read(LIMIT_BYTES)
+            async with session.get(
+                url_of(pod.ip), allow_redirects=False, auto_decompress=False, headers=AS_IT_IS
+            ) as response:
+                text = await body_of(response, LIMIT_BYTES)
             result = "invalid"
-            progress = Progress.model_validate_json(text)
-            # The address of a pod that is gone may be another's by now.
-            result = "ok" if (progress.run_uid, progress.attempt) == (job.owner_uid, job.attempt) else "stranger"
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, ValidationError) as error:
-            log.debug("no progress", extra=keys(namespace=pod.namespace, pod=pod.name, err=str(error)))
+            if response.status == HTTPStatus.OK:
+                progress = parsed(ToldProgress, text).progress
+                # The address of a pod that is gone may be another's by now.
+                ours = (progress.run_uid, progress.attempt) == (job.owner_uid, job.attempt)
+                result = "ok" if ours else "stranger"
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, Unreadable) as error:
+            log.debug("no progress", extra=keys(namespace=pod.namespace, pod=pod.name, err=str(error)[:300]))
         finally:
             metrics.PROGRESS_POLLS.labels(result).inc()
-        was_silent = self.silent(job.uid)
-        if result == "ok":
+        was_silent, before = self.silent(job.uid), self._newest.get(job.uid)
+        if result == "ok" and progress is not None:
             del self._in_vain[job.uid]
-        elif job.uid not in self._newest:
-            self._in_vain[job.uid] += 1
-        news = result == "ok" and progress != self._newest.get(job.uid)
-        if result == "ok":
             self._note_advance(job.uid, progress)
-        if news:
             self._newest[job.uid] = progress
-        if news or self.silent(job.uid) != was_silent:
+        elif before is None:
+            self._in_vain[job.uid] += 1
+        if self._newest.get(job.uid) != before or self.silent(job.uid) != was_silent:
             self._changed(Key(job.owner_kind, job.namespace, job.owner_name))
 
     def _note_advance(self, job_uid: str, progress: Progress) -> None:

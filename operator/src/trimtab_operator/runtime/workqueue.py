@@ -2,12 +2,15 @@
 
 Adding a key that waits is nothing; adding one that is being worked on brings it back when that round ends, because
 what was added may not have been seen. A delayed add keeps the earliest time. The loop's clock is the only clock.
+
+Namespaces take turns, key by key, and one alone never has all workers: what a tenant does to its own objects, or its
+pods to the rounds about them, delays nobody else by more than a round.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -25,13 +28,31 @@ class Retry(Exception):
         self.reason = reason
 
 
-class WorkQueue(Generic[Key]):
-    """`first_delay` doubles with every failure in a row, up to `longest_delay`."""
+RESERVED_SHARE = 4
+"""One worker of so many is kept from each namespace for the others; of three or fewer none is."""
 
-    def __init__(self, first_delay: float = 0.25, longest_delay: float = 60) -> None:
+
+def namespace_of(key: Hashable) -> Hashable:
+    """Return whose turn a key takes, never None."""
+    return getattr(key, "namespace", "")
+
+
+class WorkQueue(Generic[Key]):
+    """`first_delay` doubles with every failure in a row, up to `longest_delay`; `tenant` tells whose turn it is."""
+
+    def __init__(
+        self,
+        first_delay: float = 0.25,
+        longest_delay: float = 60,
+        tenant: Callable[[Key], Hashable] = namespace_of,
+    ) -> None:
         self._first_delay = first_delay
         self._longest_delay = longest_delay
-        self._ready: deque[Key] = deque()
+        self._tenant = tenant
+        self._ready: dict[Hashable, deque[Key]] = {}
+        """Of every tenant that has keys which wait, in the order of their turns."""
+        self._workers_of: Counter[Hashable] = Counter()
+        self._workers = 0
         self._waiting: set[Key] = set()
         self._working: set[Key] = set()
         self._again: set[Key] = set()
@@ -42,7 +63,7 @@ class WorkQueue(Generic[Key]):
         """Rounds that ended: it grows while there is work and the workers live."""
 
     def __len__(self) -> int:
-        return len(self._ready)
+        return len(self._waiting)
 
     @property
     def busy(self) -> int:
@@ -55,8 +76,8 @@ class WorkQueue(Generic[Key]):
             self._again.add(key)
         elif key not in self._waiting:
             self._waiting.add(key)
-            self._ready.append(key)
-            metrics.QUEUE_DEPTH.set(len(self._ready))
+            self._ready.setdefault(self._tenant(key), deque()).append(key)
+            metrics.QUEUE_DEPTH.set(len(self._waiting))
             self._wake()
 
     def add_after(self, key: Key, seconds: float) -> None:
@@ -84,12 +105,16 @@ class WorkQueue(Generic[Key]):
             handle: one round; the seconds until the next look, or None where only a change calls for one.
             failed: told of an exception of a round; may name a shortest delay.
         """
-        while True:
-            key = await self._take()
-            try:
-                await self._round(key, handle, failed)
-            finally:
-                self._give_back(key)
+        self._workers += 1
+        try:
+            while True:
+                key = await self._take()
+                try:
+                    await self._round(key, handle, failed)
+                finally:
+                    self._give_back(key)
+        finally:
+            self._workers -= 1
 
     async def _round(
         self,
@@ -114,7 +139,7 @@ class WorkQueue(Generic[Key]):
                 self.add_after(key, max(again, 0.001))
 
     async def _take(self) -> Key:
-        while not self._ready:
+        while (tenant := self._next()) is None:
             woken = asyncio.get_running_loop().create_future()
             self._idle_workers.append(woken)
             try:
@@ -123,21 +148,36 @@ class WorkQueue(Generic[Key]):
                 if woken.done() and not woken.cancelled():
                     self._wake()  # the wake-up was for this worker: pass it on
                 raise
-        key = self._ready.popleft()
-        metrics.QUEUE_DEPTH.set(len(self._ready))
+        keys = self._ready.pop(tenant)
+        key = keys.popleft()
+        if keys:
+            self._ready[tenant] = keys  # the last one now
         self._waiting.discard(key)
         self._working.add(key)
+        self._workers_of[tenant] += 1
+        metrics.QUEUE_DEPTH.set(len(self._waiting))
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()  # this round says itself when to look again
         return key
 
+    def _next(self) -> Hashable | None:
+        """Return the tenant whose turn it is; at most one is at its limit, so this looks at two."""
+        limit = self._workers - self._workers // RESERVED_SHARE
+        return next((tenant for tenant in self._ready if self._workers_of[tenant] < limit), None)
+
     def _give_back(self, key: Key) -> None:
         self.rounds += 1
         self._working.discard(key)
+        tenant = self._tenant(key)
+        self._workers_of[tenant] -= 1
+        if self._workers_of[tenant] <= 0:
+            del self._workers_of[tenant]
         if key in self._again:
             self._again.discard(key)
             self.add(key)
+        elif tenant in self._ready:
+            self._wake()  # it may have waited for this worker alone, which may be ending
 
     def _due(self, key: Key) -> None:
         self._timers.pop(key, None)

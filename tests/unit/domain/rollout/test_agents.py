@@ -42,7 +42,7 @@ class Fleet:
         seen = []
         for number, pod in enumerate(self.pods):
             name = f"pod-{number}"
-            truth = AgentTruth.of({**pod.agent.truth(), "counts": await pod.agent.counts()})
+            truth = AgentTruth.of(await pod.agent.answer(name, []))
             seen.append(ServingPod(name, name, ready=True, truth=truth, refusal=self.refusals.get(name)))
         return Observed(self.rollout, pods=tuple(seen))
 
@@ -130,7 +130,7 @@ async def test_an_adapter_that_changes_nothing_is_taken_back_and_no_engine_is_to
     await fleet.round()
     assert await fleet.asked() == [(200, good.name("guide"))] * 3
     for pod in pods:
-        assert [each["name"] for each in pod.agent.truth()["engine"]["adapters"]] == [good.name("guide")]
+        assert [each["name"] for each in pod.agent.truth().to_json()["engine"]["adapters"]] == [good.name("guide")]
 
 
 async def test_an_engine_that_restarts_is_not_ready_until_its_list_says_so(pods: list[Pod]) -> None:
@@ -150,7 +150,7 @@ async def test_the_agents_of_the_stories_answer_in_the_same_words(pods: list[Pod
     fleet = Fleet(pods, adapter)
     await fleet.until("Serving")
     await fleet.asked()
-    real: dict[str, Any] = {**pods[0].agent.truth(), "counts": await pods[0].agent.counts()}
+    real: dict[str, Any] = (await pods[0].agent.answer("pod-0", [])).to_json()
     world = World({"artifact": source(adapter)}, pods=1)
     world.after(3).asked(adapter.name("guide"), 1)
     told = Agent.answer(world.agents[0])

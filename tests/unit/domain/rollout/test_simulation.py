@@ -46,6 +46,11 @@ class Life(RuleBasedStateMachine):
     def operate_and_die(self, writes: int) -> None:
         self.world.operate(writes)
 
+    @rule()
+    def the_operator_is_installed_anew(self) -> None:
+        """Its Lease counts from one."""
+        self.world.lease, self.world.term = 1, 0
+
     @rule(rounds=st.integers(1, 4))
     def all_goes_well(self, rounds: int) -> None:
         for _ in range(rounds):

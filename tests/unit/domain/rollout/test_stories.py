@@ -468,6 +468,26 @@ def test_follow_takes_the_passed_evaluation_that_completed_last() -> None:
     assert world.condition() == ("True", "Serving")
 
 
+def test_follow_takes_no_evaluation_that_judged_nothing_unless_it_is_told_to() -> None:
+    """Whoever may create Evaluations would otherwise decide what is served, with one that has no thresholds."""
+    world = World(FOLLOW, strategy={"canarySeconds": 0})
+    judged, empty = (
+        evaluation(name, name[0], completed=at, labels=LABELS) for name, at in (("a-good", 1), ("b-any", 2))
+    )
+    condition = empty.status.conditions[0]
+    for word in ("NoThresholds", "AWordOfALaterOperator"):
+        said = [condition.model_copy(update={"reason": word})]
+        empty = empty.model_copy(update={"status": empty.status.model_copy(update={"conditions": said})})
+        world.evaluations = (empty,)
+        world.after(3)
+        assert world.condition() == ("False", "NothingPassed")
+    world.evaluations = (judged, empty)
+    world.after(3)
+    assert world.aliases == [{A: 100}] * 3
+    world.edit(source={"follow": {**FOLLOW["follow"], "requireThresholds": False}}).after(5)
+    assert world.aliases == [{B: 100}] * 3
+
+
 def test_follow_passes_over_what_was_taken_back_until_something_newer_passes() -> None:
     world = World(FOLLOW, strategy={"canarySeconds": 0})
     world.evaluations = (evaluation("one", "a", completed=1, labels=LABELS),)

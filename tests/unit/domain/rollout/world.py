@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from trimtab_agent.documents import Share
+from trimtab_agent.contract import PodAnswer, Share
 from trimtab_operator.api import Evaluation, parse_evaluation
 from trimtab_operator.api.adapterrollout import AdapterRollout, parse_adapterrollout
 from trimtab_operator.api.resources import ADAPTERROLLOUT
@@ -209,6 +209,7 @@ class Agent:
                 if self.engine_up
                 else [],
             },
+            "sequence": list(max((share.sequence for share in self.shares.values()), default=(0, 0))),
             "counts": {"instance": f"{self.name}-{self.starts}", "revisions": bounds} if self.engine_up else None,
             "rollouts": [self._truth(share) for share in self.shares.values() if not share.retired],
         }
@@ -248,6 +249,11 @@ class Agent:
         }
 
 
+def read(answer: Mapping[str, Any]) -> AgentTruth:
+    """Return what the operator makes of an answer."""
+    return AgentTruth.of(PodAnswer.model_validate({"version": 1, **answer}))
+
+
 class World:
     """Pods, the object, and the operator."""
 
@@ -260,6 +266,8 @@ class World:
         self.ranks: dict[str, int] = {}
         self.mounted: Share | None = None
         self.lease = 0
+        self.term = 0
+        """Of this process, which grows above what it sees."""
         self.writes = 0
         self.events: list[str] = []
 
@@ -273,7 +281,7 @@ class World:
                 uid=agent.uid,
                 address="10.0.0.1",
                 ready=agent.engine_up,
-                truth=AgentTruth.of((agent.late if late else None) or agent.answer()) if agent.up else None,
+                truth=read((agent.late if late else None) or agent.answer()) if agent.up else None,
                 unreachable_since=None if agent.up else agent.since,
                 refusal=agent.refusal,
             )
@@ -286,7 +294,7 @@ class World:
             evaluations=self.evaluations,
             others=self.others,
             pods=pods,
-            lease_transitions=self.lease,
+            lease_transitions=max(self.lease, self.term),
             ranks=dict(self.ranks),
             answers={
                 MountedShare(metadata.namespace, metadata.name): self.mounted,
@@ -310,6 +318,7 @@ class World:
             self.rollout = parse_adapterrollout({**body, "status": made.status})
             self.events += [note.reason for note in made.notes]
             self._is_explained()
+        self.term = max(self.term, made.sequence[0] if made.sequence is not None else 0)
         for document in made.documents:
             if writes == 0:
                 return self._died(made)
@@ -336,6 +345,7 @@ class World:
 
     def _died(self, made: Plan) -> Plan:
         self.lease += 1
+        self.term = 0
         return made
 
     def after(self, seconds: float = 1) -> Self:

@@ -9,11 +9,12 @@ from trimtab_operator.api.adapterrollout import READY, AdapterRolloutStatus, Pha
 
 from ..cluster import Cluster, Key
 from ..kind import Answers
-from ..plan import AgentsOf, Inquiry, MountedShare, Plan, Withdrawal
+from ..plan import AgentsOf, Inquiry, IsMounted, MountedShare, Plan, Withdrawal
 from .conflicts import conflict
 from .documents import documents, mounted, next_sequence, retired
 from .observed import Observed
-from .progress import advance
+from .phases import advance
+from .sequence import milliseconds
 from .source import Held
 from .status import condition_of, notes, with_truth
 
@@ -44,8 +45,9 @@ def plan(observed: Observed, now: datetime) -> Plan:
     sequence = next_sequence(observed, now)
     sends = documents(observed, status, sequence, now)
     for_new_pods = mounted(observed, status, sequence)
-    if sends or for_new_pods is not None:
-        status = status.model_copy(update={"sequence": list(sequence)})
+    used = sequence if sends or for_new_pods is not None else None
+    if used is not None:
+        status = status.model_copy(update={"sequence": list(used)})
     told = with_truth(observed, status, target, now)
     ready = condition_of(told, READY)
     busy = (
@@ -54,6 +56,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
     return Plan(
         status=told.to_json(),
         documents=(*sends, *retired(metadata.name, metadata.namespace, observed.unselected, sequence)),
+        sequence=used,
         mounted=for_new_pods,
         notes=notes(rollout, told),
         look_again_seconds=LOOK_AGAIN_SECONDS if busy else AT_REST_SECONDS,
@@ -77,16 +80,16 @@ def retire(cluster: Cluster, key: Key, answers: Answers, now: datetime) -> Plan:
     """
     if not cluster.can_sign:
         return Plan()
-    inquiry = MountedShare(key.namespace, key.name)
+    inquiry = IsMounted(key.namespace, key.name)
     if inquiry not in answers:
         return Plan(inquiries=(inquiry,))
     _, pods = cluster.serving_pods(key.namespace, key.name)
-    sequence = (cluster.lease_transitions, int(now.timestamp() * 1000))
-    leaving = retired(key.name, key.namespace, pods, sequence)
-    share = answers[inquiry]
-    if not leaving and share is None:
-        return Plan()
-    withdrawal = Withdrawal(key.namespace, key.name) if share is not None else None
+    leaving = retired(key.name, key.namespace, pods, (cluster.term(key.namespace), milliseconds(now)))
+    withdrawal = Withdrawal(key.namespace, key.name) if answers[inquiry] else None
+    if not leaving and withdrawal is None:
+        # A pod may tell of anything, so nothing is read or sent for one that was told lately.
+        again = cluster.told_again_in(key.namespace, key.name)
+        return Plan(look_again_seconds=max(RETIRE_AGAIN_SECONDS, again) if again is not None else None)
     return Plan(documents=leaving, mounted=withdrawal, look_again_seconds=RETIRE_AGAIN_SECONDS, confirm=True)
 
 

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from trimtab_agent.documents import Probe, Share
+from trimtab_agent.contract import Probe, Share
 
 from trimtab_operator.api.adapterrollout import AdapterRollout, AdapterRolloutStatus
 
 from ..plan import Document
-from .observed import Observed, Sequence, ServingPod
+from .observed import Observed, ServingPod
 from .revisions import previous, served
+from .sequence import Sequence, beyond, credible, milliseconds
 from .traffic import alias, held, incoming, positive
 from .waves import holders
 
 
 def next_sequence(observed: Observed, now: datetime) -> Sequence:
-    """Return a sequence above all that this or any former operator may have used for this name.
+    """Return a sequence above all that this or any former operator is seen to have used for this name.
 
-    Milliseconds are the floor: an agent does not tell the sequence of a share that was retired, and an object that is
-    created again under the name of a deleted one remembers nothing.
+    Seen are the status, the document for new pods, what the pods hold of the rollout, and the highest that each pod
+    holds of any: the mark of a rollout that was retired under the same name is not told by itself.
     """
     rollout = observed.rollout
-    used = [share.sequence for pod in observed.pods if (share := pod.share(rollout.metadata.name)) is not None]
+    used = [seen for pod in observed.pods for seen in held_by(pod, rollout.metadata.name) if credible(seen)]
     if rollout.status.sequence is not None:
-        lease, number = rollout.status.sequence
-        used.append((lease, number))
+        term, number = rollout.status.sequence
+        used.append((term, number))
     if observed.mounted is not None:
         used.append(observed.mounted.sequence)
-    number = max((number for _, number in used), default=0)
-    return (observed.lease_transitions, max(number + 1, int(now.timestamp() * 1000)))
+    return beyond(observed.lease_transitions, used, milliseconds(now))
+
+
+def held_by(pod: ServingPod, rollout: str) -> tuple[Sequence, ...]:
+    """Return the sequences that a pod tells, of a rollout and of all that it ever took."""
+    share = pod.share(rollout)
+    highest = (pod.truth.sequence,) if pod.truth is not None else ()
+    return (share.sequence, *highest) if share is not None else highest
 
 
 def documents(
@@ -43,7 +50,8 @@ def documents(
         if pod.truth is None:
             continue
         targets = alias(observed, status, pod)
-        share = _share(observed.rollout, sequence).model_copy(
+        above = max(sequence, beyond(sequence[0], held_by(pod, observed.rollout.metadata.name), sequence[1]))
+        share = _share(observed.rollout, above).model_copy(
             update={
                 "revisions": held(observed, status, pod, targets, loading),
                 "aliases": {observed.rollout.spec.adapter_name: targets} if targets else {},
@@ -102,15 +110,14 @@ def retired(rollout: str, namespace: str, pods: tuple[ServingPod, ...], sequence
     found = []
     for pod in pods:
         share = pod.share(rollout)
-        if share is None or pod.deleting:
+        if share is None or not share.ours or pod.deleting:
             continue
         name = share.revisions[0].name.rpartition("@")[0] if share.revisions else rollout
-        number = max(sequence[1], share.sequence[1] + 1)
         wants_nothing = Share(
             namespace=namespace,
             rollout=rollout,
             uid=share.uid,
-            sequence=(sequence[0], number),
+            sequence=beyond(sequence[0], (share.sequence,), sequence[1]),
             adapter_name=name,
             retired=True,
         )

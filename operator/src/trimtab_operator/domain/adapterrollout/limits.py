@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trimtab_agent.documents import Revision
+from trimtab_agent.contract import Revision
 
 from trimtab_operator.api.adapterrollout import RolloutReason as Reason
 

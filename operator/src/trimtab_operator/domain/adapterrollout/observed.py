@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from re import fullmatch
 from typing import Any, Self
 
-from trimtab_agent.documents import Share
+from pydantic import ValidationError
+from trimtab_agent.contract import EngineLimits, PodAnswer, Revision, RevisionAnswer, Share, ShareAnswer
 
 from trimtab_operator.api import Evaluation
 from trimtab_operator.api.adapterrollout import AdapterRollout
 
 from ..plan import Inquiry, MountedShare
+from .sequence import Sequence, of_an_operator
 
-Sequence = tuple[int, int]
-"""[leaseTransitions, n]."""
+OBJECT_NAME = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+NAME_LENGTH, UID_LENGTH = 63, 64
 
 
 @dataclass(frozen=True)
@@ -84,20 +88,24 @@ class ShareTruth:
     revisions: tuple[RevisionTruth, ...] = ()
 
     @classmethod
-    def of(cls, body: Mapping[str, Any]) -> Self:
-        """Return the typed form of what an agent tells of one share.
-
-        Raises:
-            KeyError, TypeError, ValueError, AttributeError: it is none of an agent of this version.
-        """
-        lease, number = body["sequence"]
+    def of(cls, answer: ShareAnswer) -> Self:
+        """Return what decisions need of an agent's answer about one share."""
         return cls(
-            rollout=body["rollout"],
-            uid=body["uid"],
-            sequence=(int(lease), int(number)),
-            aliases={name: dict(entry.get("to", {})) for name, entry in body["aliases"].items()},
-            revisions=tuple(_revision(each) for each in body["revisions"]),
+            rollout=answer.rollout,
+            uid=answer.uid,
+            sequence=answer.sequence,
+            aliases={name: dict(entry.to) for name, entry in answer.aliases.items()},
+            revisions=tuple(_revision(each) for each in answer.revisions if _could_be_sent(each)),
         )
+
+    @property
+    def ours(self) -> bool:
+        """Whether an operator may have sent it: an agent takes signed documents only, but a pod may say anything.
+
+        What a person signed, with a sequence of their own, is theirs to retire.
+        """
+        named = fullmatch(OBJECT_NAME, self.rollout) is not None and len(self.rollout) <= NAME_LENGTH
+        return named and 0 < len(self.uid) <= UID_LENGTH and of_an_operator(self.sequence)
 
 
 @dataclass(frozen=True)
@@ -113,45 +121,78 @@ class AgentTruth:
     base_models: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()
     shares: tuple[ShareTruth, ...] = ()
+    sequence: Sequence = (0, 0)
+    """The highest that it ever took, of rollouts that are retired too."""
     counts: Mapping[str, Counts] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, body: Mapping[str, Any]) -> Self:
-        """Return the typed form of an answer.
-
-        Raises:
-            KeyError, TypeError, ValueError, AttributeError: it is none of an agent of this version.
-        """
-        engine, counts = body["engine"], body["counts"] or {"revisions": {}}
-        limits = engine["limits"] or {}
+    def of(cls, answer: PodAnswer) -> Self:
+        """Return what decisions need of an agent's answer."""
+        engine, limits = answer.engine, answer.engine.limits or EngineLimits()
         return cls(
-            instance=engine["instance"] or "",
-            engine_answers=bool(engine["answers"]),
-            engine_error=engine["error"] or "",
-            harmed=engine["harmed"],
-            max_lora_rank=limits.get("maxLoraRank"),
-            max_cpu_loras=limits.get("maxCpuLoras"),
-            base_models=tuple(engine["baseModels"]),
-            adapters=tuple(each["name"] for each in engine["adapters"]),
-            shares=tuple(ShareTruth.of(each) for each in body["rollouts"]),
-            # Counts of another start of the engine than the one that was seen would be compared with the wrong zero.
-            counts={name: Counts.of(each) for name, each in counts["revisions"].items()}
-            if counts.get("instance", engine["instance"]) == engine["instance"]
-            else {},
+            instance=engine.instance or "",
+            engine_answers=engine.answers,
+            engine_error=engine.error or "",
+            harmed=engine.harmed,
+            max_lora_rank=limits.max_lora_rank,
+            max_cpu_loras=limits.max_cpu_loras,
+            base_models=engine.base_models,
+            adapters=tuple(each.name for each in engine.adapters),
+            shares=tuple(ShareTruth.of(each) for each in answer.rollouts),
+            sequence=answer.sequence,
+            counts=_counts(answer),
         )
 
 
-def _revision(body: Mapping[str, Any]) -> RevisionTruth:
-    failed = body["failed"]
+def _could_be_sent(answer: RevisionAnswer) -> bool:
+    """Tell whether a revision has the form of one: others are in no document, and no document may repeat them."""
+    try:
+        Revision(name=answer.name, uri=answer.uri, digest=answer.digest)
+    except ValidationError:
+        return False
+    return True
+
+
+def _counts(answer: PodAnswer) -> dict[str, Counts]:
+    """Return the counts by revision; those of another start of the engine than the one that was seen are compared with
+    the wrong zero, and those that are none are left out.
+    """
+    told, found = answer.counts, dict[str, Counts]()
+    if told is None or (told.instance or answer.engine.instance) != answer.engine.instance:
+        return found
+    for name, body in told.revisions.items():
+        with suppress(KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
+            if _sound(body):
+                found[name] = Counts.of(body)
+    return found
+
+
+def _sound(told: Any, depth: int = 4) -> bool:
+    """Tell whether all that is counted in an opaque answer is a number that a guard may have counted to."""
+    if isinstance(told, Mapping):
+        return depth > 0 and all(_sound(each, depth - 1) for each in told.values())
+    if isinstance(told, list):
+        return depth > 0 and all(_sound(each, depth - 1) for each in told)
+    return not isinstance(told, int | float) or 0 <= told <= COUNTED_TO
+
+
+def _revision(answer: RevisionAnswer) -> RevisionTruth:
+    why = answer.failed
     return RevisionTruth(
-        name=body["name"],
-        digest=body["digest"],
-        uri=body["uri"],
-        verified=body["verified"],
-        loaded=body["loaded"],
-        probed=body["probed"],
-        failure=Failure(failed["reason"], failed["message"], failed["permanent"]) if failed else None,
+        name=answer.name,
+        digest=answer.digest,
+        uri=answer.uri,
+        verified=answer.verified,
+        loaded=answer.loaded,
+        probed=answer.probed,
+        failure=Failure(why.reason, why.message, why.permanent) if why is not None else None,
     )
+
+
+COUNTED_TO = 2**48
+"""Requests or seconds, since an engine started; sums of a thousand such still fit the API's integers."""
+OUTBID = frozenset({"SequenceOld", "SequenceReused"})
+"""The agent's words for a document that is not above what it holds."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +211,8 @@ class Refusal:
         """Tell whether a share would be refused again: the same but for its sequence, and it is too early."""
         if self.share is None or self.again is None or now >= self.again:
             return False
+        if self.reason in OUTBID and share.sequence[0] > self.share.sequence[0]:
+            return False  # a later term is the answer to it
         return self.share.model_copy(update={"sequence": share.sequence}) == share
 
 
@@ -189,6 +232,8 @@ class ServingPod:
     unreachable_since: datetime | None = None
     unreachable_why: str = ""
     refusal: Refusal | None = None
+    port: int | None = None
+    """Where its agent was asked; None while that is what the rollout says."""
 
     def share(self, rollout: str) -> ShareTruth | None:
         """Return what the pod holds of a rollout."""
@@ -222,7 +267,8 @@ class Observed:
         others: the other AdapterRollouts of the namespace.
         pods: those that match the selector, in any order.
         unselected: the other serving pods of the namespace: what they hold of it they are to give back.
-        lease_transitions: of the leader's Lease; a document of an earlier leader is refused by the agents.
+        lease_transitions: of the leader's Lease, or the later term that this leader had to begin; agents refuse a
+            document of an earlier one.
         can_sign: whether there is a key to sign documents with.
         ranks: of adapters by digest, where a FineTuneJob tells it.
         answers: to inquiries of this round.

@@ -10,7 +10,7 @@ from trimtab_operator.api.adapterrollout import REJECTED_KEPT, Phase
 from trimtab_operator.api.resources import ADAPTERROLLOUT
 
 from ..cluster import Cluster, Key
-from ..indexes import named_evaluation, names_claimed, of_adapter_name, of_artifact, passed_in, waiting_for
+from ..indexes import gated_in, named_evaluation, names_claimed, of_adapter_name, of_artifact, passed_in, waiting_for
 from ..kind import Kind, Needs
 from ..measures import Measure
 from ..plan import Body, Plan
@@ -55,7 +55,7 @@ def _observe(cluster: Cluster, rollout: AdapterRollout) -> Observed:
         ),
         pods=selected,
         unselected=others,
-        lease_transitions=cluster.lease_transitions,
+        lease_transitions=cluster.term(namespace),
         can_sign=cluster.can_sign,
         ranks=_ranks(cluster, rollout, evaluations),
     )
@@ -68,8 +68,10 @@ def _evaluations(cluster: Cluster, rollout: AdapterRollout) -> tuple[Evaluation,
         return cluster.called("Evaluation", namespace, source.evaluation_name)
     if source.follow is None:
         return ()
+    # Those that are not followed are left out before the newest are taken: they could be many, and made on purpose.
+    passed = gated_in if source.follow.require_thresholds else passed_in
     labels = source.follow.selector.match_labels
-    return cluster.indexed("Evaluation", passed_in(namespace), labels=labels, newest=PASSED_LOOKED_AT)
+    return cluster.indexed("Evaluation", passed(namespace), labels=labels, newest=PASSED_LOOKED_AT)
 
 
 def _ranks(cluster: Cluster, rollout: AdapterRollout, evaluations: tuple[Evaluation, ...]) -> dict[str, int]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trimtab_agent.documents import Revision
+from trimtab_agent.contract import Revision
 
-from trimtab_operator.api import PASSED, Condition, Evaluation, State
-from trimtab_operator.api.adapterrollout import AdapterRollout
+from trimtab_operator.api import PASSED, Condition, Evaluation, PassedReason, State
+from trimtab_operator.api.adapterrollout import AdapterRollout, Follow
 from trimtab_operator.api.adapterrollout import RolloutReason as Reason
 
 from .observed import Observed
@@ -117,8 +117,14 @@ def _passed_and_followed(observed: Observed) -> list[Evaluation]:
     if follow is None:
         return []
     mine = [each for each in observed.evaluations if follow.selector.matches(each.metadata.labels)]
-    passed = [each for each in mine if (found := _passed(each)) is not None and found.status == "True"]
+    passed = [each for each in mine if (found := _passed(each)) is not None and may_be_followed(found, follow)]
     return sorted(passed, key=_completion, reverse=True)
+
+
+def may_be_followed(passed: Condition, follow: Follow) -> bool:
+    """Tell whether an Evaluation passed in a way that is followed: a word that is not known is no judgement."""
+    judged = passed.reason == PassedReason.PASSED or not follow.require_thresholds
+    return passed.status == "True" and judged
 
 
 def _followed(observed: Observed) -> Revision | Held:
@@ -140,7 +146,10 @@ def _followed(observed: Observed) -> Revision | Held:
         first = first or found
         if found.reason != Reason.ROLLED_BACK:
             break  # an older Evaluation is no substitute for the newest, only for one that was tried
-    message = "no Evaluation with these labels has passed; the next that does is taken"
+    follow = rollout.spec.source.follow
+    judged = follow is not None and follow.require_thresholds
+    which = "no Evaluation with these labels and thresholds" if judged else "no Evaluation with these labels"
+    message = f"{which} has passed; the next that does is taken"
     return first or taken or Held(Reason.NOTHING_PASSED, message)
 
 

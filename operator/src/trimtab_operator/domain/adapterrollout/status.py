@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Literal
 
-from trimtab_agent.documents import Revision
+from trimtab_agent.contract import Revision
 
 from trimtab_operator.api import Condition
 from trimtab_operator.api.adapterrollout import (
@@ -25,9 +24,9 @@ from trimtab_operator.api.adapterrollout import (
 )
 from trimtab_operator.api.adapterrollout import RolloutReason as Reason
 
+from ..conditions import ConditionStatus, condition, cut, found, note_of
 from ..plan import Note
 from ..views import format_time
-from ..work.conditions import EVENT_MESSAGE_LENGTH, cut
 from .observed import Observed, ServingPod
 from .revisions import served
 from .source import Held
@@ -38,7 +37,9 @@ MESSAGE_LENGTH = 400
 QUIET = frozenset({Reason.SERVING, Reason.LOADING, Reason.CANARY, Reason.MOVING, Reason.PAUSED, Reason.NO_PODS})
 """Reasons that are no warnings."""
 
-Truth = Literal["True", "False", "Unknown"]
+
+Said = tuple[ConditionStatus, str, str]
+"""Of a condition: status, reason, message."""
 
 
 def with_truth(
@@ -83,7 +84,7 @@ def pod_reason(observed: Observed, revision: Revision | None, pod: ServingPod) -
     if pod.truth is None:
         since = f" since {format_time(pod.unreachable_since)}" if pod.unreachable_since is not None else ""
         why = f": {pod.unreachable_why}" if pod.unreachable_why else ""
-        port = observed.rollout.spec.serving.port
+        port = pod.port or observed.rollout.spec.serving.port
         return _reason(pod, Reason.UNREACHABLE, f"no answer of its agent on port {port}{since}{why}")
     if pod.truth.harmed is not None:
         return _reason(pod, Reason.ENGINE_HARMED, pod.truth.harmed)
@@ -91,9 +92,9 @@ def pod_reason(observed: Observed, revision: Revision | None, pod: ServingPod) -
         return _reason(pod, Reason.ENGINE_DOWN, pod.truth.engine_error)
     if revision is None:
         return None
-    found = pod.revision(observed.rollout.metadata.name, revision.name)
-    if found is not None and found.failure is not None:
-        return _reason(pod, found.failure.reason, found.failure.message)
+    held = pod.revision(observed.rollout.metadata.name, revision.name)
+    if held is not None and held.failure is not None:
+        return _reason(pod, held.failure.reason, held.failure.message)
     if pod.refusal is not None:
         return _reason(pod, pod.refusal.reason, pod.refusal.message)
     return None
@@ -106,16 +107,19 @@ def _reason(pod: ServingPod, reason: str, message: str) -> PodReason:
 def _conditions(
     observed: Observed, status: AdapterRolloutStatus, target: Revision | Held, now: datetime
 ) -> list[Condition]:
-    rollout = observed.rollout
-    ready, progressing = _ready(observed, status, target), _progressing(observed, status, target)
+    rollout, generation = observed.rollout, observed.rollout.metadata.generation
+    said = {
+        READY: _ready(observed, status, target),
+        PROGRESSING: _progressing(observed, status, target),
+        VERIFIED: _verified(observed, status, target),
+    }
     return [
-        _condition(rollout, READY, *ready, now=now),
-        _condition(rollout, PROGRESSING, *progressing, now=now),
-        _condition(rollout, VERIFIED, *_verified(observed, status, target), now=now),
+        condition(rollout.status.conditions, kind, *each, generation=generation, now=now, length=MESSAGE_LENGTH)
+        for kind, each in said.items()
     ]
 
 
-def _ready(observed: Observed, status: AdapterRolloutStatus, target: Revision | Held) -> tuple[Truth, str, str]:
+def _ready(observed: Observed, status: AdapterRolloutStatus, target: Revision | Held) -> Said:
     """Ready only if every matching pod serves the wanted digest, as read back from its engine."""
     if isinstance(target, Held):
         return "False", target.reason, target.message
@@ -153,7 +157,7 @@ def _under_way(observed: Observed, status: AdapterRolloutStatus, target: Revisio
     return Reason.LOADING, message
 
 
-def _progressing(observed: Observed, status: AdapterRolloutStatus, target: Revision | Held) -> tuple[Truth, str, str]:
+def _progressing(observed: Observed, status: AdapterRolloutStatus, target: Revision | Held) -> Said:
     if isinstance(target, Held):
         return "False", target.reason, target.message
     truth, reason, message = _ready(observed, status, target)
@@ -162,7 +166,7 @@ def _progressing(observed: Observed, status: AdapterRolloutStatus, target: Revis
     return "True", reason, message
 
 
-def _verified(observed: Observed, status: AdapterRolloutStatus, target: Revision | Held) -> tuple[Truth, str, str]:
+def _verified(observed: Observed, status: AdapterRolloutStatus, target: Revision | Held) -> Said:
     """Verified: loaded and proven under its own name in every pod, whether or not requests go there yet."""
     revision = target if isinstance(target, Revision) else _looked_for(observed, status)
     if revision is None:
@@ -175,34 +179,15 @@ def _verified(observed: Observed, status: AdapterRolloutStatus, target: Revision
     return "False", Reason.LOADING if pods else Reason.NO_PODS, message
 
 
-def _condition(
-    rollout: AdapterRollout, kind: ConditionType, status: Truth, reason: str, message: str, *, now: datetime
-) -> Condition:
-    """Return a condition; lastTransitionTime moves only with the status."""
-    before = condition_of(rollout.status, kind)
-    moved = before is None or before.status != status
-    return Condition(
-        type=kind,
-        status=status,
-        observed_generation=rollout.metadata.generation,
-        last_transition_time=format_time(now) if moved or before is None else before.last_transition_time,
-        reason=reason,
-        message=cut(message, MESSAGE_LENGTH),
-    )
-
-
 def condition_of(status: AdapterRolloutStatus, kind: ConditionType) -> Condition | None:
     """Return a condition as it is."""
-    return next((each for each in status.conditions if each.type == kind), None)
+    return found(status.conditions, kind)
 
 
 def notes(rollout: AdapterRollout, status: AdapterRolloutStatus) -> tuple[Note, ...]:
     """Return the event of a transition: one when the state's word changes, none otherwise."""
     before, after = condition_of(rollout.status, READY), condition_of(status, READY)
-    if after is None or (before is not None and before.reason == after.reason):
-        return ()
-    kind: Literal["Normal", "Warning"] = "Normal" if after.reason in QUIET else "Warning"
-    return (Note(kind, after.reason, cut(after.message, EVENT_MESSAGE_LENGTH)),)
+    return note_of(before, after, trouble=after.reason not in QUIET) if after is not None else ()
 
 
 def fitted(status: AdapterRolloutStatus) -> AdapterRolloutStatus:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trimtab_agent.documents import Revision
+from trimtab_agent.contract import Revision
 
 from trimtab_operator.api.adapterrollout import AdapterRolloutStatus, Phase, RevisionState
 
@@ -52,7 +52,7 @@ def alias(observed: Observed, status: AdapterRolloutStatus, pod: ServingPod) -> 
     if share is None or alias_name not in share.aliases:
         return {}
     now = positive(share.aliases[alias_name])
-    if now and set(now) <= {each.name for each in share.revisions}:
+    if now and set(now) <= {each.name for each in share.revisions if each.name.rpartition("@")[0] == alias_name}:
         return now
     # It waits for what its document names, which most likely is what is served; if it is not, the agent refuses, and
     # only a document without the alias brings the revision in at all.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from trimtab_agent.documents import Revision
+from trimtab_agent.contract import Revision
 
 from trimtab_operator.api.adapterrollout import RolloutStep
 

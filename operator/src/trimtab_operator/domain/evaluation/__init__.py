@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from trimtab_operator.api import PASSED, WorkStatus, parse_evaluation
+from trimtab_operator.api import PASSED, PassedReason, WorkStatus, parse_evaluation
 from trimtab_operator.api.resources import EVALUATION as CRD
 
 from ..cluster import Key
-from ..indexes import named_evaluation, passed_in, waiting_for
+from ..indexes import gated_in, named_evaluation, passed_in, waiting_for
 from ..measures import Measure
 from ..plan import Body
 from ..work.staged import reason_of, staged
@@ -20,7 +20,10 @@ def _indexes(body: Body, ended: bool) -> tuple[str, ...]:
     namespace, spec, status = body["metadata"]["namespace"], body.get("spec", {}), body.get("status", {})
     if ended:
         verdict: Body = next((c for c in status.get("conditions", ()) if c.get("type") == PASSED), {})
-        return (passed_in(namespace),) if verdict.get("status") == "True" else ()
+        if verdict.get("status") != "True":
+            return ()
+        gated = verdict.get("reason") == PassedReason.PASSED
+        return (passed_in(namespace), gated_in(namespace)) if gated else (passed_in(namespace),)
     if "resolved" in status:
         return ()
     wanted = {
