@@ -158,7 +158,17 @@ def test_all_kinds_are_in_one_category(kubeconfig: Path, namespace: str) -> None
     assert sorted(names) == sorted(f"{kind.name.lower()}.trimtab.dev/sample" for kind in KINDS)
 
 
-@pytest.mark.parametrize("name", ["field-guide@0a1b2c3d", "team/field-guide", "../field-guide", "field..guide", "."])
+@pytest.mark.parametrize("name", ["Org/My_Model-v1.2", "meta-llama/Llama-3.1-8B-Instruct", "ft:smol:org:id", "A" * 96])
+def test_a_served_name_is_what_models_are_called(server: ApiServer, namespace: str, name: str) -> None:
+    body = change(ADAPTERROLLOUT.minimal, {"spec.adapterName": name})
+    answer = server.create(ADAPTERROLLOUT.url(namespace), body, dryRun="All")
+    assert answer.accepted, answer.message
+
+
+NO_NAMES = ("field-guide@0a1b2c3d", "../field-guide", "field..guide", ".", "/field-guide", "team//guide", "team/")
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
 def test_a_served_name_is_neither_a_revision_nor_a_path(server: ApiServer, namespace: str, name: str) -> None:
     answer = server.create(ADAPTERROLLOUT.url(namespace), change(ADAPTERROLLOUT.minimal, {"spec.adapterName": name}))
     assert not answer.accepted
