@@ -274,6 +274,13 @@ def test_an_endpoint_of_the_environment_is_not_told_either(monkeypatch: pytest.M
     assert CANARY not in caught.value.message
     with pytest.raises(SettingsInvalid):
         make_client(Credentials(directory="/x", secret_name="s"), Keys((("AWS_ENDPOINT_URL", "minio:9000"),)))
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_PROFILE", CANARY)
+    with pytest.raises(
+        SettingsInvalid, match=r"the environment make no client of a storage \(ProfileNotFound\)"
+    ) as caught:
+        make_client(None, None)
+    assert CANARY not in caught.value.message
 
 
 UNREACHABLE = {
