@@ -336,11 +336,12 @@ def test_what_libraries_raise_is_told_in_our_words(case: str) -> None:
 
 
 def test_certificates_that_are_not_there_are_named(tmp_path: Path, impatient: None) -> None:
-    folder = write_keys(tmp_path / "keys", "https://127.0.0.1:1", "id", "secret")
-    (folder / "AWS_CA_BUNDLE").write_text(f"/nonexistent/{CANARY}.pem")
-    store = open_store("s3://bucket/x", Credentials(directory=str(folder), secret_name="the-keys"))
-    with pytest.raises(SettingsInvalid, match="AWS_CA_BUNDLE in Secret the-keys") as caught:
-        store.list()
+    with front(lambda _: (404, "NoSuchKey")) as (_, port):
+        folder = write_keys(tmp_path / "keys", f"https://127.0.0.1:{port}", "id", "secret")
+        (folder / "AWS_CA_BUNDLE").write_text(f"/nonexistent/{CANARY}.pem")
+        store = open_store("s3://bucket/x", Credentials(directory=str(folder), secret_name="the-keys"))
+        with pytest.raises(SettingsInvalid, match="AWS_CA_BUNDLE in Secret the-keys") as caught:
+            store.list()
     assert CANARY not in caught.value.message
 
 
