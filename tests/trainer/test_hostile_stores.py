@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trimtab_trainer.contract import Artifact, Reason, StoredBaseModel, canonical_json, digest_of
+from trimtab_trainer.contract import Artifact, Reason, StoredArtifact, StoredBaseModel, canonical_json, digest_of
 from trimtab_trainer.contract.parsing import DEPTH, Unreadable, read_json, read_object
 from trimtab_trainer.errors import SettingsInvalid
+from trimtab_trainer.evaluate.artifacts import FoundArtifact, find_artifact
 from trimtab_trainer.report import Report
-from trimtab_trainer.result import read_result, verify_adapter, write_result
+from trimtab_trainer.result import read_result, write_result
 from trimtab_trainer.storage import MANIFEST, ObjectDamaged, Store, open_store, read_manifest
 from trimtab_trainer.storage.layout import adapter_prefix, result_path
 from trimtab_trainer.storage.tensor_header import TensorPlace, read_header
 
-RUN = "sha256:" + "1" * 64
+RUN, BASE = "sha256:" + "1" * 64, "sha256:" + "b" * 64
 HOSTILE: dict[str, bytes] = {
     "nested lists": b"[" * 100_000,
     "nested objects": b'{"a":' * 100_000,
@@ -78,9 +79,13 @@ def safetensors(header: bytes, data: bytes = b"") -> bytes:
     return struct.pack("<Q", len(header)) + header + data
 
 
-SOUND = safetensors(b'{"m.lora_A.weight": {"dtype": "F32", "shape": [1, 1], "data_offsets": [0, 4]}}', b"1234")
+TENSORS = {f"m.lora_{half}.weight": {"dtype": "F32", "shape": [1, 1], "data_offsets": [0, 4]} for half in "AB"}
+OVERLAPPING = safetensors(json.dumps(TENSORS).encode(), b"1234")
+TENSORS["m.lora_B.weight"]["data_offsets"] = [4, 8]
+SOUND = safetensors(json.dumps(TENSORS).encode(), b"12345678")
 FILES: dict[str, dict[str, bytes]] = {
     "weights nested deep": {"adapter_model.safetensors": safetensors(b"[" * 100_000)},
+    "weights that share their place": {"adapter_model.safetensors": OVERLAPPING},
     "weights without bytes": {"adapter_model.safetensors": b""},
     "weights that lie about their place": {
         "adapter_model.safetensors": safetensors(b'{"m": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}')
@@ -88,26 +93,26 @@ FILES: dict[str, dict[str, bytes]] = {
     "settings nested deep": {"adapter_config.json": b"[" * 100_000},
     "settings of NaN": {"adapter_config.json": b'{"r": NaN}'},
     "settings that are a list": {"adapter_config.json": b"[]"},
+    "a rank of true": {"adapter_config.json": b'{"peft_type": "LORA", "r": true}'},
 }
 
 
 def publish(store: Store, files: dict[str, bytes]) -> Artifact:
     """Publish files as an adapter whose digest and hashes are right."""
-    files = {"adapter_model.safetensors": SOUND, "adapter_config.json": b'{"r": 1}', **files}
+    files = {"adapter_model.safetensors": SOUND, "adapter_config.json": b'{"peft_type": "LORA", "r": 1}', **files}
     artifact: dict[str, Any] = {
         "files": [
             {"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             for path, data in files.items()
         ]
     }
+    artifact["baseModel"] = BASE
     digest = digest_of(artifact)
     prefix = adapter_prefix(digest)
     for path, data in files.items():
         store.put(f"{prefix}/{path}", data)
     store.put(f"{prefix}/{MANIFEST}", canonical_json({"artifact": artifact}))
-    return Artifact(
-        uri=store.address(prefix), digest=digest, rank=1, target_modules=["m"], base_model_digest="sha256:" + "b" * 64
-    )
+    return Artifact(uri=store.address(prefix), digest=digest, rank=1, target_modules=["m"], base_model_digest=BASE)
 
 
 @pytest.fixture
@@ -115,21 +120,21 @@ def output(tmp_path: Path) -> Store:
     return open_store((tmp_path / "output").as_uri(), None)
 
 
-def test_a_sound_adapter_verifies(output: Store) -> None:
+def find(artifact: Artifact) -> FoundArtifact:
+    return find_artifact(StoredArtifact(uri=artifact.uri, digest=artifact.digest), "target", BASE)
+
+
+def test_a_sound_adapter_is_found(output: Store) -> None:
     artifact = publish(output, {})
-    verify_adapter(output, adapter_prefix(artifact.digest), artifact.digest)
+    assert find(artifact).digest == artifact.digest
     assert write_result(output, RUN, artifact) == read_result(output, RUN) == artifact
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_an_adapter_that_cannot_be_loaded_is_damaged_and_no_result(output: Store, case: str) -> None:
-    artifact = publish(output, FILES[case])
-    with pytest.raises(ObjectDamaged, match="none of an adapter"):
-        verify_adapter(output, adapter_prefix(artifact.digest), artifact.digest)
-    write_result(output, RUN, artifact)
-    log = io.StringIO()
-    assert read_result(output, RUN, Report(stream=log)) is None
-    assert "it is trained again" in log.getvalue()
+def test_an_adapter_that_cannot_be_loaded_is_not_evaluated(output: Store, case: str) -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        find(publish(output, FILES[case]))
+    assert caught.value.reason is Reason.ARTIFACT_INVALID
 
 
 @pytest.mark.parametrize("case", [case for case in HOSTILE if case != "too many bytes"])

@@ -274,6 +274,13 @@ def test_an_endpoint_of_the_environment_is_not_told_either(monkeypatch: pytest.M
     assert CANARY not in caught.value.message
     with pytest.raises(SettingsInvalid):
         make_client(Credentials(directory="/x", secret_name="s"), Keys((("AWS_ENDPOINT_URL", "minio:9000"),)))
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_PROFILE", CANARY)
+    with pytest.raises(
+        SettingsInvalid, match=r"the environment make no client of a storage \(ProfileNotFound\)"
+    ) as caught:
+        make_client(None, None)
+    assert CANARY not in caught.value.message
 
 
 UNREACHABLE = {
@@ -326,6 +333,16 @@ def test_what_libraries_raise_is_told_in_our_words(case: str) -> None:
     error: TrainerError = named(LEAKY[case], "bucket", "s3://bucket/x", None)
     assert CANARY not in error.message
     assert "s3://bucket/x" in error.message
+
+
+def test_certificates_that_are_not_there_are_named(tmp_path: Path, impatient: None) -> None:
+    with front(lambda _: (404, "NoSuchKey")) as (_, port):
+        folder = write_keys(tmp_path / "keys", f"https://127.0.0.1:{port}", "id", "secret")
+        (folder / "AWS_CA_BUNDLE").write_text(f"/nonexistent/{CANARY}.pem")
+        store = open_store("s3://bucket/x", Credentials(directory=str(folder), secret_name="the-keys"))
+        with pytest.raises(SettingsInvalid, match="AWS_CA_BUNDLE in Secret the-keys") as caught:
+            store.list()
+    assert CANARY not in caught.value.message
 
 
 class Endless(ThreadingHTTPServer):

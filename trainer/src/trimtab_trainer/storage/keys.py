@@ -101,15 +101,23 @@ def make_client(credentials: Credentials | None, keys: Keys | None) -> S3Client:
     Raises:
         SettingsInvalid: a key cannot be what it should be; its value is not part of the message.
     """
+    source = "the environment" if keys is None or credentials is None else _source(credentials)
+    try:
+        return _make_client(credentials, keys, source)
+    except (ValueError, BotoCoreError) as error:
+        raise SettingsInvalid(f"the keys of {source} make no client of a storage ({type(error).__name__})") from None
+
+
+def _make_client(credentials: Credentials | None, keys: Keys | None, source: str) -> S3Client:
     core = botocore.session.Session()
     core.register_component("data_loader", LOADER)
     if keys is None or credentials is None:
-        given, source = Keys(tuple(os.environ.items())), "the environment"
+        given = Keys(tuple(os.environ.items()))
         session = boto3.session.Session(botocore_session=core)
         endpoint = given["AWS_ENDPOINT_URL_S3"] or given["AWS_ENDPOINT_URL"]
         verify = None
     else:
-        given, source = keys, _source(credentials)
+        given = keys
         session = boto3.session.Session(
             aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
@@ -131,22 +139,19 @@ def make_client(credentials: Credentials | None, keys: Keys | None) -> S3Client:
     region = given["AWS_REGION"] or given["AWS_DEFAULT_REGION"] or session.region_name or "us-east-1"
     if not REGION.fullmatch(region):
         raise SettingsInvalid(f"AWS_REGION of {source} is no name of a region")
-    try:
-        return session.client(
-            "s3",
-            region_name=region,
-            endpoint_url=endpoint,
-            verify=verify,
-            config=Config(
-                connect_timeout=5,
-                read_timeout=60,
-                tcp_keepalive=True,
-                retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-                s3=cast("_S3Dict", {"addressing_style": style}),
-            ),
-        )
-    except (ValueError, BotoCoreError) as error:
-        raise SettingsInvalid(f"the keys of {source} make no client of a storage ({type(error).__name__})") from None
+    return session.client(
+        "s3",
+        region_name=region,
+        endpoint_url=endpoint,
+        verify=verify,
+        config=Config(
+            connect_timeout=5,
+            read_timeout=60,
+            tcp_keepalive=True,
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            s3=cast("_S3Dict", {"addressing_style": style}),
+        ),
+    )
 
 
 def _is_endpoint(text: str) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +9,14 @@ from urllib.parse import unquote
 
 from ...base_model import TOKENIZER
 from ...contract import EvaluationConfig, Reason, StoredArtifact, digest_of
+from ...contract.parsing import Unreadable, read_object
 from ...data.view import TRAIN_CLUSTERS
 from ...errors import SettingsInvalid
 from ...report import Report
 from ...result import verify_adapter
 from ...storage import FileEntry, Manifest, ObjectDamaged, ObjectMissing, Store, fetch, open_store, read_manifest
 from ...storage.layout import ADAPTER_CONFIG, ADAPTER_TEST_ROWS, ADAPTER_WEIGHTS, hexadecimal, view_prefix
-
-HEADER_BYTES = 10_000_000
+from ...storage.tensor_header import LENGTH_BYTES, TensorPlace, header_length, read_header
 
 
 @dataclass(frozen=True)
@@ -150,36 +148,38 @@ def _hashes(entries: tuple[FileEntry, ...]) -> dict[str, str]:
 
 def _check_shape(found: VerifiedAdapter, role: str) -> None:
     """Refuse what is no LoRA of the rank it says, from adapter_config.json and the header of its weights."""
-    names = {entry.path for entry in found.manifest.files}
+    sizes = {entry.path: entry.size for entry in found.manifest.files}
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-        if name not in names:
+        if name not in sizes:
             raise invalid_adapter(role, found.uri, f"it has no {name}")
     settings = _json_object(found.store.read(f"{found.prefix}/{ADAPTER_CONFIG}"))
     rank, kind = settings.get("r"), settings.get("peft_type")
-    if kind != "LORA" or not isinstance(rank, int) or rank < 1:
+    if kind != "LORA" or not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
         raise invalid_adapter(
             role, found.uri, f"its {ADAPTER_CONFIG} is of no LoRA adapter (peft_type {kind}, r {rank})"
         )
-    path = f"{found.prefix}/{ADAPTER_WEIGHTS}"
-    begin = found.store.start(path, 8)
-    length = struct.unpack("<Q", begin)[0] if len(begin) == 8 else 0
-    header = _json_object(found.store.start(path, 8 + length)[8:]) if 2 <= length <= HEADER_BYTES else {}
     pairs: dict[str, dict[str, int]] = {}
-    for tensor, entry in header.items():
-        shape = entry.get("shape") if isinstance(entry, dict) else None
+    for place in _tensors(found.store, f"{found.prefix}/{ADAPTER_WEIGHTS}", sizes[ADAPTER_WEIGHTS]):
         for half, axis in (("lora_A", 0), ("lora_B", 1)):
-            if f".{half}." in tensor and isinstance(shape, list) and len(shape) == 2:
-                pairs.setdefault(tensor.partition(f".{half}.")[0], {})[half] = shape[axis]
+            if f".{half}." in place.name and len(place.shape) == 2:
+                pairs.setdefault(place.name.partition(f".{half}.")[0], {})[half] = place.shape[axis]
     if not pairs or any(pair != {"lora_A": rank, "lora_B": rank} for pair in pairs.values()):
         raise invalid_adapter(role, found.uri, f"its {ADAPTER_WEIGHTS} holds no pairs of matrices of rank {rank}")
 
 
 def _json_object(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
+        return read_object(data)
+    except Unreadable:
         return {}
-    return value if isinstance(value, dict) else {}
+
+
+def _tensors(store: Store, path: str, size: int) -> tuple[TensorPlace, ...]:
+    try:
+        begin = LENGTH_BYTES + header_length(store.start(path, LENGTH_BYTES), size)
+        return read_header(store.start(path, begin)[LENGTH_BYTES:], size - begin)
+    except Unreadable:
+        return ()
 
 
 def invalid_adapter(role: str, uri: str, trouble: str) -> SettingsInvalid:
