@@ -96,6 +96,39 @@ images: ## Build the images; the last line names them.
 sbom: $(INSTALLED) ## Write CycloneDX documents of the images, which it builds, and of the chart into dist/sbom.
 	PYTHONPATH=deploy/local:. $(BIN)/python -m deploy.release.sbom $(SBOM_OPTIONS)
 
+# The steps of .github/workflows/release.yaml. Without REGISTRY they write into dist/ and publish nothing.
+VERSION ?= $(shell sed -n 's/^version: //p' charts/trimtab/Chart.yaml)
+RELEASE = PYTHONPATH=deploy/local:. $(BIN)/python -m deploy.release.publish $(1) --version $(VERSION) --registry "$(REGISTRY)" $(RELEASE_OPTIONS)
+
+.PHONY: release-login
+release-login: ## Log in to REGISTRY as REGISTRY_USER with REGISTRY_TOKEN, for the steps that publish.
+	@mkdir -p $(HOME)/.docker
+	@skopeo login --authfile $(HOME)/.docker/config.json --username "$$REGISTRY_USER" --password-stdin "$${REGISTRY%%/*}" <<< "$$REGISTRY_TOKEN"
+
+.PHONY: release-images
+release-images: $(INSTALLED) ## Build the images for this machine's architecture, and push them to REGISTRY if it is set.
+	$(call RELEASE,images)
+
+.PHONY: release-index
+release-index: $(INSTALLED) ## Join the images of all architectures under VERSION.
+	$(call RELEASE,index)
+
+.PHONY: release-chart
+release-chart: $(INSTALLED) ## Package the chart with the digests of these images, and push it as an OCI artifact.
+	$(call RELEASE,chart)
+
+.PHONY: release-provenance
+release-provenance: $(INSTALLED) ## Write which commit each image was made of.
+	$(call RELEASE,provenance)
+
+.PHONY: release-sign
+release-sign: $(INSTALLED) ## Sign images and chart with cosign, and attest what they are made of.
+	$(call RELEASE,sign)
+
+.PHONY: lint-workflows
+lint-workflows: ## Check .github/workflows with actionlint, compiled from its Go module.
+	cd deploy/release/go && "$$(PYTHONPATH=$(CURDIR)/deploy/local $(PYTHON) -c 'from pathlib import Path; from trimtab_local import toolchain; print(toolchain.go(Path()))')" tool actionlint $(CURDIR)/.github/workflows/*.yaml
+
 .PHONY: bench-operator
 bench-operator: $(INSTALLED) ## Measure the operator against a bare Job; the last line is JSON.
 	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_operator.py

@@ -89,7 +89,7 @@ def _python_package(distribution: PathDistribution) -> Package:
     about = distribution.metadata
     name, version = canonicalize_name(about["Name"]), about["Version"]
     needs = dict.fromkeys(_needed(distribution.requires or []))
-    return Package("pypi", name, version, "", about["License-Expression"] or "", tuple(needs))
+    return Package("pypi", name, version, "", str(about.json.get("license_expression", "")), tuple(needs))
 
 
 def _needed(requirements: list[str]) -> Iterator[str]:

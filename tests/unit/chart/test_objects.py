@@ -175,6 +175,30 @@ def test_the_operator_takes_the_settings_and_its_defaults_are_the_charts() -> No
         assert value["limits"].keys() == value["requests"].keys() == {"cpu", "memory"}, name
 
 
+WORK: Body = {
+    "imagePullSecrets": [{"name": "registry"}],
+    "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}],
+    "nodeSelector": {"node.kubernetes.io/instance-type": "p5"},
+    "podLabels": {"team": "a", "example.com/cost": ""},
+    "podAnnotations": {"sidecar.istio.io/inject": "false", "note": "anything, even\n two lines"},
+    "priorityClassName": "batch",
+    "podSecurityContext": {"runAsUser": None, "fsGroup": 0, "supplementalGroups": [7]},
+}
+
+
+def test_the_operator_takes_what_the_schema_lets_through_for_work_pods() -> None:
+    pods = read(Rendered({"work": WORK})).work_pods.to_json()
+    assert pods == {
+        "securityContext": {"runAsGroup": 65532, "fsGroup": 0, "supplementalGroups": [7]},
+        "imagePullSecrets": WORK["imagePullSecrets"],
+        "nodeSelector": WORK["nodeSelector"],
+        "tolerations": WORK["tolerations"],
+        "priorityClassName": "batch",
+        "labels": WORK["podLabels"],
+        "annotations": WORK["podAnnotations"],
+    }
+
+
 def test_every_setting_can_be_set() -> None:
     variables = {variable["name"] for variable in Rendered().container["env"]}
     assert variables == {f"{settings.PREFIX}{name.upper()}" for name in Settings.model_fields}
