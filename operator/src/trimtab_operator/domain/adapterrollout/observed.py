@@ -162,18 +162,8 @@ def _counts(answer: PodAnswer) -> dict[str, Counts]:
         return found
     for name, body in told.revisions.items():
         with suppress(KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
-            if _sound(body):
-                found[name] = Counts.of(body)
+            found[name] = Counts.of(body)
     return found
-
-
-def _sound(told: Any, depth: int = 4) -> bool:
-    """Tell whether all that is counted in an opaque answer is a number that a guard may have counted to."""
-    if isinstance(told, Mapping):
-        return depth > 0 and all(_sound(each, depth - 1) for each in told.values())
-    if isinstance(told, list):
-        return depth > 0 and all(_sound(each, depth - 1) for each in told)
-    return not isinstance(told, int | float) or 0 <= told <= COUNTED_TO
 
 
 def _revision(answer: RevisionAnswer) -> RevisionTruth:
@@ -189,8 +179,6 @@ def _revision(answer: RevisionAnswer) -> RevisionTruth:
     )
 
 
-COUNTED_TO = 2**48
-"""Requests or seconds, since an engine started; sums of a thousand such still fit the API's integers."""
 OUTBID = frozenset({"SequenceOld", "SequenceReused"})
 """The agent's words for a document that is not above what it holds."""
 
