@@ -13,7 +13,7 @@ import pytest
 from trimtab_trainer.contract import Artifact, Reason, StoredArtifact, StoredBaseModel, canonical_json, digest_of
 from trimtab_trainer.contract.parsing import DEPTH, Unreadable, read_json, read_object
 from trimtab_trainer.errors import SettingsInvalid
-from trimtab_trainer.evaluate.artifacts import FoundArtifact, find_artifact
+from trimtab_trainer.evaluate.preparing.adapters import VerifiedAdapter, find_adapter
 from trimtab_trainer.report import Report
 from trimtab_trainer.result import read_result, write_result
 from trimtab_trainer.storage import MANIFEST, ObjectDamaged, Store, open_store, read_manifest
@@ -120,8 +120,8 @@ def output(tmp_path: Path) -> Store:
     return open_store((tmp_path / "output").as_uri(), None)
 
 
-def find(artifact: Artifact) -> FoundArtifact:
-    return find_artifact(StoredArtifact(uri=artifact.uri, digest=artifact.digest), "target", BASE)
+def find(artifact: Artifact) -> VerifiedAdapter:
+    return find_adapter(StoredArtifact(uri=artifact.uri, digest=artifact.digest), "target", BASE)
 
 
 def test_a_sound_adapter_is_found(output: Store) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from trimtab_operator.runtime.kube import FINETUNEJOBS, PODS, Body, Kube
+from trimtab_operator.runtime.kube import PODS, Body, Kube
 from trimtab_trainer.contract import Stage
 
 from tests.component.api_server import ApiServer
@@ -15,6 +15,7 @@ from tests.component.operator.conftest import Start, playing
 from tests.component.operator.executor import Act
 from tests.component.operator.finetunejobs import finetunejob, until_state
 from tests.component.test_chart import url
+from tests.resources import FINETUNEJOBS
 from tests.unit.chart.chart import Rendered
 from tests.unit.chart.test_objects import OF_A_TENANT
 
