@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import hmac
 import json
+import math
 import os
 import random
+import re
 import time
 import uuid
 from bisect import bisect_left
@@ -70,6 +72,12 @@ READ = frozenset({"/health", "/load", "/metrics", "/ping", "/v1/models", "/versi
 NAMES_KEPT = 64
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Upper bounds of the latency histograms, seconds; one more bucket holds the rest."""
+SHORTEST = 1e-6
+"""Seconds; no answer is faster, and the logarithm of nothing is none."""
+ERROR_BYTES = 4096
+"""As much of an error as is looked at."""
+TOKENS = re.compile(rb'"(?:completion|output)_tokens" ?: ?(\d{1,9})')
+"""How many tokens an answer in one piece has. Within a string its quotes would be escaped, so no text looks like it."""
 
 
 class Watched(Generic[T]):
@@ -132,26 +140,140 @@ class Table:
         return {name for entry in self.aliases.values() for name in entry.names}
 
 
-class Count:
-    """Requests of one revision since the engine started; times in seconds."""
+class Sums:
+    """Durations as sums of natural logarithms of seconds: enough for a mean and a variance, however many there were."""
 
     def __init__(self) -> None:
-        self.requests = self.errors = self.rejected = self.disconnected = self.running = 0
-        self.total_sum = self.first_sum = 0.0
-        self.total = [0] * (len(BOUNDS) + 1)
-        self.first = [0] * (len(BOUNDS) + 1)
+        self.n, self.total, self.squares = 0, 0.0, 0.0
+
+    def add(self, seconds: float) -> None:
+        logarithm = math.log(max(seconds, SHORTEST))
+        self.n += 1
+        self.total += logarithm
+        self.squares += logarithm * logarithm
 
     def to_json(self) -> dict[str, Any]:
-        """Return the counts; `first` is the time to the first byte of the body, `total` that to its end."""
+        return {"n": self.n, "sum": self.total, "squares": self.squares}
+
+
+class Ended:
+    """How requests ended: each that began is one of answers, errors, rejected and disconnected, or runs."""
+
+    def __init__(self) -> None:
+        self.requests = self.answers = self.errors = self.rejected = self.disconnected = self.running = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+class Count:
+    """Requests of one revision since the engine started; times in seconds.
+
+    `every` counts all of them. `by_alias` are those that the guard itself sent to this revision: a fair sample of what
+    clients ask, which alone can be compared with another revision's. Of them, the logarithms of: `first`, from the
+    request to the first byte of a stream, or to an answer in one piece that has no tokens; `chunk`, from one event of a
+    stream to the next; `token` and `whole`, answers in one piece, by the tokens written and to the end.
+    """
+
+    def __init__(self) -> None:
+        self.every, self.by_alias = Ended(), Ended()
+        self.first, self.chunk, self.token, self.whole = Sums(), Sums(), Sums(), Sums()
+        self.total_sum = self.first_sum = 0.0
+        self.total_buckets = [0] * (len(BOUNDS) + 1)
+        self.first_buckets = [0] * (len(BOUNDS) + 1)
+
+    def begins(self, by_alias: bool) -> None:
+        for ended in self._of(by_alias):
+            ended.requests += 1
+            ended.running += 1
+
+    def ends(self, outcome: str, by_alias: bool) -> None:
+        for ended in self._of(by_alias):
+            ended.running -= 1
+            setattr(ended, outcome, getattr(ended, outcome) + 1)
+
+    def _of(self, by_alias: bool) -> tuple[Ended, ...]:
+        return (self.every, self.by_alias) if by_alias else (self.every,)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts. Beside `byAlias` all requests: `first` to the first byte, `total` to the end."""
+        sums = {name: getattr(self, name).to_json() for name in ("first", "chunk", "token", "whole")}
         return {
-            "requests": self.requests,
-            "errors": self.errors,
-            "rejected": self.rejected,
-            "disconnected": self.disconnected,
-            "running": self.running,
-            "total": {"sum": self.total_sum, "buckets": self.total},
-            "first": {"sum": self.first_sum, "buckets": self.first},
+            **self.every.to_json(),
+            "total": {"sum": self.total_sum, "buckets": self.total_buckets},
+            "first": {"sum": self.first_sum, "buckets": self.first_buckets},
+            "byAlias": {**self.by_alias.to_json(), **sums},
         }
+
+
+class Passing:
+    """One request on its way through the engine: what became of it, and when the parts of its answer came."""
+
+    def __init__(self, name: str, count: Count, by_alias: bool, clock: Callable[[], float]) -> None:
+        self.name = name
+        self._count, self._by_alias, self._clock = count, by_alias, clock
+        self._start = self._first = self._last = clock()
+        self._status = self._bytes = self._events = self._tokens = 0
+        self._streams = self._complete = self._left = False
+        self._error = b""
+        count.begins(by_alias)
+
+    def received(self, message: Message) -> None:
+        """See what the client sends after its body."""
+        self._left = self._left or message["type"] == "http.disconnect"
+
+    def answered(self, message: Message) -> None:
+        """See a part of the answer."""
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            kind = next((value for key, value in message.get("headers", []) if key.lower() == b"content-type"), b"")
+            self._streams = kind.startswith(b"text/event-stream")
+        elif message["type"] == "http.response.body":
+            if part := message.get("body", b""):
+                self._part(part)
+            self._complete = self._complete or not message.get("more_body", False)
+
+    def _part(self, part: bytes) -> None:
+        self._last = self._clock()
+        if not self._bytes:
+            self._first = self._last
+            self._count.first_sum += self._first - self._start
+            _observe(self._count.first_buckets, self._first - self._start)
+        self._bytes += len(part)
+        if self._streams:
+            self._events += part.count(b"data:")
+        elif self._status == 404:
+            self._error = (self._error + part)[:ERROR_BYTES]
+        elif found := TOKENS.search(part):
+            self._tokens = int(found[1])
+
+    def ends(self) -> None:
+        """Count it."""
+        outcome = self._outcome()
+        self._count.ends(outcome, self._by_alias)
+        if outcome != "answers":
+            return
+        took = self._clock() - self._start
+        self._count.total_sum += took
+        _observe(self._count.total_buckets, took)
+        if not self._by_alias:
+            return
+        if self._tokens:
+            self._count.token.add((self._last - self._start) / self._tokens)
+            self._count.whole.add(self._last - self._start)
+        elif self._bytes:
+            self._count.first.add(self._first - self._start)
+        if self._events > 1:
+            self._count.chunk.add((self._last - self._first) / (self._events - 1))
+
+    def _outcome(self) -> str:
+        if self._status >= 500 or (not self._complete and not self._left):
+            return "errors"
+        if not self._complete or not self._status:
+            return "disconnected"
+        if self._status == 404 and _lacks_the_model(self._error, self.name):
+            return "errors"  # the table and the engine disagree
+        return "rejected" if self._status >= 400 else "answers"
 
 
 class Guard:
@@ -247,7 +369,8 @@ class Guard:
         if counted is None:
             await self.app(scope, receive_again, send)
         else:
-            await self._measure(counted, name or "", scope, receive_again, send)
+            passing = Passing(name or "", counted, name != model, self._clock)
+            await self._measure(passing, scope, receive_again, send)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
@@ -274,51 +397,31 @@ class Guard:
             return self._counts.get(name) if name in self._counts else None
         if name not in self._counts:
             if len(self._counts) >= NAMES_KEPT:
-                idle = next((old for old, count in self._counts.items() if not count.running), None)
+                idle = next((old for old, count in self._counts.items() if not count.every.running), None)
                 if idle is not None:
                     del self._counts[idle]
             self._counts[name] = Count()
         return self._counts[name]
 
-    async def _measure(self, count: Count, name: str, scope: Scope, receive: Receive, send: Send) -> None:
-        start = self._clock()
-        status = 0
-        first = ended = left = False
-
+    async def _measure(self, passing: Passing, scope: Scope, receive: Receive, send: Send) -> None:
         async def watched() -> Message:
-            nonlocal left
             message = await receive()
-            left = left or message["type"] == "http.disconnect"
+            passing.received(message)
             return message
 
         async def measured(message: Message) -> None:
-            nonlocal status, first, ended
+            passing.answered(message)
             if message["type"] == "http.response.start":
-                status = message["status"]
-                message = {**message, "headers": [*message.get("headers", []), (REVISION_HEADER, name.encode())]}
-            elif message["type"] == "http.response.body":
-                if not first and message.get("body"):
-                    first = True
-                    _observe(count.first, self._clock() - start)
-                    count.first_sum += self._clock() - start
-                ended = ended or not message.get("more_body", False)
+                message = {
+                    **message,
+                    "headers": [*message.get("headers", []), (REVISION_HEADER, passing.name.encode())],
+                }
             await send(message)
 
-        count.requests += 1
-        count.running += 1
         try:
             await self.app(scope, watched, measured)
         finally:
-            count.running -= 1
-            if status >= 500 or status == 404 or (not ended and not left):
-                count.errors += 1  # 404: the table and the engine disagree
-            elif not ended or not status:
-                count.disconnected += 1
-            elif status >= 400:
-                count.rejected += 1
-            else:
-                _observe(count.total, self._clock() - start)
-                count.total_sum += self._clock() - start
+            passing.ends()
 
     # What it answers itself
 
@@ -479,6 +582,19 @@ def _model_of(body: bytes) -> tuple[dict[str, Any], str | None]:
         return {}, None
     model = document.get("model") if isinstance(document, dict) else None
     return (document, model) if isinstance(model, str) else ({}, None)
+
+
+def _lacks_the_model(error: bytes, name: str) -> bool:
+    """Tell whether a 404 says that the engine has not this model; other 404 are about what the client asked for.
+
+    The sentence begins so in every version of vLLM, and no client can make another error begin with it.
+    """
+    try:
+        document = json.loads(error)
+        told = document.get("error", document)["message"]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return False
+    return isinstance(told, str) and told.startswith(f"The model `{name}` does not exist")
 
 
 def _leaves_the_folder(name: str) -> bool:

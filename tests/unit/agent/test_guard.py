@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import json
+import math
 import os
 import random
 import sys
@@ -46,6 +47,7 @@ class Inner:
     healthy: bool = True
     status: int = 200
     raises: bool = False
+    answer: bytes | None = None
     api_key: str | None = None
     requests: list[tuple[str, str, bytes, dict[bytes, bytes]]] = field(default_factory=list)
     waits_for_disconnect: bool = False
@@ -79,12 +81,13 @@ class Inner:
             data += [{"id": name, "root": f"/a/{name}", "parent": "smol"} for name in self.listed]
             await self._answer(send, 200, json.dumps({"object": "list", "data": data}).encode())
         elif b'"stream":true' in body.replace(b" ", b""):
-            await send({"type": "http.response.start", "status": 200, "headers": []})
+            kind = [(b"content-type", b"text/event-stream; charset=utf-8")]
+            await send({"type": "http.response.start", "status": 200, "headers": kind})
             for part in (b"data: 1\n\n", b"data: 2\n\n"):
                 await send({"type": "http.response.body", "body": part, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
-            await self._answer(send, self.status, body)
+            await self._answer(send, self.status, body if self.answer is None else self.answer)
 
     async def _answer(self, send: Any, status: int, body: bytes) -> None:
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
@@ -410,16 +413,76 @@ async def counts_of(pod: Pod) -> dict[str, Any]:
 async def test_requests_are_counted_by_revision_and_outcome(pod: Pod) -> None:
     await pod.chat()
     await pod.chat(OLD)
-    for status in (400, 500, 404):
+    for status in (400, 500):
         pod.inner.status = status
         await pod.chat()
     pod.inner.raises = True
     with pytest.raises(RuntimeError):
         await pod.chat()
     found = (await counts_of(pod))[OLD]
-    assert (found["requests"], found["rejected"], found["errors"], found["running"]) == (6, 1, 3, 0)
+    assert (found["requests"], found["rejected"], found["errors"], found["running"]) == (5, 1, 2, 0)
     assert sum(found["total"]["buckets"]) == 2
     assert len(found["total"]["buckets"]) == len(module.BOUNDS) + 1
+
+
+async def test_only_requests_by_the_alias_are_a_sample_that_decides(pod: Pod) -> None:
+    await pod.chat()
+    pod.inner.status = 500
+    for _ in range(20):
+        await pod.chat(OLD)  # one client, which names the revision itself
+    found = (await counts_of(pod))[OLD]
+    assert (found["requests"], found["errors"]) == (21, 20)
+    ended = ("requests", "answers", "errors", "rejected", "disconnected", "running")
+    assert [found["byAlias"][name] for name in ended] == [1, 1, 0, 0, 0, 0]
+
+
+MISSING = f"The model `{OLD}` does not exist."
+NOT_FOUND = {
+    "the engine lacks the model": ({"error": {"message": MISSING, "code": 404}}, "errors"),
+    "the same in the words of an earlier engine": ({"object": "error", "message": MISSING}, "errors"),
+    "a response that is not stored": ({"error": {"message": "Response with id 'resp_none' not found."}}, "rejected"),
+    "one with the sentence in its id": ({"error": {"message": f"Response with id 'resp_{MISSING}'"}}, "rejected"),
+    "another model is missing": ({"error": {"message": "The model `other` does not exist."}}, "rejected"),
+    "a path that is not there": ({"detail": "Not Found"}, "rejected"),
+    "no words": (None, "rejected"),
+    "no object": (["The model"], "rejected"),
+    "more than is read": ({"error": {"message": "x" * 5000}}, "rejected"),
+}
+
+
+@pytest.mark.parametrize(("answer", "outcome"), NOT_FOUND.values(), ids=NOT_FOUND)
+async def test_a_404_is_the_engines_error_only_where_the_model_is_missing(pod: Pod, answer: Any, outcome: str) -> None:
+    pod.inner.status, pod.inner.answer = 404, json.dumps(answer).encode()
+    await pod.call("POST", "/v1/responses", {"model": "guide", "previous_response_id": "resp_none"})
+    found = (await counts_of(pod))[OLD]
+    assert {name: found[name] for name in ("errors", "rejected")} == {"errors": 0, "rejected": 0, outcome: 1}
+    assert found["byAlias"][outcome] == 1
+
+
+async def test_times_are_summed_by_what_they_tell(pod: Pod) -> None:
+    ticks = iter([0.0, 2.0, 4.0, 4.0])  # begins, first byte, last event, ends
+    pod.guard = Guard(pod.inner, str(pod.folder), clock=lambda: next(ticks))
+    await pod.call("POST", "/v1/completions", {"model": "guide", "stream": True})
+    ticks = iter([0.0, 8.0, 8.0])
+    pod.inner.answer = b'{"usage": {"prompt_tokens": 3, "completion_tokens": 16}, "x": "\\"completion_tokens\\": 4"}'
+    await pod.call("POST", "/v1/completions", {"model": "guide"})
+    ticks = iter([0.0, 4.0, 4.0])
+    pod.inner.answer = b'{"data": []}'
+    await pod.call("POST", "/v1/embeddings", {"model": "guide"})
+    found = (await counts_of(pod))[OLD]["byAlias"]
+    log2 = math.log(2)
+    assert found["first"] == {"n": 2, "sum": pytest.approx(log2 + 2 * log2), "squares": pytest.approx(5 * log2**2)}
+    assert found["chunk"] == {"n": 1, "sum": pytest.approx(log2), "squares": pytest.approx(log2**2)}
+    assert found["token"] == {"n": 1, "sum": pytest.approx(-log2), "squares": pytest.approx(log2**2)}
+    assert found["whole"] == {"n": 1, "sum": pytest.approx(3 * log2), "squares": pytest.approx(9 * log2**2)}
+
+
+async def test_what_fails_or_names_the_revision_has_no_time_that_is_compared(pod: Pod) -> None:
+    await pod.chat(OLD)
+    pod.inner.status = 500
+    await pod.chat()
+    found = (await counts_of(pod))[OLD]["byAlias"]
+    assert [found[name]["n"] for name in ("first", "chunk", "token", "whole")] == [0, 0, 0, 0]
 
 
 async def test_clients_cannot_make_the_counts_grow(pod: Pod) -> None:

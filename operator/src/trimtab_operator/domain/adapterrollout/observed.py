@@ -12,41 +12,10 @@ from trimtab_agent.documents import Share
 from trimtab_operator.api import Evaluation
 from trimtab_operator.api.adapterrollout import AdapterRollout
 
+from .counts import Counts
+
 Sequence = tuple[int, int]
 """[leaseTransitions, n]."""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Requests of one revision since its engine started. `requests` have ended; `seconds` is the sum over answers."""
-
-    requests: int = 0
-    errors: int = 0
-    answers: int = 0
-    seconds: float = 0.0
-
-    @classmethod
-    def of(cls, body: Mapping[str, Any]) -> Self:
-        """Return the guard's count of one revision; who left or still waits says nothing of the revision."""
-        answers = sum(body["total"]["buckets"])
-        requests = answers + int(body["errors"]) + int(body["rejected"])
-        return cls(requests, int(body["errors"]), answers, float(body["total"]["sum"]))
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.requests + other.requests,
-            self.errors + other.errors,
-            self.answers + other.answers,
-            self.seconds + other.seconds,
-        )
-
-    def __sub__(self, other: Counts) -> Counts:
-        return Counts(
-            max(0, self.requests - other.requests),
-            max(0, self.errors - other.errors),
-            max(0, self.answers - other.answers),
-            max(0.0, self.seconds - other.seconds),
-        )
 
 
 @dataclass(frozen=True)

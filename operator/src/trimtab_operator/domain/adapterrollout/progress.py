@@ -11,12 +11,12 @@ from trimtab_operator.api.adapterrollout import TOLD_LENGTH, AdapterRolloutStatu
 
 from ..views import format_time
 from ..work.conditions import cut
-from .analysis import compare, zero
+from .analysis import Comparison, zero
 from .conflicts import name_taken
 from .limits import does_not_fit
 from .observed import Observed
 from .revisions import begun, promoted, served, was_served, without_incoming
-from .rollback import fault, taken_back
+from .rollback import compared, fault, looked, taken_back
 from .source import Held, passed_time, wanted
 from .traffic import incoming
 from .waves import canaries_prove, choose_canaries, seconds_in, settled
@@ -26,9 +26,12 @@ def advance(
     observed: Observed, status: AdapterRolloutStatus, now: datetime
 ) -> tuple[AdapterRolloutStatus, Revision | Held]:
     """Return the status as far as it can go now, and what is wanted, or why nothing new is."""
-    coming = incoming(observed, status)
-    if coming is not None and (why := fault(observed, status, coming, now)) is not None:
-        status = taken_back(observed, status, coming, why)
+    coming, found = incoming(observed, status), None
+    if coming is not None:
+        found = compared(observed, status, coming, now)
+        status = looked(status, found)
+        if (why := fault(observed, status, coming, found)) is not None:
+            status = taken_back(observed, status, coming, why)
     rollout = observed.rollout.model_copy(update={"status": status})
     observed = replace(observed, rollout=rollout)
     target = _remembered(observed, status, wanted(observed))
@@ -44,7 +47,7 @@ def advance(
         if rollout.spec.paused:
             return _drained(observed, status, now), target
         status = _begin(observed, status, target, now)
-    return _move_on(observed, status, target, now), target
+    return _move_on(observed, status, target, now, found), target
 
 
 def _remembered(observed: Observed, status: AdapterRolloutStatus, target: Revision | Held) -> Revision | Held:
@@ -107,7 +110,10 @@ def _begin(observed: Observed, status: AdapterRolloutStatus, target: Revision, n
     return status.model_copy(update={"step": step, "revisions": begun(observed.rollout, status, target)})
 
 
-def _move_on(observed: Observed, status: AdapterRolloutStatus, target: Revision, now: datetime) -> AdapterRolloutStatus:
+def _move_on(
+    observed: Observed, status: AdapterRolloutStatus, target: Revision, now: datetime, found: Comparison | None
+) -> AdapterRolloutStatus:
+    """Return the status one phase further, if it may be; `found`: what the canary's requests tell."""
     step, spec = status.step, observed.rollout.spec
     if step is None:
         raise ValueError("nothing is on its way")
@@ -116,7 +122,8 @@ def _move_on(observed: Observed, status: AdapterRolloutStatus, target: Revision,
     generation = observed.rollout.metadata.generation
     if in_traffic and canaries != step.canaries:
         # Other pods, another window: the new ones prove it first.
-        step = step.model_copy(update={"phase": Phase.LOADING, "since": format_time(now), "marks": []})
+        again = {"phase": Phase.LOADING, "since": format_time(now), "marks": [], "look": None, "held": None}
+        step = step.model_copy(update=again)
         in_traffic = False
     step = step.model_copy(update={"canaries": canaries, "generation": generation, "uri": target.uri})
     status = status.model_copy(update={"step": step})
@@ -125,10 +132,13 @@ def _move_on(observed: Observed, status: AdapterRolloutStatus, target: Revision,
     old = served(observed.rollout, status)
     if in_traffic:
         over = seconds_in(step, now) >= spec.strategy.canary_seconds
-        if not over:
-            return status
-        found = compare(observed, step, target, old, over=True).message if old is not None else None
-        return _promote(observed, status, target, now, canary=found)
+        held = found.held if found is not None and over else None
+        if held is not None:
+            # As it was at first: with the numbers of each second, each second would be a write.
+            held = step.held or cut(held, TOLD_LENGTH)
+        if not over or held is not None:
+            return status.model_copy(update={"step": step.model_copy(update={"held": held})})
+        return _promote(observed, status, target, now, canary=found.message if found is not None else None)
     if not settled(observed, step, target, now):
         return status
     if old is None or spec.strategy.canary_seconds == 0 or was_served(status, target.digest):
