@@ -35,6 +35,10 @@ class Answer:
         return b"".join(self.parts)
 
     @property
+    def revision(self) -> str:
+        return self.headers.get("x-trimtab-revision", "")
+
+    @property
     def json(self) -> Any:
         return json.loads(self.body)
 
@@ -189,9 +193,11 @@ def test_it_needs_the_standard_library_alone() -> None:
 async def test_an_alias_becomes_its_revision_on_every_inference_path(pod: Pod, path: str) -> None:
     answer = await pod.call("POST", path, {"model": "guide", "text": "ä\ud800", "n": 1.5}, pieces=3)
     assert answer.status == 200
-    assert answer.json == {"model": OLD, "text": "ä\ud800", "n": 1.5}
-    assert answer.headers["x-trimtab-revision"] == OLD
+    assert answer.json == {"model": "guide", "text": "ä\ud800", "n": 1.5}
+    assert answer.revision == OLD
+    assert int(answer.headers["content-length"]) == len(answer.body)
     _, _, body, headers = pod.inner.requests[-1]
+    assert json.loads(body) == {"model": OLD, "text": "ä\ud800", "n": 1.5}
     assert int(headers[b"content-length"]) == len(body)
 
 
@@ -213,9 +219,9 @@ async def test_what_names_no_alias_passes_byte_for_byte(pod: Pod, body: bytes) -
 
 
 async def test_the_table_is_read_again_when_it_is_replaced(pod: Pod) -> None:
-    assert (await pod.chat()).json["model"] == OLD
+    assert (await pod.chat()).revision == OLD
     pod.write({"guide": {"to": {NEW: 1}}})
-    assert (await pod.chat()).json["model"] == NEW
+    assert (await pod.chat()).revision == NEW
 
 
 @pytest.mark.parametrize(
@@ -232,13 +238,13 @@ async def test_the_table_is_read_again_when_it_is_replaced(pod: Pod) -> None:
     ],
 )
 async def test_the_last_good_table_stays_when_one_is_torn(pod: Pod, torn: bytes) -> None:
-    assert (await pod.chat()).json["model"] == OLD
+    assert (await pod.chat()).revision == OLD
     pod.write_raw(torn)
-    assert (await pod.chat()).json["model"] == OLD
+    assert (await pod.chat()).revision == OLD
     (pod.folder / "aliases.json").unlink()
-    assert (await pod.chat()).json["model"] == OLD
+    assert (await pod.chat()).revision == OLD
     pod.write({"guide": {"to": {NEW: 1}}})
-    assert (await pod.chat()).json["model"] == NEW
+    assert (await pod.chat()).revision == NEW
 
 
 async def test_without_any_table_names_pass_and_the_pod_is_not_ready(pod: Pod) -> None:
@@ -249,19 +255,34 @@ async def test_without_any_table_names_pass_and_the_pod_is_not_ready(pod: Pod) -
 
 async def test_weights_share_the_requests(pod: Pod) -> None:
     pod.write({"guide": {"to": {OLD: 90, NEW: 10, "guide@cccccccc": 0}}})
-    models = [(await pod.chat()).json["model"] for _ in range(2000)]
+    models = [(await pod.chat()).revision for _ in range(2000)]
     assert set(models) == {OLD, NEW}
     assert 150 < models.count(NEW) < 250  # 10 % of 2000, six standard deviations
 
 
 async def test_an_alias_that_cannot_answer_says_why(pod: Pod) -> None:
-    pod.write({"guide": {"pending": "being fetched"}, "other": {"unavailable": "RankTooHigh"}})
-    for alias, reason in (("guide", "being fetched"), ("other", "RankTooHigh")):
+    secret = "AccessDenied: s3://private-bucket/team: key AKIA may not: Read"
+    pod.write(
+        {
+            "guide": {"pending": "being fetched"},
+            "other": {"unavailable": "RankTooHigh"},
+            "third": {"pending": f"third@aaaaaaaa: {secret}; third@bbbbbbbb: NotFinite: x"},
+            "fourth": {"unavailable": "not loaded; given up after 300 s"},
+        }
+    )
+    want = {"guide": "Pending", "other": "RankTooHigh", "third": "AccessDenied", "fourth": "Unavailable"}
+    for alias, reason in want.items():
         answer = await pod.chat(alias)
         assert answer.status == 503
-        assert reason in answer.json["error"]["message"]
+        assert answer.json["error"]["message"] == f"{alias} cannot answer now: {reason}"
         assert answer.headers["retry-after"]
     assert pod.inner.requests == []
+    ready = await pod.call("GET", "/-/trimtab/ready")
+    assert b"private-bucket" not in ready.body
+    pod.write({"third": {"pending": f"third@aaaaaaaa: {secret}"}})
+    assert (await pod.call("GET", "/-/trimtab/ready")).json["reason"] == "third: AccessDenied"
+    trusted = await pod.call("GET", "/-/trimtab/ready", headers=(("X-Trimtab-Token", TOKEN),))
+    assert secret in trusted.json["reason"]
 
 
 @pytest.mark.parametrize(("announced", "pieces"), [(True, 1), (False, 5)])
@@ -531,7 +552,7 @@ async def test_ready_follows_the_engines_list(pod: Pod) -> None:
 async def test_a_pending_alias_holds_the_pod_back_and_an_unavailable_one_does_not(pod: Pod) -> None:
     pod.write({"guide": {"pending": "being fetched"}})
     answer = await pod.call("GET", "/-/trimtab/ready")
-    assert (answer.status, answer.json["reason"]) == (503, "guide: being fetched")
+    assert (answer.status, answer.json["reason"]) == (503, "guide: Pending")
     pod.write({"guide": {"unavailable": "given up"}})
     assert (await pod.call("GET", "/-/trimtab/ready")).status == 200
     pod.write({})
@@ -552,6 +573,8 @@ async def test_liveness_ends_for_the_harmed_start_only(pod: Pod) -> None:
     assert (await pod.call("GET", "/-/trimtab/live")).status == 200
     pod.write({}, harmed={"instance": pod.guard.instance, "reason": "poisoned"})
     answer = await pod.call("GET", "/-/trimtab/live")
+    assert (answer.status, answer.json["reason"]) == (503, "EngineHarmed")
+    answer = await pod.call("GET", "/-/trimtab/live", headers=(("X-Trimtab-Token", TOKEN),))
     assert (answer.status, answer.json["reason"]) == (503, "poisoned")
     assert (await pod.call("GET", "/-/trimtab/ready")).status == 503
     pod.guard = Guard(pod.inner, str(pod.folder))  # the next start

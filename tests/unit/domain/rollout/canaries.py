@@ -68,10 +68,10 @@ def play(new: Side, old: Side, dice: np.random.Generator) -> Ending:
     return Ending("Held" if found.held is not None else "Promoted", SECONDS)
 
 
-def rate(word: str, new: Side, old: Side, *, times: int, seed: int) -> float:
-    """Return how often canaries end so."""
+def rate(words: str, new: Side, old: Side, *, times: int, seed: int) -> float:
+    """Return how often canaries end with one of some words."""
     dice = np.random.default_rng(seed)
-    return sum(play(new, old, dice).word == word for _ in range(times)) / times
+    return sum(play(new, old, dice).word in words.split() for _ in range(times)) / times
 
 
 def _pod(uid: str, name: str, counts: Counts) -> ServingPod:

@@ -17,6 +17,7 @@ from math import exp
 from trimtab_agent.documents import Revision
 
 from trimtab_operator.api.adapterrollout import (
+    MARK_TIMES,
     STABLE_PODS_MARKED,
     Analysis,
     CanaryLook,
@@ -25,7 +26,7 @@ from trimtab_operator.api.adapterrollout import (
     RolloutStep,
 )
 
-from .counts import TIMES, Counts, Times
+from .counts import Counts, Times
 from .observed import Observed, ServingPod
 from .significance import more_often, slower, spent
 
@@ -171,7 +172,7 @@ def _larger(new: int, of_new: int, old: int, of_old: int) -> float | None:
 
 def _mark(pod: ServingPod, revision: Revision) -> CountMark:
     truth, counts = pod.truth, _counts(pod, revision.name)
-    sums = [part for name in TIMES for part in _sums(getattr(counts, name))]
+    sums = [part for times in (counts.first, counts.chunk, counts.token, counts.whole) for part in _sums(times)]
     return CountMark(
         pod=pod.uid,
         instance=truth.instance[:64] if truth is not None else "",
@@ -191,10 +192,10 @@ def _sums(times: Times) -> tuple[float, float, float]:
 def _marked(mark: CountMark) -> Counts:
     if mark.times is None:
         return Counts(told=False)
-    parts = {
-        name: Times(int(mark.times[3 * at]), *mark.times[3 * at + 1 : 3 * at + 3]) for at, name in enumerate(TIMES)
-    }
-    return Counts(mark.requests, mark.errors, mark.disconnected, mark.running, **parts)
+    first, chunk, token, whole = (
+        Times(int(mark.times[at]), *mark.times[at + 1 : at + 3]) for at in range(0, MARK_TIMES, 3)
+    )
+    return Counts(mark.requests, mark.errors, mark.disconnected, mark.running, first, chunk, token, whole)
 
 
 def _at_marks(step: RolloutStep, name: str) -> Counts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self
 
 LARGEST = 1e15
@@ -87,7 +87,10 @@ class Counts:
                 errors=ended[1],
                 disconnected=_count(told.get("disconnected")),
                 running=_count(told.get("running")),
-                **{name: Times.of(told.get(name)) for name in TIMES},
+                first=Times.of(told.get("first")),
+                chunk=Times.of(told.get("chunk")),
+                token=Times.of(told.get("token")),
+                whole=Times.of(told.get("whole")),
             )
         except ValueError:
             return cls(told=False)
@@ -98,9 +101,16 @@ class Counts:
         return self.requests + self.disconnected + self.running
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in SUMMED}).known(
-            self.told and other.told
-        )
+        return Counts(
+            requests=self.requests + other.requests,
+            errors=self.errors + other.errors,
+            disconnected=self.disconnected + other.disconnected,
+            running=self.running + other.running,
+            first=self.first + other.first,
+            chunk=self.chunk + other.chunk,
+            token=self.token + other.token,
+            whole=self.whole + other.whole,
+        ).known(self.told and other.told)
 
     def since(self, mark: Counts) -> Counts:
         """Return what was counted after a mark of the same start of the engine. What runs, runs now."""
@@ -109,16 +119,15 @@ class Counts:
             errors=max(0, self.errors - mark.errors),
             disconnected=max(0, self.disconnected - mark.disconnected),
             running=self.running,
-            **{name: getattr(self, name) - getattr(mark, name) for name in TIMES},
+            first=self.first - mark.first,
+            chunk=self.chunk - mark.chunk,
+            token=self.token - mark.token,
+            whole=self.whole - mark.whole,
         ).known(self.told and mark.told)
 
     def known(self, told: bool) -> Counts:
         """Return the same counts, told or not."""
         return self if told else Counts(told=False)
-
-
-TIMES = ("first", "chunk", "token", "whole")
-SUMMED = tuple(each for each in fields(Counts) if each.name != "told")
 
 
 def _count(value: Any) -> int:

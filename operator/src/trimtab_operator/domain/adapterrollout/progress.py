@@ -122,8 +122,9 @@ def _move_on(
     generation = observed.rollout.metadata.generation
     if in_traffic and canaries != step.canaries:
         # Other pods, another window: the new ones prove it first.
-        again = {"phase": Phase.LOADING, "since": format_time(now), "marks": [], "look": None, "held": None}
-        step = step.model_copy(update=again)
+        step = step.model_copy(
+            update={"phase": Phase.LOADING, "since": format_time(now), "marks": [], "look": None, "held": None}
+        )
         in_traffic = False
     step = step.model_copy(update={"canaries": canaries, "generation": generation, "uri": target.uri})
     status = status.model_copy(update={"step": step})
