@@ -446,6 +446,14 @@ async def test_requests_are_counted_by_revision_and_outcome(pod: Pod) -> None:
     assert len(found["total"]["buckets"]) == len(module.BOUNDS) + 1
 
 
+async def test_an_operator_of_the_version_before_finds_what_it_reads(pod: Pod) -> None:
+    await pod.chat()
+    found = (await counts_of(pod))[OLD]
+    assert set(found) >= {"requests", "errors", "rejected", "disconnected", "running", "total", "first"}
+    assert (sum(found["total"]["buckets"]), found["errors"], found["rejected"]) == (1, 0, 0)
+    assert found["total"]["sum"] >= 0
+
+
 async def test_only_requests_by_the_alias_are_a_sample_that_decides(pod: Pod) -> None:
     await pod.chat()
     pod.inner.status = 500
