@@ -149,6 +149,10 @@ bench-rollout: $(INSTALLED) ## Measure AdapterRollouts over fleets of serving po
 bench-guard: $(INSTALLED) ## Measure what the guard costs on a real vLLM; the last line is JSON.
 	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_guard.py
 
+.PHONY: bench-canary
+bench-canary: $(INSTALLED) ## Measure how often the canary errs, and what it sees; the last line is JSON.
+	PYTHONPATH=. $(BIN)/python tests/bench/bench_canary.py
+
 .PHONY: bench-gate
 bench-gate: $(INSTALLED) ## Measure how often the gate errs; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_gate.py

@@ -176,7 +176,7 @@ def items(value: list[Any], node: Body, count: int) -> list[Any]:
     if not keys_of_items:
         if isinstance(value[0], dict):
             return [value[0]] * count
-        if node["items"]["type"] == "integer":
+        if node["items"]["type"] in ("integer", "number"):
             return list(range(count))
         words = [*value, *(word for word in node["items"].get("enum", []) if word not in value)]
         return words[:count] if "enum" in node["items"] else [f"a{number}" for number in range(count)]

@@ -50,9 +50,15 @@ class AsgiServer:
 
 
 async def call(
-    application: Application, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    application: Application,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+    *,
+    told: dict[str, str] | None = None,
 ) -> tuple[int, bytes]:
-    """Ask an application in this process; return status and body.
+    """Ask an application in this process; return status and body, and put the answer's headers into `told`.
 
     Raises:
         ConnectionResetError: it ended without an answer, as a process that died does.
@@ -71,6 +77,8 @@ async def call(
         nonlocal status
         if message["type"] == "http.response.start":
             status = message["status"]
+            if told is not None:
+                told.update((name.decode().lower(), value.decode()) for name, value in message.get("headers", []))
         elif message["type"] == "http.response.body":
             parts.append(message.get("body", b""))
             if not message.get("more_body", False):

@@ -247,7 +247,13 @@ class Pod:
     # Requests
 
     async def call_engine(
-        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        *,
+        told: dict[str, str] | None = None,
     ) -> tuple[int, bytes]:
         """Ask guard and engine in this process.
 
@@ -256,24 +262,27 @@ class Pod:
         """
         if self._guarded is None:
             raise ConnectionRefusedError("connection refused")
-        return await call(self._guarded, method, path, body, headers)
+        return await call(self._guarded, method, path, body, headers, told=told)
 
     async def ask(self, model: str) -> tuple[int, str, str]:
-        """Ask as a client does; return status, the model that answered, and its text.
+        """Ask as a client does; return status, the revision that answered as the guard says, and its text.
 
         Raises:
             OSError, aiohttp.ClientError: there was no answer.
         """
-        body = {"model": model, "prompt": "x", "max_tokens": 4}
+        body, told = {"model": model, "prompt": "x", "max_tokens": 4}, dict[str, str]()
         if self.fleet.http:
             url = f"{self._server.url}/v1/completions"
             async with self.fleet.session.post(url, json=body) as response:
                 status, document = response.status, await response.json()
+                told = {name.lower(): value for name, value in response.headers.items()}
         else:
-            status, content = await self.call_engine("POST", "/v1/completions", json.dumps(body).encode())
+            content = json.dumps(body).encode()
+            status, content = await self.call_engine("POST", "/v1/completions", content, told=told)
             document = json.loads(content)
         choices = document.get("choices") or [{}]
-        return status, str(document.get("model", "")), str(choices[0].get("text", "")).strip()
+        revision = told.get("x-trimtab-revision") or str(document.get("model", ""))
+        return status, revision, str(choices[0].get("text", "")).strip()
 
     def loads(self) -> int:
         """Return how often this start of the engine was asked to load anything."""

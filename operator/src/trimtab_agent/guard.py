@@ -3,13 +3,15 @@
 The agent copies this one file to the volume that both containers share, so it uses the standard library alone. It
 
 - turns the alias in a request's `model` into the name of a revision, by the table that the agent replaces atomically,
+  and back again in the answer; the header `x-trimtab-revision` says who answered,
 - answers inference paths only; whatever else the engine offers needs the token that the agent wrote to the volume,
+- asks for the engine's own key before it reads a body, and bounds what of bodies is held,
 - counts requests, errors and latency of each revision, for the analysis of a canary,
 - adds the aliases to `GET /v1/models`, says the engine's real limits, and is the container's readiness and liveness.
 
 Own paths: `/-/trimtab/ready` and `/-/trimtab/live` (open, for the kubelet), `/-/trimtab/counts` and
 `/-/trimtab/limits` (token). A request that carries the token is the agent's: it is not rewritten, not counted, and sees
-the engine as it is.
+the engine as it is. Whoever has no token is told reasons in one word: what the agent knows of them names buckets.
 
 The table, `aliases.json`: `{"version": 1, "aliases": {alias: ENTRY}, "harmed": {"instance": id, "reason": text}}`.
 ENTRY is `{"to": {revision: weight}}`, `{"pending": reason}` (503, and the pod is not ready) or `{"unavailable":
@@ -18,16 +20,19 @@ reason}` (503, and the pod is ready for the rest). `harmed` fails the liveness o
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
+import math
 import os
 import random
+import re
 import time
 import uuid
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 Scope = MutableMapping[str, Any]
@@ -42,6 +47,11 @@ TABLE, TOKEN = "aliases.json", "token"
 TOKEN_HEADER = b"x-trimtab-token"
 REVISION_HEADER = b"x-trimtab-revision"
 MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_HELD_BYTES = 256 * 1024 * 1024
+"""Of the bodies of all requests that run; small ones are let in beside them: large ones do not close the door."""
+SMALL_BODY_BYTES = 64 * 1024
+BODY_SECONDS = 60.0
+"""Within which a body must have come, from its first part on."""
 
 ASKED_BY_MODEL = frozenset(
     {
@@ -70,6 +80,22 @@ READ = frozenset({"/health", "/load", "/metrics", "/ping", "/v1/models", "/versi
 NAMES_KEPT = 64
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Upper bounds of the latency histograms, seconds; one more bucket holds the rest."""
+OBJECT, COLON = re.compile(rb"[ \t\n\r]*\{"), re.compile(rb"[ \t\n\r]*:[ \t\n\r]*")
+STRUCTURE = re.compile(rb'[^"\[\]{}]*(["\[\]{}])')
+INNER = re.compile(rb'[^"\[\]{}]*(?:"[^"\\]*(?:\\.[^"\\]*){0,99}"[^"\[\]{}]*){0,99}(["\[\]{}])', re.DOTALL)
+"""Within an inner list or object strings need no look of their own, unless they are many or long. No byte can belong to
+two of its parts, so it fails as fast as it matches."""
+TEXT = re.compile(rb'(?:[^"\\]+|\\.){1,1000}', re.DOTALL)
+STEPS_AT_ONCE, STEPS_ALLOWED = 2_000, 1_000_000
+"""Brackets and strings that are passed in search of a body's model: one takes half a microsecond."""
+WORD = re.compile(r"(?:^|: )([A-Z][A-Za-z]{2,40})(?=$|[:;])")
+"""The reason of a failure, as the agent writes it: `revision: Reason: message`."""
+SHORTEST = 1e-6
+"""Seconds; no answer is faster, and the logarithm of nothing is none."""
+ERROR_BYTES = 4096
+"""As much of an error as is looked at."""
+TOKENS = re.compile(rb'"(?:completion|output)_tokens" ?: ?(\d{1,9})')
+"""How many tokens an answer in one piece has. Within a string its quotes would be escaped, so no text looks like it."""
 
 
 class Watched(Generic[T]):
@@ -100,6 +126,8 @@ class Entry:
     def __init__(self, document: dict[str, Any]) -> None:
         self.pending: str | None = _text(document.get("pending"))
         self.unavailable: str | None = _text(document.get("unavailable"))
+        found = WORD.search(self.pending or self.unavailable or "")
+        self.word = found[1] if found is not None else "Unavailable" if self.pending is None else "Pending"
         weights = document.get("to", {})
         self.names: tuple[str, ...] = tuple(str(name) for name, weight in weights.items() if weight > 0)
         self.weights: tuple[float, ...] = tuple(float(weights[name]) for name in self.names)
@@ -132,26 +160,324 @@ class Table:
         return {name for entry in self.aliases.values() for name in entry.names}
 
 
-class Count:
-    """Requests of one revision since the engine started; times in seconds."""
+class Refused(Exception):
+    """A request that reaches no engine: the HTTP status, a reason in one word, and a sentence for its sender."""
+
+    def __init__(self, status: int, reason: str, message: str, *, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.reason, self.message, self.retry_after = status, reason, message, retry_after
+
+
+class Named(NamedTuple):
+    """The model that a body names, and where: `body[start:end]` is the JSON string."""
+
+    start: int
+    end: int
+    name: str
+
+
+def find_model(body: bytes) -> Generator[None, None, Named | None]:
+    """Find the top-level member `model` of a JSON object without building the object; None where there is no such text.
+
+    It yields after every few thousand steps, so that others have their turn. What is no JSON is found out by the
+    engine; of what is, this finds what a parser finds. The rest of the body is not gone through if nothing in it can
+    name a model again.
+
+    Raises:
+        Refused: there are two of them, and parsers differ in which they take, or too much is around it.
+    """
+    if OBJECT.match(body) is None:
+        return None
+    at = depth = steps = 0
+    found: Named | None = None
+    named = 0
+    while (mark := INNER.match(body, at) if depth > 1 else STRUCTURE.match(body, at)) is not None:
+        steps += 1
+        if steps % STEPS_AT_ONCE == 0:
+            yield
+        if steps > STEPS_ALLOWED:
+            raise Refused(400, "BodyTooComplex", "too many lists, objects and strings to find its model among them")
+        start, at = mark.span(1)
+        if mark[1] in b"{[":
+            depth += 1
+        elif mark[1] in b"}]":
+            depth -= 1
+            if depth <= 0:
+                break
+        else:
+            at = yield from _after_text(body, at)
+            colon = COLON.match(body, at) if depth == 1 else None
+            if colon is None or not _says_model(body[start:at]):
+                continue
+            named += 1
+            if named > 1:
+                raise Refused(400, "ModelNamedTwice", "the body names its model twice")
+            if body[colon.end() : colon.end() + 1] == b'"':
+                at = yield from _after_text(body, colon.end() + 1)
+                found = _named(body, colon.end(), at)
+            if body.find(b'"model"', at) < 0 and body.find(b"\\u006", at) < 0:  # every escaped letter of it begins so
+                break
+    return found
+
+
+def _after_text(body: bytes, at: int) -> Generator[None, None, int]:
+    """Return where a string ends that has begun before `at`, its closing quote included."""
+    while True:
+        part = TEXT.match(body, at)
+        if part is not None:
+            at = part.end()
+        if part is None or body[at : at + 1] == b'"':
+            return min(at + 1, len(body))
+        yield
+
+
+def _says_model(key: bytes) -> bool:
+    if b"\\" not in key:
+        return key == b'"model"'
+    try:
+        return len(key) < 64 and json.loads(key) == "model"
+    except ValueError:
+        return False
+
+
+def _named(body: bytes, start: int, end: int) -> Named | None:
+    try:
+        name = json.loads(body[start:end])
+    except ValueError:
+        return None
+    return Named(start, end, name) if isinstance(name, str) else None
+
+
+def _as_utf8(body: bytes) -> bytes:
+    """Return a body as UTF-8: engines read the other encodings of JSON too, and must not see more than the guard."""
+    encoding = json.detect_encoding(body)
+    if encoding == "utf-8":
+        return body
+    try:
+        return body.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
+    except UnicodeError:
+        return body
+
+
+class Renaming:
+    """An answer on its way back in which `model` says what the client asked for, not the revision that it became.
+
+    Within a JSON string quotes are escaped, so the bytes `"model":"name"` are a member and no text, in an object as in
+    the events of a stream. A part of an answer may end anywhere: what may be the beginning of such bytes waits for the
+    next part; nothing else does.
+    """
+
+    def __init__(self, revision: str, alias: str) -> None:
+        old, new = json.dumps(revision).encode(), json.dumps(alias).encode()
+        self._pairs = [(key + old, key + new) for key in (b'"model":', b'"model": ')]
+        self._start: Message | None = None
+        self._applies = False
+        self._kept = b""
+
+    def passes(self, message: Message) -> Iterable[Message]:
+        """Return what to send instead of a message of the engine."""
+        if message["type"] == "http.response.start":
+            headers = {key.lower(): value for key, value in message.get("headers", [])}
+            kind = headers.get(b"content-type", b"")
+            renamed = kind.startswith((b"application/json", b"text/event-stream"))
+            self._applies = renamed and b"content-encoding" not in headers
+            if self._applies and b"content-length" in headers:
+                self._start = message  # its length is known with the body
+            else:
+                yield message
+            return
+        if message["type"] == "http.response.body" and self._applies:
+            last = not message.get("more_body", False)
+            message = {**message, "body": self._part(message.get("body", b""), last)}
+            if self._start is not None:
+                length = len(message["body"]) if last else None
+                self._start = {**self._start, "headers": _with_length(self._start["headers"], length)}
+        if self._start is not None:
+            yield self._start
+            self._start = None
+        yield message
+
+    def _part(self, data: bytes, last: bool) -> bytes:
+        data = self._kept + data
+        for old, new in self._pairs:
+            data = data.replace(old, new)
+        keep = 0 if last else max(_overlap(data, old) for old, _ in self._pairs)
+        self._kept = data[len(data) - keep :]
+        return data[: len(data) - keep]
+
+
+def _overlap(data: bytes, text: bytes) -> int:
+    """Return how long the end of the data is that is a beginning of the text, but not all of it."""
+    at = data.find(text[:1], max(0, len(data) - len(text) + 1))
+    while at >= 0:
+        if text.startswith(data[at:]):
+            return len(data) - at
+        at = data.find(text[:1], at + 1)
+    return 0
+
+
+class Sums:
+    """Durations as sums of natural logarithms of seconds: enough for a mean and a variance, however many there were."""
 
     def __init__(self) -> None:
-        self.requests = self.errors = self.rejected = self.disconnected = self.running = 0
-        self.total_sum = self.first_sum = 0.0
-        self.total = [0] * (len(BOUNDS) + 1)
-        self.first = [0] * (len(BOUNDS) + 1)
+        self.n, self.total, self.squares = 0, 0.0, 0.0
+
+    def add(self, seconds: float) -> None:
+        logarithm = math.log(max(seconds, SHORTEST))
+        self.n += 1
+        self.total += logarithm
+        self.squares += logarithm * logarithm
 
     def to_json(self) -> dict[str, Any]:
-        """Return the counts; `first` is the time to the first byte of the body, `total` that to its end."""
+        return {"n": self.n, "sum": self.total, "squares": self.squares}
+
+
+class Ended:
+    """How requests ended: each that began is one of answers, errors, rejected and disconnected, or runs."""
+
+    def __init__(self) -> None:
+        self.requests = self.answers = self.errors = self.rejected = self.disconnected = self.running = 0
+
+    def begins(self) -> None:
+        self.requests += 1
+        self.running += 1
+
+    def ends(self, outcome: str) -> None:
+        self.running -= 1
+        setattr(self, outcome, getattr(self, outcome) + 1)
+
+    def to_json(self) -> dict[str, Any]:
+        names = ("requests", "answers", "errors", "rejected", "disconnected", "running")
+        return {name: getattr(self, name) for name in names}
+
+
+class Count(Ended):
+    """All requests of one revision since the engine started; times in seconds.
+
+    `by_alias` are those that the guard itself sent to this revision: a fair sample of what clients ask, which alone can
+    be compared with another revision's. Of them, the logarithms of: `first`, from the request to the first byte of a
+    stream, or to an answer in one piece that has no tokens; `chunk`, from one event of a stream to the next; `token`
+    and `whole`, answers in one piece, by the tokens written and to the end.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_alias = Ended()
+        self.first, self.chunk, self.token, self.whole = Sums(), Sums(), Sums(), Sums()
+        self.total_sum = self.first_sum = 0.0
+        self.total_buckets = [0] * (len(BOUNDS) + 1)
+        self.first_buckets = [0] * (len(BOUNDS) + 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts. Beside `byAlias` all requests: `first` to the first byte, `total` to the end."""
+        sums = {name: getattr(self, name).to_json() for name in ("first", "chunk", "token", "whole")}
         return {
-            "requests": self.requests,
-            "errors": self.errors,
-            "rejected": self.rejected,
-            "disconnected": self.disconnected,
-            "running": self.running,
-            "total": {"sum": self.total_sum, "buckets": self.total},
-            "first": {"sum": self.first_sum, "buckets": self.first},
+            **super().to_json(),
+            "total": {"sum": self.total_sum, "buckets": self.total_buckets},
+            "first": {"sum": self.first_sum, "buckets": self.first_buckets},
+            "byAlias": {**self.by_alias.to_json(), **sums},
         }
+
+
+class Passing:
+    """One request on its way through the engine: what became of it, and when the parts of its answer came."""
+
+    def __init__(self, name: str, count: Count, by_alias: bool, clock: Callable[[], float]) -> None:
+        self.name = name
+        self._count, self._by_alias, self._clock = count, by_alias, clock
+        self._counted: tuple[Ended, ...] = (count, count.by_alias) if by_alias else (count,)
+        self._start = self._first = self._last = clock()
+        self._status = self._bytes = self._events = self._tokens = 0
+        self._streams = self._complete = self._left = False
+        self._error = b""
+        for ended in self._counted:
+            ended.begins()
+
+    def received(self, message: Message) -> None:
+        """See what the client sends after its body."""
+        self._left = self._left or message["type"] == "http.disconnect"
+
+    def answered(self, message: Message) -> None:
+        """See a part of the answer."""
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            kind = next((value for key, value in message.get("headers", []) if key.lower() == b"content-type"), b"")
+            self._streams = kind.startswith(b"text/event-stream")
+        elif message["type"] == "http.response.body":
+            if part := message.get("body", b""):
+                self._part(part)
+            self._complete = self._complete or not message.get("more_body", False)
+
+    def _part(self, part: bytes) -> None:
+        self._last = self._clock()
+        if not self._bytes:
+            self._first = self._last
+            self._count.first_sum += self._first - self._start
+            _observe(self._count.first_buckets, self._first - self._start)
+        self._bytes += len(part)
+        if self._streams:
+            self._events += part.count(b"data:")
+        elif self._status == 404:
+            self._error = (self._error + part)[:ERROR_BYTES]
+        elif found := TOKENS.search(part):
+            self._tokens = int(found[1])
+
+    def ends(self) -> None:
+        """Count it."""
+        outcome = self._outcome()
+        for ended in self._counted:
+            ended.ends(outcome)
+        if outcome != "answers":
+            return
+        took = self._clock() - self._start
+        self._count.total_sum += took
+        _observe(self._count.total_buckets, took)
+        if not self._by_alias:
+            return
+        if self._tokens:
+            self._count.token.add((self._last - self._start) / self._tokens)
+            self._count.whole.add(self._last - self._start)
+        elif self._bytes:
+            self._count.first.add(self._first - self._start)
+        if self._events > 1:
+            self._count.chunk.add((self._last - self._first) / (self._events - 1))
+
+    def _outcome(self) -> str:
+        if self._status >= 500 or (not self._complete and not self._left):
+            return "errors"
+        if not self._complete or not self._status:
+            return "disconnected"
+        if self._status == 404 and _lacks_the_model(self._error, self.name):
+            return "errors"  # the table and the engine disagree
+        return "rejected" if self._status >= 400 else "answers"
+
+
+class Room:
+    """What of requests' bodies may be held at a time, in bytes."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.used = most, 0
+
+
+class Held:
+    """What one request holds of it. The engine keeps the body for as long as the request runs, so it counts as long."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self.size = 0
+        self.reading = True
+
+    def take(self, size: int) -> bool:
+        """Take so much more; False if there is no room for it now."""
+        if self.size + size > SMALL_BODY_BYTES and self._room.used + size > self._room.most:
+            return False
+        self.size += size
+        self._room.used += size
+        return True
+
+    def release(self) -> None:
+        self._room.used -= self.size
+        self.size = 0
 
 
 class Guard:
@@ -162,6 +488,8 @@ class Guard:
         app: App,
         folder: str | None = None,
         max_body_bytes: int | None = None,
+        *,
+        max_held_bytes: int | None = None,
         dice: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -170,6 +498,8 @@ class Guard:
         self.instance = uuid.uuid4().hex
         self.started = time.time()
         self.max_body_bytes = max_body_bytes or int(os.environ.get("TRIMTAB_MAX_BODY_BYTES", MAX_BODY_BYTES))
+        self._room = Room(max_held_bytes or int(os.environ.get("TRIMTAB_MAX_HELD_BYTES", MAX_HELD_BYTES)))
+        self._tells_alias = os.environ.get("TRIMTAB_ANSWER_MODEL", "alias") != "revision"
         self._table: Watched[Table] = Watched(root / TABLE, Table)
         self._token: Watched[bytes] = Watched(root / TOKEN, _token)
         self._dice = dice or random.Random()
@@ -208,63 +538,104 @@ class Guard:
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the body, point its `model` at a revision, and pass everything else on as it came."""
+        held = Held(self._room)
         try:
-            body = await self._body(scope, receive)
-        except _TooLarge:
-            limit = f"the body is larger than {self.max_body_bytes} bytes"
-            await _refuse(send, 413, "RequestTooLarge", limit, close=True)
-            return
-        if body is None:
-            return  # the client went away
-        document, model = _model_of(body)
-        table = self._table.value()
-        name = model
+            if not _has_the_key(scope):  # by the header alone, as the engine does: nothing was read yet
+                await _answer(send, 401, {"error": "Unauthorized"}, [(b"connection", b"close")])
+                return
+            body = await self._body(scope, receive, held)
+            if body is not None:
+                await self._forward(body, scope, receive, send)
+        except Refused as refused:
+            await _refuse(
+                send,
+                refused.status,
+                refused.reason,
+                refused.message,
+                retry_after=refused.retry_after,
+                close=held.reading,
+            )
+        finally:
+            held.release()
+
+    async def _forward(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        read = _as_utf8(body)
+        search, model = find_model(read), None
+        while True:
+            try:
+                next(search)
+            except StopIteration as ended:
+                model = ended.value
+                break
+            await asyncio.sleep(0)
+        table, name = self._table.value(), None
         if model is not None:
-            if _leaves_the_folder(model) and model not in _base_names(scope):
-                # Engines with a resolver join this to a path: `../x` would load what lies elsewhere.
-                await _refuse(send, 404, "NotFoundError", "The model does not exist: its name is a path.")
-                return
-            entry = table.aliases.get(model) if table else None
-            if entry is not None and not entry.names:
-                why = entry.pending or entry.unavailable
-                await _refuse(send, 503, "ServiceUnavailable", f"{model} cannot answer now: {why}", retry_after=2)
-                return
-            if entry is not None:
-                name = entry.choose(self._dice)
-                document["model"] = name
-                body = json.dumps(document, separators=(",", ":")).encode()
-                scope = {**scope, "headers": _with_length(scope["headers"], len(body))}
-        sent = False
+            body, name = read, self._revision(model.name, table, scope)
+            if name != model.name:
+                body = b"".join((read[: model.start], json.dumps(name).encode(), read[model.end :]))
+            scope = {**scope, "headers": _with_length(scope["headers"], len(body))}
+        del read
+        parts = [body]
+        del body
 
         async def receive_again() -> Message:
-            nonlocal sent
-            if sent:
+            if not parts:
                 return await receive()  # disconnects
-            sent = True
-            return {"type": "http.request", "body": body, "more_body": False}
+            return {"type": "http.request", "body": parts.pop(), "more_body": False}
 
-        counted = self._counted(name, model, table)
-        if counted is None:
+        counted = self._counted(name, model.name if model is not None else None, table)
+        if counted is None or name is None or model is None:
             await self.app(scope, receive_again, send)
-        else:
-            await self._measure(counted, name or "", scope, receive_again, send)
+            return
+        passing = Passing(name, counted, name != model.name, self._clock)
+        renaming = Renaming(name, model.name) if name != model.name and self._tells_alias else None
+        await self._measure(passing, renaming, scope, receive_again, send)
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
+    def _revision(self, model: str, table: Table | None, scope: Scope) -> str:
+        """Return the revision that answers for a model; a name that is no alias is its own.
+
+        Raises:
+            Refused: it may not be asked for, or cannot answer now.
+        """
+        if _leaves_the_folder(model) and model not in _base_names(scope):
+            # Engines with a resolver join this to a path: `../x` would load what lies elsewhere.
+            raise Refused(404, "NotFoundError", "The model does not exist: its name is a path.")
+        entry = table.aliases.get(model) if table else None
+        if entry is None:
+            return model
+        if not entry.names:
+            raise Refused(503, "ServiceUnavailable", f"{model} cannot answer now: {entry.word}", retry_after=2)
+        return entry.choose(self._dice)
+
+    async def _body(self, scope: Scope, receive: Receive, held: Held) -> bytes | None:
+        """Return the whole body; None if the client left within it.
+
+        Raises:
+            Refused: it is too large, there is no room for it now, or it does not come.
+        """
+        too_large = Refused(413, "RequestTooLarge", f"the body is larger than {self.max_body_bytes} bytes")
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-        if announced.isdigit() and int(announced) > self.max_body_bytes:
-            raise _TooLarge
-        parts, size = [], 0
+        if announced.isdigit() and (len(announced) > 18 or int(announced) > self.max_body_bytes):
+            raise too_large
+        parts: list[bytes] = []
+        until: float | None = None
         while True:
-            message = await receive()
+            try:
+                message = await (receive() if until is None else asyncio.wait_for(receive(), until - self._clock()))
+            except TimeoutError:
+                raise Refused(408, "RequestTimeout", f"the body did not come within {BODY_SECONDS:g} s") from None
             if message["type"] == "http.disconnect":
                 return None
             part = message.get("body", b"")
-            size += len(part)
-            if size > self.max_body_bytes:
-                raise _TooLarge
+            if held.size + len(part) > self.max_body_bytes:
+                raise too_large
+            if not held.take(len(part)):
+                raise Refused(503, "ServiceUnavailable", "too many large requests at once", retry_after=1)
             parts.append(part)
             if not message.get("more_body", False):
-                return b"".join(parts)
+                held.reading = False
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+            until = until or self._clock() + BODY_SECONDS
 
     # Counting
 
@@ -280,45 +651,28 @@ class Guard:
             self._counts[name] = Count()
         return self._counts[name]
 
-    async def _measure(self, count: Count, name: str, scope: Scope, receive: Receive, send: Send) -> None:
-        start = self._clock()
-        status = 0
-        first = ended = left = False
-
+    async def _measure(
+        self, passing: Passing, renaming: Renaming | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         async def watched() -> Message:
-            nonlocal left
             message = await receive()
-            left = left or message["type"] == "http.disconnect"
+            passing.received(message)
             return message
 
         async def measured(message: Message) -> None:
-            nonlocal status, first, ended
+            passing.answered(message)
             if message["type"] == "http.response.start":
-                status = message["status"]
-                message = {**message, "headers": [*message.get("headers", []), (REVISION_HEADER, name.encode())]}
-            elif message["type"] == "http.response.body":
-                if not first and message.get("body"):
-                    first = True
-                    _observe(count.first, self._clock() - start)
-                    count.first_sum += self._clock() - start
-                ended = ended or not message.get("more_body", False)
-            await send(message)
+                message = {
+                    **message,
+                    "headers": [*message.get("headers", []), (REVISION_HEADER, passing.name.encode())],
+                }
+            for each in renaming.passes(message) if renaming is not None else (message,):
+                await send(each)
 
-        count.requests += 1
-        count.running += 1
         try:
             await self.app(scope, watched, measured)
         finally:
-            count.running -= 1
-            if status >= 500 or status == 404 or (not ended and not left):
-                count.errors += 1  # 404: the table and the engine disagree
-            elif not ended or not status:
-                count.disconnected += 1
-            elif status >= 400:
-                count.rejected += 1
-            else:
-                _observe(count.total, self._clock() - start)
-                count.total_sum += self._clock() - start
+            passing.ends()
 
     # What it answers itself
 
@@ -326,10 +680,10 @@ class Guard:
         if method not in ("GET", "HEAD"):
             await _refuse(send, 405, "MethodNotAllowed", f"{method} is not for {path}")
         elif path == "/-/trimtab/live":
-            reason = self._harm()
+            reason = self._harm(trusted)
             await _answer(send, 200 if reason is None else 503, {"live": reason is None, "reason": reason})
         elif path == "/-/trimtab/ready":
-            reason = await self._not_ready(scope)
+            reason = await self._not_ready(scope, trusted)
             await _answer(send, 200 if reason is None else 503, {"ready": reason is None, "reason": reason})
         elif not trusted:
             await _refuse(send, 403, "Forbidden", f"{path} needs the header {TOKEN_HEADER.decode()}")
@@ -342,21 +696,23 @@ class Guard:
         else:
             await _refuse(send, 404, "NotFoundError", f"there is no {path}")
 
-    def _harm(self) -> str | None:
+    def _harm(self, trusted: bool) -> str | None:
         table = self._table.value()
-        return table.harmed_reason if table is not None and table.harmed_instance == self.instance else None
+        if table is None or table.harmed_instance != self.instance:
+            return None
+        return table.harmed_reason if trusted else "EngineHarmed"
 
-    async def _not_ready(self, scope: Scope) -> str | None:
-        """Return why this pod should get no requests, or None."""
+    async def _not_ready(self, scope: Scope, trusted: bool) -> str | None:
+        """Return why this pod should get no requests, or None; to a stranger without the agent's own words."""
         table = self._table.value()
         if table is None:
             return "the agent has written no table of aliases yet"
-        harm = self._harm()
+        harm = self._harm(trusted)
         if harm is not None:
             return harm
         for alias, entry in sorted(table.aliases.items()):
             if entry.pending is not None:
-                return f"{alias}: {entry.pending}"
+                return f"{alias}: {entry.pending if trusted else entry.word}"
         if await self._ask("/health", scope) is None:
             return "the engine's /health does not answer 200"
         wanted = table.targets()
@@ -396,8 +752,8 @@ class Guard:
     async def _ask(self, path: str, scope: Scope) -> bytes | None:
         """GET a path of the engine without leaving the process; None unless it answers 200."""
         headers: Headers = [(b"host", b"localhost")]
-        if key := _api_key(scope):
-            headers.append((b"authorization", b"Bearer " + key.encode()))
+        if keys := _api_keys(scope):
+            headers.append((b"authorization", b"Bearer " + keys[0].encode()))
         inner = {
             "type": "http",
             "asgi": scope.get("asgi", {"version": "3.0"}),
@@ -438,10 +794,6 @@ class Guard:
         return b"".join(parts) if status == 200 else None
 
 
-class _TooLarge(Exception):
-    pass
-
-
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
@@ -471,23 +823,27 @@ def _without_token(scope: Scope) -> Scope:
     return {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != TOKEN_HEADER]}
 
 
-def _model_of(body: bytes) -> tuple[dict[str, Any], str | None]:
-    """Return the parsed body and its model; (empty, None) where it is no JSON object that names one."""
+def _lacks_the_model(error: bytes, name: str) -> bool:
+    """Tell whether a 404 says that the engine has not this model; other 404 are about what the client asked for.
+
+    The sentence begins so in every version of vLLM, and no client can make another error begin with it.
+    """
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}, None
-    model = document.get("model") if isinstance(document, dict) else None
-    return (document, model) if isinstance(model, str) else ({}, None)
+        document = json.loads(error)
+        told = document.get("error", document)["message"]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return False
+    return isinstance(told, str) and told.startswith(f"The model `{name}` does not exist")
 
 
 def _leaves_the_folder(name: str) -> bool:
     return name.startswith("/") or ".." in name.replace("\\", "/").split("/") or "\0" in name
 
 
-def _with_length(headers: Iterable[tuple[bytes, bytes]], length: int) -> Headers:
+def _with_length(headers: Iterable[tuple[bytes, bytes]], length: int | None) -> Headers:
+    """Return headers with the length of a body; without one where it is not known beforehand."""
     changed = [(key, value) for key, value in headers if key.lower() not in (b"content-length", b"transfer-encoding")]
-    return [*changed, (b"content-length", str(length).encode())]
+    return changed if length is None else [*changed, (b"content-length", str(length).encode())]
 
 
 def _with_aliases(body: bytes, table: Table) -> bytes:
@@ -518,12 +874,21 @@ def _state(scope: Scope) -> Any:
     return getattr(scope.get("app"), "state", None)
 
 
-def _api_key(scope: Scope) -> str | None:
-    """Return the engine's own key, for questions asked from inside: its argument comes before its variable."""
-    keys = getattr(getattr(_state(scope), "args", None), "api_key", None)
-    if isinstance(keys, str):
-        return keys
-    return next((str(key) for key in keys or [] if key), None) or os.environ.get("VLLM_API_KEY")
+def _api_keys(scope: Scope) -> list[str]:
+    """Return the engine's own keys: its argument comes before its variable."""
+    keys = getattr(getattr(_state(scope), "args", None), "api_key", None) or [os.environ.get("VLLM_API_KEY")]
+    return [str(key) for key in ([keys] if isinstance(keys, str) else keys) if key]
+
+
+def _has_the_key(scope: Scope) -> bool:
+    """Tell whether a request may be let in: by one of the engine's keys, if it has any, and as the engine compares."""
+    keys = _api_keys(scope)
+    if not keys:
+        return True
+    given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    scheme, _, key = given.partition(b" ")
+    same = [hmac.compare_digest(key, each.encode()) for each in keys]
+    return scheme.lower() == b"bearer" and any(same)
 
 
 def _base_names(scope: Scope) -> set[str]:

@@ -15,7 +15,7 @@ from tests.serving.fleet import Pod
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-CAREFUL = {**QUICK, "canarySeconds": 3, "analysis": {"minimumRequests": 5, "maximumLatencyRatio": 1.5}}
+CAREFUL = {**QUICK, "canarySeconds": 6, "analysis": {"minimumRequests": 5, "maximumLatencyRatio": 1.5}}
 
 
 async def serving(scene: Scene, pods: int, **spec: Any) -> Published:

@@ -131,8 +131,8 @@ class Pod:
     async def ask(self, model: str = "guide", path: str = "/v1/completions") -> tuple[int, str]:
         """Return status and the model that answered."""
         async with self.session.post(self.server.url + path, json={"model": model, "prompt": "x"}) as response:
-            document = await response.json()
-            return response.status, document.get("model", "")
+            await response.read()
+            return response.status, response.headers.get("x-trimtab-revision", model if response.ok else "")
 
     async def ready(self) -> bool:
         try:

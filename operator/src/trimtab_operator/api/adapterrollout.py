@@ -28,6 +28,8 @@ TOLD_LENGTH = 160
 CANARY_PODS_MAXIMUM = 8
 STABLE_PODS_MARKED = 4
 MARKS_MAXIMUM = CANARY_PODS_MAXIMUM + STABLE_PODS_MARKED
+MARK_TIMES = 12
+"""Three sums of each of four kinds of time."""
 POD_REASONS_KEPT = 8
 REJECTED_KEPT = 4
 
@@ -190,16 +192,22 @@ class Serving(Model):
 
 
 class Analysis(Model):
-    """When a canary is worse than what was served before."""
+    """When a canary is worse than what was served before: it is beyond a margin, and that is more than chance."""
 
     minimum_requests: int = Field(
         default=20, ge=1, le=100_000, description="minimumRequests on either side; with fewer the probe decides."
     )
     maximum_error_ratio_increase: float = Field(
-        default=0.02, ge=0, le=1, description="maximumErrorRatioIncrease: errors per request, new minus old."
+        default=0.02,
+        ge=0,
+        le=1,
+        description="maximumErrorRatioIncrease: errors per request, new minus old, that is no reason to take it back.",
     )
     maximum_latency_ratio: float = Field(
-        default=1.5, ge=1, le=100, description="maximumLatencyRatio: mean time of an answer, new over old."
+        default=1.5,
+        ge=1,
+        le=100,
+        description="maximumLatencyRatio: geometric means of times, new over old, that is no reason to take it back.",
     )
 
 
@@ -340,10 +348,25 @@ class CountMark(Model):
     pod: str = Field(max_length=36, description="pod by uid.")
     instance: str = Field(max_length=64, description="instance: the start of the engine that counts.")
     revision: REVISION = Field(description="revision that was counted.")
-    requests: COUNT = Field(description="requests that ended.")
+    requests: COUNT = Field(description="requests by the alias that the engine ended.")
     errors: COUNT = Field(description="errors among them.")
-    answers: COUNT = Field(description="answers that succeeded.")
-    seconds: float = Field(ge=0, description="seconds that the answers took, summed.")
+    disconnected: COUNT = Field(default=0, description="disconnected: requests that the client left.")
+    running: COUNT = Field(default=0, description="running at that moment.")
+    times: list[float] | None = Field(
+        default=None,
+        min_length=MARK_TIMES,
+        max_length=MARK_TIMES,
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        description="times of answers: number, sum and sum of squares of their logarithms, of first, chunk, token and "
+        "whole; absent where the guard does not tell.",
+    )
+
+
+class CanaryLook(Model):
+    """A look at the canary's counts; each takes its part of the chance of a false alarm, so they are few."""
+
+    time: float = Field(ge=0, description="time of it, in lengths of the canary.")
+    requests: COUNT = Field(description="requests to the new revision that it saw; the next sees twice as many.")
 
 
 class RolloutStep(Model):
@@ -384,6 +407,12 @@ class RolloutStep(Model):
         max_length=MARKS_MAXIMUM,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["pod", "revision"]},
         description="marks: what had been counted when the canary began.",
+    )
+    look: CanaryLook | None = Field(default=None, description="look at the counts that was the last.")
+    held: str | None = Field(
+        default=None,
+        max_length=TOLD_LENGTH,
+        description="held: why the canary goes on though its time is over, as it was when that began.",
     )
 
 

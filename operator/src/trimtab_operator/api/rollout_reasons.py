@@ -86,7 +86,11 @@ _READY: dict[RolloutReason, Explanation] = {
         "The new revision is loaded and proven under its own name; no request goes to it yet.",
         "Nothing; where a pod cannot load it, the message says why.",
     ),
-    RolloutReason.CANARY: _false("The canary pods answer with the new revision for `canarySeconds`."),
+    RolloutReason.CANARY: _false(
+        "The canary pods answer with the new revision for `canarySeconds`, and longer while a larger part of its "
+        "requests than of the old revision's has not ended or was left by the client.",
+        "Nothing; if it stays so, ask the canary pods themselves, and name another adapter if they hang.",
+    ),
     RolloutReason.MOVING: _false("The alias moves on the pods that are left."),
     RolloutReason.PAUSED: _false(
         "`spec.paused` is true: no new revision begins, and no requests move on.", "Set `spec.paused: false`."
@@ -148,12 +152,13 @@ def _document(meaning: str, next_step: str = _NEXT_DOCUMENT) -> Explanation:
 _OF_PODS: dict[FailureReason | RolloutReason | str, Explanation] = {
     RolloutReason.ERROR_RATIO: _adapter(
         "The canary's errors per request were above those of the old revision by more than "
-        "`analysis.maximumErrorRatioIncrease`.",
+        "`analysis.maximumErrorRatioIncrease`, and by more than chance makes them.",
         "Read the engine's log; correct the adapter, or allow more and change the spec.",
     ),
     RolloutReason.LATENCY: _adapter(
-        "The canary's answers took longer than `analysis.maximumLatencyRatio` times those of the old revision.",
-        "Look at the lengths of the answers and at the adapter's rank; or allow more and change the spec.",
+        "The canary's answers began later, or went on more slowly, than those of the old revision: by more than "
+        "`analysis.maximumLatencyRatio`, and by more than chance makes them.",
+        "Look at the adapter's rank and at the canary pod's node; or allow more and change the spec.",
     ),
     FailureReason.ARTIFACT_MISSING: _adapter(
         "Nothing is at the adapter's uri, or its bucket is not there.", "Restore it, or correct `source.artifact.uri`."

@@ -6,6 +6,7 @@ what is wanted, and tell what is true in the words of `GET /v1/rollouts`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -92,7 +93,10 @@ class Counted:
 
     answers: int = 0
     errors: int = 0
-    seconds: float = 0.0
+    disconnected: int = 0
+    running: int = 0
+    seconds: list[float] = field(default_factory=list)
+    old_guard: bool = False
 
 
 @dataclass
@@ -216,12 +220,20 @@ class Agent:
 
     @staticmethod
     def _count(counted: Counted) -> dict[str, Any]:
-        return {
-            "requests": counted.answers + counted.errors,
+        logs = [math.log(seconds) for seconds in counted.seconds]
+        whole = {"n": len(logs), "sum": sum(logs), "squares": sum(log * log for log in logs)}
+        nothing = {"n": 0, "sum": 0.0, "squares": 0.0}
+        ended = {
+            "requests": counted.answers + counted.errors + counted.disconnected + counted.running,
+            "answers": counted.answers,
             "errors": counted.errors,
             "rejected": 0,
-            "total": {"sum": counted.seconds, "buckets": [counted.answers, 0]},
+            "disconnected": counted.disconnected,
+            "running": counted.running,
         }
+        old = {**ended, "total": {"sum": sum(counted.seconds), "buckets": [counted.answers, 0]}}
+        by_alias = {**ended, "first": whole, "chunk": nothing, "token": nothing, "whole": nothing}
+        return old if counted.old_guard else {**old, "byAlias": by_alias}
 
     def _truth(self, share: Share) -> dict[str, Any]:
         return {
@@ -375,14 +387,19 @@ class World:
             agent.take(self.mounted, mounted=True)
         return agent
 
-    def asked(self, name: str, answers: int, errors: int = 0, *, seconds: float = 1.0) -> Self:
-        """Let every pod whose alias points at a revision have counted requests to it."""
+    def asked(
+        self, name: str, answers: int, errors: int = 0, *, seconds: float = 1.0, left: int = 0, running: int = 0
+    ) -> Self:
+        """Let every pod whose alias points at a revision have counted requests to it; `running` is what runs now."""
         for agent in self.agents:
             if self.alias(agent).get(name):
                 counted = agent.counts.setdefault(name, Counted())
                 counted.answers += answers
                 counted.errors += errors
-                counted.seconds += seconds * answers
+                counted.disconnected += left
+                counted.running = running
+                # Spread a little, as times are: by up to a fifth either way.
+                counted.seconds += [seconds * 1.2 ** (at % 5 / 2 - 1) for at in range(answers)]
         return self
 
     def alias(self, agent: Agent) -> dict[str, int]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from re import fullmatch
-from typing import Any, Self
+from typing import Self
 
 from pydantic import ValidationError
 from trimtab_agent.contract import EngineLimits, PodAnswer, Revision, RevisionAnswer, Share, ShareAnswer
@@ -16,43 +16,11 @@ from trimtab_operator.api import Evaluation
 from trimtab_operator.api.adapterrollout import AdapterRollout
 
 from ..plan import Inquiry, MountedShare
+from .counts import Counts
 from .sequence import Sequence, of_an_operator
 
 OBJECT_NAME = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 NAME_LENGTH, UID_LENGTH = 63, 64
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Requests of one revision since its engine started. `requests` have ended; `seconds` is the sum over answers."""
-
-    requests: int = 0
-    errors: int = 0
-    answers: int = 0
-    seconds: float = 0.0
-
-    @classmethod
-    def of(cls, body: Mapping[str, Any]) -> Self:
-        """Return the guard's count of one revision; who left or still waits says nothing of the revision."""
-        answers = sum(body["total"]["buckets"])
-        requests = answers + int(body["errors"]) + int(body["rejected"])
-        return cls(requests, int(body["errors"]), answers, float(body["total"]["sum"]))
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.requests + other.requests,
-            self.errors + other.errors,
-            self.answers + other.answers,
-            self.seconds + other.seconds,
-        )
-
-    def __sub__(self, other: Counts) -> Counts:
-        return Counts(
-            max(0, self.requests - other.requests),
-            max(0, self.errors - other.errors),
-            max(0, self.answers - other.answers),
-            max(0.0, self.seconds - other.seconds),
-        )
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from trimtab_operator.api.adapterrollout import TOLD_LENGTH, AdapterRolloutStatu
 
 from ..conditions import cut
 from ..views import format_time
-from .analysis import compare, zero
+from .analysis import Comparison, zero
 from .conflicts import name_taken
 from .limits import does_not_fit
 from .observed import Observed
 from .revisions import begun, promoted, served, was_served, without_incoming
-from .rollback import fault, taken_back
+from .rollback import compared, fault, looked, taken_back
 from .source import Held, passed_time, wanted
 from .traffic import incoming
 from .waves import canaries_prove, choose_canaries, seconds_in, settled
@@ -33,12 +33,18 @@ from .waves import canaries_prove, choose_canaries, seconds_in, settled
 
 @dataclass(frozen=True)
 class At:
-    """A rollout in the middle of a round; `target` is the new revision that is wanted, None if none is."""
+    """A rollout in the middle of a round.
+
+    Attributes:
+        target: the new revision that is wanted, None if none is.
+        found: what the canary's requests tell, None where there is nothing to compare.
+    """
 
     observed: Observed
     status: AdapterRolloutStatus
     target: Revision | None
     now: datetime
+    found: Comparison | None = None
 
     @property
     def phase(self) -> Phase | None:
@@ -100,9 +106,17 @@ def nothing_to_compare(at: At) -> bool:
     return proven_everywhere(at) and (first or untimed or was_served(at.status, at.coming().digest))
 
 
-def canary_is_over(at: At) -> bool:
-    """Its time is over; had it been worse, it would have been taken back before."""
+def time_is_over(at: At) -> bool:
     return proven(at) and seconds_in(at.step(), at.now) >= at.observed.rollout.spec.strategy.canary_seconds
+
+
+def canary_is_over(at: At) -> bool:
+    """Its time is over and nothing holds it; had it been worse, it would have been taken back before."""
+    return time_is_over(at) and _holds(at) is None
+
+
+def _holds(at: At) -> str | None:
+    return at.found.held if at.found is not None else None
 
 
 def drained(at: At) -> bool:
@@ -137,8 +151,14 @@ def follow_canaries(at: At) -> AdapterRolloutStatus:
     canaries = choose_canaries(at.observed, target, step.canaries, at.now, in_traffic=in_traffic)
     known = {"canaries": canaries, "generation": at.observed.rollout.metadata.generation, "uri": target.uri}
     if in_traffic and canaries != step.canaries:
-        return at.with_step(**known, phase=Phase.LOADING, since=format_time(at.now), marks=[])
+        return at.with_step(**known, phase=Phase.LOADING, since=format_time(at.now), marks=[], look=None, held=None)
     return at.with_step(**known)
+
+
+def hold(at: At) -> AdapterRolloutStatus:
+    """Say why the canary goes on, as it was at first: with the numbers of each second, each second would be a write."""
+    why = _holds(at)
+    return at.with_step(held=(at.step().held or cut(why, TOLD_LENGTH)) if why is not None else None)
 
 
 def to_the_canary(at: At) -> AdapterRolloutStatus:
@@ -171,10 +191,9 @@ def promote(at: At) -> AdapterRolloutStatus:
 
 def _told_by_the_canary(at: At) -> str | None:
     """Return what its requests told, None where none was looked at."""
-    old = served(at.observed.rollout, at.status)
-    if at.phase is not Phase.CANARY or old is None:
+    if at.phase is not Phase.CANARY or at.found is None:
         return None
-    return cut(compare(at.observed, at.step(), at.coming(), old, over=True).message, TOLD_LENGTH)
+    return cut(at.found.message, TOLD_LENGTH)
 
 
 @dataclass(frozen=True)
@@ -190,6 +209,7 @@ WAY: tuple[Turn, ...] = (
     Turn((Phase.DRAINING,), drained, nothing),
     Turn((None, Phase.DRAINING), wants_to_begin, begin),
     Turn((Phase.LOADING, Phase.CANARY), is_wanted, follow_canaries),
+    Turn((Phase.CANARY,), time_is_over, hold),
     Turn((Phase.CANARY,), canary_is_over, promote),
     Turn((Phase.LOADING,), nothing_to_compare, promote),
     Turn((Phase.LOADING,), proven_everywhere, to_the_canary),
@@ -200,15 +220,18 @@ def advance(
     observed: Observed, status: AdapterRolloutStatus, now: datetime
 ) -> tuple[AdapterRolloutStatus, Revision | Held]:
     """Return the status as far as it can go now, and what is wanted, or why nothing new is."""
-    coming = incoming(observed, status)
-    if coming is not None and (why := fault(observed, status, coming, now)) is not None:
-        status = taken_back(observed, status, coming, why)
+    coming, found = incoming(observed, status), None
+    if coming is not None:
+        found = compared(observed, status, coming, now)
+        status = looked(status, found)
+        if (why := fault(observed, status, coming, found)) is not None:
+            status = taken_back(observed, status, coming, why)
     observed = replace(observed, rollout=observed.rollout.model_copy(update={"status": status}))
     wish = _remembered(observed, status, wanted(observed))
     status = _abandoned(observed, status, wish)
     if not isinstance(wish, Held) and incoming(observed, status) is None:
         wish = _refused(observed, status, wish) or wish
-    at = At(observed, status, wish if isinstance(wish, Revision) else None, now)
+    at = At(observed, status, wish if isinstance(wish, Revision) else None, now, found)
     if at.target is not None and _is_served(status, at.target):
         at = replace(at, status=_named(observed, status, at.target), target=None)
     for turn in WAY:

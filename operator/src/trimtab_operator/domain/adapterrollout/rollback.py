@@ -10,7 +10,7 @@ from trimtab_agent.contract import Revision
 from trimtab_operator.api.adapterrollout import REJECTED_KEPT, TOLD_LENGTH, AdapterRolloutStatus, Phase, Rejected
 
 from ..conditions import cut
-from .analysis import compare
+from .analysis import Comparison, compare
 from .observed import Observed
 from .revisions import served, without_incoming
 from .waves import OF_THE_POD, seconds_in
@@ -27,24 +27,37 @@ class Fault:
     message: str
 
 
-def fault(observed: Observed, status: AdapterRolloutStatus, revision: Revision, now: datetime) -> Fault | None:
+def compared(observed: Observed, status: AdapterRolloutStatus, revision: Revision, now: datetime) -> Comparison | None:
+    """Return what the requests of a canary tell; None while there is none, or nothing to compare it with."""
+    step, old = status.step, served(observed.rollout, status)
+    if step is None or step.phase is not Phase.CANARY or old is None:
+        return None
+    return compare(observed, step, revision, old, seconds=seconds_in(step, now))
+
+
+def looked(status: AdapterRolloutStatus, found: Comparison | None) -> AdapterRolloutStatus:
+    """Return the status with a look remembered: what it spent of the chance of a false alarm is spent."""
+    if found is None or found.look is None or status.step is None:
+        return status
+    return status.model_copy(update={"step": status.step.model_copy(update={"look": found.look})})
+
+
+def fault(
+    observed: Observed, status: AdapterRolloutStatus, revision: Revision, found: Comparison | None
+) -> Fault | None:
     """Return why an incoming revision must go: harm anywhere, a canary that refuses it, or worse traffic."""
     step, name = status.step, observed.rollout.metadata.name
     if step is None:
         return None
     for pod in observed.matching:
-        found = pod.revision(name, revision.name)
-        failure = found.failure if found is not None else None
+        held = pod.revision(name, revision.name)
+        failure = held.failure if held is not None else None
         if failure is None or not failure.permanent or failure.reason in OF_THE_POD:
             continue
         if failure.reason in HARM or pod.uid in step.canaries:
             return Fault(failure.reason, f"pod {pod.name}: {failure.message}")
-    old = served(observed.rollout, status)
-    if step.phase is Phase.CANARY and old is not None:
-        over = seconds_in(step, now) >= observed.rollout.spec.strategy.canary_seconds
-        found_worse = compare(observed, step, revision, old, over=over)
-        if found_worse.worse is not None:
-            return Fault(found_worse.worse, found_worse.message)
+    if found is not None and found.worse is not None:
+        return Fault(found.worse, found.message)
     return None
 
 

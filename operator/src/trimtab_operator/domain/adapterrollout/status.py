@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import datetime
 
 from trimtab_agent.contract import Revision
@@ -17,6 +18,7 @@ from trimtab_operator.api.adapterrollout import (
     AdapterRollout,
     AdapterRolloutStatus,
     ConditionType,
+    CountMark,
     Phase,
     PodCounts,
     PodReason,
@@ -149,6 +151,8 @@ def _under_way(observed: Observed, status: AdapterRolloutStatus, target: Revisio
     if step is not None and step.phase is Phase.CANARY:
         seconds = observed.rollout.spec.strategy.canary_seconds
         names = ", ".join(pod.name for pod in pods if pod.uid in step.canaries)
+        if step.held is not None:
+            return Reason.CANARY, f"{target.name} stays in {names}, not yet served by the others: {step.held}"
         return Reason.CANARY, f"{target.name} takes traffic in {names} for {seconds} s since {step.since}"
     message = f"{target.name} is proven in {proven} of {len(pods)} pods"
     bad = [each for pod in pods if (each := pod_reason(observed, target, pod)) is not None]
@@ -191,7 +195,7 @@ def notes(rollout: AdapterRollout, status: AdapterRolloutStatus) -> tuple[Note, 
 
 
 def fitted(status: AdapterRolloutStatus) -> AdapterRolloutStatus:
-    """Drop the oldest retired revisions, then pods' reasons, until the status is small enough."""
+    """Drop the oldest retired revisions, then pods' reasons, then marks, until the status is small enough."""
     while len(json.dumps(status.to_json())) > STATUS_BYTES:
         retired = [each for each in status.revisions if each.state is RevisionState.RETIRED]
         if retired:
@@ -200,6 +204,20 @@ def fitted(status: AdapterRolloutStatus) -> AdapterRolloutStatus:
         elif status.pod_reasons:
             omitted = status.pod_reasons_omitted + 1
             status = status.model_copy(update={"pod_reasons": status.pod_reasons[:-1], "pod_reasons_omitted": omitted})
+        elif status.step is not None and (marks := _fewer(status.step.marks)) is not None:
+            status = status.model_copy(update={"step": status.step.model_copy(update={"marks": marks})})
         else:
             break
     return status
+
+
+def _fewer(marks: list[CountMark]) -> list[CountMark] | None:
+    """Return the marks without the last pod of the revision that has most; None if each has only one left.
+
+    What is seen on fewer pods is seen later, and is no less true.
+    """
+    most, pods = max(Counter(mark.revision for mark in marks).items(), key=lambda each: each[1], default=("", 0))
+    if pods < 2:
+        return None
+    last = max(at for at, mark in enumerate(marks) if mark.revision == most)
+    return [*marks[:last], *marks[last + 1 :]]
