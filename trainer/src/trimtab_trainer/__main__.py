@@ -134,21 +134,27 @@ def _fine_tuning(
 ) -> dict[str, Any]:
     """Run prepare or train; return what the termination message says of it."""
     prepared = read_prepared(options.prepared, Prepared) if options.stage == Stage.TRAIN else None
+    warnings: tuple[str, ...] = ()
     if prepared is None:
         # Preparing can be repeated, so nothing in it can be torn.
         with stop.at_once(), _progress(options, config.run, Stage.PREPARE, report):
             from .prepare import prepare
 
             outcome = prepare(config, scratch, report)
-        prepared = outcome.prepared
+        prepared, warnings = outcome.prepared, outcome.warnings
         if options.stage == Stage.PREPARE or outcome.artifact is not None:
             summary = Summary(total_steps=prepared.total_steps)
-            return {"prepared": prepared, "artifact": outcome.artifact, "summary": summary}
+            return {
+                "prepared": prepared,
+                "artifact": outcome.artifact,
+                "summary": summary,
+                "warnings": warnings,
+            }
     with _progress(options, config.run, Stage.TRAIN, report) as board:
         with stop.at_once():
             from .train import train
         artifact, summary = train(config, prepared, options.attempt, scratch, report, board, stop)
-    return {"prepared": prepared, "artifact": artifact, "summary": summary}
+    return {"prepared": prepared, "artifact": artifact, "summary": summary, "warnings": warnings}
 
 
 def _evaluation(

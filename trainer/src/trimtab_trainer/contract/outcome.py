@@ -133,6 +133,7 @@ class TerminationMessage(Model):
     attempt: int
     reason: Reason
     message: str = ""
+    warnings: tuple[str, ...] = Field(default=(), description="what a person should know though it ended well")
     prepared: Prepared | None = None
     artifact: Artifact | None = None
     summary: Summary = Summary()
@@ -148,16 +149,18 @@ class TerminationMessage(Model):
             return None
 
     def encode(self) -> str:
-        """Return the JSON text, shortened until it fits: the message, then the names of target modules."""
-        message, artifact = self.message, self.artifact
+        """Return the JSON text, shortened until it fits: the message, the warnings, the names of target modules."""
+        message, warnings, artifact = self.message, self.warnings, self.artifact
         while True:
-            shortened = self.model_copy(update={"message": message, "artifact": artifact})
+            shortened = self.model_copy(update={"message": message, "warnings": warnings, "artifact": artifact})
             text = json.dumps(shortened.to_json(), ensure_ascii=False, separators=(",", ":"))
             excess = len(text.encode()) - TERMINATION_MESSAGE_BYTES
             if excess <= 0:
                 return text
             if message not in ("", "..."):
                 message = message[: max(0, len(message) - excess - 4)] + "..."
+            elif warnings:
+                warnings = warnings[:-1]
             elif artifact is not None and artifact.target_modules:
                 artifact = artifact.model_copy(update={"target_modules": artifact.target_modules[:-1]})
             else:
