@@ -109,6 +109,10 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
     Reason.SEQUENCE_TOO_LONG: _failed(
         "`maxSequenceLength` is beyond what the model was built for.", "Lower `training.maxSequenceLength`."
     ),
+    Reason.ACCELERATOR_UNUSABLE: _failed(
+        "The pod was given an accelerator that the trainer cannot use: it would have computed on the processor.",
+        "Mend the driver of the node that the attempt names, or take an image that is built for this accelerator.",
+    ),
     Reason.DATASET_INVALID: _failed("The data cannot be trained on.", "Correct what the message names."),
     Reason.DATASET_NOT_FOUND: _failed("Nothing is at a URI of the dataset.", "Correct the URI or upload the data."),
     Reason.DATASET_EMPTY: _failed("No row is left to train on.", "Look at the counts in the message."),

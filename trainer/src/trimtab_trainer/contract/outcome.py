@@ -53,6 +53,7 @@ class Reason(StrEnum):
     CHAT_TEMPLATE_INVALID = "ChatTemplateInvalid"
     TARGET_MODULES_NOT_FOUND = "TargetModulesNotFound"
     SEQUENCE_TOO_LONG = "SequenceTooLong"
+    ACCELERATOR_UNUSABLE = "AcceleratorUnusable"
     # 11: the data cannot work
     DATASET_INVALID = "DatasetInvalid"
     DATASET_NOT_FOUND = "DatasetNotFound"
