@@ -82,10 +82,10 @@ def check_accelerator(given: Given | None) -> None:
 
 def _trouble() -> str:
     """Return in torch's words why it sees no accelerator, or not all of them."""
-    if not torch.backends.cuda.is_built():
+    if torch.version.cuda is None and torch.version.hip is None:
         return f"torch {torch.__version__} is built for processors alone"
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
         return str(error).strip().partition("\n")[0]
     return f"torch {torch.__version__} for {torch.version.cuda or torch.version.hip} finds no more"

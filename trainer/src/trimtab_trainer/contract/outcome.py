@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from enum import IntEnum, StrEnum
 from typing import Self
 
 from pydantic import Field
 
 from .evaluation import EvaluationOutcome, PreparedEvaluation
-from .settings import DIGEST, Model
+from .run import RUN_VERSION
+from .settings import DIGEST, Received, speaks
 
-CONTRACT_VERSION = "trimtab.dev/run/v1"
+CONTRACT_VERSION = RUN_VERSION
+
 
 TERMINATION_MESSAGE_BYTES = 4096
 """The kubelet keeps no more of /dev/termination-log."""
 
 PACKED_OUTCOME_BYTES = 3072
 """What of it the outcome of an evaluation may take; the rest is for the message and what was prepared."""
+
+
+_WORD = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
 
 
 class ExitCode(IntEnum):
@@ -84,8 +90,17 @@ class Reason(StrEnum):
     INTERRUPTED = "Interrupted"
     BUG = "InternalError"
 
+    @classmethod
+    def _missing_(cls, value: object) -> Reason | None:
+        """Take any other word for what it is: a trainer of another version says more than this one knows."""
+        if not isinstance(value, str) or not _WORD.fullmatch(value):
+            return None
+        word = str.__new__(cls, value)
+        word._name_ = word._value_ = value
+        return word
 
-class Prepared(Model):
+
+class Prepared(Received):
     """What `prepare` found out, and `train` needs: content addresses and sizes."""
 
     base_model_digest: DIGEST
@@ -101,7 +116,7 @@ class Prepared(Model):
     total_steps: int = Field(default=0, ge=0, description="totalSteps: optimizer steps of the whole run")
 
 
-class Artifact(Model):
+class Artifact(Received):
     """A published adapter."""
 
     uri: str
@@ -111,7 +126,7 @@ class Artifact(Model):
     base_model_digest: DIGEST
 
 
-class Summary(Model):
+class Summary(Received):
     """Figures of the end of a run; absent where they do not apply."""
 
     step: int | None = None
@@ -125,7 +140,7 @@ class Summary(Model):
     tokens_per_second: float | None = None
 
 
-class TerminationMessage(Model):
+class TerminationMessage(Received):
     """What the last words of a container are: at most 4 kB of JSON in the termination log."""
 
     version: str = CONTRACT_VERSION
@@ -169,14 +184,15 @@ class TerminationMessage(Model):
 
     @classmethod
     def decode(cls, text: str) -> Self | None:
-        """Return the message in a termination log, or None if the text is something else."""
+        """Return the message in a termination log, or None if the text is something else or of another contract."""
         try:
-            return cls.model_validate_json(text)
+            words = cls.model_validate_json(text)
         except ValueError:
             return None
+        return words if speaks(words.version, CONTRACT_VERSION) else None
 
 
-class Progress(Model):
+class Progress(Received):
     """Answer of `GET :9401/progress`. Of an evaluation, `step` counts tasks (target and baseline apart)."""
 
     run_uid: str
