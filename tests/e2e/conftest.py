@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 from mypy_boto3_s3 import S3Client
 
+from deploy.demo.api import Body
 from deploy.demo.installation import Installation, open_installation
 from tests.e2e.scenes import LOCAL_ONLY, SCENES, SIDE_BY_SIDE, Played
-from tests.e2e.tenants import Body, Tenant, new_tenant
+from tests.e2e.tenants import Tenant, new_tenant
 from tests.trainer.tiny import make_tiny_model
 
 SETTINGS = (
