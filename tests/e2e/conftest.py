@@ -29,8 +29,9 @@ SETTINGS = (
     "settings.progressSeconds=1",
     "settings.auditSeconds=5",
     "work.scratchSize=96Mi",
+    "networkPolicy.enabled=true",
 )
-"""Patience for tests; scratch space is small so that it can be exceeded."""
+"""Patience for tests; scratch space is small so that it can be exceeded; the operator reaches what it must, no more."""
 
 DATASET = "s3://datasets/tiny/rows.jsonl"
 
