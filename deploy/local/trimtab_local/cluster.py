@@ -13,11 +13,14 @@ from types import TracebackType
 from typing import Literal, Self
 
 from trimtab_local import archive, binaries, node, pki, toolchain
-from trimtab_local.instance import Instance, cache
+from trimtab_local.instance import CGROUPS, Instance, cache, hierarchies
 from trimtab_local.progress import Failed, Word, run, say
 
-CGROUPS = Path("/sys/fs/cgroup")
 LOG_LINES = 15
+KUBECTL = """\
+#!/bin/sh
+exec '{program}' --kubeconfig '{kubeconfig}' "$@"
+"""
 
 
 class Cluster:
@@ -131,6 +134,8 @@ class Cluster:
         instance.images.mkdir(parents=True, exist_ok=True)
         (instance.folder / "mode").write_text("control-plane" if self.control_plane else "node")
         (instance.folder / "bin").symlink_to(programs)
+        instance.kubectl.write_text(KUBECTL.format(program=programs / "kubectl", kubeconfig=self.kubeconfig))
+        instance.kubectl.chmod(0o755)
         pki.make(instance)
         if not self.control_plane:
             node.write(instance, self._image("pause"))
@@ -220,22 +225,19 @@ class Cluster:
         until(alive_and_true, what, seconds)
 
     def _make_cgroups(self) -> None:
-        """The cluster's cgroup in every hierarchy: one in cgroup v2, one a controller in v1."""
-        if (CGROUPS / "cgroup.controllers").exists():
-            hierarchies = [CGROUPS]
-        else:
-            folders = (path for path in CGROUPS.iterdir() if path.is_dir() and not path.is_symlink())
-            hierarchies = [path for path in folders if path.name != "unified"]
-        for hierarchy in hierarchies:
-            folder = hierarchy / self.instance.name
-            folder.mkdir(exist_ok=True)
-            for file in ("cpuset.cpus", "cpuset.mems"):  # in cgroup v1 an empty cpuset refuses every process
-                if hierarchy.name == "cpuset":
-                    (folder / file).write_text((hierarchy / file).read_text())
+        """The cluster's cgroup in every hierarchy."""
+        for hierarchy in hierarchies():
+            folder = hierarchy
+            for part in Path(self.instance.cgroup).parts:
+                folder /= part
+                folder.mkdir(exist_ok=True)
+                for file in ("cpuset.cpus", "cpuset.mems"):  # in cgroup v1 an empty cpuset refuses every process
+                    if hierarchy.name == "cpuset":
+                        (folder / file).write_text((hierarchy / file).read_text())
 
     def _cgroups(self) -> list[Path]:
         """What there is of this cluster's cgroups, also where the container runtime made one by itself."""
-        return [path for pattern in ("", "*/") for path in CGROUPS.glob(f"{pattern}{self.instance.name}")]
+        return [path for pattern in ("", "*/") for path in CGROUPS.glob(f"{pattern}{self.instance.cgroup}")]
 
     def _show_logs(self) -> None:
         for log in sorted([self.instance.folder / "node.log", *self.instance.folder.glob("log/*.log")]):

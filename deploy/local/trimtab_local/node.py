@@ -37,7 +37,8 @@ kind: KubeletConfiguration
 failSwapOn: false
 failCgroupV1: false
 cgroupDriver: cgroupfs
-cgroupRoot: /{name}
+cgroupRoot: /{cgroup}
+cpuCFSQuota: {quota}
 containerRuntimeEndpoint: unix://{socket}
 authentication:
   anonymous: {{enabled: false}}
@@ -72,7 +73,9 @@ conntrack: {{maxPerCore: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}}
 def write(instance: Instance, pause: str) -> None:
     folder = instance.folder
     values = {
-        "name": instance.name,
+        "cgroup": instance.cgroup,
+        # In cgroup v1 no pod may have more than the group around it: there the limits of pods are left out.
+        "quota": "false" if instance.parent_cgroup else "true",
         "node": instance.node,
         "folder": folder,
         "images": instance.images,
