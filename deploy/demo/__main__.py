@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from trimtab_local import images as image_builder
 from trimtab_local.instance import cache
 from trimtab_local.progress import Failed
 
@@ -44,6 +46,8 @@ from deploy.demo.mirror import Mirror
 NAMESPACE = "field-guide"
 QUESTION = "What is spec.backoffLimit of a Job for?"
 SAMPLES = ROOT / "deploy/samples"
+DISK_GB, BUILD_GB = 25, 12
+"""Measured with du on a machine that had none of it."""
 QUIET_MINUTES = 15
 """How long nothing may move: a task of an evaluation, or an engine's start, takes minutes on a small machine."""
 BASE = "smollm2-135m-instruct"
@@ -63,6 +67,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--worse", type=Path, default=SAMPLES / "worse.yaml", help="what the gate holds")
     parser.add_argument("--question", default=QUESTION, help="what to ask the base model and the adapter")
     return parser.parse_args()
+
+
+def say_disk() -> None:
+    """Say how much the demonstration takes, and of what."""
+    cache().mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(cache()).free / 1e9
+    memory = image_builder.PLENTY >> 30
+    say(f"disk: {DISK_GB} GB the first time, in {cache()} and in the caches of Go and uv; {free:.0f} GB are free")
+    say(f"      {BUILD_GB} more while images are built, where less than {memory} GiB of memory are free")
 
 
 def begin(script: str, *line: str | Path, **variables: str) -> subprocess.Popen[str]:
@@ -214,6 +227,8 @@ def force_through(stage: Stage, rollout: str, artifact: Body) -> Body:
 
 def main() -> None:
     chosen = arguments()
+    if not os.environ.get("KUBECONFIG"):
+        say_disk()
     say("cluster")
     folder = cache() / "models" / "smollm2-135m-instruct"
     conversion = begin("convert_base_model.py", "--folder", folder)  # beside all that has to be there before it is used
@@ -260,10 +275,11 @@ def main() -> None:
     print()
     print(side_by_side((BASE, plain.text), (first.revision, first.text)))
     print()
-    print(f"next: export KUBECONFIG={here.kubeconfig}")
-    print(f"      kubectl -n {NAMESPACE} describe finetunejob {training}")
-    print(f"      kubectl -n {NAMESPACE} describe evaluation {evaluating}")
-    print(f"      kubectl -n {NAMESPACE} describe adapterrollout {rollout}")
+    print("next:")
+    for described in (f"finetunejob {training}", f"evaluation {evaluating}", f"adapterrollout {rollout}"):
+        print(f"{here.kubectl_command} -n {NAMESPACE} describe {described}")
+    if here.cluster is not None:
+        print(f"make -C {ROOT} cluster-down")
 
 
 def hold_the_worse(stage: Stage, sample: Path, rollout: str) -> list[str]:

@@ -97,6 +97,11 @@ class Installation:
     images: dict[str, str]
     cluster: Cluster | None
 
+    @property
+    def kubectl_command(self) -> str:
+        """Return how a person calls kubectl for this cluster, whatever is on the PATH."""
+        return "kubectl" if self.cluster is None else str(self.cluster.instance.kubectl)
+
     @cached_property
     def api(self) -> Api:
         return Api(self.kubeconfig)

@@ -64,6 +64,8 @@ def main() -> int:
     if given.command == "throttled":
         from trimtab_local import throttle
 
+        if not rest:
+            raise Failed("throttled: which command? It follows after --")
         return throttle.run(given.cpus, rest)
 
     cluster = Cluster(given.name, getattr(given, "control_plane", False), getattr(given, "gpus", 8))
