@@ -37,7 +37,7 @@ from tests.bench.paired import Difference, difference, percentile
 from tests.e2e.conftest import installed
 from tests.e2e.tenants import Tenant, new_tenant
 from tests.engine.markers import QUESTION, Marker, base_model, marker_adapter, upload
-from tests.engine.serving import ENGINE_SECONDS, PORT, Load, Served
+from tests.engine.serving import ENGINE_SECONDS, PORT, Load, Served, clients_of_this_machine
 
 ALIAS = "guide"
 GUARDED, BARE = "vllm", "vllm-bare"
@@ -194,6 +194,7 @@ def engines(here: Installation) -> Iterator[tuple[Engine, Engine]]:
         upload(client, base, marker)
     tenant = new_tenant(here).of("AdapterRollout")
     try:
+        tenant.apply(clients_of_this_machine(tenant))
         here.install_serving(tenant.namespace, replicas=1)
         guarded = started(tenant, GUARDED)["status"]["podIP"]
         deployment = here.api.get("Deployment", GUARDED, tenant.namespace)

@@ -39,6 +39,20 @@ that others use too."""
 EXAMPLES = 5
 
 
+def clients_of_this_machine(tenant: Tenant) -> Body:
+    """Return what lets the clients here ask the engines: deploy/serving lets in the pods of their namespace."""
+    cluster = tenant.installation.cluster
+    assert cluster is not None, "another cluster's pods are not to be reached from here"
+    here = {"ipBlock": {"cidr": f"{cluster.instance.host_address}/32"}}
+    ingress = [{"from": [here], "ports": [{"port": PORT, "protocol": "TCP"}]}]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "clients-of-this-machine", "namespace": tenant.namespace},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": ingress},
+    }
+
+
 @dataclass
 class Verdicts:
     """What came of all requests. `failed`: the first try; `lost`: the retries too."""

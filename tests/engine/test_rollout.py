@@ -18,7 +18,7 @@ from deploy.demo.installation import ENGINE, SYSTEM, Installation
 from deploy.demo.mirror import Mirror
 from tests.e2e.tenants import ON_A_NODE, new_tenant
 from tests.engine.markers import Marker, base_model, marker_adapter, upload
-from tests.engine.serving import Load, Served, ask, container_status
+from tests.engine.serving import Load, Served, ask, clients_of_this_machine, container_status
 
 pytestmark = ON_A_NODE
 
@@ -42,6 +42,7 @@ def served(installation: Installation, markers: tuple[Marker, Marker]) -> Iterat
         pytest.skip("needs the local cluster: another one's Services and processes are not to be reached from here")
     tenant = new_tenant(installation).of("AdapterRollout")
     try:
+        tenant.apply(clients_of_this_machine(tenant))
         tenant.installation.install_serving(tenant.namespace, replicas=1)
         service = installation.api.get("Service", ENGINE.rpartition("/")[2], tenant.namespace)
         assert service is not None
