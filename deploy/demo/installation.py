@@ -202,7 +202,9 @@ class Installation:
         self.api.apply(restricted_namespace(SYSTEM))
         chosen = [f"{name}.image={self.images[name]}" for name in PRODUCT_IMAGES]
         values = [part for value in (*chosen, *settings) for part in ("--set", value)]
-        self.helm("upgrade", "--install", "trimtab", str(ROOT / "charts/trimtab"), "-n", SYSTEM, "--timeout=30m", *values)
+        self.helm(
+            "upgrade", "--install", "trimtab", str(ROOT / "charts/trimtab"), "-n", SYSTEM, "--timeout=30m", *values
+        )
         self.wait_available(SYSTEM, "trimtab")
 
     def install_serving(self, namespace: str, replicas: int) -> None:

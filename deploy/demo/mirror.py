@@ -89,7 +89,8 @@ class Mirror:
         since = ""
         while not self._closed:
             try:
-                since = self._follow(kind, since or self._list(kind))
+                since = since or self._list(kind)
+                since = self._follow(kind, since)
             except Unreachable:
                 time.sleep(AGAIN_SECONDS)
             except ApiError as error:
