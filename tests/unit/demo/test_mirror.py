@@ -45,7 +45,7 @@ def mirror_of(server: Any) -> Mirror:
 
 
 def running(mirror: Mirror, name: str) -> bool:
-    return (mirror.get("Pod", name) or {"status": {}})["status"].get("phase") == "Running"
+    return bool((mirror.get("Pod", name) or {"status": {}})["status"].get("phase") == "Running")
 
 
 def test_what_is_there_and_what_comes_is_seen() -> None:
