@@ -235,10 +235,6 @@ class Cluster:
                     if hierarchy.name == "cpuset":
                         (folder / file).write_text((hierarchy / file).read_text())
 
-    def _cgroups(self) -> list[Path]:
-        """What there is of this cluster's cgroups, also where the container runtime made one by itself."""
-        return [path for pattern in ("", "*/") for path in CGROUPS.glob(f"{pattern}{self.instance.cgroup}")]
-
     def _show_logs(self) -> None:
         for log in sorted([self.instance.folder / "node.log", *self.instance.folder.glob("log/*.log")]):
             lines = log.read_text(errors="replace").splitlines() if log.exists() else []
@@ -257,27 +253,18 @@ class Cluster:
             until(lambda: not _processes_in(space), "the end of the node's processes", 30)
         if Path("/sys/class/net", self.instance.name).exists():
             run(["ip", "link", "delete", self.instance.name])
-        until(self._remove_cgroups, "the end of the node's cgroups", 30)
+        until(lambda: remove_cgroups(self.instance.cgroup), "the end of the node's cgroups", 30)
         if not keep_folder and self.instance.folder.exists():
             shutil.rmtree(self.instance.folder)
         left = self._left()
         if left:
             raise Failed(f"cluster {self.instance.number} left something behind:\n" + "\n".join(left))
 
-    def _remove_cgroups(self) -> bool:
-        for top in self._cgroups():
-            for folder, _, _ in os.walk(top, topdown=False):
-                try:
-                    Path(folder).rmdir()
-                except OSError:  # busy until the kernel has taken the last task out
-                    return False
-        return True
-
     def _left(self) -> list[str]:
         """Every trace on the host, looked for where it would be, not where this program put it."""
         here = self.instance
         words = (f"{here.name} ", f"{here.address} ", here.services, here.pods, f"{here.folder}/")
-        found = [f"cgroup {path}" for path in self._cgroups()]
+        found = [f"cgroup {path}" for path in cgroups(here.cgroup)]
         looks = {
             "interface": ["ip", "-oneline", "link"],
             "route": ["ip", "route", "show", "table", "all"],
@@ -289,6 +276,22 @@ class Cluster:
                 lines = run(command).splitlines()
                 found += [f"{kind} {line.strip()}" for line in lines if any(word in f"{line} " for word in words)]
         return found
+
+
+def cgroups(name: str) -> list[Path]:
+    """Return what there is of a cgroup, also in hierarchies where only the container runtime made one."""
+    return [path for pattern in ("", "*/") for path in CGROUPS.glob(f"{pattern}{name}")]
+
+
+def remove_cgroups(name: str) -> bool:
+    """Remove a cgroup and those in it; tell whether nothing is left of them."""
+    for top in cgroups(name):
+        for folder, _, _ in os.walk(top, topdown=False):
+            try:
+                Path(folder).rmdir()
+            except OSError:  # busy until the kernel has taken the last task out
+                return False
+    return True
 
 
 def until(true: Callable[[], bool], what: str, seconds: float, every: float = 0.1) -> None:

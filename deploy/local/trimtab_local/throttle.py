@@ -6,10 +6,9 @@ For tests that must be green on a slower machine: what waits by the clock alone 
 import os
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 
-from trimtab_local.cluster import until
-from trimtab_local.instance import CGROUPS, PARENT, hierarchies
+from trimtab_local.cluster import remove_cgroups, until
+from trimtab_local.instance import CGROUPS, PARENT
 
 NAME = "trimtab-throttled"
 PERIOD_US = 100_000
@@ -34,14 +33,4 @@ def run(cpus: float, command: Sequence[str]) -> int:
     try:
         return subprocess.run(line, env={**os.environ, PARENT: NAME}, check=False).returncode
     finally:
-        until(_removed, f"the end of the cgroup {folder}", 30)
-
-
-def _removed() -> bool:
-    for group in [path / NAME for path in hierarchies()]:
-        for folder, _, _ in os.walk(group, topdown=False):
-            try:
-                Path(folder).rmdir()
-            except OSError:  # busy until the kernel has taken the last task out
-                return False
-    return True
+        until(lambda: remove_cgroups(NAME), f"the end of the cgroup {folder}", 30)
