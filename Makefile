@@ -59,6 +59,10 @@ test-component: $(INSTALLED) ## The operator against a real API server, and its 
 test-e2e: $(INSTALLED) ## Real pods on a real node (or the cluster of KUBECONFIG).
 	$(BIN)/pytest tests/e2e
 
+.PHONY: test-slow
+test-slow: $(INSTALLED) ## The same with one core: what waits by the clock fails.
+	$(LOCAL) throttled --cpus 1 -- $(MAKE) --no-print-directory test-e2e
+
 .PHONY: test-engine
 test-engine: $(INSTALLED) ## AdapterRollouts on a real vLLM under load; not part of `make test`, it takes long to start.
 	$(BIN)/pytest -s tests/engine

@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,12 +22,13 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
+from trimtab_local import images as image_builder
 from trimtab_local.instance import cache
 from trimtab_local.progress import Failed
 
+from deploy.demo.api import Body
 from deploy.demo.installation import (
     ADMIN,
     ENGINE,
@@ -39,11 +41,15 @@ from deploy.demo.installation import (
     restricted_namespace,
     say,
 )
+from deploy.demo.mirror import Mirror
 
 NAMESPACE = "field-guide"
 QUESTION = "What is spec.backoffLimit of a Job for?"
 SAMPLES = ROOT / "deploy/samples"
-TRAINING_MINUTES, EVALUATION_MINUTES, ROLLOUT_MINUTES = 20, 15, 10
+DISK_GB, BUILD_GB = 25, 12
+"""Measured with du on a machine that had none of it."""
+QUIET_MINUTES = 15
+"""How long nothing may move: a task of an evaluation, or an engine's start, takes minutes on a small machine."""
 BASE = "smollm2-135m-instruct"
 """What the engine calls its base model."""
 IMPOSSIBLE = "only a correct answer says this"
@@ -61,6 +67,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--worse", type=Path, default=SAMPLES / "worse.yaml", help="what the gate holds")
     parser.add_argument("--question", default=QUESTION, help="what to ask the base model and the adapter")
     return parser.parse_args()
+
+
+def say_disk() -> None:
+    """Say how much the demonstration takes, and of what."""
+    cache().mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(cache()).free / 1e9
+    memory = image_builder.PLENTY >> 30
+    say(f"disk: {DISK_GB} GB the first time, in {cache()} and in the caches of Go and uv; {free:.0f} GB are free")
+    say(f"      {BUILD_GB} more while images are built, where less than {memory} GiB of memory are free")
 
 
 def begin(script: str, *line: str | Path, **variables: str) -> subprocess.Popen[str]:
@@ -96,27 +111,43 @@ def upload(here: Installation, folder: Path) -> None:
         finish(begin("field_guide.py", *rows, **variables))
 
 
-def follow(
-    here: Installation, kind: str, name: str, minutes: float, ended: Callable[[dict[str, Any]], bool]
-) -> dict[str, Any]:
-    """Tell the story of an object as it moves, and return it when it has ended."""
-    told = ""
-    deadline = time.monotonic() + minutes * 60
-    while time.monotonic() < deadline:
-        found = here.get(kind, name, NAMESPACE)
-        if found is not None:
-            line = here.kubectl("-n", NAMESPACE, "get", kind, name, "--no-headers").strip()
-            story = " ".join(line.split()[:-1])  # the age alone is no news
+class Stage:
+    """The demo's namespace: what is in it, and how it moves."""
+
+    def __init__(self, here: Installation) -> None:
+        self.here = here
+        self.api = here.api
+        self.mirror = Mirror(here.api, NAMESPACE, ("FineTuneJob", "Evaluation", "AdapterRollout", "Job", "Pod"))
+
+    def follow(self, kind: str, name: str, ended: Callable[[Body], bool]) -> Body:
+        """Tell the story of an object as it moves, and return it when it has ended."""
+        told: list[str] = []
+
+        def look() -> Body | None:
+            found = self.mirror.get(kind, name)
+            if found is None:
+                return None
+            *story, age = self.api.row(kind, name, NAMESPACE)  # the age alone is no news
             if story != told:
-                say(f"  {line}")
-                told = story
-            if ended(found):
-                return found
-        time.sleep(1)
-    raise Failed(f"{kind} {name} took more than {minutes} minutes; see kubectl -n {NAMESPACE} describe {kind} {name}")
+                say("  " + "   ".join([*story, age]))
+                told[:] = story
+            return found if ended(found) else None
+
+        return self.mirror.wait(f"{kind} {name}", look, QUIET_MINUTES * 60)
+
+    def apply(self, *samples: Path, kind: str = "") -> list[str]:
+        """Apply manifests, all at once or those of a kind; return the names of the objects."""
+        bodies = [body for sample in samples for body in yaml.safe_load_all(sample.read_text())]
+        bodies = [body for body in bodies if kind in ("", body["kind"])]
+        for body in bodies:
+            body["metadata"]["namespace"] = NAMESPACE
+        self.api.apply(*bodies)
+        files = " ".join(f"-f {sample.relative_to(ROOT)}" for sample in samples)
+        say(f"kubectl apply {files}" + (f", of which the {kind}" if kind else ""))
+        return [body["metadata"]["name"] for body in bodies]
 
 
-def succeeded(body: dict[str, Any]) -> bool:
+def succeeded(body: Body) -> bool:
     """Tell whether work has ended well.
 
     Raises:
@@ -128,30 +159,18 @@ def succeeded(body: dict[str, Any]) -> bool:
     return found.get("status") == "True"
 
 
-def serving(body: dict[str, Any]) -> bool:
+def serving(body: Body) -> bool:
     return condition(body, "Ready").get("status") == "True"
 
 
-def rolled_back(body: dict[str, Any]) -> bool:
+def rolled_back(body: Body) -> bool:
     return condition(body, "Ready").get("reason") == "RolledBack"
 
 
-def condition(body: dict[str, Any], name: str) -> dict[str, Any]:
+def condition(body: Body, name: str) -> Body:
     """Return a condition of an object, empty if it has none of this type."""
     conditions = body.get("status", {}).get("conditions", [])
     return next((each for each in conditions if each["type"] == name), {})
-
-
-def apply(here: Installation, *samples: Path, kind: str = "") -> list[str]:
-    """Apply manifests in the demo's namespace, all at once or those of a kind; return the names of the objects."""
-    bodies = [body for sample in samples for body in yaml.safe_load_all(sample.read_text())]
-    bodies = [body for body in bodies if kind in ("", body["kind"])]
-    for body in bodies:
-        body["metadata"]["namespace"] = NAMESPACE
-    here.apply(*bodies)
-    files = " ".join(f"-f {sample.relative_to(ROOT)}" for sample in samples)
-    say(f"kubectl apply {files}" + (f", of which the {kind}" if kind else ""))
-    return [body["metadata"]["name"] for body in bodies]
 
 
 @dataclass(frozen=True)
@@ -191,23 +210,25 @@ def side_by_side(left: tuple[str, str], right: tuple[str, str]) -> str:
     return "\n".join([lines[0], f"{'-' * WIDTH}-+-{'-' * WIDTH}", *lines[1:]])
 
 
-def force_through(here: Installation, rollout: str, artifact: dict[str, Any]) -> dict[str, Any]:
+def force_through(stage: Stage, rollout: str, artifact: Body) -> Body:
     """Name an adapter in the rollout, past the gate, with a probe that it cannot pass; put the spec back at the end."""
-    before = here.get("adapterrollout", rollout, NAMESPACE)
+    before = stage.api.get("AdapterRollout", rollout, NAMESPACE)
     assert before is not None, "it was just applied"
     source = {"artifact": {"uri": artifact["uri"], "digest": artifact["digest"]}, "follow": None}
     patch = {"spec": {"source": source, "probe": {"contains": IMPOSSIBLE}}}
-    here.kubectl("-n", NAMESPACE, "patch", "arl", rollout, "--type=merge", "-p", json.dumps(patch))
+    stage.api.patch("AdapterRollout", rollout, NAMESPACE, patch)
     say(f"kubectl patch arl {rollout}: spec.source.artifact is the worse adapter, with a probe that it cannot pass")
-    found = follow(here, "adapterrollout", rollout, ROLLOUT_MINUTES, rolled_back)
+    found = stage.follow("AdapterRollout", rollout, rolled_back)
     back = {"spec": {"source": {"artifact": None, **before["spec"]["source"]}, "probe": {"contains": None}}}
-    here.kubectl("-n", NAMESPACE, "patch", "arl", rollout, "--type=merge", "-p", json.dumps(back))
-    follow(here, "adapterrollout", rollout, ROLLOUT_MINUTES, serving)
+    stage.api.patch("AdapterRollout", rollout, NAMESPACE, back)
+    stage.follow("AdapterRollout", rollout, serving)
     return found
 
 
 def main() -> None:
     chosen = arguments()
+    if not os.environ.get("KUBECONFIG"):
+        say_disk()
     say("cluster")
     folder = cache() / "models" / "smollm2-135m-instruct"
     conversion = begin("convert_base_model.py", "--folder", folder)  # beside all that has to be there before it is used
@@ -216,23 +237,23 @@ def main() -> None:
     here.install_storage()
     say("Trimtab: helm upgrade --install trimtab charts/trimtab")
     here.install_chart()
-    here.apply(restricted_namespace(NAMESPACE))
-    here.apply(here.secret(NAMESPACE))
+    here.api.apply(restricted_namespace(NAMESPACE), here.secret(NAMESPACE))
     say("data: the API server's own documentation as questions and answers; the base model from its package")
     finish(conversion)
     upload(here, folder)
     say(f"engine: kubectl apply -k {SERVING.relative_to(ROOT)}")
     here.install_serving(NAMESPACE, replicas=1)
-    training, evaluating, rollout = apply(here, chosen.sample, chosen.evaluation, chosen.rollout)
-    job = follow(here, "finetunejob", training, TRAINING_MINUTES, succeeded)
-    apply(here, chosen.worse, kind="FineTuneJob")  # it trains while the first adapter is judged
-    evaluation = follow(here, "evaluation", evaluating, EVALUATION_MINUTES, succeeded)
-    follow(here, "adapterrollout", rollout, ROLLOUT_MINUTES, serving)
+    stage = Stage(here)
+    training, evaluating, rollout = stage.apply(chosen.sample, chosen.evaluation, chosen.rollout)
+    job = stage.follow("FineTuneJob", training, succeeded)
+    stage.apply(chosen.worse, kind="FineTuneJob")  # it trains while the first adapter is judged
+    evaluation = stage.follow("Evaluation", evaluating, succeeded)
+    stage.follow("AdapterRollout", rollout, serving)
     artifact = job["status"]["artifact"]
     with here.forward(NAMESPACE, ENGINE, ENGINE_PORT) as engine:
         say(f"asking {BASE} and {rollout} through {ENGINE}")
         plain, first = ask(engine, BASE, chosen.question), ask(engine, rollout, chosen.question)
-        told = hold_the_worse(here, chosen.worse, rollout)
+        told = hold_the_worse(stage, chosen.worse, rollout)
         again = ask(engine, rollout, chosen.question)
         told.append(f"answers     by {first.revision} before, by {again.revision} after: the same")
         if again != first:
@@ -254,21 +275,22 @@ def main() -> None:
     print()
     print(side_by_side((BASE, plain.text), (first.revision, first.text)))
     print()
-    print(f"next: export KUBECONFIG={here.kubeconfig}")
-    print(f"      kubectl -n {NAMESPACE} describe finetunejob {training}")
-    print(f"      kubectl -n {NAMESPACE} describe evaluation {evaluating}")
-    print(f"      kubectl -n {NAMESPACE} describe adapterrollout {rollout}")
+    print("next:")
+    for described in (f"finetunejob {training}", f"evaluation {evaluating}", f"adapterrollout {rollout}"):
+        print(f"{here.kubectl_command} -n {NAMESPACE} describe {described}")
+    if here.cluster is not None:
+        print(f"make -C {ROOT} cluster-down")
 
 
-def hold_the_worse(here: Installation, sample: Path, rollout: str) -> list[str]:
+def hold_the_worse(stage: Stage, sample: Path, rollout: str) -> list[str]:
     """Judge a worse adapter: the gate holds it. Then force it through: the canary refuses it."""
-    training, evaluating = apply(here, sample)
-    job = follow(here, "finetunejob", training, TRAINING_MINUTES, succeeded)
-    evaluation = follow(here, "evaluation", evaluating, EVALUATION_MINUTES, succeeded)
+    training, evaluating = stage.apply(sample)
+    job = stage.follow("FineTuneJob", training, succeeded)
+    evaluation = stage.follow("Evaluation", evaluating, succeeded)
     verdict = condition(evaluation, "Passed")
     if verdict["status"] != "False":
         raise Failed(f"the worse adapter passed: {verdict['message']}")
-    forced = condition(force_through(here, rollout, job["status"]["artifact"]), "Ready")
+    forced = condition(force_through(stage, rollout, job["status"]["artifact"]), "Ready")
     return [
         f"worse       {verdict['reason']}: {verdict['message']}",
         f"forced      {forced['reason']}: {forced['message']}",

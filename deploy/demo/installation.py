@@ -5,7 +5,6 @@ With KUBECONFIG set it uses that cluster, else it starts the local one.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -15,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import boto3
 import botocore.exceptions
@@ -26,6 +25,9 @@ from mypy_boto3_s3 import S3Client
 from trimtab_local import Cluster
 from trimtab_local import images as image_builder
 from trimtab_local.progress import Failed
+
+from deploy.demo.api import Api, Body
+from deploy.demo.mirror import QUIET_SECONDS, Mirror
 
 ROOT = Path(__file__).parents[2]
 SYSTEM, STORAGE = "trimtab-system", "trimtab-storage"
@@ -95,6 +97,15 @@ class Installation:
     images: dict[str, str]
     cluster: Cluster | None
 
+    @property
+    def kubectl_command(self) -> str:
+        """Return how a person calls kubectl for this cluster, whatever is on the PATH."""
+        return "kubectl" if self.cluster is None else str(self.cluster.instance.kubectl)
+
+    @cached_property
+    def api(self) -> Api:
+        return Api(self.kubeconfig)
+
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         """Run kubectl and return what it prints; raises Failed with its words."""
         return self._run([str(self.kubectl_path), *arguments], stdin, check)
@@ -109,15 +120,10 @@ class Installation:
             raise Failed(f"{Path(line[0]).name} {' '.join(line[1:6])}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
 
-    def apply(self, *objects: dict[str, Any]) -> None:
-        """Apply objects, server-side."""
-        text = "\n---\n".join(json.dumps(body) for body in objects)
-        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
-
-    def get(self, kind: str, name: str, namespace: str) -> dict[str, Any] | None:
-        """Return an object, or None if it is not there."""
-        text = self.kubectl("-n", namespace, "get", kind, name, "--ignore-not-found", "-o", "json")
-        return json.loads(text) if text.strip() else None
+    def wait_available(self, namespace: str, deployment: str, quiet: float = QUIET_SECONDS) -> None:
+        """Wait until a Deployment runs as it was last written, and nothing of what it was before."""
+        with Mirror(self.api, namespace, ("Deployment", "Pod")) as mirror:
+            mirror.wait(f"deployment {deployment}", lambda: available(mirror.get("Deployment", deployment)), quiet)
 
     @contextmanager
     def forward(self, namespace: str, target: str, port: int) -> Iterator[Forward]:
@@ -144,7 +150,7 @@ class Installation:
                 aws_secret_access_key=ADMIN.secret,
                 config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 5, "mode": "standard"}),
             )
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + QUIET_SECONDS
             while True:
                 try:
                     client.list_buckets()
@@ -156,7 +162,7 @@ class Installation:
                     time.sleep(0.5)
             yield client
 
-    def secret(self, namespace: str, name: str = "object-storage", keys: Keys = ADMIN) -> dict[str, Any]:
+    def secret(self, namespace: str, name: str = "object-storage", keys: Keys = ADMIN) -> Body:
         """Return the Secret that FineTuneJobs of a namespace name."""
         values = {
             "AWS_ACCESS_KEY_ID": keys.access,
@@ -174,10 +180,10 @@ class Installation:
     def install_storage(self) -> None:
         """Deploy SeaweedFS, and make the buckets."""
         manifest = (ROOT / "deploy/local/seaweedfs.yaml").read_text().replace("@IMAGE@", self.images["seaweedfs"])
-        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=manifest)
-        self.kubectl("-n", STORAGE, "rollout", "status", "deployment/seaweedfs", "--timeout=180s")
+        self.api.apply(*yaml.safe_load_all(manifest))
+        self.wait_available(STORAGE, "seaweedfs")
         with self.storage() as client:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + QUIET_SECONDS
             present = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
             for bucket in BUCKETS:
                 while bucket not in present:
@@ -193,11 +199,13 @@ class Installation:
 
     def install_chart(self, *settings: str) -> None:
         """Install or upgrade the chart, and wait until the operator is ready."""
-        self.apply(restricted_namespace(SYSTEM))
+        self.api.apply(restricted_namespace(SYSTEM))
         chosen = [f"{name}.image={self.images[name]}" for name in PRODUCT_IMAGES]
         values = [part for value in (*chosen, *settings) for part in ("--set", value)]
-        self.helm("upgrade", "--install", "trimtab", str(ROOT / "charts/trimtab"), "-n", SYSTEM, *values)
-        self.kubectl("-n", SYSTEM, "rollout", "status", "deployment/trimtab", "--timeout=180s")
+        self.helm(
+            "upgrade", "--install", "trimtab", str(ROOT / "charts/trimtab"), "-n", SYSTEM, "--timeout=30m", *values
+        )
+        self.wait_available(SYSTEM, "trimtab")
 
     def install_serving(self, namespace: str, replicas: int) -> None:
         """Deploy the engine with the agent beside it, without waiting for it: it takes a minute to start."""
@@ -207,15 +215,24 @@ class Installation:
             if body["kind"] == "Deployment":
                 body["spec"]["replicas"] = replicas
                 self._set_images(body["spec"]["template"]["spec"])
-            self.apply(body)
+            self.api.apply(body)
 
-    def _set_images(self, pod: dict[str, Any]) -> None:
+    def _set_images(self, pod: Body) -> None:
         for container in (*pod["initContainers"], *pod["containers"]):
             name = container["image"].rpartition("/")[2].partition(":")[0]
             container["image"] = self.images[name]
 
 
-def restricted_namespace(name: str) -> dict[str, Any]:
+def available(deployment: Body | None) -> bool:
+    """Tell what `kubectl rollout status` waits for."""
+    if deployment is None:
+        return False
+    wanted, status = deployment["spec"]["replicas"], deployment.get("status", {})
+    counts = [status.get(key, 0) for key in ("replicas", "updatedReplicas", "availableReplicas")]
+    return status.get("observedGeneration") == deployment["metadata"]["generation"] and counts == [wanted] * 3
+
+
+def restricted_namespace(name: str) -> Body:
     """Return a namespace that enforces the restricted Pod Security Standard."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}

@@ -37,7 +37,7 @@ from tests.bench.paired import Difference, difference, percentile
 from tests.e2e.conftest import installed
 from tests.e2e.tenants import Tenant, new_tenant
 from tests.engine.markers import QUESTION, Marker, base_model, marker_adapter, upload
-from tests.engine.serving import ENGINE_SECONDS, PORT, Load, Served
+from tests.engine.serving import ENGINE_SECONDS, PORT, Load, Served, clients_of_this_machine
 
 ALIAS = "guide"
 GUARDED, BARE = "vllm", "vllm-bare"
@@ -162,7 +162,7 @@ def started(tenant: Tenant, name: str) -> Body:
     """Wait until the one pod of a Deployment is ready; return it."""
     began = time.monotonic()
     try:
-        tenant.kubectl("rollout", "status", f"deployment/{name}", f"--timeout={ENGINE_SECONDS}s")
+        tenant.installation.wait_available(tenant.namespace, name, ENGINE_SECONDS)
     except Failed as failure:
         line = ["-n", tenant.namespace, "logs", "-l", f"app={name}", "--all-containers", "--tail=30"]
         raise Failed(f"{failure}\n{tenant.installation.kubectl(*line, check=False)}") from failure
@@ -192,14 +192,15 @@ def engines(here: Installation) -> Iterator[tuple[Engine, Engine]]:
     marker = marker_adapter("ALPHA", base)
     with here.storage() as client:
         upload(client, base, marker)
-    tenant = new_tenant(here).of("adapterrollout")
+    tenant = new_tenant(here).of("AdapterRollout")
     try:
+        tenant.apply(clients_of_this_machine(tenant))
         here.install_serving(tenant.namespace, replicas=1)
         guarded = started(tenant, GUARDED)["status"]["podIP"]
-        deployment = here.get("deployment", GUARDED, tenant.namespace)
+        deployment = here.api.get("Deployment", GUARDED, tenant.namespace)
         if deployment is None:
             raise Failed(f"the Deployment {GUARDED} is gone")
-        here.apply(without_trimtab(deployment, BARE))
+        here.api.apply(without_trimtab(deployment, BARE))
         bare = started(tenant, BARE)
         load_adapter(tenant, bare, marker)
         Served(tenant, ALIAS, Load(guarded, ALIAS, marker)).serve(marker, 1, instead_of=None)

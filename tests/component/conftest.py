@@ -12,6 +12,7 @@ import yaml
 from trimtab_local import Cluster
 
 from tests.component.api_server import ApiServer
+from tests.component.patience import Patience
 
 ROOT = Path(__file__).parents[2]
 INSTANCE = int(os.environ.get("TRIMTAB_TEST_INSTANCE", "7"))
@@ -58,7 +59,7 @@ def install_crds(server: ApiServer) -> None:
         answer = server.apply(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}", crd)
         assert answer.accepted, answer.message
         served = f"/apis/{group}/{crd['spec']['versions'][0]['name']}/{crd['spec']['names']['plural']}"
-        deadline = time.monotonic() + 30
+        patience = Patience(f"{served} served")
         while not server.get(served).accepted:
-            assert time.monotonic() < deadline, f"{served} is not served"
+            patience.spend(served)
             time.sleep(0.1)

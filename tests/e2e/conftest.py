@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 from mypy_boto3_s3 import S3Client
 
+from deploy.demo.api import Body
 from deploy.demo.installation import Installation, open_installation
 from tests.e2e.scenes import LOCAL_ONLY, SCENES, SIDE_BY_SIDE, Played
-from tests.e2e.tenants import Body, Tenant, new_tenant
+from tests.e2e.tenants import Tenant, new_tenant
 from tests.trainer.tiny import make_tiny_model
 
 SETTINGS = (
@@ -28,8 +29,9 @@ SETTINGS = (
     "settings.progressSeconds=1",
     "settings.auditSeconds=5",
     "work.scratchSize=96Mi",
+    "networkPolicy.enabled=true",
 )
-"""Patience for tests; scratch space is small so that it can be exceeded."""
+"""Patience for tests; scratch space is small so that it can be exceeded; the operator reaches what it must, no more."""
 
 DATASET = "s3://datasets/tiny/rows.jsonl"
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any
 
-import pytest
-
+from deploy.demo.api import Body
 from deploy.demo.installation import Installation
-from tests.e2e.tenants import Body, Tenant, checkpoint
+from tests.e2e.tenants import Tenant
 
 PATIENT = [
     {"key": f"node.kubernetes.io/{trouble}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
@@ -29,7 +26,7 @@ Played = Mapping[str, "Future[tuple[Tenant, Body]]"]
 
 def undisturbed(tenant: Tenant) -> Body:
     tenant.apply(tenant.job("undisturbed", steps=STEPS))
-    return tenant.wait_end("undisturbed", 600)
+    return tenant.wait_end("undisturbed")
 
 
 def struck(name: str, strike: Callable[[Tenant, Body], None], step: int = 0) -> Scene:
@@ -40,7 +37,7 @@ def struck(name: str, strike: Callable[[Tenant, Body], None], step: int = 0) -> 
         if step:
             tenant.wait_step(name, step)
         strike(tenant, tenant.running_pod(name))
-        return tenant.wait_end(name, 600)
+        return tenant.wait_end(name)
 
     return play
 
@@ -60,20 +57,18 @@ def node_lost(name: str, node_deleted: bool) -> Scene:
         ghost = Ghost(tenant.installation, node)
         try:
             tenant.evict(tenant.running_pod(name))
-            pod = wait_for_pod_on(tenant, name, node)
+            pod = tenant.until(name, f"a pod on {node}", lambda: pod_on(tenant, name, node))
             ghost.runs(tenant, pod)
             tenant.wait(name, "the second attempt", lambda b: len(b["status"]["attempts"]) == 3)
             ghost.loses_power()
-            deadline = time.monotonic() + 120
-            while "deletionTimestamp" not in (tenant_pod(tenant, name, pod) or pod)["metadata"]:
-                assert time.monotonic() < deadline, tenant.story(name)
-                time.sleep(0.5)
+            tenant.until(name, "the eviction of what ran there", lambda: being_deleted(tenant, name, node))
             if node_deleted:
                 ghost.remove()
-            return tenant.wait_end(name, 600)
+            return tenant.wait_end(name)
         finally:
             ghost.remove()
-            tenant.kubectl("delete", "pods", "--field-selector", f"spec.nodeName={node}", "--force", "--grace-period=0")
+            if stuck := pod_on(tenant, name, node):
+                tenant.installation.api.delete("Pod", stuck["metadata"]["name"], tenant.namespace, grace_seconds=0)
 
     return play
 
@@ -104,7 +99,7 @@ class Ghost:
         self.installation = installation
         self.name = name
         resources = {"cpu": "16", "memory": "64Gi", "pods": "10", "nvidia.com/gpu": "8"}
-        self.installation.apply(
+        self.installation.api.apply(
             {
                 "apiVersion": "v1",
                 "kind": "Node",
@@ -130,12 +125,8 @@ class Ghost:
                 "lastTransitionTime": now,
             }
             patch = {"status": {**self.status, "conditions": [ready]}}
-            self._patch("node", self.name, patch)
+            self.installation.api.patch("Node", self.name, "", patch, how="strategic", sub="status")
             time.sleep(2)
-
-    def _patch(self, kind: str, name: str, patch: dict[str, Any], *namespace: str) -> None:
-        line = ["patch", kind, name, "--subresource=status", "--type=strategic", "-p", json.dumps(patch)]
-        self.installation.kubectl(*namespace, *line)
 
     def runs(self, tenant: Tenant, pod: Body) -> None:
         """Say that a pod runs, as its kubelet would have."""
@@ -151,7 +142,8 @@ class Ghost:
             "state": {"running": {"startedAt": now}},
         }
         patch = {"status": {"phase": "Running", "startTime": now, "containerStatuses": [container]}}
-        self._patch("pod", pod["metadata"]["name"], patch, "-n", tenant.namespace)
+        api, name = self.installation.api, pod["metadata"]["name"]
+        api.patch("Pod", name, tenant.namespace, patch, how="strategic", sub="status")
 
     def loses_power(self) -> None:
         self.beating = False
@@ -159,18 +151,14 @@ class Ghost:
 
     def remove(self) -> None:
         self.loses_power()
-        self.installation.kubectl("delete", "node", self.name, "--ignore-not-found", "--wait=false")
+        self.installation.api.delete("Node", self.name)
 
 
-def tenant_pod(tenant: Tenant, name: str, pod: Body) -> Body | None:
-    return next((p for p in tenant.pods(name) if p["metadata"]["uid"] == pod["metadata"]["uid"]), None)
+def pod_on(tenant: Tenant, name: str, node: str) -> Body | None:
+    """Return the pod of a job that is bound to a node, the last that was heard of."""
+    pods = tenant.mirror.objects("Pod", tenant.labels(name))
+    return next((pod for pod in pods if pod["spec"].get("nodeName") == node), None)
 
 
-def wait_for_pod_on(tenant: Tenant, name: str, node: str) -> Body:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        for pod in tenant.pods(name):
-            if pod["spec"].get("nodeName") == node:
-                return pod
-        time.sleep(0.3)
-    pytest.fail(f"no pod came to {node}\n{tenant.story(name)}\ncheckpoint {checkpoint(tenant.get(name))}")
+def being_deleted(tenant: Tenant, name: str, node: str) -> bool:
+    return "deletionTimestamp" in (pod_on(tenant, name, node) or {"metadata": {}})["metadata"]

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 from trimtab_local.progress import Failed
 
+from deploy.demo.api import Body
 from deploy.demo.installation import Installation, restricted_namespace
+from deploy.demo.mirror import QUIET_SECONDS, Mirror, Quiet
 
-Body = dict[str, Any]
+T = TypeVar("T")
+
+MIRRORED = ("FineTuneJob", "Evaluation", "AdapterRollout", "Job", "Pod", "ConfigMap")
+ON_A_NODE = [pytest.mark.e2e, pytest.mark.timeout(3600)]
+"""For tests with real pods. Their waits end by themselves when nothing moves; the hour is for what moves for ever."""
 
 
 def new_tenant(installation: Installation) -> Tenant:
     """Make a namespace with the Secret `object-storage`."""
     name = f"e2e-{secrets.token_hex(4)}"
-    installation.apply(restricted_namespace(name))
-    installation.apply(installation.secret(name))
-    return Tenant(installation, name)
+    installation.api.apply(restricted_namespace(name), installation.secret(name))
+    return Tenant(installation, name, Mirror(installation.api, name, MIRRORED))
 
 
 @dataclass
@@ -34,7 +37,8 @@ class Tenant:
 
     installation: Installation
     namespace: str
-    kind: str = "finetunejob"
+    mirror: Mirror
+    kind: str = "FineTuneJob"
 
     def of(self, kind: str) -> Tenant:
         """Return the same namespace with its objects of another kind."""
@@ -86,13 +90,20 @@ class Tenant:
         }
 
     def apply(self, *bodies: Body) -> None:
-        self.installation.apply(*bodies)
+        self.installation.api.apply(*bodies)
 
-    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        return self.installation.kubectl("-n", self.namespace, *arguments, stdin=stdin)
+    def kubectl(self, *arguments: str) -> str:
+        return self.installation.kubectl("-n", self.namespace, *arguments)
+
+    def patch(self, name: str, **spec: Any) -> None:
+        """Change fields of an object's spec."""
+        self.installation.api.patch(self.kind, name, self.namespace, {"spec": spec})
+
+    def delete(self, name: str, kind: str = "") -> None:
+        self.installation.api.delete(kind or self.kind, name, self.namespace)
 
     def get(self, name: str) -> Body:
-        found = self.installation.get(self.kind, name, self.namespace)
+        found = self.installation.api.get(self.kind, name, self.namespace)
         assert found is not None, f"{self.kind} {name} is gone"
         return found
 
@@ -102,61 +113,91 @@ class Tenant:
         found = next((c for c in conditions if c["type"] == "Succeeded"), None)
         return (found["status"], found["reason"], found["message"]) if found else ("Unknown", "", "")
 
-    def wait(self, name: str, what: str, condition: Callable[[Body], bool], seconds: float = 180) -> Body:
+    def until(self, name: str, what: str, look: Callable[[], T | None], quiet: float = QUIET_SECONDS) -> T:
+        """Look at every move of the namespace until there is something to be seen, and return it.
+
+        `name`: whose story is told when nothing moves any more and nothing was seen.
+        """
+        try:
+            return self.mirror.wait(what, look, quiet)
+        except Quiet as quietness:
+            self.fail(name, str(quietness))
+
+    def wait(self, name: str, what: str, condition: Callable[[Body], bool], quiet: float = QUIET_SECONDS) -> Body:
         """Wait until an object fulfils a condition."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            body = self.get(name)
-            if condition(body):
-                return body
-            time.sleep(0.3)
-        pytest.fail(f"{name}: {what} did not come within {seconds} s\n{self.story(name)}")
 
-    def wait_reason(self, name: str, reason: str, seconds: float = 180) -> Body:
-        return self.wait(name, reason, lambda body: reason_of(body) == reason, seconds)
+        def look() -> Body | None:
+            body = self.mirror.get(self.kind, name)
+            return body if body and condition(body) else None
 
-    def wait_end(self, name: str, seconds: float = 300) -> Body:
-        return self.wait(name, "the end", lambda body: succeeded(body) != "Unknown", seconds)
+        return self.until(name, what, look, quiet)
 
-    def wait_step(self, name: str, step: int, seconds: float = 180) -> Body:
+    def wait_reason(self, name: str, reason: str) -> Body:
+        """Wait until an object gives a reason; that it ends with another one is a failure."""
+        body = self.wait(name, reason, lambda body: reason_of(body) == reason or succeeded(body) != "Unknown")
+        if reason_of(body) != reason:
+            self.fail(name, f"it ended with {reason_of(body)}, not {reason}")
+        return body
+
+    def wait_end(self, name: str) -> Body:
+        return self.wait(name, "the end", lambda body: succeeded(body) != "Unknown")
+
+    def wait_step(self, name: str, step: int) -> Body:
         """Wait until a checkpoint at or after a step is in the status."""
-        return self.wait(
-            name, f"a checkpoint at step {step}", lambda b: checkpoint(b) >= step or succeeded(b) != "Unknown", seconds
+        body = self.wait(
+            name, f"a checkpoint at step {step}", lambda b: checkpoint(b) >= step or succeeded(b) != "Unknown"
         )
+        if checkpoint(body) < step:
+            self.fail(name, f"it ended before step {step}")
+        return body
+
+    def wait_gone(self, name: str, *kinds: str, **labels: str) -> None:
+        """Wait until no object of some kinds belongs to a custom resource any more."""
+
+        def gone() -> bool:
+            return not any(self.mirror.objects(kind, self.labels(name) | labels) for kind in kinds)
+
+        self.until(name, f"the end of its {', '.join(kinds)}", gone)
+
+    def fail(self, name: str, why: str) -> NoReturn:
+        pytest.fail(f"{self.kind} {name}: {why}\n{self.story(name)}")
 
     def story(self, name: str) -> str:
         """Return what a person would look at."""
         lines = [
             self.kubectl("get", f"{self.kind}s,jobs,pods", "-o", "wide"),
-            self.kubectl("describe", self.kind, name),
+            self.installation.kubectl("-n", self.namespace, "describe", self.kind, name, check=False),
         ]
         for pod in self.pods(name):
             text = self.installation.kubectl("-n", self.namespace, "logs", pod["metadata"]["name"], check=False)
             lines.append(f"--- {pod['metadata']['name']}\n{text[-3000:]}")
         return "\n".join(lines)
 
-    def objects(self, kind: str, name: str) -> list[Body]:
-        text = self.kubectl("get", kind, "-l", f"trimtab.dev/{self.kind}={name}", "-o", "json")
-        items: list[Body] = json.loads(text)["items"]
-        return items
+    def labels(self, name: str) -> dict[str, str]:
+        """Return the labels of all that belongs to a custom resource."""
+        return {f"trimtab.dev/{self.kind.lower()}": name}
 
     def jobs(self, name: str) -> list[str]:
-        return sorted(body["metadata"]["name"] for body in self.objects("jobs", name))
+        return sorted(body["metadata"]["name"] for body in self._belonging("Job", name))
 
     def pods(self, name: str) -> list[Body]:
-        return self.objects("pods", name)
+        return self._belonging("Pod", name)
 
-    def running_pod(self, name: str, stage: str = "train", seconds: float = 120) -> Body:
+    def _belonging(self, kind: str, name: str) -> list[Body]:
+        """Return what there is now, which the mirror may not have heard of."""
+        selector = ",".join(f"{key}={value}" for key, value in self.labels(name).items())
+        return self.installation.api.objects(kind, self.namespace, selector)
+
+    def running_pod(self, name: str, stage: str = "train") -> Body:
         """Wait for the running pod of a stage."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            for pod in self.pods(name):
-                labels, status = pod["metadata"]["labels"], pod.get("status", {})
-                deleting = "deletionTimestamp" in pod["metadata"]
-                if labels["trimtab.dev/stage"] == stage and status.get("phase") == "Running" and not deleting:
+
+        def look() -> Body | None:
+            for pod in self.mirror.objects("Pod", {**self.labels(name), "trimtab.dev/stage": stage}):
+                if pod.get("status", {}).get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]:
                     return pod
-            time.sleep(0.2)
-        pytest.fail(f"{name}: no running {stage} pod\n{self.story(name)}")
+            return None
+
+        return self.until(name, f"a running {stage} pod", look)
 
     def kill(self, pod: Body) -> None:
         """SIGKILL the process of a pod's container, as the kernel would."""
@@ -173,13 +214,13 @@ class Tenant:
             "kind": "Eviction",
             "metadata": {"name": name, "namespace": self.namespace},
         }
-        path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/eviction"
-        self.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
+        self.installation.api.create("Pod", body, subresource="eviction")
 
     def remove(self) -> None:
         """Delete the namespace; its jobs end with it."""
+        self.mirror.close()
         try:
-            self.installation.kubectl("delete", "namespace", self.namespace, "--wait=false")
+            self.installation.api.delete("Namespace", self.namespace)
         except Failed as failure:
             pytest.fail(str(failure))
 

@@ -5,17 +5,17 @@ All jobs are applied at once and looked at one by one, because most of the time 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from deploy.demo.api import Body
 from deploy.demo.installation import Installation, Keys
-from tests.e2e.tenants import SMALL, Body, Tenant, new_tenant, reason_of, succeeded
+from tests.e2e.tenants import ON_A_NODE, SMALL, Tenant, new_tenant, reason_of, succeeded
 
-pytestmark = pytest.mark.e2e
+pytestmark = ON_A_NODE
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def applied(installation: Installation) -> Iterator[Tenant]:
 @pytest.mark.parametrize("name", CASES)
 def test_it_says_why(applied: Tenant, name: str) -> None:
     case = CASES[name]
-    body: Body = applied.wait_reason(name, case.reason, 300)
+    body: Body = applied.wait_reason(name, case.reason)
     if case.final:
-        body = applied.wait_end(name, 120)
+        body = applied.wait_end(name)
     status, reason, message = applied.state(name)
     assert (status, reason) == ("False" if case.final else "Unknown", case.reason), applied.story(name)
     assert case.words in message
@@ -120,14 +120,11 @@ def test_it_says_why(applied: Tenant, name: str) -> None:
 
 
 def assert_nothing_runs(tenant: Tenant, name: str) -> None:
-    deadline = time.monotonic() + 60
-    while live := [
-        pod["metadata"]["name"]
-        for pod in tenant.pods(name)
-        if pod.get("status", {}).get("phase") in ("Pending", "Running")
-    ]:
-        assert time.monotonic() < deadline, live
-        time.sleep(0.5)
+    def still() -> bool:
+        pods = tenant.mirror.objects("Pod", tenant.labels(name))
+        return not any(pod.get("status", {}).get("phase") in ("Pending", "Running") for pod in pods)
+
+    tenant.until(name, "the end of its pods", still)
 
 
 def test_a_quota_that_refuses_the_pod_is_named(tenant: Tenant) -> None:
@@ -139,16 +136,16 @@ def test_a_quota_that_refuses_the_pod_is_named(tenant: Tenant) -> None:
     }
     tenant.apply(quota)
     tenant.apply(tenant.job("refused"))
-    tenant.wait_reason("refused", "QuotaExceeded", 90)
+    tenant.wait_reason("refused", "QuotaExceeded")
     assert "exceeded quota: none" in tenant.state("refused")[2]
-    tenant.kubectl("delete", "resourcequota", "none")
-    body = tenant.wait("refused", "its pod", lambda b: reason_of(b) == "Preparing" or succeeded(b) != "Unknown", 180)
+    tenant.delete("none", "ResourceQuota")
+    body = tenant.wait("refused", "its pod", lambda b: reason_of(b) == "Preparing" or succeeded(b) != "Unknown")
     assert succeeded(body) != "False"
 
 
 def test_a_gpu_that_no_node_has_is_waited_for_in_the_schedulers_words(tenant: Tenant) -> None:
     limits = {"cpu": "2", "memory": "3Gi", "nvidia.com/gpu": 64}
     tenant.apply(tenant.job("greedy", template={"resources": {"limits": limits, "requests": SMALL}}))
-    tenant.wait_reason("greedy", "Queued", 180)
+    tenant.wait_reason("greedy", "Queued")
     assert "Insufficient nvidia.com/gpu" in tenant.state("greedy")[2]
     assert len(tenant.jobs("greedy")) == 2, "the data was prepared without a GPU"

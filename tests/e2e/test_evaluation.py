@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from deploy.demo.api import Body
 from deploy.demo.installation import Installation
-from tests.e2e.tenants import Body, Tenant, condition, new_tenant, reason_of, succeeded
+from tests.e2e.tenants import ON_A_NODE, Tenant, condition, new_tenant, reason_of, succeeded
 from tests.e2e.test_bad_input import assert_nothing_runs
 from tests.e2e.test_finetunejob import assert_nothing_is_revealed, assert_pods_are_restricted
 
-pytestmark = pytest.mark.e2e
+pytestmark = ON_A_NODE
 
 HELD_OUT: Body = {"name": "heldout", "type": "Perplexity", "dataset": {"split": "Test"}}
 PARITY: Body = {
@@ -57,8 +57,8 @@ def trained(tenant: Tenant) -> Body:
     ]
     spec = {"target": {"fineTuneJobName": "judged"}, "baseline": {"baseModel": True}, "thresholds": thresholds}
     tenant.apply(tenant.evaluation("judged", HELD_OUT, PARITY, **spec))
-    evaluations = tenant.of("evaluation")
-    evaluations.wait("judged", "that it waits", lambda body: reason_of(body) == "Pending", 60)
+    evaluations = tenant.of("Evaluation")
+    evaluations.wait("judged", "that it waits", lambda body: reason_of(body) == "Pending")
     assert "judged" in evaluations.state("judged")[2]
     tenant.apply(tenant.job("judged", steps=60))
     body = tenant.wait_end("judged")
@@ -66,17 +66,17 @@ def trained(tenant: Tenant) -> Body:
     return body
 
 
-def judged(tenant: Tenant, name: str, seconds: float = 240) -> Body:
+def judged(tenant: Tenant, name: str) -> Body:
     """Wait for an Evaluation that ends with a verdict."""
-    evaluations = tenant.of("evaluation")
-    body = evaluations.wait_end(name, seconds)
+    evaluations = tenant.of("Evaluation")
+    body = evaluations.wait_end(name)
     assert reason_of(body) == "Completed", evaluations.story(name)
     return body
 
 
 def test_it_waits_for_its_job_and_passes(tenant: Tenant, trained: Body) -> None:
     body = judged(tenant, "judged")
-    evaluations, status = tenant.of("evaluation"), body["status"]
+    evaluations, status = tenant.of("Evaluation"), body["status"]
     passed = condition(body, "Passed")
     assert (passed["status"], passed["reason"]) == ("True", "Passed"), evaluations.story("judged")
     artifact = trained["status"]["artifact"]
@@ -127,7 +127,7 @@ def test_the_same_question_is_answered_from_storage(tenant: Tenant, trained: Bod
     again = judged(tenant, "again")
     assert again["status"]["results"] == first["status"]["results"]
     assert again["status"]["evaluationDigest"] == first["status"]["evaluationDigest"]
-    assert len(tenant.of("evaluation").jobs("again")) == 1, "what was answered before needs no evaluate Job"
+    assert len(tenant.of("Evaluation").jobs("again")) == 1, "what was answered before needs no evaluate Job"
 
 
 def test_an_adapter_is_refused_by_a_threshold_that_it_misses(tenant: Tenant, trained: Body) -> None:
@@ -151,10 +151,10 @@ def test_the_base_model_alone_can_be_measured_by_groups_of_a_harness_task(tenant
 
 def test_killed_inside_a_task_it_ends_with_the_same_figures(tenant: Tenant, trained: Body) -> None:
     spec = of_artifact(trained, tenant, baseline={"baseModel": True}, maximumTrainedOnRatio=1)
-    evaluations = tenant.of("evaluation")
+    evaluations = tenant.of("Evaluation")
     tenant.apply(tenant.evaluation("killed", HELD_OUT, ANSWERS, **spec))
     pod = evaluations.running_pod("killed", "evaluate")
-    evaluations.wait("killed", "a task that is done", lambda b: tasks_done(b) >= 1 or succeeded(b) != "Unknown", 120)
+    evaluations.wait("killed", "a task that is done", lambda b: tasks_done(b) >= 1 or succeeded(b) != "Unknown")
     before = scores(tenant)
     assert before, "the task that is done is in the storage"
     evaluations.kill(pod)
@@ -194,7 +194,7 @@ BAD: dict[str, tuple[Body, str, str]] = {
 
 
 def test_bad_input_is_refused_before_a_gpu_is_asked_for(tenant: Tenant, trained: Body) -> None:
-    evaluations = tenant.of("evaluation")
+    evaluations = tenant.of("Evaluation")
     for name, (task, _, _) in BAD.items():
         tenant.apply(tenant.evaluation(name, task, **of_artifact(trained, tenant)))
     wrong = of_artifact(trained, tenant)
@@ -203,7 +203,7 @@ def test_bad_input_is_refused_before_a_gpu_is_asked_for(tenant: Tenant, trained:
     wanted = {**{name: (reason, words) for name, (_, reason, words) in BAD.items()}}
     wanted["other-digest"] = ("ArtifactChanged", "sha256:")
     for name, (reason, words) in wanted.items():
-        body = evaluations.wait_end(name, 180)
+        body = evaluations.wait_end(name)
         assert succeeded(body) == "False"
         assert reason_of(body) == reason, evaluations.story(name)
         assert words in condition(body, "Succeeded")["message"]
@@ -215,18 +215,16 @@ def test_bad_input_is_refused_before_a_gpu_is_asked_for(tenant: Tenant, trained:
 def test_an_evaluation_of_a_job_that_failed_fails_with_it(tenant: Tenant) -> None:
     tenant.apply(tenant.job("doomed", dataset={"training": {"uri": "s3://datasets/empty/"}}))
     tenant.apply(tenant.evaluation("doomed", HELD_OUT, target={"fineTuneJobName": "doomed"}))
-    body = tenant.of("evaluation").wait_end("doomed", 120)
+    body = tenant.of("Evaluation").wait_end("doomed")
     assert (succeeded(body), reason_of(body)) == ("False", "FineTuneJobFailed")
     assert "DatasetEmpty" in condition(body, "Succeeded")["message"]
-    assert tenant.of("evaluation").jobs("doomed") == []
+    assert tenant.of("Evaluation").jobs("doomed") == []
 
 
 def test_deleting_an_evaluation_ends_its_pods(tenant: Tenant, trained: Body) -> None:
     spec = of_artifact(trained, tenant, seed=3, maximumTrainedOnRatio=1)
     tenant.apply(tenant.evaluation("brief", {**ANSWERS, "temperature": 0.7}, **spec))
-    tenant.of("evaluation").running_pod("brief", "evaluate", seconds=180)
-    tenant.kubectl("delete", "ftev", "brief")
-    deadline = time.monotonic() + 60
-    while tenant.kubectl("get", "jobs,pods,configmaps", "-l", "trimtab.dev/evaluation=brief", "-o", "name").strip():
-        assert time.monotonic() < deadline, tenant.kubectl("get", "all")
-        time.sleep(0.5)
+    evaluations = tenant.of("Evaluation")
+    evaluations.running_pod("brief", "evaluate")
+    evaluations.delete("brief")
+    evaluations.wait_gone("brief", "Job", "Pod", "ConfigMap")

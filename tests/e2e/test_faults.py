@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
+from deploy.demo.api import Body
 from deploy.demo.installation import Installation
 from tests.e2e.scenes import LOCAL_ONLY, PATIENT, STEPS, Played
-from tests.e2e.tenants import Body, Tenant, reason_of
+from tests.e2e.tenants import ON_A_NODE, Tenant, reason_of
 
-pytestmark = pytest.mark.e2e
+pytestmark = ON_A_NODE
 
 
 def check(played: Played, name: str, *, failures: int, disruptions: int, resumed: bool) -> Body:
@@ -97,6 +98,6 @@ def test_a_kubelet_that_stops_for_a_minute_costs_nothing(
         assert reason_of(tenant.get("frozen")) != "Retrying"
     finally:
         cluster.kubelet("continue")
-    body = tenant.wait_end("frozen", 420)
+    body = tenant.wait_end("frozen")
     check_end(tenant, body, reference(played), failures=0, disruptions=0)
     assert tenant.jobs("frozen") == ["frozen-prepare-0", "frozen-train-1"]

@@ -5,29 +5,25 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
 from typing import Any
 
-import pytest
-
+from deploy.demo.api import Body
 from deploy.demo.installation import ADMIN, SYSTEM
-from tests.e2e.tenants import Tenant, reason_of
+from tests.e2e.tenants import ON_A_NODE, Tenant, reason_of, succeeded
 
-pytestmark = pytest.mark.e2e
+pytestmark = ON_A_NODE
 
 
 def test_a_job_runs_to_the_end_and_tells_its_story(tenant: Tenant) -> None:
     tenant.apply(tenant.job("story", steps=60))
     told: list[str] = []
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        body = tenant.get("story")
+
+    def ended(body: Body) -> bool:
         if (reason := reason_of(body)) and reason not in told:
             told.append(reason)
-        if reason == "Completed":
-            break
-        assert body.get("status", {}).get("conditions", [{}])[0].get("status") != "False", tenant.story("story")
-        time.sleep(0.2)
+        return succeeded(body) != "Unknown"
+
+    body = tenant.wait("story", "the end", ended)
     told = [reason for reason in told if reason != "Queued"]  # a node may have no room, or be just back
     assert told[0] == "Preparing"
     assert told[-1] == "Completed", tenant.story("story")
@@ -92,15 +88,12 @@ def assert_nothing_is_revealed(tenant: Tenant, name: str) -> None:
 def test_suspended_and_resumed_it_goes_on_from_its_checkpoint(tenant: Tenant) -> None:
     tenant.apply(tenant.job("pause", steps=120))
     tenant.wait_step("pause", 5)
-    tenant.kubectl("patch", "ftj", "pause", "--type=merge", "-p", '{"spec":{"suspend":true}}')
+    tenant.patch("pause", suspend=True)
     tenant.wait_reason("pause", "Suspended")
-    deadline = time.monotonic() + 60
-    while tenant.kubectl("get", "pods", "-l", "trimtab.dev/stage=train", "-o", "name").strip():
-        assert time.monotonic() < deadline, tenant.story("pause")
-        time.sleep(0.5)
+    tenant.wait_gone("pause", "Pod", **{"trimtab.dev/stage": "train"})
     stopped = tenant.get("pause")["status"]
     assert stopped["checkpoint"]["step"] >= 5
-    tenant.kubectl("patch", "ftj", "pause", "--type=merge", "-p", '{"spec":{"suspend":false}}')
+    tenant.patch("pause", suspend=False)
     ended = tenant.wait_end("pause")["status"]
     assert reason_of({"status": ended}) == "Completed", tenant.story("pause")
     assert (ended["failures"], ended["disruptions"]) == (0, 0)
@@ -110,22 +103,17 @@ def test_suspended_and_resumed_it_goes_on_from_its_checkpoint(tenant: Tenant) ->
 
 def test_deleting_a_job_ends_its_pods_and_keeps_what_was_published(tenant: Tenant) -> None:
     tenant.apply(tenant.job("brief", steps=400))
-    tenant.running_pod("brief", seconds=180)
-    tenant.kubectl("delete", "ftj", "brief")
-    deadline = time.monotonic() + 60
-    while tenant.kubectl("get", "jobs,pods,configmaps", "-l", "trimtab.dev/finetunejob=brief", "-o", "name").strip():
-        assert time.monotonic() < deadline, tenant.kubectl("get", "all")
-        time.sleep(0.5)
+    tenant.running_pod("brief")
+    tenant.delete("brief")
+    tenant.wait_gone("brief", "Job", "Pod", "ConfigMap")
 
 
 def test_a_finished_job_is_deleted_after_its_time(tenant: Tenant) -> None:
     broken = tenant.job("short-lived", dataset={"training": {"uri": "s3://datasets/empty/"}})
     broken["spec"]["ttlSecondsAfterFinished"] = 1
     tenant.apply(broken)
-    deadline = time.monotonic() + 90
-    while tenant.installation.get("finetunejob", "short-lived", tenant.namespace):
-        assert time.monotonic() < deadline, tenant.story("short-lived")
-        time.sleep(0.5)
+    tenant.wait("short-lived", "that it is there", bool)
+    tenant.until("short-lived", "its deletion", lambda: not tenant.mirror.get("FineTuneJob", "short-lived"))
 
 
 def test_a_spec_cannot_be_edited_where_it_defines_the_result(tenant: Tenant) -> None:

@@ -21,7 +21,9 @@ from typing import NoReturn
 
 import pytest
 
-from tests.e2e.tenants import Body, Tenant, condition, processes
+from deploy.demo.api import Body
+from deploy.demo.mirror import Quiet
+from tests.e2e.tenants import Tenant, condition, processes
 from tests.engine.markers import BASE_MODEL, QUESTION, Marker
 
 PORT = 8000
@@ -31,9 +33,24 @@ LONGEST_ANSWER = 120.0
 ANSWER_SECONDS = 60
 RETRY_AFTER = (2.0, 8.0)
 """Seconds before the first and the second retry of a client that has them."""
-ENGINE_SECONDS = 480
-"""For an engine to start: three processes import torch, one after another, on processors that others use too."""
+ENGINE_SECONDS = 900
+"""How long nothing may move while an engine starts: three processes import torch, one after another, on processors
+that others use too."""
 EXAMPLES = 5
+
+
+def clients_of_this_machine(tenant: Tenant) -> Body:
+    """Return what lets the clients here ask the engines: deploy/serving lets in the pods of their namespace."""
+    cluster = tenant.installation.cluster
+    assert cluster is not None, "another cluster's pods are not to be reached from here"
+    here = {"ipBlock": {"cidr": f"{cluster.instance.host_address}/32"}}
+    ingress = [{"from": [here], "ports": [{"port": PORT, "protocol": "TCP"}]}]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "clients-of-this-machine", "namespace": tenant.namespace},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": ingress},
+    }
 
 
 @dataclass
@@ -193,7 +210,7 @@ class Served:
         else:
             self.load.meant(new)
 
-    def wait_serving(self, marker: Marker, pods: int, seconds: float = ENGINE_SECONDS) -> None:
+    def wait_serving(self, marker: Marker, pods: int) -> None:
         def serving(body: Body) -> bool:
             status = body.get("status", {})
             ready = condition(body, "Ready")
@@ -204,32 +221,29 @@ class Served:
                 and status["pods"] == {"desired": pods, "updated": pods, "ready": pods}
             )
 
-        self.tenant.wait(self.rollout, f"{marker.word} on {pods} pods", serving, seconds)
+        self.tenant.wait(self.rollout, f"{marker.word} on {pods} pods", serving, ENGINE_SECONDS)
 
     def scale(self, pods: int) -> None:
         self.tenant.kubectl("scale", "deployment/vllm", f"--replicas={pods}")
 
     def pods(self) -> list[Body]:
         """Return the engines' pods that are not being deleted, oldest first."""
-        text = self.tenant.kubectl("get", "pods", "-l", "app=vllm", "-o", "json")
-        found: list[Body] = [pod for pod in json.loads(text)["items"] if "deletionTimestamp" not in pod["metadata"]]
+        pods = self.tenant.mirror.objects("Pod", {"app": "vllm"})
+        found = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         return sorted(found, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
-    def wait_pods(
-        self, number: int, what: Callable[[list[Body]], bool] = bool, seconds: float = ENGINE_SECONDS
-    ) -> list[Body]:
+    def wait_pods(self, number: int, what: Callable[[list[Body]], bool] = bool) -> list[Body]:
         """Wait until so many pods are ready, and what else is asked of them is true."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+
+        def look() -> list[Body] | None:
             pods = self.pods()
-            if (
-                len(pods) == number
-                and all(condition(pod, "Ready").get("status") == "True" for pod in pods)
-                and what(pods)
-            ):
-                return pods
-            time.sleep(1)
-        self.fail(f"{number} ready pods did not come within {seconds:.0f} s")
+            ready = all(condition(pod, "Ready").get("status") == "True" for pod in pods)
+            return pods if len(pods) == number and ready and what(pods) else None
+
+        try:
+            return self.tenant.mirror.wait(f"{number} ready pods", look, ENGINE_SECONDS)
+        except Quiet as quietness:
+            self.fail(str(quietness))
 
     def fail(self, why: str) -> NoReturn:
         lines = [why, self.tenant.kubectl("get", "pods", "-o", "wide")]

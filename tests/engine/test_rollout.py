@@ -13,12 +13,14 @@ from contextlib import contextmanager
 
 import pytest
 
+from deploy.demo.api import Body
 from deploy.demo.installation import ENGINE, SYSTEM, Installation
-from tests.e2e.tenants import Body, new_tenant
+from deploy.demo.mirror import Mirror
+from tests.e2e.tenants import ON_A_NODE, new_tenant
 from tests.engine.markers import Marker, base_model, marker_adapter, upload
-from tests.engine.serving import Load, Served, ask, container_status
+from tests.engine.serving import Load, Served, ask, clients_of_this_machine, container_status
 
-pytestmark = pytest.mark.e2e
+pytestmark = ON_A_NODE
 
 ROLLOUT = "guide"
 
@@ -38,10 +40,11 @@ def served(installation: Installation, markers: tuple[Marker, Marker]) -> Iterat
     """One engine that serves the base model, and clients that ask it."""
     if installation.cluster is None:
         pytest.skip("needs the local cluster: another one's Services and processes are not to be reached from here")
-    tenant = new_tenant(installation).of("adapterrollout")
+    tenant = new_tenant(installation).of("AdapterRollout")
     try:
+        tenant.apply(clients_of_this_machine(tenant))
         tenant.installation.install_serving(tenant.namespace, replicas=1)
-        service = installation.get("service", ENGINE.rpartition("/")[2], tenant.namespace)
+        service = installation.api.get("Service", ENGINE.rpartition("/")[2], tenant.namespace)
         assert service is not None
         made = Served(tenant, ROLLOUT, Load(service["spec"]["clusterIP"], ROLLOUT, *markers))
         began = time.monotonic()
@@ -134,18 +137,16 @@ def forth_and_back(served: Served, pods: int, old: Marker, new: Marker) -> None:
 def operator_away(installation: Installation) -> Iterator[None]:
     """Run no operator meanwhile."""
     scale = ("-n", SYSTEM, "scale", "deployment/trimtab")
-    replicas = (installation.get("deployment", "trimtab", SYSTEM) or {})["spec"]["replicas"]
+    replicas = (installation.api.get("Deployment", "trimtab", SYSTEM) or {})["spec"]["replicas"]
     installation.kubectl(*scale, "--replicas=0")
     try:
-        pods = ("-n", SYSTEM, "get", "pods", "-l", "app.kubernetes.io/name=trimtab", "-o", "name")
-        deadline = time.monotonic() + 120
-        while installation.kubectl(*pods).strip():
-            assert time.monotonic() < deadline, "the operator does not end"
-            time.sleep(0.5)
+        with Mirror(installation.api, SYSTEM, ("Pod",)) as mirror:
+            labels = {"app.kubernetes.io/name": "trimtab"}
+            mirror.wait("the operator's end", lambda: not mirror.objects("Pod", labels))
         yield
     finally:
         installation.kubectl(*scale, f"--replicas={replicas}")
-        installation.kubectl("-n", SYSTEM, "rollout", "status", "deployment/trimtab", "--timeout=180s")
+        installation.wait_available(SYSTEM, "trimtab")
 
 
 def restarted(pods: list[Body], before: Body, container: str) -> bool:

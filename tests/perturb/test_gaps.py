@@ -37,7 +37,7 @@ async def test_a_job_deleted_in_a_gap_is_found_missing(
             await asyncio.sleep(0.05)
         proxy.gone |= {"jobs", "pods"}
         proxy.cut.clear()
-        body = await until_state(kube, namespace, "demo", "Completed", seconds=40)
+        body = await until_state(kube, namespace, "demo", "Completed")
         metrics = await operator.metrics()
     assert metrics['trimtab_cache_ghosts_removed_total{resource="jobs"}'] == 1
     assert body["status"]["disruptions"] == 1
@@ -57,7 +57,7 @@ async def test_nothing_depends_on_a_watch_event(
         proxy.drop = lost
         await start(kubeconfig=proxy.kubeconfig(tmp_path), TRIMTAB_AUDIT_SECONDS="1")
         await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
-        await until_state(kube, namespace, "demo", "Completed", seconds=60)
+        await until_state(kube, namespace, "demo", "Completed")
     assert set(await jobs_of(kube, namespace)) == {"demo-prepare-0", "demo-train-1"}
 
 
@@ -76,7 +76,7 @@ async def test_it_was_deleted_and_made_again_in_a_gap(
         proxy.gone |= {"jobs", "pods", "finetunejobs"}
         proxy.cut.clear()
         async with playing(kube, namespace):
-            await until_state(kube, namespace, "demo", "Completed", seconds=60)
+            await until_state(kube, namespace, "demo", "Completed")
         owners = {job["metadata"]["ownerReferences"][0]["uid"] for job in (await jobs_of(kube, namespace)).values()}
     assert owners == {second["metadata"]["uid"]}
 
@@ -101,6 +101,6 @@ async def test_a_server_that_refuses_now_and_then_is_asked_again(
         operator = await start(kubeconfig=proxy.kubeconfig(tmp_path))
         proxy.refuse = refuse
         await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
-        await until_state(kube, namespace, "demo", "Completed", seconds=60)
+        await until_state(kube, namespace, "demo", "Completed")
         assert operator.running
     assert set(await jobs_of(kube, namespace)) == {"demo-prepare-0", "demo-train-1"}

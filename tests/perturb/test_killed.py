@@ -65,10 +65,10 @@ async def live(kube: Kube, kubeconfig: Path, namespace: str, folder: Path, kill_
         again = asyncio.create_task(start_again())
         try:
             await operator.start()
-            await operator.ready(60)
+            await operator.ready()
             await kube.create(EVALUATIONS, namespace, evaluation("demo", namespace))
             await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
-            await until(kube, namespace, "demo", over, what="the end", seconds=120, resource=EVALUATIONS)
+            await until(kube, namespace, "demo", over, what="the end", resource=EVALUATIONS)
             await asyncio.sleep(1.5)  # what else it would do
             bodies = [await kube.get(resource, namespace, "demo") for resource in (FINETUNEJOBS, EVALUATIONS)]
         finally:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 from trimtab_operator.runtime.kube import Body, Kube
 
 from tests.component.api_server import ApiServer
@@ -113,7 +112,7 @@ class Lives:
         try:
             await scene.pods(2)
             await operator.start()
-            await operator.ready(120)
+            await operator.ready()
             body = await story(scene, *self.adapters)
         finally:
             again.cancel()
@@ -128,18 +127,18 @@ async def story(scene: Scene, first: Published, second: Published, third: Publis
     """Let the three adapters be wanted one after the other; return the AdapterRollout at the end."""
     bad = third.name(NAME)
     await scene.apply(artifact(first))
-    await scene.served(first, seconds=120)
+    await scene.served(first)
     async with scene.asking(first, second, number=2, pause=0.02) as verdicts:
         await scene.edit(source=artifact(second))
-        await scene.served(second, seconds=120)
+        await scene.served(second)
         await scene.edit(source=artifact(third), probe={"contains": "a word that nobody says"})
 
         def over(body: Body) -> bool:
             at_rest = "step" not in body["status"] and ready_of(body) == ("False", "RolledBack")
             return at_rest and not any(pod.revision(bad) for pod in scene.all_pods)
 
-        await scene.until(over, what="the end", seconds=120)
-        await scene.answers(scene.mounted_revision, second.name(NAME), seconds=120)
+        await scene.until(over, what="the end")
+        await scene.answers(scene.mounted_revision, second.name(NAME))
         await asyncio.sleep(1.2)  # what else it would do
     verdicts.check()
     assert scene.aliases() == [{second.name(NAME): 100}] * 2, scene.told()
@@ -148,7 +147,6 @@ async def story(scene: Scene, first: Published, second: Published, third: Publis
     return await scene.get()
 
 
-@pytest.mark.timeout(1800)
 async def test_killed_after_each_write_and_after_each_document(kube: Kube, kubeconfig: Path, tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
         fleet = await stack.enter_async_context(serving(kube, tmp_path / "fleet"))

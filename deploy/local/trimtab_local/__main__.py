@@ -36,6 +36,11 @@ def parser() -> argparse.ArgumentParser:
 
     images = commands.add_parser("images", help="build images; the last line is JSON: image -> full name with tag")
     images.add_argument("images", nargs="*", metavar="NAME", help="which (default: all)")
+    throttled = commands.add_parser(
+        "throttled",
+        help="run a command and the clusters that it starts with fewer processors: throttled -- make test-e2e",
+    )
+    throttled.add_argument("--cpus", type=float, default=1.0, help="how many (default 1)")
     commands.add_parser("binaries", help="build the programs only, print their folder")
     return top
 
@@ -55,6 +60,13 @@ def main() -> int:
 
         print(json.dumps(images.build(given.images)))
         return 0
+
+    if given.command == "throttled":
+        from trimtab_local import throttle
+
+        if not rest:
+            raise Failed("throttled: which command? It follows after --")
+        return throttle.run(given.cpus, rest)
 
     cluster = Cluster(given.name, getattr(given, "control_plane", False), getattr(given, "gpus", 8))
     match given.command:

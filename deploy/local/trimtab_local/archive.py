@@ -18,9 +18,9 @@ def write(file: Path, image: str, program: Path) -> None:
         "architecture": "amd64",
         "os": "linux",
         "config": {"Entrypoint": [f"/{program.name}"], "User": "65532:65532"},
-        "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
+        "rootfs": {"type": "layers", "diff_ids": [digest(layer)]},
     }
-    blobs = {_digest(blob): blob for blob in (layer, _json(config))}
+    blobs = {digest(blob): blob for blob in (layer, _json(config))}
     manifest = _json(
         {
             "schemaVersion": 2,
@@ -29,7 +29,7 @@ def write(file: Path, image: str, program: Path) -> None:
             "layers": [_descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
         }
     )
-    blobs[_digest(manifest)] = manifest
+    blobs[digest(manifest)] = manifest
     pack(file, image, _descriptor("application/vnd.oci.image.manifest.v1+json", manifest), blobs)
 
 
@@ -58,9 +58,9 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True).encode()
 
 
-def _digest(blob: bytes) -> str:
+def digest(blob: bytes) -> str:
     return f"sha256:{hashlib.sha256(blob).hexdigest()}"
 
 
 def _descriptor(kind: str, blob: bytes) -> dict[str, Any]:
-    return {"mediaType": kind, "digest": _digest(blob), "size": len(blob)}
+    return {"mediaType": kind, "digest": digest(blob), "size": len(blob)}

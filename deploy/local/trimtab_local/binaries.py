@@ -28,13 +28,14 @@ PACKAGES = {
     "coredns": "./cmd/coredns",
     "helm": "helm.sh/helm/v4/cmd/helm",
 }
-COMPONENTS = (  # of Kubernetes, each a link to `node`
+COMPONENTS = (  # each a link to `node`
     "etcd",
     "kube-apiserver",
     "kube-controller-manager",
     "kube-scheduler",
     "kubelet",
     "kube-proxy",
+    "kube-network-policies",
     "kubectl",
 )
 FLAGS = ("-gcflags=all=-dwarf=false",)

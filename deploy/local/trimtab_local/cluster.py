@@ -13,11 +13,14 @@ from types import TracebackType
 from typing import Literal, Self
 
 from trimtab_local import archive, binaries, node, pki, toolchain
-from trimtab_local.instance import Instance, cache
+from trimtab_local.instance import CGROUPS, Instance, cache, hierarchies
 from trimtab_local.progress import Failed, Word, run, say
 
-CGROUPS = Path("/sys/fs/cgroup")
 LOG_LINES = 15
+KUBECTL = """\
+#!/bin/sh
+exec '{program}' --kubeconfig '{kubeconfig}' "$@"
+"""
 
 
 class Cluster:
@@ -131,6 +134,8 @@ class Cluster:
         instance.images.mkdir(parents=True, exist_ok=True)
         (instance.folder / "mode").write_text("control-plane" if self.control_plane else "node")
         (instance.folder / "bin").symlink_to(programs)
+        instance.kubectl.write_text(KUBECTL.format(program=programs / "kubectl", kubeconfig=self.kubeconfig))
+        instance.kubectl.chmod(0o755)
         pki.make(instance)
         if not self.control_plane:
             node.write(instance, self._image("pause"))
@@ -220,22 +225,15 @@ class Cluster:
         until(alive_and_true, what, seconds)
 
     def _make_cgroups(self) -> None:
-        """The cluster's cgroup in every hierarchy: one in cgroup v2, one a controller in v1."""
-        if (CGROUPS / "cgroup.controllers").exists():
-            hierarchies = [CGROUPS]
-        else:
-            folders = (path for path in CGROUPS.iterdir() if path.is_dir() and not path.is_symlink())
-            hierarchies = [path for path in folders if path.name != "unified"]
-        for hierarchy in hierarchies:
-            folder = hierarchy / self.instance.name
-            folder.mkdir(exist_ok=True)
-            for file in ("cpuset.cpus", "cpuset.mems"):  # in cgroup v1 an empty cpuset refuses every process
-                if hierarchy.name == "cpuset":
-                    (folder / file).write_text((hierarchy / file).read_text())
-
-    def _cgroups(self) -> list[Path]:
-        """What there is of this cluster's cgroups, also where the container runtime made one by itself."""
-        return [path for pattern in ("", "*/") for path in CGROUPS.glob(f"{pattern}{self.instance.name}")]
+        """The cluster's cgroup in every hierarchy."""
+        for hierarchy in hierarchies():
+            folder = hierarchy
+            for part in Path(self.instance.cgroup).parts:
+                folder /= part
+                folder.mkdir(exist_ok=True)
+                for file in ("cpuset.cpus", "cpuset.mems"):  # in cgroup v1 an empty cpuset refuses every process
+                    if hierarchy.name == "cpuset":
+                        (folder / file).write_text((hierarchy / file).read_text())
 
     def _show_logs(self) -> None:
         for log in sorted([self.instance.folder / "node.log", *self.instance.folder.glob("log/*.log")]):
@@ -255,27 +253,18 @@ class Cluster:
             until(lambda: not _processes_in(space), "the end of the node's processes", 30)
         if Path("/sys/class/net", self.instance.name).exists():
             run(["ip", "link", "delete", self.instance.name])
-        until(self._remove_cgroups, "the end of the node's cgroups", 30)
+        until(lambda: remove_cgroups(self.instance.cgroup), "the end of the node's cgroups", 30)
         if not keep_folder and self.instance.folder.exists():
             shutil.rmtree(self.instance.folder)
         left = self._left()
         if left:
             raise Failed(f"cluster {self.instance.number} left something behind:\n" + "\n".join(left))
 
-    def _remove_cgroups(self) -> bool:
-        for top in self._cgroups():
-            for folder, _, _ in os.walk(top, topdown=False):
-                try:
-                    Path(folder).rmdir()
-                except OSError:  # busy until the kernel has taken the last task out
-                    return False
-        return True
-
     def _left(self) -> list[str]:
         """Every trace on the host, looked for where it would be, not where this program put it."""
         here = self.instance
         words = (f"{here.name} ", f"{here.address} ", here.services, here.pods, f"{here.folder}/")
-        found = [f"cgroup {path}" for path in self._cgroups()]
+        found = [f"cgroup {path}" for path in cgroups(here.cgroup)]
         looks = {
             "interface": ["ip", "-oneline", "link"],
             "route": ["ip", "route", "show", "table", "all"],
@@ -287,6 +276,22 @@ class Cluster:
                 lines = run(command).splitlines()
                 found += [f"{kind} {line.strip()}" for line in lines if any(word in f"{line} " for word in words)]
         return found
+
+
+def cgroups(name: str) -> list[Path]:
+    """Return what there is of a cgroup, also in hierarchies where only the container runtime made one."""
+    return [path for pattern in ("", "*/") for path in CGROUPS.glob(f"{pattern}{name}")]
+
+
+def remove_cgroups(name: str) -> bool:
+    """Remove a cgroup and those in it; tell whether nothing is left of them."""
+    for top in cgroups(name):
+        for folder, _, _ in os.walk(top, topdown=False):
+            try:
+                Path(folder).rmdir()
+            except OSError:  # busy until the kernel has taken the last task out
+                return False
+    return True
 
 
 def until(true: Callable[[], bool], what: str, seconds: float, every: float = 0.1) -> None:

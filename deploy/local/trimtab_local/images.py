@@ -1,7 +1,7 @@
 """Build the product's images with buildah and put images into a node's containerd.
 
 Every image is tagged with a hash of all that goes into it, so what is built already is never built again, and a pod
-that names an image gets exactly these sources. Layers reach the node one by one: what its store has is not sent.
+that names an image gets exactly these sources. A layer is on the disk once, for the builder and for all nodes.
 """
 
 import hashlib
@@ -14,9 +14,10 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trimtab_local import archive, toolchain
+from trimtab_local.archive import digest
 from trimtab_local.binaries import lock
 from trimtab_local.instance import cache
 from trimtab_local.progress import Failed, run, say, watch
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[3]
 FOLDER = Path("deploy/images")
 REPOSITORY = "docker.io/trimtab"
+LINKING = "trimtab-linking"
+"""Key of the snapshot that is being filled."""
 DEBIAN = "docker.io/library/debian:bookworm-slim"
 SUITE = "bookworm"
 INPUTS = {  # image -> what its Containerfile copies, relative to the root of the repository
@@ -67,11 +70,11 @@ def _ensure(name: str) -> str:
 
 
 def tag(name: str) -> str:
-    digest = hashlib.sha256((tag(BASES[name]) if name in BASES else SUITE).encode())
+    made_of = hashlib.sha256((tag(BASES[name]) if name in BASES else SUITE).encode())
     for given in (str(FOLDER / f"Containerfile.{name}"), ".dockerignore", *INPUTS[name]):
         for file in sources(ROOT / given):
-            digest.update(f"{file.relative_to(ROOT)}\0{file.stat().st_size}\0".encode() + file.read_bytes())
-    return digest.hexdigest()[:12]
+            made_of.update(f"{file.relative_to(ROOT)}\0{file.stat().st_size}\0".encode() + file.read_bytes())
+    return made_of.hexdigest()[:12]
 
 
 def sources(path: Path) -> list[Path]:
@@ -85,74 +88,63 @@ def sources(path: Path) -> list[Path]:
 
 
 def load(cluster: "Cluster", image: str) -> None:
-    """Put an image from the builder's store into the node; only layers that the node lacks are sent."""
-    toolchain.install(toolchain.IMAGE_PACKAGES)
-    layout = cache() / "layers"  # an OCI image layout that grows: every layer is written out once
-    with lock(cache() / "layers.lock"):
-        say(f"loading {image}")
-        entry = _entry(layout, image) if image.startswith(f"{REPOSITORY}/") else None  # whose tags tell the content
-        if entry is None:
-            # Not compressed: a layer of 5 GB costs a minute of gzip on each side, and the disk is local.
-            copy = ["skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers", f"containers-storage:{image}"]
-            watch(f"writing the layers of {image}", [*copy, f"oci:{layout}:{image}"], environment())
-            entry = _entry(layout, image)
-    if entry is None:
-        raise Failed(f"buildah wrote no {image} into {layout}")
-    if f"{image} {entry['digest']}" in _present(cluster):
-        say(f"{image} is in the node already")
-        return
-    sent = _link_layers(cluster, layout, entry)
-    with tempfile.NamedTemporaryFile(dir=cluster.instance.folder, suffix=".tar") as file:
-        _write_archive(Path(file.name), layout, entry, image)
-        cluster.ctr("images", "import", file.name)
-    say(f"{image} is in the node ({sent / 1e6:.1f} MB of it new)")
+    """Put an image from the builder's store into the node, as hard links: nothing is packed, sent, unpacked or doubled.
 
-
-def _link_layers(cluster: "Cluster", layout: Path, entry: dict[str, Any]) -> int:
-    """Give containerd the layers that it lacks as hard links; return their size in bytes.
-
-    Through its socket 6 GB take two minutes. What lies in its store already it only enters when told to ingest it.
+    What a layer adds lies unpacked in the builder's store, in the form that containerd's overlay snapshots have too.
     """
-    store = cluster.instance.images / "io.containerd.content.v1.content" / "blobs" / "sha256"
-    store.mkdir(parents=True, exist_ok=True)
-    known = cluster.ctr("content", "ls", "--quiet").split()
-    sent = 0
-    for layer in json.loads(_blob(layout, entry["digest"]).read_text())["layers"]:
-        digest, size = layer["digest"], layer["size"]
-        if digest in known:
-            continue
-        link = store / digest.removeprefix("sha256:")
-        if not link.exists():  # it is there and not known when an earlier try was cut short
-            link.hardlink_to(_blob(layout, digest))
-        ingest = ("content", "ingest", "--expected-digest", digest, "--expected-size", str(size), link.name)
-        cluster.ctr(*ingest, stdin=link)
-        sent += size
-    return sent
+    if image.startswith(f"{REPOSITORY}/") and image in cluster.ctr("images", "ls", "--quiet").split():
+        say(f"{image} is in the node already")  # its tag tells the content
+        return
+    say(f"loading {image}")
+    found = json.loads(run(["buildah", "inspect", "--type", "image", image], environment()))
+    manifest, config = found["Manifest"].encode(), found["Config"].encode()
+    layers = _layers(image, json.loads(config)["rootfs"]["diff_ids"])
+    descriptor = {"mediaType": json.loads(manifest)["mediaType"], "digest": digest(manifest), "size": len(manifest)}
+    with tempfile.NamedTemporaryFile(dir=cluster.instance.folder, suffix=".tar") as file:
+        blobs = {digest(blob): blob for blob in (manifest, config)}
+        archive.pack(Path(file.name), image, descriptor, blobs)
+        cluster.ctr("images", "import", "--local", "--no-unpack", file.name)
+    parent = ""
+    for name, folder in layers:
+        _link(cluster, name, parent, folder)
+        parent = name
+    say(f"{image} is in the node")
 
 
-def _blob(layout: Path, digest: str) -> Path:
-    return layout / "blobs" / digest.replace(":", "/")
+def _layers(image: str, diff_ids: list[str]) -> list[tuple[str, Path]]:
+    """Return an image's layers, lowest first: the name of its snapshot (OCI's ChainID), and its files."""
+    store = cache() / "buildah" / "store"
+    records = {each["id"]: each for each in json.loads((store / "overlay-layers" / "layers.json").read_text())}
+    images = json.loads((store / "overlay-images" / "images.json").read_text())
+    current = next(each["layer"] for each in images if image in (each.get("names") or ()))
+    found: list[tuple[str, Path]] = []
+    while current:
+        record = records[current]
+        found.insert(0, (record["diff-digest"], store / "overlay" / current / "diff"))
+        current = record.get("parent")
+    if [diff for diff, _ in found] != diff_ids:
+        raise Failed(f"the layers of {image} in {store} are not those of its configuration")
+    chain, named = "", []
+    for diff, folder in found:
+        chain = digest(f"{chain} {diff}".encode()) if chain else diff
+        named.append((chain, folder))
+    return named
 
 
-def _present(cluster: "Cluster") -> set[str]:
-    lines = cluster.ctr("images", "ls").splitlines()[1:]
-    return {f"{words[0]} {words[2]}" for words in (line.split() for line in lines)}
+def _link(cluster: "Cluster", name: str, parent: str, folder: Path) -> None:
+    """Make a snapshot of hard links, unless the node has it."""
+    if name in _snapshots(cluster):
+        return
+    if LINKING in _snapshots(cluster):  # an earlier try was cut short
+        cluster.ctr("snapshots", "rm", LINKING)
+    mounts = json.loads(cluster.ctr("snapshots", "prepare", "--mounts", LINKING, *([parent] if parent else [])))
+    options = dict(option.partition("=")[::2] for option in mounts[0]["Options"])
+    run(["cp", "--archive", "--link", f"{folder}/.", options.get("upperdir") or mounts[0]["Source"]])
+    cluster.ctr("snapshots", "commit", name, LINKING)
 
 
-def _entry(layout: Path, image: str) -> dict[str, Any] | None:
-    """Return what the index of a layout says of an image."""
-    file = layout / "index.json"
-    for entry in json.loads(file.read_text())["manifests"] if file.exists() else ():
-        if entry["annotations"]["org.opencontainers.image.ref.name"] == image:
-            return {key: entry[key] for key in ("mediaType", "digest", "size")}
-    return None
-
-
-def _write_archive(file: Path, layout: Path, entry: dict[str, Any], image: str) -> None:
-    """An OCI archive without layers: containerd finds those in its store by their digest."""
-    config = json.loads(_blob(layout, entry["digest"]).read_text())["config"]
-    blobs = {digest: _blob(layout, digest).read_bytes() for digest in (config["digest"], entry["digest"])}
-    archive.pack(file, image, entry, blobs)
+def _snapshots(cluster: "Cluster") -> set[str]:
+    return {line.split()[0] for line in cluster.ctr("snapshots", "ls").splitlines()[1:]}
 
 
 # -- building ----------------------------------------------------------------------------------------------------

@@ -9,6 +9,18 @@ from pathlib import Path
 
 from trimtab_local.progress import Failed
 
+CGROUPS = Path("/sys/fs/cgroup")
+PARENT = "TRIMTAB_CGROUP"
+"""Variable that names the cgroup in which a cluster's is made; the root if unset."""
+
+
+def hierarchies() -> list[Path]:
+    """Return where the machine's cgroups are: one folder in cgroup v2, one a controller in v1."""
+    if (CGROUPS / "cgroup.controllers").exists():
+        return [CGROUPS]
+    folders = (path for path in CGROUPS.iterdir() if path.is_dir() and not path.is_symlink())
+    return [path for path in folders if path.name != "unified"]
+
 
 def cache() -> Path:
     """The folder for all that is built or kept: outside the tree, shared by all clusters of this machine."""
@@ -27,6 +39,15 @@ class Instance:
     def name(self) -> str:
         """Of the network interface and the cgroup: what a look at the host shows of this cluster."""
         return f"trimtab{self.number}"
+
+    @property
+    def parent_cgroup(self) -> str:
+        return os.environ.get(PARENT, "")
+
+    @property
+    def cgroup(self) -> str:
+        """Path of the cgroup of all pods, below the root of its hierarchy."""
+        return str(Path(self.parent_cgroup, self.name))
 
     @property
     def node(self) -> str:
@@ -73,6 +94,11 @@ class Instance:
     @property
     def kubeconfig(self) -> Path:
         return self.folder / "admin.kubeconfig"
+
+    @property
+    def kubectl(self) -> Path:
+        """A kubectl of this cluster, which needs no PATH and no KUBECONFIG."""
+        return self.folder / "kubectl"
 
     @property
     def socket(self) -> Path:

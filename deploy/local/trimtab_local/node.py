@@ -37,7 +37,8 @@ kind: KubeletConfiguration
 failSwapOn: false
 failCgroupV1: false
 cgroupDriver: cgroupfs
-cgroupRoot: /{name}
+cgroupRoot: /{cgroup}
+cpuCFSQuota: {quota}
 containerRuntimeEndpoint: unix://{socket}
 authentication:
   anonymous: {{enabled: false}}
@@ -72,7 +73,9 @@ conntrack: {{maxPerCore: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}}
 def write(instance: Instance, pause: str) -> None:
     folder = instance.folder
     values = {
-        "name": instance.name,
+        "cgroup": instance.cgroup,
+        # In cgroup v1 no pod may have more than the group around it: there the limits of pods are left out.
+        "quota": "false" if instance.parent_cgroup else "true",
         "node": instance.node,
         "folder": folder,
         "images": instance.images,
@@ -86,10 +89,11 @@ def write(instance: Instance, pause: str) -> None:
     (folder / "resolv.conf").touch()  # empty: pods know the cluster's DNS only, not the machine's
     (folder / "cni").mkdir()
     addresses = {"type": "host-local", "ranges": [[{"subnet": instance.pods}]], "routes": [{"dst": "0.0.0.0/0"}]}
-    bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": True, "hairpinMode": True}
-    plugins = [{**bridge, "ipam": addresses}, {"type": "portmap", "capabilities": {"portMappings": True}}]
+    # A cable for each pod: what goes from pod to pod is routed then, so that NetworkPolicies see it.
+    cable = {"type": "ptp", "ipMasq": True, "ipam": addresses}
+    plugins = [cable, {"type": "portmap", "capabilities": {"portMappings": True}}]
     network = {"cniVersion": "1.0.0", "name": instance.name, "plugins": plugins}
-    (folder / "cni" / "10-bridge.conflist").write_text(json.dumps(network))
+    (folder / "cni" / "10-pods.conflist").write_text(json.dumps(network))
 
 
 def environment(instance: Instance, binaries: Path, control_plane: bool) -> dict[str, str]:

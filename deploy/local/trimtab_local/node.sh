@@ -65,6 +65,12 @@ if [ "$MODE" = node ]; then
   until [ -S containerd.sock ]; do sleep 0.1; done # without it the kubelet gives up at once
   run kubelet --config kubelet.yaml --kubeconfig kubelet.kubeconfig --hostname-override "$NODE" --node-ip "$ADDRESS"
   run kube-proxy --config kube-proxy.yaml
+  run kube-network-policies --kubeconfig admin.kubeconfig --hostname-override "$NODE"
+  # The first packet of a connection waits for its verdict there, unless root on the node sends it: the kubelet's probes.
+  # kube-network-policies would say this to nf_tables itself, but not every kernel has a queue there (CONFIG_NFT_QUEUE).
+  iptables -t mangle -A POSTROUTING -m owner --uid-owner 0 -j RETURN
+  iptables -t mangle -A POSTROUTING -m conntrack --ctstate NEW -j NFQUEUE --queue-num 100 --queue-bypass
+  iptables -t mangle -A INPUT -i veth+ -m conntrack --ctstate NEW -j NFQUEUE --queue-num 100 --queue-bypass
 fi
 touch started
 while :; do wait -n || true; sleep 1; done

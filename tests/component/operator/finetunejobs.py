@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
 from trimtab_operator.runtime.kube import JOBS, Body, Kube, Resource
 
+from tests.component.patience import Patience
 from tests.resources import FINETUNEJOBS
 
 
@@ -64,26 +64,31 @@ async def until(
     true: Callable[[Body], bool],
     *,
     what: str,
-    seconds: float = 30,
     resource: Resource = FINETUNEJOBS,
 ) -> Body:
-    """Return the object when something is true of it."""
-    deadline = time.monotonic() + seconds
+    """Return the object when something is true of it; it may take its time as long as it moves."""
+    patience = Patience(f"{namespace}/{name}: {what}")
     while True:
         body = await kube.get(resource, namespace, name)
         if true(body):
             return body
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}: {body.get('status')}"
+        patience.spend(body)
         await asyncio.sleep(0.05)
 
 
-async def until_state(
-    kube: Kube, namespace: str, name: str, state: str, *, seconds: float = 30, resource: Resource = FINETUNEJOBS
-) -> Body:
+async def until_state(kube: Kube, namespace: str, name: str, state: str, *, resource: Resource = FINETUNEJOBS) -> Body:
     def reached(body: Body) -> bool:
         return state_of(body) == state
 
-    return await until(kube, namespace, name, reached, what=state, seconds=seconds, resource=resource)
+    return await until(kube, namespace, name, reached, what=state, resource=resource)
+
+
+async def until_jobs(kube: Kube, namespace: str, names: set[str]) -> None:
+    """Wait until a namespace has these Jobs and no others."""
+    patience = Patience(f"{namespace}: the Jobs {sorted(names)}")
+    while (found := set(await jobs_of(kube, namespace))) != names:
+        patience.spend(found)
+        await asyncio.sleep(0.1)
 
 
 async def jobs_of(kube: Kube, namespace: str) -> dict[str, Body]:

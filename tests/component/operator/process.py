@@ -9,12 +9,13 @@ import random
 import signal
 import socket
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+
+from tests.component.patience import QUIET_SECONDS, Patience
 
 FAST = {
     "TRIMTAB_RETRY_SECONDS": "0.2",
@@ -75,12 +76,12 @@ class OperatorProcess:
                 sys.executable, "-m", "trimtab_operator", env={**kept, **self.settings}, stdout=log, stderr=log
             )
 
-    async def ready(self, seconds: float = 30) -> None:
+    async def ready(self) -> None:
         """Wait until it is ready: as a follower, or as a leader that has read everything."""
-        deadline = time.monotonic() + seconds
+        patience = Patience(f"operator {self.name} ready")
         while await self.probe("readyz") != 200:
             assert self.running, f"the operator ended:\n{self.tail()}"
-            assert time.monotonic() < deadline, f"not ready after {seconds} s:\n{self.tail()}"
+            patience.spend(self.tail)
             await asyncio.sleep(0.05)
 
     async def probe(self, path: str) -> int:
@@ -111,7 +112,7 @@ class OperatorProcess:
         """SIGTERM, as the kubelet stops a pod; return the exit code."""
         if self.running:
             self.process.send_signal(signal.SIGTERM)
-        return await asyncio.wait_for(self.process.wait(), 20)
+        return await asyncio.wait_for(self.process.wait(), QUIET_SECONDS)
 
     def rss_mib(self) -> float:
         text = Path(f"/proc/{self.process.pid}/status").read_text()

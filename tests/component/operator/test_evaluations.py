@@ -16,6 +16,7 @@ from tests.component.operator.finetunejobs import (
     jobs_of,
     over,
     until,
+    until_jobs,
     until_state,
     verdict_of,
 )
@@ -111,8 +112,4 @@ async def test_deleting_it_deletes_its_children_and_not_those_of_the_finetunejob
         await kube.create(EVALUATIONS, namespace, evaluation("demo", namespace))
         body = await until_state(kube, namespace, "demo", "Completed", resource=EVALUATIONS)
         await kube.delete(EVALUATIONS, namespace, "demo", body["metadata"]["uid"])
-        for _ in range(200):
-            if set(await jobs_of(kube, namespace)) == {"demo-prepare-0", "demo-train-1"}:
-                return
-            await asyncio.sleep(0.1)
-    raise AssertionError(set(await jobs_of(kube, namespace)))
+        await until_jobs(kube, namespace, {"demo-prepare-0", "demo-train-1"})

@@ -11,21 +11,22 @@ from trimtab_operator.runtime.kube import LEASES, MERGE_PATCH, Kube
 from tests.component.operator.conftest import Start, playing
 from tests.component.operator.finetunejobs import finetunejob, jobs_of, until_state
 from tests.component.operator.process import OperatorProcess
+from tests.component.patience import QUIET_SECONDS, Patience
 from tests.resources import FINETUNEJOBS
 
 
-async def until_leading(operator: OperatorProcess, seconds: float) -> float:
+async def until_leading(operator: OperatorProcess) -> float:
     """Return how many seconds it took."""
-    began = time.monotonic()
+    began, patience = time.monotonic(), Patience(f"{operator.name} leads")
     while not await operator.leading():
-        assert time.monotonic() - began < seconds, operator.tail()
+        patience.spend(operator.tail)
         await asyncio.sleep(0.05)
     return time.monotonic() - began
 
 
 async def test_a_killed_leader_is_followed(kube: Kube, namespace: str, start: Start) -> None:
     first = await start("first")
-    await until_leading(first, 10)
+    await until_leading(first)
     second = await start("second")
     assert not await second.leading()
     assert await second.probe("healthz") == 200
@@ -35,7 +36,7 @@ async def test_a_killed_leader_is_followed(kube: Kube, namespace: str, start: St
             await asyncio.sleep(0.05)
         await first.kill()
         await kube.create(FINETUNEJOBS, namespace, finetunejob("after", namespace))
-        took = await until_leading(second, 20)
+        took = await until_leading(second)
         print(f"followed after {took:.1f} s")
         for name in ("before", "after"):
             await until_state(kube, namespace, name, "Completed")
@@ -44,12 +45,13 @@ async def test_a_killed_leader_is_followed(kube: Kube, namespace: str, start: St
 
 
 async def test_a_leader_that_is_told_to_stop_gives_the_lease_away(kube: Kube, namespace: str, start: Start) -> None:
-    first = await start("first")
-    await until_leading(first, 10)
-    second = await start("second")
+    lease_seconds = 60
+    first = await start("first", TRIMTAB_LEASE_SECONDS=str(lease_seconds))
+    await until_leading(first)
+    second = await start("second", TRIMTAB_LEASE_SECONDS=str(lease_seconds))
     began = time.monotonic()
     assert await first.terminate() == 0
-    await until_leading(second, 5)
+    assert await until_leading(second) < lease_seconds, "it waited until the Lease was over"
     print(f"handed over in {time.monotonic() - began:.1f} s")
     lease = await kube.get(LEASES, namespace, "trimtab-operator")
     assert lease["spec"]["holderIdentity"] == "second"
@@ -58,14 +60,14 @@ async def test_a_leader_that_is_told_to_stop_gives_the_lease_away(kube: Kube, na
 async def test_a_leader_that_was_replaced_ends(kube: Kube, namespace: str, start: Start) -> None:
     """Stopped for longer than its Lease, it must not write one thing when it goes on."""
     first = await start("first", TRIMTAB_LEASE_SECONDS="6")
-    await until_leading(first, 10)
+    await until_leading(first)
     first.process.send_signal(signal.SIGSTOP)
     second = await start("second", TRIMTAB_LEASE_SECONDS="6")
-    await until_leading(second, 20)
+    await until_leading(second)
     await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
     await until_state(kube, namespace, "demo", "Preparing")
     first.process.send_signal(signal.SIGCONT)
-    assert await asyncio.wait_for(first.process.wait(), 10) == 1
+    assert await asyncio.wait_for(first.process.wait(), QUIET_SECONDS) == 1
     assert not [line for line in first.log_lines() if line["msg"] == "created"]
     async with playing(kube, namespace):
         await until_state(kube, namespace, "demo", "Completed")
@@ -74,7 +76,7 @@ async def test_a_leader_that_was_replaced_ends(kube: Kube, namespace: str, start
 
 async def test_a_leader_whose_lease_was_taken_ends(kube: Kube, namespace: str, start: Start) -> None:
     first = await start("first")
-    await until_leading(first, 10)
+    await until_leading(first)
     renewed = {"spec": {"holderIdentity": "someone-else", "renewTime": "2999-01-01T00:00:00.000000Z"}}
     await kube.patch(LEASES, namespace, "trimtab-operator", MERGE_PATCH, renewed)
-    assert await asyncio.wait_for(first.process.wait(), 15) == 1
+    assert await asyncio.wait_for(first.process.wait(), QUIET_SECONDS) == 1

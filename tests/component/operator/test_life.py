@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from trimtab_operator.runtime.kube import CONFIGMAPS, EVENTS, JOBS, MERGE_PATCH, Kube, NotFound
 from trimtab_trainer.contract import Reason, Stage
 
 from tests.component.operator.conftest import Start, playing
 from tests.component.operator.executor import Act
-from tests.component.operator.finetunejobs import finetunejob, jobs_of, until, until_state
+from tests.component.operator.finetunejobs import finetunejob, jobs_of, until, until_jobs, until_state
 from tests.resources import FINETUNEJOBS
 from tests.unit.domain.makers import ARTIFACT
 
@@ -90,11 +91,7 @@ async def test_deleting_it_deletes_its_children(kube: Kube, namespace: str, star
         kube, namespace, "demo", lambda body: bool(body.get("status", {}).get("attempts")), what="an attempt"
     )
     await kube.delete(FINETUNEJOBS, namespace, "demo", body["metadata"]["uid"])
-    for _ in range(200):
-        if not await jobs_of(kube, namespace):
-            break
-        await asyncio.sleep(0.1)
-    assert await jobs_of(kube, namespace) == {}
+    await until_jobs(kube, namespace, set())
     await asyncio.sleep(1)
     assert await jobs_of(kube, namespace) == {}
     assert not [line for line in operator.log_lines() if line["level"] == "error"]
@@ -104,13 +101,8 @@ async def test_what_was_deleted_after_its_time_is_not_missed(kube: Kube, namespa
     await start()
     async with playing(kube, namespace):
         await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace, ttlSecondsAfterFinished=1))
-        for _ in range(300):
-            try:
-                await kube.get(FINETUNEJOBS, namespace, "demo")
-            except NotFound:
-                return
-            await asyncio.sleep(0.1)
-    raise AssertionError("it is still there")
+        with suppress(NotFound):
+            await until(kube, namespace, "demo", lambda body: False, what="its deletion")
 
 
 async def test_a_name_that_is_taken_is_said_and_the_job_goes_on_when_it_is_free(

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from trimtab_operator import agentkey
 from trimtab_operator.runtime.kube import CONFIGMAPS, MERGE_PATCH, PODS, Body, Kube, NotFound
 
 from tests.component.operator.process import OperatorProcess
+from tests.component.patience import Patience
 from tests.component.rollout.objects import current, evaluation, ready_of, rollout, serves, verdict
 from tests.resources import ADAPTERROLLOUTS, EVALUATIONS
 from tests.serving.adapters import Published
@@ -112,47 +114,43 @@ class Scene:
 
     # What becomes of it
 
-    async def until(
-        self, true: Callable[[Body], bool], name: str = NAME, *, what: str = "it", seconds: float = 20
-    ) -> Body:
-        """Return the AdapterRollout when something is true of it."""
-        deadline = time.monotonic() + seconds
+    async def until(self, true: Callable[[Body], bool], name: str = NAME, *, what: str = "it") -> Body:
+        """Return the AdapterRollout when something is true of it; it may take its time as long as something moves."""
+        patience = Patience(what)
         while True:
             body = await self.get(name)
             if true(body):
                 return body
-            assert time.monotonic() < deadline, f"waited {seconds} s for {what}: {body.get('status')}\n" + self.told()
+            patience.spend(partial(self.told, body.get("status")))
             await asyncio.sleep(0.05)
 
-    async def until_state(self, reason: str, name: str = NAME, *, seconds: float = 20) -> Body:
+    async def until_state(self, reason: str, name: str = NAME) -> Body:
         """Return the AdapterRollout when its state, of this generation, has a word."""
-        return await self.until(
-            lambda body: current(body) and ready_of(body)[1] == reason, name, what=reason, seconds=seconds
-        )
+        return await self.until(lambda body: current(body) and ready_of(body)[1] == reason, name, what=reason)
 
-    async def served(self, adapter: Published, name: str = NAME, *, seconds: float = 20) -> Body:
+    async def served(self, adapter: Published, name: str = NAME) -> Body:
         """Return the AdapterRollout when it is Ready with an adapter; all its pods must answer with it then."""
         what = f"{adapter.name(name)} served"
-        return await self.until(lambda body: serves(body, adapter.digest), name, what=what, seconds=seconds)
+        return await self.until(lambda body: serves(body, adapter.digest), name, what=what)
 
-    async def happens(self, true: Callable[[], bool], what: str, seconds: float = 20) -> None:
+    async def happens(self, true: Callable[[], bool], what: str) -> None:
         """Wait until something is true in the pods."""
-        deadline = time.monotonic() + seconds
+        patience = Patience(what)
         while not true():
-            assert time.monotonic() < deadline, f"waited {seconds} s for {what}\n" + self.told()
+            patience.spend(self.told)
             await asyncio.sleep(0.02)
 
-    async def answers(self, found: Callable[[], Awaitable[object]], want: object, seconds: float = 10) -> None:
+    async def answers(self, found: Callable[[], Awaitable[object]], want: object) -> None:
         """Wait until a question to the API server has an answer."""
-        deadline = time.monotonic() + seconds
+        patience = Patience(f"the answer {want}")
         while (last := await found()) != want:
-            assert time.monotonic() < deadline, f"waited {seconds} s for {want}, not {last}\n" + self.told()
+            patience.spend(partial(self.told, last))
             await asyncio.sleep(0.05)
 
-    def told(self) -> str:
-        """Return what agents and operator said, for a failure's message."""
+    def told(self, seen: object = "") -> str:
+        """Return what agents and operator said, and what else was seen: it moves, or is a failure's message."""
         pods = [f"{pod.name}: {pod.volume.table.aliases} {sorted(pod.engine.loaded)}" for pod in self.all_pods]
-        return "\n".join([*pods, self.operator.tail(25)])
+        return "\n".join([str(seen), *pods, self.operator.tail(25)])
 
     async def mounted(self) -> set[str]:
         """Return the files that new pods find."""

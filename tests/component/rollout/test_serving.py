@@ -58,7 +58,7 @@ async def test_a_second_revision_goes_by_a_canary_and_back_at_once(scene: Scene)
     verdicts.check()
     assert set(verdicts.answers) == {before, after}
     assert [pod.loads() for pod in scene.all_pods] == loads, "what was served before is loaded still"
-    assert took < 3
+    assert took < 10
     print(f"back in {took:.2f} s; {verdicts.requests} requests")
 
 

@@ -1,11 +1,10 @@
 import json
 import re
-import tarfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from trimtab_local import images
+from trimtab_local import archive, images
+from trimtab_local.progress import Failed
 
 
 @pytest.fixture
@@ -68,58 +67,66 @@ def test_no_containerfile_names_a_registry_or_an_index() -> None:
             assert "/" not in image, f"{file}: {image} is no short name"
 
 
-class Node:
-    """A cluster of which only the store of its containerd is looked at."""
-
-    def __init__(self, folder: Path, known: set[str]) -> None:
-        self.instance = SimpleNamespace(images=folder)
-        self.known = known
-        self.ingested: list[tuple[str, ...]] = []
-
-    def ctr(self, *arguments: str, stdin: Path | None = None) -> str:
-        if arguments[:2] == ("content", "ls"):
-            return "\n".join(self.known)
-        assert stdin is not None
-        self.ingested.append((*arguments[2:6], stdin.read_text()))
-        return ""
+NAME = "docker.io/trimtab/trainer:1"
+LOW, TOP = (archive.digest(text) for text in (b"low", b"top"))
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Path:
-    folder = tmp_path / "layout"
-    (folder / "blobs" / "sha256").mkdir(parents=True)
-    layers = [{"digest": f"sha256:{name}", "size": size} for name, size in (("big", 1000), ("cut", 3), ("small", 1))]
-    manifest = {"config": {"digest": "sha256:c"}, "layers": layers}
-    for name, text in {"m": json.dumps(manifest), "c": "{}", "big": "x" * 1000, "cut": "cut", "small": "y"}.items():
-        (folder / "blobs" / "sha256" / name).write_text(text)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A builder's store with an image of two layers, and one of which nothing is asked."""
+    monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path))
+    folder = tmp_path / "buildah" / "store"
+    for kind in ("overlay-layers", "overlay-images", "overlay/a/diff", "overlay/b/diff/etc"):
+        (folder / kind).mkdir(parents=True)
+    (folder / "overlay/b/diff/etc/os").write_text("a system")
+    layers = [{"id": "b", "parent": "a", "diff-digest": TOP}, {"id": "a", "diff-digest": LOW}]
+    (folder / "overlay-layers" / "layers.json").write_text(json.dumps(layers))
+    made = [{"layer": "a", "names": None}, {"layer": "b", "names": [NAME]}]
+    (folder / "overlay-images" / "images.json").write_text(json.dumps(made))
     return folder
 
 
-ENTRY = {"digest": "sha256:m", "size": 1, "mediaType": "x"}
+def test_the_layers_of_an_image_have_the_names_of_their_snapshots(store: Path) -> None:
+    chain = archive.digest(f"{LOW} {TOP}".encode())
+    want = [(LOW, store / "overlay" / "a" / "diff"), (chain, store / "overlay" / "b" / "diff")]
+    assert images._layers(NAME, [LOW, TOP]) == want
+    with pytest.raises(Failed, match="not those of its configuration"):
+        images._layers(NAME, [TOP, LOW])
 
 
-def test_only_layers_that_the_node_does_not_know_are_linked_into_its_store(layout: Path, tmp_path: Path) -> None:
-    node = Node(tmp_path / "images", {"sha256:big"})
-    store = tmp_path / "images" / "io.containerd.content.v1.content" / "blobs" / "sha256"
-    store.mkdir(parents=True)
-    (store / "cut").hardlink_to(layout / "blobs" / "sha256" / "cut")  # linked, then stopped before it was entered
+class Node:
+    """A cluster of which only the snapshots are looked at."""
 
-    assert images._link_layers(node, layout, ENTRY) == 4  # type: ignore[arg-type]
-    linked = {"cut": "cut", "small": "y"}
-    want = [
-        ("--expected-digest", f"sha256:{name}", "--expected-size", str(len(text)), text)
-        for name, text in linked.items()
-    ]
-    assert node.ingested == want
-    assert sorted(path.name for path in store.iterdir()) == ["cut", "small"]
-    assert (store / "small").samefile(layout / "blobs" / "sha256" / "small")
+    def __init__(self, folder: Path, *snapshots: str) -> None:
+        self.folder = folder
+        self.snapshots = list(snapshots)
+        self.called: list[tuple[str, ...]] = []
+
+    def ctr(self, *arguments: str) -> str:
+        self.called.append(arguments)
+        match arguments:
+            case ("snapshots", "ls"):
+                return "\n".join(["KEY PARENT KIND", *(f"{name}  Committed" for name in self.snapshots)])
+            case ("snapshots", "prepare", "--mounts", _):
+                return json.dumps([{"Type": "bind", "Source": str(self.folder), "Options": ["rw", "rbind"]}])
+            case ("snapshots", "prepare", "--mounts", _, _):
+                return json.dumps([{"Source": "overlay", "Options": ["index=off", f"upperdir={self.folder}"]}])
+        return ""
 
 
-def test_the_archive_of_an_image_has_no_layers(layout: Path, tmp_path: Path) -> None:
-    images._write_archive(tmp_path / "a.tar", layout, ENTRY, "docker.io/trimtab/trainer:1")
-    with tarfile.open(tmp_path / "a.tar") as tar:
-        assert tar.getnames() == ["oci-layout", "index.json", "blobs/sha256/c", "blobs/sha256/m"]
-        index = tar.extractfile("index.json")
-        assert index is not None
-        names = [entry["annotations"]["io.containerd.image.name"] for entry in json.load(index)["manifests"]]
-    assert names == ["docker.io/trimtab/trainer:1"]
+@pytest.mark.parametrize("parent", ["", LOW], ids=["lowest", "on another"])
+def test_a_snapshot_is_made_of_the_builders_files(store: Path, tmp_path: Path, parent: str) -> None:
+    folder = tmp_path / "fs"
+    folder.mkdir()
+    node = Node(folder, images.LINKING)  # an earlier try was cut short
+    source = store / "overlay" / "b" / "diff"
+    images._link(node, TOP, parent, source)  # type: ignore[arg-type]
+    assert (folder / "etc" / "os").samefile(source / "etc" / "os")
+    assert ("snapshots", "rm", images.LINKING) in node.called
+    assert node.called[-1] == ("snapshots", "commit", TOP, images.LINKING)
+
+
+def test_a_snapshot_that_is_there_is_not_made_again(store: Path, tmp_path: Path) -> None:
+    node = Node(tmp_path, TOP)
+    images._link(node, TOP, LOW, store)  # type: ignore[arg-type]
+    assert node.called == [("snapshots", "ls")]

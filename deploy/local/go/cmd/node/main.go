@@ -35,6 +35,8 @@ func command(name string) *cobra.Command {
 		return kubelet.NewKubeletCommand(context.Background())
 	case "kube-proxy":
 		return proxy.NewProxyCommand()
+	case "kube-network-policies":
+		return networkPoliciesCommand()
 	case "kubectl":
 		return kubectlcmd.NewDefaultKubectlCommand()
 	}
