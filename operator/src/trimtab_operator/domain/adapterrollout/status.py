@@ -112,6 +112,7 @@ def _conditions(
         _condition(rollout, READY, *ready, now=now),
         _condition(rollout, PROGRESSING, *progressing, now=now),
         _condition(rollout, VERIFIED, *_verified(observed, status, target), now=now),
+        *(each for each in status.conditions if each.type not in (READY, PROGRESSING, VERIFIED)),
     ]
 
 
