@@ -359,7 +359,8 @@ async def test_fields_that_are_not_known_are_ignored_and_kept() -> None:
 async def test_what_an_earlier_definition_leaves_out_of_a_status_is_no_news() -> None:
     """Definitions may be managed apart and come late: the round is not repeated over a field that never arrives."""
     note = Note("Normal", "Later", "told once at most")
-    world = World(lambda observed: Plan(status={**STATUS, "images": {"train": "t"}}, notes=(note,), look_again_seconds=7))
+    told = {**STATUS, "images": {"train": "t"}}
+    world = World(lambda observed: Plan(status=told, notes=(note,), look_again_seconds=7))
     world.api.dropped = frozenset({"images"})
     world.stored()
     assert [await world.round() for _ in range(3)] == [0, 7, 7]
