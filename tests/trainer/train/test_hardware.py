@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,8 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from trimtab_trainer import hardware
+from trimtab_trainer import accelerator, hardware
+from trimtab_trainer.contract import ExitCode, Reason, TerminationMessage
 from trimtab_trainer.contract.settings import ComputeType
+from trimtab_trainer.errors import SettingsInvalid
+
+from tests.trainer.tiny import tiny_rows, write_rows
 
 from .runs import CPU
 
@@ -160,3 +165,97 @@ for inner, outer in ((896, 896), (896, 4864), (1536, 576)):
 def test_a_row_of_a_product_is_the_same_among_few_and_many() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
     subprocess.run([sys.executable, "-c", STEADY], check=True, env=environment, timeout=120)
+
+
+# Accelerators that were given
+
+POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+GIVEN: dict[str, tuple[dict[str, str], list[str], tuple[str, int] | None]] = {
+    "no accelerator": (POD, [], None),
+    "an index": ({"NVIDIA_VISIBLE_DEVICES": "0"}, [], ("NVIDIA", 1)),
+    "a name of the device plugin": ({**POD, "NVIDIA_VISIBLE_DEVICES": "GPU-8b2c"}, ["nvidia0"], ("NVIDIA", 1)),
+    "two names": ({**POD, "NVIDIA_VISIBLE_DEVICES": "GPU-8b2c,GPU-77aa"}, [], ("NVIDIA", 2)),
+    "two slices, of which a process sees one": ({**POD, "NVIDIA_VISIBLE_DEVICES": "MIG-1,MIG-2"}, [], ("NVIDIA", 1)),
+    "two turns of one device": ({**POD, "NVIDIA_VISIBLE_DEVICES": "GPU-8b2c,GPU-8b2c"}, [], ("NVIDIA", 1)),
+    "a narrower choice": ({"NVIDIA_VISIBLE_DEVICES": "0,1", "CUDA_VISIBLE_DEVICES": "1"}, [], ("NVIDIA", 1)),
+    "a list that is mounted": ({"NVIDIA_VISIBLE_DEVICES": "/var/run/nvidia-container-devices"}, [], ("NVIDIA", 2)),
+    "a scheduler's choice": ({"CUDA_VISIBLE_DEVICES": "0,1"}, [], ("NVIDIA", 2)),
+    "what a base image for CUDA says of itself": ({**POD, "NVIDIA_VISIBLE_DEVICES": "all"}, [], None),
+    "the same where there is one": ({"NVIDIA_VISIBLE_DEVICES": "all"}, ["nvidia0", "nvidiactl"], ("NVIDIA", 1)),
+    "a driver without devices": ({**POD, "NVIDIA_VISIBLE_DEVICES": "none"}, ["nvidiactl", "nvidia-uvm"], None),
+    "by CDI, which leaves a node": ({**POD, "NVIDIA_VISIBLE_DEVICES": "void"}, ["nvidia3"], ("NVIDIA", 1)),
+    "a workstation": ({}, ["nvidia0", "kfd", "dri/renderD128"], None),
+    "a processor is what is wanted": ({"NVIDIA_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": ""}, ["nvidia0"], None),
+    "the same in another spelling": ({"NVIDIA_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": "-1"}, [], None),
+    "AMD's in a pod": (POD, ["kfd", "dri/renderD128"], ("AMD", 1)),
+    "AMD's by name": ({"ROCR_VISIBLE_DEVICES": "0,1"}, [], ("AMD", 2)),
+    "AMD's, hidden": ({**POD, "HIP_VISIBLE_DEVICES": ""}, ["kfd"], None),
+    "Intel's in a pod": (POD, ["dri/renderD128"], ("Intel", 1)),
+    "Gaudi": ({**POD, "HABANA_VISIBLE_DEVICES": "all"}, ["accel/accel0"], ("Habana", 1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", GIVEN)
+def test_what_was_given_is_told_by_names_and_in_pods_by_nodes(tmp_path: Path, case: str) -> None:
+    environment, nodes, want = GIVEN[case]
+    machine(tmp_path, dict.fromkeys([f"dev/{node}" for node in nodes], ""))
+    machine(tmp_path, {"var/run/nvidia-container-devices/GPU-1": "", "var/run/nvidia-container-devices/GPU-2": ""})
+    found = accelerator.given(environment, tmp_path)
+    assert (found and (found.vendor, found.count)) == want
+
+
+@pytest.mark.parametrize("seen", [0, 1])
+def test_a_device_that_torch_does_not_see_is_an_end_by_name(monkeypatch: pytest.MonkeyPatch, seen: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: seen > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
+    monkeypatch.setattr(
+        torch.cuda, "init", lambda: (_ for _ in ()).throw(RuntimeError("The NVIDIA driver is too old (11040)\nUpdate"))
+    )
+    held = accelerator.Given("NVIDIA", seen + 1, "NVIDIA_VISIBLE_DEVICES=GPU-1", "CUDA_VISIBLE_DEVICES")
+    with pytest.raises(
+        SettingsInvalid, match=rf"torch sees {seen}: The NVIDIA driver is too old \(11040\); mend"
+    ) as end:
+        hardware.check_accelerator(held)
+    assert end.value.reason is Reason.ACCELERATOR_UNUSABLE
+
+
+def test_a_device_for_which_torch_has_no_program_is_an_end_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla K80")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80", "sm_90"])
+    monkeypatch.setattr(hardware, "device", lambda: torch.device("cpu"))
+
+    def ones(*_: object, **__: object) -> torch.Tensor:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(torch, "ones", ones)
+    with pytest.raises(SettingsInvalid, match=r"Tesla K80 is none of the accelerators .*sm_80, sm_90") as end:
+        hardware.check_accelerator(None)
+    assert end.value.reason is Reason.ACCELERATOR_UNUSABLE
+
+
+def test_train_ends_before_anything_is_loaded_when_its_accelerator_is_not_seen(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """The command as a pod runs it: exit code 10, which no Job retries."""
+    write_rows(tmp_path / "data/a.jsonl", tiny_rows(8))
+    run = {
+        "baseModel": {"uri": tiny_model.as_uri()},
+        "dataset": {"training": {"uri": (tmp_path / "data").as_uri() + "/"}},
+        "output": {"uri": (tmp_path / "out").as_uri()},
+        "training": {"maxSteps": 1, "maxSequenceLength": 128},
+    }
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    last = tmp_path / "last.json"
+    ended = subprocess.run(
+        [sys.executable, "-m", "trimtab_trainer", "train", "--config", "run.json", "--termination-log", str(last)],
+        env={**os.environ, "NVIDIA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16"},
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert ended.returncode == ExitCode.SETTINGS_INVALID, ended.stdout
+    words = TerminationMessage.decode(last.read_text())
+    assert words is not None
+    assert words.reason is Reason.ACCELERATOR_UNUSABLE
+    assert "NVIDIA_VISIBLE_DEVICES=0,1" in words.message
+    assert "model loaded" not in ended.stdout

@@ -15,10 +15,10 @@ import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import ask
-from .config import read_config, read_prepared
+from .config import ONE_VERSION, read_config, read_prepared
 from .contract import (
     EvaluationConfig,
     EvaluationOutcome,
@@ -40,12 +40,17 @@ from .report import Report
 if TYPE_CHECKING:
     from .progress import ProgressBoard
 
+USAGE = 2
+"""Exit code of a command line that cannot be understood, where nobody asked for last words."""
 OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a stage; return its exit code."""
-    options = parser().parse_args(arguments)
+    try:
+        options = parser().parse_args(arguments)
+    except Unusable as error:
+        return _unusable(arguments if arguments is not None else sys.argv[1:], error)
     # Models come from object storage only: no library may look for files, kernels or updates elsewhere.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -58,11 +63,53 @@ def main(arguments: list[str] | None = None) -> int:
         return _run(options, stop)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    top = argparse.ArgumentParser(
-        prog="trimtab-trainer", description="Fine-tunes language models with QLoRA, and evaluates them."
+class Unusable(Exception):
+    """Arguments that are none of this version's, with the usage to show to a person."""
+
+    def __init__(self, message: str, usage: str) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Unusable(message, self.format_usage())
+
+
+def _unusable(arguments: list[str], error: Unusable) -> int:
+    """Tell a person how to write it, and an operator by name what its version asks for that this one does not know."""
+    words = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    words.add_argument("--termination-log", type=Path)
+    words.add_argument("--attempt", type=int, default=0)
+    try:
+        known, _ = words.parse_known_args(arguments)
+    except (argparse.ArgumentError, SystemExit):
+        known = argparse.Namespace(termination_log=None)
+    if known.termination_log is None:
+        print(f"{error.usage}trimtab-trainer: error: {error}", file=sys.stderr)
+        return USAGE
+    stage = arguments[0] if arguments and arguments[0] in set(Stage) else Stage.TRAIN.value
+    report = Report({"stage": stage})
+    message = f"arguments: {error}; {ONE_VERSION}"
+    report.error("stage ended early", reason=Reason.SETTINGS_INVALID.value, error=message)
+    last = TerminationMessage(
+        stage=Stage(stage),
+        run_uid=RunIdentity().uid,
+        attempt=known.attempt,
+        reason=Reason.SETTINGS_INVALID,
+        message=message,
     )
+    _write(last, known.termination_log, report)
+    return int(ExitCode.SETTINGS_INVALID)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line.
+
+    Raises:
+        Unusable: when it parses arguments that it does not know.
+    """
+    top = _Parser(prog="trimtab-trainer", description="Fine-tunes language models with QLoRA, and evaluates them.")
     stages = top.add_subparsers(dest="stage", required=True)
     prepare = stages.add_parser("prepare", help="check everything and put the data in place; needs no GPU and no torch")
     train = stages.add_parser("train", help="train and publish the adapter; prepares first unless --prepared is given")
@@ -113,11 +160,15 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
         last = last.model_copy(update={"reason": known.reason, "message": known.message})
         code = known.exit_code
     if getattr(options, "termination_log", None) is not None:
-        try:
-            options.termination_log.write_text(last.encode())
-        except OSError as error:
-            report.warn("termination log cannot be written", file=str(options.termination_log), error=str(error))
+        _write(last, options.termination_log, report)
     return int(code)
+
+
+def _write(last: TerminationMessage, file: Path, report: Report) -> None:
+    try:
+        file.write_text(last.encode())
+    except OSError as error:
+        report.warn("termination log cannot be written", file=str(file), error=str(error))
 
 
 def _stage(
@@ -134,21 +185,27 @@ def _fine_tuning(
 ) -> dict[str, Any]:
     """Run prepare or train; return what the termination message says of it."""
     prepared = read_prepared(options.prepared, Prepared) if options.stage == Stage.TRAIN else None
+    warnings: tuple[str, ...] = ()
     if prepared is None:
         # Preparing can be repeated, so nothing in it can be torn.
         with stop.at_once(), _progress(options, config.run, Stage.PREPARE, report):
             from .prepare import prepare
 
             outcome = prepare(config, scratch, report)
-        prepared = outcome.prepared
+        prepared, warnings = outcome.prepared, outcome.warnings
         if options.stage == Stage.PREPARE or outcome.artifact is not None:
             summary = Summary(total_steps=prepared.total_steps)
-            return {"prepared": prepared, "artifact": outcome.artifact, "summary": summary}
+            return {
+                "prepared": prepared,
+                "artifact": outcome.artifact,
+                "summary": summary,
+                "warnings": warnings,
+            }
     with _progress(options, config.run, Stage.TRAIN, report) as board:
         with stop.at_once():
             from .train import train
         artifact, summary = train(config, prepared, options.attempt, scratch, report, board, stop)
-    return {"prepared": prepared, "artifact": artifact, "summary": summary}
+    return {"prepared": prepared, "artifact": artifact, "summary": summary, "warnings": warnings}
 
 
 def _evaluation(

@@ -12,9 +12,11 @@ from pydantic import ValidationError
 from .contract import EvaluationConfig, Prepared, PreparedEvaluation, RunConfig, Stage
 from .contract.evaluation import EVALUATION_VERSION
 from .contract.outcome import CONTRACT_VERSION
+from .contract.settings import speaks
 from .errors import SettingsInvalid
 
 ERRORS_SHOWN = 5
+ONE_VERSION = "take the trainer image of the operator's version"
 
 Found = TypeVar("Found", Prepared, PreparedEvaluation)
 
@@ -36,8 +38,13 @@ def read_config(file: Path, stage: Stage = Stage.TRAIN) -> RunConfig | Evaluatio
     except (ValueError, yaml.YAMLError) as error:
         raise SettingsInvalid(f"{file} is neither YAML nor JSON: {error}") from error
     version = value.get("version") if isinstance(value, dict) else None
-    evaluation = version == EVALUATION_VERSION
-    if stage is Stage.EVALUATE and not evaluation and version != CONTRACT_VERSION and isinstance(value, dict):
+    evaluation = speaks(version, EVALUATION_VERSION)
+    if version is not None and not evaluation and not speaks(version, CONTRACT_VERSION):
+        raise SettingsInvalid(
+            f"{file} is of version {str(version)[:80]!r}, and this trainer reads {CONTRACT_VERSION} and "
+            f"{EVALUATION_VERSION}; {ONE_VERSION}"
+        )
+    if stage is Stage.EVALUATE and version is None and isinstance(value, dict):
         value.setdefault("version", EVALUATION_VERSION)
         evaluation = True
     if (stage is Stage.TRAIN and evaluation) or (stage is Stage.EVALUATE and not evaluation):
@@ -69,4 +76,6 @@ def _words(error: ValidationError) -> str:
     found = error.errors(include_url=False, include_input=False, include_context=False)
     shown = [f"{'.'.join(str(part) for part in item['loc']) or 'configuration'}: {item['msg']}" for item in found]
     more = f" and {len(shown) - ERRORS_SHOWN} more" if len(shown) > ERRORS_SHOWN else ""
-    return "; ".join(shown[:ERRORS_SHOWN]) + more
+    # A value that is unknown may be one of a later version as well.
+    later = any(item["type"] in ("extra_forbidden", "enum", "literal_error") for item in found)
+    return "; ".join(shown[:ERRORS_SHOWN]) + more + (f"; correct it, or {ONE_VERSION}" if later else "")

@@ -1,8 +1,8 @@
 """What the machine offers: its share of processors and memory, its accelerator, and its arithmetic.
 
 A container with a limit of one processor on a node of 64 must not start 64 threads, and must not plan with the node's
-memory: both limits are read from the control group, version 1 or 2. `train` and `ask` call `configure` before
-anything heavy.
+memory: both limits are read from the control group, version 1 or 2. `train`, `evaluate` and `ask` call `configure`
+before anything heavy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from typing import Any
 
 import torch
 
+from .accelerator import Given, given
+from .contract import Reason
 from .contract.settings import ComputeType
+from .errors import SettingsInvalid
+
+NO_PROGRAM = "no kernel image is available"
 
 CPU_BFLOAT16 = {"amx_bf16", "bf16"}
 """Flags of /proc/cpuinfo (x86, arm) that mean bfloat16 products in hardware, faster than float32."""
@@ -25,7 +30,11 @@ GFLOP/s on one core without AMX), so there it is no gain."""
 
 
 def configure() -> None:
-    """Make this process offline, reproducible and as wide as its processors; call it before importing transformers."""
+    """Make this process offline, reproducible and as wide as its processors; call it before importing transformers.
+
+    Raises:
+        SettingsInvalid: ACCELERATOR_UNUSABLE.
+    """
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched, not even kernels that bitsandbytes would ask for
     os.environ["TRANSFORMERS_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -41,6 +50,45 @@ def configure() -> None:
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     # It would also fill all fresh memory with NaN, a check for programs under suspicion that costs 6 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    check_accelerator(given(os.environ))
+
+
+def check_accelerator(given: Given | None) -> None:
+    """Refuse to compute on the processor while an accelerator is held, or on one that this torch has no programs for.
+
+    Raises:
+        SettingsInvalid: ACCELERATOR_UNUSABLE, with what torch says of it.
+    """
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if given is not None and seen < given.count:
+        raise SettingsInvalid(
+            f"{given.count} of {given.vendor}'s accelerators given ({given.evidence}), but torch sees {seen}: "
+            f"{_trouble()}; mend the node's driver, take an image for this accelerator, or ask for none (an empty "
+            f"{given.hidden_by} hides it, and the processor is used)",
+            Reason.ACCELERATOR_UNUSABLE,
+        )
+    if seen:
+        try:
+            torch.ones(1, device=device()).sum().item()
+        except RuntimeError as error:
+            if NO_PROGRAM not in str(error):
+                raise
+            raise SettingsInvalid(
+                f"{torch.cuda.get_device_name()} is none of the accelerators that this torch {torch.__version__} is "
+                f"built for ({', '.join(torch.cuda.get_arch_list())}); take another accelerator or image",
+                Reason.ACCELERATOR_UNUSABLE,
+            ) from error
+
+
+def _trouble() -> str:
+    """Return in torch's words why it sees no accelerator, or not all of them."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"torch {torch.__version__} is built for processors alone"
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().partition("\n")[0]
+    return f"torch {torch.__version__} for {torch.version.cuda or torch.version.hip} finds no more"
 
 
 def _uncompiled(model: Callable[..., Any] | None = None, **_: Any) -> Callable[..., Any]:

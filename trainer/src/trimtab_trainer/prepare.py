@@ -10,10 +10,12 @@ import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .architecture import check_architecture, check_length, check_vocabulary, read_shapes, target_modules
 from .base_model import check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
 from .contract import Artifact, Prepared, RunConfig, run_digest
+from .data.cleaning import CONTROL, IGNORED
 from .data.preparation import Request, prepare_view
 from .data.source import Source, copy, find
 from .data.tokens import RowTokenizer
@@ -23,6 +25,7 @@ from .result import read_result
 from .storage import Store, open_store
 
 PROBE = "data/.writable"
+WARNED_COLUMNS, WARNED_LENGTH = 12, 64
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Outcome:
 
     prepared: Prepared
     artifact: Artifact | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
@@ -77,7 +81,30 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     )
     artifact = read_result(output, prepared.run_digest, report)
     report("prepared", **prepared.to_json(), artifact=artifact.to_json() if artifact else None)
-    return Outcome(prepared, artifact)
+    return Outcome(prepared, artifact, tuple(_told(warnings_of(summary), report)))
+
+
+def warnings_of(summary: dict[str, Any]) -> list[str]:
+    """Return what a person should know of the data of a view, a sentence each."""
+    warnings = []
+    if ignored := summary[IGNORED]:
+        names = sorted(ignored)
+        more = f" and {len(names) - WARNED_COLUMNS} more" if len(names) > WARNED_COLUMNS else ""
+        shown = ", ".join(name[:WARNED_LENGTH] for name in names[:WARNED_COLUMNS])
+        warnings.append(f"columns of the data that are ignored: {shown}{more}")
+    control = summary.get(CONTROL)
+    if control and control["count"]:
+        warnings.append(
+            f"{control['count']} rows hold control tokens of the chat template in their text, the first is "
+            f"{control['examples'][0]}; they act as such, so that a text may end a turn or begin one"
+        )
+    return warnings
+
+
+def _told(warnings: list[str], report: Report) -> list[str]:
+    for warning in warnings:
+        report.warn("prepared with a warning", warning=warning)
+    return warnings
 
 
 def source_uris(config: RunConfig) -> dict[str, str]:

@@ -111,12 +111,17 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
     Reason.SEQUENCE_TOO_LONG: _failed(
         "`maxSequenceLength` is beyond what the model was built for.", "Lower `training.maxSequenceLength`."
     ),
+    Reason.ACCELERATOR_UNUSABLE: _failed(
+        "The pod was given an accelerator that the trainer cannot use: it would have computed on the processor.",
+        "Mend the driver of the node that the attempt names, or take an image that is built for this accelerator.",
+    ),
     Reason.DATASET_INVALID: _failed("The data cannot be trained on.", "Correct what the message names."),
     Reason.DATASET_NOT_FOUND: _failed("Nothing is at a URI of the dataset.", "Correct the URI or upload the data."),
     Reason.DATASET_EMPTY: _failed("No row is left to train on.", "Look at the counts in the message."),
     Reason.DATASET_MALFORMED: _failed("A row cannot be read.", "Correct the file and line that the message names."),
     Reason.FORMAT_UNKNOWN: _failed(
-        "The format of the rows is not known.", "Set `dataset.format`, or use the keys of one of the formats."
+        "The format of the rows is not known, or a key means something that would not be learned.",
+        "Set `dataset.format`, or use the keys of one of the formats.",
     ),
     Reason.NO_ASSISTANT_TURN: _failed(
         "Rows have nothing to learn from: no assistant turn.", "Add answers, or leave those rows out."
@@ -226,7 +231,8 @@ _EVALUATION: dict[State | Reason | AttemptReason, Explanation] = {
     Reason.DATASET_NOT_FOUND: _failed("Nothing is at a task's `dataset.uri`.", "Correct the URI or upload the rows."),
     Reason.DATASET_EMPTY: _failed("A task has no row to ask.", "Look at the counts in the message."),
     Reason.FORMAT_UNKNOWN: _failed(
-        "The format of a task's rows is not known.", "Set its `dataset.format`, or use the keys of one of the formats."
+        "The format of a task's rows is not known, or a key means something that would not be asked.",
+        "Set its `dataset.format`, or use the keys of one of the formats.",
     ),
     Reason.NO_ASSISTANT_TURN: _failed(
         "Rows have no answer to compare with: no assistant turn.", "Add answers, or leave those rows out."

@@ -13,10 +13,10 @@ import zlib
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from .run import Credentials, RunIdentity, StoredBaseModel, StoredOutput
-from .settings import DIGEST, OBJECT_URI, DatasetFormat, Model, QuantizationSettings, rules
+from .settings import DIGEST, OBJECT_URI, DatasetFormat, Model, QuantizationSettings, Received, rules, speaks
 
 EVALUATION_VERSION = "trimtab.dev/evaluation/v1"
 MAXIMUM_TASKS = 50
@@ -412,7 +412,7 @@ class EvaluationConfig(Model):
     `target` absent means the base model alone; `baseline` absent means that there is no comparison.
     """
 
-    version: Literal["trimtab.dev/evaluation/v1"]
+    version: str
     run: RunIdentity = RunIdentity()
     base_model: StoredBaseModel
     target: StoredArtifact | None = None
@@ -431,6 +431,13 @@ class EvaluationConfig(Model):
     resamples: int = Field(default=10_000, ge=100, le=100_000, description="bootstrap resamples")
     seed: int = Field(default=17, ge=0, le=2_147_483_647, description="of resampling and of sampled answers")
     batch_size: int | None = Field(default=None, ge=1, le=4096, description="sequences of a forward pass; derived")
+
+    @field_validator("version")
+    @classmethod
+    def _of_this_contract(cls, version: str) -> str:
+        if not speaks(version, EVALUATION_VERSION):
+            raise ValueError(f"this trainer reads {EVALUATION_VERSION}")
+        return version
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -460,7 +467,7 @@ def check_tasks_and_thresholds(tasks: list[EvaluationTask], thresholds: list[Thr
             raise ValueError(f"threshold {threshold.metric}: maximumGroupGap needs groupBy in task {task.name}")
 
 
-class PreparedEvaluation(Model):
+class PreparedEvaluation(Received):
     """What preparing an evaluation found out: content addresses and sizes."""
 
     evaluation_digest: DIGEST = Field(description="evaluationDigest addresses <output>/evaluations/<digest>")
@@ -472,7 +479,7 @@ class PreparedEvaluation(Model):
     rows: int = Field(ge=0, description="rows of all tasks")
 
 
-class Result(Model):
+class Result(Received):
     """One figure of one task: an estimate with a 95 % interval, and its change against the baseline."""
 
     task: str
@@ -488,7 +495,7 @@ class Result(Model):
     lower_is_better: bool = False
 
 
-class Check(Model):
+class Check(Received):
     """What is known about one bound of one threshold: facts for the verdict, which the operator gives.
 
     Attributes:
@@ -553,7 +560,7 @@ def _packed(value: Any, digits: int = PACKED_DIGITS, rounding: str | None = None
     return value[:PACKED_NAME_LENGTH] if isinstance(value, str) else value
 
 
-class EvaluationOutcome(Model):
+class EvaluationOutcome(Received):
     """What an evaluation found: facts for the verdict, and where the rest of it lies."""
 
     report_uri: str = Field(description="reportURI of report.html")
@@ -599,15 +606,16 @@ class EvaluationOutcome(Model):
 
     @classmethod
     def unpack(cls, text: str) -> Self:
-        """Return what `pack` was given.
+        """Return what `pack` was given, by this version or another: columns are only ever added, behind the others.
 
         Raises:
             ValueError: the text is something else.
         """
         try:
             document: dict[str, Any] = json.loads(zlib.decompress(base64.b85decode(text)))
-            results = [dict(zip(_RESULT_COLUMNS, row, strict=True)) for row in zip(*document["results"], strict=True)]
-            checks = [dict(zip(_CHECK_COLUMNS, row, strict=True)) for row in zip(*document["checks"], strict=True)]
+            results = [dict(zip(_RESULT_COLUMNS, row, strict=False)) for row in zip(*document["results"], strict=True)]
+            checks = [dict(zip(_CHECK_COLUMNS, row, strict=False)) for row in zip(*document["checks"], strict=True)]
         except (zlib.error, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"no outcome of an evaluation: {error}") from error
+        checks = [check for check in checks if check.get("bound") in BOUNDS]  # others are of no threshold that we wrote
         return cls.model_validate({**document, "results": results, "checks": checks})

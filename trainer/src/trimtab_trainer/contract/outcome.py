@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from enum import IntEnum, StrEnum
 from typing import Self
 
 from pydantic import Field
 
 from .evaluation import EvaluationOutcome, PreparedEvaluation
-from .settings import DIGEST, Model
+from .run import RUN_VERSION
+from .settings import DIGEST, Received, speaks
 
-CONTRACT_VERSION = "trimtab.dev/run/v1"
+CONTRACT_VERSION = RUN_VERSION
+
 
 TERMINATION_MESSAGE_BYTES = 4096
 """The kubelet keeps no more of /dev/termination-log."""
 
 PACKED_OUTCOME_BYTES = 3072
 """What of it the outcome of an evaluation may take; the rest is for the message and what was prepared."""
+
+
+_WORD = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
 
 
 class ExitCode(IntEnum):
@@ -53,6 +59,7 @@ class Reason(StrEnum):
     CHAT_TEMPLATE_INVALID = "ChatTemplateInvalid"
     TARGET_MODULES_NOT_FOUND = "TargetModulesNotFound"
     SEQUENCE_TOO_LONG = "SequenceTooLong"
+    ACCELERATOR_UNUSABLE = "AcceleratorUnusable"
     # 11: the data cannot work
     DATASET_INVALID = "DatasetInvalid"
     DATASET_NOT_FOUND = "DatasetNotFound"
@@ -83,8 +90,17 @@ class Reason(StrEnum):
     INTERRUPTED = "Interrupted"
     BUG = "InternalError"
 
+    @classmethod
+    def _missing_(cls, value: object) -> Reason | None:
+        """Take any other word for what it is: a trainer of another version says more than this one knows."""
+        if not isinstance(value, str) or not _WORD.fullmatch(value):
+            return None
+        word = str.__new__(cls, value)
+        word._name_ = word._value_ = value
+        return word
 
-class Prepared(Model):
+
+class Prepared(Received):
     """What `prepare` found out, and `train` needs: content addresses and sizes."""
 
     base_model_digest: DIGEST
@@ -100,7 +116,7 @@ class Prepared(Model):
     total_steps: int = Field(default=0, ge=0, description="totalSteps: optimizer steps of the whole run")
 
 
-class Artifact(Model):
+class Artifact(Received):
     """A published adapter."""
 
     uri: str
@@ -110,7 +126,7 @@ class Artifact(Model):
     base_model_digest: DIGEST
 
 
-class Summary(Model):
+class Summary(Received):
     """Figures of the end of a run; absent where they do not apply."""
 
     step: int | None = None
@@ -124,7 +140,7 @@ class Summary(Model):
     tokens_per_second: float | None = None
 
 
-class TerminationMessage(Model):
+class TerminationMessage(Received):
     """What the last words of a container are: at most 4 kB of JSON in the termination log."""
 
     version: str = CONTRACT_VERSION
@@ -133,6 +149,7 @@ class TerminationMessage(Model):
     attempt: int
     reason: Reason
     message: str = ""
+    warnings: tuple[str, ...] = Field(default=(), description="what a person should know though it ended well")
     prepared: Prepared | None = None
     artifact: Artifact | None = None
     summary: Summary = Summary()
@@ -148,16 +165,18 @@ class TerminationMessage(Model):
             return None
 
     def encode(self) -> str:
-        """Return the JSON text, shortened until it fits: the message, then the names of target modules."""
-        message, artifact = self.message, self.artifact
+        """Return the JSON text, shortened until it fits: the message, the warnings, the names of target modules."""
+        message, warnings, artifact = self.message, self.warnings, self.artifact
         while True:
-            shortened = self.model_copy(update={"message": message, "artifact": artifact})
+            shortened = self.model_copy(update={"message": message, "warnings": warnings, "artifact": artifact})
             text = json.dumps(shortened.to_json(), ensure_ascii=False, separators=(",", ":"))
             excess = len(text.encode()) - TERMINATION_MESSAGE_BYTES
             if excess <= 0:
                 return text
             if message not in ("", "..."):
                 message = message[: max(0, len(message) - excess - 4)] + "..."
+            elif warnings:
+                warnings = warnings[:-1]
             elif artifact is not None and artifact.target_modules:
                 artifact = artifact.model_copy(update={"target_modules": artifact.target_modules[:-1]})
             else:
@@ -165,14 +184,15 @@ class TerminationMessage(Model):
 
     @classmethod
     def decode(cls, text: str) -> Self | None:
-        """Return the message in a termination log, or None if the text is something else."""
+        """Return the message in a termination log, or None if the text is something else or of another contract."""
         try:
-            return cls.model_validate_json(text)
+            words = cls.model_validate_json(text)
         except ValueError:
             return None
+        return words if speaks(words.version, CONTRACT_VERSION) else None
 
 
-class Progress(Model):
+class Progress(Received):
     """Answer of `GET :9401/progress`. Of an evaluation, `step` counts tasks (target and baseline apart)."""
 
     run_uid: str

@@ -6,9 +6,9 @@ no secrets: credentials are a directory with one file per key, or the environmen
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from .settings import (
     DIGEST,
@@ -22,7 +22,10 @@ from .settings import (
     TrainingData,
     TrainingSettings,
     Validation,
+    speaks,
 )
+
+RUN_VERSION = "trimtab.dev/run/v1"
 
 
 class Credentials(Model):
@@ -63,7 +66,7 @@ class RunIdentity(Model):
 class RunConfig(Model):
     """One fine-tuning run: `trimtab-trainer prepare --config run.yaml`, then `train`."""
 
-    version: Literal["trimtab.dev/run/v1"] = "trimtab.dev/run/v1"
+    version: str = RUN_VERSION
     run: RunIdentity = RunIdentity()
     base_model: StoredBaseModel
     dataset: StoredDataset
@@ -72,6 +75,13 @@ class RunConfig(Model):
     quantization: QuantizationSettings = QuantizationSettings()
     training: TrainingSettings = TrainingSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+
+    @field_validator("version")
+    @classmethod
+    def _of_this_contract(cls, version: str) -> str:
+        if not speaks(version, RUN_VERSION):
+            raise ValueError(f"this trainer reads {RUN_VERSION}")
+        return version
 
     @model_validator(mode="after")
     def _early_stopping_needs_validation(self) -> Self:

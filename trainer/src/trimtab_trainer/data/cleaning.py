@@ -12,7 +12,12 @@ from ..errors import DataInvalid
 from .formats import Row, conform
 from .source import Record
 
+IGNORED, CONTROL = "ignoredColumns", "controlTokens"
+"""Of audits and of views' summaries; those that were written before these were looked at lack them."""
 EXAMPLES = 5
+MOST_COLUMNS = 64
+"""Rows without a schema may have any number of columns; those beyond are counted together."""
+OTHER_COLUMNS = "(others)"
 
 
 @dataclass
@@ -41,6 +46,14 @@ class Audit:
     blank: Finding = field(default_factory=Finding)
     duplicate: Finding = field(default_factory=Finding)
     unsupervised: Finding = field(default_factory=Finding)
+    control: Finding = field(default_factory=Finding)
+    ignored: dict[str, Finding] = field(default_factory=dict)
+
+    def ignore(self, columns: Iterable[str], place: str) -> None:
+        """Count the columns of a row that are not used."""
+        for column in columns:
+            known = column in self.ignored or len(self.ignored) < MOST_COLUMNS
+            self.ignored.setdefault(column if known else OTHER_COLUMNS, Finding()).add(place)
 
     @property
     def dropped(self) -> int:
@@ -55,11 +68,17 @@ class Audit:
             "blank": self.blank.to_json(),
             "duplicate": self.duplicate.to_json(),
             "unsupervised": self.unsupervised.to_json(),
+            CONTROL: self.control.to_json(),
+            IGNORED: {name: finding.to_json() for name, finding in sorted(self.ignored.items())},
         }
 
 
-def clean(records: Iterable[Record], row_format: DatasetFormat, audit: Audit, uri: str) -> Iterator[Row]:
+def clean(
+    records: Iterable[Record], row_format: DatasetFormat, audit: Audit, uri: str, *, guessed: bool = False
+) -> Iterator[Row]:
     """Yield the rows that are worth learning from: conforming, not blank, not there already.
+
+    `guessed` says that nobody named the format.
 
     All records are read before rows without an assistant turn are refused, so that their number can be told.
 
@@ -70,7 +89,8 @@ def clean(records: Iterable[Record], row_format: DatasetFormat, audit: Audit, ur
     speechless = Finding()
     for record in records:
         audit.read += 1
-        row = conform(record, row_format)
+        row = conform(record, row_format, guessed=guessed)
+        audit.ignore(row.ignored, row.place)
         if not row.has_assistant_turn:
             speechless.add(row.place)
             continue

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..contract import DatasetFormat, Reason, canonical_json
 from ..errors import DataInvalid
+from .keys import USED, check_message, check_row
 from .source import Record
 
 ROLES = ("system", "user", "assistant")
-KEYS = {
-    DatasetFormat.MESSAGES: ("messages",),
-    DatasetFormat.PROMPT_COMPLETION: ("prompt", "completion"),
-    DatasetFormat.TEXT: ("text",),
-}
 HINTS = {
     "conversations": "ShareGPT: rename conversations/from/value to messages/role/content, roles to user and assistant",
     "instruction": "Alpaca: write instruction and input as prompt, output as completion",
@@ -23,8 +19,10 @@ HINTS = {
     "gpt": "ShareGPT's gpt is assistant",
     "model": "write model as assistant",
     "bot": "write bot as assistant",
+    "developer": "OpenAI's developer is system",
     "tool": "tool calls are not supported",
     "function": "tool calls are not supported",
+    "chosen": "preferences are not supported: give the answers to learn as messages, or as prompt and completion",
 }
 
 Message = dict[str, str]
@@ -41,6 +39,8 @@ class Row:
     completion: str = ""
     text: str = ""
     group: str | None = None
+    ignored: tuple[str, ...] = field(default=(), compare=False)
+    """Columns that are not used, sorted."""
 
     @property
     def answer(self) -> str:
@@ -84,8 +84,9 @@ def recognise(record: Record) -> DatasetFormat:
         DataInvalid: FORMAT_UNKNOWN.
     """
     if isinstance(record.value, dict):
-        for row_format, keys in KEYS.items():
+        for row_format, keys in USED.items():
             if all(record.value.get(key) is not None for key in keys):
+                check_row(record.value, row_format, record.place, guessed=True)
                 return row_format
     found = sorted(record.value)[:8] if isinstance(record.value, dict) else type(record.value).__name__
     hint = next((f" ({HINTS[key]})" for key in found if key in HINTS), "")
@@ -96,22 +97,24 @@ def recognise(record: Record) -> DatasetFormat:
     )
 
 
-def conform(record: Record, row_format: DatasetFormat) -> Row:
-    """Return a record as a row of the format.
+def conform(record: Record, row_format: DatasetFormat, *, guessed: bool = False) -> Row:
+    """Return a record as a row of the format; `guessed` says that nobody named the format.
 
     Raises:
-        DataInvalid: DATASET_MALFORMED, or FORMAT_UNKNOWN for roles and message keys of another format.
+        DataInvalid: DATASET_MALFORMED, or FORMAT_UNKNOWN for roles and keys of another format, and for keys that mean
+            something that would not be learned.
     """
     value, place = record.value, record.place
     if not isinstance(value, dict):
         raise _malformed(place, f"is a JSON {type(value).__name__}, not an object")
+    ignored = check_row(value, row_format, place, guessed=guessed)
     group = _group(value.get("group"), place)
     if row_format is DatasetFormat.MESSAGES:
-        return Row(place, row_format, messages=_messages(value.get("messages"), place), group=group)
+        return Row(place, row_format, messages=_messages(value.get("messages"), place), group=group, ignored=ignored)
     if row_format is DatasetFormat.PROMPT_COMPLETION:
         prompt, completion = _text(value, "prompt", place), _text(value, "completion", place)
-        return Row(place, row_format, prompt=prompt, completion=completion, group=group)
-    return Row(place, row_format, text=_text(value, "text", place), group=group)
+        return Row(place, row_format, prompt=prompt, completion=completion, group=group, ignored=ignored)
+    return Row(place, row_format, text=_text(value, "text", place), group=group, ignored=ignored)
 
 
 def _messages(value: Any, place: str) -> tuple[Message, ...]:
@@ -128,6 +131,7 @@ def _messages(value: Any, place: str) -> tuple[Message, ...]:
         if role not in ROLES:
             hint = f"; {HINTS[role]}" if isinstance(role, str) and role in HINTS else ""
             raise DataInvalid(f"{at}: role {role!r} is none of {', '.join(ROLES)}{hint}", Reason.FORMAT_UNKNOWN)
+        check_message(message, at)
         messages.append({"role": str(role), "content": _text(message, "content", at)})
     return tuple(messages)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, compress
@@ -16,9 +17,9 @@ from ..errors import DataInvalid
 from ..report import Report
 from ..storage import FileEntry, ObjectDamaged, ObjectMissing, Store, fetch, store_folder, whole
 from ..storage.layout import hexadecimal, rows_prefix, view_prefix
-from .cleaning import Audit, clean
+from .cleaning import CONTROL, EXAMPLES, IGNORED, Audit, Finding, clean
 from .clusters import connect
-from .formats import resolve
+from .formats import conform, resolve
 from .rows import SOURCES, RowsWriter, join_rows, read_audit, read_lines, read_rows, write_audit
 from .source import Source
 from .split import Sides, split
@@ -68,7 +69,10 @@ def prepare_view(store: Store, request: Request, scratch: Path, report: Report) 
     manifest = whole(store, view_prefix(view_digest))
     if manifest is not None:
         report("view is there already", view=view_digest, rows=rows_digest)
-        return PreparedView(rows_digest, view_digest, manifest.document["summary"])
+        summary = manifest.document["summary"]
+        if IGNORED not in summary:
+            summary = summary | {IGNORED: _read_again(request)}
+        return PreparedView(rows_digest, view_digest, summary)
 
     folder = scratch / "rows" / hexadecimal(rows_digest)
     if not _fetched(store, rows_prefix(rows_digest), folder, report):
@@ -76,7 +80,9 @@ def prepare_view(store: Store, request: Request, scratch: Path, report: Report) 
         store_folder(store, folder, rows_prefix(rows_digest), {"version": ROWS_VERSION, "digest": rows_digest})
         report("rows are in place", rows=rows_digest)
     view_folder = scratch / "made-views" / hexadecimal(view_digest)
-    summary = _make_view(view_folder, folder, dataset, training)
+    audits = read_audit(folder)
+    ignored = _together(audits) if all(IGNORED in audit for audit in audits.values()) else _read_again(request)
+    summary = _make_view(view_folder, folder, dataset, training) | {IGNORED: ignored, CONTROL: _control(audits)}
     store_folder(
         store,
         view_folder,
@@ -115,19 +121,53 @@ def _make_rows(
 ) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     audits = {}
+    guessed = row_format is DatasetFormat.AUTO
     row_format = resolve(row_format, sources["training"].records())
     for name, source in sources.items():
         audit = audits[name] = Audit()
         writer = RowsWriter(folder, name)
-        rows = clean(source.records(), row_format, audit, source.uri)
+        rows = clean(source.records(), row_format, audit, source.uri, guessed=guessed)
         writer.write(tokenizer.tokenise(rows), audit)
-        report("rows tokenised", source=name, read=audit.read, kept=writer.rows, dropped=audit.dropped)
+        ignored = {column: finding.count for column, finding in audit.ignored.items()}
+        report("rows tokenised", source=name, read=audit.read, kept=writer.rows, dropped=audit.dropped, ignored=ignored)
         if not writer.rows:
             raise DataInvalid(
                 f"none of the {audit.read} rows of {source.uri} has a token that is learned, the first is "
                 f"{audit.unsupervised.places[0]}; check the answers and the base model's chat template"
             )
     write_audit(folder, audits)
+
+
+def _together(audits: dict[str, Any]) -> dict[str, int]:
+    """Return the columns that are ignored in some source, and in how many rows."""
+    ignored: Counter[str] = Counter()
+    for audit in audits.values():
+        ignored.update({column: finding["count"] for column, finding in audit[IGNORED].items()})
+    return dict(ignored)
+
+
+def _control(audits: dict[str, Any]) -> dict[str, Any]:
+    """Return how many rows of all sources hold control tokens in their text, and where the first ones stand."""
+    found = [audit.get(CONTROL, Finding().to_json()) for audit in audits.values()]
+    return {
+        "count": sum(each["count"] for each in found),
+        "examples": list(chain.from_iterable(each["examples"] for each in found))[:EXAMPLES],
+    }
+
+
+def _read_again(request: Request) -> dict[str, int]:
+    """Return the columns that are ignored of rows that were prepared before these were looked at.
+
+    Raises:
+        DataInvalid: a row has a key that means something, which was dropped then.
+    """
+    row_format = resolve(request.dataset.format, request.sources["training"].records())
+    audit = Audit()
+    for source in request.sources.values():
+        for record in source.records():
+            row = conform(record, row_format, guessed=request.dataset.format is DatasetFormat.AUTO)
+            audit.ignore(row.ignored, row.place)
+    return {column: finding.count for column, finding in audit.ignored.items()}
 
 
 def _make_view(folder: Path, rows_folder: Path, dataset: StoredDataset, training: TrainingSettings) -> dict[str, Any]:

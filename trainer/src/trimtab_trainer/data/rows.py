@@ -60,6 +60,8 @@ class RowsWriter:
             if not row.supervised[1:].any():
                 audit.unsupervised.add(row.row.place)
                 continue
+            if row.control:
+                audit.control.add(row.row.place)
             self._pending.append(row)
             self._tokens += len(row.tokens)
             self.rows += 1

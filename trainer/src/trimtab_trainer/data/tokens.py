@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -31,11 +32,15 @@ Extents = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Tokenised:
-    """A row's tokens int32[n] and which of them are learned bool[n]."""
+    """A row's tokens int32[n] and which of them are learned bool[n].
+
+    `control` tells that the text of a turn holds a control token, such as the end of a turn, which becomes one.
+    """
 
     row: Row
     tokens: Int32
     supervised: Bool
+    control: bool = False
 
 
 class RowTokenizer:
@@ -61,6 +66,9 @@ class RowTokenizer:
         special = added | set(tokenizer.all_special_ids)
         self._special = np.zeros(max(self.size, *special) + 1, np.bool_)
         self._special[list(special)] = True
+        control = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        control.update(tokenizer.all_special_tokens)
+        self._control = re.compile("|".join(map(re.escape, sorted(filter(None, control)))))
         self._backend: Any = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -86,7 +94,7 @@ class RowTokenizer:
             rendered = [self._render(row) for row in batch]
             encoded = self._encode(rendered)
             for row, text, encoding in zip(batch, rendered, encoded, strict=True):
-                yield Tokenised(row, *self._mask(text, encoding))
+                yield Tokenised(row, *self._mask(text, encoding), text.whole and self._holds_control(row))
 
     def tokenise_answers(self, rows: Iterable[Row]) -> Iterator[Tokenised]:
         """Yield each row with the tokens that `tokenise` gives it, and a mask of its last answer alone.
@@ -117,6 +125,9 @@ class RowTokenizer:
                 while stop > 1 and added[stop - 1] and tokens[stop - 1] == self._eos:
                     stop -= 1
                 yield self._single_beginning(tokens[:stop], np.zeros(stop, np.bool_))[0]
+
+    def _holds_control(self, row: Row) -> bool:
+        return any(self._control.search(message["content"]) for message in _conversation(row))
 
     def _encode(self, rendered: list[Rendered]) -> list[Any]:
         encodings: list[Any] = [None] * len(rendered)

@@ -1,0 +1,206 @@
+"""Keys of a row that its format does not use: refused by name where they mean something, else ignored and listed.
+
+What a key means is what it means elsewhere in the field (OpenAI's fine-tuning API, TRL, Axolotl, LLaMA-Factory,
+ms-swift, ShareGPT, Alpaca): learning the rest of such a row would be learning something else than was written. A key
+without a value (null, nothing, an empty list: tables have one in every row) is not there. Within a message there are no
+columns, so there every key that is not known is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..contract import DatasetFormat, Reason
+from ..errors import DataInvalid
+
+SHOWN_LENGTH = 64
+
+
+def _never(_: Any) -> bool:
+    return False
+
+
+def _is_one(value: Any) -> bool:
+    return isinstance(value, int | float) and value == 1
+
+
+def _is_yes(value: Any) -> bool:
+    return value is True
+
+
+def _is_no(value: Any) -> bool:
+    return value is False
+
+
+def _is_no_flag(value: Any) -> bool:
+    """Tell a figure or a class that happens to have the name of a flag from the flag that says no."""
+    return value is not False and not isinstance(value, list)
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a key means elsewhere; `harmless` tells the values that change nothing of what is learned."""
+
+    names: tuple[str, ...]
+    what: str
+    advice: str
+    harmless: Callable[[Any], bool] = _never
+
+
+_WEIGHTS = "what is learned of a row cannot be weighted yet"
+_LEAVE_OUT = "leave out what is not to be learned"
+
+MEANINGS = (
+    Meaning(
+        ("tools", "functions", "tool_calls", "function_call", "function_calls"),
+        "tool calls are not supported yet, and without them something else would be learned",
+        "remove these rows",
+    ),
+    Meaning(
+        ("image", "images", "audio", "audios", "video", "videos", "pixel_values"),
+        "only text is learned",
+        "remove these rows",
+    ),
+    Meaning(
+        (
+            *("chosen", "rejected", "rejected_response", "rejected_messages", "margin"),
+            *("preferred_output", "non_preferred_output", "completions", "kto_tag"),
+        ),
+        "preferences are not supported yet",
+        "keep the answers that are to be learned, under the keys of the format",
+    ),
+    Meaning(
+        ("reasoning_content", "reasoning", "thinking", "thinking_content"),
+        "reasoning is learned only where it is part of the text",
+        "write it into the answer as the base model does, or remove it",
+    ),
+    Meaning(("weight", "weights", "loss_weight", "sample_weight"), _WEIGHTS, _LEAVE_OUT, _is_one),
+    Meaning(("train", "training", "trainable", "learn"), _WEIGHTS, _LEAVE_OUT, _is_yes),
+    Meaning(("mask", "masked"), _WEIGHTS, _LEAVE_OUT, _is_no),
+    Meaning(("loss",), _WEIGHTS, _LEAVE_OUT, _is_no_flag),
+    Meaning(("train_detail", "loss_mask", "completion_mask", "assistant_masks"), _WEIGHTS, _LEAVE_OUT),
+    Meaning(("train_on_input", "train_on_inputs"), _WEIGHTS, "set training.lossOn", _is_no),
+    Meaning(
+        ("label",), "false says that the answer is not wanted, and preferences are not supported yet", _LEAVE_OUT,
+        _is_no_flag,
+    ),
+    Meaning(
+        ("input_ids",), "rows are tokenised here, with the base model's own tokenizer", "give the text alone"
+    ),
+    Meaning(
+        ("system", "system_prompt", "history"),
+        "what comes before the question is a part of it",
+        "write it as messages",
+    ),
+    Meaning(
+        ("documents", "chat_template", "chat_template_kwargs", "enable_thinking"),
+        "the base model's chat template is given messages alone",
+        "write it into the messages",
+    ),
+)  # fmt: skip
+"""What is not learned as it was meant, in rows of every format."""
+
+PARTS_OF_PROMPTS = Meaning(
+    ("instruction", "input", "query", "context", "suffix"), "it may be a part of what is asked", "write it into prompt"
+)
+"""Of PromptCompletion rows alone: beside messages such columns tell where a conversation came from."""
+
+OTHER_FORMATS = ("messages", "completion", "conversations", "instruction", "output")
+"""Keys of which each is learned in some format: two of them leave open which one is meant. A text beside them is the
+same as one, and a prompt beside messages their beginning."""
+
+USED = {
+    DatasetFormat.MESSAGES: ("messages",),
+    DatasetFormat.PROMPT_COMPLETION: ("prompt", "completion"),
+    DatasetFormat.TEXT: ("text",),
+}
+"""Keys of each format. Beside them every row may have a group."""
+
+HARMLESS_IN_ANSWERS = {
+    "weight": _is_one,
+    **dict.fromkeys(("train", "training", "trainable", "learn", "loss"), _is_yes),
+    **dict.fromkeys(("mask", "masked"), _is_no),
+}
+"""Keys of a message whose value may say what is done anyway: an answer is learned, with the weight 1 as everything."""
+
+_BY_NAME = {name: meaning for meaning in MEANINGS for name in meaning.names}
+_OF_PROMPTS = _BY_NAME | dict.fromkeys(PARTS_OF_PROMPTS.names, PARTS_OF_PROMPTS)
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def is_absent(value: Any) -> bool:
+    """Tell whether a key has no value: null, no number, blank, or nothing but such values."""
+    if isinstance(value, str):
+        return value.strip() in ("", "[]", "{}", "null")  # some formats write lists as text
+    if isinstance(value, Mapping):
+        return all(is_absent(each) for each in value.values())
+    if isinstance(value, list | tuple):
+        return all(is_absent(each) for each in value)
+    return value is None or value == b"" or value != value  # noqa: PLR0124  not a number: a null of pandas
+
+
+def check_row(row: Mapping[str, Any], row_format: DatasetFormat, place: str, *, guessed: bool) -> tuple[str, ...]:
+    """Return the columns of a row that are ignored, sorted; `guessed` says that nobody named the format.
+
+    Raises:
+        DataInvalid: FORMAT_UNKNOWN, a key means something that would not be learned, or another format.
+    """
+    meanings = _OF_PROMPTS if row_format is DatasetFormat.PROMPT_COMPLETION else _BY_NAME
+    ignored = []
+    for key, value in row.items():
+        if key in USED[row_format] or key == "group" or is_absent(value):
+            continue
+        meaning = meanings.get(_plain(key))
+        if meaning is not None and not meaning.harmless(value):
+            raise _refused(place, key, f"{meaning.what}; {meaning.advice}, or rename the column if it means nothing")
+        ignored.append(key)
+    if guessed:
+        _check_ambiguity(ignored, row_format, place)
+    return tuple(sorted(ignored))
+
+
+def check_message(message: Mapping[str, Any], place: str) -> None:
+    """Refuse whatever a message has beside role and content.
+
+    Raises:
+        DataInvalid: FORMAT_UNKNOWN.
+    """
+    for key, value in message.items():
+        if key in ("role", "content") or is_absent(value):
+            continue
+        name = _plain(key)
+        harmless = HARMLESS_IN_ANSWERS.get(name, _never)
+        if harmless(value) and (harmless is _is_one or message.get("role") == "assistant"):
+            continue
+        meaning = _BY_NAME.get(name)
+        if meaning is None:
+            raise _refused(place, key, "a message is {role, content}; write it into the content, or remove the key")
+        raise _refused(place, key, f"{meaning.what}; {meaning.advice}, or remove the key if it means nothing")
+
+
+def _check_ambiguity(others: list[str], row_format: DatasetFormat, place: str) -> None:
+    more = ("prompt",) if row_format is DatasetFormat.TEXT else ()
+    for key in others:
+        if key in OTHER_FORMATS + more:
+            raise _refused(
+                place,
+                key,
+                f"beside {' and '.join(USED[row_format])} it is open what is to be learned; set dataset.format to "
+                f"{row_format.value} if {_shown(key)} is to be ignored, or remove the column",
+            )
+
+
+def _plain(key: str) -> str:
+    """Return a key in small letters with underscores, as most formats write it."""
+    return _HUMP.sub("_", key.strip()).replace("-", "_").lower()
+
+
+def _shown(key: str) -> str:
+    return key if len(key) <= SHOWN_LENGTH else key[:SHOWN_LENGTH] + "..."
+
+
+def _refused(place: str, key: str, trouble: str) -> DataInvalid:
+    return DataInvalid(f"{place} has {_shown(key)}: {trouble}", Reason.FORMAT_UNKNOWN)
