@@ -56,6 +56,8 @@ class AgentFaults:
 
     hangs_seconds: float = 0.0
     status: int = 0
+    answers: Callable[[Any], Any] | None = None
+    """What an agent of another version says instead of an answer."""
     slow_fetch_seconds: dict[str, float] = field(default_factory=dict)
     """By digest, how long object storage takes."""
 
@@ -234,6 +236,8 @@ class Pod:
         try:
             response = await handler(request)
             status = response.status
+            if self.faults.answers is not None and isinstance(response, web.Response) and response.text:
+                response.text = json.dumps(self.faults.answers(json.loads(response.text)))
         except Exception as error:  # its status is noted, and it is raised again
             status = getattr(error, "status", 500)
             raise

@@ -22,12 +22,13 @@ from tests.unit.domain.makers import ARTIFACT, OUTCOME, PREPARED, PREPARED_EVALU
 
 @dataclass(frozen=True)
 class Act:
-    """What a pod does: run for a while, then end."""
+    """What a pod does: run for a while and until something happens, then end."""
 
     exit_code: int = 0
     reason: Reason = Reason.COMPLETED
     seconds: float = 0.0
     message: str = ""
+    until: asyncio.Event | None = None
 
 
 Script = Callable[[Stage, int], Act | None]
@@ -51,10 +52,22 @@ class Executor:
     pods: list[tuple[str, int]] = field(default_factory=list)
     """(stage, attempt) of every pod that was started."""
 
+    def act_of(self, pod: Body, stage: Stage, attempt: int) -> Act | None:
+        """Return what a pod does."""
+        return self.script(stage, attempt)
+
+    def address_of(self, pod: Body) -> str:
+        """Return the address that a pod gets."""
+        return self.pod_ip
+
+    def says(self, words: str) -> str:
+        """Return the termination message of a container that has these last words."""
+        return words
+
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             while True:
-                query = {"labelSelector": STAGE_LABEL}
+                query = {"labelSelector": ATTEMPT_LABEL}  # serving pods have a stage too, but no attempt
                 with contextlib.suppress(ApiError):
                     for pod in await self.kube.items(PODS, self.namespace, query):
                         if pod["metadata"]["uid"] not in self.played:
@@ -66,16 +79,18 @@ class Executor:
         labels = pod["metadata"]["labels"]
         stage, attempt = Stage(labels[STAGE_LABEL]), int(labels[ATTEMPT_LABEL])
         self.pods.append((stage.value, attempt))
-        act = self.script(stage, attempt)
-        started = now()
+        act = self.act_of(pod, stage, attempt)
+        started, address = now(), self.address_of(pod)
         with contextlib.suppress(ApiError):  # deleted meanwhile
-            await self.write(pod, running(pod, started, self.pod_ip))
+            await self.write(pod, running(pod, started, address))
             if act is None:
                 return
             await asyncio.sleep(act.seconds)
+            if act.until is not None:
+                await act.until.wait()
             uid = await self.run_uid(pod)
             words = last_words(stage, attempt, uid, act, evaluates=EVALUATION_LABEL in labels)
-            await self.write(pod, ended(pod, started, self.pod_ip, act.exit_code, words))
+            await self.write(pod, ended(pod, started, address, act.exit_code, self.says(words)))
 
     async def run_uid(self, pod: Body) -> str:
         job_name = pod["metadata"]["ownerReferences"][0]["name"]

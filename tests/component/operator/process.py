@@ -9,6 +9,7 @@ import random
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,18 @@ def free_port() -> int:
 class OperatorProcess:
     """One replica. Its output goes to a file, its Lease is in the namespace it watches."""
 
-    def __init__(self, kubeconfig: Path, namespace: str, folder: Path, name: str = "one", **settings: str) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        namespace: str,
+        folder: Path,
+        name: str = "one",
+        program: Sequence[str] = ("trimtab_operator",),
+        **settings: str,
+    ) -> None:
+        """Make one that is not started; `program` is the module that runs, with its arguments."""
         self.name = name
+        self.program = program
         self.log_file = folder / f"operator-{name}.log"
         self.health_port, self.metrics_port = free_port(), free_port()
         self.settings = {
@@ -73,7 +84,7 @@ class OperatorProcess:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("TRIMTAB_", "KUBE"))}
         with self.log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "trimtab_operator", env={**kept, **self.settings}, stdout=log, stderr=log
+                sys.executable, "-m", *self.program, env={**kept, **self.settings}, stdout=log, stderr=log
             )
 
     async def ready(self) -> None:

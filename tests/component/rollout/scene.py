@@ -85,6 +85,11 @@ class Scene:
             spec["source"] = {"evaluationName": None, "artifact": None, "follow": None, **source}
         await self.kube.patch(ADAPTERROLLOUTS, self.namespace, name, MERGE_PATCH, {"spec": spec})
 
+    async def mark(self, labels: Mapping[str, str], name: str = NAME) -> None:
+        """Put labels on the AdapterRollout itself."""
+        patch = {"metadata": {"labels": dict(labels)}}
+        await self.kube.patch(ADAPTERROLLOUTS, self.namespace, name, MERGE_PATCH, patch)
+
     async def delete(self, name: str = NAME) -> None:
         body = await self.get(name)
         await self.kube.delete(ADAPTERROLLOUTS, self.namespace, name, body["metadata"]["uid"])

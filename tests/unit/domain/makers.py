@@ -198,6 +198,13 @@ class World:
         )
         return self
 
+    def says(self, reason: str) -> Self:
+        """Let the state be another operator's word."""
+        said, *others = self.job.status.conditions
+        conditions = [said.model_copy(update={"reason": reason}), *others]
+        self.job = self.job.model_copy(update={"status": self.job.status.model_copy(update={"conditions": conditions})})
+        return self
+
     @property
     def current(self) -> JobView:
         return self.jobs[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -582,3 +583,34 @@ def test_what_a_tool_would_create_again_is_not_deleted_by_its_time(metadata: dic
     settings = replace(world.observed().settings, delete_what_gitops_tracks=True)
     made = plan(replace(world.observed(), settings=settings), world.now)
     assert [type(action) for action in made.actions] == [Delete]
+
+
+def test_what_we_suspended_goes_on_though_an_operator_that_did_not_understand_it_led_in_between() -> None:
+    """Its word stood where ours was, by which we tell our suspending from others'."""
+    world = World().settle().prepared().running().after(30).patch_spec(suspend=True).settle()
+    world.change_job(active=0).settle().patch_spec(suspend=False).says("NotUnderstood").settle()
+    assert [job.suspended for job in world.jobs] == [False, False]
+    assert world.state == "Training"
+
+
+def test_a_stage_of_a_later_version_is_left_alone_until_its_version_is_back() -> None:
+    """Its Job runs and ends, and whatever it says: nothing is charged, ended or begun."""
+    world = World().settle().prepared().change_job(stage="merge").settle()
+    before, jobs = world.job.status, list(world.job_names)
+    happenings: tuple[Callable[[], World], ...] = (
+        lambda: world.running(),
+        lambda: world.after(60).succeeds(None),
+        lambda: world.patch_spec(suspend=True).settle(),
+        lambda: world.patch_spec(suspend=False, activeDeadlineSeconds=1).after(1000).settle(),
+    )
+    for happens in happenings:
+        happens()
+        assert (world.state, world.succeeded) == ("NotUnderstood", "Unknown")
+        assert "merge" in world.message
+        assert world.job_names == jobs
+        assert world.deleted == []
+    after = world.job.status
+    same = {"conditions": before.conditions, "observed_generation": before.observed_generation}
+    assert after.model_copy(update=same) == before
+    world.change_job(stage="train").settle()
+    assert world.state != "NotUnderstood"

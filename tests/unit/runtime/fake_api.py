@@ -22,12 +22,14 @@ Place = tuple[str, str | None, str]
 
 
 class FakeApi:
-    """`calls` notes every request; `before` may raise instead of it."""
+    """`calls` notes every request; `before` may raise instead of it; `dropped` are fields of a status that the served
+    definitions do not have."""
 
     def __init__(self) -> None:
         self.objects: dict[Place, Body] = {}
         self.calls: list[tuple[str, str, str]] = []
         self.before: Callable[[str, str, str], None] = lambda verb, plural, name: None
+        self.dropped: frozenset[str] = frozenset()
         self._versions = itertools.count(100)
         self._uids = itertools.count(1)
 
@@ -89,7 +91,11 @@ class FakeApi:
         for field in ("uid", "resourceVersion"):
             if metadata[field] != stored["metadata"][field]:
                 raise Conflict(409, "Conflict", field)
-        return self.put(resource, {**stored, "status": merged(stored.get("status", {}), changes)})
+        status = merged(stored.get("status", {}), changes)
+        status = {key: value for key, value in status.items() if key not in self.dropped}
+        if status == stored.get("status", {}):
+            return copy.deepcopy(stored)  # what changes nothing makes no version
+        return self.put(resource, {**stored, "status": status})
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> Body:
         self._call("delete", resource, name)

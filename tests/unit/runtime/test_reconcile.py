@@ -372,6 +372,19 @@ async def test_fields_that_are_not_known_are_ignored_and_kept() -> None:
     assert "weightAveraging" not in config["data"]["run.json"]
 
 
+async def test_what_an_earlier_definition_leaves_out_of_a_status_is_no_news() -> None:
+    """Definitions may be managed apart and come late: the round is not repeated over a field that never arrives."""
+    note = Note("Normal", "Later", "told once at most")
+    told = {**STATUS, "images": {"train": "t"}}
+    world = World(lambda observed: Plan(status=told, notes=(note,), look_again_seconds=7))
+    world.api.dropped = frozenset({"images"})
+    world.stored()
+    assert [await world.round() for _ in range(3)] == [0, 7, 7]
+    stored = world.api.objects["finetunejobs", NAMESPACE, "demo"]
+    assert stored["status"] == STATUS
+    assert len([call for call in world.api.writes() if call[1] == "events"]) == 1
+
+
 async def test_a_status_conflict_is_no_failure() -> None:
     world = World(lambda observed: Plan(status=STATUS))
     world.stored()

@@ -306,6 +306,21 @@ async def test_an_object_that_is_not_understood_says_so_and_what_is_served_goes_
     assert len(world.agent.documents) == documents
 
 
+async def test_one_that_is_not_understood_keeps_its_name(world: World) -> None:
+    """A younger one must not get the older one's pods while an operator leads that does not know a value of the older:
+    the next one would take them back.
+    """
+    older = rollout("b")
+    older["metadata"] |= {"name": "older", "uid": "arl-0", "creationTimestamp": "2026-01-05T10:00:00Z"}
+    older["spec"]["strategy"]["canaryPods"] = "many"
+    world.store(older)
+    world.store(rollout(port=world.agent.port))
+    await world.pod()
+    await world.rounds()
+    assert world.ready() == ("False", "AdapterNameConflict")
+    assert world.agent.documents == []
+
+
 async def test_a_process_that_may_not_write_any_more_sends_no_document(world: World) -> None:
     world.store(rollout(port=world.agent.port))
     await world.pod()

@@ -13,6 +13,9 @@ from pydantic import BaseModel
 Schema = dict[str, Any]
 
 INT32_MAX = 2**31 - 1
+WORD_LENGTH = 64
+TRUTH = frozenset({"True", "False", "Unknown"})
+"""The words of a condition's status, which never become more."""
 
 KEY_ORDER = (
     "description",
@@ -46,24 +49,32 @@ KEY_ORDER = (
 def structural(model: type[BaseModel], *, defaults: bool) -> Schema:
     """Return the structural schema of a model.
 
-    Without defaults, nothing is filled in by the API server: a status says what was observed.
+    Without defaults, nothing is filled in by the API server: a status says what was observed. Its words are open: an
+    operator that has one more than the served definition must be able to say it, or its whole status is refused.
     """
     document = model.model_json_schema(by_alias=True, mode="serialization")
-    return _Inliner(document.get("$defs", {}), defaults).convert(document)
+    return _Inliner(document.get("$defs", {}), defaults=defaults, open_words=not defaults).convert(document)
 
 
 class _Inliner:
     """Replaces references by what they refer to and translates one node after the other."""
 
-    def __init__(self, definitions: dict[str, Schema], defaults: bool) -> None:
+    def __init__(self, definitions: dict[str, Schema], *, defaults: bool, open_words: bool) -> None:
         self._definitions = definitions
         self._defaults = defaults
+        self._open_words = open_words
 
     def convert(self, node: Schema) -> Schema:
         node = self._resolve(node)
         _rewrite_bounds(node)
         if "const" in node:
             node["enum"] = [node.pop("const")]
+        if self._open_words and "enum" in node and not set(node["enum"]) <= TRUTH:
+            node |= {
+                "description": f"{node['description']} One of {', '.join(node['enum'])}.",
+                "maxLength": WORD_LENGTH,
+            }
+            del node["enum"]
         if node.get("type") == "integer":
             node["format"] = "int32" if node.get("maximum", INT32_MAX + 1) <= INT32_MAX else "int64"
         if not self._defaults or not _is_static_default(node):
@@ -82,7 +93,8 @@ class _Inliner:
         elif isinstance(node.get("additionalProperties"), dict):
             node["additionalProperties"] = self.convert(node["additionalProperties"])
         if "items" in node:
-            items = _Inliner(self._definitions, defaults=False)  # a list is compared as a whole by GitOps tools
+            # A list is compared as a whole by GitOps tools.
+            items = _Inliner(self._definitions, defaults=False, open_words=self._open_words)
             node["items"] = items.convert(node["items"])
         return _in_order(node)
 

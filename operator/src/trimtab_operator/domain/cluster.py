@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from trimtab_trainer.contract import Progress
 
+from .plan import Body
 from .settings import Settings
 from .views import JobView, PodView
 
@@ -101,6 +102,9 @@ class Cluster(Protocol):
             labels: that they have.
             newest: only so many, those that completed last, newest first.
         """
+
+    def bodies(self, kind: str, index: str) -> tuple[Body, ...]:
+        """Return the objects of a kind that are looked up under a word as they are, understood or not."""
 
     def serving_pods(
         self, namespace: str, rollout: str, labels: Mapping[str, str] | None = None

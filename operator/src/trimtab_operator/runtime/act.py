@@ -11,15 +11,17 @@ import contextlib
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Protocol
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from ..api.schema import Schema, structural
 from ..domain.kind import AnyKind
 from ..domain.plan import Action, Create, Delete, Suspend
 from ..domain.views import controller_of
 from . import metrics
-from .cache import Cache, Store
+from .cache import Cache, Store, version_of
 from .gate import admitted, changes
 from .kube import BY_KIND, JOBS, JSON_PATCH, OWN, AlreadyExists, Body, Conflict, Invalid, NotFound, Resource
 from .logs import keys
@@ -122,7 +124,7 @@ class Actor:
         self._learn(JOBS, changed)
 
     async def write_status(self, kind: AnyKind, stored: Body, status: Body) -> bool:
-        """Write the status if it differs from the stored one; tell whether it did.
+        """Write the status if it differs from the stored one; tell whether that changed anything.
 
         resourceVersion is a precondition: a status that was decided on from an older object, or by a process that is
         not the leader any more, is refused. So what the gate sees is what would be overwritten.
@@ -133,14 +135,17 @@ class Actor:
         if before is not None and before == after:
             return False
         known = before.to_json() if before is not None else raw
-        patch = changes(raw, known, wanted)
+        patch = changes(raw, known, wanted, _schema_of(kind.crd.status))
         if not patch:
             return False
         try:
-            self._learn(resource, await self._kube.patch_status(resource, metadata, patch))
+            written = await self._kube.patch_status(resource, metadata, patch)
         except (Conflict, NotFound):
             await self._refresh(resource, metadata["namespace"], metadata["name"], metadata["uid"])
             raise Retry(0, "it changed while it was decided on") from None
+        self._learn(resource, written)
+        if version_of(written) == version_of(stored):
+            return False  # all of it was left out: the served definition is an earlier one
         if before is not None and after is not None:
             metrics.count(kind.measures(before, after, self._now()))
         return True
@@ -167,3 +172,9 @@ def _typed(kind: AnyKind, status: Body) -> Any:
         return kind.crd.status.model_validate(status, extra="ignore")
     except ValidationError:
         return None
+
+
+@cache
+def _schema_of(status: type[BaseModel]) -> Schema:
+    """Return what a status is made of."""
+    return structural(status, defaults=False)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import ValidationError
 
 from ..api import NOT_UNDERSTOOD
 from ..api.conditions import MESSAGE_LENGTH
+from ..api.schema import Schema
 from ..domain.kind import AnyKind
 from ..domain.views import format_time
 from .kube import Body
@@ -65,29 +67,52 @@ def not_understood(kind: AnyKind, body: Body, error: ValidationError, now: datet
     return {**status, "conditions": [said, *(c for c in known if c.get("type") != kind.summary)]}
 
 
-def changes(stored: Body, known: Body, wanted: Body) -> Body:
+def changes(stored: Body, known: Body, wanted: Body, schema: Schema) -> Body:
     """Return the merge patch (RFC 7386) that makes a wanted status of the stored one.
 
-    `known` is the stored one as this version understands it. What it lacks beside `stored` is another version's and
-    stays, in objects and in items of lists that are wanted as they are known.
+    `known` is the stored one as this version understands it, `schema` what it is made of. What `known` lacks beside
+    `stored` is another version's and stays: in objects, and in those items of lists that are the same ones by the keys
+    that their list is a map by, whether or not what is known of them changes.
     """
     patch: Body = {}
     for key in known.keys() | wanted.keys():
-        before, after = stored.get(key), wanted.get(key)
+        before, after, part = stored.get(key), wanted.get(key), schema.get("properties", {}).get(key, {})
         if after is None:
             patch |= {key: None} if before is not None else {}
         elif isinstance(before, dict) and isinstance(after, dict):
-            inner = changes(before, known.get(key) or {}, after)
+            inner = changes(before, known.get(key) or {}, after, part)
             patch |= {key: inner} if inner else {}
         elif isinstance(before, list) and isinstance(after, list):
-            kept = _items(before, known.get(key) or [], after)
+            kept = _items(before, known.get(key) or [], after, part)
             patch |= {key: kept} if kept != before else {}
         elif before != after:
             patch[key] = after
     return patch
 
 
-def _items(stored: list[object], known: list[object], wanted: list[object]) -> list[object]:
-    if len(stored) != len(known):
+def _items(stored: list[Any], known: list[Any], wanted: list[Any], schema: Schema) -> list[Any]:
+    """Return the wanted items, with what else is stored of those that were there."""
+    keys: list[str] = schema.get("x-kubernetes-list-map-keys", [])
+    if not keys or len(stored) != len(known):
         return wanted
-    return [next((s for s, k in zip(stored, known, strict=True) if k == item), item) for item in wanted]
+
+    def name_of(item: Body) -> tuple[Any, ...]:
+        return tuple(item.get(key) for key in keys)
+
+    there = {name_of(understood): (item, understood) for item, understood in zip(stored, known, strict=True)}
+    made = []
+    for item in wanted:
+        before, understood = there.get(name_of(item), ({}, {}))
+        made.append(merged(before, changes(before, understood, item, schema["items"])))
+    return made
+
+
+def merged(body: Body, patch: Body) -> Body:
+    """Return what a merge patch (RFC 7386) makes of an object."""
+    made = {key: value for key, value in body.items() if patch.get(key, value) is not None}
+    for key, value in patch.items():
+        if isinstance(value, dict):
+            made[key] = merged(made.get(key) or {}, value)
+        elif value is not None:
+            made[key] = value
+    return made

@@ -16,7 +16,7 @@ from ..domain.settings import Settings
 from ..domain.views import JobView, PodView
 from .agentpoller import AgentPoller
 from .cache import Cache, Stored, matches
-from .kube import ApiError, Resource
+from .kube import ApiError, Body, Resource
 from .progress import ProgressPoller
 from .signing import SigningKeys
 from .terms import Terms
@@ -110,6 +110,9 @@ class Known:
             found = sorted(found, key=lambda stored: (stored.completed, stored.key.name), reverse=True)[:newest]
         return _understood(found)
 
+    def bodies(self, kind: str, index: str) -> tuple[Body, ...]:
+        return tuple(stored.body for stored in self._cache.owners[kind].of_parent(index))
+
     def serving_pods(
         self, namespace: str, rollout: str, labels: Mapping[str, str] | None = None
     ) -> tuple[tuple[ServingPod, ...], tuple[ServingPod, ...]]:
@@ -153,7 +156,7 @@ class Known:
 
 
 def _understood(found: list[Stored]) -> tuple[Any, ...]:
-    """Return the typed form of objects; one of a version that is not known gives no verdict and claims no name."""
+    """Return the typed form of objects; one of a version that is not known gives no verdict."""
     typed = []
     for stored in found:
         try:

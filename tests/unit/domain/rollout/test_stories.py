@@ -16,10 +16,11 @@ from trimtab_operator.api.adapterrollout import (
     parse_adapterrollout,
 )
 from trimtab_operator.domain.adapterrollout import plan
+from trimtab_operator.domain.adapterrollout.claims import Claim
 from trimtab_operator.domain.adapterrollout.documents import retired
 from trimtab_operator.domain.adapterrollout.status import fitted
 
-from tests.unit.domain.rollout.world import NAME, Counted, World, artifact, evaluation, revision, rollout, sha
+from tests.unit.domain.rollout.world import NAME, Counted, World, artifact, evaluation, revision, sha
 
 A, B, C = revision("a"), revision("b"), revision("c")
 FOLLOW = {"follow": {"selector": {"matchLabels": {"app": "guide"}}}}
@@ -618,13 +619,11 @@ def test_follow_goes_back_to_an_adapter_that_passes_again_and_where_the_spec_nam
     assert world.aliases == [{A: 100}] * 3, "the newest that passed, as told anew"
 
 
-def other(created: str, labels: dict[str, str]) -> Any:
-    made = rollout({"artifact": artifact("c")}, serving={"selector": {"matchLabels": labels}})
-    metadata = made.metadata.model_copy(update={"name": "other", "uid": "uid-2", "creation_timestamp": created})
-    return made.model_copy(update={"metadata": metadata})
+def other(created: str, labels: dict[str, str]) -> Claim:
+    return Claim(uid="uid-2", name="other", created=created, adapter_name="guide", match_labels=labels)
 
 
-OTHERS: dict[str, tuple[Any, str]] = {
+OTHERS: dict[str, tuple[Claim, str]] = {
     "the older one keeps the name": (other("2026-01-05T10:00:00Z", {"app": "vllm"}), "AdapterNameConflict"),
     "a younger one is no matter": (other("2026-01-05T11:30:00Z", {"app": "vllm"}), "Serving"),
     "an older one may yet meet these pods": (other("2026-01-05T10:00:00Z", {"tier": "gpu"}), "AdapterNameConflict"),
@@ -633,7 +632,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("there", "want"), OTHERS.values(), ids=OTHERS)
-def test_two_rollouts_of_one_name(there: Any, want: str) -> None:
+def test_two_rollouts_of_one_name(there: Claim, want: str) -> None:
     world = World({"artifact": artifact("a")})
     world.others = (there,)
     world.after(3)

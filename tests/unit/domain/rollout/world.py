@@ -18,6 +18,7 @@ from trimtab_operator.api.adapterrollout import AdapterRollout, parse_adapterrol
 from trimtab_operator.api.resources import ADAPTERROLLOUT
 from trimtab_operator.domain.adapterrollout import AgentTruth, Observed, ServingPod
 from trimtab_operator.domain.adapterrollout import plan as decide
+from trimtab_operator.domain.adapterrollout.claims import Claim
 from trimtab_operator.domain.adapterrollout.observed import Refusal
 from trimtab_operator.domain.plan import AgentsOf, MountedShare, Plan
 
@@ -274,7 +275,7 @@ class World:
         self.rollout = rollout(source, **spec)
         self.agents = [Agent(f"pod-{number}") for number in range(pods)]
         self.evaluations: tuple[Evaluation, ...] = ()
-        self.others: tuple[AdapterRollout, ...] = ()
+        self.others: tuple[Claim, ...] = ()
         self.ranks: dict[str, int] = {}
         self.mounted: Share | None = None
         self.lease = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from trimtab_agent.contract import Revision
 
-from trimtab_operator.api.adapterrollout import AdapterRollout
 from trimtab_operator.api.adapterrollout import RolloutReason as Reason
 
 from .observed import Observed
@@ -18,13 +17,13 @@ def conflict(observed: Observed) -> Held | None:
 
 def held_by_older(observed: Observed) -> Held | None:
     """The older of two rollouts with one adapterName keeps it, on pods that both select."""
-    ours = observed.rollout
-    for other in sorted(observed.others, key=_age):
-        if other.metadata.uid == ours.metadata.uid or other.spec.adapter_name != ours.spec.adapter_name:
+    metadata, spec = observed.rollout.metadata, observed.rollout.spec
+    for other in sorted(observed.others, key=lambda each: (each.created, each.uid)):
+        if other.adapter_name != spec.adapter_name or not other.is_older(metadata.creation_timestamp, metadata.uid):
             continue
-        if _age(other) < _age(ours) and _may_share_pods(other, ours):
+        if other.may_share_pods(spec.serving.selector.match_labels):
             message = (
-                f"AdapterRollout {other.metadata.name} is older and serves {ours.spec.adapter_name} on these pods; "
+                f"AdapterRollout {other.name} is older and serves {spec.adapter_name} on these pods; "
                 "choose another adapterName or selector, or delete one of them"
             )
             return Held(Reason.ADAPTER_NAME_CONFLICT, message, final=True)
@@ -56,13 +55,3 @@ def name_taken(observed: Observed, revision: Revision) -> Held | None:
         message = f"{revision.name} is another adapter's name already: their digests begin alike; train once more"
         return Held(Reason.NAME_TAKEN, message, final=True)
     return None
-
-
-def _age(rollout: AdapterRollout) -> tuple[str, str]:
-    return (rollout.metadata.creation_timestamp, rollout.metadata.uid)
-
-
-def _may_share_pods(one: AdapterRollout, other: AdapterRollout) -> bool:
-    """Labels that differ in one key select different pods; all else may meet, if not now then at the next scale-up."""
-    ours, theirs = one.spec.serving.selector.match_labels, other.spec.serving.selector.match_labels
-    return all(theirs.get(key, value) == value for key, value in ours.items())

@@ -16,6 +16,7 @@ from trimtab_operator.api import Evaluation
 from trimtab_operator.api.adapterrollout import AdapterRollout
 
 from ..plan import Inquiry, MountedShare
+from .claims import Claim
 from .counts import Counts
 from .sequence import Sequence, of_an_operator
 
@@ -220,7 +221,7 @@ class Observed:
 
     Attributes:
         evaluations: those of the namespace that the source may refer to.
-        others: the other AdapterRollouts of the namespace.
+        others: what other AdapterRollouts claim its name.
         pods: those that match the selector, in any order.
         unselected: the other serving pods of the namespace: what they hold of it they are to give back.
         lease_transitions: of the leader's Lease, or the later term that this leader had to begin; agents refuse a
@@ -232,7 +233,7 @@ class Observed:
 
     rollout: AdapterRollout
     evaluations: tuple[Evaluation, ...] = ()
-    others: tuple[AdapterRollout, ...] = ()
+    others: tuple[Claim, ...] = ()
     pods: tuple[ServingPod, ...] = ()
     unselected: tuple[ServingPod, ...] = ()
     lease_transitions: int = 0

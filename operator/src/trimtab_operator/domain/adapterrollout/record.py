@@ -15,6 +15,7 @@ from ..kind import Kind, Needs
 from ..measures import Measure
 from ..plan import Body, Plan
 from ..views import parse_time
+from .claims import Claim
 from .decide import plan, retire
 from .observed import Observed
 
@@ -46,13 +47,11 @@ def _observe(cluster: Cluster, rollout: AdapterRollout) -> Observed:
     namespace, name = rollout.metadata.namespace, rollout.metadata.name
     evaluations = _evaluations(cluster, rollout)
     selected, others = cluster.serving_pods(namespace, name, rollout.spec.serving.selector.match_labels)
-    claimed = of_adapter_name(namespace, rollout.spec.adapter_name)
+    claims = map(Claim.of, cluster.bodies("AdapterRollout", of_adapter_name(namespace, rollout.spec.adapter_name)))
     return Observed(
         rollout=rollout,
         evaluations=evaluations,
-        others=tuple(
-            other for other in cluster.indexed("AdapterRollout", claimed) if other.metadata.uid != rollout.metadata.uid
-        ),
+        others=tuple(claim for claim in claims if claim.uid != rollout.metadata.uid),
         pods=selected,
         unselected=others,
         lease_transitions=cluster.term(namespace),

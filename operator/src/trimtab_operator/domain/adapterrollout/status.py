@@ -116,8 +116,11 @@ def _conditions(
         VERIFIED: _verified(observed, status, target),
     }
     return [
-        condition(rollout.status.conditions, kind, *each, generation=generation, now=now, length=MESSAGE_LENGTH)
-        for kind, each in said.items()
+        *(
+            condition(rollout.status.conditions, kind, *each, generation=generation, now=now, length=MESSAGE_LENGTH)
+            for kind, each in said.items()
+        ),
+        *(each for each in status.conditions if each.type not in said),
     ]
 
 

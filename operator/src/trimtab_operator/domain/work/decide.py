@@ -17,7 +17,7 @@ from typing import Any, Generic
 
 from trimtab_trainer.contract import Reason
 
-from trimtab_operator.api import AttemptReason, AttemptStatus, State, WorkStatus
+from trimtab_operator.api import NOT_UNDERSTOOD, AttemptReason, AttemptStatus, State, WorkStatus
 
 from ..gitops import tracked_by
 from ..plan import Action, Create, Delete, Inquiry, NodeOf, Plan
@@ -73,6 +73,8 @@ def _plan(kind: Particulars[J, S], observed: Observed[J], now: datetime) -> Plan
     job = observed.job
     if job.metadata.deletion_timestamp is not None:
         return Plan()  # the garbage collector ends its Jobs, and SIGTERM makes the trainer write a checkpoint
+    if not is_over(job) and (stage := _unknown_stage(kind, observed)) is not None:
+        return _not_understood(job, stage, now)
     if strays := _strays(observed):
         return _unless_refused(observed, Plan(actions=strays, confirm=True), now)
     if is_over(job):
@@ -84,6 +86,28 @@ def _plan(kind: Particulars[J, S], observed: Observed[J], now: datetime) -> Plan
     if decision.actions and not decision.message:  # what to say follows from what comes of them
         return Plan(actions=decision.actions, confirm=True)
     return _render(kind, observed, books, decision, now)
+
+
+def _unknown_stage(kind: Particulars[J, S], observed: Observed[J]) -> str | None:
+    """Return the stage of an attempt that has not ended in the books and is none of ours: a later version's."""
+    ours = {stage.value for stage in kind.stages}
+    attempts = observed.job.status.attempts
+    closed = {attempt.job_uid for attempt in attempts if attempt.reason is not None}
+    stages = [attempt.stage for attempt in attempts if attempt.reason is None]
+    stages += [attempt.stage for attempt in observed.attempts if attempt.uid not in closed]
+    return next((stage for stage in stages if stage not in ours), None)
+
+
+def _not_understood(job: J, stage: str, now: datetime) -> Plan:
+    """What runs goes on, and whatever became of it is for the version that knows what its words mean."""
+    message = (
+        f"this version of the operator does not understand the stage {stage} that its newest Job is of; nothing of it "
+        "is touched. It goes on when an operator runs that does"
+    )
+    condition = make_condition(job, "Unknown", NOT_UNDERSTOOD, message, now)
+    others = [each for each in job.status.conditions if each.type != condition.type]
+    status = job.status.model_copy(update={"conditions": [condition, *others]})
+    return Plan(status=status.to_json(), notes=notes_of(job, condition))
 
 
 def _strays(observed: Observed[Any]) -> tuple[Action, ...]:
@@ -229,6 +253,12 @@ def _says_suspended(observed: Observed[Any]) -> bool:
     return said is not None and said.reason == State.SUSPENDED
 
 
+def _was_not_understood(observed: Observed[Any]) -> bool:
+    """Tell whether an operator that did not understand the object has written its word over ours."""
+    said = condition_of(observed.job)
+    return said is not None and said.reason == NOT_UNDERSTOOD
+
+
 def _go_on(kind: Particulars[J, S], observed: Observed[J], status: S, seen: Attempt, now: datetime) -> _Decision[S]:
     """An attempt is under way: say what it does, or what it waits for."""
     attempt = accounts.open_attempt(status)
@@ -239,8 +269,9 @@ def _go_on(kind: Particulars[J, S], observed: Observed[J], status: S, seen: Atte
         ending = Ending(Verdict.SUSPENDED, AttemptReason.SPEC_CHANGED, message, now)
         status = accounts.close(kind, observed.job, status, ending, seen)
         return _Decision(State.PENDING.value, message, status, look_again_seconds=0, confirm=True)
-    if seen.suspended and seen.queue is None and _says_suspended(observed):
-        # We suspended it, as the status tells. The state moves on, so whoever suspends it next is somebody else.
+    if seen.suspended and seen.queue is None and (_says_suspended(observed) or _was_not_understood(observed)):
+        # We suspended it, as the status tells, or told before a version led that did not understand it. The state moves
+        # on, so whoever suspends it next is somebody else.
         goes = _unless_refused_said(observed, State.SUSPENDED, status, (seen.suspend(False),), now)
         return replace(goes, reason=State.PENDING.value, message=f"Job {seen.name} goes on") if goes.actions else goes
     if seen.suspended and seen.at_rest:  # the queue took it back: waiting does not count
