@@ -40,7 +40,7 @@ lint: $(INSTALLED) ## Types, style, import rules, generated files, chart.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m trimtab_operator.api.crd --check
+	$(BIN)/python -m trimtab_operator.generate --check
 	$(BIN)/python -m deploy.monitoring.dashboards --check
 
 .PHONY: test-unit
@@ -72,8 +72,8 @@ test-lives: $(INSTALLED) ## Play many more simulated lives than `make test` does
 	TRIMTAB_LIVES=$${TRIMTAB_LIVES:-20000} $(BIN)/pytest -q -n 2 tests/unit/lives
 
 .PHONY: generate
-generate: $(INSTALLED) ## Write the CRDs, the chart's copies, the API reference and the dashboards.
-	$(BIN)/python -m trimtab_operator.api.crd --write
+generate: $(INSTALLED) ## Write the CRDs, the chart's copies and roles, the API reference and the dashboards.
+	$(BIN)/python -m trimtab_operator.generate --write
 	$(BIN)/python -m deploy.monitoring.dashboards --write
 
 .PHONY: format

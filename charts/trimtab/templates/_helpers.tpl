@@ -138,15 +138,14 @@ any: true
 
 {{- /* What the operator does in a namespace that it watches, and nothing else. */ -}}
 {{- define "trimtab.rules" -}}
+{{- range include "trimtab.kinds" . | fromJsonArray }}
 - apiGroups: [trimtab.dev]
-  resources: [finetunejobs, evaluations]
-  verbs: [get, list, watch, delete] # delete: ttlSecondsAfterFinished
+  resources: [{{ .plural }}]
+  verbs: [{{ join ", " .verbs }}]
 - apiGroups: [trimtab.dev]
-  resources: [adapterrollouts]
-  verbs: [get, list, watch]
-- apiGroups: [trimtab.dev]
-  resources: [finetunejobs/status, evaluations/status, adapterrollouts/status]
+  resources: [{{ .plural }}/status]
   verbs: [patch]
+{{- end }}
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete] # patch: suspend

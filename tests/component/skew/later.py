@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 from trimtab_agent.documents import Share
 from trimtab_operator.api.adapterrollout import RevisionState
 from trimtab_operator.api.crd import crd_of
-from trimtab_operator.api.resources import RESOURCES
+from trimtab_operator.generate import CUSTOM_RESOURCES
 from trimtab_trainer.contract import EvaluationConfig, RunConfig, Schedule
 
 Body = dict[str, Any]
@@ -49,11 +49,11 @@ def become_later() -> None:
     _add_member(Schedule, "LATER", SCHEDULE)
     _add_member(RevisionState, "LATER", STATE)
     done = set[Model]()
-    for crd in RESOURCES:
+    for crd in CUSTOM_RESOURCES:
         _extend(crd.spec, SETTING, Field(default=SETTING_DEFAULT, alias=SETTING, ge=0, le=100), int, done)
     for config in (RunConfig, EvaluationConfig):
         _extend(config, SETTING, Field(default=SETTING_DEFAULT, alias=SETTING, ge=0, le=100), int, done)
-    for crd in RESOURCES:
+    for crd in CUSTOM_RESOURCES:
         _extend(crd.status, FACT, Field(default=None, alias=FACT, max_length=64), str | None, done)
         crd.model.model_rebuild(force=True)
 
@@ -91,7 +91,7 @@ def _models_in(annotation: Any) -> Iterator[Model]:
 
 def definitions() -> list[Body]:
     """Return the CustomResourceDefinitions. The API server fills the setting in wherever its section is there."""
-    found = [crd_of(each) for each in RESOURCES]
+    found = [crd_of(each) for each in CUSTOM_RESOURCES]
     for crd in found:
         _fill_in(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"])
     return found

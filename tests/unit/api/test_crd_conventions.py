@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from trimtab_operator.api.reference import fields, nodes
-from trimtab_operator.api.resources import RESOURCES
+from trimtab_operator.generate import CUSTOM_RESOURCES
 
 ROOT = Path(__file__).parents[3]
 CRDS = {path.name: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "crds").glob("*.yaml"))}
@@ -20,7 +20,7 @@ ABBREVIATIONS = re.compile(
 )
 CORE_NAMES = {"maxSkew", "minDomains"}
 """core/v1's own names."""
-SUMMARY = {each.kind: each.summary for each in RESOURCES}
+SUMMARY = {each.kind: each.summary for each in CUSTOM_RESOURCES}
 STATES_OF_PARTS = {"status.revisions[].state", "status.step.phase"}
 """What a part of an object is in, where the object itself says it by conditions."""
 
@@ -46,7 +46,7 @@ def schema(version: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_there_is_a_crd_of_every_kind() -> None:
-    assert [crd["spec"]["names"]["kind"] for crd in CRDS.values()] == sorted(each.kind for each in RESOURCES)
+    assert [crd["spec"]["names"]["kind"] for crd in CRDS.values()] == sorted(each.kind for each in CUSTOM_RESOURCES)
 
 
 def test_names_are_distinctive(crd: dict[str, Any]) -> None:

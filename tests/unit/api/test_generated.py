@@ -19,12 +19,16 @@ from trimtab_operator.api import (
     PassedReason,
     RolloutReason,
 )
-from trimtab_operator.api.crd import generated_files, main, schema_of
+from trimtab_operator.api.adapterrollout import ADAPTERROLLOUT
+from trimtab_operator.api.crd import schema_of
+from trimtab_operator.api.customresource import CustomResource
+from trimtab_operator.api.evaluation import EVALUATION
+from trimtab_operator.api.finetunejob import FINETUNEJOB
 from trimtab_operator.api.reference import fields, nodes
-from trimtab_operator.api.resources import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, RESOURCES, Resource
 from trimtab_operator.api.rollout_reasons import POD_EXPLANATIONS
 from trimtab_operator.domain.adapterrollout.rollback import HARM
 from trimtab_operator.domain.adapterrollout.waves import OF_THE_POD
+from trimtab_operator.generate import CUSTOM_RESOURCES, generated_files, main
 
 ROOT = Path(__file__).parents[3]
 AGENT = ROOT / "operator/src/trimtab_agent"
@@ -75,7 +79,7 @@ OF_VERIFIED = {
     RolloutReason.NO_PODS,
 }
 
-REASONS: list[tuple[Resource, str, set[str]]] = [
+REASONS: list[tuple[CustomResource, str, set[str]]] = [
     (FINETUNEJOB, SUCCEEDED, set(FINETUNEJOB_REASONS)),
     (EVALUATION, SUCCEEDED, set(EVALUATION_REASONS)),
     (EVALUATION, PASSED, set(PassedReason)),
@@ -90,7 +94,7 @@ def page() -> str:
     return (ROOT / "docs/api.md").read_text()
 
 
-def of_kind(resource: Resource) -> str:
+def of_kind(resource: CustomResource) -> str:
     """Return the part of the page that is on one kind."""
     (part,) = [part for part in page().split("\n## ")[1:] if part.startswith(f"{resource.kind}\n")]
     return part
@@ -98,7 +102,7 @@ def of_kind(resource: Resource) -> str:
 
 @pytest.mark.parametrize(("resource", "condition", "reasons"), REASONS)
 def test_every_reason_is_explained_and_every_explanation_has_a_reason(
-    resource: Resource, condition: str, reasons: set[str]
+    resource: CustomResource, condition: str, reasons: set[str]
 ) -> None:
     sentence, explanations = resource.reasons[condition]
     assert sentence
@@ -107,7 +111,7 @@ def test_every_reason_is_explained_and_every_explanation_has_a_reason(
 
 
 def test_every_condition_with_reasons_is_among_these() -> None:
-    assert {(each.kind, condition) for each in RESOURCES for condition in each.reasons} == {
+    assert {(each.kind, condition) for each in CUSTOM_RESOURCES for condition in each.reasons} == {
         (each.kind, condition) for each, condition, _ in REASONS
     }
 
@@ -119,14 +123,14 @@ def test_what_is_said_to_be_the_adapters_fault_is_what_takes_it_back() -> None:
 
 
 @pytest.mark.parametrize(("resource", "condition", "reasons"), REASONS)
-def test_the_page_names_every_reason(resource: Resource, condition: str, reasons: set[str]) -> None:
+def test_the_page_names_every_reason(resource: CustomResource, condition: str, reasons: set[str]) -> None:
     _, _, part = of_kind(resource).partition(f"### {resource.kind}: reasons of `{condition}`")
     for reason in reasons:
         assert f"| `{reason}` |" in part
 
 
-@pytest.mark.parametrize("resource", RESOURCES, ids=lambda each: each.kind)
-def test_the_page_names_every_field_and_rule(resource: Resource) -> None:
+@pytest.mark.parametrize("resource", CUSTOM_RESOURCES, ids=lambda each: each.kind)
+def test_the_page_names_every_field_and_rule(resource: CustomResource) -> None:
     part = of_kind(resource)
     elsewhere = tuple(f"{path}." for path in re.findall(r"The same fields as in \[FineTuneJob: (.+?)\]", part))
     for path, _, _ in fields(schema_of(resource)):

@@ -11,8 +11,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from trimtab_agent.failures import FailureReason
 from trimtab_operator.api import FineTuneJobStatus
-from trimtab_operator.api.adapterrollout import AdapterRolloutStatus, PodReason, Rejected, RolloutReason
-from trimtab_operator.api.rollout_reasons import POD_EXPLANATIONS
+from trimtab_operator.api.adapterrollout import AdapterRolloutStatus, PodReason, Rejected
+from trimtab_operator.api.rollout_reasons import POD_EXPLANATIONS, RolloutReason
 from trimtab_operator.domain.adapterrollout.record import ADAPTER_ROLLOUT
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.runtime import metrics

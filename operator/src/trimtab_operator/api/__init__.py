@@ -7,7 +7,6 @@ from .adapterrollout import (
     AdapterRollout,
     AdapterRolloutSpec,
     AdapterRolloutStatus,
-    RolloutReason,
     parse_adapterrollout,
 )
 from .conditions import (
@@ -47,6 +46,7 @@ from .finetunejob import (
     TrainingProgress,
     parse,
 )
+from .rollout_reasons import RolloutReason
 from .work import AttemptStatus, WorkStatus
 
 __all__ = [

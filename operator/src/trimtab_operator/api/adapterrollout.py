@@ -13,8 +13,15 @@ from trimtab_trainer.contract import Model
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
 
 from .conditions import Condition
+from .customresource import AGE, CustomResource, condition_path
 from .evaluation import OBJECT_NAME
 from .finetunejob import NAME_LENGTH, ObjectMeta
+from .rollout_reasons import (
+    POD_EXPLANATIONS,
+    PROGRESSING_EXPLANATIONS,
+    READY_EXPLANATIONS,
+    VERIFIED_EXPLANATIONS,
+)
 from .scheduling import LABEL_VALUE
 from .summary import SummarizedStatus
 
@@ -39,43 +46,6 @@ SERVING_LABEL = ("trimtab.dev/stage", "serve")
 LABEL_KEY = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 
 COUNT = Annotated[int, Field(ge=0)]
-
-
-class RolloutReason(StrEnum):
-    """Reasons of Ready, Progressing and Verified; at the end, of what was taken back and of a single pod."""
-
-    # on the way
-    WAITING_FOR_SOURCE = "WaitingForSource"
-    LOADING = "Loading"
-    CANARY = "Canary"
-    MOVING = "Moving"
-    PAUSED = "Paused"
-    # at rest
-    SERVING = "Serving"
-    NO_PODS = "NoPods"
-    POD_NOT_UPDATED = "PodNotUpdated"
-    # refused, and nothing was touched
-    EVALUATION_NOT_FOUND = "EvaluationNotFound"
-    EVALUATION_NOT_PASSED = "EvaluationNotPassed"
-    NOTHING_PASSED = "NothingPassed"
-    ARTIFACT_MISSING = "ArtifactMissing"
-    DIGEST_MISMATCH = "DigestMismatch"
-    BASELINE_CHANGED = "BaselineChanged"
-    ADAPTER_NAME_CONFLICT = "AdapterNameConflict"
-    NAME_IS_BASE_MODEL = "NameIsBaseModel"
-    NAME_TAKEN = "NameTaken"
-    DOES_NOT_FIT = "DoesNotFit"
-    RANK_TOO_HIGH = "RankTooHigh"
-    AGENT_KEY_MISSING = "AgentKeyMissing"
-    NOT_UNDERSTOOD = "NotUnderstood"
-    # taken back
-    ROLLED_BACK = "RolledBack"
-    ERROR_RATIO = "ErrorRatio"
-    LATENCY = "Latency"
-    # of a pod
-    UNREACHABLE = "Unreachable"
-    ENGINE_DOWN = "EngineDown"
-    ENGINE_HARMED = "EngineHarmed"
 
 
 class RevisionState(StrEnum):
@@ -506,3 +476,56 @@ def parse_adapterrollout(body: dict[str, Any]) -> AdapterRollout:
             ignored; whoever writes the status leaves them as they are.
     """
     return AdapterRollout.model_validate(body, extra="ignore")
+
+
+ADAPTERROLLOUT = CustomResource(
+    model=AdapterRollout,
+    spec=AdapterRolloutSpec,
+    status=AdapterRolloutStatus,
+    plural="adapterrollouts",
+    short_name="arl",
+    columns=(
+        ("State", "string", condition_path(READY, "reason"), "What the rollout is doing, or why it does nothing."),
+        ("Ready", "string", condition_path(READY, "status"), "Whether every pod answers with the wanted adapter."),
+        ("Adapter", "string", ".status.summary.adapter", "First 12 characters of the served adapter's digest."),
+        ("Pods", "string", ".status.summary.pods", "Pods that answer with the wanted adapter, of all that match."),
+        AGE,
+    ),
+    wide_columns=(
+        ("Message", "string", condition_path(READY, "message"), "Why, and what to do next."),
+        ("Verified", "string", condition_path(VERIFIED, "status"), "Whether every pod has loaded and proven it."),
+        ("Model", "string", ".spec.adapterName", "The model that clients ask for."),
+        (
+            "Evaluation",
+            "string",
+            ".spec.source.evaluationName",
+            "The Evaluation that it waits for, where one is named.",
+        ),
+        ("Served", "date", ".status.served.sinceTime", "Time since the adapter is served."),
+    ),
+    summary=READY,
+    writers="Who may write them decides which adapters the serving pods of the namespace answer with.",
+    reasons={
+        READY: (
+            "The condition `Ready` is the summary: True if every pod that matches answers with the wanted adapter "
+            "alone, as read back from its engine. Its reason is the word that `kubectl get` prints as STATE, and its "
+            "message says what happened and what to do next.",
+            READY_EXPLANATIONS,
+        ),
+        PROGRESSING: (
+            "The condition `Progressing` says whether the rollout gets on by itself: False at rest, and where "
+            "something has to be done, or waited for, elsewhere.",
+            PROGRESSING_EXPLANATIONS,
+        ),
+        VERIFIED: (
+            "The condition `Verified` says whether every pod has loaded the revision under its own name and proven it "
+            "with the probe, whether or not requests go there yet.",
+            VERIFIED_EXPLANATIONS,
+        ),
+        "podReasons": (
+            "`status.podReasons` says of each pod that is behind why, with one of these words. An adapter that was "
+            "taken back is in `status.rejected`, with the word that it was taken back for.",
+            POD_EXPLANATIONS,
+        ),
+    },
+)

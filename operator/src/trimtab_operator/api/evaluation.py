@@ -17,6 +17,8 @@ from trimtab_trainer.contract import (
 from trimtab_trainer.contract.evaluation import MAXIMUM_TASKS, MAXIMUM_THRESHOLDS
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
 
+from .conditions import PASSED, SUCCEEDED
+from .customresource import AGE, OF_SUCCEEDED, CustomResource, condition_path
 from .finetunejob import (
     NAME_LENGTH,
     SECRET_NAME,
@@ -26,6 +28,7 @@ from .finetunejob import (
     unchanged,
 )
 from .pod import PodTemplate
+from .reasons import EVALUATION_EXPLANATIONS, PASSED_EXPLANATIONS
 from .work import RetryBudgets, WorkStatus
 
 RESULTS_KEPT = 32
@@ -401,3 +404,40 @@ def parse_evaluation(body: dict[str, Any]) -> Evaluation:
             ignored; whoever writes the status leaves them as they are.
     """
     return Evaluation.model_validate(body, extra="ignore")
+
+
+EVALUATION = CustomResource(
+    model=Evaluation,
+    spec=EvaluationSpec,
+    status=EvaluationStatus,
+    plural="evaluations",
+    short_name="ftev",
+    columns=(
+        ("State", "string", condition_path(SUCCEEDED, "reason"), "What the evaluation is doing, or how it ended."),
+        (
+            "Passed",
+            "string",
+            condition_path(PASSED, "status"),
+            "The verdict: True, False, or Unknown while it is active.",
+        ),
+        ("Metric", "string", ".status.summary.metric", "The headline metric, <task>/<result>."),
+        ("Value", "string", ".status.summary.value", "Its value."),
+        ("Change", "string", ".status.summary.change", "Its change against the baseline."),
+        AGE,
+    ),
+    wide_columns=(
+        ("Message", "string", condition_path(PASSED, "message"), "What passed or failed, and what to do next."),
+        ("Progress", "string", ".status.summary.progress", "Tasks done, of target and baseline, in percent."),
+        ("Report", "string", ".status.reportURI", "Where report.html is."),
+    ),
+    summary=SUCCEEDED,
+    writers="Who may create them may create pods with any Secret and any service account of the namespace.",
+    reasons={
+        SUCCEEDED: (OF_SUCCEEDED, EVALUATION_EXPLANATIONS),
+        PASSED: (
+            "The condition `Passed` is the verdict, which is what a gate waits for. It is given once, when the "
+            "evaluation has ended, and never changes.",
+            PASSED_EXPLANATIONS,
+        ),
+    },
+)

@@ -19,7 +19,10 @@ from trimtab_trainer.contract import (
 )
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, Rule, rules
 
+from .conditions import SUCCEEDED
+from .customresource import AGE, OF_SUCCEEDED, CustomResource, condition_path
 from .pod import PodTemplate
+from .reasons import FINETUNEJOB_EXPLANATIONS
 from .work import RetryBudgets, WorkStatus
 
 GROUP = "trimtab.dev"
@@ -306,3 +309,28 @@ def parse(body: dict[str, Any]) -> FineTuneJob:
             ignored; whoever writes the status leaves them as they are.
     """
     return FineTuneJob.model_validate(body, extra="ignore")
+
+
+FINETUNEJOB = CustomResource(
+    model=FineTuneJob,
+    spec=FineTuneJobSpec,
+    status=FineTuneJobStatus,
+    plural="finetunejobs",
+    short_name="ftj",
+    columns=(
+        ("State", "string", condition_path(SUCCEEDED, "reason"), "What the job is doing, or how it ended."),
+        ("Progress", "string", ".status.summary.progress", "Optimizer steps done, in percent."),
+        ("Loss", "string", ".status.summary.loss", "Training loss in nats per supervised token."),
+        ("Step", "string", ".status.summary.step", "Optimizer steps done, of all."),
+        ("Adapter", "string", ".status.summary.adapter", "First 12 characters of the adapter's digest."),
+        AGE,
+    ),
+    wide_columns=(
+        ("Message", "string", condition_path(SUCCEEDED, "message"), "Why, and what to do next."),
+        ("Attempt", "integer", ".status.attempts[-1:].number", "Number of the newest attempt."),
+        ("Rank", "integer", ".spec.lora.rank", "Rank of the adapter."),
+    ),
+    summary=SUCCEEDED,
+    writers="Who may create them may create pods with any Secret and any service account of the namespace.",
+    reasons={SUCCEEDED: (OF_SUCCEEDED, FINETUNEJOB_EXPLANATIONS)},
+)

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from .customresource import CustomResource
 from .reasons import Explanation
-from .resources import Resource
 from .schema import Schema
 
 WHEN = {
@@ -31,7 +31,7 @@ grant it as you would grant that. Who may write AdapterRollouts decides what the
 """
 
 
-def reference(kinds: Sequence[tuple[Resource, dict[str, Any]]], generated: str) -> str:
+def reference(kinds: Sequence[tuple[CustomResource, dict[str, Any]]], generated: str) -> str:
     """Return the page for these kinds with their CustomResourceDefinitions."""
     parts = [f"<!-- {generated} -->\n# API reference\n\n{INTRODUCTION}"]
     written: dict[str, str] = {}
@@ -40,7 +40,7 @@ def reference(kinds: Sequence[tuple[Resource, dict[str, Any]]], generated: str) 
     return "\n".join(parts)
 
 
-def _kind(resource: Resource, crd: dict[str, Any], written: dict[str, str]) -> Iterator[str]:
+def _kind(resource: CustomResource, crd: dict[str, Any], written: dict[str, str]) -> Iterator[str]:
     """Yield the sections of one kind; `written` has the headings of long tables of the kinds before, by their text."""
     (version,) = crd["spec"]["versions"]
     names = crd["spec"]["names"]

@@ -2,10 +2,48 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from trimtab_agent.failures import FailureReason
 
-from .adapterrollout import RolloutReason
 from .reasons import Explanation
+
+
+class RolloutReason(StrEnum):
+    """Reasons of Ready, Progressing and Verified; at the end, of what was taken back and of a single pod."""
+
+    # on the way
+    WAITING_FOR_SOURCE = "WaitingForSource"
+    LOADING = "Loading"
+    CANARY = "Canary"
+    MOVING = "Moving"
+    PAUSED = "Paused"
+    # at rest
+    SERVING = "Serving"
+    NO_PODS = "NoPods"
+    POD_NOT_UPDATED = "PodNotUpdated"
+    # refused, and nothing was touched
+    EVALUATION_NOT_FOUND = "EvaluationNotFound"
+    EVALUATION_NOT_PASSED = "EvaluationNotPassed"
+    NOTHING_PASSED = "NothingPassed"
+    ARTIFACT_MISSING = "ArtifactMissing"
+    DIGEST_MISMATCH = "DigestMismatch"
+    BASELINE_CHANGED = "BaselineChanged"
+    ADAPTER_NAME_CONFLICT = "AdapterNameConflict"
+    NAME_IS_BASE_MODEL = "NameIsBaseModel"
+    NAME_TAKEN = "NameTaken"
+    DOES_NOT_FIT = "DoesNotFit"
+    RANK_TOO_HIGH = "RankTooHigh"
+    AGENT_KEY_MISSING = "AgentKeyMissing"
+    NOT_UNDERSTOOD = "NotUnderstood"
+    # taken back
+    ROLLED_BACK = "RolledBack"
+    ERROR_RATIO = "ErrorRatio"
+    LATENCY = "Latency"
+    # of a pod
+    UNREACHABLE = "Unreachable"
+    ENGINE_DOWN = "EngineDown"
+    ENGINE_HARMED = "EngineHarmed"
 
 
 def _true(meaning: str, next_step: str = "Nothing.") -> Explanation:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from trimtab_operator.api.resources import Resource
+from trimtab_operator.api.customresource import CustomResource
 
 from .cluster import Cluster, Key
 from .measures import Measure
@@ -68,7 +68,7 @@ class Kind(Generic[O, D]):
         retire: what is left to be done when an object does not exist any more.
     """
 
-    crd: Resource
+    crd: CustomResource
     ends: bool
     parse: Callable[[Body], O]
     indexes: Callable[[Body, bool], tuple[str, ...]]

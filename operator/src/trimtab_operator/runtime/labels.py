@@ -9,9 +9,8 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from ..api import AttemptReason, PassedReason, State
-from ..api.adapterrollout import RolloutReason
 from ..api.conditions import EVALUATION_REASONS, FINETUNEJOB_REASONS
-from ..api.rollout_reasons import POD_EXPLANATIONS
+from ..api.rollout_reasons import POD_EXPLANATIONS, RolloutReason
 
 OTHER, NEW = "Other", "New"
 DISRUPTIONS = (

@@ -14,8 +14,7 @@ from typing import Any, Self
 
 from trimtab_agent.contract import PodAnswer, Share
 from trimtab_operator.api import Evaluation, parse_evaluation
-from trimtab_operator.api.adapterrollout import AdapterRollout, parse_adapterrollout
-from trimtab_operator.api.resources import ADAPTERROLLOUT
+from trimtab_operator.api.adapterrollout import ADAPTERROLLOUT, AdapterRollout, parse_adapterrollout
 from trimtab_operator.domain.adapterrollout import AgentTruth, Observed, ServingPod
 from trimtab_operator.domain.adapterrollout import plan as decide
 from trimtab_operator.domain.adapterrollout.claims import Claim

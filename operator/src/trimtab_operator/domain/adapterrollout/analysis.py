@@ -22,9 +22,9 @@ from trimtab_operator.api.adapterrollout import (
     Analysis,
     CanaryLook,
     CountMark,
-    RolloutReason,
     RolloutStep,
 )
+from trimtab_operator.api.rollout_reasons import RolloutReason
 
 from .counts import Counts, Times
 from .observed import Observed, ServingPod

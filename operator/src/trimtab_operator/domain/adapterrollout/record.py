@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from trimtab_operator.api import AdapterRollout, AdapterRolloutStatus, Evaluation, parse_adapterrollout
-from trimtab_operator.api.adapterrollout import REJECTED_KEPT, Phase
-from trimtab_operator.api.resources import ADAPTERROLLOUT
+from trimtab_operator.api.adapterrollout import ADAPTERROLLOUT, REJECTED_KEPT, Phase
 
 from ..cluster import Cluster, Key
 from ..indexes import gated_in, named_evaluation, names_claimed, of_adapter_name, of_artifact, passed_in, waiting_for

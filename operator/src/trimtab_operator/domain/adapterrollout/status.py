@@ -24,7 +24,7 @@ from trimtab_operator.api.adapterrollout import (
     PodReason,
     RevisionState,
 )
-from trimtab_operator.api.adapterrollout import RolloutReason as Reason
+from trimtab_operator.api.rollout_reasons import RolloutReason as Reason
 
 from ..conditions import ConditionStatus, condition, cut, found, note_of
 from ..plan import Note

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trimtab_operator.api import PASSED, PassedReason, WorkStatus, parse_evaluation
-from trimtab_operator.api.resources import EVALUATION as CRD
+from trimtab_operator.api.evaluation import EVALUATION as CRD
 
 from ..cluster import Key
 from ..indexes import gated_in, named_evaluation, passed_in, waiting_for

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trimtab_operator.api import parse
-from trimtab_operator.api.resources import FINETUNEJOB
+from trimtab_operator.api.finetunejob import FINETUNEJOB
 
 from ..cluster import Key
 from ..indexes import of_artifact, waiting_for

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from trimtab_operator.api import SUCCEEDED, WorkStatus
-from trimtab_operator.api.resources import Resource
+from trimtab_operator.api.customresource import CustomResource
 
 from ..cluster import Cluster, Key
 from ..kind import Kind, Needs
@@ -30,7 +30,7 @@ def no_verdict(status: WorkStatus) -> tuple[Measure, ...]:
 
 def staged(
     particulars: Particulars[J, Any],
-    crd: Resource,
+    crd: CustomResource,
     *,
     parse: Callable[[Body], J],
     indexes: Callable[[Body, bool], tuple[str, ...]],

@@ -1,0 +1,59 @@
+"""What a CustomResourceDefinition has beside the models: names, columns of `kubectl get`, reasons of conditions.
+
+Each kind's record stands in the file of its models; `domain.kinds` has the list of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from .reasons import Explanation
+
+Column = tuple[str, str, str, str]
+"""Name, type, JSONPath and description of a column of `kubectl get`."""
+
+
+@dataclass(frozen=True)
+class CustomResource:
+    """One kind: its models, its names and what people see of it.
+
+    Attributes:
+        model: of the whole object; its docstring and rules are those of the root.
+        wide_columns: are shown by `kubectl get -o wide` only.
+        summary: the condition whose reason is the state.
+        writers: what the right to write its objects amounts to, for the roles that the chart adds to edit and admin.
+        reasons: explanations of each condition's reasons, by type of condition, with a sentence on the condition; of
+            other reasons by the field of the status that has them.
+    """
+
+    model: type[BaseModel]
+    spec: type[BaseModel]
+    status: type[BaseModel]
+    plural: str
+    short_name: str
+    columns: tuple[Column, ...]
+    wide_columns: tuple[Column, ...]
+    summary: str
+    writers: str
+    reasons: dict[str, tuple[str, dict[str, Explanation]]]
+
+    @property
+    def kind(self) -> str:
+        return self.model.__name__
+
+    @property
+    def singular(self) -> str:
+        return self.kind.lower()
+
+
+def condition_path(kind: str, field: str) -> str:
+    return f'.status.conditions[?(@.type=="{kind}")].{field}'
+
+
+AGE: Column = ("Age", "date", ".metadata.creationTimestamp", "Time since it was created.")
+OF_SUCCEEDED = (
+    "The condition `Succeeded` is the summary; its reason is the word that `kubectl get` prints as STATE, and its "
+    "message says what happened and what to do next."
+)
