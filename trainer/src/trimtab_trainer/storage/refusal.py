@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -97,11 +98,11 @@ def named(error: Exception, bucket: str, address: str, credentials: Credentials 
         return ObjectDamaged(f"{address}: its bytes do not match the storage's own checksum; restore or delete it")
     if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
         return SettingsInvalid(f"{address}: the storage's certificate is not trusted; set AWS_CA_BUNDLE in {keys}")
-    if "TLS CA certificate bundle" in str(error):
+    words = [type(error).__name__, *([reason] if (reason := _system_words(error)) else [])]
+    if isinstance(error, SSLError) and reason == os.strerror(errno.ENOENT):
         return SettingsInvalid(f"{address}: the file that AWS_CA_BUNDLE in {keys} names is not there; mount it")
     if isinstance(error, ParamValidationError):
         return SettingsInvalid(f"{address} cannot be asked for: {bucket!r} is no name of a bucket; correct the uri")
-    words = [type(error).__name__, *([reason] if (reason := _system_words(error)) else [])]
     return StorageFailed(f"{address}: the storage could not be asked ({', '.join(words)})")
 
 
