@@ -1,4 +1,4 @@
-"""Faults under a training pod, each played as a scene: a tenant of its own, and its job until it ends."""
+"""What befalls a job, each played as a scene: a tenant of its own, and its job until it ends."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
 from deploy.demo.api import Body
-from deploy.demo.installation import Installation
-from tests.e2e.tenants import Tenant
+from deploy.demo.installation import ROOT, Installation
+from tests.e2e.tenants import Tenant, checkpoint
 
 PATIENT = [
     {"key": f"node.kubernetes.io/{trouble}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
@@ -18,7 +18,8 @@ PATIENT = [
 IMPATIENT = [{**toleration, "tolerationSeconds": 1} for toleration in PATIENT]
 
 STEPS = 120
-SIDE_BY_SIDE = 2
+SIDE_BY_SIDE = 3
+SAMPLE = ROOT / "deploy/samples/networkpolicy.yaml"
 
 Scene = Callable[[Tenant], Body]
 Played = Mapping[str, "Future[tuple[Tenant, Body]]"]
@@ -73,6 +74,28 @@ def node_lost(name: str, node_deleted: bool) -> Scene:
     return play
 
 
+def paused(tenant: Tenant) -> Body:
+    """Play a job that is suspended while it trains, and resumed when its pod is gone."""
+    tenant.apply(tenant.job("paused", steps=STEPS))
+    tenant.wait_step("paused", 5)
+    tenant.patch("paused", suspend=True)
+    tenant.wait_reason("paused", "Suspended")
+    tenant.wait_gone("paused", "Pod", **{"trimtab.dev/stage": "train"})
+    stopped = checkpoint(tenant.get("paused"))
+    tenant.patch("paused", suspend=False)
+    body = tenant.wait_end("paused")
+    assert body["status"]["attempts"][-1]["startStep"] >= stopped >= 5
+    return body
+
+
+def sealed(tenant: Tenant) -> Body:
+    """Play a job in a namespace that denies everything but what the samples allow."""
+    tenant.apply(*tenant.policies(SAMPLE.read_text()))
+    tenant.apply(tenant.job("sealed", steps=60))
+    tenant.wait("sealed", "progress", lambda body: 0 < body.get("status", {}).get("progress", {}).get("step", 0) < 60)
+    return tenant.wait_end("sealed")
+
+
 SCENES: dict[str, Scene] = {
     "undisturbed": undisturbed,
     "lost": node_lost("lost", node_deleted=False),
@@ -81,6 +104,8 @@ SCENES: dict[str, Scene] = {
     "middle": struck("middle", Tenant.kill, 30),
     "late": struck("late", Tenant.kill, STEPS - 40),
     "evicted": struck("evicted", Tenant.evict, 30),
+    "paused": paused,
+    "sealed": sealed,
 }
 LOCAL_ONLY = ("lost", "deleted")
 

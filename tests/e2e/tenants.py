@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import pytest
+import yaml
 from trimtab_local.progress import Failed
 
 from deploy.demo.api import Body
@@ -88,6 +89,11 @@ class Tenant:
             "metadata": {"name": name, "namespace": self.namespace},
             "spec": body,
         }
+
+    def policies(self, manifests: str) -> list[Body]:
+        """Return the NetworkPolicies among manifests, for this namespace."""
+        found = [body for body in yaml.safe_load_all(manifests) if body["kind"] == "NetworkPolicy"]
+        return [{**body, "metadata": {**body["metadata"], "namespace": self.namespace}} for body in found]
 
     def apply(self, *bodies: Body) -> None:
         self.installation.api.apply(*bodies)

@@ -31,6 +31,7 @@ ANSWERS: Body = {
     "maxNewTokens": 120,
     "metrics": ["RougeL", "ExactMatch"],
 }
+WITH_BASELINE: Body = {"baseline": {"baseModel": True}, "maximumTrainedOnRatio": 1}
 HARNESS: Body = {
     "name": "harness",
     "type": "Harness",
@@ -66,6 +67,17 @@ def trained(tenant: Tenant) -> Body:
     return body
 
 
+@pytest.fixture(scope="module")
+def beside(tenant: Tenant, trained: Body) -> None:
+    """Evaluations of the adapter that run beside each other, and beside that of the job."""
+    thresholds = [{"metric": "parity/accuracy", "minimum": 0.99}]
+    tenant.apply(tenant.evaluation("strict", PARITY, **of_artifact(trained, tenant, thresholds=thresholds)))
+    tenant.apply(tenant.evaluation("alone", HARNESS, **of_artifact(trained, tenant, target={"baseModel": True})))
+    elsewhere = {**of_artifact(trained, tenant, **WITH_BASELINE)}
+    elsewhere["output"] = {**elsewhere["output"], "uri": elsewhere["output"]["uri"] + "-undisturbed"}
+    tenant.apply(tenant.evaluation("undisturbed", HELD_OUT, ANSWERS, **elsewhere))
+
+
 def judged(tenant: Tenant, name: str) -> Body:
     """Wait for an Evaluation that ends with a verdict."""
     evaluations = tenant.of("Evaluation")
@@ -74,6 +86,7 @@ def judged(tenant: Tenant, name: str) -> Body:
     return body
 
 
+@pytest.mark.usefixtures("beside")
 def test_it_waits_for_its_job_and_passes(tenant: Tenant, trained: Body) -> None:
     body = judged(tenant, "judged")
     evaluations, status = tenant.of("Evaluation"), body["status"]
@@ -130,17 +143,15 @@ def test_the_same_question_is_answered_from_storage(tenant: Tenant, trained: Bod
     assert len(tenant.of("Evaluation").jobs("again")) == 1, "what was answered before needs no evaluate Job"
 
 
-def test_an_adapter_is_refused_by_a_threshold_that_it_misses(tenant: Tenant, trained: Body) -> None:
-    thresholds = [{"metric": "parity/accuracy", "minimum": 0.99}]
-    tenant.apply(tenant.evaluation("strict", PARITY, **of_artifact(trained, tenant, thresholds=thresholds)))
+@pytest.mark.usefixtures("beside")
+def test_an_adapter_is_refused_by_a_threshold_that_it_misses(tenant: Tenant) -> None:
     passed = condition(judged(tenant, "strict"), "Passed")
     assert (passed["status"], passed["reason"]) == ("False", "ThresholdMissed")
     assert "parity/accuracy" in passed["message"]
 
 
-def test_the_base_model_alone_can_be_measured_by_groups_of_a_harness_task(tenant: Tenant, trained: Body) -> None:
-    spec = of_artifact(trained, tenant, target={"baseModel": True})
-    tenant.apply(tenant.evaluation("alone", HARNESS, **spec))
+@pytest.mark.usefixtures("beside")
+def test_the_base_model_alone_can_be_measured_by_groups_of_a_harness_task(tenant: Tenant) -> None:
     body = judged(tenant, "alone")
     assert condition(body, "Passed")["reason"] == "NoThresholds"
     assert [(each["task"], each["metric"]) for each in body["status"]["results"]] == [("harness", "acc")]
@@ -149,8 +160,9 @@ def test_the_base_model_alone_can_be_measured_by_groups_of_a_harness_task(tenant
     assert "large" in report
 
 
+@pytest.mark.usefixtures("beside")
 def test_killed_inside_a_task_it_ends_with_the_same_figures(tenant: Tenant, trained: Body) -> None:
-    spec = of_artifact(trained, tenant, baseline={"baseModel": True}, maximumTrainedOnRatio=1)
+    spec = of_artifact(trained, tenant, **WITH_BASELINE)
     evaluations = tenant.of("Evaluation")
     tenant.apply(tenant.evaluation("killed", HELD_OUT, ANSWERS, **spec))
     pod = evaluations.running_pod("killed", "evaluate")
@@ -158,8 +170,6 @@ def test_killed_inside_a_task_it_ends_with_the_same_figures(tenant: Tenant, trai
     before = scores(tenant)
     assert before, "the task that is done is in the storage"
     evaluations.kill(pod)
-    elsewhere = {**spec, "output": {**spec["output"], "uri": spec["output"]["uri"] + "-undisturbed"}}
-    tenant.apply(tenant.evaluation("undisturbed", HELD_OUT, ANSWERS, **elsewhere))
     body = judged(tenant, "killed")
     assert body["status"]["failures"] == 1, evaluations.story("killed")
     after = scores(tenant)

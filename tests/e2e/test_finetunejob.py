@@ -9,6 +9,7 @@ from typing import Any
 
 from deploy.demo.api import Body
 from deploy.demo.installation import ADMIN, SYSTEM
+from tests.e2e.scenes import Played
 from tests.e2e.tenants import ON_A_NODE, Tenant, reason_of, succeeded
 
 pytestmark = ON_A_NODE
@@ -85,20 +86,12 @@ def assert_nothing_is_revealed(tenant: Tenant, name: str) -> None:
         assert ADMIN.access not in text
 
 
-def test_suspended_and_resumed_it_goes_on_from_its_checkpoint(tenant: Tenant) -> None:
-    tenant.apply(tenant.job("pause", steps=120))
-    tenant.wait_step("pause", 5)
-    tenant.patch("pause", suspend=True)
-    tenant.wait_reason("pause", "Suspended")
-    tenant.wait_gone("pause", "Pod", **{"trimtab.dev/stage": "train"})
-    stopped = tenant.get("pause")["status"]
-    assert stopped["checkpoint"]["step"] >= 5
-    tenant.patch("pause", suspend=False)
-    ended = tenant.wait_end("pause")["status"]
-    assert reason_of({"status": ended}) == "Completed", tenant.story("pause")
-    assert (ended["failures"], ended["disruptions"]) == (0, 0)
-    assert tenant.jobs("pause") == ["pause-prepare-0", "pause-train-1"]
-    assert ended["attempts"][-1]["startStep"] >= stopped["checkpoint"]["step"]
+def test_suspended_and_resumed_it_goes_on_from_its_checkpoint(played: Played) -> None:
+    tenant, body = played["paused"].result()
+    status = body["status"]
+    assert reason_of(body) == "Completed", tenant.story("paused")
+    assert (status["failures"], status["disruptions"]) == (0, 0)
+    assert tenant.jobs("paused") == ["paused-prepare-0", "paused-train-1"]
 
 
 def test_deleting_a_job_ends_its_pods_and_keeps_what_was_published(tenant: Tenant) -> None:

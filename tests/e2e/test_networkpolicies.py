@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-import yaml
 
 from deploy.demo.api import Body
-from deploy.demo.installation import ROOT, SERVING, STORAGE, SYSTEM, Installation
+from deploy.demo.installation import SERVING, STORAGE, SYSTEM, Installation
 from tests.component.patience import Patience
+from tests.e2e.scenes import SAMPLE, Played
 from tests.e2e.tenants import ON_A_NODE, SMALL, Tenant, new_tenant, reason_of
 
 pytestmark = ON_A_NODE
@@ -96,12 +96,6 @@ def pod(tenant: Tenant, name: str, *ports: int, **labels: str) -> Body:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
-def policies(text: str, tenant: Tenant) -> list[Body]:
-    """Return the NetworkPolicies among manifests, in a tenant's namespace."""
-    found = [body for body in yaml.safe_load_all(text) if body["kind"] == "NetworkPolicy"]
-    return [{**body, "metadata": {**body["metadata"], "namespace": tenant.namespace}} for body in found]
-
-
 def address(tenant: Tenant, name: str) -> str:
     """Return the address of a pod that runs."""
 
@@ -130,7 +124,7 @@ def stranger(installation: Installation) -> Iterator[Tenant]:
 def serving(installation: Installation) -> Iterator[Tenant]:
     """A namespace with the policies of deploy/serving: an engine with its agent, and a client."""
     tenant = new_tenant(installation)
-    tenant.apply(*policies(installation.kubectl("kustomize", str(SERVING)), tenant))
+    tenant.apply(*tenant.policies(installation.kubectl("kustomize", str(SERVING))))
     tenant.apply(pod(tenant, "engine", ENGINE, AGENT, app="vllm", **{"trimtab.dev/stage": "serve"}))
     tenant.apply(pod(tenant, "client", OTHER))
     yield tenant
@@ -141,7 +135,7 @@ def serving(installation: Installation) -> Iterator[Tenant]:
 def locked(installation: Installation) -> Iterator[Tenant]:
     """A namespace that denies everything but what the samples allow: a work pod, an engine and somebody else."""
     tenant = new_tenant(installation)
-    tenant.apply(*policies((ROOT / "deploy/samples/networkpolicy.yaml").read_text(), tenant))
+    tenant.apply(*tenant.policies(SAMPLE.read_text()))
     tenant.apply(pod(tenant, "work", PROGRESS, OTHER, **{"app.kubernetes.io/managed-by": "trimtab"}))
     tenant.apply(pod(tenant, "engine", ENGINE, AGENT, **{"trimtab.dev/stage": "serve"}))
     tenant.apply(pod(tenant, "neighbour", OTHER))
@@ -175,7 +169,6 @@ def test_work_pods_reach_the_storage_alone_and_the_operator_alone_reaches_them(
     operator.reaches((work, PROGRESS), (engine, AGENT), API_SERVER, of=[*inside, API_SERVER, OBJECT_STORAGE])
 
 
-def test_a_job_runs_and_tells_its_progress_where_everything_else_is_denied(locked: Tenant) -> None:
-    locked.apply(locked.job("sealed", steps=60))
-    locked.wait("sealed", "progress", lambda body: 0 < body.get("status", {}).get("progress", {}).get("step", 0) < 60)
-    assert reason_of(locked.wait_end("sealed")) == "Completed", locked.story("sealed")
+def test_a_job_runs_and_tells_its_progress_where_everything_else_is_denied(played: Played) -> None:
+    tenant, body = played["sealed"].result()
+    assert reason_of(body) == "Completed", tenant.story("sealed")
