@@ -60,6 +60,7 @@ def refusals() -> set[str]:
     calls = [
         node
         for path in AGENT.glob("*.py")
+        if path.name != "guard.py"  # it refuses requests of clients
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refused"
     ]
