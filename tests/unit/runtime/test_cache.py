@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 from trimtab_operator.domain.cluster import Key
+from trimtab_operator.runtime import metrics
 from trimtab_operator.runtime.cache import TOMBSTONE_SECONDS, Cache
 
 from tests.unit.runtime.objects import NAMESPACE, finetunejob, job, pod
@@ -121,3 +122,61 @@ def test_tombstones_are_not_kept_for_ever() -> None:
         assert cache.jobs.left("job-2", 1)
 
     run(story())
+
+
+HOSTILE: dict[str, dict[str, object]] = {
+    "an attempt that is no number": {"labels": {"trimtab.dev/stage": "train", "trimtab.dev/attempt": "x"}},
+    "an attempt of other digits": {"labels": {"trimtab.dev/stage": "train", "trimtab.dev/attempt": "١"}},
+    "an attempt without an end": {"labels": {"trimtab.dev/stage": "train", "trimtab.dev/attempt": "9" * 5000}},
+    "no labels": {"labels": None},
+    "no owner": {"ownerReferences": None},
+}
+
+
+@pytest.mark.parametrize("metadata", HOSTILE.values(), ids=HOSTILE)
+async def test_a_tenants_job_that_is_none_of_ours_stops_nobody(metadata: dict[str, object]) -> None:
+    """One such Job ended the first list, and with it the leader, for the whole cluster."""
+    cache = Cache()
+    body = job()
+    body["metadata"] |= metadata
+    assert cache.jobs.put(body) is None
+    assert cache.jobs.put(job("demo-train-2", "job-2")) == KEY
+
+
+async def test_what_no_view_can_be_made_of_is_counted_and_left_out() -> None:
+    cache = Cache()
+    before = metrics.UNREADABLE.labels("pods")._value.get()
+    body = pod()
+    body["status"] = {"phase": "Running", "conditions": [{"no": "type"}]}
+    assert cache.pods.put(body) is None
+    assert metrics.UNREADABLE.labels("pods")._value.get() == before + 1
+    assert cache.pods.put(pod(version=2)) == KEY
+
+
+async def test_times_of_tenants_are_no_times() -> None:
+    body = job()
+    body["status"] = {"conditions": [{"type": "Failed", "status": "True", "lastTransitionTime": "yesterday"}]}
+    cache = Cache()
+    cache.jobs.put(body)
+    (view,) = cache.jobs.of_parent("ftj-1")
+    assert (view.failed, view.ended) == (True, None)
+
+
+async def test_of_annotations_and_labels_only_what_is_read_is_kept() -> None:
+    cache = Cache()
+    body = finetunejob()
+    body["metadata"]["annotations"] = {
+        "kubectl.kubernetes.io/last-applied-configuration": "x" * 250_000,
+        "argocd.argoproj.io/tracking-id": "y" * 250_000,
+        "kueue.x-k8s.io/podset-required-topology": "cloud/rack",
+    }
+    body["metadata"]["labels"] = {f"label-{number}": "x" for number in range(10_000)}
+    body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "gpus"
+    cache.owners["FineTuneJob"].put(body)
+    stored = cache.stored(KEY)
+    assert stored is not None
+    assert len(stored.text) < 5_000
+    kept = stored.body["metadata"]
+    assert kept["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert kept["annotations"]["kueue.x-k8s.io/podset-required-topology"] == "cloud/rack"
+    assert "argocd.argoproj.io/tracking-id" in kept["annotations"]
