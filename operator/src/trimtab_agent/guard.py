@@ -160,7 +160,7 @@ class Table:
         return {name for entry in self.aliases.values() for name in entry.names}
 
 
-class Refused(Exception):
+class NotPassedOn(Exception):
     """A request that reaches no engine: the HTTP status, a reason in one word, and a sentence for its sender."""
 
     def __init__(self, status: int, reason: str, message: str, *, retry_after: int | None = None) -> None:
@@ -184,7 +184,7 @@ def find_model(body: bytes) -> Generator[None, None, Named | None]:
     name a model again.
 
     Raises:
-        Refused: there are two of them, and parsers differ in which they take, or too much is around it.
+        NotPassedOn: there are two of them, and parsers differ in which they take, or too much is around it.
     """
     if OBJECT.match(body) is None:
         return None
@@ -196,7 +196,7 @@ def find_model(body: bytes) -> Generator[None, None, Named | None]:
         if steps % STEPS_AT_ONCE == 0:
             yield
         if steps > STEPS_ALLOWED:
-            raise Refused(400, "BodyTooComplex", "too many lists, objects and strings to find its model among them")
+            raise NotPassedOn(400, "BodyTooComplex", "too many lists, objects and strings to find its model among them")
         start, at = mark.span(1)
         if mark[1] in b"{[":
             depth += 1
@@ -211,7 +211,7 @@ def find_model(body: bytes) -> Generator[None, None, Named | None]:
                 continue
             named += 1
             if named > 1:
-                raise Refused(400, "ModelNamedTwice", "the body names its model twice")
+                raise NotPassedOn(400, "ModelNamedTwice", "the body names its model twice")
             if body[colon.end() : colon.end() + 1] == b'"':
                 at = yield from _after_text(body, colon.end() + 1)
                 found = _named(body, colon.end(), at)
@@ -546,7 +546,7 @@ class Guard:
             body = await self._body(scope, receive, held)
             if body is not None:
                 await self._forward(body, scope, receive, send)
-        except Refused as refused:
+        except NotPassedOn as refused:
             await _refuse(
                 send,
                 refused.status,
@@ -595,25 +595,25 @@ class Guard:
         """Return the revision that answers for a model; a name that is no alias is its own.
 
         Raises:
-            Refused: it may not be asked for, or cannot answer now.
+            NotPassedOn: it may not be asked for, or cannot answer now.
         """
         if _leaves_the_folder(model) and model not in _base_names(scope):
             # Engines with a resolver join this to a path: `../x` would load what lies elsewhere.
-            raise Refused(404, "NotFoundError", "The model does not exist: its name is a path.")
+            raise NotPassedOn(404, "NotFoundError", "The model does not exist: its name is a path.")
         entry = table.aliases.get(model) if table else None
         if entry is None:
             return model
         if not entry.names:
-            raise Refused(503, "ServiceUnavailable", f"{model} cannot answer now: {entry.word}", retry_after=2)
+            raise NotPassedOn(503, "ServiceUnavailable", f"{model} cannot answer now: {entry.word}", retry_after=2)
         return entry.choose(self._dice)
 
     async def _body(self, scope: Scope, receive: Receive, held: Held) -> bytes | None:
         """Return the whole body; None if the client left within it.
 
         Raises:
-            Refused: it is too large, there is no room for it now, or it does not come.
+            NotPassedOn: it is too large, there is no room for it now, or it does not come.
         """
-        too_large = Refused(413, "RequestTooLarge", f"the body is larger than {self.max_body_bytes} bytes")
+        too_large = NotPassedOn(413, "RequestTooLarge", f"the body is larger than {self.max_body_bytes} bytes")
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
         if announced.isdigit() and (len(announced) > 18 or int(announced) > self.max_body_bytes):
             raise too_large
@@ -623,14 +623,14 @@ class Guard:
             try:
                 message = await (receive() if until is None else asyncio.wait_for(receive(), until - self._clock()))
             except TimeoutError:
-                raise Refused(408, "RequestTimeout", f"the body did not come within {BODY_SECONDS:g} s") from None
+                raise NotPassedOn(408, "RequestTimeout", f"the body did not come within {BODY_SECONDS:g} s") from None
             if message["type"] == "http.disconnect":
                 return None
             part = message.get("body", b"")
             if held.size + len(part) > self.max_body_bytes:
                 raise too_large
             if not held.take(len(part)):
-                raise Refused(503, "ServiceUnavailable", "too many large requests at once", retry_after=1)
+                raise NotPassedOn(503, "ServiceUnavailable", "too many large requests at once", retry_after=1)
             parts.append(part)
             if not message.get("more_body", False):
                 held.reading = False

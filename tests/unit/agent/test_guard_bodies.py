@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from trimtab_agent import guard as module
-from trimtab_agent.guard import Guard, Refused, Renaming, find_model
+from trimtab_agent.guard import Guard, NotPassedOn, Renaming, find_model
 
 Message = MutableMapping[str, Any]
 OLD = "guide@aaaaaaaa"
@@ -119,7 +119,7 @@ def test_the_guard_sees_what_a_parser_sees() -> None:
     ],
 )
 def test_a_body_that_names_two_models_is_refused(body: bytes) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(NotPassedOn) as caught:
         model_of(body)
     assert (caught.value.status, caught.value.reason) == (400, "ModelNamedTwice")
 
