@@ -60,9 +60,6 @@ class Resource:
         return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
-JOBS = Resource("trimtab.dev", "v1alpha1", "finetunejobs", "FineTuneJob")
-EVALUATIONS = Resource("trimtab.dev", "v1alpha1", "evaluations", "Evaluation")
-ADAPTERROLLOUTS = Resource("trimtab.dev", "v1alpha1", "adapterrollouts", "AdapterRollout")
 JOBS = Resource("batch", "v1", "jobs", "Job")
 PODS = Resource("", "v1", "pods", "Pod")
 CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap")
