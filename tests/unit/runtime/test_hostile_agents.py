@@ -191,6 +191,29 @@ async def test_a_pod_that_goes_on_to_tell_of_what_is_gone_hears_so_ever_more_sel
         assert len([name for name in operator.api.gets if name == "ghost"]) == len(hostile.calls)
 
 
+async def test_a_pod_that_goes_while_a_document_is_under_way_to_it_is_forgotten(tmp_path: Path) -> None:
+    release = asyncio.Event()
+
+    async def late() -> web.StreamResponse:
+        await release.wait()
+        return web.json_response(share("guide"))
+
+    key = Key(ADAPTERROLLOUTS.kind, NAMESPACE, "guide")
+    hostile = Hostile(takes=late)
+    async with operating(tmp_path, hostile) as operator:
+        operator.cache.rollouts.put(operator.api.put(ADAPTERROLLOUTS, rollout(port=hostile.port)))
+        await until(lambda: hostile.calls != [])
+        (under_way,) = operator.poller._known["uid-of-vllm-1"].sending.values()
+        operator.cache.serving.remove("uid-of-vllm-1")
+        await until(lambda: operator.poller._known == {})
+        release.set()
+        await under_way
+        assert operator.poller.holders(NAMESPACE, "guide") == []
+        operator.queue.add(key)
+        await until(lambda: operator.queue.busy == 0)
+        assert operator.queue.failures(key) == 0
+
+
 ALONE = {
     "what a person signed": share("by-hand", (0, 1)),
     "what no operator can have sent": share("zero", (0, 0)),

@@ -346,6 +346,8 @@ class AgentPoller:
     def _note_holds(self, known: Known, holds: frozenset[str]) -> None:
         """Keep which rollouts a pod tells of, and forget what was kept of others."""
         namespace = known.view.namespace
+        if self._known.get(known.view.uid) is not known:
+            holds = frozenset()  # the pod is gone, and this is the answer to a call that was under way
         for name in known.holds - holds:
             holders = self._holders[namespace, name]
             holders.discard(known.view.uid)
