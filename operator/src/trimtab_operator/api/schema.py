@@ -70,7 +70,10 @@ class _Inliner:
         if "const" in node:
             node["enum"] = [node.pop("const")]
         if self._open_words and "enum" in node and not set(node["enum"]) <= TRUTH:
-            node |= {"description": f"{node['description']} One of {', '.join(node['enum'])}.", "maxLength": WORD_LENGTH}
+            node |= {
+                "description": f"{node['description']} One of {', '.join(node['enum'])}.",
+                "maxLength": WORD_LENGTH,
+            }
             del node["enum"]
         if node.get("type") == "integer":
             node["format"] = "int32" if node.get("maximum", INT32_MAX + 1) <= INT32_MAX else "int64"
