@@ -161,7 +161,7 @@ def run_operator() -> None:
     from trimtab_operator import __main__
     from trimtab_operator.domain.kinds import KINDS
 
-    _write_documents_with_more()
+    # _write_documents_with_more()
     for name, kind in dict(KINDS).items():
         KINDS[name] = replace(kind, plan=_telling(kind.plan, kind.crd.status))  # type: ignore[index]
     sys.argv = sys.argv[:1]

@@ -86,6 +86,7 @@ async def test_a_later_operator_goes_on_under_the_definitions_of_this_version(wo
     """Who manages definitions apart may be late with them: what they do not know is left out, and all goes on."""
     operator = await world.lead("later")
     await world.goes_on()
+    await world.scene.until(archived, ARCHIVE, what="a word that the definitions do not have")
     assert await world.facts() == {(name, "conditions", CONDITION["type"]) for name in world.names}
     before = await operator.metrics()
     await world.goes_on()

@@ -20,7 +20,7 @@ from trimtab_trainer.contract import Stage
 
 from tests.component.operator.executor import Act, Executor
 
-LATER_CONTRACT = "trimtab.dev/run/v2"
+LATER_CONTRACT = "trimtab.dev/run/v1.1"
 FACT: Body = {"laterFact": "told by a later version", "laterSection": {"known": [1, 2]}}
 STEPS = 100
 ADDRESSES = 16

@@ -168,15 +168,20 @@ class World:
 
         Trainers get on and a serving pod comes, so there is news to write of every kind.
         """
+        step = (await self.get(ADAPTERROLLOUTS, CANARY))["status"]["step"]
         before = [(pod, pod.loads(), documents(pod), pod.tables[-1][1].aliases) for pod in self.scene.all_pods]
         for_new_pods = await self.scene.mounted_files()
         self.trainers.step += 10
         await self.scene.pods(1)
-        count, step = len(self.scene.all_pods), self.trainers.step
-        unharmed(await self.tells(FINETUNEJOBS, "adapter", {"step": step, "percent": step}))
-        unharmed(await self.tells(EVALUATIONS, "asking", {"tasksDone": step, "percent": step}))
+        count, done = len(self.scene.all_pods), self.trainers.step
+        unharmed(await self.tells(FINETUNEJOBS, "adapter", {"step": done, "percent": done}))
+        unharmed(await self.tells(EVALUATIONS, "asking", {"tasksDone": done, "percent": done}))
         body = await self.scene.until(lambda body: body["status"]["pods"]["updated"] == count, what="the new pod")
         assert ready_of(body) == ("False", "Canary")
+        assert (body["status"]["step"]["canaries"], body["status"]["step"]["sinceTime"]) == (
+            step["canaries"],
+            step["sinceTime"],
+        ), "the canary goes on, with the same pods"
         assert state_of(await self.get(EVALUATIONS, "waiting")) == "Pending"
         assert await self.jobs_there() == self.jobs, "nothing is begun or ended"
         assert await self.scene.mounted_files() == for_new_pods, "documents for new pods are as they were"
@@ -245,9 +250,9 @@ def unharmed(body: Body) -> None:
 
 
 def places(value: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Yield where the later fact, or the later condition, is; items of lists by what they are named by."""
+    """Yield where the later fact is, and the later condition; items of lists by what they are named by."""
     if isinstance(value, dict):
-        if FACT in value:
+        if FACT in value or value.get("type") == later.CONDITION["type"]:
             yield at
         for key, inner in value.items():
             yield from places(inner, (*at, key))

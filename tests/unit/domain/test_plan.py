@@ -12,7 +12,7 @@ import pytest
 from trimtab_operator.domain.cluster import NameTaken
 from trimtab_operator.domain.plan import Delete, EventsOf, NodeOf, Plan
 from trimtab_operator.domain.work import plan
-from trimtab_trainer.contract import Reason, Summary
+from trimtab_trainer.contract import Reason, Summary, TerminationMessage
 
 from tests.unit.domain.makers import ARTIFACT, PREPARED, T0, World, queued_world
 
@@ -614,3 +614,36 @@ def test_a_stage_of_a_later_version_is_left_alone_until_its_version_is_back() ->
     assert after.model_copy(update=same) == before
     world.change_job(stage="train").settle()
     assert world.state != "NotUnderstood"
+
+
+def test_last_words_of_another_contract_charge_and_end_nothing() -> None:
+    """A trainer whose words mean something else succeeded: its result is not lost, it is not ours to read."""
+    text = '{"version": "trimtab.dev/run/v2", "stage": "train", "outcome": ["done"]}'
+    other = TerminationMessage.other_contract(text) or ""
+    assert TerminationMessage.decode(text) is None
+    world = World().settle().prepared().running().after(60)
+    before, jobs = world.job.status, list(world.job_names)
+    world.pod(phase="Succeeded", running=False, terminated=True, exit_code=0, other_contract=other)
+    world.change_job(complete=True, active=0, ended=world.now).settle()
+    assert (world.state, world.succeeded) == ("NotUnderstood", "Unknown")
+    assert "trimtab.dev/run/v2" in world.message
+    assert (world.job_names, world.job.status.attempts) == (jobs, before.attempts)
+    world.pod(other_contract="").published()
+    assert (world.state, world.job.status.disruptions) == ("Completed", 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Traceback",
+        "[1]",
+        "7",
+        '{"version": 2}',
+        '{"version": "v2"}',
+        '{"version": "trimtab.dev/run/v1.4"}',
+        "[" * 5000,
+    ],
+)
+def test_texts_of_no_other_contract(text: str) -> None:
+    assert TerminationMessage.other_contract(text) is None

@@ -203,6 +203,8 @@ class PodView:
     terminated_reason: str = ""
     terminated_time: datetime | None = None
     last_words: TerminationMessage | None = None
+    other_contract: str | None = None
+    """Version of the contract that the termination message is of, where it is not ours: what it says is not known."""
     last_text: str = field(default="", repr=False)
     """Termination message that is not ours, such as the last lines of a crash's log."""
 
@@ -258,6 +260,9 @@ class PodView:
             terminated_reason=terminated.get("reason", ""),
             terminated_time=parse_time(terminated.get("finishedAt")),
             last_words=words,
+            other_contract=(TerminationMessage.other_contract(terminated.get("message", "")) or "")
+            if not words
+            else "",
             last_text="" if words else terminated.get("message", "")[-512:],
         )
 

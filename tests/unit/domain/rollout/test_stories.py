@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -621,6 +621,24 @@ def test_follow_goes_back_to_an_adapter_that_passes_again_and_where_the_spec_nam
 
 def other(created: str, labels: dict[str, str]) -> Claim:
     return Claim(uid="uid-2", name="other", created=created, adapter_name="guide", match_labels=labels)
+
+
+@pytest.mark.parametrize("phase", [Phase.LOADING, Phase.CANARY])
+def test_a_leader_that_has_heard_no_agent_yet_lets_the_canary_go_on(phase: Phase) -> None:
+    world = serving()
+    world.edit(source={"artifact": artifact("b")}).operate()
+    if phase is Phase.CANARY:
+        world.after(2)
+    step = world.rollout.status.step
+    assert step is not None
+    assert step.phase is phase
+    seen = world.observed()
+    made = plan(replace(seen, pods=tuple(replace(pod, truth=None) for pod in seen.pods)), world.now)
+    assert made.status is not None
+    assert made.documents == ()
+    after = AdapterRolloutStatus.model_validate(made.status)
+    assert after.step == step, "others would begin anew"
+    assert after.rejected == []
 
 
 OTHERS: dict[str, tuple[Claim, str]] = {

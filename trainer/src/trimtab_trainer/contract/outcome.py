@@ -24,6 +24,7 @@ PACKED_OUTCOME_BYTES = 3072
 
 
 _WORD = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
+_OTHER = re.compile(r"trimtab\.dev/run/v[0-9][0-9.]{0,15}")
 
 
 class ExitCode(IntEnum):
@@ -190,6 +191,18 @@ class TerminationMessage(Received):
         except ValueError:
             return None
         return words if speaks(words.version, CONTRACT_VERSION) else None
+
+    @staticmethod
+    def other_contract(text: str) -> str | None:
+        """Return the version of the contract in a termination log that is of another one; None of any other text."""
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        version = document.get("version") if isinstance(document, dict) else None
+        if not isinstance(version, str) or not _OTHER.fullmatch(version) or speaks(version, CONTRACT_VERSION):
+            return None
+        return version
 
 
 class Progress(Received):

@@ -35,11 +35,12 @@ def choose_canaries(
 ) -> list[str]:
     """Return the canary pods by uid: those of before while they are fit, then those that answer, ready ones first.
 
-    In traffic a pod stays a canary over a restart of its engine and a short silence: another one would begin anew.
+    In traffic a pod stays a canary over a restart of its engine and a short silence: another one would begin anew. So
+    it does whenever the leader is new and has not heard of it yet.
     """
     name = observed.rollout.metadata.name
     fit = [pod for pod in observed.matching if _fit(pod, name, revision)]
-    stays = {pod.uid for pod in fit if pod.answers or (in_traffic and _back_soon(pod, now))}
+    stays = {pod.uid for pod in fit if pod.answers or _unheard(pod) or (in_traffic and _back_soon(pod, now))}
     canaries = [uid for uid in kept if uid in stays]
     fresh = sorted((pod for pod in fit if pod.answers), key=lambda pod: (not pod.ready, pod.name))
     canaries += [pod.uid for pod in fresh if pod.uid not in canaries]
@@ -56,6 +57,10 @@ def _back_soon(pod: ServingPod, now: datetime) -> bool:
     if pod.truth is not None:
         return True
     return pod.unreachable_since is not None and (now - pod.unreachable_since).total_seconds() < PATIENCE_SECONDS
+
+
+def _unheard(pod: ServingPod) -> bool:
+    return pod.truth is None and pod.unreachable_since is None
 
 
 def canaries_prove(observed: Observed, revision: Revision, canaries: list[str]) -> bool:

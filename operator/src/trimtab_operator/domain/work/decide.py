@@ -73,8 +73,8 @@ def _plan(kind: Particulars[J, S], observed: Observed[J], now: datetime) -> Plan
     job = observed.job
     if job.metadata.deletion_timestamp is not None:
         return Plan()  # the garbage collector ends its Jobs, and SIGTERM makes the trainer write a checkpoint
-    if not is_over(job) and (stage := _unknown_stage(kind, observed)) is not None:
-        return _not_understood(job, stage, now)
+    if not is_over(job) and (what := _unknown(kind, observed)) is not None:
+        return _not_understood(job, what, now)
     if strays := _strays(observed):
         return _unless_refused(observed, Plan(actions=strays, confirm=True), now)
     if is_over(job):
@@ -88,21 +88,22 @@ def _plan(kind: Particulars[J, S], observed: Observed[J], now: datetime) -> Plan
     return _render(kind, observed, books, decision, now)
 
 
-def _unknown_stage(kind: Particulars[J, S], observed: Observed[J]) -> str | None:
-    """Return the stage of an attempt that has not ended in the books and is none of ours: a later version's."""
-    ours = {stage.value for stage in kind.stages}
-    attempts = observed.job.status.attempts
+def _unknown(kind: Particulars[J, S], observed: Observed[J]) -> str | None:
+    """Return what only another version knows the meaning of: a stage that ours do not have, or last words."""
+    ours, attempts = {stage.value for stage in kind.stages}, observed.job.status.attempts
     closed = {attempt.job_uid for attempt in attempts if attempt.reason is not None}
-    stages = [attempt.stage for attempt in attempts if attempt.reason is None]
-    stages += [attempt.stage for attempt in observed.attempts if attempt.uid not in closed]
-    return next((stage for stage in stages if stage not in ours), None)
+    seen = [attempt for attempt in observed.attempts if attempt.uid not in closed]
+    if stages := [attempt.stage for attempt in (*attempts, *seen) if attempt.stage not in ours]:
+        return f"the stage {stages[-1]} that a Job is of"
+    contracts = [pod.other_contract for attempt in seen for pod in attempt.pods if pod.other_contract]
+    return f"the last words of a pod, which are of {contracts[-1]}" if contracts else None
 
 
-def _not_understood(job: J, stage: str, now: datetime) -> Plan:
+def _not_understood(job: J, what: str, now: datetime) -> Plan:
     """What runs goes on, and whatever became of it is for the version that knows what its words mean."""
     message = (
-        f"this version of the operator does not understand the stage {stage} that its newest Job is of; nothing of it "
-        "is touched. It goes on when an operator runs that does"
+        f"this version of the operator does not understand {what}; nothing of it is touched. It goes on when an "
+        "operator runs that does"
     )
     condition = make_condition(job, "Unknown", NOT_UNDERSTOOD, message, now)
     others = [each for each in job.status.conditions if each.type != condition.type]
