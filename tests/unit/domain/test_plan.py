@@ -496,6 +496,8 @@ def test_an_attempt_ends_with_the_trainer_and_takes_a_sidecar_that_stays_along(
     assert (world.state, world.succeeded) == (state, succeeded)
     assert world.deleted == ["demo-prepare-0"]
     assert world.job.status.attempts[0].active_seconds == 20
+    retried = any("Retrying" in note for note in world.notes)
+    assert retried == (code == 13), "a stage that is done is no trouble, whatever stays beside it"
 
 
 def test_a_pod_that_ends_by_itself_is_left_to_its_job() -> None:
