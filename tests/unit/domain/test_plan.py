@@ -496,6 +496,8 @@ def test_an_attempt_ends_with_the_trainer_and_takes_a_sidecar_that_stays_along(
     assert (world.state, world.succeeded) == (state, succeeded)
     assert world.deleted == ["demo-prepare-0"]
     assert world.job.status.attempts[0].active_seconds == 20
+    retried = any("Retrying" in note for note in world.notes)
+    assert retried == (code == 13), "a stage that is done is no trouble, whatever stays beside it"
 
 
 def test_a_pod_that_ends_by_itself_is_left_to_its_job() -> None:
@@ -551,6 +553,26 @@ def test_a_preemption_by_the_queue_costs_no_budget_even_when_the_job_counts_it()
     assert world.job.status.attempts[0].charged_to is None
     world.change_job(suspended=False, resumed=world.now).running().after(10).exits(14)
     assert (world.state, world.job.status.disruptions) == ("RetriesExhausted", 1), "an interruption of its own counts"
+
+
+@pytest.mark.parametrize("by", ["us", "another, before its clock was stopped", "another"])
+def test_what_a_suspension_ended_costs_no_budget_when_the_job_fails_while_it_is_suspended(by: str) -> None:
+    """Kubernetes matches the exit code at once, and lets the Job fail when it is to go on: it never says resumed."""
+    world = World(retries={"onDisruption": 0}).settle().running().after(30)
+    if by == "us":
+        world.patch_spec(suspend=True).settle()
+    world.pods = []
+    world.change_job(suspended=True, held=True, active=0)
+    if by != "another, before its clock was stopped":
+        world.settle().after(60)
+    if by == "us":
+        world.patch_spec(suspend=False).settle()
+    words = "Container trainer for pod team/x failed with exit code 14 matching FailJob rule at index 1"
+    world.change_job(suspended=False, failed=True, failed_reason="PodFailurePolicy", failed_message=words)
+    world.settle()
+    assert (world.state, world.job.status.disruptions) == ("Preparing", 0)
+    assert world.job_names == ["demo-prepare-0", "demo-prepare-1"]
+    assert world.job.status.attempts[0].charged_to is None
 
 
 def test_a_question_about_the_node_is_followed_by_one_about_the_pod() -> None:

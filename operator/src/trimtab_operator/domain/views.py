@@ -114,6 +114,8 @@ class JobView:
     """What admits it, see `queue_of`: then `suspend` is the queue's to write."""
     resumed: datetime | None = None
     """When it was last let go on after it had been suspended."""
+    held: bool = False
+    """Whether it says that it is suspended. What fails while it is says so for ever, whoever lets it go on."""
     deleting: bool = False
     active: int = 0
     complete: bool = False
@@ -157,6 +159,7 @@ class JobView:
             suspended=bool(body.get("spec", {}).get("suspend")),
             queue=queue_of(body),
             resumed=parse_time(suspended.get("lastTransitionTime")) if suspended.get("status") == "False" else None,
+            held=suspended.get("status") == "True",
             deleting="deletionTimestamp" in metadata,
             active=int(status.get("active", 0)),
             complete=complete is not None,

@@ -108,13 +108,16 @@ def was_suspended(status: WorkStatus, seen: Attempt) -> bool:
     """Tell whether the open attempt was suspended after its pod had started, by a queue or by us.
 
     The end of that pod is no end of the attempt's own: it did what it was told. The Job counts it all the same, when it
-    is let go on before the pod is forgotten.
+    is let go on: if the pod is not forgotten by then, and if its exit code was matched while the Job was suspended,
+    which only then makes it fail, without a word of going on.
     """
     attempt = open_attempt(status)
-    if attempt is None or seen.resumed is None:
+    if attempt is None:
         return False
     start = parse_time(attempt.start_time)
-    return (start is None and attempt.active_seconds is not None) or (start is not None and seen.resumed > start)
+    if start is None:
+        return seen.held or attempt.active_seconds is not None
+    return seen.held or (seen.resumed is not None and seen.resumed > start)
 
 
 def close(kind: Particulars[J, S], job: J, status: S, ending: Ending, seen: Attempt | None) -> S:

@@ -75,6 +75,11 @@ class Attempt:
         return self.job.resumed
 
     @property
+    def held(self) -> bool:
+        """Whether its Job says that it is suspended; what failed while it was says so for ever."""
+        return self.job.held
+
+    @property
     def pod(self) -> PodView | None:
         """The newest pod, before those that are being deleted."""
         return max(

@@ -227,12 +227,25 @@ def _decide(kind: Particulars[J, S], observed: Observed[J], books: _Books[S], no
         return _look_again_by(decision, deadline - active) if runs and deadline is not None else decision
     if job.spec.suspend:
         return _Decision(State.SUSPENDED.value, _suspended_message(kind, status), status)
-    closed = status.attempts[-1] if books.closed else None
-    if any(each.live and closed is not None and each.uid == closed.job_uid for each in observed.attempts):
-        # Its Job still holds something: the attempt is closed in the status first, then a later round deletes the Job.
-        message = f"the next attempt starts, after: {closed.message}" if closed is not None else ""
-        return _Decision(State.RETRYING.value, message, status, look_again_seconds=0)
+    if books.closed and (again := _not_gone_yet(kind, observed, status)) is not None:
+        return again
     return _start(kind, observed, status, now)
+
+
+def _not_gone_yet(kind: Particulars[J, S], observed: Observed[J], status: S) -> _Decision[S] | None:
+    """Return what to say of an attempt that was just closed while its Job still holds something, else None.
+
+    It is closed in the status first; then a later round deletes the Job.
+    """
+    closed = status.attempts[-1]
+    seen = observed.attempt(closed.job_uid)
+    if seen is None or not seen.live:
+        return None
+    if closed.charged_to is not None:
+        message = f"the next attempt starts, after: {closed.message}"
+        return _Decision(State.RETRYING.value, message, status, look_again_seconds=0)
+    message = f"Job {seen.name} is over and goes, with what is left in its pod; then the next Job starts"
+    return _Decision(kind.working(replace(seen, progress=None))[0], message, status, look_again_seconds=0)
 
 
 def _hold(kind: Particulars[J, S], observed: Observed[J], status: S, seen: Attempt, now: datetime) -> _Decision[S]:
