@@ -641,7 +641,7 @@ def test_a_stage_of_a_later_version_is_left_alone_until_its_version_is_back() ->
 def test_last_words_of_another_contract_charge_and_end_nothing() -> None:
     """A trainer whose words mean something else succeeded: its result is not lost, it is not ours to read."""
     text = '{"version": "trimtab.dev/run/v2", "stage": "train", "outcome": ["done"]}'
-    other = TerminationMessage.other_contract(text) or ""
+    other = TerminationMessage.other_contract(text)
     assert TerminationMessage.decode(text) is None
     world = World().settle().prepared().running().after(60)
     before, jobs = world.job.status, list(world.job_names)
@@ -650,7 +650,7 @@ def test_last_words_of_another_contract_charge_and_end_nothing() -> None:
     assert (world.state, world.succeeded) == ("NotUnderstood", "Unknown")
     assert "trimtab.dev/run/v2" in world.message
     assert (world.job_names, world.job.status.attempts) == (jobs, before.attempts)
-    world.pod(other_contract="").published()
+    world.pod(other_contract=None).published()
     assert (world.state, world.job.status.disruptions) == ("Completed", 0)
 
 

