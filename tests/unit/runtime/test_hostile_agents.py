@@ -201,7 +201,7 @@ async def test_a_pod_that_goes_while_a_document_is_under_way_to_it_is_forgotten(
     key = Key(ADAPTERROLLOUTS.kind, NAMESPACE, "guide")
     hostile = Hostile(takes=late)
     async with operating(tmp_path, hostile) as operator:
-        operator.cache.rollouts.put(operator.api.put(ADAPTERROLLOUTS, rollout(port=hostile.port)))
+        operator.cache.owners["AdapterRollout"].put(operator.api.put(ADAPTERROLLOUTS, rollout(port=hostile.port)))
         await until(lambda: hostile.calls != [])
         (under_way,) = operator.poller._known["uid-of-vllm-1"].sending.values()
         operator.cache.serving.remove("uid-of-vllm-1")
