@@ -91,6 +91,36 @@ def make_tiny_model(
     return folder
 
 
+def make_tiny_experts(folder: Path) -> Path:
+    """Make of the tiny model a mixture of 4 experts a layer (Qwen3-MoE), written as such models are published."""
+    make_tiny_model(folder)
+    weights, random = tiny_weights(0), np.random.default_rng(2)
+    for layer in range(LAYERS):
+        at = f"model.layers.{layer}"
+        for name in ("gate_proj", "up_proj", "down_proj"):
+            del weights[f"{at}.mlp.{name}.weight"]
+        for norm in ("q_norm", "k_norm"):
+            weights[f"{at}.self_attn.{norm}.weight"] = np.ones(HIDDEN // HEADS, np.float32)
+        weights[f"{at}.mlp.gate.weight"] = random.normal(0, 0.05, (4, HIDDEN)).astype(np.float32)
+        for expert in range(4):
+            for name, shape in (("gate_proj", (64, HIDDEN)), ("up_proj", (64, HIDDEN)), ("down_proj", (HIDDEN, 64))):
+                weights[f"{at}.mlp.experts.{expert}.{name}.weight"] = random.normal(0, 0.05, shape).astype(np.float32)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 64,
+        "decoder_sparse_step": 1,
+        "norm_topk_prob": True,
+        "mlp_only_layers": [],
+    }
+    _write(folder / "config.json", config)
+    return folder
+
+
 def tiny_weights(seed: int, vocabulary: int = VOCABULARY) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
     """Return the weights by their names in a Llama checkpoint; the output head is tied to the embedding."""
     random = np.random.default_rng(seed)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 from .base_model import BaseModel, invalid
 from .contract import LoraSettings, Reason
 from .errors import SettingsInvalid
+from .layers import Reach, Shapes, is_embedding, is_reached, reach
 
 HEADER_LIMIT = 100_000_000
 CAUSAL = ("ForCausalLM", "LMHeadModel")
-NOT_ADAPTED = ("lm_head", "embed_out", "wte", "wpe")
 ALL_LINEAR = "all-linear"
-
-Shapes = dict[str, list[int]]
+UNSUPPORTED = {
+    "mamba": "its layers compute with their weights past quantization and adapter",
+    "llama4_text": "it has no hidden states apart from its output head",
+}
+"""Causal language models that cannot be trained here, and why; what is not known of is found by the train stage."""
 
 
 def check_architecture(model: BaseModel) -> None:
@@ -33,6 +37,8 @@ def check_architecture(model: BaseModel) -> None:
     if config.get("model_type") not in CONFIG_MAPPING_NAMES:
         code = ", and its own code (auto_map) is never run" if "auto_map" in config else ""
         raise invalid(f"model_type {config.get('model_type')!r} is unknown to transformers{code}; choose another model")
+    if (kind := config.get("model_type")) in UNSUPPORTED:
+        raise invalid(f"model_type {kind!r} is not supported: {UNSUPPORTED[kind]}; choose another model")
     if quantization := config.get("quantization_config"):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
         raise invalid(f"it is quantized already ({method}); give the 16-bit original, Trimtab quantizes it itself")
@@ -66,7 +72,7 @@ def check_vocabulary(model: BaseModel, shapes: Shapes, largest: int) -> None:
         SettingsInvalid: BASE_MODEL_INVALID.
     """
     rows = model.config.get("vocab_size")
-    embedding = next((shape for name, shape in shapes.items() if _is_embedding(name) and len(shape) == 2), None)
+    embedding = next((shape for name, shape in shapes.items() if is_embedding(name) and len(shape) == 2), None)
     if embedding is not None:
         rows = embedding[0]
     if isinstance(rows, int) and largest >= rows:
@@ -99,7 +105,7 @@ def read_shapes(model: BaseModel) -> Shapes:
     return shapes
 
 
-def target_modules(shapes: Shapes, lora: LoraSettings) -> list[str]:
+def target_modules(shapes: Shapes, lora: LoraSettings, config: Mapping[str, Any] | None = None) -> list[str]:
     """Return the full names of the linear layers that the settings adapt.
 
     A name means the module of that name and all whose name ends with it, as in peft.
@@ -107,25 +113,28 @@ def target_modules(shapes: Shapes, lora: LoraSettings) -> list[str]:
     Raises:
         SettingsInvalid: TARGET_MODULES_NOT_FOUND, naming what there is.
     """
-    linear = sorted(
-        name.removesuffix(".weight")
-        for name, shape in shapes.items()
-        if name.endswith(".weight") and len(shape) == 2 and not _is_embedding(name)
-    )
+    reached = reach(shapes, config or {})
+    linear = reached.layers
     if lora.target_modules == [ALL_LINEAR]:
-        found = linear
+        found = list(linear)
         missing = [] if linear else [ALL_LINEAR]
     else:
         found = [name for name in linear if any(_matches(name, target) for target in lora.target_modules)]
         missing = [target for target in lora.target_modules if not any(_matches(name, target) for name in linear)]
     if missing:
         there = sorted({name.rpartition(".")[2] for name in linear})
+        out = sorted(target for target in missing if not is_reached(target, reached.left_out))
+        why = f"; {', '.join(out[:8])} cannot be adapted in {_kind(reached)}" if out else ""
         raise SettingsInvalid(
             f"lora.targetModules: the base model has no linear layer named {', '.join(missing[:8])}; it has "
-            f"{', '.join(there[:24])}",
+            f"{', '.join(there[:24])}{why}",
             Reason.TARGET_MODULES_NOT_FOUND,
         )
     return found
+
+
+def _kind(reached: Reach) -> str:
+    return "a mixture of experts, which have one tensor together" if reached.expert_weights else "a state-space model"
 
 
 def _header(model: BaseModel, name: str) -> tuple[dict[str, Any], int]:
@@ -144,8 +153,3 @@ def _header(model: BaseModel, name: str) -> tuple[dict[str, Any], int]:
 
 def _matches(name: str, target: str) -> bool:
     return name == target or name.endswith("." + target)
-
-
-def _is_embedding(name: str) -> bool:
-    last = name.removesuffix(".weight").rpartition(".")[2]
-    return "embed" in last or last in NOT_ADAPTED

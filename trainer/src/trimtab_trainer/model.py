@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -23,6 +24,7 @@ from .batches import MicroBatch
 from .contract import LoraSettings, QuantizationSettings, Reason
 from .contract.settings import QuantizationType
 from .errors import SettingsInvalid
+from .layers import is_reached
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 ALL_LINEAR = "all-linear"
 ADAPTER = "default"
 """Name by which peft knows the adapter in memory; it is no part of published names."""
+
+OF_THE_MACHINE = ("memory", "cuda", "cublas", "hip", "alloc")
+"""Words of errors that say nothing of the model."""
 
 PROBE_TOLERANCE = 0.02
 """Largest relative difference that rounding alone can make between two ways to the same number, in bfloat16."""
@@ -202,8 +207,16 @@ class Adapted(LanguageModel):
         return base
 
 
-def add_adapter(base: PreTrainedModel, lora: LoraSettings, compute_type: torch.dtype, seed: int) -> Adapted:
+def add_adapter(
+    base: PreTrainedModel,
+    lora: LoraSettings,
+    compute_type: torch.dtype,
+    seed: int,
+    left_out: frozenset[str] = frozenset(),
+) -> Adapted:
     """Put a fresh adapter on a base model; the same seed gives the same weights on every device.
+
+    `left_out` are names of what cannot be adapted, as in `layers.Reach`.
 
     Raises:
         SettingsInvalid: TARGET_MODULES_NOT_FOUND, naming the modules that exist.
@@ -215,12 +228,19 @@ def add_adapter(base: PreTrainedModel, lora: LoraSettings, compute_type: torch.d
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=list(resolve_targets(base, lora.target_modules)),
+        target_modules=list(resolve_targets(base, lora.target_modules, left_out)),
         bias="none",
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = Adapted(get_peft_model(base, settings, adapter_name=ADAPTER), compute_type)
+        try:
+            model = Adapted(get_peft_model(base, settings, adapter_name=ADAPTER), compute_type)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise SettingsInvalid(
+                f"lora.targetModules: peft cannot adapt this {type(base).__name__} ({_brief(error)}); name layers of "
+                "its attention",
+                Reason.TARGET_MODULES_NOT_FOUND,
+            ) from error
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.parameters.items():
@@ -280,6 +300,19 @@ def check_forward(model: LanguageModel, packing: bool) -> None:
         SettingsInvalid: BASE_MODEL_INVALID when its logits are not those of its output head; SETTINGS_INVALID when
             packing is on and rows of one sequence influence each other (state-space models, say).
     """
+    try:
+        _probe_forward(model, packing)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in OF_THE_MACHINE):
+            raise
+        raise SettingsInvalid(
+            f"{type(model.causal).__name__} does not compute as causal language models do ({_brief(error)}); this kind "
+            "of base model is not supported",
+            Reason.BASE_MODEL_INVALID,
+        ) from error
+
+
+def _probe_forward(model: LanguageModel, packing: bool) -> None:
     vocabulary = model.causal.get_input_embeddings().weight.shape[0]
     generator = torch.Generator().manual_seed(0)
     row = torch.randint(0, vocabulary, (3, 8), generator=generator).to(model.device)
@@ -311,36 +344,71 @@ def _differ(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).abs().max() > PROBE_TOLERANCE * other.abs().max().clamp(min=1e-3))
 
 
-def linear_modules(base: PreTrainedModel) -> list[str]:
-    """Return the full names of the linear layers that can be adapted: all but the output head."""
+def check_layers(model: Adapted, expected: list[str]) -> None:
+    """Refuse a base model of which other layers are adapted than its headers told.
+
+    Layers may have other names in files than in memory, but the same last parts.
+
+    Raises:
+        SettingsInvalid: TARGET_MODULES_NOT_FOUND, naming the difference.
+    """
+    told = Counter(name.rpartition(".")[2] for name in expected)
+    found = Counter(name.rpartition(".lora_A")[0].rpartition(".")[2] for name in model.parameters if ".lora_A." in name)
+    if told != found:
+        differ = [
+            f"{name} ({told[name]} in its files, {found[name]} adapted)"
+            for name in sorted(told | found)
+            if told[name] != found[name]
+        ]
+        raise SettingsInvalid(
+            f"lora.targetModules: {type(model.causal).__name__} has other layers than its files tell: {_some(differ)}; "
+            "name those that are the same",
+            Reason.TARGET_MODULES_NOT_FOUND,
+        )
+
+
+def linear_modules(base: PreTrainedModel, left_out: frozenset[str] = frozenset()) -> list[str]:
+    """Return the full names of the linear layers that can be adapted: all but the output head and what is left out."""
     from transformers.pytorch_utils import Conv1D
 
     head = base.get_output_embeddings()
     return [
-        name for name, module in base.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head
+        name
+        for name, module in base.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head and is_reached(name, left_out)
     ]
 
 
-def resolve_targets(base: PreTrainedModel, wanted: list[str]) -> tuple[str, ...]:
-    """Return the target modules by name, sorted: last parts of names where these say the same.
+def resolve_targets(
+    base: PreTrainedModel, wanted: list[str], left_out: frozenset[str] = frozenset()
+) -> tuple[str, ...]:
+    """Return the target modules by name, sorted: last parts of names where these say the same, else whole names.
 
     Raises:
         SettingsInvalid: TARGET_MODULES_NOT_FOUND, naming the modules that exist.
     """
-    names = linear_modules(base)
+    names = linear_modules(base, left_out)
     last_parts = sorted({name.rpartition(".")[2] for name in names})
-    if wanted == [ALL_LINEAR]:
-        head = base.get_output_embeddings()
-        is_head = [name.rpartition(".")[2] for name, module in base.named_modules() if module is head]
-        return tuple(names if set(is_head) & set(last_parts) else last_parts)
-    missing = [want for want in wanted if not any(n == want or n.endswith(f".{want}") for n in names)]
-    if missing:
+    asked = last_parts if wanted == [ALL_LINEAR] else wanted
+    missing = [want for want in asked if not any(_matches(name, want) for name in names)]
+    if missing or not asked:
         raise SettingsInvalid(
-            f"lora.targetModules: {_some(missing)} not among the base model's linear layers; "
+            f"lora.targetModules: {_some(missing or wanted)} not among the base model's linear layers; "
             f"there are {', '.join(last_parts)}",
             Reason.TARGET_MODULES_NOT_FOUND,
         )
-    return tuple(sorted(set(wanted)))
+    reached = set(names)
+    others = [name for name, _ in base.named_modules() if name not in reached]
+    targets: set[str] = set()
+    for want in asked:
+        # peft takes a name for every module that ends with it: the head, a container, what is left out.
+        alone = not any(_matches(name, want) for name in others)
+        targets.update([want] if alone else [name for name in names if _matches(name, want)])
+    return tuple(sorted(targets))
+
+
+def _matches(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
 
 
 def published_name(name: str) -> str:

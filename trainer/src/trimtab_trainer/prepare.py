@@ -22,6 +22,7 @@ from .data.source import Source, copy, find
 from .data.tokens import RowTokenizer
 from .data.view import total_steps
 from .errors import SettingsInvalid
+from .layers import reach
 from .report import Report
 from .result import read_result
 from .storage import Store, open_store
@@ -54,7 +55,8 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     check_architecture(model)
     check_length(model, config.training.max_sequence_length)
     shapes = read_shapes(model)
-    modules = target_modules(shapes, config.lora)
+    modules = target_modules(shapes, config.lora, model.config)
+    unreached = reach(shapes, model.config).unreached
     # Every byte of the weights is read for the digest only after the headers were found good.
     base_model_digest = digest_of_entries(entries_of(model))
     check_pin(config.base_model, base_model_digest)
@@ -83,7 +85,8 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     )
     artifact = read_result(output, prepared.run_digest, report)
     report("prepared", **prepared.to_json(), artifact=artifact.to_json() if artifact else None)
-    return Outcome(prepared, artifact, tuple(_told(warnings_of(summary), report)))
+    warnings = [*([unreached] if unreached else []), *warnings_of(summary)]
+    return Outcome(prepared, artifact, tuple(_told(warnings, report)))
 
 
 def warnings_of(summary: dict[str, Any]) -> list[str]:

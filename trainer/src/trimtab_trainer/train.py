@@ -14,15 +14,17 @@ from typing import Any
 import torch
 
 from . import hardware
-from .base_model import fetch_base_model
+from .architecture import read_shapes, target_modules
+from .base_model import fetch_base_model, find_base_model
 from .batches import Batches
 from .checkpoint import Checkpoints
-from .contract import Artifact, Prepared, Reason, RunConfig, Summary
+from .contract import Artifact, Prepared, Reason, RunConfig, StoredBaseModel, Summary
 from .data.view import View, load_view, total_steps
 from .errors import OutOfMemory, SettingsInvalid
 from .interruption import Interruption
+from .layers import reach
 from .loop import Trainer, is_out_of_memory
-from .model import Adapted, add_adapter, check_forward, frozen_hash, load_base
+from .model import Adapted, add_adapter, check_forward, check_layers, frozen_hash, load_base
 from .progress import ProgressBoard
 from .publish import export, measure, publish
 from .report import Report
@@ -110,9 +112,16 @@ def build(
     settings = config.training
     where = hardware.device()
     compute_type = hardware.compute_type(config.quantization.compute_type, where)
+    files = find_base_model(StoredBaseModel(uri=folder.as_uri()))
+    shapes = read_shapes(files)
+    layers = target_modules(shapes, config.lora, files.config)
+    reached = reach(shapes, files.config)
     base = load_base(folder, config.quantization, compute_type, where)
     base_hash = frozen_hash(base)
-    model = add_adapter(base, config.lora, compute_type, settings.seed)
+    model = add_adapter(base, config.lora, compute_type, settings.seed, reached.left_out)
+    check_layers(model, layers)
+    if reached.unreached:
+        report.warn("experts are out of reach", warning=reached.unreached)
     training = Batches(view.train)
     validation = Batches(view.validation) if view.validation is not None else None
     check_vocabulary(model, view)
@@ -129,6 +138,7 @@ def build(
         threads=torch.get_num_threads(),
         adapter_parameters=sum(p.numel() for p in model.parameters.values()),
         target_modules=list(model.target_modules),
+        adapted=len(layers),
         micro_batch=sizing.micro_batch,
         checkpoint_activations=sizing.checkpoint_activations,
         sequences=len(training),

@@ -1,0 +1,156 @@
+"""Which layers an adapter reaches, from names and shapes alone; and what `prepare` says of those it does not reach."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trimtab_trainer.architecture import target_modules
+from trimtab_trainer.contract import LoraSettings, Reason, RunConfig
+from trimtab_trainer.errors import SettingsInvalid
+from trimtab_trainer.layers import Shapes, reach
+from trimtab_trainer.prepare import prepare
+from trimtab_trainer.report import Report
+
+from tests.trainer.tiny import make_tiny_experts, make_tiny_model, tiny_rows, write_rows
+
+
+def dense(layer: int = 0) -> Shapes:
+    """Return one layer of a dense model."""
+    at = f"model.layers.{layer}"
+    attention = {f"{at}.self_attn.{name}_proj.weight": [8, 8] for name in "qkvo"}
+    return attention | {f"{at}.mlp.{name}_proj.weight": [16, 8] for name in ("gate", "up")} | {
+        f"{at}.mlp.down_proj.weight": [8, 16],
+        f"{at}.input_layernorm.weight": [8],
+    }  # fmt: skip
+
+
+def mixture(at: str = "model.layers.1.mlp", names: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")) -> Shapes:
+    """Return the experts of a layer and their router, as most are published."""
+    experts = {f"{at}.experts.{n}.{name}.weight": [4, 8] for n in range(4) for name in names}
+    return experts | {f"{at}.gate.weight": [4, 8], f"{at}.gate.e_score_correction_bias": [4]}
+
+
+SHARED: Shapes = {f"model.layers.1.mlp.shared_experts.{name}.weight": [4, 8] for name in ("gate_proj", "up_proj")}
+ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+MLP = {"gate_proj", "up_proj", "down_proj"}
+EMBEDDING: Shapes = {"model.embed_tokens.weight": [32, 8], "lm_head.weight": [32, 8]}
+
+REACHED: dict[str, tuple[dict[str, Any], Shapes, set[str], int]] = {
+    "all of a dense model but its tables": ({"model_type": "llama"}, dense() | EMBEDDING, ATTENTION | MLP, 7),
+    "no expert and no router": ({"model_type": "qwen2_moe"}, dense() | mixture(), ATTENTION | MLP, 7),
+    "a shared expert where its name is its own": (
+        {"model_type": "qwen2_moe"}, dense() | mixture() | SHARED, ATTENTION | MLP, 9,
+    ),
+    "nothing that peft takes for experts": ({"model_type": "deepseek_v3"}, dense() | mixture() | SHARED, ATTENTION, 4),
+    "the same with names of Mixtral's": (
+        {"model_type": "mixtral"},
+        dense() | mixture("model.layers.1.block_sparse_moe", ("w1", "w2", "w3")),
+        ATTENTION,
+        4,
+    ),
+    "no experts that are joined already": (
+        {"model_type": "gpt_oss"},
+        dense() | {"model.layers.0.mlp.experts.gate_up_proj": [4, 8, 16], "model.layers.0.mlp.router.weight": [4, 8]},
+        ATTENTION | MLP,
+        7,
+    ),
+    "no experts by shape alone": (
+        {"model_type": "granitemoe"},
+        dense()
+        | {
+            "model.layers.0.block_sparse_moe.input_linear.weight": [4, 16, 8],
+            "model.layers.0.block_sparse_moe.router.layer.weight": [4, 8],
+        },
+        ATTENTION | MLP,
+        7,
+    ),
+    "a layer named gate where there are no experts": (
+        {"model_type": "llama"}, dense() | {"model.layers.0.mlp.gate.weight": [8, 8]}, ATTENTION | MLP | {"gate"}, 8,
+    ),
+    "no layers that predict further tokens": (
+        {"model_type": "glm4_moe", "num_hidden_layers": 1},
+        dense() | dense(1) | {"model.layers.1.eh_proj.weight": [8, 16], "mtp.layers.0.self_attn.q_proj.weight": [8, 8]},
+        ATTENTION | MLP,
+        7,
+    ),
+    "no out_proj of Mamba": (
+        {"model_type": "falcon_mamba"},
+        {f"backbone.layers.0.mixer.{name}.weight": [8, 8] for name in ("in_proj", "x_proj", "dt_proj", "out_proj")}
+        | {"backbone.layers.0.mixer.conv1d.weight": [8, 1, 4]},
+        {"in_proj", "x_proj", "dt_proj"},
+        3,
+    ),
+    "no chooser of sparse attention": (
+        {"model_type": "deepseek_v32"}, dense() | {"model.layers.0.self_attn.indexer.wk.weight": [8, 8]},
+        ATTENTION | MLP, 7,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REACHED)
+def test_all_linear_reaches(name: str) -> None:
+    config, shapes, names, count = REACHED[name]
+    layers = target_modules(shapes, LoraSettings(), config)
+    assert {layer.rpartition(".")[2] for layer in layers} == names
+    assert len(layers) == count
+
+
+def test_weights_of_experts_are_counted() -> None:
+    reached = reach(dense() | mixture(), {"model_type": "deepseek_v3"})
+    assert (reached.expert_weights, reached.weights) == (12 * 32, 4 * 64 + 3 * 128 + 8 + 12 * 32 + 32 + 4)
+    assert reached.unreached.startswith("384 of the base model's 1,068 weights are in experts, which are neither")
+    assert reached.unreached.endswith("nor layers named as experts' are")
+    assert not reach(dense(), {"model_type": "llama"}).unreached
+
+
+@pytest.mark.parametrize("target", ["gate_proj", "experts.0.up_proj", "gate", "model.layers.1.mlp.experts.2.down_proj"])
+def test_a_name_that_means_only_experts_is_refused(target: str) -> None:
+    with pytest.raises(SettingsInvalid, match="cannot be adapted in a mixture of experts") as caught:
+        target_modules(
+            dense() | mixture(), LoraSettings(target_modules=["q_proj", target]), {"model_type": "qwen3_moe"}
+        )
+    assert caught.value.reason is Reason.TARGET_MODULES_NOT_FOUND
+    assert target in caught.value.message
+
+
+def run_of(base: Path, folder: Path, **lora: Any) -> RunConfig:
+    write_rows(folder / "data/a.jsonl", tiny_rows(16))
+    return RunConfig.model_validate({
+        "baseModel": {"uri": base.as_uri()},
+        "dataset": {"training": {"uri": (folder / "data").as_uri() + "/"}},
+        "output": {"uri": (folder / "out").as_uri()},
+        "lora": lora,
+        "training": {"maxSequenceLength": 128},
+    })  # fmt: skip
+
+
+def test_prepare_counts_what_train_adapts_and_warns_of_the_rest(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    config = run_of(make_tiny_experts(tmp_path / "base"), tmp_path)
+    outcome = prepare(config, tmp_path / "scratch", Report(stream=stream))
+    events = {event["message"]: event for event in map(json.loads, stream.getvalue().splitlines())}
+    assert events["base model checked"]["adapted"] == 8, "q, k, v and o of two layers"
+    assert outcome.warnings == (
+        "196,608 of the base model's 345,856 weights are in experts, which are neither quantized nor adapted; its "
+        "routers are not adapted, nor layers named as experts' are",
+    )
+
+
+def test_prepare_refuses_experts_by_name_before_there_is_a_gpu(tmp_path: Path) -> None:
+    config = run_of(make_tiny_experts(tmp_path / "base"), tmp_path, targetModules=["gate_proj", "up_proj", "down_proj"])
+    with pytest.raises(SettingsInvalid, match="it has k_proj, o_proj, q_proj, v_proj; down_proj, gate_proj, up_proj"):
+        prepare(config, tmp_path / "scratch", Report())
+
+
+@pytest.mark.parametrize("kind", ["mamba", "llama4_text"])
+def test_a_kind_that_cannot_be_trained_is_refused_by_prepare(tmp_path: Path, kind: str) -> None:
+    base = make_tiny_model(tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "model_type": kind}))
+    with pytest.raises(SettingsInvalid, match=f"model_type '{kind}' is not supported") as caught:
+        prepare(run_of(base, tmp_path), tmp_path / "scratch", Report())
+    assert caught.value.reason is Reason.BASE_MODEL_INVALID
