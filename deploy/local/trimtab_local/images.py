@@ -20,7 +20,7 @@ from trimtab_local import archive, toolchain
 from trimtab_local.archive import digest
 from trimtab_local.binaries import lock
 from trimtab_local.instance import cache
-from trimtab_local.progress import Failed, run, say, watch
+from trimtab_local.progress import Failed, Word, run, say, watch
 
 if TYPE_CHECKING:
     from trimtab_local.cluster import Cluster
@@ -104,10 +104,11 @@ def load(cluster: "Cluster", image: str) -> None:
         blobs = {digest(blob): blob for blob in (manifest, config)}
         archive.pack(Path(file.name), image, descriptor, blobs)
         cluster.ctr("images", "import", "--local", "--no-unpack", file.name)
-    parent = ""
-    for name, folder in layers:
-        _link(cluster, name, parent, folder)
-        parent = name
+    with lock(cache() / f"containerd-{cluster.instance.number}.lock"):  # two images may have layers in common
+        parent = ""
+        for name, folder in layers:
+            _link(cluster, name, parent, folder)
+            parent = name
     say(f"{image} is in the node")
 
 
@@ -139,8 +140,19 @@ def _link(cluster: "Cluster", name: str, parent: str, folder: Path) -> None:
         cluster.ctr("snapshots", "rm", LINKING)
     mounts = json.loads(cluster.ctr("snapshots", "prepare", "--mounts", LINKING, *([parent] if parent else [])))
     options = dict(option.partition("=")[::2] for option in mounts[0]["Options"])
-    run(["cp", "--archive", "--link", f"{folder}/.", options.get("upperdir") or mounts[0]["Source"]])
+    run(hard_links(folder, Path(options.get("upperdir") or mounts[0]["Source"])))
     cluster.ctr("snapshots", "commit", name, LINKING)
+
+
+def hard_links(source: Path, target: Path) -> list[Word]:
+    """Return the command that fills a folder with hard links to another one's files, both in the cache.
+
+    While it works, buildah has its store mounted on itself, and no link leads from one mount to another, of the same
+    disk too. So the cache is looked at through a mount that has no others in it, in a namespace of its own.
+    """
+    script = 'mount --bind "$0" "$0" && cd "$0" && exec cp --archive --link "$1/." "$2"'
+    inside: list[Word] = [source.relative_to(cache()), target.relative_to(cache())]
+    return ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", script, cache(), *inside]
 
 
 def _snapshots(cluster: "Cluster") -> set[str]:

@@ -1,10 +1,11 @@
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 from trimtab_local import archive, images
-from trimtab_local.progress import Failed
+from trimtab_local.progress import Failed, run
 
 
 @pytest.fixture
@@ -115,7 +116,11 @@ class Node:
 
 
 @pytest.mark.parametrize("parent", ["", LOW], ids=["lowest", "on another"])
-def test_a_snapshot_is_made_of_the_builders_files(store: Path, tmp_path: Path, parent: str) -> None:
+def test_a_snapshot_is_made_of_the_builders_files(
+    store: Path, tmp_path: Path, parent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = ["cp", "--archive", "--link"]  # a mount namespace needs root
+    monkeypatch.setattr(images, "hard_links", lambda source, target: [*copy, f"{source}/.", target])
     folder = tmp_path / "fs"
     folder.mkdir()
     node = Node(folder, images.LINKING)  # an earlier try was cut short
@@ -130,3 +135,15 @@ def test_a_snapshot_that_is_there_is_not_made_again(store: Path, tmp_path: Path)
     node = Node(tmp_path, TOP)
     images._link(node, TOP, LOW, store)  # type: ignore[arg-type]
     assert node.called == [("snapshots", "ls")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+def test_links_lead_out_of_a_store_that_is_mounted_on_itself(store: Path, tmp_path: Path) -> None:
+    source, target = store / "overlay" / "b" / "diff", tmp_path / "fs"
+    target.mkdir()
+    script = 'mount --bind "$0" "$0" && exec "$@"'
+    around = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", script, store / "overlay"]
+    with pytest.raises(Failed, match="cross-device"):
+        run([*around, "cp", "--archive", "--link", f"{source}/.", target])
+    run([*around, *images.hard_links(source, target)])
+    assert (target / "etc" / "os").samefile(source / "etc" / "os")
