@@ -18,6 +18,7 @@ from pathlib import Path
 from trimtab_local import Cluster
 from trimtab_operator.runtime.kube import JOBS, Body
 
+from tests.bench import finished
 from tests.bench.executor import Executor, RawClient, executing
 from tests.component.api_server import ApiServer
 from tests.component.conftest import install_crds
@@ -25,7 +26,9 @@ from tests.component.operator.finetunejobs import finetunejob, over, state_of
 from tests.component.operator.process import FAST, OperatorProcess
 from tests.resources import FINETUNEJOBS
 
-WRITE_VERBS = ('verb="create"', 'verb="patch"', 'verb="apply"', 'verb="delete"')
+WRITE_VERBS = ('verb="create"', 'verb="patch"', 'verb="delete"')
+CHILDREN = {"finetunejobs": 1, "jobs": 2, "pods": 2}
+"""What there is of a finished FineTuneJob, by the operator's name of the resource."""
 
 
 def say(text: str) -> None:
@@ -82,6 +85,19 @@ class Bench:
 
     async def completed(self) -> float:
         return (await self.operator.metrics()).get('trimtab_finetunejobs{state="Completed"}', 0)
+
+    async def knows(self, count: int, seconds: float = 300) -> None:
+        """Wait until the operator has so many finished FineTuneJobs in its cache, and nothing left to look at."""
+        deadline = time.perf_counter() + seconds
+        while True:
+            found = await self.operator.metrics()
+            there = {name: found.get(f'trimtab_cache_objects{{resource="{name}"}}', 0) for name in CHILDREN}
+            behind = any(there[name] < count * each for name, each in CHILDREN.items())
+            if not behind and found["trimtab_workqueue_depth"] == 0:
+                return
+            if time.perf_counter() > deadline:
+                raise TimeoutError(f"{there}; {self.operator.tail(5)}")
+            await asyncio.sleep(0.5)
 
     async def writes(self) -> tuple[float, float]:
         """Return the operator's writes so far, without Lease and events, and of events."""
@@ -151,7 +167,7 @@ def quantiles(taken: list[float]) -> tuple[float, float]:
     return statistics.median(taken), sorted(taken)[min(len(taken) - 1, int(len(taken) * 0.99))]
 
 
-async def measure(cluster: Cluster, server: ApiServer, jobs: int, idle: float, folder: Path) -> dict[str, float]:
+async def measure(cluster: Cluster, server: ApiServer, arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     namespace = server.create("/api/v1/namespaces", {"metadata": {"generateName": "bench-"}}).body["metadata"]["name"]
     cluster.signal("kube-controller-manager", "CONT")  # an earlier run may have been killed
     account = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
@@ -163,7 +179,10 @@ async def measure(cluster: Cluster, server: ApiServer, jobs: int, idle: float, f
     try:
         async with executing(client, namespace) as executor:
             bench = Bench(cluster.kubeconfig, client, executor, operator, namespace)
-            return await run(bench, jobs, idle)
+            await run(bench, arguments.jobs, arguments.idle)
+            if arguments.finished:
+                await behind(bench, cluster, arguments.finished)
+            return bench.figures
     finally:
         await operator.kill()
         await client.close()
@@ -171,7 +190,7 @@ async def measure(cluster: Cluster, server: ApiServer, jobs: int, idle: float, f
         ApiServer(cluster.kubeconfig).delete(f"/api/v1/namespaces/{namespace}")  # the first connection has timed out
 
 
-async def run(bench: Bench, jobs: int, idle: float) -> dict[str, float]:
+async def run(bench: Bench, jobs: int, idle: float) -> None:
     figures = bench.figures
     operator = bench.operator
 
@@ -181,7 +200,7 @@ async def run(bench: Bench, jobs: int, idle: float) -> dict[str, float]:
 
     await operator.start()
     await operator.ready()
-    await bench.apply("first")
+    await bench.apply("bygone")
     await bench.over(1, 30)
     bench.executor.hold_seconds = 2  # pods that are seen running, as real ones are
     before = await bench.writes()
@@ -203,6 +222,7 @@ async def run(bench: Bench, jobs: int, idle: float) -> dict[str, float]:
     figures["jobs_per_second"] = round(rate, 1)
     say(f"{jobs // 2} at once: {rate:.1f} jobs/s through to Completed")
     figures["processor_ms_per_job"], server, machine = (round(each, 1) for each in spent)
+    figures["operator_share"] = round(spent[0] / spent[2], 3)
     figures["jobs_per_second_of_processors"] = round(1000 * (os.cpu_count() or 1) / machine, 1)
     say(
         f"processor time per job: operator {figures['processor_ms_per_job']} ms, API server {server} ms, all of the "
@@ -237,12 +257,48 @@ async def run(bench: Bench, jobs: int, idle: float) -> dict[str, float]:
     await operator.ready()
     say(f"restart to first action with {jobs} jobs: {figures['restart_seconds']} s")
     figures["rss_after_restart_mib"] = round(operator.rss_mib(), 1)
-    return figures
+
+
+async def behind(bench: Bench, cluster: Cluster, count: int) -> None:
+    """Measure beside so many finished FineTuneJobs more: first as the operator learns of them, then after a restart."""
+    figures, operator = bench.figures, bench.operator
+    began = time.perf_counter()
+    before, spent = len(bench.executor.created), operator.processor_seconds()
+    await finished.write(cluster, bench.client, bench.namespace, "bygone", count)
+    written = time.perf_counter() - began
+    await bench.knows(count)
+    known, spent = time.perf_counter() - began, operator.processor_seconds() - spent
+    say(
+        f"{count} finished FineTuneJobs written in {written:.0f} s, known after {known:.0f} s, which took the operator "
+        f"{spent:.0f} s of a processor"
+    )
+    assert len(bench.executor.created) >= before + 2 * count, "the API server does not tell of them"
+    learned = operator.rss_mib()
+    p50, p99 = quantiles(await bench.latency("behind", 100))
+    say(f"FineTuneJob applied to Job created, {count} finished: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    figures |= {f"new_behind_{count}_ms": round(p50, 1), f"new_behind_{count}_p99_ms": round(p99, 1)}
+
+    await operator.kill()
+    await bench.apply("last")
+    began = time.perf_counter()
+    await operator.start()
+    figures[f"restart_{count}_seconds"] = round(await bench.seen("last-prepare-0") - began, 2)
+    await operator.ready()
+    await bench.knows(count)
+    await asyncio.sleep(5)  # watches begin with lists of their own
+    figures[f"rss_{count}_mib"] = round(max(learned, operator.rss_mib()), 1)
+    say(
+        f"restart to first action with {count} finished: {figures[f'restart_{count}_seconds']} s; memory {learned:.0f} "
+        f"MiB before it, {operator.rss_mib():.0f} MiB after"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1000, help="finished jobs beside the measured ones")
+    parser.add_argument(
+        "--finished", type=int, default=10_000, help="FineTuneJobs that ended long ago; 0: leave it out"
+    )
     parser.add_argument("--idle", type=float, default=60, help="seconds to watch for writes when nothing happens")
     parser.add_argument("--instance", type=int, default=int(os.environ.get("TRIMTAB_BENCH_INSTANCE", "9")))
     arguments = parser.parse_args()
@@ -253,7 +309,7 @@ def main() -> None:
         server = ApiServer(cluster.kubeconfig)
         install_crds(server)
         with tempfile.TemporaryDirectory() as folder:
-            figures = asyncio.run(measure(cluster, server, arguments.jobs, arguments.idle, Path(folder)))
+            figures = asyncio.run(measure(cluster, server, arguments, Path(folder)))
     finally:
         if not was_up:
             cluster.down()
