@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import statistics
@@ -39,9 +40,10 @@ class Bench:
     """One operator, one namespace, many FineTuneJobs."""
 
     def __init__(
-        self, kubeconfig: Path, client: RawClient, executor: Executor, operator: OperatorProcess, namespace: str
+        self, cluster: Cluster, client: RawClient, executor: Executor, operator: OperatorProcess, namespace: str
     ) -> None:
-        self.kubeconfig = kubeconfig
+        self.cluster = cluster
+        self.kubeconfig = cluster.kubeconfig
         self.client = client
         self.executor = executor
         self.operator = operator
@@ -138,12 +140,25 @@ class Bench:
         return taken
 
     def processor_seconds(self) -> tuple[float, float, float]:
-        """Return the processor time so far of the operator, of the API server and of everything on this machine."""
+        """Return the processor time so far of the operator, of the API server and of everything that works for it.
+
+        That is the operator, the cluster's own processes (API server and etcd) and this program, which finishes the
+        Jobs: what else runs on the machine is left out.
+        """
         text = ApiServer(self.kubeconfig).get("/metrics").message
         (api_server,) = (line.split()[1] for line in text.splitlines() if line.startswith("process_cpu_seconds_total "))
-        user, nice, system, _idle, _waiting, *interrupts = map(int, Path("/proc/stat").read_text().split()[1:8])
-        busy = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
-        return self.operator.processor_seconds(), float(api_server), busy
+        operator, me = self.operator.processor_seconds(), sum(os.times()[:2])
+        return operator, float(api_server), operator + me + self.cluster_seconds()
+
+    def cluster_seconds(self) -> float:
+        """Return the processor time so far of the processes in the cluster's namespace."""
+        namespace, ticks = os.readlink(f"/proc/{self.cluster.pid()}/ns/pid"), 0
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                if os.readlink(process / "ns/pid") == namespace:
+                    fields = (process / "stat").read_text().rpartition(")")[2].split()
+                    ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     async def burst(self, prefix: str, count: int) -> float:
         """Return jobs a second, from the first of many applied at once to the last one completed."""
@@ -178,10 +193,10 @@ async def measure(cluster: Cluster, server: ApiServer, arguments: argparse.Names
     operator = OperatorProcess(cluster.kubeconfig, namespace, folder, **dict.fromkeys(FAST, ""))  # the defaults
     try:
         async with executing(client, namespace) as executor:
-            bench = Bench(cluster.kubeconfig, client, executor, operator, namespace)
+            bench = Bench(cluster, client, executor, operator, namespace)
             await run(bench, arguments.jobs, arguments.idle)
             if arguments.finished:
-                await behind(bench, cluster, arguments.finished)
+                await behind(bench, arguments.finished)
             return bench.figures
     finally:
         await operator.kill()
@@ -225,9 +240,9 @@ async def run(bench: Bench, jobs: int, idle: float) -> None:
     figures["operator_share"] = round(spent[0] / spent[2], 3)
     figures["jobs_per_second_of_processors"] = round(1000 * (os.cpu_count() or 1) / machine, 1)
     say(
-        f"processor time per job: operator {figures['processor_ms_per_job']} ms, API server {server} ms, all of the "
-        f"machine {machine} ms, of which {os.cpu_count()} processors have {figures['jobs_per_second_of_processors']} "
-        "jobs/s"
+        f"processor time per job: operator {figures['processor_ms_per_job']} ms, API server {server} ms, all that "
+        f"works for it {machine} ms, of which {os.cpu_count()} processors have "
+        f"{figures['jobs_per_second_of_processors']} jobs/s"
     )
 
     await bench.burst("more", jobs - jobs // 2)
@@ -259,12 +274,12 @@ async def run(bench: Bench, jobs: int, idle: float) -> None:
     figures["rss_after_restart_mib"] = round(operator.rss_mib(), 1)
 
 
-async def behind(bench: Bench, cluster: Cluster, count: int) -> None:
+async def behind(bench: Bench, count: int) -> None:
     """Measure beside so many finished FineTuneJobs more: first as the operator learns of them, then after a restart."""
     figures, operator = bench.figures, bench.operator
     began = time.perf_counter()
     before, spent = len(bench.executor.created), operator.processor_seconds()
-    await finished.write(cluster, bench.client, bench.namespace, "bygone", count)
+    await finished.write(bench.cluster, bench.client, bench.namespace, "bygone", count)
     written = time.perf_counter() - began
     await bench.knows(count)
     known, spent = time.perf_counter() - began, operator.processor_seconds() - spent
