@@ -152,10 +152,10 @@ class Bench:
 
     def cluster_seconds(self) -> float:
         """Return the processor time so far of the processes in the cluster's namespace."""
-        namespace, ticks = os.readlink(f"/proc/{self.cluster.pid()}/ns/pid"), 0
+        namespace, ticks = Path(f"/proc/{self.cluster.pid()}/ns/pid").readlink(), 0
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it ended meanwhile
-                if os.readlink(process / "ns/pid") == namespace:
+                if (process / "ns/pid").readlink() == namespace:
                     fields = (process / "stat").read_text().rpartition(")")[2].split()
                     ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK")

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.api_client import ApiClient
+from pydantic_core import from_json
 from yarl import URL
 
 from ..api import GROUP, VERSION
@@ -60,9 +61,6 @@ class Resource:
         return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
-JOBS = Resource("trimtab.dev", "v1alpha1", "finetunejobs", "FineTuneJob")
-EVALUATIONS = Resource("trimtab.dev", "v1alpha1", "evaluations", "Evaluation")
-ADAPTERROLLOUTS = Resource("trimtab.dev", "v1alpha1", "adapterrollouts", "AdapterRollout")
 JOBS = Resource("batch", "v1", "jobs", "Job")
 PODS = Resource("", "v1", "pods", "Pod")
 CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap")
@@ -211,7 +209,7 @@ class Kube:
         while True:
             wanted, path = {**(query or {}), "limit": str(size), **following}, resource.path(namespace)
             raw = await self._send("list", resource, "GET", path, query=wanted, accept=accept)
-            page: Body = json.loads(raw)
+            page: Body = from_json(raw)
             yield page
             token = page["metadata"].get("continue")
             if not token:
@@ -228,7 +226,7 @@ class Kube:
         return int(answer["major"]), int("".join(c for c in answer["minor"] if c.isdigit()))
 
     async def _call(self, verb: str, resource: Resource, method: str, path: str, **request: Any) -> Body:
-        answer: Body = json.loads(await self._send(verb, resource, method, path, **request))
+        answer: Body = from_json(await self._send(verb, resource, method, path, **request))
         return answer
 
     async def _send(
