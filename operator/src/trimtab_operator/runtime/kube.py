@@ -32,7 +32,7 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
-FIRST_PAGE = 25
+FIRST_PAGE = 4
 PAGE_BYTES = 1_048_576
 """Of a chunk of a list: a hundredth of a second to read."""
 WRITES = ("create", "patch", "delete")
