@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import statistics
@@ -18,6 +19,7 @@ from pathlib import Path
 from trimtab_local import Cluster
 from trimtab_operator.runtime.kube import JOBS, Body
 
+from tests.bench import finished
 from tests.bench.executor import Executor, RawClient, executing
 from tests.component.api_server import ApiServer
 from tests.component.conftest import install_crds
@@ -25,7 +27,9 @@ from tests.component.operator.finetunejobs import finetunejob, over, state_of
 from tests.component.operator.process import FAST, OperatorProcess
 from tests.resources import FINETUNEJOBS
 
-WRITE_VERBS = ('verb="create"', 'verb="patch"', 'verb="apply"', 'verb="delete"')
+WRITE_VERBS = ('verb="create"', 'verb="patch"', 'verb="delete"')
+CHILDREN = {"finetunejobs": 1, "jobs": 2, "pods": 2}
+"""What there is of a finished FineTuneJob, by the operator's name of the resource."""
 
 
 def say(text: str) -> None:
@@ -36,9 +40,10 @@ class Bench:
     """One operator, one namespace, many FineTuneJobs."""
 
     def __init__(
-        self, kubeconfig: Path, client: RawClient, executor: Executor, operator: OperatorProcess, namespace: str
+        self, cluster: Cluster, client: RawClient, executor: Executor, operator: OperatorProcess, namespace: str
     ) -> None:
-        self.kubeconfig = kubeconfig
+        self.cluster = cluster
+        self.kubeconfig = cluster.kubeconfig
         self.client = client
         self.executor = executor
         self.operator = operator
@@ -83,6 +88,30 @@ class Bench:
     async def completed(self) -> float:
         return (await self.operator.metrics()).get('trimtab_finetunejobs{state="Completed"}', 0)
 
+    async def knows(self, count: int, seconds: float = 300) -> None:
+        """Wait until the operator has so many finished FineTuneJobs in its cache, and nothing left to look at."""
+        deadline = time.perf_counter() + seconds
+        while True:
+            found = await self.operator.metrics()
+            there = {name: found.get(f'trimtab_cache_objects{{resource="{name}"}}', 0) for name in CHILDREN}
+            behind = any(there[name] < count * each for name, each in CHILDREN.items())
+            if not behind and found["trimtab_workqueue_depth"] == 0:
+                return
+            if time.perf_counter() > deadline:
+                raise TimeoutError(f"{there}; {self.operator.tail(5)}")
+            await asyncio.sleep(0.5)
+
+    async def settled(self) -> float:
+        """Return the most memory in MiB until the operator rests: its watches begin with lists of their own."""
+        most, busy = 0.0, self.operator.processor_seconds()
+        while True:
+            for _ in range(10):
+                most = max(most, self.operator.rss_mib())
+                await asyncio.sleep(0.5)
+            before, busy = busy, self.operator.processor_seconds()
+            if busy - before < 1:
+                return most
+
     async def writes(self) -> tuple[float, float]:
         """Return the operator's writes so far, without Lease and events, and of events."""
         found = {
@@ -122,12 +151,25 @@ class Bench:
         return taken
 
     def processor_seconds(self) -> tuple[float, float, float]:
-        """Return the processor time so far of the operator, of the API server and of everything on this machine."""
+        """Return the processor time so far of the operator, of the API server and of everything that works for it.
+
+        That is the operator, the cluster's own processes (API server and etcd) and this program, which finishes the
+        Jobs: what else runs on the machine is left out.
+        """
         text = ApiServer(self.kubeconfig).get("/metrics").message
         (api_server,) = (line.split()[1] for line in text.splitlines() if line.startswith("process_cpu_seconds_total "))
-        user, nice, system, _idle, _waiting, *interrupts = map(int, Path("/proc/stat").read_text().split()[1:8])
-        busy = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
-        return self.operator.processor_seconds(), float(api_server), busy
+        operator, me = self.operator.processor_seconds(), sum(os.times()[:2])
+        return operator, float(api_server), operator + me + self.cluster_seconds()
+
+    def cluster_seconds(self) -> float:
+        """Return the processor time so far of the processes in the cluster's namespace."""
+        namespace, ticks = Path(f"/proc/{self.cluster.pid()}/ns/pid").readlink(), 0
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                if (process / "ns/pid").readlink() == namespace:
+                    fields = (process / "stat").read_text().rpartition(")")[2].split()
+                    ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     async def burst(self, prefix: str, count: int) -> float:
         """Return jobs a second, from the first of many applied at once to the last one completed."""
@@ -151,7 +193,7 @@ def quantiles(taken: list[float]) -> tuple[float, float]:
     return statistics.median(taken), sorted(taken)[min(len(taken) - 1, int(len(taken) * 0.99))]
 
 
-async def measure(cluster: Cluster, server: ApiServer, jobs: int, idle: float, folder: Path) -> dict[str, float]:
+async def measure(cluster: Cluster, server: ApiServer, arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     namespace = server.create("/api/v1/namespaces", {"metadata": {"generateName": "bench-"}}).body["metadata"]["name"]
     cluster.signal("kube-controller-manager", "CONT")  # an earlier run may have been killed
     account = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
@@ -162,8 +204,11 @@ async def measure(cluster: Cluster, server: ApiServer, jobs: int, idle: float, f
     operator = OperatorProcess(cluster.kubeconfig, namespace, folder, **dict.fromkeys(FAST, ""))  # the defaults
     try:
         async with executing(client, namespace) as executor:
-            bench = Bench(cluster.kubeconfig, client, executor, operator, namespace)
-            return await run(bench, jobs, idle)
+            bench = Bench(cluster, client, executor, operator, namespace)
+            await run(bench, arguments.jobs, arguments.idle)
+            if arguments.finished:
+                await behind(bench, arguments.finished)
+            return bench.figures
     finally:
         await operator.kill()
         await client.close()
@@ -171,7 +216,7 @@ async def measure(cluster: Cluster, server: ApiServer, jobs: int, idle: float, f
         ApiServer(cluster.kubeconfig).delete(f"/api/v1/namespaces/{namespace}")  # the first connection has timed out
 
 
-async def run(bench: Bench, jobs: int, idle: float) -> dict[str, float]:
+async def run(bench: Bench, jobs: int, idle: float) -> None:
     figures = bench.figures
     operator = bench.operator
 
@@ -181,7 +226,7 @@ async def run(bench: Bench, jobs: int, idle: float) -> dict[str, float]:
 
     await operator.start()
     await operator.ready()
-    await bench.apply("first")
+    await bench.apply("bygone")
     await bench.over(1, 30)
     bench.executor.hold_seconds = 2  # pods that are seen running, as real ones are
     before = await bench.writes()
@@ -203,11 +248,12 @@ async def run(bench: Bench, jobs: int, idle: float) -> dict[str, float]:
     figures["jobs_per_second"] = round(rate, 1)
     say(f"{jobs // 2} at once: {rate:.1f} jobs/s through to Completed")
     figures["processor_ms_per_job"], server, machine = (round(each, 1) for each in spent)
+    figures["operator_share"] = round(spent[0] / spent[2], 3)
     figures["jobs_per_second_of_processors"] = round(1000 * (os.cpu_count() or 1) / machine, 1)
     say(
-        f"processor time per job: operator {figures['processor_ms_per_job']} ms, API server {server} ms, all of the "
-        f"machine {machine} ms, of which {os.cpu_count()} processors have {figures['jobs_per_second_of_processors']} "
-        "jobs/s"
+        f"processor time per job: operator {figures['processor_ms_per_job']} ms, API server {server} ms, all that "
+        f"works for it {machine} ms, of which {os.cpu_count()} processors have "
+        f"{figures['jobs_per_second_of_processors']} jobs/s"
     )
 
     await bench.burst("more", jobs - jobs // 2)
@@ -237,12 +283,45 @@ async def run(bench: Bench, jobs: int, idle: float) -> dict[str, float]:
     await operator.ready()
     say(f"restart to first action with {jobs} jobs: {figures['restart_seconds']} s")
     figures["rss_after_restart_mib"] = round(operator.rss_mib(), 1)
-    return figures
+
+
+async def behind(bench: Bench, count: int) -> None:
+    """Measure beside so many finished FineTuneJobs more, which were written while no operator ran."""
+    figures, operator = bench.figures, bench.operator
+    await operator.kill()
+    before, began = len(bench.executor.created), time.perf_counter()
+    await finished.write(bench.cluster, bench.client, bench.namespace, "bygone", count)
+    deadline = time.perf_counter() + 300
+    while len(bench.executor.created) < before + 2 * count:
+        if time.perf_counter() > deadline:
+            raise TimeoutError(f"the API server tells of {len(bench.executor.created) - before} new Jobs only")
+        await asyncio.sleep(0.5)
+    say(f"{count} finished FineTuneJobs written in {time.perf_counter() - began:.0f} s")
+
+    await bench.apply("last")
+    began = time.perf_counter()
+    await operator.start()
+    figures[f"restart_{count}_seconds"] = round(await bench.seen("last-prepare-0", 300) - began, 2)
+    spent = operator.processor_seconds()
+    say(
+        f"restart to first action with {count} finished: {figures[f'restart_{count}_seconds']} s, which took the "
+        f"operator {spent:.1f} s of a processor"
+    )
+    await operator.ready()
+    await bench.knows(count)
+    figures[f"rss_{count}_mib"] = round(await bench.settled(), 1)
+    say(f"memory with {count} finished: {figures[f'rss_{count}_mib']} MiB")
+    p50, p99 = quantiles(await bench.latency("behind", 100))
+    say(f"FineTuneJob applied to Job created, {count} finished: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    figures |= {f"new_behind_{count}_ms": round(p50, 1), f"new_behind_{count}_p99_ms": round(p99, 1)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1000, help="finished jobs beside the measured ones")
+    parser.add_argument(
+        "--finished", type=int, default=10_000, help="FineTuneJobs that ended long ago; 0: leave it out"
+    )
     parser.add_argument("--idle", type=float, default=60, help="seconds to watch for writes when nothing happens")
     parser.add_argument("--instance", type=int, default=int(os.environ.get("TRIMTAB_BENCH_INSTANCE", "9")))
     arguments = parser.parse_args()
@@ -253,7 +332,7 @@ def main() -> None:
         server = ApiServer(cluster.kubeconfig)
         install_crds(server)
         with tempfile.TemporaryDirectory() as folder:
-            figures = asyncio.run(measure(cluster, server, arguments.jobs, arguments.idle, Path(folder)))
+            figures = asyncio.run(measure(cluster, server, arguments, Path(folder)))
     finally:
         if not was_up:
             cluster.down()

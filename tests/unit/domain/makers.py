@@ -250,7 +250,12 @@ class World:
 
     def succeeds(self, words: TerminationMessage | None) -> Self:
         self.pod(
-            phase="Succeeded", running=False, terminated=True, exit_code=0, terminated_time=self.now, last_words=words
+            phase="Succeeded",
+            running=False,
+            terminated=True,
+            exit_code=0,
+            terminated_time=self.now,
+            said=words.encode() if words else "",
         )
         return self.change_job(complete=True, active=0, ended=self.now).settle()
 
@@ -271,8 +276,7 @@ class World:
             exit_code=code,
             terminated_reason=reason,
             terminated_time=self.now,
-            last_words=words,
-            last_text=text,
+            said=words.encode() if words is not None else text,
         )
         return self.change_job(
             failed=True,

@@ -488,7 +488,7 @@ def test_an_attempt_ends_with_the_trainer_and_takes_a_sidecar_that_stays_along(
         terminated=True,
         exit_code=code,
         terminated_time=world.now,
-        last_words=world.words(reason, **said),
+        said=world.words(reason, **said).encode(),
     ).settle()
     assert (world.state, world.deleted) == ("Preparing", []), "a native sidecar is stopped by the kubelet in a moment"
     assert world.last.look_again_seconds == 5

@@ -310,7 +310,7 @@ async def test_one_that_is_not_understood_keeps_its_name(world: World) -> None:
     """A younger one must not get the older one's pods while an operator leads that does not know a value of the older:
     the next one would take them back.
     """
-    older = rollout("b")
+    older = rollout("b", port=world.agent.port)
     older["metadata"] |= {"name": "older", "uid": "arl-0", "creationTimestamp": "2026-01-05T10:00:00Z"}
     older["spec"]["strategy"]["canaryPods"] = "many"
     world.store(older)

@@ -27,14 +27,20 @@ class Needs:
     """What a decision depends on, to be read anew before anything costly or irreversible is done.
 
     Attributes:
+        itself: whether that is the object too. A status is refused if it was decided on from an earlier version, but
+            nothing else is.
         objects: others of our kinds.
         jobs: names of Jobs, each with the uid that it had; None: it may be there without being known.
         agents: uids of serving pods whose agents have to say what is true at this moment.
     """
 
+    itself: bool = True
     objects: tuple[Key, ...] = ()
     jobs: Mapping[str, str | None] = field(default_factory=dict)
     agents: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.itself or self.objects or self.jobs or self.agents)
 
 
 def leaves_nothing(cluster: Cluster, key: Key, answers: Answers, now: datetime) -> Plan:

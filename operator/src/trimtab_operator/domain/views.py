@@ -1,7 +1,7 @@
 """Typed, frozen views of the Job and Pod fields that decisions need; the rest is not kept in memory.
 
 Labels, annotations, owner references and messages are whatever a tenant wrote. What is no attempt of ours gives None,
-and nothing in an object of the right shape raises.
+nothing in an object of the right shape raises, and a view has at most a few kB of it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
+from sys import intern
 from typing import Any
 
 from trimtab_trainer.contract import TerminationMessage
+from trimtab_trainer.contract.outcome import TERMINATION_MESSAGE_BYTES
 
 from trimtab_operator.api.work import ACCELERATORS_MAXIMUM
 
@@ -43,6 +46,9 @@ QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 CONTAINER = "trainer"
 """Name of the container that does the work, in both stages."""
 
+TEXT_LENGTH = 1024
+"""Of what a view keeps of a message."""
+LABELS_KEPT = 128
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
@@ -90,12 +96,17 @@ def queue_of(body: dict[str, Any]) -> str | None:
     return "" if traces or managed_by != OWN_CONTROLLER else None
 
 
+def _text(told: object) -> str:
+    """Return a message as far as it is kept."""
+    return str(told or "")[:TEXT_LENGTH]
+
+
 def _accelerators(labels: Mapping[str, object]) -> int | None:
     held = labels.get(ACCELERATORS_LABEL)
     return None if held is None else min(count_of(held), ACCELERATORS_MAXIMUM)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class JobView:
     """A batch/v1 Job of a FineTuneJob or an Evaluation."""
 
@@ -108,7 +119,6 @@ class JobView:
     attempt: int
     created: datetime | None
     owner_kind: str = "FineTuneJob"
-    resource_version: str = ""
     suspended: bool = False
     queue: str | None = None
     """What admits it, see `queue_of`: then `suspend` is the queue's to write."""
@@ -146,16 +156,15 @@ class JobView:
         failed, complete, suspended = conditions.get("Failed"), conditions.get("Complete"), every.get("Suspended", {})
         end = complete or failed
         return cls(
-            namespace=metadata["namespace"],
+            namespace=intern(metadata["namespace"]),
             name=metadata["name"],
             uid=metadata["uid"],
-            owner_name=owner[1],
-            owner_uid=owner[2],
-            stage=labels[STAGE_LABEL],
+            owner_name=intern(owner[1]),
+            owner_uid=intern(owner[2]),
+            stage=intern(labels[STAGE_LABEL]),
             attempt=attempt,
             created=parse_time(metadata.get("creationTimestamp")),
-            owner_kind=owner[0],
-            resource_version=metadata.get("resourceVersion", ""),
+            owner_kind=intern(owner[0]),
             suspended=bool(body.get("spec", {}).get("suspend")),
             queue=queue_of(body),
             resumed=parse_time(suspended.get("lastTransitionTime")) if suspended.get("status") == "False" else None,
@@ -164,15 +173,15 @@ class JobView:
             active=int(status.get("active", 0)),
             complete=complete is not None,
             failed=failed is not None,
-            failed_reason=failed.get("reason", "") if failed else "",
-            failed_message=failed.get("message", "") if failed else "",
+            failed_reason=_text(failed.get("reason", "")) if failed else "",
+            failed_message=_text(failed.get("message", "")) if failed else "",
             ended=parse_time(end.get("lastTransitionTime")) if end else None,
             accelerators=_accelerators(labels),
             inputs=str(labels.get(INPUTS_LABEL, "")),
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PodView:
     """A pod of such a Job; `waiting_*` and `terminated_*` are of the container that does the work."""
 
@@ -184,7 +193,6 @@ class PodView:
     owner_name: str
     created: datetime | None
     owner_kind: str = "FineTuneJob"
-    resource_version: str = ""
     phase: str = "Pending"
     reason: str = ""
     message: str = ""
@@ -205,11 +213,23 @@ class PodView:
     exit_code: int | None = None
     terminated_reason: str = ""
     terminated_time: datetime | None = None
-    last_words: TerminationMessage | None = None
-    other_contract: str | None = None
-    """Version of the contract that the termination message is of, where it is not ours: what it says is not known."""
-    last_text: str = field(default="", repr=False)
-    """Termination message that is not ours, such as the last lines of a crash's log."""
+    said: str = field(default="", repr=False)
+    """Termination message, as it was written."""
+
+    @property
+    def last_words(self) -> TerminationMessage | None:
+        """The termination message, if it is one of ours."""
+        return TerminationMessage.decode(self.said) if self.said else None
+
+    @property
+    def other_contract(self) -> str | None:
+        """Version of the contract that the message is of, where it is not ours: what it says is not known."""
+        return TerminationMessage.other_contract(self.said) if self.said and not self.last_words else None
+
+    @property
+    def last_text(self) -> str:
+        """The end of one that is not ours, such as the last lines of a crash's log."""
+        return "" if self.last_words else self.said[-512:]
 
     @property
     def over(self) -> bool:
@@ -232,41 +252,35 @@ class PodView:
         waiting = state.get("waiting") or {}
         running = state.get("running") or {}
         terminated = state.get("terminated") or {}
-        words = TerminationMessage.decode(terminated.get("message", "")) if terminated else None
         return cls(
-            namespace=metadata["namespace"],
+            namespace=intern(metadata["namespace"]),
             name=metadata["name"],
             uid=metadata["uid"],
-            job_uid=owner[2],
-            job_name=owner[1],
-            owner_name=labels[OWNER_LABELS[of]],
+            job_uid=intern(owner[2]),
+            job_name=intern(owner[1]),
+            owner_name=intern(labels[OWNER_LABELS[of]]),
             created=parse_time(metadata.get("creationTimestamp")),
             owner_kind=of,
-            resource_version=metadata.get("resourceVersion", ""),
-            phase=status.get("phase", "Pending"),
-            reason=status.get("reason", ""),
-            message=status.get("message", ""),
+            phase=intern(status.get("phase", "Pending")),
+            reason=_text(status.get("reason", "")),
+            message=_text(status.get("message", "")),
             ip=status.get("podIP", ""),
             node=body.get("spec", {}).get("nodeName", ""),
             deletion_time=parse_time(metadata.get("deletionTimestamp")),
             scheduled_time=parse_time(scheduled.get("lastTransitionTime"))
             if scheduled.get("status") == "True"
             else None,
-            unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
-            disruption=disruption.get("reason", "") if disruption.get("status") == "True" else "",
-            waiting_reason=waiting.get("reason", ""),
-            waiting_message=waiting.get("message", ""),
+            unschedulable=_text(scheduled.get("message", "")) if scheduled.get("reason") == "Unschedulable" else "",
+            disruption=_text(disruption.get("reason", "")) if disruption.get("status") == "True" else "",
+            waiting_reason=_text(waiting.get("reason", "")),
+            waiting_message=_text(waiting.get("message", "")),
             started=parse_time(running.get("startedAt") or terminated.get("startedAt")),
             running=bool(running),
             terminated=bool(terminated),
             exit_code=terminated.get("exitCode"),
-            terminated_reason=terminated.get("reason", ""),
+            terminated_reason=_text(terminated.get("reason", "")),
             terminated_time=parse_time(terminated.get("finishedAt")),
-            last_words=words,
-            other_contract=(TerminationMessage.other_contract(terminated.get("message", "")) or "")
-            if not words
-            else "",
-            last_text="" if words else terminated.get("message", "")[-512:],
+            said=str(terminated.get("message") or "")[-TERMINATION_MESSAGE_BYTES:],
         )
 
 
@@ -285,7 +299,7 @@ def agent_port(spec: dict[str, Any]) -> int | None:
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ServingPodView:
     """A pod with an engine and our agent in it."""
 
@@ -312,7 +326,7 @@ class ServingPodView:
             namespace=metadata["namespace"],
             name=metadata["name"],
             uid=metadata["uid"],
-            labels=labels,
+            labels=dict(islice(labels.items(), LABELS_KEPT)),
             ip=status.get("podIP", ""),
             ready=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
             deleting="deletionTimestamp" in metadata or status.get("phase") in ("Succeeded", "Failed"),

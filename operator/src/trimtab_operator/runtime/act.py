@@ -131,6 +131,8 @@ class Actor:
         """
         resource, metadata, raw = OWN[kind.name], stored["metadata"], stored.get("status", {})
         wanted = admitted(kind, stored, status)
+        if wanted == raw:
+            return False
         before, after = _typed(kind, raw), _typed(kind, wanted)
         if before is not None and before == after:
             return False

@@ -13,14 +13,17 @@ They overtake each other, so nothing here depends on their order:
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
+import sys
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, Generic, TypeVar
+
+from pydantic_core import from_json, to_json
 
 from ..domain.cluster import Key
 from ..domain.gitops import MARKS
@@ -68,9 +71,19 @@ def slim(body: Body) -> Body:
     return {**{key: body[key] for key in ("apiVersion", "kind", "spec", "status") if key in body}, "metadata": kept}
 
 
-@dataclass(frozen=True, slots=True)
+PACKED_LEVEL = 1
+"""Of zlib: half of the size, and a tenth of a millisecond."""
+TYPED_KEPT = 256
+"""Objects whose typed form is kept: rounds about one of them often follow each other, and it is half of their cost."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Stored:
-    """An object of our kinds. Its body is kept as text: a fifth of the memory of the parsed form."""
+    """One version of an object of our kinds.
+
+    Its body is kept as text, a fifth of the memory of the parsed form, and packed once it has ended: hardly anybody
+    reads it then.
+    """
 
     key: Key
     text: bytes
@@ -86,22 +99,33 @@ class Stored:
 
     @property
     def body(self) -> Body:
-        body: Body = json.loads(self.text)
+        body: Body = from_json(zlib.decompress(self.text) if self.over else self.text)
         return body
 
     @classmethod
     def of(cls, kind: AnyKind, body: Body) -> Stored:
         small, over = slim(body), has_ended(kind, body)
+        text = to_json(small)
         return cls(
             key=Key(kind.name, body["metadata"]["namespace"], body["metadata"]["name"]),
-            text=json.dumps(small, separators=(",", ":")).encode(),
-            state=summary_of(kind, body).get("reason", "New"),
+            text=zlib.compress(text, PACKED_LEVEL) if over else text,
+            state=sys.intern(summary_of(kind, body).get("reason", "New")),
             over=over,
             labels=small["metadata"].get("labels", {}),
             completed=body.get("status", {}).get("completionTime", ""),
             indexes=kind.indexes(body, over),
             selects=kind.selects(body),
         )
+
+
+@lru_cache(maxsize=TYPED_KEPT)
+def typed(stored: Stored) -> Any:
+    """Return the typed form of an object; of one version there is one for ever.
+
+    Raises:
+        pydantic.ValidationError: it was written under a version of its kind that is not known here.
+    """
+    return KINDS[stored.key.kind].parse(stored.body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import kopf
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from ..domain.cluster import Key
 from ..domain.views import STAGE_LABEL
@@ -101,6 +102,13 @@ class NoDiffs(kopf.DiffBaseStorage):
         return None
 
 
+class NoMemories(ResourceMemories):
+    """kopf keeps a kB for every object for as long as it is there, for handlers that have a state; these have none."""
+
+    async def recall(self, raw_body: kopf.RawBody, **options: Any) -> ResourceMemory:
+        return await super().recall(raw_body, **{**options, "ephemeral": True})
+
+
 class NoProgress(kopf.ProgressStorage):
     """Nothing is kept of a handler's progress: there are none that have any."""
 
@@ -130,7 +138,7 @@ def settings_of(version: tuple[int, int]) -> kopf.OperatorSettings:
     settings.persistence.diffbase_storage = NoDiffs()
     settings.persistence.progress_storage = NoProgress()
     settings.watching.initial_streaming = version >= WATCH_LIST_SINCE
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 100
     settings.watching.reconnect_backoff = 0.1
     # Work pods and serving pods have the label of their stage; one watch brings both.
     for resource, selector in ((JOBS, MANAGED_BY_US), (PODS, STAGE_LABEL)):

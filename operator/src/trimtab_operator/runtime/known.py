@@ -11,11 +11,10 @@ from trimtab_trainer.contract import Progress
 
 from ..domain.adapterrollout import ServingPod
 from ..domain.cluster import Key, NameTaken, NotUnderstood, Refusal
-from ..domain.kinds import KINDS
 from ..domain.settings import Settings
 from ..domain.views import JobView, PodView
 from .agentpoller import AgentPoller
-from .cache import Cache, Stored, matches
+from .cache import Cache, Stored, matches, typed
 from .kube import ApiError, Body, Resource
 from .progress import ProgressPoller
 from .signing import SigningKeys
@@ -92,7 +91,7 @@ class Known:
         if found is None:
             return None
         try:
-            return KINDS[kind].parse(found.body)
+            return typed(found)
         except ValidationError:
             raise NotUnderstood(key) from None
 
@@ -157,10 +156,10 @@ class Known:
 
 def _understood(found: list[Stored]) -> tuple[Any, ...]:
     """Return the typed form of objects; one of a version that is not known gives no verdict."""
-    typed = []
+    known = []
     for stored in found:
         try:
-            typed.append(KINDS[stored.key.kind].parse(stored.body))
+            known.append(typed(stored))
         except ValidationError:
             continue
-    return tuple(typed)
+    return tuple(known)

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.api_client import ApiClient
+from pydantic_core import from_json
 from yarl import URL
 
 from ..api import GROUP, VERSION
@@ -31,7 +32,7 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
-FIRST_PAGE = 25
+FIRST_PAGE = 4
 PAGE_BYTES = 1_048_576
 """Of a chunk of a list: a hundredth of a second to read."""
 WRITES = ("create", "patch", "delete")
@@ -208,7 +209,7 @@ class Kube:
         while True:
             wanted, path = {**(query or {}), "limit": str(size), **following}, resource.path(namespace)
             raw = await self._send("list", resource, "GET", path, query=wanted, accept=accept)
-            page: Body = json.loads(raw)
+            page: Body = from_json(raw)
             yield page
             token = page["metadata"].get("continue")
             if not token:
@@ -225,7 +226,7 @@ class Kube:
         return int(answer["major"]), int("".join(c for c in answer["minor"] if c.isdigit()))
 
     async def _call(self, verb: str, resource: Resource, method: str, path: str, **request: Any) -> Body:
-        answer: Body = json.loads(await self._send(verb, resource, method, path, **request))
+        answer: Body = from_json(await self._send(verb, resource, method, path, **request))
         return answer
 
     async def _send(

@@ -25,7 +25,7 @@ from .cache import Cache
 from .delivery import Delivery
 from .desired import Desired, orphans
 from .events import Events
-from .handlers import registry_of, settings_of
+from .handlers import NoMemories, registry_of, settings_of
 from .inquiries import Inquiries
 from .known import Known, Troubles
 from .kube import ApiError, Kube, Unreachable
@@ -151,6 +151,7 @@ class Leading:
         await kopf.operator(
             registry=registry_of(self._kube, self._cache, self._queue.add, self._audit.soon),
             settings=settings_of(version),
+            memories=NoMemories(),
             standalone=True,
             clusterwide=not namespaces,
             namespaces=namespaces,

@@ -23,7 +23,7 @@ from ..domain.plan import Create, Delete, Inquiry, Note, Plan, Suspend
 from ..domain.views import controller_of
 from . import metrics
 from .act import Actor, NameIsTaken
-from .cache import Cache
+from .cache import Cache, Stored, typed
 from .delivery import Delivery
 from .events import Events
 from .gate import not_understood
@@ -78,30 +78,36 @@ class Reconciler:
         return await measured(key, self._round)
 
     async def _round(self, key: Key) -> float | None:
-        kind, body = self._kinds[key.kind], self._body(key)
-        if body is None:
+        kind, stored = self._kinds[key.kind], self._cache.stored(key)
+        if stored is None:
             self._troubles.forget(key)
             return await self._retire(kind, key)
         try:
-            made = await self._planned(kind, key, body)
+            made = await self._planned(kind, stored)
         except ValidationError as error:
+            body = stored.body
             await self._actor.write_status(kind, body, not_understood(kind, body, error, self._now()))
             return None
         except NotUnderstood as other:  # its own rounds say so in its status
             raise Retry(UPSTREAM_SECONDS, str(other)) from None
         return await self._act(kind, key, made) if made is not None else 0.0
 
-    async def _planned(self, kind: AnyKind, key: Key, body: Body) -> Plan | None:
+    async def _planned(self, kind: AnyKind, stored: Stored) -> Plan | None:
         """Return what to do about an object, or None if it turns out to be gone or another."""
-        subject = kind.parse(body)
-        await self._look_at_what_is_taken(key, body["metadata"]["uid"])
+        subject, key = typed(stored), stored.key
+        uid = subject.metadata.uid
+        await self._look_at_what_is_taken(key, uid)
         observed, made = await self._decide(kind, subject)
-        if not made.confirm:
+        if not made.confirm or not (needs := kind.needs(observed, made)):
             return made
-        if not await self._inquiries.read_anew(key, body["metadata"]["uid"], kind.needs(observed, made)):
+        if not await self._inquiries.read_anew(key, uid, needs):
             return None
-        fresh = self._body(key)
-        return (await self._decide(kind, kind.parse(fresh)))[1] if fresh is not None else None
+        fresh = self._cache.stored(key)
+        if fresh is None:
+            return None
+        if fresh is stored and not observed.answers and kind.observe(self._cluster, subject) == observed:
+            return made  # nothing is otherwise
+        return (await self._decide(kind, typed(fresh)))[1]
 
     async def _decide(self, kind: AnyKind, subject: Any) -> tuple[Any, Plan]:
         """Plan until there is nothing left to ask; answers add up."""
@@ -115,12 +121,16 @@ class Reconciler:
         raise RuntimeError(f"the plan asks without end: {made.inquiries}")
 
     async def _act(self, kind: AnyKind, key: Key, made: Plan) -> float | None:
-        body = self._body(key)
-        if body is None:
+        stored = self._cache.stored(key)
+        if stored is None:
             return 0.0
+        if made == Plan(look_again_seconds=made.look_again_seconds):
+            self._troubles.outlived(key)
+            return made.look_again_seconds
+        body = stored.body
         acted, hindered = await self._do(key, made, body)
         if hindered:  # what to say of it; nothing else is done
-            _, made = await self._decide(kind, kind.parse(body))
+            _, made = await self._decide(kind, typed(stored))
             made = replace(made, actions=(), documents=(), mounted=None)
             await self._tell_of_refusal(key, made, body)
         elif not acted:
@@ -166,7 +176,7 @@ class Reconciler:
         made = await self._leaving(kind, key)
         if made.confirm:
             await self._inquiries.read_named(key)
-            if self._body(key) is not None:
+            if self._cache.stored(key) is not None:
                 return 0.0
             made = await self._leaving(kind, key)
         await self._delivery.deliver(key.namespace, made)
@@ -191,10 +201,6 @@ class Reconciler:
             return
         if controller is not None and controller[2] == uid:
             del self._troubles.taken[key]
-
-    def _body(self, key: Key) -> Body | None:
-        found = self._cache.stored(key)
-        return found.body if found is not None else None
 
 
 def _kind_of(action: Create | Delete | Suspend) -> str:

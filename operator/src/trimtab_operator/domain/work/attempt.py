@@ -109,6 +109,11 @@ class Attempt:
         """Tell whether the trainer has ended and something beside it keeps the pod, and with it what the pod holds."""
         return self.live and self.pod is not None and self.pod.terminated and self.pod.phase == "Running"
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing can be otherwise any more: its Job has ended, and the last words of its pods are spoken."""
+        return self.job.finished and bool(self.pods) and all(pod.over for pod in self.pods)
+
     def ended(self, now: datetime) -> bool:
         """Tell whether it is over: by its Job, or because its trainer is and nothing else in the pod ends."""
         return self.job.finished or (self.left_alone() and self.lingers(now) <= 0)

@@ -31,8 +31,9 @@ def job_names_to_confirm(kind: Particulars[J, S], job: J, seen: int = -1) -> lis
     """Return the names of the Jobs that a confirmed observation must look for, beside those that were seen.
 
     They are the attempts whose end was not recorded, and what an earlier round may have created without living to
-    record it.
+    record it. Before the first attempt nothing is prepared, so nobody has begun with the second stage.
     """
     open_attempts = [attempt.job_name for attempt in job.status.attempts if attempt.reason is None]
     number = next_number(job, seen)
-    return [*open_attempts, *(attempt_name(kind, job, stage, number) for stage in kind.stages)]
+    stages = kind.stages if number else kind.stages[:1]
+    return [*open_attempts, *(attempt_name(kind, job, stage, number) for stage in stages)]

@@ -81,20 +81,25 @@ def _observe(kind: Particulars[J, Any], cluster: Cluster, job: J) -> Observed[J]
 def needs(observed: Observed[Any], planned: Plan) -> Needs:
     """Return the attempts whose end is not recorded, what a creation may meet, and the objects that are referred to.
 
-    Attempts whose end is recorded are left out: nothing depends on them any more.
+    Attempts whose end is recorded are left out, for nothing depends on them any more, as are those that are settled.
+    What has the very name of what is to be created is met by the creation itself.
     """
     job, kind = observed.job, observed.kind
     closed = {attempt.job_uid for attempt in job.status.attempts if attempt.reason is not None}
+    closed |= {seen.uid for seen in observed.attempts if seen.settled}
     jobs: dict[str, str | None] = {seen.name: seen.uid for seen in observed.attempts if seen.uid not in closed}
     for attempt in job.status.attempts:
-        if attempt.reason is None:
+        if attempt.job_uid not in closed:
             jobs.setdefault(attempt.job_name, attempt.job_uid)
-    if any(isinstance(action, Create) for action in planned.actions):
+    created = {action.body["metadata"]["name"] for action in planned.actions if isinstance(action, Create)}
+    if created:
+        known = {*created, *(seen.name for seen in observed.attempts)}
         for name in job_names_to_confirm(kind, job, observed.highest_number):
-            jobs.setdefault(name, None)
+            if name not in known:
+                jobs.setdefault(name, None)
     refers = (("FineTuneJob", kind.waits_for(job)), ("AdapterRollout", kind.follows_rollout(job)))
     objects = tuple(Key(other, job.metadata.namespace, name) for other, name in refers if name is not None)
-    return Needs(objects, jobs)
+    return Needs(bool(planned.actions), objects, jobs)
 
 
 def _measures(
