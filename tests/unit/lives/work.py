@@ -193,9 +193,21 @@ class Life:
     def _change(self, job: Body, **status: Any) -> None:
         self.api.put(JOBS, {**job, "status": {**job.get("status", {}), **status}})
 
+    def the_pod_is_scheduled(self) -> None:
+        """Its container is being created, for ever perhaps."""
+        self._start({"waiting": {"reason": "ContainerCreating"}}, "Pending")
+
     def the_pod_runs(self) -> None:
+        self._start({"running": {"startedAt": format_time(self.now)}}, "Running")
+
+    def _start(self, state: Body, phase: str) -> None:
         job = self._newest()
-        if job is None or job["spec"].get("suspend") or self._pod_of(job) is not None:
+        if job is None or job["spec"].get("suspend"):
+            return
+        if (pod := self._pod_of(job)) is not None:
+            if pod["status"]["phase"] == "Pending" and "deletionTimestamp" not in pod["metadata"]:
+                statuses = [{"name": "trainer", "state": state}]
+                self.api.put(PODS, {**pod, "status": {**pod["status"], "phase": phase, "containerStatuses": statuses}})
             return
         labels = {
             OWNER_LABELS[self.kind.name]: "demo",
@@ -203,14 +215,17 @@ class Life:
         }
         owner = {"kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"], "controller": True}
         name = f"{job['metadata']['name']}-x"
-        running = {"name": "trainer", "state": {"running": {"startedAt": format_time(self.now)}}}
         scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": format_time(self.now)}
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"namespace": NAMESPACE, "name": name, "labels": labels, "ownerReferences": [owner]},
             "spec": {"nodeName": NODE},
-            "status": {"phase": "Running", "conditions": [scheduled], "containerStatuses": [running]},
+            "status": {
+                "phase": phase,
+                "conditions": [scheduled],
+                "containerStatuses": [{"name": "trainer", "state": state}],
+            },
         }
         self.api.put(PODS, pod)
         self._change(job, active=1)
@@ -281,13 +296,14 @@ class Life:
         if pod is not None:
             self.api.drop(PODS, NAMESPACE, pod["metadata"]["name"])
 
-    def the_node_dies(self) -> None:
+    def the_pod_is_to_go_and_its_node_may_be_dead(self) -> None:
         job = self._newest()
         pod = self._pod_of(job) if job is not None else None
         if pod is not None:
             deletion = format_time(self.now + timedelta(seconds=30))
             self.api.put(PODS, {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": deletion}})
-            self.api.objects[NODES.plural, None, NODE] = {"metadata": {"name": NODE}, "status": {}}
+            ready = {"type": "Ready", "status": self.random.choice(("True", "Unknown"))}
+            self.api.objects[NODES.plural, None, NODE] = {"metadata": {"name": NODE}, "status": {"conditions": [ready]}}
 
     def the_queue_decides(self) -> None:
         job = self._newest()
@@ -356,13 +372,14 @@ class Life:
     async def live(self, steps: int) -> None:
         """Live for some steps, then in peace: left alone it ends, and nothing of it stays live."""
         happenings: tuple[Callable[[], None], ...] = (
+            self.the_pod_is_scheduled,
             self.the_pod_runs,
             self.the_pod_runs,
             self.it_succeeds,
             self.it_exits,
             self.it_is_evicted,
             self.somebody_deletes_the_job,
-            self.the_node_dies,
+            self.the_pod_is_to_go_and_its_node_may_be_dead,
             self.the_queue_decides,
             self.somebody_else_suspends_the_job,
             self.the_job_controller_works,
