@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -154,7 +155,7 @@ def adapterrollout(serves: str | None = None) -> AdapterRollout:
 class World:
     """A cluster of one FineTuneJob, on a clock of its own.
 
-    `settle()` carries out plans as the runtime does, until one holds neither inquiries nor actions.
+    `settle()` carries out plans as the runtime does, a round each, until one changes nothing.
     """
 
     kind: Particulars[Any, Any] = TRAINING
@@ -169,6 +170,9 @@ class World:
         self.progress: dict[str, Progress] = {}
         self.silent: frozenset[str] = frozenset()
         self.answers: dict[Inquiry, object] = {}
+        """What is answered to whoever asks; to other questions there is nothing to say."""
+        self.asked: tuple[Inquiry, ...] = ()
+        """What the last round asked."""
         self.taken: NameTaken | None = None
         self.refused: Refusal | None = None
         self.created: list[dict[str, Any]] = []
@@ -301,7 +305,8 @@ class World:
 
     # what the operator does
 
-    def observed(self) -> Observed[Any]:
+    def observed(self, answers: Mapping[Inquiry, object] | None = None) -> Observed[Any]:
+        """Return what a decision sees that was given some answers in this round; it is given none of rounds before."""
         return Observed(
             kind=self.kind,
             upstream=self.upstream,
@@ -309,7 +314,7 @@ class World:
             job=self.job,
             settings=SETTINGS,
             attempts=attempts_of(self.jobs, self.pods, self.progress, self.silent),
-            answers=dict(self.answers),
+            answers=dict(answers or {}),
             taken=self.taken,
             refused=self.refused,
         )
@@ -342,12 +347,21 @@ class World:
         self.job = self.job.model_copy(update={"status": type(self.job.status).model_validate(made.status)})
         self.notes += [(note.type, note.reason) for note in made.notes]
 
+    def decided(self) -> Plan:
+        """Plan as one round does: from no answers, and again with those to what it asks, until it asks no more."""
+        answers: dict[Inquiry, object] = {}
+        for _ in range(8):
+            made = plan(self.observed(answers), self.now)
+            if not made.inquiries:
+                self.asked = tuple(answers)
+                return made
+            assert not answers.keys() & set(made.inquiries), "it asks what it was told"
+            answers |= {inquiry: self.answers.get(inquiry, ()) for inquiry in made.inquiries}
+        raise AssertionError(f"the plan asks without end: {made.inquiries}")
+
     def settle(self) -> Self:
         for _ in range(10):
-            self.last = plan(self.observed(), self.now)
-            if self.last.inquiries:
-                self.answers |= {inquiry: self.answers.get(inquiry, ()) for inquiry in self.last.inquiries}
-                continue
+            self.last = self.decided()
             if self.last.actions:
                 assert self.last.confirm, "actions need a confirmed observation"
                 for action in self.last.actions:

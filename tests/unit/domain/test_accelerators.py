@@ -144,7 +144,7 @@ def test_a_claim_that_is_not_there_is_said(told: bool) -> None:
     world = World(template=template).settle().pod().after(20).settle()
     assert (world.state, "has not looked at the pod" in world.message) == ("Queued", True)
     if told:
-        (inquiry,) = world.answers
+        (inquiry,) = world.asked
         words = 'resourceclaimtemplates.resource.k8s.io "four-gpus" not found'
         world.answers[inquiry] = (("FailedResourceClaimCreation", words),)
         world.settle()

@@ -582,10 +582,8 @@ def test_a_question_about_the_node_is_followed_by_one_about_the_pod() -> None:
     first, second = NodeOf("n"), EventsOf("team", world.pods[-1].uid)
     asked = set(plan(world.observed(), world.now).inquiries)
     assert asked == {first, second}
-    world.answers[first] = "Ready"
-    assert plan(world.observed(), world.now).inquiries == (second,)
-    world.answers[second] = ()
-    made = plan(world.observed(), world.now)
+    assert plan(world.observed({first: "Ready"}), world.now).inquiries == (second,)
+    made = plan(world.observed({first: "Ready", second: ()}), world.now)
     assert made.status is not None
     assert made.look_again_seconds is not None
 

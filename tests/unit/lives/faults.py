@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from random import Random
 from typing import Any
@@ -11,6 +12,28 @@ from trimtab_operator.domain.views import format_time
 from trimtab_operator.runtime.kube import EVENTS, JSON, PODS, ApiError, Body, Resource, Unreachable
 
 from tests.unit.runtime.fake_api import FakeApi
+
+
+class Died(BaseException):
+    """The operator is gone in the middle of a round: nothing catches this."""
+
+
+@dataclass
+class Fate:
+    """How many more writes an operator makes before it dies, documents among them; None: not by a write."""
+
+    left: int | None = None
+
+    @property
+    def dead(self) -> bool:
+        return self.left is not None and self.left < 0
+
+    def writes(self) -> bool:
+        """Tell whether it lives to make one more."""
+        if self.left is not None:
+            self.left = max(-1, self.left - 1)
+        return not self.dead
+
 
 WRITES = ("create", "patch", "delete")
 REFUSALS = (
@@ -22,12 +45,14 @@ FAILURES = (ApiError(500, "InternalError", "etcd leader changed"), ApiError(429,
 
 
 class FaultyApi(FakeApi):
-    """`faults` is the share of requests that go wrong; `wrote` is told of each object as it was and as it is."""
+    """`faults` is the share of requests that go wrong, `fate` that of the operator that asks now; `wrote` is told of
+    each object as it was and as it is."""
 
     def __init__(self, random: Random, now: Callable[[], datetime]) -> None:
         super().__init__()
         self.random = random
         self.faults = 0.0
+        self.fate = Fate()
         self.wrote: Callable[[Body | None, Body | None], None] = lambda before, after: None
         self._now = now
 
@@ -84,6 +109,8 @@ class FaultyApi(FakeApi):
         raise NotImplementedError("lists are delivered as watches would")
 
     def _call(self, verb: str, resource: Resource, name: str) -> None:
+        if (verb in WRITES and not self.fate.writes()) or self.fate.dead:
+            raise Died
         super()._call(verb, resource, name)
         if not self._happens():
             return

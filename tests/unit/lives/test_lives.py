@@ -6,17 +6,32 @@ TRIMTAB_LIVES plays more of them: `make test-lives`.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
-from tests.unit.lives.work import live
+from tests.unit.lives import rollout, work
+from tests.unit.runtime.serving import new_key
 
 LIVES = int(os.environ.get("TRIMTAB_LIVES", "2000"))
 CHUNK = 50
 STEPS = 14
+KINDS = ("FineTuneJob", "Evaluation", "FineTuneJob", "AdapterRollout")
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the keys that documents are signed with."""
+    folder = tmp_path_factory.mktemp("lives") / "keys"
+    new_key(folder, "key-1.pem")
+    return folder
 
 
 @pytest.mark.parametrize("first", range(0, LIVES, CHUNK))
-def test_whatever_goes_wrong_nothing_is_done_twice_and_every_life_ends(first: int) -> None:
+def test_whatever_goes_wrong_nothing_is_done_twice_and_every_life_comes_to_rest(first: int, keys: Path) -> None:
     for seed in range(first, first + CHUNK):
-        live("FineTuneJob" if seed % 2 else "Evaluation", seed, STEPS)
+        match KINDS[seed % len(KINDS)]:
+            case "AdapterRollout":
+                rollout.live(seed, STEPS, keys)
+            case kind:
+                work.live(kind, seed, STEPS)

@@ -6,12 +6,12 @@ after every write.
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
+from trimtab_operator.api import NOT_UNDERSTOOD
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.domain.views import OWNER_LABELS, QUEUE_LABEL, format_time
@@ -21,7 +21,8 @@ from trimtab_operator.runtime.workqueue import Retry
 from trimtab_trainer.contract import ExitCode, Reason, Stage, Summary, TerminationMessage
 
 from tests.unit.domain.makers import ARTIFACT, OUTCOME, PREPARED, PREPARED_EVALUATION, adapterrollout, finished
-from tests.unit.lives.faults import FaultyApi
+from tests.unit.lives.faults import Died, Fate, FaultyApi
+from tests.unit.lives.watches import deliver
 from tests.unit.runtime.objects import NAMESPACE, evaluation, finetunejob
 from tests.unit.runtime.rounds import Rounds
 
@@ -36,6 +37,9 @@ REASONS = {
 }
 RULES = {14: 1, 10: 2, 11: 2, 12: 3, 13: 4}
 NODE = "node-1"
+RETRIES = {"onFailure": 2, "onDisruption": 3}
+LATER_RETRIES = {"onFailure": "Automatic", "onDisruption": 3}
+"""As no version is understood that is known today."""
 
 
 class Life:
@@ -51,7 +55,7 @@ class Life:
         self.charged: dict[int, str | None] = {}
         self.acting = False
         self.suspended_by: dict[str, bool] = {}
-        """Whether the operator did it, by uid of the Job."""
+        """Whether the operator did it, or the user, by uid of the Job."""
         self.story: list[str] = []
         self.queued = self.random.random() < 0.3
         self.operator = self._new_operator()
@@ -61,7 +65,7 @@ class Life:
 
     def _object(self) -> Body:
         body = finetunejob() if self.kind.name == "FineTuneJob" else evaluation()
-        body["spec"]["retries"] = {"onFailure": 2, "onDisruption": 3}
+        body["spec"]["retries"] = RETRIES
         body["spec"]["template"] = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
         if self.random.random() < 0.2:
             body["spec"]["activeDeadlineSeconds"] = 3000
@@ -80,6 +84,14 @@ class Life:
         self.api.put(OWN["AdapterRollout"], {**head, **rollout})
         self.api.put(OWN["FineTuneJob"], finetunejob(**finished().status.to_json()))
 
+    def _the_user_wants_it_suspended(self) -> bool:
+        found = self.api.objects.get((self.kind.crd.plural, NAMESPACE, "demo"))
+        return found is not None and bool(found["spec"].get("suspend"))
+
+    def _is_not_understood(self) -> bool:
+        found = self.api.objects.get((self.kind.crd.plural, NAMESPACE, "demo"), {})
+        return summary_of(self.kind, found).get("reason") == NOT_UNDERSTOOD
+
     # what must hold, after every write
 
     def _look_at(self, before: Body | None, after: Body | None) -> None:
@@ -88,6 +100,8 @@ class Life:
         if after["kind"] == self.kind.name:
             self._ended_stays_ended(before, after)
             self._nothing_is_charged_twice(after)
+            if self._is_not_understood():
+                self.suspended_by = dict.fromkeys(self.suspended_by, True)
         if after["kind"] == "Job":
             self._one_job_is_live()
             self._nobody_is_written_against(before, after)
@@ -122,36 +136,26 @@ class Life:
         uid, suspended = after["metadata"]["uid"], bool(after["spec"].get("suspend"))
         was = bool(before["spec"].get("suspend")) if before is not None else False
         if suspended and not was:
-            # Where the user suspends too, it is the user who lets go on.
-            self.suspended_by[uid] = self.acting or self._user_suspends()
+            # Where the user has it suspended too, what lets it go on is the user's word. Where the state is none of
+            # ours, it is let go on once: what told who suspended it was written over.
+            self.suspended_by[uid] = self.acting or self._the_user_wants_it_suspended() or self._is_not_understood()
         if was and not suspended and self.acting:
             assert self.suspended_by[uid], self.story
-
-    def _user_suspends(self) -> bool:
-        found = self.api.objects.get((self.kind.crd.plural, NAMESPACE, "demo"), {})
-        said = found.get("status", {}).get("conditions") or [{}]
-        return bool(found.get("spec", {}).get("suspend")) or said[0].get("reason") == "Suspended"
 
     # the operator
 
     def _new_operator(self) -> Rounds:
         self.story.append("a new operator")
+        self.api.fate = Fate()
         operator = Rounds(lambda: self.now, api=self.api)
         # What the one before had sent when it died may arrive after the list.
         self._deliver(operator, share=self.random.choice((1.0, 0.6)))
         return operator
 
     def _deliver(self, operator: Rounds, share: float) -> None:
-        """Let watches tell of a share of what is there, and of what is gone."""
-        stores = {store.resource.plural: store for store in operator.cache.stores if store.name != "serving-pods"}
-        for (plural, _, _), body in list(self.api.objects.items()):
-            if plural in stores and self.random.random() < share:
-                stores[plural].put(copy.deepcopy(body))
-        uids = {body["metadata"]["uid"] for body in self.api.objects.values() if "uid" in body["metadata"]}
-        for store in stores.values():
-            for entry in store:
-                if entry.uid not in uids and self.random.random() < share:
-                    store.remove(entry.uid)
+        """Let watches and audits tell of a share of what is there, and of what is gone."""
+        for _ in deliver(operator, self.api, self.random, share):
+            pass  # there is only one to look, and it does all the time
 
     async def operate(self, rounds: int) -> None:
         for _ in range(rounds):
@@ -162,6 +166,9 @@ class Life:
                 self.story.append(f"  {type(error).__name__} {error}")
                 self.now += timedelta(seconds=1)
                 continue
+            except Died:
+                self.operator = self._new_operator()
+                return
             finally:
                 self.acting = False
             if again is None or again > 0:
@@ -186,9 +193,21 @@ class Life:
     def _change(self, job: Body, **status: Any) -> None:
         self.api.put(JOBS, {**job, "status": {**job.get("status", {}), **status}})
 
+    def the_pod_is_scheduled(self) -> None:
+        """Its container is being created, for ever perhaps."""
+        self._start({"waiting": {"reason": "ContainerCreating"}}, "Pending")
+
     def the_pod_runs(self) -> None:
+        self._start({"running": {"startedAt": format_time(self.now)}}, "Running")
+
+    def _start(self, state: Body, phase: str) -> None:
         job = self._newest()
-        if job is None or job["spec"].get("suspend") or self._pod_of(job) is not None:
+        if job is None or job["spec"].get("suspend"):
+            return
+        if (pod := self._pod_of(job)) is not None:
+            if pod["status"]["phase"] == "Pending" and "deletionTimestamp" not in pod["metadata"]:
+                statuses = [{"name": "trainer", "state": state}]
+                self.api.put(PODS, {**pod, "status": {**pod["status"], "phase": phase, "containerStatuses": statuses}})
             return
         labels = {
             OWNER_LABELS[self.kind.name]: "demo",
@@ -196,14 +215,17 @@ class Life:
         }
         owner = {"kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"], "controller": True}
         name = f"{job['metadata']['name']}-x"
-        running = {"name": "trainer", "state": {"running": {"startedAt": format_time(self.now)}}}
         scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": format_time(self.now)}
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"namespace": NAMESPACE, "name": name, "labels": labels, "ownerReferences": [owner]},
             "spec": {"nodeName": NODE},
-            "status": {"phase": "Running", "conditions": [scheduled], "containerStatuses": [running]},
+            "status": {
+                "phase": phase,
+                "conditions": [scheduled],
+                "containerStatuses": [{"name": "trainer", "state": state}],
+            },
         }
         self.api.put(PODS, pod)
         self._change(job, active=1)
@@ -274,13 +296,14 @@ class Life:
         if pod is not None:
             self.api.drop(PODS, NAMESPACE, pod["metadata"]["name"])
 
-    def the_node_dies(self) -> None:
+    def the_pod_is_to_go_and_its_node_may_be_dead(self) -> None:
         job = self._newest()
         pod = self._pod_of(job) if job is not None else None
         if pod is not None:
             deletion = format_time(self.now + timedelta(seconds=30))
             self.api.put(PODS, {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": deletion}})
-            self.api.objects[NODES.plural, None, NODE] = {"metadata": {"name": NODE}, "status": {}}
+            ready = {"type": "Ready", "status": self.random.choice(("True", "Unknown"))}
+            self.api.objects[NODES.plural, None, NODE] = {"metadata": {"name": NODE}, "status": {"conditions": [ready]}}
 
     def the_queue_decides(self) -> None:
         job = self._newest()
@@ -322,10 +345,18 @@ class Life:
             suspend = self.random.random() < 0.5
             if suspend:  # and false again is how a user lets go on what somebody else has suspended
                 self.suspended_by = dict.fromkeys(self.suspended_by, True)
-            metadata = {**found["metadata"], "generation": found["metadata"]["generation"] + 1}
-            self.api.put(
-                OWN[self.kind.name], {**found, "metadata": metadata, "spec": {**found["spec"], "suspend": suspend}}
-            )
+            self._write({**found, "spec": {**found["spec"], "suspend": suspend}})
+
+    def a_later_version_has_another_word(self) -> None:
+        """Or it is gone again: what this one knows is there."""
+        found = self.api.objects.get((self.kind.crd.plural, NAMESPACE, "demo"))
+        if found is not None:
+            known = found["spec"]["retries"] == RETRIES
+            self._write({**found, "spec": {**found["spec"], "retries": LATER_RETRIES if known else RETRIES}})
+
+    def _write(self, found: Body) -> None:
+        metadata = {**found["metadata"], "generation": found["metadata"]["generation"] + 1}
+        self.api.put(OWN[self.kind.name], {**found, "metadata": metadata})
 
     def time_goes_by(self) -> None:
         self.now += timedelta(seconds=self.random.choice((1, 10, 100, 400)))
@@ -341,17 +372,19 @@ class Life:
     async def live(self, steps: int) -> None:
         """Live for some steps, then in peace: left alone it ends, and nothing of it stays live."""
         happenings: tuple[Callable[[], None], ...] = (
+            self.the_pod_is_scheduled,
             self.the_pod_runs,
             self.the_pod_runs,
             self.it_succeeds,
             self.it_exits,
             self.it_is_evicted,
             self.somebody_deletes_the_job,
-            self.the_node_dies,
+            self.the_pod_is_to_go_and_its_node_may_be_dead,
             self.the_queue_decides,
             self.somebody_else_suspends_the_job,
             self.the_job_controller_works,
             self.the_user_suspends,
+            self.a_later_version_has_another_word,
             self.time_goes_by,
             self.the_operator_dies,
         )
@@ -362,8 +395,9 @@ class Life:
             happening()
             self._deliver(self.operator, share=self.random.choice((0.0, 0.5, 1.0)))
             self.api.faults = self.random.choice((0.0, 0.0, 0.3))
+            self.api.fate.left = self.random.choice((None, None, None, 0, 1, 2, 3))
             await self.operate(self.random.choice((1, 2, 6)))
-        self.api.faults = 0.0
+        self.api.faults, self.api.fate.left = 0.0, None
         await self._rest()
 
     async def _rest(self) -> None:
@@ -380,8 +414,8 @@ class Life:
     def _peace(self, found: Body) -> None:
         """Nobody suspends any more, and what runs succeeds."""
         self.story.append(f"peace: {summary_of(self.kind, found).get('reason')}")
-        if found["spec"].get("suspend"):
-            self.api.put(OWN[self.kind.name], {**found, "spec": {**found["spec"], "suspend": False}})
+        if found["spec"].get("suspend") or found["spec"]["retries"] != RETRIES:
+            self._write({**found, "spec": {**found["spec"], "suspend": False, "retries": RETRIES}})
             return
         self.the_job_controller_works()
         job = self._newest()

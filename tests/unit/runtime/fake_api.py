@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -38,19 +38,19 @@ class FakeApi:
 
     def put(self, resource: Resource, body: Body) -> Body:
         """Have it there, as if someone else had written it."""
-        body = copy.deepcopy(body)
+        body = copied(body)
         metadata = body["metadata"]
         metadata.setdefault("uid", f"uid-{next(self._uids)}")
         metadata["resourceVersion"] = str(next(self._versions))
         self.objects[resource.plural, metadata["namespace"], metadata["name"]] = body
-        return copy.deepcopy(body)
+        return copied(body)
 
     def drop(self, resource: Resource, namespace: str, name: str) -> None:
         del self.objects[resource.plural, namespace, name]
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Body:
         self._call("get", resource, name)
-        return copy.deepcopy(self._find(resource, namespace, name))
+        return copied(self._find(resource, namespace, name))
 
     async def create(self, resource: Resource, namespace: str, body: Body) -> Body:
         name = body["metadata"]["name"]
@@ -70,7 +70,7 @@ class FakeApi:
         subresource: str | None = None,
     ) -> Body:
         self._call("patch", resource, name)
-        body = copy.deepcopy(self._find(resource, namespace, name))
+        body = copied(self._find(resource, namespace, name))
         if content_type == JSON_PATCH:
             for step in patch:
                 *path, last = step["path"].strip("/").split("/")
@@ -94,7 +94,7 @@ class FakeApi:
         status = merged(stored.get("status", {}), changes)
         status = {key: value for key, value in status.items() if key not in self.dropped}
         if status == stored.get("status", {}):
-            return copy.deepcopy(stored)  # what changes nothing makes no version
+            return copied(stored)  # what changes nothing makes no version
         return self.put(resource, {**stored, "status": status})
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> Body:
@@ -115,7 +115,7 @@ class FakeApi:
     ) -> AsyncIterator[Body]:
         self._call("list", resource, "")
         moment = str(next(self._versions))
-        items = [copy.deepcopy(body) for place, body in self.objects.items() if place[0] == resource.plural]
+        items = [copied(body) for place, body in self.objects.items() if place[0] == resource.plural]
         for start in range(0, max(len(items), 1), limit):
             page = items[start : start + limit] or None  # as the API server lists the metadata of nothing
             yield {"metadata": {"resourceVersion": moment}, "items": page}
@@ -132,6 +132,12 @@ class FakeApi:
         if found is None:
             raise NotFound(404, "NotFound", name)
         return found
+
+
+def copied(body: Body) -> Body:
+    """Return a copy, as it would come out of a server: JSON is all there is."""
+    found: Body = json.loads(json.dumps(body))
+    return found
 
 
 def merged(body: Body, patch: Body) -> Body:

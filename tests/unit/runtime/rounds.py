@@ -33,7 +33,7 @@ from tests.unit.runtime.fake_api import FakeApi
 class Rounds:
     """An operator without its watches: `told` is who was to look because of a change.
 
-    `session` and `keys` are for agents; without them no document can be signed.
+    `keys` are for agents, without them no document can be signed; `session` reaches them, or `agents` in its place.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Rounds:
         settings: Settings | None = None,
         keys: Path | None = None,
         session: aiohttp.ClientSession | None = None,
+        agents: Any = None,
         may_send: Callable[[], bool] = lambda: True,
         lease_transitions: Callable[[], int] = lambda: 3,
         tell: Callable[[Key], None] | None = None,
@@ -56,7 +57,7 @@ class Rounds:
         self.cache = Cache(follow=tell, serving=self.pods_changed.set)
         self.signing = SigningKeys(keys, clock=lambda: now().timestamp())
         self.desired = Desired(self.api, self.signing)
-        agents = Agents(self.signing, cast(Any, session), may_send)
+        agents = agents or Agents(self.signing, cast(Any, session), may_send)
         self.poller = AgentPoller(agents, self.cache, self.pods_changed, tell, now)
         self.progress = ProgressPoller(self.cache, tell)
         self.troubles = Troubles(now)

@@ -14,7 +14,12 @@ from typing import Any, Self
 
 from trimtab_agent.contract import PodAnswer, Share
 from trimtab_operator.api import Evaluation, parse_evaluation
-from trimtab_operator.api.adapterrollout import ADAPTERROLLOUT, AdapterRollout, parse_adapterrollout
+from trimtab_operator.api.adapterrollout import (
+    ADAPTERROLLOUT,
+    AdapterRollout,
+    AdapterRolloutStatus,
+    parse_adapterrollout,
+)
 from trimtab_operator.domain.adapterrollout import AgentTruth, Observed, ServingPod
 from trimtab_operator.domain.adapterrollout import plan as decide
 from trimtab_operator.domain.adapterrollout.claims import Claim
@@ -95,8 +100,23 @@ class Counted:
     errors: int = 0
     disconnected: int = 0
     running: int = 0
-    seconds: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    logs: dict[str, Any] = field(default_factory=lambda: {"n": 0, "sum": 0.0, "squares": 0.0})
+    """Sums of the logarithms of seconds."""
     old_guard: bool = False
+
+    def requests(self, answers: int, errors: int = 0, seconds: float = 1.0) -> None:
+        """Count some more; their times are spread a little, as times are: by up to a fifth either way."""
+        self.answers += answers
+        self.errors += errors
+        times = [seconds * 1.2 ** (at % 5 / 2 - 1) for at in range(answers)]
+        logs = [math.log(each) for each in times]
+        self.seconds += sum(times)
+        self.logs = {
+            "n": self.logs["n"] + answers,
+            "sum": self.logs["sum"] + sum(logs),
+            "squares": self.logs["squares"] + sum(log * log for log in logs),
+        }
 
 
 @dataclass
@@ -199,6 +219,11 @@ class Agent:
     def answer(self) -> dict[str, Any]:
         """GET /v1/rollouts."""
         bounds = {name: self._count(counted) for name, counted in self.counts.items()}
+        counts = {"instance": f"{self.name}-{self.starts}", "revisions": bounds} if self.engine_up else None
+        return {**self.news(), "counts": counts}
+
+    def news(self) -> dict[str, Any]:
+        """Return the part of the answer of which a change is told at once."""
         return {
             "engine": {
                 "answers": self.engine_up,
@@ -214,14 +239,11 @@ class Agent:
                 else [],
             },
             "sequence": list(max((share.sequence for share in self.shares.values()), default=(0, 0))),
-            "counts": {"instance": f"{self.name}-{self.starts}", "revisions": bounds} if self.engine_up else None,
-            "rollouts": [self._truth(share) for share in self.shares.values() if not share.retired],
+            "rollouts": [self.truth(share) for share in self.shares.values() if not share.retired],
         }
 
     @staticmethod
     def _count(counted: Counted) -> dict[str, Any]:
-        logs = [math.log(seconds) for seconds in counted.seconds]
-        whole = {"n": len(logs), "sum": sum(logs), "squares": sum(log * log for log in logs)}
         nothing = {"n": 0, "sum": 0.0, "squares": 0.0}
         ended = {
             "requests": counted.answers + counted.errors + counted.disconnected + counted.running,
@@ -231,11 +253,12 @@ class Agent:
             "disconnected": counted.disconnected,
             "running": counted.running,
         }
-        old = {**ended, "total": {"sum": sum(counted.seconds), "buckets": [counted.answers, 0]}}
-        by_alias = {**ended, "first": whole, "chunk": nothing, "token": nothing, "whole": nothing}
+        old = {**ended, "total": {"sum": counted.seconds, "buckets": [counted.answers, 0]}}
+        by_alias = {**ended, "first": counted.logs, "chunk": nothing, "token": nothing, "whole": nothing}
         return old if counted.old_guard else {**old, "byAlias": by_alias}
 
-    def _truth(self, share: Share) -> dict[str, Any]:
+    def truth(self, share: Share) -> dict[str, Any]:
+        """Return what is true of one share, which is the answer to a document too."""
         return {
             "rollout": share.rollout,
             "uid": share.uid,
@@ -264,6 +287,16 @@ class Agent:
 def read(answer: Mapping[str, Any]) -> AgentTruth:
     """Return what the operator makes of an answer."""
     return AgentTruth.of(PodAnswer.model_validate({"version": 1, **answer}))
+
+
+def explained(status: AdapterRolloutStatus) -> None:
+    """What a status says is what docs/api.md explains: each reason with the status that it is explained for."""
+    for condition in status.conditions:
+        _, explanations = ADAPTERROLLOUT.reasons[condition.type]
+        assert explanations[condition.reason].when == WHEN[condition.status], condition
+    _, of_pods = ADAPTERROLLOUT.reasons["podReasons"]
+    told = {each.reason for each in status.pod_reasons} | {each.reason for each in status.rejected}
+    assert told <= set(of_pods)
 
 
 class World:
@@ -329,7 +362,7 @@ class World:
             body = {**self.rollout.model_dump(by_alias=True, exclude={"status"}, exclude_none=True)}
             self.rollout = parse_adapterrollout({**body, "status": made.status})
             self.events += [note.reason for note in made.notes]
-            self._is_explained()
+            explained(self.rollout.status)
         self.term = max(self.term, made.sequence[0] if made.sequence is not None else 0)
         for document in made.documents:
             if writes == 0:
@@ -344,16 +377,6 @@ class World:
             assert isinstance(made.mounted, Share)
             self.mounted = made.mounted
         return made
-
-    def _is_explained(self) -> None:
-        """What the status says is what docs/api.md explains: each reason with the status that it is explained for."""
-        for condition in self.rollout.status.conditions:
-            _, explanations = ADAPTERROLLOUT.reasons[condition.type]
-            assert explanations[condition.reason].when == WHEN[condition.status], condition
-        _, of_pods = ADAPTERROLLOUT.reasons["podReasons"]
-        status = self.rollout.status
-        told = {each.reason for each in status.pod_reasons} | {each.reason for each in status.rejected}
-        assert told <= set(of_pods)
 
     def _died(self, made: Plan) -> Plan:
         self.lease += 1
@@ -394,12 +417,9 @@ class World:
         for agent in self.agents:
             if self.alias(agent).get(name):
                 counted = agent.counts.setdefault(name, Counted())
-                counted.answers += answers
-                counted.errors += errors
+                counted.requests(answers, errors, seconds)
                 counted.disconnected += left
                 counted.running = running
-                # Spread a little, as times are: by up to a fifth either way.
-                counted.seconds += [seconds * 1.2 ** (at % 5 / 2 - 1) for at in range(answers)]
         return self
 
     def alias(self, agent: Agent) -> dict[str, int]:
