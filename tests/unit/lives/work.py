@@ -251,7 +251,7 @@ class Life:
     def it_succeeds(self) -> None:
         job = self._newest()
         pod = self._pod_of(job) if job is not None else None
-        if job is None or pod is None:
+        if job is None or pod is None or pod["status"]["phase"] == "Pending":
             return
         sidecar = self.random.random() < 0.2
         self._terminate(
@@ -266,7 +266,7 @@ class Life:
     def it_exits(self) -> None:
         job = self._newest()
         pod = self._pod_of(job) if job is not None else None
-        if job is None or pod is None:
+        if job is None or pod is None or pod["status"]["phase"] == "Pending":
             return
         code = self.random.choice(list(REASONS))
         self._terminate(pod, int(code), self._words(job, REASONS[code], message="because"), "Failed")
@@ -423,10 +423,13 @@ class Life:
             return
         if job["spec"].get("suspend"):
             self._suspend(job, suspend=False)
-        elif self._pod_of(job) is None:
+        elif (pod := self._pod_of(job)) is None or pod["status"]["phase"] != "Pending":
             self.the_pod_runs()
-        else:
             self.it_succeeds()
+        elif "deletionTimestamp" in pod["metadata"]:
+            self.it_is_evicted()
+        else:
+            self.the_pod_runs()
 
 
 def _finished(job: Body) -> bool:
