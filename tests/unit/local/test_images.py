@@ -2,6 +2,7 @@ import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from trimtab_local import archive, images
@@ -100,6 +101,7 @@ class Node:
 
     def __init__(self, folder: Path, *snapshots: str) -> None:
         self.folder = folder
+        self.instance = SimpleNamespace(folder=folder, number=1)
         self.snapshots = list(snapshots)
         self.called: list[tuple[str, ...]] = []
 
@@ -129,6 +131,21 @@ def test_a_snapshot_is_made_of_the_builders_files(
     assert (folder / "etc" / "os").samefile(source / "etc" / "os")
     assert ("snapshots", "rm", images.LINKING) in node.called
     assert node.called[-1] == ("snapshots", "commit", TOP, images.LINKING)
+
+
+def test_an_image_is_entered_when_all_its_layers_are_there(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = {"mediaType": "application/vnd.oci.image.manifest.v1+json"}
+    told = {"Manifest": json.dumps(manifest), "Config": json.dumps({"rootfs": {"diff_ids": [LOW, TOP]}})}
+    monkeypatch.setattr(images, "run", lambda command, environment=None: json.dumps(told))
+    node = Node(tmp_path)
+    images.load(node, NAME)  # type: ignore[arg-type]
+    assert [call[:2] for call in node.called if call[1] in ("commit", "import")] == [
+        ("snapshots", "commit"),
+        ("snapshots", "commit"),
+        ("images", "import"),
+    ]
 
 
 def test_a_snapshot_that_is_there_is_not_made_again(store: Path, tmp_path: Path) -> None:
