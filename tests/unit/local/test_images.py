@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from trimtab_local import archive, images
-from trimtab_local.progress import Failed, run
+from trimtab_local.progress import Failed, Word, run
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_links_lead_out_of_a_store_that_is_mounted_on_itself(store: Path, tmp_pa
     source, target = store / "overlay" / "b" / "diff", tmp_path / "fs"
     target.mkdir()
     script = 'mount --bind "$0" "$0" && exec "$@"'
-    around = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", script, store / "overlay"]
+    around: list[Word] = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", script, store / "overlay"]
     with pytest.raises(Failed, match="cross-device"):
         run([*around, "cp", "--archive", "--link", f"{source}/.", target])
     run([*around, *images.hard_links(source, target)])
