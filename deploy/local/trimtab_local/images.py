@@ -100,15 +100,15 @@ def load(cluster: "Cluster", image: str) -> None:
     manifest, config = found["Manifest"].encode(), found["Config"].encode()
     layers = _layers(image, json.loads(config)["rootfs"]["diff_ids"])
     descriptor = {"mediaType": json.loads(manifest)["mediaType"], "digest": digest(manifest), "size": len(manifest)}
-    with tempfile.NamedTemporaryFile(dir=cluster.instance.folder, suffix=".tar") as file:
-        blobs = {digest(blob): blob for blob in (manifest, config)}
-        archive.pack(Path(file.name), image, descriptor, blobs)
-        cluster.ctr("images", "import", "--local", "--no-unpack", file.name)
     with lock(cache() / f"containerd-{cluster.instance.number}.lock"):  # two images may have layers in common
         parent = ""
         for name, folder in layers:
             _link(cluster, name, parent, folder)
             parent = name
+    # Last: an image that is there has all its layers.
+    with tempfile.NamedTemporaryFile(dir=cluster.instance.folder, suffix=".tar") as file:
+        archive.pack(Path(file.name), image, descriptor, {digest(blob): blob for blob in (manifest, config)})
+        cluster.ctr("images", "import", "--local", "--no-unpack", file.name)
     say(f"{image} is in the node")
 
 

@@ -2,10 +2,11 @@ import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from trimtab_local import archive, images
-from trimtab_local.progress import Failed, run
+from trimtab_local.progress import Failed, Word, run
 
 
 @pytest.fixture
@@ -100,6 +101,7 @@ class Node:
 
     def __init__(self, folder: Path, *snapshots: str) -> None:
         self.folder = folder
+        self.instance = SimpleNamespace(folder=folder, number=1)
         self.snapshots = list(snapshots)
         self.called: list[tuple[str, ...]] = []
 
@@ -131,6 +133,21 @@ def test_a_snapshot_is_made_of_the_builders_files(
     assert node.called[-1] == ("snapshots", "commit", TOP, images.LINKING)
 
 
+def test_an_image_is_entered_when_all_its_layers_are_there(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = {"mediaType": "application/vnd.oci.image.manifest.v1+json"}
+    told = {"Manifest": json.dumps(manifest), "Config": json.dumps({"rootfs": {"diff_ids": [LOW, TOP]}})}
+    monkeypatch.setattr(images, "run", lambda command, environment=None: json.dumps(told))
+    node = Node(tmp_path)
+    images.load(node, NAME)  # type: ignore[arg-type]
+    assert [call[:2] for call in node.called if call[1] in ("commit", "import")] == [
+        ("snapshots", "commit"),
+        ("snapshots", "commit"),
+        ("images", "import"),
+    ]
+
+
 def test_a_snapshot_that_is_there_is_not_made_again(store: Path, tmp_path: Path) -> None:
     node = Node(tmp_path, TOP)
     images._link(node, TOP, LOW, store)  # type: ignore[arg-type]
@@ -142,16 +159,7 @@ def test_links_lead_out_of_a_store_that_is_mounted_on_itself(store: Path, tmp_pa
     source, target = store / "overlay" / "b" / "diff", tmp_path / "fs"
     target.mkdir()
     script = 'mount --bind "$0" "$0" && exec "$@"'
-    around: list[str | Path] = [
-        "unshare",
-        "--mount",
-        "--propagation",
-        "private",
-        "/bin/sh",
-        "-c",
-        script,
-        store / "overlay",
-    ]
+    around: list[Word] = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", script, store / "overlay"]
     with pytest.raises(Failed, match="cross-device"):
         run([*around, "cp", "--archive", "--link", f"{source}/.", target])
     run([*around, *images.hard_links(source, target)])
