@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -582,13 +583,14 @@ def test_a_stage_of_a_later_version_is_left_alone_until_its_version_is_back() ->
     """Its Job runs and ends, and whatever it says: nothing is charged, ended or begun."""
     world = World().settle().prepared().change_job(stage="merge").settle()
     before, jobs = world.job.status, list(world.job_names)
-    for happens in (
+    happens: tuple[Callable[[], World], ...] = (
         lambda: world.running(),
         lambda: world.after(60).succeeds(None),
         lambda: world.patch_spec(suspend=True).settle(),
         lambda: world.patch_spec(suspend=False, activeDeadlineSeconds=1).after(1000).settle(),
-    ):
-        happens()
+    )
+    for each in happens:
+        each()
         assert (world.state, world.succeeded) == ("NotUnderstood", "Unknown")
         assert "merge" in world.message
         assert world.job_names == jobs
