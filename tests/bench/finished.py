@@ -28,7 +28,7 @@ ETCD = ("127.0.0.1", 2379)
 AT_ONCE = 100
 """Objects of a transaction: etcd takes 128 operations and 1.5 MB."""
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-OWN_FOLDER = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 
 
 def key_of(resource: Resource, body: Body) -> str:
@@ -82,9 +82,9 @@ async def write(cluster: Cluster, client: RawClient, namespace: str, name: str, 
     """Have so many finished FineTuneJobs like one that is there."""
     family = await family_of(client, namespace, name)
     assert [resource.plural for resource, _ in family] == ["finetunejobs", "jobs", "jobs", "pods", "pods"]
-    process = await asyncio.create_subprocess_exec(
-        *cluster.enter(sys.executable, "-m", "tests.bench.finished"), stdin=asyncio.subprocess.PIPE, cwd=OWN_FOLDER
-    )
+    path = f"PYTHONPATH={ROOT}:{ROOT / 'deploy/local'}"
+    command = cluster.enter("env", path, sys.executable, "-m", "tests.bench.finished")
+    process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
     assert process.stdin is not None
     for body in transactions(copies(family, count)):
         process.stdin.write(body + b"\n")

@@ -35,7 +35,7 @@ class World:
         self.api.calls.clear()
 
 
-def test_the_first_list_fills_the_cache_and_tells_of_what_is_not_over_first() -> None:
+def test_the_first_list_fills_the_cache_and_tells_of_what_has_not_ended() -> None:
     async def story() -> None:
         world = World()
         done = {"type": "Succeeded", "status": "True", "reason": "Completed"}
@@ -43,7 +43,8 @@ def test_the_first_list_fills_the_cache_and_tells_of_what_is_not_over_first() ->
         world.api.put(FINETUNEJOBS, finetunejob())
         world.api.put(JOBS, job())
         await world.audit.fill()
-        assert world.told == [KEY, Key("FineTuneJob", NAMESPACE, "done")]
+        assert world.told == [KEY]
+        assert world.audit.ended == [Key("FineTuneJob", NAMESPACE, "done")]
         assert len(world.cache.jobs.of_parent("ftj-1")) == 1
         assert world.audit.filled
 

@@ -410,3 +410,21 @@ def passed_evaluation(name: str, letter: str, time: str) -> Body:
             "conditions": [{"type": "Succeeded", **condition}, {"type": "Passed", **condition}],
         },
     }
+
+
+async def test_a_revision_that_comes_is_news_for_its_own_rollout_alone(world: World) -> None:
+    """A pod of twenty rollouts would have all of them looked at for each answer otherwise, twenty times."""
+    for name in ("guide", "other"):
+        body = rollout(port=world.agent.port)
+        body["metadata"] |= {"name": name, "uid": f"arl-of-{name}"}
+        body["spec"]["adapterName"] = name
+        world.store(body)
+    await world.pod()
+    world.told.clear()
+    await world.rounds()
+    assert world.ready() == ("True", "Serving")
+    assert set(world.told) == {KEY}
+    world.told.clear()
+    world.agent.shares.clear()
+    world.agent.version += 1
+    await until(lambda: KEY._replace(name="other") in world.told)  # what goes leaves room for others

@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from ..domain.adapterrollout import AgentTruth, ServingPod
@@ -284,7 +285,7 @@ class AgentPoller:
         before, known.truth = known.truth, replace(known.truth, shares=tuple(shares.values()))
         self._note_holds(known, frozenset(shares))
         if before != known.truth:
-            self._tell(known)
+            self._tell_of(known, before, known.truth)
 
     async def _follow(self, known: Known) -> None:
         while True:
@@ -338,7 +339,7 @@ class AgentPoller:
         self._note_holds(known, frozenset(share.rollout for share in shares))
         if before is None or replace(before, counts={}) != replace(known.truth, counts={}):
             known.news += 1
-            self._tell(known)
+            self._tell_of(known, before, known.truth)
         else:
             known.news = 0
         self._tell_ghosts(known)
@@ -396,6 +397,22 @@ class AgentPoller:
             log.warning("agent does not answer", extra=keys(**about, err=str(error)))
             self._tell(known)
 
+    def _tell_of(self, known: Known, before: AgentTruth | None, after: AgentTruth) -> None:
+        """Tell those whom a change of the truth concerns.
+
+        Where revisions only come, or get on, that is the rollouts they are of. Where something goes there is room for
+        others, and what is said of the engine is said of all.
+        """
+        if before is None or _of_engine(before) != _of_engine(after) or _revisions(before) - _revisions(after):
+            self._tell(known)
+            return
+        held, came = {share.rollout: share for share in before.shares}, set(after.adapters) - set(before.adapters)
+        for share in after.shares:
+            news = share != held.get(share.rollout) or any(each.name in came for each in share.revisions)
+            key = Key("AdapterRollout", known.view.namespace, share.rollout)
+            if news and self._cache.stored(key) is not None:
+                self._changed(key)
+
     def _tell(self, known: Known) -> None:
         concerned = {stored.key for stored in self._cache.served_by(known.view)}
         namespace = known.view.namespace
@@ -404,10 +421,23 @@ class AgentPoller:
             self._changed(key)
 
 
+@lru_cache(maxsize=2048)
 def agents_port(stored: Stored) -> int:
     """Return the port that a rollout names for the agents of its pods."""
     port = stored.body.get("spec", {}).get("serving", {}).get("port")
     return port if isinstance(port, int) else DEFAULT_PORT
+
+
+def _of_engine(truth: AgentTruth) -> AgentTruth:
+    """Return what an agent says of its engine alone."""
+    return replace(truth, shares=(), adapters=(), counts={}, sequence=(0, 0))
+
+
+def _revisions(truth: AgentTruth) -> set[tuple[str, str]]:
+    """Return what a pod holds: of rollouts, and in the engine whoever loaded it."""
+    held = {(share.rollout, each.name) for share in truth.shares for each in share.revisions}
+    gone_with = {(share.rollout, "") for share in truth.shares}
+    return held | gone_with | {("", name) for name in truth.adapters}
 
 
 def created(stored: Stored) -> tuple[str, str]:

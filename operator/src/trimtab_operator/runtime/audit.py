@@ -73,15 +73,19 @@ class Audit:
         self.pace = every
         """Seconds between two audits now."""
         self.filled = False
+        self.ended: list[Key] = []
+        """What had ended already when the cache was filled: there may be much of it, and it is in no hurry."""
         self.last_success = float("-inf")
         """Time of the loop's clock when all resources were compared last."""
 
     async def fill(self) -> None:
-        """Read everything into an empty cache, and tell of every object of our kinds, those that are not over first."""
+        """Read everything into an empty cache, and tell of every object of our kinds that has not ended."""
         await asyncio.gather(*(self._fill(store) for store in self._stores))
-        entries = [entry for store in self._owners for entry in store]
-        for entry in sorted(entries, key=lambda entry: entry.view is not None and entry.view.over):
-            self._tell(entry.key)
+        for entry in (entry for store in self._owners for entry in store):
+            if entry.view is not None and entry.view.over:
+                self.ended.append(entry.view.key)
+            else:
+                self._tell(entry.key)
         self.filled = True
         self.last_success = asyncio.get_running_loop().time()
 

@@ -41,6 +41,8 @@ class Copy:
     """What a ConfigMap held when it was read or written last; None: it is not there."""
 
     data: dict[str, str] | None = None
+    taken: dict[str, tuple[str, frozenset[str], Share]] = field(default_factory=dict)
+    """By rollout: the text that an agent would take, by which keys, and its document. Such a token does not expire."""
     read_at: float = float("-inf")
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -70,15 +72,20 @@ class Desired:
 
     async def held(self, namespace: str, rollout: str) -> Share | None:
         """Return the document of a rollout; None if there is none, or none that an agent would take."""
-        text = ((await self._read(namespace, DESIRED)).data or {}).get(rollout + SUFFIX)
+        copy = await self._read(namespace, DESIRED)
+        text, keys = (copy.data or {}).get(rollout + SUFFIX), frozenset(key.id for key in self._signing.all())
+        before = copy.taken.pop(rollout, None)
         if text is None:
             return None
-        try:
-            document = MountedDocument.read(text.encode())
-            Verifier(self._signing, (namespace_audience(namespace),)).mounted(document)
-            return read_share(document.body)
-        except Refused:
-            return None
+        if before is None or before[:2] != (text, keys):
+            try:
+                document = MountedDocument.read(text.encode())
+                Verifier(self._signing, (namespace_audience(namespace),)).mounted(document)
+                before = (text, keys, read_share(document.body))
+            except Refused:
+                return None
+        copy.taken[rollout] = before
+        return before[2]
 
     async def put(self, share: Share, key: SigningKey, now: float) -> None:
         """Sign a document, and write it."""

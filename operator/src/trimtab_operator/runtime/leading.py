@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 FIRST_ROUNDS_SECONDS = 2.0
 ORPHANS_AGAIN_SECONDS = 10.0
+ENDED_AT_ONCE, ENDED_PAUSE_SECONDS = 8, 0.01
+"""Of what had ended before this term: how many wait beside everything else, and until there is room for more."""
 STALLED_SECONDS = 120.0
 """Longer than any request or round may take: a queue that waits and finishes nothing for so long is stuck."""
 
@@ -103,6 +105,7 @@ class Leading:
             group.create_task(self._progress.run(), name="progress")
             group.create_task(self._poller.run(), name="agents")
             group.create_task(self._look_for_orphans(), name="orphans")
+            group.create_task(self._look_at_what_has_ended(), name="ended")
             group.create_task(self._watch(version, started), name="kopf")
 
     async def _fill(self) -> tuple[int, int]:
@@ -124,6 +127,15 @@ class Leading:
         if key.kind == NAMESPACE:
             return await self._desired.publish_keys(key.namespace)
         return await self._reconciler.reconcile(key)
+
+    async def _look_at_what_has_ended(self) -> None:
+        """Once, a few at a time: its TTL may be over, or a Job of it live. Whatever comes meanwhile goes first."""
+        await asyncio.sleep(FIRST_ROUNDS_SECONDS)
+        while self._audit.ended:
+            if self._queue.busy < ENDED_AT_ONCE:
+                self._queue.add(self._audit.ended.pop())
+            else:
+                await asyncio.sleep(ENDED_PAUSE_SECONDS)
 
     async def _look_for_orphans(self) -> None:
         """Once: rollouts that were deleted while there was no leader are known by what they left only."""
