@@ -1,4 +1,4 @@
-"""A small world of agents and an operator that may die between any two writes, for stories and for random lives.
+"""A small world of agents and an operator, for stories; random lives (`tests.unit.lives`) have the agents too.
 
 The agents keep the rules of `trimtab_agent`: they refuse lower sequences and aliases to what is not proven, bring in
 what is wanted, and tell what is true in the words of `GET /v1/rollouts`.
@@ -144,10 +144,6 @@ class Agent:
     refusal: Refusal | None = None
     held_at_most: int = 0
     since: datetime | None = None
-    late: dict[str, Any] | None = None
-    """An earlier answer, which is all that the operator has until it asks again."""
-    too_early: list[str] = field(default_factory=list)
-    """Aliases that answered and were to move to what is not proven here; what agents refuse, none should be sent."""
 
     @property
     def uid(self) -> str:
@@ -158,10 +154,6 @@ class Agent:
 
     def take(self, share: Share, *, mounted: bool = False) -> None:
         """PUT, or a mounted document."""
-        for alias, weights in share.aliases.items():
-            now = self.table.get(alias)
-            if not mounted and now and now != weights:
-                self.too_early += [name for name, weight in weights.items() if weight and not self.serves(name)]
         self.refusal = self._why_not(share, mounted=mounted)
         if self.refusal is None:
             self.shares[share.rollout] = share
@@ -318,15 +310,15 @@ class World:
 
     # The operator
 
-    def observed(self, *, late: bool = False) -> Observed:
-        """Return what the operator sees; `late`: some answers are those of before."""
+    def observed(self) -> Observed:
+        """Return what the operator sees."""
         pods = tuple(
             ServingPod(
                 name=agent.name,
                 uid=agent.uid,
                 address="10.0.0.1",
                 ready=agent.engine_up,
-                truth=read((agent.late if late else None) or agent.answer()) if agent.up else None,
+                truth=read(agent.answer()) if agent.up else None,
                 unreachable_since=None if agent.up else agent.since,
                 refusal=agent.refusal,
             )
@@ -347,17 +339,10 @@ class World:
             },
         )
 
-    def operate(self, writes: int = 1000) -> Plan:
-        """One round of the operator, which dies after some writes; the status is the first, then each document."""
-        made = decide(self.observed(late=True), self.now)
-        if made.confirm:
-            for agent in self.agents:
-                agent.late = None
-            made = decide(self.observed(), self.now)
+    def operate(self) -> Plan:
+        """One round of the operator: the status, then each document."""
+        made = decide(self.observed(), self.now)
         if made.status != self.rollout.status.to_json():
-            if writes == 0:
-                return self._died(made)
-            writes -= 1
             self.writes += 1
             body = {**self.rollout.model_dump(by_alias=True, exclude={"status"}, exclude_none=True)}
             self.rollout = parse_adapterrollout({**body, "status": made.status})
@@ -365,22 +350,12 @@ class World:
             explained(self.rollout.status)
         self.term = max(self.term, made.sequence[0] if made.sequence is not None else 0)
         for document in made.documents:
-            if writes == 0:
-                return self._died(made)
-            writes -= 1
             agent = next(each for each in self.agents if each.uid == document.uid)
             if agent.up:
                 agent.take(Share.model_validate_json(document.share.to_bytes()))
         if made.mounted is not None:
-            if writes == 0:
-                return self._died(made)
             assert isinstance(made.mounted, Share)
             self.mounted = made.mounted
-        return made
-
-    def _died(self, made: Plan) -> Plan:
-        self.lease += 1
-        self.term = 0
         return made
 
     def after(self, seconds: float = 1) -> Self:
