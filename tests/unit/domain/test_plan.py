@@ -362,6 +362,9 @@ def test_a_pod_that_is_refused_says_why(words: str, state: str, after_a_while: s
     assert (world.state, world.succeeded) == (state, "Unknown")
     world.after(1000).settle()
     assert world.succeeded == after_a_while
+    said = [note for note in world.notes if note == ("Warning", state)]
+    assert len(said) == (2 if after_a_while == "False" else 1), "that it has ended is news of its own"
+    assert world.message.startswith("given up after 600 s: ") == (after_a_while == "False")
 
 
 @pytest.mark.parametrize("words", ["", REFUSED["quota"][0]])

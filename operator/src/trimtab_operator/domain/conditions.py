@@ -47,8 +47,11 @@ def condition(
 
 
 def note_of(before: Condition | None, after: Condition, *, trouble: bool) -> tuple[Note, ...]:
-    """Return the event of a transition: one when the reason changes, none otherwise."""
-    if before is not None and before.reason == after.reason:
+    """Return the event of a transition: one when reason or status changes, none otherwise.
+
+    What was waited for long enough ends with the reason that it waited for, and that it ended is news.
+    """
+    if before is not None and (before.reason, before.status) == (after.reason, after.status):
         return ()
     return (Note("Warning" if trouble else "Normal", after.reason, cut(after.message, EVENT_MESSAGE_LENGTH)),)
 

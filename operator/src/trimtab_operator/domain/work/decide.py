@@ -298,9 +298,9 @@ def _go_on(kind: Particulars[J, S], observed: Observed[J], status: S, seen: Atte
         again = _ends_in(seen, observed, now)
         return _Decision(state, message, status, look_again_seconds=again)
     inquiries = (waiting.inquiry,) if waiting.inquiry is not None else ()
-    if waiting.state is not None and _gave_up(waiting, observed, now):
-        status = _cut_short(kind, observed, status, waiting.state, waiting.message, now=now)
-        return replace(_end(status, waiting.state, waiting.message), inquiries=inquiries)
+    if waiting.state is not None and (last_word := _gave_up(waiting, observed, now)):
+        status = _cut_short(kind, observed, status, waiting.state, last_word, now=now)
+        return replace(_end(status, waiting.state, last_word), inquiries=inquiries)
     if waiting.state is not None:
         state, message = waiting.state.value, waiting.message
     elif (before := _charged_before(status)) is not None:
@@ -351,8 +351,8 @@ def _unless_refused_creation(
     if found is None:
         return _Decision(State.PENDING.value, "", status, actions=actions)
     waiting = refused(found.what, found.words, found.since, observed.settings, now)
-    if _gave_up(waiting, observed, now) and waiting.state is not None:
-        return _end(status, waiting.state, waiting.message)
+    if waiting.state is not None and (last_word := _gave_up(waiting, observed, now)):
+        return _end(status, waiting.state, last_word)
     pause = found.pause(now)
     if pause <= 0 or waiting.state is None:
         return _Decision(State.PENDING.value, "", status, actions=actions)
@@ -445,11 +445,14 @@ def _charged_before(status: WorkStatus) -> str | None:
     return f"{before.reason}: {before.message}" if before is not None and before.charged_to is not None else None
 
 
-def _gave_up(waiting: Waiting, observed: Observed[Any], now: datetime) -> bool:
+def _gave_up(waiting: Waiting, observed: Observed[Any], now: datetime) -> str:
+    """Return the last word about what was waited for long enough, or never comes, else ""."""
     if waiting.hopeless:
-        return True
-    patience = timedelta(seconds=observed.settings.pod_start_seconds)
-    return waiting.since is not None and now - waiting.since >= patience
+        return waiting.message
+    seconds = observed.settings.pod_start_seconds
+    if waiting.since is None or now - waiting.since < timedelta(seconds=seconds):
+        return ""
+    return f"given up after {seconds:g} s: {waiting.message}"
 
 
 def _ends_in(seen: Attempt, observed: Observed[Any], now: datetime) -> float | None:
