@@ -359,6 +359,6 @@ def test_a_model_that_computes_otherwise_is_an_end_by_name(tiny: Path, monkeypat
 def test_a_layer_that_is_named_as_a_container_is_named_in_full(tiny: Path) -> None:
     """Gemma 3n has lists of linear layers: `altup_projections.0` ends as `layers.0` does."""
     base = plain_base(tiny)
-    base.model.extra = torch.nn.ModuleList([torch.nn.Linear(8, 8)])  # type: ignore[attr-defined]
+    base.model.extra = torch.nn.ModuleList([torch.nn.Linear(8, 8)])
     assert "model.extra.0" in resolve_targets(base, ["all-linear"])
     assert "0" not in resolve_targets(base, ["all-linear"])
