@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from trimtab_agent.contract import Share
 from trimtab_agent.documents import MountedDocument, read_share
 from trimtab_operator.api.adapterrollout import AdapterRolloutStatus, Phase
+from trimtab_operator.runtime.agentpoller import LONGEST_PAUSE, REST_SECONDS, SILENCE_SECONDS
+from trimtab_operator.runtime.agents import ANSWER_SECONDS
 from trimtab_operator.runtime.desired import DESIRED
 from trimtab_operator.runtime.kube import Body
 
@@ -19,9 +21,9 @@ from tests.unit.runtime.objects import NAMESPACE
 
 REFUSED = "c"
 """The adapter that no engine proves."""
-NEWS_SECONDS = 30.0
-"""So old may a truth be that is believed: a question is open for as long as nothing changes, 25 seconds, and who is
-silent then is believed for five more."""
+NEWS_SECONDS = REST_SECONDS + ANSWER_SECONDS + SILENCE_SECONDS + LONGEST_PAUSE + ANSWER_SECONDS
+"""So old may a truth be that is believed: a question is open for as long as nothing changes and its answer may take;
+who is silent then is believed for a while more, until the next question after a pause has no answer either."""
 
 
 class Promises:
