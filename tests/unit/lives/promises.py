@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from trimtab_agent.contract import Share
 from trimtab_agent.documents import MountedDocument, read_share
 from trimtab_operator.api.adapterrollout import AdapterRolloutStatus, Phase
+from trimtab_operator.runtime.agentpoller import REST_SECONDS, SILENCE_SECONDS
+from trimtab_operator.runtime.agents import ANSWER_SECONDS
 from trimtab_operator.runtime.desired import DESIRED
 from trimtab_operator.runtime.kube import Body
 
@@ -19,8 +21,9 @@ from tests.unit.runtime.objects import NAMESPACE
 
 REFUSED = "c"
 """The adapter that no engine proves."""
-NEWS_SECONDS = 15.0
-"""So old may a truth be that is believed: a silence of five seconds, and an answer that came late."""
+NEWS_SECONDS = REST_SECONDS + ANSWER_SECONDS + 2 * SILENCE_SECONDS
+"""So old may a truth be that is believed: a question to a node that is gone stays open that long, and then silence is
+borne for a while."""
 
 
 class Promises:

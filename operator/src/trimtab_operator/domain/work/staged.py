@@ -7,6 +7,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from trimtab_trainer.contract import Reason
+
 from trimtab_operator.api import SUCCEEDED, WorkStatus
 from trimtab_operator.api.resources import Resource
 
@@ -81,7 +83,9 @@ def _observe(kind: Particulars[J, Any], cluster: Cluster, job: J) -> Observed[J]
 def needs(observed: Observed[Any], planned: Plan) -> Needs:
     """Return the attempts whose end is not recorded, what a creation may meet, and the objects that are referred to.
 
-    Attempts whose end is recorded are left out: nothing depends on them any more.
+    Attempts whose end is recorded are left out, because nothing depends on them any more; but before the next is
+    created, the Job of one that was given up is looked for where nobody has told of it: it may still hold its
+    accelerators, and has to go first.
     """
     job, kind = observed.job, observed.kind
     closed = {attempt.job_uid for attempt in job.status.attempts if attempt.reason is not None}
@@ -92,6 +96,10 @@ def needs(observed: Observed[Any], planned: Plan) -> Needs:
     if any(isinstance(action, Create) for action in planned.actions):
         for name in job_names_to_confirm(kind, job, observed.highest_number):
             jobs.setdefault(name, None)
+        known = {seen.uid for seen in observed.attempts}
+        for attempt in job.status.attempts[-1:]:
+            if attempt.reason != Reason.COMPLETED and attempt.job_uid not in known:
+                jobs.setdefault(attempt.job_name, attempt.job_uid)
     refers = (("FineTuneJob", kind.waits_for(job)), ("AdapterRollout", kind.follows_rollout(job)))
     objects = tuple(Key(other, job.metadata.namespace, name) for other, name in refers if name is not None)
     return Needs(objects, jobs)
