@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from trimtab_operator.domain.cluster import NameTaken
-from trimtab_operator.domain.plan import Delete, EventsOf, NodeOf, Plan
+from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
+from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf, Plan
 from trimtab_operator.domain.work import plan
 from trimtab_trainer.contract import Reason, Summary, TerminationMessage
 
@@ -178,6 +179,22 @@ def test_a_lost_node_costs_a_disruption_and_its_job_goes_once_the_attempt_is_clo
     assert world.job_names[-1] == "demo-train-2"
     assert world.job.status.disruptions == 1
     assert world.job.status.attempts[-2].reason == "NodeLost"
+
+
+def test_before_the_next_job_the_one_of_an_attempt_that_was_given_up_is_looked_for() -> None:
+    """The operator died after it closed the attempt, and the next one has not been told of that Job."""
+    world = World().settle().prepared().running()
+    world.pod(deletion_time=world.now)
+    world.answers[NodeOf("node-1")] = "Gone"
+    world.after(200)
+    world.write(world.decided())
+    given_up = world.jobs.pop()
+    made = world.decided()
+    created = [action.body["metadata"]["name"] for action in made.actions if isinstance(action, Create)]
+    assert created[-1] == "demo-train-2"
+    assert FINE_TUNE_JOB.needs(world.observed(), made).jobs[given_up.name] == given_up.uid
+    world.jobs.append(given_up)
+    assert world.decided().actions == (Delete("Job", "team", given_up.name, given_up.uid),)
 
 
 def test_where_nodes_may_not_be_read_a_pod_that_does_not_end_is_lost_after_the_same_patience() -> None:
@@ -642,16 +659,15 @@ def test_a_stage_of_a_later_version_is_left_alone_until_its_version_is_back() ->
 def test_last_words_of_another_contract_charge_and_end_nothing() -> None:
     """A trainer whose words mean something else succeeded: its result is not lost, it is not ours to read."""
     text = '{"version": "trimtab.dev/run/v2", "stage": "train", "outcome": ["done"]}'
-    other = TerminationMessage.other_contract(text)
     assert TerminationMessage.decode(text) is None
     world = World().settle().prepared().running().after(60)
     before, jobs = world.job.status, list(world.job_names)
-    world.pod(phase="Succeeded", running=False, terminated=True, exit_code=0, other_contract=other)
+    world.pod(phase="Succeeded", running=False, terminated=True, exit_code=0, said=text)
     world.change_job(complete=True, active=0, ended=world.now).settle()
     assert (world.state, world.succeeded) == ("NotUnderstood", "Unknown")
     assert "trimtab.dev/run/v2" in world.message
     assert (world.job_names, world.job.status.attempts) == (jobs, before.attempts)
-    world.pod(other_contract=None).published()
+    world.pod(said="").published()
     assert (world.state, world.job.status.disruptions) == ("Completed", 0)
 
 

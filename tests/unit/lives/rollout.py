@@ -2,7 +2,7 @@
 that go wrong, between pods that come, break and go, and users who change their minds; with an operator that dies
 between any two writes, and Leases that count from the beginning.
 
-Adapters: `a` and `b` are good, `c` fails its probe, `d` passes it and fails one request in two.
+Adapters: `a`, `b`, `e` and `f` are good, `c` fails its probe, `d` passes it and fails one request in two.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from tests.unit.runtime.serving import serving_pod
 from tests.unit.runtime.virtual_time import run
 
 T0 = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
-GOOD, WORSE = "ab", "d"
-LETTERS = (*GOOD, *GOOD, REFUSED, WORSE)
+GOOD, WORSE = "abef", "d"
+LETTERS = (*GOOD, REFUSED, WORSE)
 PASSING = ("EngineFailed", False)
 OF_THE_POD = ("VolumeNotShared", True)
 RIVAL = "rival"
-"""A younger rollout that claims the same name."""
+"""Another rollout that claims the same name: the younger of the two gets nothing."""
 PODS_AT_MOST = 5
 LOOK_SECONDS = 0.2
 """For what was sent to arrive, and agents to be heard."""
@@ -145,7 +145,7 @@ class Life:
         strategy = {
             "canarySeconds": self.random.choice((0, 20, 20)),
             "maxPodsAtOnce": self.random.choice((0, 0, 1, 2)),
-            "drainSeconds": 5,
+            "drainSeconds": self.random.choice((5, 20)),
         }
         if strategy["canarySeconds"]:
             strategy |= {"canaryWeight": self.random.choice((100, 30)), "canaryPods": self.random.choice((1, 1, 2))}
@@ -411,7 +411,7 @@ class Life:
     async def _rest(self) -> None:
         self._peace()
         await self._look_for_orphans()
-        for _ in range(60):
+        for _ in range(100):
             await self._in_peace()
             if not self._wrong() and min(self.due.values(), default=1e9) > asyncio.get_running_loop().time() + 10:
                 break
@@ -438,10 +438,11 @@ class Life:
 
     def _wrong(self) -> str | None:
         """Return what is not as it has to be at last."""
-        main, rival = self._rollout(), self._rollout(RIVAL)
-        serving = main or rival
-        if main is not None and rival is not None and _ready(rival)[1] != "AdapterNameConflict":
-            return f"the younger has no conflict: {_ready(rival)}"
+        claim = [each for each in (self._rollout(), self._rollout(RIVAL)) if each is not None]
+        claim.sort(key=lambda each: (each["metadata"]["creationTimestamp"], each["metadata"]["uid"]))
+        serving = claim[0] if claim else None
+        if any(_ready(each)[1] != "AdapterNameConflict" for each in claim[1:]):
+            return "the younger has no conflict"
         if serving is None:
             held = [
                 pod.agent.name for pod in self.pods if any(not share.retired for share in pod.agent.shares.values())
