@@ -55,7 +55,7 @@ FULL = adapterrollout(
     }
 )
 
-_FOLLOW = {"follow": {"selector": {"matchLabels": {"app": "field-guide"}}}}
+_FOLLOW = {"follow": {"selector": {"matchLabels": {"app": "field-guide"}}, "requireThresholds": True}}
 VARIANTS: dict[str, Body] = {
     "artifact": FULL,
     "evaluation": change(FULL, {"spec.source": {"evaluationName": "sample"}}),
