@@ -649,6 +649,21 @@ OTHERS: dict[str, tuple[Claim, str]] = {
 }
 
 
+def test_what_a_deleted_rollout_left_is_taken_away_by_one_of_its_name_that_may_not_serve() -> None:
+    """It would keep the alias from the older rollout for ever, because the name is not gone."""
+    world = World({"artifact": artifact("a")}).after(5)
+    assert world.aliases == [{revision("a"): 100}] * 3
+    again = World({"artifact": artifact("a")})
+    metadata = again.rollout.metadata.model_copy(update={"uid": "uid-of-the-next"})
+    again.rollout = again.rollout.model_copy(update={"metadata": metadata})
+    again.agents, again.now = world.agents, world.now
+    again.others = (other("2026-01-05T10:00:00Z", {"app": "vllm"}),)
+    again.after(5)
+    assert again.condition() == ("False", "AdapterNameConflict")
+    assert again.aliases == [{}, {}, {}]
+    assert plan(again.observed(), again.now).documents == ()
+
+
 @pytest.mark.parametrize(("there", "want"), OTHERS.values(), ids=OTHERS)
 def test_two_rollouts_of_one_name(there: Claim, want: str) -> None:
     world = World({"artifact": artifact("a")})

@@ -9,7 +9,7 @@ from trimtab_operator.api.adapterrollout import READY, AdapterRolloutStatus, Pha
 
 from ..cluster import Cluster, Key
 from ..kind import Answers
-from ..plan import AgentsOf, Inquiry, IsMounted, MountedShare, Plan, Withdrawal
+from ..plan import AgentsOf, Document, Inquiry, IsMounted, MountedShare, Plan, Withdrawal
 from .conflicts import conflict
 from .documents import documents, mounted, next_sequence, retired
 from .observed import Observed
@@ -35,10 +35,13 @@ def plan(observed: Observed, now: datetime) -> Plan:
     held = without_key(observed) or conflict(observed)
     if held is not None:
         told = with_truth(observed, status, held, now)
+        leaving = _left_behind(observed, now)
         return Plan(
             status=told.to_json(),
+            documents=leaving,
             notes=notes(rollout, told),
             look_again_seconds=WITHOUT_KEY_SECONDS if not observed.can_sign else AT_REST_SECONDS,
+            confirm=bool(leaving),
             follows_up=False,
         )
     status, target = advance(observed, status, now)
@@ -63,6 +66,24 @@ def plan(observed: Observed, now: datetime) -> Plan:
         confirm=any(document.moves for document in sends),
         follows_up=False,
     )
+
+
+def _left_behind(observed: Observed, now: datetime) -> tuple[Document, ...]:
+    """Return what takes away shares of a deleted rollout of this name: nobody else does, because the name is not gone.
+
+    A rollout that may serve sends its own in their place; one that may not would leave them the alias for ever.
+    """
+    if not observed.can_sign:
+        return ()
+    metadata = observed.rollout.metadata
+    pods = tuple(
+        pod
+        for pod in observed.matching
+        if (share := pod.share(metadata.name)) is not None and share.uid != metadata.uid
+    )
+    found = retired(metadata.name, metadata.namespace, pods, next_sequence(observed, now))
+    refusals = {pod.uid: pod.refusal for pod in pods if pod.refusal is not None}
+    return tuple(each for each in found if each.uid not in refusals or not refusals[each.uid].stands(each.share, now))
 
 
 def without_key(observed: Observed) -> Held | None:

@@ -84,9 +84,8 @@ def needs(observed: Observed[Any], planned: Plan) -> Needs:
     """Return the attempts whose end is not recorded, what a creation may meet, and the objects that are referred to.
 
     Attempts whose end is recorded are left out, for nothing depends on them any more, as are those that are settled.
-    What has the very name of what is to be created is met by the creation itself. But before it is created, the Job of
-    an attempt that was given up is looked for where nobody has told of it: it may still hold its accelerators, and has
-    to go first.
+    What has the very name of what is to be created is met by the creation itself. Before that, the Job of the attempt
+    that was given up last is looked for where nobody has told of it: it may still hold its accelerators, and has to go.
     """
     job, kind = observed.job, observed.kind
     closed = {attempt.job_uid for attempt in job.status.attempts if attempt.reason is not None}
@@ -101,9 +100,8 @@ def needs(observed: Observed[Any], planned: Plan) -> Needs:
         for name in job_names_to_confirm(kind, job, observed.highest_number):
             if name not in known:
                 jobs.setdefault(name, None)
-        told_of = {seen.uid for seen in observed.attempts}
         for attempt in job.status.attempts[-1:]:
-            if attempt.reason != Reason.COMPLETED and attempt.job_uid not in told_of:
+            if attempt.reason != Reason.COMPLETED and attempt.job_name not in known:
                 jobs.setdefault(attempt.job_name, attempt.job_uid)
     refers = (("FineTuneJob", kind.waits_for(job)), ("AdapterRollout", kind.follows_rollout(job)))
     objects = tuple(Key(other, job.metadata.namespace, name) for other, name in refers if name is not None)
