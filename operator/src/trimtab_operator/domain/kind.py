@@ -69,7 +69,6 @@ class Kind(Generic[O, D]):
         needs: what the decision depends on beside the object itself; given the snapshot and what was planned.
         measures: what a status write tells as metrics; given both statuses in their typed form, and the time.
         gauge: name of the metric that counts objects by state.
-        child_label: with the name of its object, on its children; None of a kind without any.
         selects: labels of the pods that it serves from.
         retire: what is left to be done when an object does not exist any more.
     """
@@ -84,7 +83,6 @@ class Kind(Generic[O, D]):
     needs: Callable[[D, Plan], Needs]
     measures: Callable[[Any, Any, datetime], tuple[Measure, ...]]
     gauge: str
-    child_label: str | None = None
     selects: Callable[[Body], Mapping[str, str]] = selects_nothing
     retire: Callable[[Cluster, Key, Answers, datetime], Plan] = leaves_nothing
 

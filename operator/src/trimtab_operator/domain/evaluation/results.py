@@ -61,10 +61,8 @@ def prepared_of(evaluation: Evaluation, status: EvaluationStatus) -> PreparedEva
 
 def note_progress(status: EvaluationStatus, attempt: Attempt) -> EvaluationStatus:
     """Return the status with what the trainer last said of itself: tasks, of target and baseline apart."""
-    progress = attempt.progress
-    if progress is None or progress.stage is not Stage.EVALUATE or progress.attempt != attempt.number:
-        return status
-    if progress.total_steps == 0:
+    progress = attempt.progress_in(Stage.EVALUATE)
+    if progress is None:
         return status
     percent = min(100, 100 * progress.step // progress.total_steps)
     shown = EvaluationProgress(tasks_done=progress.step, tasks=progress.total_steps, percent=percent)

@@ -41,10 +41,8 @@ def lost_seconds(status: FineTuneJobStatus, ending: Ending, end: datetime, secon
 
 def note_progress(status: FineTuneJobStatus, attempt: Attempt) -> FineTuneJobStatus:
     """Return the status with what the trainer last said of itself."""
-    progress = attempt.progress
-    if progress is None or progress.stage is not Stage.TRAIN or progress.attempt != attempt.number:
-        return status
-    if progress.total_steps == 0:
+    progress = attempt.progress_in(Stage.TRAIN)
+    if progress is None:
         return status
     shown = TrainingProgress(
         step=progress.step,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from trimtab_trainer.contract import Progress
+from trimtab_trainer.contract import Progress, Stage
 
 from ..plan import Delete, Suspend
 from ..views import JobView, PodView
@@ -78,6 +78,13 @@ class Attempt:
     def held(self) -> bool:
         """Whether its Job says that it is suspended; what failed while it was says so for ever."""
         return self.job.held
+
+    def progress_in(self, stage: Stage) -> Progress | None:
+        """Return what its pod last said of this stage, once it knows how many steps there are."""
+        told = self.progress
+        if told is None or told.stage is not stage or told.attempt != self.number or told.total_steps == 0:
+            return None
+        return told
 
     @property
     def pod(self) -> PodView | None:

@@ -53,7 +53,6 @@ def staged(
         needs=needs,
         measures=partial(_measures, seconds, verdict),
         gauge=gauge,
-        child_label=particulars.label,
     )
 
 
