@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from trimtab_operator.api import AdapterRolloutSpec, parse, parse_adapterrollout, parse_evaluation
+from trimtab_operator.api import AdapterRollout, AdapterRolloutSpec, Evaluation, FineTuneJob
 from trimtab_operator.api.evaluation import EvaluationSpec
 from trimtab_operator.api.finetunejob import FineTuneJobSpec
 from trimtab_operator.api.reference import fields
@@ -40,11 +40,11 @@ def test_the_server_fills_in_what_the_models_do(server: ApiServer, namespace: st
     answer = server.create(kind.url(namespace), sample)
     assert answer.accepted, answer.message
     if kind is FINETUNEJOB:
-        assert parse(answer.body).spec == FineTuneJobSpec.model_validate(sample["spec"])
+        assert FineTuneJob.parse(answer.body).spec == FineTuneJobSpec.model_validate(sample["spec"])
     elif kind is ADAPTERROLLOUT:
-        assert parse_adapterrollout(answer.body).spec == AdapterRolloutSpec.model_validate(sample["spec"])
+        assert AdapterRollout.parse(answer.body).spec == AdapterRolloutSpec.model_validate(sample["spec"])
     else:
-        spec = parse_evaluation(answer.body).spec
+        spec = Evaluation.parse(answer.body).spec
         assert spec == EvaluationSpec.model_validate(sample["spec"])
         spec.check()
 

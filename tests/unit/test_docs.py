@@ -12,10 +12,10 @@ import yaml
 from trimtab_operator.api import (
     EVALUATION_REASONS,
     FINETUNEJOB_REASONS,
+    AdapterRollout,
+    Evaluation,
+    FineTuneJob,
     PassedReason,
-    parse,
-    parse_adapterrollout,
-    parse_evaluation,
 )
 from trimtab_operator.api.rollout_reasons import POD_EXPLANATIONS, READY_EXPLANATIONS
 from trimtab_trainer.contract import EvaluationConfig, EvaluationTask, ExitCode, RunConfig, Threshold
@@ -74,11 +74,11 @@ def test_every_object_of_ours_is_one(document: Path) -> None:
     for text in blocks(document, "yaml"):
         for body in yaml.safe_load_all(text):
             if isinstance(body, dict) and body.get("kind") == "FineTuneJob":
-                parse({**body, "metadata": {**METADATA, **body["metadata"]}})
+                FineTuneJob.parse({**body, "metadata": {**METADATA, **body["metadata"]}})
             if isinstance(body, dict) and body.get("kind") == "Evaluation":
-                parse_evaluation({**body, "metadata": {**METADATA, **body["metadata"]}}).spec.check()
+                Evaluation.parse({**body, "metadata": {**METADATA, **body["metadata"]}}).spec.check()
             if isinstance(body, dict) and body.get("kind") == "AdapterRollout":
-                parse_adapterrollout({**body, "metadata": {**METADATA, **body["metadata"]}})
+                AdapterRollout.parse({**body, "metadata": {**METADATA, **body["metadata"]}})
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)

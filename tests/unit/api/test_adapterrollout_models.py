@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from trimtab_operator.api.adapterrollout import AdapterRolloutSpec, AdapterRolloutStatus, parse_adapterrollout
+from trimtab_operator.api.adapterrollout import AdapterRollout, AdapterRolloutSpec, AdapterRolloutStatus
 from trimtab_operator.api.schema import structural
 
 DIGEST = "sha256:" + "a" * 64
@@ -98,8 +98,8 @@ def test_a_name_is_what_served_models_are_called(name: str) -> None:
 def test_what_was_written_is_read_back() -> None:
     metadata = {"name": "field-guide", "namespace": "team", "uid": "u", "managedFields": []}
     status = {"served": {"digest": DIGEST, "uri": ARTIFACT["uri"], "generation": 3}, "sequence": [1, 7]}
-    made = parse_adapterrollout({"metadata": metadata, "spec": spec(), "status": status})
-    again = parse_adapterrollout({"metadata": metadata, "spec": spec(), "status": made.status.to_json()})
+    made = AdapterRollout.parse({"metadata": metadata, "spec": spec(), "status": status})
+    again = AdapterRollout.parse({"metadata": metadata, "spec": spec(), "status": made.status.to_json()})
     assert again == made
     assert again.status.sequence == [1, 7]
 

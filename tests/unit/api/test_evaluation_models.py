@@ -9,14 +9,7 @@ from string import ascii_lowercase
 from typing import Any
 
 import pytest
-from trimtab_operator.api import (
-    AttemptStatus,
-    Condition,
-    EvaluationProgress,
-    EvaluationStatus,
-    ModelStatus,
-    parse_evaluation,
-)
+from trimtab_operator.api import AttemptStatus, Condition, Evaluation, EvaluationProgress, EvaluationStatus, ModelStatus
 from trimtab_operator.api.conditions import MESSAGE_LENGTH
 from trimtab_operator.api.evaluation import EvaluationSources
 from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH
@@ -33,7 +26,7 @@ OBJECT = "s3://adapters/" + "a" * 120
 
 
 def parsed(body: Body) -> Any:
-    return parse_evaluation({**body, "metadata": {**body["metadata"], **METADATA}})
+    return Evaluation.parse({**body, "metadata": {**body["metadata"], **METADATA}})
 
 
 def largest_status() -> EvaluationStatus:

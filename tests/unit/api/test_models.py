@@ -12,9 +12,9 @@ from trimtab_operator.api.finetunejob import (
     ArtifactStatus,
     CheckpointStatus,
     DatasetStatus,
+    FineTuneJob,
     FineTuneJobStatus,
     TrainingProgress,
-    parse,
 )
 from trimtab_operator.api.pod import PodTemplate
 from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH, AttemptStatus
@@ -91,8 +91,8 @@ def test_an_object_of_the_api_server_is_parsed_with_its_summary_left_out() -> No
         "status": status.to_json(),
     }
     assert body["status"]["summary"] == {"progress": "41%", "step": "18/43", "loss": "2.103"}
-    assert parse(body).status == status
-    assert parse(body).status.to_json() == status.to_json()
+    assert FineTuneJob.parse(body).status == status
+    assert FineTuneJob.parse(body).status.to_json() == status.to_json()
 
 
 def test_there_is_no_summary_when_there_is_nothing_to_print() -> None:

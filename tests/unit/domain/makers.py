@@ -7,14 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from trimtab_operator.api import (
-    AdapterRollout,
-    Evaluation,
-    FineTuneJob,
-    parse,
-    parse_adapterrollout,
-    parse_evaluation,
-)
+from trimtab_operator.api import AdapterRollout, Evaluation, FineTuneJob
 from trimtab_operator.domain.cluster import NameTaken, Refusal
 from trimtab_operator.domain.evaluation import EVALUATING
 from trimtab_operator.domain.finetunejob import TRAINING
@@ -110,7 +103,7 @@ def finetunejob(**spec: Any) -> FineTuneJob:
             **spec,
         },
     }
-    return parse(body)
+    return FineTuneJob.parse(body)
 
 
 def evaluation(**spec: Any) -> Evaluation:
@@ -134,7 +127,7 @@ def evaluation(**spec: Any) -> Evaluation:
             **spec,
         },
     }
-    return parse_evaluation(body)
+    return Evaluation.parse(body)
 
 
 def adapterrollout(serves: str | None = None) -> AdapterRollout:
@@ -149,7 +142,7 @@ def adapterrollout(serves: str | None = None) -> AdapterRollout:
     }
     if serves is not None:
         body["status"] = {"served": {"uri": f"s3://adapters/demo/adapters/{serves}", "digest": sha(serves)}}
-    return parse_adapterrollout(body)
+    return AdapterRollout.parse(body)
 
 
 class World:

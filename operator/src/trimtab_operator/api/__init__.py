@@ -7,7 +7,6 @@ from .adapterrollout import (
     AdapterRollout,
     AdapterRolloutSpec,
     AdapterRolloutStatus,
-    parse_adapterrollout,
 )
 from .conditions import (
     EVALUATION_REASONS,
@@ -31,7 +30,6 @@ from .evaluation import (
     FailedCheck,
     ModelStatus,
     ResultStatus,
-    parse_evaluation,
 )
 from .finetunejob import (
     API_VERSION,
@@ -44,7 +42,6 @@ from .finetunejob import (
     FineTuneJobSpec,
     FineTuneJobStatus,
     TrainingProgress,
-    parse,
 )
 from .rollout_reasons import RolloutReason
 from .work import AttemptStatus, WorkStatus
@@ -88,7 +85,4 @@ __all__ = [
     "State",
     "TrainingProgress",
     "WorkStatus",
-    "parse",
-    "parse_adapterrollout",
-    "parse_evaluation",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, computed_field, model_validator
 from trimtab_agent import contract
@@ -13,9 +13,9 @@ from trimtab_trainer.contract import Model
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
 
 from .conditions import Condition
-from .customresource import AGE, CustomResource, condition_path
+from .customresource import AGE, CustomObject, CustomResource, condition_path
 from .evaluation import OBJECT_NAME
-from .finetunejob import NAME_LENGTH, ObjectMeta
+from .finetunejob import NAME_LENGTH
 from .rollout_reasons import (
     POD_EXPLANATIONS,
     PROGRESSING_EXPLANATIONS,
@@ -450,32 +450,20 @@ class AdapterRolloutStatus(SummarizedStatus):
         return AdapterRolloutSummary.of(self.served, self.pods) if self.conditions else None
 
 
-class AdapterRollout(Model):
+class AdapterRollout(CustomObject):
     """AdapterRollout brings the adapter that passed to every serving pod, and takes it back."""
 
     model_config = ConfigDict(
-        extra="ignore",
         json_schema_extra=rules(
             (f"self.metadata.name.size() <= {NAME_LENGTH}", f"name must have at most {NAME_LENGTH} characters"),
         ),
     )
 
-    metadata: ObjectMeta
     spec: AdapterRolloutSpec = Field(description="spec is what to serve, where, and how to get there.")
     status: AdapterRolloutStatus = Field(default=AdapterRolloutStatus(), description="status is what was read back.")
 
 
 ConditionType = Literal["Ready", "Progressing", "Verified"]
-
-
-def parse_adapterrollout(body: dict[str, Any]) -> AdapterRollout:
-    """Return the typed form of an AdapterRollout from the API server.
-
-    Raises:
-        pydantic.ValidationError: it has a value that this version does not know. Fields that it does not know are
-            ignored; whoever writes the status leaves them as they are.
-    """
-    return AdapterRollout.model_validate(body, extra="ignore")
 
 
 ADAPTERROLLOUT = CustomResource(

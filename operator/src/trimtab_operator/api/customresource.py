@@ -6,13 +6,48 @@ Each kind's record stands in the file of its models; `domain.kinds` has the list
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
+from trimtab_trainer.contract import Model
 
 from .reasons import Explanation
 
 Column = tuple[str, str, str, str]
 """Name, type, JSONPath and description of a column of `kubectl get`."""
+
+
+class ObjectMeta(Model):
+    """The part of the metadata that decisions need."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int = 1
+    creation_timestamp: str = ""
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] = Field(default={})
+    annotations: dict[str, str] = Field(default={})
+
+
+class CustomObject(Model):
+    """An object of one of the kinds, as it is decided on."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    metadata: ObjectMeta
+
+    @classmethod
+    def parse(cls, body: dict[str, Any]) -> Self:
+        """Return the typed form of an object from the API server.
+
+        Raises:
+            pydantic.ValidationError: it has a value that this version does not know. Fields that it does not know are
+                ignored; whoever writes the status leaves them as they are.
+        """
+        return cls.model_validate(body, extra="ignore")
 
 
 @dataclass(frozen=True)
@@ -28,7 +63,7 @@ class CustomResource:
             other reasons by the field of the status that has them.
     """
 
-    model: type[BaseModel]
+    model: type[CustomObject]
     spec: type[BaseModel]
     status: type[BaseModel]
     plural: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, computed_field, model_validator
 from trimtab_trainer.contract import (
@@ -18,12 +18,11 @@ from trimtab_trainer.contract.evaluation import MAXIMUM_TASKS, MAXIMUM_THRESHOLD
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
 
 from .conditions import PASSED, SUCCEEDED
-from .customresource import AGE, OF_SUCCEEDED, CustomResource, condition_path
+from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
 from .finetunejob import (
     NAME_LENGTH,
     SECRET_NAME,
     BaseModelSource,
-    ObjectMeta,
     OutputTarget,
     unchanged,
 )
@@ -381,29 +380,17 @@ class EvaluationStatus(WorkStatus):
         return EvaluationSummary.of(self.progress, self.results)
 
 
-class Evaluation(Model):
+class Evaluation(CustomObject):
     """Evaluation asks whether an adapter is good enough, and not worse than another, and records the answer."""
 
     model_config = ConfigDict(
-        extra="ignore",
         json_schema_extra=rules(
             (f"self.metadata.name.size() <= {NAME_LENGTH}", f"name must have at most {NAME_LENGTH} characters"),
         ),
     )
 
-    metadata: ObjectMeta
     spec: EvaluationSpec = Field(description="spec is what to evaluate, on what, and what is good enough.")
     status: EvaluationStatus = Field(default=EvaluationStatus(), description="status is what was found.")
-
-
-def parse_evaluation(body: dict[str, Any]) -> Evaluation:
-    """Return the typed form of an Evaluation from the API server.
-
-    Raises:
-        pydantic.ValidationError: it has a value that this version does not know. Fields that it does not know are
-            ignored; whoever writes the status leaves them as they are.
-    """
-    return Evaluation.model_validate(body, extra="ignore")
 
 
 EVALUATION = CustomResource(

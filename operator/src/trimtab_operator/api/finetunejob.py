@@ -20,7 +20,7 @@ from trimtab_trainer.contract import (
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, Rule, rules
 
 from .conditions import SUCCEEDED
-from .customresource import AGE, OF_SUCCEEDED, CustomResource, condition_path
+from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
 from .pod import PodTemplate
 from .reasons import FINETUNEJOB_EXPLANATIONS
 from .work import RetryBudgets, WorkStatus
@@ -271,44 +271,17 @@ class FineTuneJobStatus(WorkStatus):
         return StatusSummary.of(self.progress, self.artifact)
 
 
-class ObjectMeta(Model):
-    """The part of the metadata that decisions need."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    name: str
-    namespace: str
-    uid: str
-    generation: int = 1
-    creation_timestamp: str = ""
-    deletion_timestamp: str | None = None
-    labels: dict[str, str] = Field(default={})
-    annotations: dict[str, str] = Field(default={})
-
-
-class FineTuneJob(Model):
+class FineTuneJob(CustomObject):
     """FineTuneJob trains one LoRA adapter from data in object storage and publishes it."""
 
     model_config = ConfigDict(
-        extra="ignore",
         json_schema_extra=rules(
             (f"self.metadata.name.size() <= {NAME_LENGTH}", f"name must have at most {NAME_LENGTH} characters"),
         ),
     )
 
-    metadata: ObjectMeta
     spec: FineTuneJobSpec = Field(description="spec is what to train, on what, and within which limits.")
     status: FineTuneJobStatus = Field(default=FineTuneJobStatus(), description="status is what is known of the run.")
-
-
-def parse(body: dict[str, Any]) -> FineTuneJob:
-    """Return the typed form of a FineTuneJob from the API server.
-
-    Raises:
-        pydantic.ValidationError: it has a value that this version does not know. Fields that it does not know are
-            ignored; whoever writes the status leaves them as they are.
-    """
-    return FineTuneJob.model_validate(body, extra="ignore")
 
 
 FINETUNEJOB = CustomResource(

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from trimtab_agent.documents import Refused, read_share
-from trimtab_operator.api.adapterrollout import parse_adapterrollout
+from trimtab_operator.api.adapterrollout import AdapterRollout
 from trimtab_operator.domain.adapterrollout import AgentTruth, Observed, ServingPod, plan
 from trimtab_operator.domain.adapterrollout.observed import Refusal
 
@@ -52,7 +52,7 @@ class Fleet:
         while (made := plan(observed, self.now)).inquiries:
             observed = replace(observed, answers={**observed.answers, **dict.fromkeys(made.inquiries)})
         body = self.rollout.model_dump(mode="json", by_alias=True, exclude_none=True)
-        self.rollout = parse_adapterrollout({**body, "status": made.status})
+        self.rollout = AdapterRollout.parse({**body, "status": made.status})
         for document in made.documents:
             self.refusals.pop(document.pod, None)
             try:
@@ -73,7 +73,7 @@ class Fleet:
         body = self.rollout.model_dump(mode="json", by_alias=True, exclude_none=True)
         body["metadata"]["generation"] += 1
         body["spec"]["source"] = {"artifact": source(adapter)}
-        self.rollout = parse_adapterrollout(body)
+        self.rollout = AdapterRollout.parse(body)
 
     async def asked(self) -> list[tuple[int, str]]:
         return [await pod.ask() for pod in self.pods]

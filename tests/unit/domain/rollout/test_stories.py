@@ -9,12 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from trimtab_operator.api.adapterrollout import (
-    AdapterRolloutStatus,
-    Phase,
-    RevisionState,
-    parse_adapterrollout,
-)
+from trimtab_operator.api.adapterrollout import AdapterRollout, AdapterRolloutStatus, Phase, RevisionState
 from trimtab_operator.domain.adapterrollout import plan
 from trimtab_operator.domain.adapterrollout.claims import Claim
 from trimtab_operator.domain.adapterrollout.documents import retired
@@ -691,7 +686,7 @@ def same_first_digits(world: World) -> None:
     clash = clash.model_copy(update={"state": RevisionState.RETIRED})
     status = world.rollout.status.to_json()
     status["revisions"].append(clash.to_json())
-    world.rollout = parse_adapterrollout(
+    world.rollout = AdapterRollout.parse(
         {**world.rollout.model_dump(mode="json", by_alias=True, exclude_none=True), "status": status}
     )
 

@@ -13,13 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from trimtab_agent.contract import PodAnswer, Share
-from trimtab_operator.api import Evaluation, parse_evaluation
-from trimtab_operator.api.adapterrollout import (
-    ADAPTERROLLOUT,
-    AdapterRollout,
-    AdapterRolloutStatus,
-    parse_adapterrollout,
-)
+from trimtab_operator.api import Evaluation
+from trimtab_operator.api.adapterrollout import ADAPTERROLLOUT, AdapterRollout, AdapterRolloutStatus
 from trimtab_operator.domain.adapterrollout import AgentTruth, Observed, ServingPod
 from trimtab_operator.domain.adapterrollout import plan as decide
 from trimtab_operator.domain.adapterrollout.claims import Claim
@@ -52,7 +47,7 @@ def rollout(source: Mapping[str, Any], **spec: Any) -> AdapterRollout:
         "strategy": {"canarySeconds": 60},
     }
     metadata = {"name": NAME, "namespace": "team", "uid": "uid-1", "creationTimestamp": "2026-01-05T11:00:00Z"}
-    return parse_adapterrollout({"metadata": metadata, "spec": {**given, **spec}})
+    return AdapterRollout.parse({"metadata": metadata, "spec": {**given, **spec}})
 
 
 def evaluation(
@@ -89,7 +84,7 @@ def evaluation(
         spec["baseline"] = {"rolloutName": NAME} if against_served else {"artifact": artifact(baseline or "")}
         status["baseline"] = artifact(baseline) if baseline is not None else {}
     metadata = {"name": name, "namespace": "team", "uid": f"e-{name}", "labels": dict(labels or {})}
-    return parse_evaluation({"metadata": metadata, "spec": spec, "status": status})
+    return Evaluation.parse({"metadata": metadata, "spec": spec, "status": status})
 
 
 @dataclass
@@ -345,7 +340,7 @@ class World:
         if made.status != self.rollout.status.to_json():
             self.writes += 1
             body = {**self.rollout.model_dump(by_alias=True, exclude={"status"}, exclude_none=True)}
-            self.rollout = parse_adapterrollout({**body, "status": made.status})
+            self.rollout = AdapterRollout.parse({**body, "status": made.status})
             self.events += [note.reason for note in made.notes]
             explained(self.rollout.status)
         self.term = max(self.term, made.sequence[0] if made.sequence is not None else 0)
@@ -374,7 +369,7 @@ class World:
         body = self.rollout.model_dump(mode="json", by_alias=True, exclude_none=True)
         body["metadata"]["generation"] += 1
         body["spec"] = {**body["spec"], **spec}
-        self.rollout = parse_adapterrollout(body)
+        self.rollout = AdapterRollout.parse(body)
         return self
 
     def scale_up(self, name: str) -> Agent:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from trimtab_operator.api import AdapterRollout, AdapterRolloutStatus, Evaluation, parse_adapterrollout
+from trimtab_operator.api import AdapterRollout, AdapterRolloutStatus, Evaluation
 from trimtab_operator.api.adapterrollout import ADAPTERROLLOUT, REJECTED_KEPT, Phase
 
 from ..cluster import Cluster, Key
@@ -118,7 +118,7 @@ def _measures(before: AdapterRolloutStatus, after: AdapterRolloutStatus, now: da
 ADAPTER_ROLLOUT = Kind(
     crd=ADAPTERROLLOUT,
     ends=False,
-    parse=parse_adapterrollout,
+    parse=AdapterRollout.parse,
     indexes=_indexes,
     concerns=_concerns,
     observe=_observe,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trimtab_operator.api import PASSED, PassedReason, WorkStatus, parse_evaluation
+from trimtab_operator.api import PASSED, Evaluation, PassedReason, WorkStatus
 from trimtab_operator.api.evaluation import EVALUATION as CRD
 
 from ..cluster import Key
@@ -46,7 +46,7 @@ EVALUATING = Evaluating()
 EVALUATION = staged(
     EVALUATING,
     CRD,
-    parse=parse_evaluation,
+    parse=Evaluation.parse,
     indexes=_indexes,
     concerns=_concerns,
     gauge="trimtab_evaluation_states",

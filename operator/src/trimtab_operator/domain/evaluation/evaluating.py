@@ -87,8 +87,7 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
     def working(self, attempt: Attempt) -> tuple[str, str]:
         if attempt.stage == Stage.PREPARE.value:
             return State.PREPARING.value, f"Job {attempt.name} checks the artifacts, and prepares the rows of the tasks"
-        progress = attempt.progress
-        if progress is not None and progress.attempt == attempt.number and progress.activity == "Publishing":
+        if attempt.publishing:
             return State.PUBLISHING.value, f"Job {attempt.name} compares the scores and writes the report"
         return State.EVALUATING.value, f"Job {attempt.name} asks the tasks"
 

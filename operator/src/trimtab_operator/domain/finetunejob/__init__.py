@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trimtab_operator.api import parse
+from trimtab_operator.api import FineTuneJob
 from trimtab_operator.api.finetunejob import FINETUNEJOB
 
 from ..cluster import Key
@@ -27,7 +27,7 @@ TRAINING = Training()
 FINE_TUNE_JOB = staged(
     TRAINING,
     FINETUNEJOB,
-    parse=parse,
+    parse=FineTuneJob.parse,
     indexes=_indexes,
     concerns=_concerns,
     gauge="trimtab_finetunejobs",

@@ -75,8 +75,7 @@ class Training(Particulars[FineTuneJob, FineTuneJobStatus]):
         if attempt.stage == Stage.PREPARE.value:
             message = f"Job {attempt.name} checks the settings, and cleans, splits and tokenises the data"
             return State.PREPARING.value, message
-        progress = attempt.progress
-        if progress is not None and progress.attempt == attempt.number and progress.activity == "Publishing":
+        if attempt.publishing:
             return State.PUBLISHING.value, f"Job {attempt.name} verifies and publishes the adapter"
         return State.TRAINING.value, f"Job {attempt.name} trains the adapter"
 

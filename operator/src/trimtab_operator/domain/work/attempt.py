@@ -79,6 +79,12 @@ class Attempt:
         """Whether its Job says that it is suspended; what failed while it was says so for ever."""
         return self.job.held
 
+    @property
+    def publishing(self) -> bool:
+        """Whether its pod last said that the work is done and its result being stored."""
+        told = self.progress
+        return told is not None and told.attempt == self.number and told.activity == "Publishing"
+
     def progress_in(self, stage: Stage) -> Progress | None:
         """Return what its pod last said of this stage, once it knows how many steps there are."""
         told = self.progress

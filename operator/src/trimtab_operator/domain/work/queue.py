@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from trimtab_operator.api.finetunejob import ObjectMeta
+from trimtab_operator.api.customresource import ObjectMeta
 
 from ..views import QUEUE_TRACES
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol, TypeVar
 
 from trimtab_operator.api import WorkStatus
-from trimtab_operator.api.finetunejob import ObjectMeta
+from trimtab_operator.api.customresource import ObjectMeta
 from trimtab_operator.api.pod import PodTemplate
 from trimtab_operator.api.work import RetryBudgets
 
