@@ -147,7 +147,11 @@ KINDS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"version": "trimtab.dev/run/v1"},
         "is the configuration of a training run; run `trimtab-trainer train`",
     ),
-    "a version of tomorrow": ("evaluate", {"version": "trimtab.dev/evaluation/v9"}, "version: Input should be"),
+    "a version of tomorrow": (
+        "evaluate",
+        {"version": "trimtab.dev/evaluation/v9"},
+        "this trainer reads trimtab.dev/run/v1 and trimtab.dev/evaluation/v1; take the trainer image",
+    ),
     "a field that does not exist": ("evaluate", {"target": {"url": "x"}}, "target.url: Extra inputs"),
     "a threshold without a task": (
         "evaluate",
