@@ -16,8 +16,10 @@ from trimtab_operator.api import (
     READY,
     SUCCEEDED,
     VERIFIED,
+    WARNED,
     PassedReason,
     RolloutReason,
+    WarnedReason,
 )
 from trimtab_operator.api.adapterrollout import ADAPTERROLLOUT
 from trimtab_operator.api.crd import schema_of
@@ -84,6 +86,8 @@ REASONS: list[tuple[CustomResource, str, set[str]]] = [
     (FINETUNEJOB, SUCCEEDED, set(FINETUNEJOB_REASONS)),
     (EVALUATION, SUCCEEDED, set(EVALUATION_REASONS)),
     (EVALUATION, PASSED, set(PassedReason)),
+    (FINETUNEJOB, WARNED, set(WarnedReason)),
+    (EVALUATION, WARNED, set(WarnedReason)),
     (ADAPTERROLLOUT, READY, set(OF_ROLLOUTS)),
     (ADAPTERROLLOUT, PROGRESSING, {each.value for each in OF_ROLLOUTS if each is not RolloutReason.NOT_UNDERSTOOD}),
     (ADAPTERROLLOUT, VERIFIED, set(OF_VERIFIED)),

@@ -365,6 +365,60 @@ def test_a_missing_secret_is_told_in_the_kubelets_words() -> None:
     assert (world.state, world.succeeded) == ("VolumeUnavailable", "False")
 
 
+QUOTAS = {
+    "objects": ("jobs.batch x is forbidden: exceeded quota: few, requested: count/jobs.batch=1, used: 2", "raise it"),
+    "pods": ("pods x is forbidden: exceeded quota: few, requested: pods=1, used: pods=2", "raise it"),
+    "memory": ("pods x is forbidden: exceeded quota: few, requested: limits.memory=8Gi, used: 0", "ask for less"),
+}
+
+
+@pytest.mark.parametrize(("words", "advice"), QUOTAS.values(), ids=QUOTAS)
+def test_who_has_too_many_objects_is_not_told_to_ask_for_less(words: str, advice: str) -> None:
+    world = World().settle().after(20)
+    world.answers[EventsOf("team", world.current.uid)] = (("FailedCreate", words),)
+    assert world.settle().state == "QuotaExceeded"
+    assert advice in world.message
+
+
+def test_a_namespace_that_is_being_deleted_is_no_trouble_of_the_job() -> None:
+    world = World().settle().after(20)
+    words = "pods x is forbidden: unable to create new content in namespace team because it is being terminated"
+    world.answers[EventsOf("team", world.current.uid)] = (("FailedCreate", words),)
+    world.settle().after(1000).settle()
+    assert (world.state, world.succeeded) == ("Pending", "Unknown")
+    assert "namespace is being deleted" in world.message
+    assert ("Warning", "Pending") not in world.notes
+
+
+def test_what_prepare_warns_of_is_a_condition_and_one_event_and_stays_to_the_end() -> None:
+    world = World().settle().prepared(warnings=("columns that are ignored: id", "3 rows are too long"))
+    assert _warned(world) == ("PreparedWithWarnings", "columns that are ignored: id; 3 rows are too long")
+    assert ("Warning", "PreparedWithWarnings") in world.notes
+    world.running().after(60).published()
+    assert _warned(world) == ("PreparedWithWarnings", "columns that are ignored: id; 3 rows are too long")
+    assert world.notes.count(("Warning", "PreparedWithWarnings")) == 1
+    assert world.writes <= 7
+
+
+def test_what_the_second_stage_warns_of_is_told_beside_what_the_first_did() -> None:
+    world = World().settle().prepared(warnings=("a",)).running().after(60)
+    summary = Summary(step=100, total_steps=100)
+    world.succeeds(world.words(Reason.COMPLETED, artifact=ARTIFACT, summary=summary, warnings=("b",)))
+    assert _warned(world) == ("FinishedWithWarnings", "a; b")
+
+
+def test_data_that_are_prepared_again_without_a_warning_leave_none() -> None:
+    world = World().settle().prepared(warnings=("a",)).running().after(60)
+    world.exits(13, world.words(Reason.PREPARED_DATA_MISSING)).settle().after(1000).settle()
+    assert world.current.stage == "prepare"
+    world.prepared()
+    assert _warned(world) is None
+
+
+def _warned(world: World) -> tuple[str, str] | None:
+    return next(((c.reason, c.message) for c in world.job.status.conditions if c.type == "Warned"), None)
+
+
 REFUSED = {
     "quota": ("pods x is forbidden: exceeded quota: gpus", "QuotaExceeded", "Unknown"),
     "pod security": ("pods x is forbidden: violates PodSecurity restricted", "PodRefused", "False"),
@@ -620,6 +674,9 @@ def test_what_a_tool_would_create_again_is_not_deleted_by_its_time(metadata: dic
     world.job = world.job.model_copy(update={"metadata": world.job.metadata.model_copy(update=metadata)})
     made = plan(world.after(3600).observed(), world.now)
     assert (made.actions, made.look_again_seconds) == ((), None)
+    kept = World(ttlSecondsAfterFinished=60)
+    kept.job = kept.job.model_copy(update={"metadata": kept.job.metadata.model_copy(update=metadata)})
+    assert "not deleted after its ttlSecondsAfterFinished" in kept.settle().prepared(artifact=ARTIFACT).message
     settings = replace(world.observed().settings, delete_what_gitops_tracks=True)
     made = plan(replace(world.observed(), settings=settings), world.now)
     assert [type(action) for action in made.actions] == [Delete]

@@ -14,10 +14,12 @@ from .conditions import (
     NOT_UNDERSTOOD,
     PASSED,
     SUCCEEDED,
+    WARNED,
     AttemptReason,
     Condition,
     PassedReason,
     State,
+    WarnedReason,
 )
 from .evaluation import (
     RESULTS_KEPT,
@@ -59,6 +61,7 @@ __all__ = [
     "SUCCEEDED",
     "VERIFIED",
     "VERSION",
+    "WARNED",
     "AdapterRollout",
     "AdapterRolloutSpec",
     "AdapterRolloutStatus",
@@ -84,5 +87,6 @@ __all__ = [
     "RolloutReason",
     "State",
     "TrainingProgress",
+    "WarnedReason",
     "WorkStatus",
 ]

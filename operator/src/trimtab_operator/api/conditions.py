@@ -91,8 +91,16 @@ class AttemptReason(StrEnum):
     CONTAINER_FAILED = "ContainerFailed"
 
 
+class WarnedReason(StrEnum):
+    """Reasons of `Warned`, which is there only if something is to be known of work that did not fail for it."""
+
+    PREPARED_WITH_WARNINGS = "PreparedWithWarnings"
+    FINISHED_WITH_WARNINGS = "FinishedWithWarnings"
+
+
 SUCCEEDED = "Succeeded"
 PASSED = "Passed"
+WARNED = "Warned"
 NOT_UNDERSTOOD = State.NOT_UNDERSTOOD.value
 """Reason of every kind's summary condition where an object has a value that this version does not know."""
 

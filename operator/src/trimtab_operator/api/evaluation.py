@@ -27,7 +27,7 @@ from .finetunejob import (
     unchanged,
 )
 from .pod import PodTemplate
-from .reasons import EVALUATION_EXPLANATIONS, PASSED_EXPLANATIONS
+from .reasons import EVALUATION_EXPLANATIONS, OF_WARNED, PASSED_EXPLANATIONS
 from .work import RetryBudgets, WorkStatus
 
 RESULTS_KEPT = 32
@@ -426,5 +426,6 @@ EVALUATION = CustomResource(
             "evaluation has ended, and never changes.",
             PASSED_EXPLANATIONS,
         ),
+        **OF_WARNED,
     },
 )

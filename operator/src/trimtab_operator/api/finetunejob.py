@@ -22,7 +22,7 @@ from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, Rule, rules
 from .conditions import SUCCEEDED
 from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
 from .pod import PodTemplate
-from .reasons import FINETUNEJOB_EXPLANATIONS
+from .reasons import FINETUNEJOB_EXPLANATIONS, OF_WARNED
 from .work import RetryBudgets, WorkStatus
 
 GROUP = "trimtab.dev"
@@ -305,5 +305,5 @@ FINETUNEJOB = CustomResource(
     ),
     summary=SUCCEEDED,
     writers="Who may create them may create pods with any Secret and any service account of the namespace.",
-    reasons={SUCCEEDED: (OF_SUCCEEDED, FINETUNEJOB_EXPLANATIONS)},
+    reasons={SUCCEEDED: (OF_SUCCEEDED, FINETUNEJOB_EXPLANATIONS), **OF_WARNED},
 )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from trimtab_trainer.contract import Reason
 
-from .conditions import AttemptReason, PassedReason, State
+from .conditions import WARNED, AttemptReason, PassedReason, State, WarnedReason
 
 
 @dataclass(frozen=True)
@@ -344,3 +344,23 @@ _PASSED: dict[PassedReason, Explanation] = {
 
 PASSED_EXPLANATIONS: dict[str, Explanation] = {each.value: told for each, told in _PASSED.items()}
 """Explanations of an Evaluation's `Passed`, by reason."""
+
+_WARNED: dict[WarnedReason, Explanation] = {
+    WarnedReason.PREPARED_WITH_WARNINGS: Explanation(
+        "succeeded",
+        "Data, settings and models can be used, but something of them is probably not as it was meant.",
+        "Read the message; suspend the object if what it says was not wanted.",
+    ),
+    WarnedReason.FINISHED_WITH_WARNINGS: Explanation(
+        "succeeded", "Something is to be known of the result.", "Read the message."
+    ),
+}
+
+OF_WARNED: dict[str, tuple[str, dict[str, Explanation]]] = {
+    WARNED: (
+        "The condition `Warned` is there only where a person should know something though nothing failed: columns that "
+        "are ignored, rows that are dropped, layers that are not adapted. It is an event too.",
+        {each.value: told for each, told in _WARNED.items()},
+    )
+}
+"""Explanations of `Warned`, of every kind that does work in stages."""

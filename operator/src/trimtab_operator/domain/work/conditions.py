@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
-from trimtab_operator.api import SUCCEEDED, Condition, State
+from trimtab_operator.api import SUCCEEDED, WARNED, Condition, State, WarnedReason
 
 from ..conditions import ConditionStatus, condition, cut, found, note_of
 from ..plan import Note
-from .subject import Work
+from .subject import S, Work
 
-__all__ = ["ConditionStatus", "condition_of", "cut", "is_over", "make_condition", "notes_of"]
+__all__ = ["ConditionStatus", "condition_of", "cut", "is_over", "make_condition", "note_warnings", "notes_of"]
 
 TROUBLE = frozenset(
     {
@@ -49,7 +50,22 @@ def notes_of(job: Work, after: Condition) -> tuple[Note, ...]:
     That an object which was just created is worked on goes without saying, in an event as little as elsewhere.
     """
     before = condition_of(job, after.type)
-    trouble = after.status == "False" or after.reason in {state.value for state in TROUBLE}
+    trouble = after.status == "False" or after.type == WARNED or after.reason in {state.value for state in TROUBLE}
     if before is None and after.status == "Unknown" and not trouble:
         return ()
     return note_of(before, after, trouble=trouble)
+
+
+def note_warnings(job: Work, status: S, warnings: Sequence[str], now: datetime, *, last: bool) -> S:
+    """Return the status with what a stage that succeeded wants a person to know; `last` tells which of the two it was.
+
+    What the first stage said holds for the second too. When it is done again, its new words take the place of the old.
+    """
+    others = [each for each in status.conditions if each.type != WARNED]
+    before = found(status.conditions, WARNED) if last else None
+    said = [*([before.message] if before is not None else []), *warnings]
+    if not said:
+        return status.model_copy(update={"conditions": others})
+    reason = WarnedReason.FINISHED_WITH_WARNINGS if last and warnings else WarnedReason.PREPARED_WITH_WARNINGS
+    warned = make_condition(job, "True", reason.value, "; ".join(said), now, kind=WARNED)
+    return status.model_copy(update={"conditions": [*others, warned]})

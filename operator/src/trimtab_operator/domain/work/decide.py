@@ -17,21 +17,21 @@ from typing import Any, Generic
 
 from trimtab_trainer.contract import Reason
 
-from trimtab_operator.api import NOT_UNDERSTOOD, AttemptReason, AttemptStatus, State, WorkStatus
+from trimtab_operator.api import NOT_UNDERSTOOD, WARNED, AttemptReason, AttemptStatus, Condition, State, WorkStatus
 
 from ..gitops import tracked_by
-from ..plan import Action, Create, Delete, Inquiry, NodeOf, Plan
+from ..plan import Action, Create, Delete, Inquiry, NodeOf, Note, Plan
 from ..views import format_time, parse_time
 from . import accounts
 from .attempt import Attempt
-from .conditions import ConditionStatus, condition_of, is_over, make_condition, notes_of
+from .conditions import ConditionStatus, condition_of, is_over, make_condition, note_warnings, notes_of
 from .ending import LOST, Ending, Verdict, ending_of, lost, vanished
 from .inputs import gives_way, job_inputs
 from .job import build_job, build_run_config_map, stage_image
 from .names import next_number
 from .observed import Observed
 from .particulars import Particulars
-from .subject import J, S
+from .subject import J, S, Work
 from .waiting import Waiting, refused, waiting_of
 
 UNREADABLE = (
@@ -137,7 +137,7 @@ def _after_the_end(observed: Observed[Any], now: datetime) -> Plan:
     job = observed.job
     ttl, ended = job.spec.ttl_seconds_after_finished, parse_time(job.status.completion_time)
     look_again = None
-    if ttl is not None and ended is not None and not _comes_back(observed):
+    if ttl is not None and ended is not None and _comes_back(observed) is None:
         look_again = (ended + timedelta(seconds=ttl) - now).total_seconds()
         if look_again <= 0:
             me = job.metadata
@@ -147,11 +147,12 @@ def _after_the_end(observed: Observed[Any], now: datetime) -> Plan:
     return Plan(status=status.to_json(), look_again_seconds=look_again)
 
 
-def _comes_back(observed: Observed[Any]) -> bool:
-    """Tell whether a tool would create the object again as soon as it is deleted, and so run it again, for ever."""
+def _comes_back(observed: Observed[Any]) -> str | None:
+    """Return the mark of a tool that would create the object again as soon as it is deleted, and so run it for ever."""
     metadata = observed.job.metadata
-    tracked = tracked_by(metadata.labels, metadata.annotations) is not None
-    return tracked and not observed.settings.delete_what_gitops_tracks
+    if observed.settings.delete_what_gitops_tracks:
+        return None
+    return tracked_by(metadata.labels, metadata.annotations)
 
 
 def _settle(kind: Particulars[J, S], observed: Observed[J], now: datetime) -> _Books[S]:
@@ -198,6 +199,8 @@ def _close(
     status = accounts.close(kind, job, books.status, ending, seen)
     if ending.verdict is Verdict.SUCCEEDED and ending.words is not None:
         status = kind.note_result(job, status, ending.words, now)
+        last = ending.words.stage is kind.stages[1]
+        status = note_warnings(job, status, ending.words.warnings, now, last=last)
     return replace(books, status=status, ending=ending, closed=True)
 
 
@@ -374,7 +377,11 @@ def _render(
     kind: Particulars[J, S], observed: Observed[J], books: _Books[S], decision: _Decision[S], now: datetime
 ) -> Plan:
     job = observed.job
-    condition = make_condition(job, decision.succeeded, decision.reason, decision.message, now)
+    message = decision.message
+    ends, ttl = decision.succeeded != "Unknown", job.spec.ttl_seconds_after_finished
+    if ends and ttl is not None and (mark := _comes_back(observed)) is not None:
+        message += f"; it is not deleted after its ttlSecondsAfterFinished, as GitOps would bring it back ({mark})"
+    condition = make_condition(job, decision.succeeded, decision.reason, message, now)
     others = kind.other_conditions(job, decision.status, condition, now)
     update: dict[str, object] = {
         "observed_generation": job.metadata.generation,
@@ -388,10 +395,14 @@ def _render(
     return Plan(
         actions=decision.actions,
         status=status.to_json(),
-        notes=(*notes_of(job, condition), *kind.other_notes(job, others)),
+        notes=(*notes_of(job, condition), *kind.other_notes(job, others), *_warnings(job, others)),
         look_again_seconds=decision.look_again_seconds,
         confirm=books.closed or decision.confirm or bool(decision.actions) or decision.succeeded != "Unknown",
     )
+
+
+def _warnings(job: Work, conditions: list[Condition]) -> tuple[Note, ...]:
+    return tuple(note for each in conditions if each.type == WARNED for note in notes_of(job, each))
 
 
 def _prepares_again(last: AttemptStatus | None) -> bool:

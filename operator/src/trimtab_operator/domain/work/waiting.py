@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,6 +27,10 @@ IMAGE_REASONS = frozenset(
 HOPELESS_IMAGE_REASONS = frozenset({"ErrImageNeverPull", "InvalidImageName"})
 CONTAINER_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"})
 VOLUME_EVENTS = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
+BEING_DELETED = "because it is being terminated"
+"""Words of the API server about a namespace."""
+_COUNTED = re.compile(r"exceeded quota: [^,]*, requested: (count/[^,]*|pods)=")
+"""A quota of how many objects there may be, which smaller requests do not help."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,11 @@ def _suspended(attempt: Attempt) -> Waiting:
 
 def refused(what: str, words: str, since: datetime, settings: Settings, now: datetime) -> Waiting:
     """Return the state of what an API server, a quota or a policy does not let in, the Job itself or its pod."""
+    if BEING_DELETED in words:
+        return Waiting(State.PENDING, "the namespace is being deleted, so nothing can begin in it")
     if "exceeded quota" in words:
-        message = f"{words}; free some of the quota, or ask for less in spec.template.resources"
-        return Waiting(State.QUOTA_EXCEEDED, message)
+        less = "raise it" if _COUNTED.search(words) else "ask for less in spec.template.resources"
+        return Waiting(State.QUOTA_EXCEEDED, f"{words}; free some of the quota, or {less}")
     left = (since + timedelta(seconds=settings.pod_start_seconds) - now).total_seconds()
     message = f"the namespace refuses the {what}: {words}"
     return Waiting(State.POD_REFUSED, message, since, look_again_seconds=max(1.0, min(left, 30.0)))
