@@ -180,7 +180,7 @@ def _settle_open(kind: Particulars[J, S], observed: Observed[J], books: _Books[S
     books = replace(books, status=kind.note_progress(status, seen))
     if seen.ended(now):
         ending = ending_of(seen, kind.tells_result, kind.name, now)
-        if ending.reason == Reason.INTERRUPTED and accounts.was_suspended(books.status, seen):
+        if ending.told_to and accounts.was_suspended(books.status, seen):
             ending = replace(ending, verdict=Verdict.SUSPENDED)
         return _close(kind, observed.job, books, ending, seen=seen, now=now)
     overdue, pod = seen.overdue_at(observed.settings.node_loss_seconds), seen.pod
