@@ -3,6 +3,17 @@
 Imports nothing but pydantic and the standard library, because the operator imports it.
 """
 
+from .data import (
+    COLUMN,
+    Balance,
+    BalanceBy,
+    Cleaning,
+    DataAudit,
+    Handling,
+    InvalidText,
+    NearDuplicates,
+    TooLong,
+)
 from .digest import canonical_json, digest_of, run_digest
 from .evaluation import (
     BOUNDS,
@@ -56,25 +67,33 @@ from .settings import (
 
 __all__ = [
     "BOUNDS",
+    "COLUMN",
     "CONTRACT_VERSION",
     "METRICS_OF",
     "PACKED_OUTCOME_BYTES",
     "RESULTS",
     "Artifact",
+    "Balance",
+    "BalanceBy",
     "Check",
     "CheckpointSettings",
+    "Cleaning",
     "Credentials",
+    "DataAudit",
     "DatasetFormat",
     "EarlyStopping",
     "EvaluationConfig",
     "EvaluationOutcome",
     "EvaluationTask",
     "ExitCode",
+    "Handling",
     "HeldOut",
+    "InvalidText",
     "LoraSettings",
     "LossOn",
     "Metric",
     "Model",
+    "NearDuplicates",
     "Optimizer",
     "Precision",
     "PredictBy",
@@ -99,6 +118,7 @@ __all__ = [
     "TaskType",
     "TerminationMessage",
     "Threshold",
+    "TooLong",
     "TrainingData",
     "TrainingSettings",
     "Validation",

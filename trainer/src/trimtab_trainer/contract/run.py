@@ -10,6 +10,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
+from .data import COLUMN, Balance, Cleaning, DataAudit
 from .settings import (
     DIGEST,
     OBJECT_URI,
@@ -47,6 +48,11 @@ class StoredDataset(Model):
     validation: Validation | None = None
     test: HeldOut | None = None
     split_seed: int = Field(default=17, ge=0, le=2_147_483_647)
+    group_by: COLUMN | None = None
+    stratify_by: COLUMN | None = None
+    cleaning: Cleaning | None = None
+    balance: Balance | None = None
+    audit: DataAudit | None = None
     credentials: Credentials | None = None
 
 

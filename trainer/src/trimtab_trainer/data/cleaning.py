@@ -1,23 +1,31 @@
-"""What is taken out before anything is learned from it, and the audit that says how much and where."""
+"""What is taken out before anything is learned from it, row by row, and the audit that says how much and where.
+
+What is decided on all rows together is in other files: near duplicates, overlap, length.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
-from ..contract import DatasetFormat, Reason
+from ..contract import Cleaning, DatasetFormat, Handling, InvalidText, Reason
 from ..errors import DataInvalid
 from .formats import Row, conform
+from .shingles import texts_of
 from .source import Record
 
 IGNORED, CONTROL = "ignoredColumns", "controlTokens"
-"""Of audits and of views' summaries; those that were written before these were looked at lack them."""
 EXAMPLES = 5
 MOST_COLUMNS = 64
 """Rows without a schema may have any number of columns; those beyond are counted together."""
 OTHER_COLUMNS = "(others)"
+IDENTITY_BYTES = 16
+INVALID = re.compile("[\ufffd\ufffe\uffff\x00-\x08\x0b\x0e-\x1f\x7f]")
+"""Bytes that were lost in a decoding, and control characters but for tabs, line and page ends."""
 
 
 @dataclass
@@ -33,21 +41,38 @@ class Finding:
         if len(self.places) < EXAMPLES:
             self.places.append(place)
 
+    def extend(self, later: Finding) -> None:
+        """Count what was found behind this."""
+        self.count += later.count
+        self.places = (self.places + later.places)[:EXAMPLES]
+
     def to_json(self) -> dict[str, Any]:
         """Return the finding as it stands in audit.json."""
         return {"count": self.count, "examples": self.places}
 
+    @classmethod
+    def of(cls, value: dict[str, Any]) -> Self:
+        """Return the finding that `to_json` was called on."""
+        return cls(value["count"], list(value["examples"]))
+
 
 @dataclass
 class Audit:
-    """Findings of one source's rows."""
+    """Findings of one source's rows; `invalid` rows are dropped only where `invalidText` says so."""
 
     read: int = 0
+    dropped: int = 0
     blank: Finding = field(default_factory=Finding)
     duplicate: Finding = field(default_factory=Finding)
+    invalid: Finding = field(default_factory=Finding)
     unsupervised: Finding = field(default_factory=Finding)
     control: Finding = field(default_factory=Finding)
     ignored: dict[str, Finding] = field(default_factory=dict)
+
+    def drop(self, finding: Finding, place: str) -> None:
+        """Count a row that is not kept."""
+        finding.add(place)
+        self.dropped += 1
 
     def ignore(self, columns: Iterable[str], place: str) -> None:
         """Count the columns of a row that are not used."""
@@ -55,61 +80,186 @@ class Audit:
             known = column in self.ignored or len(self.ignored) < MOST_COLUMNS
             self.ignored.setdefault(column if known else OTHER_COLUMNS, Finding()).add(place)
 
-    @property
-    def dropped(self) -> int:
-        """Rows that were read and not kept."""
-        return self.blank.count + self.duplicate.count + self.unsupervised.count
+    def extend(self, later: Audit) -> None:
+        """Count what was found in the rows behind these."""
+        self.read += later.read
+        self.dropped += later.dropped
+        for name in FINDINGS:
+            getattr(self, name).extend(getattr(later, name))
+        for column, finding in later.ignored.items():
+            known = column in self.ignored or len(self.ignored) < MOST_COLUMNS
+            self.ignored.setdefault(column if known else OTHER_COLUMNS, Finding()).extend(finding)
 
     def to_json(self) -> dict[str, Any]:
         """Return the audit as it stands in audit.json."""
         return {
             "rowsRead": self.read,
             "rowsKept": self.read - self.dropped,
-            "blank": self.blank.to_json(),
-            "duplicate": self.duplicate.to_json(),
-            "unsupervised": self.unsupervised.to_json(),
-            CONTROL: self.control.to_json(),
+            **{key: getattr(self, name).to_json() for name, key in FINDINGS.items()},
             IGNORED: {name: finding.to_json() for name, finding in sorted(self.ignored.items())},
         }
+
+    @classmethod
+    def of(cls, value: dict[str, Any]) -> Self:
+        """Return the audit that `to_json` was called on."""
+        return cls(
+            value["rowsRead"],
+            value["rowsRead"] - value["rowsKept"],
+            **{name: Finding.of(value[key]) for name, key in FINDINGS.items()},
+            ignored={name: Finding.of(finding) for name, finding in value[IGNORED].items()},
+        )
+
+
+FINDINGS = {each.name: each.name for each in fields(Audit) if each.type == "Finding"} | {"control": CONTROL}
+"""Attributes of an audit, and their names in audit.json."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A row that is worth learning from, with the hash of all of it that is used and the values of named columns."""
+
+    row: Row
+    identity: bytes
+    values: tuple[str | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns that settings name: `group` keeps rows together, the others are counted by."""
+
+    group: str | None = None
+    counted: tuple[str, ...] = ()
+
+    def group_of(self, value: dict[str, Any], row: Row) -> Row:
+        """Return the row with its group by the named column."""
+        return row if self.group is None else replace(row, group=_value(value, self.group, row.place))
+
+    def values(self, value: dict[str, Any], place: str) -> tuple[str | None, ...]:
+        """Return what a row has in the columns that are counted by."""
+        return tuple(_value(value, column, place) for column in self.counted)
+
+    def unused(self, columns: Iterable[str]) -> Iterator[str]:
+        """Yield those of a row's ignored columns that are not named."""
+        return (column for column in columns if column != self.group and column not in self.counted)
+
+
+class Cleaner:
+    """Tells the rows of one source that are worth learning from: conforming, not blank, not there already."""
+
+    def __init__(
+        self,
+        row_format: DatasetFormat,
+        cleaning: Cleaning | None = None,
+        columns: Columns | None = None,
+        *,
+        guessed: bool = False,
+        seen: Iterable[bytes] = (),
+    ) -> None:
+        """Begin with rows of the identities that were `seen` before; `guessed` says that nobody named the format."""
+        self._format, self._guessed = row_format, guessed
+        self._cleaning, self._columns = cleaning or Cleaning(), columns or Columns()
+        self._seen = set(seen)
+        self._speechless = Finding()
+
+    def clean(self, records: Iterable[Record], audit: Audit) -> Iterator[Kept]:
+        """Yield the rows that are kept, and count the others.
+
+        Rows without an assistant turn are refused by `check`, so that their number can be told.
+
+        Raises:
+            DataInvalid: DATASET_MALFORMED or FORMAT_UNKNOWN.
+        """
+        for record in records:
+            audit.read += 1
+            row = conform(record, self._format, guessed=self._guessed)
+            row = self._columns.group_of(record.value, row)
+            audit.ignore(self._columns.unused(row.ignored), row.place)
+            if not row.has_assistant_turn:
+                self._speechless.add(row.place)
+                continue
+            if self._cleaning.blank_turns is Handling.DROP and not row.answer.strip():
+                audit.drop(audit.blank, row.place)
+                continue
+            written = row.to_json()
+            if not self._valid(written.decode(), row, audit):
+                continue
+            values = self._columns.values(record.value, row.place)
+            identity = _identity(written, values)
+            if self._cleaning.exact_duplicates is Handling.DROP:
+                if identity in self._seen:
+                    audit.drop(audit.duplicate, row.place)
+                    continue
+                self._seen.add(identity)
+            if not self._speechless.count:
+                yield Kept(row, identity, values)
+
+    def check(self, audit: Audit, uri: str) -> None:
+        """Refuse a source, once all of it was read.
+
+        Raises:
+            DataInvalid: NO_ASSISTANT_TURN or DATASET_EMPTY.
+        """
+        speechless = self._speechless
+        if speechless.count:
+            raise DataInvalid(
+                f"{speechless.count} of {audit.read} rows have no assistant turn, the first is "
+                f"{speechless.places[0]}; remove them, or add the answers",
+                Reason.NO_ASSISTANT_TURN,
+            )
+        if audit.read == audit.dropped - audit.unsupervised.count:
+            what = "no rows" if not audit.read else f"{audit.read} rows, all of them blank or of invalid text"
+            raise DataInvalid(f"{uri} holds {what}; upload the data", Reason.DATASET_EMPTY)
+
+    def _valid(self, written: str, row: Row, audit: Audit) -> bool:
+        # JSON writes control characters as escapes, which may as well be text that looks like one.
+        if not (INVALID.search(written) or (("\\u00" in written or "\\b" in written) and _has_control(row))):
+            return True
+        if self._cleaning.invalid_text is InvalidText.REFUSE:
+            raise DataInvalid(
+                f"{row.place} has replacement or control characters; correct or remove it, or set "
+                "dataset.cleaning.invalidText to Drop or Keep",
+                Reason.DATASET_MALFORMED,
+            )
+        if self._cleaning.invalid_text is InvalidText.DROP:
+            audit.drop(audit.invalid, row.place)
+            return False
+        audit.invalid.add(row.place)
+        return True
 
 
 def clean(
     records: Iterable[Record], row_format: DatasetFormat, audit: Audit, uri: str, *, guessed: bool = False
 ) -> Iterator[Row]:
-    """Yield the rows that are worth learning from: conforming, not blank, not there already.
-
-    `guessed` says that nobody named the format.
-
-    All records are read before rows without an assistant turn are refused, so that their number can be told.
+    """Yield the rows of a whole source that are kept, with all steps of the cleaning.
 
     Raises:
         DataInvalid: DATASET_EMPTY, DATASET_MALFORMED, FORMAT_UNKNOWN or NO_ASSISTANT_TURN.
     """
-    seen: set[bytes] = set()
-    speechless = Finding()
-    for record in records:
-        audit.read += 1
-        row = conform(record, row_format, guessed=guessed)
-        audit.ignore(row.ignored, row.place)
-        if not row.has_assistant_turn:
-            speechless.add(row.place)
-            continue
-        if not row.answer.strip():
-            audit.blank.add(row.place)
-            continue
-        identity = hashlib.sha256(row.to_json()).digest()
-        if identity in seen:
-            audit.duplicate.add(row.place)
-            continue
-        seen.add(identity)
-        if not speechless.count:
-            yield row
-    if speechless.count:
-        raise DataInvalid(
-            f"{speechless.count} of {audit.read} rows have no assistant turn, the first is {speechless.places[0]}; "
-            "remove them, or add the answers",
-            Reason.NO_ASSISTANT_TURN,
-        )
-    if not seen:
-        what = "no rows" if not audit.read else f"{audit.read} rows, all of them blank"
-        raise DataInvalid(f"{uri} holds {what}; upload the data", Reason.DATASET_EMPTY)
+    cleaner = Cleaner(row_format, guessed=guessed)
+    yield from (kept.row for kept in cleaner.clean(records, audit))
+    cleaner.check(audit, uri)
+
+
+def _has_control(row: Row) -> bool:
+    return any(INVALID.search(text) for text in texts_of(json.loads(row.to_json())))
+
+
+def _identity(written: bytes, values: tuple[str | None, ...]) -> bytes:
+    hashed = hashlib.sha256(written)
+    for value in values:
+        hashed.update(b"\0" if value is None else b"\1" + value.encode() + b"\0")
+    return hashed.digest()[:IDENTITY_BYTES]
+
+
+def _value(row: dict[str, Any], column: str, place: str) -> str | None:
+    value = row.get(column)
+    if value is None or isinstance(value, str):
+        return value or None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    raise DataInvalid(
+        f"{place}: the column {column} is no text or number; name another column, or correct it",
+        Reason.DATASET_MALFORMED,
+    )

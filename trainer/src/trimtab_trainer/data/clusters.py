@@ -1,15 +1,15 @@
-"""Clusters of rows that must stay on one side of a split: the same answer, or the same group."""
+"""Clusters of rows that must stay on one side of a split: the same answer, the same group, or near duplicates."""
 
 from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from .components import Components
 from .formats import Row
 
 KEY_BYTES = 32
@@ -29,39 +29,48 @@ def group_key(row: Row) -> bytes:
 
 @dataclass(frozen=True)
 class Clusters:
-    """The cluster of each row int64[rows], and of each cluster its name: its smallest key, whatever the row order."""
+    """The cluster of each row int64[rows], and the name of each cluster uint8[clusters, 32], whatever the row order.
+
+    A cluster is named for its smallest group, or if it has none for its smallest answer: rows that come later with a
+    group or an answer that is there change no name.
+    """
 
     of_row: npt.NDArray[np.int64]
-    names: tuple[bytes, ...]
+    names: npt.NDArray[np.uint8]
 
 
-def connect(answers: Iterable[bytes], groups: Iterable[bytes]) -> Clusters:
-    """Return the connected components of rows that share an answer or a group (union-find, path halving)."""
-    numbers: dict[bytes, int] = {}
-    parents: list[int] = []
+def connect(
+    answers: npt.NDArray[np.uint8], groups: npt.NDArray[np.uint8], near: npt.NDArray[np.int64] | None = None
+) -> Clusters:
+    """Return the connected components of rows that share an answer, a group, or a component of near duplicates.
 
-    def node(key: bytes) -> int:
-        number = numbers.setdefault(key, len(parents))
-        if number == len(parents):
-            parents.append(number)
-        return number
+    Args:
+        answers, groups: keys uint8[rows, 32]; `NO_KEY` is nobody's.
+        near: a number for each row int64[rows], equal where rows say nearly the same.
+    """
+    count = len(answers)
+    components = Components(count)
+    for numbers in (_codes(answers), _codes(groups), near):
+        if numbers is None:
+            continue
+        order = np.argsort(numbers, kind="stable")
+        same = (numbers[order][1:] == numbers[order][:-1]) & (numbers[order][1:] >= 0)
+        for left, right in zip(order[:-1][same].tolist(), order[1:][same].tolist(), strict=True):
+            components.join(left, right)
+    first, of_row = np.unique(components.roots(), return_inverse=True)
+    names = np.zeros((len(first), KEY_BYTES), np.uint8)
+    for keys in (answers, groups):
+        has = np.flatnonzero(keys.any(axis=1))
+        order = has[np.lexsort((*keys[has].T[::-1], of_row[has]))]
+        chosen = np.ones(len(order), np.bool_)
+        chosen[1:] = of_row[order[1:]] != of_row[order[:-1]]
+        names[of_row[order[chosen]]] = keys[order[chosen]]
+    return Clusters(of_row.astype(np.int64), names)
 
-    def root(number: int) -> int:
-        while parents[number] != number:
-            parents[number] = parents[parents[number]]
-            number = parents[number]
-        return number
 
-    nodes = []
-    for answer, group in zip(answers, groups, strict=True):
-        nodes.append(node(answer))
-        if group != NO_KEY:
-            left, right = root(nodes[-1]), root(node(group))
-            parents[max(left, right)] = min(left, right)
-    smallest: dict[int, bytes] = {}
-    for key, number in numbers.items():
-        at = root(number)
-        smallest[at] = min(key, smallest.get(at, key))
-    order = {number: index for index, number in enumerate(smallest)}
-    of_row = np.fromiter((order[root(number)] for number in nodes), np.int64, len(nodes))
-    return Clusters(of_row, tuple(smallest.values()))
+def _codes(keys: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Return a number for each key int64[rows], equal where keys are; -1 where there is none."""
+    whole = np.ascontiguousarray(keys).view(f"V{KEY_BYTES}").ravel()
+    codes = np.unique(whole, return_inverse=True)[1].astype(np.int64)
+    codes[~keys.any(axis=1)] = -1
+    return codes

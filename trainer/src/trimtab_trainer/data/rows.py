@@ -1,92 +1,200 @@
 """Tokenised rows: made once for a data set and a tokenizer, stored under their content address, shared by every view.
 
-A rows folder holds, for each source (training, and validation and test where they have a uri of their own), shards of
-tokens, masks and cluster keys, the same rows as JSON lines, and audit.json.
+A rows folder holds, for each source (training, and validation and test where they have a uri of their own), parts of
+tokens, masks and cluster keys (`rows-<source>-00000.safetensors`), the same rows as JSON lines (`.jsonl`), what was
+found up to there (`.json`), and audit.json. Tokens and lines stay on disk: what is decided on is read into memory.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
 
-from ..contract import canonical_json
-from .cleaning import Audit
-from .clusters import KEY_BYTES, answer_key, group_key
-from .tokens import Tokenised
+from ..contract import Reason, canonical_json
+from ..errors import DataInvalid
+from ..storage.tensor_header import LENGTH_BYTES, header_length, read_header
+from .cleaning import IDENTITY_BYTES, Audit
+from .clusters import KEY_BYTES
 
-SHARD_TOKENS = 1 << 24
 SOURCES = ("training", "validation", "test")
+MOST_VALUES = 1000
+"""Of a column by which rows are counted."""
+
+Int64 = npt.NDArray[np.int64]
+UInt8 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of one source's rows, on disk; `first` is the number of its first row among all."""
+
+    folder: Path
+    name: str
+    first: int
+    rows: int
+
+    @property
+    def arrays(self) -> Path:
+        """The file of tokens, masks and keys."""
+        return self.folder / f"{self.name}.safetensors"
+
+    @property
+    def lines(self) -> Path:
+        """The file of the rows as JSON lines."""
+        return self.folder / f"{self.name}.jsonl"
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one source.
+    """Rows of all sources, one after the other.
 
-    tokens int32[N], supervised bool[N], offsets int64[R+1] of the rows, answers and groups uint8[R, 32] (cluster keys).
+    source int8[R], its place in SOURCES; lengths and learned int64[R], tokens and those with a loss; offsets and lines
+    int64[R], where in its part the tokens and the JSON line of each begin; identities uint8[R, 16], hashes of all that
+    is used of each; answers and groups uint8[R, 32], cluster keys; languages uint8[R]; columns, a code for each row
+    int64[R] into `values`, by the name of a column that is counted by.
     """
 
-    tokens: npt.NDArray[np.int32]
-    supervised: npt.NDArray[np.bool_]
-    offsets: npt.NDArray[np.int64]
-    answers: npt.NDArray[np.uint8]
-    groups: npt.NDArray[np.uint8]
+    parts: tuple[Part, ...]
+    source: npt.NDArray[np.int8]
+    lengths: Int64
+    learned: Int64
+    offsets: Int64
+    lines: Int64
+    identities: UInt8
+    answers: UInt8
+    groups: UInt8
+    languages: UInt8
+    columns: dict[str, Int64]
+    values: dict[str, tuple[str | None, ...]]
+    largest_token: int
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self.lengths)
+
+    def tokens(self, chosen: Int64, lengths: Int64) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+        """Return the first `lengths` tokens of each chosen row, one row after the other, and which are learned."""
+        ends = np.cumsum(lengths)
+        tokens, supervised = np.empty(int(ends[-1]), np.int32), np.empty(int(ends[-1]), np.bool_)
+        for part, places in self._by_part(chosen):
+            with _Arrays(part) as arrays:
+                for place in places.tolist():
+                    inside = slice(int(ends[place] - lengths[place]), int(ends[place]))
+                    begin = int(self.offsets[chosen[place]])
+                    arrays.read("tokens", begin, tokens[inside])
+                    arrays.read("supervised", begin, supervised[inside])
+        return tokens, supervised
+
+    def texts(self, chosen: Int64) -> Iterator[tuple[int, bytes]]:
+        """Yield the number and the JSON line of chosen rows, those of a part together."""
+        for part, places in self._by_part(chosen):
+            with part.lines.open("rb") as file:
+                for row in chosen[places].tolist():
+                    file.seek(int(self.lines[row]))
+                    yield row, file.readline()
+
+    def line(self, row: int) -> bytes:
+        """Return one row as a JSON line."""
+        return next(line for _, line in self.texts(np.array([row], np.int64)))
+
+    def _by_part(self, chosen: Int64) -> Iterator[tuple[Part, Int64]]:
+        """Yield each part of which rows are chosen, and the places of these among the chosen."""
+        firsts = np.array([part.first for part in self.parts], np.int64)
+        numbers = np.searchsorted(firsts, chosen, side="right") - 1
+        order = np.lexsort((chosen, numbers))
+        for places in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(order) else ():
+            yield self.parts[int(numbers[places[0]])], places
 
 
-class RowsWriter:
-    """Writes one source's rows into a folder, a shard at a time."""
+class _Arrays:
+    """Reads pieces of a safetensors file into arrays, without mapping it into memory."""
 
-    def __init__(self, folder: Path, source: str, shard_tokens: int = SHARD_TOKENS) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._source, self._shard_tokens = folder, source, shard_tokens
-        self._shards = 0
-        self._pending: list[Tokenised] = []
-        self._tokens = 0
-        self.rows = 0
+    def __init__(self, part: Part) -> None:
+        self._file = os.open(part.arrays, os.O_RDONLY)
+        size = os.fstat(self._file).st_size
+        length = header_length(os.pread(self._file, LENGTH_BYTES, 0), size)
+        begin = LENGTH_BYTES + length
+        places = read_header(os.pread(self._file, length, LENGTH_BYTES), size - begin)
+        self._begins = {place.name: begin + place.begin for place in places}
 
-    def write(self, rows: Iterable[Tokenised], audit: Audit) -> None:
-        """Write rows; those in which nothing is learned are counted and left out."""
-        for row in rows:
-            # A row's first token has nothing before it to be predicted from.
-            if not row.supervised[1:].any():
-                audit.unsupervised.add(row.row.place)
-                continue
-            if row.control:
-                audit.control.add(row.row.place)
-            self._pending.append(row)
-            self._tokens += len(row.tokens)
-            self.rows += 1
-            if self._tokens >= self._shard_tokens:
-                self._flush()
-        if self._pending:
-            self._flush()
+    def read(self, name: str, start: int, into: npt.NDArray[Any]) -> None:
+        """Fill an array with a tensor's values from `start` on."""
+        wanted = memoryview(into).cast("B")
+        at = self._begins[name] + start * into.itemsize
+        while len(wanted):
+            count = os.preadv(self._file, [wanted], at)
+            if not count:
+                raise EOFError(f"{name} ends before it should")
+            wanted, at = wanted[count:], at + count
 
-    def _flush(self) -> None:
-        name = f"rows-{self._source}-{self._shards:05}"
-        rows = self._pending
-        save_file(
-            {
-                "tokens": np.concatenate([row.tokens for row in rows]),
-                "supervised": np.concatenate([row.supervised for row in rows]),
-                "offsets": np.cumsum([0, *(len(row.tokens) for row in rows)], dtype=np.int64),
-                "answers": _keys(answer_key(row.row) for row in rows),
-                "groups": _keys(group_key(row.row) for row in rows),
-            },
-            self._folder / f"{name}.safetensors",
-        )
-        with (self._folder / f"{name}.jsonl").open("wb") as file:
-            file.writelines(row.row.to_json() + b"\n" for row in rows)
-        self._pending, self._tokens = [], 0
-        self._shards += 1
+    def __enter__(self) -> _Arrays:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+
+def read_rows(folder: Path, columns: Sequence[str] = ()) -> Rows:
+    """Return the rows of all sources, but for their tokens and texts, which are read when they are asked for.
+
+    Raises:
+        DataInvalid: a column that is counted by has more values than `MOST_VALUES`.
+    """
+    parts: list[Part] = []
+    arrays: dict[str, list[npt.NDArray[Any]]] = {}
+    tables: list[dict[str, int]] = [{} for _ in columns]
+    values: list[list[str | None]] = [[] for _ in columns]
+    first = largest = 0
+    for number, source in enumerate(SOURCES):
+        for file in sorted(folder.glob(f"rows-{source}-*.safetensors")):
+            with safe_open(file, "numpy") as opened:
+                read = {name: opened.get_tensor(name) for name in NAMES}
+            about = json.loads(file.with_suffix(".json").read_bytes())
+            count = len(read["lines"])
+            read["lengths"], read["offsets"] = np.diff(read["offsets"]), read["offsets"][:-1]
+            read["source"] = np.full(count, number, np.int8)
+            codes = read.pop("columns")
+            for index, column in enumerate(columns):
+                translated = [_code(tables[index], values[index], value, column) for value in about["values"][index]]
+                read[f"column {index}"] = np.array(translated or [0], np.int64)[codes[:, index]]
+            for name, array in read.items():
+                arrays.setdefault(name, []).append(array)
+            parts.append(Part(folder, file.stem, first, count))
+            first += count
+            largest = max(largest, about["largestToken"])
+    joined = {name: np.concatenate(pieces) for name, pieces in arrays.items()}
+    return Rows(
+        parts=tuple(parts),
+        **{name: joined[name] for name in ("source", "lengths", "learned", "offsets", "lines", "identities")},
+        **{name: joined[name] for name in ("answers", "groups", "languages")},
+        columns={column: joined[f"column {index}"] for index, column in enumerate(columns)},
+        values={column: tuple(values[index]) for index, column in enumerate(columns)},
+        largest_token=largest,
+    )
+
+
+NAMES = ("offsets", "learned", "lines", "identities", "answers", "groups", "languages", "columns")
+"""Tensors of a part that are read into memory; `tokens` and `supervised` stay on disk."""
+
+
+def _code(table: dict[str, int], values: list[str | None], value: str | None, column: str) -> int:
+    key = json.dumps(value)
+    if key not in table:
+        if len(values) >= MOST_VALUES:
+            raise DataInvalid(
+                f"the column {column} has more than {MOST_VALUES} values, so its groups say nothing; name another column",
+                Reason.DATASET_INVALID,
+            )
+        table[key] = len(values)
+        values.append(value)
+    return table[key]
 
 
 def write_audit(folder: Path, audits: dict[str, Audit]) -> None:
@@ -100,45 +208,11 @@ def read_audit(folder: Path) -> dict[str, Any]:
     return value
 
 
-def read_rows(folder: Path, source: str) -> Rows:
-    """Return a source's rows, all its shards; none if the source has no rows of its own."""
-    shards = [load_file(file) for file in sorted(folder.glob(f"rows-{source}-*.safetensors"))]
-    empty = np.zeros((0, KEY_BYTES), np.uint8)
-    return Rows(
-        np.concatenate([shard["tokens"] for shard in shards] or [np.zeros(0, np.int32)]),
-        np.concatenate([shard["supervised"] for shard in shards] or [np.zeros(0, np.bool_)]),
-        _chain([shard["offsets"] for shard in shards]),
-        np.concatenate([shard["answers"] for shard in shards] or [empty]),
-        np.concatenate([shard["groups"] for shard in shards] or [empty]),
-    )
+def keys_of(keys: Sequence[bytes], length: int = KEY_BYTES) -> UInt8:
+    """Return keys of one length as uint8[keys, length]."""
+    return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, length)
 
 
-def join_rows(parts: list[Rows]) -> Rows:
-    """Return the rows of several sources, one after the other."""
-    parts = [part for part in parts if len(part)]
-    if len(parts) == 1:
-        return parts[0]
-    return Rows(
-        np.concatenate([part.tokens for part in parts]),
-        np.concatenate([part.supervised for part in parts]),
-        _chain([part.offsets for part in parts]),
-        np.concatenate([part.answers for part in parts]),
-        np.concatenate([part.groups for part in parts]),
-    )
-
-
-def read_lines(folder: Path, source: str) -> Iterator[bytes]:
-    """Yield a source's rows as JSON lines, in the order of `read_rows`."""
-    for path in sorted(folder.glob(f"rows-{source}-*.jsonl")):
-        with path.open("rb") as file:
-            yield from file
-
-
-def _chain(offsets: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    """Return the offsets of arrays that are put one after the other."""
-    lengths = np.concatenate([np.diff(part) for part in offsets] or [np.zeros(0, np.int64)])
-    return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-
-
-def _keys(keys: Iterable[bytes]) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES)
+def identities_of(keys: Sequence[bytes]) -> UInt8:
+    """Return rows' identities as uint8[rows, 16]."""
+    return keys_of(keys, IDENTITY_BYTES)

@@ -98,20 +98,20 @@ def spoken(row: dict[str, object]) -> str:
     if isinstance(messages, Sequence):
         for message in messages:
             if isinstance(message, dict) and message.get("role") != "system":
-                parts.extend(_texts(message.get("content")))
-                parts.extend(_texts(message.get("tool_calls")))
+                parts.extend(texts_of(message.get("content")))
+                parts.extend(texts_of(message.get("tool_calls")))
     for key in ("prompt", "completion", "text"):
-        parts.extend(_texts(row.get(key)))
+        parts.extend(texts_of(row.get(key)))
     return "\n".join(parts)
 
 
-def _texts(value: object) -> Iterable[str]:
+def texts_of(value: object) -> Iterable[str]:
     """Yield the texts of a content: one, or those within parts and calls."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for each in value.values():
-            yield from _texts(each)
+            yield from texts_of(each)
     elif isinstance(value, list):
         for each in value:
-            yield from _texts(each)
+            yield from texts_of(each)
