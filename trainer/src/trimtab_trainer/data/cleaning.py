@@ -8,17 +8,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
-from ..contract import Cleaning, DatasetFormat, Handling, InvalidText, Reason
+from ..contract import Cleaning, Handling, InvalidText, Reason
 from ..errors import DataInvalid
-from .formats import Row, conform
+from .formats import Detected, Row, conform
+from .messages import is_learned
+from .messages import spoken as said
+from .readers import Record
 from .shingles import texts_of
-from .source import Record
 
-IGNORED, CONTROL = "ignoredColumns", "controlTokens"
+IGNORED, CONTROL, PARTED, FORMAT = "ignoredColumns", "controlTokens", "oneSequenceATurn", "format"
+"""Of audits and of views' summaries."""
 EXAMPLES = 5
 MOST_COLUMNS = 64
 """Rows without a schema may have any number of columns; those beyond are counted together."""
@@ -60,6 +63,7 @@ class Finding:
 class Audit:
     """Findings of one source's rows; `invalid` rows are dropped only where `invalidText` says so."""
 
+    detected: Detected
     read: int = 0
     dropped: int = 0
     blank: Finding = field(default_factory=Finding)
@@ -67,6 +71,7 @@ class Audit:
     invalid: Finding = field(default_factory=Finding)
     unsupervised: Finding = field(default_factory=Finding)
     control: Finding = field(default_factory=Finding)
+    parted: Finding = field(default_factory=Finding)
     ignored: dict[str, Finding] = field(default_factory=dict)
 
     def drop(self, finding: Finding, place: str) -> None:
@@ -93,6 +98,7 @@ class Audit:
     def to_json(self) -> dict[str, Any]:
         """Return the audit as it stands in audit.json."""
         return {
+            FORMAT: {"name": self.detected.format.value, "why": self.detected.why},
             "rowsRead": self.read,
             "rowsKept": self.read - self.dropped,
             **{key: getattr(self, name).to_json() for name, key in FINDINGS.items()},
@@ -100,9 +106,10 @@ class Audit:
         }
 
     @classmethod
-    def of(cls, value: dict[str, Any]) -> Self:
+    def of(cls, value: dict[str, Any], detected: Detected) -> Self:
         """Return the audit that `to_json` was called on."""
         return cls(
+            detected,
             value["rowsRead"],
             value["rowsRead"] - value["rowsKept"],
             **{name: Finding.of(value[key]) for name, key in FINDINGS.items()},
@@ -110,7 +117,10 @@ class Audit:
         )
 
 
-FINDINGS = {each.name: each.name for each in fields(Audit) if each.type == "Finding"} | {"control": CONTROL}
+FINDINGS = {each.name: each.name for each in fields(Audit) if each.type == "Finding"} | {
+    "control": CONTROL,
+    "parted": PARTED,
+}
 """Attributes of an audit, and their names in audit.json."""
 
 
@@ -148,16 +158,15 @@ class Cleaner:
 
     def __init__(
         self,
-        row_format: DatasetFormat,
+        detected: Detected,
         cleaning: Cleaning | None = None,
         columns: Columns | None = None,
-        *,
-        guessed: bool = False,
+        ignore: Collection[str] = (),
         seen: Iterable[bytes] = (),
     ) -> None:
-        """Begin with rows of the identities that were `seen` before; `guessed` says that nobody named the format."""
-        self._format, self._guessed = row_format, guessed
-        self._cleaning, self._columns = cleaning or Cleaning(), columns or Columns()
+        """Begin with rows of the identities that were `seen` before; keys in `ignore` are left out."""
+        self._detected, self._cleaning, self._columns = detected, cleaning or Cleaning(), columns or Columns()
+        self._ignore = {*ignore, *self._columns.counted, *filter(None, [self._columns.group])}
         self._seen = set(seen)
         self._speechless = Finding()
 
@@ -171,13 +180,13 @@ class Cleaner:
         """
         for record in records:
             audit.read += 1
-            row = conform(record, self._format, guessed=self._guessed)
+            row = conform(record, self._detected.format, guessed=self._detected.guessed, ignore=self._ignore)
             row = self._columns.group_of(record.value, row)
             audit.ignore(self._columns.unused(row.ignored), row.place)
             if not row.has_assistant_turn:
                 self._speechless.add(row.place)
                 continue
-            if self._cleaning.blank_turns is Handling.DROP and not row.answer.strip():
+            if self._cleaning.blank_turns is Handling.DROP and has_blank_turn(row):
                 audit.drop(audit.blank, row.place)
                 continue
             written = row.to_json()
@@ -228,16 +237,23 @@ class Cleaner:
 
 
 def clean(
-    records: Iterable[Record], row_format: DatasetFormat, audit: Audit, uri: str, *, guessed: bool = False
+    records: Iterable[Record], detected: Detected, audit: Audit, uri: str, ignore: Collection[str] = ()
 ) -> Iterator[Row]:
     """Yield the rows of a whole source that are kept, with all steps of the cleaning.
 
     Raises:
         DataInvalid: DATASET_EMPTY, DATASET_MALFORMED, FORMAT_UNKNOWN or NO_ASSISTANT_TURN.
     """
-    cleaner = Cleaner(row_format, guessed=guessed)
+    cleaner = Cleaner(detected, ignore=ignore)
     yield from (kept.row for kept in cleaner.clean(records, audit))
     cleaner.check(audit, uri)
+
+
+def has_blank_turn(row: Row) -> bool:
+    """Tell whether an answer that would be learned says nothing."""
+    if row.messages:
+        return any(not said(message).strip() for message in row.messages if is_learned(message))
+    return not row.answer.strip()
 
 
 def _has_control(row: Row) -> bool:

@@ -14,6 +14,8 @@ from .formats import Row
 
 KEY_BYTES = 32
 NO_KEY = bytes(KEY_BYTES)
+ANSWER_WORDS = 4
+"""Answers of fewer words are labels, choices and numbers, which rows share by chance."""
 
 
 def answer_key(row: Row) -> bytes:

@@ -6,8 +6,7 @@ hashes, so what has none is not there. What it says of the rows read so far is e
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,26 +16,34 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from ..contract import canonical_json
-from ..contract.parsing import Unreadable, read_object, whole_number
+from ..contract.parsing import Unreadable, read_object
 from ..report import Report
 from ..storage import FileEntry, ObjectDamaged, ObjectMissing, Store
 from .cleaning import Audit, Kept
-from .clusters import answer_key, group_key
+from .clusters import ANSWER_WORDS, answer_key, group_key
+from .formats import Detected
 from .rows import identities_of, keys_of
+from .template import Kind
 
+SUFFIXES = ("jsonl", "safetensors")
 PART_TOKENS = 1 << 22
 """Tokens from which a part is written: 16 MiB of them."""
 
 
 @dataclass(frozen=True)
 class TokenisedRow:
-    """One row as it is trained on: tokens int32[n], learned bool[n]; `row` is its place among the rows of its block."""
+    """One row as it is trained on: tokens int32[n], `Kind` of each uint8[n]; `row` is its place among the rows of its block."""
 
     row: int
     tokens: npt.NDArray[np.int32]
-    supervised: npt.NDArray[np.bool_]
+    kinds: npt.NDArray[np.uint8]
     control: bool
     language: int
+
+    @property
+    def learned(self) -> int:
+        """Number of tokens with a loss: a first token has nothing before it to be predicted from."""
+        return int(np.isin(self.kinds[1:], (Kind.LEARNED, Kind.LAST)).sum())
 
 
 @dataclass(frozen=True)
@@ -51,13 +58,13 @@ class Block:
 class PartWriter:
     """Writes one source's rows into a folder and into storage, a part at a time."""
 
-    def __init__(self, store: Store, prefix: str, folder: Path, source: str) -> None:
+    def __init__(self, store: Store, prefix: str, folder: Path, source: str, detected: Detected) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._store, self._prefix, self._folder, self._source = store, prefix, folder, source
         self._number = 0
         self._rows: list[tuple[Kept, list[TokenisedRow]]] = []
         self._tokens = 0
-        self.audit = Audit()
+        self.detected, self.audit = detected, Audit(detected)
         self.rows = 0
         self.entries: list[FileEntry] = []
 
@@ -67,7 +74,7 @@ class PartWriter:
         while (about := self._fetched()) is not None:
             arrays = load_file(self._file("safetensors"))
             identities.extend(each.tobytes() for each in arrays["identities"])
-            self.audit = Audit.of(about["audit"])
+            self.audit = about
             self.rows += len(arrays["identities"])
             self._number += 1
         if self._number:
@@ -82,13 +89,14 @@ class PartWriter:
             for sequence in block.sequences:
                 found.setdefault(sequence.row, []).append(sequence)
             for number, kept in enumerate(block.rows):
-                # A row's first token has nothing before it to be predicted from.
-                sequences = [each for each in found.get(number, ()) if each.supervised[1:].any()]
+                sequences = [each for each in found.get(number, ()) if each.learned]
                 if not sequences:
                     self.audit.drop(self.audit.unsupervised, kept.row.place)
                     continue
                 if any(each.control for each in sequences):
                     self.audit.control.add(kept.row.place)
+                if len(sequences) > 1:
+                    self.audit.parted.add(kept.row.place)
                 self._rows.append((kept, sequences))
                 self._tokens += sum(len(each.tokens) for each in sequences)
                 self.rows += 1
@@ -101,36 +109,40 @@ class PartWriter:
         lines = [kept.row.to_json() + b"\n" for kept, _ in self._rows]
         starts = np.cumsum([0, *map(len, lines)], dtype=np.int64)
         self._file("jsonl").write_bytes(b"".join(lines))
-        rows = [(kept, int(start), each) for (kept, own), start in zip(self._rows, starts, strict=False) for each in own]
+        rows = [
+            (kept, int(start), each) for (kept, own), start in zip(self._rows, starts, strict=False) for each in own
+        ]
         columns, values = _codes([kept.values for kept, _, _ in rows])
+        places = [kept.row.place.rpartition(" ") for kept, _, _ in rows]
+        files, (table,) = _codes([(file,) for file, _, _ in places])
         tokens = np.concatenate([each.tokens for _, _, each in rows])
         save_file(
             {
                 "tokens": tokens,
-                "supervised": np.concatenate([each.supervised for _, _, each in rows]),
+                "kinds": np.concatenate([each.kinds for _, _, each in rows]),
                 "offsets": np.cumsum([0, *(len(each.tokens) for _, _, each in rows)], dtype=np.int64),
-                "learned": np.array([each.supervised[1:].sum() for _, _, each in rows], np.int64),
+                "learned": np.array([each.learned for _, _, each in rows], np.int64),
                 "lines": np.array([start for _, start, _ in rows], np.int64),
+                "first": np.array([not number for _, own in self._rows for number in range(len(own))], np.bool_),
+                "whole": np.array([bool((each.kinds == Kind.LAST).any()) for _, _, each in rows], np.bool_),
+                "short": np.array([len(kept.row.answer.split()) < ANSWER_WORDS for kept, _, _ in rows], np.bool_),
                 "identities": identities_of([kept.identity for kept, _, _ in rows]),
                 "answers": keys_of([answer_key(kept.row) for kept, _, _ in rows]),
                 "groups": keys_of([group_key(kept.row) for kept, _, _ in rows]),
                 "languages": np.array([each.language for _, _, each in rows], np.uint8),
                 "columns": columns,
+                "files": files[:, 0],
+                "numbers": np.array([int(number) for _, _, number in places], np.int64),
             },
             self._file("safetensors"),
         )
-        self._put(values, int(tokens.max()))
+        self._put({"values": values, "files": table, "largestToken": int(tokens.max())})
         self._rows, self._tokens = [], 0
         self._number += 1
 
-    def _put(self, values: list[list[str | None]], largest: int) -> None:
-        entries = [self._upload(self._file(suffix)) for suffix in ("jsonl", "safetensors")]
-        about = {
-            "audit": self.audit.to_json(),
-            "values": values,
-            "largestToken": largest,
-            "files": [entry.to_json() for entry in entries],
-        }
+    def _put(self, about: dict[str, Any]) -> None:
+        entries = [self._upload(self._file(suffix)) for suffix in SUFFIXES]
+        about |= {"audit": self.audit.to_json(), "parts": [entry.to_json() for entry in entries]}
         self._file("json").write_bytes(canonical_json(about))
         self.entries.extend((*entries, self._upload(self._file("json"))))
 
@@ -138,21 +150,23 @@ class PartWriter:
         entry = self._store.upload(file, f"{self._prefix}/{file.name}")
         return FileEntry(file.name, entry.size, entry.sha256)
 
-    def _fetched(self) -> dict[str, Any] | None:
-        """Return what is said of the next part, once its files are here and verified; None if it is not in storage."""
+    def _fetched(self) -> Audit | None:
+        """Return what was found up to the end of the next part, once its files are here and verified; None if it is not in storage."""
         file = self._file("json")
         try:
             own = self._store.download(f"{self._prefix}/{file.name}", file)
             about = read_object(file.read_bytes())
-            entries = [FileEntry.of(item) for item in about["files"]]
-            whole_number(about["audit"]["rowsRead"], "rowsRead")
+            entries = [FileEntry.of(item) for item in about["parts"]]
+            if [entry.path for entry in entries] != [self._file(suffix).name for suffix in SUFFIXES]:
+                raise Unreadable("it names other files")
+            audit = Audit.of(about["audit"], self.detected)
             for entry in entries:
                 path = f"{self._prefix}/{entry.path}"
                 self._store.download(path, self._folder / entry.path, sha256=entry.sha256, size=entry.size)
         except (ObjectMissing, ObjectDamaged, Unreadable, KeyError, TypeError):
             return None
         self.entries.extend((*entries, FileEntry(file.name, own.size, own.sha256)))
-        return about
+        return audit
 
     def _file(self, suffix: str) -> Path:
         return self._folder / f"rows-{self._source}-{self._number:05}.{suffix}"

@@ -3,51 +3,41 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..contract import DatasetFormat, Reason, StoredDataset, TrainingSettings, digest_of
+from ..contract import canonical_json, digest_of
 from ..errors import DataInvalid
 from ..report import Report
-from ..storage import FileEntry, ObjectDamaged, ObjectMissing, Store, fetch, store_folder, whole
-from ..storage.layout import hexadecimal, rows_prefix, view_prefix
-from .cleaning import CONTROL, EXAMPLES, IGNORED, Audit, Finding, clean
-from .clusters import connect
-from .formats import conform, resolve
-from .rows import SOURCES, RowsWriter, join_rows, read_audit, read_lines, read_rows, write_audit
-from .source import Source
-from .split import Sides, split
-from .tokens import RowTokenizer
-from .view import SIDES, TEST_ROWS, TRAIN_CLUSTERS, write_side
+from ..storage import ObjectDamaged, ObjectMissing, Store, fetch, store_folder, whole
+from ..storage.layout import data_audit_prefix, hexadecimal, rows_prefix, view_prefix
+from .balance import balanced
+from .figures import audit_of
+from .making import make_rows
+from .notices import check_dropped, notices_of
+from .overlap import asked_text
+from .page import write_page
+from .request import VIEW_VERSION, Request
+from .rows import Rows, read_rows
+from .selection import LEAKED, TOO_LONG, Selection, select
+from .view import CHAT_TEMPLATE, SIDES, TEST_ROWS, TRAIN_CLUSTERS, write_side
 
-ROWS_VERSION = "trimtab.dev/rows/v1"
-VIEW_VERSION = "trimtab.dev/view/v1"
+AUDIT_VERSION = "trimtab.dev/data-audit/v1"
+AUDIT, PAGE = "audit.json", "data.html"
 
 
 @dataclass(frozen=True)
 class PreparedView:
-    """A view that is in place, and the figures of its manifest."""
+    """A view that is in place, the figures of its manifest, and where its audit lies."""
 
     rows_digest: str
     digest: str
     summary: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a view is to be made of; `tokenizer` is called only when rows have to be tokenised."""
-
-    sources: dict[str, Source]
-    tokenizer_files: tuple[FileEntry, ...]
-    tokenizer: Callable[[], RowTokenizer]
-    dataset: StoredDataset
-    training: TrainingSettings
+    audit_digest: str
 
 
 def prepare_view(store: Store, request: Request, scratch: Path, report: Report) -> PreparedView:
@@ -56,171 +46,124 @@ def prepare_view(store: Store, request: Request, scratch: Path, report: Report) 
     Raises:
         DataInvalid: whatever is wrong with the data.
     """
-    dataset, training = request.dataset, request.training
-    rows_digest = digest_of(
-        {
-            "version": ROWS_VERSION,
-            "format": dataset.format.value,
-            "sources": {name: [entry.to_json() for entry in source.files] for name, source in request.sources.items()},
-            "tokenizer": [entry.to_json() for entry in sorted(request.tokenizer_files)],
-        }
-    )
-    view_digest = digest_of({"version": VIEW_VERSION, "rows": rows_digest, **_choices(dataset, training)})
-    manifest = whole(store, view_prefix(view_digest))
-    if manifest is not None:
-        report("view is there already", view=view_digest, rows=rows_digest)
-        summary = manifest.document["summary"]
-        if IGNORED not in summary:
-            summary = summary | {IGNORED: _read_again(request)}
-        return PreparedView(rows_digest, view_digest, summary)
-
+    rows_digest = request.rows_digest
     folder = scratch / "rows" / hexadecimal(rows_digest)
-    if not _fetched(store, rows_prefix(rows_digest), folder, report):
-        _make_rows(folder, request.sources, request.tokenizer(), dataset.format, report)
-        store_folder(store, folder, rows_prefix(rows_digest), {"version": ROWS_VERSION, "digest": rows_digest})
-        report("rows are in place", rows=rows_digest)
-    view_folder = scratch / "made-views" / hexadecimal(view_digest)
-    audits = read_audit(folder)
-    ignored = _together(audits) if all(IGNORED in audit for audit in audits.values()) else _read_again(request)
-    summary = _make_view(view_folder, folder, dataset, training) | {IGNORED: ignored, CONTROL: _control(audits)}
-    store_folder(
-        store,
-        view_folder,
-        view_prefix(view_digest),
-        {
+    manifest = whole(store, rows_prefix(rows_digest))
+    about = manifest.document if manifest is not None else _make_rows(store, request, folder, report)
+    view_digest = request.view_digest(about["content"])
+    audit_digest = digest_of({"version": AUDIT_VERSION, "rows": rows_digest, "view": view_digest})
+    view, audit = whole(store, view_prefix(view_digest)), whole(store, data_audit_prefix(audit_digest))
+    if view is not None and audit is not None:
+        report("view is there already", view=view_digest, rows=rows_digest)
+        return PreparedView(rows_digest, view_digest, view.document["summary"] | about["told"], audit_digest)
+
+    if not folder.exists() and not _fetched(store, rows_prefix(rows_digest), folder, report):
+        about = _make_rows(store, request, folder, report)
+    made = _Making(request, read_rows(folder, request.columns.counted), about["told"], scratch)
+    summary = made.summary if view is None else view.document["summary"]
+    if view is None:
+        view_folder = scratch / "made-views" / hexadecimal(view_digest)
+        summary = made.write_view(view_folder)
+        document = {
             "version": VIEW_VERSION,
             "digest": view_digest,
-            "rows": rows_digest,
-            "choices": _choices(dataset, training),
+            "rows": about["content"],
+            "choices": request.choices,
             "summary": summary,
-        },
+        }
+        store_folder(store, view_folder, view_prefix(view_digest), document)
+        report("view is in place", view=view_digest)
+    audit_folder = scratch / "made-audits" / hexadecimal(audit_digest)
+    made.write_audit(audit_folder, view_digest, summary)
+    store_folder(
+        store, audit_folder, data_audit_prefix(audit_digest), {"version": AUDIT_VERSION, "digest": audit_digest}
     )
-    report("view is in place", view=view_digest)
-    return PreparedView(rows_digest, view_digest, summary)
+    report("audit is in place", page=store.address(f"{data_audit_prefix(audit_digest)}/{PAGE}"))
+    return PreparedView(rows_digest, view_digest, summary | about["told"], audit_digest)
 
 
-def _choices(dataset: StoredDataset, training: TrainingSettings) -> dict[str, Any]:
-    """Return what makes one view differ from another of the same rows; uris are in the rows' digest by content."""
-    validation = dataset.validation.to_json() if dataset.validation else None
-    test = dataset.test.to_json() if dataset.test else None
-    for side in (validation, test):
-        if side is not None and "uri" in side:
-            side["uri"] = "its own"
-    return {
-        "validation": validation,
-        "test": test,
-        "splitSeed": dataset.split_seed,
-        "maxSequenceLength": training.max_sequence_length,
-        "packing": training.packing,
-        "lossOn": training.loss_on.value,
-    }
-
-
-def _make_rows(
-    folder: Path, sources: dict[str, Source], tokenizer: RowTokenizer, row_format: DatasetFormat, report: Report
-) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    audits = {}
-    guessed = row_format is DatasetFormat.AUTO
-    row_format = resolve(row_format, sources["training"].records())
-    for name, source in sources.items():
-        audit = audits[name] = Audit()
-        writer = RowsWriter(folder, name)
-        rows = clean(source.records(), row_format, audit, source.uri, guessed=guessed)
-        writer.write(tokenizer.tokenise(rows), audit)
-        ignored = {column: finding.count for column, finding in audit.ignored.items()}
-        report("rows tokenised", source=name, read=audit.read, kept=writer.rows, dropped=audit.dropped, ignored=ignored)
-        if not writer.rows:
-            raise DataInvalid(
-                f"none of the {audit.read} rows of {source.uri} has a token that is learned, the first is "
-                f"{audit.unsupervised.places[0]}; check the answers and the base model's chat template"
-            )
-    write_audit(folder, audits)
-
-
-def _together(audits: dict[str, Any]) -> dict[str, int]:
-    """Return the columns that are ignored in some source, and in how many rows."""
-    ignored: Counter[str] = Counter()
-    for audit in audits.values():
-        ignored.update({column: finding["count"] for column, finding in audit[IGNORED].items()})
-    return dict(ignored)
-
-
-def _control(audits: dict[str, Any]) -> dict[str, Any]:
-    """Return how many rows of all sources hold control tokens in their text, and where the first ones stand."""
-    found = [audit.get(CONTROL, Finding().to_json()) for audit in audits.values()]
-    return {
-        "count": sum(each["count"] for each in found),
-        "examples": list(chain.from_iterable(each["examples"] for each in found))[:EXAMPLES],
-    }
-
-
-def _read_again(request: Request) -> dict[str, int]:
-    """Return the columns that are ignored of rows that were prepared before these were looked at.
-
-    Raises:
-        DataInvalid: a row has a key that means something, which was dropped then.
-    """
-    row_format = resolve(request.dataset.format, request.sources["training"].records())
-    audit = Audit()
-    for source in request.sources.values():
-        for record in source.records():
-            row = conform(record, row_format, guessed=request.dataset.format is DatasetFormat.AUTO)
-            audit.ignore(row.ignored, row.place)
-    return {column: finding.count for column, finding in audit.ignored.items()}
-
-
-def _make_view(folder: Path, rows_folder: Path, dataset: StoredDataset, training: TrainingSettings) -> dict[str, Any]:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    parts = [read_rows(rows_folder, name) for name in SOURCES]
-    rows = join_rows(parts)
-    clusters = connect((key.tobytes() for key in rows.answers), (key.tobytes() for key in rows.groups))
-    source = np.repeat(np.arange(len(SOURCES), dtype=np.int8), [len(part) for part in parts])
-    sides = split(clusters, source, dataset)
-    summary: dict[str, Any] = {}
-    for side, chosen in zip(SIDES, (sides.training, sides.validation, sides.test), strict=True):
-        summary[side] = write_side(folder, side, rows, chosen, training)
-        if len(chosen) and not summary[side]["rows"]:
-            lengths = np.diff(rows.offsets)[chosen]
-            raise DataInvalid(
-                f"all {len(chosen)} rows of the {side} side are longer than training.maxSequenceLength = "
-                f"{training.max_sequence_length} tokens: the shortest has {lengths.min()}, the median "
-                f"{int(np.median(lengths))}, the longest {lengths.max()}; raise it, or shorten the rows",
-                Reason.DATASET_EMPTY,
-            )
-        if len(chosen) and not summary[side]["supervisedTokens"]:
-            raise DataInvalid(f"no token of the {side} side is learned; check the answers")
-    summary["largestToken"] = int(rows.tokens.max())
-    kept = np.concatenate((rows.answers[sides.training], rows.groups[sides.training]))
-    keys = sorted({key.tobytes().hex() for key in kept[kept.any(axis=1)]})
-    (folder / TRAIN_CLUSTERS).write_text("".join(f"{key}\n" for key in keys))
-    if len(sides.test):
-        held_out = np.isin(np.arange(len(rows)), sides.test)
-        lines = chain.from_iterable(read_lines(rows_folder, name) for name in SOURCES)
-        with (folder / TEST_ROWS).open("wb") as file:
-            file.writelines(compress(lines, held_out))
-    return _summary(summary, read_audit(rows_folder), sides, len(keys))
-
-
-def _summary(figures: dict[str, Any], audits: dict[str, Any], sides: Sides, clusters: int) -> dict[str, Any]:
-    cleaned = sum(audit["rowsRead"] - audit["rowsKept"] for audit in audits.values())
-    too_long = sum(figures[side]["tooLong"] for side in SIDES)
-    return {
-        **figures,
-        "cleaned": cleaned,
-        "leaked": sides.leaked,
-        "dropped": cleaned + sides.leaked + too_long,
-        "trainClusters": {"path": TRAIN_CLUSTERS, "count": clusters},
-    }
+def _make_rows(store: Store, request: Request, folder: Path, report: Report) -> dict[str, Any]:
+    about = make_rows(store, request, folder, report)
+    report("rows are in place", rows=request.rows_digest)
+    return about
 
 
 def _fetched(store: Store, prefix: str, folder: Path, report: Report) -> bool:
     """Download rows that are in storage; damaged or missing files mean that they are made again."""
-    if whole(store, prefix) is None:
-        return False
     try:
         return fetch(store, prefix, folder) is not None
     except (ObjectMissing, ObjectDamaged) as error:
         report.warn("stored rows do not verify, they are made again", prefix=prefix, error=str(error))
+        shutil.rmtree(folder, ignore_errors=True)
         return False
+
+
+class _Making:
+    """Makes a view and its audit from rows."""
+
+    def __init__(self, request: Request, rows: Rows, told: dict[str, Any], scratch: Path) -> None:
+        self._request, self._rows, self._told = request, rows, told
+        asked = _asked(request) if request.asked else None
+        self._selection = select(rows, request.dataset, request.training, asked, scratch / "bands")
+        self.summary = _summary(self._selection, told)
+        check_dropped(rows, self._selection, self.summary, told, request)
+
+    def write_view(self, folder: Path) -> dict[str, Any]:
+        """Write a view's files; return the summary of its manifest."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        rows, request, selection = self._rows, self._request, self._selection
+        summary = dict(self.summary)
+        for side in SIDES:
+            fitted, weights = selection.sides[side], None
+            if side == "train" and request.dataset.balance is not None:
+                balance = balanced(rows, fitted, request.dataset.balance)
+                fitted, weights, summary["balance"] = balance.fitted, balance.weights, balance.done
+            summary[side] = write_side(folder, side, rows, fitted, request.training, weights)
+            if len(fitted.rows) and not summary[side]["supervisedTokens"]:
+                raise DataInvalid(f"no token of the {side} side is learned; check the answers")
+        summary["largestToken"] = rows.largest_token
+        summary["trainClusters"] = {"path": TRAIN_CLUSTERS, "count": self._write_clusters(folder / TRAIN_CLUSTERS)}
+        self._write_test(folder / TEST_ROWS)
+        if request.chat_template is not None:
+            (folder / CHAT_TEMPLATE).write_text(request.chat_template)
+        return summary | {"notices": notices_of(rows, selection, summary, self._told, request)}
+
+    def write_audit(self, folder: Path, view_digest: str, summary: dict[str, Any]) -> None:
+        """Write audit.json and data.html."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        audit = audit_of(self._rows, self._selection, self._request, self._told, summary) | {"view": view_digest}
+        (folder / AUDIT).write_bytes(canonical_json(audit))
+        write_page(folder / PAGE, audit, self._rows, self._selection, self._request)
+
+    def _write_clusters(self, file: Path) -> int:
+        chosen = np.unique(
+            np.concatenate((self._selection.sides["train"].rows, self._selection.sides["train"].dropped))
+        )
+        keys = np.concatenate((self._rows.answers[chosen], self._rows.groups[chosen]))
+        names = sorted({key.tobytes().hex() for key in keys[keys.any(axis=1)]})
+        file.write_text("".join(f"{name}\n" for name in names))
+        return len(names)
+
+    def _write_test(self, file: Path) -> None:
+        side = self._selection.sides["test"]
+        chosen = self._rows.in_order(self._rows.heads(np.concatenate((side.rows, side.dropped))))
+        if len(chosen):
+            with file.open("wb") as opened:
+                opened.writelines(self._rows.line(row) for row in chosen.tolist())
+
+
+def _summary(selection: Selection, told: dict[str, Any]) -> dict[str, Any]:
+    dropped = {reason: len(rows) for reason, rows in selection.dropped.items()}
+    return {
+        "cleaned": told["cleaned"],
+        "leaked": dropped[LEAKED],
+        "droppedFor": dropped,
+        "dropped": told["cleaned"] + sum(dropped.values()),
+        "tooLong": dropped[TOO_LONG],
+    }
+
+
+def _asked(request: Request) -> Iterator[str]:
+    return (asked_text(record.value) for source in request.asked for record in source.records())

@@ -88,7 +88,7 @@ def similarity(left: Hashes, right: Hashes) -> float:
     return shared / whole if whole else 0.0
 
 
-def spoken(row: dict[str, object]) -> str:
+def said(row: dict[str, object]) -> str:
     """Return what is said in a row, as stored: its turns but for system messages, or its prompt, completion and text.
 
     System messages are left out because they are the instruction that all rows repeat.
@@ -99,6 +99,7 @@ def spoken(row: dict[str, object]) -> str:
         for message in messages:
             if isinstance(message, dict) and message.get("role") != "system":
                 parts.extend(texts_of(message.get("content")))
+                parts.extend(texts_of(message.get("reasoning_content")))
                 parts.extend(texts_of(message.get("tool_calls")))
     for key in ("prompt", "completion", "text"):
         parts.extend(texts_of(row.get(key)))

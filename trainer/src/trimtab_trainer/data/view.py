@@ -1,7 +1,8 @@
 """Views: the sequences that are trained, validated and tested on, packed, under their content address.
 
 A view folder holds shards for each side, `test.jsonl` (the held-out rows as they were written) and
-`train-clusters.txt` (the cluster keys of all rows that are trained on: other data can be checked for leaks).
+`train-clusters.txt` (the cluster keys of all rows that are trained on: other data can be checked for leaks); and
+`chat_template.jinja` where it is not the base model's.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
-from ..contract import LossOn, TrainingSettings
+from ..contract import TrainingSettings
 from ..contract.settings import DEFAULT_EPOCHS
 from ..storage import Store, fetch_prepared
 from ..storage.layout import view_prefix
+from .fitting import Fitted, learned
 from .packing import pack
 from .rows import Rows
 
-SHARD_TOKENS = 1 << 24
+SHARD_TOKENS = 1 << 22
 SIDES = ("train", "validation", "test")
 TEST_ROWS = "test.jsonl"
+CHAT_TEMPLATE = "chat_template.jinja"
 TRAIN_CLUSTERS = "train-clusters.txt"
 
 
@@ -71,6 +74,12 @@ class View:
         file = self.folder / TEST_ROWS
         return file if file.exists() else None
 
+    @property
+    def chat_template(self) -> Path | None:
+        """The chat template that its rows were rendered with; None if that is the base model's."""
+        file = self.folder / CHAT_TEMPLATE
+        return file if file.exists() else None
+
 
 def load_view(store: Store, digest: str, scratch: Path) -> View:
     """Download a view, verify every file, and return it.
@@ -94,37 +103,43 @@ def total_steps(training: TrainingSettings, sequences: int) -> int:
 
 
 def write_side(
-    folder: Path, side: str, rows: Rows, chosen: npt.NDArray[np.int64], training: TrainingSettings
+    folder: Path,
+    side: str,
+    rows: Rows,
+    fitted: Fitted,
+    training: TrainingSettings,
+    weights: npt.NDArray[np.float32] | None = None,
 ) -> dict[str, int]:
-    """Write one side's shards from the chosen rows, leaving out rows longer than a sequence; return its figures."""
-    capacity, lengths = training.max_sequence_length, np.diff(rows.offsets)[chosen]
-    kept, lengths = chosen[lengths <= capacity], lengths[lengths <= capacity]
-    sequences = pack(lengths, capacity) if training.packing else [[index] for index in range(len(kept))]
+    """Write one side's shards from rows that fit into a sequence; return its figures.
+
+    `weights` of the rows float32[n], of what is learned of them, if not all are 1.
+    """
+    lengths = fitted.lengths
+    sequences = pack(lengths, training.max_sequence_length) if training.packing else [[n] for n in range(len(lengths))]
     tokens = supervised = 0
     for number, shard in enumerate(_shards(sequences, lengths)):
-        order = [int(kept[index]) for sequence in shard for index in sequence]
-        row_lengths = np.diff(rows.offsets)[order]
-        slices = [slice(int(rows.offsets[row]), int(rows.offsets[row + 1])) for row in order]
-        row_offsets = np.concatenate(([0], np.cumsum(row_lengths))).astype(np.int64)
-        counts = np.array([len(sequence) for sequence in shard], np.int32)
-        mask = np.concatenate([rows.supervised[part] for part in slices])
-        if training.loss_on is LossOn.ALL_TOKENS:
-            mask = np.ones_like(mask)
-        mask[row_offsets[:-1]] = False
+        places = np.array([index for sequence in shard for index in sequence], np.int64)
+        offsets = np.concatenate(([0], np.cumsum(lengths[places]))).astype(np.int64)
+        values, kinds = rows.tokens(fitted.rows[places], lengths[places])
+        mask = learned(kinds, training.loss_on)
+        # A row's first token has nothing before it to be predicted from.
+        mask[offsets[:-1]] = False
         tokens += len(mask)
         supervised += int(mask.sum())
+        arrays = {
+            "tokens": values,
+            "supervised": mask,
+            "rowOffsets": offsets,
+            "rows": np.array([len(sequence) for sequence in shard], np.int32),
+        }
         save_file(
-            {
-                "tokens": np.concatenate([rows.tokens[part] for part in slices]),
-                "supervised": mask,
-                "rowOffsets": row_offsets,
-                "rows": counts,
-            },
+            arrays if weights is None else arrays | {"weights": weights[places]},
             folder / f"{side}-{number:05}.safetensors",
         )
     return {
-        "rows": len(kept),
-        "tooLong": len(chosen) - len(kept),
+        "rows": len(lengths),
+        "tooLong": len(fitted.dropped),
+        "truncated": len(fitted.truncated),
         "sequences": len(sequences),
         "tokens": tokens,
         "supervisedTokens": supervised,

@@ -24,6 +24,11 @@ def view_prefix(view_digest: str) -> str:
     return f"data/views/{hexadecimal(view_digest)}"
 
 
+def data_audit_prefix(audit_digest: str) -> str:
+    """What became of the rows of certain files in a view: audit.json and data.html."""
+    return f"data/audits/{hexadecimal(audit_digest)}"
+
+
 def checkpoints_prefix(run_digest: str) -> str:
     """Folder of a run's checkpoints."""
     return f"runs/{hexadecimal(run_digest)}/checkpoints"

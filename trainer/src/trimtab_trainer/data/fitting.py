@@ -1,0 +1,76 @@
+"""Rows that fit into a sequence: longer ones are dropped, or cut behind the last answer that fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..contract import LossOn, TooLong, TrainingSettings
+from .rows import Rows
+from .template import Kind
+
+Int64 = npt.NDArray[np.int64]
+READ_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Rows of one side that are used and how many tokens of each, int64[n] both, in the order of their identities.
+
+    Attributes:
+        dropped: rows that are too long.
+        truncated: rows of which only the first answers are used.
+        longest: the most tokens that a row of the side has.
+    """
+
+    rows: Int64
+    lengths: Int64
+    dropped: Int64
+    truncated: Int64
+    longest: int = 0
+
+
+def fit(rows: Rows, chosen: Int64, training: TrainingSettings, too_long: TooLong) -> Fitted:
+    """Return which of the chosen rows are used, and how much of them."""
+    chosen = rows.in_order(of_loss(rows, chosen, training.loss_on))
+    lengths, capacity = rows.lengths[chosen], training.max_sequence_length
+    longest = int(lengths.max(initial=0))
+    over = lengths > capacity
+    if too_long is TooLong.TRUNCATE and over.any():
+        lengths = lengths.copy()
+        lengths[over] = ends_of_answers(rows, chosen[over], training)
+    kept = (lengths > 0) & (lengths <= capacity)
+    return Fitted(chosen[kept], lengths[kept], chosen[~kept], chosen[kept & over], longest)
+
+
+def of_loss(rows: Rows, chosen: Int64, loss_on: LossOn) -> Int64:
+    """Return the chosen rows without those that repeat what another one has.
+
+    Of a conversation that became one row a turn only the last one is the whole of it, and has the last turn.
+    """
+    return chosen if loss_on is LossOn.COMPLETIONS else chosen[rows.whole[chosen]]
+
+
+def ends_of_answers(rows: Rows, chosen: Int64, training: TrainingSettings) -> Int64:
+    """Return for each row the tokens up to the end of the last answer that fits, int64[n]; 0 where none does."""
+    ends = np.zeros(len(chosen), np.int64)
+    for begin in range(0, len(chosen), READ_ROWS):
+        part = chosen[begin : begin + READ_ROWS]
+        lengths = np.minimum(rows.lengths[part], training.max_sequence_length + 1)
+        kinds = rows.tokens(part, lengths)[1]
+        for index, own in enumerate(np.split(kinds, np.cumsum(lengths)[:-1])):
+            answers = own == Kind.LAST if training.loss_on is LossOn.LAST_TURN else learned(own, LossOn.COMPLETIONS)
+            last = np.flatnonzero(answers[:-1] & ~answers[1:])
+            ends[begin + index] = last[-1] + 1 if len(last) else 0
+    return ends
+
+
+def learned(kinds: npt.NDArray[np.uint8], loss_on: LossOn) -> npt.NDArray[np.bool_]:
+    """Return which tokens are targets of the loss bool[N]; what has the weight 0 never is."""
+    if loss_on is LossOn.ALL_TOKENS:
+        return kinds != Kind.EXCLUDED
+    if loss_on is LossOn.LAST_TURN:
+        return kinds == Kind.LAST
+    return (kinds == Kind.LEARNED) | (kinds == Kind.LAST)

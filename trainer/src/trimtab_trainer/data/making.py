@@ -1,0 +1,121 @@
+"""Makes the rows folder of a data set: records are cleaned, tokenised and written part by part, each stored at once."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..contract import canonical_json, digest_of
+from ..errors import DataInvalid
+from ..report import Report
+from ..storage import FileEntry, Store, commit
+from ..storage.layout import rows_prefix
+from .cleaning import CONTROL, EXAMPLES, FINDINGS, FORMAT, IGNORED, PARTED, Audit, Cleaner
+from .formats import resolve
+from .parts import PartWriter
+from .request import ROWS_VERSION, Request
+from .rows import AUDIT, SOURCES, Rows, read_rows
+from .source import Source
+from .tokenising import Tokenise, blocks, tokenising
+
+
+def make_rows(store: Store, request: Request, folder: Path, report: Report) -> dict[str, Any]:
+    """Write the rows of all sources into a folder and under their content address; return their manifest.
+
+    What of them is in the store already, because the one who made them was killed, is not made again.
+
+    Raises:
+        DataInvalid: whatever is wrong with the data.
+    """
+    dataset, sources, prefix = request.dataset, request.sources, rows_prefix(request.rows_digest)
+    shutil.rmtree(folder, ignore_errors=True)
+    detected = resolve(dataset.format, sources["training"].records(), frozenset(dataset.ignore_keys))
+    report("format of the rows", format=detected.format.value, why=detected.why)
+    audits: dict[str, Audit] = {}
+    entries: list[FileEntry] = []
+    with tokenising(request.tokenizer) as tokenise:
+        for name, source in sources.items():
+            writer = PartWriter(store, prefix, folder, name, detected)
+            _write(writer, request, source, tokenise, report)
+            audits[name] = audit = writer.audit
+            entries.extend(writer.entries)
+            ignored = {column: finding.count for column, finding in audit.ignored.items()}
+            report(
+                "rows tokenised", source=name, read=audit.read, kept=writer.rows, dropped=audit.dropped, ignored=ignored
+            )
+            if not writer.rows:
+                raise DataInvalid(
+                    f"none of the {audit.read} rows of {source.uri} has a token that is learned, the first is "
+                    f"{audit.unsupervised.places[0]}; check the answers and the base model's chat template"
+                )
+    told = {name: audit.to_json() for name, audit in audits.items()}
+    (folder / AUDIT).write_bytes(canonical_json(told))
+    entry = store.upload(folder / AUDIT, f"{prefix}/{AUDIT}")
+    entries.append(FileEntry(AUDIT, entry.size, entry.sha256))
+    document = {
+        "version": ROWS_VERSION,
+        "digest": request.rows_digest,
+        "content": content_digest(read_rows(folder), told),
+        "told": told_of(told),
+        "files": [each.to_json() for each in sorted(entries)],
+    }
+    commit(store, prefix, document)
+    return document
+
+
+def _write(writer: PartWriter, request: Request, source: Source, tokenise: Tokenise, report: Report) -> None:
+    seen = writer.resume(report)
+    ignore = frozenset(request.dataset.ignore_keys)
+    cleaner = Cleaner(writer.detected, request.cleaning, request.columns, ignore, seen)
+    records = islice(source.records(), writer.audit.read, None)
+    writer.write(blocks(records, cleaner, writer.detected, tokenise))
+    cleaner.check(writer.audit, source.uri)
+
+
+def content_digest(rows: Rows, audits: dict[str, Any]) -> str:
+    """Return the digest of what was read and kept: the same for any order of rows and any division into files."""
+    contents: dict[str, Any] = {}
+    for number, name in enumerate(SOURCES):
+        own = np.flatnonzero((rows.source == number) & rows.first)
+        identities = rows.identities[rows.in_order(own)]
+        contents[name] = hashlib.sha256(identities.tobytes()).hexdigest()
+    counts = {
+        name: {"rowsRead": audit["rowsRead"], **{key: audit[key]["count"] for key in FINDINGS.values()}}
+        for name, audit in audits.items()
+    }
+    return digest_of({"rows": contents, "counts": counts})
+
+
+def told_of(audits: dict[str, Any]) -> dict[str, Any]:
+    """Return of all audits together what a person is told."""
+    ignored: Counter[str] = Counter()
+    for audit in audits.values():
+        ignored.update({column: finding["count"] for column, finding in audit[IGNORED].items()})
+    together = {name: _together(audit[name] for audit in audits.values()) for name in (CONTROL, PARTED)}
+    cleaned = {key: sum(audit[key]["count"] for audit in audits.values()) for key in FINDINGS.values()}
+    read = sum(audit["rowsRead"] for audit in audits.values())
+    kept = sum(audit["rowsKept"] for audit in audits.values())
+    return {
+        IGNORED: dict(ignored),
+        FORMAT: audits["training"][FORMAT],
+        **together,
+        "rowsRead": read,
+        "cleaned": read - kept,
+        "findings": cleaned,
+    }
+
+
+def _together(findings: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return how many rows of all sources have some trouble, and where the first ones stand."""
+    found = list(findings)
+    return {
+        "count": sum(each["count"] for each in found),
+        "examples": list(chain.from_iterable(each["examples"] for each in found))[:EXAMPLES],
+    }

@@ -1,0 +1,111 @@
+"""Records become tokens a block at a time, by all processors there are; the blocks come back in their order.
+
+What rows have to know of each other (which were there already) is decided here, in order; rendering and tokenising,
+which is most of the work, is done by processes that know nothing of each other. So their number changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from multiprocessing import get_context
+
+from .cleaning import Audit, Cleaner, Kept
+from .formats import Detected, Row
+from .languages import language
+from .parts import Block, TokenisedRow
+from .readers import Record
+from .tokens import RowTokenizer
+
+BLOCK_RECORDS = 512
+MOST_PROCESSES = 8
+"""Each has a tokenizer of its own: about 150 MB."""
+ALONE_RECORDS = 2 * BLOCK_RECORDS
+"""So few records are done before other processes have started."""
+
+Tokenise = Callable[[list[Row]], "Future[list[TokenisedRow]]"]
+
+
+def blocks(records: Iterable[Record], cleaner: Cleaner, detected: Detected, tokenise: Tokenise) -> Iterator[Block]:
+    """Yield blocks of records, cleaned and tokenised, in order; a few are made ahead.
+
+    Raises:
+        DataInvalid: a row is not what it should be, or the chat template refuses it.
+        SettingsInvalid: CHAT_TEMPLATE_INVALID.
+    """
+    waiting: deque[tuple[Audit, list[Kept], Future[list[TokenisedRow]]]] = deque()
+    stream = iter(records)
+    while batch := list(islice(stream, BLOCK_RECORDS)):
+        audit = Audit(detected)
+        rows = list(cleaner.clean(batch, audit))
+        waiting.append((audit, rows, tokenise([kept.row for kept in rows])))
+        if len(waiting) > processes() + 1:
+            yield _done(*waiting.popleft())
+    while waiting:
+        yield _done(*waiting.popleft())
+
+
+def _done(audit: Audit, rows: list[Kept], sequences: Future[list[TokenisedRow]]) -> Block:
+    return Block(audit, rows, sequences.result())
+
+
+def processes() -> int:
+    """Return how many processes tokenise: one for each processor that may be used."""
+    return min(MOST_PROCESSES, len(os.sched_getaffinity(0)))
+
+
+@contextmanager
+def tokenising(make: Callable[[], RowTokenizer], count: int | None = None) -> Iterator[Tokenise]:
+    """Give a function that tokenises rows: the first here, while others may still come, then in other processes.
+
+    Args:
+        make: makes the tokenizer; it is also called in the other processes.
+        count: of processes; 1 does everything here.
+    """
+    count = processes() if count is None else count
+    tokenizer = make()
+    pool: ProcessPoolExecutor | None = None
+    alone = 0
+
+    def tokenise(rows: list[Row]) -> Future[list[TokenisedRow]]:
+        nonlocal pool, alone
+        if count > 1 and alone >= ALONE_RECORDS and pool is None:
+            # Other processes are not forked: tokenizers and pyarrow have threads by now.
+            pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (make,))
+        if pool is not None:
+            return pool.submit(_tokenise_there, rows)
+        alone += len(rows)
+        done: Future[list[TokenisedRow]] = Future()
+        done.set_result(_tokenise(tokenizer, rows))
+        return done
+
+    try:
+        yield tokenise
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+
+
+_TOKENIZER: list[RowTokenizer] = []
+"""Of this process, where it is one of several."""
+
+
+def _begin(make: Callable[[], RowTokenizer]) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is a process for each processor
+    _TOKENIZER[:] = [make()]
+
+
+def _tokenise_there(rows: list[Row]) -> list[TokenisedRow]:
+    return _tokenise(_TOKENIZER[0], rows)
+
+
+def _tokenise(tokenizer: RowTokenizer, rows: list[Row]) -> list[TokenisedRow]:
+    numbers = {id(row): number for number, row in enumerate(rows)}
+    return [
+        TokenisedRow(numbers[id(each.row)], each.tokens, each.kinds, each.control, language(each.row.answer))
+        for each in tokenizer.tokenise(rows)
+    ]
