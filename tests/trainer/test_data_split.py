@@ -11,9 +11,10 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from trimtab_trainer.contract import DatasetFormat, HeldOut, Reason, StoredDataset, TrainingData, Validation
-from trimtab_trainer.data.clusters import NO_KEY, answer_key, connect, group_key
+from trimtab_trainer.data.clusters import NO_KEY, Clusters, answer_key, connect, group_key
 from trimtab_trainer.data.formats import Row
 from trimtab_trainer.data.packing import pack
+from trimtab_trainer.data.rows import keys_of
 from trimtab_trainer.data.split import TEST, TRAINING, VALIDATION, Sides, split
 from trimtab_trainer.errors import DataInvalid
 
@@ -30,9 +31,18 @@ def key(kind: str, value: int | None) -> bytes:
     return NO_KEY if value is None else hashlib.sha256(f"{kind}{value}".encode()).digest()
 
 
-def divide(rows: Sequence[Pair], how: StoredDataset, source: Sequence[int] | None = None) -> Sides:
-    clusters = connect((key("answer", a) for a, _ in rows), (key("group", g) for _, g in rows))
-    return split(clusters, np.array(source if source is not None else [TRAINING] * len(rows), np.int8), how)
+def clusters_of(rows: Sequence[Pair], near: Sequence[int] | None = None) -> Clusters:
+    answers, groups = keys_of([key("answer", a) for a, _ in rows]), keys_of([key("group", g) for _, g in rows])
+    return connect(answers, groups, None if near is None else np.array(near, np.int64))
+
+
+def divide(
+    rows: Sequence[Pair], how: StoredDataset, source: Sequence[int] | None = None, strata: Sequence[int] | None = None
+) -> Sides:
+    where = np.array(source if source is not None else [TRAINING] * len(rows), np.int8)
+    return split(
+        clusters_of(rows), where, how, strata=None if strata is None else np.array(strata, np.int64)
+    )  # fmt: skip
 
 
 def sides_of(sides: Sides) -> list[list[int]]:
@@ -77,7 +87,7 @@ def test_no_answer_and_no_group_is_on_two_sides_whatever_the_order(
         return
     event("split")
     numbers = sides_of(sides)
-    assert sum(map(len, numbers)) + sides.leaked == len(rows)
+    assert sorted([*sum(numbers, []), *sides.leaked.tolist()]) == list(range(len(rows)))
     for which in (0, 1):
         seen = [{rows[number][which] for number in side} - {None} for side in numbers]
         assert not seen[0] & seen[1]
@@ -93,34 +103,109 @@ def test_no_answer_and_no_group_is_on_two_sides_whatever_the_order(
 
 
 def test_folds_cover_every_row_once_and_leave_the_test_alone() -> None:
-    rows = [(number // 3, None) for number in range(300)]
+    rows = [(number // 3, None) for number in range(3000)]
     folds = [divide(rows, dataset(Validation(folds=5, fold=k), HeldOut(fraction=0.1))) for k in range(5)]
     assert len({tuple(fold.test.tolist()) for fold in folds}) == 1
     validated = sorted(number for fold in folds for number in fold.validation.tolist())
-    assert validated == sorted(set(range(300)) - set(folds[0].test.tolist()))
-    assert {len(fold.validation) for fold in folds} == {54}
+    assert validated == sorted(set(range(3000)) - set(folds[0].test.tolist()))
+    # 180 clusters each, give or take 12.
+    assert all(540 - 4 * 36 < len(fold.validation) < 540 + 4 * 36 for fold in folds)
 
 
-def test_fractions_are_met_and_another_seed_chooses_others() -> None:
-    rows = [(number, None) for number in range(1000)]
+def test_folds_of_few_rows_are_of_one_size() -> None:
+    rows = [(number, None) for number in range(23)]
+    folds = [divide(rows, dataset(Validation(folds=10, fold=k))) for k in range(10)]
+    assert sorted(number for fold in folds for number in fold.validation.tolist()) == list(range(23))
+    assert sorted(len(fold.validation) for fold in folds) == [2] * 7 + [3] * 3
+
+
+def test_fractions_are_met_as_well_as_chance_has_it_and_another_seed_chooses_others() -> None:
+    rows = [(number, None) for number in range(20_000)]
     how = [dataset(Validation(fraction=0.05), HeldOut(fraction=0.1), seed) for seed in (17, 17, 18)]
     first, same, other = (divide(rows, each) for each in how)
-    assert [len(side) for side in sides_of(first)] == [850, 50, 100]
+    # Binomial: standard deviations of 42 and 31 rows.
+    assert abs(len(first.test) - 2000) < 4 * 42
+    assert abs(len(first.validation) - 1000) < 4 * 31
     assert sides_of(first) == sides_of(same)
     assert sides_of(first) != sides_of(other)
 
 
+def test_rows_that_come_later_move_no_other() -> None:
+    rows = [(number, number % 700 or None) for number in range(3000)]
+    how = dataset(Validation(fraction=0.1), HeldOut(fraction=0.2))
+    fold = dataset(Validation(folds=4, fold=1), HeldOut(fraction=0.2))
+    more = [(number, None) for number in range(10_000, 12_000)] + [(5, None), (10_001, None)]
+    for each in (how, fold):
+        before, after = divide(rows, each), divide([*rows, *more], each)
+        kept = [[number for number in side if number < len(rows)] for side in sides_of(after)]
+        assert kept == sides_of(before)
+
+
+def test_a_larger_fraction_holds_the_smaller_one() -> None:
+    rows = [(number, None) for number in range(2000)]
+    tests = [set(divide(rows, dataset(test=HeldOut(fraction=f))).test.tolist()) for f in (0.05, 0.1, 0.3)]
+    assert tests[0] < tests[1] < tests[2]
+
+
+def test_a_side_that_chance_leaves_empty_is_filled_to_half() -> None:
+    for seed in range(40):
+        sides = divide([(n, None) for n in range(20)], dataset(Validation(fraction=0.1), HeldOut(fraction=0.1), seed))
+        assert len(sides.test) >= 1
+        assert len(sides.validation) >= 1
+
+
+def test_near_duplicates_are_on_one_side() -> None:
+    near = [number // 4 for number in range(400)]
+    clusters = clusters_of([(number, None) for number in range(400)], near)
+    assert len(clusters.names) == 100
+    sides = split(clusters, np.zeros(400, np.int8), dataset(test=HeldOut(fraction=0.2)))
+    assert {number // 4 for number in sides.test.tolist()}.isdisjoint(number // 4 for number in sides.training.tolist())
+
+
+def test_a_cluster_is_named_for_its_smallest_group_else_its_smallest_answer() -> None:
+    clusters = clusters_of([(1, 5), (2, 5), (2, 6), (3, None), (4, None), (3, None)])
+    names = [name.tobytes() for name in clusters.names]
+    assert names[clusters.of_row[0]] == min(key("group", 5), key("group", 6))
+    assert names[clusters.of_row[3]] == key("answer", 3)
+    assert len(names) == 3
+
+
+def test_each_stratum_has_its_share_of_each_side() -> None:
+    strata = [0] * 900 + [1] * 90 + [2] * 10
+    rows = [(number, None) for number in range(1000)]
+    sides = divide(rows, dataset(Validation(fraction=0.1), HeldOut(fraction=0.2)), strata=strata)
+    counts = [np.bincount([strata[number] for number in side], minlength=3).tolist() for side in sides_of(sides)]
+    assert counts == [[630, 63, 7], [90, 9, 1], [180, 18, 2]]
+    folds = [divide(rows, dataset(Validation(folds=5, fold=k)), strata=strata) for k in range(5)]
+    assert {tuple(np.bincount([strata[n] for n in fold.validation.tolist()])) for fold in folds} == {(180, 18, 2)}
+    shuffled = np.random.default_rng(0).permutation(1000).tolist()
+    again = divide(
+        [rows[n] for n in shuffled],
+        dataset(Validation(fraction=0.1), HeldOut(fraction=0.2)),
+        strata=[strata[n] for n in shuffled],
+    )
+    assert [sorted(shuffled[n] for n in side) for side in sides_of(again)] == sides_of(sides)
+
+
 def test_a_frequent_answer_does_not_burst_a_small_side() -> None:
-    rows = [(0, None)] * 138 + [(number, None) for number in range(1, 2000)]
-    sides = divide(rows, dataset(test=HeldOut(fraction=0.01)))
-    assert len(sides.test) == 21
+    for seed in range(20):
+        rows = [(0, None)] * 138 + [(number, None) for number in range(1, 2000)]
+        sides = divide(rows, dataset(test=HeldOut(fraction=0.01), seed=seed))
+        assert 11 <= len(sides.test) < 21 + 4 * 5
 
 
 def test_training_rows_whose_answer_is_held_out_are_removed_and_counted() -> None:
     rows = [(1, None), (2, None), (2, 7), (3, 7), (4, None), (2, None), (9, None)]
     sides = divide(rows, dataset(test=HeldOut(uri=URI)), [TRAINING] * 5 + [TEST] * 2)
     assert sides_of(sides) == [[0, 4], [], [5, 6]], "row 3 shares the group of a row with a held-out answer"
-    assert sides.leaked == 3
+    assert sides.leaked.tolist() == [1, 2, 3]
+    kept = split(
+        clusters_of([(1, None), (2, None), (2, None)]),
+        np.array([TRAINING, TRAINING, TEST], np.int8),
+        dataset(test=HeldOut(uri=URI)),
+        keep_leaked=True,
+    )
+    assert sides_of(kept) == [[0, 1], [], [2]], "only if dataset.cleaning.overlap says Keep"
 
 
 IMPOSSIBLE = {

@@ -104,7 +104,7 @@ def forbid_tokenising(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_prepare_puts_rows_and_view_in_place_and_says_what_they_are(bench: Bench) -> None:
     prepared = bench.prepare().prepared
-    assert (prepared.rows, prepared.validation_rows, prepared.test_rows, prepared.dropped) == (35, 5, 10, 0)
+    assert (prepared.rows, prepared.validation_rows, prepared.test_rows, prepared.dropped) == (31, 3, 16, 0)
     view = load_view(bench.output, prepared.view_digest, bench.folder)
     assert view.validation is not None
     assert view.test is not None
@@ -215,7 +215,7 @@ def test_held_out_data_of_its_own_takes_its_answers_from_training(local: Bench) 
                                                             {"role": "assistant", "content": "new"}]}])  # fmt: skip
     local.document["dataset"]["test"] = {"uri": f"{local.store.uri.rstrip('/')}/test/"}
     prepared = local.prepare().prepared
-    assert (prepared.rows, prepared.validation_rows, prepared.test_rows, prepared.dropped) == (40, 5, 6, 5)
+    assert (prepared.rows, prepared.validation_rows, prepared.test_rows, prepared.dropped) == (39, 6, 6, 5)
 
 
 def test_held_out_data_has_the_format_of_the_training_data(local: Bench) -> None:
