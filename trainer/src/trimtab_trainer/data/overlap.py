@@ -19,6 +19,8 @@ from .shingles import Hashes, Shingler, distinct, said, texts_of
 
 CONTAINED = 0.8
 LEAST_SHINGLES = 8
+ANSWERS = ("question", "reference", "answer")
+"""Keys of Evaluations' rows besides those of training's."""
 MOST_SHINGLES = 20_000_000
 """Of all rows of Evaluations, which are held in memory: 12 bytes each."""
 
@@ -74,11 +76,11 @@ class Asked:
 
 
 def asked_text(value: Any) -> str:
-    """Return what a row of an Evaluation says: as training rows, or all its texts in the order of their keys."""
-    if isinstance(value, dict) and (spoken := said(value)):
-        return spoken
-    keys = sorted(value) if isinstance(value, dict) else ()
-    return "\n".join(text for key in keys for text in texts_of(value[key]))
+    """Return what a row of an Evaluation says: its turns, prompt and reference; or if it has none all its texts."""
+    if not isinstance(value, dict):
+        return ""
+    parts = [said(value), *(text for key in ANSWERS for text in texts_of(value.get(key)))]
+    return "\n".join(filter(None, parts)) or "\n".join(text for key in sorted(value) for text in texts_of(value[key]))
 
 
 def overlapping(lines: Iterable[tuple[int, str]], asked: Asked) -> npt.NDArray[np.int64]:

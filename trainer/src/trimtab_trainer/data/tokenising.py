@@ -7,12 +7,14 @@ which is most of the work, is done by processes that know nothing of each other.
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 
 from .cleaning import Audit, Cleaner, Kept
 from .formats import Detected, Row
@@ -95,8 +97,17 @@ _TOKENIZER: list[RowTokenizer] = []
 
 
 def _begin(make: Callable[[], RowTokenizer]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is a process for each processor
     _TOKENIZER[:] = [make()]
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone: killed, it cannot say so, and the queue stays open."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _tokenise_there(rows: list[Row]) -> list[TokenisedRow]:
