@@ -99,7 +99,7 @@ def test_tool_calls_are_rendered_or_refused_by_name(tiny_model: Path, tmp_path: 
     bench = bench_of(make_model(tmp_path / "qwen", "qwen3"), tmp_path / "with", rows)
     bench.document["training"]["maxSequenceLength"] = 512
     first = shown(bench, bench.prepare())[0]
-    assert '"name": "shelf_of"' in first.partition("</tools>")[0]
+    assert '"name": "shelf_of"' in first.partition("<|im_end|>")[0]
     assert (
         '[I look it up.\n<tool_call>\n{"name": "shelf_of", "arguments": {"part": 0}}\n</tool_call><|im_end|>]' in first
     )
