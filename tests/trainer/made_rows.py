@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from trimtab_trainer.contract import DatasetFormat
 from trimtab_trainer.data.cleaning import Audit, Kept
-from trimtab_trainer.data.formats import Detected, Row
+from trimtab_trainer.data.formats import Row
 from trimtab_trainer.data.parts import Block, PartWriter, TokenisedRow
 from trimtab_trainer.data.rows import Rows, read_rows
 from trimtab_trainer.data.template import Kind
 from trimtab_trainer.storage import open_store
 
-DETECTED = Detected(DatasetFormat.PROMPT_COMPLETION, "a test says so")
+FORMAT = DatasetFormat.PROMPT_COMPLETION
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ def turns(*lengths: tuple[int, int]) -> tuple[int, ...]:
 def made_rows(folder: Path, rows: Sequence[Made], columns: Sequence[str] = (), per_block: int = 7) -> Rows:
     """Write rows of the source training into a folder and read them back."""
     store = open_store((folder / "store").as_uri(), None)
-    writer = PartWriter(store, "rows", folder / "rows", "training", DETECTED)
+    writer = PartWriter(store, "rows", folder / "rows", "training")
     blocks = []
     for begin in range(0, len(rows), per_block):
         part = rows[begin : begin + per_block]
         kept = [
             Kept(
-                Row(f"a.jsonl line {begin + n}", DETECTED.format, prompt=each.prompt, completion=each.answer),
+                Row(f"a.jsonl line {begin + n}", FORMAT, prompt=each.prompt, completion=each.answer),
                 hashlib.sha256(repr(each).encode()).digest()[:16],
                 each.values,
             )
@@ -63,6 +63,6 @@ def made_rows(folder: Path, rows: Sequence[Made], columns: Sequence[str] = (), p
             TokenisedRow(n, np.full(len(each.kinds), each.token, np.int32), np.array(each.kinds, np.uint8), False, 0)
             for n, each in enumerate(part)
         ]
-        blocks.append(Block(Audit(DETECTED, read=len(part)), kept, sequences))
+        blocks.append(Block(Audit(read=len(part)), kept, sequences))
     writer.write(blocks)
     return read_rows(folder / "rows", columns)

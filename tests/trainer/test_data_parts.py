@@ -17,7 +17,6 @@ import pytest
 from trimtab_trainer.contract import StoredDataset, TrainingData, TrainingSettings
 from trimtab_trainer.data import making, parts, tokenising
 from trimtab_trainer.data.request import Request
-from trimtab_trainer.data.rows import read_rows
 from trimtab_trainer.data.source import copy
 from trimtab_trainer.data.tokens import RowTokenizer
 from trimtab_trainer.report import Report
@@ -59,6 +58,7 @@ class Killed(BaseException):
 def test_who_was_killed_goes_on_behind_the_last_part(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tokenising, "processes", lambda: 1)
     wanted = request(tiny_model, tmp_path)
     straight = open_store((tmp_path / "straight").as_uri(), None)
     document = making.make_rows(straight, wanted, tmp_path / "made", Report())
@@ -79,14 +79,16 @@ def test_who_was_killed_goes_on_behind_the_last_part(
     monkeypatch.setattr(killed, "upload", upload)
     tokenised: list[int] = []
     tokenise = tokenising._tokenise
-    monkeypatch.setattr(tokenising, "processes", lambda: 1)
     monkeypatch.setattr(tokenising, "_tokenise", lambda *a: (tokenised.append(len(a[1])), tokenise(*a))[1])
     assert making.make_rows(killed, wanted, tmp_path / "second", Report()) == document
     assert stored(killed) == stored(straight)
     assert 0 < sum(tokenised) < 230, "three parts of rows were not made again"
 
 
-def test_a_part_that_is_damaged_is_made_again(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_part_that_is_damaged_is_made_again(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenising, "processes", lambda: 1)
     wanted = request(tiny_model, tmp_path)
     store = open_store((tmp_path / "store").as_uri(), None)
     document = making.make_rows(store, wanted, tmp_path / "first", Report())
@@ -119,7 +121,7 @@ def test_any_number_of_processes_writes_the_same(
 
 
 def test_a_killed_process_leaves_none_behind(tiny_model: Path, tmp_path: Path) -> None:
-    write_rows(tmp_path / "data/a.jsonl", [said(f"question {n}", f"{n} " * 100) for n in range(20_000)])
+    write_rows(tmp_path / "data/a.jsonl", [said(f"question {n}", f"{n} " * 50) for n in range(6000)])
     config = {
         "baseModel": {"uri": tiny_model.as_uri()},
         "dataset": {"training": {"uri": (tmp_path / "data").as_uri() + "/"}},
@@ -143,7 +145,7 @@ def test_a_killed_process_leaves_none_behind(tiny_model: Path, tmp_path: Path) -
         return found
 
     try:
-        wait_for(lambda: len(members()) > 2)
+        wait_for(lambda: len(members()) > 2, 300)
         os.kill(process.pid, signal.SIGKILL)
         process.wait(10)
         wait_for(lambda: not members())

@@ -20,7 +20,13 @@ from .messages import spoken as said
 from .readers import Record
 from .shingles import texts_of
 
-IGNORED, CONTROL, PARTED, FORMAT = "ignoredColumns", "controlTokens", "oneSequenceATurn", "format"
+IGNORED, CONTROL, PARTED, FORMAT, VOCABULARY = (
+    "ignoredColumns",
+    "controlTokens",
+    "oneSequenceATurn",
+    "format",
+    "vocabulary",
+)
 """Of audits and of views' summaries."""
 EXAMPLES = 5
 MOST_COLUMNS = 64
@@ -63,7 +69,6 @@ class Finding:
 class Audit:
     """Findings of one source's rows; `invalid` rows are dropped only where `invalidText` says so."""
 
-    detected: Detected
     read: int = 0
     dropped: int = 0
     blank: Finding = field(default_factory=Finding)
@@ -98,7 +103,6 @@ class Audit:
     def to_json(self) -> dict[str, Any]:
         """Return the audit as it stands in audit.json."""
         return {
-            FORMAT: {"name": self.detected.format.value, "why": self.detected.why},
             "rowsRead": self.read,
             "rowsKept": self.read - self.dropped,
             **{key: getattr(self, name).to_json() for name, key in FINDINGS.items()},
@@ -106,10 +110,9 @@ class Audit:
         }
 
     @classmethod
-    def of(cls, value: dict[str, Any], detected: Detected) -> Self:
+    def of(cls, value: dict[str, Any]) -> Self:
         """Return the audit that `to_json` was called on."""
         return cls(
-            detected,
             value["rowsRead"],
             value["rowsRead"] - value["rowsKept"],
             **{name: Finding.of(value[key]) for name, key in FINDINGS.items()},
@@ -168,6 +171,7 @@ class Cleaner:
         self._detected, self._cleaning, self._columns = detected, cleaning or Cleaning(), columns or Columns()
         self._ignore = {*ignore, *self._columns.counted, *filter(None, [self._columns.group])}
         self._seen = set(seen)
+        self._kept = len(self._seen)
         self._speechless = Finding()
 
     def clean(self, records: Iterable[Record], audit: Audit) -> Iterator[Kept]:
@@ -186,6 +190,9 @@ class Cleaner:
             if not row.has_assistant_turn:
                 self._speechless.add(row.place)
                 continue
+            if not row.is_learned:
+                audit.drop(audit.unsupervised, row.place)
+                continue
             if self._cleaning.blank_turns is Handling.DROP and has_blank_turn(row):
                 audit.drop(audit.blank, row.place)
                 continue
@@ -199,6 +206,7 @@ class Cleaner:
                     audit.drop(audit.duplicate, row.place)
                     continue
                 self._seen.add(identity)
+            self._kept += 1
             if not self._speechless.count:
                 yield Kept(row, identity, values)
 
@@ -215,8 +223,8 @@ class Cleaner:
                 f"{speechless.places[0]}; remove them, or add the answers",
                 Reason.NO_ASSISTANT_TURN,
             )
-        if audit.read == audit.dropped - audit.unsupervised.count:
-            what = "no rows" if not audit.read else f"{audit.read} rows, all of them blank or of invalid text"
+        if not self._kept:
+            what = f"{audit.read} rows, all of them blank, of invalid text or of weight 0" if audit.read else "no rows"
             raise DataInvalid(f"{uri} holds {what}; upload the data", Reason.DATASET_EMPTY)
 
     def _valid(self, written: str, row: Row, audit: Audit) -> bool:

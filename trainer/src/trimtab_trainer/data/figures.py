@@ -119,7 +119,7 @@ def histogram(lengths: Int64, limit: int) -> dict[str, Any]:
 
 
 def near_figures(selection: Selection) -> dict[str, int] | None:
-    """Return how many rows are near duplicates of another, and in how many clusters; None if they were not looked for."""
+    """Return how many rows are near duplicates of another, and in how many clusters; None if not looked for."""
     if selection.alike is None:
         return None
     counts = np.unique(selection.alike, return_counts=True)[1]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ..contract import LossOn, TooLong, TrainingSettings
 from .rows import Rows
 from .template import Kind
+from .tokens import is_learned
 
 Int64 = npt.NDArray[np.int64]
 READ_ROWS = 256
@@ -69,8 +70,9 @@ def ends_of_answers(rows: Rows, chosen: Int64, training: TrainingSettings) -> In
 
 def learned(kinds: npt.NDArray[np.uint8], loss_on: LossOn) -> npt.NDArray[np.bool_]:
     """Return which tokens are targets of the loss bool[N]; what has the weight 0 never is."""
-    if loss_on is LossOn.ALL_TOKENS:
-        return kinds != Kind.EXCLUDED
-    if loss_on is LossOn.LAST_TURN:
-        return kinds == Kind.LAST
-    return (kinds == Kind.LEARNED) | (kinds == Kind.LAST)
+    mask: npt.NDArray[np.bool_] = {
+        LossOn.ALL_TOKENS: kinds != Kind.EXCLUDED,
+        LossOn.LAST_TURN: kinds == Kind.LAST,
+        LossOn.COMPLETIONS: is_learned(kinds),
+    }[loss_on]
+    return mask

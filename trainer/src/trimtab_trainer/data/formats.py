@@ -50,6 +50,11 @@ class Row:
         """Tell whether there is anything to learn at all."""
         return self.format is not DatasetFormat.MESSAGES or any(m["role"] == "assistant" for m in self.messages)
 
+    @property
+    def is_learned(self) -> bool:
+        """Tell whether not all that is to be learned has the weight 0."""
+        return self.format is not DatasetFormat.MESSAGES or any(map(is_learned, self.messages))
+
     def to_json(self) -> bytes:
         """Return the row in its own format, without columns that are not used, as canonical JSON."""
         if self.format is DatasetFormat.MESSAGES:
@@ -125,7 +130,10 @@ def conform(record: Record, row_format: DatasetFormat, *, guessed: bool = False,
     value = {key: each for key, each in value.items() if key in USED[row_format] or key not in ignored}
     group = _group(value.get("group"), place)
     if row_format is DatasetFormat.PROMPT_COMPLETION:
-        prompt, completion = text(value.get("prompt"), "prompt", place), text(value.get("completion"), "completion", place)
+        prompt, completion = (
+            text(value.get("prompt"), "prompt", place),
+            text(value.get("completion"), "completion", place),
+        )
         return Row(place, row_format, prompt=prompt, completion=completion, group=group, ignored=_sorted(ignored))
     if row_format is DatasetFormat.TEXT:
         written = text(value.get("text"), "text", place)

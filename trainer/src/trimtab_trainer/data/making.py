@@ -17,13 +17,12 @@ from ..errors import DataInvalid
 from ..report import Report
 from ..storage import FileEntry, Store, commit
 from ..storage.layout import rows_prefix
-from .cleaning import CONTROL, EXAMPLES, FINDINGS, FORMAT, IGNORED, PARTED, Audit, Cleaner
+from .cleaning import CONTROL, EXAMPLES, FINDINGS, FORMAT, IGNORED, PARTED, VOCABULARY, Audit, Cleaner
 from .formats import resolve
 from .parts import PartWriter
 from .request import ROWS_VERSION, Request
 from .rows import AUDIT, SOURCES, Rows, read_rows
-from .source import Source
-from .tokenising import Tokenise, blocks, tokenising
+from .tokenising import blocks, tokenising
 
 
 def make_rows(store: Store, request: Request, folder: Path, report: Report) -> dict[str, Any]:
@@ -36,14 +35,19 @@ def make_rows(store: Store, request: Request, folder: Path, report: Report) -> d
     """
     dataset, sources, prefix = request.dataset, request.sources, rows_prefix(request.rows_digest)
     shutil.rmtree(folder, ignore_errors=True)
-    detected = resolve(dataset.format, sources["training"].records(), frozenset(dataset.ignore_keys))
+    ignore = frozenset(dataset.ignore_keys)
+    detected = resolve(dataset.format, sources["training"].records(), ignore)
     report("format of the rows", format=detected.format.value, why=detected.why)
     audits: dict[str, Audit] = {}
     entries: list[FileEntry] = []
-    with tokenising(request.tokenizer) as tokenise:
+    tokenizer = request.tokenizer()
+    with tokenising(tokenizer, request.tokenizer) as tokenise:
         for name, source in sources.items():
-            writer = PartWriter(store, prefix, folder, name, detected)
-            _write(writer, request, source, tokenise, report)
+            writer = PartWriter(store, prefix, folder, name)
+            cleaner = Cleaner(detected, request.cleaning, request.columns, ignore, writer.resume(report))
+            records = islice(source.records(), writer.audit.read, None)
+            writer.write(blocks(records, cleaner, tokenise))
+            cleaner.check(writer.audit, source.uri)
             audits[name] = audit = writer.audit
             entries.extend(writer.entries)
             ignored = {column: finding.count for column, finding in audit.ignored.items()}
@@ -55,7 +59,8 @@ def make_rows(store: Store, request: Request, folder: Path, report: Report) -> d
                     f"none of the {audit.read} rows of {source.uri} has a token that is learned, the first is "
                     f"{audit.unsupervised.places[0]}; check the answers and the base model's chat template"
                 )
-    told = {name: audit.to_json() for name, audit in audits.items()}
+    said = {FORMAT: {"name": detected.format.value, "why": detected.why}}
+    told = {name: audit.to_json() | said for name, audit in audits.items()}
     (folder / AUDIT).write_bytes(canonical_json(told))
     entry = store.upload(folder / AUDIT, f"{prefix}/{AUDIT}")
     entries.append(FileEntry(AUDIT, entry.size, entry.sha256))
@@ -63,20 +68,11 @@ def make_rows(store: Store, request: Request, folder: Path, report: Report) -> d
         "version": ROWS_VERSION,
         "digest": request.rows_digest,
         "content": content_digest(read_rows(folder), told),
-        "told": told_of(told),
+        "told": told_of(told) | {VOCABULARY: tokenizer.vocabulary().to_json()},
         "files": [each.to_json() for each in sorted(entries)],
     }
     commit(store, prefix, document)
     return document
-
-
-def _write(writer: PartWriter, request: Request, source: Source, tokenise: Tokenise, report: Report) -> None:
-    seen = writer.resume(report)
-    ignore = frozenset(request.dataset.ignore_keys)
-    cleaner = Cleaner(writer.detected, request.cleaning, request.columns, ignore, seen)
-    records = islice(source.records(), writer.audit.read, None)
-    writer.write(blocks(records, cleaner, writer.detected, tokenise))
-    cleaner.check(writer.audit, source.uri)
 
 
 def content_digest(rows: Rows, audits: dict[str, Any]) -> str:

@@ -21,9 +21,9 @@ from ..report import Report
 from ..storage import FileEntry, ObjectDamaged, ObjectMissing, Store
 from .cleaning import Audit, Kept
 from .clusters import ANSWER_WORDS, answer_key, group_key
-from .formats import Detected
 from .rows import identities_of, keys_of
 from .template import Kind
+from .tokens import is_learned
 
 SUFFIXES = ("jsonl", "safetensors")
 PART_TOKENS = 1 << 22
@@ -32,7 +32,7 @@ PART_TOKENS = 1 << 22
 
 @dataclass(frozen=True)
 class TokenisedRow:
-    """One row as it is trained on: tokens int32[n], `Kind` of each uint8[n]; `row` is its place among the rows of its block."""
+    """A sequence as it is trained on: tokens int32[n], `Kind` of each uint8[n]; `row` is its row's place in the block."""
 
     row: int
     tokens: npt.NDArray[np.int32]
@@ -43,7 +43,7 @@ class TokenisedRow:
     @property
     def learned(self) -> int:
         """Number of tokens with a loss: a first token has nothing before it to be predicted from."""
-        return int(np.isin(self.kinds[1:], (Kind.LEARNED, Kind.LAST)).sum())
+        return int(is_learned(self.kinds[1:]).sum())
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class Block:
 class PartWriter:
     """Writes one source's rows into a folder and into storage, a part at a time."""
 
-    def __init__(self, store: Store, prefix: str, folder: Path, source: str, detected: Detected) -> None:
+    def __init__(self, store: Store, prefix: str, folder: Path, source: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._store, self._prefix, self._folder, self._source = store, prefix, folder, source
         self._number = 0
         self._rows: list[tuple[Kept, list[TokenisedRow]]] = []
         self._tokens = 0
-        self.detected, self.audit = detected, Audit(detected)
+        self.audit = Audit()
         self.rows = 0
         self.entries: list[FileEntry] = []
 
@@ -120,6 +120,8 @@ class PartWriter:
             {
                 "tokens": tokens,
                 "kinds": np.concatenate([each.kinds for _, _, each in rows]),
+                # The same for whoever looks at the rows with a tool of their own; nothing here reads it.
+                "supervised": np.concatenate([is_learned(each.kinds) for _, _, each in rows]),
                 "offsets": np.cumsum([0, *(len(each.tokens) for _, _, each in rows)], dtype=np.int64),
                 "learned": np.array([each.learned for _, _, each in rows], np.int64),
                 "lines": np.array([start for _, start, _ in rows], np.int64),
@@ -151,7 +153,7 @@ class PartWriter:
         return FileEntry(file.name, entry.size, entry.sha256)
 
     def _fetched(self) -> Audit | None:
-        """Return what was found up to the end of the next part, once its files are here and verified; None if it is not in storage."""
+        """Return what was found up to the end of the next part, once its files are here; None if it is not in storage."""
         file = self._file("json")
         try:
             own = self._store.download(f"{self._prefix}/{file.name}", file)
@@ -159,7 +161,7 @@ class PartWriter:
             entries = [FileEntry.of(item) for item in about["parts"]]
             if [entry.path for entry in entries] != [self._file(suffix).name for suffix in SUFFIXES]:
                 raise Unreadable("it names other files")
-            audit = Audit.of(about["audit"], self.detected)
+            audit = Audit.of(about["audit"])
             for entry in entries:
                 path = f"{self._prefix}/{entry.path}"
                 self._store.download(path, self._folder / entry.path, sha256=entry.sha256, size=entry.size)

@@ -2,8 +2,8 @@
 
 Every cluster has a rank in [0, 1), the hash of its name and `splitSeed`. Test is what lies below the test fraction,
 validation what lies in the next part of the line, the folds divide what is not tested by a second hash. So the choice
-depends on neither the order of rows nor `training.seed`, a larger fraction holds a smaller one, and rows that come later
-move no other: only one that ties clusters together may, or one by which a cluster becomes as large as a side.
+depends on neither the order of rows nor `training.seed`, a larger fraction holds a smaller one, and rows that come
+later move no other: only one that ties clusters together may, or one by which a cluster becomes as large as a side.
 
 By chance alone a small side may be far from what was asked: it is filled up to half of it in the order of ranks. With
 `stratifyBy`, each value of the column has its own line, cut at its own share of rows, which moves a little as it grows.

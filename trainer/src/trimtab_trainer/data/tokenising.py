@@ -17,7 +17,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 
 from .cleaning import Audit, Cleaner, Kept
-from .formats import Detected, Row
+from .formats import Row
 from .languages import language
 from .parts import Block, TokenisedRow
 from .readers import Record
@@ -32,7 +32,7 @@ ALONE_RECORDS = 2 * BLOCK_RECORDS
 Tokenise = Callable[[list[Row]], "Future[list[TokenisedRow]]"]
 
 
-def blocks(records: Iterable[Record], cleaner: Cleaner, detected: Detected, tokenise: Tokenise) -> Iterator[Block]:
+def blocks(records: Iterable[Record], cleaner: Cleaner, tokenise: Tokenise) -> Iterator[Block]:
     """Yield blocks of records, cleaned and tokenised, in order; a few are made ahead.
 
     Raises:
@@ -42,7 +42,7 @@ def blocks(records: Iterable[Record], cleaner: Cleaner, detected: Detected, toke
     waiting: deque[tuple[Audit, list[Kept], Future[list[TokenisedRow]]]] = deque()
     stream = iter(records)
     while batch := list(islice(stream, BLOCK_RECORDS)):
-        audit = Audit(detected)
+        audit = Audit()
         rows = list(cleaner.clean(batch, audit))
         waiting.append((audit, rows, tokenise([kept.row for kept in rows])))
         if len(waiting) > processes() + 1:
@@ -61,15 +61,14 @@ def processes() -> int:
 
 
 @contextmanager
-def tokenising(make: Callable[[], RowTokenizer], count: int | None = None) -> Iterator[Tokenise]:
-    """Give a function that tokenises rows: the first here, while others may still come, then in other processes.
+def tokenising(tokenizer: RowTokenizer, make: Callable[[], RowTokenizer]) -> Iterator[Tokenise]:
+    """Give a function that tokenises rows: the first here, and once there are many, in other processes.
 
     Args:
-        make: makes the tokenizer; it is also called in the other processes.
-        count: of processes; 1 does everything here.
+        tokenizer: for what is done here.
+        make: makes the same for the other processes.
     """
-    count = processes() if count is None else count
-    tokenizer = make()
+    count = processes()
     pool: ProcessPoolExecutor | None = None
     alone = 0
 

@@ -21,10 +21,10 @@ from ..contract import DatasetFormat, Reason
 from ..errors import DataInvalid, SettingsInvalid
 from .control import ControlTokens
 from .formats import Row
-from .jinja import Refused, invalid
+from .jinja import Refused
 from .marks import BREAK
 from .messages import Message
-from .template import ChatTemplate, Kind, Rendered, Span
+from .template import ChatTemplate, Kind, LeftOut, Rendered, Span
 
 BATCH_ROWS = 256
 GENERATION_CONFIG = "generation_config.json"
@@ -65,7 +65,31 @@ class Tokenised:
     @property
     def supervised(self) -> Bool:
         """Which of the tokens are learned bool[n]."""
-        return (self.kinds == Kind.LEARNED) | (self.kinds == Kind.LAST)
+        return is_learned(self.kinds)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Tokens of a tokenizer.
+
+    Attributes:
+        size: how many there are.
+        written: control tokens that a conversation is written with, its end of a turn among them; ids by contents.
+        spare: ids of the other control tokens.
+    """
+
+    size: int
+    written: dict[str, int]
+    spare: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as it is stored."""
+        return {"size": self.size, "written": self.written, "spare": list(self.spare)}
+
+    @classmethod
+    def of(cls, value: dict[str, Any]) -> Vocabulary:
+        """Return what `to_json` wrote."""
+        return cls(value["size"], value["written"], tuple(value["spare"]))
 
 
 class RowTokenizer:
@@ -98,6 +122,7 @@ class RowTokenizer:
         self._backend: Any = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
+        self._asks_alike = False
         self._control = ControlTokens(self._backend, control)
         source = template if template is not None else tokenizer.chat_template
         if isinstance(source, dict):
@@ -109,6 +134,18 @@ class RowTokenizer:
     def has_template(self) -> bool:
         """Tell whether a chat template keeps prompt and answer apart."""
         return self._template is not None
+
+    def vocabulary(self) -> Vocabulary:
+        """Return what there is to know of the tokens that conversations are written with."""
+        row = Row("probe", DatasetFormat.PROMPT_COMPLETION, prompt="Question", completion="Answer")
+        (probe,) = self.tokenise([row])
+        used = set(map(int, probe.tokens[self._special[probe.tokens]]))
+        control = self._control.tokens
+        return Vocabulary(
+            size=self.size,
+            written={text: number for text, number in control.items() if number in used},
+            spare=tuple(sorted(set(control.values()) - used)),
+        )
 
     def tokenise(self, rows: Iterable[Row]) -> Iterator[Tokenised]:
         """Yield the sequences of each row, in order: one, or several where the template cannot keep earlier turns.
@@ -143,7 +180,9 @@ class RowTokenizer:
         """
         for batch in _batches(rows):
             rendered = [self._render(row)[0][-1] for row in batch]
-            for row, text, encoded in zip(batch, rendered, self._encode(list(zip(batch, rendered, strict=True))), strict=True):
+            for row, text, encoded in zip(
+                batch, rendered, self._encode(list(zip(batch, rendered, strict=True))), strict=True
+            ):
                 yield Tokenised(row, *self._mask(text, encoded))
 
     def tokenise_answers(self, rows: Iterable[Row]) -> Iterator[Tokenised]:
@@ -220,6 +259,9 @@ class RowTokenizer:
 
     def _last_answer(self, row: Row) -> tuple[Rendered, bool]:
         """Return a row with its last answer alone as what is learned, and whether just that is asked for before it."""
+        if self._template is not None and not self._asks_alike:
+            self._template.check_asking()
+            self._asks_alike = True
         messages = tuple({key: value for key, value in each.items() if key != "weight"} for each in row.messages)
         rendered = self._render(replace(row, messages=messages))[0][-1]
         prompt = self._prompt(row).text
@@ -234,7 +276,11 @@ class RowTokenizer:
 
     def _chat_template(self) -> ChatTemplate:
         if self._template is None:
-            raise invalid("it has none, which Messages rows need; add one, or use PromptCompletion rows")
+            raise SettingsInvalid(
+                "the base model has no chat template, which Messages data needs; add chat_template to its "
+                "tokenizer_config.json, give one by dataset.chatTemplate, or write the data as prompt and completion",
+                Reason.CHAT_TEMPLATE_INVALID,
+            )
         return self._template
 
     def _mask(self, rendered: Rendered, encoded: Encoded) -> tuple[Int32, Kinds]:
@@ -269,11 +315,17 @@ class RowTokenizer:
 
     def _ended(self, tokens: Int32, kinds: Kinds) -> tuple[Int32, Kinds]:
         """Make the last learned token one that ends the answer, else a model never learns to stop."""
-        learned = np.flatnonzero((kinds == Kind.LEARNED) | (kinds == Kind.LAST))
+        learned = np.flatnonzero(is_learned(kinds))
         if not len(learned) or self._special[tokens[learned[-1]]]:
             return tokens, kinds
         stop = int(learned[-1]) + 1
         return np.append(tokens[:stop], np.int32(self._eos)), np.append(kinds[:stop], kinds[stop - 1])
+
+
+def is_learned(kinds: Kinds) -> Bool:
+    """Return which tokens an answer is learned from, as they are by default."""
+    learned: Bool = (kinds == Kind.LEARNED) | (kinds == Kind.LAST)
+    return learned
 
 
 def _conversation(row: Row) -> tuple[Message, ...]:
@@ -300,6 +352,8 @@ def _ends(folder: Path) -> set[int]:
 
 
 def _refused(row: Row, error: Refused) -> DataInvalid:
+    if isinstance(error, LeftOut):
+        return DataInvalid(f"{row.place}: the chat template does not have all of it: {error}", Reason.FORMAT_UNKNOWN)
     return DataInvalid(f"{row.place}: the chat template refuses it: {error}; correct or remove it")
 
 
