@@ -38,13 +38,14 @@ def main() -> None:
     """Measure all, or the sizes that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--sizes", default="10000,100000,1000000", help="numbers of rows")
+    parser.add_argument("--words", type=int, default=WORDS, help="words of a row: 88 are 500 tokens")
     parser.add_argument("--pairs", type=int, default=5000, help="planted pairs of near duplicates")
     parser.add_argument("--folder", type=Path, help="where to work; it needs about 12 kB a row")
     options = parser.parse_args()
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         for size in [int(each) for each in options.sizes.split(",") if each]:
-            found = prepared(size, Path(scratch) / str(size))
+            found = prepared(size, options.words, Path(scratch) / str(size))
             print(json.dumps({"rows": size, **found}), flush=True)
             figures |= {f"{name}_{size}": value for name, value in found.items()}
             figures["rows_per_second"] = found["rows_per_second"]
@@ -60,7 +61,7 @@ def vocabulary() -> list[str]:
     return sorted({"".join(word) for word in letters[random.integers(0, 26, (20_000, 5))]})
 
 
-def texts(count: int) -> Iterator[list[str]]:
+def texts(count: int, length: int) -> Iterator[list[str]]:
     """Yield the words of rows; each tenth repeats the one nine before it, but for a word."""
     known = np.array(vocabulary())
     random = np.random.default_rng(2)
@@ -70,19 +71,19 @@ def texts(count: int) -> Iterator[list[str]]:
             text = list(kept)
             text[int(random.integers(0, len(text)))] = str(known[random.integers(0, len(known))])
         else:
-            text = known[random.integers(0, len(known), WORDS)].tolist()
+            text = known[random.integers(0, len(known), length)].tolist()
         if number % 10 == 0:
             kept = text
         yield text
 
 
-def prepared(size: int, folder: Path) -> dict[str, Any]:
+def prepared(size: int, length: int, folder: Path) -> dict[str, Any]:
     """Prepare so many rows; return the figures."""
     make_tiny_model(folder / "base", chat_template=None)
     (folder / "data").mkdir()
     with (folder / "data/train.jsonl").open("w") as file:
-        for text in texts(size):
-            file.write(json.dumps({"prompt": " ".join(text[:20]), "completion": " " + " ".join(text[20:])}) + "\n")
+        for text in texts(size, length):
+            file.write(json.dumps({"prompt": " ".join(text[: length // 4]), "completion": " " + " ".join(text[length // 4 :])}) + "\n")
     run = {
         "baseModel": {"uri": (folder / "base").as_uri()},
         "dataset": {

@@ -126,6 +126,7 @@ def test_a_killed_process_leaves_none_behind(tiny_model: Path, tmp_path: Path) -
         "baseModel": {"uri": tiny_model.as_uri()},
         "dataset": {"training": {"uri": (tmp_path / "data").as_uri() + "/"}},
         "output": {"uri": (tmp_path / "out").as_uri()},
+        "training": {"maxSequenceLength": 512},
     }
     (tmp_path / "run.json").write_text(json.dumps(config))
     command = [sys.executable, "-m", "trimtab_trainer", "prepare", "--config", str(tmp_path / "run.json")]

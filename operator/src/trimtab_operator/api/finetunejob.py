@@ -7,7 +7,11 @@ from typing import Annotated, Any, get_args
 from pydantic import ConfigDict, Field, computed_field
 from pydantic.alias_generators import to_camel
 from trimtab_trainer.contract import (
+    COLUMN,
+    Balance,
     CheckpointSettings,
+    Cleaning,
+    DataAudit,
     DatasetFormat,
     HeldOut,
     LoraSettings,
@@ -122,6 +126,23 @@ class DatasetSource(Model):
     )
     split_seed: int = Field(
         default=17, ge=0, le=2_147_483_647, description="splitSeed chooses which rows are held out."
+    )
+    group_by: COLUMN | None = Field(
+        default=None,
+        description="groupBy is the column that keeps rows together when rows are held out; group if absent.",
+    )
+    stratify_by: COLUMN | None = Field(
+        default=None,
+        description="stratifyBy is a column of which every value has its share of each side, at most 1000 values.",
+    )
+    cleaning: Cleaning | None = Field(
+        default=None, description="cleaning says what is dropped before anything is learned; absent: its defaults."
+    )
+    balance: Balance | None = Field(
+        default=None, description="balance makes groups of the training rows count alike; absent: as they are."
+    )
+    audit: DataAudit | None = Field(
+        default=None, description="audit says by which columns the rows are counted, and how small a group may be."
     )
     secret_name: SECRET_NAME | None = None
 

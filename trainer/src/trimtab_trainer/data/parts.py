@@ -32,7 +32,7 @@ PART_TOKENS = 1 << 22
 
 @dataclass(frozen=True)
 class TokenisedRow:
-    """A sequence as it is trained on: tokens int32[n], `Kind` of each uint8[n]; `row` is its row's place in the block."""
+    """A sequence as it is trained on: tokens int32[n], `Kind` of each uint8[n]; `row`: the place of its row."""
 
     row: int
     tokens: npt.NDArray[np.int32]
@@ -153,7 +153,7 @@ class PartWriter:
         return FileEntry(file.name, entry.size, entry.sha256)
 
     def _fetched(self) -> Audit | None:
-        """Return what was found up to the end of the next part, once its files are here; None if it is not in storage."""
+        """Return what was found up to the end of the next part, once its files are here; None if it is not there."""
         file = self._file("json")
         try:
             own = self._store.download(f"{self._prefix}/{file.name}", file)
