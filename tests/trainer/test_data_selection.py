@@ -35,7 +35,7 @@ def test_most_rows_too_long_is_a_warning_with_the_length_to_raise_it_to(bench: D
     (warning,) = outcome.warnings
     assert warning.startswith("60 of 64 rows are dropped: 60 are longer than training.maxSequenceLength = 128 tokens (")
     longest = max(bench_lengths(bench))
-    assert f"to {longest} to keep all" in warning
+    assert f"raise it to {longest} to keep them whole" in warning
     bench.training = {"maxSequenceLength": longest}
     assert bench.prepare().warnings == ()
 
@@ -209,7 +209,7 @@ def test_groups_below_a_share_are_named(bench: DataBench) -> None:
     bench.dataset = {"audit": {"columns": ["kind"], "minimumShare": 0.1}}
     outcome = bench.prepare()
     assert outcome.warnings == ("2 of 3 groups of the column kind have less than 10 % of the rows: b, c",)
-    found = {group["value"]: (group["rows"], group["share"]) for group in bench.audit()["groups"]["kind"]}
+    found = {group["value"]: (group["rows"], group["share"]) for group in bench.audit()["groups"]["column kind"]}
     assert found == {"a": (90, 0.9), "b": (9, 0.09), "c": (1, 0.01)}
 
 

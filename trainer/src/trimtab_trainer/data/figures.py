@@ -14,6 +14,8 @@ from .selection import SIDES, Selection
 
 Int64 = npt.NDArray[np.int64]
 
+COLUMN = "column "
+"""Before the names of columns, in the names of groups."""
 MOST_GROUPS = 200
 """Of files, that are told one by one; the others are counted together."""
 NAMED_LANGUAGES, NAMED_ANSWERS = 3, 5
@@ -56,7 +58,7 @@ def groups_of(rows: Rows, selection: Selection, request: Request) -> dict[str, l
         "language": (rows.languages[chosen].astype(np.int64), LANGUAGES),
     }
     for name in request.columns.counted:
-        by[name if name not in by else f"column {name}"] = (rows.columns[name][chosen], rows.values[name])
+        by[f"{COLUMN}{name}"] = (rows.columns[name][chosen], rows.values[name])
     return {
         name: [
             {"value": "(none)" if values[code] is None else values[code], **_figures(rows, own, len(chosen))}

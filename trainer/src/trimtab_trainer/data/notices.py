@@ -8,7 +8,7 @@ import numpy as np
 
 from ..contract import DataAudit, Reason
 from ..errors import DataInvalid
-from .figures import groups_of
+from .figures import COLUMN, groups_of
 from .request import Request
 from .rows import Rows
 from .selection import ASKED, LEAKED, NEAR, SIDES, TOO_LONG, Selection, length_for_most
@@ -61,13 +61,16 @@ def notices_of(
             f"(dataset.cleaning.warnDropped is {cleaning.warn_dropped:g})"
         )
     if truncated := sum(len(selection.sides[side].truncated) for side in SIDES):
+        limit = request.training.max_sequence_length
         notices.append(
-            f"{truncated} rows are cut behind the last answer that fits into training.maxSequenceLength = "
-            f"{request.training.max_sequence_length} tokens{_raise_it(rows, selection)}"
+            f"{truncated} rows are cut behind the last answer that fits into training.maxSequenceLength = {limit} tokens"
+            f"{_raise_it(rows, selection, limit)}"
         )
     audit = request.dataset.audit or DataAudit()
-    for name, groups in groups_of(rows, selection, request).items():
-        small = [group["value"] for group in groups if name in audit.columns and group["share"] < audit.minimum_share]
+    by = groups_of(rows, selection, request)
+    for name in audit.columns:
+        groups = by[f"{COLUMN}{name}"]
+        small = [group["value"] for group in groups if group["share"] < audit.minimum_share]
         if small:
             shown = ", ".join(str(value)[:NAME_LENGTH] for value in small[:NAMED])
             more = f" and {len(small) - NAMED} more" if len(small) > NAMED else ""
@@ -87,18 +90,21 @@ def _of_dropped(
     counts.extend((summary["droppedFor"].get(reason, 0), words) for reason, words in DECIDED.items())
     if too_long := summary["droppedFor"][TOO_LONG]:
         limit = request.training.max_sequence_length
-        words = f"are longer than training.maxSequenceLength = {limit} tokens{_raise_it(rows, selection)}"
+        words = f"are longer than training.maxSequenceLength = {limit} tokens{_raise_it(rows, selection, limit)}"
         counts.append((too_long, words))
     listed = "; ".join(f"{count} {words}" for count, words in sorted(counts, key=lambda each: -each[0]) if count)
     return f"{summary['dropped']} of {_read(rows, told)} rows are dropped: {listed}"
 
 
-def _raise_it(rows: Rows, selection: Selection) -> str:
+def _raise_it(rows: Rows, selection: Selection, limit: int) -> str:
     """Return which maxSequenceLength would do, in words."""
     long = {side: each for side, each in selection.sides.items() if len(each.dropped) or len(each.truncated)}
     enough = max(length_for_most(rows, each) for each in long.values())
     longest = max(each.longest for each in long.values())
-    return f" (raise it to {enough} to keep 99 % of them whole, to {longest} to keep all)"
+    if enough <= limit:
+        return f" (the longest has {longest})"
+    more = f", to {longest} to keep all" if longest > enough else ""
+    return f" (raise it to {enough} to keep {'99 % of them' if more else 'them'} whole{more})"
 
 
 def _read(rows: Rows, told: dict[str, Any]) -> int:

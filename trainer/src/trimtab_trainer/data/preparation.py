@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,14 +21,14 @@ from .figures import audit_of
 from .making import make_rows
 from .notices import check_dropped, notices_of
 from .overlap import asked_text
-from .page import write_page
+from .page import render
 from .request import VIEW_VERSION, Request
-from .rows import Rows, read_rows
+from .rows import AUDIT, Rows, read_rows
 from .selection import LEAKED, TOO_LONG, Selection, select
 from .view import CHAT_TEMPLATE, SIDES, TEST_ROWS, TRAIN_CLUSTERS, write_side
 
 AUDIT_VERSION = "trimtab.dev/data-audit/v1"
-AUDIT, PAGE = "audit.json", "data.html"
+PAGE = "data.html"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def prepare_view(store: Store, request: Request, scratch: Path, report: Report) 
         store_folder(store, view_folder, view_prefix(view_digest), document)
         report("view is in place", view=view_digest)
     audit_folder = scratch / "made-audits" / hexadecimal(audit_digest)
-    made.write_audit(audit_folder, view_digest, summary)
+    made.write_audit(audit_folder, view_digest, summary, json.loads((folder / AUDIT).read_bytes()))
     store_folder(
         store, audit_folder, data_audit_prefix(audit_digest), {"version": AUDIT_VERSION, "digest": audit_digest}
     )
@@ -129,13 +130,13 @@ class _Making:
             (folder / CHAT_TEMPLATE).write_text(request.chat_template)
         return summary | {"notices": notices_of(rows, selection, summary, self._told, request)}
 
-    def write_audit(self, folder: Path, view_digest: str, summary: dict[str, Any]) -> None:
-        """Write audit.json and data.html."""
+    def write_audit(self, folder: Path, view_digest: str, summary: dict[str, Any], findings: dict[str, Any]) -> None:
+        """Write audit.json and data.html; `findings` is audit.json of the rows."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         audit = audit_of(self._rows, self._selection, self._request, self._told, summary) | {"view": view_digest}
         (folder / AUDIT).write_bytes(canonical_json(audit))
-        write_page(folder / PAGE, audit, self._rows, self._selection, self._request)
+        (folder / PAGE).write_text(render(audit, findings, self._rows, self._selection, self._request))
 
     def _write_clusters(self, file: Path) -> int:
         chosen = np.unique(

@@ -147,6 +147,11 @@ class RowTokenizer:
             spare=tuple(sorted(set(control.values()) - used)),
         )
 
+    def text(self, tokens: Int32) -> str:
+        """Return tokens int32[n] as text, control tokens too."""
+        written: str = self._backend.decode(tokens.tolist(), skip_special_tokens=False)
+        return written
+
     def tokenise(self, rows: Iterable[Row]) -> Iterator[Tokenised]:
         """Yield the sequences of each row, in order: one, or several where the template cannot keep earlier turns.
 
