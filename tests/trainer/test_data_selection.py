@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from trimtab_trainer.batches import IGNORED, Batches
 from trimtab_trainer.contract import Reason, RunConfig
+from trimtab_trainer.data.tokens import RowTokenizer
 from trimtab_trainer.errors import DataInvalid
 
 from tests.trainer.data_bench import DataBench, conversation, said
@@ -201,6 +204,32 @@ def test_small_groups_are_repeated_and_the_manifest_says_so(bench: DataBench) ->
             {"value": "rare", "rows": 10, "factor": 2.5, "rowsAfter": 25},
         ],
     }
+
+
+def test_small_groups_may_weigh_more_in_the_loss_instead(bench: DataBench) -> None:
+    rows = [each | {"kind": "rare" if n < 10 else "common"} for n, each in enumerate(distinct(50))]
+    bench.put("data/a.jsonl", rows)
+    bench.dataset = {"balance": {"column": "kind", "by": "Weight"}}
+    outcome = bench.prepare()
+    assert outcome.prepared.rows == 50
+    train = bench.view(outcome).train
+    assert train.weights is not None
+    batches = Batches(train)
+    assert batches.weights is not None
+    learned = {1.0: 0, 4.0: 0}
+    for weight in learned:
+        learned[weight] = int((batches.weights[batches.targets != IGNORED] == weight).sum())
+    assert sum(learned.values()) == outcome.prepared.supervised_tokens
+    assert batches.counted.sum() == learned[1.0] + 4 * learned[4.0]
+    rare = [row for row, each in enumerate(train.weights) if each == 4.0]
+    starts = np.flatnonzero(train.positions == 0)
+    ends = np.append(starts[1:], len(train.tokens))
+    text = RowTokenizer(bench.base).text
+    wanted = {" ".join(WORDS[n * 8 : n * 8 + 8]) for n in range(10)}
+    assert {text(train.tokens[starts[row] : ends[row]]).rpartition("assistant\n")[2][:-11] for row in rare} == wanted
+    micro = batches.lay(np.arange(len(train)), torch.device("cpu"))
+    assert micro.weights is not None
+    assert float(micro.weights[micro.targets != IGNORED].sum()) == batches.counted.sum()
 
 
 def test_groups_below_a_share_are_named(bench: DataBench) -> None:

@@ -33,13 +33,16 @@ class Sequences(Protocol):
     def supervised(self) -> npt.NDArray[np.bool_]: ...  # [N], tokens that are to be predicted
     @property
     def offsets(self) -> npt.NDArray[np.int64]: ...  # [S + 1]
+    @property
+    def weights(self) -> npt.NDArray[np.float32] | None: ...  # of each packed row, in order
 
 
 @dataclass(frozen=True)
 class MicroBatch:
     """B sequences padded to T tokens; `tokens`, `positions` and `targets` are int64 [B, T].
 
-    `targets[b, t]` is the token that position t has to predict, or IGNORED.
+    `targets[b, t]` is the token that position t has to predict, or IGNORED; `weights[b, t]` float32 is what that counts,
+    if not all count alike.
     """
 
     tokens: Tensor
@@ -47,6 +50,7 @@ class MicroBatch:
     targets: Tensor
     real_tokens: int
     supervised_tokens: int
+    weights: Tensor | None = None
 
 
 def lengths(sequences: Sequences) -> npt.NDArray[np.int64]:
@@ -64,6 +68,14 @@ def targets(sequences: Sequences) -> npt.NDArray[np.int64]:
     return following
 
 
+def weights(sequences: Sequences) -> npt.NDArray[np.float32] | None:
+    """Return what each position's prediction counts, float32 [N]: as its row; None if all count alike."""
+    if sequences.weights is None:
+        return None
+    row = np.cumsum(sequences.positions == 0) - 1
+    return sequences.weights[row]
+
+
 class Batches:
     """The sequences of a split, with their targets, ready to be laid into micro-batches."""
 
@@ -74,6 +86,13 @@ class Batches:
         starts = np.concatenate([[0], np.cumsum(self.targets != IGNORED)])
         self.supervised = starts[sequences.offsets[1:]] - starts[sequences.offsets[:-1]]
         """Tokens with a loss of each sequence, int64 [S]."""
+        self.weights = weights(sequences)
+        """What each position's prediction counts, float32 [N], if not all count alike."""
+        self.counted = self.supervised.astype(np.float64)
+        """What all predictions of each sequence count together, float64 [S]: their number, if all count alike."""
+        if self.weights is not None:
+            sums = np.concatenate([[0.0], np.cumsum(np.where(self.targets != IGNORED, self.weights, 0), dtype=np.float64)])
+            self.counted = sums[sequences.offsets[1:]] - sums[sequences.offsets[:-1]]
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -90,6 +109,7 @@ class Batches:
         tokens = np.zeros((len(indices), width), dtype=np.int64)
         positions = np.zeros_like(tokens)
         wanted = np.full_like(tokens, IGNORED)
+        counting = None if self.weights is None else np.ones(tokens.shape, np.float32)
         for line, index in enumerate(indices):
             first, last = self.sequences.offsets[index], self.sequences.offsets[index + 1]
             length = last - first
@@ -97,10 +117,13 @@ class Batches:
             positions[line, :length] = self.sequences.positions[first:last]
             positions[line, length:] = positions[line, length - 1] + 1 + np.arange(width - length)
             wanted[line, :length] = self.targets[first:last]
+            if counting is not None and self.weights is not None:
+                counting[line, :length] = self.weights[first:last]
         return MicroBatch(
             tokens=torch.from_numpy(tokens).to(where),
             positions=torch.from_numpy(positions).to(where),
             targets=torch.from_numpy(wanted).to(where),
             real_tokens=int(self.lengths[indices].sum()),
             supervised_tokens=int(self.supervised[indices].sum()),
+            weights=None if counting is None else torch.from_numpy(counting).to(where),
         )

@@ -169,6 +169,7 @@ class Trainer:
         self.model.peft.train()
         indices = sequences_of_step(self.settings, len(self.training), self.state.step)
         tokens = int(self.training.supervised[indices].sum())
+        weight = float(self.training.counted[indices].sum())
         nats = 0.0
         torch.manual_seed(step_seed(self.settings, self.state.step))
         for batch in self.training.micro_batches(indices, self.micro_batch, self.model.device):
@@ -176,8 +177,9 @@ class Trainer:
             if batch.supervised_tokens == 0:
                 continue
             with self.model.arithmetic():
-                loss = summed_loss(self.model.hidden(batch), batch.targets, self.model.head)
-            (loss / tokens).backward()  # type: ignore[no-untyped-call]
+                hidden = self.model.hidden(batch)
+                loss = summed_loss(hidden, batch.targets, self.model.head, weights=batch.weights)
+            (loss / weight).backward()  # type: ignore[no-untyped-call]
             nats += loss.item()
         parameters = self.model.parameters
         limit = self.settings.max_gradient_norm or math.inf
@@ -190,7 +192,7 @@ class Trainer:
         if tokens and not self._checked_gradients:
             self.check_gradients()
             self._checked_gradients = True
-        return StepResult(nats, tokens, int(self.training.lengths[indices].sum()), norm)
+        return StepResult(nats * tokens / weight if weight else nats, tokens, int(self.training.lengths[indices].sum()), norm)
 
     def check_gradients(self) -> None:
         """Make sure, once, that training reaches every part of the adapter.

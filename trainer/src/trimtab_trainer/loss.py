@@ -23,7 +23,9 @@ Head = Callable[[Tensor], Tensor]
 """The frozen output head: hidden states [n, H] to logits [n, V]."""
 
 
-def summed_loss(hidden: Tensor, targets: Tensor, head: Head, chunk: int = CHUNK) -> Tensor:
+def summed_loss(
+    hidden: Tensor, targets: Tensor, head: Head, chunk: int = CHUNK, weights: Tensor | None = None
+) -> Tensor:
     """Return the summed negative log-likelihood in nats, float32, of the supervised positions.
 
     Args:
@@ -31,23 +33,27 @@ def summed_loss(hidden: Tensor, targets: Tensor, head: Head, chunk: int = CHUNK)
         targets: int64 [B, T], IGNORED where there is no loss.
         head: the frozen output head.
         chunk: positions whose logits exist at the same time.
+        weights: float32 [B, T], by which the positions are multiplied; all 1 if absent.
     """
     where = targets.flatten() != IGNORED
-    return _SummedLoss.apply(hidden.flatten(0, 1)[where], targets.flatten()[where], head, chunk)  # type: ignore[no-any-return, no-untyped-call]
+    counting = None if weights is None else weights.flatten()[where]
+    return _SummedLoss.apply(hidden.flatten(0, 1)[where], targets.flatten()[where], counting, head, chunk)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _SummedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: Head, chunk: int) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, weights: Tensor | None, head: Head, chunk: int) -> Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         gradients = []
-        for part, wanted in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True):
+        for start in range(0, len(hidden), chunk):
+            chosen = slice(start, start + chunk)
+            part, wanted, weight = hidden[chosen], targets[chosen], None if weights is None else weights[chosen]
             if not ctx.needs_input_grad[0]:
-                total += functional.cross_entropy(head(part).float(), wanted, reduction="sum")
+                total += _weighted(head(part), wanted, weight)
                 continue
             with torch.enable_grad():
                 leaf = part.detach().requires_grad_()
-                loss = functional.cross_entropy(head(leaf).float(), wanted, reduction="sum")
+                loss = _weighted(head(leaf), wanted, weight)
                 gradients.append(torch.autograd.grad(loss, leaf)[0])
             total += loss.detach()
         ctx.save_for_backward(torch.cat(gradients) if gradients else torch.zeros_like(hidden))
@@ -56,4 +62,10 @@ class _SummedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
         (gradient,) = ctx.saved_tensors
-        return gradient * upstream.to(gradient.dtype), None, None, None
+        return gradient * upstream.to(gradient.dtype), None, None, None, None
+
+
+def _weighted(logits: Tensor, wanted: Tensor, weights: Tensor | None) -> Tensor:
+    if weights is None:
+        return functional.cross_entropy(logits.float(), wanted, reduction="sum")
+    return (functional.cross_entropy(logits.float(), wanted, reduction="none") * weights).sum()

@@ -38,7 +38,8 @@ class Sequences:
 
     tokens int32[N]; positions int32[N], from 0 at the first token of each packed row, which is what keeps rows apart;
     supervised bool[N], the token is a target of the loss (never the first of a row); offsets int64[S+1] of the
-    sequences; rows int32[S], how many rows each holds.
+    sequences; rows int32[S], how many rows each holds; weights float32[rows], of what is learned of each packed row, if
+    not all are 1.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -46,6 +47,7 @@ class Sequences:
     supervised: npt.NDArray[np.bool_]
     offsets: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -175,4 +177,5 @@ def _read(folder: Path, side: str) -> Sequences | None:
         np.concatenate([shard["supervised"] for shard in shards]),
         np.concatenate(offsets),
         np.concatenate([shard["rows"] for shard in shards]),
+        np.concatenate([shard["weights"] for shard in shards]) if "weights" in shards[0] else None,
     )
