@@ -141,6 +141,10 @@ bench-operator: $(INSTALLED) ## Measure the operator against a bare Job; the las
 bench-trainer: $(INSTALLED) ## Measure the trainer against a plain loop; the last line is JSON.
 	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_trainer.py
 
+.PHONY: bench-prepare
+bench-prepare: $(INSTALLED) ## Measure prepare at 10,000 to 1,000,000 rows, and how near duplicates are found; the last line is JSON.
+	PYTHONPATH=. $(BIN)/python tests/bench/bench_prepare.py
+
 .PHONY: bench-verdicts
 bench-verdicts: $(INSTALLED) ## Judge a good adapter and three that are not, on the demonstration's data.
 	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_verdicts.py

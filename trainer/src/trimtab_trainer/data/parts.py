@@ -28,6 +28,8 @@ from .tokens import is_learned
 SUFFIXES = ("jsonl", "safetensors")
 PART_TOKENS = 1 << 22
 """Tokens from which a part is written: 16 MiB of them."""
+PART_ROWS = 1 << 14
+"""Rows from which one is written all the same: short ones take more memory than their tokens."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class PartWriter:
                 self._rows.append((kept, sequences))
                 self._tokens += sum(len(each.tokens) for each in sequences)
                 self.rows += 1
-            if self._tokens >= PART_TOKENS:
+            if self._tokens >= PART_TOKENS or len(self._rows) >= PART_ROWS:
                 self._flush()
         if self._rows:
             self._flush()
