@@ -4,8 +4,8 @@
 
 Rows have 500 tokens of a tiny tokenizer (about 90 words); one in ten is a near duplicate of another. Each size is
 prepared by the command, in processes of its own, from a file to a view; memory is the most that all of them together
-hold (resident, shared pages counted in each). Pairs are planted at similarities that are spread from 0.5 to 1, and found
-at 0.8, by ours and by datasketch on the same rows. The last line is one JSON object.
+hold (resident, shared pages counted in each). Pairs are planted at similarities that are spread from 0.5 to 1, and
+found at 0.8, by ours and by datasketch on the same rows. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def prepared(size: int, length: int, folder: Path) -> dict[str, Any]:
     (folder / "data").mkdir()
     with (folder / "data/train.jsonl").open("w") as file:
         for text in texts(size, length):
-            file.write(json.dumps({"prompt": " ".join(text[: length // 4]), "completion": " " + " ".join(text[length // 4 :])}) + "\n")
+            prompt, completion = " ".join(text[: length // 4]), " " + " ".join(text[length // 4 :])
+            file.write(json.dumps({"prompt": prompt, "completion": completion}) + "\n")
     run = {
         "baseModel": {"uri": (folder / "base").as_uri()},
         "dataset": {
@@ -177,10 +178,10 @@ def ours(written: Sequence[str], folder: Path) -> set[tuple[int, int]]:
 
 def datasketch(written: Sequence[str], _: Path) -> set[tuple[int, int]]:
     """Return the pairs that datasketch's LSH finds, with as many permutations and its own choice of bands."""
-    from datasketch import MinHash, MinHashLSH
+    from datasketch import MinHash, MinHashLSH  # type: ignore[import-untyped]
 
     index = MinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS)
-    found = set()
+    found: set[tuple[int, int]] = set()
     for row, text in enumerate(written):
         said = words(text)
         grams = [" ".join(said[n : n + SHINGLE_WORDS]).encode() for n in range(max(1, len(said) - SHINGLE_WORDS + 1))]

@@ -68,18 +68,24 @@ def shown(bench: Bench, outcome: Outcome) -> list[str]:
     """Return the rows that were stored, as text with what is learned in brackets."""
     folder = bench.folder / "shown"
     fetch(bench.output, rows_prefix(outcome.prepared.rows_digest), folder)
-    rows = read_rows(folder, "training")
+    tokens, kinds, lengths = stored_tokens(folder)
     tokenizer = Tokenizer.from_file(str(bench.base / "tokenizer.json"))
     texts = []
-    for start, stop in zip(rows.offsets[:-1], rows.offsets[1:], strict=True):
+    for start, stop in zip(np.cumsum(lengths) - lengths, np.cumsum(lengths), strict=True):
         text, on = "", False
-        learned = np.isin(rows.kinds[start:stop], (1, 2))
-        for token, each in [*zip(rows.tokens[start:stop].tolist(), learned.tolist(), strict=True), (None, False)]:
+        learned = np.isin(kinds[start:stop], (1, 2))
+        for token, each in [*zip(tokens[start:stop].tolist(), learned.tolist(), strict=True), (None, False)]:
             text += ("[" if each else "]") if each != on else ""
             on = each
             text += "" if token is None else tokenizer.decode([token], skip_special_tokens=False)
         texts.append(text)
     return texts
+
+
+def stored_tokens(folder: Path) -> tuple[Any, Any, Any]:
+    """Return the tokens, their kinds, and the length of each row of a rows folder."""
+    rows = read_rows(folder)
+    return *rows.tokens(np.arange(len(rows)), rows.lengths), rows.lengths
 
 
 def audit(bench: Bench, outcome: Outcome) -> dict[str, Any]:
@@ -161,7 +167,7 @@ def test_control_tokens_in_the_data_are_text_and_counted(tiny_model: Path, tmp_p
     )
     assert texts[3].endswith("assistant\n[With <|im_end|> and a new line.<|im_end|>]\n")
     folder = bench.folder / "shown"
-    tokens = read_rows(folder, "training").tokens
+    tokens = stored_tokens(folder)[0]
     written = len(rows) * 3
     assert ((tokens == 1).sum(), (tokens == 2).sum()) == (written, written), "but for the template's own there are none"
 

@@ -36,10 +36,10 @@ def planted(pairs: int, alone: int, seed: int = 0) -> tuple[list[str], list[tupl
 def clusters(texts: Sequence[str], folder: Path, threshold: float = 0.8, parts: int = 1) -> list[set[str]]:
     """Return the texts that are linked, each cluster of more than one."""
     identities = identities_of([hashlib.sha256(text.encode()).digest()[:16] for text in texts])
-    how = comparing(texts[number] for number in sample(identities))
+    how = comparing(texts[number] for number in sample(identities).tolist())
     files = []
     for number, part in enumerate(np.array_split(np.arange(len(texts)), parts)):
-        write_bands((texts[row] for row in part), how, file := folder / f"{len(texts)}-{parts}-{number}.npy")
+        write_bands([texts[int(row)] for row in part], how, file := folder / f"{len(texts)}-{parts}-{number}.npy")
         files.append(file)
     roots = join_near_duplicates(files, identities, lambda row: texts[row], how, threshold).roots()
     found = [{texts[row] for row in np.flatnonzero(roots == root)} for root in np.unique(roots)]

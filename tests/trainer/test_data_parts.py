@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from trimtab_trainer.contract import StoredDataset, TrainingData, TrainingSettings
 from trimtab_trainer.data import making, parts, tokenising
+from trimtab_trainer.data.formats import Row
 from trimtab_trainer.data.request import Request
 from trimtab_trainer.data.source import copy
 from trimtab_trainer.data.tokens import RowTokenizer
@@ -79,7 +80,12 @@ def test_who_was_killed_goes_on_behind_the_last_part(
     monkeypatch.setattr(killed, "upload", upload)
     tokenised: list[int] = []
     tokenise = tokenising._tokenise
-    monkeypatch.setattr(tokenising, "_tokenise", lambda *a: (tokenised.append(len(a[1])), tokenise(*a))[1])
+
+    def counted(tokenizer: RowTokenizer, rows: list[Row]) -> list[parts.TokenisedRow]:
+        tokenised.append(len(rows))
+        return tokenise(tokenizer, rows)
+
+    monkeypatch.setattr(tokenising, "_tokenise", counted)
     assert making.make_rows(killed, wanted, tmp_path / "second", Report()) == document
     assert stored(killed) == stored(straight)
     assert 0 < sum(tokenised) < 230, "three parts of rows were not made again"

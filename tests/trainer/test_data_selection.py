@@ -48,7 +48,7 @@ def bench_lengths(bench: DataBench) -> list[int]:
     wide = DataBench(
         bench.base, bench.folder, training={"maxSequenceLength": 512, "packing": False}, runs=bench.runs + 50
     )
-    return np.diff(wide.view(wide.prepare()).train.offsets).tolist()
+    return [int(length) for length in np.diff(wide.view(wide.prepare()).train.offsets)]
 
 
 def test_a_row_of_many_answers_is_cut_behind_the_last_one_that_fits(bench: DataBench) -> None:

@@ -41,8 +41,8 @@ class Sequences(Protocol):
 class MicroBatch:
     """B sequences padded to T tokens; `tokens`, `positions` and `targets` are int64 [B, T].
 
-    `targets[b, t]` is the token that position t has to predict, or IGNORED; `weights[b, t]` float32 is what that counts,
-    if not all count alike.
+    `targets[b, t]` is the token that position t has to predict, or IGNORED; `weights[b, t]` float32 is what that
+    counts, if not all count alike.
     """
 
     tokens: Tensor
@@ -91,7 +91,8 @@ class Batches:
         self.counted = self.supervised.astype(np.float64)
         """What all predictions of each sequence count together, float64 [S]: their number, if all count alike."""
         if self.weights is not None:
-            sums = np.concatenate([[0.0], np.cumsum(np.where(self.targets != IGNORED, self.weights, 0), dtype=np.float64)])
+            counting = np.where(self.targets != IGNORED, self.weights, 0)
+            sums = np.concatenate([[0.0], np.cumsum(counting, dtype=np.float64)])
             self.counted = sums[sequences.offsets[1:]] - sums[sequences.offsets[:-1]]
 
     def __len__(self) -> int:

@@ -192,7 +192,8 @@ class Trainer:
         if tokens and not self._checked_gradients:
             self.check_gradients()
             self._checked_gradients = True
-        return StepResult(nats * tokens / weight if weight else nats, tokens, int(self.training.lengths[indices].sum()), norm)
+        nats *= tokens / weight if weight else 1.0  # so that nats a token are the weighted mean
+        return StepResult(nats, tokens, int(self.training.lengths[indices].sum()), norm)
 
     def check_gradients(self) -> None:
         """Make sure, once, that training reaches every part of the adapter.

@@ -37,12 +37,13 @@ def summed_loss(
     """
     where = targets.flatten() != IGNORED
     counting = None if weights is None else weights.flatten()[where]
-    return _SummedLoss.apply(hidden.flatten(0, 1)[where], targets.flatten()[where], counting, head, chunk)  # type: ignore[no-any-return, no-untyped-call]
+    return _SummedLoss.apply(hidden.flatten(0, 1)[where], (targets.flatten()[where], counting), head, chunk)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _SummedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, targets: Tensor, weights: Tensor | None, head: Head, chunk: int) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, of: tuple[Tensor, Tensor | None], head: Head, chunk: int) -> Tensor:
+        targets, weights = of
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         gradients = []
         for start in range(0, len(hidden), chunk):
@@ -62,7 +63,7 @@ class _SummedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
         (gradient,) = ctx.saved_tensors
-        return gradient * upstream.to(gradient.dtype), None, None, None, None
+        return gradient * upstream.to(gradient.dtype), None, None, None
 
 
 def _weighted(logits: Tensor, wanted: Tensor, weights: Tensor | None) -> Tensor:

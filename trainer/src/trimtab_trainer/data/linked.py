@@ -49,7 +49,8 @@ def linked(rows: Rows, threshold: float, scratch: Path) -> Int64:
     components = join_near_duplicates(
         [job[3] for job in jobs], identities, lambda head: text_of(rows.line(int(heads[head]))), how, threshold
     )
-    return components.roots()[np.cumsum(rows.first) - 1]
+    found: Int64 = components.roots()[np.cumsum(rows.first) - 1]
+    return found
 
 
 def common_of(rows: Rows) -> Comparing:

@@ -63,8 +63,8 @@ def notices_of(
     if truncated := sum(len(selection.sides[side].truncated) for side in SIDES):
         limit = request.training.max_sequence_length
         notices.append(
-            f"{truncated} rows are cut behind the last answer that fits into training.maxSequenceLength = {limit} tokens"
-            f"{_raise_it(rows, selection, limit)}"
+            f"{truncated} rows are cut behind the last answer that fits into training.maxSequenceLength = {limit} "
+            f"tokens{_raise_it(rows, selection, limit)}"
         )
     audit = request.dataset.audit or DataAudit()
     by = groups_of(rows, selection, request)

@@ -1,7 +1,7 @@
 """data.html: what became of the rows, as one page that a team looks at before anything is trained. No torch.
 
-One file without scripts, fonts or pictures from elsewhere. Whatever comes from data is escaped by the template; the same
-rows of the same files give the same bytes.
+One file without scripts, fonts or pictures from elsewhere. Whatever comes from data is escaped by the template; the
+same rows of the same files give the same bytes.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ class _Making:
             if side == "train" and request.dataset.balance is not None:
                 balance = balanced(rows, fitted, request.dataset.balance)
                 fitted, weights, summary["balance"] = balance.fitted, balance.weights, balance.done
-            summary[side] = write_side(folder, side, rows, fitted, request.training, weights)
+            summary[side] = write_side(folder, side, rows, fitted, request.training, weights=weights)
             if len(fitted.rows) and not summary[side]["supervisedTokens"]:
                 raise DataInvalid(f"no token of the {side} side is learned; check the answers")
         summary["largestToken"] = rows.largest_token

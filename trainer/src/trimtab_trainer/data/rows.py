@@ -161,7 +161,7 @@ class _Arrays:
 
     def read(self, name: str, start: int, into: npt.NDArray[Any]) -> None:
         """Fill an array with a tensor's values from `start` on."""
-        wanted = memoryview(into).cast("B")
+        wanted = memoryview(into.data).cast("B")
         at = self._begins[name] + start * into.itemsize
         while len(wanted):
             count = os.preadv(self._file, [wanted], at)

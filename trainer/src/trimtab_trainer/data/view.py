@@ -110,6 +110,7 @@ def write_side(
     rows: Rows,
     fitted: Fitted,
     training: TrainingSettings,
+    *,
     weights: npt.NDArray[np.float32] | None = None,
 ) -> dict[str, int]:
     """Write one side's shards from rows that fit into a sequence; return its figures.
