@@ -99,7 +99,7 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 
 
 def forbid_tokenising(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RowTokenizer, "__init__", lambda *_: pytest.fail("a tokenizer was loaded"))
+    monkeypatch.setattr(RowTokenizer, "tokenise", lambda *_: pytest.fail("rows were tokenised"))
 
 
 def test_prepare_puts_rows_and_view_in_place_and_says_what_they_are(bench: Bench) -> None:
@@ -108,16 +108,16 @@ def test_prepare_puts_rows_and_view_in_place_and_says_what_they_are(bench: Bench
     view = load_view(bench.output, prepared.view_digest, bench.folder)
     assert view.validation is not None
     assert view.test is not None
-    assert [int(side.rows.sum()) for side in (view.train, view.validation, view.test)] == [35, 5, 10]
+    assert [int(side.rows.sum()) for side in (view.train, view.validation, view.test)] == [31, 3, 16]
     assert len(view.train.tokens) == prepared.tokens
     assert int(view.train.supervised.sum()) == prepared.supervised_tokens
     assert prepared.total_steps == 3 * -(-len(view.train) // 4)
     assert view.test_rows is not None
     held_out = [json.loads(line) for line in view.test_rows.read_text().splitlines()]
-    assert len(held_out) == 10
+    assert len(held_out) == 16
     assert all(row in tiny_rows(50) for row in held_out)
     clusters = (view.folder / "train-clusters.txt").read_text().split()
-    assert len(clusters) == view.manifest["summary"]["trainClusters"]["count"] == 35
+    assert len(clusters) == view.manifest["summary"]["trainClusters"]["count"] == 31
     audit = json.loads(bench.output.read(f"{rows_prefix(prepared.rows_digest)}/audit.json"))
     assert audit["training"]["rowsKept"] == 50
 
