@@ -15,10 +15,11 @@ from typing import Any
 
 from .architecture import check_architecture, check_length, check_vocabulary, read_shapes, target_modules
 from .base_model import check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
-from .contract import Artifact, Prepared, RunConfig, run_digest
-from .data.cleaning import CONTROL, IGNORED
+from .contract import Artifact, DatasetFormat, Prepared, RunConfig, run_digest
+from .data.cleaning import CONTROL, FORMAT, IGNORED, PARTED
+from .data.formats import NAMED
 from .data.preparation import Request, prepare_view
-from .data.source import Source, copy, find
+from .data.source import Source, copy, find, read_template
 from .data.tokens import RowTokenizer
 from .data.view import total_steps
 from .errors import SettingsInvalid
@@ -29,6 +30,7 @@ from .storage import Store, open_store
 
 PROBE = "data/.writable"
 WARNED_COLUMNS, WARNED_LENGTH = 12, 64
+CONVERTED = (DatasetFormat.ALPACA, DatasetFormat.SHAREGPT)
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,9 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
 
     tokenizer_files = fetch_tokenizer(model, scratch / "tokenizer")
     sources = {name: _copy(config, name, uri, scratch, report) for name, uri in uris.items()}
-    request = Request(
-        sources, tokenizer_files, partial(RowTokenizer, scratch / "tokenizer"), config.dataset, config.training
-    )
+    template = _chat_template(config)
+    tokenizer = partial(RowTokenizer, scratch / "tokenizer", template)
+    request = Request(sources, tokenizer_files, tokenizer, config.dataset, config.training, template)
     view = prepare_view(output, request, scratch, report)
     summary = view.summary
     check_vocabulary(model, shapes, summary["largestToken"])
@@ -97,11 +99,18 @@ def warnings_of(summary: dict[str, Any]) -> list[str]:
         more = f" and {len(names) - WARNED_COLUMNS} more" if len(names) > WARNED_COLUMNS else ""
         shown = ", ".join(name[:WARNED_LENGTH] for name in names[:WARNED_COLUMNS])
         warnings.append(f"columns of the data that are ignored: {shown}{more}")
-    control = summary.get(CONTROL)
-    if control and control["count"]:
+    detected = summary[FORMAT]
+    if detected["name"] in CONVERTED and detected["why"] != NAMED:
+        warnings.append(f"the rows are taken for {detected['name']}'s, because {detected['why']}")
+    if (control := summary[CONTROL])["count"]:
         warnings.append(
             f"{control['count']} rows hold control tokens of the chat template in their text, the first is "
-            f"{control['examples'][0]}; they act as such, so that a text may end a turn or begin one"
+            f"{control['examples'][0]}; they are learned as the text they are, not as control tokens"
+        )
+    if (parted := summary[PARTED])["count"]:
+        warnings.append(
+            f"{parted['count']} conversations are learned one sequence a turn, the first is {parted['examples'][0]}; "
+            "the chat template leaves out part of an earlier turn once another follows"
         )
     return warnings
 
@@ -138,6 +147,11 @@ def check_writable(output: Store) -> None:
             f"the storage at {output.uri} lacks conditional writes (If-None-Match): it lets a second writer replace "
             "what the first one wrote; use one that has them"
         )
+
+
+def _chat_template(config: RunConfig) -> str | None:
+    uri = config.dataset.chat_template
+    return None if uri is None else read_template(uri, config.dataset.credentials)
 
 
 def _copy(config: RunConfig, name: str, uri: str, scratch: Path, report: Report) -> Source:

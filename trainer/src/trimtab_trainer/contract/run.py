@@ -11,7 +11,10 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from .settings import (
+    CHAT_TEMPLATE,
     DIGEST,
+    IGNORE_KEYS,
+    KEY,
     OBJECT_URI,
     CheckpointSettings,
     DatasetFormat,
@@ -43,6 +46,8 @@ class StoredBaseModel(Model):
 
 class StoredDataset(Model):
     format: DatasetFormat = DatasetFormat.AUTO
+    ignore_keys: list[KEY] = IGNORE_KEYS
+    chat_template: OBJECT_URI | None = CHAT_TEMPLATE
     training: TrainingData
     validation: Validation | None = None
     test: HeldOut | None = None

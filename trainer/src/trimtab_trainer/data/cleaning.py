@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..contract import DatasetFormat, Reason
+from ..contract import Reason
 from ..errors import DataInvalid
-from .formats import Row, conform
-from .source import Record
+from .formats import Detected, Row, conform
+from .readers import Record
 
-IGNORED, CONTROL = "ignoredColumns", "controlTokens"
-"""Of audits and of views' summaries; those that were written before these were looked at lack them."""
+IGNORED, CONTROL, PARTED, FORMAT = "ignoredColumns", "controlTokens", "oneSequenceATurn", "format"
+"""Of audits and of views' summaries."""
 EXAMPLES = 5
 MOST_COLUMNS = 64
 """Rows without a schema may have any number of columns; those beyond are counted together."""
@@ -42,11 +42,13 @@ class Finding:
 class Audit:
     """Findings of one source's rows."""
 
+    detected: Detected
     read: int = 0
     blank: Finding = field(default_factory=Finding)
     duplicate: Finding = field(default_factory=Finding)
     unsupervised: Finding = field(default_factory=Finding)
     control: Finding = field(default_factory=Finding)
+    parted: Finding = field(default_factory=Finding)
     ignored: dict[str, Finding] = field(default_factory=dict)
 
     def ignore(self, columns: Iterable[str], place: str) -> None:
@@ -63,22 +65,24 @@ class Audit:
     def to_json(self) -> dict[str, Any]:
         """Return the audit as it stands in audit.json."""
         return {
+            FORMAT: {"name": self.detected.format.value, "why": self.detected.why},
             "rowsRead": self.read,
             "rowsKept": self.read - self.dropped,
             "blank": self.blank.to_json(),
             "duplicate": self.duplicate.to_json(),
             "unsupervised": self.unsupervised.to_json(),
             CONTROL: self.control.to_json(),
+            PARTED: self.parted.to_json(),
             IGNORED: {name: finding.to_json() for name, finding in sorted(self.ignored.items())},
         }
 
 
 def clean(
-    records: Iterable[Record], row_format: DatasetFormat, audit: Audit, uri: str, *, guessed: bool = False
+    records: Iterable[Record], detected: Detected, audit: Audit, uri: str, ignore: Collection[str] = ()
 ) -> Iterator[Row]:
     """Yield the rows that are worth learning from: conforming, not blank, not there already.
 
-    `guessed` says that nobody named the format.
+    `ignore` are keys that are left out whatever they mean.
 
     All records are read before rows without an assistant turn are refused, so that their number can be told.
 
@@ -89,7 +93,7 @@ def clean(
     speechless = Finding()
     for record in records:
         audit.read += 1
-        row = conform(record, row_format, guessed=guessed)
+        row = conform(record, detected.format, guessed=detected.guessed, ignore=ignore)
         audit.ignore(row.ignored, row.place)
         if not row.has_assistant_turn:
             speechless.add(row.place)

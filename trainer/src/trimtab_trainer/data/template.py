@@ -1,150 +1,309 @@
 """Chat templates: a conversation becomes text, together with the characters that are the assistant's own.
 
-A template with `{% generation %}` says itself which they are. For all others the conversation is rendered up to each
-assistant turn, with the generation prompt, and with the turn: what the turn adds is what the model has to write. That
-is only true while a template never rewrites what it wrote before, so that is checked, turn by turn.
+What is learned is the answer as the whole conversation renders it, its end included. Where a template leaves out part
+of an earlier turn once another follows (thoughts, mostly), that turn is learned in a sequence of its own, the
+conversation up to it, in which it is the last. A template with `{% generation %}` says itself what is the assistant's.
+What a template leaves out even of a last turn would be learned by nobody, so that row is refused.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
-import jinja2
-
-from ..contract import Reason
-from ..errors import SettingsInvalid
-from .formats import Message
-
-GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-TODAY = datetime(2024, 7, 26)
-"""The date that templates which ask for it are told: the same rows give the same tokens on every day."""
-
-UNLIKE = "what it writes to ask for an answer is not how it writes the answer"
+from .jinja import Jinja, Refused, Shape, invalid, shapes_of
+from .marks import BREAK, TOOLS, Marked, Places, mark, places
+from .messages import Message
+from .turns import UNLIKE, Conversation, TurnFinder
 
 PROBE: tuple[Message, ...] = ({"role": "user", "content": "Question"}, {"role": "assistant", "content": "Answer"})
 
 
-class Refused(Exception):
-    """The template refuses this conversation (roles that must alternate, no system turn, ...)."""
+class Kind(IntEnum):
+    """Whose a token is: not the assistant's; learned; learned, of the last such turn; not to be learned (weight 0)."""
+
+    GIVEN = 0
+    LEARNED = 1
+    LAST = 2
+    EXCLUDED = 3
+
+
+@dataclass(frozen=True)
+class Span:
+    """Characters of an assistant's turn."""
+
+    start: int
+    end: int
+    kind: Kind
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """Text to tokenise, and the spans (start, end) of characters that are learned.
+    """Text to tokenise, and what of it is the assistant's.
 
-    `whole` text has its special tokens already; `marked` spans come from `{% generation %}`.
+    `whole` text has its special tokens already; `marked` spans come from `{% generation %}`. A `BREAK` within a control
+    token says that it is a part of what somebody wrote.
     """
 
     text: str
-    spans: tuple[tuple[int, int], ...]
+    turns: tuple[Span, ...]
     whole: bool
     marked: bool = False
+
+    def without_breaks(self) -> Rendered:
+        """Return the text as it was written."""
+        if BREAK not in self.text:
+            return self
+        at = [found for found, each in enumerate(self.text) if each == BREAK]
+        turns = (
+            replace(span, start=span.start - bisect_left(at, span.start), end=span.end - bisect_left(at, span.end))
+            for span in self.turns
+        )
+        return replace(self, text=self.text.replace(BREAK, ""), turns=tuple(turns))
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Where the characters are that are learned."""
+        return tuple((span.start, span.end) for span in self.turns if span.kind in (Kind.LEARNED, Kind.LAST))
 
 
 class ChatTemplate:
     """A compiled chat template; templates are run in transformers' sandbox."""
 
-    def __init__(self, source: str, special_tokens: dict[str, str]) -> None:
+    def __init__(self, source: str, special_tokens: Mapping[str, str], stops: frozenset[str] | None = None) -> None:
         """Compile a template and try it.
+
+        Args:
+            source: Jinja.
+            special_tokens: by the names that templates know them by.
+            stops: tokens that end an answer for an engine, None if that is not known.
 
         Raises:
             SettingsInvalid: CHAT_TEMPLATE_INVALID.
         """
-        from transformers.utils import chat_template_utils
-
-        self._special_tokens = special_tokens
-        self._marked = bool(GENERATION.search(source))
-        try:
-            self._template: Any = chat_template_utils._compile_jinja_template(source)
-        except jinja2.TemplateError as error:
-            raise invalid(f"it does not compile: {error}") from error
-        self._template.globals["strftime_now"] = TODAY.strftime
+        self._jinja = Jinja(source, special_tokens)
+        self._finder = TurnFinder(stops)
+        self._shapes: dict[tuple[Shape, ...], Shape] = {}
+        self._closing = ""
         try:
             rendered = self.render(PROBE)
         except Refused as error:
+            if str(error) == UNLIKE:
+                raise invalid(f"{UNLIKE}; use a template whose generation prompt matches") from error
+            if isinstance(error, LeftOut):
+                raise invalid("it leaves out what the assistant says") from error
             raise invalid(f"it fails on a question and an answer: {error}") from error
-        if not any("Answer" in rendered.text[start:end] for start, end in rendered.spans):
-            raise invalid("it leaves out what the assistant says")
+        if not self._jinja.marked:
+            self._closing = self._closed(rendered)
 
-    def render(self, messages: Sequence[Message]) -> Rendered:
-        """Return the text of a conversation up to its last assistant turn.
+    def render(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> Rendered:
+        """Return the text of a conversation up to the last turn that is learned, with all turns that are whole in it.
 
         Raises:
-            Refused: the template refuses this conversation.
-            SettingsInvalid: CHAT_TEMPLATE_INVALID, the template rewrites earlier turns.
+            Refused: the template refuses this conversation, or leaves out something of it.
         """
-        last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
-        messages = list(messages[: last + 1])
-        if self._marked:
-            return self._render_marked(messages)
-        text, spans = self._render(messages), []
-        for index, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            until = self._render(messages[: index + 1])
-            start = self._start(messages[: index + 1], until)
-            if not text.startswith(until):
-                raise invalid(
-                    "it writes earlier turns differently once others follow them, so what is learned would differ "
-                    "from what is asked; use single-turn rows, or a template with {% generation %}"
-                )
-            spans.append((start, len(until)))
-        return Rendered(text, tuple(spans), whole=True)
+        return self.sequences(messages, tools)[-1]
 
-    def prompt(self, messages: Sequence[Message]) -> str:
+    def sequences(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> list[Rendered]:
+        """Return the sequences in which each assistant's turn is learned once; the last one holds the last turn.
+
+        Raises:
+            Refused: as `render`.
+        """
+        learned = [number for number, message in enumerate(messages) if _is_learned(message)]
+        last = learned[-1] if learned else max(n for n, each in enumerate(messages) if each["role"] == "assistant")
+        waiting, found = learned, list[Rendered]()
+        while waiting:
+            rendering = _Rendering(self, messages[: waiting[-1] + 1], tools)
+            rendered, done = rendering.turns(waiting, last)
+            if waiting[-1] not in done:
+                raise rendering.left_out(waiting[-1])
+            found.append(rendered)
+            waiting = [number for number in waiting if number not in done]
+        return found[::-1] or [Rendered(self.text(messages[: last + 1], tools), (), whole=True)]
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> str:
         """Return the text that asks for the last assistant turn, as it is sent to an engine; empty if none precedes it.
 
         Raises:
             Refused: the template refuses this conversation.
         """
         last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
-        return self._render(list(messages[:last]), add_generation_prompt=True) if last else ""
+        return self.text(messages[:last], tools, ask=True) if last else ""
 
-    def _start(self, messages: list[Message], text: str) -> int:
-        """Return where the last turn's own characters begin: behind the generation prompt."""
-        *before, turn = messages
-        if before:
-            prompt = self._render(before, add_generation_prompt=True)
-            if text.startswith(prompt):
-                return len(prompt)
-            raise invalid(f"{UNLIKE}; use a template whose generation prompt matches, or one with {{% generation %}}")
-        # A conversation that the assistant opens has no prompt: two answers differ where the answer begins.
-        other = self._render([{**turn, "content": "\x00" + turn["content"]}])
-        return next((index for index, pair in enumerate(zip(text, other, strict=False)) if pair[0] != pair[1]), 0)
+    def text(self, messages: Sequence[Message], tools: Sequence[Any] | None, *, ask: bool = False) -> str:
+        """Return the text of a conversation, in the shape in which the least of it is left out.
 
-    def _render_marked(self, messages: list[Message]) -> Rendered:
-        blocks: list[str] = []
-        spans: list[tuple[int, int]] = []
+        Raises:
+            Refused
+        """
+        marked = mark(messages, tools)
+        return self._jinja.render(messages, tools, self._shape(marked, messages, tools), ask=ask)
+
+    def _shape(self, marked: Marked, messages: Sequence[Message], tools: Sequence[Any] | None) -> Shape:
+        shapes = shapes_of(messages)
+        best: tuple[int, Shape] | None = None
+        refused: Refused | None = None
+        preferred = self._shapes.get(shapes)
+        for shape in sorted(shapes, key=lambda each: each != preferred):
+            try:
+                rendered = places(self._jinja.render(marked.messages, marked.tools, shape))
+            except Refused as error:
+                refused = refused or error
+                continue
+            missing = len(_missing(marked, rendered))
+            if best is None or missing < best[0]:
+                best = missing, shape
+            if not missing:
+                self._shapes[shapes] = shape
+                break
+        if best is None:
+            raise refused or Refused("it refuses everything")
+        return best[1]
+
+    def _closed(self, probe: Rendered) -> str:
+        """Return the token that only the next turn would write, and that ends an answer; empty as a rule."""
         try:
-            with self._template.environment.activate_tracker(blocks, spans):
-                for block in self._template.generate(messages=messages, **self._variables(False)):
-                    blocks.append(block)
-        except _FAILURES as error:
-            raise Refused(str(error)) from error
-        return Rendered("".join(blocks), tuple(spans), whole=True, marked=True)
+            twice = self.render((*PROBE, *PROBE))
+        except Refused:
+            return ""
+        if len(twice.spans) != 2 or len(probe.spans) != 1:
+            return ""
+        first, alone = (each.text[slice(*each.spans[0])] for each in (twice, probe))
+        return first.removeprefix(alone).strip() if first.startswith(alone) and alone.endswith("Answer") else ""
 
-    def _render(self, messages: list[Message], add_generation_prompt: bool = False) -> str:
-        try:
-            return str(self._template.render(messages=messages, **self._variables(add_generation_prompt)))
-        except _FAILURES as error:
-            raise Refused(str(error)) from error
 
-    def _variables(self, add_generation_prompt: bool) -> dict[str, Any]:
-        return {
-            "add_generation_prompt": add_generation_prompt,
-            "tools": None,
-            "documents": None,
-            **self._special_tokens,
+class LeftOut(Refused):
+    """The template leaves out part of what somebody wrote."""
+
+
+class _Rendering:
+    """A conversation that ends with an assistant's turn, rendered once as it is and once with marks."""
+
+    def __init__(self, template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Any] | None) -> None:
+        self._jinja, self._finder, self._closing = template._jinja, template._finder, template._closing
+        self._messages, self._tools = messages, tools
+        self._marked = mark(messages, tools)
+        self._shape = template._shape(self._marked, messages, tools)
+        self._blocks: list[tuple[int, int]] = []
+        if self._jinja.marked:
+            text, blocks = self._jinja.generated(self._marked.messages, self._marked.tools, self._shape)
+            self._places = places(text)
+            self._blocks = [(self._places.without(start), self._places.without(end)) for start, end in blocks]
+        else:
+            self._places = places(self._jinja.render(self._marked.messages, self._marked.tools, self._shape))
+        self.text = self._jinja.render(messages, tools, self._shape)
+
+    def turns(self, waiting: Sequence[int], last: int) -> tuple[Rendered, set[int]]:
+        """Return the rendering with what is learned in it, and which of the turns that wait these are.
+
+        Raises:
+            Refused
+        """
+        end = len(self._messages) - 1
+        if self.text != self._places.text:
+            return self._apart(end, last), {end}
+        if missing := [piece for piece in _missing(self._marked, self._places) if piece.message != end]:
+            raise _left_out(missing[0].key, missing[0].message)
+        spans, done = list[Span](), set[int]()
+        for number, message in enumerate(self._messages):
+            if message["role"] != "assistant":
+                continue
+            weighed = message.get("weight") != 0
+            for start, stop in self._found(number):
+                kind = Kind.GIVEN if weighed else Kind.EXCLUDED
+                if number in waiting:
+                    kind = Kind.LAST if number == last else Kind.LEARNED
+                    done.add(number)
+                if kind is not Kind.GIVEN:
+                    spans.append(Span(start, stop, kind))
+        return self._closed(tuple(spans)), done
+
+    def left_out(self, message: int) -> Refused:
+        """Return the refusal of a turn of which the template leaves out a part though it is the last."""
+        missing = [
+            piece
+            for number, piece in enumerate(self._marked.pieces)
+            if piece.message == message and not self._places.kept(number)
+        ]
+        return _left_out(missing[0].key if missing else "content", message)
+
+    def _found(self, message: int) -> list[tuple[int, int]]:
+        if self._jinja.marked:
+            return self._generated(message)
+        found = self._finder.find(self._conversation(), message)
+        return [found] if found else []
+
+    def _conversation(self) -> Conversation:
+        marked = self._marked
+
+        @lru_cache(maxsize=1)
+        def asking(message: int) -> Places:
+            return places(self._jinja.render(marked.messages[:message], marked.tools, self._shape, ask=True))
+
+        @lru_cache(maxsize=1)
+        def ending(message: int) -> Places:
+            return places(self._jinja.render(marked.messages[: message + 1], marked.tools, self._shape))
+
+        return Conversation(self._places, marked.pieces, len(self._messages) - 1, asking, ending)
+
+    def _generated(self, message: int) -> list[tuple[int, int]]:
+        """Return the template's own blocks of a turn: those after its first piece, up to the next turn's."""
+        conversation = self._conversation()
+        if conversation.extent(message) is None:
+            return []
+        begins = {
+            number: extent[0]
+            for number, each in enumerate(self._messages)
+            if each["role"] == "assistant" and (extent := conversation.extent(number))
         }
+        owner = [max((n for n, at in begins.items() if at < end), default=min(begins)) for _, end in self._blocks]
+        return [block for block, number in zip(self._blocks, owner, strict=True) if number == message]
+
+    def _apart(self, end: int, last: int) -> Rendered:
+        """Return the last turn alone, where marks lead the template astray: what it adds to what asks for it."""
+        asked = self._jinja.render(self._messages[:end], self._tools, self._shape, ask=True) if end else ""
+        content = self._messages[end]["content"].strip()
+        if not self.text.startswith(asked):
+            raise Refused(UNLIKE)
+        if content not in self.text[len(asked) :]:
+            raise _left_out("content", end)
+        return self._closed((Span(len(asked), len(self.text), Kind.LAST if end == last else Kind.LEARNED),))
+
+    def _closed(self, spans: tuple[Span, ...]) -> Rendered:
+        text = self.text
+        if spans and self._closing and spans[-1].end == len(text):
+            text = text.rstrip() + self._closing
+            spans = (*spans[:-1], replace(spans[-1], end=len(text)))
+        return Rendered(text, spans, whole=True, marked=self._jinja.marked)
 
 
-_FAILURES = (jinja2.TemplateError, TypeError, ValueError, AttributeError, KeyError, IndexError, OverflowError)
+def _is_learned(message: Message) -> bool:
+    if message["role"] != "assistant" or message.get("weight") == 0:
+        return False
+    return bool(message["content"].strip() or message.get("tool_calls") or message.get("reasoning_content"))
 
 
-def invalid(trouble: str) -> SettingsInvalid:
-    """Return the refusal of a chat template that cannot be used."""
-    return SettingsInvalid(f"the base model's chat template cannot be used: {trouble}", Reason.CHAT_TEMPLATE_INVALID)
+def _missing(marked: Marked, rendered: Places) -> list[Any]:
+    """Return the pieces that are not there, but for thoughts of turns before the last one."""
+    end = len(marked.messages) - 1
+    return [
+        piece
+        for number, piece in enumerate(marked.pieces)
+        if number not in rendered.starts and not (piece.thought and piece.message != end)
+    ]
+
+
+def _left_out(key: str, message: int) -> LeftOut:
+    what = "the tools" if message == TOOLS else f"{key} of message {message + 1}"
+    return LeftOut(
+        f"it leaves out {what}, so that something else would be learned than was written; remove the key, set "
+        "dataset.ignoreKeys, or give a template that writes it by dataset.chatTemplate"
+    )
+
+
+__all__ = ["PROBE", "ChatTemplate", "Kind", "LeftOut", "Refused", "Rendered", "Span"]

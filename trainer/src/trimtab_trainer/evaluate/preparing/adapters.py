@@ -143,7 +143,7 @@ def check_tokenizers(
 
 
 def _hashes(entries: tuple[FileEntry, ...]) -> dict[str, str]:
-    return {entry.path: entry.sha256 for entry in entries}
+    return {entry.path: entry.sha256 for entry in entries if entry.path in TOKENIZER}
 
 
 def _check_shape(found: VerifiedAdapter, role: str) -> None:

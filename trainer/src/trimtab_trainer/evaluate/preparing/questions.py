@@ -19,7 +19,8 @@ from typing import Any
 
 from ...contract import DatasetFormat, Reason, canonical_json
 from ...data.formats import Row, conform
-from ...data.source import Record
+from ...data.messages import malformed, spoken
+from ...data.readers import Record
 from ...errors import DataInvalid
 from ..scoring.parsing import NUMBER, parse_number
 
@@ -57,8 +58,8 @@ class Question:
             return self.row.prompt
         before = self.row.messages[: last_answer(self.row)]
         if len(before) == 1:
-            return before[0]["content"]
-        return "\n".join(f"{message['role']}: {message['content']}" for message in before)
+            return spoken(before[0])
+        return "\n".join(f"{message['role']}: {spoken(message)}" for message in before)
 
     def answered(self, text: str) -> Row:
         """Return the row with another last answer, as it would have been trained on."""
@@ -82,8 +83,8 @@ def answered(row: Row, text: str) -> Row:
     """Return a row with another last answer; what follows it in a conversation is no part of either."""
     if row.format is DatasetFormat.PROMPT_COMPLETION:
         return replace(row, completion=text)
-    before = row.messages[: last_answer(row)]
-    return replace(row, messages=(*before, {"role": "assistant", "content": text}))
+    last = last_answer(row)
+    return replace(row, messages=(*row.messages[:last], {**row.messages[last], "content": text}))
 
 
 def text_question(row: Row) -> Question:
@@ -190,8 +191,3 @@ def _answer(value: Any, choices: tuple[str, ...], place: str) -> int:
     if isinstance(value, str) and value.strip() in choices:
         return choices.index(value.strip())
     raise malformed(place, f"has the answer {str(value)[:80]!r}, which is neither an index nor one of its choices")
-
-
-def malformed(place: str, trouble: str) -> DataInvalid:
-    """Return the refusal of one row."""
-    return DataInvalid(f"{place} {trouble}; correct or remove it", Reason.DATASET_MALFORMED)
