@@ -298,8 +298,7 @@ class TrainingSettings(Model):
     )
     loss_on: LossOn = Field(
         default=LossOn.COMPLETIONS,
-        description="lossOn says which tokens are learned: the assistant's, those of its last "
-        "turn, or all.",
+        description="lossOn says which tokens are learned: the assistant's, those of its last turn, or all.",
     )
     seed: int = Field(default=17, ge=0, le=2_147_483_647, description="seed of initialisation, order and dropout.")
     evaluate_every_steps: int = Field(

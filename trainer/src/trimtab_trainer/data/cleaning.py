@@ -42,7 +42,6 @@ class Finding:
 class Audit:
     """Findings of one source's rows."""
 
-    detected: Detected
     read: int = 0
     blank: Finding = field(default_factory=Finding)
     duplicate: Finding = field(default_factory=Finding)
@@ -65,7 +64,6 @@ class Audit:
     def to_json(self) -> dict[str, Any]:
         """Return the audit as it stands in audit.json."""
         return {
-            FORMAT: {"name": self.detected.format.value, "why": self.detected.why},
             "rowsRead": self.read,
             "rowsKept": self.read - self.dropped,
             "blank": self.blank.to_json(),

@@ -125,7 +125,10 @@ def conform(record: Record, row_format: DatasetFormat, *, guessed: bool = False,
     value = {key: each for key, each in value.items() if key in USED[row_format] or key not in ignored}
     group = _group(value.get("group"), place)
     if row_format is DatasetFormat.PROMPT_COMPLETION:
-        prompt, completion = text(value.get("prompt"), "prompt", place), text(value.get("completion"), "completion", place)
+        prompt, completion = (
+            text(value.get("prompt"), "prompt", place),
+            text(value.get("completion"), "completion", place),
+        )
         return Row(place, row_format, prompt=prompt, completion=completion, group=group, ignored=_sorted(ignored))
     if row_format is DatasetFormat.TEXT:
         written = text(value.get("text"), "text", place)

@@ -127,7 +127,7 @@ def _make_rows(folder: Path, request: Request, report: Report) -> None:
     detected = resolve(request.dataset.format, sources["training"].records(), ignore)
     report("format of the rows", format=detected.format.value, why=detected.why)
     for name, source in sources.items():
-        audit = audits[name] = Audit(detected)
+        audit = audits[name] = Audit()
         writer = RowsWriter(folder, name)
         writer.write(tokenizer.tokenise(clean(source.records(), detected, audit, source.uri, ignore)), audit)
         ignored = {column: finding.count for column, finding in audit.ignored.items()}
@@ -137,7 +137,7 @@ def _make_rows(folder: Path, request: Request, report: Report) -> None:
                 f"none of the {audit.read} rows of {source.uri} has a token that is learned, the first is "
                 f"{audit.unsupervised.places[0]}; check the answers and the base model's chat template"
             )
-    write_audit(folder, audits)
+    write_audit(folder, audits, detected)
 
 
 def _told(audits: dict[str, Any]) -> dict[str, Any]:

@@ -97,17 +97,13 @@ def _json(stream: pa.NativeFile, name: str) -> Iterator[Record]:
         if _holds_lines(text):
             yield from _lines(pa.BufferReader(text.encode()), name)
             return
-        raise _malformed(
-            f"{name} line {error.lineno}", f"is not JSON: {error.msg} at column {error.colno}"
-        ) from None
+        raise _malformed(f"{name} line {error.lineno}", f"is not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
         raise _malformed(name, "is not JSON that can be read: nested too deeply") from None
     if isinstance(value, dict):
         lists = [key for key, each in value.items() if isinstance(each, list)]
-        if len(value) == 1 and lists == ["data"]:
-            value = value["data"]
-        else:
-            value = [value]  # JSON lines with one line
+        # Else it is JSON lines with one line.
+        value = value["data"] if len(value) == 1 and lists == ["data"] else [value]
     if not isinstance(value, list):
         raise _malformed(name, "is no list of rows")
     for number, item in enumerate(value, 1):

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from ..contract import canonical_json
-from .cleaning import Audit
+from .cleaning import FORMAT, Audit
 from .clusters import KEY_BYTES, answer_key, group_key
+from .formats import Detected
 from .tokens import Tokenised
 
 SHARD_TOKENS = 1 << 24
@@ -96,9 +97,12 @@ class RowsWriter:
         self._shards += 1
 
 
-def write_audit(folder: Path, audits: dict[str, Audit]) -> None:
-    """Write audit.json: for each source what was read, kept and left out, with a few places."""
-    (folder / "audit.json").write_bytes(canonical_json({name: audit.to_json() for name, audit in audits.items()}))
+def write_audit(folder: Path, audits: dict[str, Audit], detected: Detected) -> None:
+    """Write audit.json: for each source what was read, kept and left out, with a few places, and in what format."""
+    said = {FORMAT: {"name": detected.format.value, "why": detected.why}}
+    (folder / "audit.json").write_bytes(
+        canonical_json({name: audit.to_json() | said for name, audit in audits.items()})
+    )
 
 
 def read_audit(folder: Path) -> dict[str, Any]:

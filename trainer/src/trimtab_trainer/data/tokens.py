@@ -21,7 +21,7 @@ from ..contract import DatasetFormat, Reason
 from ..errors import DataInvalid, SettingsInvalid
 from .control import ControlTokens
 from .formats import Row
-from .jinja import Refused, invalid
+from .jinja import Refused
 from .marks import BREAK
 from .messages import Message
 from .template import ChatTemplate, Kind, Rendered, Span
@@ -65,7 +65,7 @@ class Tokenised:
     @property
     def supervised(self) -> Bool:
         """Which of the tokens are learned bool[n]."""
-        return (self.kinds == Kind.LEARNED) | (self.kinds == Kind.LAST)
+        return is_learned(self.kinds)
 
 
 class RowTokenizer:
@@ -143,7 +143,9 @@ class RowTokenizer:
         """
         for batch in _batches(rows):
             rendered = [self._render(row)[0][-1] for row in batch]
-            for row, text, encoded in zip(batch, rendered, self._encode(list(zip(batch, rendered, strict=True))), strict=True):
+            for row, text, encoded in zip(
+                batch, rendered, self._encode(list(zip(batch, rendered, strict=True))), strict=True
+            ):
                 yield Tokenised(row, *self._mask(text, encoded))
 
     def tokenise_answers(self, rows: Iterable[Row]) -> Iterator[Tokenised]:
@@ -234,7 +236,11 @@ class RowTokenizer:
 
     def _chat_template(self) -> ChatTemplate:
         if self._template is None:
-            raise invalid("it has none, which Messages rows need; add one, or use PromptCompletion rows")
+            raise SettingsInvalid(
+                "the base model has no chat template, which Messages data needs; add chat_template to its "
+                "tokenizer_config.json, give one by dataset.chatTemplate, or write the data as prompt and completion",
+                Reason.CHAT_TEMPLATE_INVALID,
+            )
         return self._template
 
     def _mask(self, rendered: Rendered, encoded: Encoded) -> tuple[Int32, Kinds]:
@@ -269,11 +275,17 @@ class RowTokenizer:
 
     def _ended(self, tokens: Int32, kinds: Kinds) -> tuple[Int32, Kinds]:
         """Make the last learned token one that ends the answer, else a model never learns to stop."""
-        learned = np.flatnonzero((kinds == Kind.LEARNED) | (kinds == Kind.LAST))
+        learned = np.flatnonzero(is_learned(kinds))
         if not len(learned) or self._special[tokens[learned[-1]]]:
             return tokens, kinds
         stop = int(learned[-1]) + 1
         return np.append(tokens[:stop], np.int32(self._eos)), np.append(kinds[:stop], kinds[stop - 1])
+
+
+def is_learned(kinds: Kinds) -> Bool:
+    """Return which tokens an answer is learned from, as they are by default."""
+    learned: Bool = (kinds == Kind.LEARNED) | (kinds == Kind.LAST)
+    return learned
 
 
 def _conversation(row: Row) -> tuple[Message, ...]:

@@ -60,7 +60,7 @@ class TurnFinder:
     """What is between turns, remembered; `stops` are the tokens that end an answer for an engine, None if unknown."""
 
     stops: frozenset[str] | None = None
-    _begins: dict[tuple[str, bool], int] = field(default_factory=dict)
+    _begins: dict[tuple[str, int], int] = field(default_factory=dict)
     _ends: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def find(self, conversation: Conversation, message: int) -> tuple[int, int] | None:
@@ -162,7 +162,7 @@ def _last_end(places: Places, until: int) -> int:
     return max((end for ends in places.ends.values() for end in ends if end <= until), default=0)
 
 
-def _remember(known: dict[tuple[str, bool], int] | dict[tuple[str, int], int], key: tuple[str, int], value: int) -> None:
+def _remember(known: dict[tuple[str, int], int], key: tuple[str, int], value: int) -> None:
     if len(known) >= MOST_GAPS:
         known.clear()
     known[key] = value

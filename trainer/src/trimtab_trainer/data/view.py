@@ -24,6 +24,7 @@ from ..storage.layout import view_prefix
 from .packing import pack
 from .rows import Rows
 from .template import Kind
+from .tokens import is_learned
 
 SHARD_TOKENS = 1 << 24
 SIDES = ("train", "validation", "test")
@@ -141,11 +142,12 @@ def write_side(
 
 def learned(kinds: npt.NDArray[np.uint8], loss_on: LossOn) -> npt.NDArray[np.bool_]:
     """Return which tokens are targets of the loss bool[N]; what has the weight 0 never is."""
-    if loss_on is LossOn.ALL_TOKENS:
-        return kinds != Kind.EXCLUDED
-    if loss_on is LossOn.LAST_TURN:
-        return kinds == Kind.LAST
-    return (kinds == Kind.LEARNED) | (kinds == Kind.LAST)
+    mask: npt.NDArray[np.bool_] = {
+        LossOn.ALL_TOKENS: kinds != Kind.EXCLUDED,
+        LossOn.LAST_TURN: kinds == Kind.LAST,
+        LossOn.COMPLETIONS: is_learned(kinds),
+    }[loss_on]
+    return mask
 
 
 def of_loss(rows: Rows, chosen: npt.NDArray[np.int64], loss_on: LossOn) -> npt.NDArray[np.int64]:

@@ -67,7 +67,8 @@ def read_questions(task: EvaluationTask, source: Source, *, templated: bool) -> 
             unlabelled.add(record.place)
             continue
         for column in asked.row.ignored:
-            reading.ignored.setdefault(column, Finding()).add(record.place)
+            if column != task.group_by:
+                reading.ignored.setdefault(column, Finding()).add(record.place)
         if not asked.row.has_assistant_turn:
             speechless.add(record.place)
             continue

@@ -14,14 +14,15 @@ A row that is none of these is refused with its file and line; `question_reader`
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...contract import DatasetFormat, Reason, canonical_json
+from ...contract import DatasetFormat, canonical_json
 from ...data.formats import Row, conform
+from ...data.keys import check_row
 from ...data.messages import malformed, spoken
 from ...data.readers import Record
-from ...errors import DataInvalid
 from ..scoring.parsing import NUMBER, parse_number
 
 MINIMUM_CHOICES, MAXIMUM_CHOICES = 2, 64
@@ -143,8 +144,13 @@ def numbered_question(question: Question) -> Question:
     return replace(question, reference=text, number=number)
 
 
-def multiple_choice_question(record: Record, templated: bool) -> Question:
-    """Return a record with choices as a question; `templated` says that a chat template keeps prompt and answer apart.
+def multiple_choice_question(record: Record, templated: bool, ignore: Collection[str] = ()) -> Question:
+    """Return a record with choices as a question.
+
+    Args:
+        record: as it was read.
+        templated: a chat template keeps prompt and answer apart.
+        ignore: columns that are left out, whatever they mean.
 
     Raises:
         Unreferenced, DataInvalid
@@ -160,6 +166,8 @@ def multiple_choice_question(record: Record, templated: bool) -> Question:
         raise malformed(place, f"lacks choices, a list of {MINIMUM_CHOICES} to {MAXIMUM_CHOICES} texts")
     if not all(isinstance(choice, str) and choice.strip() for choice in choices):
         raise malformed(place, "has a choice that is blank or no text")
+    others = {name: each for name, each in value.items() if name not in (key, "choices", "answer")}
+    ignored = check_row(others, DatasetFormat.PROMPT_COMPLETION, place, guessed=False, ignore=ignore)
     texts = tuple(choice.strip() for choice in choices)
     if len(set(texts)) != len(texts):
         raise malformed(place, "has the same choice twice")
@@ -171,7 +179,7 @@ def multiple_choice_question(record: Record, templated: bool) -> Question:
         conform(Record({"prompt": asked, "completion": text}, place), DatasetFormat.PROMPT_COMPLETION)
     asked_for = {"question": asked, "choices": texts, "answer": answer, "group": row.group}
     return Question(
-        row,
+        replace(row, ignored=ignored),
         hashlib.sha256(canonical_json(asked_for)).digest(),
         None,
         texts[answer],
