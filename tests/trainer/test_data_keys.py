@@ -49,12 +49,12 @@ def read(folder: Path, audit: Audit, row_format: DatasetFormat = DatasetFormat.A
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "functions": ({**messages(), "functions": [CALL["function"]]}, "functions", "write functions as tools"),
-    "tool calls of a question": (asked(tool_calls=[CALL]), "message 1 has tool_calls", "only messages of the role assis"),
-    "an old function call": (messages(function_call={"name": "shelf_of"}), "function_call", "function_call as tool_calls"),
+    "tool calls of a question": (asked(tool_calls=[CALL]), "message 1 has tool_calls", "only messages of the role"),
+    "an old function call": (messages(function_call={"name": "shelf_of"}), "function_call", "as tool_calls"),
     "names in another style": ({**PAIR, "toolCalls": [CALL]}, "toolCalls", "parts of Messages alone"),
     "tools beside a prompt": ({**PAIR, "tools": [CALL]}, "tools", "parts of Messages alone"),
     "tools beside text": ({**TEXT, "Tools": [CALL]}, "Tools", "parts of Messages alone"),
-    "an answer with half a weight": (messages(weight=0.5), "message 2 has weight", "a weight is 0 (not to be learned) or 1"),
+    "an answer with half a weight": (messages(weight=0.5), "message 2 has weight", "a weight is 0"),
     "a row with weight 0": ({**PAIR, "weight": 0}, "weight", "weighted"),
     "a text with a weight": ({**TEXT, "loss_weight": 0.2}, "loss_weight", "weighted"),
     "an answer that is not to be trained on": (messages(train=False), "message 2 has train", "weighted"),

@@ -57,7 +57,7 @@ class Marked:
 class Places:
     """Where the marks of a rendered text are, once they are taken out of it.
 
-    `starts` and `ends` map pieces to positions; a piece that is not there was left out, one with two was repeated.
+    `starts` and `ends` map pieces to positions; a piece that is not there was left out.
     """
 
     text: str
@@ -65,10 +65,6 @@ class Places:
     ends: dict[int, list[int]]
     positions: tuple[int, ...]
     _shifts: tuple[tuple[int, int], ...]
-
-    def kept(self, piece: int) -> bool:
-        """Tell whether a piece is there, once."""
-        return len(self.starts.get(piece, ())) == 1 == len(self.ends.get(piece, ()))
 
     def without(self, position: int) -> int:
         """Return the position of the text without marks that one with marks has become."""

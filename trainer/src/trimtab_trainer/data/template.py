@@ -18,9 +18,21 @@ from typing import Any
 from .jinja import Jinja, Refused, Shape, invalid, shapes_of
 from .marks import BREAK, TOOLS, Marked, Places, mark, places
 from .messages import Message
-from .turns import UNLIKE, Conversation, TurnFinder
+from .turns import ENDING, UNLIKE, Conversation, TurnFinder
 
 PROBE: tuple[Message, ...] = ({"role": "user", "content": "Question"}, {"role": "assistant", "content": "Answer"})
+CALL_PROBE: tuple[Message, ...] = (
+    PROBE[0],
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "id": "call00001", "function": {"name": "look_up", "arguments": {"n": 1}}}],
+    },
+)
+RESULT_PROBE: tuple[Message, ...] = (
+    {"role": "tool", "content": "Result", "name": "look_up", "tool_call_id": "call00001"},
+    PROBE[1],
+)
 
 
 class Kind(IntEnum):
@@ -88,7 +100,8 @@ class ChatTemplate:
         self._jinja = Jinja(source, special_tokens)
         self._finder = TurnFinder(stops)
         self._shapes: dict[tuple[Shape, ...], Shape] = {}
-        self._closing = ""
+        self._parts = False
+        self._closings: dict[bool, str] = {False: "", True: ""}
         try:
             rendered = self.render(PROBE)
         except Refused as error:
@@ -98,7 +111,10 @@ class ChatTemplate:
                 raise invalid("it leaves out what the assistant says") from error
             raise invalid(f"it fails on a question and an answer: {error}") from error
         if not self._jinja.marked:
-            self._closing = self._closed(rendered)
+            self._closings[False] = self._closing_of(PROBE, PROBE)
+        if self._closings[False]:
+            self._finder = TurnFinder(stops, unended=True)
+            self._closings[True] = self._closing_of(CALL_PROBE, RESULT_PROBE)
 
     def render(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> Rendered:
         """Return the text of a conversation up to the last turn that is learned, with all turns that are whole in it.
@@ -141,15 +157,21 @@ class ChatTemplate:
         Raises:
             Refused
         """
-        marked = mark(messages, tools)
-        return self._jinja.render(messages, tools, self._shape(marked, messages, tools), ask=ask)
+        return self._jinja.render(messages, tools, self.shape(messages, tools), ask=ask)
 
-    def _shape(self, marked: Marked, messages: Sequence[Message], tools: Sequence[Any] | None) -> Shape:
-        shapes = shapes_of(messages)
+    def shape(
+        self, messages: Sequence[Message], tools: Sequence[Any] | None = None, marked: Marked | None = None
+    ) -> Shape:
+        """Return the shape in which the least of a conversation is left out; `marked` is the same with marks.
+
+        Raises:
+            Refused: the template refuses it in every one.
+        """
+        marked, shapes = marked or mark(messages, tools), shapes_of(messages)
         best: tuple[int, Shape] | None = None
         refused: Refused | None = None
         preferred = self._shapes.get(shapes)
-        for shape in sorted(shapes, key=lambda each: each != preferred):
+        for shape in sorted(shapes, key=lambda each: (each != preferred, each.parts != self._parts)):
             try:
                 rendered = places(self._jinja.render(marked.messages, marked.tools, shape))
             except Refused as error:
@@ -159,22 +181,26 @@ class ChatTemplate:
             if best is None or missing < best[0]:
                 best = missing, shape
             if not missing:
-                self._shapes[shapes] = shape
+                self._shapes[shapes], self._parts = shape, shape.parts
                 break
         if best is None:
             raise refused or Refused("it refuses everything")
         return best[1]
 
-    def _closed(self, probe: Rendered) -> str:
-        """Return the token that only the next turn would write, and that ends an answer; empty as a rule."""
+    def closing(self, message: Message) -> str:
+        """Return what ends a turn that is the last where the template leaves that to the next turn; empty as a rule."""
+        return self._closings["tool_calls" in message]
+
+    def _closing_of(self, turn: tuple[Message, ...], following: tuple[Message, ...]) -> str:
         try:
-            twice = self.render((*PROBE, *PROBE))
+            alone, followed = self.render(turn), self.render((*turn, *following))
         except Refused:
             return ""
-        if len(twice.spans) != 2 or len(probe.spans) != 1:
+        if len(alone.spans) != 1 or len(followed.spans) != 2 or alone.spans[0][1] != len(alone.text):
             return ""
-        first, alone = (each.text[slice(*each.spans[0])] for each in (twice, probe))
-        return first.removeprefix(alone).strip() if first.startswith(alone) and alone.endswith("Answer") else ""
+        said, ended = (each.text[slice(*each.spans[0])] for each in (alone, followed))
+        tag = ENDING.match(ended[len(said) :]) if ended.startswith(said) else None
+        return tag.group(1) if tag else ""
 
 
 class LeftOut(Refused):
@@ -185,10 +211,10 @@ class _Rendering:
     """A conversation that ends with an assistant's turn, rendered once as it is and once with marks."""
 
     def __init__(self, template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Any] | None) -> None:
-        self._jinja, self._finder, self._closing = template._jinja, template._finder, template._closing
+        self._jinja, self._finder, self._closing = template._jinja, template._finder, template.closing(messages[-1])
         self._messages, self._tools = messages, tools
         self._marked = mark(messages, tools)
-        self._shape = template._shape(self._marked, messages, tools)
+        self._shape = template.shape(messages, tools, self._marked)
         self._blocks: list[tuple[int, int]] = []
         if self._jinja.marked:
             text, blocks = self._jinja.generated(self._marked.messages, self._marked.tools, self._shape)
@@ -207,8 +233,9 @@ class _Rendering:
         end = len(self._messages) - 1
         if self.text != self._places.text:
             return self._apart(end, last), {end}
-        if missing := [piece for piece in _missing(self._marked, self._places) if piece.message != end]:
-            raise _left_out(missing[0].key, missing[0].message)
+        for piece in _missing(self._marked, self._places):
+            if piece.message == TOOLS or self._messages[piece.message]["role"] != "assistant":
+                raise _left_out(piece.key, piece.message)
         spans, done = list[Span](), set[int]()
         for number, message in enumerate(self._messages):
             if message["role"] != "assistant":
@@ -228,7 +255,7 @@ class _Rendering:
         missing = [
             piece
             for number, piece in enumerate(self._marked.pieces)
-            if piece.message == message and not self._places.kept(number)
+            if piece.message == message and number not in self._places.starts
         ]
         return _left_out(missing[0].key if missing else "content", message)
 
@@ -252,17 +279,15 @@ class _Rendering:
         return Conversation(self._places, marked.pieces, len(self._messages) - 1, asking, ending)
 
     def _generated(self, message: int) -> list[tuple[int, int]]:
-        """Return the template's own blocks of a turn: those after its first piece, up to the next turn's."""
+        """Return the template's own blocks of a turn: those in which, or behind which nothing but, a piece of it is."""
         conversation = self._conversation()
         if conversation.extent(message) is None:
             return []
-        begins = {
-            number: extent[0]
-            for number, each in enumerate(self._messages)
-            if each["role"] == "assistant" and (extent := conversation.extent(number))
-        }
-        owner = [max((n for n, at in begins.items() if at < end), default=min(begins)) for _, end in self._blocks]
-        return [block for block, number in zip(self._blocks, owner, strict=True) if number == message]
+        starts = sorted(
+            (at, self._marked.pieces[number].message) for number, found in self._places.starts.items() for at in found
+        )
+        owners = (next((number for at, number in reversed(starts) if at < end), TOOLS) for _, end in self._blocks)
+        return [block for block, owner in zip(self._blocks, owners, strict=True) if owner == message]
 
     def _apart(self, end: int, last: int) -> Rendered:
         """Return the last turn alone, where marks lead the template astray: what it adds to what asks for it."""

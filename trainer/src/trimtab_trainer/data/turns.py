@@ -15,15 +15,18 @@ from dataclasses import dataclass, field
 from .jinja import Refused
 from .marks import TAG, Piece, Places
 
-EMPTY = re.compile(r"\s*(?:<(?P<tag>[^<>/\s]+)>\s*</(?P=tag)>|\[(?P<word>[A-Z]+)\]\s*\[/(?P=word)\])\n*")
+_BLOCK = r"(?:<(?P<tag>[^<>/\s]+)>\s*</(?P=tag)>|\[(?P<word>[A-Z]+)\]\s*\[/(?P=word)\])\n*"
+EMPTY = re.compile(r"\s*" + _BLOCK)
 """A block of thoughts in which there are none."""
+_LAST_EMPTY = re.compile(_BLOCK + r"\Z")
 OPENER = re.compile(r"(?:<(?:think|thinking|thought|reasoning)>|\[THINK\]|<\|channel>thought)\s*\Z")
 """With which some templates ask for thoughts."""
 UNLIKE = "what it writes to ask for an answer is not how it writes the answer"
 MOST_GAPS = 4096
 
 _TAG = re.compile(TAG)
-_NEXT_TAG = re.compile(rf"\s*({TAG})")
+ENDING = re.compile(rf"\s*({TAG})")
+"""A tag that may end what is before it."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +48,32 @@ class Conversation:
         return [number for number, piece in enumerate(self.pieces) if piece.message == message]
 
     def extent(self, message: int) -> tuple[int, int] | None:
-        """Return where a message's own text begins and ends; None where not all of it is there, once."""
-        own = self.of(message)
-        if not own or not all(self.places.kept(number) for number in own):
+        """Return where a message's own text begins and ends; None where not all of it is there, and together."""
+        starts, ends, own = self.places.starts, self.places.ends, self.of(message)
+        if not own or not all(number in starts and number in ends for number in own):
             return None
-        return (
-            min(self.places.starts[number][0] for number in own),
-            max(self.places.ends[number][0] for number in own),
-        )
+        counts = dict.fromkeys(own, 1)
+        if any(len(starts[number]) > 1 for number in own):
+            # The name of a tool is repeated with its call, and again with what it answered, which is another's turn.
+            alone = self.places if message == self.last else self.ending(message)
+            counts = {number: len(alone.starts.get(number, ())) for number in own}
+        first = min(each for number in own for each in starts[number][: counts[number]])
+        last = max(each for number in own for each in ends[number][: counts[number]])
+        others = (each for number, found in starts.items() if number not in own for each in found)
+        return None if any(first < each < last for each in others) else (first, last)
 
 
 @dataclass
 class TurnFinder:
-    """What is between turns, remembered; `stops` are the tokens that end an answer for an engine, None if unknown."""
+    """What is between turns, remembered.
+
+    Attributes:
+        stops: the tokens that end an answer for an engine, None if unknown.
+        unended: the template ends no turn, so that what begins the next one ends it.
+    """
 
     stops: frozenset[str] | None = None
+    unended: bool = False
     _begins: dict[tuple[str, int], int] = field(default_factory=dict)
     _ends: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -97,7 +111,7 @@ class TurnFinder:
         if known is None:
             alone = conversation.ending(message)
             until = max((end for ends in alone.ends.values() for end in ends), default=len(alone.text))
-            known = end_of(gap, alone.text[until:], own, self.stops)
+            known = end_of(gap, alone.text[until:], own, self.stops, unended=self.unended)
             _remember(self._ends, (gap, own), known)
         return last + known
 
@@ -115,7 +129,7 @@ def begin_of(gap: str, asked: Places, before: int, conversation: Conversation) -
     question = asked.text[until:]
     if conversation.places.text.startswith(asked.text):
         question = asked.text[before:]
-    block = next((found for found in EMPTY.finditer(question) if found.end() == len(question)), None)
+    block = _LAST_EMPTY.search(question)
     plain = question[: block.start()] if block else OPENER.sub("", question)
     begin = next((len(each) for each in (question, plain, plain.rstrip()) if gap.startswith(each)), None)
     if begin is None:
@@ -124,23 +138,25 @@ def begin_of(gap: str, asked: Places, before: int, conversation: Conversation) -
     return max(begin, empty.end()) if empty else begin
 
 
-def end_of(gap: str, alone: str, own: int, stops: frozenset[str] | None) -> int:
+def end_of(gap: str, alone: str, own: int, stops: frozenset[str] | None, *, unended: bool = False) -> int:
     """Return how much of the text behind a turn's own ends it.
 
     Args:
         gap: the text between the turn's own and what follows.
         alone: the text behind it where nothing follows.
         own: characters at the beginning of both that are the turn's own after all.
-        stops: as in `TurnFinder`.
+        stops, unended: as in `TurnFinder`.
     """
     shared = _shared(gap, alone)
+    if unended and shared == len(alone) and (next_turn := ENDING.match(gap, shared)):
+        return next_turn.end()
     if _TAG.search(gap, own, shared):
         return shared
-    following = _NEXT_TAG.match(gap, max(own, shared))
+    following = ENDING.match(gap, max(own, shared))
     if following is None:
         return max(own, shared)
     # Another token ends it where something follows, or the beginning of what follows is what ends it.
-    if _NEXT_TAG.match(alone, max(own, shared)):
+    if ENDING.match(alone, max(own, shared)):
         return following.end()
     if not alone[max(own, shared) :].strip() and (stops is None or following.group(1) in stops):
         return following.end()
