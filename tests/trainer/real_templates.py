@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import load_file, save_file
 from tokenizers import AddedToken, Tokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 from trimtab_trainer.data.jinja import Shape, shaped
@@ -80,6 +82,10 @@ def make_model(target: Path, name: str) -> Path:
     tags = sorted({*SPECIAL_TOKENS.values(), *(tag.group() for tag in _TAG.finditer(source(name)))})
     tokenizer.add_special_tokens([AddedToken(tag, special=True, normalized=False) for tag in tags])
     tokenizer.save(str(made / "tokenizer.json"))
+    weights = load_file(made / "model.safetensors")
+    shape = tokenizer.get_vocab_size(), weights["model.embed_tokens.weight"].shape[1]
+    weights["model.embed_tokens.weight"] = np.random.default_rng(1).normal(0, 0.05, shape).astype(np.float32)
+    save_file(weights, made / "model.safetensors", metadata={"format": "pt"})
     settings = json.loads((made / "tokenizer_config.json").read_text())
     (made / "tokenizer_config.json").write_text(json.dumps(settings | SPECIAL_TOKENS))
     ends = ["</s>", *(ENDS_OF_GLM if name.startswith("glm") else ())]

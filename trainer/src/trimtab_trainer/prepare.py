@@ -16,12 +16,13 @@ from typing import Any
 from .architecture import check_architecture, check_length, check_vocabulary, read_shapes, target_modules
 from .base_model import check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
 from .contract import Artifact, DatasetFormat, Prepared, RunConfig, run_digest
-from .data.cleaning import CONTROL, FORMAT, IGNORED, PARTED
+from .data.cleaning import CONTROL, FORMAT, IGNORED, PARTED, VOCABULARY
 from .data.formats import NAMED
 from .data.preparation import Request, prepare_view
 from .data.source import Source, copy, find, read_template
-from .data.tokens import RowTokenizer
+from .data.tokens import RowTokenizer, Vocabulary
 from .data.view import total_steps
+from .embedding import untrained_tokens
 from .errors import SettingsInvalid
 from .layers import reach
 from .report import Report
@@ -88,6 +89,8 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     artifact = read_result(output, prepared.run_digest, report)
     report("prepared", **prepared.to_json(), artifact=artifact.to_json() if artifact else None)
     warnings = [*([unreached] if unreached else []), *warnings_of(summary)]
+    if untrained := untrained_tokens(model, Vocabulary.of(summary[VOCABULARY])):
+        warnings.append(untrained)
     return Outcome(prepared, artifact, tuple(_told(warnings, report)))
 
 

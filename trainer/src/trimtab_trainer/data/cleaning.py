@@ -12,7 +12,13 @@ from ..errors import DataInvalid
 from .formats import Detected, Row, conform
 from .readers import Record
 
-IGNORED, CONTROL, PARTED, FORMAT = "ignoredColumns", "controlTokens", "oneSequenceATurn", "format"
+IGNORED, CONTROL, PARTED, FORMAT, VOCABULARY = (
+    "ignoredColumns",
+    "controlTokens",
+    "oneSequenceATurn",
+    "format",
+    "vocabulary",
+)
 """Of audits and of views' summaries."""
 EXAMPLES = 5
 MOST_COLUMNS = 64

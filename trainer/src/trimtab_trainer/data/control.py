@@ -28,10 +28,10 @@ class ControlTokens:
 
     def __init__(self, backend: Tokenizer, tokens: Mapping[str, int]) -> None:
         """Take a tokenizer and its control tokens: contents and ids. Tags around thoughts are not among them."""
-        self._backend, self._tokens = backend, {text: number for text, number in tokens.items() if text}
-        guarded = sorted((text for text in self._tokens if not THOUGHTS.fullmatch(text)), key=len, reverse=True)
+        self._backend, self.tokens = backend, {text: number for text, number in tokens.items() if text}
+        guarded = sorted((text for text in self.tokens if not THOUGHTS.fullmatch(text)), key=len, reverse=True)
         self._guarded = re.compile("|".join(map(re.escape, guarded)) or r"(?!)")
-        every = sorted(self._tokens, key=len, reverse=True)
+        every = sorted(self.tokens, key=len, reverse=True)
         self._every = re.compile("|".join(map(re.escape, every)) or r"(?!)")
         self._aliases = {text: chr(FIRST_ALIAS + number) * len(text) for number, text in enumerate(every)}
         self._plain: Tokenizer | None = None
@@ -65,7 +65,7 @@ class ControlTokens:
         encoding = self._copy().encode(plain, add_special_tokens=False)
         ids = self._ids[np.array(encoding.ids, np.int64)]
         alias = np.isin(encoding.ids, self._own)
-        if np.isin(ids[~alias], list(self._tokens.values())).any():
+        if np.isin(ids[~alias], list(self.tokens.values())).any():
             raise ValueError("it holds a control token that the tokenizer cannot take for text")
         return ids, encoding.offsets
 
@@ -75,10 +75,10 @@ class ControlTokens:
             self._plain.encode_special_tokens = True
             kinds = self._backend.get_added_tokens_decoder()
             for text, alias in self._aliases.items():
-                kind = kinds.get(self._tokens[text])
+                kind = kinds.get(self.tokens[text])
                 around = {"lstrip": kind.lstrip, "rstrip": kind.rstrip, "single_word": kind.single_word} if kind else {}
                 self._plain.add_tokens([AddedToken(alias, normalized=False, **around)])
             self._own = np.array([self._plain.token_to_id(alias) for alias in self._aliases.values()], np.int32)
             self._ids = np.arange(max(self._plain.get_vocab().values()) + 1, dtype=np.int32)
-            self._ids[self._own] = [self._tokens[text] for text in self._aliases]
+            self._ids[self._own] = [self.tokens[text] for text in self._aliases]
         return self._plain

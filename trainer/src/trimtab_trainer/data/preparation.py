@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -12,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import Reason, StoredDataset, TrainingSettings, digest_of
+from ..contract import Reason, StoredDataset, TrainingSettings, canonical_json, digest_of
 from ..errors import DataInvalid
 from ..report import Report
 from ..storage import FileEntry, ObjectDamaged, ObjectMissing, Store, fetch, store_folder, whole
 from ..storage.layout import hexadecimal, rows_prefix, view_prefix
-from .cleaning import CONTROL, EXAMPLES, FORMAT, IGNORED, PARTED, Audit, clean
+from .cleaning import CONTROL, EXAMPLES, FORMAT, IGNORED, PARTED, VOCABULARY, Audit, clean
 from .clusters import connect
 from .formats import resolve
 from .rows import SOURCES, RowsWriter, join_rows, read_audit, read_lines, read_rows, write_audit
@@ -28,6 +29,7 @@ from .view import CHAT_TEMPLATE, SIDES, TEST_ROWS, TRAIN_CLUSTERS, write_side
 
 ROWS_VERSION = "trimtab.dev/rows/v2"
 VIEW_VERSION = "trimtab.dev/view/v1"
+TOKENS = "tokens.json"
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def prepare_view(store: Store, request: Request, scratch: Path, report: Report) 
     view_folder = scratch / "made-views" / hexadecimal(view_digest)
     audits = read_audit(folder)
     summary = _make_view(view_folder, folder, dataset, training) | _told(audits)
+    summary[VOCABULARY] = json.loads((folder / TOKENS).read_bytes())
     if request.chat_template is not None:
         (view_folder / CHAT_TEMPLATE).write_text(request.chat_template)
     store_folder(
@@ -138,6 +141,7 @@ def _make_rows(folder: Path, request: Request, report: Report) -> None:
                 f"{audit.unsupervised.places[0]}; check the answers and the base model's chat template"
             )
     write_audit(folder, audits, detected)
+    (folder / TOKENS).write_bytes(canonical_json(tokenizer.vocabulary().to_json()))
 
 
 def _told(audits: dict[str, Any]) -> dict[str, Any]:

@@ -84,6 +84,8 @@ class RowsWriter:
             {
                 "tokens": np.concatenate([row.tokens for row in rows]),
                 "kinds": np.concatenate([row.kinds for row in rows]),
+                # The same for whoever looks at the rows with a tool of their own; nothing here reads it.
+                "supervised": np.concatenate([row.supervised for row in rows]),
                 "offsets": np.cumsum([0, *(len(row.tokens) for row in rows)], dtype=np.int64),
                 "answers": _keys(answer_key(row.row) for row in rows),
                 "groups": _keys(group_key(row.row) for row in rows),

@@ -103,7 +103,7 @@ class ChatTemplate:
         self._parts = False
         self._closings: dict[bool, str] = {False: "", True: ""}
         try:
-            rendered = self.render(PROBE)
+            self.render(PROBE)
         except Refused as error:
             if str(error) == UNLIKE:
                 raise invalid(f"{UNLIKE}; use a template whose generation prompt matches") from error

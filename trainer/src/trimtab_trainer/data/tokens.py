@@ -68,6 +68,30 @@ class Tokenised:
         return is_learned(self.kinds)
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """Tokens of a tokenizer.
+
+    Attributes:
+        size: how many there are.
+        written: control tokens that a conversation is written with, its end of a turn among them; ids by contents.
+        spare: ids of the other control tokens.
+    """
+
+    size: int
+    written: dict[str, int]
+    spare: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as it is stored."""
+        return {"size": self.size, "written": self.written, "spare": list(self.spare)}
+
+    @classmethod
+    def of(cls, value: dict[str, Any]) -> Vocabulary:
+        """Return what `to_json` wrote."""
+        return cls(value["size"], value["written"], tuple(value["spare"]))
+
+
 class RowTokenizer:
     """The base model's tokenizer and chat template, without torch."""
 
@@ -109,6 +133,18 @@ class RowTokenizer:
     def has_template(self) -> bool:
         """Tell whether a chat template keeps prompt and answer apart."""
         return self._template is not None
+
+    def vocabulary(self) -> Vocabulary:
+        """Return what there is to know of the tokens that conversations are written with."""
+        row = Row("probe", DatasetFormat.PROMPT_COMPLETION, prompt="Question", completion="Answer")
+        (probe,) = self.tokenise([row])
+        used = set(map(int, probe.tokens[self._special[probe.tokens]]))
+        control = self._control.tokens
+        return Vocabulary(
+            size=self.size,
+            written={text: number for text, number in control.items() if number in used},
+            spare=tuple(sorted(set(control.values()) - used)),
+        )
 
     def tokenise(self, rows: Iterable[Row]) -> Iterator[Tokenised]:
         """Yield the sequences of each row, in order: one, or several where the template cannot keep earlier turns.
