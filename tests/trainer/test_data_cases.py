@@ -94,8 +94,9 @@ def test_tool_calls_are_rendered_or_refused_by_name(tiny_model: Path, tmp_path: 
     for number, row in enumerate(rows):
         calls = [{"type": "function", "function": {"name": "shelf_of", "arguments": json.dumps({"part": number})}}]
         row["messages"][1]["tool_calls"] = calls
-    with pytest.raises(DataInvalid, match=r"a\.jsonl line 1: .*leaves out the tools.*as 3 more rows are"):
+    with pytest.raises(DataInvalid, match=r"a\.jsonl line 1: .*leaves out the tools.*as 3 more rows are") as caught:
         bench_of(tiny_model, tmp_path / "without", rows).prepare()
+    assert caught.value.reason is Reason.FORMAT_UNKNOWN
     bench = bench_of(make_model(tmp_path / "qwen", "qwen3"), tmp_path / "with", rows)
     bench.document["training"]["maxSequenceLength"] = 512
     first = shown(bench, bench.prepare())[0]

@@ -222,7 +222,7 @@ def test_nothing_but_blank_rows_is_empty_data(tmp_path: Path) -> None:
     write_rows(tmp_path / "data/a.jsonl", [{"text": " "}])
     error = refused(tmp_path / "data")
     assert error.reason is Reason.DATASET_EMPTY
-    assert "1 rows, all of them blank" in error.message
+    assert "1 rows, all of them blank or of weight 0" in error.message
 
 
 # Masks

@@ -102,6 +102,9 @@ def clean(
         if not row.has_assistant_turn:
             speechless.add(row.place)
             continue
+        if not row.is_learned:
+            audit.unsupervised.add(row.place)
+            continue
         if not row.answer.strip():
             audit.blank.add(row.place)
             continue
@@ -119,5 +122,5 @@ def clean(
             Reason.NO_ASSISTANT_TURN,
         )
     if not seen:
-        what = "no rows" if not audit.read else f"{audit.read} rows, all of them blank"
+        what = "no rows" if not audit.read else f"{audit.read} rows, all of them blank or of weight 0"
         raise DataInvalid(f"{uri} holds {what}; upload the data", Reason.DATASET_EMPTY)

@@ -50,6 +50,11 @@ class Row:
         """Tell whether there is anything to learn at all."""
         return self.format is not DatasetFormat.MESSAGES or any(m["role"] == "assistant" for m in self.messages)
 
+    @property
+    def is_learned(self) -> bool:
+        """Tell whether not all that is to be learned has the weight 0."""
+        return self.format is not DatasetFormat.MESSAGES or any(map(is_learned, self.messages))
+
     def to_json(self) -> bytes:
         """Return the row in its own format, without columns that are not used, as canonical JSON."""
         if self.format is DatasetFormat.MESSAGES:

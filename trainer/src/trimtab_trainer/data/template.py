@@ -151,6 +151,17 @@ class ChatTemplate:
         last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
         return self.text(messages[:last], tools, ask=True) if last else ""
 
+    def check_asking(self) -> None:
+        """Refuse a template that marks what is generated, and asks for it otherwise than it writes it.
+
+        Raises:
+            SettingsInvalid: CHAT_TEMPLATE_INVALID.
+        """
+        try:
+            self._finder.find(_Rendering(self, PROBE, None).conversation(), len(PROBE) - 1)
+        except Refused as error:
+            raise invalid(f"{error}; use a template whose generation prompt matches") from error
+
     def text(self, messages: Sequence[Message], tools: Sequence[Any] | None, *, ask: bool = False) -> str:
         """Return the text of a conversation, in the shape in which the least of it is left out.
 
@@ -262,10 +273,11 @@ class _Rendering:
     def _found(self, message: int) -> list[tuple[int, int]]:
         if self._jinja.marked:
             return self._generated(message)
-        found = self._finder.find(self._conversation(), message)
+        found = self._finder.find(self.conversation(), message)
         return [found] if found else []
 
-    def _conversation(self) -> Conversation:
+    def conversation(self) -> Conversation:
+        """Return the rendering with its pieces."""
         marked = self._marked
 
         @lru_cache(maxsize=1)
@@ -280,7 +292,7 @@ class _Rendering:
 
     def _generated(self, message: int) -> list[tuple[int, int]]:
         """Return the template's own blocks of a turn: those in which, or behind which nothing but, a piece of it is."""
-        conversation = self._conversation()
+        conversation = self.conversation()
         if conversation.extent(message) is None:
             return []
         starts = sorted(
@@ -325,10 +337,8 @@ def _missing(marked: Marked, rendered: Places) -> list[Any]:
 
 def _left_out(key: str, message: int) -> LeftOut:
     what = "the tools" if message == TOOLS else f"{key} of message {message + 1}"
+    remedy = "remove the row" if key == "content" else f"put {key} into dataset.ignoreKeys if it means nothing"
     return LeftOut(
-        f"it leaves out {what}, so that something else would be learned than was written; remove the key, set "
-        "dataset.ignoreKeys, or give a template that writes it by dataset.chatTemplate"
+        f"it leaves out {what}, so that something else would be learned than was written; {remedy}, or give a template "
+        "that writes it by dataset.chatTemplate"
     )
-
-
-__all__ = ["PROBE", "ChatTemplate", "Kind", "LeftOut", "Refused", "Rendered", "Span"]

@@ -24,7 +24,7 @@ from .formats import Row
 from .jinja import Refused
 from .marks import BREAK
 from .messages import Message
-from .template import ChatTemplate, Kind, Rendered, Span
+from .template import ChatTemplate, Kind, LeftOut, Rendered, Span
 
 BATCH_ROWS = 256
 GENERATION_CONFIG = "generation_config.json"
@@ -122,6 +122,7 @@ class RowTokenizer:
         self._backend: Any = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
+        self._asks_alike = False
         self._control = ControlTokens(self._backend, control)
         source = template if template is not None else tokenizer.chat_template
         if isinstance(source, dict):
@@ -258,6 +259,9 @@ class RowTokenizer:
 
     def _last_answer(self, row: Row) -> tuple[Rendered, bool]:
         """Return a row with its last answer alone as what is learned, and whether just that is asked for before it."""
+        if self._template is not None and not self._asks_alike:
+            self._template.check_asking()
+            self._asks_alike = True
         messages = tuple({key: value for key, value in each.items() if key != "weight"} for each in row.messages)
         rendered = self._render(replace(row, messages=messages))[0][-1]
         prompt = self._prompt(row).text
@@ -348,6 +352,8 @@ def _ends(folder: Path) -> set[int]:
 
 
 def _refused(row: Row, error: Refused) -> DataInvalid:
+    if isinstance(error, LeftOut):
+        return DataInvalid(f"{row.place}: the chat template does not have all of it: {error}", Reason.FORMAT_UNKNOWN)
     return DataInvalid(f"{row.place}: the chat template refuses it: {error}; correct or remove it")
 
 
