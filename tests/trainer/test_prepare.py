@@ -317,7 +317,7 @@ REFUSED: dict[str, tuple[Callable[[Bench], Any], type[TrainerError], Reason, str
         nothing_is_learned,
         DataInvalid,
         Reason.FORMAT_UNKNOWN,
-        "out content of message 2.*as 49 more",
+        "as 49 more rows",
     ),
     "more folds than answers": (
         lambda b: set_in(b, "dataset", validation={"folds": 60, "fold": 0}),
