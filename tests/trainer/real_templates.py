@@ -88,6 +88,8 @@ def make_model(target: Path, name: str) -> Path:
     save_file(weights, made / "model.safetensors", metadata={"format": "pt"})
     settings = json.loads((made / "tokenizer_config.json").read_text())
     (made / "tokenizer_config.json").write_text(json.dumps(settings | SPECIAL_TOKENS))
+    config = json.loads((made / "config.json").read_text())
+    (made / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048, "vocab_size": shape[0]}))
     ends = ["</s>", *(ENDS_OF_GLM if name.startswith("glm") else ())]
     (made / "generation_config.json").write_text(json.dumps({"eos_token_id": list(map(tokenizer.token_to_id, ends))}))
     return made
