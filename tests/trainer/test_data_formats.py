@@ -38,7 +38,7 @@ EXPORTED: dict[str, Any] = {
     "tools": [TOOL],
     "parallel_tool_calls": True,
 }
-READ = [
+READ: list[dict[str, Any]] = [
     {"role": "system", "content": "Be short."},
     {"role": "user", "content": "Where is\npart 7?"},
     {"role": "assistant", "content": "", "tool_calls": [CALLED]},
@@ -153,7 +153,8 @@ def test_alpaca_is_a_conversation() -> None:
 def test_sharegpt_is_a_conversation() -> None:
     turns = [
         {"from": "system", "value": "Be short."}, {"from": "human", "value": "Where is 7?"},
-        {"from": "gpt", "value": "3"}, {"from": "observation", "value": "box 9"}, {"from": "assistant", "value": "9", "weight": 0},
+        {"from": "gpt", "value": "3"}, {"from": "observation", "value": "box 9"},
+        {"from": "assistant", "value": "9", "weight": 0},
     ]  # fmt: skip
     found = row({"conversations": turns, "tools": json.dumps([TOOL]), "id": "identity_0"})
     assert [each["role"] for each in found.messages] == ["system", "user", "assistant", "tool", "assistant"]
@@ -197,13 +198,13 @@ def test_what_a_format_is_made_of_cannot_be_ignored() -> None:
 
 
 def test_settings_that_are_not_set_leave_a_run_as_it_was() -> None:
-    run = {
+    run: dict[str, Any] = {
         "baseModel": {"uri": "s3://models/a"},
         "dataset": {"training": {"uri": "s3://data/a/"}},
         "output": {"uri": "s3://out/a"},
     }
     assert {"ignoreKeys", "chatTemplate"}.isdisjoint(RunConfig.model_validate(run).to_json()["dataset"])
-    run["dataset"] |= {"ignoreKeys": ["images"], "chatTemplate": "s3://data/own.jinja"}  # type: ignore[dict-item]
+    run["dataset"] |= {"ignoreKeys": ["images"], "chatTemplate": "s3://data/own.jinja"}
     assert RunConfig.model_validate(run).to_json()["dataset"]["ignoreKeys"] == ["images"]
 
 

@@ -429,14 +429,14 @@ def test_a_template_that_leaves_the_answer_out_is_refused(plain: EvaluationBench
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
     make_tiny_model(plain.base, chat_template=template)
-    for asked in (
-        lambda: plain.task("Classification", [chat("q", "yes")], labels=LABELS),
-        lambda: plain.task("Perplexity", facts(2)),
-    ):
-        asked()
-        with pytest.raises(DataInvalid, match=r"rows.jsonl line 1: .*leaves out content of message 2") as caught:
-            plain.prepare()
-        assert caught.value.reason is Reason.FORMAT_UNKNOWN
+    plain.task("Classification", [chat("q", "yes")], labels=LABELS)
+    words = r"rows.jsonl line 1: .*leaves out content of message 2"
+    with pytest.raises(DataInvalid, match=words) as caught:
+        plain.prepare()
+    assert caught.value.reason is Reason.FORMAT_UNKNOWN
+    plain.task("Perplexity", facts(2))
+    with pytest.raises(DataInvalid, match=words):
+        plain.prepare()
 
 
 def test_a_template_that_asks_otherwise_than_it_answers_is_refused(plain: EvaluationBench) -> None:

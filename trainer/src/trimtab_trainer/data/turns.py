@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from .jinja import Refused
 from .marks import TAG, Piece, Places
@@ -43,9 +44,16 @@ class Conversation:
     asking: Callable[[int], Places]
     ending: Callable[[int], Places]
 
+    @cached_property
+    def _pieces_of(self) -> dict[int, list[int]]:
+        numbers: dict[int, list[int]] = {}
+        for number, piece in enumerate(self.pieces):
+            numbers.setdefault(piece.message, []).append(number)
+        return numbers
+
     def of(self, message: int) -> list[int]:
         """Return the pieces of a message."""
-        return [number for number, piece in enumerate(self.pieces) if piece.message == message]
+        return self._pieces_of.get(message, [])
 
     def extent(self, message: int) -> tuple[int, int] | None:
         """Return where a message's own text begins and ends; None where not all of it is there, and together."""
