@@ -20,6 +20,7 @@ from trimtab_trainer.data.tokens import RowTokenizer
 
 from tests.trainer.real_templates import SPECIAL_TOKENS, make_model, names, oracle, oracle_source, source
 
+DOCUMENT = Path(__file__).parents[2] / "docs/chat-templates.md"
 TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -78,7 +79,7 @@ ADDED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("qwen3", "qwen3_5_nothink"), (EMPTY,)),
     **dict.fromkeys(("qwen3_5_think", "qwen3_6", "qwen3_8"), (EMPTY, ASKED_TO_THINK)),
 }
-"""What the oracle learns beside the answer, at its beginning; docs/trainer.md has the same table."""
+"""What the oracle learns beside the answer, at its beginning; docs/chat-templates.md has the same in words."""
 
 MARKED_APART = ("diffusion_gemma", "phi3", "phi3_5")
 """Of which the oracle marks thoughts, answer and end apart, without the line ends between them."""
@@ -178,6 +179,21 @@ def test_templates_without_an_oracle_are_learned_to_their_end(name: str) -> None
         messages, _ = CONVERSATIONS[conversation]
         answers = [each["content"] + ENDS[name] for each in messages if each["role"] == "assistant"]
         assert learned(template(name).sequences(messages)) == answers
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_table_of_the_documents_says_what_is_taken(name: str) -> None:
+    def sequences(conversation: str) -> int:
+        try:
+            return len(template(name).sequences(*CONVERSATIONS[conversation]))
+        except Refused:
+            return 0
+
+    line = next(line for line in DOCUMENT.read_text().splitlines() if line.startswith(f"| `{name}` |"))
+    tools, thoughts = (cell.strip() for cell in line.split("|")[2:4])
+    calls = "calls alone" if sequences("calls without a list of tools") else "no"
+    assert tools == ("yes" if sequences("tools") else calls)
+    assert thoughts == ("no", "yes", "one sequence a turn")[sequences("thinking in many turns")]
 
 
 # In tokens
