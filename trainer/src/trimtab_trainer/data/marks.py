@@ -63,7 +63,6 @@ class Places:
     text: str
     starts: dict[int, list[int]]
     ends: dict[int, list[int]]
-    positions: tuple[int, ...]
     _shifts: tuple[tuple[int, int], ...]
 
     def without(self, position: int) -> int:
@@ -119,7 +118,7 @@ def places(rendered: str) -> Places:
     parts: list[str] = []
     starts: dict[int, list[int]] = {}
     ends: dict[int, list[int]] = {}
-    positions, shifts = [], []
+    shifts = []
     begin = length = removed = 0
     for found in MARK.finditer(rendered):
         parts.append(rendered[begin : found.start()])
@@ -128,10 +127,9 @@ def places(rendered: str) -> Places:
         removed += found.end() - found.start()
         piece, is_end = divmod(int(found.group(1)), 2)
         (ends if is_end else starts).setdefault(piece, []).append(length)
-        positions.append(length)
         shifts.append((found.end(), removed))
     parts.append(rendered[begin:])
-    return Places("".join(parts), starts, ends, tuple(positions), tuple(shifts))
+    return Places("".join(parts), starts, ends, tuple(shifts))
 
 
 def texts(value: Any, change: Callable[[str], str]) -> Any:
