@@ -24,6 +24,7 @@ from .evaluation import (
     Threshold,
     check_tasks_and_thresholds,
 )
+from .hub import HubSource, Mirrored, MirroredSource, from_hub, hub_sources, relocated
 from .outcome import (
     CONTRACT_VERSION,
     PACKED_OUTCOME_BYTES,
@@ -71,9 +72,12 @@ __all__ = [
     "EvaluationTask",
     "ExitCode",
     "HeldOut",
+    "HubSource",
     "LoraSettings",
     "LossOn",
     "Metric",
+    "Mirrored",
+    "MirroredSource",
     "Model",
     "Optimizer",
     "Precision",
@@ -105,5 +109,8 @@ __all__ = [
     "canonical_json",
     "check_tasks_and_thresholds",
     "digest_of",
+    "from_hub",
+    "hub_sources",
+    "relocated",
     "run_digest",
 ]

@@ -16,8 +16,30 @@ from pydantic.alias_generators import to_camel
 Rule = tuple[str, str]
 """A CEL expression and the message shown when it is false."""
 
-URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*)$"
-OBJECT_URI = Annotated[str, Field(min_length=6, max_length=1024, pattern=URI_PATTERN)]
+_STORED = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*"
+_REPOSITORY = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+_REVISION = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+HUB_SCHEME = "hf://"
+OBJECT_URI = Annotated[str, Field(min_length=6, max_length=1024, pattern=rf"^({_STORED})$")]
+MODEL_URI = Annotated[
+    str,
+    Field(
+        min_length=6,
+        max_length=1024,
+        pattern=rf"^({_STORED}|hf://{_REPOSITORY}@{_REVISION}(/{_REVISION}){{0,2}})$",
+    ),
+]
+"""Where a base model lies: in object storage, on a volume, or on a hub at a revision, which is never left out."""
+DATA_URI = Annotated[
+    str,
+    Field(
+        min_length=6,
+        max_length=1024,
+        pattern=rf"^({_STORED}|hf://datasets/{_REPOSITORY}@"
+        rf"(refs/(convert|pr)/{_REVISION}|{_REVISION}(%2F{_REVISION}){{0,2}})(/.{{0,256}})?)$",
+    ),
+]
+"""Where rows lie. A slash in the name of a branch is written %2F, because a path in the repository may follow."""
 DEFAULT_EPOCHS = 3
 """Where neither epochs nor maxSteps is set; no static default, because then maxSteps alone could not be set."""
 
@@ -101,9 +123,9 @@ class ComputeType(StrEnum):
 class TrainingData(Model):
     """Rows to train on."""
 
-    uri: OBJECT_URI = Field(
+    uri: DATA_URI = Field(
         description="uri of a file, or of a prefix that ends with '/', holding .jsonl or .parquet files, plain or "
-        "compressed with .gz or .zst."
+        "compressed with .gz or .zst; or hf://datasets/org/name@revision, with a file or a folder behind it."
     )
 
 
@@ -119,7 +141,7 @@ class HeldOut(Model):
     fraction: float | None = Field(
         default=None, gt=0, le=0.5, description="fraction of the training data's rows to hold out, in whole clusters."
     )
-    uri: OBJECT_URI | None = Field(default=None, description="uri of held-out data, in the layout of training.uri.")
+    uri: DATA_URI | None = Field(default=None, description="uri of held-out data, in the layout of training.uri.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -145,7 +167,7 @@ class Validation(Model):
     fraction: float | None = Field(
         default=None, gt=0, le=0.5, description="fraction of the training data's rows to hold out, in whole clusters."
     )
-    uri: OBJECT_URI | None = Field(default=None, description="uri of validation data, in the layout of training.uri.")
+    uri: DATA_URI | None = Field(default=None, description="uri of validation data, in the layout of training.uri.")
     folds: int | None = Field(default=None, ge=2, le=100, description="folds the training data is divided into.")
     fold: int | None = Field(default=None, ge=0, le=99, description="fold to validate on, counted from 0.")
 
