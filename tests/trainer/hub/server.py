@@ -70,6 +70,8 @@ class Faults:
     """How many requests are refused still, and the Retry-After they are told."""
     broken: int = 0
     """How many requests are answered 503 still."""
+    silent: bool = False
+    """Whether requests get no answer at all."""
 
 
 class Hub:
@@ -80,6 +82,9 @@ class Hub:
         self.tokens: set[str] = set()
         self.faults = Faults()
         self.asked: list[Asked] = []
+        self.at_work: list[str] = []
+        self.quota_at: tuple[str, int] | None = None
+        self.closing = threading.Event()
         self.server = ThreadingHTTPServer((host, port), type("Handler", (_Handler,), {"hub": self}))
         self.server.daemon_threads = True
         self.port = int(self.server.server_address[1])
@@ -90,6 +95,14 @@ class Hub:
 
     def repository(self, key: str) -> Repository:
         return self.repositories.setdefault(key, Repository())
+
+    def fetching(self, name: str) -> bool:
+        """Tell whether somebody is being sent a large file of this name now."""
+        return any(name in path and "x-signature=" in path for path in list(self.at_work))
+
+    def order_quota_at(self, part: str, seconds: int) -> None:
+        """Refuse what has this in its path, with that Retry-After."""
+        self.quota_at = (part, seconds)
 
     def files_sent(self, suffix: str = "") -> int:
         """Return how many bytes of files with this suffix were sent."""
@@ -103,6 +116,7 @@ def running(hub: Hub) -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.closing.set()
         hub.server.shutdown()
         hub.server.server_close()
 
@@ -143,6 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         self.sent, self.status = 0, 0
+        self.hub.at_work.append(self.path)
         try:
             self._refuse_what_is_ordered()
             self._route()
@@ -150,13 +165,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(refused.status, b"", **refused.headers)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
+        self.hub.at_work.remove(self.path)
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
         host = self.headers.get("Host", "").partition(":")[0]
         asked = Asked(self.command, self.path, host, token, self.headers.get("Range"), self.status, self.sent)
         self.hub.asked.append(asked)
 
     def _refuse_what_is_ordered(self) -> None:
-        faults = self.hub.faults
+        faults, at = self.hub.faults, self.hub.quota_at
+        if faults.silent:
+            self.hub.closing.wait(30)
+        if at is not None and at[0] in self.path:
+            raise _Refused(429, **{"Retry-After": str(at[1])})
         if faults.quota is not None and faults.quota[0] > 0:
             faults.quota = (faults.quota[0] - 1, faults.quota[1])
             seconds = faults.quota[1]

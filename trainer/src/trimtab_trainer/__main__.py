@@ -38,6 +38,7 @@ from .contract.outcome import PACKED_OUTCOME_BYTES
 from .errors import HubFailed, OutOfMemory, SettingsInvalid, TrainerError
 from .interruption import Interruption
 from .report import Report
+from .storage import open_store
 
 if TYPE_CHECKING:
     from .progress import ProgressBoard
@@ -189,6 +190,10 @@ def _stage(
     mirrored = read_found(options.mirrored, Mirrored, "--mirrored")
     if options.stage == Stage.MIRROR:
         return _mirroring(options, config, mirrored or Mirrored(), scratch, report, stop)
+    if mirrored is not None and mirrored.sources:
+        from .hub.notes import check_there
+
+        check_there(open_store(config.output.uri, config.output.credentials), mirrored)
     if isinstance(config, EvaluationConfig):
         return _evaluation(options, at_the_mirror(config, mirrored), scratch, report, stop)
     return _fine_tuning(options, at_the_mirror(config, mirrored), scratch, report, stop)

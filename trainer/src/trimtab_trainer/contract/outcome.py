@@ -220,7 +220,10 @@ class TerminationMessage(Received):
 
 
 class Progress(Received):
-    """Answer of `GET :9401/progress`. `step` counts tasks of an evaluation (target and baseline apart), and files of mirroring."""
+    """Answer of `GET :9401/progress`.
+
+    `step` counts tasks of an evaluation (of target and baseline apart), and files while mirroring.
+    """
 
     run_uid: str
     attempt: int

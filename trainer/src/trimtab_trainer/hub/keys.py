@@ -51,13 +51,14 @@ def read_hub_keys(credentials: Credentials | None) -> HubKeys:
         )
     if token is not None and not re.fullmatch(r"[!-~]+", token):
         raise SettingsInvalid(
-            f"key {TOKEN} of {source} holds a space, a line break or another character that no token has; write it anew",
+            f"key {TOKEN} of {source} holds a space, a line break or another character that no token has; "
+            "write it anew",
             Reason.CREDENTIALS_MISSING,
         )
     if not _is_endpoint(endpoint):
         raise SettingsInvalid(
-            f"{ENDPOINT} of {source} is no URL of a hub: it is http:// or https:// and a host, and no user, password or "
-            "query"
+            f"{ENDPOINT} of {source} is no URL of a hub: it is http:// or https:// and a host, and no user, password "
+            "or query"
         )
     return HubKeys(endpoint.rstrip("/"), token, source)
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-from pydantic import ValidationError
 
 from ..architecture import check_architecture
 from ..base_model import CONFIG, INDEX, BaseModel, choose_files, digest_of_entries, invalid
@@ -24,20 +22,18 @@ from ..contract import (
     MirroredSource,
     Reason,
     RunConfig,
-    canonical_json,
     hub_sources,
 )
 from ..contract.hub import DATA_FOLDER
-from ..contract.parsing import Unreadable, read_object
 from ..data.source import LINES, PARQUET
 from ..errors import DataInvalid, SettingsInvalid
 from ..prepare import check_writable
 from ..progress import ProgressBoard
 from ..report import Report
 from ..storage import FileEntry, ObjectDamaged, ObjectMissing, Store, commit, open_store, whole
-from ..storage.layout import source_path
 from ..storage.manifest import join
 from .client import Hub, HubFile
+from .notes import prefix_of, read_note, write_note
 
 PAPERS = ("license", "licence", "notice", "readme", "use_policy", "copying")
 """How the names of files begin that say what a repository is and on what terms: kept beside it."""
@@ -77,13 +73,14 @@ def mirror(
             raise SettingsInvalid(f"{uri} is no URI of a hub: hf://org/name@revision, hf://datasets/org/name@revision")
         before = known.of(uri)
         commit_hash = before.commit if before is not None else source.commit
-        there = read_source(output, source, commit_hash) if commit_hash is not None else None
+        there = read_note(output, source, commit_hash) if commit_hash is not None else None
         if there is None:
             hub = Hub(source, credentials)
             commit_hash, license_name = hub.resolve(commit_hash)
             report("revision resolved", uri=uri, commit=commit_hash)
-            there = read_source(output, source, commit_hash)
+            there = read_note(output, source, commit_hash)
             if there is None:
+                shutil.rmtree(scratch / "hub", ignore_errors=True)
                 one = _Mirroring(source, commit_hash, license_name, hub, output, scratch / "hub", report, board)
                 there = one.run(config.base_model.digest if source.kind == "model" else None)
         if source.kind == "model":
@@ -91,27 +88,6 @@ def mirror(
         report("mirrored", **there.to_json(), at=there.location(config.output.uri))
         found.append(there)
     return Mirrored(sources=tuple(found))
-
-
-def read_source(output: Store, source: HubSource, commit_hash: str) -> MirroredSource | None:
-    """Return what a commit was mirrored as, if that is all there; None means that it has to be mirrored."""
-    path = source_path(source, commit_hash)
-    try:
-        note = MirroredSource.model_validate({**read_object(output.read(path)), "uri": source.uri})
-        there = note.commit == commit_hash and whole(output, prefix_of(note)) is not None
-    except ObjectMissing:
-        return None
-    except (Unreadable, ObjectDamaged, ValidationError):
-        there = False
-    if there:
-        return note
-    output.delete([path])  # it is put once, so what is not true any more has to go
-    return None
-
-
-def prefix_of(found: MirroredSource) -> str:
-    """Return the folder of a mirror below the output; that of data is where its manifest lies."""
-    return found.location("").removeprefix("/").partition(f"/{DATA_FOLDER}/")[0]
 
 
 def check_mirror(source: HubSource, found: MirroredSource, pin: str | None) -> None:
@@ -134,25 +110,24 @@ def check_mirror(source: HubSource, found: MirroredSource, pin: str | None) -> N
     )
 
 
+@dataclass(frozen=True)
 class _Mirroring:
-    """One repository at one commit on its way into the output."""
+    """One repository at one commit on its way into the output.
 
-    def __init__(
-        self,
-        source: HubSource,
-        commit_hash: str,
-        license_name: str | None,
-        hub: Hub,
-        output: Store,
-        scratch: Path,
-        report: Report,
-        board: ProgressBoard,
-    ) -> None:
-        self.source, self.commit, self.license = source, commit_hash, license_name
-        self.hub, self.output, self.scratch, self.report, self.board = hub, output, scratch, report, board
-        self._fetched: dict[str, Path] = {}
-        """Local copies of the small files, whose hash no listing tells: they are fetched to know it."""
-        shutil.rmtree(scratch, ignore_errors=True)
+    Attributes:
+        scratch: a folder of its own.
+        fetched: local copies of the small files, whose hash no listing tells: they are fetched to know it.
+    """
+
+    source: HubSource
+    commit: str
+    license: str | None
+    hub: Hub
+    output: Store
+    scratch: Path
+    report: Report
+    board: ProgressBoard
+    fetched: dict[str, Path] = field(default_factory=dict)
 
     def run(self, pin: str | None) -> MirroredSource:
         """Mirror it; what is not the `pin` is refused before its large files are fetched."""
@@ -166,8 +141,7 @@ class _Mirroring:
         prefix = prefix_of(found)
         if whole(self.output, prefix) is None:
             self._fill(prefix, found, entries, chosen)
-        note = {key: value for key, value in found.to_json().items() if key != "uri"}
-        self.output.put_once(source_path(self.source, self.commit), canonical_json(note))
+        write_note(self.output, self.source, found)
         return found
 
     def _model(self) -> Chosen:
@@ -196,8 +170,9 @@ class _Mirroring:
         readable = {name: each for name, each in listing.items() if name.endswith(LINES + PARQUET)}
         if not readable:
             raise DataInvalid(
-                f"none of the {len(listing)} files at {self.source.uri} (such as {min(listing)}) is a .jsonl or .parquet "
-                "file, plain or .gz or .zst; many hubs keep a converted copy at the revision refs/convert/parquet",
+                f"none of the {len(listing)} files at {self.source.uri} (such as {min(listing)}) is a .jsonl or "
+                ".parquet file, plain or .gz or .zst; many hubs keep a converted copy at the revision "
+                "refs/convert/parquet",
                 Reason.DATASET_EMPTY,
             )
         cut = len(folder) + 1 if folder else 0
@@ -220,12 +195,12 @@ class _Mirroring:
 
     def _fetch(self, file: HubFile) -> Path:
         """Return a local copy of a file; a small one is kept, since it is wanted again."""
-        if (kept := self._fetched.get(file.path)) is not None:
+        if (kept := self.fetched.get(file.path)) is not None:
             return kept
-        folder = self.scratch / (f"small-{len(self._fetched)}" if file.sha256 is None else "large")
+        folder = self.scratch / (f"small-{len(self.fetched)}" if file.sha256 is None else "large")
         local = self.hub.download(self.commit, file, folder)
         if file.sha256 is None:
-            self._fetched[file.path] = local
+            self.fetched[file.path] = local
         return local
 
     def _fill(self, prefix: str, found: MirroredSource, entries: tuple[FileEntry, ...], chosen: Chosen) -> None:

@@ -6,6 +6,7 @@ Messages hold neither URLs that a hub answered with, which may be signed, nor it
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator, Mapping
 
 import httpx2
@@ -19,7 +20,6 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
     XetDownloadError,
 )
-from huggingface_hub.utils import parse_ratelimit_headers
 
 from ..contract import HubSource, Reason
 from ..errors import HubFailed, SettingsInvalid, TrainerError
@@ -27,9 +27,11 @@ from .keys import HubKeys
 
 LONGEST_WAIT_SECONDS = 3600
 """What a hub may ask for; beyond it is not believed."""
+SPENT = re.compile(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,9})")
+"""Of the header RateLimit, where nothing remains: in how many seconds there is more."""
 WAY_OUT = (
-    "let pods with the label trimtab.dev/stage: mirror out (a NetworkPolicy may forbid it), or name a mirror of the hub "
-    "in HF_ENDPOINT"
+    "let pods with the label trimtab.dev/stage: mirror out (a NetworkPolicy may forbid it), or name a mirror of the "
+    "hub in HF_ENDPOINT"
 )
 
 
@@ -86,7 +88,8 @@ def _answered(error: HfHubHTTPError, source: HubSource, keys: HubKeys) -> Traine
         )
     if isinstance(error, RevisionNotFoundError):
         return SettingsInvalid(
-            f"{repository} has no revision {source.revision}; take a branch, a tag or a commit from {_page(source, keys)}",
+            f"{repository} has no revision {source.revision}; take a branch, a tag or a commit of "
+            f"{_page(source, keys)}",
             Reason.REVISION_NOT_FOUND,
         )
     if isinstance(error, DisabledRepoError):
@@ -129,8 +132,8 @@ def retry_after(headers: Mapping[str, str]) -> int | None:
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
         return min(int(text[:9]), LONGEST_WAIT_SECONDS)
-    told = parse_ratelimit_headers(headers)
-    return min(told.reset_in_seconds, LONGEST_WAIT_SECONDS) if told is not None and told.remaining == 0 else None
+    spent = SPENT.search(headers.get("RateLimit", ""))
+    return min(int(spent[1]), LONGEST_WAIT_SECONDS) if spent is not None else None
 
 
 def _page(source: HubSource, keys: HubKeys) -> str:
