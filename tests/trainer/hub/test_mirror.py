@@ -367,7 +367,7 @@ def no_keys(scene: Scene) -> None:
 
 
 def no_endpoint(scene: Scene) -> None:
-    scene.keys(HF_ENDPOINT="https://user:password@hub")
+    scene.keys(HF_ENDPOINT="https://user:s3same@hub")
 
 
 def pickles(scene: Scene) -> None:
@@ -424,7 +424,7 @@ def test_everything_else_ends_by_name(scene: Scene, case: str, capsys: pytest.Ca
     assert words in last.message
     assert last.retry_after_seconds == (300 if reason is Reason.HUB_QUOTA_EXCEEDED else None)
     said = capsys.readouterr()
-    assert "password" not in said.out + said.err + last.message
+    assert "s3same" not in said.out + said.err + last.message
     assert not [info for info in scene.output.list("models/") if info.path.endswith(".safetensors")]
 
 

@@ -43,6 +43,7 @@ class State(StrEnum):
     SUSPENDED = "Suspended"
     QUEUED = "Queued"
     QUOTA_EXCEEDED = "QuotaExceeded"
+    MIRRORING = "Mirroring"
     PREPARING = "Preparing"
     TRAINING = "Training"
     EVALUATING = "Evaluating"

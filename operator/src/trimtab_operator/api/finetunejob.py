@@ -17,7 +17,7 @@ from trimtab_trainer.contract import (
     TrainingSettings,
     Validation,
 )
-from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, Rule, rules
+from trimtab_trainer.contract.settings import DIGEST, MODEL_URI, OBJECT_URI, Rule, rules
 
 from .conditions import SUCCEEDED
 from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
@@ -38,7 +38,8 @@ SECRET_NAME = Annotated[
         pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
         description="secretName of a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and optionally "
         "AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION (or AWS_DEFAULT_REGION), AWS_S3_ADDRESSING_STYLE (path, "
-        "virtual or auto) and AWS_CA_BUNDLE; absent: the pod's workload identity.",
+        "virtual or auto) and AWS_CA_BUNDLE; absent: the pod's workload identity. Of a source on a hub (hf://): with "
+        "HF_TOKEN, HF_ENDPOINT or both, mounted by the pod that mirrors alone.",
     ),
 ]
 
@@ -95,9 +96,9 @@ def _same(field: str, fields: Fields | None) -> str:
 class BaseModelSource(Model):
     """The model that the adapter is made for."""
 
-    uri: OBJECT_URI = Field(
+    uri: MODEL_URI = Field(
         description="uri of the folder with config.json, the tokenizer and the safetensors files: s3://bucket/prefix, "
-        "or file:///path on a volume of the template."
+        "file:///path on a volume of the template, or hf://org/name@revision, which is mirrored into the output."
     )
     digest: DIGEST | None = Field(default=None, description="digest the model must have; recorded in status if absent.")
     secret_name: SECRET_NAME | None = None
@@ -105,6 +106,19 @@ class BaseModelSource(Model):
 
 class DatasetSource(Model):
     """The rows, where they come from and what is held out."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            *(
+                (
+                    f"!has(self.{side}) || !has(self.{side}.uri) || "
+                    f"self.{side}.uri.startsWith('hf://') == self.training.uri.startsWith('hf://')",
+                    f"{side}.uri and training.uri are both on a hub (hf://) or neither is: their keys are one Secret",
+                )
+                for side in ("validation", "test")
+            )
+        )
+    )
 
     format: DatasetFormat = Field(
         default=DatasetFormat.AUTO,

@@ -44,7 +44,7 @@ QUEUE_TRACES = frozenset(
 OWN_CONTROLLER = "kubernetes.io/job-controller"
 QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 CONTAINER = "trainer"
-"""Name of the container that does the work, in both stages."""
+"""Name of the container that does the work, in all stages."""
 
 TEXT_LENGTH = 1024
 """Of what a view keeps of a message."""

@@ -22,7 +22,7 @@ from ..contract.parsing import Unreadable
 from ..errors import HubFailed, SettingsInvalid
 from ..storage import FileEntry, ObjectDamaged
 from .keys import read_hub_keys
-from .refusal import damaged, named, over_quota, retry_after
+from .refusal import OverQuota, damaged, named, retry_after
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class Hub:
         # Without a token of ours none is looked for in the environment or the home directory.
         self._token: str | bool = self._keys.token or False
         self._api = HfApi(endpoint=self._keys.endpoint, token=self._token)
-        set_client_factory(self._client)
+        set_client_factory(_client)
 
     def resolve(self, commit: str | None = None) -> tuple[str, str | None]:
         """Return the commit that the revision (or this commit) is now, and the license that the repository names."""
@@ -169,15 +169,15 @@ class Hub:
             time.sleep(pause)
             attempt += 1
 
-    def _client(self) -> httpx2.Client:
-        return httpx2.Client(
-            follow_redirects=True, event_hooks={"request": [_bounded], "response": [self._within_quota]}
-        )
 
-    def _within_quota(self, response: httpx2.Response) -> None:
-        """End here where the library would wait, as long as a hub says, for hours if need be."""
-        if response.status_code == 429 and (retry_after(response.headers) or 0) > PATIENCE_SECONDS:
-            raise over_quota(response.headers, self._keys)
+def _client() -> httpx2.Client:
+    return httpx2.Client(follow_redirects=True, event_hooks={"request": [_bounded], "response": [_within_patience]})
+
+
+def _within_patience(response: httpx2.Response) -> None:
+    """End here where the library would wait, as long as a hub says, for hours if need be."""
+    if response.status_code == 429 and (retry_after(response.headers) or 0) > PATIENCE_SECONDS:
+        raise OverQuota(response.headers)
 
 
 def _bounded(request: httpx2.Request) -> None:

@@ -35,11 +35,21 @@ WAY_OUT = (
 )
 
 
+class OverQuota(Exception):
+    """A hub asks to be left alone for longer than this process waits; raised where the library would sleep."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        super().__init__()
+        self.headers = headers
+
+
 def named(error: BaseException, source: HubSource, keys: HubKeys) -> TrainerError | None:
     """Return what an error means for a source, None where it is no error of the hub's."""
     for each in _chain(error):
         if isinstance(each, TrainerError):
             return each
+        if isinstance(each, OverQuota):
+            return over_quota(each.headers, keys)
         if isinstance(each, HfHubHTTPError):
             return _answered(each, source, keys)
         if isinstance(each, httpx2.HTTPError | httpx2.StreamError | httpx2.InvalidURL):
