@@ -360,6 +360,31 @@ FINETUNEJOB_CASES: dict[Rule, Case] = {
         refused=[{"spec.dataset.validation": {"folds": 5, "fold": 5}}],
         passed=[{"spec.dataset.validation": {"folds": 5, "fold": 4}}],
     ),
+    **{
+        (
+            "spec.dataset",
+            f"{side}.uri and training.uri are both on a hub (hf://) or neither is: their keys are one Secret",
+        ): Case(
+            refused=[
+                {f"spec.dataset.{side}": {"uri": "hf://datasets/org/rows@main/"}},
+                {
+                    "spec.dataset.training.uri": "hf://datasets/org/rows@main/train/",
+                    f"spec.dataset.{side}": {"uri": "s3://datasets/held-out/"},
+                },
+            ],
+            passed=[
+                {
+                    "spec.dataset.training.uri": "hf://datasets/org/rows@main/train/",
+                    f"spec.dataset.{side}": {"uri": "hf://datasets/org/rows@main/held-out.jsonl"},
+                },
+                {
+                    "spec.dataset.training.uri": "hf://datasets/org/rows@main/train/",
+                    f"spec.dataset.{side}": {"fraction": 0.1},
+                },
+            ],
+        )
+        for side in ("validation", "test")
+    },
     ("spec.dataset.test", "exactly one of fraction and uri must be set"): Case(
         refused=[{"spec.dataset.test": {}}, {"spec.dataset.test": {"fraction": 0.1, "uri": "s3://datasets/t/"}}],
         passed=[{"spec.dataset.test": {"fraction": 0.1}}, {"spec.dataset.test": {"uri": "s3://datasets/t/"}}],

@@ -22,17 +22,19 @@ PAGE = 3
 CHUNK = 4096
 
 
-@dataclass(frozen=True)
+@dataclass
 class Asked:
-    """One request that was answered, and how many bytes of a body were sent."""
+    """One request: noted before it is answered, and what became of it."""
 
     method: str
     path: str
     host: str
     token: str | None
     range: str | None
-    status: int
-    sent: int
+    status: int = 0
+    sent: int = 0
+    """Bytes of the body so far."""
+    over: bool = False
 
 
 @dataclass
@@ -82,7 +84,6 @@ class Hub:
         self.tokens: set[str] = set()
         self.faults = Faults()
         self.asked: list[Asked] = []
-        self.at_work: list[str] = []
         self.quota_at: tuple[str, int] | None = None
         self.closing = threading.Event()
         self.server = ThreadingHTTPServer((host, port), type("Handler", (_Handler,), {"hub": self}))
@@ -98,7 +99,7 @@ class Hub:
 
     def fetching(self, name: str) -> bool:
         """Tell whether somebody is being sent a large file of this name now."""
-        return any(name in path and "x-signature=" in path for path in list(self.at_work))
+        return any(name in each.path and "x-signature=" in each.path and not each.over for each in list(self.asked))
 
     def order_quota_at(self, part: str, seconds: int) -> None:
         """Refuse what has this in its path, with that Retry-After."""
@@ -156,8 +157,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve()
 
     def _serve(self) -> None:
-        self.sent, self.status = 0, 0
-        self.hub.at_work.append(self.path)
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
+        host = self.headers.get("Host", "").partition(":")[0]
+        self.asked = Asked(self.command, self.path, host, token, self.headers.get("Range"))
+        self.hub.asked.append(self.asked)
         try:
             self._refuse_what_is_ordered()
             self._route()
@@ -165,11 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(refused.status, b"", **refused.headers)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
-        self.hub.at_work.remove(self.path)
-        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
-        host = self.headers.get("Host", "").partition(":")[0]
-        asked = Asked(self.command, self.path, host, token, self.headers.get("Range"), self.status, self.sent)
-        self.hub.asked.append(asked)
+        self.asked.over = True
 
     def _refuse_what_is_ordered(self) -> None:
         faults, at = self.hub.faults, self.hub.quota_at
@@ -268,7 +267,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, json.dumps(value).encode(), **{"Content-Type": "application/json", **headers})
 
     def _answer(self, status: int, body: bytes, **headers: str) -> None:
-        self.status = status
+        self.asked.status = status
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -278,12 +277,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         faults, large = self.hub.faults, len(body) > CHUNK and "x-signature=" in self.path
         for begin in range(0, len(body), CHUNK):
-            if large and faults.cut_after is not None and self.sent >= faults.cut_after:
+            if large and faults.cut_after is not None and self.asked.sent >= faults.cut_after:
                 faults.cut_after = None
                 self.close_connection = True
                 self.connection.shutdown(2)
                 return
             self.wfile.write(body[begin : begin + CHUNK])
-            self.sent += len(body[begin : begin + CHUNK])
+            self.asked.sent += len(body[begin : begin + CHUNK])
             if large and faults.bytes_per_second is not None:
                 time.sleep(CHUNK / faults.bytes_per_second)

@@ -137,8 +137,8 @@ def _of_dataset(repository: Repository) -> tuple[dict[str, HubFile], dict[str, H
     readable = {name: each for name, each in below.items() if name.endswith(LINES + PARQUET)}
     if not readable:
         raise DataInvalid(
-            f"none of the {len(below)} files at {uri} (such as {min(below)}) is a .jsonl or .parquet file, plain or .gz "
-            "or .zst; many hubs keep a converted copy at the revision refs/convert/parquet",
+            f"none of the {len(below)} files at {uri} (such as {min(below)}) is a .jsonl or .parquet file, plain or "
+            ".gz or .zst; many hubs keep a converted copy at the revision refs/convert/parquet",
             Reason.DATASET_EMPTY,
         )
     cut = len(folder) + 1 if folder else 0

@@ -1,8 +1,8 @@
 """The mirror stage: what a configuration names on a hub comes to lie in its output, verified, once.
 
 A commit never changes, so a note of it in the output says what it was mirrored as, and whoever finds that note asks the
-hub for nothing more. A file goes to the output as soon as it is verified, to its content address: what is killed goes on
-with the file it was at.
+hub for nothing more. A file goes to the output as soon as it is verified, to its content address: what is killed goes
+on with the file it was at.
 """
 
 from __future__ import annotations
