@@ -165,7 +165,7 @@ def test_an_evaluation_reads_what_its_finetunejob_mirrored() -> None:
 
 
 def test_an_evaluation_mirrors_a_base_model_of_its_own() -> None:
-    alone = {
+    alone: dict[str, Any] = {
         "target": {"artifact": {"uri": "s3://adapters/x", "digest": sha("7"), "secretName": "theirs"}},
         "baseModel": {"uri": MODEL, "secretName": "hub"},
         "output": {"uri": "s3://results/x", "secretName": "results"},

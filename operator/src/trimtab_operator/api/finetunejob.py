@@ -30,18 +30,15 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 NAME_LENGTH = 45
 """Children add up to 18 characters to the name, and a Job's name may have 63."""
-SECRET_NAME = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=253,
-        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
-        description="secretName of a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and optionally "
-        "AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION (or AWS_DEFAULT_REGION), AWS_S3_ADDRESSING_STYLE (path, "
-        "virtual or auto) and AWS_CA_BUNDLE; absent: the pod's workload identity. Of a source on a hub (hf://): with "
-        "HF_TOKEN, HF_ENDPOINT or both, mounted by the pod that mirrors alone.",
-    ),
-]
+_KEYS = (
+    "secretName of a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and optionally AWS_SESSION_TOKEN, "
+    "AWS_ENDPOINT_URL, AWS_REGION (or AWS_DEFAULT_REGION), AWS_S3_ADDRESSING_STYLE (path, virtual or auto) and "
+    "AWS_CA_BUNDLE; absent: the pod's workload identity."
+)
+_OF_A_HUB = " Of a source on a hub (hf://): with HF_TOKEN, HF_ENDPOINT or both; the pod that mirrors alone mounts it."
+_NAME = Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+SECRET_NAME = Annotated[str, _NAME, Field(description=_KEYS)]
+SOURCE_SECRET_NAME = Annotated[str, _NAME, Field(description=_KEYS + _OF_A_HUB)]
 
 
 FREE = frozenset({"secretName", "microBatchSize"})
@@ -101,7 +98,7 @@ class BaseModelSource(Model):
         "file:///path on a volume of the template, or hf://org/name@revision, which is mirrored into the output."
     )
     digest: DIGEST | None = Field(default=None, description="digest the model must have; recorded in status if absent.")
-    secret_name: SECRET_NAME | None = None
+    secret_name: SOURCE_SECRET_NAME | None = None
 
 
 class DatasetSource(Model):
@@ -134,7 +131,7 @@ class DatasetSource(Model):
     split_seed: int = Field(
         default=17, ge=0, le=2_147_483_647, description="splitSeed chooses which rows are held out."
     )
-    secret_name: SECRET_NAME | None = None
+    secret_name: SOURCE_SECRET_NAME | None = None
 
 
 class OutputTarget(Model):
