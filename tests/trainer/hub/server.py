@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -86,6 +89,8 @@ class Hub:
         self.asked: list[Asked] = []
         self.quota_at: tuple[str, int] | None = None
         self.closing = threading.Event()
+        self.elsewhere = ""
+        """Where large files are; "" is the same server by another name."""
         self.server = ThreadingHTTPServer((host, port), type("Handler", (_Handler,), {"hub": self}))
         self.server.daemon_threads = True
         self.port = int(self.server.server_address[1])
@@ -96,6 +101,18 @@ class Hub:
 
     def repository(self, key: str) -> Repository:
         return self.repositories.setdefault(key, Repository())
+
+    def speak_tls(self, folder: Path) -> Path:
+        """Answer by TLS from now on, large files too; return the file of the certificate, which signs itself."""
+        certificate, key = folder / "hub.crt", folder / "hub.key"
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=hub"]
+        names = ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+        subprocess.run([*command, *names, "-out", certificate, "-keyout", key], check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.elsewhere = f"https://localhost:{self.port}"
+        return certificate
 
     def fetching(self, name: str) -> bool:
         """Tell whether somebody is being sent a large file of this name now."""
@@ -156,7 +173,18 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._serve()
 
+    def do_PUT(self) -> None:
+        """Order a fault from outside: `PUT /-/faults` with the fields of `Faults` as JSON."""
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked = Asked(self.command, self.path, "", None, None)
+        self.hub.faults = Faults(**body)
+        self._json({})
+
     def _serve(self) -> None:
+        if self.path == "/-/asked":
+            asked = [asdict(each) for each in self.hub.asked]
+            self.asked = Asked(self.command, self.path, "", None, None)
+            return self._json(asked)
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
         host = self.headers.get("Host", "").partition(":")[0]
         self.asked = Asked(self.command, self.path, host, token, self.headers.get("Range"))
@@ -169,6 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         self.asked.over = True
+        return None
 
     def _refuse_what_is_ordered(self) -> None:
         faults, at = self.hub.faults, self.hub.quota_at
@@ -239,7 +268,7 @@ class _Handler(BaseHTTPRequestHandler):
         start = int(query.get("cursor", ["0"])[0])
         headers = {}
         if start + PAGE < len(entries):
-            here = f"{self.hub.endpoint if 'Host' not in self.headers else 'http://' + self.headers['Host']}"
+            here = f"{'https' if self.hub.elsewhere.startswith('https') else 'http'}://{self.headers['Host']}"
             path = urlsplit(self.path).path
             headers["Link"] = f'<{here}{path}?recursive={deep}&cursor={start + PAGE}>; rel="next"'
         self._json(entries[start : start + PAGE], **headers)
@@ -250,7 +279,8 @@ class _Handler(BaseHTTPRequestHandler):
         data = files[path]
         if path.endswith(LARGE) and "x-signature=" not in query:
             sha256 = hashlib.sha256(data).hexdigest()
-            elsewhere = f"http://localhost:{self.hub.port}{urlsplit(self.path).path}?x-signature={sha256[:8]}"
+            host = self.hub.elsewhere or f"http://localhost:{self.hub.port}"
+            elsewhere = f"{host}{urlsplit(self.path).path}?x-signature={sha256[:8]}"
             linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(data)), "Location": elsewhere}
             self._answer(302, b"", **{"X-Repo-Commit": commit, "ETag": f'"{blob_of(data)}"', **linked})
             return

@@ -14,10 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from huggingface_hub import constants
-from safetensors.numpy import save_file
 from trimtab_trainer.__main__ import main
 from trimtab_trainer.config import at_the_mirror
 from trimtab_trainer.contract import (
@@ -39,11 +37,11 @@ from trimtab_trainer.report import Report
 from trimtab_trainer.storage import MANIFEST, ObjectMissing, Store, open_store, read_manifest, verify
 
 from tests.trainer.conftest import ObjectStorage
+from tests.trainer.hub.models import SHARDS, sharded
 from tests.trainer.hub.server import Asked, Hub, running
-from tests.trainer.tiny import tiny_rows, tiny_weights, write_rows
+from tests.trainer.tiny import tiny_rows, write_rows
 
 MODEL, ROWS = "models/tiny/llama", "datasets/tiny/rows"
-SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 
 
 @dataclass
@@ -98,20 +96,6 @@ class Scene:
         message = TerminationMessage.decode((self.folder / "last").read_text())
         assert message is not None
         return message
-
-
-def sharded(folder: Path) -> dict[str, bytes]:
-    """Return the files of the tiny model with its weights in two shards."""
-    files = {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "model.safetensors"}
-    weights = tiny_weights(0)
-    names = sorted(weights)
-    parts = dict(zip(SHARDS, (names[: len(names) // 2], names[len(names) // 2 :]), strict=True))
-    for shard, part in parts.items():
-        save_file({name: np.ascontiguousarray(weights[name]) for name in part}, folder / shard, {"format": "pt"})
-        files[shard] = (folder / shard).read_bytes()
-        (folder / shard).unlink()
-    index = {"weight_map": {name: shard for shard, part in parts.items() for name in part}}
-    return {**files, "model.safetensors.index.json": json.dumps(index).encode()}
 
 
 def model_files(tiny_model: Path) -> dict[str, bytes]:
@@ -241,11 +225,7 @@ def test_a_commit_that_changes_the_readme_alone_fetches_no_weights(scene: Scene,
 
 @on_both
 def test_a_killed_mirror_goes_on_with_the_file_it_was_at(scene: Scene, tiny_model: Path) -> None:
-    copy = scene.folder / "sharded"
-    copy.mkdir()
-    for file in tiny_model.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
-    files = sharded(copy)
+    files = sharded(tiny_model, scene.folder)
     scene.hub.repositories[MODEL].commit(files)
     order = sorted(SHARDS, key=lambda name: len(files[name]))
     scene.hub.faults.bytes_per_second = 400_000
@@ -529,6 +509,17 @@ def test_a_note_that_is_not_true_is_made_again(scene: Scene) -> None:
         assert scene.mirror() == first
     with pytest.raises(ObjectMissing):
         scene.output.read("sources/models/tiny/llama/main.json")
+
+
+def test_a_certificate_that_nobody_vouches_for_is_told_and_one_that_is_named_is_trusted(
+    scene: Scene, monkeypatch: Any, tmp_path: Path
+) -> None:
+    certificate = scene.hub.speak_tls(tmp_path)
+    scene.keys(HF_ENDPOINT=f"https://127.0.0.1:{scene.hub.port}")
+    error = scene.refused()
+    assert (error.reason, "SSL_CERT_FILE" in error.message) == (Reason.SETTINGS_INVALID, True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    scene.mirror()
 
 
 def test_credentials_are_never_shown() -> None:

@@ -30,7 +30,7 @@ ATTEMPTS = 4
 """Of a question, the first included; 1, 2 and 4 s lie between them, or what the hub asks for."""
 PATIENCE_SECONDS = 60
 """What a hub may ask to be left alone for while this process waits; beyond it the stage ends and says so."""
-TIMEOUT_SECONDS = 30
+CONNECT_SECONDS, TIMEOUT_SECONDS = 5, 30
 MOST_FILES = 10_000
 READ_BYTES = 1 << 20
 LICENSE = re.compile(r"license:([A-Za-z0-9][A-Za-z0-9._+-]{0,63})")
@@ -181,8 +181,7 @@ def _within_patience(response: httpx2.Response) -> None:
 
 
 def _bounded(request: httpx2.Request) -> None:
-    """Give a request the timeouts that it lacks: the library asks for most listings with none at all."""
+    """Bound how long a request waits: the library asks for most listings without any limit."""
     given = request.extensions.get("timeout") or {}
-    request.extensions["timeout"] = {
-        key: given.get(key) or TIMEOUT_SECONDS for key in ("connect", "read", "write", "pool")
-    }
+    limits = {key: given.get(key) or TIMEOUT_SECONDS for key in ("read", "write", "pool")}
+    request.extensions["timeout"] = {**limits, "connect": CONNECT_SECONDS}

@@ -52,6 +52,11 @@ def named(error: BaseException, source: HubSource, keys: HubKeys) -> TrainerErro
             return over_quota(each.headers, keys)
         if isinstance(each, HfHubHTTPError):
             return _answered(each, source, keys)
+        if isinstance(each, httpx2.ConnectError) and "CERTIFICATE_VERIFY_FAILED" in str(each):
+            return SettingsInvalid(
+                f"the certificate of {keys.endpoint} is not trusted; mount its authority's with a volume of the "
+                "template, and name the file in SSL_CERT_FILE of template.env"
+            )
         if isinstance(each, httpx2.HTTPError | httpx2.StreamError | httpx2.InvalidURL):
             return unreachable(keys, type(each).__name__)
     if isinstance(error, FileMetadataError):
