@@ -1,14 +1,16 @@
-"""The hub of the trainer's tests as a pod: gated, with a model in two shards and rows, which it reads from the storage."""
+"""The hub of the trainer's tests as a pod: gated, with a model in two shards and rows, read from the storage."""
 
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
 from deploy.demo.api import Body
-from deploy.demo.installation import ROOT, STORAGE
+from deploy.demo.installation import ROOT, STORAGE, Forward
+from tests.component.patience import Patience
 from tests.e2e.tenants import SMALL, Tenant
 
 PORT = 8080
@@ -96,11 +98,10 @@ def way_out(tenant: Tenant) -> Body:
 class Control:
     """What the hub was asked, and the faults it makes, from outside."""
 
-    url: str
+    forward: Forward
 
     def asked(self) -> list[dict[str, Any]]:
-        with urllib.request.urlopen(f"{self.url}/-/asked", timeout=20) as answer:
-            found: list[dict[str, Any]] = json.load(answer)
+        found: list[dict[str, Any]] = self._send("asked")
         return found
 
     def files(self) -> list[tuple[str, int]]:
@@ -109,7 +110,17 @@ class Control:
         return [(each["path"].partition("?")[0].rpartition("/")[2], each["sent"]) for each in large]
 
     def faults(self, **faults: Any) -> None:
-        body = json.dumps(faults).encode()
-        request = urllib.request.Request(f"{self.url}/-/faults", body, method="PUT")
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            answer.read()
+        self._send("faults", json.dumps(faults).encode())
+
+    def _send(self, path: str, body: bytes | None = None) -> Any:
+        """Ask until there is an answer: a port that is forwarded is not there at once, nor for ever."""
+        patience = Patience("an answer of the hub")
+        request = urllib.request.Request(f"{self.forward.url}/-/{path}", body, method="PUT" if body else "GET")
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=20) as answer:
+                    return json.load(answer)
+            except OSError as error:
+                patience.spend(str(error))
+                self.forward.ensure()
+                time.sleep(0.5)

@@ -1,5 +1,7 @@
-"""Sources on a model hub, in a namespace that denies everything but what the samples allow, and the pod that mirrors the
-hub. The real client asks a hub of our own, which runs in a pod."""
+"""Sources on a model hub, in a namespace that denies everything but what the samples allow and the way to the hub.
+
+The real client asks a hub of our own, which runs in a pod.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,7 @@ def control(sealed: Tenant) -> Iterator[Control]:
 
     sealed.mirror.wait("the hub", ready)
     with sealed.installation.forward(sealed.namespace, "pod/hub", PORT) as forward:
-        yield Control(forward.url)
+        yield Control(forward)
 
 
 def from_hub(tenant: Tenant, name: str, *, steps: int = 4, digest: str | None = None, **spec: Any) -> Body:
@@ -82,8 +84,8 @@ def test_a_mirror_that_is_killed_goes_on_and_the_job_completes(
     sealed.apply(from_hub(sealed, "mirrored", retries={"onFailure": 3}))
     pod = sealed.running_pod("mirrored", "mirror")
     patience = Patience(f"{second} is under way")
-    while not any(name == second and sent for name, sent in (found := control.files())):
-        patience.spend(found)
+    while second not in {name for name, sent in control.files() if sent}:
+        patience.spend(control.files)
         time.sleep(0.2)
     sealed.kill(pod)
     control.faults()
