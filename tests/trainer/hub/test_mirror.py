@@ -389,6 +389,10 @@ def no_such_file(scene: Scene) -> None:
     scene.document["dataset"]["training"]["uri"] = "hf://datasets/tiny/rows@main/data/test.jsonl"
 
 
+def no_such_folder(scene: Scene) -> None:
+    scene.document["dataset"]["training"]["uri"] = "hf://datasets/tiny/rows@main/train/"
+
+
 SETTINGS, DATA, STORAGE = ExitCode.SETTINGS_INVALID, ExitCode.DATA_INVALID, ExitCode.STORAGE_FAILED
 REFUSALS: dict[str, tuple[Callable[[Scene], None], ExitCode, Reason, str]] = {
     "gated": (gated, SETTINGS, Reason.SOURCE_GATED, "accept its terms at"),
@@ -404,6 +408,7 @@ REFUSALS: dict[str, tuple[Callable[[Scene], None], ExitCode, Reason, str]] = {
     "pickles": (pickles, SETTINGS, Reason.BASE_MODEL_INVALID, "pytorch_model.bin is a pickle"),
     "a model with code of its own": (own_code, SETTINGS, Reason.BASE_MODEL_INVALID, "is never run"),
     "no rows": (nothing_readable, DATA, Reason.DATASET_EMPTY, "refs/convert/parquet"),
+    "no such folder": (no_such_folder, DATA, Reason.DATASET_NOT_FOUND, "a folder of the repository ends with"),
     "no such file": (no_such_file, DATA, Reason.DATASET_NOT_FOUND, "data/test.jsonl"),
 }
 

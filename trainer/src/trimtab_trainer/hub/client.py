@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import httpx2
 from huggingface_hub import HfApi, hf_hub_download, set_client_factory
+from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
 from ..contract import Credentials, HubSource
@@ -84,7 +85,10 @@ class Hub:
         return found, next((match[1] for match in matches if match), None)
 
     def files(self, commit: str, folder: str = "", *, deep: bool = False) -> dict[str, HubFile]:
-        """Return the files of a folder at a commit by their path, and of all folders below it where `deep`."""
+        """Return the files of a folder at a commit by their path, and of all folders below it where `deep`.
+
+        A folder that is not there has none.
+        """
 
         def listing() -> list[RepoFile]:
             tree = self._api.list_repo_tree(
@@ -94,8 +98,10 @@ class Hub:
                 revision=commit,
                 repo_type=self.source.kind,
             )
-            files = (each for each in tree if isinstance(each, RepoFile))
-            return list(islice(files, MOST_FILES + 1))
+            try:
+                return list(islice((each for each in tree if isinstance(each, RepoFile)), MOST_FILES + 1))
+            except EntryNotFoundError:
+                return []
 
         found = self._ask(listing)
         if len(found) > MOST_FILES:
