@@ -23,5 +23,6 @@ def sharded(model: Path, folder: Path) -> dict[str, bytes]:
         save_file({name: np.ascontiguousarray(weights[name]) for name in part}, folder / shard, {"format": "pt"})
         files[shard] = (folder / shard).read_bytes()
         (folder / shard).unlink()
-    index = {"metadata": {"total_size": 0}, "weight_map": {name: shard for shard, part in parts.items() for name in part}}
+    weight_map = {name: shard for shard, part in parts.items() for name in part}
+    index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
     return {**files, "model.safetensors.index.json": json.dumps(index).encode()}
