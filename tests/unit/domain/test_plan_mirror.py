@@ -144,6 +144,15 @@ def test_a_mirror_whose_result_was_lost_is_looked_for_again() -> None:
     assert world.job.status.attempts[0].reason == "ResultLost"
 
 
+def test_the_status_stays_small_beside_what_was_mirrored() -> None:
+    world = mirrored(World(**ON_A_HUB, retries={"onDisruption": 100}).settle()).prepared()
+    for _ in range(12):
+        world.running().after(7).disrupted("PreemptionByScheduler " + "x" * 400, pod_left=True)
+    assert len(world.job.status.attempts) == 10
+    assert argument(world.created[-1], "--mirrored") == MIRRORED.to_json()
+    assert len(json.dumps(world.job.status.to_json())) < 10_000
+
+
 def test_a_mirror_over_its_memory_limit_says_which_limit() -> None:
     world = World(**ON_A_HUB).settle().running().exits(137, reason="OOMKilled")
     assert (world.state, world.succeeded) == ("OutOfMemory", "False")
