@@ -102,9 +102,9 @@ def test_all_linear_reaches(name: str) -> None:
 def test_weights_of_experts_are_counted() -> None:
     reached = reach(dense() | mixture(), {"model_type": "deepseek_v3"})
     assert (reached.expert_weights, reached.weights) == (12 * 32, 4 * 64 + 3 * 128 + 8 + 12 * 32 + 32 + 4)
-    assert reached.unreached.startswith("384 of the base model's 1,068 weights are in experts, which are neither")
-    assert reached.unreached.endswith("nor layers named as experts' are")
-    assert not reach(dense(), {"model_type": "llama"}).unreached
+    assert reached.unreached().startswith("384 of the base model's 1,068 weights are in experts, which are neither")
+    assert reached.unreached().endswith("nor layers named as experts' are")
+    assert not reach(dense(), {"model_type": "llama"}).unreached()
 
 
 @pytest.mark.parametrize("target", ["gate_proj", "experts.0.up_proj", "gate", "model.layers.1.mlp.experts.2.down_proj"])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from trimtab_trainer.adapter import Adapted, add_adapter
 from trimtab_trainer.architecture import read_shapes, target_modules
 from trimtab_trainer.base_model import find_base_model
 from trimtab_trainer.batches import Batches
@@ -19,16 +20,9 @@ from trimtab_trainer.data.view import Sequences
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.layers import NAMES_OF_EXPERTS, TAKEN_FOR_EXPERTS, reach
-from trimtab_trainer.model import (
-    Adapted,
-    add_adapter,
-    check_forward,
-    check_layers,
-    frozen_hash,
-    linear_modules,
-    load_base,
-    resolve_targets,
-)
+from trimtab_trainer.model import frozen_hash, load_base
+from trimtab_trainer.probe import check_forward
+from trimtab_trainer.targets import check_layers, linear_modules, resolve_targets
 from trimtab_trainer.validation import mean_loss
 
 from tests.trainer.tiny import make_tiny_model
@@ -132,8 +126,7 @@ def test_a_model_whose_packed_rows_influence_each_other_is_refused(tiny: Path, m
         def __call__(self, input_ids: torch.Tensor, position_ids: torch.Tensor, use_cache: bool) -> Any:
             return self.inner(input_ids=input_ids, use_cache=use_cache)
 
-    contaminated = Contaminated(model.causal.base_model)
-    monkeypatch.setattr(type(model.causal), "base_model", property(lambda self: contaminated))
+    monkeypatch.setattr(model, "text", Contaminated(model.text))
     check_forward(model, packing=False)
     with pytest.raises(SettingsInvalid, match=r"training\.packing: false"):
         check_forward(model, packing=True)
@@ -313,10 +306,10 @@ def test_the_layers_that_prepare_tells_are_those_that_are_adapted(tmp_path: Path
     layers = target_modules(shapes, lora, files.config)
     base = load_base(tmp_path, QuantizationSettings(), torch.float32, CPU)
     model = add_adapter(base, lora, torch.float32, 1, reach(shapes, files.config).left_out)
-    check_layers(model, layers)
+    check_layers(model, layers, [])
     assert len(layers) == len(model.parameters) // 2 == count
     with pytest.raises(SettingsInvalid, match="other layers than its files tell") as caught:
-        check_layers(model, layers[1:])
+        check_layers(model, layers[1:], [])
     assert caught.value.reason is Reason.TARGET_MODULES_NOT_FOUND
 
 

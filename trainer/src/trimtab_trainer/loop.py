@@ -17,13 +17,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from .adapter import Adapted
 from .batches import Batches
 from .checkpoint import Best, Checkpoint, Checkpoints, Point, TrainingState
 from .contract import EarlyStopping, Reason, RunConfig
 from .errors import DataInvalid, Interrupted, OutOfMemory, SettingsInvalid
 from .interruption import Interruption
 from .loss import summed_loss
-from .model import Adapted
 from .optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_learning_rate
 from .progress import ProgressBoard
 from .report import Report

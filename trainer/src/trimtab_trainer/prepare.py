@@ -13,7 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .architecture import check_architecture, check_length, check_vocabulary, read_shapes, target_modules
+from .architecture import (
+    check_architecture,
+    check_length,
+    check_vocabulary,
+    read_shapes,
+    target_modules,
+    target_parameters,
+)
 from .base_model import check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
 from .contract import Artifact, Prepared, RunConfig, run_digest
 from .data.cleaning import CONTROL, IGNORED
@@ -56,11 +63,19 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     check_length(model, config.training.max_sequence_length)
     shapes = read_shapes(model)
     modules = target_modules(shapes, config.lora, model.config)
-    unreached = reach(shapes, model.config).unreached
+    parameters = target_parameters(shapes, config.lora, model.config)
+    reached = reach(shapes, model.config)
     # Every byte of the weights is read for the digest only after the headers were found good.
     base_model_digest = digest_of_entries(entries_of(model))
     check_pin(config.base_model, base_model_digest)
-    report("base model checked", uri=config.base_model.uri, digest=base_model_digest, adapted=len(modules))
+    report(
+        "base model checked",
+        uri=config.base_model.uri,
+        digest=base_model_digest,
+        adapted=len(modules) + len(parameters),
+        weights=reached.weights,
+        beside_text=reached.other_weights,
+    )
 
     tokenizer_files = fetch_tokenizer(model, scratch / "tokenizer")
     sources = {name: _copy(config, name, uri, scratch, report) for name, uri in uris.items()}
@@ -85,7 +100,7 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     )
     artifact = read_result(output, prepared.run_digest, report)
     report("prepared", **prepared.to_json(), artifact=artifact.to_json() if artifact else None)
-    warnings = [*([unreached] if unreached else []), *warnings_of(summary)]
+    warnings = [*filter(None, [reached.unreached(len(parameters))]), *warnings_of(summary)]
     return Outcome(prepared, artifact, tuple(_told(warnings, report)))
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .adapter import Adapted
 from .contract import TrainingSettings
 from .loss import CHUNK
-from .model import Adapted
 
 TARGET_TOKENS = {"cuda": 16384, "cpu": 2048}
 ENOUGH_TOKENS = {"cuda": 4096, "cpu": 512}
