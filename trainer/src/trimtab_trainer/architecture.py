@@ -23,14 +23,10 @@ from .layers import (
     text_config,
     text_shapes,
 )
+from .unsupported import unsupported
 
 HEADER_LIMIT = 100_000_000
 CAUSAL = ("ForCausalLM", "LMHeadModel")
-UNSUPPORTED = {
-    "mamba": "its layers compute with their weights past quantization and adapter",
-    "llama4_text": "it has no hidden states apart from its output head",
-}
-"""Causal language models that cannot be trained here, and why; what is not known of is found by the train stage."""
 
 
 def check_architecture(model: BaseModel) -> None:
@@ -45,6 +41,7 @@ def check_architecture(model: BaseModel) -> None:
         raise invalid(f"its architectures are {names}, none of them a causal language model; choose another model")
     from transformers.models.auto.auto_mappings import CONFIG_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as TEXT_MODELS
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES as OTHER_MODELS
 
     if kind not in CONFIG_MAPPING_NAMES:
         code = ", and its own code (auto_map) is never run" if "auto_map" in config else ""
@@ -58,8 +55,10 @@ def check_architecture(model: BaseModel) -> None:
                 f"its architectures are {names}, but its config.json has no text_config of a decoder that could be "
                 f"trained alone; restore its config.json, or take {instead}"
             )
-    if kind in UNSUPPORTED:
-        raise invalid(f"model_type {kind!r} is not supported: {UNSUPPORTED[kind]}; choose another model")
+    if kind not in (OTHER_MODELS if is_conditional(config) else TEXT_MODELS):
+        raise invalid(f"transformers has no language model of model_type {kind!r} alone; choose another model")
+    if (why := unsupported(kind)) is not None:
+        raise invalid(f"model_type {kind!r} is not supported: {why}; choose another model")
     if quantization := config.get("quantization_config"):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
         raise invalid(f"it is quantized already ({method}); give the 16-bit original, Trimtab quantizes it itself")

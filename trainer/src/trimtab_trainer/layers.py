@@ -34,8 +34,9 @@ NAMES_OF_EXPERTS = ("down_proj", "gate_proj", "up_proj", "w1", "w2", "w3")
 # fmt: off
 TAKEN_FOR_EXPERTS = frozenset({
     "afmoe", "beam", "cohere2_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1", "ernie4_5_moe", "exaone_moe",
-    "flex_olmo", "glm4_moe", "glm4_moe_lite", "glm_moe_dsa", "hunyuan_v1_moe", "longcat_flash", "mellum", "minimax",
-    "minimax_m2", "mixtral", "olmoe", "qwen3_moe", "qwen3_next", "solar_open",
+    "flex_olmo", "glm4_moe", "glm4_moe_lite", "glm4v_moe", "glm_moe_dsa", "hunyuan_v1_moe", "longcat_flash", "mellum",
+    "minimax", "minimax_m2", "mixtral", "olmoe", "qwen3_moe", "qwen3_next", "qwen3_omni_moe", "qwen3_omni_moe_thinker",
+    "solar_open",
 })
 # fmt: on
 """Model types in which peft takes the names of experts' matrices for the joined tensor."""

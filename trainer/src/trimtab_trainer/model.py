@@ -136,6 +136,8 @@ class LanguageModel:
         self.device = next(causal.parameters()).device
         self.head = LogitsHead(causal)
         self.text: nn.Module = text_part(causal)
+        # Where time, height and width have positions of their own, those of the text, which tell rows apart, come first.
+        self.position_axes = 4 if any(hasattr(module, "mrope_section") for module in self.text.modules()) else 1
 
     def arithmetic(self) -> AbstractContextManager[Any]:
         """Return the context of a forward pass: products in the compute type, sums and norms as torch knows best."""
@@ -148,16 +150,17 @@ class LanguageModel:
 
         transformers makes the block-diagonal mask from the positions, but only without attention_mask and cache.
         """
-        output = self.text(input_ids=batch.tokens, position_ids=batch.positions, use_cache=False)
+        positions = batch.positions if self.position_axes == 1 else batch.positions.expand(self.position_axes, -1, -1)
+        output = self.text(input_ids=batch.tokens, position_ids=positions, use_cache=False)
         return output.last_hidden_state  # type: ignore[no-any-return]
 
 
 def text_part(causal: PreTrainedModel) -> nn.Module:
     """Return the part of a language model that makes hidden states of tokens: all but its head, vision and audio."""
-    if not is_conditional({"architectures": [type(causal).__name__]}):
-        return causal.base_model
-    decoder = causal.get_decoder()
-    return decoder if decoder.get_output_embeddings() is None else decoder.base_model
+    part = causal.get_decoder() if is_conditional({"architectures": [type(causal).__name__]}) else causal.base_model
+    if part.get_output_embeddings() is None:
+        return part
+    return part.base_model if part.base_model is not part else part.model
 
 
 class LogitsHead:

@@ -29,6 +29,7 @@ from .data.source import Source, copy, find
 from .data.tokens import RowTokenizer
 from .data.view import total_steps
 from .errors import SettingsInvalid
+from .initial import check_initial_adapter
 from .layers import reach
 from .report import Report
 from .result import read_result
@@ -76,6 +77,9 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
         weights=reached.weights,
         beside_text=reached.other_weights,
     )
+
+    if (initial := check_initial_adapter(config, base_model_digest, modules, parameters)) is not None:
+        report("initial adapter checked", uri=initial.uri, digest=initial.digest)
 
     tokenizer_files = fetch_tokenizer(model, scratch / "tokenizer")
     sources = {name: _copy(config, name, uri, scratch, report) for name, uri in uris.items()}

@@ -21,7 +21,7 @@ PROBE_TOLERANCE = 0.02
 
 
 def check_forward(model: LanguageModel, packing: bool) -> None:
-    """Refuse a base model that this trainer would compute wrongly: two short probes, no gradient.
+    """Refuse a base model that this trainer would compute wrongly: short probes, and no trace of them.
 
     Raises:
         SettingsInvalid: BASE_MODEL_INVALID when its logits are not those of its output head; SETTINGS_INVALID when
@@ -29,6 +29,8 @@ def check_forward(model: LanguageModel, packing: bool) -> None:
     """
     try:
         _probe_forward(model, packing)
+        if any(parameter.requires_grad for parameter in model.causal.parameters()):
+            _probe_backward(model)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in OF_THE_MACHINE):
             raise
@@ -61,6 +63,19 @@ def _probe_forward(model: LanguageModel, packing: bool) -> None:
                 raise SettingsInvalid(
                     f"{type(model.causal).__name__} lets packed rows influence each other; set training.packing: false"
                 )
+
+
+def _probe_backward(model: LanguageModel) -> None:
+    """Compute a gradient and forget it: some models compute otherwise, or not at all, while they are trained."""
+    count = torch.arange(8, device=model.device)[None]
+    model.causal.train()
+    try:
+        with model.arithmetic():
+            hidden = model.hidden(_probe(count + 1, count))
+        hidden.float().sum().backward()  # type: ignore[no-untyped-call]
+    finally:
+        model.causal.zero_grad(set_to_none=True)
+        model.causal.eval()
 
 
 def _probe(tokens: Tensor, positions: Tensor) -> MicroBatch:

@@ -26,7 +26,7 @@ from .base_model import TOKENIZER
 from .batches import Batches
 from .card import model_card
 from .checkpoint import TrainingState, save_adapter
-from .contract import Artifact, Prepared, RunConfig, Summary, digest_of
+from .contract import Artifact, Prepared, RunConfig, Summary, defining, digest_of
 from .data.view import View
 from .errors import SettingsInvalid
 from .interruption import Interruption
@@ -204,13 +204,15 @@ def upload_once(
 
 def artifact_document(config: RunConfig, prepared: Prepared, files: tuple[FileEntry, ...]) -> dict[str, Any]:
     """Return the manifest's `artifact` part, whose digest names the adapter: behaviour and where it came from."""
+    initial = config.lora.initial_adapter
     return {
+        **({"initialAdapter": initial.digest} if initial is not None else {}),
         "files": _json(files),
         "baseModel": prepared.base_model_digest,
         "data": prepared.view_digest,
         "config": digest_of(
             {
-                "lora": config.lora.to_json(),
+                "lora": defining(config.lora),
                 "quantization": config.quantization.to_json(),
                 "training": config.training.to_json(),
             }
@@ -249,7 +251,7 @@ def metrics(
         "curve": [point.model_dump() for point in state.curve],
         "evaluations": [point.model_dump() for point in state.evaluations],
         "settings": {
-            "lora": config.lora.to_json(),
+            "lora": defining(config.lora),
             "quantization": config.quantization.to_json(),
             "training": config.training.to_json(),
         },

@@ -12,7 +12,7 @@ from torch import nn
 
 from .contract import Reason
 from .errors import SettingsInvalid
-from .layers import ALL_LINEAR, is_reached, matches
+from .layers import ALL_LINEAR, is_embedding, is_reached, matches
 from .model import LanguageModel, some, text_part
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def linear_modules(base: PreTrainedModel, left_out: frozenset[str] = frozenset()) -> list[str]:
     """Return the full names of the linear layers that can be adapted.
 
-    These are all of the text part but the output head, which may be part of it, and what is left out.
+    These are all of the text part but the output head, tables of tokens with what leads to them, and what is left out.
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -33,6 +33,7 @@ def linear_modules(base: PreTrainedModel, left_out: frozenset[str] = frozenset()
         if isinstance(module, nn.Linear | Conv1D)
         and module in text
         and module is not head
+        and not is_embedding(name)
         and is_reached(name, left_out)
     ]
 

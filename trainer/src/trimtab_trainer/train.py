@@ -22,6 +22,7 @@ from .checkpoint import Checkpoints
 from .contract import Artifact, Prepared, Reason, RunConfig, StoredBaseModel, Summary
 from .data.view import View, load_view, total_steps
 from .errors import OutOfMemory, SettingsInvalid
+from .initial import check_initial_adapter, load_initial_adapter
 from .interruption import Interruption
 from .layers import reach
 from .loop import Trainer, is_out_of_memory
@@ -78,7 +79,15 @@ def train(  # noqa: PLR0917 all of them in the order that they are needed
                 folder = fetch_base_model(config.base_model, scratch / "base-model", prepared.base_model_digest)
                 view = load_view(store, prepared.view_digest, scratch)
                 trainer, resumed_from = build(
-                    config, folder, view, checkpoints, stop=stop, report=report, board=progress
+                    config,
+                    prepared,
+                    folder,
+                    view,
+                    checkpoints,
+                    scratch=scratch,
+                    stop=stop,
+                    report=report,
+                    board=progress,
                 )
             trainer.run()
             with stop.at_once():
@@ -103,10 +112,12 @@ def train(  # noqa: PLR0917 all of them in the order that they are needed
 
 def build(
     config: RunConfig,
+    prepared: Prepared,
     folder: Path,
     view: View,
     checkpoints: Checkpoints,
     *,
+    scratch: Path,
     stop: Interruption,
     report: Report,
     board: ProgressBoard,
@@ -124,6 +135,8 @@ def build(
     base_hash = frozen_hash(base)
     model = add_adapter(base, config.lora, compute_type, settings.seed, reached.left_out)
     check_layers(model, layers, parameters)
+    if (initial := check_initial_adapter(config, prepared.base_model_digest, layers, parameters)) is not None:
+        load_initial_adapter(model, initial, scratch)
     if unreached := reached.unreached(len(parameters)):
         report.warn("experts are out of reach", warning=unreached)
     training = Batches(view.train)

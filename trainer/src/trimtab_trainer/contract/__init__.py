@@ -3,7 +3,7 @@
 Imports nothing but pydantic and the standard library, because the operator imports it.
 """
 
-from .digest import canonical_json, digest_of, run_digest
+from .digest import canonical_json, defining, digest_of, run_digest
 from .evaluation import (
     BOUNDS,
     METRICS_OF,
@@ -42,6 +42,7 @@ from .settings import (
     DatasetFormat,
     EarlyStopping,
     HeldOut,
+    InitialAdapter,
     LoraSettings,
     LossOn,
     Model,
@@ -71,6 +72,7 @@ __all__ = [
     "EvaluationTask",
     "ExitCode",
     "HeldOut",
+    "InitialAdapter",
     "LoraSettings",
     "LossOn",
     "Metric",
@@ -104,6 +106,7 @@ __all__ = [
     "Validation",
     "canonical_json",
     "check_tasks_and_thresholds",
+    "defining",
     "digest_of",
     "run_digest",
 ]
