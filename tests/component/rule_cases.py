@@ -83,8 +83,8 @@ RESOURCE_CASES: dict[Rule, Case] = {
             f"spec.template.{resources}.{side}",
             "nvidia.com/gpu and the like are counted in whole numbers",
         ): Case(
-            refused=[asks(resources, **{side: {"nvidia.com/gpu": each}}) for each in ("500m", "1.5", "0.1")],
-            passed=[asks(resources, **{side: {"nvidia.com/gpu": each}}) for each in (1, "1", "1k", 0, "2e3")]
+            refused=[asks(resources, **{side: {"example.com/gpu": each}}) for each in ("500m", "1.5", "0.1")],
+            passed=[asks(resources, **{side: {"example.com/gpu": each}}) for each in (1, "1", "1k", 0, "2e3")]
             + [asks(resources, **{side: {"cpu": "500m", "memory": "1.5Gi"}})],
         )
         for resources in BOTH
@@ -96,13 +96,13 @@ RESOURCE_CASES: dict[Rule, Case] = {
             "nvidia.com/gpu and the like, and hugepages, must be equal in limits and requests, or stand in one of them",
         ): Case(
             refused=[
-                asks(resources, requests={"nvidia.com/gpu": 1}, limits={"nvidia.com/gpu": 2}),
-                asks(resources, requests={"amd.com/gpu": "1"}, limits={"amd.com/gpu": "1k"}),
+                asks(resources, requests={"nvidia.com/gpu": 0}, limits={"nvidia.com/gpu": 1}),
+                asks(resources, requests={"example.com/gpu": "1"}, limits={"example.com/gpu": "1k"}),
                 asks(resources, requests={"hugepages-2Mi": "64Mi"}, limits={"hugepages-2Mi": "128Mi"}),
             ],
             passed=[
                 asks(resources, requests={"nvidia.com/gpu": 1}, limits={"nvidia.com/gpu": "1"}),
-                asks(resources, requests={"nvidia.com/gpu": 1000}, limits={"nvidia.com/gpu": "1k"}),
+                asks(resources, requests={"example.com/gpu": 1000}, limits={"example.com/gpu": "1k"}),
                 asks(resources, requests={"nvidia.com/gpu": 1}, limits={"memory": "1Gi"}),
                 asks(resources, requests={"cpu": 1}, limits={"nvidia.com/gpu": 1}),
                 asks(resources, requests={"nvidia.com/gpu": 1}),
@@ -111,6 +111,24 @@ RESOURCE_CASES: dict[Rule, Case] = {
             ],
         )
         for resources in BOTH
+    },
+    **{
+        (
+            f"spec.template.{resources}.{side}",
+            "one GPU is used so far, and more would be held for nothing: ask for 1",
+        ): Case(
+            refused=[
+                asks(resources, **{side: {name: count}})
+                for name in ("nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-1g.10gb", "amd.com/gpu")
+                for count in (2, "1k")
+            ],
+            passed=[
+                asks(resources, **{side: {"nvidia.com/gpu": 1, "amd.com/gpu": "0"}}),
+                asks(resources, **{side: {"nvidia.com/gpumem": 8000, "nvidiaXcom/gpu": 2, "rdma/hca": 2}}),
+            ],
+        )
+        for resources in BOTH
+        for side in ("limits", "requests")
     },
     **{
         (f"spec.template.{resources}", "a request must not be above the limit"): Case(

@@ -33,6 +33,7 @@ from .initial import check_initial_adapter
 from .layers import reach
 from .report import Report
 from .result import read_result
+from .serving_limits import serving_warnings
 from .storage import Store, open_store
 
 PROBE = "data/.writable"
@@ -104,7 +105,11 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     )
     artifact = read_result(output, prepared.run_digest, report)
     report("prepared", **prepared.to_json(), artifact=artifact.to_json() if artifact else None)
-    warnings = [*filter(None, [reached.unreached(len(parameters))]), *warnings_of(summary)]
+    warnings = [
+        *filter(None, [reached.unreached(len(parameters))]),
+        *serving_warnings(config.lora, parameters),
+        *warnings_of(summary),
+    ]
     return Outcome(prepared, artifact, tuple(_told(warnings, report)))
 
 

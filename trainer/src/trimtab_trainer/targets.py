@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -93,8 +93,7 @@ def check_layers(model: LanguageModel, expected: list[str], parameters: list[str
 
 def adapted_parts(base: nn.Module) -> tuple[Counter[str], Counter[str]]:
     """Return how many modules and how many parameters are adapted, by the last parts of their names."""
-    from peft.tuners.lora import LoraLayer
-    from peft.tuners.lora.layer import ParamWrapper
+    from peft.tuners.lora import LoraLayer, ParamWrapper
 
     modules: Counter[str] = Counter()
     parameters: Counter[str] = Counter()
@@ -104,3 +103,17 @@ def adapted_parts(base: nn.Module) -> tuple[Counter[str], Counter[str]]:
         elif isinstance(module, LoraLayer):
             modules[name.rpartition(".")[2]] += 1
     return modules, parameters
+
+
+def adapted_layers(base: nn.Module) -> list[Any]:
+    """Return the adapted modules; each has `in_features` and `out_features`."""
+    from peft.tuners.lora import LoraLayer, ParamWrapper
+
+    return [m for m in base.modules() if isinstance(m, LoraLayer) and not isinstance(m, ParamWrapper)]
+
+
+def adapted_tensors(base: nn.Module) -> list[nn.Parameter]:
+    """Return the adapted parameters that are no linear layer's: joined tensors of experts [experts, ...]."""
+    from peft.tuners.lora import ParamWrapper
+
+    return [module.get_param() for module in base.modules() if isinstance(module, ParamWrapper)]
