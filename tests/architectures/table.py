@@ -1,6 +1,6 @@
-"""What comes of every family of language models, as the table of docs/architectures.md: `python -m tests.architectures.table`.
+"""What comes of every family of language models: `python -m tests.architectures.table` writes docs/architectures.md.
 
-Takes minutes. `test_table.py` compares the same with what stands there.
+It takes minutes. `test_table.py` compares the same with what stands there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from trimtab_trainer.unsupported import unsupported
 from tests.trainer.train.families import UNMADE, families, make_family, train_family
 
 PAGE = Path(__file__).parents[2] / "docs/architectures.md"
-HEAD = "| model_type | class | trained | rows packed | linear layers of two | why not |\n| --- | --- | --- | --- | --- | --- |\n"
+HEAD = "| model_type | class | trained | rows packed | linear layers of two | why not |\n" + "| --- " * 6 + "|\n"
 
 
 def outcome(family: str) -> str:

@@ -78,19 +78,11 @@ def turned(**more: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, **more}}
 
 
-for kind in (
-    "glm46v",
-    "glm4v",
-    "glmga",
-    "hunyuan_vl",
-    "paddleocr_vl",
-    "qwen2_5_omni_thinker",
-    "qwen2_5_vl",
-    "qwen2_vl",
-):
-    PARTICULARS[kind] = {"text_config": turned(mrope_section=[2, 3, 3])}
-for kind in ("glm4v_moe", "glm_ocr"):  # half of the head is turned
-    PARTICULARS[kind] = {"text_config": turned(mrope_section=[1, 1, 2])}
+for _kind in (
+    "glm46v", "glm4v", "glm4v_moe", "glm_ocr", "glmga", "hunyuan_vl", "paddleocr_vl", "qwen2_5_omni_thinker",
+    "qwen2_5_vl", "qwen2_vl",
+):  # fmt: skip
+    PARTICULARS[_kind] = {"text_config": turned(mrope_section=[2, 3, 3])}
 PARTICULARS["cohere_compass_text"] = {"rope_parameters": {"full_attention": turned()["rope_parameters"]}}
 PARTICULARS["cohere_compass"] = {"text_config": PARTICULARS["cohere_compass_text"]}
 

@@ -136,7 +136,7 @@ class LanguageModel:
         self.device = next(causal.parameters()).device
         self.head = LogitsHead(causal)
         self.text: nn.Module = text_part(causal)
-        # Where time, height and width have positions of their own, those of the text, which tell rows apart, come first.
+        # Where time, height and width have their own positions, those of the text come first, which tell rows apart.
         self.position_axes = 4 if any(hasattr(module, "mrope_section") for module in self.text.modules()) else 1
 
     def arithmetic(self) -> AbstractContextManager[Any]:

@@ -22,8 +22,8 @@ def serving_warnings(lora: LoraSettings, parameters: list[str]) -> list[str]:
     warnings = []
     if lora.use_dora:
         warnings.append(
-            "lora.useDora: engines do not serve DoRA, so an AdapterRollout of this adapter will be refused; leave it out "
-            "if the adapter is to be served"
+            "lora.useDora: engines do not serve DoRA, so an AdapterRollout of this adapter will be refused; leave "
+            "it out if the adapter is to be served"
         )
     if lora.rank not in RANKS:
         fits = min(rank for rank in RANKS if rank >= lora.rank)
@@ -33,12 +33,12 @@ def serving_warnings(lora: LoraSettings, parameters: list[str]) -> list[str]:
     adapted = {name.rpartition(".")[2] for name in parameters}
     if adapted and adapted != set(JOINED):
         warnings.append(
-            f"lora.targetParameters: vLLM serves adapters of experts where {' and '.join(JOINED)} are both adapted, and "
-            "of those kinds that it holds joined itself; an AdapterRollout of this adapter will be refused"
+            f"lora.targetParameters: vLLM serves adapters of experts where {' and '.join(JOINED)} are both adapted, "
+            "and of those kinds that it holds joined itself; an AdapterRollout of this adapter will be refused"
         )
     elif adapted:
         warnings.append(
-            "lora.targetParameters: vLLM serves adapters of experts of those kinds alone that it holds joined itself, as "
-            "gpt_oss and qwen3_vl_moe; an AdapterRollout for another is refused"
+            "lora.targetParameters: vLLM serves adapters of experts of those kinds alone that it holds joined itself, "
+            "as gpt_oss and qwen3_vl_moe; an AdapterRollout for another is refused"
         )
     return warnings
