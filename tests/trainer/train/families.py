@@ -23,6 +23,7 @@ from trimtab_trainer.loss import summed_loss
 from trimtab_trainer.model import load_base
 from trimtab_trainer.probe import check_forward
 from trimtab_trainer.targets import check_layers
+from trimtab_trainer.unsupported import NOT_PACKED
 
 from .runs import CPU
 
@@ -68,6 +69,7 @@ PARTICULARS: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "mamba2": {"num_heads": 8, "head_dim": 16},
+    "nemotron_h_omni": {"vision_config": {"video_temporal_patch_size": 2}},
     "zamba2": {"layers_block_type": ["mamba", "hybrid"]},
     "zaya": {"num_experts_per_tok": 1},
 }
@@ -79,10 +81,11 @@ def turned(**more: Any) -> dict[str, Any]:
 
 
 for _kind in (
-    "glm46v", "glm4v", "glm4v_moe", "glm_ocr", "glmga", "hunyuan_vl", "paddleocr_vl", "qwen2_5_omni_thinker",
+    "glm46v", "glm4v", "glm_ocr", "glmga", "hunyuan_vl", "paddleocr_vl", "qwen2_5_omni_thinker",
     "qwen2_5_vl", "qwen2_vl",
 ):  # fmt: skip
     PARTICULARS[_kind] = {"text_config": turned(mrope_section=[2, 3, 3])}
+PARTICULARS["glm4v_moe"] = {"text_config": turned(mrope_section=[1, 1, 2])}
 PARTICULARS["cohere_compass_text"] = {"rope_parameters": {"full_attention": turned()["rope_parameters"]}}
 PARTICULARS["cohere_compass"] = {"text_config": PARTICULARS["cohere_compass_text"]}
 
@@ -202,6 +205,7 @@ def train_family(folder: Path, **lora: Any) -> Trained:
             raise
         check_forward(model, packing=False)
         packing = False
+    assert packing == (files.config["model_type"] not in NOT_PACKED), "prepare tells otherwise"
     model.peft.train()
     tokens = torch.randint(3, 250, (2, 12), generator=torch.Generator().manual_seed(0))
     batch = MicroBatch(tokens, torch.arange(12).repeat(2, 1), tokens, tokens.numel(), tokens.numel())

@@ -23,7 +23,7 @@ from .layers import (
     text_config,
     text_shapes,
 )
-from .unsupported import unsupported
+from .unsupported import NOT_PACKED, unsupported
 
 HEADER_LIMIT = 100_000_000
 CAUSAL = ("ForCausalLM", "LMHeadModel")
@@ -62,6 +62,19 @@ def check_architecture(model: BaseModel) -> None:
     if quantization := config.get("quantization_config"):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
         raise invalid(f"it is quantized already ({method}); give the 16-bit original, Trimtab quantizes it itself")
+
+
+def check_packing(model: BaseModel, packing: bool) -> None:
+    """Refuse packing for a kind of model whose rows would influence each other.
+
+    Raises:
+        SettingsInvalid: SETTINGS_INVALID.
+    """
+    if packing and (kind := model.config.get("model_type")) in NOT_PACKED:
+        raise SettingsInvalid(
+            f"training.packing: rows of one sequence influence each other in models of model_type {kind!r}; set it to "
+            "false"
+        )
 
 
 def check_length(model: BaseModel, maximum: int) -> None:

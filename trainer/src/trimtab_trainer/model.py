@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+FOUR_POSITIONS = frozenset({
+    "ernie4_5_vl_moe", "glm46v", "glm4v", "glm4v_moe", "glm_ocr", "glmga", "paddleocr_vl", "qwen2_5_omni_thinker",
+    "qwen2_5_vl", "qwen2_vl",
+})  # fmt: skip
+"""Kinds in which time, height and width have positions of their own, and which tell packed rows apart by a fourth,
+that of the text, which comes first."""
+
+
 def load_base(
     folder: Path, quantization: QuantizationSettings, compute_type: torch.dtype, where: torch.device
 ) -> PreTrainedModel:
@@ -136,8 +144,7 @@ class LanguageModel:
         self.device = next(causal.parameters()).device
         self.head = LogitsHead(causal)
         self.text: nn.Module = text_part(causal)
-        # Where time, height and width have their own positions, those of the text come first, which tell rows apart.
-        self.position_axes = 4 if any(hasattr(module, "mrope_section") for module in self.text.modules()) else 1
+        self.position_axes = 4 if causal.config.model_type in FOUR_POSITIONS else 1
 
     def arithmetic(self) -> AbstractContextManager[Any]:
         """Return the context of a forward pass: products in the compute type, sums and norms as torch knows best."""

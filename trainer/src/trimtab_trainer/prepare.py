@@ -16,6 +16,7 @@ from typing import Any
 from .architecture import (
     check_architecture,
     check_length,
+    check_packing,
     check_vocabulary,
     read_shapes,
     target_modules,
@@ -62,6 +63,7 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
         find(uri, config.dataset.credentials)
     model = find_base_model(config.base_model)
     check_architecture(model)
+    check_packing(model, config.training.packing)
     check_length(model, config.training.max_sequence_length)
     shapes = read_shapes(model)
     modules = target_modules(shapes, config.lora, model.config)

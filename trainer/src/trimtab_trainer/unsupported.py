@@ -36,6 +36,15 @@ REASONS: dict[str, tuple[str, ...]] = {
     "it writes to its weights while it is trained": ("gemma3n", "gemma3n_text"),
 }  # fmt: skip
 
+NOT_PACKED = frozenset({
+    "afmoe", "bamba", "biogpt", "bloom", "cpmant", "falcon", "falcon_mamba", "gpt_oss", "granitemoehybrid",
+    "hunyuan_vl", "jamba", "kimi_linear", "lfm3", "lfm3_vl", "mamba2", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7",
+    "minimax", "mpt", "nemotron_h", "olmo_hybrid", "openai-gpt", "opt", "paligemma", "qwen3_5", "qwen3_5_moe",
+    "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next", "qwen4_exp", "qwen4_exp_text", "recurrent_gemma", "xglm",
+    "xlnet", "xlstm", "zamba2", "zaya",
+})  # fmt: skip
+"""Kinds in which rows of one sequence influence each other: they take no account of positions, or carry a state on."""
+
 
 def unsupported(kind: str) -> str | None:
     """Return why a model_type cannot be trained; None if nothing is known against it."""
