@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimtab_operator.api.finetunejob import NAME_LENGTH
+from trimtab_trainer.contract.settings import NO_DORA, NO_DROPOUT, NO_MODULES_TO_SAVE
 
 from tests.component.crd_samples import FULL, Body
 
@@ -385,6 +386,24 @@ FINETUNEJOB_CASES: dict[Rule, Case] = {
     ("spec.lora", "all-linear stands alone: remove it, or the other target modules"): Case(
         refused=[{"spec.lora.targetModules": ["all-linear", "q_proj"]}],
         passed=[{"spec.lora.targetModules": ["all-linear"]}, {"spec.lora.targetModules": ["k_proj", "q_proj"]}],
+    ),
+    ("spec.lora", NO_DROPOUT): Case(
+        refused=[
+            {"spec.lora": {"targetParameters": ["experts.down_proj"]}},
+            {"spec.lora": {"targetParameters": ["experts.down_proj"], "dropout": 0.1}},
+        ],
+        passed=[{"spec.lora": {"targetParameters": ["experts.down_proj"], "dropout": 0}}, {"spec.lora.dropout": 0.1}],
+    ),
+    ("spec.lora", NO_DORA): Case(
+        refused=[{"spec.lora": {"targetParameters": ["experts.down_proj"], "dropout": 0, "useDora": True}}],
+        passed=[
+            {"spec.lora": {"targetParameters": ["experts.down_proj"], "dropout": 0, "useDora": False}},
+            {"spec.lora": {"useDora": True}},
+        ],
+    ),
+    ("spec.lora", NO_MODULES_TO_SAVE): Case(
+        refused=[{"spec.lora": {"modulesToSave": ["lm_head"]}}, {"spec.lora": {"modulesToSave": []}}],
+        passed=[{"spec.lora": {}}],
     ),
     ("spec.training", "set epochs or maxSteps, not both"): Case(
         refused=[{"spec.training": {"epochs": 1, "maxSteps": 1}}],
