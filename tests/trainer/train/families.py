@@ -138,7 +138,7 @@ def tiny_config(config_class: type, more: dict[str, Any] | None = None) -> Any:
         default = config_class()
     except Exception:  # some have no default at all
         default = None
-    names = set(inspect.signature(config_class.__init__).parameters) | set(default.to_dict() if default else ())
+    names = set(inspect.signature(config_class).parameters) | set(default.to_dict() if default else ())
     values = {name: size for name, size in SIZES.items() if name in names}
     if "qk_rope_head_dim" in names and "head_dim" in names:  # latent attention turns these alone, of every head
         values["head_dim"] = SIZES["qk_rope_head_dim"]
@@ -209,7 +209,7 @@ def train_family(folder: Path, **lora: Any) -> Trained:
     model.peft.train()
     tokens = torch.randint(3, 250, (2, 12), generator=torch.Generator().manual_seed(0))
     batch = MicroBatch(tokens, torch.arange(12).repeat(2, 1), tokens, tokens.numel(), tokens.numel())
-    summed_loss(model.hidden(batch), batch.targets, model.head).backward()
+    summed_loss(model.hidden(batch), batch.targets, model.head).backward()  # type: ignore[no-untyped-call]
     reached = [name for name, parameter in model.parameters.items() if is_trained(name, parameter)]
     assert len(reached) == len(model.parameters), sorted(model.parameters.keys() - set(reached))
     assert len(reached) == (3 if settings.use_dora else 2) * len(layers) + 2 * len(parameters)

@@ -164,10 +164,13 @@ class LanguageModel:
 
 def text_part(causal: PreTrainedModel) -> nn.Module:
     """Return the part of a language model that makes hidden states of tokens: all but its head, vision and audio."""
-    part = causal.get_decoder() if is_conditional({"architectures": [type(causal).__name__]}) else causal.base_model
-    if part.get_output_embeddings() is None:
-        return part
-    return part.base_model if part.base_model is not part else part.model
+    part: Any = (
+        causal.get_decoder() if is_conditional({"architectures": [type(causal).__name__]}) else causal.base_model
+    )
+    if part.get_output_embeddings() is not None:  # a whole language model within one
+        part = part.base_model if part.base_model is not part else part.model
+    found: nn.Module = part
+    return found
 
 
 class LogitsHead:
