@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .contract import InitialAdapter, LoraSettings, RunConfig, StoredArtifact
 from .errors import SettingsInvalid
 from .evaluate.preparing.adapters import VerifiedAdapter, find_adapter
 from .storage.layout import ADAPTER_WEIGHTS
-
-if TYPE_CHECKING:
-    from .adapter import Adapted
 
 ROLE = "initial adapter"
 
@@ -59,24 +56,12 @@ def check_initial_adapter(
     return found
 
 
-def load_initial_adapter(model: Adapted, found: VerifiedAdapter, scratch: Path) -> None:
-    """Set the weights of a fresh adapter to those of one that was published.
-
-    Raises:
-        SettingsInvalid: they are of other modules than this model's.
-    """
-    from safetensors.torch import load_file
-
+def fetch_initial_weights(found: VerifiedAdapter, scratch: Path) -> Path:
+    """Return a local copy of its weights, verified."""
     file = scratch / "initial" / ADAPTER_WEIGHTS
     entry = next(entry for entry in found.manifest.files if entry.path == ADAPTER_WEIGHTS)
     found.store.download(f"{found.prefix}/{entry.path}", file, sha256=entry.sha256, size=entry.size)
-    try:
-        model.load_adapter_tensors(load_file(file))
-    except ValueError as error:
-        raise SettingsInvalid(
-            f"lora.initialAdapter at {found.uri} does not fit these settings: {error}; set lora.targetModules and "
-            "lora.targetParameters to what it was trained with"
-        ) from error
+    return file
 
 
 def _shape(lora: LoraSettings) -> tuple[tuple[str, str, Any], ...]:

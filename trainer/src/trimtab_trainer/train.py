@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from . import hardware
 from .adapter import Adapted, add_adapter
@@ -22,7 +23,7 @@ from .checkpoint import Checkpoints
 from .contract import Artifact, Prepared, Reason, RunConfig, StoredBaseModel, Summary
 from .data.view import View, load_view, total_steps
 from .errors import OutOfMemory, SettingsInvalid
-from .initial import check_initial_adapter, load_initial_adapter
+from .initial import check_initial_adapter, fetch_initial_weights
 from .interruption import Interruption
 from .layers import reach
 from .loop import Trainer, is_out_of_memory
@@ -136,7 +137,7 @@ def build(
     model = add_adapter(base, config.lora, compute_type, settings.seed, reached.left_out)
     check_layers(model, layers, parameters)
     if (initial := check_initial_adapter(config, prepared.base_model_digest, layers, parameters)) is not None:
-        load_initial_adapter(model, initial, scratch)
+        load_weights(model, fetch_initial_weights(initial, scratch), initial.uri)
     if unreached := reached.unreached(len(parameters)):
         report.warn("experts are out of reach", warning=unreached)
     training = Batches(view.train)
@@ -187,6 +188,21 @@ def build(
         report("resumed", step=resumed_from, total_steps=total)
         break
     return trainer, resumed_from
+
+
+def load_weights(model: Adapted, file: Path, uri: str) -> None:
+    """Set the weights of a fresh adapter to those of one that was published.
+
+    Raises:
+        SettingsInvalid: they are of other modules than this model's.
+    """
+    try:
+        model.load_adapter_tensors(load_file(file))
+    except ValueError as error:
+        raise SettingsInvalid(
+            f"lora.initialAdapter at {uri} does not fit these settings: {error}; set lora.targetModules and "
+            "lora.targetParameters to what it was trained with"
+        ) from error
 
 
 def finish(
