@@ -125,7 +125,9 @@ RESOURCE_CASES: dict[Rule, Case] = {
             ],
             passed=[
                 asks(resources, **{side: {"nvidia.com/gpu": 1, "amd.com/gpu": "0"}}),
-                asks(resources, **{side: {"nvidia.com/gpumem": 8000, "nvidiaXcom/gpu": 2, "rdma/hca": 2}}),
+                asks(
+                    resources, **{side: {"nvidia.com/gpumem": 8000, "nvidiaxcom.io/gpu": 2, "rdma.example.com/hca": 2}}
+                ),
             ],
         )
         for resources in BOTH
