@@ -130,8 +130,24 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
         "`maxSequenceLength` is beyond what the model was built for.", "Lower `training.maxSequenceLength`."
     ),
     Reason.ACCELERATOR_UNUSABLE: _failed(
-        "The pod was given an accelerator that the trainer cannot use: it would have computed on the processor.",
-        "Mend the driver of the node that the attempt names, or take an image that is built for this accelerator.",
+        "The pod was given an accelerator that the trainer cannot use: it would have computed on the processor. Or it "
+        "was given several, of which one is used so far.",
+        "Mend the driver of the node that the attempt names, or take an image that is built for this accelerator; ask "
+        "for one.",
+    ),
+    Reason.ARTIFACT_NOT_FOUND: _failed(
+        "Nothing is at the URI of `lora.initialAdapter`.", "Take URI and digest from a FineTuneJob's `status.artifact`."
+    ),
+    Reason.ARTIFACT_INVALID: _failed(
+        "`lora.initialAdapter` is incomplete or damaged.", "Publish it again, or leave it out."
+    ),
+    Reason.ARTIFACT_CHANGED: _failed(
+        "What is at the URI of `lora.initialAdapter` has another digest than the one that was asked for.",
+        "Restore the adapter, or create a job with the digest that is there.",
+    ),
+    Reason.BASE_MODEL_MISMATCH: _failed(
+        "`lora.initialAdapter` was trained on another base model than `baseModel`.",
+        "Set `baseModel.uri` to the model whose digest the message names, or leave it out.",
     ),
     Reason.DATASET_INVALID: _failed("The data cannot be trained on.", "Correct what the message names."),
     Reason.DATASET_NOT_FOUND: _failed("Nothing is at a URI of the dataset.", "Correct the URI or upload the data."),

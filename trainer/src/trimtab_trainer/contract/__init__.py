@@ -3,7 +3,7 @@
 Imports nothing but pydantic and the standard library, because the operator imports it.
 """
 
-from .digest import canonical_json, digest_of, run_digest
+from .digest import canonical_json, defining, digest_of, run_digest
 from .evaluation import (
     BOUNDS,
     METRICS_OF,
@@ -43,6 +43,7 @@ from .settings import (
     DatasetFormat,
     EarlyStopping,
     HeldOut,
+    InitialAdapter,
     LoraSettings,
     LossOn,
     Model,
@@ -73,6 +74,7 @@ __all__ = [
     "ExitCode",
     "HeldOut",
     "HubSource",
+    "InitialAdapter",
     "LoraSettings",
     "LossOn",
     "Metric",
@@ -108,6 +110,7 @@ __all__ = [
     "Validation",
     "canonical_json",
     "check_tasks_and_thresholds",
+    "defining",
     "digest_of",
     "from_hub",
     "hub_sources",

@@ -75,7 +75,7 @@ class Reason(StrEnum):
     FORMAT_UNKNOWN = "FormatUnknown"
     NO_ASSISTANT_TURN = "NoAssistantTurn"
     SPLIT_IMPOSSIBLE = "SplitImpossible"
-    # of evaluations: 10
+    # of adapters that are given, and of evaluations: 10
     ARTIFACT_NOT_FOUND = "ArtifactNotFound"
     ARTIFACT_INVALID = "ArtifactInvalid"
     ARTIFACT_CHANGED = "ArtifactChanged"

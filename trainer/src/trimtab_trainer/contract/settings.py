@@ -117,6 +117,7 @@ class QuantizationType(StrEnum):
 class ComputeType(StrEnum):
     AUTO = "Auto"
     BFLOAT16 = "BFloat16"
+    FLOAT16 = "Float16"
     FLOAT32 = "Float32"
 
 
@@ -182,6 +183,23 @@ class Validation(Model):
         return self
 
 
+class InitialAdapter(Model):
+    """A published adapter whose weights training goes on from."""
+
+    uri: OBJECT_URI = Field(
+        description="uri of its folder, `status.artifact.uri` of the job that made it; read as the output is."
+    )
+    digest: DIGEST = Field(description="digest of it, `status.artifact.digest`.")
+
+
+NO_MODULES_TO_SAVE = (
+    "modulesToSave is not supported: it trains and publishes whole copies of layers, which engines do not serve and "
+    "NF4 does not hold; name linear layers in targetModules, or parameters in targetParameters"
+)
+NO_DROPOUT = "targetParameters needs dropout: 0, because parameters are adapted before they meet an input"
+NO_DORA = "useDora adapts linear layers alone: remove it, or targetParameters"
+
+
 class LoraSettings(Model):
     """Shape of the adapter."""
 
@@ -192,6 +210,15 @@ class LoraSettings(Model):
                 "!self.targetModules.exists(m, m == 'all-linear')",
                 "all-linear stands alone: remove it, or the other target modules",
             ),
+            (
+                "!has(self.targetParameters) || (has(self.dropout) && self.dropout == 0.0)",
+                NO_DROPOUT,
+            ),
+            (
+                "!has(self.targetParameters) || !has(self.useDora) || !self.useDora",
+                NO_DORA,
+            ),
+            ("!has(self.modulesToSave)", NO_MODULES_TO_SAVE),
         )
     )
 
@@ -208,6 +235,50 @@ class LoraSettings(Model):
         description="targetModules are the names of the linear layers to adapt, as module names or their last parts; "
         "all-linear means every linear layer but the output head.",
     )
+    target_parameters: list[Annotated[str, Field(min_length=1, max_length=253)]] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+        description="targetParameters are the names of parameters to adapt beside the target modules, or their last "
+        "parts: the joined tensors of a mixture's experts, as experts.gate_up_proj and experts.down_proj. They need "
+        "dropout: 0.",
+    )
+    use_rslora: bool = Field(
+        default=False,
+        exclude_if=lambda value: not value,
+        description="useRslora scales the update by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732).",
+    )
+    use_dora: bool = Field(
+        default=False,
+        exclude_if=lambda value: not value,
+        description="useDora learns the magnitude of the weights apart from their direction (DoRA, arXiv 2402.09353); "
+        "vLLM does not serve it.",
+    )
+    initial_adapter: InitialAdapter | None = Field(
+        default=None,
+        description="initialAdapter to go on from, of the same base model, rank and modules; absent: a fresh one.",
+    )
+    modules_to_save: list[Annotated[str, Field(min_length=1, max_length=253)]] | None = Field(
+        default=None,
+        max_length=64,
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+        description="modulesToSave is refused; the message says why.",
+    )
+
+    @model_validator(mode="after")
+    def _parameters_alone(self) -> Self:
+        if self.modules_to_save is not None:
+            raise ValueError(NO_MODULES_TO_SAVE)
+        if self.target_parameters is None:
+            return self
+        if self.dropout:
+            raise ValueError(NO_DROPOUT)
+        if self.use_dora:
+            raise ValueError(NO_DORA)
+        if len(set(self.target_parameters)) != len(self.target_parameters):
+            raise ValueError("targetParameters must not repeat a name")
+        return self
 
     @model_validator(mode="after")
     def _all_linear_alone(self) -> Self:
@@ -230,7 +301,7 @@ class QuantizationSettings(Model):
     compute_type: ComputeType = Field(
         default=ComputeType.AUTO,
         description="computeType is the type of the matrix products; Auto takes BFloat16 where the processor has it "
-        "in hardware, else Float32.",
+        "in hardware, else Float16 on an accelerator, else Float32.",
     )
 
 
