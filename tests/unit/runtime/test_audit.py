@@ -161,7 +161,7 @@ def test_it_runs_every_so_often_and_soon_when_asked_and_survives_errors() -> Non
             loop.call_later(delay, world.audit.soon)
         await asyncio.sleep(70)
         task.cancel()
-        assert times == [20, 40, 46, 66]
-        assert world.audit.last_success == 66
+        assert times == [20, 40, 46.2, 66.2]  # a second after the last one asked: a list may go on for long
+        assert world.audit.last_success == 66.2
 
     run(story())

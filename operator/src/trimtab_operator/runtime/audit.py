@@ -1,7 +1,7 @@
 """Compare the cache with the cluster: at the start, every so often, and soon after a watch had to begin anew.
 
-kopf tells what is there when it lists again after a gap, but not what has gone meanwhile, and it never repeats an
-event that was lost. An audit lists the metadata of every object and mends what differs. A list is of one moment
+A watch that lists again after a gap tells what is there, but not what has gone meanwhile, and it never repeats an event
+that was lost. An audit lists the metadata of every object and mends what differs. A list is of one moment
 and the watches go on, so nothing is believed from the list alone: an object that seems to be gone, or to be another, is
 read on its own first.
 """
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from ..domain.cluster import Key
 from . import metrics
-from .cache import Cache, Store, version_of
+from .cache import Cache, Store, typed_item, version_of
 from .kube import JSON, METADATA_ONLY, Body, Gone, NotFound, Resource, items_of
 from .logs import keys
 
@@ -69,12 +69,15 @@ class Audit:
         self._every = every
         self._settle = settle
         self._asked = asyncio.Event()
+        self._settling: asyncio.TimerHandle | None = None
         self._listing = 0.0
         self.pace = every
         """Seconds between two audits now."""
         self.filled = False
         self.ended: list[Key] = []
         """What had ended already when the cache was filled: there may be much of it, and it is in no hurry."""
+        self.moments: dict[tuple[str, str | None], int] = {}
+        """By plural and namespace, of which resourceVersion the first list was: a watch goes on from there."""
         self.last_success = float("-inf")
         """Time of the loop's clock when all resources were compared last."""
 
@@ -91,13 +94,19 @@ class Audit:
 
     async def _fill(self, store: Store[Any]) -> None:
         for namespace in self._namespaces:
+            moment = 0
             async for page in self._kube.pages(store.resource, namespace, FILL_PAGE, query=store.query):
+                moment = version_of(page)
                 for item in filter(store.wants, items_of(page)):
-                    store.put(_typed(item, store.resource))
+                    store.put(typed_item(item, store.resource))
+            place = store.resource.plural, namespace
+            self.moments[place] = min(moment, self.moments.get(place, moment))  # a resource may have several stores
 
     def soon(self) -> None:
-        """Ask for an audit now, because a watch began anew."""
-        self._asked.set()
+        """Ask for an audit when nobody has asked for a moment, because a watch began anew, and lists."""
+        if self._settling is not None:
+            self._settling.cancel()
+        self._settling = asyncio.get_running_loop().call_later(self._settle, self._asked.set)
 
     async def run(self) -> None:
         """Audit for ever."""
@@ -105,7 +114,6 @@ class Audit:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.pace):
                     await self._asked.wait()
-                    await asyncio.sleep(self._settle)
             self._asked.clear()
             self._listing = 0.0
             try:
@@ -207,8 +215,3 @@ class Audit:
 async def _within(slots: asyncio.Semaphore, work: Awaitable[None]) -> None:
     async with slots:
         await work
-
-
-def _typed(item: Body, resource: Resource) -> Body:
-    """Return an item of a list as it would be on its own: lists of built-in kinds leave out what all items share."""
-    return {"apiVersion": resource.api_version, "kind": resource.kind, **item}

@@ -52,6 +52,11 @@ def version_of(body: Body) -> int:
     return int(text) if text.isdigit() else 0
 
 
+def typed_item(item: Body, resource: Resource) -> Body:
+    """Return an item of a list as it would be on its own: lists of built-in kinds leave out what all items share."""
+    return {"apiVersion": resource.api_version, "kind": resource.kind, **item}
+
+
 KEPT_METADATA = ("namespace", "name", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
 LABELS_KEPT = 64
 ANNOTATION_LENGTH = 256

@@ -7,8 +7,10 @@ times the processor time and keep every field in memory.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +37,10 @@ PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
 FIRST_PAGE = 4
 PAGE_BYTES = 1_048_576
 """Of a chunk of a list: a hundredth of a second to read."""
+WATCH_SECONDS = (240, 300)
+"""How long a watch lasts before it is begun again: of many, not all at once."""
+WATCH_GRACE_SECONDS = 30.0
+"""And how long after that it is given up: the API server that should have ended it is not there any more."""
 WRITES = ("create", "patch", "delete")
 
 
@@ -96,7 +102,7 @@ class Conflict(ApiError):
 
 
 class Gone(ApiError):
-    """410: a list cannot be continued."""
+    """410: a list cannot be continued, or a watch not begun from where it was to."""
 
 
 class Invalid(ApiError):
@@ -111,13 +117,17 @@ class NotLeading(Exception):
     """A write was about to be sent by a process that cannot be sure to be the leader any more."""
 
 
-def _error(status: int, raw: bytes, headers: Any) -> ApiError:
+def _refusal(status: int, raw: bytes, headers: Any) -> ApiError:
+    """Return what an answer says that is no success."""
     try:
         answer = json.loads(raw)
         reason, message = str(answer.get("reason") or ""), str(answer.get("message") or "")
     except (ValueError, AttributeError):
         reason, message = "", raw[:200].decode(errors="replace")
-    after = headers.get("Retry-After", "")
+    return _error(status, reason, message, headers.get("Retry-After", ""))
+
+
+def _error(status: int, reason: str, message: str, after: str = "") -> ApiError:
     kinds: dict[int, type[ApiError]] = {404: NotFound, 409: Conflict, 410: Gone, 422: Invalid}
     kind = AlreadyExists if reason == "AlreadyExists" else kinds.get(status, ApiError)
     return kind(status, reason, message, float(after) if after.isdigit() else None)
@@ -129,6 +139,7 @@ async def load_configuration() -> client.Configuration:
     # aiohttp looks for proxies and ~/.netrc in a thread of its own, twice for every request
     behind_proxy = any(os.environ.get(name) for name in PROXY_VARIABLES)
     configuration.client_session_kwargs = {"trust_env": behind_proxy}
+    configuration.connection_pool_maxsize = 0  # `at_once` limits requests; watches hold a connection each
     try:
         config.load_incluster_config(configuration)
     except config.ConfigException:
@@ -217,6 +228,30 @@ class Kube:
             following = {"continue": token}
             size = max(1, min(limit, size * PAGE_BYTES // len(raw)))
 
+    async def watch(
+        self, resource: Resource, namespace: str | None, since: int, query: dict[str, str]
+    ) -> AsyncIterator[Body]:
+        """Yield the events since a resourceVersion, bookmarks included, until the API server ends the watch.
+
+        Raises:
+            Gone: that is too long ago; only a list tells what is there now.
+            ApiError: it was refused, or ended with an error.
+            Unreachable: the connection broke, or nobody ended it when its time was over.
+        """
+        seconds = random.randint(*WATCH_SECONDS)
+        asked = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
+        path, wanted = resource.path(namespace), {**query, **asked, "resourceVersion": str(since)}
+        patience = aiohttp.ClientTimeout(total=seconds + WATCH_GRACE_SECONDS)
+        async with self._ask("watch", resource, "GET", path, query=wanted, patience=patience) as response:
+            begun = b""
+            async for chunk in response.content.iter_any():
+                *lines, begun = (begun + chunk).split(b"\n")
+                for event in map(from_json, filter(None, lines)):
+                    if event["type"] == "ERROR":
+                        said = event["object"]
+                        raise _error(said.get("code", 0), said.get("reason", ""), said.get("message", ""))
+                    yield event
+
     async def items(self, resource: Resource, namespace: str | None, query: dict[str, str]) -> list[Body]:
         return [item async for page in self.pages(resource, namespace, query=query) for item in items_of(page)]
 
@@ -229,18 +264,25 @@ class Kube:
         answer: Body = from_json(await self._send(verb, resource, method, path, **request))
         return answer
 
-    async def _send(
+    async def _send(self, verb: str, resource: Resource, method: str, path: str, **request: Any) -> bytes:
+        async with self._slots, self._ask(verb, resource, method, path, patience=self._timeout, **request) as response:
+            return await response.read()
+
+    @contextlib.asynccontextmanager
+    async def _ask(
         self,
         verb: str,
         resource: Resource,
         method: str,
         path: str,
         *,
+        patience: aiohttp.ClientTimeout,
         query: dict[str, str] | None = None,
         body: object = None,
         content_type: str = JSON,
         accept: str = JSON,
-    ) -> bytes:
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request and yield the answer, whose content is read within the context."""
         if verb in WRITES and not self.may_write():
             raise NotLeading(f"{verb} {path}")
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "trimtab-operator"}
@@ -250,19 +292,18 @@ class Kube:
         url = URL(self.configuration.host + path + (f"?{urlencode(query)}" if query else ""), encoded=True)
         code = "none"
         try:
-            async with self._slots:
-                response = await self._api.rest_client.request(
-                    method, url, headers=headers, body=body, _request_timeout=self._timeout
-                )
+            answer = await self._api.rest_client.request(
+                method, url, headers=headers, body=body, _request_timeout=patience
+            )
+            async with answer.response as response:
                 code = str(response.status)
-                raw = await response.read()
+                if response.status >= 400:
+                    raise _refusal(response.status, await response.read(), response.headers)
+                yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unreachable(f"{verb} {path}: {type(error).__name__} {error}") from error
         finally:
             metrics.API_REQUESTS.labels(verb, resource.plural, code).inc()
-        if response.status >= 400:
-            raise _error(response.status, raw, response.headers)
-        return bytes(raw)
 
 
 def items_of(page: Body) -> list[Body]:

@@ -16,19 +16,20 @@ import kopf
 
 from ..domain.cluster import Key
 from ..domain.kinds import KINDS
+from ..domain.views import STAGE_LABEL
 from . import metrics
 from .act import Actor
 from .agentpoller import NAMESPACE, AgentPoller
 from .agents import Agents
 from .audit import Audit
-from .cache import Cache
+from .cache import MANAGED_BY_US, Cache
 from .delivery import Delivery
 from .desired import Desired, orphans
 from .events import Events
 from .handlers import NoMemories, registry_of, settings_of
 from .inquiries import Inquiries
 from .known import Known, Troubles
-from .kube import ApiError, Kube, Unreachable
+from .kube import JOBS, PODS, ApiError, Kube, Unreachable
 from .logs import keys
 from .objectmetrics import ObjectMetrics, pod_counts
 from .progress import ProgressPoller
@@ -36,6 +37,7 @@ from .reconcile import Reconciler, failed, utc_now
 from .settings import Settings
 from .signing import SigningKeys
 from .terms import Terms
+from .watch import Inbox, Watch
 from .workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -106,6 +108,7 @@ class Leading:
             group.create_task(self._poller.run(), name="agents")
             group.create_task(self._look_for_orphans(), name="orphans")
             group.create_task(self._look_at_what_has_ended(), name="ended")
+            self._watch_children(group)
             group.create_task(self._watch(version, started), name="kopf")
 
     async def _fill(self) -> tuple[int, int]:
@@ -154,6 +157,16 @@ class Leading:
         counts = [pod_counts(entry.view.body) for entry in rollouts if entry.view is not None]
         ready, desired = sum(ready for ready, _ in counts), sum(desired for _, desired in counts)
         return {"ready": ready, "behind": desired - ready, "unreachable": self._poller.unreachable()}
+
+    def _watch_children(self, group: asyncio.TaskGroup) -> None:
+        # Work pods and serving pods have the label of their stage; one watch brings both.
+        for resource, selector in ((JOBS, MANAGED_BY_US), (PODS, STAGE_LABEL)):
+            inbox = Inbox([store for store in self._cache.stores if store.resource == resource], self._queue.add)
+            for namespace in self._settings.watch_namespaces or (None,):
+                relisted = self._audit.soon
+                watch = Watch(self._kube, resource, namespace, selector=selector, inbox=inbox, relisted=relisted)
+                since = self._audit.moments[resource.plural, namespace]
+                group.create_task(watch.run(since), name=f"watch {resource.plural} {namespace or ''}")
 
     async def _watch(self, version: tuple[int, int], started: Callable[[], None]) -> None:
         await self._first_rounds()
