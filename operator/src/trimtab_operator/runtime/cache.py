@@ -182,6 +182,7 @@ class Store(Generic[View]):
         self._named: dict[Place, str] = {}
         self._children: dict[str, set[str]] = {}
         self._deleted: dict[str, Tombstone] = {}
+        self._counted = metrics.CACHE_OBJECTS.labels(self.name)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -234,7 +235,7 @@ class Store(Generic[View]):
         if view is not None:
             for parent in self._parents(view):
                 self._children.setdefault(parent, set()).add(uid)
-        metrics.CACHE_OBJECTS.labels(self.name).set(len(self._entries))
+        self._counted.set(len(self._entries))
         self._changed(entry)
         return key
 
@@ -266,7 +267,7 @@ class Store(Generic[View]):
         if self._named.get((entry.namespace, entry.name)) == uid:
             del self._named[entry.namespace, entry.name]
         self._forget_parents(entry)
-        metrics.CACHE_OBJECTS.labels(self.name).set(len(self._entries))
+        self._counted.set(len(self._entries))
         self._changed(entry)
         return entry.key
 
