@@ -12,40 +12,22 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from ..domain.cluster import Key
 from . import metrics
-from .cache import Cache, Store, typed_item, version_of
-from .kube import JSON, METADATA_ONLY, Body, Gone, NotFound, Resource, items_of
+from .cache import Cache, Store, version_of
+from .firstlist import AT_ONCE, PAGE, FirstList, Lister, within
+from .kube import METADATA_ONLY, Body, Gone, NotFound, Resource, items_of
 from .logs import keys
 
 log = logging.getLogger(__name__)
 
-PAGE = 500
-FILL_PAGE = 100
-"""Whole objects take ten times the memory of their metadata."""
 SETTLE_SECONDS = 1.0
 """What a watch is given to deliver what a list has shown, and after a gap to finish its own list."""
-AT_ONCE = 8
 SHARE = 0.1
 """Of the time, that lists may take: a cluster of many objects is compared the more seldom."""
-
-
-class Lister(Protocol):
-    """The part of the client that an audit needs."""
-
-    async def get(self, resource: Resource, namespace: str | None, name: str) -> Body: ...
-    def pages(
-        self,
-        resource: Resource,
-        namespace: str | None,
-        limit: int,
-        *,
-        query: dict[str, str] | None = None,
-        accept: str = JSON,
-    ) -> AsyncIterator[Body]: ...
 
 
 class Audit:
@@ -62,6 +44,7 @@ class Audit:
         settle: float = SETTLE_SECONDS,
     ) -> None:
         self._kube = kube
+        self._cache = cache
         self._owners = tuple(cache.owners.values())
         self._stores = cache.stores
         self._changed = changed
@@ -83,7 +66,9 @@ class Audit:
 
     async def fill(self) -> None:
         """Read everything into an empty cache, and tell of every object of our kinds that has not ended."""
-        await asyncio.gather(*(self._fill(store) for store in self._stores))
+        first = FirstList(self._kube, self._cache, self._namespaces)
+        await first.read()
+        self.moments = first.moments
         for entry in (entry for store in self._owners for entry in store):
             if entry.view is not None and entry.view.over:
                 self.ended.append(entry.view.key)
@@ -91,16 +76,6 @@ class Audit:
                 self._tell(entry.key)
         self.filled = True
         self.last_success = asyncio.get_running_loop().time()
-
-    async def _fill(self, store: Store[Any]) -> None:
-        for namespace in self._namespaces:
-            moment = 0
-            async for page in self._kube.pages(store.resource, namespace, FILL_PAGE, query=store.query):
-                moment = version_of(page)
-                for item in filter(store.wants, items_of(page)):
-                    store.put(typed_item(item, store.resource))
-            place = store.resource.plural, namespace
-            self.moments[place] = min(moment, self.moments.get(place, moment))  # a resource may have several stores
 
     def soon(self) -> None:
         """Ask for an audit when nobody has asked for a moment, because a watch began anew, and lists."""
@@ -138,8 +113,8 @@ class Audit:
             await asyncio.sleep(self._settle)  # most of it is on its way through the watch
             slots = asyncio.Semaphore(AT_ONCE)
             await asyncio.gather(
-                *(_within(slots, self._check_gone(store, e.namespace, e.name, e.uid)) for e in gone),
-                *(_within(slots, self._check_new(store, m)) for m in news),
+                *(within(slots, self._check_gone(store, e.namespace, e.name, e.uid)) for e in gone),
+                *(within(slots, self._check_new(store, m)) for m in news),
             )
         metrics.LAST_AUDIT.labels(store.name).set(time.time())
 
@@ -210,8 +185,3 @@ class Audit:
     def _tell(self, key: Key | None) -> None:
         if key is not None:
             self._changed(key)
-
-
-async def _within(slots: asyncio.Semaphore, work: Awaitable[None]) -> None:
-    async with slots:
-        await work

@@ -135,8 +135,8 @@ def typed(stored: Stored) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[View]):
-    """An object in a store; `view` is None when it is none of ours and only its version matters, `key` when nobody is
-    to look at it but those who follow it."""
+    """An object in a store; `view` is None when only its version matters, because it is none of ours or its owner has
+    ended, `key` when nobody is to look at it but those who follow it."""
 
     uid: str
     namespace: str
@@ -219,7 +219,7 @@ class Store(Generic[View]):
             return None
         self._deleted.pop(uid, None)
         before = self._entries.get(uid)
-        if before is not None and version <= before.version:
+        if before is not None and (version < before.version or (version == before.version and before.view is not None)):
             return None
         same_name = self.named(metadata["namespace"], metadata["name"])
         if same_name is not None and same_name.uid != uid:
@@ -238,6 +238,16 @@ class Store(Generic[View]):
         self._counted.set(len(self._entries))
         self._changed(entry)
         return key
+
+    def note(self, body: Body) -> None:
+        """Know of an object that it is there, and at which version: nobody asks for more of it until it changes."""
+        metadata, version = body["metadata"], version_of(body)
+        uid, namespace, name = metadata["uid"], sys.intern(metadata["namespace"]), metadata["name"]
+        if uid in self._entries or self.left(uid, version) or (namespace, name) in self._named:
+            return
+        self._entries[uid] = Entry(uid, namespace, name, version, None, None)
+        self._named[namespace, name] = uid
+        self._counted.set(len(self._entries))
 
     def _read(self, body: Body) -> View | None:
         """Return the view of an object; what no view can be made of is none of ours.

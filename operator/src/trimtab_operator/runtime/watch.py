@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from ..domain.cluster import Key
 from . import metrics
-from .audit import FILL_PAGE
 from .cache import Store, typed_item, version_of
+from .firstlist import WHOLE_PAGE
 from .kube import ApiError, Body, Gone, Resource, Unreachable, items_of
 from .logs import keys
 
@@ -110,7 +110,7 @@ class Watch:
     async def _list(self) -> int:
         """Take in what is there; return of which resourceVersion that is."""
         moment = 0
-        async for page in self._kube.pages(self._resource, self._namespace, FILL_PAGE, query=self._query):
+        async for page in self._kube.pages(self._resource, self._namespace, WHOLE_PAGE, query=self._query):
             moment = version_of(page)
             for item in items_of(page):
                 self._inbox.take(typed_item(item, self._resource))
