@@ -21,6 +21,7 @@ from .cache import Cache, Store, version_of
 from .firstlist import AT_ONCE, PAGE, FirstList, Lister, within
 from .kube import METADATA_ONLY, Body, Gone, NotFound, Resource, items_of
 from .logs import keys
+from .lull import Lull
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +52,14 @@ class Audit:
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._every = every
         self._settle = settle
-        self._asked = asyncio.Event()
-        self._settling: asyncio.TimerHandle | None = None
+        self._asked = Lull(settle)
         self._listing = 0.0
         self.pace = every
         """Seconds between two audits now."""
         self.filled = False
         self.ended: list[Key] = []
-        """What had ended already when the cache was filled: there may be much of it, and it is in no hurry."""
+        """What had ended when the cache was filled and is to be looked at all the same: there may be much of it, and it
+        is in no hurry."""
         self.moments: dict[tuple[str, str | None], int] = {}
         """By plural and namespace, of which resourceVersion the first list was: a watch goes on from there."""
         self.last_success = float("-inf")
@@ -70,18 +71,16 @@ class Audit:
         await first.read()
         self.moments = first.moments
         for entry in (entry for store in self._owners for entry in store):
-            if entry.view is not None and entry.view.over:
-                self.ended.append(entry.view.key)
-            else:
+            if entry.view is None or not entry.view.over:
                 self._tell(entry.key)
+            elif not entry.view.rests or self._cache.jobs.of_parent(entry.uid):
+                self.ended.append(entry.view.key)
         self.filled = True
         self.last_success = asyncio.get_running_loop().time()
 
     def soon(self) -> None:
         """Ask for an audit when nobody has asked for a moment, because a watch began anew, and lists."""
-        if self._settling is not None:
-            self._settling.cancel()
-        self._settling = asyncio.get_running_loop().call_later(self._settle, self._asked.set)
+        self._asked.put_off()
 
     async def run(self) -> None:
         """Audit for ever."""

@@ -95,6 +95,8 @@ class Stored:
     state: str
     over: bool
     labels: Mapping[str, str] = field(default_factory=dict)
+    rests: bool = False
+    """Whether it has ended and nothing is left to do about it, as long as no Job of it lives."""
     completed: str = ""
     """When it ended."""
     indexes: tuple[str, ...] = ()
@@ -116,6 +118,7 @@ class Stored:
             text=zlib.compress(text, PACKED_LEVEL) if over else text,
             state=sys.intern(summary_of(kind, body).get("reason", "New")),
             over=over,
+            rests=over and kind.rests(body),
             labels=small["metadata"].get("labels", {}),
             completed=body.get("status", {}).get("completionTime", ""),
             indexes=kind.indexes(body, over),

@@ -1,4 +1,5 @@
-"""Watches of Jobs and pods, which go on where the first list ended; those of our own kinds are kopf's (`handlers`).
+"""Watches that go on where the first list ended: of Jobs and pods, and of our own kinds until kopf (`handlers`) has
+listed them.
 
 kopf begins with a list of its own and gives every object a task, a queue and a timer: 0.4 ms of a processor for each.
 Children are four in five of all objects, and most of their events repeat what is known from an answer or matter to
@@ -77,7 +78,7 @@ class Watch:
         self._kube = kube
         self._resource = resource
         self._namespace = namespace
-        self._query = {"labelSelector": selector}
+        self._query = {"labelSelector": selector} if selector else {}
         self._inbox = inbox
         self._relisted = relisted
         self._since: int | None = None
