@@ -291,7 +291,7 @@ async def behind(bench: Bench, count: int) -> None:
     await operator.kill()
     before, began = len(bench.executor.created), time.perf_counter()
     await finished.write(bench.cluster, bench.client, bench.namespace, "bygone", count)
-    deadline = time.perf_counter() + 300
+    deadline = time.perf_counter() + 900
     while len(bench.executor.created) < before + 2 * count:
         if time.perf_counter() > deadline:
             raise TimeoutError(f"the API server tells of {len(bench.executor.created) - before} new Jobs only")
