@@ -255,7 +255,7 @@ class Kube:
         seconds = random.randint(*WATCH_SECONDS)
         asked = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
         path, wanted = resource.path(namespace), {**query, **asked, "resourceVersion": str(since)}
-        patience = aiohttp.ClientTimeout(total=seconds + WATCH_GRACE_SECONDS)
+        patience = aiohttp.ClientTimeout(total=seconds + WATCH_GRACE_SECONDS, sock_connect=self._timeout.total)
         async with self._ask("watch", resource, "GET", path, query=wanted, patience=patience) as response:
             begun = b""
             async for chunk in response.content.iter_any():
