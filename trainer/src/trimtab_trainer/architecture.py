@@ -125,7 +125,7 @@ def read_shapes(model: BaseModel) -> Shapes:
     """
     shapes: Shapes = {}
     for name in model.shards:
-        header, begin = _header(model, name)
+        header, begin = tensor_header(model, name)
         end = 0
         for tensor, entry in header.items():
             if tensor == "__metadata__":
@@ -191,7 +191,7 @@ def _kind(reached: Reach) -> str:
     return "a mixture of experts, which have one tensor together" if reached.expert_weights else "a state-space model"
 
 
-def _header(model: BaseModel, name: str) -> tuple[dict[str, Any], int]:
+def tensor_header(model: BaseModel, name: str) -> tuple[dict[str, Any], int]:
     start = model.store.start(name, 8)
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
     if not 2 <= length <= min(HEADER_LIMIT, model.sizes[name]):

@@ -27,7 +27,8 @@ TOKENIZER = (
     "chat_template.jinja",
     "chat_template.json",
 )
-SETTINGS = (CONFIG, "generation_config.json", INDEX, *TOKENIZER)
+GENERATION_CONFIG = "generation_config.json"
+SETTINGS = (CONFIG, GENERATION_CONFIG, INDEX, *TOKENIZER)
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,8 @@ def fetch_base_model(settings: StoredBaseModel, target: Path, digest: str) -> Pa
 
 
 def fetch_tokenizer(model: BaseModel, target: Path) -> tuple[FileEntry, ...]:
-    """Download the tokenizer's files alone; return their entries."""
-    names = [name for name in TOKENIZER if name in model.sizes]
+    """Download the tokenizer's files, and what says which tokens end an answer; return their entries."""
+    names = [name for name in (*TOKENIZER, GENERATION_CONFIG) if name in model.sizes]
     return tuple(model.store.download(name, target / name, size=model.sizes[name]) for name in names)
 
 

@@ -23,12 +23,14 @@ from .architecture import (
     target_parameters,
 )
 from .base_model import check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
-from .contract import Artifact, Prepared, RunConfig, run_digest
-from .data.cleaning import CONTROL, IGNORED
+from .contract import Artifact, DatasetFormat, Prepared, RunConfig, run_digest
+from .data.cleaning import CONTROL, FORMAT, IGNORED, PARTED, VOCABULARY
+from .data.formats import NAMED
 from .data.preparation import Request, prepare_view
-from .data.source import Source, copy, find
-from .data.tokens import RowTokenizer
+from .data.source import Source, copy, find, read_template
+from .data.tokens import RowTokenizer, Vocabulary
 from .data.view import total_steps
+from .embedding import untrained_tokens
 from .errors import SettingsInvalid
 from .initial import check_initial_adapter
 from .layers import reach
@@ -39,6 +41,7 @@ from .storage import Store, open_store
 
 PROBE = "data/.writable"
 WARNED_COLUMNS, WARNED_LENGTH = 12, 64
+CONVERTED = (DatasetFormat.ALPACA, DatasetFormat.SHAREGPT)
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,9 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
 
     tokenizer_files = fetch_tokenizer(model, scratch / "tokenizer")
     sources = {name: _copy(config, name, uri, scratch, report) for name, uri in uris.items()}
-    request = Request(
-        sources, tokenizer_files, partial(RowTokenizer, scratch / "tokenizer"), config.dataset, config.training
-    )
+    template = _chat_template(config)
+    tokenizer = partial(RowTokenizer, scratch / "tokenizer", template)
+    request = Request(sources, tokenizer_files, tokenizer, config.dataset, config.training, template)
     view = prepare_view(output, request, scratch, report)
     summary = view.summary
     check_vocabulary(model, shapes, summary["largestToken"])
@@ -112,6 +115,8 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
         *serving_warnings(config.lora, parameters),
         *warnings_of(summary),
     ]
+    if untrained := untrained_tokens(model, Vocabulary.of(summary[VOCABULARY])):
+        warnings.append(untrained)
     return Outcome(prepared, artifact, tuple(_told(warnings, report)))
 
 
@@ -123,11 +128,18 @@ def warnings_of(summary: dict[str, Any]) -> list[str]:
         more = f" and {len(names) - WARNED_COLUMNS} more" if len(names) > WARNED_COLUMNS else ""
         shown = ", ".join(name[:WARNED_LENGTH] for name in names[:WARNED_COLUMNS])
         warnings.append(f"columns of the data that are ignored: {shown}{more}")
-    control = summary.get(CONTROL)
-    if control and control["count"]:
+    detected = summary[FORMAT]
+    if detected["name"] in CONVERTED and detected["why"] != NAMED:
+        warnings.append(f"the rows are taken for {detected['name']}'s, because {detected['why']}")
+    if (control := summary[CONTROL])["count"]:
         warnings.append(
             f"{control['count']} rows hold control tokens of the chat template in their text, the first is "
-            f"{control['examples'][0]}; they act as such, so that a text may end a turn or begin one"
+            f"{control['examples'][0]}; they are learned as the text they are, not as control tokens"
+        )
+    if (parted := summary[PARTED])["count"]:
+        warnings.append(
+            f"{parted['count']} conversations are learned one sequence a turn, the first is {parted['examples'][0]}; "
+            "the chat template leaves out part of an earlier turn once another follows"
         )
     return warnings
 
@@ -164,6 +176,11 @@ def check_writable(output: Store) -> None:
             f"the storage at {output.uri} lacks conditional writes (If-None-Match): it lets a second writer replace "
             "what the first one wrote; use one that has them"
         )
+
+
+def _chat_template(config: RunConfig) -> str | None:
+    uri = config.dataset.chat_template
+    return None if uri is None else read_template(uri, config.dataset.credentials)
 
 
 def _copy(config: RunConfig, name: str, uri: str, scratch: Path, report: Report) -> Source:

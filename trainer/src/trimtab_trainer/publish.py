@@ -27,7 +27,7 @@ from .batches import Batches
 from .card import model_card
 from .checkpoint import TrainingState, save_adapter
 from .contract import Artifact, Prepared, RunConfig, Summary, defining, digest_of
-from .data.view import View
+from .data.view import CHAT_TEMPLATE, View
 from .errors import SettingsInvalid
 from .interruption import Interruption
 from .report import Report
@@ -59,8 +59,11 @@ def export(
     base: Path,
     *,
     folder: Path,
+    chat_template: Path | None = None,
 ) -> None:
     """Write the files that decide how the adapter behaves into an empty folder.
+
+    `chat_template` is the one that was trained with where it is not the base model's: it stands before that.
 
     Raises:
         SettingsInvalid: a weight is not finite.
@@ -81,6 +84,8 @@ def export(
     for name in TOKENIZER:
         if (base / name).exists():
             shutil.copyfile(base / name, folder / name)
+    if chat_template is not None:
+        shutil.copyfile(chat_template, folder / CHAT_TEMPLATE)
 
 
 def adapter_config(

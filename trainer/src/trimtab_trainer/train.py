@@ -222,7 +222,7 @@ def finish(
     if config.training.early_stopping is not None and state.best is not None:
         weights, step = trainer.checkpoints.best_weights(state.best), state.best.step
     folder = scratch / "adapter"
-    export(config, prepared, weights, model, base_folder, folder=folder)
+    export(config, prepared, weights, model, base_folder, folder=folder, chat_template=view.chat_template)
     compute_type, where, targets = model.compute_type, model.device, len(model.target_modules)
     base = model.remove()
     if frozen_hash(base) != trainer.base_hash:

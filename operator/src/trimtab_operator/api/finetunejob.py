@@ -17,7 +17,16 @@ from trimtab_trainer.contract import (
     TrainingSettings,
     Validation,
 )
-from trimtab_trainer.contract.settings import DIGEST, MODEL_URI, OBJECT_URI, Rule, rules
+from trimtab_trainer.contract.settings import (
+    CHAT_TEMPLATE,
+    DIGEST,
+    IGNORE_KEYS,
+    KEY,
+    MODEL_URI,
+    OBJECT_URI,
+    Rule,
+    rules,
+)
 
 from .conditions import SUCCEEDED
 from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
@@ -119,10 +128,13 @@ class DatasetSource(Model):
 
     format: DatasetFormat = Field(
         default=DatasetFormat.AUTO,
-        description="format of the rows: Messages {messages: [{role, content}]}, PromptCompletion {prompt, "
-        "completion}, Text {text}; Auto tells them apart by their keys. A string column group keeps rows together "
-        "when rows are held out.",
+        description="format of the rows: Messages {messages: [{role, content}]}, with tools and tool_calls where there "
+        "are such; PromptCompletion {prompt, completion}; Text {text}; Alpaca {instruction, input, output}; ShareGPT "
+        "{conversations: [{from, value}]}. Auto tells them apart by their keys. A string column group keeps rows "
+        "together when rows are held out.",
     )
+    ignore_keys: list[KEY] = IGNORE_KEYS
+    chat_template: OBJECT_URI | None = CHAT_TEMPLATE
     training: TrainingData = Field(description="training data.")
     validation: Validation | None = Field(default=None, description="validation data, measured while training.")
     test: HeldOut | None = Field(

@@ -155,7 +155,7 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
     Reason.DATASET_MALFORMED: _failed("A row cannot be read.", "Correct the file and line that the message names."),
     Reason.FORMAT_UNKNOWN: _failed(
         "The format of the rows is not known, or a key means something that would not be learned.",
-        "Set `dataset.format`, or use the keys of one of the formats.",
+        "Set `dataset.format` or `dataset.ignoreKeys`, or use the keys of one of the formats.",
     ),
     Reason.NO_ASSISTANT_TURN: _failed(
         "Rows have nothing to learn from: no assistant turn.", "Add answers, or leave those rows out."

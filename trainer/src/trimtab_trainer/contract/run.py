@@ -12,8 +12,11 @@ from typing import Self, TypeVar
 from pydantic import Field, field_validator, model_validator
 
 from .settings import (
+    CHAT_TEMPLATE,
     DIGEST,
     HUB_SCHEME,
+    IGNORE_KEYS,
+    KEY,
     MODEL_URI,
     OBJECT_URI,
     CheckpointSettings,
@@ -48,6 +51,8 @@ class StoredBaseModel(Model):
 
 class StoredDataset(Model):
     format: DatasetFormat = DatasetFormat.AUTO
+    ignore_keys: list[KEY] = IGNORE_KEYS
+    chat_template: OBJECT_URI | None = CHAT_TEMPLATE
     training: TrainingData
     validation: Validation | None = None
     test: HeldOut | None = None

@@ -89,10 +89,13 @@ class DatasetFormat(StrEnum):
     MESSAGES = "Messages"
     PROMPT_COMPLETION = "PromptCompletion"
     TEXT = "Text"
+    ALPACA = "Alpaca"
+    SHAREGPT = "ShareGPT"
 
 
 class LossOn(StrEnum):
     COMPLETIONS = "Completions"
+    LAST_TURN = "LastTurn"
     ALL_TOKENS = "AllTokens"
 
 
@@ -121,12 +124,30 @@ class ComputeType(StrEnum):
     FLOAT32 = "Float32"
 
 
+KEY = Annotated[str, Field(min_length=1, max_length=253)]
+
+IGNORE_KEYS: Any = Field(
+    default=[],
+    max_length=64,
+    json_schema_extra={"x-kubernetes-list-type": "set"},
+    exclude_if=lambda value: not value,
+    description="ignoreKeys are keys of rows and of messages that are left out, though they mean something elsewhere.",
+)
+CHAT_TEMPLATE: Any = Field(
+    default=None,
+    exclude_if=lambda value: value is None,
+    description="chatTemplate is the uri of a file with the chat template (Jinja) to use instead of the base model's; "
+    "it is published with the adapter. Read with the keys of this section.",
+)
+
+
 class TrainingData(Model):
     """Rows to train on."""
 
     uri: DATA_URI = Field(
-        description="uri of a file, or of a prefix that ends with '/', holding .jsonl or .parquet files, plain or "
-        "compressed with .gz or .zst; or hf://datasets/org/name@revision, with a file or a folder behind it."
+        description="uri of a file, or of a prefix that ends with '/', holding .jsonl, .json, .csv or .parquet "
+        "files, plain or compressed with .gz or .zst; or hf://datasets/org/name@revision, with a file or a folder "
+        "behind it."
     )
 
 
@@ -370,7 +391,8 @@ class TrainingSettings(Model):
         default=True, description="packing puts several rows into one sequence; rows never attend to each other."
     )
     loss_on: LossOn = Field(
-        default=LossOn.COMPLETIONS, description="lossOn says which tokens are learned: the assistant's, or all."
+        default=LossOn.COMPLETIONS,
+        description="lossOn says which tokens are learned: the assistant's, those of its last turn, or all.",
     )
     seed: int = Field(default=17, ge=0, le=2_147_483_647, description="seed of initialisation, order and dropout.")
     evaluate_every_steps: int = Field(

@@ -61,9 +61,11 @@ class Models:
         prepared: PreparedEvaluation,
         scheme: QuantizationSettings,
         *,
+        chat_template: str | None = None,
         scratch: Path,
         report: Report,
     ) -> None:
+        self._chat_template = chat_template
         self._config, self._prepared, self._scratch, self._report = config, prepared, scratch, report
         self.quantization = scheme
         self.device = hardware.device()
@@ -82,7 +84,9 @@ class Models:
     @cached_property
     def ends(self) -> frozenset[int]:
         """Tokens that end an answer."""
-        return end_tokens(LanguageModel(self._base, self.compute_type), self.tokenizer, self.folder)
+        return end_tokens(
+            LanguageModel(self._base, self.compute_type), self.tokenizer, self.folder, self._chat_template
+        )
 
     @cached_property
     def _base(self) -> PreTrainedModel:

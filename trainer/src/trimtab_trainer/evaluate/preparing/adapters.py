@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from ...base_model import TOKENIZER
 from ...contract import EvaluationConfig, Reason, StoredArtifact, digest_of
 from ...contract.parsing import Unreadable, read_object
-from ...data.view import TRAIN_CLUSTERS
+from ...data.view import CHAT_TEMPLATE, TRAIN_CLUSTERS
 from ...errors import SettingsInvalid
 from ...report import Report
 from ...result import verify_adapter
@@ -33,6 +33,13 @@ class VerifiedAdapter:
     def tokenizer(self) -> tuple[FileEntry, ...]:
         """Entries of the tokenizer's files that lie beside it."""
         return tuple(sorted(entry for entry in self.manifest.files if entry.path in TOKENIZER))
+
+    def chat_template(self, of_base: tuple[FileEntry, ...]) -> str | None:
+        """Return the chat template that it was trained with where that is not the base model's, of these files."""
+        own = next((entry for entry in self.manifest.files if entry.path == CHAT_TEMPLATE), None)
+        if own is None or any(entry.path == CHAT_TEMPLATE and entry.sha256 == own.sha256 for entry in of_base):
+            return None
+        return self.store.read(f"{self.prefix}/{own.path}").decode()
 
     def test_rows(self, target: Path) -> tuple[FileEntry, ...]:
         """Download the rows that training held out to a folder, verified; empty if it held out none."""
@@ -152,7 +159,7 @@ def check_tokenizers(
 
 
 def _hashes(entries: tuple[FileEntry, ...]) -> dict[str, str]:
-    return {entry.path: entry.sha256 for entry in entries}
+    return {entry.path: entry.sha256 for entry in entries if entry.path in TOKENIZER}
 
 
 def _check_shape(found: VerifiedAdapter, role: str) -> None:
