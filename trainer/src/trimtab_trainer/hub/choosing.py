@@ -15,7 +15,7 @@ from ..architecture import check_architecture
 from ..base_model import CONFIG, INDEX, BaseModel, choose_files, digest_of_entries, invalid
 from ..contract import HubSource, MirroredSource, Reason
 from ..contract.hub import DATA_FOLDER
-from ..data.source import READABLE
+from ..data.source import is_data
 from ..errors import DataInvalid
 from ..storage import FileEntry, open_store
 from .client import Hub, HubFile
@@ -134,11 +134,11 @@ def _of_dataset(repository: Repository) -> tuple[dict[str, HubFile], dict[str, H
         raise DataInvalid(
             f"there is nothing at {uri}; a folder of the repository ends with '/'", Reason.DATASET_NOT_FOUND
         )
-    readable = {name: each for name, each in below.items() if name.endswith(READABLE)}
+    readable = {name: each for name, each in below.items() if is_data(name)}
     if not readable:
         raise DataInvalid(
-            f"none of the {len(below)} files at {uri} (such as {min(below)}) is a .jsonl or .parquet file, plain or "
-            ".gz or .zst; many hubs keep a converted copy at the revision refs/convert/parquet",
+            f"none of the {len(below)} files at {uri} (such as {min(below)}) is a .jsonl, .json, .csv or .parquet "
+            "file, plain or .gz or .zst; many hubs keep a converted copy at the revision refs/convert/parquet",
             Reason.DATASET_EMPTY,
         )
     cut = len(folder) + 1 if folder else 0
