@@ -71,6 +71,7 @@ class Kind(Generic[O, D]):
         gauge: name of the metric that counts objects by state.
         selects: labels of the pods that it serves from.
         retire: what is left to be done when an object does not exist any more.
+        makes: names of those of our kinds that it makes objects of.
     """
 
     crd: CustomResource
@@ -85,6 +86,7 @@ class Kind(Generic[O, D]):
     gauge: str
     selects: Callable[[Body], Mapping[str, str]] = selects_nothing
     retire: Callable[[Cluster, Key, Answers, datetime], Plan] = leaves_nothing
+    makes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

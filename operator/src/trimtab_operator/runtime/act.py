@@ -23,7 +23,7 @@ from ..domain.views import controller_of
 from . import metrics
 from .cache import Cache, Store, version_of
 from .gate import admitted, changes
-from .kube import BY_KIND, JOBS, JSON_PATCH, OWN, AlreadyExists, Body, Conflict, Invalid, NotFound, Resource
+from .kube import BY_KIND, JSON_PATCH, OWN, AlreadyExists, Body, Conflict, Invalid, NotFound, Resource
 from .logs import keys
 from .workqueue import Retry
 
@@ -108,20 +108,23 @@ class Actor:
             store.remove(action.uid)
 
     async def _suspend(self, action: Suspend, about: dict[str, Any]) -> None:
+        resource = BY_KIND[action.kind]
         patch = [
             {"op": "test", "path": "/metadata/uid", "value": action.uid},
             {"op": "add", "path": "/spec/suspend", "value": action.suspend},
         ]
         try:
-            changed = await self._kube.patch(JOBS, action.namespace, action.name, JSON_PATCH, patch)
+            changed = await self._kube.patch(resource, action.namespace, action.name, JSON_PATCH, patch)
         except NotFound:
-            self._stores["Job"].remove(action.uid)
-            raise Retry(0, "the Job to suspend is gone") from None
+            self._stores[action.kind].remove(action.uid)
+            raise Retry(0, f"the {action.kind} to suspend is gone") from None
         except Invalid:
-            await self._refresh(JOBS, action.namespace, action.name, action.uid)
-            raise Retry(0.5, "the Job to suspend is another one now") from None
-        log.info("suspended" if action.suspend else "resumed", extra=keys(**about, child=f"Job/{action.name}"))
-        self._learn(JOBS, changed)
+            await self._refresh(resource, action.namespace, action.name, action.uid)
+            raise Retry(0.5, f"the {action.kind} to suspend is another one now") from None
+        log.info(
+            "suspended" if action.suspend else "resumed", extra=keys(**about, child=f"{action.kind}/{action.name}")
+        )
+        self._learn(resource, changed)
 
     async def write_status(self, kind: AnyKind, stored: Body, status: Body) -> bool:
         """Write the status if it differs from the stored one; tell whether that changed anything.

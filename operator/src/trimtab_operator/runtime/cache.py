@@ -65,6 +65,8 @@ def slim(body: Body) -> Body:
         ordered = sorted(labels.items(), key=lambda each: not each[0].startswith(QUEUE_PREFIX))
         kept["labels"] = dict(islice(ordered, LABELS_KEPT))
     annotations = metadata.get("annotations") or {}
+    if owners := [each for each in metadata.get("ownerReferences") or () if each.get("controller")]:
+        kept["ownerReferences"] = [{"uid": each["uid"], "controller": True} for each in owners[:1]]
     told = {k: v[:ANNOTATION_LENGTH] for k, v in annotations.items() if k in MARKS or k.startswith(QUEUE_PREFIX)}
     if told:
         kept["annotations"] = dict(islice(told.items(), LABELS_KEPT))
