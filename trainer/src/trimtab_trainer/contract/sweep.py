@@ -58,8 +58,8 @@ class ParameterRange(Model):
         )
     )
 
-    minimum: float = Field(description="minimum, included.")
-    maximum: float = Field(description="maximum, included.")
+    minimum: float = Field(ge=-1e12, le=1e12, description="minimum, included.")
+    maximum: float = Field(ge=-1e12, le=1e12, description="maximum, included.")
     scale: Scale | None = Field(
         default=None, description="scale on which numbers are drawn evenly: Linear (the default) or Log."
     )

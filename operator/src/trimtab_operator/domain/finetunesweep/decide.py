@@ -203,8 +203,10 @@ def _missing(observed: Observed, ledger: _Ledger) -> tuple[Action, ...]:
     for trial in ledger.trials:
         for name, spec in trial.jobs.items():
             job = observed.jobs.get(name)
-            if job is not None:
-                (prepared if job.status.dataset is not None else preparing).append(rows_of(spec))
+            if job is not None and job.status.dataset is not None:
+                prepared.append(rows_of(spec))
+            elif job is not None and not is_over(job):
+                preparing.append(rows_of(spec))
     actions: list[Action] = []
     for trial in ledger.running:
         for name, spec in trial.jobs.items():
