@@ -280,7 +280,7 @@ SWEEPS = Row(
         ),
         Panel(
             "Trials that are over",
-            "By outcome: Complete has a value, others are reasons of FineTuneJobs. Only those: see the sweep's message.",
+            "By outcome: Complete has a value, others are reasons of FineTuneJobs. Only those: read its message.",
             (Series("sum by (outcome) (increase(trimtab_sweep_trials_total[1h]))", "{{outcome}}"),),
         ),
         Panel(
