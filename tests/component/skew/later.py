@@ -153,7 +153,7 @@ def _write_documents_with_more() -> None:
             part[FACT] = TOLD
         return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
 
-    Share.to_bytes = to_bytes  # type: ignore[method-assign]
+    Share.to_bytes = to_bytes  # type: ignore[method-assign,assignment]
 
 
 def run_operator() -> None:

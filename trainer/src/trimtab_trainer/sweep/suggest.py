@@ -14,11 +14,11 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
-from ..contract.sweep import AlgorithmType, Dimension, KnownTrial, Point, SuggestionRequest, TrialState
+from ..contract.sweep import AlgorithmType, Dimension, Direction, KnownTrial, Point, SuggestionRequest, TrialState
 
 DRAWN_AGAIN = 64
 """Times that a point is drawn again that is known already, before the first free one is taken or none."""
@@ -33,6 +33,12 @@ class _Known:
         for point in itertools.product(*(_coordinates(each) for each in space)):
             if point not in self.points:
                 yield point
+
+
+_DIRECTIONS: Mapping[Direction, Literal["minimize", "maximize"]] = {
+    Direction.MINIMIZE: "minimize",
+    Direction.MAXIMIZE: "maximize",
+}
 
 
 def suggest(request: SuggestionRequest) -> list[Point]:
@@ -76,7 +82,7 @@ def study_of(request: SuggestionRequest, trials: list[KnownTrial]) -> Any:
     else:
         # Trials that run count as bad ones until they are known, so that points that are asked for together differ.
         sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-    study = optuna.create_study(sampler=sampler, direction=request.direction.value.lower())
+    study = optuna.create_study(sampler=sampler, direction=_DIRECTIONS[request.direction])
     states = {
         TrialState.COMPLETE: optuna.trial.TrialState.COMPLETE,
         TrialState.RUNNING: optuna.trial.TrialState.RUNNING,
