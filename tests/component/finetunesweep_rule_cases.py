@@ -19,17 +19,27 @@ def _there(every: list[Body]) -> list[Body]:
     ]
 
 
-def _embedded(case: Case) -> Case:
+def _embedded(message: str, case: Case) -> Case:
+    """Return the case of a rule in a sweep, which has rules of its own about where its trials' losses come from."""
+    refused, passed = _there(case.refused), _there(case.passed)
+    passed = [changes for changes in passed if f"{HERE}.dataset.validation" not in changes] or [{}]
+    if "is immutable" in message:  # of the smallest sweep, which has no more than the defaults of these sections
+        refused = [
+            changes
+            for changes in refused
+            if ... not in changes.values() and f"{HERE}.dataset.validation" not in changes
+        ]
+        return Case(refused, [{}])
+    if message == "training.earlyStopping needs dataset.validation":
+        refused = [{**changes, f"{HERE}.dataset.validation": ..., "spec.folds": 2} for changes in refused]
     given = None
     if case.given is not None:
         given = {**FULL, "spec": {**FULL["spec"], "template": {"spec": case.given["spec"]}}}
-    # A sweep has rules of its own about where its trials' losses come from.
-    passed = [changes for changes in _there(case.passed) if f"{HERE}.dataset.validation" not in changes]
-    return Case(_there(case.refused), passed or [{}], given=given)
+    return Case(refused, passed, given=given)
 
 
 EMBEDDED: dict[Rule, Case] = {
-    (HERE + path.removeprefix("spec"), message): _embedded(case)
+    (HERE + path.removeprefix("spec"), message): _embedded(message, case)
     for (path, message), case in FINETUNEJOB_CASES.items()
     if path.startswith("spec")
 }
@@ -82,10 +92,6 @@ FINETUNESWEEP_CASES: dict[Rule, Case] = {
     ("spec", "folds take the place of template.spec.dataset.validation; remove its fraction or uri"): Case(
         refused=[{"spec.folds": 2, f"{HERE}.dataset.validation": each} for each in (FRACTION, URI)],
         passed=[{"spec.folds": 2, f"{HERE}.dataset.validation": each} for each in (..., FOLDS)],
-    ),
-    (f"{PARAMETERS}[]", "exactly one of range and values must be set"): Case(
-        refused=[parameter(), parameter(values=[1], range={"minimum": 0, "maximum": 1})],
-        passed=[parameter(values=[0.1]), span(0.1, 0.2)],
     ),
     (f"{PARAMETERS}[].range", "minimum must be less than maximum"): Case(
         refused=[span(1, 1), span(2, 1)], passed=[span(1, 2), span(-2, 0.5)]

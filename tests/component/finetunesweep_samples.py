@@ -62,7 +62,7 @@ STATUS: Body = {
     "best": {
         "id": "01234567",
         "fineTuneJobName": "sample-01234567",
-        "parameters": {"lora.rank": 8},
+        "parameters": {"baseModel": {"uri": "s3://models/a"}},
         "value": 1.5,
         "standardError": 0.1,
         "artifact": {"uri": "s3://adapters/out/adapters/a", "digest": DIGEST},

@@ -66,7 +66,10 @@ COMPANIONS: dict[str, Body] = {
     "Evaluation spec.tasks[].temperature": {"spec.tasks[2].topP": ...},
     "Evaluation spec.precision AsServed": {"spec.quantization": ...},
     "FineTuneSweep spec.parameters[].range.minimum": {"spec.parameters[0].range.scale": ...},
-    "FineTuneSweep spec.parameters[].values": {},
+    "FineTuneSweep spec.parameters[].range.maximum": {
+        "spec.parameters[0].range.minimum": -1e9,
+        "spec.parameters[0].range.scale": ...,
+    },
     "AdapterRollout spec.strategy.canarySeconds": {"spec.strategy.canaryWeight": 100},
     **{
         f"Evaluation spec.tasks[].metrics[] {metric}": {

@@ -24,6 +24,7 @@ from .reasons import Explanation
 from .scheduling import LABEL_VALUE
 from .summary import SummarizedStatus
 
+TRIAL_ID = Annotated[str, Field(max_length=8, pattern=r"^[0-9a-f]{8}$")]
 NAME_LENGTH = 32
 """Trials add up to 13 characters to the name, and a FineTuneJob's may have 45."""
 
@@ -168,7 +169,7 @@ class FineTuneSweepSpec(Model):
 class TrialStatus(Model):
     """One point of the search."""
 
-    id: str = Field(max_length=8, description="id: digits of its parameters; its FineTuneJob is <sweep>-<id>.")
+    id: TRIAL_ID = Field(description="id: digits of its parameters; its FineTuneJob is <sweep>-<id>.")
     point: list[float] = Field(
         max_length=MAXIMUM_PARAMETERS,
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
@@ -191,7 +192,7 @@ class SweepArtifact(Model):
 class BestTrial(Model):
     """The best trial so far."""
 
-    id: str = Field(max_length=8, description="id of the trial.")
+    id: TRIAL_ID = Field(description="id of the trial.")
     fine_tune_job_name: str = Field(max_length=63, description="fineTuneJobName of the trial, of folds the first.")
     parameters: dict[str, Annotated[Any, Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]] = (
         Field(max_length=MAXIMUM_PARAMETERS, description="parameters of the trial, by path.")

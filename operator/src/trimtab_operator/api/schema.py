@@ -44,6 +44,7 @@ KEY_ORDER = (
     "additionalProperties",
     "items",
     "anyOf",
+    "oneOf",
 )
 
 

@@ -56,6 +56,8 @@ class Actor:
         self._kube = kube
         self._now = now
         self._stores: dict[str, Store[Any]] = {"Job": cache.jobs, **cache.owners}
+        self._own = frozenset(cache.owners)
+        self._follow = cache.follow
 
     async def act(self, action: Action, about: dict[str, Any]) -> None:
         """Carry out one action.
@@ -86,9 +88,9 @@ class Actor:
             if controller_of(created) != controller_of(body):
                 raise NameIsTaken(resource, name) from None
             if "deletionTimestamp" in created["metadata"]:
-                self._learn(resource, created)
+                self._learn_of_child(resource, created)
                 raise Retry(1, "its name is free when it is gone") from None
-        self._learn(resource, created)
+        self._learn_of_child(resource, created)
 
     async def _delete(self, action: Delete, about: dict[str, Any]) -> None:
         resource = BY_KIND[action.kind]
@@ -103,7 +105,7 @@ class Actor:
             return
         log.info("deleted", extra=keys(**about, child=f"{action.kind}/{action.name}"))
         if answer.get("kind") == action.kind:  # a finalizer holds it
-            self._learn(resource, answer)
+            self._learn_of_child(resource, answer)
         else:
             store.remove(action.uid)
 
@@ -124,7 +126,7 @@ class Actor:
         log.info(
             "suspended" if action.suspend else "resumed", extra=keys(**about, child=f"{action.kind}/{action.name}")
         )
-        self._learn(resource, changed)
+        self._learn_of_child(resource, changed)
 
     async def write_status(self, kind: AnyKind, stored: Body, status: Body) -> bool:
         """Write the status if it differs from the stored one; tell whether that changed anything.
@@ -169,6 +171,16 @@ class Actor:
         store = self._stores.get(resource.kind)
         if store is not None:
             store.put(body)
+
+    def _learn_of_child(self, resource: Resource, body: Body) -> None:
+        """Take in what an action made of a child; one that is decided on itself has to be looked at.
+
+        Its watch brings nothing new then, so nobody else would.
+        """
+        store = self._stores.get(resource.kind)
+        key = store.put(body) if store is not None else None
+        if key is not None and resource.kind in self._own:
+            self._follow(key)
 
 
 def _typed(kind: AnyKind, status: Body) -> Any:

@@ -299,7 +299,7 @@ class Cache:
     def __init__(
         self, follow: Callable[[Key], None] = lambda key: None, serving: Callable[[], None] = lambda: None
     ) -> None:
-        self._follow = follow
+        self.follow = follow
         self._serving = serving
 
         self.owners: dict[str, Store[Stored]] = {kind.name: self._own(kind) for kind in KINDS.values()}
@@ -364,14 +364,14 @@ class Cache:
 
     def _serving_pod_changed(self, entry: Entry[ServingPodView]) -> None:
         for stored in self.served_by(entry.view) if entry.view is not None else ():
-            self._follow(stored.key)
+            self.follow(stored.key)
         self._serving()
 
     def _tell(self, index: str, but: Key) -> None:
         for store in self.owners.values():
             for stored in store.of_parent(index):
                 if stored.key != but:
-                    self._follow(stored.key)
+                    self.follow(stored.key)
 
 
 def matches(wanted: Mapping[str, str], labels: Mapping[str, str]) -> bool:

@@ -58,8 +58,8 @@ class ParameterRange(Model):
         )
     )
 
-    minimum: float = Field(ge=-1e12, le=1e12, description="minimum, included.")
-    maximum: float = Field(ge=-1e12, le=1e12, description="maximum, included.")
+    minimum: float = Field(ge=-1e9, le=1e9, description="minimum, included.")
+    maximum: float = Field(ge=-1e9, le=1e9, description="maximum, included.")
     scale: Scale | None = Field(
         default=None, description="scale on which numbers are drawn evenly: Linear (the default) or Log."
     )
@@ -79,11 +79,8 @@ ANY_VALUE = Annotated[Any, Field(json_schema_extra={"x-kubernetes-preserve-unkno
 class SweepParameter(Model):
     """A setting that is searched: over a range of numbers, or over a list of values."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            ("has(self.range) != has(self.values)", "exactly one of range and values must be set"),
-        )
-    )
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["range"]}, {"required": ["values"]}]})
+    """CEL does not see a field of any type, so this is no rule with a message of its own."""
 
     name: str = Field(
         min_length=1,
