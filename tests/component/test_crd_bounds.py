@@ -65,9 +65,12 @@ COMPANIONS: dict[str, Body] = {
     "Evaluation spec.tasks[].predictBy Likelihood": {"spec.tasks[3].maxNewTokens": ...},
     "Evaluation spec.tasks[].temperature": {"spec.tasks[2].topP": ...},
     "Evaluation spec.precision AsServed": {"spec.quantization": ...},
-    "FineTuneSweep spec.parameters[].range.minimum": {"spec.parameters[0].range.scale": ...},
+    "FineTuneSweep spec.parameters[].range.minimum": {
+        "spec.parameters[0].range.maximum": 1e10,
+        "spec.parameters[0].range.scale": ...,
+    },
     "FineTuneSweep spec.parameters[].range.maximum": {
-        "spec.parameters[0].range.minimum": -1e9,
+        "spec.parameters[0].range.minimum": -1e10,
         "spec.parameters[0].range.scale": ...,
     },
     "AdapterRollout spec.strategy.canarySeconds": {"spec.strategy.canaryWeight": 100},

@@ -58,8 +58,8 @@ class ParameterRange(Model):
         )
     )
 
-    minimum: float = Field(ge=-1e9, le=1e9, description="minimum, included.")
-    maximum: float = Field(ge=-1e9, le=1e9, description="maximum, included.")
+    minimum: float = Field(ge=-1e10, le=1e9, description="minimum, included.")
+    maximum: float = Field(ge=-1e9, le=1e10, description="maximum, included.")
     scale: Scale | None = Field(
         default=None, description="scale on which numbers are drawn evenly: Linear (the default) or Log."
     )
