@@ -58,6 +58,7 @@ STATUS: Body = {
     "startTime": TIME,
     "completionTime": TIME,
     "maxTrials": 5,
+    "searchDigest": DIGEST,
     "exhausted": True,
     "best": {
         "id": "01234567",

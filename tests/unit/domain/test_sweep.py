@@ -295,6 +295,16 @@ def test_suspending_stops_all_trials_and_begins_none_and_they_go_on() -> None:
     assert len(world.running) == 2
 
 
+def test_what_is_searched_may_not_change_under_way_and_nothing_is_done_until_it_is_set_back() -> None:
+    """The API server does not see into values of any type."""
+    world = World().settle()
+    jobs, parameters = dict(world.jobs), world.sweep.to_json()["spec"]["parameters"]
+    world.spec(parameters=[{"name": "training.learningRate", "values": RATES[1:]}]).settle()
+    assert (world.state, world.succeeded, world.jobs) == ("SearchChanged", "Unknown", jobs)
+    world.spec(parameters=parameters).settle()
+    assert (world.state, world.jobs) == ("Searching", jobs)
+
+
 def test_more_trials_may_be_asked_for_on_the_way_but_not_after_the_end() -> None:
     world = World(maxTrials=1).settle()
     world.spec(maxTrials=2)

@@ -36,6 +36,7 @@ class SweepState(StrEnum):
     SUSPENDED = "Suspended"
     TRIAL_REFUSED = "TrialRefused"
     NAME_TAKEN = "NameTaken"
+    SEARCH_CHANGED = "SearchChanged"
     NOT_UNDERSTOOD = NOT_UNDERSTOOD
     COMPLETED = "Completed"
     SPEC_INVALID = "SpecInvalid"
@@ -231,6 +232,9 @@ class FineTuneSweepStatus(SummarizedStatus):
         default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="completionTime of the end."
     )
     max_trials: int | None = Field(default=None, ge=0, description="maxTrials of the spec that was looked at.")
+    search_digest: DIGEST | None = Field(
+        default=None, description="searchDigest of what is searched and how, as it was when the first trial was chosen."
+    )
     exhausted: bool | None = Field(default=None, description="exhausted: every point of the search space was tried.")
     best: BestTrial | None = Field(default=None, description="best trial so far.")
     accelerator_seconds: int = Field(default=0, ge=0, description="acceleratorSeconds of all trials so far.")
@@ -285,6 +289,12 @@ _EXPLANATIONS = {
     ),
     SweepState.NAME_TAKEN: Explanation(
         "active", "Something else has the name of a trial's FineTuneJob.", "Delete or rename that; the sweep goes on."
+    ),
+    SweepState.SEARCH_CHANGED: Explanation(
+        "active",
+        "`parameters`, `algorithm`, `objective` or `folds` are not what the trials were chosen by; what runs goes "
+        "on, and nothing else is done.",
+        "Set them back, or create another sweep.",
     ),
     SweepState.NOT_UNDERSTOOD: Explanation(
         "active",

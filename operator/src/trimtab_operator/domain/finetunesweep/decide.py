@@ -30,7 +30,7 @@ from ..plan import Action, Create, Delete, NextPoints, Note, Plan, Suspend
 from ..views import format_time
 from ..work.conditions import is_over
 from .observed import Observed
-from .searching import SweepInvalid, Trial, job_of, rows_of, space, trial_at
+from .searching import SweepInvalid, Trial, job_of, rows_of, search_digest, space, trial_at
 from .trials import best_of, judged, next_costs, shared_fault, without_improvement
 
 TAKEN_LOOKED_AT_SECONDS = 10
@@ -60,6 +60,12 @@ def plan(observed: Observed, now: datetime) -> Plan:
         dimensions = space(sweep)
     except SweepInvalid as error:
         return _say(observed, sweep.status, SweepState.SPEC_INVALID, str(error), now, succeeded="False")
+    if sweep.status.search_digest not in (None, search_digest(sweep)):
+        message = (
+            "parameters, algorithm, objective or folds were changed after the first trial was chosen by them; set them "
+            "back, or create another FineTuneSweep: what was trained is found there"
+        )
+        return _say(observed, sweep.status, SweepState.SEARCH_CHANGED, message, now, trouble=True)
     ledger = _ledger(observed, dimensions)
     status = _told(observed, dimensions, ledger, now)
     if fault := shared_fault(ledger.known):
@@ -89,6 +95,7 @@ def _told(observed: Observed, dimensions: Sequence[Dimension], ledger: _Ledger, 
     update: dict[str, object] = {
         "trials": list(ledger.known),
         "max_trials": sweep.spec.max_trials,
+        "search_digest": search_digest(sweep),
         "accelerator_seconds": sum(each.accelerator_seconds or 0 for each in ledger.known),
         "best": _best(observed, dimensions, ledger, best) if best is not None else None,
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
+from trimtab_trainer.contract import digest_of
 from trimtab_trainer.contract.sweep import Dimension, Point, parameters_at, space_of, trial_id, with_parameters
 
 from trimtab_operator.api import API_VERSION, FineTuneJobSpec, FineTuneSweep
@@ -80,6 +81,12 @@ def _check_values(sweep: FineTuneSweep, dimension: Dimension) -> None:
                 where = ".".join(str(part) for part in found["loc"])
                 if where.startswith(dimension.name) and found["type"] != "value_error":
                     raise SweepInvalid(f"parameter {dimension.name}: {value!r} is refused: {found['msg']}") from None
+
+
+def search_digest(sweep: FineTuneSweep) -> str:
+    """Return the digest of what makes points mean something. The API server does not compare values of any type."""
+    search = sweep.spec.to_json()
+    return digest_of({name: search.get(name) for name in ("parameters", "algorithm", "objective", "folds")})
 
 
 def template_of(sweep: FineTuneSweep) -> dict[str, Any]:
