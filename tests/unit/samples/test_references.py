@@ -23,8 +23,8 @@ NAMES_OF_NO_OBJECT = {
     "spec/parameters/name",
 }
 
-OF_TRIALS = "spec/template/"
-"""What stands before a FineTuneJob's own path in a sweep."""
+OF_TRIALS = "spec/template/spec/"
+"""Where a FineTuneJob's spec is in a sweep."""
 
 Body = dict[str, Any]
 
@@ -54,7 +54,7 @@ def test_every_name_of_another_object_is_told() -> None:
     named = {
         (kind, path)
         for kind, path in FIELDS
-        if path.lower().endswith("name") and path.removeprefix(OF_TRIALS) not in NAMES_OF_NO_OBJECT
+        if path.lower().endswith("name") and path.replace(OF_TRIALS, "spec/") not in NAMES_OF_NO_OBJECT
     }
     assert told(*(spec for each in REFERENCES["nameReference"] for spec in each["fieldSpecs"])) == named
 
