@@ -22,7 +22,7 @@ from trimtab_trainer.contract.sweep import (
     SuggestionRequest,
     TrialState,
 )
-from trimtab_trainer.sweep.suggest import suggest
+from trimtab_trainer.sweep.suggest import DRAWN_FIRST, suggest
 
 RATE = Dimension("rate", low=1e-5, high=1e-2, log=True)
 RANK = Dimension("rank", values=(0, 1, 2))
@@ -73,7 +73,9 @@ def test_points_that_are_asked_for_together_are_those_that_are_asked_for_one_by_
 def test_it_is_what_plain_optuna_draws_with_the_same_history() -> None:
     known = history(14, request())
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler(seed=(7 * 1_000_003 + 14) % (1 << 32), constant_liar=True)
+    sampler = optuna.samplers.TPESampler(
+        seed=(7 * 1_000_003 + 14) % (1 << 32), constant_liar=True, n_startup_trials=DRAWN_FIRST
+    )
     study = optuna.create_study(sampler=sampler)
     distributions = {
         "p0": optuna.distributions.FloatDistribution(1e-5, 1e-2, log=True),
