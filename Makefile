@@ -165,6 +165,10 @@ bench-canary: $(INSTALLED) ## Measure how often the canary errs, and what it see
 bench-gate: $(INSTALLED) ## Measure how often the gate errs; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_gate.py
 
+.PHONY: bench-sweep
+bench-sweep: $(INSTALLED) ## Measure how well a sweep searches; the last line is JSON.
+	PYTHONPATH=. $(BIN)/python tests/bench/bench_sweep.py
+
 .PHONY: bench-evaluation
 bench-evaluation: $(INSTALLED) ## Measure evaluations against lm-evaluation-harness; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_evaluation.py

@@ -30,6 +30,8 @@ JOB_LABEL = "trimtab.dev/finetunejob"
 EVALUATION_LABEL = "trimtab.dev/evaluation"
 ACCELERATORS_LABEL = "trimtab.dev/accelerators"
 """On a Job: how many accelerators its pods hold together."""
+SWEEP_LABEL = "trimtab.dev/finetunesweep"
+"""On a FineTuneJob: the sweep whose trial it is."""
 INPUTS_LABEL = "trimtab.dev/inputs"
 """On a Job: digits of what it was made from."""
 OWNER_LABELS = {"FineTuneJob": JOB_LABEL, "Evaluation": EVALUATION_LABEL}

@@ -70,6 +70,8 @@ def slim(body: Body) -> Body:
         ordered = sorted(labels.items(), key=lambda each: not each[0].startswith(QUEUE_PREFIX))
         kept["labels"] = dict(islice(ordered, LABELS_KEPT))
     annotations = metadata.get("annotations") or {}
+    if owners := [each for each in metadata.get("ownerReferences") or () if each.get("controller")]:
+        kept["ownerReferences"] = [{"uid": each["uid"], "controller": True} for each in owners[:1]]
     told = {k: v[:ANNOTATION_LENGTH] for k, v in annotations.items() if k in MARKS or k.startswith(QUEUE_PREFIX)}
     if told:
         kept["annotations"] = dict(islice(told.items(), LABELS_KEPT))
@@ -316,7 +318,7 @@ class Cache:
     def __init__(
         self, follow: Callable[[Key], None] = lambda key: None, serving: Callable[[], None] = lambda: None
     ) -> None:
-        self._follow = follow
+        self.follow = follow
         self._serving = serving
 
         self.owners: dict[str, Store[Stored]] = {kind.name: self._own(kind) for kind in KINDS.values()}
@@ -381,14 +383,14 @@ class Cache:
 
     def _serving_pod_changed(self, entry: Entry[ServingPodView]) -> None:
         for stored in self.served_by(entry.view) if entry.view is not None else ():
-            self._follow(stored.key)
+            self.follow(stored.key)
         self._serving()
 
     def _tell(self, index: str, but: Key) -> None:
         for store in self.owners.values():
             for stored in store.of_parent(index):
                 if stored.key != but:
-                    self._follow(stored.key)
+                    self.follow(stored.key)
 
 
 def matches(wanted: Mapping[str, str], labels: Mapping[str, str]) -> bool:

@@ -19,8 +19,8 @@ from trimtab_trainer.contract import Reason, Stage
 
 from trimtab_operator.api import NOT_UNDERSTOOD, WARNED, AttemptReason, AttemptStatus, Condition, State, WorkStatus
 
-from ..gitops import tracked_by
-from ..plan import Action, Create, Delete, Inquiry, NodeOf, Note, Plan
+from ..ended import comes_back, time_is_over
+from ..plan import Action, Create, Inquiry, NodeOf, Note, Plan
 from ..views import format_time, parse_time
 from . import accounts
 from .attempt import Attempt
@@ -135,24 +135,14 @@ def _unless_refused(observed: Observed[Any], made: Plan, now: datetime) -> Plan:
 def _after_the_end(observed: Observed[Any], now: datetime) -> Plan:
     """Terminal is terminal. What is left is to delete the job when its time is over."""
     job = observed.job
-    ttl, ended = job.spec.ttl_seconds_after_finished, parse_time(job.status.completion_time)
-    look_again = None
-    if ttl is not None and ended is not None and _comes_back(observed) is None:
-        look_again = (ended + timedelta(seconds=ttl) - now).total_seconds()
-        if look_again <= 0:
-            me = job.metadata
-            goes = Plan(actions=(Delete(observed.kind.name, me.namespace, me.name, me.uid),), confirm=True)
-            return _unless_refused(observed, goes, now)
+    ttl, ended = job.spec.ttl_seconds_after_finished, job.status.completion_time
+    goes, look_again = time_is_over(
+        observed.kind.name, job.metadata, ttl=ttl, completed=ended, settings=observed.settings, now=now
+    )
+    if goes is not None:
+        return _unless_refused(observed, Plan(actions=(goes,), confirm=True), now)
     status = job.status.model_copy(update={"observed_generation": job.metadata.generation})
     return Plan(status=status.to_json(), look_again_seconds=look_again)
-
-
-def _comes_back(observed: Observed[Any]) -> str | None:
-    """Return the mark of a tool that would create the object again as soon as it is deleted, and so run it for ever."""
-    metadata = observed.job.metadata
-    if observed.settings.delete_what_gitops_tracks:
-        return None
-    return tracked_by(metadata.labels, metadata.annotations)
 
 
 def _settle(kind: Particulars[J, S], observed: Observed[J], now: datetime) -> _Books[S]:
@@ -379,7 +369,7 @@ def _render(
     job = observed.job
     message = decision.message
     ends, ttl = decision.succeeded != "Unknown", job.spec.ttl_seconds_after_finished
-    if ends and ttl is not None and (mark := _comes_back(observed)) is not None:
+    if ends and ttl is not None and (mark := comes_back(job.metadata, observed.settings)) is not None:
         message += f"; it is not deleted after its ttlSecondsAfterFinished, as GitOps would bring it back ({mark})"
     condition = make_condition(job, decision.succeeded, decision.reason, message, now)
     others = kind.other_conditions(job, decision.status, condition, now)
