@@ -51,6 +51,10 @@ test-unit: $(INSTALLED) ## Tests without a cluster and without torch.
 test-trainer: $(INSTALLED) ## The trainer, with torch and a real S3 server.
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) tests/trainer
 
+.PHONY: test-architectures
+test-architectures: $(INSTALLED) ## A tiny model of every family that transformers has, trained a step; compared with docs/architectures.md.
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) tests/architectures
+
 .PHONY: test-component
 test-component: $(INSTALLED) ## The operator against a real API server, and its faults.
 	$(BIN)/pytest tests/component tests/perturb
@@ -164,6 +168,10 @@ bench-canary: $(INSTALLED) ## Measure how often the canary errs, and what it see
 .PHONY: bench-gate
 bench-gate: $(INSTALLED) ## Measure how often the gate errs; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_gate.py
+
+.PHONY: bench-sweep
+bench-sweep: $(INSTALLED) ## Measure how well a sweep searches; the last line is JSON.
+	PYTHONPATH=. $(BIN)/python tests/bench/bench_sweep.py
 
 .PHONY: bench-evaluation
 bench-evaluation: $(INSTALLED) ## Measure evaluations against lm-evaluation-harness; the last line is JSON.

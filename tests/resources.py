@@ -4,4 +4,5 @@ from __future__ import annotations
 
 from trimtab_operator.runtime.kube import OWN
 
-FINETUNEJOBS, EVALUATIONS, ADAPTERROLLOUTS = (OWN[kind] for kind in ("FineTuneJob", "Evaluation", "AdapterRollout"))
+FINETUNEJOBS, FINETUNESWEEPS = OWN["FineTuneJob"], OWN["FineTuneSweep"]
+EVALUATIONS, ADAPTERROLLOUTS = OWN["Evaluation"], OWN["AdapterRollout"]

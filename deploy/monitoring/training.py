@@ -270,11 +270,40 @@ OPERATOR = Row(
     collapsed=True,
 )
 
+SWEEPS = Row(
+    "Sweeps",
+    (
+        Panel(
+            "Sweeps by state",
+            "What all FineTuneSweeps are doing. kubectl get fts -A shows each with its best value.",
+            (Series("sum by (state) (trimtab_finetunesweeps)", "{{state}}"),),
+        ),
+        Panel(
+            "Trials that are over",
+            "By outcome: Complete has a value, others are reasons of FineTuneJobs. Only those: read its message.",
+            (Series("sum by (outcome) (increase(trimtab_sweep_trials_total[1h]))", "{{outcome}}"),),
+        ),
+        Panel(
+            "Duration of half of the sweeps",
+            "From the first trial to the end.",
+            (
+                Series(
+                    "histogram_quantile(0.5, sum by (outcome, le) "
+                    "(increase(trimtab_finetunesweep_duration_seconds_bucket[7d])))",
+                    "{{outcome}}",
+                ),
+            ),
+            unit="s",
+        ),
+    ),
+    collapsed=True,
+)
+
 TRAINING = Dashboard(
     name="training",
     title="Trimtab / Training",
     what="FineTuneJobs from the queue to the adapter, what accelerators were spent on, and the operator itself.",
-    rows=(NOW, JOBS, ATTEMPTS, RUNS, OPERATOR),
+    rows=(NOW, JOBS, ATTEMPTS, RUNS, SWEEPS, OPERATOR),
     variables=(
         Variable("namespace", "Namespace", "label_values(trimtab_trainer_step, namespace)"),
         Variable("pod", "Run", 'label_values(trimtab_trainer_step{namespace=~"$namespace"}, pod)'),

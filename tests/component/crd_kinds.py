@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from trimtab_operator.api.reference import nodes
 
-from tests.component import adapterrollout_samples, crd_samples, evaluation_samples
+from tests.component import adapterrollout_samples, crd_samples, evaluation_samples, finetunesweep_samples
 from tests.component.crd_samples import Body
 
 
@@ -20,6 +20,7 @@ class Kind:
     Attributes:
         variants: objects that, together, have every field of the spec.
         status: with every field.
+        embeds: sections that are those of another kind: their bounds are tested there.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Kind:
     full: Body
     variants: dict[str, Body]
     status: Body
+    embeds: tuple[str, ...] = ()
 
     @cached_property
     def root(self) -> Body:
@@ -74,4 +76,13 @@ ADAPTERROLLOUT = Kind(
     variants=adapterrollout_samples.VARIANTS,
     status=adapterrollout_samples.ROLLOUT_STATUS,
 )
-KINDS = (FINETUNEJOB, EVALUATION, ADAPTERROLLOUT)
+FINETUNESWEEP = Kind(
+    name="FineTuneSweep",
+    plural="finetunesweeps",
+    minimal=finetunesweep_samples.MINIMAL,
+    full=finetunesweep_samples.FULL,
+    variants=finetunesweep_samples.VARIANTS,
+    status=finetunesweep_samples.STATUS,
+    embeds=("spec.template.spec",),
+)
+KINDS = (FINETUNEJOB, FINETUNESWEEP, EVALUATION, ADAPTERROLLOUT)

@@ -15,12 +15,17 @@ from trimtab_operator.api.reference import nodes
 from trimtab_trainer.contract import METRICS_OF
 
 from tests.component.api_server import ApiServer
-from tests.component.crd_kinds import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, KINDS, Kind
+from tests.component.crd_kinds import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, FINETUNESWEEP, KINDS, Kind
 from tests.component.crd_samples import Body, change, find
 
 pytestmark = pytest.mark.cluster
 
-NODES = [(kind, path, node) for kind in KINDS for path, node in nodes(kind.root) if path.startswith(("spec", "status"))]
+NODES = [
+    (kind, path, node)
+    for kind in KINDS
+    for path, node in nodes(kind.root)
+    if path.startswith(("spec", "status")) and not path.startswith(tuple(f"{each}." for each in kind.embeds))
+]
 
 
 def using(value: Any) -> list[Body]:
@@ -60,6 +65,14 @@ COMPANIONS: dict[str, Body] = {
     "Evaluation spec.tasks[].predictBy Likelihood": {"spec.tasks[3].maxNewTokens": ...},
     "Evaluation spec.tasks[].temperature": {"spec.tasks[2].topP": ...},
     "Evaluation spec.precision AsServed": {"spec.quantization": ...},
+    "FineTuneSweep spec.parameters[].range.minimum": {
+        "spec.parameters[0].range.maximum": 1e10,
+        "spec.parameters[0].range.scale": ...,
+    },
+    "FineTuneSweep spec.parameters[].range.maximum": {
+        "spec.parameters[0].range.minimum": -1e10,
+        "spec.parameters[0].range.scale": ...,
+    },
     "AdapterRollout spec.strategy.canarySeconds": {"spec.strategy.canaryWeight": 100},
     **{
         f"Evaluation spec.tasks[].metrics[] {metric}": {
@@ -114,6 +127,8 @@ def _places(value: Any, steps: list[str], here: str) -> Iterator[str]:
 
 def rejected(path: str, node: Body, value: Any) -> Iterator[Case]:
     """Yield values that break each bound of a field, and nothing else where that is possible."""
+    if node.get("x-kubernetes-preserve-unknown-fields"):
+        return
     kind = "quantity" if node.get("x-kubernetes-int-or-string") else node["type"]
     yield "type", {"object": "text", "array": {"a": "b"}, "quantity": [], "string": 1}.get(kind, "text")
     if "enum" in node:
@@ -176,7 +191,7 @@ def items(value: list[Any], node: Body, count: int) -> list[Any]:
     if not keys_of_items:
         if isinstance(value[0], dict):
             return [value[0]] * count
-        if node["items"]["type"] in ("integer", "number"):
+        if node["items"].get("type", "number") in ("integer", "number"):
             return list(range(count))
         words = [*value, *(word for word in node["items"].get("enum", []) if word not in value)]
         return words[:count] if "enum" in node["items"] else [f"a{number}" for number in range(count)]
@@ -263,10 +278,17 @@ def test_every_bound_of(server: ApiServer, kind: Kind, path: str, node: Body) ->
         assert ok, f"{check}: refused {right!r}: {message}"
 
 
+def test_what_a_kind_embeds_is_bounded_as_it_is_elsewhere() -> None:
+    embedded = FINETUNESWEEP.root["properties"]["spec"]["properties"]["template"]["properties"]["spec"]
+    own = FINETUNEJOB.root["properties"]["spec"]
+    assert {**embedded, "description": ""} == {**own, "description": ""}
+
+
 @pytest.mark.parametrize(
     ("kind", "changes", "name"),
     [
         (FINETUNEJOB, {"spec.training": {"batchsize": 1}}, "batchsize"),
+        (FINETUNESWEEP, {"spec.parameters[0].value": 1}, "value"),
         (EVALUATION, {"spec.tasks[0].groupby": "a"}, "groupby"),
         (ADAPTERROLLOUT, {"spec.strategy": {"canaryseconds": 1}}, "canaryseconds"),
     ],

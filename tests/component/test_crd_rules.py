@@ -8,9 +8,10 @@ import pytest
 
 from tests.component.adapterrollout_rule_cases import ADAPTERROLLOUT_CASES
 from tests.component.api_server import ApiServer
-from tests.component.crd_kinds import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, KINDS, Kind
+from tests.component.crd_kinds import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, FINETUNESWEEP, KINDS, Kind
 from tests.component.crd_samples import DIGEST, Body, change
 from tests.component.evaluation_rule_cases import EVALUATION_CASES
+from tests.component.finetunesweep_rule_cases import FINETUNESWEEP_CASES
 from tests.component.rule_cases import FINETUNEJOB_CASES, Case, Rule
 
 pytestmark = pytest.mark.cluster
@@ -19,6 +20,7 @@ CASES: list[tuple[Kind, Rule, Case]] = [
     (kind, rule, case)
     for kind, cases in (
         (FINETUNEJOB, FINETUNEJOB_CASES),
+        (FINETUNESWEEP, FINETUNESWEEP_CASES),
         (EVALUATION, EVALUATION_CASES),
         (ADAPTERROLLOUT, ADAPTERROLLOUT_CASES),
     )

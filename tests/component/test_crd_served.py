@@ -7,13 +7,20 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from trimtab_operator.api import AdapterRollout, AdapterRolloutSpec, Evaluation, FineTuneJob
+from trimtab_operator.api import (
+    AdapterRollout,
+    AdapterRolloutSpec,
+    Evaluation,
+    FineTuneJob,
+    FineTuneSweep,
+    FineTuneSweepSpec,
+)
 from trimtab_operator.api.evaluation import EvaluationSpec
 from trimtab_operator.api.finetunejob import FineTuneJobSpec
 from trimtab_operator.api.reference import fields
 
 from tests.component.api_server import ApiServer
-from tests.component.crd_kinds import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, KINDS, Kind
+from tests.component.crd_kinds import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, FINETUNESWEEP, KINDS, Kind
 from tests.component.crd_samples import Body, change
 
 pytestmark = pytest.mark.cluster
@@ -41,6 +48,8 @@ def test_the_server_fills_in_what_the_models_do(server: ApiServer, namespace: st
     assert answer.accepted, answer.message
     if kind is FINETUNEJOB:
         assert FineTuneJob.parse(answer.body).spec == FineTuneJobSpec.model_validate(sample["spec"])
+    elif kind is FINETUNESWEEP:
+        assert FineTuneSweep.parse(answer.body).spec == FineTuneSweepSpec.model_validate(sample["spec"])
     elif kind is ADAPTERROLLOUT:
         assert AdapterRollout.parse(answer.body).spec == AdapterRolloutSpec.model_validate(sample["spec"])
     else:

@@ -8,6 +8,19 @@
       "get",
       "list",
       "watch",
+      "create",
+      "patch",
+      "delete"
+    ],
+    "writers": "Who may create them may create pods with any Secret and any service account of the namespace."
+  },
+  {
+    "singular": "finetunesweep",
+    "plural": "finetunesweeps",
+    "verbs": [
+      "get",
+      "list",
+      "watch",
       "delete"
     ],
     "writers": "Who may create them may create pods with any Secret and any service account of the namespace."

@@ -60,11 +60,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _kinds() -> str:
     """Return the list of kinds for the chart's roles; the operator deletes those that end, by their TTL."""
+    made = {name for kind in KINDS.values() for name in kind.makes}
     listed = [
         {
             "singular": kind.crd.singular,
             "plural": kind.crd.plural,
-            "verbs": ["get", "list", "watch", *(["delete"] if kind.ends else [])],
+            "verbs": [
+                *("get", "list", "watch"),
+                *(["create", "patch"] if kind.name in made else []),
+                *(["delete"] if kind.ends else []),
+            ],
             "writers": kind.crd.writers,
         }
         for kind in KINDS.values()

@@ -60,6 +60,10 @@ class Executor:
         """Return the address that a pod gets."""
         return self.pod_ip
 
+    async def validation_loss(self, pod: Body) -> float | None:
+        """Return the loss on held-out rows that a pod comes to."""
+        return None
+
     def says(self, words: str) -> str:
         """Return the termination message of a container that has these last words."""
         return words
@@ -89,7 +93,8 @@ class Executor:
             if act.until is not None:
                 await act.until.wait()
             uid = await self.run_uid(pod)
-            words = last_words(stage, attempt, uid, act, evaluates=EVALUATION_LABEL in labels)
+            evaluates, loss = EVALUATION_LABEL in labels, await self.validation_loss(pod)
+            words = last_words(stage, attempt, uid, act, evaluates=evaluates, validation_loss=loss)
             await self.write(pod, ended(pod, started, address, act.exit_code, self.says(words)))
 
     async def run_uid(self, pod: Body) -> str:
@@ -136,7 +141,9 @@ def container(pod: Body, state: dict[str, Any]) -> Body:
     return {"name": CONTAINER, "image": image, "imageID": "", "ready": ready, "restartCount": 0, "state": state}
 
 
-def last_words(stage: Stage, attempt: int, uid: str, act: Act, *, evaluates: bool = False) -> str:
+def last_words(
+    stage: Stage, attempt: int, uid: str, act: Act, *, evaluates: bool = False, validation_loss: float | None = None
+) -> str:
     done = act.exit_code == ExitCode.DONE
     return TerminationMessage(
         stage=stage,
@@ -148,5 +155,7 @@ def last_words(stage: Stage, attempt: int, uid: str, act: Act, *, evaluates: boo
         prepared_evaluation=PREPARED_EVALUATION if done and stage is Stage.PREPARE and evaluates else None,
         packed_outcome=OUTCOME.pack(PACKED_OUTCOME_BYTES) if done and stage is Stage.EVALUATE else None,
         artifact=ARTIFACT if done and stage is Stage.TRAIN else None,
-        summary=Summary(step=100, total_steps=100, loss=1.5) if stage is Stage.TRAIN else Summary(),
+        summary=Summary(step=100, total_steps=100, loss=1.5, validation_loss=validation_loss)
+        if stage is Stage.TRAIN
+        else Summary(),
     ).encode()

@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
+from trimtab_trainer.adapter import load_adapter
 from trimtab_trainer.batches import Batches
 from trimtab_trainer.contract import digest_of
 from trimtab_trainer.data.view import load_view
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.loop import Trainer
-from trimtab_trainer.model import load_adapter
 from trimtab_trainer.publish import adapter_config, perplexity
 from trimtab_trainer.result import read_result, verify_adapter
 from trimtab_trainer.storage.layout import adapter_prefix, result_path

@@ -26,6 +26,7 @@ from trimtab_operator.api.crd import schema_of
 from trimtab_operator.api.customresource import CustomResource
 from trimtab_operator.api.evaluation import EVALUATION
 from trimtab_operator.api.finetunejob import FINETUNEJOB
+from trimtab_operator.api.finetunesweep import FINETUNESWEEP, SweepState
 from trimtab_operator.api.reference import fields, nodes
 from trimtab_operator.api.rollout_reasons import POD_EXPLANATIONS
 from trimtab_operator.domain.adapterrollout.rollback import HARM
@@ -88,6 +89,7 @@ REASONS: list[tuple[CustomResource, str, set[str]]] = [
     (EVALUATION, PASSED, set(PassedReason)),
     (FINETUNEJOB, WARNED, set(WarnedReason)),
     (EVALUATION, WARNED, set(WarnedReason)),
+    (FINETUNESWEEP, SUCCEEDED, set(SweepState)),
     (ADAPTERROLLOUT, READY, set(OF_ROLLOUTS)),
     (ADAPTERROLLOUT, PROGRESSING, {each.value for each in OF_ROLLOUTS if each is not RolloutReason.NOT_UNDERSTOOD}),
     (ADAPTERROLLOUT, VERIFIED, set(OF_VERIFIED)),
@@ -139,12 +141,14 @@ def test_the_page_names_every_field_and_rule(resource: CustomResource) -> None:
     part = of_kind(resource)
     elsewhere = tuple(f"{path}." for path in re.findall(r"The same fields as in \[FineTuneJob: (.+?)\]", part))
     for path, _, _ in fields(schema_of(resource)):
+        if path.startswith(tuple(f"{each}." for each in resource.embeds)):
+            continue  # told where they belong
         if path.startswith(("spec.", "status.")):
             told = page() if path.replace("[]", "").startswith(elsewhere) else part
             assert f"`{path}`" in told or f"### {resource.kind}: {path}\n" in told, path
-    for _, node in nodes(schema_of(resource)):
+    for path, node in nodes(schema_of(resource)):
         for rule in node.get("x-kubernetes-validations", []):
-            assert rule["message"] in part
+            assert rule["message"] in (page() if path.startswith(tuple(resource.embeds)) else part)
 
 
 def test_what_the_page_refers_to_is_the_same() -> None:

@@ -23,11 +23,15 @@ Grant = tuple[str, str, str]
 IN_NAMESPACES: set[Grant] = {
     *(
         ("trimtab.dev", plural, verb)
-        for plural in ("finetunejobs", "evaluations")
+        for plural in ("finetunejobs", "finetunesweeps", "evaluations")
         for verb in ("get", "list", "watch", "delete")
     ),
+    *(("trimtab.dev", "finetunejobs", verb) for verb in ("create", "patch")),  # the trials of a sweep
     *(("trimtab.dev", "adapterrollouts", verb) for verb in ("get", "list", "watch")),
-    *(("trimtab.dev", f"{plural}/status", "patch") for plural in ("finetunejobs", "evaluations", "adapterrollouts")),
+    *(
+        ("trimtab.dev", f"{plural}/status", "patch")
+        for plural in ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts")
+    ),
     *(("batch", "jobs", verb) for verb in ("get", "list", "watch", "create", "patch", "delete")),
     *(("", "pods", verb) for verb in ("get", "list", "watch")),
     *(("", "configmaps", verb) for verb in ("get", "create")),
@@ -96,7 +100,12 @@ def test_every_role_is_bound_to_the_operator() -> None:
 
 @pytest.mark.parametrize(
     ("singular", "plural"),
-    [("finetunejob", "finetunejobs"), ("evaluation", "evaluations"), ("adapterrollout", "adapterrollouts")],
+    [
+        ("finetunejob", "finetunejobs"),
+        ("finetunesweep", "finetunesweeps"),
+        ("evaluation", "evaluations"),
+        ("adapterrollout", "adapterrollouts"),
+    ],
 )
 def test_users_get_their_rights_by_aggregation(singular: str, plural: str) -> None:
     rendered = Rendered()

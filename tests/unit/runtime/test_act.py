@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from trimtab_operator.api import FineTuneJobStatus
+from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Create, Delete, Suspend
 from trimtab_operator.runtime import metrics
@@ -38,6 +39,21 @@ async def world() -> World:
 async def test_what_was_created_is_in_the_cache_at_once(world: World) -> None:
     await world.actor.act(Create(job()), ABOUT)
     assert [view.name for view in world.cache.jobs.of_parent("ftj-1")] == ["demo-train-1"]
+
+
+async def test_a_child_that_is_decided_on_itself_is_looked_at_though_no_watch_brings_news_of_it() -> None:
+    told: list[Key] = []
+    api, cache = FakeApi(), Cache(follow=told.append)
+    actor = Actor(api, cache)
+    await actor.act(Create(finetunejob()), ABOUT)
+    key = Key("FineTuneJob", NAMESPACE, "demo")
+    assert told == [key]
+    uid = cache.owners["FineTuneJob"].named(NAMESPACE, "demo").uid  # type: ignore[union-attr]
+    await actor.act(Suspend(NAMESPACE, "demo", uid, suspend=True, kind="FineTuneJob"), ABOUT)
+    assert told == [key, key]
+    assert cache.stored(key).body["spec"]["suspend"]  # type: ignore[union-attr]
+    await actor.act(Create(job()), ABOUT)
+    assert told == [key, key], "Jobs are looked at by their owners"
 
 
 async def test_creating_twice_is_success_when_the_owner_is_the_same(world: World) -> None:

@@ -10,7 +10,8 @@ import celpy.adapter
 import lupa.lua51 as lupa  # the version of Argo CD's interpreter
 import pytest
 import yaml
-from trimtab_operator.api import PassedReason, RolloutReason, State
+from trimtab_operator.api import PassedReason, RolloutReason, State, SweepState
+from trimtab_operator.api.finetunesweep import FINETUNESWEEP
 from trimtab_operator.api.reasons import (
     EVALUATION_EXPLANATIONS,
     FINETUNEJOB_EXPLANATIONS,
@@ -22,6 +23,7 @@ from trimtab_operator.api.rollout_reasons import READY_EXPLANATIONS
 SAMPLES = Path(__file__).parents[3] / "deploy/samples"
 SCRIPTS = {
     "FineTuneJob": "argocd-health.lua",
+    "FineTuneSweep": "argocd-health.lua",
     "Evaluation": "argocd-health-evaluation.lua",
     "AdapterRollout": "argocd-health-adapterrollout.lua",
 }
@@ -119,7 +121,27 @@ def adapterrollouts() -> dict[str, Expected]:
     return cases
 
 
-BY_KIND = {"FineTuneJob": finetunejobs(), "Evaluation": evaluations(), "AdapterRollout": adapterrollouts()}
+def finetunesweeps() -> dict[str, Expected]:
+    _, explanations = FINETUNESWEEP.reasons["Succeeded"]
+    cases: dict[str, Expected] = {}
+    for reason, status in lasting(explanations):
+        argo, flux = {
+            "Unknown": ("Progressing", "InProgress"),
+            "True": ("Healthy", "Current"),
+            "False": ("Degraded", "Failed"),
+        }[status]
+        if reason == SweepState.SUSPENDED.value:
+            argo = "Suspended"
+        cases[reason] = made("FineTuneSweep", condition("Succeeded", status, reason)), argo, reason, flux
+    return cases
+
+
+BY_KIND = {
+    "FineTuneJob": finetunejobs(),
+    "FineTuneSweep": finetunesweeps(),
+    "Evaluation": evaluations(),
+    "AdapterRollout": adapterrollouts(),
+}
 CASES = [
     pytest.param(kind, *expected, id=f"{kind}: {name}")
     for kind, cases in BY_KIND.items()

@@ -13,7 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .architecture import check_architecture, check_length, check_vocabulary, read_shapes, target_modules
+from .architecture import (
+    check_architecture,
+    check_length,
+    check_packing,
+    check_vocabulary,
+    read_shapes,
+    target_modules,
+    target_parameters,
+)
 from .base_model import check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
 from .contract import Artifact, DatasetFormat, Prepared, RunConfig, run_digest
 from .data.cleaning import CONTROL, FORMAT, IGNORED, PARTED, VOCABULARY
@@ -25,9 +33,11 @@ from .data.tokens import RowTokenizer, Vocabulary
 from .data.view import total_steps
 from .embedding import untrained_tokens
 from .errors import SettingsInvalid
+from .initial import check_initial_adapter
 from .layers import reach
 from .report import Report
 from .result import read_result
+from .serving_limits import serving_warnings
 from .storage import Store, open_store
 
 PROBE = "data/.writable"
@@ -57,14 +67,26 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
         find(uri, config.dataset.credentials)
     model = find_base_model(config.base_model)
     check_architecture(model)
+    check_packing(model, config.training.packing)
     check_length(model, config.training.max_sequence_length)
     shapes = read_shapes(model)
     modules = target_modules(shapes, config.lora, model.config)
-    unreached = reach(shapes, model.config).unreached
+    parameters = target_parameters(shapes, config.lora, model.config)
+    reached = reach(shapes, model.config)
     # Every byte of the weights is read for the digest only after the headers were found good.
     base_model_digest = digest_of_entries(entries_of(model))
     check_pin(config.base_model, base_model_digest)
-    report("base model checked", uri=config.base_model.uri, digest=base_model_digest, adapted=len(modules))
+    report(
+        "base model checked",
+        uri=config.base_model.uri,
+        digest=base_model_digest,
+        adapted=len(modules) + len(parameters),
+        weights=reached.weights,
+        beside_text=reached.other_weights,
+    )
+
+    if (initial := check_initial_adapter(config, base_model_digest, modules, parameters)) is not None:
+        report("initial adapter checked", uri=initial.uri, digest=initial.digest)
 
     tokenizer_files = fetch_tokenizer(model, scratch / "tokenizer")
     sources = {name: _copy(config, name, uri, scratch, report) for name, uri in uris.items()}
@@ -90,7 +112,11 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     )
     artifact = read_result(output, prepared.run_digest, report)
     report("prepared", **prepared.to_json(), artifact=artifact.to_json() if artifact else None)
-    warnings = [*([unreached] if unreached else []), *warnings_of(summary)]
+    warnings = [
+        *filter(None, [reached.unreached(len(parameters))]),
+        *serving_warnings(config.lora, parameters),
+        *warnings_of(summary),
+    ]
     if untrained := untrained_tokens(model, Vocabulary.of(summary[VOCABULARY])):
         warnings.append(untrained)
     return Outcome(prepared, artifact, tuple(_told(warnings, report)))

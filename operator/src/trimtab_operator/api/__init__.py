@@ -45,6 +45,15 @@ from .finetunejob import (
     FineTuneJobStatus,
     TrainingProgress,
 )
+from .finetunesweep import (
+    BestTrial,
+    FineTuneSweep,
+    FineTuneSweepSpec,
+    FineTuneSweepStatus,
+    SweepArtifact,
+    SweepState,
+    TrialStatus,
+)
 from .rollout_reasons import RolloutReason
 from .work import AttemptStatus, WorkStatus
 
@@ -68,6 +77,7 @@ __all__ = [
     "ArtifactStatus",
     "AttemptReason",
     "AttemptStatus",
+    "BestTrial",
     "CheckpointStatus",
     "Condition",
     "DatasetStatus",
@@ -81,12 +91,18 @@ __all__ = [
     "FineTuneJob",
     "FineTuneJobSpec",
     "FineTuneJobStatus",
+    "FineTuneSweep",
+    "FineTuneSweepSpec",
+    "FineTuneSweepStatus",
     "ModelStatus",
     "PassedReason",
     "ResultStatus",
     "RolloutReason",
     "State",
+    "SweepArtifact",
+    "SweepState",
     "TrainingProgress",
+    "TrialStatus",
     "WarnedReason",
     "WorkStatus",
 ]

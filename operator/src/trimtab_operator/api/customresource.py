@@ -5,7 +5,8 @@ Each kind's record stands in the file of its models; `domain.kinds` has the list
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +16,15 @@ from .reasons import Explanation
 
 Column = tuple[str, str, str, str]
 """Name, type, JSONPath and description of a column of `kubectl get`."""
+
+
+class OwnerReference(Model):
+    """The part of an owner reference that decisions need."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    uid: str
+    controller: bool = False
 
 
 class ObjectMeta(Model):
@@ -30,6 +40,12 @@ class ObjectMeta(Model):
     deletion_timestamp: str | None = None
     labels: dict[str, str] = Field(default={})
     annotations: dict[str, str] = Field(default={})
+    owner_references: list[OwnerReference] = Field(default=[])
+
+    @property
+    def controller(self) -> str | None:
+        """The uid of the object that controls this one."""
+        return next((each.uid for each in self.owner_references if each.controller), None)
 
 
 class CustomObject(Model):
@@ -59,6 +75,7 @@ class CustomResource:
         wide_columns: are shown by `kubectl get -o wide` only.
         summary: the condition whose reason is the state.
         writers: what the right to write its objects amounts to, for the roles that the chart adds to edit and admin.
+        embeds: sections that are those of another kind, by path, with its name.
         reasons: explanations of each condition's reasons, by type of condition, with a sentence on the condition; of
             other reasons by the field of the status that has them.
     """
@@ -73,6 +90,7 @@ class CustomResource:
     summary: str
     writers: str
     reasons: dict[str, tuple[str, dict[str, Explanation]]]
+    embeds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -45,7 +46,7 @@ def _kind(resource: CustomResource, crd: dict[str, Any], written: dict[str, str]
     (version,) = crd["spec"]["versions"]
     names = crd["spec"]["names"]
     kind = names["kind"]
-    root = version["schema"]["openAPIV3Schema"]
+    root = _without_embedded(resource, version["schema"]["openAPIV3Schema"])
     yield (
         f"## {kind}\n\n{root['description']}\n\n"
         f"`apiVersion: {crd['spec']['group']}/{version['name']}`, `kind: {kind}`, namespaced, "
@@ -65,6 +66,20 @@ def _kind(resource: CustomResource, crd: dict[str, Any], written: dict[str, str]
     yield f"### {kind}: rules\n\nBeside the bounds of single fields, the API server checks:\n\n" + _rules(root)
     for condition, (sentence, explanations) in resource.reasons.items():
         yield _reasons(kind, condition, sentence, explanations)
+
+
+def _without_embedded(resource: CustomResource, root: Schema) -> Schema:
+    """Return a schema in which what is a section of another kind stands as that, and not with all its fields."""
+    for path, kind in resource.embeds.items():
+        root = copy.deepcopy(root)
+        *sections, last = path.split(".")
+        node = root
+        for section in sections:
+            node = node["properties"][section]
+        inner = node["properties"][last]
+        link = f"All fields of [{kind}: {last}](#{_anchor(f'{kind}: {last}')})."
+        node["properties"][last] = {"type": "object", "description": f"{_sentence(inner['description'])} {link}"}
+    return root
 
 
 def fields(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema, bool]]:
@@ -133,6 +148,8 @@ def _fields_table(rows: list[tuple[str, Schema, bool]]) -> str:
 def _type(schema: Schema) -> str:
     if schema.get("x-kubernetes-int-or-string"):
         return "quantity"
+    if schema.get("x-kubernetes-preserve-unknown-fields"):
+        return "any value"
     if schema["type"] == "array":
         return f"list of {_type(schema['items'])}"
     if isinstance(schema.get("additionalProperties"), dict):

@@ -21,6 +21,7 @@ KEY_ORDER = (
     "description",
     "type",
     "x-kubernetes-int-or-string",
+    "x-kubernetes-preserve-unknown-fields",
     "format",
     "default",
     "enum",
@@ -43,6 +44,7 @@ KEY_ORDER = (
     "additionalProperties",
     "items",
     "anyOf",
+    "oneOf",
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 CLAIMED = "name/"
+SWEEPS = "sweep/"
 
 
 def waiting_for(kind: str, namespace: str, name: str) -> str:
@@ -35,6 +36,16 @@ def of_adapter_name(namespace: str, name: str) -> str:
 def names_claimed(indexes: Iterable[str]) -> tuple[str, ...]:
     """Return those of an object's indexes that are of a name it claims."""
     return tuple(index for index in indexes if index.startswith(CLAIMED))
+
+
+def of_sweep(namespace: str, name: str) -> str:
+    """Return the index of a FineTuneSweep, and of the FineTuneJobs that say that they are its trials."""
+    return f"{SWEEPS}{namespace}/{name}"
+
+
+def sweeps_among(indexes: Iterable[str]) -> tuple[str, ...]:
+    """Return those of an object's indexes that are of a sweep."""
+    return tuple(index for index in indexes if index.startswith(SWEEPS))
 
 
 def of_artifact(namespace: str, digest: str) -> str:

@@ -8,7 +8,10 @@ from typing import Any
 from .adapterrollout.record import ADAPTER_ROLLOUT
 from .evaluation import EVALUATION
 from .finetunejob import FINE_TUNE_JOB
+from .finetunesweep import FINE_TUNE_SWEEP
 from .kind import Kind
 
-KINDS: Mapping[str, Kind[Any, Any]] = {kind.name: kind for kind in (FINE_TUNE_JOB, EVALUATION, ADAPTER_ROLLOUT)}
+KINDS: Mapping[str, Kind[Any, Any]] = {
+    kind.name: kind for kind in (FINE_TUNE_JOB, FINE_TUNE_SWEEP, EVALUATION, ADAPTER_ROLLOUT)
+}
 """Kinds by name, in the order in which people meet them."""

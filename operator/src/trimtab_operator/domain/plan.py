@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trimtab_agent.contract import Share
+from trimtab_trainer.contract.sweep import SuggestionRequest
 
 Body = dict[str, Any]
 """A Kubernetes object as JSON."""
@@ -30,12 +31,13 @@ class Delete:
 
 @dataclass(frozen=True)
 class Suspend:
-    """Write a Job's `suspend`, the one field of a live Job that is ever written."""
+    """Write a child's `suspend`, the one field of a live child that is ever written."""
 
     namespace: str
     name: str
     uid: str
     suspend: bool
+    kind: str = "Job"
 
 
 Action = Create | Delete | Suspend
@@ -88,7 +90,14 @@ class IsMounted:
     rollout: str
 
 
-Inquiry = EventsOf | NodeOf | MountedShare | IsMounted | AgentsOf
+@dataclass(frozen=True)
+class NextPoints:
+    """Inquiry: where a search goes on; the answer is the points, fewer than asked for where there are no more."""
+
+    request: SuggestionRequest
+
+
+Inquiry = EventsOf | NodeOf | MountedShare | IsMounted | AgentsOf | NextPoints
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ..domain.views import controller_of
 from . import metrics
 from .cache import Cache, Store, version_of
 from .gate import admitted, changes
-from .kube import BY_KIND, JOBS, JSON_PATCH, OWN, AlreadyExists, Body, Conflict, Invalid, NotFound, Resource
+from .kube import BY_KIND, JSON_PATCH, OWN, AlreadyExists, Body, Conflict, Invalid, NotFound, Resource
 from .logs import keys
 from .workqueue import Retry
 
@@ -56,6 +56,8 @@ class Actor:
         self._kube = kube
         self._now = now
         self._stores: dict[str, Store[Any]] = {"Job": cache.jobs, **cache.owners}
+        self._own = frozenset(cache.owners)
+        self._follow = cache.follow
 
     async def act(self, action: Action, about: dict[str, Any]) -> None:
         """Carry out one action.
@@ -86,9 +88,9 @@ class Actor:
             if controller_of(created) != controller_of(body):
                 raise NameIsTaken(resource, name) from None
             if "deletionTimestamp" in created["metadata"]:
-                self._learn(resource, created)
+                self._learn_of_child(resource, created)
                 raise Retry(1, "its name is free when it is gone") from None
-        self._learn(resource, created)
+        self._learn_of_child(resource, created)
 
     async def _delete(self, action: Delete, about: dict[str, Any]) -> None:
         resource = BY_KIND[action.kind]
@@ -103,25 +105,28 @@ class Actor:
             return
         log.info("deleted", extra=keys(**about, child=f"{action.kind}/{action.name}"))
         if answer.get("kind") == action.kind:  # a finalizer holds it
-            self._learn(resource, answer)
+            self._learn_of_child(resource, answer)
         else:
             store.remove(action.uid)
 
     async def _suspend(self, action: Suspend, about: dict[str, Any]) -> None:
+        resource = BY_KIND[action.kind]
         patch = [
             {"op": "test", "path": "/metadata/uid", "value": action.uid},
             {"op": "add", "path": "/spec/suspend", "value": action.suspend},
         ]
         try:
-            changed = await self._kube.patch(JOBS, action.namespace, action.name, JSON_PATCH, patch)
+            changed = await self._kube.patch(resource, action.namespace, action.name, JSON_PATCH, patch)
         except NotFound:
-            self._stores["Job"].remove(action.uid)
-            raise Retry(0, "the Job to suspend is gone") from None
+            self._stores[action.kind].remove(action.uid)
+            raise Retry(0, f"the {action.kind} to suspend is gone") from None
         except Invalid:
-            await self._refresh(JOBS, action.namespace, action.name, action.uid)
-            raise Retry(0.5, "the Job to suspend is another one now") from None
-        log.info("suspended" if action.suspend else "resumed", extra=keys(**about, child=f"Job/{action.name}"))
-        self._learn(JOBS, changed)
+            await self._refresh(resource, action.namespace, action.name, action.uid)
+            raise Retry(0.5, f"the {action.kind} to suspend is another one now") from None
+        log.info(
+            "suspended" if action.suspend else "resumed", extra=keys(**about, child=f"{action.kind}/{action.name}")
+        )
+        self._learn_of_child(resource, changed)
 
     async def write_status(self, kind: AnyKind, stored: Body, status: Body) -> bool:
         """Write the status if it differs from the stored one; tell whether that changed anything.
@@ -166,6 +171,16 @@ class Actor:
         store = self._stores.get(resource.kind)
         if store is not None:
             store.put(body)
+
+    def _learn_of_child(self, resource: Resource, body: Body) -> None:
+        """Take in what an action made of a child; one that is decided on itself has to be looked at.
+
+        Its watch brings nothing new then, so nobody else would.
+        """
+        store = self._stores.get(resource.kind)
+        key = store.put(body) if store is not None else None
+        if key is not None and resource.kind in self._own:
+            self._follow(key)
 
 
 def _typed(kind: AnyKind, status: Body) -> Any:

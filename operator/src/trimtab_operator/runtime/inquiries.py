@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 from ..domain.cluster import Key
 from ..domain.kind import Needs
-from ..domain.plan import AgentsOf, EventsOf, Inquiry, IsMounted, MountedShare, NodeOf
+from ..domain.plan import AgentsOf, EventsOf, Inquiry, IsMounted, MountedShare, NextPoints, NodeOf
 from .agentpoller import AgentPoller
 from .cache import Cache, Store
 from .desired import Desired
 from .kube import EVENTS, NODES, PODS, ApiError, Body, NotFound, Resource
+from .suggesting import suggested
 
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 
@@ -49,6 +50,8 @@ class Inquiries:
                 return await self._desired.held(namespace, rollout)
             case IsMounted(namespace, rollout):
                 return rollout in await self._desired.rollouts(namespace)
+            case NextPoints(request):
+                return await suggested(request)
             case AgentsOf(pods):
                 await self._agents.refresh(pods)
                 return pods

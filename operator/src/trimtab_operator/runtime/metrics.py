@@ -48,6 +48,15 @@ LOST_ACCELERATOR_SECONDS = Counter(
 )
 
 
+SWEEP_TRIALS = Counter("trimtab_sweep_trials_total", "Trials of FineTuneSweeps that are over, by outcome.", ["outcome"])
+SWEEP_SECONDS = Histogram(
+    "trimtab_finetunesweep_duration_seconds",
+    "Time from a FineTuneSweep's first trial to its end.",
+    ["outcome"],
+    buckets=(300, 900, 1800, 3600, 7200, 14_400, 28_800, 86_400, 259_200, 604_800),
+)
+
+
 EVALUATIONS = Counter("trimtab_evaluations_total", "Evaluations that ended, by verdict.", ["verdict"])
 EVALUATION_SECONDS = Histogram(
     "trimtab_evaluation_duration_seconds",
@@ -75,6 +84,8 @@ _MEASURED: Mapping[str, Counter | Histogram] = {
     "accelerator_seconds": ACCELERATOR_SECONDS,
     "lost_accelerator_seconds": LOST_ACCELERATOR_SECONDS,
     "finetunejob_seconds": JOB_SECONDS,
+    "sweep_trials": SWEEP_TRIALS,
+    "finetunesweep_seconds": SWEEP_SECONDS,
     "evaluations": EVALUATIONS,
     "evaluation_seconds": EVALUATION_SECONDS,
     "revision_failures": REVISION_FAILURES,

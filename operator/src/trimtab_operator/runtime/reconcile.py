@@ -209,8 +209,8 @@ def _kind_of(action: Create | Delete | Suspend) -> str:
             return str(body["kind"])
         case Delete(kind=kind):
             return kind
-        case Suspend():
-            return "Job"
+        case Suspend(kind=kind):
+            return kind
 
 
 async def measured(key: Key, work: Callable[[Key], Awaitable[float | None]]) -> float | None:

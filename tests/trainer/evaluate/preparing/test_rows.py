@@ -76,7 +76,9 @@ def test_held_out_rows_are_the_tokens_of_the_runs_own_test_side(bench: Evaluatio
     assert test is not None
     assert sorted(token for row in rows for token in row.sequences[0].tokens) == sorted(test.tokens.tolist())
     assert sum(row.sequences[0].counted for row in rows) == int(test.supervised.sum())
-    assert {row.place for row in rows} == {f"splits/test.jsonl line {number}" for number in range(1, int(test.rows.sum()) + 1)}
+    assert {row.place for row in rows} == {
+        f"splits/test.jsonl line {number}" for number in range(1, int(test.rows.sum()) + 1)
+    }
 
 
 def test_of_text_all_tokens_but_the_first_count(bench: EvaluationBench) -> None:

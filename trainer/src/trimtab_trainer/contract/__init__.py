@@ -14,7 +14,7 @@ from .data import (
     NearDuplicates,
     TooLong,
 )
-from .digest import canonical_json, digest_of, run_digest
+from .digest import canonical_json, defining, digest_of, run_digest
 from .evaluation import (
     BOUNDS,
     METRICS_OF,
@@ -35,6 +35,7 @@ from .evaluation import (
     Threshold,
     check_tasks_and_thresholds,
 )
+from .hub import HubSource, Mirrored, MirroredSource, from_hub, hub_sources, relocated
 from .outcome import (
     CONTRACT_VERSION,
     PACKED_OUTCOME_BYTES,
@@ -53,6 +54,7 @@ from .settings import (
     DatasetFormat,
     EarlyStopping,
     HeldOut,
+    InitialAdapter,
     LoraSettings,
     LossOn,
     Model,
@@ -88,10 +90,14 @@ __all__ = [
     "ExitCode",
     "Handling",
     "HeldOut",
+    "HubSource",
+    "InitialAdapter",
     "InvalidText",
     "LoraSettings",
     "LossOn",
     "Metric",
+    "Mirrored",
+    "MirroredSource",
     "Model",
     "NearDuplicates",
     "Optimizer",
@@ -124,6 +130,10 @@ __all__ = [
     "Validation",
     "canonical_json",
     "check_tasks_and_thresholds",
+    "defining",
     "digest_of",
+    "from_hub",
+    "hub_sources",
+    "relocated",
     "run_digest",
 ]

@@ -9,12 +9,19 @@ from urllib.parse import unquote
 
 from ..contract import Credentials, Reason
 from ..errors import DataInvalid, SettingsInvalid
-from ..storage import FileEntry, ObjectMissing, open_store
+from ..storage import MANIFEST, FileEntry, ObjectMissing, open_store
 from .readers import Record, read
 
 COMPRESSED = {"": None, ".gz": "gzip", ".zst": "zstd"}
 READABLE = (*(kind + end for kind in (".jsonl", ".json", ".csv") for end in COMPRESSED), ".parquet")
 TEMPLATE_BYTES = 1 << 20
+NO_ROWS = frozenset({"dataset_info.json", "dataset_infos.json", "state.json", MANIFEST})
+"""What lies beside the rows in copies of a hub's data sets, and of our own mirrors."""
+
+
+def is_data(path: str) -> bool:
+    """Tell whether a file can be read as rows, by its name."""
+    return path.endswith(READABLE) and path.rpartition("/")[2] not in NO_ROWS
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ def find(uri: str, credentials: Credentials | None) -> list[tuple[str, int]]:
         found = store.list()
     if not found:
         raise DataInvalid(f"there is nothing at {uri}; upload the data, or correct the uri", Reason.DATASET_NOT_FOUND)
-    readable = [(info.path, info.size) for info in found if info.path.endswith(READABLE)]
+    readable = [(info.path, info.size) for info in found if is_data(info.path)]
     if not readable:
         raise DataInvalid(
             f"none of the {len(found)} files at {uri} (such as {found[0].path}) is a .jsonl, .json, .csv or .parquet "

@@ -6,8 +6,9 @@ from trimtab_operator.api import FineTuneJob
 from trimtab_operator.api.finetunejob import FINETUNEJOB
 
 from ..cluster import Key
-from ..indexes import of_artifact, waiting_for
+from ..indexes import of_artifact, of_sweep, sweeps_among, waiting_for
 from ..plan import Body
+from ..views import SWEEP_LABEL
 from ..work.staged import staged
 from .training import Training
 
@@ -15,12 +16,16 @@ __all__ = ["FINE_TUNE_JOB", "TRAINING"]
 
 
 def _indexes(body: Body, ended: bool) -> tuple[str, ...]:
-    digest = body.get("status", {}).get("artifact", {}).get("digest")
-    return (of_artifact(body["metadata"]["namespace"], digest),) if digest else ()
+    metadata, digest = body["metadata"], body.get("status", {}).get("artifact", {}).get("digest")
+    sweep = (metadata.get("labels") or {}).get(SWEEP_LABEL)
+    return (
+        *((of_artifact(metadata["namespace"], digest),) if digest else ()),
+        *((of_sweep(metadata["namespace"], sweep),) if sweep else ()),
+    )
 
 
 def _concerns(key: Key, ended: bool, indexes: tuple[str, ...]) -> tuple[str, ...]:
-    return (waiting_for(*key),)
+    return (waiting_for(*key), *sweeps_among(indexes))
 
 
 TRAINING = Training()

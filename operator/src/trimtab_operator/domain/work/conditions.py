@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any, Protocol
 
 from trimtab_operator.api import SUCCEEDED, WARNED, Condition, State, WarnedReason
 
@@ -26,12 +27,19 @@ TROUBLE = frozenset(
 )
 
 
-def condition_of(job: Work, kind: str = SUCCEEDED) -> Condition | None:
+class HasConditions(Protocol):
+    """An object whose status says how it is."""
+
+    @property
+    def status(self) -> Any: ...
+
+
+def condition_of(job: HasConditions, kind: str = SUCCEEDED) -> Condition | None:
     """Return a condition as it is now."""
     return found(job.status.conditions, kind)
 
 
-def is_over(job: Work) -> bool:
+def is_over(job: HasConditions) -> bool:
     """Say whether the work has ended: terminal is terminal, even when the children are gone."""
     summary = condition_of(job)
     return summary is not None and summary.status != "Unknown"

@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic
 
-from trimtab_trainer.contract import Reason
+from trimtab_trainer.contract import Reason, Stage
 
 from trimtab_operator.api import NOT_UNDERSTOOD, WARNED, AttemptReason, AttemptStatus, Condition, State, WorkStatus
 
-from ..gitops import tracked_by
-from ..plan import Action, Create, Delete, Inquiry, NodeOf, Note, Plan
+from ..ended import comes_back, time_is_over
+from ..plan import Action, Create, Inquiry, NodeOf, Note, Plan
 from ..views import format_time, parse_time
 from . import accounts
 from .attempt import Attempt
@@ -135,30 +135,20 @@ def _unless_refused(observed: Observed[Any], made: Plan, now: datetime) -> Plan:
 def _after_the_end(observed: Observed[Any], now: datetime) -> Plan:
     """Terminal is terminal. What is left is to delete the job when its time is over."""
     job = observed.job
-    ttl, ended = job.spec.ttl_seconds_after_finished, parse_time(job.status.completion_time)
-    look_again = None
-    if ttl is not None and ended is not None and _comes_back(observed) is None:
-        look_again = (ended + timedelta(seconds=ttl) - now).total_seconds()
-        if look_again <= 0:
-            me = job.metadata
-            goes = Plan(actions=(Delete(observed.kind.name, me.namespace, me.name, me.uid),), confirm=True)
-            return _unless_refused(observed, goes, now)
+    ttl, ended = job.spec.ttl_seconds_after_finished, job.status.completion_time
+    goes, look_again = time_is_over(
+        observed.kind.name, job.metadata, ttl=ttl, completed=ended, settings=observed.settings, now=now
+    )
+    if goes is not None:
+        return _unless_refused(observed, Plan(actions=(goes,), confirm=True), now)
     status = job.status.model_copy(update={"observed_generation": job.metadata.generation})
     return Plan(status=status.to_json(), look_again_seconds=look_again)
-
-
-def _comes_back(observed: Observed[Any]) -> str | None:
-    """Return the mark of a tool that would create the object again as soon as it is deleted, and so run it for ever."""
-    metadata = observed.job.metadata
-    if observed.settings.delete_what_gitops_tracks:
-        return None
-    return tracked_by(metadata.labels, metadata.annotations)
 
 
 def _settle(kind: Particulars[J, S], observed: Observed[J], now: datetime) -> _Books[S]:
     """Enter Jobs that the status does not tell of yet, and close attempts that ended, in the order of their numbers."""
     job, settings = observed.job, observed.settings
-    images = {stage.value: stage_image(job, settings, stage) for stage in kind.stages}
+    images = {stage.value: stage_image(job, settings, stage) for stage in kind.stages_of(job)}
     newest = job.status.attempts[-1].number if job.status.attempts else -1
     books = _settle_open(kind, observed, _Books(job.status), now)
     for seen in observed.attempts:
@@ -199,7 +189,7 @@ def _close(
     status = accounts.close(kind, job, books.status, ending, seen)
     if ending.verdict is Verdict.SUCCEEDED and ending.words is not None:
         status = kind.note_result(job, status, ending.words, now)
-        last = ending.words.stage is kind.stages[1]
+        last = ending.words.stage is kind.stages[-1]
         status = note_warnings(job, status, ending.words.warnings, now, last=last)
     return replace(books, status=status, ending=ending, closed=True)
 
@@ -318,7 +308,7 @@ def _start(kind: Particulars[J, S], observed: Observed[J], status: S, now: datet
     job, settings = observed.job, observed.settings
     last = status.attempts[-1] if status.attempts else None
     if last is not None and last.charged_to == "failures":
-        delay = min(settings.retry_seconds * 2 ** (status.failures - 1), 300)
+        delay = max(min(settings.retry_seconds * 2 ** (status.failures - 1), 300), last.retry_after_seconds or 0)
         ended = parse_time(last.end_time) or now
         left = (ended + timedelta(seconds=delay) - now).total_seconds()
         if left > 0:
@@ -336,10 +326,10 @@ def _start(kind: Particulars[J, S], observed: Observed[J], status: S, now: datet
     if hold := kind.hold(job, status, observed.upstream, observed.rollout):
         succeeded: ConditionStatus = "False" if hold.final else "Unknown"
         return _Decision(hold.reason, hold.message, hold.status, succeeded, confirm=hold.confirm)
-    prepared = kind.prepared(job, status)
-    stage = kind.stages[0] if prepared is None or _prepares_again(last) else kind.stages[1]
-    number = next_number(job, observed.highest_number)
-    actions: tuple[Action, ...] = (Create(build_job(kind, job, settings, stage, number=number, prepared=prepared)),)
+    stage, number = _next_stage(kind, job, status), next_number(job, observed.highest_number)
+    mirrored, prepared = kind.mirrored(status), kind.prepared(job, status)
+    body = build_job(kind, job, settings, stage, number=number, mirrored=mirrored, prepared=prepared)
+    actions: tuple[Action, ...] = (Create(body),)
     mounted = any(seen.inputs == job_inputs(kind, job) for seen in observed.attempts)
     if not mounted or last is None or last.charged_to is not None:
         actions = (Create(build_run_config_map(kind, job)), *actions)
@@ -379,7 +369,7 @@ def _render(
     job = observed.job
     message = decision.message
     ends, ttl = decision.succeeded != "Unknown", job.spec.ttl_seconds_after_finished
-    if ends and ttl is not None and (mark := _comes_back(observed)) is not None:
+    if ends and ttl is not None and (mark := comes_back(job.metadata, observed.settings)) is not None:
         message += f"; it is not deleted after its ttlSecondsAfterFinished, as GitOps would bring it back ({mark})"
     condition = make_condition(job, decision.succeeded, decision.reason, message, now)
     others = kind.other_conditions(job, decision.status, condition, now)
@@ -403,6 +393,17 @@ def _render(
 
 def _warnings(job: Work, conditions: list[Condition]) -> tuple[Note, ...]:
     return tuple(note for each in conditions if each.type == WARNED for note in notes_of(job, each))
+
+
+def _next_stage(kind: Particulars[J, S], job: J, status: S) -> Stage:
+    """Return the stage of the next attempt: the first whose result is not there, or not there any more."""
+    last = status.attempts[-1] if status.attempts else None
+    mirrors = Stage.MIRROR in kind.stages_of(job)
+    if mirrors and (kind.mirrored(status) is None or (last is not None and last.reason == Reason.MIRROR_MISSING)):
+        return Stage.MIRROR
+    if kind.prepared(job, status) is None or _prepares_again(last):
+        return Stage.PREPARE
+    return kind.stages[-1]
 
 
 def _prepares_again(last: AttemptStatus | None) -> bool:

@@ -128,7 +128,7 @@ def ending_of(
         )
     if pod is not None and pod.terminated_reason == "OOMKilled":
         message = f"the container reached its memory limit; raise spec.template.resources.limits.memory in a new {kind}"
-        if job.stage == Stage.PREPARE.value:
+        if job.stage in (Stage.MIRROR.value, Stage.PREPARE.value):
             message = message.replace("template.resources", "template.prepareResources")
         return Ending(Verdict.FINAL, Reason.OUT_OF_MEMORY.value, message, ended, words)
 

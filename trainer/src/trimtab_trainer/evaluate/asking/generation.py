@@ -205,7 +205,7 @@ class _Batch:
 
     def _logits(self) -> Tensor:
         """Return float32 [lines, V]: what may follow each line."""
-        output = self.model.causal.base_model(
+        output = self.model.text(
             input_ids=self.tokens,
             attention_mask=self.mask,
             position_ids=self.positions,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ... import hardware
+from ...adapter import load_adapter
 from ...ask import load_tokenizer
 from ...base_model import fetch_base_model
 from ...contract import (
@@ -25,7 +26,8 @@ from ...contract import (
 )
 from ...contract.settings import QuantizationType
 from ...loop import is_out_of_memory
-from ...model import LanguageModel, check_forward, frozen_hash, load_adapter, load_base
+from ...model import LanguageModel, frozen_hash, load_base
+from ...probe import check_forward
 from ...report import Report
 from ..preparing.adapters import invalid_adapter
 from .adapters import FetchedAdapter

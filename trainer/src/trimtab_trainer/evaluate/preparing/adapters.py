@@ -77,6 +77,15 @@ class VerifiedAdapter:
         """Where it lies."""
         return self.settings.uri
 
+    def config(self) -> dict[str, Any]:
+        """Return its adapter_config.json; empty if that cannot be read."""
+        return _json_object(self.store.read(f"{self.prefix}/{ADAPTER_CONFIG}"))
+
+    def tensors(self) -> tuple[TensorPlace, ...]:
+        """Return what the header of its weights tells; empty if that cannot be read."""
+        sizes = {entry.path: entry.size for entry in self.manifest.files}
+        return _tensors(self.store, f"{self.prefix}/{ADAPTER_WEIGHTS}", sizes[ADAPTER_WEIGHTS])
+
 
 def find_adapter(settings: StoredArtifact, role: str, base_model_digest: str) -> VerifiedAdapter:
     """Return an adapter after reading every byte of it; `role` is target or baseline, for messages.
@@ -159,19 +168,25 @@ def _check_shape(found: VerifiedAdapter, role: str) -> None:
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if name not in sizes:
             raise invalid_adapter(role, found.uri, f"it has no {name}")
-    settings = _json_object(found.store.read(f"{found.prefix}/{ADAPTER_CONFIG}"))
+    settings = found.config()
     rank, kind = settings.get("r"), settings.get("peft_type")
     if kind != "LORA" or not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
         raise invalid_adapter(
             role, found.uri, f"its {ADAPTER_CONFIG} is of no LoRA adapter (peft_type {kind}, r {rank})"
         )
     pairs: dict[str, dict[str, int]] = {}
-    for place in _tensors(found.store, f"{found.prefix}/{ADAPTER_WEIGHTS}", sizes[ADAPTER_WEIGHTS]):
+    for place in found.tensors():
         for half, axis in (("lora_A", 0), ("lora_B", 1)):
             if f".{half}." in place.name and len(place.shape) == 2:
                 pairs.setdefault(place.name.partition(f".{half}.")[0], {})[half] = place.shape[axis]
-    if not pairs or any(pair != {"lora_A": rank, "lora_B": rank} for pair in pairs.values()):
+    joined = bool(settings.get("target_parameters"))  # of several experts, each of this rank
+    if not pairs or not all(_is_pair(pair, rank, joined) for pair in pairs.values()):
         raise invalid_adapter(role, found.uri, f"its {ADAPTER_WEIGHTS} holds no pairs of matrices of rank {rank}")
+
+
+def _is_pair(pair: dict[str, int], rank: int, joined: bool) -> bool:
+    inner = pair.get("lora_A", 0)
+    return inner == pair.get("lora_B") and (inner == rank or (joined and inner > 0 and inner % rank == 0))
 
 
 def _json_object(data: bytes) -> dict[str, Any]:

@@ -1,0 +1,340 @@
+"""FineTuneSweep: a search for the best hyperparameters, base model or data, whose trials are FineTuneJobs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, computed_field, model_validator
+from trimtab_trainer.contract import Model
+from trimtab_trainer.contract.settings import DIGEST, rules
+from trimtab_trainer.contract.sweep import (
+    MAXIMUM_PARAMETERS,
+    MAXIMUM_TRIALS,
+    Algorithm,
+    Direction,
+    SweepParameter,
+    TrialState,
+)
+
+from .conditions import NOT_UNDERSTOOD, SUCCEEDED, Condition
+from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
+from .finetunejob import FineTuneJobSpec
+from .reasons import Explanation
+from .scheduling import LABEL_VALUE
+from .summary import SummarizedStatus
+
+TRIAL_ID = Annotated[str, Field(max_length=8, pattern=r"^[0-9a-f]{8}$")]
+NAME_LENGTH = 32
+"""Trials add up to 13 characters to the name, and a FineTuneJob's may have 45."""
+
+
+class SweepState(StrEnum):
+    """Reasons of a sweep's `Succeeded`."""
+
+    SEARCHING = "Searching"
+    SUSPENDED = "Suspended"
+    TRIAL_REFUSED = "TrialRefused"
+    NAME_TAKEN = "NameTaken"
+    SEARCH_CHANGED = "SearchChanged"
+    NOT_UNDERSTOOD = NOT_UNDERSTOOD
+    COMPLETED = "Completed"
+    SPEC_INVALID = "SpecInvalid"
+    TRIALS_FAILED = "TrialsFailed"
+
+
+class SweepTemplateMetadata(Model):
+    """Labels and annotations of the trials."""
+
+    labels: dict[str, LABEL_VALUE] = Field(
+        default={}, max_length=32, description="labels of every trial's FineTuneJob, such as its Kueue queue."
+    )
+    annotations: dict[str, Annotated[str, Field(max_length=4096)]] = Field(
+        default={}, max_length=32, description="annotations of every trial's FineTuneJob."
+    )
+
+
+class SweepTemplate(Model):
+    """The FineTuneJob that every trial is, but for the parameters."""
+
+    metadata: SweepTemplateMetadata = Field(default=SweepTemplateMetadata(), description="metadata of the trials.")
+    spec: FineTuneJobSpec = Field(
+        description="spec of a FineTuneJob. suspend and ttlSecondsAfterFinished of it are not used: the sweep's are."
+    )
+
+
+class Objective(Model):
+    """What a trial is judged by."""
+
+    metric: Literal["validationLoss"] = Field(
+        default="validationLoss",
+        description="metric is validationLoss: of the adapter that was published, in nats per supervised token.",
+    )
+    direction: Direction = Field(default=Direction.MINIMIZE, description="direction that is better.")
+
+
+class SweepBudget(Model):
+    """What the search may cost."""
+
+    accelerator_seconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000_000_000,
+        description="acceleratorSeconds of all trials together: none is begun that would exceed them, by the mean of "
+        "those that are done.",
+    )
+
+
+class FineTuneSweepSpec(Model):
+    """What to search, how, and within which limits."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("self.parameters == oldSelf.parameters", "parameters is immutable; create another FineTuneSweep instead"),
+            (
+                "has(self.algorithm) == has(oldSelf.algorithm) && "
+                "(!has(self.algorithm) || self.algorithm == oldSelf.algorithm)",
+                "algorithm is immutable; create another FineTuneSweep instead",
+            ),
+            (
+                "has(self.objective) == has(oldSelf.objective) && "
+                "(!has(self.objective) || self.objective == oldSelf.objective)",
+                "objective is immutable; create another FineTuneSweep instead",
+            ),
+            (
+                "has(self.folds) == has(oldSelf.folds) && (!has(self.folds) || self.folds == oldSelf.folds)",
+                "folds is immutable; create another FineTuneSweep instead",
+            ),
+            (
+                "has(self.folds) || has(self.template.spec.dataset.validation)",
+                "the metric validationLoss needs template.spec.dataset.validation, or folds",
+            ),
+            (
+                "!has(self.folds) || !has(self.template.spec.dataset.validation) || "
+                "has(self.template.spec.dataset.validation.folds)",
+                "folds take the place of template.spec.dataset.validation; remove its fraction or uri",
+            ),
+        )
+    )
+
+    template: SweepTemplate = Field(description="template of the trials.")
+    parameters: list[SweepParameter] = Field(
+        min_length=1,
+        max_length=MAXIMUM_PARAMETERS,
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        description="parameters that are searched.",
+    )
+    algorithm: Algorithm = Field(default=Algorithm(), description="algorithm that chooses the next trials.")
+    objective: Objective = Field(default=Objective(), description="objective that trials are judged by.")
+    folds: int | None = Field(
+        default=None,
+        ge=2,
+        le=20,
+        description="folds of a cross-validation: a trial is one FineTuneJob for each, its value their mean.",
+    )
+    max_trials: int = Field(default=20, ge=1, le=MAXIMUM_TRIALS, description="maxTrials that are begun at most.")
+    parallel_trials: int = Field(default=1, ge=1, le=50, description="parallelTrials that run at the same time.")
+    budget: SweepBudget | None = Field(default=None, description="budget of the search.")
+    stop_after_trials_without_improvement: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAXIMUM_TRIALS,
+        description="stopAfterTrialsWithoutImprovement ends the search when so many in a row were no better.",
+    )
+    retain_trials: Literal["All", "Best"] = Field(
+        default="All",
+        description="retainTrials is All or Best: what becomes of the other FineTuneJobs at the end. What they "
+        "published stays in the bucket.",
+    )
+    suspend: bool = Field(
+        default=False, description="suspend stops all trials after a checkpoint; false goes on from there."
+    )
+    ttl_seconds_after_finished: int | None = Field(
+        default=None,
+        ge=0,
+        le=315_360_000,
+        description="ttlSecondsAfterFinished after which the FineTuneSweep and its trials are deleted; what they "
+        "published stays.",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_value(self) -> Self:
+        validation = self.template.spec.dataset.validation
+        if self.folds is None and validation is None:
+            raise ValueError("the metric validationLoss needs template.spec.dataset.validation, or folds")
+        if self.folds is not None and validation is not None and validation.folds is None:
+            raise ValueError("folds take the place of template.spec.dataset.validation; remove its fraction or uri")
+        return self
+
+
+class TrialStatus(Model):
+    """One point of the search."""
+
+    id: TRIAL_ID = Field(description="id: digits of its parameters; its FineTuneJob is <sweep>-<id>.")
+    point: list[float] = Field(
+        max_length=MAXIMUM_PARAMETERS,
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        description="point: for each parameter the number, or the position in the list of values, from 0.",
+    )
+    state: TrialState = Field(default=TrialState.RUNNING, description="state of the trial.")
+    value: float | None = Field(default=None, description="value of the objective; of folds their mean.")
+    standard_error: float | None = Field(default=None, ge=0, description="standardError of the mean over folds.")
+    reason: str | None = Field(default=None, max_length=64, description="reason it has no value.")
+    accelerator_seconds: int | None = Field(default=None, ge=0, description="acceleratorSeconds it took.")
+
+
+class SweepArtifact(Model):
+    """An adapter that was published."""
+
+    uri: str = Field(max_length=1200, description="uri of the adapter's folder.")
+    digest: DIGEST = Field(description="digest of what defines the adapter's behaviour.")
+
+
+class BestTrial(Model):
+    """The best trial so far."""
+
+    id: TRIAL_ID = Field(description="id of the trial.")
+    fine_tune_job_name: str = Field(max_length=63, description="fineTuneJobName of the trial, of folds the first.")
+    parameters: dict[str, Annotated[Any, Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]] = (
+        Field(max_length=MAXIMUM_PARAMETERS, description="parameters of the trial, by path.")
+    )
+    value: float = Field(description="value of the objective.")
+    standard_error: float | None = Field(default=None, ge=0, description="standardError of the mean over folds.")
+    artifact: SweepArtifact | None = Field(
+        default=None, description="artifact it published; absent where there are folds."
+    )
+
+
+class SweepSummary(Model):
+    """What `kubectl get` prints: for people, derived from the rest of the status."""
+
+    trials: str | None = Field(default=None, max_length=24, description="trials done/running/at most, such as 3/2/24.")
+    best: str | None = Field(default=None, max_length=16, description="best value, with four digits.")
+
+
+class FineTuneSweepStatus(SummarizedStatus):
+    """What is known of the search."""
+
+    observed_generation: int | None = Field(default=None, ge=0, description="observedGeneration of the spec.")
+    conditions: list[Condition] = Field(
+        default=[],
+        max_length=8,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        description="conditions: Succeeded, whose reason is the state.",
+    )
+    start_time: str | None = Field(
+        default=None,
+        max_length=32,
+        json_schema_extra={"format": "date-time"},
+        description="startTime of the first trial.",
+    )
+    completion_time: str | None = Field(
+        default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="completionTime of the end."
+    )
+    max_trials: int | None = Field(default=None, ge=0, description="maxTrials of the spec that was looked at.")
+    search_digest: DIGEST | None = Field(
+        default=None, description="searchDigest of what is searched and how, as it was when the first trial was chosen."
+    )
+    exhausted: bool | None = Field(default=None, description="exhausted: every point of the search space was tried.")
+    best: BestTrial | None = Field(default=None, description="best trial so far.")
+    accelerator_seconds: int = Field(default=0, ge=0, description="acceleratorSeconds of all trials so far.")
+    trials: list[TrialStatus] = Field(
+        default=[],
+        max_length=MAXIMUM_TRIALS,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["id"]},
+        description="trials in the order in which they were begun.",
+    )
+
+    @computed_field(  # type: ignore[prop-decorator]
+        description="summary is what kubectl get prints; programs read the other fields."
+    )
+    @property
+    def summary(self) -> SweepSummary | None:
+        """Derived: written with the rest and never read back."""
+        if not self.trials:
+            return None
+        running = sum(each.state is TrialState.RUNNING for each in self.trials)
+        return SweepSummary(
+            trials=f"{len(self.trials) - running}/{running}/{self.max_trials or len(self.trials)}",
+            best=f"{self.best.value:.4g}"[:16] if self.best is not None else None,
+        )
+
+
+class FineTuneSweep(CustomObject):
+    """FineTuneSweep searches the settings with which a FineTuneJob becomes best. Its trials are FineTuneJobs."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (f"self.metadata.name.size() <= {NAME_LENGTH}", f"name must have at most {NAME_LENGTH} characters"),
+        ),
+    )
+
+    spec: FineTuneSweepSpec = Field(description="spec is what to search, how, and within which limits.")
+    status: FineTuneSweepStatus = Field(
+        default=FineTuneSweepStatus(), description="status is what is known of the search."
+    )
+
+
+_EXPLANATIONS = {
+    SweepState.SEARCHING: Explanation("active", "Trials run, or the next ones are chosen.", "Nothing."),
+    SweepState.SUSPENDED: Explanation(
+        "active",
+        "`spec.suspend` is true; the trials have written checkpoints, and no new one is begun.",
+        "Set `spec.suspend: false`, and they go on from there.",
+    ),
+    SweepState.TRIAL_REFUSED: Explanation(
+        "active",
+        "The namespace refuses the FineTuneJob of a trial: a quota, a policy or a webhook, with its words.",
+        "Change what refuses it; it is tried again.",
+    ),
+    SweepState.NAME_TAKEN: Explanation(
+        "active", "Something else has the name of a trial's FineTuneJob.", "Delete or rename that; the sweep goes on."
+    ),
+    SweepState.SEARCH_CHANGED: Explanation(
+        "active",
+        "`parameters`, `algorithm`, `objective` or `folds` are not what the trials were chosen by; what runs goes "
+        "on, and nothing else is done.",
+        "Set them back, or create another sweep.",
+    ),
+    SweepState.NOT_UNDERSTOOD: Explanation(
+        "active",
+        "The object has a value that this version of the operator does not know; nothing of it is touched.",
+        "Upgrade the operator.",
+    ),
+    SweepState.COMPLETED: Explanation(
+        "succeeded", "The search has ended; the message says why, and which trial is best.", "Use `status.best`."
+    ),
+    SweepState.SPEC_INVALID: Explanation(
+        "failed", "A parameter cannot be searched; the message names it.", "Create the sweep again with another one."
+    ),
+    SweepState.TRIALS_FAILED: Explanation(
+        "failed",
+        "No trial has a value, or three ended with the same fault of the data or of the settings that all share.",
+        "Mend what the message names, and create the sweep again; what was published is not trained again.",
+    ),
+}
+
+FINETUNESWEEP = CustomResource(
+    model=FineTuneSweep,
+    spec=FineTuneSweepSpec,
+    status=FineTuneSweepStatus,
+    plural="finetunesweeps",
+    short_name="fts",
+    columns=(
+        ("State", "string", condition_path(SUCCEEDED, "reason"), "What the sweep is doing, or how it ended."),
+        ("Trials", "string", ".status.summary.trials", "Trials done/running/at most."),
+        ("Best", "string", ".status.summary.best", "Best value so far."),
+        ("Metric", "string", ".spec.objective.metric", "Metric of the value."),
+        AGE,
+    ),
+    wide_columns=(
+        ("Message", "string", condition_path(SUCCEEDED, "message"), "Why, and what to do next."),
+        ("Trial", "string", ".status.best.fineTuneJobName", "FineTuneJob of the best trial."),
+    ),
+    summary=SUCCEEDED,
+    embeds={"spec.template.spec": "FineTuneJob"},
+    writers="Who may create them may create pods with any Secret and any service account of the namespace.",
+    reasons={
+        SUCCEEDED: (OF_SUCCEEDED, {each.value: told for each, told in _EXPLANATIONS.items()}),
+    },
+)

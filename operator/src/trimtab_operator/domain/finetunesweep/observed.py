@@ -1,0 +1,32 @@
+"""`Observed`: everything a decision about a sweep may depend on, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trimtab_operator.api import FineTuneJob, FineTuneSweep
+
+from ..cluster import NameTaken, Refusal
+from ..plan import Inquiry
+from ..settings import Settings
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A snapshot.
+
+    Attributes:
+        sweep: as the API server has it.
+        jobs: the FineTuneJobs that it made, by name.
+        answers: to inquiries of this round: points as tuples of coordinates.
+        taken: a name that is not free now.
+        refused: what the API server did not let happen.
+    """
+
+    sweep: FineTuneSweep
+    settings: Settings
+    jobs: Mapping[str, FineTuneJob] = field(default_factory=dict)
+    answers: Mapping[Inquiry, object] = field(default_factory=dict)
+    taken: NameTaken | None = None
+    refused: Refusal | None = None

@@ -1,0 +1,90 @@
+"""What became of each trial: read off its FineTuneJobs, and kept in the status once it is over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+
+from trimtab_trainer.contract import Reason
+from trimtab_trainer.contract.sweep import Direction, TrialState
+
+from trimtab_operator.api import FineTuneJob, TrialStatus
+
+from ..work.conditions import condition_of
+from .searching import Trial
+
+VALUE_MISSING = "ValueMissing"
+SETTINGS_REFUSED = Reason.SETTINGS_INVALID.value
+
+OF_THE_POINT = frozenset(
+    {
+        SETTINGS_REFUSED,
+        VALUE_MISSING,
+        Reason.TARGET_MODULES_NOT_FOUND.value,
+        Reason.SEQUENCE_TOO_LONG.value,
+        Reason.DATASET_EMPTY.value,
+        Reason.OUT_OF_MEMORY.value,
+    }
+)
+"""Ends that other settings may not meet; all others have nothing to do with one trial alone."""
+ENOUGH_FAULTS = 3
+
+
+def judged(known: TrialStatus, trial: Trial, jobs: Mapping[str, FineTuneJob]) -> TrialStatus:
+    """Return what is known of a trial now; one that is over stays what it is."""
+    if known.state is not TrialState.RUNNING:
+        return known
+    if trial.trouble:
+        return known.model_copy(update={"state": TrialState.BAD, "reason": SETTINGS_REFUSED})
+    found = [jobs[name] for name in trial.jobs if name in jobs]
+    seconds = sum(job.status.accelerator_seconds for job in found)
+    known = known.model_copy(update={"accelerator_seconds": seconds})
+    ends = [condition for job in found if (condition := condition_of(job)) is not None]
+    if failed := next((each for each in ends if each.status == "False"), None):
+        return known.model_copy(update={"state": TrialState.BAD, "reason": failed.reason})
+    if len(found) < len(trial.jobs) or any(each.status != "True" for each in ends) or len(ends) < len(found):
+        return known
+    values = [job.status.progress.validation_loss if job.status.progress is not None else None for job in found]
+    numbers = [each for each in values if each is not None and math.isfinite(each)]
+    if len(numbers) < len(values):
+        return known.model_copy(update={"state": TrialState.BAD, "reason": VALUE_MISSING})
+    error = stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else None
+    update = {
+        "state": TrialState.COMPLETE,
+        "value": _short(fmean(numbers)),
+        "standard_error": _short(error) if error is not None else None,
+    }
+    return known.model_copy(update=update)
+
+
+def best_of(trials: Sequence[TrialStatus], direction: Direction) -> TrialStatus | None:
+    """Return the best trial that has a value; of equal ones that which was begun first."""
+    done = [each for each in trials if each.value is not None]
+    sign = 1 if direction is Direction.MINIMIZE else -1
+    return min(done, key=lambda each: sign * (each.value or 0.0), default=None)
+
+
+def without_improvement(trials: Sequence[TrialStatus], direction: Direction) -> int:
+    """Return how many trials with a value were begun after the best one."""
+    done = [each for each in trials if each.value is not None]
+    best = best_of(done, direction)
+    return len(done) - 1 - done.index(best) if best is not None else 0
+
+
+def shared_fault(trials: Sequence[TrialStatus]) -> str | None:
+    """Return the reason with which trials end that have nothing to do with their settings, if that is certain."""
+    if any(each.value is not None for each in trials):
+        return None
+    reasons = [each.reason for each in trials if each.reason is not None and each.reason not in OF_THE_POINT]
+    return next((each for each in reasons if reasons.count(each) >= ENOUGH_FAULTS), None)
+
+
+def next_costs(trials: Sequence[TrialStatus]) -> float:
+    """Return the accelerator seconds that a trial takes, by the mean of those that have a value; 0 without any."""
+    done = [each.accelerator_seconds or 0 for each in trials if each.value is not None]
+    return fmean(done) if done else 0.0
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")

@@ -1,0 +1,151 @@
+"""The next points of a search: a pure function of what is known, chosen by Optuna."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import optuna
+import pytest
+from trimtab_operator.runtime import suggesting
+from trimtab_operator.runtime.workqueue import Retry
+from trimtab_trainer.contract.sweep import (
+    AlgorithmType,
+    Dimension,
+    Direction,
+    KnownTrial,
+    Point,
+    SuggestionRequest,
+    TrialState,
+)
+from trimtab_trainer.sweep.suggest import DRAWN_FIRST, suggest
+
+RATE = Dimension("rate", low=1e-5, high=1e-2, log=True)
+RANK = Dimension("rank", values=(0, 1, 2))
+STEPS = Dimension("steps", low=1, high=4, integer=True)
+
+
+def request(*space: Dimension, **changes: Any) -> SuggestionRequest:
+    return replace(SuggestionRequest(space or (RATE, RANK), AlgorithmType.TPE, 7, Direction.MINIMIZE), **changes)
+
+
+def loss(point: Point) -> float:
+    return abs(point[0] - 1e-3) * 1e3 + point[1]
+
+
+def history(number: int, asked: SuggestionRequest) -> SuggestionRequest:
+    """Return the request after so many trials, one after the other."""
+    for _ in range(number):
+        (point,) = suggest(asked)
+        asked = replace(asked, trials=(*asked.trials, KnownTrial(point, TrialState.COMPLETE, loss(point))))
+    return asked
+
+
+def test_the_same_history_gives_the_same_points_in_whatever_order_it_came() -> None:
+    known = history(15, request())
+    wanted = suggest(replace(known, count=2))
+    for seed in range(3):
+        shuffled = list(known.trials)
+        random.Random(seed).shuffle(shuffled)
+        assert suggest(replace(known, trials=tuple(shuffled), count=2)) == wanted
+
+
+def test_another_seed_gives_other_points() -> None:
+    assert suggest(request(seed=1)) != suggest(request(seed=2))
+
+
+def test_points_that_are_asked_for_together_are_those_that_are_asked_for_one_by_one() -> None:
+    known = history(12, request())
+    together = suggest(replace(known, count=3))
+    one_by_one = []
+    for _ in range(3):
+        (point,) = suggest(known)
+        one_by_one.append(point)
+        known = replace(known, trials=(*known.trials, KnownTrial(point, TrialState.RUNNING)))
+    assert together == one_by_one
+    assert len(set(together)) == 3
+
+
+def test_it_is_what_plain_optuna_draws_with_the_same_history() -> None:
+    known = history(14, request())
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.TPESampler(
+        seed=(7 * 1_000_003 + 14) % (1 << 32), constant_liar=True, n_startup_trials=DRAWN_FIRST
+    )
+    study = optuna.create_study(sampler=sampler)
+    distributions = {
+        "p0": optuna.distributions.FloatDistribution(1e-5, 1e-2, log=True),
+        "p1": optuna.distributions.CategoricalDistribution([0, 1, 2]),
+    }
+    for trial in sorted(known.trials, key=lambda each: each.point):
+        params = {"p0": trial.point[0], "p1": int(trial.point[1])}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=trial.value))
+    plain = study.ask(distributions).params
+    assert suggest(known) == [(float(f"{plain['p0']:.4g}"), plain["p1"])]
+
+
+def test_tpe_learns_where_it_is_good_and_keeps_off_what_is_bad() -> None:
+    known = history(30, request())
+    late = [loss(each.point) for each in known.trials[15:]]
+    assert sum(late) / len(late) < sum(loss(each.point) for each in known.trials[:10]) / 10
+    bad = tuple(KnownTrial(each.point, TrialState.BAD) if each.point[1] == 2 else each for each in known.trials)
+    asked = [suggest(replace(known, trials=bad, seed=seed))[0] for seed in range(12)]
+    assert sum(point[1] == 2 for point in asked) <= 1, "four of them by chance"
+
+
+def test_a_grid_is_every_combination_in_order_and_then_no_more() -> None:
+    asked = request(RANK, STEPS, algorithm=AlgorithmType.GRID, count=100)
+    points = suggest(asked)
+    assert points == [(rank, steps) for rank in range(3) for steps in range(1, 5)]
+    known = tuple(KnownTrial(point, TrialState.RUNNING) for point in points)
+    assert suggest(replace(asked, trials=known)) == []
+    assert suggest(replace(asked, trials=known[1:])) == [points[0]]
+
+
+@pytest.mark.parametrize("algorithm", [AlgorithmType.RANDOM, AlgorithmType.TPE])
+def test_a_finite_space_is_tried_to_its_end_and_no_point_twice(algorithm: AlgorithmType) -> None:
+    points = suggest(request(RANK, STEPS, algorithm=algorithm, count=100))
+    assert len(points) == len(set(points)) == 12
+
+
+@pytest.mark.parametrize("algorithm", [AlgorithmType.RANDOM, AlgorithmType.TPE])
+def test_numbers_are_within_their_bounds_and_of_few_digits(algorithm: AlgorithmType) -> None:
+    for rate, steps in suggest(request(RATE, STEPS, algorithm=algorithm, count=20)):
+        assert RATE.low <= rate <= RATE.high
+        assert float(f"{rate:.4g}") == rate
+        assert steps in (1, 2, 3, 4)
+
+
+def test_more_is_better_where_that_is_asked_for() -> None:
+    known = history(25, request())
+    turned = tuple(replace(each, value=-(each.value or 0)) for each in known.trials)
+    assert suggest(replace(known, trials=turned, direction=Direction.MAXIMIZE)) == suggest(known)
+
+
+def test_a_request_outlives_the_way_into_another_process() -> None:
+    known = replace(history(3, request(RATE, RANK)), count=2)
+    assert suggest(SuggestionRequest.of(json.loads(json.dumps(known.to_json())))) == suggest(known)
+
+
+async def test_the_operator_asks_a_process_of_its_own() -> None:
+    asked = request(count=2)
+    assert await suggesting.suggested(asked) == tuple(suggest(asked))
+
+
+async def test_a_process_that_fails_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = replace(request(), space=(Dimension("x", low=2, high=1),))
+    with pytest.raises(Retry, match="no next points: ValueError"):
+        await suggesting.suggested(wrong)
+    monkeypatch.setattr(suggesting, "SECONDS", 0.01)
+    with pytest.raises(Retry, match="within"):
+        await suggesting.suggested(request())
+
+
+def test_optuna_is_not_loaded_by_the_operator() -> None:
+    code = "import sys, trimtab_operator.__main__; print('optuna' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False"

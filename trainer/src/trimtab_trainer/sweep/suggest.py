@@ -1,0 +1,134 @@
+"""`python -m trimtab_trainer.sweep.suggest`: the next points of a search, a pure function of what is known.
+
+Reads a request as JSON from standard input and writes the points to standard output. It runs in a process of its own:
+Optuna takes 80 MB, and whoever asks goes on without them.
+
+Trials are handed to Optuna in the order of their points, and what it draws is seeded by the search's own seed and the
+number of trials that are known: the same history gives the same points, whoever asks, whenever, and in whatever order
+its results came.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TextIO
+
+from ..contract.sweep import AlgorithmType, Dimension, Direction, KnownTrial, Point, SuggestionRequest, TrialState
+
+DRAWN_FIRST = 6
+"""Trials that TPE begins with by chance. Of 5, 6 and 10 the best on the functions of `make bench-sweep`."""
+DRAWN_AGAIN = 64
+"""Times that a point is drawn again that is known already, before the first free one is taken or none."""
+
+
+@dataclass
+class _Known:
+    points: set[Point] = field(default_factory=set)
+
+    def free(self, space: tuple[Dimension, ...]) -> Iterator[Point]:
+        """Yield the points of a finite space that are not known, in order."""
+        for point in itertools.product(*(_coordinates(each) for each in space)):
+            if point not in self.points:
+                yield point
+
+
+_DIRECTIONS: Mapping[Direction, Literal["minimize", "maximize"]] = {
+    Direction.MINIMIZE: "minimize",
+    Direction.MAXIMIZE: "maximize",
+}
+
+
+def suggest(request: SuggestionRequest) -> list[Point]:
+    """Return the next points, each one that is not known: fewer than asked for once a finite space has no more."""
+    known = _Known({each.point for each in request.trials})
+    size = math.prod(each.size for each in request.space)
+    made: list[Point] = []
+    trials = list(request.trials)
+    while len(made) < request.count and len(known.points) < size:
+        if request.algorithm is AlgorithmType.GRID:
+            point = next(known.free(request.space), None)
+        else:
+            point = _drawn(request, trials, known, finite=math.isfinite(size))
+        if point is None:
+            break
+        made.append(point)
+        known.points.add(point)
+        trials.append(KnownTrial(point, TrialState.RUNNING))
+    return made
+
+
+def _drawn(request: SuggestionRequest, trials: list[KnownTrial], known: _Known, *, finite: bool) -> Point | None:
+    study = study_of(request, trials)
+    for _ in range(DRAWN_AGAIN):
+        asked = study.ask(distributions_of(request.space))
+        point = tuple(each.rounded(asked.params[f"p{number}"]) for number, each in enumerate(request.space))
+        if point not in known.points:
+            return point
+    return next(known.free(request.space), None) if finite else None
+
+
+def study_of(request: SuggestionRequest, trials: list[KnownTrial]) -> Any:
+    """Return Optuna's study with trials in the order of their points."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    seed = (request.seed * 1_000_003 + len(trials)) % (1 << 32)
+    sampler: Any
+    if request.algorithm is AlgorithmType.RANDOM:
+        sampler = optuna.samplers.RandomSampler(seed=seed)
+    else:
+        # Trials that run count as bad ones until they are known, so that points that are asked for together differ.
+        sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=DRAWN_FIRST)
+    study = optuna.create_study(sampler=sampler, direction=_DIRECTIONS[request.direction])
+    states = {
+        TrialState.COMPLETE: optuna.trial.TrialState.COMPLETE,
+        TrialState.RUNNING: optuna.trial.TrialState.RUNNING,
+        TrialState.BAD: optuna.trial.TrialState.PRUNED,  # without a value: worse than all that have one
+    }
+    distributions = distributions_of(request.space)
+    for each in sorted(trials, key=lambda trial: (trial.point, trial.state)):
+        study.add_trial(
+            optuna.trial.create_trial(
+                params={f"p{n}": d.value(c) for n, (d, c) in enumerate(zip(request.space, each.point, strict=True))},
+                distributions=distributions,
+                state=states[each.state],
+                value=each.value if each.state is TrialState.COMPLETE else None,
+            )
+        )
+    return study
+
+
+def distributions_of(space: tuple[Dimension, ...]) -> dict[str, Any]:
+    """Return the dimensions as Optuna's distributions, `p0`, `p1`, ..."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    found: dict[str, Any] = {}
+    for number, each in enumerate(space):
+        if each.values is not None:
+            found[f"p{number}"] = CategoricalDistribution(list(range(len(each.values))))
+        elif each.integer:
+            found[f"p{number}"] = IntDistribution(int(each.low), int(each.high), log=each.log)
+        else:
+            found[f"p{number}"] = FloatDistribution(each.low, each.high, log=each.log)
+    return found
+
+
+def _coordinates(dimension: Dimension) -> range:
+    if dimension.values is not None:
+        return range(len(dimension.values))
+    return range(int(dimension.low), int(dimension.high) + 1)
+
+
+def main(source: TextIO = sys.stdin, target: TextIO = sys.stdout) -> int:
+    """Answer one request."""
+    json.dump({"points": suggest(SuggestionRequest.of(json.load(source)))}, target)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
