@@ -73,7 +73,8 @@ def weights(sequences: Sequences) -> npt.NDArray[np.float32] | None:
     if sequences.weights is None:
         return None
     row = np.cumsum(sequences.positions == 0) - 1
-    return sequences.weights[row]
+    found: npt.NDArray[np.float32] = sequences.weights[row]
+    return found
 
 
 class Batches:

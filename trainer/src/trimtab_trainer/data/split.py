@@ -148,7 +148,8 @@ class _Line:
         sizes = np.bincount(numbers[there], weights=self._free[there], minlength=folds)
         if self._stratified or 2 * sizes.min() < self._free.sum() / folds:
             numbers = self._dealt(folds)
-        return there & (numbers == fold)
+        chosen: Bool = there & (numbers == fold)
+        return chosen
 
     def _dealt(self, folds: int) -> Int64:
         """Return the fold of each cluster: in the order of ranks, each goes to the fold with the fewest rows so far.
