@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .contract import RunConfig
+from .contract import Curve, RunConfig
 from .contract.parsing import read_object
 from .errors import StorageFailed, TrainerError
 from .progress import ProgressBoard
@@ -101,6 +101,14 @@ class TrainingState(BaseModel):
         """Training loss over the newest steps, in nats per supervised token."""
         tokens = sum(count for _, count in self.recent)
         return sum(nats for nats, _ in self.recent) / tokens if tokens else None
+
+    @property
+    def drawn(self) -> Curve | None:
+        """Both curves as they are told; None before there is anything to draw."""
+        return Curve.of(
+            [(point.step, point.loss) for point in self.curve],
+            [(point.step, point.loss) for point in self.evaluations],
+        )
 
 
 @dataclass(frozen=True)

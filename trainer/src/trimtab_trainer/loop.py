@@ -258,6 +258,7 @@ class Trainer:
             loss=self.state.loss,
             tokens_per_second=self.tokens_per_second(),
             eta_seconds=self.eta_seconds(),
+            **({"curve": self.state.drawn} if point else {}),
         )
         board.learning_rate.set(rate)
         board.gradient_norm.set(result.gradient_norm)
@@ -309,7 +310,7 @@ class Trainer:
             # Resumed from a checkpoint of this very step, which has the weights. Writing it anew, with this
             # evaluation, would put it at risk; whoever resumes from it evaluates again, to the same end.
             self.checkpoints.keep_best(self.model.adapter_tensors())
-        self.board.update(validation_loss=loss)
+        self.board.update(validation_loss=loss, curve=self.state.drawn)
         self.board.evaluation_seconds.inc(time.monotonic() - started)
         self.report(
             "evaluation",
@@ -367,7 +368,8 @@ class Trainer:
         self.board.micro_batch.set(self.micro_batch)
         if checkpoint.base_hash != self.base_hash:
             self.report.warn("the frozen base differs from the checkpoint's: made on another kind of machine")
-        self.board.update(step=self.state.step, loss=self.state.loss, validation_loss=self.state.validation_loss)
+        state = self.state
+        self.board.update(step=state.step, loss=state.loss, validation_loss=state.validation_loss, curve=state.drawn)
 
 
 def evaluated(state: TrainingState, loss: float, checkpoint: str, early: EarlyStopping | None) -> TrainingState:

@@ -155,6 +155,7 @@ def publish(
         test_loss=test.adapter if test else None,
         base_test_loss=test.base if test else None,
         tokens_per_second=state.tokens / state.seconds if state.seconds else None,
+        curve=state.drawn,
     )
     figures = metrics(config, prepared, state, published_step, summary=summary, machine=machine)
     records = write_records(folder, view, figures, model_card(config, prepared, digest, figures))

@@ -3,6 +3,7 @@
 Imports nothing but pydantic and the standard library, because the operator imports it.
 """
 
+from .curve import Curve
 from .digest import canonical_json, digest_of, run_digest
 from .evaluation import (
     BOUNDS,
@@ -64,6 +65,7 @@ __all__ = [
     "Check",
     "CheckpointSettings",
     "Credentials",
+    "Curve",
     "DatasetFormat",
     "EarlyStopping",
     "EvaluationConfig",
