@@ -26,6 +26,7 @@ from trimtab_trainer.evaluate.results import (
     MetricByGroup,
     TaskResults,
 )
+from trimtab_trainer.pages.wording import figure
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 CANARY = "<script>alert('canary')</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}</pre></style>&amp;"
@@ -401,7 +402,7 @@ FIGURES = {
 
 @pytest.mark.parametrize(("value", "want"), FIGURES.values(), ids=FIGURES)
 def test_figures_are_as_long_as_they_say_something(value: float, want: str) -> None:
-    assert wording.figure(value) == want
+    assert figure(value) == want
 
 
 @pytest.mark.parametrize(
