@@ -43,6 +43,7 @@ def test_the_layout_is_that_of_the_design(done: tuple[StageRun, Any, Any]) -> No
         "adapter_config.json",
         "adapter_model.safetensors",
         "metrics.json",
+        "report.html",
         "splits/test.jsonl",
         "tokenizer.json",
         "tokenizer_config.json",
@@ -59,6 +60,7 @@ def test_the_layout_is_that_of_the_design(done: tuple[StageRun, Any, Any]) -> No
     assert [entry["path"] for entry in manifest["records"]["files"]] == [
         "README.md",
         "metrics.json",
+        "report.html",
         "splits/test.jsonl",
     ]
     verify_adapter(run.store, adapter_prefix(artifact.digest), artifact.digest)

@@ -75,6 +75,20 @@ class Point(BaseModel):
     loss: float
 
 
+class TrainingPoint(Point):
+    """One point of the training curve, and how it went since the point before.
+
+    Attributes:
+        gradient_norm: of the newest step, before clipping.
+        tokens_per_second: tokens of training sequences.
+        memory: most bytes that were taken so far, of the accelerator or else of the process.
+    """
+
+    gradient_norm: float | None = None
+    tokens_per_second: float | None = None
+    memory: int | None = None
+
+
 class TrainingState(BaseModel):
     """Where a run is, beside the tensors; `loop` replaces it, always as a whole, between steps."""
 
@@ -90,10 +104,12 @@ class TrainingState(BaseModel):
     stopped_early: bool = False
     recent: tuple[tuple[float, int], ...] = Field(default=(), description="summed nats and tokens of the newest steps")
     pending: tuple[float, int] = Field(default=(0.0, 0), description="the same since the newest point of the curve")
+    pending_time: tuple[int, float] = Field(default=(0, 0.0), description="tokens and seconds since that point")
     tokens: int = 0
     supervised_tokens: int = 0
     seconds: float = Field(default=0.0, description="time in training steps, over all attempts")
-    curve: tuple[Point, ...] = ()
+    joules: float | None = Field(default=None, description="energy of the accelerator, over all attempts, if it tells")
+    curve: tuple[TrainingPoint, ...] = ()
     evaluations: tuple[Point, ...] = ()
 
     @property

@@ -18,9 +18,11 @@ import torch
 from torch import nn
 
 from .batches import Batches
-from .checkpoint import Best, Checkpoint, Checkpoints, Point, TrainingState
+from .checkpoint import Best, Checkpoint, Checkpoints, Point, TrainingPoint, TrainingState
 from .contract import EarlyStopping, Reason, RunConfig
+from .energy import EnergyMeter
 from .errors import DataInvalid, Interrupted, OutOfMemory, SettingsInvalid
+from .hardware import memory_peak
 from .interruption import Interruption
 from .loss import summed_loss
 from .model import Adapted
@@ -89,6 +91,7 @@ class Trainer:
         self.stop, self.report, self.board = stop, report, board
         self.optimizer = make_optimizer(self.settings, model.parameters.values())
         self.state = TrainingState()
+        self.energy = EnergyMeter.of(model.device)
         self._checked_gradients = False
         self._saved_step: int | None = 0  # step whose weights are in a checkpoint (0: nothing to save)
         self._reported = 0.0
@@ -237,6 +240,7 @@ class Trainer:
         """Move the state one step on and tell about it."""
         old, step = self.state, self.state.step + 1
         nats, tokens = old.pending[0] + result.nats, old.pending[1] + result.supervised_tokens
+        passed, taken = old.pending_time[0] + result.tokens, old.pending_time[1] + seconds
         point = step % math.ceil(self.total_steps / CURVE_POINTS) == 0 and tokens > 0
         self.state = old.model_copy(
             update={
@@ -245,12 +249,22 @@ class Trainer:
                 "micro_batch": self.micro_batch,
                 "recent": (*old.recent, (result.nats, result.supervised_tokens))[-RECENT_STEPS:],
                 "pending": (0.0, 0) if point else (nats, tokens),
-                "curve": (*old.curve, Point(step=step, loss=nats / tokens)) if point else old.curve,
+                "pending_time": (0, 0.0) if point else (passed, taken),
                 "tokens": old.tokens + result.tokens,
                 "supervised_tokens": old.supervised_tokens + result.supervised_tokens,
                 "seconds": old.seconds + seconds,
+                "joules": _sum(old.joules, self.energy.since_last()),
             }
         )
+        if point:
+            newest = TrainingPoint(
+                step=step,
+                loss=nats / tokens,
+                gradient_norm=result.gradient_norm,
+                tokens_per_second=passed / taken if taken else None,
+                memory=memory_peak(self.model.device),
+            )
+            self.state = self.state.model_copy(update={"curve": (*old.curve, newest)})
         self._newest_seconds = [*self._newest_seconds, (result.tokens, seconds)][-RECENT_STEPS:]
         board = self.board
         board.update(
@@ -370,6 +384,10 @@ class Trainer:
             self.report.warn("the frozen base differs from the checkpoint's: made on another kind of machine")
         state = self.state
         self.board.update(step=state.step, loss=state.loss, validation_loss=state.validation_loss, curve=state.drawn)
+
+
+def _sum(known: float | None, more: float | None) -> float | None:
+    return known if more is None else (known or 0.0) + more
 
 
 def evaluated(state: TrainingState, loss: float, checkpoint: str, early: EarlyStopping | None) -> TrainingState:

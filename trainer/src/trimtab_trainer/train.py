@@ -24,10 +24,11 @@ from .errors import OutOfMemory, SettingsInvalid
 from .interruption import Interruption
 from .layers import reach
 from .loop import Trainer, is_out_of_memory
-from .model import Adapted, add_adapter, check_forward, check_layers, frozen_hash, load_base
+from .model import Adapted, add_adapter, check_forward, check_layers, frozen_hash, load_adapter, load_base
 from .progress import ProgressBoard
 from .publish import export, measure, publish
 from .report import Report
+from .reporting.answers import answer_held_out
 from .result import read_result
 from .sizing import costs, plan
 from .storage import Store, open_store
@@ -194,7 +195,8 @@ def finish(
     base = model.remove()
     if frozen_hash(base) != trainer.base_hash:
         raise RuntimeError("the frozen base model changed during training, so nothing is published")
-    test = measure(base, folder, compute_type, Batches(view.test) if view.test is not None else None, trainer.stop)
+    published = load_adapter(base, folder, compute_type)
+    test = measure(published, Batches(view.test) if view.test is not None else None, trainer.stop)
     report(
         "exported adapter measured",
         step=step,
@@ -202,6 +204,7 @@ def finish(
         test_loss=test and round(test.adapter, 6),
         base_test_loss=test and round(test.base, 6),
     )
+    held_out = answer_held_out(published, base_folder, view.test, stop=trainer.stop, report=report)
     artifact, summary = publish(
         store,
         config,
@@ -211,6 +214,7 @@ def finish(
         state=state,
         published_step=step,
         test=test,
+        held_out=held_out,
         machine=machine(where, compute_type),
         report=report,
     )
@@ -237,6 +241,7 @@ def machine(where: torch.device, compute_type: torch.dtype) -> dict[str, Any]:
     """Return what the adapter was trained on and with, for the records."""
     return {
         "device": hardware.describe(where),
+        "accelerators": 1 if where.type == "cuda" else 0,
         "computeType": str(compute_type).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
