@@ -1,4 +1,5 @@
-"""`trimtab-trainer prepare|train|evaluate|ask`: one stage in one process, for a pod and for a laptop alike.
+"""`trimtab-trainer prepare|train|evaluate`: one stage in one process, for a pod and for a laptop alike; and
+`check|estimate|ask`, for people.
 
 Every end is told three ways: the exit code, the last event on stdout, and the termination message (JSON) in the file
 that Kubernetes keeps. Only `train`, `evaluate` and `ask` import torch.
@@ -17,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import ask
+from . import ask, before
 from .config import ONE_VERSION, read_config, read_prepared
 from .contract import (
     EvaluationConfig,
@@ -40,6 +41,8 @@ from .report import Report
 if TYPE_CHECKING:
     from .progress import ProgressBoard
 
+FOR_PEOPLE = ("ask", *before.COMMANDS)
+"""Commands that are no stage of a run: nobody waits for their last words."""
 USAGE = 2
 """Exit code of a command line that cannot be understood, where nobody asked for last words."""
 OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -124,6 +127,7 @@ def parser() -> argparse.ArgumentParser:
         stage.add_argument("--progress-port", type=int, help="serve /progress and /metrics on this port")
     for stage in (train, evaluate):
         stage.add_argument("--prepared", help="what prepare found: JSON, or a file that holds it")
+    before.add_parsers(stages)
     ask.add_arguments(stages.add_parser("ask", help="ask the base model and the adapter the same question"))
     return top
 
@@ -132,7 +136,7 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
     """Run one stage and tell how it ended."""
     report = Report({"stage": options.stage})
     last = TerminationMessage(
-        stage=Stage.TRAIN if options.stage == "ask" else Stage(options.stage),
+        stage=Stage.TRAIN if options.stage in FOR_PEOPLE else Stage(options.stage),
         run_uid=RunIdentity().uid,
         attempt=getattr(options, "attempt", 0),
         reason=Reason.COMPLETED,
@@ -142,6 +146,8 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
         if options.stage == "ask":
             ask.run(options)
             return int(code)
+        if options.stage in before.COMMANDS:
+            return before.run(options)
         config = read_config(options.config, last.stage)
         last = last.model_copy(update={"run_uid": config.run.uid})
         run = f"{config.run.namespace}/{config.run.name}"

@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from .architecture import check_architecture, check_length, check_vocabulary, read_shapes, target_modules
-from .base_model import check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
+from .base_model import BaseModel, check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
 from .contract import Artifact, Prepared, RunConfig, run_digest
 from .data.cleaning import CONTROL, IGNORED
-from .data.preparation import Request, prepare_view
+from .data.preparation import PreparedView, Request, prepare_view
 from .data.source import Source, copy, find
 from .data.tokens import RowTokenizer
 from .data.view import total_steps
 from .errors import SettingsInvalid
-from .layers import reach
+from .layers import Shapes, reach
 from .report import Report
 from .result import read_result
-from .storage import Store, open_store
+from .storage import FileEntry, Store, open_store
 
 PROBE = "data/.writable"
 WARNED_COLUMNS, WARNED_LENGTH = 12, 64
@@ -40,6 +40,58 @@ class Outcome:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class CheckedModel:
+    """A base model that can be trained as asked, as far as its config.json and the headers of its weights tell.
+
+    Attributes:
+        modules: full names of the layers that are adapted.
+        warnings: what a person should know of it, a sentence each.
+    """
+
+    model: BaseModel
+    shapes: Shapes
+    modules: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def check_base_model(config: RunConfig) -> CheckedModel:
+    """Check everything of the base model that can be told without reading its weights.
+
+    Raises:
+        SettingsInvalid: with a named reason and the next step.
+    """
+    model = find_base_model(config.base_model)
+    check_architecture(model)
+    check_length(model, config.training.max_sequence_length)
+    shapes = read_shapes(model)
+    modules = target_modules(shapes, config.lora, model.config)
+    unreached = reach(shapes, model.config).unreached
+    return CheckedModel(model, shapes, tuple(modules), (unreached,) if unreached else ())
+
+
+def prepare_rows(
+    output: Store,
+    config: RunConfig,
+    checked: CheckedModel,
+    sources: dict[str, Source],
+    tokenizer_files: tuple[FileEntry, ...],
+    *,
+    scratch: Path,
+    report: Report,
+) -> PreparedView:
+    """Put the rows of local sources in place, tokenised with the files in `scratch/tokenizer`.
+
+    Raises:
+        DataInvalid, SettingsInvalid: with a named reason and the next step.
+    """
+    tokenizer = partial(RowTokenizer, scratch / "tokenizer")
+    request = Request(sources, tokenizer_files, tokenizer, config.dataset, config.training)
+    view = prepare_view(output, request, scratch, report)
+    check_vocabulary(checked.model, checked.shapes, view.summary["largestToken"])
+    return view
+
+
 def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     """Check everything, put the data in place, and find out what the run is.
 
@@ -51,25 +103,17 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     check_writable(output)
     for uri in uris.values():
         find(uri, config.dataset.credentials)
-    model = find_base_model(config.base_model)
-    check_architecture(model)
-    check_length(model, config.training.max_sequence_length)
-    shapes = read_shapes(model)
-    modules = target_modules(shapes, config.lora, model.config)
-    unreached = reach(shapes, model.config).unreached
+    checked = check_base_model(config)
+    model = checked.model
     # Every byte of the weights is read for the digest only after the headers were found good.
     base_model_digest = digest_of_entries(entries_of(model))
     check_pin(config.base_model, base_model_digest)
-    report("base model checked", uri=config.base_model.uri, digest=base_model_digest, adapted=len(modules))
+    report("base model checked", uri=config.base_model.uri, digest=base_model_digest, adapted=len(checked.modules))
 
     tokenizer_files = fetch_tokenizer(model, scratch / "tokenizer")
     sources = {name: _copy(config, name, uri, scratch, report) for name, uri in uris.items()}
-    request = Request(
-        sources, tokenizer_files, partial(RowTokenizer, scratch / "tokenizer"), config.dataset, config.training
-    )
-    view = prepare_view(output, request, scratch, report)
+    view = prepare_rows(output, config, checked, sources, tokenizer_files, scratch=scratch, report=report)
     summary = view.summary
-    check_vocabulary(model, shapes, summary["largestToken"])
     prepared = Prepared(
         base_model_digest=base_model_digest,
         rows_digest=view.rows_digest,
@@ -85,7 +129,7 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     )
     artifact = read_result(output, prepared.run_digest, report)
     report("prepared", **prepared.to_json(), artifact=artifact.to_json() if artifact else None)
-    warnings = [*([unreached] if unreached else []), *warnings_of(summary)]
+    warnings = [*checked.warnings, *warnings_of(summary)]
     return Outcome(prepared, artifact, tuple(_told(warnings, report)))
 
 

@@ -6,9 +6,9 @@ reason to lose an adapter that is trained and measured: what cannot be answered 
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -98,10 +98,10 @@ def _answered(model: Adapted, folder: Path, asked: list[Question], *, stop: Inte
     tokenizer = load_tokenizer(folder)
     ends = end_tokens(model, tokenizer, folder)
     prompts = [Prompt(number, tuple(question.prompt.tolist())) for number, question in enumerate(asked)]
-    started = time.monotonic()
+    started = monotonic()
     write(model, tokenizer, prompts, 1, ends, stop=stop, report=report)
     # The first token costs most: the whole prompt is read for it.
-    tokens = int(min(MOST_TOKENS, max(FEWEST_TOKENS, SECONDS / 2 / max(1e-3, time.monotonic() - started))))
+    tokens = int(min(MOST_TOKENS, max(FEWEST_TOKENS, SECONDS / 2 / max(1e-3, monotonic() - started))))
     adapter = write(model, tokenizer, prompts, tokens, ends, stop=stop, report=report)
     with model.peft.disable_adapter():
         base = write(model, tokenizer, prompts, tokens, ends, stop=stop, report=report)

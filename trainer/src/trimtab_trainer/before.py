@@ -1,0 +1,30 @@
+"""Commands for the time before anything is started: `check` and `estimate`. What they need is loaded when they run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from .errors import TrainerError
+
+COMMANDS = ("check", "estimate")
+
+
+def add_parsers(stages: Any) -> None:
+    """Add both to the subcommands of `trimtab-trainer`."""
+    check = stages.add_parser("check", help="say in seconds what a run would refuse; starts nothing, needs no torch")
+    check.add_argument("--config", type=Path, required=True, help="configuration of the run, YAML or JSON")
+    check.add_argument("--rows", type=int, default=5_000, help="rows of each side to look at (%(default)s)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run one of them for a person; return the exit code."""
+    try:
+        from . import check
+
+        return check.run(options)
+    except TrainerError as error:
+        print(f"{error.reason.value}: {error.message}", file=sys.stderr)
+        return int(error.exit_code)
