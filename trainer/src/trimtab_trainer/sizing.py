@@ -1,16 +1,21 @@
 """How many sequences a forward pass takes, and whether activations are kept: a plan from sizes and memory.
 
-The estimates are rough and on the safe side; when one is wrong, `loop` halves the micro-batch. `train` calls it. QLoRA
+The estimates are rough and on the safe side; when one is wrong, `loop` halves the micro-batch. `train` calls it, and `estimating` without torch. QLoRA
 pays for dequantizing the base once a pass, so a pass should have a few thousand tokens, and more brings nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .contract import TrainingSettings
-from .loss import CHUNK
-from .model import Adapted
+
+if TYPE_CHECKING:
+    from .model import Adapted
+
+CHUNK = 256
+"""Positions whose logits exist at the same time."""
 
 TARGET_TOKENS = {"cuda": 16384, "cpu": 2048}
 ENOUGH_TOKENS = {"cuda": 4096, "cpu": 512}
