@@ -28,6 +28,7 @@ from trimtab_trainer.base_model import find_base_model
 from trimtab_trainer.contract import RunConfig, StoredBaseModel
 from trimtab_trainer.estimating.dimensions import dimensions
 from trimtab_trainer.estimating.memory import Arithmetic, peak
+from trimtab_trainer.model import add_adapter, load_base
 
 from tests.trainer.train import runs
 
@@ -59,17 +60,20 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("small, all kept", True),
-    Setting("wide MLP, float32", True, inner=2816, compute="Float32", batch=2),
-    Setting("activations twice", True, layers=12, batch=8, recomputed=True),
-    Setting("few tokens, large vocabulary", True, hidden=768, inner=2048, vocabulary=49152, tied=True, batch=1, length=256),
+    Setting("small, all kept", True, batch=3),
+    Setting("wide MLP, float32", True, inner=2816, layers=6, compute="Float32", batch=2, length=384),
+    Setting("activations twice", True, layers=10, batch=5, recomputed=True),
     Setting(
-        "qwen2, grouped attention", False, kind="qwen2", hidden=640, inner=1792, layers=10, heads=10, pairs=2,
-        vocabulary=32768, rank=32, dropout=0.0, batch=3, length=640,
+        "few tokens, large vocabulary", True, hidden=768, inner=2048, layers=6, vocabulary=49152, tied=True, batch=1,
+        length=256,
+    ),
+    Setting(
+        "qwen2, grouped attention", False, kind="qwen2", hidden=640, inner=1792, heads=10, pairs=2,
+        vocabulary=32768, rank=32, dropout=0.0, batch=2, length=640,
     ),
     Setting(
         "plain LoRA, float32, twice", False, hidden=768, inner=1536, layers=6, heads=12, pairs=4, rank=8,
-        quantization="None", compute="Float32", batch=6, length=384, recomputed=True,
+        quantization="None", compute="Float32", batch=3, length=384, recomputed=True,
     ),
 )  # fmt: skip
 
@@ -100,7 +104,7 @@ def run_config(setting: Setting, root: Path) -> RunConfig:
         quantization={"type": setting.quantization, "computeType": setting.compute},
         training={
             "maxSteps": STEPS,
-            "batchSize": 2 * setting.batch,
+            "batchSize": setting.batch,
             "microBatchSize": setting.batch,
             "maxSequenceLength": setting.length,
         },
@@ -114,11 +118,11 @@ def measured(setting: Setting, root: Path) -> dict[str, Any]:
     config = run_config(setting, root)
     compute = hardware.compute_type(config.quantization.compute_type, where)
     with anonymous_peak(where) as seen:
-        base = runs.load_base(root / "base", config.quantization, compute, where)
-        model = runs.add_adapter(base, config.lora, compute, 1)
+        base = load_base(root / "base", config.quantization, compute, where)
+        model = add_adapter(base, config.lora, compute, 1)
         if setting.recomputed:
             model.checkpoint_activations()
-        rows = [[3 + (7 * row + token) % 380 for token in range(setting.length)] for row in range(4 * setting.batch)]
+        rows = [[3 + (7 * row + token) % 380 for token in range(setting.length)] for row in range(setting.batch)]
         trainer = runs.trainer(root / "base", root, config, runs.unpacked(rows), model=model)
         loaded = seen()
         for _ in range(STEPS):
@@ -169,7 +173,7 @@ class anonymous_peak:
         return max(self._most, self._now())
 
     def _watch(self) -> None:
-        while not self._done.wait(0.002):
+        while not self._done.wait(0.02):
             self._most = max(self._most, self._now())
 
     def _now(self) -> int:
@@ -193,7 +197,7 @@ def main() -> int:
                 text=True,
                 timeout=SECONDS,
                 check=False,
-                env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")},
+                env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
             )
             if done.returncode:
                 print(done.stderr[-3000:], file=sys.stderr)

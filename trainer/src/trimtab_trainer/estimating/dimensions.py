@@ -76,7 +76,7 @@ def dimensions(shapes: Shapes, config: Mapping[str, Any], lora: LoraSettings) ->
     layers = set(reached.layers)
     linear, embedding, experts, rest, blocks = [], 0, 0, 0, set()
     hidden = vocabulary = 0
-    for name, shape in shapes.items():
+    for name, shape in sorted(shapes.items()):
         module, size = name.removesuffix(".weight"), math.prod(shape)
         if (found := _LAYER.search(name)) is not None:
             blocks.add(int(found[1]))

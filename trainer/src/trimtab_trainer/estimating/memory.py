@@ -15,7 +15,7 @@ from ..sizing import CHUNK, Costs, Sizing, plan
 from .dimensions import Dimensions
 
 NF4_BITS, NF4_PLAIN_BITS = 4.127, 4.5
-"""Of a weight: 4, an 8-bit constant for 64 weights and a 32-bit one for 256 of those; or a 32-bit one for 64 weights."""
+"""Of a weight: 4, and for 64 weights an 8-bit constant with a 32-bit one for 256 of those; or a 32-bit one."""
 STATE_BYTES = {
     Optimizer.ADAMW: 8.0,
     Optimizer.ADAMW_8BIT: 2.1,
@@ -69,6 +69,7 @@ def cut(
     dims: Dimensions,
     quantization: QuantizationSettings,
     training: TrainingSettings,
+    *,
     rank: int,
     longest: int,
     memory: int,
