@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import ask, before
+from . import ask, before, terminal
 from .config import ONE_VERSION, read_config, read_prepared
 from .contract import (
     EvaluationConfig,
@@ -37,6 +37,7 @@ from .contract.outcome import PACKED_OUTCOME_BYTES
 from .errors import OutOfMemory, SettingsInvalid, TrainerError
 from .interruption import Interruption
 from .report import Report
+from .settings_help import settings_help
 
 if TYPE_CHECKING:
     from .progress import ProgressBoard
@@ -128,13 +129,17 @@ def parser() -> argparse.ArgumentParser:
     for stage in (train, evaluate):
         stage.add_argument("--prepared", help="what prepare found: JSON, or a file that holds it")
     before.add_parsers(stages)
+    for each in stages.choices.values():
+        each.formatter_class = argparse.RawDescriptionHelpFormatter
+    for name in ("prepare", "train", *before.COMMANDS):
+        stages.choices[name].epilog = settings_help()
     ask.add_arguments(stages.add_parser("ask", help="ask the base model and the adapter the same question"))
     return top
 
 
 def _run(options: argparse.Namespace, stop: Interruption) -> int:
     """Run one stage and tell how it ended."""
-    report = Report({"stage": options.stage})
+    report = Report({"stage": options.stage}, terminal.Lines() if terminal.watched() else None)
     last = TerminationMessage(
         stage=Stage.TRAIN if options.stage in FOR_PEOPLE else Stage(options.stage),
         run_uid=RunIdentity().uid,
@@ -151,7 +156,7 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
         config = read_config(options.config, last.stage)
         last = last.model_copy(update={"run_uid": config.run.uid})
         run = f"{config.run.namespace}/{config.run.name}"
-        report = Report({**report.context, "run": run, "attempt": options.attempt})
+        report = Report({**report.context, "run": run, "attempt": options.attempt}, report.stream)
         with ExitStack() as stack:
             scratch = options.scratch or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-")))
             scratch.mkdir(parents=True, exist_ok=True)
@@ -251,6 +256,9 @@ def _progress(options: argparse.Namespace, run: RunIdentity, stage: Stage, repor
                 stack.enter_context(ProgressServer("", options.progress_port, board))
             except OSError as error:
                 report.warn("progress cannot be served", port=options.progress_port, error=str(error))
+        if terminal.watched():
+            bar = board.watcher = terminal.Bar(sys.stderr)
+            stack.callback(bar.close)
         yield board
 
 
