@@ -1,4 +1,4 @@
-"""A progress bar for people who watch a stage in a terminal; pods and pipes get none. `__main__` puts it on the board."""
+"""A progress bar for people who watch a stage in a terminal; pods and pipes get none."""
 
 from __future__ import annotations
 
