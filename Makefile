@@ -51,6 +51,10 @@ test-unit: $(INSTALLED) ## Tests without a cluster and without torch.
 test-trainer: $(INSTALLED) ## The trainer, with torch and a real S3 server.
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) tests/trainer
 
+.PHONY: test-architectures
+test-architectures: $(INSTALLED) ## A tiny model of every family that transformers has, trained a step; compared with docs/architectures.md.
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) tests/architectures
+
 .PHONY: test-component
 test-component: $(INSTALLED) ## The operator against a real API server, and its faults.
 	$(BIN)/pytest tests/component tests/perturb

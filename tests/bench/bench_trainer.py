@@ -116,8 +116,9 @@ def trimtab(folder: Path, steps: int) -> dict[str, float]:
     from trimtab_trainer import hardware
 
     hardware.configure()
+    from trimtab_trainer.adapter import add_adapter
     from trimtab_trainer.contract.settings import ComputeType
-    from trimtab_trainer.model import add_adapter, load_base
+    from trimtab_trainer.model import load_base
 
     from tests.trainer.train.runs import run_config, trainer
 

@@ -262,6 +262,9 @@ STATUS: Body = {
         "baseTestLoss": 2.5,
     },
     "images": {"train": "example.com/trainer:1"},
+    "mirrored": [
+        {"uri": "hf://org/model@main", "commit": "0" * 40, "digest": DIGEST, "license": "apache-2.0"},
+    ],
     "failures": 0,
     "disruptions": 0,
     "activeSeconds": 1,
@@ -279,6 +282,7 @@ STATUS: Body = {
             "startTime": TIME,
             "endTime": TIME,
             "activeSeconds": 1,
+            "retryAfterSeconds": 300,
             "accelerators": 1,
             "startStep": 0,
             "endStep": 1,

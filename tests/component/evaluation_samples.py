@@ -137,6 +137,7 @@ EVALUATION_STATUS: Body = {
     ],
     "resultsOmitted": 1,
     "images": {"evaluate": "example.com/trainer:1"},
+    "mirrored": STATUS["mirrored"],
     "failures": 0,
     "disruptions": 0,
     "activeSeconds": 1,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimtab_operator.api.finetunejob import NAME_LENGTH
+from trimtab_trainer.contract.settings import NO_DORA, NO_DROPOUT, NO_MODULES_TO_SAVE
 
 from tests.component.crd_samples import FULL, Body
 
@@ -83,8 +84,8 @@ RESOURCE_CASES: dict[Rule, Case] = {
             f"spec.template.{resources}.{side}",
             "nvidia.com/gpu and the like are counted in whole numbers",
         ): Case(
-            refused=[asks(resources, **{side: {"nvidia.com/gpu": each}}) for each in ("500m", "1.5", "0.1")],
-            passed=[asks(resources, **{side: {"nvidia.com/gpu": each}}) for each in (1, "1", "1k", 0, "2e3")]
+            refused=[asks(resources, **{side: {"example.com/gpu": each}}) for each in ("500m", "1.5", "0.1")],
+            passed=[asks(resources, **{side: {"example.com/gpu": each}}) for each in (1, "1", "1k", 0, "2e3")]
             + [asks(resources, **{side: {"cpu": "500m", "memory": "1.5Gi"}})],
         )
         for resources in BOTH
@@ -96,13 +97,13 @@ RESOURCE_CASES: dict[Rule, Case] = {
             "nvidia.com/gpu and the like, and hugepages, must be equal in limits and requests, or stand in one of them",
         ): Case(
             refused=[
-                asks(resources, requests={"nvidia.com/gpu": 1}, limits={"nvidia.com/gpu": 2}),
-                asks(resources, requests={"amd.com/gpu": "1"}, limits={"amd.com/gpu": "1k"}),
+                asks(resources, requests={"nvidia.com/gpu": 0}, limits={"nvidia.com/gpu": 1}),
+                asks(resources, requests={"example.com/gpu": "1"}, limits={"example.com/gpu": "1k"}),
                 asks(resources, requests={"hugepages-2Mi": "64Mi"}, limits={"hugepages-2Mi": "128Mi"}),
             ],
             passed=[
                 asks(resources, requests={"nvidia.com/gpu": 1}, limits={"nvidia.com/gpu": "1"}),
-                asks(resources, requests={"nvidia.com/gpu": 1000}, limits={"nvidia.com/gpu": "1k"}),
+                asks(resources, requests={"example.com/gpu": 1000}, limits={"example.com/gpu": "1k"}),
                 asks(resources, requests={"nvidia.com/gpu": 1}, limits={"memory": "1Gi"}),
                 asks(resources, requests={"cpu": 1}, limits={"nvidia.com/gpu": 1}),
                 asks(resources, requests={"nvidia.com/gpu": 1}),
@@ -111,6 +112,26 @@ RESOURCE_CASES: dict[Rule, Case] = {
             ],
         )
         for resources in BOTH
+    },
+    **{
+        (
+            f"spec.template.{resources}.{side}",
+            "one GPU is used so far, and more would be held for nothing: ask for 1",
+        ): Case(
+            refused=[
+                asks(resources, **{side: {name: count}})
+                for name in ("nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-1g.10gb", "amd.com/gpu")
+                for count in (2, "1k")
+            ],
+            passed=[
+                asks(resources, **{side: {"nvidia.com/gpu": 1, "amd.com/gpu": "0"}}),
+                asks(
+                    resources, **{side: {"nvidia.com/gpumem": 8000, "nvidiaxcom.io/gpu": 2, "rdma.example.com/hca": 2}}
+                ),
+            ],
+        )
+        for resources in BOTH
+        for side in ("limits", "requests")
     },
     **{
         (f"spec.template.{resources}", "a request must not be above the limit"): Case(
@@ -360,6 +381,31 @@ FINETUNEJOB_CASES: dict[Rule, Case] = {
         refused=[{"spec.dataset.validation": {"folds": 5, "fold": 5}}],
         passed=[{"spec.dataset.validation": {"folds": 5, "fold": 4}}],
     ),
+    **{
+        (
+            "spec.dataset",
+            f"{side}.uri and training.uri are both on a hub (hf://) or neither is: their keys are one Secret",
+        ): Case(
+            refused=[
+                {f"spec.dataset.{side}": {"uri": "hf://datasets/org/rows@main/"}},
+                {
+                    "spec.dataset.training.uri": "hf://datasets/org/rows@main/train/",
+                    f"spec.dataset.{side}": {"uri": "s3://datasets/held-out/"},
+                },
+            ],
+            passed=[
+                {
+                    "spec.dataset.training.uri": "hf://datasets/org/rows@main/train/",
+                    f"spec.dataset.{side}": {"uri": "hf://datasets/org/rows@main/held-out.jsonl"},
+                },
+                {
+                    "spec.dataset.training.uri": "hf://datasets/org/rows@main/train/",
+                    f"spec.dataset.{side}": {"fraction": 0.1},
+                },
+            ],
+        )
+        for side in ("validation", "test")
+    },
     ("spec.dataset.test", "exactly one of fraction and uri must be set"): Case(
         refused=[{"spec.dataset.test": {}}, {"spec.dataset.test": {"fraction": 0.1, "uri": "s3://datasets/t/"}}],
         passed=[{"spec.dataset.test": {"fraction": 0.1}}, {"spec.dataset.test": {"uri": "s3://datasets/t/"}}],
@@ -367,6 +413,24 @@ FINETUNEJOB_CASES: dict[Rule, Case] = {
     ("spec.lora", "all-linear stands alone: remove it, or the other target modules"): Case(
         refused=[{"spec.lora.targetModules": ["all-linear", "q_proj"]}],
         passed=[{"spec.lora.targetModules": ["all-linear"]}, {"spec.lora.targetModules": ["k_proj", "q_proj"]}],
+    ),
+    ("spec.lora", NO_DROPOUT): Case(
+        refused=[
+            {"spec.lora": {"targetParameters": ["experts.down_proj"]}},
+            {"spec.lora": {"targetParameters": ["experts.down_proj"], "dropout": 0.1}},
+        ],
+        passed=[{"spec.lora": {"targetParameters": ["experts.down_proj"], "dropout": 0}}, {"spec.lora.dropout": 0.1}],
+    ),
+    ("spec.lora", NO_DORA): Case(
+        refused=[{"spec.lora": {"targetParameters": ["experts.down_proj"], "dropout": 0, "useDora": True}}],
+        passed=[
+            {"spec.lora": {"targetParameters": ["experts.down_proj"], "dropout": 0, "useDora": False}},
+            {"spec.lora": {"useDora": True}},
+        ],
+    ),
+    ("spec.lora", NO_MODULES_TO_SAVE): Case(
+        refused=[{"spec.lora": {"modulesToSave": ["lm_head"]}}, {"spec.lora": {"modulesToSave": []}}],
+        passed=[{"spec.lora": {}}],
     ),
     ("spec.training", "set epochs or maxSteps, not both"): Case(
         refused=[{"spec.training": {"epochs": 1, "maxSteps": 1}}],

@@ -144,8 +144,8 @@ def test_a_quota_that_refuses_the_pod_is_named(tenant: Tenant) -> None:
 
 
 def test_a_gpu_that_no_node_has_is_waited_for_in_the_schedulers_words(tenant: Tenant) -> None:
-    limits = {"cpu": "2", "memory": "3Gi", "nvidia.com/gpu": 64}
+    limits = {"cpu": "2", "memory": "3Gi", "amd.com/gpu": 1}
     tenant.apply(tenant.job("greedy", template={"resources": {"limits": limits, "requests": SMALL}}))
     tenant.wait_reason("greedy", "Queued")
-    assert "Insufficient nvidia.com/gpu" in tenant.state("greedy")[2]
+    assert "Insufficient amd.com/gpu" in tenant.state("greedy")[2]
     assert len(tenant.jobs("greedy")) == 2, "the data was prepared without a GPU"

@@ -19,7 +19,7 @@ from tests.resources import FINETUNEJOBS
 async def test_a_job_deleted_in_a_gap_is_found_missing(
     kube: Kube, kubeconfig: Path, namespace: str, start: Start, tmp_path: Path
 ) -> None:
-    """kopf does not report it: the audit after the re-list does, and the next attempt starts."""
+    """No watch reports it: the audit after the re-list does, and the next attempt starts."""
 
     def script(stage: Stage, attempt: int) -> Act | None:
         return None if (stage, attempt) == (Stage.TRAIN, 1) else Act()

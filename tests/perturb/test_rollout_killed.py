@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trimtab_agent.engine import Timeouts
 from trimtab_operator.runtime.kube import Body, Kube
 
 from tests.component.api_server import ApiServer
@@ -134,22 +135,25 @@ async def story(scene: Scene, first: Published, second: Published, third: Publis
         await scene.edit(source=artifact(third), probe={"contains": "a word that nobody says"})
 
         def over(body: Body) -> bool:
-            at_rest = "step" not in body["status"] and ready_of(body) == ("False", "RolledBack")
+            status = body["status"]
+            whole = status.get("pods") == {"desired": 2, "ready": 2, "updated": 2}
+            at_rest = "step" not in status and whole and ready_of(body) == ("False", "RolledBack")
             return at_rest and not any(pod.revision(bad) for pod in scene.all_pods)
 
         await scene.until(over, what="the end")
         await scene.answers(scene.mounted_revision, second.name(NAME))
         await asyncio.sleep(1.2)  # what else it would do
+        end = await scene.until(over, what="the same end")
     verdicts.check()
     assert scene.aliases() == [{second.name(NAME): 100}] * 2, scene.told()
     for pod in scene.all_pods:
         assert pod.ever_meant(NAME) == {first.name(NAME), second.name(NAME)}, scene.told()
-    return await scene.get()
+    return end
 
 
 async def test_killed_after_each_write_and_after_each_document(kube: Kube, kubeconfig: Path, tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        fleet = await stack.enter_async_context(serving(kube, tmp_path / "fleet"))
+        fleet = await stack.enter_async_context(serving(kube, tmp_path / "fleet", timeouts=Timeouts()))
         lives = Lives(kube, kubeconfig, fleet, tmp_path / "lives")
         reference = await lives.live()
         writes, documents = len(reference.writes), len(reference.documents)

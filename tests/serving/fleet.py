@@ -41,7 +41,7 @@ from tests.serving.asgi_server import AsgiServer, call
 from tests.serving.fake_engine import FakeEngine, with_app
 
 FAST = Pace(round=0.2, restore=3.0, unload=0.2, unload_busy=0.5, remove=1.0)
-FAST_TIMEOUTS = Timeouts(state=1, load=3, probe=3)
+FAST_TIMEOUTS = Timeouts(load=5, probe=10)
 MOUNTED = {"trimtab-agent-keys": "keys", "trimtab-desired": "desired"}
 """ConfigMaps, and the folders of the agents that they are mounted at."""
 STAGE = "trimtab.dev/stage"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import Field, ValidationError
 from trimtab_trainer.__main__ import USAGE, main
-from trimtab_trainer.config import read_prepared
+from trimtab_trainer.config import read_found
 from trimtab_trainer.contract import (
     CONTRACT_VERSION,
     PACKED_OUTCOME_BYTES,
@@ -110,7 +110,7 @@ def test_progress_of_a_later_trainer_is_read() -> None:
 
 
 def test_what_a_later_prepare_found_is_taken(tmp_path: Path) -> None:
-    assert read_prepared(json.dumps(grown(PREPARED.to_json())), Prepared) == PREPARED
+    assert read_found(json.dumps(grown(PREPARED.to_json())), Prepared) == PREPARED
 
 
 # What the operator asks for

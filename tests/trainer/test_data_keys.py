@@ -9,14 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from trimtab_trainer.contract import DatasetFormat, Reason, canonical_json
-from trimtab_trainer.data import formats
+from trimtab_trainer.contract import DatasetFormat, Reason
 from trimtab_trainer.data.cleaning import MOST_COLUMNS, OTHER_COLUMNS, Audit, clean
 from trimtab_trainer.data.formats import Row, resolve
 from trimtab_trainer.data.source import copy
 from trimtab_trainer.errors import DataInvalid
-from trimtab_trainer.storage import MANIFEST, open_store
-from trimtab_trainer.storage.layout import rows_prefix, view_prefix
+from trimtab_trainer.storage import open_store
+from trimtab_trainer.storage.layout import rows_prefix
 
 from tests.trainer.test_prepare import Bench, make_bench
 from tests.trainer.tiny import tiny_rows, write_rows
@@ -45,22 +44,17 @@ def asked(**question: Any) -> dict[str, Any]:
 
 def read(folder: Path, audit: Audit, row_format: DatasetFormat = DatasetFormat.AUTO) -> list[Row]:
     source = copy(folder.as_uri() + "/", None, folder.parent / "copied")
-    guessed = row_format is DatasetFormat.AUTO
-    row_format = resolve(row_format, source.records())
-    return list(clean(source.records(), row_format, audit, "the data", guessed=guessed))
+    return list(clean(source.records(), resolve(row_format, source.records()), audit, "the data"))
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
-    "tools of a conversation": ({**messages(), "tools": [CALL]}, "tools", "tool calls are not supported"),
-    "tools that are written as text": ({**messages(), "tools": json.dumps([CALL])}, "tools", "tool calls"),
-    "functions": ({**messages(), "functions": [CALL["function"]]}, "functions", "tool calls"),
-    "tool calls of an answer": (messages(tool_calls=[CALL]), "message 2 has tool_calls", "tool calls"),
-    "tool calls without a content": (messages(content=None, tool_calls=[CALL]), "message 2 has tool_calls", "tool"),
-    "an old function call": (messages(function_call={"name": "shelf_of", "arguments": "{}"}), "function_call", "tool"),
-    "names in another style": ({**PAIR, "toolCalls": [CALL]}, "toolCalls", "tool calls"),
-    "tools beside text": ({**TEXT, "Tools": [CALL]}, "Tools", "tool calls"),
-    "an answer with weight 0": (messages(weight=0), "message 2 has weight", "weighted"),
-    "an answer with half a weight": (messages(weight=0.5), "message 2 has weight", "weighted"),
+    "functions": ({**messages(), "functions": [CALL["function"]]}, "functions", "write functions as tools"),
+    "tool calls of a question": (asked(tool_calls=[CALL]), "message 1 has tool_calls", "only messages of the role"),
+    "an old function call": (messages(function_call={"name": "shelf_of"}), "function_call", "as tool_calls"),
+    "names in another style": ({**PAIR, "toolCalls": [CALL]}, "toolCalls", "parts of Messages alone"),
+    "tools beside a prompt": ({**PAIR, "tools": [CALL]}, "tools", "parts of Messages alone"),
+    "tools beside text": ({**TEXT, "Tools": [CALL]}, "Tools", "parts of Messages alone"),
+    "an answer with half a weight": (messages(weight=0.5), "message 2 has weight", "a weight is 0"),
     "a row with weight 0": ({**PAIR, "weight": 0}, "weight", "weighted"),
     "a text with a weight": ({**TEXT, "loss_weight": 0.2}, "loss_weight", "weighted"),
     "an answer that is not to be trained on": (messages(train=False), "message 2 has train", "weighted"),
@@ -78,20 +72,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "two answers, one of them better": ({**PAIR, "chosen": "x", "rejected": "y"}, "chosen", "preferences"),
     "an answer beside a worse one": ({**messages(), "rejected_response": "y"}, "rejected_response", "preferences"),
     "an answer that is not wanted": ({**PAIR, "label": False}, "label", "preferences"),
-    "reasoning of an answer": (messages(reasoning_content="7 is odd."), "message 2 has reasoning_content", "reasoning"),
-    "reasoning of a row": ({**PAIR, "reasoning_content": "7 is odd."}, "reasoning_content", "reasoning"),
+    "thoughts of a question": (asked(reasoning_content="7?"), "message 1 has reasoning_content", "role assistant"),
+    "reasoning of a row": ({**PAIR, "reasoning_content": "7 is odd."}, "reasoning_content", "write messages"),
     "a system prompt beside the messages": ({**messages(), "system": "Be short."}, "system", "before the question"),
     "turns before the prompt": ({**PAIR, "history": [["Hello", "Hi"]]}, "history", "before the question"),
     "an instruction beside a prompt": ({**PAIR, "instruction": "Answer."}, "instruction", "write it into prompt"),
     "Alpaca's input beside a prompt": ({**PAIR, "input": "part 7"}, "input", "write it into prompt"),
     "what a template takes": ({**messages(), "chat_template_kwargs": {"a": 1}}, "chat_template_kwargs", "template"),
-    "a name in a message": (asked(name="Ada"), "message 1 has name", "remove the key"),
-    "any key in a message": (asked(mood="fine"), "message 1 has mood", "remove the key"),
-    "a key that differs in a letter": (asked(Content="x"), "message 1 has Content", "remove the key"),
+    "any key in a message": (asked(mood="fine"), "message 1 has mood", "dataset.ignoreKeys"),
+    "a key that differs in a letter": (asked(Content="x"), "message 1 has Content", "write it into the content"),
     "a completion beside messages": ({**messages(), "completion": "x"}, "completion", "set dataset.format"),
     "messages of two kinds": ({**messages(), "conversations": [{"from": "human"}]}, "conversations", "dataset.format"),
     "a prompt beside a text": ({**TEXT, "prompt": "x"}, "prompt", "set dataset.format to Text"),
-    "Alpaca with its text": ({**TEXT, "instruction": "x", "output": "y"}, "instruction", "set dataset.format to Text"),
+    "half of Alpaca beside a text": ({**TEXT, "instruction": "x"}, "instruction", "set dataset.format to Text"),
 }  # fmt: skip
 
 
@@ -163,8 +156,8 @@ def test_columns_of_a_table_have_a_value_only_where_it_is_not_null(tmp_path: Pat
     assert len(read(folder, audit)) == 1, "the second is the first one again"
     assert audit.to_json()["ignoredColumns"] == {"id": {"count": 1, "examples": ["a.parquet row 1"]}}
     pq.write_table(pa.Table.from_pylist([*rows, calling], schema), folder / "a.parquet")
-    with pytest.raises(DataInvalid, match=r"a\.parquet row 3, message 2 has tool_calls"):
-        read(folder, Audit())
+    called = read(folder, Audit())[1].messages[1]["tool_calls"]
+    assert called == [{"type": "function", "function": {"name": "shelf_of", "arguments": {}}}]
 
 
 def test_rows_with_ever_other_columns_do_not_fill_the_audit(tmp_path: Path) -> None:
@@ -206,39 +199,7 @@ def test_control_tokens_in_what_people_wrote_are_counted_and_warned_of(bench: Be
     outcome = bench.prepare()
     assert len(outcome.warnings) == 1
     assert outcome.warnings[0].startswith("2 rows hold control tokens")
+    assert outcome.warnings[0].endswith("learned as the text they are, not as control tokens")
     assert "a.jsonl line 21" in outcome.warnings[0]
     audit = json.loads(bench.output.read(f"{rows_prefix(outcome.prepared.rows_digest)}/audit.json"))
     assert audit["training"]["controlTokens"] == {"count": 2, "examples": ["a.jsonl line 21", "a.jsonl line 22"]}
-
-
-@pytest.mark.parametrize("stored", ["view", "rows"])
-def test_what_was_prepared_before_keys_were_looked_at_is_looked_at_now(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, stored: str
-) -> None:
-    """The digest of rows says what they were made from, not by which version."""
-    bench.put("data/a.jsonl", [{**row, "id": n, "tools": [CALL]} for n, row in enumerate(tiny_rows(50))])
-    with monkeypatch.context() as earlier:
-        earlier.setattr(formats, "check_row", lambda *_, **__: ())
-        prepared = bench.prepare().prepared
-    folder = view_prefix(prepared.view_digest) if stored == "view" else rows_prefix(prepared.rows_digest)
-    forget(bench, folder, "audit.json" if stored == "rows" else None)
-    if stored == "rows":
-        bench.document["training"]["maxSequenceLength"] = 64
-    with pytest.raises(DataInvalid, match=r"a\.jsonl line 1 has tools"):
-        bench.prepare()
-
-
-def forget(bench: Bench, folder: str, audit: str | None) -> None:
-    """Take out of a stored folder what earlier versions did not write."""
-    manifest = json.loads(bench.output.read(f"{folder}/{MANIFEST}"))
-    if audit is None:
-        del manifest["summary"]["ignoredColumns"]
-    else:
-        document = json.loads(bench.output.read(f"{folder}/{audit}"))
-        del document["training"]["ignoredColumns"]
-        bench.output.put(f"{folder}/{audit}", canonical_json(document))
-        entry = bench.output.digest(f"{folder}/{audit}")
-        for each in manifest["files"]:
-            if each["path"] == audit:
-                each.update(size=entry.size, sha256=entry.sha256)
-    bench.output.put(f"{folder}/{MANIFEST}", canonical_json(manifest))

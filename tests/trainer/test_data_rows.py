@@ -37,8 +37,8 @@ def load(folder: Path, uri: str | None = None) -> Source:
 
 def rows_of(folder: Path, row_format: DatasetFormat = AUTO, audit: Audit | None = None) -> list[Row]:
     source = load(folder)
-    row_format = resolve(row_format, source.records())
-    return list(clean(source.records(), row_format, audit or Audit(), "the data"))
+    detected = resolve(row_format, source.records())
+    return list(clean(source.records(), detected, audit or Audit(), "the data"))
 
 
 def refused(folder: Path, row_format: DatasetFormat = AUTO) -> DataInvalid:
@@ -101,7 +101,7 @@ def test_a_uri_may_be_one_file_or_a_folder_without_its_slash(tmp_path: Path) -> 
     ("files", "reason"),
     [
         ({}, Reason.DATASET_NOT_FOUND),
-        ({"notes.txt": b"x", "data.json": b"{}"}, Reason.DATASET_EMPTY),
+        ({"notes.txt": b"x", "data.jsonx": b"{}"}, Reason.DATASET_EMPTY),
         ({"a.jsonl": b""}, Reason.DATASET_EMPTY),
     ],
 )
@@ -121,9 +121,19 @@ MALFORMED = {
     "an array": (b"[1]", "line 2 is a JSON list", Reason.DATASET_MALFORMED),
     "another format": (b'{"text": "x"}', "line 2 lacks messages", Reason.DATASET_MALFORMED),
     "an empty conversation": (b'{"messages": []}', "line 2 lacks messages", Reason.DATASET_MALFORMED),
-    "content that is a list": (
+    "a content with an image": (
+        b'{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}',
+        "line 2, message 1 has a content with a part of type 'image_url'",
+        Reason.DATASET_MALFORMED,
+    ),
+    "a part without a text": (
         b'{"messages": [{"role": "user", "content": [{"type": "text"}]}]}',
-        "line 2, message 1 has a content that is no text",
+        "line 2, message 1 lacks text",
+        Reason.DATASET_MALFORMED,
+    ),
+    "a character that is none": (
+        b'{"messages": [{"role": "user", "content": "\\ufdd0"}]}',
+        "line 2, message 1 has U\\+FDD0 in its content",
         Reason.DATASET_MALFORMED,
     ),
     "half a surrogate pair": (
@@ -165,9 +175,10 @@ def test_a_row_that_cannot_be_used_is_named_with_file_and_line(tmp_path: Path, n
 @pytest.mark.parametrize(
     ("row", "hint"),
     [
-        ({"conversations": []}, "ShareGPT"),
-        ({"instruction": "x", "output": "y"}, "Alpaca"),
-        ({"question": "x"}, "question"),
+        ({"conversation": []}, "ShareGPT's {conversations"),
+        ({"input": "x", "output": "y"}, "write input and output as prompt and completion"),
+        ({"chosen": "x", "rejected": "y"}, "preferences are not supported yet"),
+        ({"question": "x"}, "write question and answer as prompt and completion"),
     ],
 )
 def test_an_unknown_format_is_named_with_a_hint(tmp_path: Path, row: dict[str, Any], hint: str) -> None:
@@ -211,7 +222,7 @@ def test_nothing_but_blank_rows_is_empty_data(tmp_path: Path) -> None:
     write_rows(tmp_path / "data/a.jsonl", [{"text": " "}])
     error = refused(tmp_path / "data")
     assert error.reason is Reason.DATASET_EMPTY
-    assert "1 rows, all of them blank" in error.message
+    assert "1 rows, all of them blank or of weight 0" in error.message
 
 
 # Masks
@@ -355,24 +366,33 @@ def test_a_template_that_cannot_be_used_is_named(tmp_path: Path, name: str) -> N
 
 # Like templates that strip the reasoning from earlier turns
 REWRITES = CHATML.replace(
-    "message['content'] +", "(message['content'] if loop.last else message['content'].split('#')[-1]) +"
+    "message['content'] +", "(message['content'] if loop.last or '#' not in message['content'] else '') +"
 )
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused_only_where_it_does(tmp_path: Path) -> None:
+def test_a_template_that_leaves_out_part_of_earlier_turns_gives_them_sequences_of_their_own(tmp_path: Path) -> None:
     tokenizer = RowTokenizer(make_tiny_model(tmp_path / "model", chat_template=REWRITES))
-    tokenised(tokenizer, conversation("q", "thought#a"), tmp_path)
-    tokenised(tokenizer, conversation("q", "a", "r", "b"), tmp_path)
-    with pytest.raises(SettingsInvalid, match="writes earlier turns differently") as caught:
-        tokenised(tokenizer, conversation("q", "thought#a", "r", "b"), tmp_path)
-    assert caught.value.reason is Reason.CHAT_TEMPLATE_INVALID
+    row = conversation("q", "thought#a", "r", "b", "s", "#c")
+    write_rows(tmp_path / "data/a.jsonl", [row, conversation("q", "a", "r", "b")])
+    first, last, other = list(tokenizer.tokenise(rows_of(tmp_path / "data")))
+    assert marked(tokenizer, first).endswith("assistant\n[thought#a<|im_end|>]\n")
+    whole = marked(tokenizer, last)
+    assert "thought" not in whole
+    assert whole.count("[") == 2
+    assert whole.endswith("assistant\n[#c<|im_end|>]\n")
+    assert (first.first, last.first, other.first) == (True, False, True)
+    assert first.row is last.row
+    assert marked(tokenizer, other).count("[") == 2, "nothing of it is rewritten"
 
 
 def test_a_conversation_that_the_template_refuses_is_named(tmp_path: Path) -> None:
     template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}" + CHATML
     tokenizer = RowTokenizer(make_tiny_model(tmp_path / "model", chat_template=template))
-    with pytest.raises(DataInvalid, match=r"a.jsonl line 1: .*no system turn"):
+    with pytest.raises(DataInvalid, match=r"a.jsonl line 1: .*no system turn.*remove it$"):
         tokenised(tokenizer, conversation("q", "a", system="s"), tmp_path)
+    write_rows(tmp_path / "data/a.jsonl", [*tiny_rows(3), *(conversation("q", f"{n}", system="s") for n in range(9))])
+    with pytest.raises(DataInvalid, match=r"a.jsonl line 4: .*no system turn.*8 more rows"):
+        list(tokenizer.tokenise(rows_of(tmp_path / "data")))
 
 
 def test_a_template_that_asks_for_the_date_gives_the_same_tokens_every_day(tmp_path: Path) -> None:

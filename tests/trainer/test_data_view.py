@@ -11,6 +11,7 @@ from safetensors import safe_open
 from trimtab_trainer.contract import LossOn, TrainingSettings
 from trimtab_trainer.data import Sequences, load_view, total_steps, view
 from trimtab_trainer.data.rows import Rows
+from trimtab_trainer.data.template import Kind
 from trimtab_trainer.data.view import write_side
 from trimtab_trainer.errors import PreparedDataMissing, StorageFailed
 from trimtab_trainer.storage import Store, commit, upload_folder
@@ -22,14 +23,15 @@ DIGEST = "sha256:" + "0" * 64
 def rows_of(lengths: list[int]) -> Rows:
     """Return rows whose tokens say which row they are of, each with its second half learned."""
     tokens = [np.full(length, row, np.int32) for row, length in enumerate(lengths)]
-    supervised = [np.arange(length) >= length // 2 for length in lengths]
+    kinds = [np.where(np.arange(length) >= length // 2, Kind.LAST, Kind.GIVEN).astype(np.uint8) for length in lengths]
     keys = np.zeros((len(lengths), 32), np.uint8)
     return Rows(
         np.concatenate(tokens),
-        np.concatenate(supervised),
+        np.concatenate(kinds),
         np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
         keys,
         keys,
+        np.ones(len(lengths), np.bool_),
     )
 
 

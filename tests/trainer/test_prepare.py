@@ -313,7 +313,12 @@ REFUSED: dict[str, tuple[Callable[[Bench], Any], type[TrainerError], Reason, str
     ),
     "a format that is not the data's": (wrong_format, DataInvalid, Reason.DATASET_MALFORMED, "lacks text"),
     "no row fits": (no_rows_fit, DataInvalid, Reason.DATASET_EMPTY, "the median 4[0-9], the longest 4[0-9]"),
-    "a template that drops the answers": (nothing_is_learned, DataInvalid, Reason.DATASET_INVALID, "none of the 50"),
+    "a template that drops the answers": (
+        nothing_is_learned,
+        DataInvalid,
+        Reason.FORMAT_UNKNOWN,
+        "as 49 more rows",
+    ),
     "more folds than answers": (
         lambda b: set_in(b, "dataset", validation={"folds": 60, "fold": 0}),
         DataInvalid,

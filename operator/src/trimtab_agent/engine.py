@@ -24,6 +24,7 @@ ANSWER_BYTES = 4 * 1024 * 1024
 PERMANENT = (
     ("greater than max_lora_rank", FailureReason.RANK_TOO_HIGH),
     ("does not yet support dora", FailureReason.NOT_SUPPORTED),
+    ("fused 3d moe weights", FailureReason.NOT_SUPPORTED),
     ("bias", FailureReason.NOT_SUPPORTED),
     ("modules_to_save", FailureReason.NOT_SUPPORTED),
     ("unsupported lora", FailureReason.NOT_SUPPORTED),

@@ -6,6 +6,7 @@ base model and other adapters use after it. So every number is looked at before 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ MAXIMUM_MAGNITUDE = 1000.0
 """Trained LoRA weights stay below 10; a flipped exponent bit gives 1e20 and more."""
 LARGEST_RANK = 1 << 20
 CHUNK = 1 << 22
+EXPERTS_A = re.compile(r"\.experts(\.base_layer)*\.lora_A\.")
+"""Inner matrices on the joined tensors of experts (peft's `target_parameters`)."""
 
 DTYPES: dict[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
@@ -42,7 +45,8 @@ def examine(folder: Path, maximum_magnitude: float = MAXIMUM_MAGNITUDE) -> Healt
     Raises:
         RevisionFailed: permanent; which file, which tensor, and what is wrong with it.
     """
-    declared = _declared_rank(_settings(folder / CONFIG))
+    settings = _settings(folder / CONFIG)
+    declared, joined = _declared_rank(settings), bool(settings.get("target_parameters"))
     rank, magnitude, count, moves = 0, 0.0, 0, False
     for name, shape, numbers in tensors(folder / WEIGHTS):
         count += 1
@@ -55,6 +59,8 @@ def examine(folder: Path, maximum_magnitude: float = MAXIMUM_MAGNITUDE) -> Healt
         magnitude = max(magnitude, largest)
         if "lora_" in name and len(shape) < 2:
             raise _failed(FailureReason.ARTIFACT_DAMAGED, f"{name} is no matrix: its shape is {list(shape)}")
+        if joined and EXPERTS_A.search(name):
+            continue  # of all experts in one, each of the declared rank
         if "lora_A" in name or "lora_embedding_A" in name:
             rank = max(rank, min(shape) if "embedding" in name else shape[0])
         else:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from trimtab_agent.engine import Timeouts
 from trimtab_operator.runtime.kube import Kube
 
 from tests.component.api_server import ApiServer
@@ -48,7 +49,7 @@ async def trainers(kube: Kube, namespace: str) -> AsyncIterator[Trainers]:
 
 @pytest.fixture
 async def fleet(kube: Kube, tmp_path: Path) -> AsyncIterator[Fleet]:
-    async with serving(kube, tmp_path / "fleet", max_cpu_loras=16) as fleet:
+    async with serving(kube, tmp_path / "fleet", max_cpu_loras=16, timeouts=Timeouts()) as fleet:
         yield fleet
 
 

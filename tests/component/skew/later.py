@@ -5,7 +5,7 @@
 
 Every section of every spec has one more field with a default, at whatever depth, in items of lists too; every section
 of every status has one more fact, which its operator writes with each status, beside a condition of its own; one enum
-of a spec and one of a status have a value more.
+of a spec and one of a status have a value more; its documents to agents say more in each of their parts.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
+from trimtab_agent.contract import Share
 from trimtab_operator.api.adapterrollout import RevisionState
 from trimtab_operator.api.crd import crd_of
 from trimtab_operator.generate import CUSTOM_RESOURCES
@@ -143,11 +144,24 @@ def _archived(adapter: str, revisions: list[Body]) -> list[Body]:
     return [*(each for each in revisions if each["state"] != STATE), {**old, "state": STATE, "pods": 0}]
 
 
+def _write_documents_with_more() -> None:
+    plain = Share.to_bytes
+
+    def to_bytes(share: Share) -> bytes:
+        body = json.loads(plain(share))
+        for part in (body, *body.get("revisions", ()), *([body["probe"]] if "probe" in body else [])):
+            part[FACT] = TOLD
+        return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+
+    Share.to_bytes = to_bytes  # type: ignore[method-assign,assignment]
+
+
 def run_operator() -> None:
     """Run the operator of the later version until it is told to stop."""
     from trimtab_operator import __main__
     from trimtab_operator.domain.kinds import KINDS
 
+    _write_documents_with_more()
     for name, kind in dict(KINDS).items():
         KINDS[name] = replace(kind, plan=_telling(kind.plan, kind.crd.status))  # type: ignore[index]
     sys.argv = sys.argv[:1]

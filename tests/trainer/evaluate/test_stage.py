@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from trimtab_trainer.adapter import Adapted
 from trimtab_trainer.contract import EvaluationOutcome, ExitCode, Reason
 from trimtab_trainer.errors import Interrupted, OutOfMemory, SettingsInvalid
 from trimtab_trainer.evaluate import stage as stage_module
@@ -21,7 +22,7 @@ from trimtab_trainer.evaluate.asking.score_store import write_scores
 from trimtab_trainer.evaluate.reporting.outcome_store import read_outcome
 from trimtab_trainer.evaluate.results import EvaluationResults
 from trimtab_trainer.evaluate.rows import RowScore, read_lines
-from trimtab_trainer.model import Adapted, LanguageModel
+from trimtab_trainer.model import LanguageModel
 from trimtab_trainer.storage import FileEntry
 
 from tests.trainer.evaluate.stage import EvaluationRun, Trained, evaluation, tasks, trained

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from trimtab_trainer.adapter import Adapted, add_adapter
 from trimtab_trainer.architecture import read_shapes
 from trimtab_trainer.base_model import find_base_model
 from trimtab_trainer.batches import MicroBatch
@@ -14,7 +15,7 @@ from trimtab_trainer.contract import StoredBaseModel
 from trimtab_trainer.estimating import memory
 from trimtab_trainer.estimating.dimensions import Dimensions, dimensions
 from trimtab_trainer.estimating.memory import Arithmetic
-from trimtab_trainer.model import Adapted, add_adapter, load_base
+from trimtab_trainer.model import load_base
 from trimtab_trainer.sizing import costs
 
 from .runs import CPU, run_config

@@ -107,6 +107,18 @@ def test_auto_is_bfloat16_where_the_processor_multiplies_it(tmp_path: Path, case
     assert hardware.compute_type(ComputeType.AUTO, CPU, root) is want
     assert hardware.compute_type(ComputeType.FLOAT32, CPU, root) is torch.float32
     assert hardware.compute_type(ComputeType.BFLOAT16, CPU, root) is torch.bfloat16
+    assert hardware.compute_type(ComputeType.FLOAT16, CPU, root) is torch.float16
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "want"),
+    [("V100", (7, 0), torch.float16), ("T4", (7, 5), torch.float16), ("A100", (8, 0), torch.bfloat16)],
+)
+def test_auto_is_float16_on_an_accelerator_that_has_no_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, name: str, capability: tuple[int, int], want: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert hardware.compute_type(ComputeType.AUTO, torch.device("cuda", 0)) is want, name
 
 
 def test_the_process_is_offline_and_deterministic(tiny: Path) -> None:
@@ -214,6 +226,17 @@ def test_a_device_that_torch_does_not_see_is_an_end_by_name(monkeypatch: pytest.
     held = accelerator.Given("NVIDIA", seen + 1, "NVIDIA_VISIBLE_DEVICES=GPU-1", "CUDA_VISIBLE_DEVICES")
     with pytest.raises(
         SettingsInvalid, match=rf"torch sees {seen}: The NVIDIA driver is too old \(11040\); mend"
+    ) as end:
+        hardware.check_accelerator(held)
+    assert end.value.reason is Reason.ACCELERATOR_UNUSABLE
+
+
+def test_several_devices_are_an_end_by_name_because_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    held = accelerator.Given("NVIDIA", 2, "NVIDIA_VISIBLE_DEVICES=GPU-1,GPU-2", "CUDA_VISIBLE_DEVICES")
+    with pytest.raises(
+        SettingsInvalid, match=r"2 of NVIDIA's accelerators given .*but one is used so far.*ask for 1"
     ) as end:
         hardware.check_accelerator(held)
     assert end.value.reason is Reason.ACCELERATOR_UNUSABLE

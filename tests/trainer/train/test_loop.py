@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from trimtab_trainer.adapter import add_adapter
 from trimtab_trainer.batches import Batches
-from trimtab_trainer.checkpoint import TrainingState
+from trimtab_trainer.checkpoint import LARGEST_SCALE, TrainingState
 from trimtab_trainer.contract import EarlyStopping, Reason
 from trimtab_trainer.errors import DataInvalid, OutOfMemory, SettingsInvalid
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.loop import Trainer, evaluated, is_out_of_memory, smaller_micro_batch
-from trimtab_trainer.model import frozen_hash
+from trimtab_trainer.model import frozen_hash, load_base
 from trimtab_trainer.validation import mean_loss
 
-from .runs import gradients, random_rows, run_config, sequences, shake, trainer, unpacked
+from .runs import CPU, gradients, random_rows, run_config, sequences, shake, trainer, unpacked
 
 
 def losses(run: Trainer) -> list[float]:
@@ -277,3 +278,30 @@ def test_progress_is_told(tiny: Path, tmp_path: Path) -> None:
     assert progress.validation_loss == state.validation_loss
     assert progress.tokens_per_second is not None
     assert '"message": "evaluation"' in log.getvalue()
+
+
+def test_float16_learns_what_float32_does_and_scales_less_where_it_overflows(tiny: Path, tmp_path: Path) -> None:
+    data, config = unpacked(random_rows(8)), run_config(tmp_path)
+    exact = trainer(tiny, tmp_path, config, data)
+    base = load_base(tiny, config.quantization, torch.float16, CPU)
+    half = add_adapter(base, config.lora, torch.float16, config.training.seed)
+    log = io.StringIO()
+    run = trainer(tiny, tmp_path, config, data, model=half, log=log)
+    for each in (exact, run):
+        shake(each.model)
+    want, found = gradients(exact), gradients(run)
+    assert run.scale == LARGEST_SCALE
+    assert all(torch.nn.functional.cosine_similarity(want[n].flatten(), found[n].flatten(), 0) > 0.99 for n in want)
+    run.state = run.state.model_copy(update={"loss_scale": 2.0**40})
+    assert run.gradient() is None, "nothing of it is used"
+    run.step()
+    assert run.state.step == 1
+    assert 1 <= run.state.loss_scale < 2.0**40
+    assert "gradient beyond float16, the loss is scaled less" in log.getvalue()
+    assert all(bool(torch.isfinite(p).all()) for p in run.model.parameters.values())
+
+
+def test_float16_state_is_kept_and_that_of_others_is_as_it_was() -> None:
+    assert "loss_scale" not in TrainingState().model_dump(mode="json")
+    lowered = TrainingState(loss_scale=1024.0)
+    assert TrainingState.model_validate(lowered.model_dump(mode="json")) == lowered

@@ -11,24 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from trimtab_trainer.architecture import read_shapes, target_modules
-from trimtab_trainer.base_model import find_base_model
+from trimtab_trainer.adapter import Adapted, add_adapter
 from trimtab_trainer.batches import Batches
-from trimtab_trainer.contract import LoraSettings, QuantizationSettings, Reason, StoredBaseModel
+from trimtab_trainer.contract import LoraSettings, QuantizationSettings, Reason
 from trimtab_trainer.data.view import Sequences
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.interruption import Interruption
-from trimtab_trainer.layers import NAMES_OF_EXPERTS, TAKEN_FOR_EXPERTS, reach
-from trimtab_trainer.model import (
-    Adapted,
-    add_adapter,
-    check_forward,
-    check_layers,
-    frozen_hash,
-    linear_modules,
-    load_base,
-    resolve_targets,
-)
+from trimtab_trainer.model import frozen_hash, load_base
+from trimtab_trainer.probe import check_forward
+from trimtab_trainer.targets import linear_modules
 from trimtab_trainer.validation import mean_loss
 
 from tests.trainer.tiny import make_tiny_model
@@ -132,8 +123,7 @@ def test_a_model_whose_packed_rows_influence_each_other_is_refused(tiny: Path, m
         def __call__(self, input_ids: torch.Tensor, position_ids: torch.Tensor, use_cache: bool) -> Any:
             return self.inner(input_ids=input_ids, use_cache=use_cache)
 
-    contaminated = Contaminated(model.causal.base_model)
-    monkeypatch.setattr(type(model.causal), "base_model", property(lambda self: contaminated))
+    monkeypatch.setattr(model, "text", Contaminated(model.text))
     check_forward(model, packing=False)
     with pytest.raises(SettingsInvalid, match=r"training\.packing: false"):
         check_forward(model, packing=True)
@@ -235,10 +225,19 @@ def test_checkpointed_activations_give_the_same_gradient(tiny: Path, tmp_path: P
     config = run_config(tmp_path, lora={"dropout": 0.1})
     kept, twice = (trainer(tiny, tmp_path, config, data) for _ in range(2))
     twice.model.checkpoint_activations()
+    passes = {id(kept): 0, id(twice): 0}
     for run in (kept, twice):
         shake(run.model)
+
+        def count(*_: object, of: int = id(run)) -> None:
+            passes[of] += 1
+
+        run.model.causal.get_submodule("model.layers.0.mlp").register_forward_pre_hook(count)
     one, other = gradients(kept), gradients(twice)
     assert all(torch.equal(one[name], other[name]) for name in one)
+    assert (passes[id(kept)], passes[id(twice)]) == (2, 4), (
+        "two micro-batches, each layer computed once more to go back"
+    )
 
 
 def test_a_base_model_without_all_its_weights_is_refused(tiny: Path, tmp_path: Path) -> None:
@@ -274,73 +273,6 @@ def test_a_broken_base_model_is_refused_with_a_next_step(tmp_path: Path, case: s
     assert caught.value.reason is Reason.BASE_MODEL_INVALID
 
 
-# What prepare tells of layers, and what is adapted
-
-SMALL = {
-    "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 256,
-    "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
-LATENT = {
-    "q_lora_rank": 32, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16,
-    "num_key_value_heads": 4, "n_group": 2, "topk_group": 1,
-}  # fmt: skip
-SPARSE = {"num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
-FAMILIES: dict[str, tuple[dict[str, Any], int]] = {
-    "qwen2_moe": ({"num_experts": 4, "num_experts_per_tok": 2, "shared_expert_intermediate_size": 64}, 16),
-    "qwen3_moe": ({**SPARSE, "num_experts": 4}, 8),
-    "mixtral": ({"num_local_experts": 4, "head_dim": 16}, 8),
-    "gpt_oss": ({"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16}, 8),
-    "granitemoe": ({"num_local_experts": 4, "num_experts_per_tok": 2}, 8),
-    "olmoe": ({"num_experts": 4, "num_experts_per_tok": 2}, 8),
-    "deepseek_v3": ({**LATENT, "n_routed_experts": 8, "moe_intermediate_size": 32, "first_k_dense_replace": 1}, 10),
-    "glm4_moe": ({**SPARSE, "n_routed_experts": 8}, 8),
-    "falcon_mamba": ({"state_size": 8}, 6),
-    "gpt2": ({"n_embd": 64, "n_layer": 2, "n_head": 4}, 8),
-    "gpt_neox": ({}, 8),
-    "phi3": ({}, 8),
-}
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_layers_that_prepare_tells_are_those_that_are_adapted(tmp_path: Path, family: str) -> None:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    more, count = FAMILIES[family]
-    AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**SMALL, **more})).save_pretrained(tmp_path)
-    (tmp_path / "tokenizer.json").touch()
-    files = find_base_model(StoredBaseModel(uri=tmp_path.as_uri()))
-    shapes, lora = read_shapes(files), LoraSettings(rank=4)
-    layers = target_modules(shapes, lora, files.config)
-    base = load_base(tmp_path, QuantizationSettings(), torch.float32, CPU)
-    model = add_adapter(base, lora, torch.float32, 1, reach(shapes, files.config).left_out)
-    check_layers(model, layers)
-    assert len(layers) == len(model.parameters) // 2 == count
-    with pytest.raises(SettingsInvalid, match="other layers than its files tell") as caught:
-        check_layers(model, layers[1:])
-    assert caught.value.reason is Reason.TARGET_MODULES_NOT_FOUND
-
-
-def test_the_kinds_in_which_peft_takes_names_for_experts_are_known() -> None:
-    """A later peft or transformers may know more of them: then the list has to be written anew."""
-    from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTERN, _MOE_TARGET_MODULE_MAPPING
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    kinds = {kind for kind, like in _MODEL_TO_CONVERSION_PATTERN.items() if like in _MOE_TARGET_MODULE_MAPPING}
-    assert kinds & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) == TAKEN_FOR_EXPERTS
-    names = {name for mapping in _MOE_TARGET_MODULE_MAPPING.values() for name in mapping}
-    assert names == {*NAMES_OF_EXPERTS, "gate"}
-
-
-def test_what_peft_cannot_adapt_is_an_end_by_name(tmp_path: Path) -> None:
-    """Of a mixture without its names left out peft would wrap the experts, which it cannot with dropout."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    base = AutoModelForCausalLM.from_config(AutoConfig.for_model("deepseek_v3", **SMALL | FAMILIES["deepseek_v3"][0]))
-    with pytest.raises(SettingsInvalid, match=r"peft cannot adapt this DeepseekV3ForCausalLM .*dropout") as caught:
-        add_adapter(base, LoraSettings(rank=4), torch.float32, 1)
-    assert caught.value.reason is Reason.TARGET_MODULES_NOT_FOUND
-
-
 def test_a_model_that_computes_otherwise_is_an_end_by_name(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = add_adapter(plain_base(tiny), LoraSettings(rank=4), torch.float32, 1)
 
@@ -354,11 +286,3 @@ def test_a_model_that_computes_otherwise_is_an_end_by_name(tiny: Path, monkeypat
     monkeypatch.setattr(model, "hidden", lambda *_: (_ for _ in ()).throw(RuntimeError("CUDA error: unspecified")))
     with pytest.raises(RuntimeError, match="CUDA error"):
         check_forward(model, packing=False)
-
-
-def test_a_layer_that_is_named_as_a_container_is_named_in_full(tiny: Path) -> None:
-    """Gemma 3n has lists of linear layers: `altup_projections.0` ends as `layers.0` does."""
-    base = plain_base(tiny)
-    base.model.extra = torch.nn.ModuleList([torch.nn.Linear(8, 8)])
-    assert "model.extra.0" in resolve_targets(base, ["all-linear"])
-    assert "0" not in resolve_targets(base, ["all-linear"])

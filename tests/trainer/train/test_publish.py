@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerFast
+from trimtab_trainer.adapter import load_adapter
 from trimtab_trainer.batches import Batches
 from trimtab_trainer.contract import digest_of
 from trimtab_trainer.data.view import load_view
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.loop import Trainer
-from trimtab_trainer.model import load_adapter
 from trimtab_trainer.publish import adapter_config, perplexity
 from trimtab_trainer.result import read_result, verify_adapter
 from trimtab_trainer.storage.layout import adapter_prefix, result_path
+
+from tests.trainer.tiny import CHATML
 
 from .runs import plain_base, run_config, shake
 from .stage import StageRun, stage_run
@@ -159,6 +162,19 @@ def test_a_run_without_held_out_data_is_published_without_their_figures(tmp_path
     artifact, summary = run.train()
     assert (summary.test_loss, summary.base_test_loss, summary.validation_loss) == (None, None, None)
     assert not (run.folder(artifact) / "splits").exists()
+
+
+def test_a_chat_template_of_ones_own_is_published_with_the_adapter(tmp_path: Path) -> None:
+    own = CHATML.replace("You are a helpful assistant", "You know every shelf")
+    (tmp_path / "own.jinja").write_text(own)
+    uri = (tmp_path / "own.jinja").as_uri()
+    run = stage_run(tmp_path, dataset={"chatTemplate": uri}, training={"maxSteps": 1})
+    (tmp_path / "own.jinja").write_text(CHATML)
+    artifact, _ = run.train()
+    assert (run.folder(artifact) / "chat_template.jinja").read_text() == own, "as it was when rows were made"
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(run.folder(artifact)))
+    asked = tokenizer.apply_chat_template([{"role": "user", "content": "q"}], tokenize=False)
+    assert asked.startswith("<|im_start|>system\nYou know every shelf<|im_end|>")
 
 
 def test_a_run_that_has_its_result_is_not_trained_again(done: tuple[StageRun, Any, Any]) -> None:

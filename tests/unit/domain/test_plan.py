@@ -656,6 +656,23 @@ def test_a_preemption_by_the_queue_costs_no_budget_even_when_the_job_counts_it()
     assert (world.state, world.job.status.disruptions) == ("RetriesExhausted", 1), "an interruption of its own counts"
 
 
+@pytest.mark.parametrize("code", [137, 143])
+def test_a_trainer_that_was_too_slow_for_a_suspension_and_was_killed_costs_no_budget(code: int) -> None:
+    world = World(retries={"onFailure": 0, "onDisruption": 0}).settle().running().after(30)
+    world.patch_spec(suspend=True).settle()
+    world.change_job(suspended=True, held=True, active=0).exits(code)
+    world.patch_spec(suspend=False).settle()
+    assert (world.job.status.failures, world.job.status.disruptions) == (0, 0)
+    assert world.job_names == ["demo-prepare-0", "demo-prepare-1"]
+
+
+def test_a_trainer_that_crashed_while_it_was_suspended_is_charged_for_it() -> None:
+    world = World(retries={"onFailure": 0}).settle().running().after(30)
+    world.patch_spec(suspend=True).settle()
+    world.change_job(suspended=True, held=True, active=0).exits(139)
+    assert world.job.status.failures == 1
+
+
 @pytest.mark.parametrize("by", ["us", "another, before its clock was stopped", "another"])
 def test_what_a_suspension_ended_costs_no_budget_when_the_job_fails_while_it_is_suspended(by: str) -> None:
     """Kubernetes matches the exit code at once, and lets the Job fail when it is to go on: it never says resumed."""

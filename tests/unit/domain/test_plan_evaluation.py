@@ -465,7 +465,7 @@ def names(job: FineTuneJob | Evaluation) -> set[str]:
 
 def test_children_of_both_kinds_never_have_the_same_name() -> None:
     made = [*names(finetunejob()), *names(evaluation())]
-    assert len(set(made)) == 6
+    assert len(set(made)) == 8
 
 
 def test_names_of_children_fit() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from trimtab_operator.runtime.kube import (
     JSON,
     JSON_PATCH,
+    METADATA_ONLY,
     AlreadyExists,
     Body,
     Conflict,
@@ -116,6 +117,10 @@ class FakeApi:
         self._call("list", resource, "")
         moment = str(next(self._versions))
         items = [copied(body) for place, body in self.objects.items() if place[0] == resource.plural]
+        if (query or {}).get("fieldSelector") == "status.successful=0":
+            items = [body for body in items if not body.get("status", {}).get("succeeded")]
+        if accept == METADATA_ONLY:
+            items = [{"metadata": body["metadata"]} for body in items]
         for start in range(0, max(len(items), 1), limit):
             page = items[start : start + limit] or None  # as the API server lists the metadata of nothing
             yield {"metadata": {"resourceVersion": moment}, "items": page}

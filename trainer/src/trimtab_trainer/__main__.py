@@ -1,4 +1,4 @@
-"""`trimtab-trainer prepare|train|evaluate`: one stage in one process, for a pod and for a laptop alike; and
+"""`trimtab-trainer mirror|prepare|train|evaluate`: one stage in one process, for a pod and for a laptop alike; and
 `check|estimate|ask`, for people.
 
 Every end is told three ways: the exit code, the last event on stdout, and the termination message (JSON) in the file
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import os
 import sys
 import tempfile
@@ -19,11 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import ask, before, terminal
-from .config import ONE_VERSION, read_config, read_prepared
+from .config import ONE_VERSION, at_the_mirror, read_config, read_found
 from .contract import (
     EvaluationConfig,
     EvaluationOutcome,
     ExitCode,
+    Mirrored,
     Prepared,
     PreparedEvaluation,
     Reason,
@@ -34,10 +36,11 @@ from .contract import (
     TerminationMessage,
 )
 from .contract.outcome import PACKED_OUTCOME_BYTES
-from .errors import OutOfMemory, SettingsInvalid, TrainerError
+from .errors import HubFailed, OutOfMemory, SettingsInvalid, TrainerError
 from .interruption import Interruption
 from .report import Report
 from .settings_help import settings_help
+from .storage import open_store
 
 if TYPE_CHECKING:
     from .progress import ProgressBoard
@@ -55,8 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
         options = parser().parse_args(arguments)
     except Unusable as error:
         return _unusable(arguments if arguments is not None else sys.argv[1:], error)
-    # Models come from object storage only: no library may look for files, kernels or updates elsewhere.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # Models come from object storage only: no library may look for files, kernels or updates elsewhere, but for the one
+    # stage that asks a hub.
+    if options.stage == Stage.MIRROR:
+        os.environ["HF_HUB_OFFLINE"] = "0"
+    else:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Read when torch is loaded. Threads that wait sleep: where programs share processors, spinning ones take the time
@@ -115,10 +122,11 @@ def parser() -> argparse.ArgumentParser:
     """
     top = _Parser(prog="trimtab-trainer", description="Fine-tunes language models with QLoRA, and evaluates them.")
     stages = top.add_subparsers(dest="stage", required=True)
+    mirror = stages.add_parser("mirror", help="copy what is on a hub (hf://) into the output; the others read it there")
     prepare = stages.add_parser("prepare", help="check everything and put the data in place; needs no GPU and no torch")
     train = stages.add_parser("train", help="train and publish the adapter; prepares first unless --prepared is given")
     evaluate = stages.add_parser("evaluate", help="evaluate an adapter; prepares first unless --prepared is given")
-    for stage in (prepare, train, evaluate):
+    for stage in (mirror, prepare, train, evaluate):
         stage.add_argument(
             "--config", type=Path, required=True, help="configuration of the run or the evaluation, YAML or JSON"
         )
@@ -126,6 +134,8 @@ def parser() -> argparse.ArgumentParser:
         stage.add_argument("--attempt", type=int, default=0, help="counts the attempts of a run")
         stage.add_argument("--termination-log", type=Path, help="file for the last words, JSON")
         stage.add_argument("--progress-port", type=int, help="serve /progress and /metrics on this port")
+        stage.add_argument("--mirrored", help="what mirror found: JSON, or a file that holds it")
+    mirror.add_argument("--found", type=Path, help="file to write what was found to, for --mirrored of the others")
     for stage in (train, evaluate):
         stage.add_argument("--prepared", help="what prepare found: JSON, or a file that holds it")
     before.add_parsers(stages)
@@ -169,6 +179,8 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
         else:
             report.error("stage ended early", reason=known.reason.value, error=known.message)
         last = last.model_copy(update={"reason": known.reason, "message": known.message})
+        if isinstance(known, HubFailed):
+            last = last.model_copy(update={"retry_after_seconds": known.retry_after})
         code = known.exit_code
     if getattr(options, "termination_log", None) is not None:
         _write(last, options.termination_log, report)
@@ -186,16 +198,45 @@ def _stage(
     options: argparse.Namespace, config: RunConfig | EvaluationConfig, scratch: Path, report: Report, stop: Interruption
 ) -> dict[str, Any]:
     """Run one stage; return what the termination message says of it."""
+    mirrored = read_found(options.mirrored, Mirrored, "--mirrored")
+    if options.stage == Stage.MIRROR:
+        return _mirroring(options, config, mirrored or Mirrored(), scratch, report, stop)
+    if mirrored is not None and mirrored.sources:
+        from .hub.notes import check_there
+
+        check_there(open_store(config.output.uri, config.output.credentials), mirrored)
     if isinstance(config, EvaluationConfig):
-        return _evaluation(options, config, scratch, report, stop)
-    return _fine_tuning(options, config, scratch, report, stop)
+        return _evaluation(options, at_the_mirror(config, mirrored), scratch, report, stop)
+    return _fine_tuning(options, at_the_mirror(config, mirrored), scratch, report, stop)
+
+
+def _mirroring(  # noqa: PLR0917 what every stage is given, and what it has found before
+    options: argparse.Namespace,
+    config: RunConfig | EvaluationConfig,
+    known: Mirrored,
+    scratch: Path,
+    report: Report,
+    stop: Interruption,
+) -> dict[str, Any]:
+    """Bring what is on a hub into the output; return what the termination message says of it."""
+    # Read when the library is loaded: it keeps nothing, and nothing beside the scratch folder.
+    os.environ.update(HF_HOME=str(scratch / "hub-home"), HF_XET_CHUNK_CACHE_SIZE_BYTES="0")
+    os.environ.update(HF_HUB_DISABLE_IMPLICIT_TOKEN="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    # A file goes to the output whole or not at all, so nothing in it can be torn.
+    with stop.at_once(), _progress(options, config.run, Stage.MIRROR, report) as board:
+        from .hub.mirror import mirror
+
+        mirrored = mirror(config, known, scratch, report, board)
+    if options.found is not None:
+        options.found.write_text(json.dumps(mirrored.to_json(), indent=2) + "\n")
+    return {"mirrored": mirrored}
 
 
 def _fine_tuning(
     options: argparse.Namespace, config: RunConfig, scratch: Path, report: Report, stop: Interruption
 ) -> dict[str, Any]:
     """Run prepare or train; return what the termination message says of it."""
-    prepared = read_prepared(options.prepared, Prepared) if options.stage == Stage.TRAIN else None
+    prepared = read_found(options.prepared, Prepared) if options.stage == Stage.TRAIN else None
     warnings: tuple[str, ...] = ()
     if prepared is None:
         # Preparing can be repeated, so nothing in it can be torn.
@@ -223,7 +264,7 @@ def _evaluation(
     options: argparse.Namespace, config: EvaluationConfig, scratch: Path, report: Report, stop: Interruption
 ) -> dict[str, Any]:
     """Run prepare or evaluate; return what the termination message says of it."""
-    prepared = read_prepared(options.prepared, PreparedEvaluation) if options.stage == Stage.EVALUATE else None
+    prepared = read_found(options.prepared, PreparedEvaluation) if options.stage == Stage.EVALUATE else None
     outcome: EvaluationOutcome | None = None
     if prepared is None:
         with stop.at_once(), _progress(options, config.run, Stage.PREPARE, report):
@@ -249,7 +290,8 @@ def _progress(options: argparse.Namespace, run: RunIdentity, stage: Stage, repor
     """Serve the stage's figures; a port that is taken is a warning, for no stage depends on it."""
     from .progress import ProgressBoard, ProgressServer
 
-    board = ProgressBoard(run.uid, options.attempt, stage, "Preparing" if stage is Stage.PREPARE else "Loading")
+    activity = {Stage.MIRROR: "Mirroring", Stage.PREPARE: "Preparing"}.get(stage, "Loading")
+    board = ProgressBoard(run.uid, options.attempt, stage, activity)
     with ExitStack() as stack:
         if options.progress_port is not None:
             try:

@@ -10,38 +10,71 @@ from typing import Any
 from .base_model import BaseModel, invalid
 from .contract import LoraSettings, Reason
 from .errors import SettingsInvalid
-from .layers import Reach, Shapes, is_embedding, is_reached, reach
+from .layers import (
+    ALL_LINEAR,
+    CONDITIONAL,
+    Reach,
+    Shapes,
+    is_conditional,
+    is_embedding,
+    is_reached,
+    matches,
+    reach,
+    text_config,
+    text_shapes,
+)
+from .unsupported import NOT_PACKED, unsupported
 
 HEADER_LIMIT = 100_000_000
 CAUSAL = ("ForCausalLM", "LMHeadModel")
-ALL_LINEAR = "all-linear"
-UNSUPPORTED = {
-    "mamba": "its layers compute with their weights past quantization and adapter",
-    "llama4_text": "it has no hidden states apart from its output head",
-}
-"""Causal language models that cannot be trained here, and why; what is not known of is found by the train stage."""
 
 
 def check_architecture(model: BaseModel) -> None:
-    """Refuse what is no plain causal language model that transformers knows.
+    """Refuse what is no causal language model that transformers knows, alone or with vision or audio.
 
     Raises:
         SettingsInvalid: BASE_MODEL_INVALID.
     """
     config = model.config
-    names = config.get("architectures") or []
-    if not isinstance(names, list) or not any(str(name).endswith(CAUSAL) for name in names):
+    names, kind = config.get("architectures") or [], str(config.get("model_type"))
+    if not isinstance(names, list) or not any(str(name).endswith((*CAUSAL, CONDITIONAL)) for name in names):
         raise invalid(f"its architectures are {names}, none of them a causal language model; choose another model")
     from transformers.models.auto.auto_mappings import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as TEXT_MODELS
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES as OTHER_MODELS
 
-    if config.get("model_type") not in CONFIG_MAPPING_NAMES:
+    if kind not in CONFIG_MAPPING_NAMES:
         code = ", and its own code (auto_map) is never run" if "auto_map" in config else ""
-        raise invalid(f"model_type {config.get('model_type')!r} is unknown to transformers{code}; choose another model")
-    if (kind := config.get("model_type")) in UNSUPPORTED:
-        raise invalid(f"model_type {kind!r} is not supported: {UNSUPPORTED[kind]}; choose another model")
+        raise invalid(f"model_type {kind!r} is unknown to transformers{code}; choose another model")
+    if is_conditional(config):
+        text = text_config(config)
+        if text is config or config.get("is_encoder_decoder") or text.get("is_encoder_decoder"):
+            alone = TEXT_MODELS.get(f"{kind}_text")
+            instead = f"a text model such as {alone}" if alone else "a causal language model"
+            raise invalid(
+                f"its architectures are {names}, but its config.json has no text_config of a decoder that could be "
+                f"trained alone; restore its config.json, or take {instead}"
+            )
+    if kind not in (OTHER_MODELS if is_conditional(config) else TEXT_MODELS):
+        raise invalid(f"transformers has no language model of model_type {kind!r} alone; choose another model")
+    if (why := unsupported(kind)) is not None:
+        raise invalid(f"model_type {kind!r} is not supported: {why}; choose another model")
     if quantization := config.get("quantization_config"):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
         raise invalid(f"it is quantized already ({method}); give the 16-bit original, Trimtab quantizes it itself")
+
+
+def check_packing(model: BaseModel, packing: bool) -> None:
+    """Refuse packing for a kind of model whose rows would influence each other.
+
+    Raises:
+        SettingsInvalid: SETTINGS_INVALID.
+    """
+    if packing and (kind := model.config.get("model_type")) in NOT_PACKED:
+        raise SettingsInvalid(
+            f"training.packing: rows of one sequence influence each other in models of model_type {kind!r}; set it to "
+            "false"
+        )
 
 
 def check_length(model: BaseModel, maximum: int) -> None:
@@ -61,7 +94,8 @@ def check_length(model: BaseModel, maximum: int) -> None:
 
 def context_length(model: BaseModel) -> int | None:
     """Return how many tokens the model was made for, prompt and answer together; None if its config does not say."""
-    limit = model.config.get("max_position_embeddings", model.config.get("n_positions"))
+    text = text_config(model.config)
+    limit = text.get("max_position_embeddings", text.get("n_positions"))
     return limit if isinstance(limit, int) else None
 
 
@@ -71,8 +105,9 @@ def check_vocabulary(model: BaseModel, shapes: Shapes, largest: int) -> None:
     Raises:
         SettingsInvalid: BASE_MODEL_INVALID.
     """
-    rows = model.config.get("vocab_size")
-    embedding = next((shape for name, shape in shapes.items() if is_embedding(name) and len(shape) == 2), None)
+    rows = text_config(model.config).get("vocab_size")
+    tables = text_shapes(shapes, model.config).items()
+    embedding = next((shape for name, shape in tables if is_embedding(name) and len(shape) == 2), None)
     if embedding is not None:
         rows = embedding[0]
     if isinstance(rows, int) and largest >= rows:
@@ -90,7 +125,7 @@ def read_shapes(model: BaseModel) -> Shapes:
     """
     shapes: Shapes = {}
     for name in model.shards:
-        header, begin = _header(model, name)
+        header, begin = tensor_header(model, name)
         end = 0
         for tensor, entry in header.items():
             if tensor == "__metadata__":
@@ -119,8 +154,8 @@ def target_modules(shapes: Shapes, lora: LoraSettings, config: Mapping[str, Any]
         found = list(linear)
         missing = [] if linear else [ALL_LINEAR]
     else:
-        found = [name for name in linear if any(_matches(name, target) for target in lora.target_modules)]
-        missing = [target for target in lora.target_modules if not any(_matches(name, target) for name in linear)]
+        found = [name for name in linear if any(matches(name, target) for target in lora.target_modules)]
+        missing = [target for target in lora.target_modules if not any(matches(name, target) for name in linear)]
     if missing:
         there = sorted({name.rpartition(".")[2] for name in linear})
         out = sorted(target for target in missing if not is_reached(target, reached.left_out))
@@ -133,11 +168,30 @@ def target_modules(shapes: Shapes, lora: LoraSettings, config: Mapping[str, Any]
     return found
 
 
+def target_parameters(shapes: Shapes, lora: LoraSettings, config: Mapping[str, Any]) -> list[str]:
+    """Return the full names of the joined tensors of experts that the settings adapt.
+
+    Raises:
+        SettingsInvalid: TARGET_MODULES_NOT_FOUND, naming what there is.
+    """
+    wanted, there = lora.target_parameters or [], reach(shapes, config).parameters
+    missing = [target for target in wanted if not any(matches(name, target) for name in there)]
+    if missing:
+        names = sorted({".".join(name.split(".")[-2:]) for name in there})
+        has = f"it has {', '.join(names[:24])}" if names else "it has none: leave lora.targetParameters out"
+        raise SettingsInvalid(
+            f"lora.targetParameters: the base model has no joined tensor of experts named {', '.join(missing[:8])}; "
+            f"{has}",
+            Reason.TARGET_MODULES_NOT_FOUND,
+        )
+    return [name for name in there if any(matches(name, target) for target in wanted)]
+
+
 def _kind(reached: Reach) -> str:
     return "a mixture of experts, which have one tensor together" if reached.expert_weights else "a state-space model"
 
 
-def _header(model: BaseModel, name: str) -> tuple[dict[str, Any], int]:
+def tensor_header(model: BaseModel, name: str) -> tuple[dict[str, Any], int]:
     start = model.store.start(name, 8)
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
     if not 2 <= length <= min(HEADER_LIMIT, model.sizes[name]):
@@ -149,7 +203,3 @@ def _header(model: BaseModel, name: str) -> tuple[dict[str, Any], int]:
     if not isinstance(header, dict):
         raise invalid(f"{name} has a damaged header; upload it again")
     return header, 8 + length
-
-
-def _matches(name: str, target: str) -> bool:
-    return name == target or name.endswith("." + target)

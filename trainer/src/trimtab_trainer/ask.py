@@ -21,7 +21,7 @@ from .errors import SettingsInvalid
 from .storage import fetch, open_store
 
 if TYPE_CHECKING:
-    from .model import Adapted
+    from .adapter import Adapted
 
 MAX_NEW_TOKENS = 64
 
@@ -72,8 +72,9 @@ def ask(  # noqa: PLR0917 all of them in the order that they are needed
     from . import hardware
 
     hardware.configure()
+    from .adapter import load_adapter
     from .base_model import fetch_base_model
-    from .model import load_adapter, load_base
+    from .model import load_base
 
     manifest = fetch(open_store(adapter_uri, credentials), "", scratch / "adapter")
     if manifest is None:

@@ -7,6 +7,7 @@ another format changes nothing. Weights are safetensors only: pickles can run co
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ TOKENIZER = (
     "chat_template.jinja",
     "chat_template.json",
 )
-SETTINGS = (CONFIG, "generation_config.json", INDEX, *TOKENIZER)
+GENERATION_CONFIG = "generation_config.json"
+SETTINGS = (CONFIG, GENERATION_CONFIG, INDEX, *TOKENIZER)
 
 
 @dataclass(frozen=True)
@@ -51,20 +53,35 @@ def find_base_model(settings: StoredBaseModel) -> BaseModel:
     """
     store = open_store(settings.uri, settings.credentials)
     present = {info.path: info.size for info in store.list() if "/" not in info.path}
+    sizes = choose_files(settings.uri, present, lambda: read_json(store, INDEX))
+    return BaseModel(store, sizes, read_json(store, CONFIG))
+
+
+def choose_files(uri: str, present: dict[str, int], index: Callable[[], dict[str, Any]]) -> dict[str, int]:
+    """Return the names and sizes of the files that a base model consists of, sorted by name.
+
+    Args:
+        uri: where they lie, for messages.
+        present: what is there, in the folder itself.
+        index: reads `model.safetensors.index.json`.
+
+    Raises:
+        SettingsInvalid: BASE_MODEL_NOT_FOUND, BASE_MODEL_INVALID.
+    """
     if not present:
         raise SettingsInvalid(
-            f"there is no base model at {settings.uri}; upload its folder (config.json, tokenizer.json, *.safetensors)",
+            f"there is no base model at {uri}; upload its folder (config.json, tokenizer.json, *.safetensors)",
             Reason.BASE_MODEL_NOT_FOUND,
         )
     for name in (CONFIG, "tokenizer.json"):
         if name not in present:
-            raise invalid(f"{name} is missing from {settings.uri}; upload the whole folder of the model")
-    shards = _shards(store, present)
+            raise invalid(f"{name} is missing from {uri}; upload the whole folder of the model")
+    shards = _shards(present, index)
     wanted = {name for name in SETTINGS if name in present} | set(shards)
     missing = sorted(wanted - set(present))
     if missing:
         raise invalid(f"{missing[0]} is missing ({len(missing)} of {len(shards)} shards are); upload it")
-    return BaseModel(store, {name: present[name] for name in sorted(wanted)}, read_json(store, CONFIG))
+    return {name: present[name] for name in sorted(wanted)}
 
 
 def entries_of(model: BaseModel) -> tuple[FileEntry, ...]:
@@ -137,8 +154,8 @@ def fetch_base_model(settings: StoredBaseModel, target: Path, digest: str) -> Pa
 
 
 def fetch_tokenizer(model: BaseModel, target: Path) -> tuple[FileEntry, ...]:
-    """Download the tokenizer's files alone; return their entries."""
-    names = [name for name in TOKENIZER if name in model.sizes]
+    """Download the tokenizer's files, and what says which tokens end an answer; return their entries."""
+    names = [name for name in (*TOKENIZER, GENERATION_CONFIG) if name in model.sizes]
     return tuple(model.store.download(name, target / name, size=model.sizes[name]) for name in names)
 
 
@@ -162,11 +179,11 @@ def invalid(trouble: str) -> SettingsInvalid:
     return SettingsInvalid(f"base model: {trouble}", Reason.BASE_MODEL_INVALID)
 
 
-def _shards(store: Store, present: dict[str, int]) -> list[str]:
+def _shards(present: dict[str, int], index: Callable[[], dict[str, Any]]) -> list[str]:
     if WEIGHTS in present:
         return [WEIGHTS]
     if INDEX in present:
-        names = read_json(store, INDEX).get("weight_map")
+        names = index().get("weight_map")
         if isinstance(names, dict) and names and all(_is_shard(name) for name in names.values()):
             return sorted(set(names.values()))
         raise invalid(f"{INDEX} names no .safetensors files in its weight_map; upload it again")

@@ -110,7 +110,7 @@ def _base_model(config: RunConfig, checked: list[CheckedModel]) -> str:
     known = check_base_model(config)
     checked.append(known)
     size = sum(known.model.sizes.values())
-    return f"{known.model.config.get('model_type')}, {size:,} bytes; {len(known.modules)} layers are adapted"
+    return f"{known.model.config.get('model_type')}, {size:,} bytes; {known.adapted} layers are adapted"
 
 
 def _pin(found: Findings, config: RunConfig, checked: CheckedModel) -> None:

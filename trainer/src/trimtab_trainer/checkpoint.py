@@ -58,6 +58,10 @@ FAILURES_TOLERATED = 2
 """Checkpoints in a row that storage may refuse before training ends: an outage costs nothing until it matters."""
 
 
+LARGEST_SCALE = 65536.0
+"""What the loss is multiplied by in float16, so that small gradients do not vanish; a power of two changes no other."""
+
+
 class Best(BaseModel):
     """The best evaluation so far, and the checkpoint that has its weights."""
 
@@ -107,6 +111,11 @@ class TrainingState(BaseModel):
     pending_time: tuple[int, float] = Field(default=(0, 0.0), description="tokens and seconds since that point")
     tokens: int = 0
     supervised_tokens: int = 0
+    loss_scale: float = Field(
+        default=LARGEST_SCALE,
+        exclude_if=lambda value: value == LARGEST_SCALE,
+        description="what the loss is multiplied by in float16; lowered where gradients overflow",
+    )
     seconds: float = Field(default=0.0, description="time in training steps, over all attempts")
     joules: float | None = Field(default=None, description="energy of the accelerator, over all attempts, if it tells")
     curve: tuple[TrainingPoint, ...] = ()

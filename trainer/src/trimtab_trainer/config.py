@@ -1,4 +1,4 @@
-"""Reads the configuration and what `prepare` found, and says in words what is wrong with them."""
+"""Reads the configuration and what earlier stages found, and says in words what is wrong with them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 import yaml
 from pydantic import ValidationError
 
-from .contract import EvaluationConfig, Prepared, PreparedEvaluation, RunConfig, Stage
+from .contract import EvaluationConfig, Mirrored, Prepared, PreparedEvaluation, RunConfig, Stage, relocated
 from .contract.evaluation import EVALUATION_VERSION
 from .contract.outcome import CONTRACT_VERSION
 from .contract.settings import speaks
@@ -18,7 +18,8 @@ from .errors import SettingsInvalid
 ERRORS_SHOWN = 5
 ONE_VERSION = "take the trainer image of the operator's version"
 
-Found = TypeVar("Found", Prepared, PreparedEvaluation)
+Found = TypeVar("Found", Prepared, PreparedEvaluation, Mirrored)
+Config = TypeVar("Config", RunConfig, EvaluationConfig)
 
 
 def read_config(file: Path, stage: Stage = Stage.TRAIN) -> RunConfig | EvaluationConfig:
@@ -56,8 +57,8 @@ def read_config(file: Path, stage: Stage = Stage.TRAIN) -> RunConfig | Evaluatio
         raise SettingsInvalid(f"{file}: {_words(error)}") from error
 
 
-def read_prepared(text: str | None, kind: type[Found]) -> Found | None:
-    """Return what `prepare` found, from JSON or the file that holds it.
+def read_found(text: str | None, kind: type[Found], option: str = "--prepared") -> Found | None:
+    """Return what an earlier stage found, from JSON or the file that holds it.
 
     Raises:
         SettingsInvalid: it is neither.
@@ -67,9 +68,24 @@ def read_prepared(text: str | None, kind: type[Found]) -> Found | None:
     try:
         return kind.model_validate_json(text if text.lstrip().startswith("{") else Path(text).read_text())
     except OSError as error:
-        raise SettingsInvalid(f"--prepared {text}: {error.strerror}") from error
+        raise SettingsInvalid(f"{option} {text}: {error.strerror}") from error
     except ValidationError as error:
-        raise SettingsInvalid(f"--prepared: {_words(error)}") from error
+        raise SettingsInvalid(f"{option}: {_words(error)}") from error
+
+
+def at_the_mirror(config: Config, mirrored: Mirrored | None) -> Config:
+    """Return a configuration that reads what it names on a hub from its mirror.
+
+    Raises:
+        SettingsInvalid: something of it was not mirrored; no stage but `mirror` asks a hub.
+    """
+    try:
+        return relocated(config, mirrored or Mirrored())
+    except ValueError as error:
+        raise SettingsInvalid(
+            f"{error} is on a hub, which this stage does not ask; run `trimtab-trainer mirror --config ... --found "
+            "mirrored.json` first, and give that file to this one with --mirrored"
+        ) from None
 
 
 def _words(error: ValidationError) -> str:

@@ -58,6 +58,26 @@ class PreparedDataMissing(StorageFailed):
     default_reason = Reason.PREPARED_DATA_MISSING
 
 
+class MirrorMissing(StorageFailed):
+    """What the mirror stage wrote is not there any more: the next attempt has to mirror again, at the same commit."""
+
+    default_reason = Reason.MIRROR_MISSING
+
+
+class HubFailed(StorageFailed):
+    """A hub did not answer, or not with what it has; trying again may help.
+
+    Attributes:
+        retry_after: how many seconds the hub asks to be left alone, if it says so.
+    """
+
+    default_reason = Reason.HUB_UNREACHABLE
+
+    def __init__(self, message: str, reason: Reason | None = None, retry_after: int | None = None) -> None:
+        super().__init__(message, reason)
+        self.retry_after = retry_after
+
+
 class Interrupted(TrainerError):
     """Told to stop; what was done so far is kept, and the next attempt goes on from there."""
 

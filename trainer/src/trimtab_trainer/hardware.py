@@ -29,6 +29,13 @@ AMD_BFLOAT16 = "avx512_bf16"
 GFLOP/s on one core without AMX), so there it is no gain."""
 
 
+COMPUTE_TYPES = {
+    ComputeType.BFLOAT16: torch.bfloat16,
+    ComputeType.FLOAT16: torch.float16,
+    ComputeType.FLOAT32: torch.float32,
+}
+
+
 def configure() -> None:
     """Make this process offline, reproducible and as wide as its processors; call it before importing transformers.
 
@@ -65,6 +72,12 @@ def check_accelerator(given: Given | None) -> None:
             f"{given.count} of {given.vendor}'s accelerators given ({given.evidence}), but torch sees {seen}: "
             f"{_trouble()}; mend the node's driver, take an image for this accelerator, or ask for none (an empty "
             f"{given.hidden_by} hides it, and the processor is used)",
+            Reason.ACCELERATOR_UNUSABLE,
+        )
+    if given is not None and given.count > 1:
+        raise SettingsInvalid(
+            f"{given.count} of {given.vendor}'s accelerators given ({given.evidence}), but one is used so far, and the "
+            f"others would be held for nothing; ask for 1 (or name one alone in {given.hidden_by})",
             Reason.ACCELERATOR_UNUSABLE,
         )
     if seen:
@@ -118,10 +131,16 @@ def device() -> torch.device:
 
 
 def compute_type(setting: ComputeType, where: torch.device, root: Path = Path("/")) -> torch.dtype:
-    """Return the type of matrix products; Auto is bfloat16 where the hardware multiplies it faster, else float32."""
-    if setting is ComputeType.AUTO:
-        return torch.bfloat16 if _multiplies_bfloat16(where, root) else torch.float32
-    return torch.bfloat16 if setting is ComputeType.BFLOAT16 else torch.float32
+    """Return the type of matrix products.
+
+    Auto is bfloat16 where the hardware multiplies it faster; else float16 on an accelerator (T4, V100), where gradients
+    are scaled (`loop`), and float32 on a processor.
+    """
+    if setting is not ComputeType.AUTO:
+        return COMPUTE_TYPES[setting]
+    if _multiplies_bfloat16(where, root):
+        return torch.bfloat16
+    return torch.float16 if where.type == "cuda" else torch.float32
 
 
 def processors(root: Path = Path("/")) -> int:

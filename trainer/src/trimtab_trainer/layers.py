@@ -3,8 +3,9 @@
 Not every matrix is a layer that can be adapted. transformers joins the experts of a mixture into one tensor of three
 dimensions and routes with a module of its own, whatever the files say. In some mixtures peft (0.21,
 `transformers_weight_conversion`) takes the name of an expert's matrix for that tensor wherever it stands, so there a
-shared expert's `gate_proj` is out of reach too; and it refuses Mamba's `out_proj`. `prepare` counts by these rules, and
-`train` adapts by them and compares.
+shared expert's `gate_proj` is out of reach too; and it refuses Mamba's `out_proj`. The joined tensors themselves can be
+adapted by name (`lora.targetParameters`). Of a model that also takes images or sounds the text part alone is adapted.
+`prepare` counts by these rules, and `train` adapts by them and compares.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from typing import Any
 
 Shapes = dict[str, list[int]]
 
+ALL_LINEAR = "all-linear"
+CONDITIONAL = "ForConditionalGeneration"
+"""How classes are called that make text of other things beside text."""
+TEXT_PARTS = ("language_model", "text_model", "llm")
+"""What the text part is called in files, where it has a name; elsewhere it is what lies at the top."""
 EXPERTS = "experts"
+JOINED = ("down_proj", "gate_up_proj")
+"""What transformers calls the tensors into which it joins matrices of experts that lie apart in files."""
 ROUTERS = ("gate", "router")
 NOT_ADAPTED = ("lm_head", "embed_out", "wte", "wpe")
 STATE_SPACES = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
@@ -26,14 +34,16 @@ NAMES_OF_EXPERTS = ("down_proj", "gate_proj", "up_proj", "w1", "w2", "w3")
 # fmt: off
 TAKEN_FOR_EXPERTS = frozenset({
     "afmoe", "beam", "cohere2_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1", "ernie4_5_moe", "exaone_moe",
-    "flex_olmo", "glm4_moe", "glm4_moe_lite", "glm_moe_dsa", "hunyuan_v1_moe", "longcat_flash", "mellum", "minimax",
-    "minimax_m2", "mixtral", "olmoe", "qwen3_moe", "qwen3_next", "solar_open",
+    "flex_olmo", "glm4_moe", "glm4_moe_lite", "glm4v_moe", "glm_moe_dsa", "hunyuan_v1_moe", "longcat_flash", "mellum",
+    "minimax", "minimax_m2", "mixtral", "olmoe", "qwen3_moe", "qwen3_next", "qwen3_omni_moe", "qwen3_omni_moe_thinker",
+    "solar_open",
 })
 # fmt: on
 """Model types in which peft takes the names of experts' matrices for the joined tensor."""
 INDEXER = "indexer"
 """Chooses what sparse attention looks at (DeepSeek V3.2): no gradient passes a choice."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+_AT_THE_TOP = re.compile(r"(?:model\.)?(?:layers|embed_tokens|norm|lm_head)\.")
 
 
 @dataclass(frozen=True)
@@ -42,35 +52,49 @@ class Reach:
 
     Attributes:
         layers: names of modules.
+        parameters: names of the joined tensors of experts, which are adapted where they are asked for.
         left_out: a module with one of these in its dotted name cannot be adapted.
         expert_weights: numbers that the experts of all layers hold; of `weights` in the whole model.
+        other_weights: numbers outside of the text part.
     """
 
     layers: tuple[str, ...]
+    parameters: tuple[str, ...]
     left_out: frozenset[str]
     expert_weights: int
     weights: int
+    other_weights: int = 0
 
-    @property
-    def unreached(self) -> str:
-        """Return in words what an adapter of a mixture of experts leaves alone; empty for other models."""
+    def unreached(self, adapted: int = 0) -> str:
+        """Return in words what an adapter of a mixture of experts leaves alone; empty for other models.
+
+        Args:
+            adapted: how many of `parameters` are adapted.
+        """
         if not self.expert_weights:
             return ""
         others = ", nor layers named as experts' are" if self.left_out.issuperset(NAMES_OF_EXPERTS) else ""
+        what = (
+            f"not quantized; {adapted} of their {len(self.parameters)} tensors are adapted"
+            if adapted
+            else "neither quantized nor adapted"
+        )
         return (
-            f"{self.expert_weights:,} of the base model's {self.weights:,} weights are in experts, which are neither "
-            f"quantized nor adapted; its routers are not adapted{others}"
+            f"{self.expert_weights:,} of the base model's {self.weights:,} weights are in experts, which are {what}; "
+            f"its routers are not adapted{others}"
         )
 
 
 def reach(shapes: Shapes, config: Mapping[str, Any]) -> Reach:
-    """Return what can be adapted of a causal language model, of its tensors' shapes by name."""
-    loaded = {name: shape for name, shape in shapes.items() if not _is_extra(name, config)}
+    """Return what can be adapted of a language model, of its tensors' shapes by name and its config.json."""
+    text = text_config(config)
+    ours = text_shapes(shapes, config)
+    loaded = {name: shape for name, shape in ours.items() if not _is_extra(name, text)}
     experts = {name: shape for name, shape in loaded.items() if _is_expert(name, shape)}
     left_out = {EXPERTS, *ROUTERS} if experts else set()
     if experts and config.get("model_type") in TAKEN_FOR_EXPERTS:
         left_out.update(NAMES_OF_EXPERTS)
-    if config.get("model_type") in STATE_SPACES:
+    if text.get("model_type") in STATE_SPACES:
         left_out.add("out_proj")
     if any(INDEXER in name.split(".") for name in loaded):
         left_out.add(INDEXER)
@@ -79,12 +103,32 @@ def reach(shapes: Shapes, config: Mapping[str, Any]) -> Reach:
         for name, shape in loaded.items()
         if name.endswith(".weight") and len(shape) == 2 and not is_embedding(name)
     )
+    others = sum(map(math.prod, shapes.values())) - sum(map(math.prod, ours.values()))
     return Reach(
         tuple(name for name in layers if is_reached(name, left_out)),
+        tuple(sorted({joined for name, shape in experts.items() for joined in _joined(name, shape)})),
         frozenset(left_out),
         sum(map(math.prod, experts.values())),
-        sum(map(math.prod, loaded.values())),
+        others + sum(map(math.prod, loaded.values())),
+        others,
     )
+
+
+def is_conditional(config: Mapping[str, Any]) -> bool:
+    """Tell whether a config.json is of a model that also takes images or sounds."""
+    names = config.get("architectures")
+    return isinstance(names, list) and any(str(name).endswith(CONDITIONAL) for name in names)
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a config.json says of the text part."""
+    text = config.get("text_config")
+    return text if is_conditional(config) and isinstance(text, Mapping) else config
+
+
+def matches(name: str, target: str) -> bool:
+    """Tell whether a module or parameter is meant by a name: its own, or its last parts, as in peft."""
+    return name == target or name.endswith(f".{target}")
 
 
 def is_reached(module: str, left_out: frozenset[str] | set[str]) -> bool:
@@ -96,6 +140,25 @@ def is_embedding(name: str) -> bool:
     """Tell whether a matrix is a table of tokens or the head that is their counterpart, which are not adapted."""
     last = _module(name).rpartition(".")[2]
     return "embed" in last or last in NOT_ADAPTED
+
+
+def text_shapes(shapes: Shapes, config: Mapping[str, Any]) -> Shapes:
+    """Return the tensors of the text part."""
+    if not is_conditional(config):
+        return shapes
+    named = {name: shape for name, shape in shapes.items() if not set(TEXT_PARTS).isdisjoint(name.split("."))}
+    return named or {name: shape for name, shape in shapes.items() if _AT_THE_TOP.match(name)}
+
+
+def _joined(name: str, shape: list[int]) -> list[str]:
+    """Return the names that the tensors have in memory of which a tensor of experts is, or becomes part."""
+    if len(shape) == 3:
+        return [name]
+    parts = name.split(".")
+    place = parts.index(EXPERTS) if EXPERTS in parts else len(parts)
+    if len(shape) != 2 or not parts[place + 1 : place + 2] or not parts[place + 1].isdigit():
+        return []
+    return [".".join([*parts[: place + 1], joined]) for joined in JOINED]
 
 
 def _is_expert(name: str, shape: list[int]) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from .adapter import Adapted
 from .batches import Batches
 from .checkpoint import Best, Checkpoint, Checkpoints, Point, TrainingPoint, TrainingState
 from .contract import EarlyStopping, Reason, RunConfig
@@ -25,7 +26,6 @@ from .errors import DataInvalid, Interrupted, OutOfMemory, SettingsInvalid
 from .hardware import memory_peak
 from .interruption import Interruption
 from .loss import summed_loss
-from .model import Adapted
 from .optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_learning_rate
 from .progress import ProgressBoard
 from .report import Report
@@ -152,7 +152,10 @@ class Trainer:
             try:
                 with self.stop.at_once():
                     result = self.gradient()
-                break
+                if result is not None:
+                    break
+                self.lower_scale()
+                continue
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -162,8 +165,10 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.advance(result, rate, time.monotonic() - started)
 
-    def gradient(self) -> StepResult:
+    def gradient(self) -> StepResult | None:
         """Accumulate the gradient of the state's step in the parameters, clipped; change nothing else.
+
+        Returns None where float16 could not hold the scaled gradient.
 
         Raises:
             SettingsInvalid: the loss or the gradient is not finite.
@@ -180,20 +185,36 @@ class Trainer:
                 continue
             with self.model.arithmetic():
                 loss = summed_loss(self.model.hidden(batch), batch.targets, self.model.head)
-            (loss / tokens).backward()  # type: ignore[no-untyped-call]
+            (loss * (self.scale / tokens)).backward()  # type: ignore[no-untyped-call]
             nats += loss.item()
         parameters = self.model.parameters
         limit = self.settings.max_gradient_norm or math.inf
+        if self.scale != 1.0:
+            for parameter in parameters.values():
+                if parameter.grad is not None:
+                    parameter.grad.div_(self.scale)
         norm = float(nn.utils.clip_grad_norm_(list(parameters.values()), limit)) if tokens else 0.0
+        if not math.isfinite(norm) and math.isfinite(nats) and self.scale > 1.0:
+            return None
         if not (math.isfinite(nats) and math.isfinite(norm)):
             raise SettingsInvalid(
                 f"the {'gradient' if math.isfinite(nats) else 'loss'} of step {self.state.step + 1} is not finite; "
-                "lower training.learningRate, or set training.maxGradientNorm"
+                f"lower training.learningRate, or set training.maxGradientNorm{self._remedy}"
             )
         if tokens and not self._checked_gradients:
             self.check_gradients()
             self._checked_gradients = True
         return StepResult(nats, tokens, int(self.training.lengths[indices].sum()), norm)
+
+    @property
+    def scale(self) -> float:
+        """What the loss is multiplied by before it is differentiated: 1 but in float16."""
+        return self.state.loss_scale if self.model.compute_type is torch.float16 else 1.0
+
+    def lower_scale(self) -> None:
+        """Halve the scale of the loss after a gradient that float16 could not hold; the step is done again."""
+        self.state = self.state.model_copy(update={"loss_scale": self.scale / 2})
+        self.report("gradient beyond float16, the loss is scaled less", scale=self.scale, step=self.state.step + 1)
 
     def check_gradients(self) -> None:
         """Make sure, once, that training reaches every part of the adapter.
@@ -213,6 +234,11 @@ class Trainer:
                 f"no gradient reaches {len(without)} of {len(self.model.parameters)} adapter weights ({without[0]}): "
                 "these modules take no part in predicting text; set lora.targetModules to those that do"
             )
+
+    @property
+    def _remedy(self) -> str:
+        """What else helps in float16, whose largest number is 65504."""
+        return ", or quantization.computeType: Float32" if self.model.compute_type is torch.float16 else ""
 
     def shrink(self, reason: str) -> None:
         """Halve the micro-batch after memory ran out.
@@ -318,6 +344,7 @@ class Trainer:
         if not math.isfinite(loss):
             raise SettingsInvalid(
                 f"the validation loss after step {self.state.step} is not finite; lower training.learningRate"
+                f"{self._remedy}"
             )
         self.state = evaluated(self.state, loss, self.checkpoints.name(self.state.step), self.settings.early_stopping)
         if self.state.best is not None and self.state.best.step == self.state.step == self._saved_step:

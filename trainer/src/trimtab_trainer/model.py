@@ -1,17 +1,15 @@
-"""The frozen base model and the adapter on it: QLoRA (arXiv 2305.14314) with bitsandbytes and peft.
+"""The frozen base model of QLoRA (arXiv 2305.14314), quantized by bitsandbytes.
 
-`load_base` gives the base from a local folder, in NF4 or plain; `Adapted` puts LoRA on it and gives the two halves
-that the loss needs, hidden states and output head. `train`, `publish` and `ask` call it. Two silent faults of the
-libraries are closed here, each with a test: bitsandbytes repacks NF4 weights at the first evaluation on some
-processors and then loses gradients, and attention across packed rows.
+`load_base` gives the base from a local folder, in NF4 or plain; `LanguageModel` gives the two halves that the loss
+needs, hidden states and output head; `adapter` puts LoRA on it. Of a model that also takes images or sounds the text
+part computes, and the others stay as they are. Two silent faults of the libraries are closed here, each with a test:
+bitsandbytes repacks NF4 weights at the first evaluation on some processors and then loses gradients, and attention
+across packed rows.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-import warnings
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -21,39 +19,38 @@ import torch
 from torch import Tensor, nn
 
 from .batches import MicroBatch
-from .contract import LoraSettings, QuantizationSettings, Reason
+from .contract import QuantizationSettings, Reason
 from .contract.settings import QuantizationType
 from .errors import SettingsInvalid
-from .layers import is_reached
+from .layers import is_conditional
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from transformers import PreTrainedModel
 
-ALL_LINEAR = "all-linear"
-ADAPTER = "default"
-"""Name by which peft knows the adapter in memory; it is no part of published names."""
 
-OF_THE_MACHINE = ("memory", "cuda", "cublas", "hip", "alloc")
-"""Words of errors that say nothing of the model."""
-
-PROBE_TOLERANCE = 0.02
-"""Largest relative difference that rounding alone can make between two ways to the same number, in bfloat16."""
+FOUR_POSITIONS = frozenset({
+    "ernie4_5_vl_moe", "glm46v", "glm4v", "glm4v_moe", "glm_ocr", "glmga", "paddleocr_vl", "qwen2_5_omni_thinker",
+    "qwen2_5_vl", "qwen2_vl",
+})  # fmt: skip
+"""Kinds in which time, height and width have positions of their own, and which tell packed rows apart by a fourth,
+that of the text, which comes first."""
 
 
 def load_base(
     folder: Path, quantization: QuantizationSettings, compute_type: torch.dtype, where: torch.device
 ) -> PreTrainedModel:
-    """Return the causal language model in a folder: frozen, quantized as told, in evaluation mode.
+    """Return the language model in a folder: frozen, quantized as told, in evaluation mode.
 
-    Nothing is fetched and no code of the folder is run; weights come from safetensors only. Embeddings, norms and
-    output head stay in the compute type. Attention is torch's own (SDPA), or eager in the few models that lack it.
+    It is of the class that its config names, with vision and audio where it has them, because the adapter's weights are
+    published under the names that they have there. Nothing is fetched and no code of the folder is run; weights come
+    from safetensors only. Embeddings, norms and output head stay in the compute type. Attention is torch's own (SDPA),
+    or eager in the few models that lack it.
 
     Raises:
         SettingsInvalid: BASE_MODEL_INVALID, the folder holds no model that can be loaded whole.
     """
     import transformers
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM, BitsAndBytesConfig
 
     transformers.utils.logging.disable_progress_bar()
     scheme = None
@@ -65,7 +62,13 @@ def load_base(
             bnb_4bit_compute_dtype=compute_type,
         )
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        kind = (
+            AutoModelForMultimodalLM
+            if is_conditional({"architectures": config.architectures})
+            else AutoModelForCausalLM
+        )
+        model, loading = kind.from_pretrained(
             str(folder),
             local_files_only=True,
             trust_remote_code=False,
@@ -81,7 +84,7 @@ def load_base(
         if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
             raise
         raise SettingsInvalid(
-            f"the base model cannot be loaded ({_brief(error)}); it must be a causal language model of the "
+            f"the base model cannot be loaded ({brief(error)}); it must be a causal language model of the "
             "transformers library with config.json and whole *.safetensors",
             Reason.BASE_MODEL_INVALID,
         ) from error
@@ -89,7 +92,7 @@ def load_base(
     if absent:
         # transformers would go on with random weights in these places.
         raise SettingsInvalid(
-            f"the base model lacks weights that its config.json asks for: {_some(absent)}", Reason.BASE_MODEL_INVALID
+            f"the base model lacks weights that its config.json asks for: {some(absent)}", Reason.BASE_MODEL_INVALID
         )
     keep_weights_in_place(model)
     model.requires_grad_(False)
@@ -140,6 +143,8 @@ class LanguageModel:
         self.compute_type = compute_type
         self.device = next(causal.parameters()).device
         self.head = LogitsHead(causal)
+        self.text: nn.Module = text_part(causal)
+        self.position_axes = 4 if causal.config.model_type in FOUR_POSITIONS else 1
 
     def arithmetic(self) -> AbstractContextManager[Any]:
         """Return the context of a forward pass: products in the compute type, sums and norms as torch knows best."""
@@ -152,124 +157,20 @@ class LanguageModel:
 
         transformers makes the block-diagonal mask from the positions, but only without attention_mask and cache.
         """
-        output = self.causal.base_model(input_ids=batch.tokens, position_ids=batch.positions, use_cache=False)
+        positions = batch.positions if self.position_axes == 1 else batch.positions.expand(self.position_axes, -1, -1)
+        output = self.text(input_ids=batch.tokens, position_ids=positions, use_cache=False)
         return output.last_hidden_state  # type: ignore[no-any-return]
 
 
-class Adapted(LanguageModel):
-    """A base model with a LoRA adapter (arXiv 2106.09685) in float32 on it.
-
-    `parameters` maps published names (those of adapter_model.safetensors) to the adapter's weights, sorted.
-    """
-
-    def __init__(self, peft: PeftModel, compute_type: torch.dtype) -> None:
-        super().__init__(peft.get_base_model(), compute_type)
-        self.peft = peft
-        self.parameters: dict[str, nn.Parameter] = dict(
-            sorted((published_name(name), p) for name, p in peft.named_parameters() if ".lora_" in name)
-        )
-        self.checkpoints_activations = False
-
-    @property
-    def target_modules(self) -> tuple[str, ...]:
-        """Names of the adapted modules, sorted."""
-        return tuple(sorted(self.peft.peft_config[ADAPTER].target_modules))
-
-    def checkpoint_activations(self) -> None:
-        """Keep one layer's activations instead of all, for a third more computation."""
-        self.causal.activation_checkpointing_enable({"use_reentrant": False})
-        self.checkpoints_activations = True
-
-    def adapter_tensors(self) -> dict[str, Tensor]:
-        """Return a copy of the adapter's weights on the processor, by published name."""
-        return {name: p.detach().to("cpu", copy=True).contiguous() for name, p in self.parameters.items()}
-
-    def load_adapter_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Set the adapter's weights.
-
-        Raises:
-            ValueError: names or shapes are not exactly those of this adapter.
-        """
-        expected = {name: tuple(p.shape) for name, p in self.parameters.items()}
-        found = {name: tuple(t.shape) for name, t in tensors.items()}
-        if expected != found:
-            different = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
-            raise ValueError(f"these adapter weights differ in name or shape: {_some(different)}")
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(tensors[name])
-
-    def remove(self) -> PreTrainedModel:
-        """Take the adapter off and return the bare base model."""
-        base: PreTrainedModel = self.peft.unload()
-        if hasattr(base, "peft_config"):
-            del base.peft_config
-        return base
-
-
-def add_adapter(
-    base: PreTrainedModel,
-    lora: LoraSettings,
-    compute_type: torch.dtype,
-    seed: int,
-    left_out: frozenset[str] = frozenset(),
-) -> Adapted:
-    """Put a fresh adapter on a base model; the same seed gives the same weights on every device.
-
-    `left_out` are names of what cannot be adapted, as in `layers.Reach`.
-
-    Raises:
-        SettingsInvalid: TARGET_MODULES_NOT_FOUND, naming the modules that exist.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    settings = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=list(resolve_targets(base, lora.target_modules, left_out)),
-        bias="none",
+def text_part(causal: PreTrainedModel) -> nn.Module:
+    """Return the part of a language model that makes hidden states of tokens: all but its head, vision and audio."""
+    part: Any = (
+        causal.get_decoder() if is_conditional({"architectures": [type(causal).__name__]}) else causal.base_model
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            model = Adapted(get_peft_model(base, settings, adapter_name=ADAPTER), compute_type)
-        except (ValueError, TypeError, NotImplementedError) as error:
-            raise SettingsInvalid(
-                f"lora.targetModules: peft cannot adapt this {type(base).__name__} ({_brief(error)}); name layers of "
-                "its attention",
-                Reason.TARGET_MODULES_NOT_FOUND,
-            ) from error
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.parameters.items():
-            fresh = torch.zeros(parameter.shape)
-            if ".lora_A." in name:
-                nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)
-            parameter.data = fresh.to(parameter.device)
-    return model
-
-
-def load_adapter(base: PreTrainedModel, folder: Path, compute_type: torch.dtype) -> Adapted:
-    """Load a published adapter as anybody would, with stock peft, and make sure that it is really there.
-
-    Raises:
-        ValueError: some of its weights did not arrive (peft only warns).
-    """
-    from peft import PeftModel
-    from safetensors.torch import load_file
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = Adapted(PeftModel.from_pretrained(base, str(folder), adapter_name=ADAPTER), compute_type)
-    model.peft.eval()
-    stored, loaded = load_file(folder / "adapter_model.safetensors"), model.adapter_tensors()
-    wrong = [n for n in stored.keys() | loaded.keys() if n not in stored or n not in loaded]
-    wrong += [n for n in stored.keys() & loaded.keys() if not torch.equal(stored[n], loaded[n])]
-    if wrong:
-        raise ValueError(f"the adapter did not load onto its base model: {_some(sorted(wrong))}")
-    return model
+    if part.get_output_embeddings() is not None:  # a whole language model within one
+        part = part.base_model if part.base_model is not part else part.model
+    found: nn.Module = part
+    return found
 
 
 class LogitsHead:
@@ -293,134 +194,13 @@ class LogitsHead:
         return logits
 
 
-def check_forward(model: LanguageModel, packing: bool) -> None:
-    """Refuse a base model that this trainer would compute wrongly: two short probes, no gradient.
-
-    Raises:
-        SettingsInvalid: BASE_MODEL_INVALID when its logits are not those of its output head; SETTINGS_INVALID when
-            packing is on and rows of one sequence influence each other (state-space models, say).
-    """
-    try:
-        _probe_forward(model, packing)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in OF_THE_MACHINE):
-            raise
-        raise SettingsInvalid(
-            f"{type(model.causal).__name__} does not compute as causal language models do ({_brief(error)}); this kind "
-            "of base model is not supported",
-            Reason.BASE_MODEL_INVALID,
-        ) from error
-
-
-def _probe_forward(model: LanguageModel, packing: bool) -> None:
-    vocabulary = model.causal.get_input_embeddings().weight.shape[0]
-    generator = torch.Generator().manual_seed(0)
-    row = torch.randint(0, vocabulary, (3, 8), generator=generator).to(model.device)
-    count = torch.arange(8, device=model.device)[None]
-    model.causal.eval()
-    with torch.no_grad(), model.arithmetic():
-        hidden = model.hidden(_probe(row[1:2], count))[0]
-        logits = model.causal(input_ids=row[1:2], position_ids=count, use_cache=False).logits[0].float()
-        if _differ(model.head(hidden).float(), logits):
-            raise SettingsInvalid(
-                f"{type(model.causal).__name__} does more to its logits than its output head; "
-                "this kind of base model is not supported",
-                Reason.BASE_MODEL_INVALID,
-            )
-        if packing:
-            packed = [torch.cat([before, row[1]])[None] for before in (row[0], row[2])]
-            ends = [model.hidden(_probe(tokens, count.repeat(1, 2)))[0, 8:] for tokens in packed]
-            if _differ(*ends) or _differ(ends[0], hidden):
-                raise SettingsInvalid(
-                    f"{type(model.causal).__name__} lets packed rows influence each other; set training.packing: false"
-                )
-
-
-def _probe(tokens: Tensor, positions: Tensor) -> MicroBatch:
-    return MicroBatch(tokens, positions, tokens, tokens.numel(), 0)
-
-
-def _differ(one: Tensor, other: Tensor) -> bool:
-    return bool((one - other).abs().max() > PROBE_TOLERANCE * other.abs().max().clamp(min=1e-3))
-
-
-def check_layers(model: Adapted, expected: list[str]) -> None:
-    """Refuse a base model of which other layers are adapted than its headers told.
-
-    Layers may have other names in files than in memory, but the same last parts.
-
-    Raises:
-        SettingsInvalid: TARGET_MODULES_NOT_FOUND, naming the difference.
-    """
-    told = Counter(name.rpartition(".")[2] for name in expected)
-    found = Counter(name.rpartition(".lora_A")[0].rpartition(".")[2] for name in model.parameters if ".lora_A." in name)
-    if told != found:
-        differ = [
-            f"{name} ({told[name]} in its files, {found[name]} adapted)"
-            for name in sorted(told | found)
-            if told[name] != found[name]
-        ]
-        raise SettingsInvalid(
-            f"lora.targetModules: {type(model.causal).__name__} has other layers than its files tell: {_some(differ)}; "
-            "name those that are the same",
-            Reason.TARGET_MODULES_NOT_FOUND,
-        )
-
-
-def linear_modules(base: PreTrainedModel, left_out: frozenset[str] = frozenset()) -> list[str]:
-    """Return the full names of the linear layers that can be adapted: all but the output head and what is left out."""
-    from transformers.pytorch_utils import Conv1D
-
-    head = base.get_output_embeddings()
-    return [
-        name
-        for name, module in base.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head and is_reached(name, left_out)
-    ]
-
-
-def resolve_targets(
-    base: PreTrainedModel, wanted: list[str], left_out: frozenset[str] = frozenset()
-) -> tuple[str, ...]:
-    """Return the target modules by name, sorted: last parts of names where these say the same, else whole names.
-
-    Raises:
-        SettingsInvalid: TARGET_MODULES_NOT_FOUND, naming the modules that exist.
-    """
-    names = linear_modules(base, left_out)
-    last_parts = sorted({name.rpartition(".")[2] for name in names})
-    asked = last_parts if wanted == [ALL_LINEAR] else wanted
-    missing = [want for want in asked if not any(_matches(name, want) for name in names)]
-    if missing or not asked:
-        raise SettingsInvalid(
-            f"lora.targetModules: {_some(missing or wanted)} not among the base model's linear layers; "
-            f"there are {', '.join(last_parts)}",
-            Reason.TARGET_MODULES_NOT_FOUND,
-        )
-    reached = set(names)
-    others = [name for name, _ in base.named_modules() if name not in reached]
-    targets: set[str] = set()
-    for want in asked:
-        # peft takes a name for every module that ends with it: the head, a container, what is left out.
-        alone = not any(_matches(name, want) for name in others)
-        targets.update([want] if alone else [name for name in names if _matches(name, want)])
-    return tuple(sorted(targets))
-
-
-def _matches(name: str, target: str) -> bool:
-    return name == target or name.endswith(f".{target}")
-
-
-def published_name(name: str) -> str:
-    """Return the name a peft parameter has in adapter_model.safetensors."""
-    return name.replace(f".{ADAPTER}.", ".")
-
-
-def _some(names: list[str], most: int = 5) -> str:
+def some(names: list[str], most: int = 5) -> str:
+    """Return the first names, and how many more there are."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
+    """Return the kind and the first line of a library's error."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__

@@ -13,22 +13,35 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .architecture import check_architecture, check_length, check_vocabulary, read_shapes, target_modules
+from .architecture import (
+    check_architecture,
+    check_length,
+    check_packing,
+    check_vocabulary,
+    read_shapes,
+    target_modules,
+    target_parameters,
+)
 from .base_model import BaseModel, check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
-from .contract import Artifact, Prepared, RunConfig, run_digest
-from .data.cleaning import CONTROL, IGNORED
+from .contract import Artifact, DatasetFormat, Prepared, RunConfig, run_digest
+from .data.cleaning import CONTROL, FORMAT, IGNORED, PARTED, VOCABULARY
+from .data.formats import NAMED
 from .data.preparation import PreparedView, Request, prepare_view
-from .data.source import Source, copy, find
-from .data.tokens import RowTokenizer
+from .data.source import Source, copy, find, read_template
+from .data.tokens import RowTokenizer, Vocabulary
 from .data.view import total_steps
+from .embedding import untrained_tokens
 from .errors import SettingsInvalid
-from .layers import Shapes, reach
+from .initial import check_initial_adapter
+from .layers import Reach, Shapes, reach
 from .report import Report
 from .result import read_result
+from .serving_limits import serving_warnings
 from .storage import FileEntry, Store, open_store
 
 PROBE = "data/.writable"
 WARNED_COLUMNS, WARNED_LENGTH = 12, 64
+CONVERTED = (DatasetFormat.ALPACA, DatasetFormat.SHAREGPT)
 
 
 @dataclass(frozen=True)
@@ -45,14 +58,22 @@ class CheckedModel:
     """A base model that can be trained as asked, as far as its config.json and the headers of its weights tell.
 
     Attributes:
-        modules: full names of the layers that are adapted.
+        modules, parameters: full names of the layers, and of the joined tensors of experts, that are adapted.
+        reached: what can be adapted.
         warnings: what a person should know of it, a sentence each.
     """
 
     model: BaseModel
     shapes: Shapes
     modules: tuple[str, ...]
+    parameters: tuple[str, ...]
+    reached: Reach
     warnings: tuple[str, ...] = ()
+
+    @property
+    def adapted(self) -> int:
+        """How many layers and tensors are adapted."""
+        return len(self.modules) + len(self.parameters)
 
 
 def check_base_model(config: RunConfig) -> CheckedModel:
@@ -63,11 +84,14 @@ def check_base_model(config: RunConfig) -> CheckedModel:
     """
     model = find_base_model(config.base_model)
     check_architecture(model)
+    check_packing(model, config.training.packing)
     check_length(model, config.training.max_sequence_length)
     shapes = read_shapes(model)
     modules = target_modules(shapes, config.lora, model.config)
-    unreached = reach(shapes, model.config).unreached
-    return CheckedModel(model, shapes, tuple(modules), (unreached,) if unreached else ())
+    parameters = target_parameters(shapes, config.lora, model.config)
+    reached = reach(shapes, model.config)
+    warnings = [*filter(None, [reached.unreached(len(parameters))]), *serving_warnings(config.lora, parameters)]
+    return CheckedModel(model, shapes, tuple(modules), tuple(parameters), reached, tuple(warnings))
 
 
 def prepare_rows(
@@ -85,8 +109,9 @@ def prepare_rows(
     Raises:
         DataInvalid, SettingsInvalid: with a named reason and the next step.
     """
-    tokenizer = partial(RowTokenizer, scratch / "tokenizer")
-    request = Request(sources, tokenizer_files, tokenizer, config.dataset, config.training)
+    template = _chat_template(config)
+    tokenizer = partial(RowTokenizer, scratch / "tokenizer", template)
+    request = Request(sources, tokenizer_files, tokenizer, config.dataset, config.training, template)
     view = prepare_view(output, request, scratch, report)
     check_vocabulary(checked.model, checked.shapes, view.summary["largestToken"])
     return view
@@ -108,7 +133,17 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     # Every byte of the weights is read for the digest only after the headers were found good.
     base_model_digest = digest_of_entries(entries_of(model))
     check_pin(config.base_model, base_model_digest)
-    report("base model checked", uri=config.base_model.uri, digest=base_model_digest, adapted=len(checked.modules))
+    report(
+        "base model checked",
+        uri=config.base_model.uri,
+        digest=base_model_digest,
+        adapted=checked.adapted,
+        weights=checked.reached.weights,
+        beside_text=checked.reached.other_weights,
+    )
+    initial = check_initial_adapter(config, base_model_digest, list(checked.modules), list(checked.parameters))
+    if initial is not None:
+        report("initial adapter checked", uri=initial.uri, digest=initial.digest)
 
     tokenizer_files = fetch_tokenizer(model, scratch / "tokenizer")
     sources = {name: _copy(config, name, uri, scratch, report) for name, uri in uris.items()}
@@ -130,6 +165,8 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     artifact = read_result(output, prepared.run_digest, report)
     report("prepared", **prepared.to_json(), artifact=artifact.to_json() if artifact else None)
     warnings = [*checked.warnings, *warnings_of(summary)]
+    if untrained := untrained_tokens(model, Vocabulary.of(summary[VOCABULARY])):
+        warnings.append(untrained)
     return Outcome(prepared, artifact, tuple(_told(warnings, report)))
 
 
@@ -141,11 +178,18 @@ def warnings_of(summary: dict[str, Any]) -> list[str]:
         more = f" and {len(names) - WARNED_COLUMNS} more" if len(names) > WARNED_COLUMNS else ""
         shown = ", ".join(name[:WARNED_LENGTH] for name in names[:WARNED_COLUMNS])
         warnings.append(f"columns of the data that are ignored: {shown}{more}")
-    control = summary.get(CONTROL)
-    if control and control["count"]:
+    detected = summary[FORMAT]
+    if detected["name"] in CONVERTED and detected["why"] != NAMED:
+        warnings.append(f"the rows are taken for {detected['name']}'s, because {detected['why']}")
+    if (control := summary[CONTROL])["count"]:
         warnings.append(
             f"{control['count']} rows hold control tokens of the chat template in their text, the first is "
-            f"{control['examples'][0]}; they act as such, so that a text may end a turn or begin one"
+            f"{control['examples'][0]}; they are learned as the text they are, not as control tokens"
+        )
+    if (parted := summary[PARTED])["count"]:
+        warnings.append(
+            f"{parted['count']} conversations are learned one sequence a turn, the first is {parted['examples'][0]}; "
+            "the chat template leaves out part of an earlier turn once another follows"
         )
     return warnings
 
@@ -182,6 +226,11 @@ def check_writable(output: Store) -> None:
             f"the storage at {output.uri} lacks conditional writes (If-None-Match): it lets a second writer replace "
             "what the first one wrote; use one that has them"
         )
+
+
+def _chat_template(config: RunConfig) -> str | None:
+    uri = config.dataset.chat_template
+    return None if uri is None else read_template(uri, config.dataset.credentials)
 
 
 def _copy(config: RunConfig, name: str, uri: str, scratch: Path, report: Report) -> Source:

@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .adapter import Adapted
 from .base_model import TOKENIZER
 from .batches import Batches
 from .card import model_card
 from .checkpoint import TrainingState, save_adapter
-from .contract import Artifact, Prepared, RunConfig, Summary, digest_of
-from .data.view import View
+from .contract import Artifact, Prepared, RunConfig, Summary, defining, digest_of
+from .data.view import CHAT_TEMPLATE, View
 from .errors import SettingsInvalid
 from .interruption import Interruption
-from .model import Adapted
 from .report import Report
 from .reporting.page import HeldOut, RunRecord, render
 from .result import verify_adapter, write_result
@@ -63,12 +63,15 @@ def export(
     config: RunConfig,
     prepared: Prepared,
     weights: dict[str, Tensor],
-    targets: tuple[str, ...],
+    model: Adapted,
     base: Path,
     *,
     folder: Path,
+    chat_template: Path | None = None,
 ) -> None:
     """Write the files that decide how the adapter behaves into an empty folder.
+
+    `chat_template` is the one that was trained with where it is not the base model's: it stands before that.
 
     Raises:
         SettingsInvalid: a weight is not finite.
@@ -82,13 +85,20 @@ def export(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     save_adapter(weights, folder / ADAPTER_WEIGHTS)
-    write_json(folder / ADAPTER_CONFIG, adapter_config(config, prepared.base_model_digest, targets))
+    write_json(
+        folder / ADAPTER_CONFIG,
+        adapter_config(config, prepared.base_model_digest, model.target_modules, model.target_parameters),
+    )
     for name in TOKENIZER:
         if (base / name).exists():
             shutil.copyfile(base / name, folder / name)
+    if chat_template is not None:
+        shutil.copyfile(chat_template, folder / CHAT_TEMPLATE)
 
 
-def adapter_config(config: RunConfig, base_model_digest: str, targets: tuple[str, ...]) -> dict[str, Any]:
+def adapter_config(
+    config: RunConfig, base_model_digest: str, targets: tuple[str, ...], parameters: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Return adapter_config.json as peft reads it.
 
     Ours, because peft writes a set in random order and the local path of the base model. The base is named by its
@@ -109,8 +119,9 @@ def adapter_config(config: RunConfig, base_model_digest: str, targets: tuple[str
         "inference_mode": True,
         "init_lora_weights": True,
         "modules_to_save": None,
-        "use_dora": False,
-        "use_rslora": False,
+        "use_dora": config.lora.use_dora,
+        "use_rslora": config.lora.use_rslora,
+        **({"target_parameters": sorted(parameters)} if parameters else {}),
     }
 
 
@@ -202,13 +213,15 @@ def upload_once(
 
 def artifact_document(config: RunConfig, prepared: Prepared, files: tuple[FileEntry, ...]) -> dict[str, Any]:
     """Return the manifest's `artifact` part, whose digest names the adapter: behaviour and where it came from."""
+    initial = config.lora.initial_adapter
     return {
+        **({"initialAdapter": initial.digest} if initial is not None else {}),
         "files": _json(files),
         "baseModel": prepared.base_model_digest,
         "data": prepared.view_digest,
         "config": digest_of(
             {
-                "lora": config.lora.to_json(),
+                "lora": defining(config.lora),
                 "quantization": config.quantization.to_json(),
                 "training": config.training.to_json(),
             }
@@ -247,7 +260,7 @@ def metrics(
         "curve": [point.model_dump() for point in state.curve],
         "evaluations": [point.model_dump() for point in state.evaluations],
         "settings": {
-            "lora": config.lora.to_json(),
+            "lora": defining(config.lora),
             "quantization": config.quantization.to_json(),
             "training": config.training.to_json(),
         },

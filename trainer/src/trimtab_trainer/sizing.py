@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .contract import TrainingSettings
 
 if TYPE_CHECKING:
-    from .model import Adapted
+    from .adapter import Adapted
 
 CHUNK = 256
 """Positions whose logits exist at the same time."""
@@ -35,29 +35,42 @@ class Sizing:
 
 @dataclass(frozen=True)
 class Costs:
-    """Bytes that training takes: for each token with activations kept and not, and whatever the tokens."""
+    """Bytes that training takes: for each token with activations kept and not, and whatever the tokens.
+
+    `kept_fixed` is what keeping activations takes beside them: the adapted tensors of experts, which are made anew in
+    every pass and of which there is only one layer's at a time where activations are computed twice.
+    """
 
     kept_per_token: int
     recomputed_per_token: int
     fixed: int
+    kept_fixed: int = 0
 
 
 def costs(model: Adapted) -> Costs:
-    """Estimate the memory of a forward and backward pass from the sizes of the adapted linear layers."""
+    """Estimate the memory of a forward and backward pass from the sizes of the adapted layers and of experts."""
+    from .targets import adapted_layers, adapted_tensors
+
     width = 2 if model.compute_type.itemsize == 2 else 4
-    ends = [sum(p.shape) for name, p in model.parameters.items()]
-    rank = min(min(p.shape) for p in model.parameters.values())
-    elements = sum(ends) - len(ends) * rank  # in_features and out_features of every adapted layer
-    layers = max(1, int(getattr(model.causal.config.get_text_config(), "num_hidden_layers", 1)))
+    config = model.causal.config.get_text_config()
+    elements = sum(layer.in_features + layer.out_features for layer in adapted_layers(model.causal))
+    joined = adapted_tensors(model.causal)
+    layers = max(1, int(getattr(config, "num_hidden_layers", 1)))
     embedding = model.causal.get_input_embeddings().weight
     hidden, vocabulary = int(embedding.shape[1]), int(embedding.shape[0])
     kept = elements * (4 + 2 * width)  # inputs and outputs in the compute type, the adapter's inputs in float32
+    chosen = getattr(config, "num_experts_per_tok", None) or 1
+    experts = [p for p in model.text.parameters() if p.ndim == 3 and not p.requires_grad]
+    kept += 2 * width * chosen * sum(sum(p.shape[1:]) for p in experts)
     base = sum(p.numel() * p.element_size() for p in model.peft.parameters())
     adapter = sum(p.numel() for p in model.parameters.values())
+    made = [p.numel() * p.element_size() for p in joined]
     return Costs(
         kept_per_token=kept,
         recomputed_per_token=layers * hidden * width + kept // layers,
-        fixed=base + 16 * adapter + 3 * 4 * CHUNK * vocabulary,
+        # Of a layer's joined tensors: with the adapter on them, the gradient of that, and what the gradient is made of.
+        fixed=base + 16 * adapter + 3 * 4 * CHUNK * vocabulary + 3 * sum(made) // layers,
+        kept_fixed=sum(made),
     )
 
 
@@ -67,16 +80,17 @@ def plan(training: TrainingSettings, longest: int, memory: int, cost: Costs, dev
     A micro-batch divides the batch. An explicit microBatchSize is taken as it is.
     """
     budget = max(0, int(memory * USABLE) - cost.fixed)
+    kept_budget = max(0, budget - cost.kept_fixed)
     divisors = [n for n in range(1, training.batch_size + 1) if training.batch_size % n == 0]
     target = max(1, TARGET_TOKENS[device_type] // longest)
 
-    def largest(per_token: int) -> int:
+    def largest(per_token: int, budget: int) -> int:
         return max((n for n in divisors if n <= target and n * longest * per_token <= budget), default=0)
 
     if training.micro_batch_size is not None:
         size = training.micro_batch_size
-        return Sizing(size, checkpoint_activations=size * longest * cost.kept_per_token > budget)
-    kept, recomputed = largest(cost.kept_per_token), largest(cost.recomputed_per_token)
+        return Sizing(size, checkpoint_activations=size * longest * cost.kept_per_token > kept_budget)
+    kept, recomputed = largest(cost.kept_per_token, kept_budget), largest(cost.recomputed_per_token, budget)
     if kept == recomputed or kept * longest >= ENOUGH_TOKENS[device_type]:
         return Sizing(max(1, kept), checkpoint_activations=kept == 0)
     return Sizing(max(1, recomputed), checkpoint_activations=True)

@@ -12,19 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from . import hardware
-from .architecture import read_shapes, target_modules
+from .adapter import Adapted, add_adapter, load_adapter
+from .architecture import read_shapes, target_modules, target_parameters
 from .base_model import fetch_base_model, find_base_model
 from .batches import Batches
 from .checkpoint import Checkpoints
 from .contract import Artifact, Prepared, Reason, RunConfig, StoredBaseModel, Summary
 from .data.view import View, load_view, total_steps
 from .errors import OutOfMemory, SettingsInvalid
+from .initial import check_initial_adapter, fetch_initial_weights
 from .interruption import Interruption
 from .layers import reach
 from .loop import Trainer, is_out_of_memory
-from .model import Adapted, add_adapter, check_forward, check_layers, frozen_hash, load_adapter, load_base
+from .model import frozen_hash, load_base
+from .probe import check_forward
 from .progress import ProgressBoard
 from .publish import export, measure, publish
 from .report import Report
@@ -32,6 +36,7 @@ from .reporting.answers import answer_held_out
 from .result import read_result
 from .sizing import costs, plan
 from .storage import Store, open_store
+from .targets import check_layers
 
 
 def train(  # noqa: PLR0917 all of them in the order that they are needed
@@ -76,7 +81,15 @@ def train(  # noqa: PLR0917 all of them in the order that they are needed
                 folder = fetch_base_model(config.base_model, scratch / "base-model", prepared.base_model_digest)
                 view = load_view(store, prepared.view_digest, scratch)
                 trainer, resumed_from = build(
-                    config, folder, view, checkpoints, stop=stop, report=report, board=progress
+                    config,
+                    prepared,
+                    folder,
+                    view,
+                    checkpoints,
+                    scratch=scratch,
+                    stop=stop,
+                    report=report,
+                    board=progress,
                 )
             trainer.run()
             with stop.at_once():
@@ -101,10 +114,12 @@ def train(  # noqa: PLR0917 all of them in the order that they are needed
 
 def build(
     config: RunConfig,
+    prepared: Prepared,
     folder: Path,
     view: View,
     checkpoints: Checkpoints,
     *,
+    scratch: Path,
     stop: Interruption,
     report: Report,
     board: ProgressBoard,
@@ -116,13 +131,16 @@ def build(
     files = find_base_model(StoredBaseModel(uri=folder.as_uri()))
     shapes = read_shapes(files)
     layers = target_modules(shapes, config.lora, files.config)
+    parameters = target_parameters(shapes, config.lora, files.config)
     reached = reach(shapes, files.config)
     base = load_base(folder, config.quantization, compute_type, where)
     base_hash = frozen_hash(base)
     model = add_adapter(base, config.lora, compute_type, settings.seed, reached.left_out)
-    check_layers(model, layers)
-    if reached.unreached:
-        report.warn("experts are out of reach", warning=reached.unreached)
+    check_layers(model, layers, parameters)
+    if (initial := check_initial_adapter(config, prepared.base_model_digest, layers, parameters)) is not None:
+        load_weights(model, fetch_initial_weights(initial, scratch), initial.uri)
+    if unreached := reached.unreached(len(parameters)):
+        report.warn("experts are out of reach", warning=unreached)
     training = Batches(view.train)
     validation = Batches(view.validation) if view.validation is not None else None
     check_vocabulary(model, view)
@@ -139,7 +157,7 @@ def build(
         threads=torch.get_num_threads(),
         adapter_parameters=sum(p.numel() for p in model.parameters.values()),
         target_modules=list(model.target_modules),
-        adapted=len(layers),
+        adapted=len(layers) + len(parameters),
         micro_batch=sizing.micro_batch,
         checkpoint_activations=sizing.checkpoint_activations,
         sequences=len(training),
@@ -173,6 +191,21 @@ def build(
     return trainer, resumed_from
 
 
+def load_weights(model: Adapted, file: Path, uri: str) -> None:
+    """Set the weights of a fresh adapter to those of one that was published.
+
+    Raises:
+        SettingsInvalid: they are of other modules than this model's.
+    """
+    try:
+        model.load_adapter_tensors(load_file(file))
+    except ValueError as error:
+        raise SettingsInvalid(
+            f"lora.initialAdapter at {uri} does not fit these settings: {error}; set lora.targetModules and "
+            "lora.targetParameters to what it was trained with"
+        ) from error
+
+
 def finish(
     store: Store,
     config: RunConfig,
@@ -190,7 +223,7 @@ def finish(
     if config.training.early_stopping is not None and state.best is not None:
         weights, step = trainer.checkpoints.best_weights(state.best), state.best.step
     folder = scratch / "adapter"
-    export(config, prepared, weights, model.target_modules, base_folder, folder=folder)
+    export(config, prepared, weights, model, base_folder, folder=folder, chat_template=view.chat_template)
     compute_type, where, targets = model.compute_type, model.device, len(model.target_modules)
     base = model.remove()
     if frozen_hash(base) != trainer.base_hash:

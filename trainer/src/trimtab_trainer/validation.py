@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from .adapter import Adapted
 from .batches import Batches
 from .interruption import Interruption
 from .loss import summed_loss
-from .model import Adapted
 
 TOKENS_PER_BATCH = {"cuda": 16384, "cpu": 4096}
 """Tokens of a forward pass without gradients, padding included, where no batch size is set."""

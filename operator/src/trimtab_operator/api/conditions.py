@@ -43,6 +43,7 @@ class State(StrEnum):
     SUSPENDED = "Suspended"
     QUEUED = "Queued"
     QUOTA_EXCEEDED = "QuotaExceeded"
+    MIRRORING = "Mirroring"
     PREPARING = "Preparing"
     TRAINING = "Training"
     EVALUATING = "Evaluating"
@@ -110,10 +111,6 @@ _OF_EVALUATIONS: frozenset[str] = frozenset(
         State.FINE_TUNE_JOB_FAILED,
         State.NOTHING_TO_COMPARE,
         State.SPEC_INVALID,
-        TrainerReason.ARTIFACT_NOT_FOUND,
-        TrainerReason.ARTIFACT_INVALID,
-        TrainerReason.ARTIFACT_CHANGED,
-        TrainerReason.BASE_MODEL_MISMATCH,
         TrainerReason.TOKENIZER_MISMATCH,
         TrainerReason.METRIC_NOT_APPLICABLE,
         TrainerReason.HARNESS_TASK_NOT_FOUND,

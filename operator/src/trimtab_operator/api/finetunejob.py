@@ -18,7 +18,16 @@ from trimtab_trainer.contract import (
     Validation,
 )
 from trimtab_trainer.contract.curve import POINTS
-from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, Rule, rules
+from trimtab_trainer.contract.settings import (
+    CHAT_TEMPLATE,
+    DIGEST,
+    IGNORE_KEYS,
+    KEY,
+    MODEL_URI,
+    OBJECT_URI,
+    Rule,
+    rules,
+)
 
 from .conditions import SUCCEEDED
 from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
@@ -32,17 +41,15 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 NAME_LENGTH = 45
 """Children add up to 18 characters to the name, and a Job's name may have 63."""
-SECRET_NAME = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=253,
-        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
-        description="secretName of a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and optionally "
-        "AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION (or AWS_DEFAULT_REGION), AWS_S3_ADDRESSING_STYLE (path, "
-        "virtual or auto) and AWS_CA_BUNDLE; absent: the pod's workload identity.",
-    ),
-]
+_KEYS = (
+    "secretName of a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and optionally AWS_SESSION_TOKEN, "
+    "AWS_ENDPOINT_URL, AWS_REGION (or AWS_DEFAULT_REGION), AWS_S3_ADDRESSING_STYLE (path, virtual or auto) and "
+    "AWS_CA_BUNDLE; absent: the pod's workload identity."
+)
+_OF_A_HUB = " Of a source on a hub (hf://): with HF_TOKEN, HF_ENDPOINT or both; the pod that mirrors alone mounts it."
+_NAME = Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+SECRET_NAME = Annotated[str, _NAME, Field(description=_KEYS)]
+SOURCE_SECRET_NAME = Annotated[str, _NAME, Field(description=_KEYS + _OF_A_HUB)]
 
 
 FREE = frozenset({"secretName", "microBatchSize"})
@@ -97,23 +104,39 @@ def _same(field: str, fields: Fields | None) -> str:
 class BaseModelSource(Model):
     """The model that the adapter is made for."""
 
-    uri: OBJECT_URI = Field(
+    uri: MODEL_URI = Field(
         description="uri of the folder with config.json, the tokenizer and the safetensors files: s3://bucket/prefix, "
-        "or file:///path on a volume of the template."
+        "file:///path on a volume of the template, or hf://org/name@revision, which is mirrored into the output."
     )
     digest: DIGEST | None = Field(default=None, description="digest the model must have; recorded in status if absent.")
-    secret_name: SECRET_NAME | None = None
+    secret_name: SOURCE_SECRET_NAME | None = None
 
 
 class DatasetSource(Model):
     """The rows, where they come from and what is held out."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            *(
+                (
+                    f"!has(self.{side}) || !has(self.{side}.uri) || "
+                    f"self.{side}.uri.startsWith('hf://') == self.training.uri.startsWith('hf://')",
+                    f"{side}.uri and training.uri are both on a hub (hf://) or neither is: their keys are one Secret",
+                )
+                for side in ("validation", "test")
+            )
+        )
+    )
+
     format: DatasetFormat = Field(
         default=DatasetFormat.AUTO,
-        description="format of the rows: Messages {messages: [{role, content}]}, PromptCompletion {prompt, "
-        "completion}, Text {text}; Auto tells them apart by their keys. A string column group keeps rows together "
-        "when rows are held out.",
+        description="format of the rows: Messages {messages: [{role, content}]}, with tools and tool_calls where there "
+        "are such; PromptCompletion {prompt, completion}; Text {text}; Alpaca {instruction, input, output}; ShareGPT "
+        "{conversations: [{from, value}]}. Auto tells them apart by their keys. A string column group keeps rows "
+        "together when rows are held out.",
     )
+    ignore_keys: list[KEY] = IGNORE_KEYS
+    chat_template: OBJECT_URI | None = CHAT_TEMPLATE
     training: TrainingData = Field(description="training data.")
     validation: Validation | None = Field(default=None, description="validation data, measured while training.")
     test: HeldOut | None = Field(
@@ -122,7 +145,7 @@ class DatasetSource(Model):
     split_seed: int = Field(
         default=17, ge=0, le=2_147_483_647, description="splitSeed chooses which rows are held out."
     )
-    secret_name: SECRET_NAME | None = None
+    secret_name: SOURCE_SECRET_NAME | None = None
 
 
 class OutputTarget(Model):

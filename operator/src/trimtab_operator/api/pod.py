@@ -100,6 +100,13 @@ _WHOLE_DEVICES: Rule = (
 )
 
 
+_ONE_DEVICE: Rule = (
+    r"self.all(k, !k.matches('^(nvidia\\.com/(gpu|gpu\\.shared|mig-.*)|amd\\.com/gpu)$') || "
+    "quantity(string(self[k])).compareTo(quantity('1')) <= 0)",
+    "one GPU is used so far, and more would be held for nothing: ask for 1",
+)
+
+
 def _in_both(comparison: str, rest: str) -> str:
     """Return the rule about what is in requests and in limits."""
     compared = f"quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) {comparison} 0"
@@ -138,13 +145,13 @@ class ResourceRequirements(Model):
     limits: dict[str, QUANTITY] | None = Field(
         default=None,
         max_length=16,
-        json_schema_extra=rules(_NAMES_OF_RESOURCES, _WHOLE_DEVICES),
+        json_schema_extra=rules(_NAMES_OF_RESOURCES, _WHOLE_DEVICES, _ONE_DEVICE),
         description="limits that the container must stay within; nvidia.com/gpu and the like: absent: the requests.",
     )
     requests: dict[str, QUANTITY] | None = Field(
         default=None,
         max_length=16,
-        json_schema_extra=rules(_NAMES_OF_RESOURCES, _WHOLE_DEVICES),
+        json_schema_extra=rules(_NAMES_OF_RESOURCES, _WHOLE_DEVICES, _ONE_DEVICE),
         description="requests that the scheduler sets aside; absent: the limits.",
     )
     claims: list[UsedClaim] | None = Field(

@@ -43,6 +43,9 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
     State.QUOTA_EXCEEDED: _active(
         "A ResourceQuota of the namespace refuses the Job or its pod.", "Raise the quota or wait until other pods end."
     ),
+    State.MIRRORING: _active(
+        "What the spec names on a hub (`hf://`) is copied into the output and verified; no accelerator is held."
+    ),
     State.PREPARING: _active("The data are checked, split, tokenised and packed; no accelerator is held."),
     State.TRAINING: _active("The adapter is trained; `status.progress` moves."),
     State.PUBLISHING: _active("The adapter is evaluated on the test split and uploaded."),
@@ -102,6 +105,21 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
         "The base model is not the one of `baseModel.digest`.",
         "Restore the model, or create a job with its new digest.",
     ),
+    Reason.SOURCE_NOT_FOUND: _failed(
+        "The hub has no such repository, or it is private and the token may not read it.",
+        "Correct the `hf://` URI, or the `HF_TOKEN` of its Secret.",
+    ),
+    Reason.SOURCE_GATED: _failed(
+        "The repository is gated, and its terms were not accepted with the account of the token.",
+        "Accept the terms on the page that the message names; put that account's token into `HF_TOKEN`.",
+    ),
+    Reason.REVISION_NOT_FOUND: _failed(
+        "The repository has no such branch, tag or commit.", "Take a revision that is there; best a commit."
+    ),
+    Reason.REVISION_MOVED: _failed(
+        "A branch or tag of a hub is another commit now than the one whose digest `baseModel.digest` pins.",
+        "Name the commit as revision, or create a job with the new digest, which the message has.",
+    ),
     Reason.CHAT_TEMPLATE_INVALID: _failed(
         "The tokenizer has no usable chat template.", "Use an instruction model, or the format Text."
     ),
@@ -112,8 +130,24 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
         "`maxSequenceLength` is beyond what the model was built for.", "Lower `training.maxSequenceLength`."
     ),
     Reason.ACCELERATOR_UNUSABLE: _failed(
-        "The pod was given an accelerator that the trainer cannot use: it would have computed on the processor.",
-        "Mend the driver of the node that the attempt names, or take an image that is built for this accelerator.",
+        "The pod was given an accelerator that the trainer cannot use: it would have computed on the processor. Or it "
+        "was given several, of which one is used so far.",
+        "Mend the driver of the node that the attempt names, or take an image that is built for this accelerator; ask "
+        "for one.",
+    ),
+    Reason.ARTIFACT_NOT_FOUND: _failed(
+        "Nothing is at the URI of `lora.initialAdapter`.", "Take URI and digest from a FineTuneJob's `status.artifact`."
+    ),
+    Reason.ARTIFACT_INVALID: _failed(
+        "`lora.initialAdapter` is incomplete or damaged.", "Publish it again, or leave it out."
+    ),
+    Reason.ARTIFACT_CHANGED: _failed(
+        "What is at the URI of `lora.initialAdapter` has another digest than the one that was asked for.",
+        "Restore the adapter, or create a job with the digest that is there.",
+    ),
+    Reason.BASE_MODEL_MISMATCH: _failed(
+        "`lora.initialAdapter` was trained on another base model than `baseModel`.",
+        "Set `baseModel.uri` to the model whose digest the message names, or leave it out.",
     ),
     Reason.DATASET_INVALID: _failed("The data cannot be trained on.", "Correct what the message names."),
     Reason.DATASET_NOT_FOUND: _failed("Nothing is at a URI of the dataset.", "Correct the URI or upload the data."),
@@ -121,7 +155,7 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
     Reason.DATASET_MALFORMED: _failed("A row cannot be read.", "Correct the file and line that the message names."),
     Reason.FORMAT_UNKNOWN: _failed(
         "The format of the rows is not known, or a key means something that would not be learned.",
-        "Set `dataset.format`, or use the keys of one of the formats.",
+        "Set `dataset.format` or `dataset.ignoreKeys`, or use the keys of one of the formats.",
     ),
     Reason.NO_ASSISTANT_TURN: _failed(
         "Rows have nothing to learn from: no assistant turn.", "Add answers, or leave those rows out."
@@ -160,6 +194,27 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
         "attempt",
         "What preparing wrote is gone from the storage or was changed, often by a lifecycle rule.",
         "Nothing, it is prepared again; but exempt `data/` of the output from lifecycle rules of a few days.",
+    ),
+    Reason.MIRROR_MISSING: Explanation(
+        "attempt",
+        "What was mirrored of a hub is gone from the output, often by a lifecycle rule.",
+        "Nothing, the same commit is mirrored again; but exempt `models/` and `datasets/` of the output.",
+    ),
+    Reason.HUB_UNREACHABLE: Explanation(
+        "attempt",
+        "The hub does not answer, or not as a hub does.",
+        "Let pods with the label `trimtab.dev/stage: mirror` out (deploy/samples/networkpolicy.yaml), or name a mirror "
+        "in `HF_ENDPOINT`.",
+    ),
+    Reason.HUB_QUOTA_EXCEEDED: Explanation(
+        "attempt",
+        "The hub was asked too often from this address (429).",
+        "Nothing; the next attempt waits as long as the hub says. A token has a quota of its own.",
+    ),
+    Reason.SOURCE_DAMAGED: Explanation(
+        "attempt",
+        "A file came with other bytes than the hub's listing says; nothing of it is kept.",
+        "Look at what stands between the cluster and the hub if it repeats.",
     ),
     AttemptReason.RESULT_LOST: Explanation(
         "attempt", "It succeeded, but its pod went before it was read.", "Nothing; the result is found in the storage."

@@ -6,12 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 from trimtab_trainer.contract import Model
+from trimtab_trainer.contract.settings import DIGEST
 
 from .conditions import Condition
 from .summary import SummarizedStatus
 
 ATTEMPT_MESSAGE_LENGTH = 160
 """Messages of attempts are cut here, so that ten of them leave the status below 10 kB."""
+
+RETRY_AFTER_MAXIMUM = 3600
+"""Seconds: a hub that asks for more is asked again all the same."""
+
+MIRRORED_MAXIMUM = 4
+"""Sources of one object: a base model, and three sides of a data set."""
 
 ACCELERATORS_MAXIMUM = 1_000_000
 """Of one attempt: what an object in the cluster says beyond it is not believed."""
@@ -29,8 +36,8 @@ class RetryBudgets(Model):
 class AttemptStatus(Model):
     """One Job, and how it ended."""
 
-    number: int = Field(ge=0, description="number of the attempt, counted over both stages.")
-    stage: str = Field(max_length=16, description="stage: prepare, train or evaluate.")
+    number: int = Field(ge=0, description="number of the attempt, counted over all stages.")
+    stage: str = Field(max_length=16, description="stage: mirror, prepare, train or evaluate.")
     job_name: str = Field(max_length=63, description="jobName of the attempt's Job.")
     job_uid: str = Field(alias="jobUID", max_length=64, description="jobUID of the attempt's Job.")
     reason: str | None = Field(default=None, max_length=64, description="reason the attempt ended; absent: it runs.")
@@ -47,6 +54,12 @@ class AttemptStatus(Model):
         default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="endTime of the attempt."
     )
     active_seconds: int | None = Field(default=None, ge=0, description="activeSeconds with a running pod.")
+    retry_after_seconds: int | None = Field(
+        default=None,
+        ge=0,
+        le=RETRY_AFTER_MAXIMUM,
+        description="retryAfterSeconds that a hub asks to be left alone for.",
+    )
     accelerators: int | None = Field(
         default=None,
         ge=0,
@@ -55,6 +68,17 @@ class AttemptStatus(Model):
     )
     start_step: int | None = Field(default=None, ge=0, description="startStep it resumed from.")
     end_step: int | None = Field(default=None, ge=0, description="endStep it reached.")
+
+
+class MirroredStatus(Model):
+    """A source of a hub that lies in the output."""
+
+    uri: str = Field(max_length=1024, description="uri as the spec has it.")
+    commit: str = Field(
+        min_length=40, max_length=40, pattern=r"^[0-9a-f]{40}$", description="commit that its revision was."
+    )
+    digest: DIGEST = Field(description="digest of its files; they lie at models/<digest> or datasets/<digest>.")
+    license: str | None = Field(default=None, max_length=64, description="license as the repository names it.")
 
 
 class WorkStatus(SummarizedStatus):
@@ -78,6 +102,12 @@ class WorkStatus(SummarizedStatus):
     )
     images: dict[str, Annotated[str, Field(max_length=512)]] | None = Field(
         default=None, max_length=4, description="images by stage: the template's, else fixed at the first attempt."
+    )
+    mirrored: list[MirroredStatus] | None = Field(
+        default=None,
+        max_length=MIRRORED_MAXIMUM,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["uri"]},
+        description="mirrored sources of a hub; attempts take these commits.",
     )
     failures: int = Field(default=0, ge=0, description="failures charged to retries.onFailure.")
     disruptions: int = Field(default=0, ge=0, description="disruptions charged to retries.onDisruption.")

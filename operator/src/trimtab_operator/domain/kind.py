@@ -53,6 +53,11 @@ def selects_nothing(body: Body) -> Mapping[str, str]:
     return {}
 
 
+def always_more(body: Body) -> bool:
+    """Return that there may be something left to do about an object, whatever it says."""
+    return False
+
+
 @dataclass(frozen=True)
 class Kind(Generic[O, D]):
     """One kind.
@@ -69,6 +74,8 @@ class Kind(Generic[O, D]):
         needs: what the decision depends on beside the object itself; given the snapshot and what was planned.
         measures: what a status write tells as metrics; given both statuses in their typed form, and the time.
         gauge: name of the metric that counts objects by state.
+        rests: whether nothing is left to do about an object that has ended, as long as no Job of it lives: there may be
+            ten thousand of those after a restart, and most say so themselves.
         selects: labels of the pods that it serves from.
         retire: what is left to be done when an object does not exist any more.
     """
@@ -83,6 +90,7 @@ class Kind(Generic[O, D]):
     needs: Callable[[D, Plan], Needs]
     measures: Callable[[Any, Any, datetime], tuple[Measure, ...]]
     gauge: str
+    rests: Callable[[Body], bool] = always_more
     selects: Callable[[Body], Mapping[str, str]] = selects_nothing
     retire: Callable[[Cluster, Key, Answers, datetime], Plan] = leaves_nothing
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
 
 _QUANTITY = re.compile(
     r"([+-]?(?:[0-9]{1,64}(?:\.[0-9]{0,64})?|\.[0-9]{1,64}))([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]{1,3})?"
@@ -20,7 +21,12 @@ def count_of(quantity: object) -> int:
 
     What is no quantity, or below zero, counts as 0: whoever wrote it is told by the API server.
     """
-    match = _QUANTITY.fullmatch(str(quantity)) if isinstance(quantity, int | float | str) else None
+    return _read(str(quantity)) if isinstance(quantity, int | float | str) else 0
+
+
+@lru_cache(maxsize=256)
+def _read(text: str) -> int:
+    match = _QUANTITY.fullmatch(text)
     if match is None:
         return 0
     number, suffix = Decimal(match[1]), match[2] or ""

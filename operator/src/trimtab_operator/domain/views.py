@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
 from sys import intern
 from typing import Any
@@ -44,11 +45,13 @@ QUEUE_TRACES = frozenset(
 OWN_CONTROLLER = "kubernetes.io/job-controller"
 QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 CONTAINER = "trainer"
-"""Name of the container that does the work, in both stages."""
+"""Name of the container that does the work, in all stages."""
 
 TEXT_LENGTH = 1024
 """Of what a view keeps of a message."""
 LABELS_KEPT = 128
+WORDS_KEPT = 256
+"""Termination messages whose typed form is kept: every round about a pod reads its own again."""
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
@@ -181,6 +184,11 @@ class JobView:
         )
 
 
+@lru_cache(maxsize=WORDS_KEPT)
+def _words_of(said: str) -> TerminationMessage | None:
+    return TerminationMessage.decode(said)
+
+
 @dataclass(frozen=True, slots=True)
 class PodView:
     """A pod of such a Job; `waiting_*` and `terminated_*` are of the container that does the work."""
@@ -219,7 +227,7 @@ class PodView:
     @property
     def last_words(self) -> TerminationMessage | None:
         """The termination message, if it is one of ours."""
-        return TerminationMessage.decode(self.said) if self.said else None
+        return _words_of(self.said) if self.said else None
 
     @property
     def other_contract(self) -> str | None:

@@ -1,7 +1,7 @@
 """Compare the cache with the cluster: at the start, every so often, and soon after a watch had to begin anew.
 
-kopf tells what is there when it lists again after a gap, but not what has gone meanwhile, and it never repeats an
-event that was lost. An audit lists the metadata of every object and mends what differs. A list is of one moment
+A watch that lists again after a gap tells what is there, but not what has gone meanwhile, and it never repeats an event
+that was lost. An audit lists the metadata of every object and mends what differs. A list is of one moment
 and the watches go on, so nothing is believed from the list alone: an object that seems to be gone, or to be another, is
 read on its own first.
 """
@@ -12,40 +12,23 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from ..domain.cluster import Key
 from . import metrics
 from .cache import Cache, Store, version_of
-from .kube import JSON, METADATA_ONLY, Body, Gone, NotFound, Resource, items_of
+from .firstlist import AT_ONCE, PAGE, FirstList, Lister, within
+from .kube import METADATA_ONLY, Body, Gone, NotFound, Resource, items_of
 from .logs import keys
+from .lull import Lull
 
 log = logging.getLogger(__name__)
 
-PAGE = 500
-FILL_PAGE = 100
-"""Whole objects take ten times the memory of their metadata."""
 SETTLE_SECONDS = 1.0
 """What a watch is given to deliver what a list has shown, and after a gap to finish its own list."""
-AT_ONCE = 8
 SHARE = 0.1
 """Of the time, that lists may take: a cluster of many objects is compared the more seldom."""
-
-
-class Lister(Protocol):
-    """The part of the client that an audit needs."""
-
-    async def get(self, resource: Resource, namespace: str | None, name: str) -> Body: ...
-    def pages(
-        self,
-        resource: Resource,
-        namespace: str | None,
-        limit: int,
-        *,
-        query: dict[str, str] | None = None,
-        accept: str = JSON,
-    ) -> AsyncIterator[Body]: ...
 
 
 class Audit:
@@ -62,42 +45,42 @@ class Audit:
         settle: float = SETTLE_SECONDS,
     ) -> None:
         self._kube = kube
+        self._cache = cache
         self._owners = tuple(cache.owners.values())
         self._stores = cache.stores
         self._changed = changed
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._every = every
         self._settle = settle
-        self._asked = asyncio.Event()
+        self._asked = Lull(settle)
         self._listing = 0.0
         self.pace = every
         """Seconds between two audits now."""
         self.filled = False
         self.ended: list[Key] = []
-        """What had ended already when the cache was filled: there may be much of it, and it is in no hurry."""
+        """What had ended when the cache was filled and is to be looked at all the same: there may be much of it, and it
+        is in no hurry."""
+        self.moments: dict[tuple[str, str | None], int] = {}
+        """By plural and namespace, of which resourceVersion the first list was: a watch goes on from there."""
         self.last_success = float("-inf")
         """Time of the loop's clock when all resources were compared last."""
 
     async def fill(self) -> None:
         """Read everything into an empty cache, and tell of every object of our kinds that has not ended."""
-        await asyncio.gather(*(self._fill(store) for store in self._stores))
+        first = FirstList(self._kube, self._cache, self._namespaces)
+        await first.read()
+        self.moments = first.moments
         for entry in (entry for store in self._owners for entry in store):
-            if entry.view is not None and entry.view.over:
-                self.ended.append(entry.view.key)
-            else:
+            if entry.view is None or not entry.view.over:
                 self._tell(entry.key)
+            elif not entry.view.rests or self._cache.jobs.of_parent(entry.uid):
+                self.ended.append(entry.view.key)
         self.filled = True
         self.last_success = asyncio.get_running_loop().time()
 
-    async def _fill(self, store: Store[Any]) -> None:
-        for namespace in self._namespaces:
-            async for page in self._kube.pages(store.resource, namespace, FILL_PAGE, query=store.query):
-                for item in filter(store.wants, items_of(page)):
-                    store.put(_typed(item, store.resource))
-
     def soon(self) -> None:
-        """Ask for an audit now, because a watch began anew."""
-        self._asked.set()
+        """Ask for an audit when nobody has asked for a moment, because a watch began anew, and lists."""
+        self._asked.put_off()
 
     async def run(self) -> None:
         """Audit for ever."""
@@ -105,7 +88,6 @@ class Audit:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.pace):
                     await self._asked.wait()
-                    await asyncio.sleep(self._settle)
             self._asked.clear()
             self._listing = 0.0
             try:
@@ -130,8 +112,8 @@ class Audit:
             await asyncio.sleep(self._settle)  # most of it is on its way through the watch
             slots = asyncio.Semaphore(AT_ONCE)
             await asyncio.gather(
-                *(_within(slots, self._check_gone(store, e.namespace, e.name, e.uid)) for e in gone),
-                *(_within(slots, self._check_new(store, m)) for m in news),
+                *(within(slots, self._check_gone(store, e.namespace, e.name, e.uid)) for e in gone),
+                *(within(slots, self._check_new(store, m)) for m in news),
             )
         metrics.LAST_AUDIT.labels(store.name).set(time.time())
 
@@ -202,13 +184,3 @@ class Audit:
     def _tell(self, key: Key | None) -> None:
         if key is not None:
             self._changed(key)
-
-
-async def _within(slots: asyncio.Semaphore, work: Awaitable[None]) -> None:
-    async with slots:
-        await work
-
-
-def _typed(item: Body, resource: Resource) -> Body:
-    """Return an item of a list as it would be on its own: lists of built-in kinds leave out what all items share."""
-    return {"apiVersion": resource.api_version, "kind": resource.kind, **item}

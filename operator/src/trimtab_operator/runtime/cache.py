@@ -52,6 +52,11 @@ def version_of(body: Body) -> int:
     return int(text) if text.isdigit() else 0
 
 
+def typed_item(item: Body, resource: Resource) -> Body:
+    """Return an item of a list as it would be on its own: lists of built-in kinds leave out what all items share."""
+    return {"apiVersion": resource.api_version, "kind": resource.kind, **item}
+
+
 KEPT_METADATA = ("namespace", "name", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
 LABELS_KEPT = 64
 ANNOTATION_LENGTH = 256
@@ -90,6 +95,8 @@ class Stored:
     state: str
     over: bool
     labels: Mapping[str, str] = field(default_factory=dict)
+    rests: bool = False
+    """Whether it has ended and nothing is left to do about it, as long as no Job of it lives."""
     completed: str = ""
     """When it ended."""
     indexes: tuple[str, ...] = ()
@@ -111,6 +118,7 @@ class Stored:
             text=zlib.compress(text, PACKED_LEVEL) if over else text,
             state=sys.intern(summary_of(kind, body).get("reason", "New")),
             over=over,
+            rests=over and kind.rests(body),
             labels=small["metadata"].get("labels", {}),
             completed=body.get("status", {}).get("completionTime", ""),
             indexes=kind.indexes(body, over),
@@ -130,8 +138,8 @@ def typed(stored: Stored) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[View]):
-    """An object in a store; `view` is None when it is none of ours and only its version matters, `key` when nobody is
-    to look at it but those who follow it."""
+    """An object in a store; `view` is None when only its version matters, because it is none of ours or its owner has
+    ended, `key` when nobody is to look at it but those who follow it."""
 
     uid: str
     namespace: str
@@ -177,6 +185,7 @@ class Store(Generic[View]):
         self._named: dict[Place, str] = {}
         self._children: dict[str, set[str]] = {}
         self._deleted: dict[str, Tombstone] = {}
+        self._counted = metrics.CACHE_OBJECTS.labels(self.name)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -213,7 +222,7 @@ class Store(Generic[View]):
             return None
         self._deleted.pop(uid, None)
         before = self._entries.get(uid)
-        if before is not None and version <= before.version:
+        if before is not None and (version < before.version or (version == before.version and before.view is not None)):
             return None
         same_name = self.named(metadata["namespace"], metadata["name"])
         if same_name is not None and same_name.uid != uid:
@@ -229,9 +238,19 @@ class Store(Generic[View]):
         if view is not None:
             for parent in self._parents(view):
                 self._children.setdefault(parent, set()).add(uid)
-        metrics.CACHE_OBJECTS.labels(self.name).set(len(self._entries))
+        self._counted.set(len(self._entries))
         self._changed(entry)
         return key
+
+    def note(self, body: Body) -> None:
+        """Know of an object that it is there, and at which version: nobody asks for more of it until it changes."""
+        metadata, version = body["metadata"], version_of(body)
+        uid, namespace, name = metadata["uid"], sys.intern(metadata["namespace"]), metadata["name"]
+        if uid in self._entries or self.left(uid, version) or (namespace, name) in self._named:
+            return
+        self._entries[uid] = Entry(uid, namespace, name, version, None, None)
+        self._named[namespace, name] = uid
+        self._counted.set(len(self._entries))
 
     def _read(self, body: Body) -> View | None:
         """Return the view of an object; what no view can be made of is none of ours.
@@ -261,7 +280,7 @@ class Store(Generic[View]):
         if self._named.get((entry.namespace, entry.name)) == uid:
             del self._named[entry.namespace, entry.name]
         self._forget_parents(entry)
-        metrics.CACHE_OBJECTS.labels(self.name).set(len(self._entries))
+        self._counted.set(len(self._entries))
         self._changed(entry)
         return entry.key
 

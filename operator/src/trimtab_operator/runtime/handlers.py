@@ -1,22 +1,21 @@
-"""What kopf is used for: watches whose events update the cache and call for a look, and nothing else.
+"""What kopf is used for: the process's life, and watches of our own kinds whose events update the cache and call for a
+look. Jobs and pods have watches of their own (`watch`).
 
 Only `on.event` handlers: they have no state, so kopf writes no annotations, finalizers or statuses of its own.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import kopf
 from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from ..domain.cluster import Key
-from ..domain.views import STAGE_LABEL
-from . import metrics
-from .cache import MANAGED_BY_US, Cache, Store, version_of
-from .kube import JOBS, PODS, Kube, Resource
+from .cache import Cache
+from .kube import Kube, Resource
+from .watch import Inbox
 
 WATCH_LIST_SINCE = (1, 34)
 """API servers from this version on can stream the initial list."""
@@ -34,9 +33,8 @@ def registry_of(
         relisted: told of every object that was listed instead of watched.
     """
     registry = kopf.OperatorRegistry()
-    for resource in dict.fromkeys(store.resource for store in cache.stores):
-        stores = [store for store in cache.stores if store.resource == resource]
-        _watch(registry, resource, stores, changed, relisted)
+    for store in cache.owners.values():
+        _watch(registry, store.resource, Inbox([store], changed), relisted)
 
     async def login(**_: Any) -> kopf.ConnectionInfo:
         """Called at the start, and again when a token has expired."""
@@ -57,31 +55,11 @@ def registry_of(
     return registry
 
 
-def _watch(
-    registry: kopf.OperatorRegistry,
-    resource: Resource,
-    stores: Sequence[Store[Any]],
-    changed: Callable[[Key], None],
-    relisted: Callable[[], None],
-) -> None:
-    """Bring the events of one resource to its stores; one handler for all of them, for kopf's work is per handler."""
-
+def _watch(registry: kopf.OperatorRegistry, resource: Resource, inbox: Inbox, relisted: Callable[[], None]) -> None:
     async def seen(event: kopf.RawEvent, **_: Any) -> None:
         body: Any = event["object"]
-        uid = body["metadata"]["uid"]
-        known = False
-        for store in stores:
-            wanted = store.wants(body)
-            if not wanted and store.of_uid(uid) is None:
-                continue
-            known = True
-            metrics.LAST_EVENT.labels(store.name).set(time.time())
-            # What loses its label is reported as deleted, and may get it again.
-            left = event["type"] == "DELETED" or not wanted
-            key = store.remove(uid, version_of(body)) if left else store.put(body)
-            if key is not None:
-                changed(key)
-        if known and event["type"] is None:  # whatever else the gap has swallowed is not told
+        ours = inbox.take(body, deleted=event["type"] == "DELETED")
+        if ours and event["type"] is None:  # whatever else the gap has swallowed is not told
             relisted()
 
     kopf.on.event(resource.group, resource.version, resource.plural, id=f"seen-{resource.plural}", registry=registry)(
@@ -129,7 +107,7 @@ class NoProgress(kopf.ProgressStorage):
 
 
 def settings_of(version: tuple[int, int]) -> kopf.OperatorSettings:
-    """Return kopf's settings: nothing is scanned, posted or persisted, and children are selected by the server."""
+    """Return kopf's settings: nothing is scanned, posted or persisted."""
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True
     settings.posting.enabled = False
@@ -140,9 +118,6 @@ def settings_of(version: tuple[int, int]) -> kopf.OperatorSettings:
     settings.watching.initial_streaming = version >= WATCH_LIST_SINCE
     settings.watching.chunk_size = 100
     settings.watching.reconnect_backoff = 0.1
-    # Work pods and serving pods have the label of their stage; one watch brings both.
-    for resource, selector in ((JOBS, MANAGED_BY_US), (PODS, STAGE_LABEL)):
-        settings.watching.label_selectors[resource.group, resource.version, resource.plural] = selector
     settings.networking.request_timeout = 30
     settings.process.ultimate_exiting_timeout = 10
     return settings

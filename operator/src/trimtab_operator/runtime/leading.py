@@ -16,26 +16,29 @@ import kopf
 
 from ..domain.cluster import Key
 from ..domain.kinds import KINDS
+from ..domain.views import STAGE_LABEL
 from . import metrics
 from .act import Actor
 from .agentpoller import NAMESPACE, AgentPoller
 from .agents import Agents
 from .audit import Audit
-from .cache import Cache
+from .cache import MANAGED_BY_US, Cache
 from .delivery import Delivery
 from .desired import Desired, orphans
 from .events import Events
 from .handlers import NoMemories, registry_of, settings_of
 from .inquiries import Inquiries
 from .known import Known, Troubles
-from .kube import ApiError, Kube, Unreachable
+from .kube import JOBS, PODS, ApiError, Kube, Resource, Unreachable
 from .logs import keys
+from .lull import Lull
 from .objectmetrics import ObjectMetrics, pod_counts
 from .progress import ProgressPoller
 from .reconcile import Reconciler, failed, utc_now
 from .settings import Settings
 from .signing import SigningKeys
 from .terms import Terms
+from .watch import Inbox, Watch
 from .workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -44,6 +47,8 @@ FIRST_ROUNDS_SECONDS = 2.0
 ORPHANS_AGAIN_SECONDS = 10.0
 ENDED_AT_ONCE, ENDED_PAUSE_SECONDS = 8, 0.01
 """Of what had ended before this term: how many wait beside everything else, and until there is room for more."""
+KOPF_LULL_SECONDS = 5.0
+"""Without an object of kopf's own first list it has ended."""
 STALLED_SECONDS = 120.0
 """Longer than any request or round may take: a queue that waits and finishes nothing for so long is stuck."""
 
@@ -86,6 +91,7 @@ class Leading:
             delivery=Delivery(self._poller, self._desired, signing, terms, utc_now),
             events=Events(kube, utc_now, settings.identity),
         )
+        self._kopf_lists = Lull(KOPF_LULL_SECONDS)
         self._seen_rounds, self._seen_at = 0, 0.0
         for kind in KINDS.values():
             metrics.States(kind.gauge, f"{kind.name}s", partial(self._cache.states, kind.name)).register()
@@ -106,6 +112,8 @@ class Leading:
             group.create_task(self._poller.run(), name="agents")
             group.create_task(self._look_for_orphans(), name="orphans")
             group.create_task(self._look_at_what_has_ended(), name="ended")
+            self._watch_children(group)
+            group.create_task(self._watch_while_kopf_lists(), name="watch until kopf does")
             group.create_task(self._watch(version, started), name="kopf")
 
     async def _fill(self) -> tuple[int, int]:
@@ -155,13 +163,41 @@ class Leading:
         ready, desired = sum(ready for ready, _ in counts), sum(desired for _, desired in counts)
         return {"ready": ready, "behind": desired - ready, "unreachable": self._poller.unreachable()}
 
+    def _watch_children(self, group: asyncio.TaskGroup) -> None:
+        # Work pods and serving pods have the label of their stage; one watch brings both.
+        for resource, selector in ((JOBS, MANAGED_BY_US), (PODS, STAGE_LABEL)):
+            inbox = Inbox([store for store in self._cache.stores if store.resource == resource], self._queue.add)
+            self._watches_of(group, resource, selector, inbox)
+
+    def _watches_of(
+        self, group: asyncio.TaskGroup, resource: Resource, selector: str, inbox: Inbox
+    ) -> list[asyncio.Task[None]]:
+        """Begin to watch a resource in every namespace, from where its first list ended."""
+        tasks = []
+        for namespace in self._settings.watch_namespaces or (None,):
+            relisted, since = self._audit.soon, self._audit.moments[resource.plural, namespace]
+            watch = Watch(self._kube, resource, namespace, selector=selector, inbox=inbox, relisted=relisted)
+            tasks.append(group.create_task(watch.run(since), name=f"watch {resource.plural} {namespace or ''}"))
+        return tasks
+
+    async def _watch_while_kopf_lists(self) -> None:
+        """kopf tells of nothing new before it has told of all that is old, and of 10,000 objects that is seconds."""
+        async with asyncio.TaskGroup() as group:
+            watches = []
+            for store in self._cache.owners.values():
+                inbox = Inbox([store], self._queue.add)
+                watches += self._watches_of(group, store.resource, "", inbox)
+            await self._kopf_lists.wait()
+            for watch in watches:
+                watch.cancel()
+
     async def _watch(self, version: tuple[int, int], started: Callable[[], None]) -> None:
         await self._first_rounds()
         namespaces = self._settings.watch_namespaces
         ready = asyncio.Event()
-        notice = asyncio.create_task(_after(ready, started), name="kopf started")
+        notice = asyncio.create_task(_after(ready, started, self._kopf_lists.put_off), name="kopf started")
         await kopf.operator(
-            registry=registry_of(self._kube, self._cache, self._queue.add, self._audit.soon),
+            registry=registry_of(self._kube, self._cache, self._queue.add, self._kopf_listed),
             settings=settings_of(version),
             memories=NoMemories(),
             standalone=True,
@@ -171,6 +207,11 @@ class Leading:
         )
         notice.cancel()
         raise RuntimeError("kopf has ended")
+
+    def _kopf_listed(self) -> None:
+        """Note that kopf tells of an object that was there: at its start, or after a gap of which it tells no more."""
+        self._kopf_lists.put_off()
+        self._audit.soon()
 
     async def _first_rounds(self) -> None:
         """Let what waited for an operator go first: kopf is about to list everything again."""
@@ -194,6 +235,7 @@ class Leading:
         }
 
 
-async def _after(event: asyncio.Event, call: Callable[[], None]) -> None:
+async def _after(event: asyncio.Event, *calls: Callable[[], None]) -> None:
     await event.wait()
-    call()
+    for call in calls:
+        call()

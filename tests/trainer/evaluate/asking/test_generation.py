@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from trimtab_trainer.ask import load_tokenizer
-from trimtab_trainer.contract import EvaluationTask, Reason
+from trimtab_trainer.contract import EvaluationTask, QuantizationSettings, Reason
 from trimtab_trainer.errors import Interrupted, OutOfMemory, SettingsInvalid
 from trimtab_trainer.evaluate.asking import generation as generate_module
 from trimtab_trainer.evaluate.asking.generation import (
@@ -27,12 +27,13 @@ from trimtab_trainer.evaluate.asking.generation import (
 )
 from trimtab_trainer.evaluate.rows import EvaluationRow
 from trimtab_trainer.interruption import Interruption
-from trimtab_trainer.model import LanguageModel
+from trimtab_trainer.model import LanguageModel, load_base
 from trimtab_trainer.report import Report
 
 from tests.trainer.evaluate.models import KINDS, adapted_model, bare_model
 from tests.trainer.tiny import CHATML, make_tiny_model
-from tests.trainer.train.runs import random_rows
+from tests.trainer.train.families import make_family
+from tests.trainer.train.runs import CPU, random_rows
 
 END = 2
 NOTHING: frozenset[int] = frozenset()
@@ -281,3 +282,25 @@ def test_weights_that_compute_no_number_are_refused(tiny: Path, tokenizer: Any) 
     with pytest.raises(SettingsInvalid, match="not finite") as caught:
         answers(adapted_model(tiny, scale=float("inf")), tokenizer)
     assert caught.value.reason is Reason.ARTIFACT_INVALID
+
+
+@pytest.mark.parametrize(
+    "family", ["gemma3:Gemma3ForConditionalGeneration", "qwen2_vl:Qwen2VLForConditionalGeneration"]
+)
+def test_the_text_part_of_a_model_with_vision_answers_as_the_whole_does(
+    tiny: Path, tokenizer: Any, tmp_path: Path, family: str
+) -> None:
+    make_family(family, tmp_path)
+    model = LanguageModel(load_base(tmp_path, QuantizationSettings(), torch.float32, CPU), torch.float32)
+    prompts = [Prompt(number, tuple(t % 250 + 3 for t in prompt.tokens)) for number, prompt in enumerate(PROMPTS[:3])]
+    found = answers(model, tokenizer, prompts)
+    for prompt, answer in zip(prompts, found, strict=True):
+        whole = model.causal.generate(
+            input_ids=torch.tensor([prompt.tokens]),
+            attention_mask=torch.ones(1, len(prompt.tokens), dtype=torch.long),
+            max_new_tokens=12,
+            do_sample=False,
+            pad_token_id=0,
+            eos_token_id=-1,
+        )
+        assert answer.text == tokenizer.decode(whole[0, len(prompt.tokens) :].tolist(), skip_special_tokens=True)

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from trimtab_trainer.contract import DatasetFormat
 from trimtab_trainer.data.formats import conform
-from trimtab_trainer.data.source import Record
+from trimtab_trainer.data.readers import Record
 from trimtab_trainer.data.tokens import RowTokenizer, Tokenised, load_tokenizer
 from trimtab_trainer.data.view import load_view
+from trimtab_trainer.errors import DataInvalid
 from trimtab_trainer.evaluate.preparing.tokenised import spans_of
 from trimtab_trainer.evaluate.rows import EvaluationRow, Sequence
 
-from tests.trainer.evaluate.bench import EvaluationBench, chat, facts
+from tests.trainer.evaluate.bench import EvaluationBench, adapter_weights, chat, facts
+from tests.trainer.real_templates import make_model
 from tests.trainer.tiny import CHATML, CHATML_GENERATION, make_tiny_model
 
 CONVERSATION = {
@@ -260,3 +262,87 @@ def test_files_of_every_kind_are_read(bench: EvaluationBench) -> None:
         ("a.parquet row 2", "false"),
         ("b.jsonl line 1", "false"),
     ]
+
+
+def test_a_column_to_group_by_means_just_that_and_others_are_told(bench: EvaluationBench) -> None:
+    rows = [{**row, "label": n % 2 == 0, "id": n} for n, row in enumerate(facts(4, start=100))]
+    bench.task("Perplexity", rows)
+    with pytest.raises(DataInvalid, match=r"rows\.jsonl line 2 has label: false says that the answer is not wanted"):
+        rows_of(bench)
+    bench.task("Perplexity", rows, groupBy="label")
+    assert [row.group for row in rows_of(bench)] == ["true", "false", "true", "false"]
+    assert [event["ignored"] for event in bench.said("task read")] == [{"id": 4}]
+
+
+def test_what_a_guessed_format_leaves_open_is_refused_as_in_training(bench: EvaluationBench) -> None:
+    rows = [{"text": "the quick brown fox", "prompt": "the"}, {"text": "the lazy dog"}]
+    bench.task("Perplexity", rows)
+    with pytest.raises(DataInvalid, match="has prompt: beside text it is open what is to be learned"):
+        rows_of(bench)
+    bench.task("Perplexity", rows, dataset={"format": "Text"})
+    assert len(rows_of(bench)) == 2
+
+
+def test_columns_beside_choices_are_told_or_refused(bench: EvaluationBench) -> None:
+    row = {"question": "Which?", "choices": ["this", "that"], "answer": 0}
+    bench.task("MultipleChoice", [{**row, "subject": "law", "id": 7}, {**row, "question": "What?"}])
+    assert len(rows_of(bench)) == 2
+    assert [event["ignored"] for event in bench.said("task read")] == [{"id": 1, "subject": 1}]
+    bench.task("MultipleChoice", [{**row, "context": "Read this."}])
+    with pytest.raises(DataInvalid, match="line 1 has context: it may be a part of what is asked"):
+        rows_of(bench)
+    bench.task("MultipleChoice", [{**row, "context": "a"}, {**row, "context": "b"}], groupBy="context")
+    assert [each.group for each in rows_of(bench)] == ["a", "b"]
+
+
+TOOLED = {
+    "messages": [
+        {"role": "user", "content": "Where is part 7?"},
+        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "shelf_of", "arguments": "{}"}}]},
+        {"role": "tool", "content": "shelf 3"},
+        {"role": "assistant", "content": "On shelf 3."},
+    ],
+    "tools": [{"type": "function", "function": {"name": "shelf_of", "description": "Tell the shelf."}}],
+}
+
+
+def test_a_row_with_tools_is_asked_with_its_tools(plain: EvaluationBench) -> None:
+    make_model(plain.base, "qwen3")
+    plain.task("Generation", [TOOLED])
+    (row,) = rows_of(plain)
+    asked = load_tokenizer(plain.base).decode(row.prompt_tokens, skip_special_tokens=False)
+    assert '"description": "Tell the shelf."' in asked
+    assert asked.endswith("<tool_response>\nshelf 3\n</tool_response><|im_end|>\n<|im_start|>assistant\n")
+    assert row.prompt == (
+        'user: Where is part 7?\nassistant: {"arguments":{},"name":"shelf_of"}\ntool: shelf 3'
+    )  # fmt: skip
+    assert row.reference == "On shelf 3."
+    assert not plain.said("prompts end within a token"), "an empty block of thoughts is no seam"
+
+
+def test_thoughts_of_earlier_turns_are_rendered_as_an_engine_does(plain: EvaluationBench) -> None:
+    make_model(plain.base, "qwen3")
+    first = {"role": "assistant", "content": "First answer.", "reasoning_content": "It is odd."}
+    messages = [CONVERSATION["messages"][1], first, *CONVERSATION["messages"][3:5]]
+    plain.task("Perplexity", [{"messages": messages}])
+    (row,) = rows_of(plain)
+    assert counted(plain, row.sequences[0]) == ["Second answer.<|im_end|>"], (
+        "one sequence a row, the whole conversation"
+    )
+    plain.task("Generation", [{"messages": messages}])
+    (row,) = rows_of(plain)
+    assert "odd" not in text(plain, row.prompt_tokens)
+
+
+def test_an_adapter_is_asked_with_the_chat_template_it_was_trained_with(bench: EvaluationBench) -> None:
+    base = bench.base_digest
+    own = CHATML.replace("You are a helpful assistant", "Be brief")
+    files = {
+        "adapter_model.safetensors": adapter_weights(3),
+        "adapter_config.json": json.dumps({"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"]}).encode(),
+        "chat_template.jinja": own.encode(),
+    }
+    bench.document["target"] = bench.publish(files, {}, base, "sha256:" + "0" * 64)
+    bench.task("Generation", facts(1))
+    (row,) = rows_of(bench)
+    assert "Be brief" in text(bench, row.prompt_tokens)

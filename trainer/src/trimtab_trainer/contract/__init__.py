@@ -4,7 +4,7 @@ Imports nothing but pydantic and the standard library, because the operator impo
 """
 
 from .curve import Curve
-from .digest import canonical_json, digest_of, run_digest
+from .digest import canonical_json, defining, digest_of, run_digest
 from .evaluation import (
     BOUNDS,
     METRICS_OF,
@@ -25,6 +25,7 @@ from .evaluation import (
     Threshold,
     check_tasks_and_thresholds,
 )
+from .hub import HubSource, Mirrored, MirroredSource, from_hub, hub_sources, relocated
 from .outcome import (
     CONTRACT_VERSION,
     PACKED_OUTCOME_BYTES,
@@ -43,6 +44,7 @@ from .settings import (
     DatasetFormat,
     EarlyStopping,
     HeldOut,
+    InitialAdapter,
     LoraSettings,
     LossOn,
     Model,
@@ -73,9 +75,13 @@ __all__ = [
     "EvaluationTask",
     "ExitCode",
     "HeldOut",
+    "HubSource",
+    "InitialAdapter",
     "LoraSettings",
     "LossOn",
     "Metric",
+    "Mirrored",
+    "MirroredSource",
     "Model",
     "Optimizer",
     "Precision",
@@ -106,6 +112,10 @@ __all__ = [
     "Validation",
     "canonical_json",
     "check_tasks_and_thresholds",
+    "defining",
     "digest_of",
+    "from_hub",
+    "hub_sources",
+    "relocated",
     "run_digest",
 ]

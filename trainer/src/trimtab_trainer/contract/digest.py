@@ -8,7 +8,7 @@ from typing import Any
 
 from .outcome import CONTRACT_VERSION
 from .run import RunConfig
-from .settings import DEFAULT_EPOCHS
+from .settings import DEFAULT_EPOCHS, LoraSettings
 
 
 def canonical_json(value: Any) -> bytes:
@@ -40,8 +40,16 @@ def run_digest(config: RunConfig, base_model_digest: str, view_digest: str) -> s
             "contract": CONTRACT_VERSION,
             "baseModel": base_model_digest,
             "data": view_digest,
-            "lora": config.lora.to_json(),
+            "lora": defining(config.lora),
             "quantization": config.quantization.to_json(),
             "training": training.to_json(),
         }
     )
+
+
+def defining(lora: LoraSettings) -> dict[str, Any]:
+    """Return the JSON form of what of these settings defines the result: the initial adapter by its digest alone."""
+    document = lora.to_json()
+    if lora.initial_adapter is not None:
+        document["initialAdapter"] = {"digest": lora.initial_adapter.digest}
+    return document

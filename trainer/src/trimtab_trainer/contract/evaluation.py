@@ -26,6 +26,8 @@ MAXIMUM_LABELS = 200
 DEFAULT_NEW_TOKENS = 128
 DEFAULT_GROUP_ROWS = 30
 DEFAULT_GAP_CONFIDENCE = 0.95
+OUTCOME_BYTES = 1 << 18
+"""Of a packed outcome, before it is packed into a termination message of 4 kB: more was not written by `pack`."""
 OTHER_GROUPS = "other"
 """Name of the group that small groups are pooled into."""
 
@@ -560,6 +562,14 @@ def _packed(value: Any, digits: int = PACKED_DIGITS, rounding: str | None = None
     return value[:PACKED_NAME_LENGTH] if isinstance(value, str) else value
 
 
+def _inflated(data: bytes) -> bytes:
+    inflating = zlib.decompressobj()
+    inflated = inflating.decompress(data, OUTCOME_BYTES)
+    if inflating.unconsumed_tail or not inflating.eof:
+        raise ValueError(f"it is cut off, or longer than {OUTCOME_BYTES} bytes")
+    return inflated
+
+
 class EvaluationOutcome(Received):
     """What an evaluation found: facts for the verdict, and where the rest of it lies."""
 
@@ -612,10 +622,10 @@ class EvaluationOutcome(Received):
             ValueError: the text is something else.
         """
         try:
-            document: dict[str, Any] = json.loads(zlib.decompress(base64.b85decode(text)))
+            document: dict[str, Any] = json.loads(_inflated(base64.b85decode(text)))
             results = [dict(zip(_RESULT_COLUMNS, row, strict=False)) for row in zip(*document["results"], strict=True)]
             checks = [dict(zip(_CHECK_COLUMNS, row, strict=False)) for row in zip(*document["checks"], strict=True)]
-        except (zlib.error, ValueError, KeyError, TypeError) as error:
+        except (zlib.error, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"no outcome of an evaluation: {error}") from error
         checks = [check for check in checks if check.get("bound") in BOUNDS]  # others are of no threshold that we wrote
         return cls.model_validate({**document, "results": results, "checks": checks})

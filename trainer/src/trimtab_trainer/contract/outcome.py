@@ -11,6 +11,7 @@ from pydantic import Field
 
 from .curve import Curve
 from .evaluation import EvaluationOutcome, PreparedEvaluation
+from .hub import Mirrored
 from .run import RUN_VERSION
 from .settings import DIGEST, Received, speaks
 
@@ -41,6 +42,7 @@ class ExitCode(IntEnum):
 
 
 class Stage(StrEnum):
+    MIRROR = "mirror"
     PREPARE = "prepare"
     TRAIN = "train"
     EVALUATE = "evaluate"
@@ -58,6 +60,10 @@ class Reason(StrEnum):
     BASE_MODEL_NOT_FOUND = "BaseModelNotFound"
     BASE_MODEL_INVALID = "BaseModelInvalid"
     BASE_MODEL_CHANGED = "BaseModelChanged"
+    SOURCE_NOT_FOUND = "SourceNotFound"
+    SOURCE_GATED = "SourceGated"
+    REVISION_NOT_FOUND = "RevisionNotFound"
+    REVISION_MOVED = "RevisionMoved"
     CHAT_TEMPLATE_INVALID = "ChatTemplateInvalid"
     TARGET_MODULES_NOT_FOUND = "TargetModulesNotFound"
     SEQUENCE_TOO_LONG = "SequenceTooLong"
@@ -70,7 +76,7 @@ class Reason(StrEnum):
     FORMAT_UNKNOWN = "FormatUnknown"
     NO_ASSISTANT_TURN = "NoAssistantTurn"
     SPLIT_IMPOSSIBLE = "SplitImpossible"
-    # of evaluations: 10
+    # of adapters that are given, and of evaluations: 10
     ARTIFACT_NOT_FOUND = "ArtifactNotFound"
     ARTIFACT_INVALID = "ArtifactInvalid"
     ARTIFACT_CHANGED = "ArtifactChanged"
@@ -89,6 +95,10 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     STORAGE_FAILED = "StorageFailed"
     PREPARED_DATA_MISSING = "PreparedDataMissing"
+    MIRROR_MISSING = "MirrorMissing"
+    HUB_UNREACHABLE = "HubUnreachable"
+    HUB_QUOTA_EXCEEDED = "HubQuotaExceeded"
+    SOURCE_DAMAGED = "SourceDamaged"
     INTERRUPTED = "Interrupted"
     BUG = "InternalError"
 
@@ -153,6 +163,10 @@ class TerminationMessage(Received):
     reason: Reason
     message: str = ""
     warnings: tuple[str, ...] = Field(default=(), description="what a person should know though it ended well")
+    retry_after_seconds: int | None = Field(
+        default=None, ge=0, description="retryAfterSeconds: how long a hub asks to be left alone"
+    )
+    mirrored: Mirrored | None = None
     prepared: Prepared | None = None
     artifact: Artifact | None = None
     summary: Summary = Summary()
@@ -212,12 +226,17 @@ class TerminationMessage(Received):
 
 
 class Progress(Received):
-    """Answer of `GET :9401/progress`. Of an evaluation, `step` counts tasks (target and baseline apart)."""
+    """Answer of `GET :9401/progress`.
+
+    `step` counts tasks of an evaluation (of target and baseline apart), and files while mirroring.
+    """
 
     run_uid: str
     attempt: int
     stage: Stage
-    activity: str = Field(description="Preparing, Loading, Training, Evaluating, Checkpointing or Publishing")
+    activity: str = Field(
+        description="Mirroring, Preparing, Loading, Training, Evaluating, Checkpointing or Publishing"
+    )
     step: int = 0
     total_steps: int = 0
     loss: float | None = None

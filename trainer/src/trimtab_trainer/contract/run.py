@@ -6,12 +6,18 @@ no secrets: credentials are a directory with one file per key, or the environmen
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
 from .settings import (
+    CHAT_TEMPLATE,
     DIGEST,
+    HUB_SCHEME,
+    IGNORE_KEYS,
+    KEY,
+    MODEL_URI,
     OBJECT_URI,
     CheckpointSettings,
     DatasetFormat,
@@ -27,6 +33,8 @@ from .settings import (
 
 RUN_VERSION = "trimtab.dev/run/v1"
 
+Side = TypeVar("Side", TrainingData, Validation, HeldOut)
+
 
 class Credentials(Model):
     """Where the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ... lie as files, and the Secret they came from."""
@@ -36,18 +44,43 @@ class Credentials(Model):
 
 
 class StoredBaseModel(Model):
-    uri: OBJECT_URI
+    uri: MODEL_URI
     digest: DIGEST | None = Field(default=None, description="digest the base model must have; recorded if absent")
     credentials: Credentials | None = None
 
 
 class StoredDataset(Model):
     format: DatasetFormat = DatasetFormat.AUTO
+    ignore_keys: list[KEY] = IGNORE_KEYS
+    chat_template: OBJECT_URI | None = CHAT_TEMPLATE
     training: TrainingData
     validation: Validation | None = None
     test: HeldOut | None = None
     split_seed: int = Field(default=17, ge=0, le=2_147_483_647)
     credentials: Credentials | None = None
+
+    @property
+    def uris(self) -> list[str]:
+        """Where rows come from: of training first, then of held-out data with a uri of its own."""
+        held_out = (self.validation.uri if self.validation else None, self.test.uri if self.test else None)
+        return [self.training.uri, *(uri for uri in held_out if uri is not None)]
+
+    def at(self, places: Mapping[str, str]) -> Self:
+        """Return the same rows, each at its new place where there is one."""
+
+        def moved(side: Side) -> Side:
+            return side.model_copy(update={"uri": places.get(side.uri or "", side.uri)})
+
+        update: dict[str, Model | None] = {"training": moved(self.training)}
+        update["validation"] = moved(self.validation) if self.validation is not None else None
+        update["test"] = moved(self.test) if self.test is not None else None
+        return self.model_copy(update=update)
+
+    @model_validator(mode="after")
+    def _from_one_place(self) -> Self:
+        if len({uri.startswith(HUB_SCHEME) for uri in self.uris}) > 1:
+            raise ValueError("either all data of a dataset come from a hub (hf://) or none: their keys are one Secret")
+        return self
 
 
 class StoredOutput(Model):

@@ -16,8 +16,30 @@ from pydantic.alias_generators import to_camel
 Rule = tuple[str, str]
 """A CEL expression and the message shown when it is false."""
 
-URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*)$"
-OBJECT_URI = Annotated[str, Field(min_length=6, max_length=1024, pattern=URI_PATTERN)]
+_STORED = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*"
+_REPOSITORY = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+_REVISION = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+HUB_SCHEME = "hf://"
+OBJECT_URI = Annotated[str, Field(min_length=6, max_length=1024, pattern=rf"^({_STORED})$")]
+MODEL_URI = Annotated[
+    str,
+    Field(
+        min_length=6,
+        max_length=1024,
+        pattern=rf"^({_STORED}|hf://{_REPOSITORY}@{_REVISION}(/{_REVISION}){{0,2}})$",
+    ),
+]
+"""Where a base model lies: in object storage, on a volume, or on a hub at a revision, which is never left out."""
+DATA_URI = Annotated[
+    str,
+    Field(
+        min_length=6,
+        max_length=1024,
+        pattern=rf"^({_STORED}|hf://datasets/{_REPOSITORY}@"
+        rf"(refs/(convert|pr)/{_REVISION}|{_REVISION}(%2F{_REVISION}){{0,2}})(/.{{0,256}})?)$",
+    ),
+]
+"""Where rows lie. A slash in the name of a branch is written %2F, because a path in the repository may follow."""
 DEFAULT_EPOCHS = 3
 """Where neither epochs nor maxSteps is set; no static default, because then maxSteps alone could not be set."""
 
@@ -67,10 +89,13 @@ class DatasetFormat(StrEnum):
     MESSAGES = "Messages"
     PROMPT_COMPLETION = "PromptCompletion"
     TEXT = "Text"
+    ALPACA = "Alpaca"
+    SHAREGPT = "ShareGPT"
 
 
 class LossOn(StrEnum):
     COMPLETIONS = "Completions"
+    LAST_TURN = "LastTurn"
     ALL_TOKENS = "AllTokens"
 
 
@@ -95,15 +120,34 @@ class QuantizationType(StrEnum):
 class ComputeType(StrEnum):
     AUTO = "Auto"
     BFLOAT16 = "BFloat16"
+    FLOAT16 = "Float16"
     FLOAT32 = "Float32"
+
+
+KEY = Annotated[str, Field(min_length=1, max_length=253)]
+
+IGNORE_KEYS: Any = Field(
+    default=[],
+    max_length=64,
+    json_schema_extra={"x-kubernetes-list-type": "set"},
+    exclude_if=lambda value: not value,
+    description="ignoreKeys are keys of rows and of messages that are left out, though they mean something elsewhere.",
+)
+CHAT_TEMPLATE: Any = Field(
+    default=None,
+    exclude_if=lambda value: value is None,
+    description="chatTemplate is the uri of a file with the chat template (Jinja) to use instead of the base model's; "
+    "it is published with the adapter. Read with the keys of this section.",
+)
 
 
 class TrainingData(Model):
     """Rows to train on."""
 
-    uri: OBJECT_URI = Field(
-        description="uri of a file, or of a prefix that ends with '/', holding .jsonl or .parquet files, plain or "
-        "compressed with .gz or .zst."
+    uri: DATA_URI = Field(
+        description="uri of a file, or of a prefix that ends with '/', holding .jsonl, .json, .csv or .parquet "
+        "files, plain or compressed with .gz or .zst; or hf://datasets/org/name@revision, with a file or a folder "
+        "behind it."
     )
 
 
@@ -119,7 +163,7 @@ class HeldOut(Model):
     fraction: float | None = Field(
         default=None, gt=0, le=0.5, description="fraction of the training data's rows to hold out, in whole clusters."
     )
-    uri: OBJECT_URI | None = Field(default=None, description="uri of held-out data, in the layout of training.uri.")
+    uri: DATA_URI | None = Field(default=None, description="uri of held-out data, in the layout of training.uri.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -145,7 +189,7 @@ class Validation(Model):
     fraction: float | None = Field(
         default=None, gt=0, le=0.5, description="fraction of the training data's rows to hold out, in whole clusters."
     )
-    uri: OBJECT_URI | None = Field(default=None, description="uri of validation data, in the layout of training.uri.")
+    uri: DATA_URI | None = Field(default=None, description="uri of validation data, in the layout of training.uri.")
     folds: int | None = Field(default=None, ge=2, le=100, description="folds the training data is divided into.")
     fold: int | None = Field(default=None, ge=0, le=99, description="fold to validate on, counted from 0.")
 
@@ -160,6 +204,23 @@ class Validation(Model):
         return self
 
 
+class InitialAdapter(Model):
+    """A published adapter whose weights training goes on from."""
+
+    uri: OBJECT_URI = Field(
+        description="uri of its folder, `status.artifact.uri` of the job that made it; read as the output is."
+    )
+    digest: DIGEST = Field(description="digest of it, `status.artifact.digest`.")
+
+
+NO_MODULES_TO_SAVE = (
+    "modulesToSave is not supported: it trains and publishes whole copies of layers, which engines do not serve and "
+    "NF4 does not hold; name linear layers in targetModules, or parameters in targetParameters"
+)
+NO_DROPOUT = "targetParameters needs dropout: 0, because parameters are adapted before they meet an input"
+NO_DORA = "useDora adapts linear layers alone: remove it, or targetParameters"
+
+
 class LoraSettings(Model):
     """Shape of the adapter."""
 
@@ -170,6 +231,15 @@ class LoraSettings(Model):
                 "!self.targetModules.exists(m, m == 'all-linear')",
                 "all-linear stands alone: remove it, or the other target modules",
             ),
+            (
+                "!has(self.targetParameters) || (has(self.dropout) && self.dropout == 0.0)",
+                NO_DROPOUT,
+            ),
+            (
+                "!has(self.targetParameters) || !has(self.useDora) || !self.useDora",
+                NO_DORA,
+            ),
+            ("!has(self.modulesToSave)", NO_MODULES_TO_SAVE),
         )
     )
 
@@ -186,6 +256,50 @@ class LoraSettings(Model):
         description="targetModules are the names of the linear layers to adapt, as module names or their last parts; "
         "all-linear means every linear layer but the output head.",
     )
+    target_parameters: list[Annotated[str, Field(min_length=1, max_length=253)]] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+        description="targetParameters are the names of parameters to adapt beside the target modules, or their last "
+        "parts: the joined tensors of a mixture's experts, as experts.gate_up_proj and experts.down_proj. They need "
+        "dropout: 0.",
+    )
+    use_rslora: bool = Field(
+        default=False,
+        exclude_if=lambda value: not value,
+        description="useRslora scales the update by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732).",
+    )
+    use_dora: bool = Field(
+        default=False,
+        exclude_if=lambda value: not value,
+        description="useDora learns the magnitude of the weights apart from their direction (DoRA, arXiv 2402.09353); "
+        "vLLM does not serve it.",
+    )
+    initial_adapter: InitialAdapter | None = Field(
+        default=None,
+        description="initialAdapter to go on from, of the same base model, rank and modules; absent: a fresh one.",
+    )
+    modules_to_save: list[Annotated[str, Field(min_length=1, max_length=253)]] | None = Field(
+        default=None,
+        max_length=64,
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+        description="modulesToSave is refused; the message says why.",
+    )
+
+    @model_validator(mode="after")
+    def _parameters_alone(self) -> Self:
+        if self.modules_to_save is not None:
+            raise ValueError(NO_MODULES_TO_SAVE)
+        if self.target_parameters is None:
+            return self
+        if self.dropout:
+            raise ValueError(NO_DROPOUT)
+        if self.use_dora:
+            raise ValueError(NO_DORA)
+        if len(set(self.target_parameters)) != len(self.target_parameters):
+            raise ValueError("targetParameters must not repeat a name")
+        return self
 
     @model_validator(mode="after")
     def _all_linear_alone(self) -> Self:
@@ -208,7 +322,7 @@ class QuantizationSettings(Model):
     compute_type: ComputeType = Field(
         default=ComputeType.AUTO,
         description="computeType is the type of the matrix products; Auto takes BFloat16 where the processor has it "
-        "in hardware, else Float32.",
+        "in hardware, else Float16 on an accelerator, else Float32.",
     )
 
 
@@ -277,7 +391,8 @@ class TrainingSettings(Model):
         default=True, description="packing puts several rows into one sequence; rows never attend to each other."
     )
     loss_on: LossOn = Field(
-        default=LossOn.COMPLETIONS, description="lossOn says which tokens are learned: the assistant's, or all."
+        default=LossOn.COMPLETIONS,
+        description="lossOn says which tokens are learned: the assistant's, those of its last turn, or all.",
     )
     seed: int = Field(default=17, ge=0, le=2_147_483_647, description="seed of initialisation, order and dropout.")
     evaluate_every_steps: int = Field(

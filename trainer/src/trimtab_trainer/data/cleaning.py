@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..contract import DatasetFormat, Reason
+from ..contract import Reason
 from ..errors import DataInvalid
-from .formats import Row, conform
-from .source import Record
+from .formats import Detected, Row, conform
+from .readers import Record
 
-IGNORED, CONTROL = "ignoredColumns", "controlTokens"
-"""Of audits and of views' summaries; those that were written before these were looked at lack them."""
+IGNORED, CONTROL, PARTED, FORMAT, VOCABULARY = (
+    "ignoredColumns",
+    "controlTokens",
+    "oneSequenceATurn",
+    "format",
+    "vocabulary",
+)
+"""Of audits and of views' summaries."""
 EXAMPLES = 5
 MOST_COLUMNS = 64
 """Rows without a schema may have any number of columns; those beyond are counted together."""
@@ -47,6 +53,7 @@ class Audit:
     duplicate: Finding = field(default_factory=Finding)
     unsupervised: Finding = field(default_factory=Finding)
     control: Finding = field(default_factory=Finding)
+    parted: Finding = field(default_factory=Finding)
     ignored: dict[str, Finding] = field(default_factory=dict)
 
     def ignore(self, columns: Iterable[str], place: str) -> None:
@@ -69,16 +76,17 @@ class Audit:
             "duplicate": self.duplicate.to_json(),
             "unsupervised": self.unsupervised.to_json(),
             CONTROL: self.control.to_json(),
+            PARTED: self.parted.to_json(),
             IGNORED: {name: finding.to_json() for name, finding in sorted(self.ignored.items())},
         }
 
 
 def clean(
-    records: Iterable[Record], row_format: DatasetFormat, audit: Audit, uri: str, *, guessed: bool = False
+    records: Iterable[Record], detected: Detected, audit: Audit, uri: str, ignore: Collection[str] = ()
 ) -> Iterator[Row]:
     """Yield the rows that are worth learning from: conforming, not blank, not there already.
 
-    `guessed` says that nobody named the format.
+    `ignore` are keys that are left out whatever they mean.
 
     All records are read before rows without an assistant turn are refused, so that their number can be told.
 
@@ -89,10 +97,13 @@ def clean(
     speechless = Finding()
     for record in records:
         audit.read += 1
-        row = conform(record, row_format, guessed=guessed)
+        row = conform(record, detected.format, guessed=detected.guessed, ignore=ignore)
         audit.ignore(row.ignored, row.place)
         if not row.has_assistant_turn:
             speechless.add(row.place)
+            continue
+        if not row.is_learned:
+            audit.unsupervised.add(row.place)
             continue
         if not row.answer.strip():
             audit.blank.add(row.place)
@@ -111,5 +122,5 @@ def clean(
             Reason.NO_ASSISTANT_TURN,
         )
     if not seen:
-        what = "no rows" if not audit.read else f"{audit.read} rows, all of them blank"
+        what = "no rows" if not audit.read else f"{audit.read} rows, all of them blank or of weight 0"
         raise DataInvalid(f"{uri} holds {what}; upload the data", Reason.DATASET_EMPTY)

@@ -3,13 +3,13 @@
 What a key means is what it means elsewhere in the field (OpenAI's fine-tuning API, TRL, Axolotl, LLaMA-Factory,
 ms-swift, ShareGPT, Alpaca): learning the rest of such a row would be learning something else than was written. A key
 without a value (null, nothing, an empty list: tables have one in every row) is not there. Within a message there are no
-columns, so there every key that is not known is refused.
+columns, so there every key that is not known is refused. What a user says to ignore is ignored.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,14 +50,19 @@ class Meaning:
     harmless: Callable[[Any], bool] = _never
 
 
-_WEIGHTS = "what is learned of a row cannot be weighted yet"
-_LEAVE_OUT = "leave out what is not to be learned"
+_WEIGHTS = "of what is learned only messages can be weighted, by the weight 0 or 1 of an assistant's"
+_LEAVE_OUT = "write that, or leave out what is not to be learned"
 
 MEANINGS = (
     Meaning(
-        ("tools", "functions", "tool_calls", "function_call", "function_calls"),
-        "tool calls are not supported yet, and without them something else would be learned",
-        "remove these rows",
+        ("tools", "tool_calls"),
+        "tools and their calls are learned as parts of Messages alone",
+        "write messages, with tools beside them and tool_calls within",
+    ),
+    Meaning(
+        ("functions", "function_call", "function_calls"),
+        "without them something else would be learned",
+        "write functions as tools, and function_call as tool_calls",
     ),
     Meaning(
         ("image", "images", "audio", "audios", "video", "videos", "pixel_values"),
@@ -74,8 +79,8 @@ MEANINGS = (
     ),
     Meaning(
         ("reasoning_content", "reasoning", "thinking", "thinking_content"),
-        "reasoning is learned only where it is part of the text",
-        "write it into the answer as the base model does, or remove it",
+        "thoughts are learned as a part of an answer alone",
+        "write messages, with reasoning_content in the assistant's",
     ),
     Meaning(("weight", "weights", "loss_weight", "sample_weight"), _WEIGHTS, _LEAVE_OUT, _is_one),
     Meaning(("train", "training", "trainable", "learn"), _WEIGHTS, _LEAVE_OUT, _is_yes),
@@ -114,20 +119,40 @@ same as one, and a prompt beside messages their beginning."""
 
 USED = {
     DatasetFormat.MESSAGES: ("messages",),
+    DatasetFormat.SHAREGPT: ("conversations",),
     DatasetFormat.PROMPT_COMPLETION: ("prompt", "completion"),
+    DatasetFormat.ALPACA: ("instruction", "output"),
     DatasetFormat.TEXT: ("text",),
 }
-"""Keys of each format. Beside them every row may have a group."""
+"""Keys of each format, in the order in which they are looked for. Beside them every row may have a group."""
+
+ALSO_USED = {
+    DatasetFormat.MESSAGES: ("tools",),
+    DatasetFormat.SHAREGPT: ("tools", "system"),
+    DatasetFormat.ALPACA: ("input", "system", "history"),
+}
+"""Keys that rows of a format may have."""
+
+ROLE_KEYS = {
+    "system": ("role", "content", "name"),
+    "user": ("role", "content", "name"),
+    "assistant": (
+        *("role", "content", "name", "weight", "tool_calls"),
+        *("reasoning_content", "reasoning", "thinking", "thinking_content"),
+    ),
+    "tool": ("role", "content", "name", "tool_call_id"),
+}
+"""Keys of messages that are understood."""
 
 HARMLESS_IN_ANSWERS = {
-    "weight": _is_one,
     **dict.fromkeys(("train", "training", "trainable", "learn", "loss"), _is_yes),
     **dict.fromkeys(("mask", "masked"), _is_no),
 }
-"""Keys of a message whose value may say what is done anyway: an answer is learned, with the weight 1 as everything."""
+"""Keys of an assistant's message whose value may say what is done anyway."""
 
 _BY_NAME = {name: meaning for meaning in MEANINGS for name in meaning.names}
 _OF_PROMPTS = _BY_NAME | dict.fromkeys(PARTS_OF_PROMPTS.names, PARTS_OF_PROMPTS)
+_IGNORE = "put it into dataset.ignoreKeys if it means nothing"
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -142,43 +167,63 @@ def is_absent(value: Any) -> bool:
     return value is None or value == b"" or value != value  # noqa: PLR0124  not a number: a null of pandas
 
 
-def check_row(row: Mapping[str, Any], row_format: DatasetFormat, place: str, *, guessed: bool) -> tuple[str, ...]:
+def check_row(
+    row: Mapping[str, Any], row_format: DatasetFormat, place: str, *, guessed: bool, ignore: Collection[str] = ()
+) -> tuple[str, ...]:
     """Return the columns of a row that are ignored, sorted; `guessed` says that nobody named the format.
 
     Raises:
-        DataInvalid: FORMAT_UNKNOWN, a key means something that would not be learned, or another format.
+        DataInvalid: FORMAT_UNKNOWN, a key means something that would not be learned, or another format; and it is not
+            among those to `ignore`.
     """
     meanings = _OF_PROMPTS if row_format is DatasetFormat.PROMPT_COMPLETION else _BY_NAME
-    ignored = []
+    ignored, open_to_doubt = [], []
     for key, value in row.items():
-        if key in USED[row_format] or key == "group" or is_absent(value):
+        if key in USED[row_format] or is_absent(value):
             continue
-        meaning = meanings.get(_plain(key))
+        if key in ignore:
+            ignored.append(key)
+            continue
+        if key == "group" or key in ALSO_USED.get(row_format, ()):
+            continue
+        meaning = meanings.get(plain(key))
         if meaning is not None and not meaning.harmless(value):
-            raise _refused(place, key, f"{meaning.what}; {meaning.advice}, or rename the column if it means nothing")
+            raise _refused(place, key, f"{meaning.what}; {meaning.advice}, or {_IGNORE}")
         ignored.append(key)
+        open_to_doubt.append(key)
     if guessed:
-        _check_ambiguity(ignored, row_format, place)
+        _check_ambiguity(open_to_doubt, row_format, place)
     return tuple(sorted(ignored))
 
 
-def check_message(message: Mapping[str, Any], place: str) -> None:
-    """Refuse whatever a message has beside role and content.
+def check_message(message: Mapping[str, Any], role: str, place: str) -> None:
+    """Refuse what is not understood of a message; keys without a value are not among its keys.
 
     Raises:
         DataInvalid: FORMAT_UNKNOWN.
     """
     for key, value in message.items():
-        if key in ("role", "content") or is_absent(value):
+        name = plain(key)
+        if key in ("role", "content"):
             continue
-        name = _plain(key)
-        harmless = HARMLESS_IN_ANSWERS.get(name, _never)
-        if harmless(value) and (harmless is _is_one or message.get("role") == "assistant"):
+        if name == "weight":
+            # What others say is never learned, so that they have any weight changes nothing.
+            if isinstance(value, int | float) and value in (0, 1):
+                continue
+            raise _refused(place, key, "a weight is 0 (not to be learned) or 1")
+        if name in ROLE_KEYS[role] and name not in ("role", "content"):
             continue
+        if role == "assistant" and HARMLESS_IN_ANSWERS.get(name, _never)(value):
+            continue
+        known = next((each for each, keys in ROLE_KEYS.items() if name in keys and name not in ("role", "content")), "")
         meaning = _BY_NAME.get(name)
-        if meaning is None:
-            raise _refused(place, key, "a message is {role, content}; write it into the content, or remove the key")
-        raise _refused(place, key, f"{meaning.what}; {meaning.advice}, or remove the key if it means nothing")
+        if known:
+            trouble = f"only messages of the role {known} have one"
+        elif meaning is not None:
+            trouble = f"{meaning.what}; {meaning.advice}"
+        else:
+            trouble = f"a message of the role {role} has {', '.join(ROLE_KEYS[role])}; write it into the content"
+        raise _refused(place, key, f"{trouble}, or {_IGNORE}")
 
 
 def _check_ambiguity(others: list[str], row_format: DatasetFormat, place: str) -> None:
@@ -193,7 +238,7 @@ def _check_ambiguity(others: list[str], row_format: DatasetFormat, place: str) -
             )
 
 
-def _plain(key: str) -> str:
+def plain(key: str) -> str:
     """Return a key in small letters with underscores, as most formats write it."""
     return _HUMP.sub("_", key.strip()).replace("-", "_").lower()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain, compress
 from pathlib import Path
@@ -12,22 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import DatasetFormat, Reason, StoredDataset, TrainingSettings, digest_of
+from ..contract import Reason, StoredDataset, TrainingSettings, canonical_json, digest_of
 from ..errors import DataInvalid
 from ..report import Report
 from ..storage import FileEntry, ObjectDamaged, ObjectMissing, Store, fetch, store_folder, whole
 from ..storage.layout import hexadecimal, rows_prefix, view_prefix
-from .cleaning import CONTROL, EXAMPLES, IGNORED, Audit, Finding, clean
+from .cleaning import CONTROL, EXAMPLES, FORMAT, IGNORED, PARTED, VOCABULARY, Audit, clean
 from .clusters import connect
-from .formats import conform, resolve
+from .formats import resolve
 from .rows import SOURCES, RowsWriter, join_rows, read_audit, read_lines, read_rows, write_audit
 from .source import Source
 from .split import Sides, split
 from .tokens import RowTokenizer
-from .view import SIDES, TEST_ROWS, TRAIN_CLUSTERS, write_side
+from .view import CHAT_TEMPLATE, SIDES, TEST_ROWS, TRAIN_CLUSTERS, write_side
 
-ROWS_VERSION = "trimtab.dev/rows/v1"
+ROWS_VERSION = "trimtab.dev/rows/v2"
 VIEW_VERSION = "trimtab.dev/view/v1"
+TOKENS = "tokens.json"
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,17 @@ class PreparedView:
 
 @dataclass(frozen=True)
 class Request:
-    """What a view is to be made of; `tokenizer` is called only when rows have to be tokenised."""
+    """What a view is to be made of; `tokenizer` is called only when rows have to be tokenised.
+
+    `chat_template` is the one to use instead of the base model's, which `tokenizer` has by then.
+    """
 
     sources: dict[str, Source]
     tokenizer_files: tuple[FileEntry, ...]
     tokenizer: Callable[[], RowTokenizer]
     dataset: StoredDataset
     training: TrainingSettings
+    chat_template: str | None = None
 
 
 def prepare_view(store: Store, request: Request, scratch: Path, report: Report) -> PreparedView:
@@ -63,26 +69,27 @@ def prepare_view(store: Store, request: Request, scratch: Path, report: Report) 
             "format": dataset.format.value,
             "sources": {name: [entry.to_json() for entry in source.files] for name, source in request.sources.items()},
             "tokenizer": [entry.to_json() for entry in sorted(request.tokenizer_files)],
+            "ignoreKeys": sorted(dataset.ignore_keys),
+            "chatTemplate": request.chat_template,
         }
     )
     view_digest = digest_of({"version": VIEW_VERSION, "rows": rows_digest, **_choices(dataset, training)})
     manifest = whole(store, view_prefix(view_digest))
     if manifest is not None:
         report("view is there already", view=view_digest, rows=rows_digest)
-        summary = manifest.document["summary"]
-        if IGNORED not in summary:
-            summary = summary | {IGNORED: _read_again(request)}
-        return PreparedView(rows_digest, view_digest, summary)
+        return PreparedView(rows_digest, view_digest, manifest.document["summary"])
 
     folder = scratch / "rows" / hexadecimal(rows_digest)
     if not _fetched(store, rows_prefix(rows_digest), folder, report):
-        _make_rows(folder, request.sources, request.tokenizer(), dataset.format, report)
+        _make_rows(folder, request, report)
         store_folder(store, folder, rows_prefix(rows_digest), {"version": ROWS_VERSION, "digest": rows_digest})
         report("rows are in place", rows=rows_digest)
     view_folder = scratch / "made-views" / hexadecimal(view_digest)
     audits = read_audit(folder)
-    ignored = _together(audits) if all(IGNORED in audit for audit in audits.values()) else _read_again(request)
-    summary = _make_view(view_folder, folder, dataset, training) | {IGNORED: ignored, CONTROL: _control(audits)}
+    summary = _make_view(view_folder, folder, dataset, training) | _told(audits)
+    summary[VOCABULARY] = json.loads((folder / TOKENS).read_bytes())
+    if request.chat_template is not None:
+        (view_folder / CHAT_TEMPLATE).write_text(request.chat_template)
     store_folder(
         store,
         view_folder,
@@ -116,18 +123,16 @@ def _choices(dataset: StoredDataset, training: TrainingSettings) -> dict[str, An
     }
 
 
-def _make_rows(
-    folder: Path, sources: dict[str, Source], tokenizer: RowTokenizer, row_format: DatasetFormat, report: Report
-) -> None:
+def _make_rows(folder: Path, request: Request, report: Report) -> None:
     shutil.rmtree(folder, ignore_errors=True)
+    tokenizer, sources, ignore = request.tokenizer(), request.sources, frozenset(request.dataset.ignore_keys)
     audits = {}
-    guessed = row_format is DatasetFormat.AUTO
-    row_format = resolve(row_format, sources["training"].records())
+    detected = resolve(request.dataset.format, sources["training"].records(), ignore)
+    report("format of the rows", format=detected.format.value, why=detected.why)
     for name, source in sources.items():
         audit = audits[name] = Audit()
         writer = RowsWriter(folder, name)
-        rows = clean(source.records(), row_format, audit, source.uri, guessed=guessed)
-        writer.write(tokenizer.tokenise(rows), audit)
+        writer.write(tokenizer.tokenise(clean(source.records(), detected, audit, source.uri, ignore)), audit)
         ignored = {column: finding.count for column, finding in audit.ignored.items()}
         report("rows tokenised", source=name, read=audit.read, kept=writer.rows, dropped=audit.dropped, ignored=ignored)
         if not writer.rows:
@@ -135,39 +140,26 @@ def _make_rows(
                 f"none of the {audit.read} rows of {source.uri} has a token that is learned, the first is "
                 f"{audit.unsupervised.places[0]}; check the answers and the base model's chat template"
             )
-    write_audit(folder, audits)
+    write_audit(folder, audits, detected)
+    (folder / TOKENS).write_bytes(canonical_json(tokenizer.vocabulary().to_json()))
 
 
-def _together(audits: dict[str, Any]) -> dict[str, int]:
-    """Return the columns that are ignored in some source, and in how many rows."""
+def _told(audits: dict[str, Any]) -> dict[str, Any]:
+    """Return of all audits together what a person is told."""
     ignored: Counter[str] = Counter()
     for audit in audits.values():
         ignored.update({column: finding["count"] for column, finding in audit[IGNORED].items()})
-    return dict(ignored)
+    together = {name: _together(audit[name] for audit in audits.values()) for name in (CONTROL, PARTED)}
+    return {IGNORED: dict(ignored), FORMAT: audits["training"][FORMAT], **together}
 
 
-def _control(audits: dict[str, Any]) -> dict[str, Any]:
-    """Return how many rows of all sources hold control tokens in their text, and where the first ones stand."""
-    found = [audit.get(CONTROL, Finding().to_json()) for audit in audits.values()]
+def _together(findings: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return how many rows of all sources have some trouble, and where the first ones stand."""
+    found = list(findings)
     return {
         "count": sum(each["count"] for each in found),
         "examples": list(chain.from_iterable(each["examples"] for each in found))[:EXAMPLES],
     }
-
-
-def _read_again(request: Request) -> dict[str, int]:
-    """Return the columns that are ignored of rows that were prepared before these were looked at.
-
-    Raises:
-        DataInvalid: a row has a key that means something, which was dropped then.
-    """
-    row_format = resolve(request.dataset.format, request.sources["training"].records())
-    audit = Audit()
-    for source in request.sources.values():
-        for record in source.records():
-            row = conform(record, row_format, guessed=request.dataset.format is DatasetFormat.AUTO)
-            audit.ignore(row.ignored, row.place)
-    return {column: finding.count for column, finding in audit.ignored.items()}
 
 
 def _make_view(folder: Path, rows_folder: Path, dataset: StoredDataset, training: TrainingSettings) -> dict[str, Any]:
@@ -196,7 +188,7 @@ def _make_view(folder: Path, rows_folder: Path, dataset: StoredDataset, training
     keys = sorted({key.tobytes().hex() for key in kept[kept.any(axis=1)]})
     (folder / TRAIN_CLUSTERS).write_text("".join(f"{key}\n" for key in keys))
     if len(sides.test):
-        held_out = np.isin(np.arange(len(rows)), sides.test)
+        held_out = np.isin(np.arange(len(rows)), sides.test)[rows.first]
         lines = chain.from_iterable(read_lines(rows_folder, name) for name in SOURCES)
         with (folder / TEST_ROWS).open("wb") as file:
             file.writelines(compress(lines, held_out))

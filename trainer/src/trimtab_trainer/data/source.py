@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ..contract import Credentials, Reason
-from ..errors import DataInvalid
+from ..errors import DataInvalid, SettingsInvalid
 from ..storage import FileEntry, ObjectMissing, open_store
+from .readers import Record, read
 
-LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-PARQUET = (".parquet",)
-PARQUET_BATCH_ROWS = 1024
-
-
-@dataclass(frozen=True)
-class Record:
-    """One raw row and where it stands, in words for a person: `train/a.jsonl line 12`."""
-
-    value: Any
-    place: str
+COMPRESSED = {"": None, ".gz": "gzip", ".zst": "zstd"}
+READABLE = (*(kind + end for kind in (".jsonl", ".json", ".csv") for end in COMPRESSED), ".parquet")
+TEMPLATE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -44,8 +32,7 @@ class Source:
             DataInvalid: DATASET_MALFORMED, with the file and the 1-based line or row.
         """
         for entry in self.files:
-            file = self.folder / entry.path
-            yield from _rows(file, entry.path) if entry.path.endswith(PARQUET) else _lines(file, entry.path)
+            yield from read(self.folder / entry.path, entry.path)
 
 
 def find(uri: str, credentials: Credentials | None) -> list[tuple[str, int]]:
@@ -62,11 +49,11 @@ def find(uri: str, credentials: Credentials | None) -> list[tuple[str, int]]:
         found = store.list()
     if not found:
         raise DataInvalid(f"there is nothing at {uri}; upload the data, or correct the uri", Reason.DATASET_NOT_FOUND)
-    readable = [(info.path, info.size) for info in found if info.path.endswith(LINES + PARQUET)]
+    readable = [(info.path, info.size) for info in found if info.path.endswith(READABLE)]
     if not readable:
         raise DataInvalid(
-            f"none of the {len(found)} files at {uri} (such as {found[0].path}) is a .jsonl or .parquet file, plain or "
-            ".gz or .zst; convert the data",
+            f"none of the {len(found)} files at {uri} (such as {found[0].path}) is a .jsonl, .json, .csv or .parquet "
+            "file, plain or .gz or .zst; convert the data",
             Reason.DATASET_EMPTY,
         )
     if not any(size for _, size in readable):
@@ -86,55 +73,35 @@ def copy(uri: str, credentials: Credentials | None, folder: Path) -> Source:
     return Source(uri, folder, tuple(entries))
 
 
+def read_template(uri: str, credentials: Credentials | None) -> str:
+    """Return a chat template of the user's own.
+
+    Raises:
+        SettingsInvalid: CHAT_TEMPLATE_INVALID, it is not there, or no text of a reasonable length.
+    """
+    root, name = folder_of(uri)
+    store = open_store(root, credentials)
+    try:
+        data = store.start(name, TEMPLATE_BYTES + 1) if name else b""
+        if not 0 < len(data) <= TEMPLATE_BYTES:
+            raise _no_template(uri, f"is no file of 1 to {TEMPLATE_BYTES} bytes")
+        return data.decode("utf-8-sig")
+    except ObjectMissing:
+        raise _no_template(uri, "is not there") from None
+    except UnicodeDecodeError:
+        raise _no_template(uri, "is not UTF-8") from None
+
+
+def _no_template(uri: str, trouble: str) -> SettingsInvalid:
+    return SettingsInvalid(
+        f"the chat template at {uri} {trouble}; upload it, or correct dataset.chatTemplate",
+        Reason.CHAT_TEMPLATE_INVALID,
+    )
+
+
 def folder_of(uri: str) -> tuple[str, str]:
     """Return the URI of the folder to look in, and the name or the beginning of names there."""
     root, _, name = uri.rpartition("/")
     if root in ("s3:/", "file://"):  # a bucket's name or the root folder alone
         return uri, ""
     return root + "/", unquote(name) if uri.startswith("file:") else name
-
-
-def _lines(file: Path, name: str) -> Iterator[Record]:
-    compression = {"gz": "gzip", "zst": "zstd"}.get(name.rpartition(".")[2])
-    number = 0
-    try:
-        with pa.input_stream(str(file), compression=compression) as stream:
-            for number, line in enumerate(_split(stream), 1):
-                if line.isspace() or not line:
-                    continue
-                place = f"{name} line {number}"
-                try:
-                    yield Record(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")), place)
-                except UnicodeDecodeError as error:
-                    raise _malformed(place, f"is not UTF-8 (byte {error.start + 1} of the line)") from None
-                except json.JSONDecodeError as error:
-                    raise _malformed(place, f"is not JSON: {error.msg} at column {error.colno}") from None
-                except RecursionError:
-                    raise _malformed(place, "is not JSON that can be read: nested too deeply") from None
-    except (OSError, pa.ArrowException) as error:
-        raise _malformed(f"{name} after line {number}", f"cannot be decompressed: {error}") from error
-
-
-def _split(stream: pa.NativeFile) -> Iterator[bytes]:
-    rest = b""
-    while chunk := stream.read(1 << 20):
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
-    if rest:
-        yield rest
-
-
-def _rows(file: Path, name: str) -> Iterator[Record]:
-    number = 0
-    try:
-        with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(PARQUET_BATCH_ROWS):
-                for value in batch.to_pylist():
-                    number += 1
-                    yield Record(value, f"{name} row {number}")
-    except (OSError, pa.ArrowException) as error:
-        raise _malformed(f"{name} after row {number}", f"is not Parquet that can be read: {error}") from error
-
-
-def _malformed(place: str, trouble: str) -> DataInvalid:
-    return DataInvalid(f"{place} {trouble}; correct or remove it", Reason.DATASET_MALFORMED)

@@ -1,150 +1,180 @@
 """Chat templates: a conversation becomes text, together with the characters that are the assistant's own.
 
-A template with `{% generation %}` says itself which they are. For all others the conversation is rendered up to each
-assistant turn, with the generation prompt, and with the turn: what the turn adds is what the model has to write. That
-is only true while a template never rewrites what it wrote before, so that is checked, turn by turn.
+What is learned is the answer as the whole conversation renders it, its end included. Where a template leaves out part
+of an earlier turn once another follows (thoughts, mostly), that turn is learned in a sequence of its own, the
+conversation up to it, in which it is the last. A template with `{% generation %}` says itself what is the assistant's.
+What a template leaves out even of a last turn would be learned by nobody, so that row is refused.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
+from .jinja import Jinja, Refused, Shape, invalid, shapes_of
+from .marks import Marked, Places, mark, places
+from .messages import Message
+from .rendering import Kind, LeftOut, Rendered, Rendering, Span, missing_pieces
+from .turns import ENDING, UNLIKE, TurnFinder
 
-from ..contract import Reason
-from ..errors import SettingsInvalid
-from .formats import Message
-
-GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-TODAY = datetime(2024, 7, 26)
-"""The date that templates which ask for it are told: the same rows give the same tokens on every day."""
-
-UNLIKE = "what it writes to ask for an answer is not how it writes the answer"
+__all__ = ["PROBE", "ChatTemplate", "Kind", "LeftOut", "Refused", "Rendered", "Span"]
 
 PROBE: tuple[Message, ...] = ({"role": "user", "content": "Question"}, {"role": "assistant", "content": "Answer"})
-
-
-class Refused(Exception):
-    """The template refuses this conversation (roles that must alternate, no system turn, ...)."""
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """Text to tokenise, and the spans (start, end) of characters that are learned.
-
-    `whole` text has its special tokens already; `marked` spans come from `{% generation %}`.
-    """
-
-    text: str
-    spans: tuple[tuple[int, int], ...]
-    whole: bool
-    marked: bool = False
+CALL_PROBE: tuple[Message, ...] = (
+    PROBE[0],
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "id": "call00001", "function": {"name": "look_up", "arguments": {"n": 1}}}],
+    },
+)
+RESULT_PROBE: tuple[Message, ...] = (
+    {"role": "tool", "content": "Result", "name": "look_up", "tool_call_id": "call00001"},
+    PROBE[1],
+)
 
 
 class ChatTemplate:
     """A compiled chat template; templates are run in transformers' sandbox."""
 
-    def __init__(self, source: str, special_tokens: dict[str, str]) -> None:
+    def __init__(self, source: str, special_tokens: Mapping[str, str], stops: frozenset[str] | None = None) -> None:
         """Compile a template and try it.
+
+        Args:
+            source: Jinja.
+            special_tokens: by the names that templates know them by.
+            stops: tokens that end an answer for an engine, None if that is not known.
 
         Raises:
             SettingsInvalid: CHAT_TEMPLATE_INVALID.
         """
-        from transformers.utils import chat_template_utils
-
-        self._special_tokens = special_tokens
-        self._marked = bool(GENERATION.search(source))
+        self._jinja = Jinja(source, special_tokens)
+        self._finder = TurnFinder(stops)
+        self._shapes: dict[tuple[Shape, ...], Shape] = {}
+        self._parts = False
+        # What ends a last turn where the template leaves that to the next one: without calls, and with some.
+        self._closings: dict[bool, str] = {False: "", True: ""}
         try:
-            self._template: Any = chat_template_utils._compile_jinja_template(source)
-        except jinja2.TemplateError as error:
-            raise invalid(f"it does not compile: {error}") from error
-        self._template.globals["strftime_now"] = TODAY.strftime
-        try:
-            rendered = self.render(PROBE)
+            self.render(PROBE)
         except Refused as error:
+            if str(error) == UNLIKE:
+                raise invalid(f"{UNLIKE}; use a template whose generation prompt matches") from error
+            if isinstance(error, LeftOut):
+                raise invalid("it leaves out what the assistant says") from error
             raise invalid(f"it fails on a question and an answer: {error}") from error
-        if not any("Answer" in rendered.text[start:end] for start, end in rendered.spans):
-            raise invalid("it leaves out what the assistant says")
+        if not self._jinja.marked:
+            self._closings[False] = self._closing_of(PROBE, PROBE)
+        if self._closings[False]:
+            self._finder = TurnFinder(stops, unended=True)
+            self._closings[True] = self._closing_of(CALL_PROBE, RESULT_PROBE)
 
-    def render(self, messages: Sequence[Message]) -> Rendered:
-        """Return the text of a conversation up to its last assistant turn.
+    def render(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> Rendered:
+        """Return the text of a conversation up to the last turn that is learned, with all turns that are whole in it.
 
         Raises:
-            Refused: the template refuses this conversation.
-            SettingsInvalid: CHAT_TEMPLATE_INVALID, the template rewrites earlier turns.
+            Refused: the template refuses this conversation, or leaves out something of it.
         """
-        last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
-        messages = list(messages[: last + 1])
-        if self._marked:
-            return self._render_marked(messages)
-        text, spans = self._render(messages), []
-        for index, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            until = self._render(messages[: index + 1])
-            start = self._start(messages[: index + 1], until)
-            if not text.startswith(until):
-                raise invalid(
-                    "it writes earlier turns differently once others follow them, so what is learned would differ "
-                    "from what is asked; use single-turn rows, or a template with {% generation %}"
-                )
-            spans.append((start, len(until)))
-        return Rendered(text, tuple(spans), whole=True)
+        return self.sequences(messages, tools)[-1]
 
-    def prompt(self, messages: Sequence[Message]) -> str:
+    def sequences(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> list[Rendered]:
+        """Return the sequences in which each assistant's turn is learned once; the last one holds the last turn.
+
+        Raises:
+            Refused: as `render`.
+        """
+        learned = [number for number, message in enumerate(messages) if _is_learned(message)]
+        last = learned[-1] if learned else max(n for n, each in enumerate(messages) if each["role"] == "assistant")
+        waiting, found = learned, list[Rendered]()
+        while waiting:
+            rendering = self._rendering(messages[: waiting[-1] + 1], tools)
+            rendered, done = rendering.turns(waiting, last)
+            if waiting[-1] not in done:
+                raise rendering.left_out(waiting[-1])
+            found.append(rendered)
+            waiting = [number for number in waiting if number not in done]
+        return found[::-1] or [Rendered(self.text(messages[: last + 1], tools), (), whole=True)]
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> str:
         """Return the text that asks for the last assistant turn, as it is sent to an engine; empty if none precedes it.
 
         Raises:
             Refused: the template refuses this conversation.
         """
         last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
-        return self._render(list(messages[:last]), add_generation_prompt=True) if last else ""
+        return self.text(messages[:last], tools, ask=True) if last else ""
 
-    def _start(self, messages: list[Message], text: str) -> int:
-        """Return where the last turn's own characters begin: behind the generation prompt."""
-        *before, turn = messages
-        if before:
-            prompt = self._render(before, add_generation_prompt=True)
-            if text.startswith(prompt):
-                return len(prompt)
-            raise invalid(f"{UNLIKE}; use a template whose generation prompt matches, or one with {{% generation %}}")
-        # A conversation that the assistant opens has no prompt: two answers differ where the answer begins.
-        other = self._render([{**turn, "content": "\x00" + turn["content"]}])
-        return next((index for index, pair in enumerate(zip(text, other, strict=False)) if pair[0] != pair[1]), 0)
+    def check_asking(self) -> None:
+        """Refuse a template that marks what is generated, and asks for it otherwise than it writes it.
 
-    def _render_marked(self, messages: list[Message]) -> Rendered:
-        blocks: list[str] = []
-        spans: list[tuple[int, int]] = []
+        Raises:
+            SettingsInvalid: CHAT_TEMPLATE_INVALID.
+        """
         try:
-            with self._template.environment.activate_tracker(blocks, spans):
-                for block in self._template.generate(messages=messages, **self._variables(False)):
-                    blocks.append(block)
-        except _FAILURES as error:
-            raise Refused(str(error)) from error
-        return Rendered("".join(blocks), tuple(spans), whole=True, marked=True)
+            self._finder.find(self._rendering(PROBE, None).conversation, len(PROBE) - 1)
+        except Refused as error:
+            raise invalid(f"{error}; use a template whose generation prompt matches") from error
 
-    def _render(self, messages: list[Message], add_generation_prompt: bool = False) -> str:
+    def text(self, messages: Sequence[Message], tools: Sequence[Any] | None, *, ask: bool = False) -> str:
+        """Return the text of a conversation, in the shape in which the least of it is left out.
+
+        Raises:
+            Refused
+        """
+        return self._jinja.render(messages, tools, self.shape(messages, tools), ask=ask)
+
+    def shape(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> Shape:
+        """Return the shape in which the least of a conversation is left out.
+
+        Raises:
+            Refused: the template refuses it in every one.
+        """
+        return self.fit(mark(messages, tools))[0]
+
+    def fit(self, marked: Marked) -> tuple[Shape, Places]:
+        """Return the shape in which the least of a conversation is left out, and where its marks are then.
+
+        Raises:
+            Refused: the template refuses it in every one.
+        """
+        shapes = shapes_of(marked.messages)
+        best: tuple[int, Shape, Places] | None = None
+        refused: Refused | None = None
+        preferred = self._shapes.get(shapes)
+        for shape in sorted(shapes, key=lambda each: (each != preferred, each.parts != self._parts)):
+            try:
+                rendered = places(self._jinja.render(marked.messages, marked.tools, shape))
+            except Refused as error:
+                refused = refused or error
+                continue
+            missing = len(missing_pieces(marked, rendered))
+            if best is None or missing < best[0]:
+                best = missing, shape, rendered
+            if not missing:
+                self._shapes[shapes], self._parts = shape, shape.parts
+                break
+        if best is None:
+            raise refused or Refused("it refuses everything")
+        return best[1:]
+
+    def _rendering(self, messages: Sequence[Message], tools: Sequence[Any] | None) -> Rendering:
+        marked = mark(messages, tools)
+        closing = self._closings["tool_calls" in messages[-1]]
+        fit = self.fit(marked)
+        return Rendering(self._jinja, self._finder, messages, tools, marked=marked, fit=fit, closing=closing)
+
+    def _closing_of(self, turn: tuple[Message, ...], following: tuple[Message, ...]) -> str:
         try:
-            return str(self._template.render(messages=messages, **self._variables(add_generation_prompt)))
-        except _FAILURES as error:
-            raise Refused(str(error)) from error
-
-    def _variables(self, add_generation_prompt: bool) -> dict[str, Any]:
-        return {
-            "add_generation_prompt": add_generation_prompt,
-            "tools": None,
-            "documents": None,
-            **self._special_tokens,
-        }
+            alone, followed = self.render(turn), self.render((*turn, *following))
+        except Refused:
+            return ""
+        if len(alone.spans) != 1 or len(followed.spans) != 2 or alone.spans[0][1] != len(alone.text):
+            return ""
+        said, ended = (each.text[slice(*each.spans[0])] for each in (alone, followed))
+        tag = ENDING.match(ended[len(said) :]) if ended.startswith(said) else None
+        return tag.group(1) if tag else ""
 
 
-_FAILURES = (jinja2.TemplateError, TypeError, ValueError, AttributeError, KeyError, IndexError, OverflowError)
-
-
-def invalid(trouble: str) -> SettingsInvalid:
-    """Return the refusal of a chat template that cannot be used."""
-    return SettingsInvalid(f"the base model's chat template cannot be used: {trouble}", Reason.CHAT_TEMPLATE_INVALID)
+def _is_learned(message: Message) -> bool:
+    if message["role"] != "assistant" or message.get("weight") == 0:
+        return False
+    return bool(message["content"].strip() or message.get("tool_calls") or message.get("reasoning_content"))

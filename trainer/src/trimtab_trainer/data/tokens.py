@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -20,34 +19,88 @@ import numpy.typing as npt
 
 from ..contract import DatasetFormat, Reason
 from ..errors import DataInvalid, SettingsInvalid
-from .formats import Message, Row
-from .template import UNLIKE, ChatTemplate, Refused, Rendered, invalid
+from .control import ControlTokens
+from .formats import Row
+from .jinja import Refused
+from .marks import BREAK
+from .messages import Message
+from .template import ChatTemplate, Kind, LeftOut, Rendered, Span
 
 BATCH_ROWS = 256
+GENERATION_CONFIG = "generation_config.json"
 
 Int32 = npt.NDArray[np.int32]
 Bool = npt.NDArray[np.bool_]
+Kinds = npt.NDArray[np.uint8]
 Extents = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
-class Tokenised:
-    """A row's tokens int32[n] and which of them are learned bool[n].
+class Encoded:
+    """Tokens int32[n] of a text, where each is in it, and which were added around it bool[n]."""
 
-    `control` tells that the text of a turn holds a control token, such as the end of a turn, which becomes one.
+    tokens: Int32
+    extents: Extents
+    added: Bool
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """A sequence: tokens int32[n] and of each its `Kind` uint8[n].
+
+    Attributes:
+        row: where it comes from; several sequences may come of one row.
+        first: it is the first of its row.
+        control: the text of a turn holds a control token, such as the end of a turn, which was taken for text.
+        asked: what is before the last answer is the very text that asks for it.
     """
 
     row: Row
     tokens: Int32
-    supervised: Bool
+    kinds: Kinds
+    first: bool = True
     control: bool = False
+    asked: bool = False
+
+    @property
+    def supervised(self) -> Bool:
+        """Which of the tokens are learned bool[n]."""
+        return is_learned(self.kinds)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Tokens of a tokenizer.
+
+    Attributes:
+        size: how many there are.
+        written: control tokens that a conversation is written with, its end of a turn among them; ids by contents.
+        spare: ids of the other control tokens.
+    """
+
+    size: int
+    written: dict[str, int]
+    spare: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as it is stored."""
+        return {"size": self.size, "written": self.written, "spare": list(self.spare)}
+
+    @classmethod
+    def of(cls, value: dict[str, Any]) -> Vocabulary:
+        """Return what `to_json` wrote."""
+        return cls(value["size"], value["written"], tuple(value["spare"]))
 
 
 class RowTokenizer:
     """The base model's tokenizer and chat template, without torch."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, template: str | None = None) -> None:
         """Load tokenizer.json, tokenizer_config.json and the template from a folder.
+
+        Args:
+            folder: of the base model; its generation_config.json tells which tokens end an answer for an engine.
+            template: the chat template to use instead of the base model's.
 
         Raises:
             SettingsInvalid: BASE_MODEL_INVALID or CHAT_TEMPLATE_INVALID.
@@ -62,52 +115,87 @@ class RowTokenizer:
             )
         self._eos = int(tokenizer.eos_token_id)
         self._bos = tokenizer.bos_token_id
-        added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-        special = added | set(tokenizer.all_special_ids)
-        self._special = np.zeros(max(self.size, *special) + 1, np.bool_)
-        self._special[list(special)] = True
-        control = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-        control.update(tokenizer.all_special_tokens)
-        self._control = re.compile("|".join(map(re.escape, sorted(filter(None, control)))))
+        control = {token.content: number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        control |= dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+        self._special = np.zeros(max(self.size, *control.values()) + 1, np.bool_)
+        self._special[list(control.values())] = True
         self._backend: Any = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
-        source = tokenizer.chat_template
+        self._asks_alike = False
+        self._control = ControlTokens(self._backend, control)
+        source = template if template is not None else tokenizer.chat_template
         if isinstance(source, dict):
             source = source.get("default")
-        self._template = ChatTemplate(source, dict(tokenizer.special_tokens_map)) if source else None
+        stops = frozenset(tokenizer.convert_ids_to_tokens(sorted(_ends(folder) | {self._eos})))
+        self._template = ChatTemplate(source, dict(tokenizer.special_tokens_map), stops) if source else None
 
     @property
     def has_template(self) -> bool:
         """Tell whether a chat template keeps prompt and answer apart."""
         return self._template is not None
 
+    def vocabulary(self) -> Vocabulary:
+        """Return what there is to know of the tokens that conversations are written with."""
+        row = Row("probe", DatasetFormat.PROMPT_COMPLETION, prompt="Question", completion="Answer")
+        (probe,) = self.tokenise([row])
+        used = set(map(int, probe.tokens[self._special[probe.tokens]]))
+        control = self._control.tokens
+        return Vocabulary(
+            size=self.size,
+            written={text: number for text, number in control.items() if number in used},
+            spare=tuple(sorted(set(control.values()) - used)),
+        )
+
     def tokenise(self, rows: Iterable[Row]) -> Iterator[Tokenised]:
-        """Yield each row with its tokens and mask, in order.
+        """Yield the sequences of each row, in order: one, or several where the template cannot keep earlier turns.
 
         Raises:
             DataInvalid: the template refuses a row, which is named.
             SettingsInvalid: CHAT_TEMPLATE_INVALID.
         """
-        stream = iter(rows)
-        while batch := list(islice(stream, BATCH_ROWS)):
-            rendered = [self._render(row) for row in batch]
-            encoded = self._encode(rendered)
-            for row, text, encoding in zip(batch, rendered, encoded, strict=True):
-                yield Tokenised(row, *self._mask(text, encoding), text.whole and self._holds_control(row))
+        refused = list[DataInvalid]()
+        for batch in _batches(rows):
+            rendered = list[tuple[Row, list[Rendered], bool]]()
+            for row in batch:
+                try:
+                    rendered.append((row, *self._render(row)))
+                except DataInvalid as error:
+                    refused.append(error)
+            if refused:
+                continue  # all that are refused are counted before they are told of
+            encoded = iter(self._encode([(row, text) for row, texts, _ in rendered for text in texts]))
+            for row, texts, control in rendered:
+                for number, text in enumerate(texts):
+                    yield Tokenised(row, *self._mask(text, next(encoded)), first=not number, control=control)
+        if refused:
+            more = f" (as {len(refused) - 1} more rows are)" if len(refused) > 1 else ""
+            raise DataInvalid(refused[0].message + more, refused[0].reason)
 
-    def tokenise_answers(self, rows: Iterable[Row]) -> Iterator[Tokenised]:
-        """Yield each row with the tokens that `tokenise` gives it, and a mask of its last answer alone.
+    def tokenise_whole(self, rows: Iterable[Row]) -> Iterator[Tokenised]:
+        """Yield one sequence of each row, the last that `tokenise` gives: the whole conversation as it is rendered.
 
         Raises:
-            DataInvalid, SettingsInvalid: as `tokenise`; and CHAT_TEMPLATE_INVALID if the template writes an answer
-                otherwise than it asks for it.
+            DataInvalid, SettingsInvalid: as `tokenise`.
         """
-        stream = iter(rows)
-        while batch := list(islice(stream, BATCH_ROWS)):
-            rendered = [self._last_answer(row) for row in batch]
-            for row, text, encoding in zip(batch, rendered, self._encode(rendered), strict=True):
-                yield Tokenised(row, *self._mask(text, encoding))
+        for batch in _batches(rows):
+            rendered = [self._render(row)[0][-1] for row in batch]
+            for row, text, encoded in zip(
+                batch, rendered, self._encode(list(zip(batch, rendered, strict=True))), strict=True
+            ):
+                yield Tokenised(row, *self._mask(text, encoded))
+
+    def tokenise_answers(self, rows: Iterable[Row]) -> Iterator[Tokenised]:
+        """Yield each row with the tokens that `tokenise_whole` gives it, and a mask of its last answer alone.
+
+        Raises:
+            DataInvalid, SettingsInvalid: as `tokenise`.
+        """
+        for batch in _batches(rows):
+            answers = [self._last_answer(row) for row in batch]
+            encoded = self._encode([(row, text) for row, (text, _) in zip(batch, answers, strict=True)])
+            for row, (text, asked), each in zip(batch, answers, encoded, strict=True):
+                yield Tokenised(row, *self._mask(text, each), asked=asked)
 
     def tokenise_prompts(self, rows: Iterable[Row]) -> Iterator[Int32]:
         """Yield what is before each row's last answer, int32[n], as an engine is asked: with the generation prompt.
@@ -115,79 +203,97 @@ class RowTokenizer:
         Raises:
             DataInvalid, SettingsInvalid: as `tokenise`.
         """
-        stream = iter(rows)
-        while batch := list(islice(stream, BATCH_ROWS)):
-            for encoding in self._encode([self._prompt(row) for row in batch]):
-                tokens = np.array(encoding.ids, np.int32)
-                added = np.array(encoding.special_tokens_mask, np.bool_)
+        for batch in _batches(rows):
+            for encoded in self._encode([(row, self._prompt(row)) for row in batch]):
+                tokens, added = encoded.tokens, encoded.added
                 stop = len(tokens)
                 # Some tokenizers end every text with an end-of-text token, behind which nothing is answered.
                 while stop > 1 and added[stop - 1] and tokens[stop - 1] == self._eos:
                     stop -= 1
-                yield self._single_beginning(tokens[:stop], np.zeros(stop, np.bool_))[0]
+                yield self._single_beginning(tokens[:stop], np.zeros(stop, np.uint8))[0]
 
-    def _holds_control(self, row: Row) -> bool:
-        return any(self._control.search(message["content"]) for message in _conversation(row))
-
-    def _encode(self, rendered: list[Rendered]) -> list[Any]:
-        encodings: list[Any] = [None] * len(rendered)
+    def _encode(self, rendered: list[tuple[Row, Rendered]]) -> list[Encoded]:
+        encodings: dict[int, Encoded] = {}
         for whole in (True, False):
-            chosen = [index for index, text in enumerate(rendered) if text.whole is whole]
-            texts = [rendered[index].text for index in chosen]
+            chosen = [n for n, (_, text) in enumerate(rendered) if text.whole is whole and BREAK not in text.text]
+            texts = [rendered[index][1].text for index in chosen]
             # A template writes its own special tokens; a second beginning-of-text token would be one too many.
             for index, encoding in zip(
                 chosen, self._backend.encode_batch(texts, add_special_tokens=not whole), strict=True
             ):
-                encodings[index] = encoding
-        return encodings
+                encodings[index] = Encoded(
+                    np.array(encoding.ids, np.int32),
+                    _extents(encoding.offsets),
+                    np.array(encoding.special_tokens_mask, np.bool_),
+                )
+        for index, (row, text) in enumerate(rendered):
+            if index not in encodings:
+                try:
+                    tokens, offsets = self._control.encode(text.text)
+                except ValueError as error:
+                    raise DataInvalid(f"{row.place} cannot be encoded: {error}; correct or remove it") from error
+                encodings[index] = Encoded(tokens, _extents(offsets), np.zeros(len(tokens), np.bool_))
+        return [encodings[index] for index in range(len(rendered))]
 
-    def _render(self, row: Row) -> Rendered:
+    def _render(self, row: Row) -> tuple[list[Rendered], bool]:
+        """Return the sequences of a row, and whether its text holds control tokens."""
         if row.format is DatasetFormat.TEXT:
-            return Rendered(row.text, ((0, len(row.text)),), whole=False)
+            return [Rendered(row.text, (Span(0, len(row.text), Kind.LAST),), whole=False)], False
         if row.format is DatasetFormat.PROMPT_COMPLETION and self._template is None:
             text = row.prompt + row.completion
-            return Rendered(text, ((len(row.prompt), len(text)),), whole=False)
+            return [Rendered(text, (Span(len(row.prompt), len(text), Kind.LAST),), whole=False)], False
+        messages, tools, control = self._control.guard(_conversation(row), row.tools)
         try:
-            return self._chat_template().render(_conversation(row))
+            return self._chat_template().sequences(messages, tools), control
         except Refused as error:
             raise _refused(row, error) from error
 
     def _prompt(self, row: Row) -> Rendered:
         if row.format is DatasetFormat.PROMPT_COMPLETION and self._template is None:
             return Rendered(row.prompt, (), whole=False)
+        messages, tools, _ = self._control.guard(_conversation(row), row.tools)
         try:
-            return Rendered(self._chat_template().prompt(_conversation(row)), (), whole=True)
+            return Rendered(self._chat_template().prompt(messages, tools), (), whole=True)
         except Refused as error:
             raise _refused(row, error) from error
 
-    def _last_answer(self, row: Row) -> Rendered:
-        rendered, prompt = self._render(row), self._prompt(row).text
-        if not rendered.text.startswith(prompt):
-            raise invalid(f"{UNLIKE}; use a template whose generation prompt matches")
-        begin = len(prompt) if prompt or not rendered.whole else rendered.spans[-1][0]
-        return replace(rendered, spans=tuple((max(begin, start), end) for start, end in rendered.spans if end > begin))
+    def _last_answer(self, row: Row) -> tuple[Rendered, bool]:
+        """Return a row with its last answer alone as what is learned, and whether just that is asked for before it."""
+        if self._template is not None and not self._asks_alike:
+            self._template.check_asking()
+            self._asks_alike = True
+        messages = tuple({key: value for key, value in each.items() if key != "weight"} for each in row.messages)
+        rendered = self._render(replace(row, messages=messages))[0][-1]
+        prompt = self._prompt(row).text
+        asked = rendered.text.startswith(prompt)
+        begin = len(prompt) if asked else 0
+        turns = (
+            replace(span, start=max(begin, span.start))
+            for span in rendered.turns
+            if span.kind is Kind.LAST and span.end > begin
+        )
+        return replace(rendered, turns=tuple(turns)), asked
 
     def _chat_template(self) -> ChatTemplate:
         if self._template is None:
             raise SettingsInvalid(
                 "the base model has no chat template, which Messages data needs; add chat_template to its "
-                "tokenizer_config.json, or write the data as prompt and completion",
+                "tokenizer_config.json, give one by dataset.chatTemplate, or write the data as prompt and completion",
                 Reason.CHAT_TEMPLATE_INVALID,
             )
         return self._template
 
-    def _mask(self, rendered: Rendered, encoding: Any) -> tuple[Int32, Bool]:
-        tokens = np.array(encoding.ids, np.int32)
-        starts, ends = _extents(encoding.offsets)
+    def _mask(self, rendered: Rendered, encoded: Encoded) -> tuple[Int32, Kinds]:
+        rendered = rendered.without_breaks()
+        tokens, (starts, ends) = encoded.tokens, encoded.extents
         special = self._special[tokens]
-        supervised = np.zeros(len(tokens), np.bool_)
-        for start, end in rendered.spans:
-            covered = np.flatnonzero((ends > start) & (starts < end))
+        kinds = np.zeros(len(tokens), np.uint8)
+        for span in rendered.turns:
+            covered = np.flatnonzero((ends > span.start) & (starts < span.end))
             if len(covered):
                 first, last = int(covered[0]), int(covered[-1])
-                supervised[first : self._turn_end(rendered, (starts, ends), special, first, last)] = True
-        tokens, supervised = self._single_beginning(tokens, supervised)
-        return self._ended(tokens, supervised)
+                kinds[first : self._turn_end(rendered, encoded.extents, special, first, last)] = span.kind
+        return self._ended(*self._single_beginning(tokens, kinds))
 
     def _turn_end(self, rendered: Rendered, extents: Extents, special: Bool, first: int, last: int) -> int:
         """Return the index behind a turn's last learned token: its end-of-turn token, not the blanks behind that."""
@@ -202,21 +308,24 @@ class RowTokenizer:
             return last + 2
         return stop + 1
 
-    def _single_beginning(self, tokens: Int32, supervised: Bool) -> tuple[Int32, Bool]:
+    def _single_beginning(self, tokens: Int32, kinds: Kinds) -> tuple[Int32, Kinds]:
         if self._bos is not None and len(tokens) > 1 and tokens[0] == self._bos and tokens[1] == self._bos:
-            return tokens[1:], supervised[1:]
-        return tokens, supervised
+            return tokens[1:], kinds[1:]
+        return tokens, kinds
 
-    def _ended(self, tokens: Int32, supervised: Bool) -> tuple[Int32, Bool]:
-        """Make the last supervised token one that ends the answer, else a model never learns to stop."""
-        learned = np.flatnonzero(supervised)
+    def _ended(self, tokens: Int32, kinds: Kinds) -> tuple[Int32, Kinds]:
+        """Make the last learned token one that ends the answer, else a model never learns to stop."""
+        learned = np.flatnonzero(is_learned(kinds))
         if not len(learned) or self._special[tokens[learned[-1]]]:
-            return tokens, supervised
+            return tokens, kinds
         stop = int(learned[-1]) + 1
-        return (
-            np.append(tokens[:stop], np.int32(self._eos)),
-            np.append(supervised[:stop], np.True_),
-        )
+        return np.append(tokens[:stop], np.int32(self._eos)), np.append(kinds[:stop], kinds[stop - 1])
+
+
+def is_learned(kinds: Kinds) -> Bool:
+    """Return which tokens an answer is learned from, as they are by default."""
+    learned: Bool = (kinds == Kind.LEARNED) | (kinds == Kind.LAST)
+    return learned
 
 
 def _conversation(row: Row) -> tuple[Message, ...]:
@@ -226,7 +335,25 @@ def _conversation(row: Row) -> tuple[Message, ...]:
     )
 
 
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    stream = iter(rows)
+    while batch := list(islice(stream, BATCH_ROWS)):
+        yield batch
+
+
+def _ends(folder: Path) -> set[int]:
+    """Return the ids of the tokens that end an answer for an engine, where the model says so."""
+    file = folder / GENERATION_CONFIG
+    try:
+        named = json.loads(file.read_bytes()).get("eos_token_id") if file.exists() else None
+    except (ValueError, AttributeError):
+        return set()
+    return {each for each in (named if isinstance(named, list) else [named]) if isinstance(each, int)}
+
+
 def _refused(row: Row, error: Refused) -> DataInvalid:
+    if isinstance(error, LeftOut):
+        return DataInvalid(f"{row.place}: the chat template does not have all of it: {error}", Reason.FORMAT_UNKNOWN)
     return DataInvalid(f"{row.place}: the chat template refuses it: {error}; correct or remove it")
 
 

@@ -1,7 +1,8 @@
 """Views: the sequences that are trained, validated and tested on, packed, under their content address.
 
 A view folder holds shards for each side, `test.jsonl` (the held-out rows as they were written) and
-`train-clusters.txt` (the cluster keys of all rows that are trained on: other data can be checked for leaks).
+`train-clusters.txt` (the cluster keys of all rows that are trained on: other data can be checked for leaks); and
+`chat_template.jinja` where it is not the base model's.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from ..storage import Store, fetch_prepared
 from ..storage.layout import view_prefix
 from .packing import pack
 from .rows import Rows
+from .template import Kind
+from .tokens import is_learned
 
 SHARD_TOKENS = 1 << 24
 SIDES = ("train", "validation", "test")
 TEST_ROWS = "test.jsonl"
+CHAT_TEMPLATE = "chat_template.jinja"
 TRAIN_CLUSTERS = "train-clusters.txt"
 
 
@@ -71,6 +75,12 @@ class View:
         file = self.folder / TEST_ROWS
         return file if file.exists() else None
 
+    @property
+    def chat_template(self) -> Path | None:
+        """The chat template that its rows were rendered with; None if that is the base model's."""
+        file = self.folder / CHAT_TEMPLATE
+        return file if file.exists() else None
+
 
 def load_view(store: Store, digest: str, scratch: Path) -> View:
     """Download a view, verify every file, and return it.
@@ -97,6 +107,7 @@ def write_side(
     folder: Path, side: str, rows: Rows, chosen: npt.NDArray[np.int64], training: TrainingSettings
 ) -> dict[str, int]:
     """Write one side's shards from the chosen rows, leaving out rows longer than a sequence; return its figures."""
+    chosen = of_loss(rows, chosen, training.loss_on)
     capacity, lengths = training.max_sequence_length, np.diff(rows.offsets)[chosen]
     kept, lengths = chosen[lengths <= capacity], lengths[lengths <= capacity]
     sequences = pack(lengths, capacity) if training.packing else [[index] for index in range(len(kept))]
@@ -107,9 +118,7 @@ def write_side(
         slices = [slice(int(rows.offsets[row]), int(rows.offsets[row + 1])) for row in order]
         row_offsets = np.concatenate(([0], np.cumsum(row_lengths))).astype(np.int64)
         counts = np.array([len(sequence) for sequence in shard], np.int32)
-        mask = np.concatenate([rows.supervised[part] for part in slices])
-        if training.loss_on is LossOn.ALL_TOKENS:
-            mask = np.ones_like(mask)
+        mask = learned(np.concatenate([rows.kinds[part] for part in slices]), training.loss_on)
         mask[row_offsets[:-1]] = False
         tokens += len(mask)
         supervised += int(mask.sum())
@@ -129,6 +138,27 @@ def write_side(
         "tokens": tokens,
         "supervisedTokens": supervised,
     }
+
+
+def learned(kinds: npt.NDArray[np.uint8], loss_on: LossOn) -> npt.NDArray[np.bool_]:
+    """Return which tokens are targets of the loss bool[N]; what has the weight 0 never is."""
+    mask: npt.NDArray[np.bool_] = {
+        LossOn.ALL_TOKENS: kinds != Kind.EXCLUDED,
+        LossOn.LAST_TURN: kinds == Kind.LAST,
+        LossOn.COMPLETIONS: is_learned(kinds),
+    }[loss_on]
+    return mask
+
+
+def of_loss(rows: Rows, chosen: npt.NDArray[np.int64], loss_on: LossOn) -> npt.NDArray[np.int64]:
+    """Return the chosen rows without those that repeat what another one has.
+
+    Of a conversation that became one row a turn only the last one is the whole of it, and has the last turn.
+    """
+    if loss_on is LossOn.COMPLETIONS or not len(rows):
+        return chosen
+    last = np.logical_or.reduceat(rows.kinds == Kind.LAST, rows.offsets[:-1])
+    return chosen[last[chosen]]
 
 
 def _shards(sequences: list[list[int]], lengths: npt.NDArray[np.int64]) -> Iterator[list[list[int]]]:

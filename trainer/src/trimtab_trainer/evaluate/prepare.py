@@ -74,7 +74,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     report("artifacts checked", target=_digest(target), baseline=_digest(baseline))
 
     about = Circumstances(
-        tokenizer=RowTokenizer(scratch / "tokenizer"),
+        tokenizer=RowTokenizer(scratch / "tokenizer", target.chat_template(tokenizer_files) if target else None),
         context_length=context_length(model),
         trained=target.trained(scratch, report) if target is not None else frozenset(),
         maximum_trained_on_ratio=config.maximum_trained_on_ratio,

@@ -123,7 +123,9 @@ class Evaluation:
             self.sides.append(_Side("baseline", self._adapter("baseline")))
         adapters = [side.adapter for side in self.sides if side.adapter is not None]
         scheme = quantization(config, adapters)
-        self.models = Models(config, prepared, scheme, scratch=scratch, report=report)
+        asked_as = self.sides[0].adapter
+        template = asked_as.chat_template if asked_as is not None else None
+        self.models = Models(config, prepared, scheme, chat_template=template, scratch=scratch, report=report)
 
     def _adapter(self, role: str) -> FetchedAdapter | None:
         config, prepared = self.config, self.prepared

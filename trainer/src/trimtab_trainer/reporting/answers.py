@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..adapter import Adapted
 from ..data.tokens import load_tokenizer
 from ..data.view import Sequences
 from ..errors import Interrupted
 from ..evaluate.asking.generation import Decoding, Prompt, end_tokens, generate
 from ..interruption import Interruption
-from ..model import Adapted
 from ..report import Report
 from .page import HeldOut, HeldOutAnswer
 

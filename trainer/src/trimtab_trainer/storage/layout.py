@@ -1,6 +1,13 @@
-"""Where things lie below `<output>`: the one place that spells the paths of content addresses."""
+"""Where things lie below `<output>`: the one place that spells the paths of content addresses.
+
+But for mirrors of a hub, `<output>/models/<digest>` and `<output>/datasets/<digest>`: the contract has those.
+"""
 
 from __future__ import annotations
+
+import hashlib
+
+from ..contract import HubSource
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -13,6 +20,14 @@ ADAPTER_TEST_ROWS = "splits/test.jsonl"
 def hexadecimal(digest: str) -> str:
     """Return a digest without its `sha256:`, as it stands in paths (colons trouble some tools)."""
     return digest.removeprefix("sha256:")
+
+
+def source_path(source: HubSource, commit: str) -> str:
+    """Return the path of the note that says what a repository at a commit was mirrored as; put once."""
+    folder = f"sources/{source.kind}s/{source.repository}/{commit}"
+    if not source.path:
+        return f"{folder}.json"
+    return f"{folder}/{hashlib.sha256(source.path.encode()).hexdigest()[:16]}.json"
 
 
 def rows_prefix(rows_digest: str) -> str:

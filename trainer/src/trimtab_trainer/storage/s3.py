@@ -68,13 +68,15 @@ class S3Store(Store):
 
         return sorted(self._call(prefix, listing))
 
-    def chunks(self, path: str) -> Generator[bytes]:
+    def chunks(self, path: str, offset: int = 0) -> Generator[bytes]:
         """Yield an object's bytes; a broken connection goes on where it broke, if the object is still the same."""
-        key, offset, etag, failures = self._key(path), 0, "", 0
+        key, etag, failures = self._key(path), "", 0
 
         def request(client: S3Client) -> tuple[StreamingBody, str, int | None]:
-            if offset:
+            if etag:
                 answer = client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={offset}-", IfMatch=etag)
+            elif offset:
+                answer = client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={offset}-")
             else:
                 answer = client.get_object(Bucket=self._bucket, Key=key)
             length = answer.get("ContentLength")  # absent where a gateway sends in pieces

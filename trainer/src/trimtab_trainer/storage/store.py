@@ -92,8 +92,8 @@ class Store(ABC):
         """Return the objects whose path starts with `prefix` (not only whole folders), sorted by path."""
 
     @abstractmethod
-    def chunks(self, path: str) -> Generator[bytes]:
-        """Yield an object's bytes in order."""
+    def chunks(self, path: str, offset: int = 0) -> Generator[bytes]:
+        """Yield an object's bytes in order, from `offset` on."""
 
     @abstractmethod
     def put(self, path: str, data: bytes) -> None:
@@ -139,8 +139,12 @@ class Store(ABC):
 
     def start(self, path: str, length: int) -> bytes:
         """Return an object's first bytes, at most `length`, without reading the rest."""
+        return self.part(path, 0, length)
+
+    def part(self, path: str, offset: int, length: int) -> bytes:
+        """Return at most `length` of an object's bytes, from `offset` on, without reading the rest."""
         data = bytearray()
-        with closing(self.chunks(path)) as chunks:
+        with closing(self.chunks(path, offset)) as chunks:
             for chunk in chunks:
                 data += chunk
                 if len(data) >= length:

@@ -35,7 +35,7 @@ class FileStore(Store):
                         found.append(ObjectInfo(path, file.stat().st_size))
         return sorted(found)
 
-    def chunks(self, path: str) -> Generator[bytes]:
+    def chunks(self, path: str, offset: int = 0) -> Generator[bytes]:
         # Without O_NONBLOCK a pipe would be waited for, and a device has no end.
         with self._named(path), os.fdopen(os.open(self._file(path), os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -43,6 +43,7 @@ class FileStore(Store):
                 raise IsADirectoryError(path)
             if not stat.S_ISREG(mode):
                 raise ObjectDamaged(f"{self.address(path)} is no file; delete it")
+            file.seek(offset)
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
 

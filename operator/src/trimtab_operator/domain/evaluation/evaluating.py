@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from trimtab_trainer.contract import EvaluationConfig, PreparedEvaluation, Stage, TerminationMessage
+from trimtab_trainer.contract import EvaluationConfig, Mirrored, PreparedEvaluation, Stage, TerminationMessage, from_hub
 
 from trimtab_operator.api import (
     PASSED,
@@ -23,6 +23,7 @@ from ..views import EVALUATION_LABEL
 from ..work.attempt import Attempt
 from ..work.conditions import make_condition, notes_of
 from ..work.ending import Ending
+from ..work.mirrors import mirrored_of, mirroring, note_mirrored
 from ..work.particulars import Hold, Particulars
 from .resolve import models_of, needs_resolving, resolve, rollout_of, served_nothing, sources_of
 from .results import note_outcome, note_prepared, note_progress, prepared_of, verdict_of
@@ -35,8 +36,12 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
     name = "Evaluation"
     noun = "evaluation"
     label = EVALUATION_LABEL
-    stages = (Stage.PREPARE, Stage.EVALUATE)
-    parts = {Stage.PREPARE: "eval-prepare", Stage.EVALUATE: "eval"}  # noqa: RUF012  a Mapping, never written
+    stages = (Stage.MIRROR, Stage.PREPARE, Stage.EVALUATE)
+    parts = {  # noqa: RUF012  a Mapping, never written
+        Stage.MIRROR: "eval-mirror",
+        Stage.PREPARE: "eval-prepare",
+        Stage.EVALUATE: "eval",
+    }
     config_part = "eval-run"
 
     def run_config(self, job: Evaluation) -> EvaluationConfig:
@@ -52,12 +57,21 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
             "baseline": models.baseline.secret_name if models.baseline is not None else None,
         }
 
+    def from_hub(self, job: Evaluation) -> frozenset[str]:
+        resolved = job.status.resolved
+        base = resolved.base_model if resolved is not None else job.spec.base_model
+        return frozenset({"base-model"} if base is not None and from_hub(base.uri) else ())
+
     def tells_result(self, stage: str, words: TerminationMessage) -> bool:
+        if stage == Stage.MIRROR.value:
+            return words.mirrored is not None
         return (words.outcome if stage == Stage.EVALUATE.value else words.prepared_evaluation) is not None
 
     def note_result(
         self, job: Evaluation, status: EvaluationStatus, words: TerminationMessage, now: datetime
     ) -> EvaluationStatus:
+        if words.mirrored is not None:
+            status = note_mirrored(status, words.mirrored)
         if words.prepared_evaluation is not None:
             status = note_prepared(job, status, words.prepared_evaluation)
         outcome = words.outcome
@@ -65,6 +79,9 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
 
     def prepared(self, job: Evaluation, status: EvaluationStatus) -> PreparedEvaluation | None:
         return prepared_of(job, status)
+
+    def mirrored(self, status: EvaluationStatus) -> Mirrored | None:
+        return mirrored_of(status)
 
     def completed(self, status: EvaluationStatus) -> str | None:
         verdict = verdict_of(status)
@@ -85,6 +102,8 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
         return seconds
 
     def working(self, attempt: Attempt) -> tuple[str, str]:
+        if attempt.stage == Stage.MIRROR.value:
+            return State.MIRRORING.value, mirroring(attempt)
         if attempt.stage == Stage.PREPARE.value:
             return State.PREPARING.value, f"Job {attempt.name} checks the artifacts, and prepares the rows of the tasks"
         if attempt.publishing:

@@ -12,6 +12,7 @@ from trimtab_operator.api import AdapterRollout, Evaluation, EvaluationStatus, F
 from trimtab_operator.api.evaluation import Artifact, EvaluationSources
 
 from ..work.conditions import condition_of
+from ..work.mirrors import located
 from ..work.particulars import Hold
 
 PERCENT_SHOWN = 10
@@ -183,7 +184,8 @@ def _sources(evaluation: Evaluation, upstream: FineTuneJob | None) -> Evaluation
     target_secret = spec.target.artifact.secret_name if spec.target.artifact is not None else None
     if upstream is not None and given is not None:
         digest = upstream.status.base_model_digest or given.base_model.digest
-        base_model = base_model or given.base_model.model_copy(update={"digest": digest})
+        given_base = located(upstream.status, given.base_model, given.output)
+        base_model = base_model or given_base.model_copy(update={"digest": digest})
         output = output or given.output
         dataset_secret = dataset_secret or given.dataset.secret_name
         target_secret = given.output.secret_name

@@ -21,6 +21,8 @@ def build_run_config(job: FineTuneJob) -> RunConfig:
         ),
         dataset=StoredDataset(
             format=spec.dataset.format,
+            ignore_keys=spec.dataset.ignore_keys,
+            chat_template=spec.dataset.chat_template,
             training=spec.dataset.training,
             validation=spec.dataset.validation,
             test=spec.dataset.test,

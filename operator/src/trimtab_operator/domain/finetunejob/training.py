@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from trimtab_trainer.contract import Prepared, RunConfig, Stage, TerminationMessage
+from trimtab_trainer.contract import Mirrored, Prepared, RunConfig, Stage, TerminationMessage, from_hub
 
 from trimtab_operator.api import FineTuneJob, FineTuneJobStatus, State
 
 from ..views import JOB_LABEL
 from ..work.attempt import Attempt
 from ..work.ending import Ending
+from ..work.mirrors import mirrored_of, mirroring, note_mirrored
 from ..work.particulars import Particulars
 from .figures import lost_seconds, note_artifact, note_checkpoint, note_prepared, note_progress, prepared_of
 from .run_config import build_run_config
@@ -21,8 +22,8 @@ class Training(Particulars[FineTuneJob, FineTuneJobStatus]):
     name = "FineTuneJob"
     noun = "job"
     label = JOB_LABEL
-    stages = (Stage.PREPARE, Stage.TRAIN)
-    parts = {Stage.PREPARE: "prepare", Stage.TRAIN: "train"}  # noqa: RUF012  a Mapping, never written
+    stages = (Stage.MIRROR, Stage.PREPARE, Stage.TRAIN)
+    parts = {Stage.MIRROR: "mirror", Stage.PREPARE: "prepare", Stage.TRAIN: "train"}  # noqa: RUF012  a Mapping, never written
     config_part = "run"
 
     def run_config(self, job: FineTuneJob) -> RunConfig:
@@ -36,18 +37,29 @@ class Training(Particulars[FineTuneJob, FineTuneJobStatus]):
             "output": spec.output.secret_name,
         }
 
+    def from_hub(self, job: FineTuneJob) -> frozenset[str]:
+        uris = {"base-model": job.spec.base_model.uri, "dataset": job.spec.dataset.training.uri}
+        return frozenset(role for role, uri in uris.items() if from_hub(uri))
+
     def tells_result(self, stage: str, words: TerminationMessage) -> bool:
+        if stage == Stage.MIRROR.value:
+            return words.mirrored is not None
         return (words.artifact if stage == Stage.TRAIN.value else words.prepared) is not None
 
     def note_result(
         self, job: FineTuneJob, status: FineTuneJobStatus, words: TerminationMessage, now: datetime
     ) -> FineTuneJobStatus:
+        if words.mirrored is not None:
+            status = note_mirrored(status, words.mirrored)
         if words.prepared is not None:
             status = note_prepared(status, words.prepared)
         return note_artifact(status, words)
 
     def prepared(self, job: FineTuneJob, status: FineTuneJobStatus) -> Prepared | None:
         return prepared_of(status)
+
+    def mirrored(self, status: FineTuneJobStatus) -> Mirrored | None:
+        return mirrored_of(status)
 
     def completed(self, status: FineTuneJobStatus) -> str | None:
         artifact = status.artifact
@@ -72,6 +84,8 @@ class Training(Particulars[FineTuneJob, FineTuneJobStatus]):
         return lost_seconds(status, ending, end, seconds)
 
     def working(self, attempt: Attempt) -> tuple[str, str]:
+        if attempt.stage == Stage.MIRROR.value:
+            return State.MIRRORING.value, mirroring(attempt)
         if attempt.stage == Stage.PREPARE.value:
             message = f"Job {attempt.name} checks the settings, and cleans, splits and tokenises the data"
             return State.PREPARING.value, message

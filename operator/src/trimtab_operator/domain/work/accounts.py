@@ -8,7 +8,7 @@ from typing import Literal
 from trimtab_trainer.contract import Summary
 
 from trimtab_operator.api import AttemptStatus, WorkStatus
-from trimtab_operator.api.work import ACCELERATORS_MAXIMUM, ATTEMPT_MESSAGE_LENGTH
+from trimtab_operator.api.work import ACCELERATORS_MAXIMUM, ATTEMPT_MESSAGE_LENGTH, RETRY_AFTER_MAXIMUM
 
 from ..settings import ACCELERATOR_RESOURCES
 from ..views import format_time, parse_time
@@ -85,12 +85,12 @@ def note_start(status: S, seen: Attempt) -> S:
 
 
 def tells_only_a_start(kind: Particulars[J, S], before: WorkStatus, after: WorkStatus) -> bool:
-    """Tell whether all news is that the pod of the first stage has started.
+    """Tell whether all news is that the pod of a stage before the last has started.
 
     It holds no accelerators and its end comes soon: the write that tells of that tells of the start too.
     """
     attempt = open_attempt(after)
-    if attempt is None or attempt.stage != kind.stages[0].value or attempt.start_time is None:
+    if attempt is None or attempt.stage == kind.stages[-1].value or attempt.start_time is None:
         return False
     return replace_last(after, attempt.model_copy(update={"start_time": None})) == before
 
@@ -136,13 +136,15 @@ def close(kind: Particulars[J, S], job: J, status: S, ending: Ending, seen: Atte
     elif ending.verdict is Verdict.DISRUPTION:
         charged = "disruptions"
     summary = ending.words.summary if ending.words is not None else Summary()
-    works = attempt.stage == kind.stages[1].value
+    asked = ending.words.retry_after_seconds if ending.words is not None else None
+    works = attempt.stage == kind.stages[-1].value
     reached = kind.step(status) if works else None
     closed = attempt.model_copy(
         update={
             "reason": ending.reason[:64],
             "message": ending.message[:ATTEMPT_MESSAGE_LENGTH],
             "charged_to": charged,
+            "retry_after_seconds": min(asked, RETRY_AFTER_MAXIMUM) if asked and charged == "failures" else None,
             "accelerators": None,  # in the sums from here on; ten attempts must leave the status below 10 kB
             "end_time": format_time(end),
             "active_seconds": seconds,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic
 
-from trimtab_trainer.contract import Reason
+from trimtab_trainer.contract import Reason, Stage
 
 from trimtab_operator.api import NOT_UNDERSTOOD, WARNED, AttemptReason, AttemptStatus, Condition, State, WorkStatus
 
@@ -158,7 +158,7 @@ def _comes_back(observed: Observed[Any]) -> str | None:
 def _settle(kind: Particulars[J, S], observed: Observed[J], now: datetime) -> _Books[S]:
     """Enter Jobs that the status does not tell of yet, and close attempts that ended, in the order of their numbers."""
     job, settings = observed.job, observed.settings
-    images = {stage.value: stage_image(job, settings, stage) for stage in kind.stages}
+    images = {stage.value: stage_image(job, settings, stage) for stage in kind.stages_of(job)}
     newest = job.status.attempts[-1].number if job.status.attempts else -1
     books = _settle_open(kind, observed, _Books(job.status), now)
     for seen in observed.attempts:
@@ -180,7 +180,7 @@ def _settle_open(kind: Particulars[J, S], observed: Observed[J], books: _Books[S
     books = replace(books, status=kind.note_progress(status, seen))
     if seen.ended(now):
         ending = ending_of(seen, kind.tells_result, kind.name, now)
-        if ending.reason == Reason.INTERRUPTED and accounts.was_suspended(books.status, seen):
+        if ending.told_to and accounts.was_suspended(books.status, seen):
             ending = replace(ending, verdict=Verdict.SUSPENDED)
         return _close(kind, observed.job, books, ending, seen=seen, now=now)
     overdue, pod = seen.overdue_at(observed.settings.node_loss_seconds), seen.pod
@@ -199,7 +199,7 @@ def _close(
     status = accounts.close(kind, job, books.status, ending, seen)
     if ending.verdict is Verdict.SUCCEEDED and ending.words is not None:
         status = kind.note_result(job, status, ending.words, now)
-        last = ending.words.stage is kind.stages[1]
+        last = ending.words.stage is kind.stages[-1]
         status = note_warnings(job, status, ending.words.warnings, now, last=last)
     return replace(books, status=status, ending=ending, closed=True)
 
@@ -318,7 +318,7 @@ def _start(kind: Particulars[J, S], observed: Observed[J], status: S, now: datet
     job, settings = observed.job, observed.settings
     last = status.attempts[-1] if status.attempts else None
     if last is not None and last.charged_to == "failures":
-        delay = min(settings.retry_seconds * 2 ** (status.failures - 1), 300)
+        delay = max(min(settings.retry_seconds * 2 ** (status.failures - 1), 300), last.retry_after_seconds or 0)
         ended = parse_time(last.end_time) or now
         left = (ended + timedelta(seconds=delay) - now).total_seconds()
         if left > 0:
@@ -336,10 +336,10 @@ def _start(kind: Particulars[J, S], observed: Observed[J], status: S, now: datet
     if hold := kind.hold(job, status, observed.upstream, observed.rollout):
         succeeded: ConditionStatus = "False" if hold.final else "Unknown"
         return _Decision(hold.reason, hold.message, hold.status, succeeded, confirm=hold.confirm)
-    prepared = kind.prepared(job, status)
-    stage = kind.stages[0] if prepared is None or _prepares_again(last) else kind.stages[1]
-    number = next_number(job, observed.highest_number)
-    actions: tuple[Action, ...] = (Create(build_job(kind, job, settings, stage, number=number, prepared=prepared)),)
+    stage, number = _next_stage(kind, job, status), next_number(job, observed.highest_number)
+    mirrored, prepared = kind.mirrored(status), kind.prepared(job, status)
+    body = build_job(kind, job, settings, stage, number=number, mirrored=mirrored, prepared=prepared)
+    actions: tuple[Action, ...] = (Create(body),)
     mounted = any(seen.inputs == job_inputs(kind, job) for seen in observed.attempts)
     if not mounted or last is None or last.charged_to is not None:
         actions = (Create(build_run_config_map(kind, job)), *actions)
@@ -403,6 +403,17 @@ def _render(
 
 def _warnings(job: Work, conditions: list[Condition]) -> tuple[Note, ...]:
     return tuple(note for each in conditions if each.type == WARNED for note in notes_of(job, each))
+
+
+def _next_stage(kind: Particulars[J, S], job: J, status: S) -> Stage:
+    """Return the stage of the next attempt: the first whose result is not there, or not there any more."""
+    last = status.attempts[-1] if status.attempts else None
+    mirrors = Stage.MIRROR in kind.stages_of(job)
+    if mirrors and (kind.mirrored(status) is None or (last is not None and last.reason == Reason.MIRROR_MISSING)):
+        return Stage.MIRROR
+    if kind.prepared(job, status) is None or _prepares_again(last):
+        return Stage.PREPARE
+    return kind.stages[-1]
 
 
 def _prepares_again(last: AttemptStatus | None) -> bool:

@@ -7,6 +7,7 @@ after an eviction, a deletion or a suspension is gone within seconds. Pod and te
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,6 +51,8 @@ class Ending:
     message: str
     ended: datetime
     words: TerminationMessage | None = None
+    told_to: bool = False
+    """Whether the trainer ended because it was told to: in time, or killed because it took too long."""
 
 
 GENERAL_REASONS = {
@@ -125,7 +128,7 @@ def ending_of(
         )
     if pod is not None and pod.terminated_reason == "OOMKilled":
         message = f"the container reached its memory limit; raise spec.template.resources.limits.memory in a new {kind}"
-        if job.stage == Stage.PREPARE.value:
+        if job.stage in (Stage.MIRROR.value, Stage.PREPARE.value):
             message = message.replace("template.resources", "template.prepareResources")
         return Ending(Verdict.FINAL, Reason.OUT_OF_MEMORY.value, message, ended, words)
 
@@ -137,11 +140,13 @@ def ending_of(
         known = ExitCode(code)
         reason = words.reason if words is not None else GENERAL_REASONS[known]
         message = words.message if words is not None else _detail(None, pod, job.failed_message)
-        return Ending(VERDICTS[known], reason.value, message, ended, words)
+        return Ending(VERDICTS[known], reason.value, message, ended, words, told_to=known is ExitCode.INTERRUPTED)
     what = f"the container exited with code {code}"
     if code > 128:
         what = f"the container was killed by signal {code - 128}"
-    return Ending(Verdict.FAILURE, AttemptReason.CONTAINER_FAILED, _detail(words, pod, what), ended, words)
+    message = _detail(words, pod, what)
+    stopped = code - 128 in (signal.SIGTERM, signal.SIGKILL)
+    return Ending(Verdict.FAILURE, AttemptReason.CONTAINER_FAILED, message, ended, words, told_to=stopped)
 
 
 def _detail(words: TerminationMessage | None, pod: PodView | None, otherwise: str) -> str:

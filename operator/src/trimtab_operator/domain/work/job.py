@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from trimtab_trainer.contract import Credentials, Model, Stage, canonical_json
+from trimtab_trainer.contract import Credentials, Mirrored, Model, Stage, canonical_json
 
 from trimtab_operator.api import API_VERSION
 from trimtab_operator.api.pod import EnvVar, PodTemplate, ResourceRequirements
@@ -44,6 +44,8 @@ ENVIRONMENT = {
 """What every work pod is told, unless its template says otherwise."""
 PODS = 1
 """Of an attempt."""
+CPU_STAGES = (Stage.MIRROR, Stage.PREPARE)
+"""With the image and the resources of preparing."""
 
 
 def _metadata(kind: Particulars[J, S], job: J, name: str, labels: dict[str, str]) -> Body:
@@ -71,7 +73,7 @@ def credentials(secret_name: str | None, role: str) -> Credentials | None:
 
 
 def build_run_config_map(kind: Particulars[J, S], job: J) -> Body:
-    """Return the immutable ConfigMap that both stages mount, as long as what it is made from stays the same."""
+    """Return the immutable ConfigMap that all stages mount, as long as what it is made from stays the same."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -84,7 +86,7 @@ def build_run_config_map(kind: Particulars[J, S], job: J) -> Body:
 def stage_image(job: Work, settings: Settings, stage: Stage) -> str:
     """Return the image of a stage: the template's, else the one fixed at the first attempt, else the operator's."""
     fixed = (job.status.images or {}).get(stage.value)
-    if stage is Stage.PREPARE:
+    if stage in CPU_STAGES:
         return job.spec.template.prepare_image or fixed or settings.prepare_image
     return job.spec.template.image or fixed or settings.trainer_image
 
@@ -120,7 +122,7 @@ def _resources(job: Work, settings: Settings, stage: Stage) -> tuple[ResourceReq
     template = job.spec.template
     chosen, default = (
         (template.prepare_resources, settings.prepare_resources)
-        if stage is Stage.PREPARE
+        if stage in CPU_STAGES
         else (template.resources, settings.train_resources)
     )
     return chosen, merge_resources(chosen.to_json() if chosen is not None else {}, default)
@@ -150,7 +152,7 @@ def _pod_failure_policy() -> Body:
     return {"rules": rules}
 
 
-def _volumes(kind: Particulars[J, S], job: J, settings: Settings) -> tuple[list[Body], list[Body]]:
+def _volumes(kind: Particulars[J, S], job: J, settings: Settings, stage: Stage) -> tuple[list[Body], list[Body]]:
     """Return the volumes of a work pod and their mounts."""
     template = job.spec.template
     volumes: list[Body] = [
@@ -165,7 +167,7 @@ def _volumes(kind: Particulars[J, S], job: J, settings: Settings) -> tuple[list[
         {"name": "trimtab-tmp", "mountPath": "/tmp"},
         {"name": "trimtab-shm", "mountPath": "/dev/shm"},
     ]
-    for role, secret_name in kind.secrets(job).items():
+    for role, secret_name in kind.mounted(job, stage).items():
         if secret_name is not None:
             # Not optional: the kubelet waits for a Secret that is applied later, and its words reach the status.
             source = {"secretName": secret_name, "defaultMode": 0o440}
@@ -197,7 +199,7 @@ def _defaulted(template: PodTemplate, default: PodDefaults) -> Body:
 
 def _pod_spec(kind: Particulars[J, S], job: J, settings: Settings, stage: Stage, arguments: list[str]) -> Body:
     template = job.spec.template
-    volumes, mounts = _volumes(kind, job, settings)
+    volumes, mounts = _volumes(kind, job, settings, stage)
     _, resources = _resources(job, settings, stage)
     container: Body = {
         "name": CONTAINER,
@@ -246,13 +248,22 @@ def _pod_spec(kind: Particulars[J, S], job: J, settings: Settings, stage: Stage,
 
 
 def build_job(
-    kind: Particulars[J, S], job: J, settings: Settings, stage: Stage, *, number: int, prepared: Model | None = None
+    kind: Particulars[J, S],
+    job: J,
+    settings: Settings,
+    stage: Stage,
+    *,
+    number: int,
+    mirrored: Mirrored | None = None,
+    prepared: Model | None = None,
 ) -> Body:
     """Return the Job of an attempt. With a queue label it is created suspended, for Kueue to admit."""
     arguments = [stage.value, "--config", f"{CONFIG_DIRECTORY}/run.json", "--attempt", str(number)]
     arguments += ["--scratch", "/work", "--termination-log", "/dev/termination-log"]
     arguments += ["--progress-port", str(PROGRESS_PORT)]
-    if stage is kind.stages[1] and prepared is not None:
+    if mirrored is not None:
+        arguments += ["--mirrored", canonical_json(mirrored.to_json()).decode()]
+    if stage is kind.stages[-1] and prepared is not None:
         arguments += ["--prepared", canonical_json(prepared.to_json()).decode()]
     template, default = job.spec.template, settings.work_pods
     labels = {STAGE_LABEL: stage.value, ATTEMPT_LABEL: str(number)}

@@ -17,7 +17,7 @@ def run_config_name(kind: Particulars[J, S], job: J) -> str:
 
 
 def attempt_name(kind: Particulars[J, S], job: J, stage: Stage, number: int) -> str:
-    """Return the name of an attempt's Job; attempts are counted over both stages."""
+    """Return the name of an attempt's Job; attempts are counted over all stages."""
     return f"{job.metadata.name}-{kind.parts[stage]}-{number}"
 
 
@@ -31,9 +31,9 @@ def job_names_to_confirm(kind: Particulars[J, S], job: J, seen: int = -1) -> lis
     """Return the names of the Jobs that a confirmed observation must look for, beside those that were seen.
 
     They are the attempts whose end was not recorded, and what an earlier round may have created without living to
-    record it. Before the first attempt nothing is prepared, so nobody has begun with the second stage.
+    record it. Before the first attempt nothing is found, so nobody has begun with a later stage than the first.
     """
     open_attempts = [attempt.job_name for attempt in job.status.attempts if attempt.reason is None]
     number = next_number(job, seen)
-    stages = kind.stages if number else kind.stages[:1]
+    stages = kind.stages_of(job)[: None if number else 1]
     return [*open_attempts, *(attempt_name(kind, job, stage, number) for stage in stages)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Generic
 
-from trimtab_trainer.contract import Model, Stage, TerminationMessage
+from trimtab_trainer.contract import Mirrored, Model, Stage, TerminationMessage
 
 from trimtab_operator.api import AdapterRollout, Condition, FineTuneJob
 
@@ -16,6 +16,9 @@ from ..plan import Note
 from .attempt import Attempt
 from .ending import Ending
 from .subject import J, S
+
+OUTPUT = "output"
+"""The directory of the Secret for the output, which every stage mounts."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Particulars(ABC, Generic[J, S]):
         name: of the kind.
         noun: for messages.
         label: with the resource's name, on its children.
-        stages: without and with accelerators; attempts are counted over both.
+        stages: all there are, in their order; the last alone has accelerators. Attempts are counted over all.
         parts: what the names of a stage's Jobs have between the resource's name and the number.
         config_part: what the name of the ConfigMap has behind the resource's name.
     """
@@ -49,9 +52,13 @@ class Particulars(ABC, Generic[J, S]):
     name: ClassVar[str]
     noun: ClassVar[str]
     label: ClassVar[str]
-    stages: ClassVar[tuple[Stage, Stage]]
+    stages: ClassVar[tuple[Stage, ...]]
     parts: ClassVar[Mapping[Stage, str]]
     config_part: ClassVar[str]
+
+    def stages_of(self, job: J) -> tuple[Stage, ...]:
+        """Return the stages that an object goes through: who wants nothing of a hub mirrors nothing."""
+        return tuple(stage for stage in self.stages if stage is not Stage.MIRROR or self.from_hub(job))
 
     # what its pods look like
 
@@ -62,6 +69,17 @@ class Particulars(ABC, Generic[J, S]):
     @abstractmethod
     def secrets(self, job: J) -> Mapping[str, str | None]:
         """Return the Secrets to mount, by the name of their directory."""
+
+    @abstractmethod
+    def from_hub(self, job: J) -> frozenset[str]:
+        """Return which of these Secrets are for a hub: the mirror stage alone mounts them."""
+
+    def mounted(self, job: J, stage: Stage) -> Mapping[str, str | None]:
+        """Return the Secrets that a stage mounts: the token of a hub is in no pod but the one that asks it."""
+        hub, secrets = self.from_hub(job), self.secrets(job)
+        if stage is Stage.MIRROR:
+            return {role: name for role, name in secrets.items() if role in hub or role == OUTPUT}
+        return {role: name for role, name in secrets.items() if role not in hub}
 
     # what its stages say
 
@@ -75,7 +93,11 @@ class Particulars(ABC, Generic[J, S]):
 
     @abstractmethod
     def prepared(self, job: J, status: S) -> Model | None:
-        """Return what the first stage found, for the arguments of the second; None before that."""
+        """Return what preparing found, for the arguments of the last stage; None before that."""
+
+    @abstractmethod
+    def mirrored(self, status: S) -> Mirrored | None:
+        """Return what mirroring found, for the arguments of all stages; None before that."""
 
     @abstractmethod
     def completed(self, status: S) -> str | None:
@@ -91,7 +113,7 @@ class Particulars(ABC, Generic[J, S]):
 
     @abstractmethod
     def step(self, status: S) -> int | None:
-        """Return the step that an attempt of the second stage has reached."""
+        """Return the step that an attempt of the last stage has reached."""
 
     @abstractmethod
     def lost_seconds(self, status: S, ending: Ending, end: datetime, seconds: int) -> int:

@@ -53,6 +53,7 @@ def staged(
         needs=needs,
         measures=partial(_measures, seconds, verdict),
         gauge=gauge,
+        rests=_rests,
     )
 
 
@@ -77,6 +78,12 @@ def _observe(kind: Particulars[J, Any], cluster: Cluster, job: J) -> Observed[J]
         upstream=cluster.named("FineTuneJob", metadata.namespace, upstream) if upstream is not None else None,
         rollout=cluster.named("AdapterRollout", metadata.namespace, rollout) if rollout is not None else None,
     )
+
+
+def _rests(body: Body) -> bool:
+    """Tell whether an object that has ended was looked at since it changed last, and is not to be deleted later."""
+    seen, generation = body.get("status", {}).get("observedGeneration"), body["metadata"].get("generation")
+    return seen == generation and body.get("spec", {}).get("ttlSecondsAfterFinished") is None
 
 
 def needs(observed: Observed[Any], planned: Plan) -> Needs:

@@ -10,12 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from ...contract import QuantizationSettings, Reason, StoredArtifact, digest_of
+from ...data.view import CHAT_TEMPLATE
 from ...errors import SettingsInvalid
 from ...storage import fetch, open_store
 from ...storage.layout import ADAPTER_CONFIG, ADAPTER_METRICS, ADAPTER_WEIGHTS
 from ..preparing.adapters import invalid_adapter
 
-NEEDED = (ADAPTER_WEIGHTS, ADAPTER_CONFIG, ADAPTER_METRICS)
+NEEDED = (ADAPTER_WEIGHTS, ADAPTER_CONFIG, ADAPTER_METRICS, CHAT_TEMPLATE)
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,12 @@ class FetchedAdapter:
     uri: str
     artifact: dict[str, Any]
     record: dict[str, Any]
+
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template that lies beside it, as text; None if the base model's stands in its other files."""
+        file = self.folder / CHAT_TEMPLATE
+        return file.read_text() if file.exists() else None
 
     @property
     def quantization(self) -> QuantizationSettings:

@@ -102,19 +102,20 @@ def generate_rows(
     ]
 
 
-def end_tokens(model: LanguageModel, tokenizer: Any, folder: Path) -> frozenset[int]:
+def end_tokens(model: LanguageModel, tokenizer: Any, folder: Path, template: str | None = None) -> frozenset[int]:
     """Return the tokens that end an answer: those of the model's generation settings, and what ends a trained answer.
 
     Args:
         model: its generation_config.json names one, several or none.
         tokenizer: names the end-of-text token.
         folder: the base model's, with the tokenizer's files; the chat template tells its end of a turn.
+        template: the chat template that is used instead of that one.
     """
     named: Any = getattr(model.causal.generation_config, "eos_token_id", None)
     ends = set(named) if isinstance(named, list | tuple) else {named}
     ends.add(tokenizer.eos_token_id)
     row = Row("probe", DatasetFormat.PROMPT_COMPLETION, prompt="Question", completion="Answer")
-    (probe,) = RowTokenizer(folder).tokenise([row])
+    (probe,) = RowTokenizer(folder, template).tokenise([row])
     ends.add(int(probe.tokens[probe.supervised][-1]))
     return frozenset(int(token) for token in ends if token is not None)
 
@@ -204,7 +205,7 @@ class _Batch:
 
     def _logits(self) -> Tensor:
         """Return float32 [lines, V]: what may follow each line."""
-        output = self.model.causal.base_model(
+        output = self.model.text(
             input_ids=self.tokens,
             attention_mask=self.mask,
             position_ids=self.positions,

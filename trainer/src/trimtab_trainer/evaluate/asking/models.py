@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ... import hardware
+from ...adapter import load_adapter
 from ...ask import load_tokenizer
 from ...base_model import fetch_base_model
 from ...contract import (
@@ -25,7 +26,8 @@ from ...contract import (
 )
 from ...contract.settings import QuantizationType
 from ...loop import is_out_of_memory
-from ...model import LanguageModel, check_forward, frozen_hash, load_adapter, load_base
+from ...model import LanguageModel, frozen_hash, load_base
+from ...probe import check_forward
 from ...report import Report
 from ..preparing.adapters import invalid_adapter
 from .adapters import FetchedAdapter
@@ -59,9 +61,11 @@ class Models:
         prepared: PreparedEvaluation,
         scheme: QuantizationSettings,
         *,
+        chat_template: str | None = None,
         scratch: Path,
         report: Report,
     ) -> None:
+        self._chat_template = chat_template
         self._config, self._prepared, self._scratch, self._report = config, prepared, scratch, report
         self.quantization = scheme
         self.device = hardware.device()
@@ -80,7 +84,9 @@ class Models:
     @cached_property
     def ends(self) -> frozenset[int]:
         """Tokens that end an answer."""
-        return end_tokens(LanguageModel(self._base, self.compute_type), self.tokenizer, self.folder)
+        return end_tokens(
+            LanguageModel(self._base, self.compute_type), self.tokenizer, self.folder, self._chat_template
+        )
 
     @cached_property
     def _base(self) -> PreTrainedModel:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...contract import EvaluationTask, Reason
 from ...data.cleaning import Finding
-from ...data.source import Record
+from ...data.readers import Record
 from ...errors import SettingsInvalid
 from ..preparing.group_column import group_of, refuse_ungrouped
 from .files import HarnessTask

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from ...base_model import TOKENIZER
 from ...contract import EvaluationConfig, Reason, StoredArtifact, digest_of
 from ...contract.parsing import Unreadable, read_object
-from ...data.view import TRAIN_CLUSTERS
+from ...data.view import CHAT_TEMPLATE, TRAIN_CLUSTERS
 from ...errors import SettingsInvalid
 from ...report import Report
 from ...result import verify_adapter
@@ -33,6 +33,13 @@ class VerifiedAdapter:
     def tokenizer(self) -> tuple[FileEntry, ...]:
         """Entries of the tokenizer's files that lie beside it."""
         return tuple(sorted(entry for entry in self.manifest.files if entry.path in TOKENIZER))
+
+    def chat_template(self, of_base: tuple[FileEntry, ...]) -> str | None:
+        """Return the chat template that it was trained with where that is not the base model's, of these files."""
+        own = next((entry for entry in self.manifest.files if entry.path == CHAT_TEMPLATE), None)
+        if own is None or any(entry.path == CHAT_TEMPLATE and entry.sha256 == own.sha256 for entry in of_base):
+            return None
+        return self.store.read(f"{self.prefix}/{own.path}").decode()
 
     def test_rows(self, target: Path) -> tuple[FileEntry, ...]:
         """Download the rows that training held out to a folder, verified; empty if it held out none."""
@@ -69,6 +76,15 @@ class VerifiedAdapter:
     def uri(self) -> str:
         """Where it lies."""
         return self.settings.uri
+
+    def config(self) -> dict[str, Any]:
+        """Return its adapter_config.json; empty if that cannot be read."""
+        return _json_object(self.store.read(f"{self.prefix}/{ADAPTER_CONFIG}"))
+
+    def tensors(self) -> tuple[TensorPlace, ...]:
+        """Return what the header of its weights tells; empty if that cannot be read."""
+        sizes = {entry.path: entry.size for entry in self.manifest.files}
+        return _tensors(self.store, f"{self.prefix}/{ADAPTER_WEIGHTS}", sizes[ADAPTER_WEIGHTS])
 
 
 def find_adapter(settings: StoredArtifact, role: str, base_model_digest: str) -> VerifiedAdapter:
@@ -143,7 +159,7 @@ def check_tokenizers(
 
 
 def _hashes(entries: tuple[FileEntry, ...]) -> dict[str, str]:
-    return {entry.path: entry.sha256 for entry in entries}
+    return {entry.path: entry.sha256 for entry in entries if entry.path in TOKENIZER}
 
 
 def _check_shape(found: VerifiedAdapter, role: str) -> None:
@@ -152,19 +168,25 @@ def _check_shape(found: VerifiedAdapter, role: str) -> None:
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if name not in sizes:
             raise invalid_adapter(role, found.uri, f"it has no {name}")
-    settings = _json_object(found.store.read(f"{found.prefix}/{ADAPTER_CONFIG}"))
+    settings = found.config()
     rank, kind = settings.get("r"), settings.get("peft_type")
     if kind != "LORA" or not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
         raise invalid_adapter(
             role, found.uri, f"its {ADAPTER_CONFIG} is of no LoRA adapter (peft_type {kind}, r {rank})"
         )
     pairs: dict[str, dict[str, int]] = {}
-    for place in _tensors(found.store, f"{found.prefix}/{ADAPTER_WEIGHTS}", sizes[ADAPTER_WEIGHTS]):
+    for place in found.tensors():
         for half, axis in (("lora_A", 0), ("lora_B", 1)):
             if f".{half}." in place.name and len(place.shape) == 2:
                 pairs.setdefault(place.name.partition(f".{half}.")[0], {})[half] = place.shape[axis]
-    if not pairs or any(pair != {"lora_A": rank, "lora_B": rank} for pair in pairs.values()):
+    joined = bool(settings.get("target_parameters"))  # of several experts, each of this rank
+    if not pairs or not all(_is_pair(pair, rank, joined) for pair in pairs.values()):
         raise invalid_adapter(role, found.uri, f"its {ADAPTER_WEIGHTS} holds no pairs of matrices of rank {rank}")
+
+
+def _is_pair(pair: dict[str, int], rank: int, joined: bool) -> bool:
+    inner = pair.get("lora_A", 0)
+    return inner == pair.get("lora_B") and (inner == rank or (joined and inner > 0 and inner % rank == 0))
 
 
 def _json_object(data: bytes) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from rensa import RMinHash, RMinHashLSH
 
 from ...contract import DatasetFormat, EvaluationTask, TaskType
 from ...data.clusters import answer_key, group_key
+from ...data.messages import spoken
 from .questions import Question
 
 SIMILARITY = 0.8
@@ -138,5 +139,5 @@ def _has_answer_of_its_own(task: EvaluationTask) -> bool:
 
 def _text(question: Question) -> str:
     row = question.row
-    spoken = [message["content"] for message in row.messages if message["role"] != "system"]
-    return "\n".join((*spoken, row.prompt, row.completion, row.text))
+    said = [spoken(message) for message in row.messages if message["role"] != "system"]
+    return "\n".join((*said, row.prompt, row.completion, row.text))

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from ...contract import EvaluationTask, Reason, Threshold
 from ...contract.evaluation import DEFAULT_GROUP_ROWS
 from ...data.cleaning import Finding
-from ...data.source import Record
+from ...data.messages import malformed
+from ...data.readers import Record
 from ...errors import DataInvalid
 from ..statistics import MINIMUM_GROUP_CLUSTERS, large_enough
-from .questions import malformed
 
 
 def group_of(record: Record, column: str) -> str | None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 
 from ...contract import DatasetFormat, EvaluationTask, Reason, TaskType
 from ...data.cleaning import Finding
 from ...data.formats import conform, resolve
-from ...data.source import Record, Source
+from ...data.readers import Record
+from ...data.source import Source
 from ...errors import DataInvalid, SettingsInvalid
 from .group_column import group_of, refuse_ungrouped
 from .questions import (
@@ -37,6 +39,8 @@ class ReadQuestions:
     read: int = 0
     blank: Finding = field(default_factory=Finding)
     duplicate: Finding = field(default_factory=Finding)
+    ignored: dict[str, Finding] = field(default_factory=dict)
+    """Columns that are not used."""
 
 
 def read_questions(task: EvaluationTask, source: Source, *, templated: bool) -> ReadQuestions:
@@ -62,6 +66,9 @@ def read_questions(task: EvaluationTask, source: Source, *, templated: bool) -> 
             unknown = unknown or str(error)
             unlabelled.add(record.place)
             continue
+        for column in asked.row.ignored:
+            if column != task.group_by:
+                reading.ignored.setdefault(column, Finding()).add(record.place)
         if not asked.row.has_assistant_turn:
             speechless.add(record.place)
             continue
@@ -97,16 +104,19 @@ def read_questions(task: EvaluationTask, source: Source, *, templated: bool) -> 
 
 def _reader(task: EvaluationTask, source: Source, templated: bool) -> Callable[[Record], Question]:
     """Return what makes a question of a record of this task, having looked at the first one."""
+    # The column that figures are told apart by means just that, whatever it is called.
+    ignore = frozenset({task.group_by} if task.group_by is not None and task.group_by != "group" else ())
     if task.type is TaskType.MULTIPLE_CHOICE:
-        return lambda record: multiple_choice_question(record, templated)
+        return lambda record: multiple_choice_question(record, templated, ignore)
     records = source.records()
     first = next(records, None)
     if first is None:
         raise DataInvalid(f"task {task.name}: {source.uri} holds no rows; upload the data", Reason.DATASET_EMPTY)
-    row_format = resolve(task.dataset.format or DatasetFormat.AUTO, chain([first], records))
+    detected = resolve(task.dataset.format or DatasetFormat.AUTO, chain([first], records), ignore)
+    row = partial(conform, row_format=detected.format, guessed=detected.guessed, ignore=ignore)
     if task.type is TaskType.PERPLEXITY:
-        return lambda record: text_question(conform(record, row_format))
-    if row_format is DatasetFormat.TEXT:
+        return lambda record: text_question(row(record))
+    if detected.format is DatasetFormat.TEXT:
         raise SettingsInvalid(
             f"task {task.name}: the rows of {source.uri} are Text, which has no answer that {task.type.value} could be "
             "compared with; give Messages or PromptCompletion rows, or make it a Perplexity task",
@@ -114,10 +124,10 @@ def _reader(task: EvaluationTask, source: Source, templated: bool) -> Callable[[
         )
     if task.type is TaskType.CLASSIFICATION:
         labels = _labels(task)
-        return lambda record: labelled_question(conform(record, row_format), labels)
+        return lambda record: labelled_question(row(record), labels)
     if task.type is TaskType.REGRESSION:
-        return lambda record: numbered_question(referenced_question(conform(record, row_format)))
-    return lambda record: referenced_question(conform(record, row_format))
+        return lambda record: numbered_question(referenced_question(row(record)))
+    return lambda record: referenced_question(row(record))
 
 
 def _labels(task: EvaluationTask) -> tuple[str, ...]:

@@ -14,13 +14,15 @@ A row that is none of these is refused with its file and line; `question_reader`
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...contract import DatasetFormat, Reason, canonical_json
+from ...contract import DatasetFormat, canonical_json
 from ...data.formats import Row, conform
-from ...data.source import Record
-from ...errors import DataInvalid
+from ...data.keys import check_row
+from ...data.messages import malformed, spoken
+from ...data.readers import Record
 from ..scoring.parsing import NUMBER, parse_number
 
 MINIMUM_CHOICES, MAXIMUM_CHOICES = 2, 64
@@ -57,8 +59,8 @@ class Question:
             return self.row.prompt
         before = self.row.messages[: last_answer(self.row)]
         if len(before) == 1:
-            return before[0]["content"]
-        return "\n".join(f"{message['role']}: {message['content']}" for message in before)
+            return spoken(before[0])
+        return "\n".join(f"{message['role']}: {spoken(message)}" for message in before)
 
     def answered(self, text: str) -> Row:
         """Return the row with another last answer, as it would have been trained on."""
@@ -82,8 +84,8 @@ def answered(row: Row, text: str) -> Row:
     """Return a row with another last answer; what follows it in a conversation is no part of either."""
     if row.format is DatasetFormat.PROMPT_COMPLETION:
         return replace(row, completion=text)
-    before = row.messages[: last_answer(row)]
-    return replace(row, messages=(*before, {"role": "assistant", "content": text}))
+    last = last_answer(row)
+    return replace(row, messages=(*row.messages[:last], {**row.messages[last], "content": text}))
 
 
 def text_question(row: Row) -> Question:
@@ -142,8 +144,13 @@ def numbered_question(question: Question) -> Question:
     return replace(question, reference=text, number=number)
 
 
-def multiple_choice_question(record: Record, templated: bool) -> Question:
-    """Return a record with choices as a question; `templated` says that a chat template keeps prompt and answer apart.
+def multiple_choice_question(record: Record, templated: bool, ignore: Collection[str] = ()) -> Question:
+    """Return a record with choices as a question.
+
+    Args:
+        record: as it was read.
+        templated: a chat template keeps prompt and answer apart.
+        ignore: columns that are left out, whatever they mean.
 
     Raises:
         Unreferenced, DataInvalid
@@ -159,6 +166,8 @@ def multiple_choice_question(record: Record, templated: bool) -> Question:
         raise malformed(place, f"lacks choices, a list of {MINIMUM_CHOICES} to {MAXIMUM_CHOICES} texts")
     if not all(isinstance(choice, str) and choice.strip() for choice in choices):
         raise malformed(place, "has a choice that is blank or no text")
+    others = {name: each for name, each in value.items() if name not in (key, "choices", "answer")}
+    ignored = check_row(others, DatasetFormat.PROMPT_COMPLETION, place, guessed=False, ignore=ignore)
     texts = tuple(choice.strip() for choice in choices)
     if len(set(texts)) != len(texts):
         raise malformed(place, "has the same choice twice")
@@ -170,7 +179,7 @@ def multiple_choice_question(record: Record, templated: bool) -> Question:
         conform(Record({"prompt": asked, "completion": text}, place), DatasetFormat.PROMPT_COMPLETION)
     asked_for = {"question": asked, "choices": texts, "answer": answer, "group": row.group}
     return Question(
-        row,
+        replace(row, ignored=ignored),
         hashlib.sha256(canonical_json(asked_for)).digest(),
         None,
         texts[answer],
@@ -190,8 +199,3 @@ def _answer(value: Any, choices: tuple[str, ...], place: str) -> int:
     if isinstance(value, str) and value.strip() in choices:
         return choices.index(value.strip())
     raise malformed(place, f"has the answer {str(value)[:80]!r}, which is neither an index nor one of its choices")
-
-
-def malformed(place: str, trouble: str) -> DataInvalid:
-    """Return the refusal of one row."""
-    return DataInvalid(f"{place} {trouble}; correct or remove it", Reason.DATASET_MALFORMED)

@@ -77,6 +77,7 @@ def make_rows(task: EvaluationTask, source: Source, about: Circumstances, report
         duplicate=reading.duplicate.count,
         too_long=too_long.count,
         empty=empty.count,
+        ignored={column: finding.count for column, finding in sorted(reading.ignored.items())},
     )
     if straddled.count:
         report.warn(

@@ -20,10 +20,11 @@ import numpy as np
 from ...contract import EvaluationTask, TaskType
 from ...contract.evaluation import DEFAULT_NEW_TOKENS
 from ...data.formats import Row
+from ...data.messages import is_learned, malformed, spoken
 from ...data.tokens import Bool, RowTokenizer, Tokenised
 from ...errors import DataInvalid
 from ..rows import Sequence, Span
-from .questions import Question, malformed
+from .questions import Question
 
 BATCH_QUESTIONS = 256
 
@@ -66,7 +67,7 @@ def tokenise_questions(
         if task.generates:
             yield from _prompts(task, batch, tokenizer)
         elif task.type is TaskType.PERPLEXITY:
-            for question, row in zip(batch, tokenizer.tokenise(each.row for each in batch), strict=True):
+            for question, row in zip(batch, tokenizer.tokenise_whole(each.row for each in batch), strict=True):
                 sequence = _sequence(row, _content(question.row))
                 yield TokenisedQuestion(question, (sequence,), (), len(sequence.tokens))
         else:
@@ -82,8 +83,8 @@ def _prompts(task: EvaluationTask, batch: list[Question], tokenizer: RowTokenize
         prompt = tuple(map(int, tokens))
         if not prompt:
             raise malformed(question.row.place, "has an empty prompt, so nothing is asked")
-        trained = tuple(map(int, whole.tokens[: int(whole.supervised.argmax())]))
-        yield TokenisedQuestion(question, (), prompt, len(prompt) + new, straddled=prompt != trained)
+        straddled = whole.asked and prompt != tuple(map(int, whole.tokens[: len(prompt)]))
+        yield TokenisedQuestion(question, (), prompt, len(prompt) + new, straddled=straddled)
 
 
 def _choices(batch: list[Question], tokenizer: RowTokenizer) -> Iterator[TokenisedQuestion]:
@@ -100,8 +101,8 @@ def _choices(batch: list[Question], tokenizer: RowTokenizer) -> Iterator[Tokenis
 
 def _content(row: Row) -> str:
     """Return what a row's likelihood is of, as text: all that the assistant says, or the whole Text."""
-    spoken = "".join(message["content"] for message in row.messages if message["role"] == "assistant")
-    return spoken + row.completion + row.text
+    said = "".join(spoken(message) for message in row.messages if is_learned(message))
+    return said + row.completion + row.text
 
 
 def _sequence(row: Tokenised, text: str) -> Sequence:

@@ -1,0 +1,115 @@
+"""The first list reads everything, but of what belongs to what has ended only that it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trimtab_operator.runtime.cache import Cache
+from trimtab_operator.runtime.firstlist import FirstList
+from trimtab_operator.runtime.kube import JOBS, PODS, Body
+
+from tests.resources import FINETUNEJOBS
+from tests.unit.runtime.fake_api import FakeApi
+from tests.unit.runtime.objects import NAMESPACE, finetunejob, job, pod
+from tests.unit.runtime.virtual_time import run
+
+ENDED = {"type": "Succeeded", "status": "True", "reason": "Completed"}
+SUCCEEDED = {"succeeded": 1, "conditions": [{"type": "Complete", "status": "True"}]}
+
+
+def family(api: FakeApi, number: int, status: Body, conditions: Sequence[Body] = ()) -> None:
+    """Have a FineTuneJob with a Job and its pod."""
+    api.put(FINETUNEJOBS, finetunejob(f"f{number}", f"ftj-{number}", conditions=conditions))
+    api.put(JOBS, {**job(f"f{number}-train-1", f"job-{number}", owner=f"ftj-{number}"), "status": status})
+    api.put(PODS, pod(f"f{number}-train-1-x", f"pod-{number}", job_uid=f"job-{number}"))
+
+
+async def read(api: FakeApi, many: int = 1) -> tuple[Cache, FirstList]:
+    cache = Cache()
+    first = FirstList(api, cache, (None,), many)
+    await first.read()
+    return cache, first
+
+
+def test_of_bygone_jobs_and_pods_only_the_version_is_known() -> None:
+    async def story() -> None:
+        api = FakeApi()
+        for number in range(9):
+            family(api, number, SUCCEEDED, conditions=[ENDED])
+        family(api, 9, SUCCEEDED)
+        cache, _ = await read(api)
+        assert {len(store) for store in (cache.owners["FineTuneJob"], cache.jobs, cache.pods)} == {10}
+        assert [view.name for view in cache.jobs.of_parent("ftj-9")] == ["f9-train-1"]
+        assert [view.name for view in cache.pods.of_parent("job-9")] == ["f9-train-1-x"]
+        assert [entry.uid for entry in cache.jobs if entry.view is not None] == ["job-9"]
+        assert [entry.uid for entry in cache.pods if entry.view is not None] == ["pod-9"]
+        assert [call for call in api.calls if call[0] == "get"] == [
+            ("get", "jobs", "f9-train-1"),
+            ("get", "pods", "f9-train-1-x"),
+        ]
+
+    run(story())
+
+
+def test_a_job_that_outlives_its_owner_is_read_whole() -> None:
+    async def story() -> None:
+        api = FakeApi()
+        family(api, 1, {"active": 1}, conditions=[ENDED])
+        family(api, 2, SUCCEEDED, conditions=[ENDED])
+        cache, _ = await read(api)
+        (view,) = cache.jobs.of_parent("ftj-1")
+        assert not view.finished
+        assert cache.jobs.of_parent("ftj-2") == []
+
+    run(story())
+
+
+def test_what_is_bygone_is_known_in_full_once_it_changes() -> None:
+    async def story() -> None:
+        api = FakeApi()
+        family(api, 1, SUCCEEDED, conditions=[ENDED])
+        cache, _ = await read(api)
+        body = await api.get(JOBS, NAMESPACE, "f1-train-1")
+        cache.jobs.put({**body, "metadata": {**body["metadata"], "resourceVersion": "9000"}})
+        assert [view.name for view in cache.jobs.of_parent("ftj-1")] == ["f1-train-1"]
+        cache.jobs.remove("job-1")
+        assert len(cache.jobs) == 0
+
+    run(story())
+
+
+def test_where_many_live_everything_is_listed_instead_of_read_one_by_one() -> None:
+    async def story() -> None:
+        api = FakeApi()
+        family(api, 0, SUCCEEDED, conditions=[ENDED])
+        for number in range(1, 9):
+            family(api, number, SUCCEEDED)
+        cache, _ = await read(api)
+        assert not [call for call in api.calls if call[0] == "get"]
+        assert all(len(cache.jobs.of_parent(f"ftj-{number}")) == 1 for number in range(1, 9))
+
+    run(story())
+
+
+def test_where_little_has_ended_nothing_is_listed_twice() -> None:
+    async def story() -> None:
+        api = FakeApi()
+        family(api, 1, SUCCEEDED, conditions=[ENDED])
+        cache, _ = await read(api, many=100)
+        assert [call for call in api.calls if call[1] == "jobs"] == [("list", "jobs", "")]
+        assert len(cache.jobs.of_parent("ftj-1")) == 1
+
+    run(story())
+
+
+def test_a_watch_goes_on_from_the_earliest_list() -> None:
+    async def story() -> None:
+        api = FakeApi()
+        family(api, 1, SUCCEEDED, conditions=[ENDED])
+        before = int(api.put(JOBS, job("other", "job-other", owner="nobody"))["metadata"]["resourceVersion"])
+        _, first = await read(api)
+        at = [number for number, call in enumerate(api.calls) if call == ("list", "jobs", "")]
+        assert len(at) > 1
+        assert first.moments["jobs", None] == before + 1 + at[0]
+
+    run(story())

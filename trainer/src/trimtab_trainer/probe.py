@@ -1,0 +1,86 @@
+"""Whether a base model computes as this trainer takes it to: two short probes before anything is trained.
+
+`train` and the evaluator call `check_forward`. Whatever a library raises there becomes a named refusal.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .batches import MicroBatch
+from .contract import Reason
+from .errors import SettingsInvalid
+from .model import LanguageModel, brief
+
+OF_THE_MACHINE = ("memory", "cuda", "cublas", "hip", "alloc")
+"""Words of errors that say nothing of the model."""
+
+PROBE_TOLERANCE = 0.02
+"""Largest relative difference that rounding alone can make between two ways to the same number, in bfloat16."""
+
+
+def check_forward(model: LanguageModel, packing: bool) -> None:
+    """Refuse a base model that this trainer would compute wrongly: short probes, and no trace of them.
+
+    Raises:
+        SettingsInvalid: BASE_MODEL_INVALID when its logits are not those of its output head; SETTINGS_INVALID when
+            packing is on and rows of one sequence influence each other (state-space models, say).
+    """
+    try:
+        _probe_forward(model, packing)
+        if any(parameter.requires_grad for parameter in model.causal.parameters()):
+            _probe_backward(model)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in OF_THE_MACHINE):
+            raise
+        raise SettingsInvalid(
+            f"{type(model.causal).__name__} does not compute as causal language models do ({brief(error)}); this kind "
+            "of base model is not supported",
+            Reason.BASE_MODEL_INVALID,
+        ) from error
+
+
+def _probe_forward(model: LanguageModel, packing: bool) -> None:
+    vocabulary = model.causal.get_input_embeddings().weight.shape[0]
+    generator = torch.Generator().manual_seed(0)
+    row = torch.randint(0, vocabulary, (3, 8), generator=generator).to(model.device)
+    count = torch.arange(8, device=model.device)[None]
+    model.causal.eval()
+    with torch.no_grad(), model.arithmetic():
+        hidden = model.hidden(_probe(row[1:2], count))[0]
+        logits = model.causal(input_ids=row[1:2], position_ids=count, use_cache=False).logits[0].float()
+        if _differ(model.head(hidden).float(), logits):
+            raise SettingsInvalid(
+                f"{type(model.causal).__name__} does more to its logits than its output head; "
+                "this kind of base model is not supported",
+                Reason.BASE_MODEL_INVALID,
+            )
+        if packing:
+            packed = [torch.cat([before, row[1]])[None] for before in (row[0], row[2])]
+            ends = [model.hidden(_probe(tokens, count.repeat(1, 2)))[0, 8:] for tokens in packed]
+            if _differ(*ends) or _differ(ends[0], hidden):
+                raise SettingsInvalid(
+                    f"{type(model.causal).__name__} lets packed rows influence each other; set training.packing: false"
+                )
+
+
+def _probe_backward(model: LanguageModel) -> None:
+    """Compute a gradient and forget it: some models compute otherwise, or not at all, while they are trained."""
+    count = torch.arange(8, device=model.device)[None]
+    model.causal.train()
+    try:
+        with model.arithmetic():
+            hidden = model.hidden(_probe(count + 1, count))
+        hidden.float().sum().backward()  # type: ignore[no-untyped-call]
+    finally:
+        model.causal.zero_grad(set_to_none=True)
+        model.causal.eval()
+
+
+def _probe(tokens: Tensor, positions: Tensor) -> MicroBatch:
+    return MicroBatch(tokens, positions, tokens, tokens.numel(), 0)
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).abs().max() > PROBE_TOLERANCE * other.abs().max().clamp(min=1e-3))
