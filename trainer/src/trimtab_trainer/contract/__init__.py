@@ -3,6 +3,7 @@
 Imports nothing but pydantic and the standard library, because the operator imports it.
 """
 
+from .curve import Curve
 from .digest import canonical_json, defining, digest_of, run_digest
 from .evaluation import (
     BOUNDS,
@@ -66,6 +67,7 @@ __all__ = [
     "Check",
     "CheckpointSettings",
     "Credentials",
+    "Curve",
     "DatasetFormat",
     "EarlyStopping",
     "EvaluationConfig",

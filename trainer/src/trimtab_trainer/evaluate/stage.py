@@ -19,6 +19,7 @@ from ..errors import OutOfMemory
 from ..interruption import Interruption
 from ..loop import is_out_of_memory
 from ..model import LanguageModel
+from ..pages.wording import short
 from ..progress import ProgressBoard
 from ..report import Report
 from ..storage import Store, open_store
@@ -32,7 +33,6 @@ from .comparison import compare
 from .preparing.task_store import PreparedTask, PreparedTasks, load_tasks
 from .reporting.outcome_store import publish, read_outcome
 from .reporting.page import render
-from .reporting.wording import short
 from .results import EvaluatedModel, EvaluationResults, TaskResults
 from .rows import EvaluationRow
 

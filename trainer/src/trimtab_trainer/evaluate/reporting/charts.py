@@ -1,94 +1,37 @@
-"""Pictures of figures as inline SVG: colours come from the page's style sheet, every picture has its title in words.
-
-Coordinates are pixels, rounded to a tenth, so that equal figures give equal bytes.
-"""
+"""Pictures of an evaluation's figures, as inline SVG."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from ...contract import Result
+from ...pages.drawing import PAD, Scale, path, picture, pixel, scale_of, shortened_label, upright_lines
+from ...pages.wording import decimals, figure, interval, measured, visible
 from ..results import GroupFigure, Histogram, MetricByGroup
-from .wording import LARGEST, decimals, figure, interval, measured, visible
 
 BAR_WIDTH, BAR_HEIGHT = 150, 22
 PLOT_WIDTH, PLOT_LABELS, PLOT_FIGURES, PLOT_ROW, PLOT_FOOT = 640, 190, 60, 20, 26
 HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT, HISTOGRAM_FOOT = 340, 150, 22
 WINS_WIDTH, WINS_HEIGHT = 340, 16
-PAD = 6
-
-_SVG = Markup(
-    '<svg class="{kind}" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img">'
-    "<title>{title}</title>{body}</svg>"
-)
-
-
-@dataclass(frozen=True)
-class Scale:
-    """A range of figures, and the pixels that it is drawn on."""
-
-    low: float
-    high: float
-    start: float
-    stop: float
-
-    @property
-    def drawable(self) -> bool:
-        """Tell whether there is anything between its ends that floats can hold and tell apart."""
-        return math.isfinite(self.low) and math.isfinite(self.high) and self.high / 2 - self.low / 2 > 0
-
-    def __call__(self, value: float) -> str:
-        """Return the pixel of a figure, never outside the drawing."""
-        # Divided before it is subtracted: the difference of two figures can be infinite.
-        share = (value / 2 - self.low / 2) / (self.high / 2 - self.low / 2)
-        return pixel(self.start + min(1.0, max(0.0, share)) * (self.stop - self.start))
-
-
-def pixel(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
-
-
-def _scale(values: Iterable[float | None], start: float, stop: float) -> Scale | None:
-    """Return a scale that just holds some figures: what is to be seen is how far apart they are in their own noise."""
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    if not known:
-        return None
-    low, high = min(known), max(known)
-    if low == high:
-        room = abs(low) / 10 or 1.0
-        low, high = low - room, high + room
-    room = (high / 2 - low / 2) / 6
-    low, high = low - room, high + room
-    scale = Scale(low, high, start, stop)
-    return scale if scale.drawable else None
-
-
-def _picture(kind: str, width: int, height: int, title: str, body: Markup) -> Markup:
-    return _SVG.format(kind=kind, width=width, height=height, title=visible(title), body=body)
-
-
-def _path(kind: str, data: str) -> Markup:
-    return Markup('<path class="{}" d="{}"/>').format(kind, data) if data else Markup("")
 
 
 def interval_bar(result: Result) -> Markup:
     """Draw a figure as a dot on its 95 % interval, and the baseline as an upright mark."""
-    scale = _scale((result.value, result.low, result.high, result.baseline), PAD, BAR_WIDTH - PAD)
+    scale = scale_of((result.value, result.low, result.high, result.baseline), PAD, BAR_WIDTH - PAD)
     if scale is None:
         return Markup("")
     words = f"{result.task}/{result.metric}: {figure(result.value)}, 95 % interval {interval(result.low, result.high)}"
     if measured(result.baseline):
         words += f", baseline {figure(result.baseline)}"
     middle = BAR_HEIGHT // 2
-    body = _path("axis", f"M{PAD} {middle}H{BAR_WIDTH - PAD}")
+    body = path("axis", f"M{PAD} {middle}H{BAR_WIDTH - PAD}")
     body += _intervals([(middle, result.low, result.high)], scale)
     body += _marks([(middle, result.baseline)], scale, 7)
     body += _dots([(middle, result.value)], scale)
-    return _picture("bar", BAR_WIDTH, BAR_HEIGHT, words, body)
+    return picture("bar", BAR_WIDTH, BAR_HEIGHT, words, body)
 
 
 def _intervals(rows: Iterable[tuple[int, float | None, float | None]], scale: Scale) -> Markup:
@@ -97,31 +40,31 @@ def _intervals(rows: Iterable[tuple[int, float | None, float | None]], scale: Sc
         for y, low, high in rows
         if low is not None and high is not None and math.isfinite(low) and math.isfinite(high)
     )
-    return _path("interval", "".join(lines))
+    return path("interval", "".join(lines))
 
 
 def _marks(rows: Iterable[tuple[int, float | None]], scale: Scale, half: int) -> Markup:
     """Draw upright marks of the baseline."""
     lines = (f"M{scale(v)} {y - half}v{2 * half}" for y, v in rows if v is not None and math.isfinite(v))
-    return _path("mark", "".join(lines))
+    return path("mark", "".join(lines))
 
 
 def _dots(rows: Iterable[tuple[int, float | None]], scale: Scale) -> Markup:
     # A line of no length with round ends is a dot, in a few characters.
-    return _path("dot", "".join(f"M{scale(v)} {y}h0" for y, v in rows if v is not None and math.isfinite(v)))
+    return path("dot", "".join(f"M{scale(v)} {y}h0" for y, v in rows if v is not None and math.isfinite(v)))
 
 
 def dot_plot(groups: MetricByGroup, shown: Sequence[GroupFigure], overall: float | None) -> Markup:
     """Draw one row a group: its figure with its interval, the baseline's mark, and a line for all rows together."""
     values = [v for each in shown for v in (each.value, each.low, each.high, each.baseline)]
-    scale = _scale([*values, overall], PLOT_LABELS + PAD, PLOT_WIDTH - PLOT_FIGURES - PAD)
+    scale = scale_of([*values, overall], PLOT_LABELS + PAD, PLOT_WIDTH - PLOT_FIGURES - PAD)
     if scale is None:
         return Markup("")
     bottom = PLOT_ROW * len(shown) + PAD
     ys = [PAD + PLOT_ROW * index + PLOT_ROW // 2 for index in range(len(shown))]
-    body = _ticks(scale, bottom)
+    body = upright_lines(scale, bottom)
     if overall is not None and math.isfinite(overall):
-        body += _path("overall", f"M{scale(overall)} {PAD}V{bottom}")
+        body += path("overall", f"M{scale(overall)} {PAD}V{bottom}")
     body += _intervals(((y, each.low, each.high) for y, each in zip(ys, shown, strict=True)), scale)
     body += _marks(((y, each.baseline) for y, each in zip(ys, shown, strict=True)), scale, 6)
     body += _dots(((y, each.value) for y, each in zip(ys, shown, strict=True)), scale)
@@ -132,29 +75,7 @@ def dot_plot(groups: MetricByGroup, shown: Sequence[GroupFigure], overall: float
         body += label.format(PLOT_LABELS - PAD, y + 4, f"end {kind}".strip(), visible(name))
         body += label.format(PLOT_WIDTH - PAD, y + 4, "end", figure(each.value) if measured(each.value) else "–")
     words = f"{groups.metric} by group, from worst to best, with 95 % intervals"
-    return _picture("plot", PLOT_WIDTH, bottom + PLOT_FOOT, words, body)
-
-
-def shortened_label(name: str, limit: int) -> str:
-    """Return a name that fits beside a plot."""
-    return name if len(name) <= limit else name[: limit - 1] + "…"
-
-
-def _ticks(scale: Scale, bottom: int) -> Markup:
-    """Draw upright lines at round figures: steps of 1, 2 or 5 at some power of ten."""
-    raw = (scale.high - scale.low) / 4
-    if not 1e-12 * max(abs(scale.low), abs(scale.high)) < raw < LARGEST:
-        return Markup("")
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * size for size in (1, 2, 5, 10) if power * size >= raw * (1 - 1e-9))
-    places = max(0, -math.floor(math.log10(step) + 1e-9))
-    body = Markup("")
-    for number in range(math.ceil(scale.low / step), math.floor(scale.high / step) + 1):
-        body += _path("grid", f"M{scale(number * step)} {PAD}V{bottom}")
-        body += Markup('<text x="{}" y="{}" class="tick">{}</text>').format(
-            scale(number * step), bottom + 16, figure(number * step, places)
-        )
-    return body
+    return picture("plot", PLOT_WIDTH, bottom + PLOT_FOOT, words, body)
 
 
 def histogram(counts: Histogram) -> Markup:
@@ -172,11 +93,11 @@ def histogram(counts: Histogram) -> Markup:
         for left, right, count in zip(edges, edges[1:], target, strict=False)
         if count
     )
-    body = _path("columns", columns)
+    body = path("columns", columns)
     if baseline is not None and len(baseline) == len(target):
         line = "".join(f"V{y(count)}H{x(right)}" for right, count in zip(edges[1:], baseline, strict=True))
-        body += _path("outline", f"M{x(edges[0])} {floor}{line}V{floor}")
-    body += _path("axis", f"M{PAD} {floor}H{HISTOGRAM_WIDTH - PAD}")
+        body += path("outline", f"M{x(edges[0])} {floor}{line}V{floor}")
+    body += path("axis", f"M{PAD} {floor}H{HISTOGRAM_WIDTH - PAD}")
     places = max(0, decimals(edges[0], edges[-1]) - 1)
     text = Markup('<text x="{}" y="{}" class="{}">{}</text>')
     places_of_text = (
@@ -192,7 +113,7 @@ def histogram(counts: Histogram) -> Markup:
         f"{counts.figure} of {sum(target):,} rows, {figure(edges[0], places)} to {figure(edges[-1], places)}; "
         f"most often between {figure(edges[peak], places)} and {figure(edges[peak + 1], places)}"
     )
-    return _picture("histogram", HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT, words, body)
+    return picture("histogram", HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT, words, body)
 
 
 def wins_bar(wins: int, ties: int, losses: int) -> Markup:
@@ -208,4 +129,4 @@ def wins_bar(wins: int, ties: int, losses: int) -> Markup:
         if stop > start
     )
     words = f"better in {wins:,} rows, equal in {ties:,}, worse in {losses:,}"
-    return _picture("wins", WINS_WIDTH, WINS_HEIGHT, words, body)
+    return picture("wins", WINS_WIDTH, WINS_HEIGHT, words, body)

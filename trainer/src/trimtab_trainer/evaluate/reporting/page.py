@@ -1,21 +1,19 @@
 """report.html: what an evaluation found, as one page that a team looks at together. No torch.
 
-One file without scripts, fonts or pictures from elsewhere, so that it opens from a disk and under a strict
-Content-Security-Policy. Whatever comes from data is escaped by the template; equal results give equal bytes.
+Whatever comes from data is escaped by the template; equal results give equal bytes.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ...contract import Check, Result, Threshold
 from ...contract.evaluation import BOUNDS, DEFAULT_GAP_CONFIDENCE
+from ...pages.environment import environment, leaves
+from ...pages.wording import measured
 from ..results import EvaluationResults, Example, GroupFigure, MetricByGroup, TaskResults
 from . import charts, wording
 from .confusion_table import Matrix, confusions, matrix_of
@@ -101,7 +99,7 @@ def render(results: EvaluationResults) -> str:
         tasks=[_task(number, task, room) for number, task in enumerate(results.tasks, 1)],
         text_limit=room.text,
         opened=len(results.tasks) <= OPEN_TASKS,
-        lineage=[*_leaves(results.lineage)][:LINEAGE_ROWS],
+        lineage=[*leaves(results.lineage)][:LINEAGE_ROWS],
     )
 
 
@@ -134,14 +132,14 @@ def _task(number: int, task: TaskResults, room: Room) -> TaskView:
 def _groups(groups: MetricByGroup, results: dict[str, Result], room: Room) -> GroupView:
     overall = results.get(groups.metric)
     sign = -1 if overall is not None and overall.lower_is_better else 1
-    measured = [each for each in groups.groups if wording.measured(each.value)]
-    measured.sort(key=lambda each: (sign * (each.value or 0.0), each.name))
-    rows = [*measured, *(each for each in groups.groups if not wording.measured(each.value))]
-    plotted = _ends(measured, room.plotted)
+    known = [each for each in groups.groups if measured(each.value)]
+    known.sort(key=lambda each: (sign * (each.value or 0.0), each.name))
+    rows = [*known, *(each for each in groups.groups if not measured(each.value))]
+    plotted = _ends(known, room.plotted)
     return GroupView(
         groups=groups,
         rows=_ends(rows, room.group_rows),
-        plotted=len(plotted) if len(plotted) < len(measured) else 0,
+        plotted=len(plotted) if len(plotted) < len(known) else 0,
         plot=charts.dot_plot(groups, plotted, overall.value if overall else None),
         left_out=max(0, len(rows) - room.group_rows),
     )
@@ -152,52 +150,14 @@ def _ends(rows: list[GroupFigure], limit: int) -> tuple[GroupFigure, ...]:
     return tuple(rows) if len(rows) <= limit else (*rows[: limit // 2], *rows[-(limit // 2) :])
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Return each value of nested objects with its path."""
-    if isinstance(value, dict) and value:
-        for key in sorted(value, key=str):
-            yield from _leaves(value[key], f"{path}.{key}" if path else str(key))
-    elif isinstance(value, str):
-        yield path, value
-    else:
-        yield path, json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
-
-
-def _finished(value: Any) -> Any:
-    """Return what an expression of the template prints: no `None`, no `nan`, no character that HTML cannot hold."""
-    if isinstance(value, Markup):
-        return value
-    if value is None or isinstance(value, float):
-        return wording.figure(value)
-    return wording.visible(value) if isinstance(value, str) else value
-
-
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("trimtab_trainer.evaluate.reporting", "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    finalize=_finished,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_ENVIRONMENT.filters.update(
-    figure=wording.figure,
-    percent=wording.percent,
-    probability=wording.probability,
-    called=wording.called,
-    short=wording.short,
-    shortened=wording.shortened,
-    count=lambda value: f"{value:,}",
-)
+_ENVIRONMENT = environment("trimtab_trainer.evaluate.reporting")
+_ENVIRONMENT.filters.update(probability=wording.probability, called=wording.called)
 _ENVIRONMENT.globals.update(
-    interval=wording.interval,
     gap_confidence=DEFAULT_GAP_CONFIDENCE,
     limit=wording.limit,
     found=wording.found,
     against_limit=wording.against_limit,
     difference=wording.difference,
-    measured=wording.measured,
-    decimals=wording.decimals,
     interval_bar=charts.interval_bar,
     histogram=charts.histogram,
     wins_bar=charts.wins_bar,
