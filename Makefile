@@ -165,6 +165,10 @@ bench-guard: $(INSTALLED) ## Measure what the guard costs on a real vLLM; the la
 bench-canary: $(INSTALLED) ## Measure how often the canary errs, and what it sees; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_canary.py
 
+.PHONY: bench-estimate
+bench-estimate: $(INSTALLED) ## Hold estimates of memory against measured peaks; the last line is JSON.
+	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_estimate.py
+
 .PHONY: bench-gate
 bench-gate: $(INSTALLED) ## Measure how often the gate errs; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_gate.py

@@ -42,7 +42,7 @@ def clusters(texts: Sequence[str], folder: Path, threshold: float = 0.8, parts: 
         write_bands([texts[int(row)] for row in part], how, file := folder / f"{len(texts)}-{parts}-{number}.npy")
         files.append(file)
     roots = join_near_duplicates(files, identities, lambda row: texts[row], how, threshold).roots()
-    found = [{texts[row] for row in np.flatnonzero(roots == root)} for root in np.unique(roots)]
+    found = [{texts[int(row)] for row in np.flatnonzero(roots == root)} for root in np.unique(roots)]
     return sorted((cluster for cluster in found if len(cluster) > 1), key=sorted)
 
 

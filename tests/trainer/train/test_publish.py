@@ -46,6 +46,7 @@ def test_the_layout_is_that_of_the_design(done: tuple[StageRun, Any, Any]) -> No
         "adapter_config.json",
         "adapter_model.safetensors",
         "metrics.json",
+        "report.html",
         "splits/test.jsonl",
         "tokenizer.json",
         "tokenizer_config.json",
@@ -62,6 +63,7 @@ def test_the_layout_is_that_of_the_design(done: tuple[StageRun, Any, Any]) -> No
     assert [entry["path"] for entry in manifest["records"]["files"]] == [
         "README.md",
         "metrics.json",
+        "report.html",
         "splits/test.jsonl",
     ]
     verify_adapter(run.store, adapter_prefix(artifact.digest), artifact.digest)

@@ -52,10 +52,15 @@ def test_four_steps_and_four_resumed_are_eight(tiny: Path, tmp_path: Path, optim
     first.checkpoints.wait(everything=True)
     second = resumed(tiny, tmp_path / "b", config)
     assert second.state.step == 4
+    assert second.board.read().curve == first.state.drawn, "what was drawn before is told before the next step"
     torch.rand(100)  # whatever else used the random numbers
     second.run()
     assert same(weights(straight), weights(second))
     assert losses(straight) == losses(second)
+    told = second.board.read().curve
+    assert told is not None
+    assert told == straight.board.read().curve
+    assert told.steps == tuple(range(1, 9))
     assert straight.state.tokens == second.state.tokens
 
 

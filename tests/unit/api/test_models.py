@@ -11,6 +11,7 @@ from trimtab_operator.api.conditions import MESSAGE_LENGTH, Condition
 from trimtab_operator.api.finetunejob import (
     ArtifactStatus,
     CheckpointStatus,
+    CurveStatus,
     DatasetStatus,
     FineTuneJob,
     FineTuneJobStatus,
@@ -18,6 +19,8 @@ from trimtab_operator.api.finetunejob import (
 )
 from trimtab_operator.api.pod import PodTemplate
 from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH, AttemptStatus
+from trimtab_trainer.contract import Curve
+from trimtab_trainer.contract.curve import CURVE_BYTES
 
 DIGEST = "sha256:" + "3f2a9c01be7d" + "0" * 52
 NOW = "2026-11-23T03:34:01Z"
@@ -100,6 +103,15 @@ def test_there_is_no_summary_when_there_is_nothing_to_print() -> None:
     assert FineTuneJobStatus(progress=TrainingProgress(step=3)).to_json()["summary"] == {"step": "3"}
 
 
+def largest_curve() -> CurveStatus:
+    """Return the curve that takes most room of those that a trainer tells: of a long run, with as many evaluations."""
+    points = [(123_456 + 1000 * index, 1.2345) for index in range(500)]
+    told = Curve.of(points, points)
+    assert told is not None
+    assert told.size > CURVE_BYTES - 100
+    return CurveStatus.model_validate(told.to_json())
+
+
 def full_status() -> FineTuneJobStatus:
     """Return the largest status met in practice: every section, ten failed attempts, long messages."""
     return FineTuneJobStatus(
@@ -125,6 +137,7 @@ def full_status() -> FineTuneJobStatus:
             tokens_per_second=12345.6,
             eta_seconds=123456,
         ),
+        curve=largest_curve(),
         base_model_digest=DIGEST,
         run_digest=DIGEST,
         dataset=DatasetStatus(

@@ -13,7 +13,7 @@ from trimtab_operator.domain.cluster import NameTaken
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf, Plan
 from trimtab_operator.domain.work import plan
-from trimtab_trainer.contract import Reason, Summary, TerminationMessage
+from trimtab_trainer.contract import Curve, Reason, Summary, TerminationMessage
 
 from tests.unit.domain.makers import ARTIFACT, PREPARED, T0, World, queued_world
 
@@ -46,6 +46,33 @@ def test_the_happy_path_takes_two_jobs_and_tells_its_story_in_few_writes_and_eve
     assert status.lost_accelerator_seconds == 0
     assert world.writes <= 7
     assert [reason for _, reason in world.notes] == ["Training", "Publishing", "Completed"]
+
+
+CURVE = Curve(steps=(20, 40), loss=(2.5, 1.5), validation_steps=(40,), validation_loss=(1.75,))
+
+
+def test_the_curve_is_in_the_status_while_it_trains_and_when_it_has_ended() -> None:
+    world = World().settle().prepared().running().reports(step=40, loss=1.5, curve=CURVE)
+    drawn = {"steps": [20, 40], "loss": [2.5, 1.5], "validationSteps": [40], "validationLoss": [1.75]}
+    assert world.job.status.to_json()["curve"] == drawn
+    world.reports(step=50, loss=1.4, curve=None)
+    assert world.job.status.to_json()["curve"] == drawn, "a trainer of before, after an update, takes nothing away"
+
+
+@pytest.mark.parametrize(
+    ("last", "want"),
+    [
+        pytest.param((40,), [20, 40], id="last words have less room, and what was polled reaches as far"),
+        pytest.param((40, 100), [40, 100], id="what was trained since the last poll is drawn too"),
+        pytest.param(None, [20, 40], id="a trainer of before has no curve in its last words"),
+    ],
+)
+def test_the_curve_of_a_run_that_ended_reaches_its_end(last: tuple[int, ...] | None, want: list[int]) -> None:
+    world = World().settle().prepared().running().reports(step=40, loss=1.5, curve=CURVE)
+    told = last and Curve(steps=last, loss=(2.0,) * len(last), validation_steps=(40,), validation_loss=(1.75,))
+    world.succeeds(world.words(Reason.COMPLETED, artifact=ARTIFACT, summary=Summary(step=100, curve=told or None)))
+    assert world.state == "Completed"
+    assert world.job.status.to_json()["curve"]["steps"] == want
 
 
 def test_the_train_job_gets_what_prepare_found() -> None:

@@ -18,11 +18,12 @@ from trimtab_operator.domain.cluster import Key
 from trimtab_operator.runtime import progress
 from trimtab_operator.runtime.cache import Cache
 from trimtab_operator.runtime.progress import ProgressPoller, url_of
-from trimtab_trainer.contract import Progress, Stage
+from trimtab_trainer.contract import Curve, Progress, Stage
 
 from tests.unit.runtime.objects import NAMESPACE, job, pod
 
 KEY = Key("FineTuneJob", NAMESPACE, "demo")
+CURVE = Curve(steps=(1, 5), loss=(2.5, 1.5), validation_steps=(5,), validation_loss=(1.75,))
 ANSWER = Progress(run_uid="ftj-1", attempt=1, stage=Stage.TRAIN, activity="Training", step=5, total_steps=10)
 
 
@@ -213,6 +214,21 @@ ODD = {
     "a figure that no number holds": Odd(told(tokensPerSecond=10**400), {"step": 5, "tokens_per_second": None}),
     "a time that is none": Odd(told(checkpointTime="yesterday"), {"checkpoint_time": None}),
     "a time before there was any": Odd(told(checkpointTime="0001-01-01T00:00:00+23:59"), {"checkpoint_time": None}),
+    "a curve": Odd(told(curve=CURVE.to_json()), {"curve": CURVE}),
+    "a curve with more steps than values": Odd(
+        told(curve={"steps": [1, 2], "loss": [1.0]}), {"step": 5, "curve": None}
+    ),
+    "a curve that is not finite": Odd(told(curve={"steps": [1], "loss": [float("nan")]}), {"curve": None}),
+    "a curve of a thousand points": Odd(
+        told(curve={"steps": [*range(1000)], "loss": [1.0] * 1000}), {"step": 5, "curve": None}
+    ),
+    "a curve of more bytes than its points need": Odd(
+        told(curve={"steps": [*range(2**50, 2**50 + 64)], "loss": [1.2345678901234567] * 64}), {"curve": None}
+    ),
+    "a curve beyond what a number of an API holds": Odd(
+        told(curve={"steps": [2**60], "loss": [1.0]}), {"step": 5, "curve": None}
+    ),
+    "a curve that is a text": Odd(told(curve="~"), {"step": 5, "curve": None}),
     "a step that is none": Odd(told(step=-1), None),
     "a step that no API holds": Odd(told(step=2**70), None),
     "an integer of five thousand digits": Odd(told().replace(b'"step": 5', b'"step": ' + b"9" * 5000), None),

@@ -1,4 +1,5 @@
-"""`trimtab-trainer mirror|prepare|train|evaluate|ask`: one stage in one process, for a pod and for a laptop alike.
+"""`trimtab-trainer mirror|prepare|train|evaluate`: one stage in one process, for a pod and for a laptop alike; and
+`check|estimate|ask`, for people.
 
 Every end is told three ways: the exit code, the last event on stdout, and the termination message (JSON) in the file
 that Kubernetes keeps. Only `train`, `evaluate` and `ask` import torch.
@@ -18,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import ask
+from . import ask, before, terminal
 from .config import ONE_VERSION, at_the_mirror, read_config, read_found
 from .contract import (
     EvaluationConfig,
@@ -38,11 +39,14 @@ from .contract.outcome import PACKED_OUTCOME_BYTES
 from .errors import HubFailed, OutOfMemory, SettingsInvalid, TrainerError
 from .interruption import Interruption
 from .report import Report
+from .settings_help import settings_help
 from .storage import open_store
 
 if TYPE_CHECKING:
     from .progress import ProgressBoard
 
+FOR_PEOPLE = ("ask", *before.COMMANDS)
+"""Commands that are no stage of a run: nobody waits for their last words."""
 USAGE = 2
 """Exit code of a command line that cannot be understood, where nobody asked for last words."""
 OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -134,15 +138,20 @@ def parser() -> argparse.ArgumentParser:
     mirror.add_argument("--found", type=Path, help="file to write what was found to, for --mirrored of the others")
     for stage in (train, evaluate):
         stage.add_argument("--prepared", help="what prepare found: JSON, or a file that holds it")
+    before.add_parsers(stages)
+    for each in stages.choices.values():
+        each.formatter_class = argparse.RawDescriptionHelpFormatter
+    for name in ("prepare", "train", *before.COMMANDS):
+        stages.choices[name].epilog = settings_help()
     ask.add_arguments(stages.add_parser("ask", help="ask the base model and the adapter the same question"))
     return top
 
 
 def _run(options: argparse.Namespace, stop: Interruption) -> int:
     """Run one stage and tell how it ended."""
-    report = Report({"stage": options.stage})
+    report = Report({"stage": options.stage}, terminal.Lines() if terminal.watched() else None)
     last = TerminationMessage(
-        stage=Stage.TRAIN if options.stage == "ask" else Stage(options.stage),
+        stage=Stage.TRAIN if options.stage in FOR_PEOPLE else Stage(options.stage),
         run_uid=RunIdentity().uid,
         attempt=getattr(options, "attempt", 0),
         reason=Reason.COMPLETED,
@@ -152,10 +161,12 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
         if options.stage == "ask":
             ask.run(options)
             return int(code)
+        if options.stage in before.COMMANDS:
+            return before.run(options)
         config = read_config(options.config, last.stage)
         last = last.model_copy(update={"run_uid": config.run.uid})
         run = f"{config.run.namespace}/{config.run.name}"
-        report = Report({**report.context, "run": run, "attempt": options.attempt})
+        report = Report({**report.context, "run": run, "attempt": options.attempt}, report.stream)
         with ExitStack() as stack:
             scratch = options.scratch or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-")))
             scratch.mkdir(parents=True, exist_ok=True)
@@ -287,6 +298,9 @@ def _progress(options: argparse.Namespace, run: RunIdentity, stage: Stage, repor
                 stack.enter_context(ProgressServer("", options.progress_port, board))
             except OSError as error:
                 report.warn("progress cannot be served", port=options.progress_port, error=str(error))
+        if terminal.watched():
+            bar = board.watcher = terminal.Bar(sys.stderr)
+            stack.callback(bar.close)
         yield board
 
 

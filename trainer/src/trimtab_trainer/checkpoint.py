@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .contract import RunConfig
+from .contract import Curve, RunConfig
 from .contract.parsing import read_object
 from .errors import StorageFailed, TrainerError
 from .progress import ProgressBoard
@@ -79,6 +79,20 @@ class Point(BaseModel):
     loss: float
 
 
+class TrainingPoint(Point):
+    """One point of the training curve, and how it went since the point before.
+
+    Attributes:
+        gradient_norm: of the newest step, before clipping.
+        tokens_per_second: tokens of training sequences.
+        memory: most bytes that were taken so far, of the accelerator or else of the process.
+    """
+
+    gradient_norm: float | None = None
+    tokens_per_second: float | None = None
+    memory: int | None = None
+
+
 class TrainingState(BaseModel):
     """Where a run is, beside the tensors; `loop` replaces it, always as a whole, between steps."""
 
@@ -94,6 +108,7 @@ class TrainingState(BaseModel):
     stopped_early: bool = False
     recent: tuple[tuple[float, int], ...] = Field(default=(), description="summed nats and tokens of the newest steps")
     pending: tuple[float, int] = Field(default=(0.0, 0), description="the same since the newest point of the curve")
+    pending_time: tuple[int, float] = Field(default=(0, 0.0), description="tokens and seconds since that point")
     tokens: int = 0
     supervised_tokens: int = 0
     loss_scale: float = Field(
@@ -102,7 +117,8 @@ class TrainingState(BaseModel):
         description="what the loss is multiplied by in float16; lowered where gradients overflow",
     )
     seconds: float = Field(default=0.0, description="time in training steps, over all attempts")
-    curve: tuple[Point, ...] = ()
+    joules: float | None = Field(default=None, description="energy of the accelerator, over all attempts, if it tells")
+    curve: tuple[TrainingPoint, ...] = ()
     evaluations: tuple[Point, ...] = ()
 
     @property
@@ -110,6 +126,14 @@ class TrainingState(BaseModel):
         """Training loss over the newest steps, in nats per supervised token."""
         tokens = sum(count for _, count in self.recent)
         return sum(nats for nats, _ in self.recent) / tokens if tokens else None
+
+    @property
+    def drawn(self) -> Curve | None:
+        """Both curves as they are told; None before there is anything to draw."""
+        return Curve.of(
+            [(point.step, point.loss) for point in self.curve],
+            [(point.step, point.loss) for point in self.evaluations],
+        )
 
 
 @dataclass(frozen=True)

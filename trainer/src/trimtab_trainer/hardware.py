@@ -181,6 +181,16 @@ def memory(where: torch.device, root: Path = Path("/")) -> int:
     return min(limits, default=1 << 62)
 
 
+def memory_peak(where: torch.device, root: Path = Path("/")) -> int | None:
+    """Return the most bytes that tensors took of the accelerator so far, or that this process had in memory."""
+    if where.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(where))
+    for line in _lines(root / "proc/self/status"):
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
 def describe(where: torch.device) -> str:
     """Return the name of the accelerator or of the processor, for records."""
     if where.type == "cuda":

@@ -19,9 +19,11 @@ from torch import nn
 
 from .adapter import Adapted
 from .batches import Batches
-from .checkpoint import Best, Checkpoint, Checkpoints, Point, TrainingState
+from .checkpoint import Best, Checkpoint, Checkpoints, Point, TrainingPoint, TrainingState
 from .contract import EarlyStopping, Reason, RunConfig
+from .energy import EnergyMeter
 from .errors import DataInvalid, Interrupted, OutOfMemory, SettingsInvalid
+from .hardware import memory_peak
 from .interruption import Interruption
 from .loss import summed_loss
 from .optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_learning_rate
@@ -89,6 +91,7 @@ class Trainer:
         self.stop, self.report, self.board = stop, report, board
         self.optimizer = make_optimizer(self.settings, model.parameters.values())
         self.state = TrainingState()
+        self.energy = EnergyMeter.of(model.device)
         self._checked_gradients = False
         self._saved_step: int | None = 0  # step whose weights are in a checkpoint (0: nothing to save)
         self._reported = 0.0
@@ -266,6 +269,7 @@ class Trainer:
         """Move the state one step on and tell about it."""
         old, step = self.state, self.state.step + 1
         nats, tokens = old.pending[0] + result.nats, old.pending[1] + result.supervised_tokens
+        passed, taken = old.pending_time[0] + result.tokens, old.pending_time[1] + seconds
         point = step % math.ceil(self.total_steps / CURVE_POINTS) == 0 and tokens > 0
         self.state = old.model_copy(
             update={
@@ -274,12 +278,22 @@ class Trainer:
                 "micro_batch": self.micro_batch,
                 "recent": (*old.recent, (result.nats, result.supervised_tokens))[-RECENT_STEPS:],
                 "pending": (0.0, 0) if point else (nats, tokens),
-                "curve": (*old.curve, Point(step=step, loss=nats / tokens)) if point else old.curve,
+                "pending_time": (0, 0.0) if point else (passed, taken),
                 "tokens": old.tokens + result.tokens,
                 "supervised_tokens": old.supervised_tokens + result.supervised_tokens,
                 "seconds": old.seconds + seconds,
+                "joules": _sum(old.joules, self.energy.since_last()),
             }
         )
+        if point:
+            newest = TrainingPoint(
+                step=step,
+                loss=nats / tokens,
+                gradient_norm=result.gradient_norm,
+                tokens_per_second=passed / taken if taken else None,
+                memory=memory_peak(self.model.device),
+            )
+            self.state = self.state.model_copy(update={"curve": (*old.curve, newest)})
         self._newest_seconds = [*self._newest_seconds, (result.tokens, seconds)][-RECENT_STEPS:]
         board = self.board
         board.update(
@@ -287,6 +301,7 @@ class Trainer:
             loss=self.state.loss,
             tokens_per_second=self.tokens_per_second(),
             eta_seconds=self.eta_seconds(),
+            **({"curve": self.state.drawn} if point else {}),
         )
         board.learning_rate.set(rate)
         board.gradient_norm.set(result.gradient_norm)
@@ -339,7 +354,7 @@ class Trainer:
             # Resumed from a checkpoint of this very step, which has the weights. Writing it anew, with this
             # evaluation, would put it at risk; whoever resumes from it evaluates again, to the same end.
             self.checkpoints.keep_best(self.model.adapter_tensors())
-        self.board.update(validation_loss=loss)
+        self.board.update(validation_loss=loss, curve=self.state.drawn)
         self.board.evaluation_seconds.inc(time.monotonic() - started)
         self.report(
             "evaluation",
@@ -397,7 +412,12 @@ class Trainer:
         self.board.micro_batch.set(self.micro_batch)
         if checkpoint.base_hash != self.base_hash:
             self.report.warn("the frozen base differs from the checkpoint's: made on another kind of machine")
-        self.board.update(step=self.state.step, loss=self.state.loss, validation_loss=self.state.validation_loss)
+        state = self.state
+        self.board.update(step=state.step, loss=state.loss, validation_loss=state.validation_loss, curve=state.drawn)
+
+
+def _sum(known: float | None, more: float | None) -> float | None:
+    return known if more is None else (known or 0.0) + more
 
 
 def evaluated(state: TrainingState, loss: float, checkpoint: str, early: EarlyStopping | None) -> TrainingState:

@@ -15,9 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .batches import IGNORED
-
-CHUNK = 256
-"""Positions whose logits exist at the same time."""
+from .sizing import CHUNK
 
 Head = Callable[[Tensor], Tensor]
 """The frozen output head: hidden states [n, H] to logits [n, V]."""

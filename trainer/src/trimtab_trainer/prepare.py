@@ -22,11 +22,11 @@ from .architecture import (
     target_modules,
     target_parameters,
 )
-from .base_model import check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
+from .base_model import BaseModel, check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
 from .contract import Artifact, DatasetFormat, Prepared, RunConfig, run_digest
 from .data.cleaning import CONTROL, FORMAT, IGNORED, PARTED, VOCABULARY
 from .data.formats import NAMED
-from .data.preparation import prepare_view
+from .data.preparation import PreparedView, prepare_view
 from .data.request import Request
 from .data.source import Source, copy, find, read_template
 from .data.tokens import RowTokenizer, Vocabulary
@@ -34,11 +34,11 @@ from .data.view import total_steps
 from .embedding import untrained_tokens
 from .errors import SettingsInvalid
 from .initial import check_initial_adapter
-from .layers import reach
+from .layers import Reach, Shapes, reach
 from .report import Report
 from .result import read_result
 from .serving_limits import serving_warnings
-from .storage import Store, open_store
+from .storage import FileEntry, Store, open_store
 
 PROBE = "data/.writable"
 WARNED_COLUMNS, WARNED_LENGTH = 12, 64
@@ -54,6 +54,73 @@ class Outcome:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class CheckedModel:
+    """A base model that can be trained as asked, as far as its config.json and the headers of its weights tell.
+
+    Attributes:
+        modules, parameters: full names of the layers, and of the joined tensors of experts, that are adapted.
+        reached: what can be adapted.
+        warnings: what a person should know of it, a sentence each.
+    """
+
+    model: BaseModel
+    shapes: Shapes
+    modules: tuple[str, ...]
+    parameters: tuple[str, ...]
+    reached: Reach
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def adapted(self) -> int:
+        """How many layers and tensors are adapted."""
+        return len(self.modules) + len(self.parameters)
+
+
+def check_base_model(config: RunConfig) -> CheckedModel:
+    """Check everything of the base model that can be told without reading its weights.
+
+    Raises:
+        SettingsInvalid: with a named reason and the next step.
+    """
+    model = find_base_model(config.base_model)
+    check_architecture(model)
+    check_packing(model, config.training.packing)
+    check_length(model, config.training.max_sequence_length)
+    shapes = read_shapes(model)
+    modules = target_modules(shapes, config.lora, model.config)
+    parameters = target_parameters(shapes, config.lora, model.config)
+    reached = reach(shapes, model.config)
+    warnings = [*filter(None, [reached.unreached(len(parameters))]), *serving_warnings(config.lora, parameters)]
+    return CheckedModel(model, shapes, tuple(modules), tuple(parameters), reached, tuple(warnings))
+
+
+def prepare_rows(
+    output: Store,
+    config: RunConfig,
+    checked: CheckedModel,
+    sources: dict[str, Source],
+    tokenizer_files: tuple[FileEntry, ...],
+    *,
+    asked: tuple[Source, ...] = (),
+    scratch: Path,
+    report: Report,
+) -> PreparedView:
+    """Put the rows of local sources in place, tokenised with the files in `scratch/tokenizer`.
+
+    `asked` is the data that Evaluations will ask, which training rows must not hold.
+
+    Raises:
+        DataInvalid, SettingsInvalid: with a named reason and the next step.
+    """
+    template = _chat_template(config)
+    tokenizer = partial(RowTokenizer, scratch / "tokenizer", template)
+    request = Request(sources, tokenizer_files, tokenizer, config.dataset, config.training, template, asked)
+    view = prepare_view(output, request, scratch, report)
+    check_vocabulary(checked.model, checked.shapes, view.summary["largestToken"])
+    return view
+
+
 def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     """Check everything, put the data in place, and find out what the run is.
 
@@ -65,14 +132,8 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     check_writable(output)
     for uri in (*uris.values(), *_asked_uris(config)):
         find(uri, config.dataset.credentials)
-    model = find_base_model(config.base_model)
-    check_architecture(model)
-    check_packing(model, config.training.packing)
-    check_length(model, config.training.max_sequence_length)
-    shapes = read_shapes(model)
-    modules = target_modules(shapes, config.lora, model.config)
-    parameters = target_parameters(shapes, config.lora, model.config)
-    reached = reach(shapes, model.config)
+    checked = check_base_model(config)
+    model = checked.model
     # Every byte of the weights is read for the digest only after the headers were found good.
     base_model_digest = digest_of_entries(entries_of(model))
     check_pin(config.base_model, base_model_digest)
@@ -80,23 +141,27 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
         "base model checked",
         uri=config.base_model.uri,
         digest=base_model_digest,
-        adapted=len(modules) + len(parameters),
-        weights=reached.weights,
-        beside_text=reached.other_weights,
+        adapted=checked.adapted,
+        weights=checked.reached.weights,
+        beside_text=checked.reached.other_weights,
     )
-
-    if (initial := check_initial_adapter(config, base_model_digest, modules, parameters)) is not None:
+    initial = check_initial_adapter(config, base_model_digest, list(checked.modules), list(checked.parameters))
+    if initial is not None:
         report("initial adapter checked", uri=initial.uri, digest=initial.digest)
 
     tokenizer_files = fetch_tokenizer(model, scratch / "tokenizer")
     sources = {name: _copy(config, name, uri, scratch, report) for name, uri in uris.items()}
-    template = _chat_template(config)
-    tokenizer = partial(RowTokenizer, scratch / "tokenizer", template)
-    asked = _asked(config, scratch, report)
-    request = Request(sources, tokenizer_files, tokenizer, config.dataset, config.training, template, asked)
-    view = prepare_view(output, request, scratch, report)
+    view = prepare_rows(
+        output,
+        config,
+        checked,
+        sources,
+        tokenizer_files,
+        asked=_asked(config, scratch, report),
+        scratch=scratch,
+        report=report,
+    )
     summary = view.summary
-    check_vocabulary(model, shapes, summary["largestToken"])
     prepared = Prepared(
         base_model_digest=base_model_digest,
         rows_digest=view.rows_digest,
@@ -112,11 +177,7 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     )
     artifact = read_result(output, prepared.run_digest, report)
     report("prepared", **prepared.to_json(), artifact=artifact.to_json() if artifact else None)
-    warnings = [
-        *filter(None, [reached.unreached(len(parameters))]),
-        *serving_warnings(config.lora, parameters),
-        *warnings_of(summary),
-    ]
+    warnings = [*checked.warnings, *warnings_of(summary)]
     if untrained := untrained_tokens(model, Vocabulary.of(summary[VOCABULARY])):
         warnings.append(untrained)
     return Outcome(prepared, artifact, tuple(_told(warnings, report)))

@@ -11,6 +11,7 @@ import json
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -26,6 +27,8 @@ class ProgressBoard:
     def __init__(self, run_uid: str, attempt: int, stage: Stage, activity: str = "Starting") -> None:
         self._lock = threading.Lock()
         self._progress = Progress(run_uid=run_uid, attempt=attempt, stage=stage, activity=activity)
+        self.watcher: Callable[[Progress], None] | None = None
+        """Is told every figure, on the thread of the stage."""
         self.registry = CollectorRegistry()
 
         def gauge(name: str, help_text: str) -> Gauge:
@@ -56,7 +59,9 @@ class ProgressBoard:
     def update(self, **figures: Any) -> None:
         """Set fields of the contract's `Progress`: activity, step, loss, ..."""
         with self._lock:
-            self._progress = self._progress.model_copy(update=figures)
+            self._progress = told = self._progress.model_copy(update=figures)
+        if self.watcher is not None:
+            self.watcher(told)
         for name, value in figures.items():
             if name in self._gauges and value is not None:
                 self._gauges[name].set(value)

@@ -1,12 +1,12 @@
 """From the chosen weights to an immutable adapter in object storage that stock peft and vLLM load.
 
     adapters/<digest>/{adapter_model.safetensors,adapter_config.json,tokenizer*}    what decides how it behaves
-    adapters/<digest>/{README.md,metrics.json,splits/test.jsonl}                    what was recorded beside
+    adapters/<digest>/{README.md,report.html,metrics.json,splits/test.jsonl}        what was recorded beside
     adapters/<digest>/MANIFEST.json                                                 last, once
 
 The digest is that of the manifest's `artifact` part, without times, figures or paths: the same inputs give the same
-digest. `export` writes the behaviour, `measure` loads exactly those files again and tests them, `publish` uploads.
-`train` calls them in this order; nothing is merged into the base, so what is measured is what is served.
+digest. `export` writes the behaviour; `measure` tests exactly those files, loaded again; `publish` uploads. `train`
+calls them in this order; nothing is merged into the base, so what is measured is what is served.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .adapter import Adapted, load_adapter
+from .adapter import Adapted
 from .base_model import TOKENIZER
 from .batches import Batches
 from .card import model_card
@@ -31,16 +31,24 @@ from .data.view import CHAT_TEMPLATE, View
 from .errors import SettingsInvalid
 from .interruption import Interruption
 from .report import Report
+from .reporting.page import HeldOut, RunRecord, render
 from .result import verify_adapter, write_result
 from .storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, Store, commit, read_manifest
-from .storage.layout import ADAPTER_CONFIG, ADAPTER_METRICS, ADAPTER_TEST_ROWS, ADAPTER_WEIGHTS, adapter_prefix
+from .storage.layout import (
+    ADAPTER_CONFIG,
+    ADAPTER_METRICS,
+    ADAPTER_REPORT,
+    ADAPTER_TEST_ROWS,
+    ADAPTER_WEIGHTS,
+    adapter_prefix,
+)
 from .validation import mean_loss
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    pass
 
 CARD = "README.md"
-RECORDS = (ADAPTER_METRICS, CARD, ADAPTER_TEST_ROWS)
+RECORDS = (ADAPTER_METRICS, CARD, ADAPTER_REPORT, ADAPTER_TEST_ROWS)
 
 
 @dataclass(frozen=True)
@@ -117,15 +125,8 @@ def adapter_config(
     }
 
 
-def measure(
-    base: PreTrainedModel, folder: Path, compute_type: torch.dtype, test: Batches | None, stop: Interruption
-) -> TestLosses | None:
-    """Load the exported files onto the bare base model with stock peft, and measure both on the test split.
-
-    Raises:
-        ValueError: the files do not load completely.
-    """
-    model = load_adapter(base, folder, compute_type)
+def measure(model: Adapted, test: Batches | None, stop: Interruption) -> TestLosses | None:
+    """Measure a published adapter, and its base model alone, on the test split; None if nothing of it is supervised."""
     if test is None or int(test.supervised.sum()) == 0:
         return None
     with_adapter = mean_loss(model, test, stop)
@@ -144,6 +145,7 @@ def publish(
     state: TrainingState,
     published_step: int,
     test: TestLosses | None,
+    held_out: HeldOut,
     machine: dict[str, Any],
     report: Report,
 ) -> tuple[Artifact, Summary]:
@@ -166,9 +168,11 @@ def publish(
         test_loss=test.adapter if test else None,
         base_test_loss=test.base if test else None,
         tokens_per_second=state.tokens / state.seconds if state.seconds else None,
+        curve=state.drawn,
     )
     figures = metrics(config, prepared, state, published_step, summary=summary, machine=machine)
-    records = write_records(folder, view, figures, model_card(config, prepared, digest, figures))
+    page = render(RunRecord(config, prepared, digest, figures, view.manifest["summary"], held_out))
+    records = write_records(folder, view, figures, model_card(config, prepared, digest, figures), page)
     document = {"artifact": artifact_part, "records": {"step": published_step, "files": _json(records)}}
     upload_once(store, prefix, folder, behaviour + records, document)
     report("adapter stored and verified", uri=store.address(prefix), digest=digest)
@@ -260,6 +264,13 @@ def metrics(
             "quantization": config.quantization.to_json(),
             "training": config.training.to_json(),
         },
+        "cost": {
+            "trainingSeconds": round(state.seconds, 3),
+            "accelerators": machine["accelerators"],
+            "acceleratorSeconds": round(state.seconds * machine["accelerators"], 3),
+            "joules": state.joules,
+            "memoryBytes": max((point.memory for point in state.curve if point.memory is not None), default=None),
+        },
         "machine": machine,
     }
 
@@ -269,10 +280,11 @@ def perplexity(loss: float | None) -> float | None:
     return math.exp(loss) if loss is not None and loss < 700 else None
 
 
-def write_records(folder: Path, view: View, figures: dict[str, Any], card: str) -> tuple[FileEntry, ...]:
+def write_records(folder: Path, view: View, figures: dict[str, Any], card: str, page: str) -> tuple[FileEntry, ...]:
     """Write what is published beside the adapter and does not change it; return these files."""
     write_json(folder / ADAPTER_METRICS, figures)
     (folder / CARD).write_text(card)
+    (folder / ADAPTER_REPORT).write_text(page)
     if view.test_rows is not None:
         (folder / ADAPTER_TEST_ROWS).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(view.test_rows, folder / ADAPTER_TEST_ROWS)

@@ -7,7 +7,14 @@ import math
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, Protocol
+
+
+class Stream(Protocol):
+    """What lines are written to."""
+
+    def write(self, text: str, /) -> object: ...
+    def flush(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -15,7 +22,7 @@ class Report:
     """Call it with a constant message and fields; `context` (run, attempt, stage) is part of every line."""
 
     context: dict[str, Any] = field(default_factory=dict)
-    stream: TextIO | None = None
+    stream: Stream | None = None
 
     def __call__(self, message: str, **fields: Any) -> None:
         """Write one event."""

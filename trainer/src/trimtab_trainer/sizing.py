@@ -1,17 +1,22 @@
 """How many sequences a forward pass takes, and whether activations are kept: a plan from sizes and memory.
 
-The estimates are rough and on the safe side; when one is wrong, `loop` halves the micro-batch. `train` calls it. QLoRA
-pays for dequantizing the base once a pass, so a pass should have a few thousand tokens, and more brings nothing.
+The estimates are rough and on the safe side; when one is wrong, `loop` halves the micro-batch. `train` calls it, and
+`estimating` without torch. QLoRA pays for dequantizing the base once a pass, so a pass should have a few thousand
+tokens, and more brings nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from .adapter import Adapted
 from .contract import TrainingSettings
-from .loss import CHUNK
-from .targets import adapted_layers, adapted_tensors
+
+if TYPE_CHECKING:
+    from .adapter import Adapted
+
+CHUNK = 256
+"""Positions whose logits exist at the same time."""
 
 TARGET_TOKENS = {"cuda": 16384, "cpu": 2048}
 ENOUGH_TOKENS = {"cuda": 4096, "cpu": 512}
@@ -44,6 +49,8 @@ class Costs:
 
 def costs(model: Adapted) -> Costs:
     """Estimate the memory of a forward and backward pass from the sizes of the adapted layers and of experts."""
+    from .targets import adapted_layers, adapted_tensors
+
     width = 2 if model.compute_type.itemsize == 2 else 4
     config = model.causal.config.get_text_config()
     elements = sum(layer.in_features + layer.out_features for layer in adapted_layers(model.causal))

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from . import hardware
-from .adapter import Adapted, add_adapter
+from .adapter import Adapted, add_adapter, load_adapter
 from .architecture import read_shapes, target_modules, target_parameters
 from .base_model import fetch_base_model, find_base_model
 from .batches import Batches
@@ -32,6 +32,7 @@ from .probe import check_forward
 from .progress import ProgressBoard
 from .publish import export, measure, publish
 from .report import Report
+from .reporting.answers import answer_held_out
 from .result import read_result
 from .sizing import costs, plan
 from .storage import Store, open_store
@@ -227,7 +228,8 @@ def finish(
     base = model.remove()
     if frozen_hash(base) != trainer.base_hash:
         raise RuntimeError("the frozen base model changed during training, so nothing is published")
-    test = measure(base, folder, compute_type, Batches(view.test) if view.test is not None else None, trainer.stop)
+    published = load_adapter(base, folder, compute_type)
+    test = measure(published, Batches(view.test) if view.test is not None else None, trainer.stop)
     report(
         "exported adapter measured",
         step=step,
@@ -235,6 +237,7 @@ def finish(
         test_loss=test and round(test.adapter, 6),
         base_test_loss=test and round(test.base, 6),
     )
+    held_out = answer_held_out(published, base_folder, view.test, stop=trainer.stop, report=report)
     artifact, summary = publish(
         store,
         config,
@@ -244,6 +247,7 @@ def finish(
         state=state,
         published_step=step,
         test=test,
+        held_out=held_out,
         machine=machine(where, compute_type),
         report=report,
     )
@@ -270,6 +274,7 @@ def machine(where: torch.device, compute_type: torch.dtype) -> dict[str, Any]:
     """Return what the adapter was trained on and with, for the records."""
     return {
         "device": hardware.describe(where),
+        "accelerators": 1 if where.type == "cuda" else 0,
         "computeType": str(compute_type).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

@@ -21,6 +21,7 @@ from trimtab_trainer.contract import (
     TrainingSettings,
     Validation,
 )
+from trimtab_trainer.contract.curve import POINTS
 from trimtab_trainer.contract.settings import (
     CHAT_TEMPLATE,
     DIGEST,
@@ -36,6 +37,7 @@ from .conditions import SUCCEEDED
 from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
 from .pod import PodTemplate
 from .reasons import FINETUNEJOB_EXPLANATIONS, OF_WARNED
+from .scheduling import ATOMIC
 from .work import RetryBudgets, WorkStatus
 
 GROUP = "trimtab.dev"
@@ -237,6 +239,32 @@ class TrainingProgress(Model):
     eta_seconds: int | None = Field(default=None, ge=0, description="etaSeconds until the last step.")
 
 
+class CurveStatus(Model):
+    """Both curves of the run, thinned until they are small; all of them are in the adapter's report.html."""
+
+    steps: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[], max_length=POINTS, json_schema_extra=ATOMIC, description="steps of the values of loss."
+    )
+    loss: list[float] = Field(
+        default=[],
+        max_length=POINTS,
+        json_schema_extra=ATOMIC,
+        description="loss in nats per supervised token, a mean over the steps since the value before.",
+    )
+    validation_steps: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[],
+        max_length=POINTS,
+        json_schema_extra=ATOMIC,
+        description="validationSteps are the steps of the values of validationLoss.",
+    )
+    validation_loss: list[float] = Field(
+        default=[],
+        max_length=POINTS,
+        json_schema_extra=ATOMIC,
+        description="validationLoss in nats per supervised token.",
+    )
+
+
 class DatasetStatus(Model):
     """What preparing found."""
 
@@ -297,9 +325,10 @@ class StatusSummary(Model):
 
 
 class FineTuneJobStatus(WorkStatus):
-    """What is known of the run; rows and curves live in object storage."""
+    """What is known of the run; rows live in object storage."""
 
     progress: TrainingProgress | None = Field(default=None, description="progress of the run.")
+    curve: CurveStatus | None = Field(default=None, description="curve of the losses, over all attempts.")
     base_model_digest: DIGEST | None = Field(default=None, description="baseModelDigest that was found.")
     run_digest: DIGEST | None = Field(default=None, description="runDigest of everything that defines the result.")
     dataset: DatasetStatus | None = Field(default=None, description="dataset as it was prepared.")

@@ -11,9 +11,10 @@ from http import HTTPStatus
 from typing import Annotated
 
 import aiohttp
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
-from trimtab_trainer.contract import Progress, Stage
+from trimtab_trainer.contract import Curve, Progress, Stage
+from trimtab_trainer.contract.curve import CURVE_BYTES
 
 from ..domain.cluster import Key
 from ..domain.views import JobView, PodView, parse_time
@@ -57,6 +58,17 @@ def moment(told: object) -> object:
     return told if found is not None and found.tzinfo is not None and found.year >= FIRST_YEAR else None
 
 
+def curves(told: object) -> Curve | None:
+    """Return both curves, or None for what cannot be drawn: it is no reason to leave out the other figures."""
+    try:
+        found = Curve.model_validate(told)
+    except ValidationError:
+        return None
+    steps, values = (*found.steps, *found.validation_steps), (*found.loss, *found.validation_loss)
+    bounded = all(step <= COUNTED_TO for step in steps) and all(abs(value) <= FIGURE_TO for value in values)
+    return found if bounded and found.size <= CURVE_BYTES else None
+
+
 STEP = Annotated[int, Field(ge=0, le=COUNTED_TO)]
 FIGURE = Annotated[float | None, BeforeValidator(figure)]
 
@@ -78,6 +90,7 @@ class ToldProgress(BaseModel):
     eta_seconds: Annotated[float | None, BeforeValidator(figure)] = Field(default=None, ge=0)
     checkpoint_step: STEP | None = None
     checkpoint_time: Annotated[str | None, BeforeValidator(moment)] = None
+    curve: Annotated[Curve | None, BeforeValidator(curves)] = None
 
     @property
     def progress(self) -> Progress:

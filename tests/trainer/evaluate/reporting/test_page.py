@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,56 +28,12 @@ from trimtab_trainer.evaluate.results import (
 )
 from trimtab_trainer.pages.wording import figure
 
+from tests import browser
+from tests.trainer.markup import CANARY, Page
+
 DIGEST = "sha256:" + "0123456789abcdef" * 4
-CANARY = "<script>alert('canary')</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}</pre></style>&amp;"
-VOID = {"meta", "link", "br", "path", "rect", "img"}
 LARGEST_PAGE = 3_000_000
 ORDINARY_PAGE = 700_000
-
-
-class Page(HTMLParser):
-    """The page's elements, their text, and whether every one of them is closed in order."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.first_inside: dict[str, list[str]] = {}
-        self._open: list[list[str]] = []
-        """Each open element, then the names of those in it."""
-        self._words: list[str] = []
-
-    @classmethod
-    def of(cls, text: str) -> Page:
-        page = cls()
-        page.feed(text)
-        page.close()
-        assert page._open == []
-        return page
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if self._open:
-            parent = self._open[-1]
-            if len(parent) == 1:
-                self.first_inside.setdefault(parent[0], []).append(tag)
-            parent.append(tag)
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append([tag])
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self._open.pop()[0] == tag
-
-    def handle_data(self, data: str) -> None:
-        if self._open and self._open[-1][0] != "style":
-            self._words.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self._words).split())
 
 
 def result(task: str, metric: str = "accuracy", **more: Any) -> Result:
@@ -437,3 +393,13 @@ def test_a_relative_regression_is_per_cent() -> None:
     assert wording.limit(threshold, check.bound) == "at most 5 % worse than the baseline"
     assert wording.found(check) == "6.1 % worse"
     assert wording.against_limit(check, threshold) == "beyond"
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_a_browser_opens_it_without_an_error_a_request_or_a_word_outside(tmp_path: Path, width: int) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(render(results(task(), task("two"), text=CANARY)))
+    seen = browser.opened(file, tmp_path, width)
+    assert seen.complaints == ()
+    assert seen.requests == ()
+    assert seen.width == width

@@ -3,6 +3,7 @@
 Imports nothing but pydantic and the standard library, because the operator imports it.
 """
 
+from .curve import Curve
 from .data import (
     COLUMN,
     Balance,
@@ -81,6 +82,7 @@ __all__ = [
     "CheckpointSettings",
     "Cleaning",
     "Credentials",
+    "Curve",
     "DataAudit",
     "DatasetFormat",
     "EarlyStopping",

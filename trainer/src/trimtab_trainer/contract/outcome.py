@@ -9,6 +9,7 @@ from typing import Self
 
 from pydantic import Field
 
+from .curve import Curve
 from .evaluation import EvaluationOutcome, PreparedEvaluation
 from .hub import Mirrored
 from .run import RUN_VERSION
@@ -149,6 +150,7 @@ class Summary(Received):
     resumed_from_step: int | None = None
     checkpoint_step: int | None = Field(default=None, description="checkpointStep: newest checkpoint in storage")
     tokens_per_second: float | None = None
+    curve: Curve | None = None
 
 
 class TerminationMessage(Received):
@@ -180,15 +182,19 @@ class TerminationMessage(Received):
             return None
 
     def encode(self) -> str:
-        """Return the JSON text, shortened until it fits: the message, the warnings, the names of target modules."""
-        message, warnings, artifact = self.message, self.warnings, self.artifact
+        """Return the JSON text, shortened until it fits: curve, message, warnings, names of target modules."""
+        message, warnings, artifact, summary = self.message, self.warnings, self.artifact, self.summary
         while True:
-            shortened = self.model_copy(update={"message": message, "warnings": warnings, "artifact": artifact})
+            shortened = self.model_copy(
+                update={"message": message, "warnings": warnings, "artifact": artifact, "summary": summary}
+            )
             text = json.dumps(shortened.to_json(), ensure_ascii=False, separators=(",", ":"))
             excess = len(text.encode()) - TERMINATION_MESSAGE_BYTES
             if excess <= 0:
                 return text
-            if message not in ("", "..."):
+            if summary.curve is not None:
+                summary = summary.model_copy(update={"curve": summary.curve.thinner()})
+            elif message not in ("", "..."):
                 message = message[: max(0, len(message) - excess - 4)] + "..."
             elif warnings:
                 warnings = warnings[:-1]
@@ -239,3 +245,4 @@ class Progress(Received):
     eta_seconds: float | None = None
     checkpoint_step: int | None = None
     checkpoint_time: str | None = None
+    curve: Curve | None = Field(default=None, description="both curves so far, over all attempts")

@@ -48,7 +48,7 @@ def find(uri: str, credentials: Credentials | None) -> list[tuple[str, int]]:
     Raises:
         DataInvalid: DATASET_NOT_FOUND where nothing is there, DATASET_EMPTY where nothing of it can be read.
     """
-    root, name = _folder_of(uri)
+    root, name = folder_of(uri)
     store = open_store(root, credentials)
     if name:
         found = [info for info in store.list(name) if info.path == name or info.path.startswith(name + "/")]
@@ -70,7 +70,7 @@ def find(uri: str, credentials: Credentials | None) -> list[tuple[str, int]]:
 
 def copy(uri: str, credentials: Credentials | None, folder: Path) -> Source:
     """Copy the files a URI means into a folder, hashed while they are read."""
-    store = open_store(_folder_of(uri)[0], credentials)
+    store = open_store(folder_of(uri)[0], credentials)
     entries = []
     for path, _ in find(uri, credentials):
         try:
@@ -86,7 +86,7 @@ def read_template(uri: str, credentials: Credentials | None) -> str:
     Raises:
         SettingsInvalid: CHAT_TEMPLATE_INVALID, it is not there, or no text of a reasonable length.
     """
-    root, name = _folder_of(uri)
+    root, name = folder_of(uri)
     store = open_store(root, credentials)
     try:
         data = store.start(name, TEMPLATE_BYTES + 1) if name else b""
@@ -106,7 +106,8 @@ def _no_template(uri: str, trouble: str) -> SettingsInvalid:
     )
 
 
-def _folder_of(uri: str) -> tuple[str, str]:
+def folder_of(uri: str) -> tuple[str, str]:
+    """Return the URI of the folder to look in, and the name or the beginning of names there."""
     root, _, name = uri.rpartition("/")
     if root in ("s3:/", "file://"):  # a bucket's name or the root folder alone
         return uri, ""

@@ -12,6 +12,7 @@ from ..contract import HubSource
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_METRICS = "metrics.json"
+ADAPTER_REPORT = "report.html"
 ADAPTER_TEST_ROWS = "splits/test.jsonl"
 """Files of a published adapter that others than its publisher read."""
 

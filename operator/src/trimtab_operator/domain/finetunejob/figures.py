@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from trimtab_trainer.contract import Prepared, Stage, TerminationMessage
+from trimtab_trainer.contract import Curve, Prepared, Stage, TerminationMessage
 
 from trimtab_operator.api import (
     ArtifactStatus,
     CheckpointStatus,
+    CurveStatus,
     DatasetStatus,
     FineTuneJobStatus,
     TrainingProgress,
@@ -54,6 +55,8 @@ def note_progress(status: FineTuneJobStatus, attempt: Attempt) -> FineTuneJobSta
         eta_seconds=round(progress.eta_seconds) if progress.eta_seconds is not None else None,
     )
     update: dict[str, object] = {"progress": shown}
+    if progress.curve is not None:
+        update["curve"] = _curve(progress.curve)
     if progress.checkpoint_step:
         update["checkpoint"] = CheckpointStatus(step=progress.checkpoint_step, time=progress.checkpoint_time)
     return status.model_copy(update=update)
@@ -125,7 +128,28 @@ def note_artifact(status: FineTuneJobStatus, words: TerminationMessage) -> FineT
         test_loss=_rounded(summary.test_loss),
         base_test_loss=_rounded(summary.base_test_loss),
     )
-    return status.model_copy(update={"artifact": published, "progress": progress})
+    update: dict[str, object] = {"artifact": published, "progress": progress}
+    if summary.curve is not None:
+        update["curve"] = _finer(status.curve, _curve(summary.curve))
+    return status.model_copy(update=update)
+
+
+def _finer(known: CurveStatus | None, last: CurveStatus) -> CurveStatus:
+    """Return the curve of the last words, or that of progress if it reaches as far: last words have less room."""
+    reaches = known is not None and (known.steps[-1:], known.validation_steps[-1:]) == (
+        last.steps[-1:],
+        last.validation_steps[-1:],
+    )
+    return known if known is not None and reaches else last
+
+
+def _curve(told: Curve) -> CurveStatus:
+    return CurveStatus(
+        steps=list(told.steps),
+        loss=list(told.loss),
+        validation_steps=list(told.validation_steps),
+        validation_loss=list(told.validation_loss),
+    )
 
 
 def _rounded(value: float | None, digits: int = 4) -> float | None:

@@ -26,9 +26,9 @@ from ...batches import MicroBatch
 from ...contract import Reason
 from ...errors import SettingsInvalid
 from ...interruption import Interruption
-from ...loss import CHUNK
 from ...model import LanguageModel
 from ...report import Report
+from ...sizing import CHUNK
 from ..rows import EvaluationRow, RowScore, Sequence
 from .batching import in_batches
 

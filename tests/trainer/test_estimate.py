@@ -1,0 +1,184 @@
+"""`estimate`: sizes from config.json or headers, what fits where, and in words and JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from trimtab_trainer.__main__ import main
+from trimtab_trainer.architecture import read_shapes
+from trimtab_trainer.base_model import find_base_model
+from trimtab_trainer.contract import ExitCode, LoraSettings, RunConfig, StoredBaseModel
+from trimtab_trainer.errors import SettingsInvalid
+from trimtab_trainer.estimating.command import estimate
+from trimtab_trainer.estimating.devices import DEVICES, find_device
+from trimtab_trainer.estimating.dimensions import Dimensions, dimensions, shapes_of_config
+
+GIB = 1 << 30
+LLAMA_8B = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+}
+LLAMA_70B = LLAMA_8B | {
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+}
+
+
+def document(**training: Any) -> dict[str, Any]:
+    return {
+        "baseModel": {"uri": "s3://models/base"},
+        "dataset": {"training": {"uri": "s3://data/rows/"}},
+        "output": {"uri": "s3://models/out"},
+        "training": training,
+    }
+
+
+def sizes(config: dict[str, Any], **lora: Any) -> Dimensions:
+    return dimensions(shapes_of_config(config), config, LoraSettings.model_validate(lora))
+
+
+@pytest.mark.parametrize(
+    ("config", "weights", "base"), [(LLAMA_8B, 8.03e9, 5.31), (LLAMA_70B, 70.55e9, 36.8)], ids=["8B", "70B"]
+)
+def test_weights_and_their_bytes_are_those_that_are_known(config: dict[str, Any], weights: float, base: float) -> None:
+    dims = sizes(config)
+    assert dims.weights == pytest.approx(weights, rel=1e-3)
+    found = estimate(dims, RunConfig.model_validate(document()), DEVICES[-1])
+    assert found.memory.base / GIB == pytest.approx(base, rel=0.005)
+
+
+def test_rank_16_on_all_layers_of_8b_is_42_million_weights() -> None:
+    adapter = sum(16 * (each.ins + each.outs) for each in sizes(LLAMA_8B).adapted)
+    assert adapter == 41_943_040
+    some = sizes(LLAMA_8B, targetModules=["q_proj", "v_proj"])
+    assert len(some.adapted) == 64
+
+
+def test_headers_and_config_alone_tell_the_same(tiny_model: Path) -> None:
+    model = find_base_model(StoredBaseModel(uri=tiny_model.as_uri()))
+    lora = LoraSettings()
+    alone = dimensions(shapes_of_config(model.config), model.config, lora)
+    assert dimensions(read_shapes(model), model.config, lora) == alone
+
+
+def test_of_another_kind_config_alone_is_not_enough() -> None:
+    with pytest.raises(SettingsInvalid, match=r"is of model_type 'mixtral'.*give the folder with their files"):
+        shapes_of_config(LLAMA_8B | {"model_type": "mixtral"})
+    with pytest.raises(SettingsInvalid, match="has no hidden_size, vocab_size"):
+        shapes_of_config({key: value for key, value in LLAMA_8B.items() if key not in ("hidden_size", "vocab_size")})
+
+
+def test_what_fits_where() -> None:
+    config = RunConfig.model_validate(document(maxSequenceLength=2048))
+    fits = {
+        name: {device.name for device in DEVICES if estimate(sizes(model), config, device).fits}
+        for name, model in (("8B", LLAMA_8B), ("70B", LLAMA_70B))
+    }
+    assert fits["8B"] == {device.name for device in DEVICES}
+    assert fits["70B"] == {"A100-80GB", "H100-80GB", "H200", "B200", "MI300X"}
+
+
+def test_more_of_anything_takes_more() -> None:
+    dims, device = sizes(LLAMA_8B), DEVICES[-1]
+
+    def peak(lora: int = 16, **training: Any) -> int:
+        config = RunConfig.model_validate(
+            {**document(batchSize=8, microBatchSize=2, maxSequenceLength=1024, **training), "lora": {"rank": lora}}
+        )
+        return estimate(dims, config, device).memory.peak
+
+    assert peak() < peak(lora=64)
+    assert peak(optimizer="AdamW8bit") < peak(optimizer="AdamW")
+    longer = RunConfig.model_validate(document(batchSize=8, microBatchSize=2, maxSequenceLength=2048))
+    assert (
+        estimate(dims, longer, device).memory.activations
+        > 1.9
+        * estimate(
+            dims, RunConfig.model_validate(document(batchSize=8, microBatchSize=2, maxSequenceLength=1024)), device
+        ).memory.activations
+    )
+
+
+def test_time_is_tokens_over_speed_and_steps_are_tokens_too() -> None:
+    dims, device = sizes(LLAMA_8B), find_device("H100-80GB")
+    assert device is not None
+    config = RunConfig.model_validate(document(epochs=2))
+    assert estimate(dims, config, device).seconds is None
+    found = estimate(dims, config, device, tokens=1_000_000)
+    assert found.seconds == pytest.approx(2_000_000 / found.tokens_per_second)
+    steps = RunConfig.model_validate(document(maxSteps=10, batchSize=4, maxSequenceLength=512))
+    counted = estimate(dims, steps, device)
+    assert counted.seconds == pytest.approx(10 * 4 * 512 / counted.tokens_per_second)
+    assert 3_000 < found.tokens_per_second < 22_000, "between a third of what is published, and the physical limit"
+
+
+@pytest.mark.parametrize(
+    ("product", "want"),
+    [
+        ("NVIDIA-H100-80GB-HBM3", "H100-80GB"),
+        ("NVIDIA-A100-SXM4-40GB", "A100-40GB"),
+        ("NVIDIA-A100-SXM4-80GB", "A100-80GB"),
+        ("a100", "A100-40GB"),
+        ("Tesla-T4", "T4"),
+        ("Tesla-V100-SXM2-32GB", "V100-32GB"),
+        ("NVIDIA-GeForce-RTX-4090", "RTX-4090"),
+        ("NVIDIA-L40S", "L40S"),
+        ("NVIDIA-L4", "L4"),
+        ("NVIDIA-H200", "H200"),
+        ("AMD-Instinct-MI300X", "MI300X"),
+        ("Quadro-K600", None),
+        ("", None),
+    ],
+)
+def test_devices_are_known_by_the_labels_of_nodes(product: str, want: str | None) -> None:
+    device = find_device(product)
+    assert (device.name if device else None) == want
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    (folder / "run.yaml").write_text(yaml.safe_dump(document(epochs=1)))
+    (folder / "config.json").write_text(json.dumps(LLAMA_70B))
+    return ["estimate", "--config", str(folder / "run.yaml"), "--model-config", str(folder / "config.json"), *more]
+
+
+def test_the_table_is_for_people_and_json_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(tmp_path, "--tokens", "5000000", "--accelerator", "H100", "--accelerator", "L4")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("70.55 billion weights, NF4, rank 16")
+    assert [line.split()[:2] for line in lines[3:]] == [["H100-80GB", "yes"], ["L4", "no"]]
+    assert main(command(tmp_path, "--json", "--accelerator", "H100")) == 0
+    (found,) = json.loads(capsys.readouterr().out)["estimates"]
+    assert found["fits"]
+    assert found["peakBytes"] == sum(found["parts"].values())
+    assert found["seconds"] is None
+    assert math.isfinite(found["tokensPerSecond"])
+
+
+def test_an_accelerator_that_is_not_known_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(tmp_path, "--accelerator", "K80")) == ExitCode.SETTINGS_INVALID
+    assert "--accelerator K80 is not known; there are T4, " in capsys.readouterr().err
+
+
+def test_it_needs_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from trimtab_trainer.__main__ import main; "
+        f"code = main({command(tmp_path)!r}); assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,103 @@
+"""Answers to held-out rows on the report: which rows, what is asked, and nothing is lost where they cannot be had."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trimtab_trainer.data.view import load_view
+from trimtab_trainer.errors import Interrupted
+from trimtab_trainer.interruption import Interruption
+from trimtab_trainer.report import Report
+from trimtab_trainer.reporting import answers
+from trimtab_trainer.reporting.answers import ALL_TOO_LONG, NO_TEST_ROWS, answer_held_out, questions
+
+from .runs import adapted, random_rows, run_config, sequences, unpacked
+from .stage import stage_run
+
+
+def test_the_rows_are_spread_over_the_split_and_cut_at_their_last_answer() -> None:
+    rows = random_rows(9, shortest=10, longest=10)
+    found = questions(sequences([rows[:4], rows[4:]]))
+    assert [question.prompt.tolist() for question in found] == [rows[index][:4] for index in (0, 3, 5, 8)]
+    assert [question.reference.tolist() for question in found] == [rows[index][4:] for index in (0, 3, 5, 8)]
+
+
+def test_of_a_conversation_the_last_turn_is_asked() -> None:
+    split = unpacked([list(range(10, 22))])
+    split.supervised[:] = [False, False, True, True, False, False, False, True, True, True, False, False]
+    (question,) = questions(split)
+    assert question.prompt.tolist() == list(range(10, 17))
+    assert question.reference.tolist() == [17, 18, 19]
+
+
+def test_of_a_text_the_second_half_is_asked() -> None:
+    split = unpacked([list(range(10, 20))])
+    split.supervised[:] = [False] + [True] * 9
+    (question,) = questions(split)
+    assert (len(question.prompt), len(question.reference)) == (5, 5)
+
+
+def test_rows_that_ask_for_too_much_are_left_out(tiny: Path, tmp_path: Path) -> None:
+    long = unpacked([[3] * 2000])
+    long.supervised[:] = False
+    long.supervised[1990:] = True
+    assert questions(long) == []
+    model = adapted(tiny, run_config(tmp_path))
+    told = answer_held_out(model, tiny, long, stop=Interruption(), report=Report(stream=io.StringIO()))
+    assert (told.answers, told.missing) == ((), ALL_TOO_LONG)
+    told = answer_held_out(model, tiny, None, stop=Interruption(), report=Report(stream=io.StringIO()))
+    assert (told.answers, told.missing) == ((), NO_TEST_ROWS)
+
+
+def test_a_published_report_holds_the_answers_of_both(tmp_path: Path) -> None:
+    run = stage_run(tmp_path)
+    artifact, _ = run.train()
+    page = (run.folder(artifact) / "report.html").read_text()
+    assert page.count('<article class="example">') == 4
+    assert "The row’s own answer" in page
+    test = load_view(run.store, run.prepared.view_digest, tmp_path / "again").test
+    assert test is not None
+    rows = [json.loads(line) for line in (run.folder(artifact) / "splits/test.jsonl").read_text().splitlines()]
+    said = [row["messages"][-1]["content"] for row in rows]
+    assert sum(answer in page for answer in said) >= 4
+
+
+def test_what_cannot_be_answered_costs_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no cache for <this> kind of layer\nand more")
+
+    monkeypatch.setattr(answers, "generate", broken)
+    run = stage_run(tmp_path)
+    artifact, summary = run.train()
+    assert summary.test_loss is not None
+    page = (run.folder(artifact) / "report.html").read_text()
+    assert "The test rows could not be asked (RuntimeError: no cache for &lt;this&gt; kind of layer)." in page
+    assert '"level": "warning"' in run.log.getvalue()
+    assert "held-out rows were not answered" in run.log.getvalue()
+
+
+def test_a_signal_while_they_are_answered_ends_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = Interruption()
+
+    def told_meanwhile(*_: Any, **__: Any) -> Any:
+        stop.request()
+        stop.check()
+
+    monkeypatch.setattr(answers, "generate", told_meanwhile)
+    run = stage_run(tmp_path)
+    with pytest.raises(Interrupted):
+        run.train(stop=stop)
+
+
+def test_a_slow_machine_writes_shorter_answers(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([0.0, 3.0])
+    monkeypatch.setattr(answers, "monotonic", lambda: next(seconds))
+    model = adapted(tiny, run_config(tmp_path))
+    split = sequences([random_rows(2)])
+    told = answer_held_out(model, tiny, split, stop=Interruption(), report=Report(stream=io.StringIO()))
+    assert told.missing == ""
+    assert told.tokens == 10

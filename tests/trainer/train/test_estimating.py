@@ -1,0 +1,62 @@
+"""The estimate, made without torch, against the loaded model: what `train` plans with, and what autograd keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from trimtab_trainer.adapter import Adapted, add_adapter
+from trimtab_trainer.architecture import read_shapes
+from trimtab_trainer.base_model import find_base_model
+from trimtab_trainer.batches import MicroBatch
+from trimtab_trainer.contract import StoredBaseModel
+from trimtab_trainer.estimating import memory
+from trimtab_trainer.estimating.dimensions import Dimensions, dimensions
+from trimtab_trainer.estimating.memory import Arithmetic
+from trimtab_trainer.model import load_base
+from trimtab_trainer.sizing import costs
+
+from .runs import CPU, run_config
+
+TOKENS = 64
+
+
+def both(tiny: Path, compute: torch.dtype, **lora: Any) -> tuple[Adapted, Dimensions]:
+    config = run_config(tiny, lora=lora)
+    files = find_base_model(StoredBaseModel(uri=tiny.as_uri()))
+    base = load_base(tiny, config.quantization, compute, CPU)
+    return add_adapter(base, config.lora, compute, 1), dimensions(read_shapes(files), files.config, config.lora)
+
+
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+def test_costs_are_those_that_train_plans_with(tiny: Path, compute: torch.dtype) -> None:
+    model, dims = both(tiny, compute)
+    told = memory.costs(dims, run_config(tiny).quantization, 4, Arithmetic("cpu", compute.itemsize))
+    found = costs(model)
+    assert (told.kept_per_token, told.recomputed_per_token) == (found.kept_per_token, found.recomputed_per_token)
+    assert told.fixed == pytest.approx(found.fixed, rel=0.02)
+
+
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_activations_are_what_autograd_keeps(tiny: Path, compute: torch.dtype, dropout: float) -> None:
+    model, dims = both(tiny, compute, dropout=dropout, rank=16)
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.peft.parameters()}
+    kept: dict[int, int] = {}
+    alive = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        alive.append(tensor)  # or its memory would be another's
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    tokens, positions = torch.arange(TOKENS)[None] % 300, torch.arange(TOKENS)[None]
+    model.peft.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), model.arithmetic():
+        model.hidden(MicroBatch(tokens, positions, tokens, TOKENS, TOKENS))
+    told = memory._kept(dims, 16, dropout, Arithmetic("cpu", compute.itemsize))
+    assert told == pytest.approx(sum(kept.values()) / TOKENS, rel=0.15)

@@ -1,0 +1,42 @@
+"""Commands for the time before anything is started: `check` and `estimate`. What they need is loaded when they run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from .errors import TrainerError
+
+COMMANDS = ("check", "estimate")
+
+
+def add_parsers(stages: Any) -> None:
+    """Add both to the subcommands of `trimtab-trainer`."""
+    check = stages.add_parser("check", help="say in seconds what a run would refuse; starts nothing, needs no torch")
+    check.add_argument("--config", type=Path, required=True, help="configuration of the run, YAML or JSON")
+    check.add_argument("--rows", type=int, default=5_000, help="rows of each side to look at (%(default)s)")
+    estimate = stages.add_parser("estimate", help="memory, time and accelerator seconds of a run, by accelerator")
+    estimate.add_argument("--config", type=Path, required=True, help="configuration of the run, YAML or JSON")
+    estimate.add_argument(
+        "--model-config", type=Path, metavar="FILE", help="a config.json to go by, instead of the base model's files"
+    )
+    estimate.add_argument("--accelerator", action="append", metavar="NAME", help="such as H100-80GB; all if absent")
+    estimate.add_argument("--tokens", type=int, help="tokens of the training rows, as `prepare` counts them")
+    estimate.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run one of them for a person; return the exit code."""
+    try:
+        if options.stage == "check":
+            from . import check
+
+            return check.run(options)
+        from .estimating import command
+
+        return command.run(options)
+    except TrainerError as error:
+        print(f"{error.reason.value}: {error.message}", file=sys.stderr)
+        return int(error.exit_code)

@@ -1,0 +1,175 @@
+"""`trimtab-trainer estimate`: memory, time and accelerator seconds of a run on each type of accelerator."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..architecture import read_shapes
+from ..base_model import find_base_model
+from ..config import read_config
+from ..contract import RunConfig
+from ..contract.settings import DEFAULT_EPOCHS, ComputeType
+from ..errors import SettingsInvalid
+from ..pages.wording import duration, figure
+from .devices import DEVICES, GIB, Device, find_device
+from .dimensions import Dimensions, dimensions, shapes_of_config
+from .memory import Arithmetic, Memory, cut, peak
+from .speed import tokens_per_second
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A run on one accelerator.
+
+    Attributes:
+        micro_batch: sequences of a forward pass.
+        recomputed: activations are computed twice instead of kept.
+        fits: whether the peak is within what the accelerator has.
+        seconds: of all training steps; None where it is not known how many tokens there are.
+    """
+
+    device: Device
+    memory: Memory
+    micro_batch: int
+    recomputed: bool
+    tokens_per_second: float
+    seconds: float | None
+
+    @property
+    def fits(self) -> bool:
+        return self.memory.peak <= self.device.memory
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "accelerator": self.device.name,
+            "memoryBytes": self.device.memory,
+            "fits": self.fits,
+            "peakBytes": self.memory.peak,
+            "parts": asdict(self.memory),
+            "microBatch": self.micro_batch,
+            "activationsComputedTwice": self.recomputed,
+            "tokensPerSecond": round(self.tokens_per_second, 1),
+            "seconds": self.seconds and round(self.seconds),
+            "acceleratorSeconds": self.seconds and round(self.seconds),
+        }
+
+
+def estimate(dims: Dimensions, config: RunConfig, device: Device, tokens: int | None = None) -> Estimate:
+    """Return what a run takes on one accelerator.
+
+    Args:
+        tokens: of an epoch's training rows; without them time is known only where maxSteps is set.
+    """
+    training, quantization, lora = config.training, config.quantization, config.lora
+    width = 4 if quantization.compute_type is ComputeType.FLOAT32 or not device.bfloat16 else 2
+    where, longest = Arithmetic("cuda", width), training.max_sequence_length
+    sizing = cut(dims, quantization, training, rank=lora.rank, longest=longest, memory=device.memory, where=where)
+    passed = sizing.micro_batch * longest
+    memory = peak(
+        dims,
+        quantization,
+        training,
+        rank=lora.rank,
+        dropout=lora.dropout,
+        tokens=passed,
+        recomputed=sizing.checkpoint_activations,
+        where=where,
+    )
+    speed = tokens_per_second(dims, quantization, device, passed, recomputed=sizing.checkpoint_activations)
+    whole = None
+    if training.max_steps is not None:
+        whole = training.max_steps * training.batch_size * longest
+    elif tokens is not None:
+        whole = tokens * (training.epochs or DEFAULT_EPOCHS)
+    seconds = whole / speed if whole is not None else None
+    return Estimate(device, memory, sizing.micro_batch, sizing.checkpoint_activations, speed, seconds)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Estimate and print; 0 whatever does not fit, for it says so.
+
+    Raises:
+        SettingsInvalid: the configuration or the base model cannot be read, or there is no such accelerator.
+    """
+    config = read_config(options.config)
+    if not isinstance(config, RunConfig):
+        raise SettingsInvalid(f"{options.config} is no configuration of a run")
+    if options.model_config is not None:
+        model = read_model_config(options.model_config)
+        shapes = shapes_of_config(model)
+    else:
+        found = find_base_model(config.base_model)
+        model, shapes = found.config, read_shapes(found)
+    dims = dimensions(shapes, model, config.lora)
+    found_all = [estimate(dims, config, device, options.tokens) for device in devices_of(options.accelerator)]
+    if options.json:
+        print(json.dumps({"weights": dims.weights, "estimates": [each.to_json() for each in found_all]}, indent=2))
+    else:
+        print(table(dims, config, found_all), flush=True)
+    return 0
+
+
+def read_model_config(file: Path) -> dict[str, Any]:
+    """Return a config.json.
+
+    Raises:
+        SettingsInvalid: it is none.
+    """
+    try:
+        value = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise SettingsInvalid(f"--model-config {file}: {error}; give the config.json of a model") from error
+    if not isinstance(value, dict):
+        raise SettingsInvalid(f"--model-config {file} is no JSON object; give the config.json of a model")
+    return value
+
+
+def devices_of(names: list[str] | None) -> list[Device]:
+    """Return the accelerators that are asked for, all of them if none is.
+
+    Raises:
+        SettingsInvalid: one is not known.
+    """
+    if not names:
+        return list(DEVICES)
+    found = []
+    for name in names:
+        device = find_device(name)
+        if device is None:
+            known = ", ".join(each.name for each in DEVICES)
+            raise SettingsInvalid(f"--accelerator {name} is not known; there are {known}")
+        found.append(device)
+    return found
+
+
+def table(dims: Dimensions, config: RunConfig, estimates: list[Estimate]) -> str:
+    """Return the estimates for people, one accelerator a line."""
+    timed = any(each.seconds is not None for each in estimates)
+    head = ("accelerator", "fits", "peak", "of", "base", "adapter", "activations", "a moment", "micro-batch")
+    head += ("tokens/s", *(("time = accelerator time",) if timed else ()))
+    lines = [head]
+    for each in estimates:
+        memory = each.memory
+        sizes = (memory.peak, each.device.memory, memory.base, memory.adapter, memory.activations, memory.moment)
+        lines.append(
+            (
+                each.device.name,
+                "yes" if each.fits else "no",
+                *(f"{size / GIB:.1f}" for size in sizes),
+                f"{each.micro_batch}{', twice' if each.recomputed else ''}",
+                figure(each.tokens_per_second, 0),
+                *((duration(each.seconds),) if timed else ()),
+            )
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    about = (
+        f"{dims.weights / 1e9:.2f} billion weights, {config.quantization.type.value}, rank {config.lora.rank}, "
+        f"sequences of up to {config.training.max_sequence_length:,} tokens; sizes in GiB; "
+        "twice: activations are computed twice"
+    )
+    return "\n".join([about, "", *rows])

@@ -1,0 +1,141 @@
+"""The sizes of a model that memory and time depend on, of its tensors' shapes.
+
+The shapes are those in the headers of its weights. Of decoders built like Llama, which most are, config.json alone
+tells them too: attention with q, k, v and o, a gated MLP, two norms a layer.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..contract import LoraSettings
+from ..errors import SettingsInvalid
+from ..layers import Shapes, is_embedding, reach
+
+NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "granite", "smollm3", "olmo2")
+ALL_LINEAR = "all-linear"
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One linear layer: numbers in and out, and whether it is adapted."""
+
+    ins: int
+    outs: int
+    adapted: bool
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """The sizes of a model with its adapter.
+
+    Attributes:
+        linear: of all layers, but embeddings and output head; these are quantized.
+        layers: how many blocks there are.
+        hidden, vocabulary: of the embedding.
+        heads: of attention, in each block.
+        embedding: weights of embeddings and output head, which are not quantized.
+        experts: weights of experts, which are not quantized either.
+        rest: norms, biases and what else there is.
+        experts_at_once: experts that a token passes.
+        expert_inner: numbers between the matrices of one expert.
+    """
+
+    linear: tuple[Linear, ...]
+    layers: int
+    hidden: int
+    vocabulary: int
+    heads: int
+    embedding: int
+    experts: int
+    rest: int
+    experts_at_once: int = 0
+    expert_inner: int = 0
+
+    @property
+    def weights(self) -> int:
+        """All numbers of the base model."""
+        return sum(each.ins * each.outs for each in self.linear) + self.embedding + self.experts + self.rest
+
+    @property
+    def adapted(self) -> tuple[Linear, ...]:
+        return tuple(each for each in self.linear if each.adapted)
+
+
+def dimensions(shapes: Shapes, config: Mapping[str, Any], lora: LoraSettings) -> Dimensions:
+    """Return the sizes of a model of its shapes, with the adapter of some settings."""
+    text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
+    assert isinstance(text, Mapping)
+    reached = reach(shapes, config)
+    layers = set(reached.layers)
+    linear, embedding, experts, rest, blocks = [], 0, 0, 0, set()
+    hidden = vocabulary = 0
+    for name, shape in sorted(shapes.items()):
+        module, size = name.removesuffix(".weight"), math.prod(shape)
+        if (found := _LAYER.search(name)) is not None:
+            blocks.add(int(found[1]))
+        if name.endswith(".weight") and len(shape) == 2 and is_embedding(name):
+            embedding += size
+            vocabulary, hidden = (shape[0], shape[1]) if shape[0] > vocabulary else (vocabulary, hidden)
+        elif module in layers:
+            linear.append(Linear(shape[1], shape[0], _adapted(module, lora)))
+        elif len(shape) == 3 or "experts" in name.split("."):
+            experts += size
+        else:
+            rest += size
+    at_once = text.get("num_experts_per_tok") if experts else 0
+    return Dimensions(
+        linear=tuple(linear),
+        layers=max(1, len(blocks)),
+        hidden=hidden,
+        vocabulary=vocabulary,
+        heads=int(text.get("num_attention_heads") or text.get("n_head") or 0),
+        embedding=embedding,
+        experts=experts,
+        rest=rest,
+        experts_at_once=int(at_once or 0),
+        expert_inner=int(text.get("moe_intermediate_size") or text.get("intermediate_size") or 0) if experts else 0,
+    )
+
+
+def _adapted(module: str, lora: LoraSettings) -> bool:
+    wanted = lora.target_modules
+    return wanted == [ALL_LINEAR] or any(module == name or module.endswith(f".{name}") for name in wanted)
+
+
+def shapes_of_config(config: Mapping[str, Any]) -> Shapes:
+    """Return the shapes that a decoder built like Llama has, of its config.json alone.
+
+    Raises:
+        SettingsInvalid: it is of another kind, or a size is not there.
+    """
+    kind = config.get("model_type")
+    missing = [name for name in NEEDED if not isinstance(config.get(name), int)]
+    if kind not in LLAMA_LIKE or missing:
+        why = f"has no {', '.join(missing)}" if kind in LLAMA_LIKE else f"is of model_type {kind!r}"
+        raise SettingsInvalid(
+            f"config.json {why}, so it alone does not tell the sizes of the weights; give the folder with their files"
+        )
+    hidden, inner, layers, heads, vocabulary = (int(config[name]) for name in NEEDED)
+    head = int(config.get("head_dim") or hidden // heads)
+    pairs = int(config.get("num_key_value_heads") or heads)
+    shapes: Shapes = {"model.embed_tokens.weight": [vocabulary, hidden], "model.norm.weight": [hidden]}
+    if not config.get("tie_word_embeddings", kind in ("gemma", "gemma2", "gemma3_text")):
+        shapes["lm_head.weight"] = [vocabulary, hidden]
+    for layer in range(layers):
+        at = f"model.layers.{layer}"
+        for name, outs in (("q", heads * head), ("k", pairs * head), ("v", pairs * head)):
+            shapes[f"{at}.self_attn.{name}_proj.weight"] = [outs, hidden]
+        shapes[f"{at}.self_attn.o_proj.weight"] = [hidden, heads * head]
+        shapes[f"{at}.mlp.gate_proj.weight"] = [inner, hidden]
+        shapes[f"{at}.mlp.up_proj.weight"] = [inner, hidden]
+        shapes[f"{at}.mlp.down_proj.weight"] = [hidden, inner]
+        shapes[f"{at}.input_layernorm.weight"] = [hidden]
+        shapes[f"{at}.post_attention_layernorm.weight"] = [hidden]
+    return shapes
