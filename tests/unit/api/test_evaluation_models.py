@@ -12,7 +12,7 @@ import pytest
 from trimtab_operator.api import AttemptStatus, Condition, Evaluation, EvaluationProgress, EvaluationStatus, ModelStatus
 from trimtab_operator.api.conditions import MESSAGE_LENGTH
 from trimtab_operator.api.evaluation import EvaluationSources
-from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH
+from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH, MirroredStatus
 from trimtab_operator.domain.evaluation.results import note_outcome
 from trimtab_trainer.contract import BOUNDS, PACKED_OUTCOME_BYTES, Check, EvaluationOutcome, Result
 
@@ -58,6 +58,9 @@ def largest_status() -> EvaluationStatus:
                 "targetSecretName": "object-storage",
             }
         ),
+        mirrored=[
+            MirroredStatus(uri="hf://organisation/model@main", commit="0" * 40, digest=DIGEST, license="apache-2.0")
+        ],
         base_model_digest=DIGEST,
         data_digest=DIGEST,
         evaluation_digest=DIGEST,

@@ -18,7 +18,8 @@ from trimtab_operator.api.finetunejob import (
     TrainingProgress,
 )
 from trimtab_operator.api.pod import PodTemplate
-from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH, AttemptStatus
+from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH, AttemptStatus, MirroredStatus
+from trimtab_operator.domain.work.conditions import WARNINGS_LENGTH
 from trimtab_trainer.contract import Curve
 from trimtab_trainer.contract.curve import CURVE_BYTES
 
@@ -108,7 +109,7 @@ def largest_curve() -> CurveStatus:
     points = [(123_456 + 1000 * index, 1.2345) for index in range(500)]
     told = Curve.of(points, points)
     assert told is not None
-    assert told.size > CURVE_BYTES - 100
+    assert told.size > CURVE_BYTES * 0.8
     return CurveStatus.model_validate(told.to_json())
 
 
@@ -124,7 +125,19 @@ def full_status() -> FineTuneJobStatus:
                 last_transition_time=NOW,
                 reason="RetriesExhausted",
                 message="m" * MESSAGE_LENGTH,
-            )
+            ),
+            Condition(
+                type="Warned",
+                status="True",
+                observed_generation=12,
+                last_transition_time=NOW,
+                reason="PreparedWithWarnings",
+                message="m" * WARNINGS_LENGTH,
+            ),
+        ],
+        mirrored=[
+            MirroredStatus(uri=uri, commit="0" * 40, digest=DIGEST, license="apache-2.0")
+            for uri in ("hf://organisation/name-of-a-model@main", "hf://datasets/organisation/name-of-data@main/train/")
         ],
         start_time=NOW,
         completion_time=NOW,

@@ -10,6 +10,7 @@ from typing import Any
 from .base_model import BaseModel, invalid
 from .contract import LoraSettings, Reason
 from .errors import SettingsInvalid
+from .families import TEXT, WITH_OTHERS, classes
 from .layers import (
     ALL_LINEAR,
     CONDITIONAL,
@@ -40,8 +41,6 @@ def check_architecture(model: BaseModel) -> None:
     if not isinstance(names, list) or not any(str(name).endswith((*CAUSAL, CONDITIONAL)) for name in names):
         raise invalid(f"its architectures are {names}, none of them a causal language model; choose another model")
     from transformers.models.auto.auto_mappings import CONFIG_MAPPING_NAMES
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as TEXT_MODELS
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES as OTHER_MODELS
 
     if kind not in CONFIG_MAPPING_NAMES:
         code = ", and its own code (auto_map) is never run" if "auto_map" in config else ""
@@ -49,13 +48,13 @@ def check_architecture(model: BaseModel) -> None:
     if is_conditional(config):
         text = text_config(config)
         if text is config or config.get("is_encoder_decoder") or text.get("is_encoder_decoder"):
-            alone = TEXT_MODELS.get(f"{kind}_text")
+            alone = classes(TEXT).get(f"{kind}_text")
             instead = f"a text model such as {alone}" if alone else "a causal language model"
             raise invalid(
                 f"its architectures are {names}, but its config.json has no text_config of a decoder that could be "
                 f"trained alone; restore its config.json, or take {instead}"
             )
-    if kind not in (OTHER_MODELS if is_conditional(config) else TEXT_MODELS):
+    if kind not in classes(WITH_OTHERS if is_conditional(config) else TEXT):
         raise invalid(f"transformers has no language model of model_type {kind!r} alone; choose another model")
     if (why := unsupported(kind)) is not None:
         raise invalid(f"model_type {kind!r} is not supported: {why}; choose another model")

@@ -11,7 +11,7 @@ from trimtab_trainer.contract.settings import DIGEST
 from .conditions import Condition
 from .summary import SummarizedStatus
 
-ATTEMPT_MESSAGE_LENGTH = 160
+ATTEMPT_MESSAGE_LENGTH = 96
 """Messages of attempts are cut here, so that ten of them leave the status below 10 kB."""
 
 RETRY_AFTER_MAXIMUM = 3600

@@ -13,7 +13,7 @@ from .settings import Received
 
 POINTS = 64
 """Most points of either curve."""
-CURVE_BYTES = 1_600
+CURVE_BYTES = 1_400
 """Most bytes of both as JSON: a status has to stay below 10 kB, whatever else it holds."""
 DIGITS = 4
 """Significant digits of a loss."""

@@ -14,6 +14,9 @@ from .subject import S, Work
 
 __all__ = ["ConditionStatus", "condition_of", "cut", "is_over", "make_condition", "note_warnings", "notes_of"]
 
+WARNINGS_LENGTH = 512
+"""Of the message of `Warned`; all of them are in the logs of the pod, and of a run in its report."""
+
 TROUBLE = frozenset(
     {
         State.RETRYING,
@@ -75,5 +78,5 @@ def note_warnings(job: Work, status: S, warnings: Sequence[str], now: datetime, 
     if not said:
         return status.model_copy(update={"conditions": others})
     reason = WarnedReason.FINISHED_WITH_WARNINGS if last and warnings else WarnedReason.PREPARED_WITH_WARNINGS
-    warned = make_condition(job, "True", reason.value, "; ".join(said), now, kind=WARNED)
+    warned = make_condition(job, "True", reason.value, cut("; ".join(said), WARNINGS_LENGTH), now, kind=WARNED)
     return status.model_copy(update={"conditions": [*others, warned]})
