@@ -121,7 +121,8 @@ def test_the_operator_may_do_nothing_more(server: ApiServer, installed: str) -> 
         ("", "configmaps", "delete"),
         ("", "nodes", "list"),
         ("trimtab.dev", "finetunejobs", "update"),
-        ("trimtab.dev", "finetunejobs", "patch"),
+        ("trimtab.dev", "finetunesweeps", "create"),
+        ("trimtab.dev", "finetunesweeps", "patch"),
         ("trimtab.dev", "evaluations", "create"),
         ("trimtab.dev", "evaluations", "patch"),
         ("trimtab.dev", "evaluations/status", "update"),
@@ -164,7 +165,7 @@ def test_the_key_is_made_once_on_a_real_api_server(server: ApiServer) -> None:
     server.delete(path)
 
 
-@pytest.mark.parametrize("plural", ["finetunejobs", "evaluations", "adapterrollouts"])
+@pytest.mark.parametrize("plural", ["finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts"])
 def test_who_may_edit_a_namespace_may_create_work_there(server: ApiServer, installed: str, plural: str) -> None:
     for role, verbs in {"edit": {"get", "create", "delete"}, "view": {"get"}, "admin": {"get", "create"}}.items():
         binding = {

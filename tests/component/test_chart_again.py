@@ -111,7 +111,7 @@ def test_two_tenants_without_any_right_of_the_cluster(
             f"trimtab:{other}",
             *(
                 f"trimtab:{other}:{kind}-{role}"
-                for kind in ("finetunejob", "evaluation", "adapterrollout")
+                for kind in ("finetunejob", "finetunesweep", "evaluation", "adapterrollout")
                 for role in ("viewer", "editor")
             ),
         }

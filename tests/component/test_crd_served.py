@@ -60,7 +60,14 @@ def test_the_server_fills_in_what_the_models_do(server: ApiServer, namespace: st
 
 def test_the_server_fills_in_nothing_else_for_the_smallest_finetunejob(server: ApiServer, namespace: str) -> None:
     spec = server.create(FINETUNEJOB.url(namespace), FINETUNEJOB.minimal).body["spec"]
-    assert spec["lora"] == {"rank": 16, "alpha": 32, "dropout": 0.05, "targetModules": ["all-linear"]}
+    assert spec["lora"] == {
+        "rank": 16,
+        "alpha": 32,
+        "dropout": 0.05,
+        "targetModules": ["all-linear"],
+        "useRslora": False,
+        "useDora": False,
+    }
     assert spec["template"] == {"terminationGracePeriodSeconds": 120}
     assert "earlyStopping" not in spec["training"]
 
