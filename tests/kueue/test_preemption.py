@@ -1,0 +1,81 @@
+"""What has a higher priority takes the quota of a FineTuneJob that trains: that costs it time and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from trimtab_operator.runtime.kube import JOBS, Kube
+from trimtab_trainer.contract import Stage
+
+from tests.component.api_server import ApiServer
+from tests.component.operator.conftest import Start
+from tests.component.operator.executor import Act
+from tests.component.operator.finetunejobs import state_of, until_state
+from tests.kueue.kubelet import Kubelet, on_a_node
+from tests.kueue.queues import HIGH, LOW, queue_of, somebodys_job
+from tests.kueue.scene import NOTHING, Scene, charged, seconds_of
+from tests.resources import FINETUNEJOBS
+
+PREEMPTIONS = 3
+CHECKPOINT_SECONDS = {"with its checkpoint written before it is admitted again": 0.2, "and after": 8.0}
+
+
+@pytest.mark.parametrize("checkpoint_seconds", CHECKPOINT_SECONDS.values(), ids=CHECKPOINT_SECONDS)
+async def test_preemptions_cost_no_budget_and_no_time_that_did_not_pass(
+    kube: Kube, namespace: str, server: ApiServer, start: Start, checkpoint_seconds: float
+) -> None:
+    done = asyncio.Event()
+
+    def script(stage: Stage, attempt: int) -> Act:
+        return Act() if stage is Stage.PREPARE else Act(until=done)
+
+    scene = Scene(kube, namespace)
+    kubelet = Kubelet(kube, namespace, script, server=server, checkpoint_seconds=checkpoint_seconds)
+    with queue_of(server, namespace):
+        async with on_a_node(kubelet), scene.watched():
+            operator = await start()
+            await scene.queued(priority=LOW)
+            body = await scene.until_trains()
+            began, trained = time.monotonic(), 0.0
+            for number in range(PREEMPTIONS):
+                running = time.monotonic()
+                await asyncio.sleep(2)
+                await kube.create(JOBS, namespace, somebodys_job(f"urgent-{number}", priority=HIGH))
+                await scene.until_admitted(f"urgent-{number}")
+                body = await scene.until_waiting("demo-train-")
+                trained += time.monotonic() - running
+                assert charged(body) == NOTHING
+                await scene.delete_job(f"urgent-{number}")
+                body = await scene.until_trains()
+                assert charged(body) == NOTHING
+            done.set()
+            body = await until_state(kube, namespace, "demo", "Completed")
+            passed = time.monotonic() - began
+    assert charged(body) == NOTHING
+    assert max(map(len, scene.together)) == 1, "two Jobs would write to one run"
+    assert [stage for stage, _ in kubelet.pods] == ["prepare"] + ["train"] * (PREEMPTIONS + 1)
+    assert 2 * PREEMPTIONS - PREEMPTIONS <= seconds_of(body, "train") <= passed + PREEMPTIONS + 1
+    assert all("endTime" in attempt for attempt in body["status"]["attempts"])
+    assert not [line for line in operator.log_lines() if line["level"] == "error"]
+
+
+async def test_a_more_urgent_finetunejob_goes_first_and_both_complete(
+    kube: Kube, namespace: str, server: ApiServer, start: Start
+) -> None:
+    def script(stage: Stage, attempt: int) -> Act:
+        return Act(seconds=3 if stage is Stage.TRAIN else 0)
+
+    scene = Scene(kube, namespace)
+    with queue_of(server, namespace):
+        async with on_a_node(Kubelet(kube, namespace, script, server=server)), scene.watched():
+            await start()
+            await scene.queued("patient", priority=LOW)
+            await scene.until_trains("patient")
+            await scene.queued("urgent", priority=HIGH)
+            urgent = await until_state(kube, namespace, "urgent", "Completed")
+            assert state_of(await kube.get(FINETUNEJOBS, namespace, "patient")) != "Completed"
+            patient = await until_state(kube, namespace, "patient", "Completed")
+    assert charged(urgent) == charged(patient) == NOTHING
+    assert max(map(len, scene.together)) == 1
