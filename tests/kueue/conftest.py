@@ -25,10 +25,16 @@ def cluster() -> Iterator[Cluster]:
     if os.geteuid() != 0:
         pytest.skip("needs root: a control plane of network and process namespaces")
     binaries.ensure(module=MODULE)
-    with Cluster(name=INSTANCE, control_plane=True) as cluster:
+    cluster = Cluster(name=INSTANCE, control_plane=True)
+    was_up = cluster.mode() is not None  # by hand, to be looked into after the tests
+    cluster.up()
+    try:
         install_crds(ApiServer(cluster.kubeconfig))
         install(cluster)
         yield cluster
+    finally:
+        if not was_up:
+            cluster.down()
 
 
 @pytest.fixture(scope="session")

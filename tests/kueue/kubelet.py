@@ -19,6 +19,7 @@ from trimtab_trainer.contract import ExitCode, Reason, Stage
 
 from tests.component.api_server import ApiServer
 from tests.component.operator.executor import Act, Executor, ended, last_words, now, running
+from tests.component.patience import Patience
 
 BINDINGS = Resource("", "v1", "bindings", "Binding")
 HEARTBEAT_SECONDS = 4
@@ -32,11 +33,13 @@ class Kubelet(Executor):
     Attributes:
         server: for what the operator's client has no verb for.
         checkpoint_seconds: between SIGTERM and the end.
+        gone_seconds: between the end and when the pod is gone; a kubelet takes this time to clean up.
         told: by a pod's uid, whether it was told to end.
     """
 
     server: ApiServer = field(kw_only=True)
     checkpoint_seconds: float = 0.5
+    gone_seconds: float = 0.0
     told: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
 
     def notice(self, pod: Body) -> None:
@@ -55,8 +58,16 @@ class Kubelet(Executor):
             words = last_words(stage, attempt, await self.run_uid(pod), act)
             await self.write(pod, ended(pod, started, address, act.exit_code, self.says(words)))
             if self.told[metadata["uid"]].is_set():
+                await asyncio.sleep(self.gone_seconds)
                 path = f"/api/v1/namespaces/{self.namespace}/pods/{metadata['name']}"
                 self.server.request("DELETE", path, {"gracePeriodSeconds": 0})
+
+    async def until_pods(self, number: int) -> None:
+        """Wait until so many pods have been started."""
+        patience = Patience(f"{number} pods")
+        while len(self.pods) < number:
+            patience.spend(list(self.pods))
+            await asyncio.sleep(self.every)
 
     async def bind(self, pod: Body) -> None:
         """Give the pod the node, once nothing gates it any more: Kueue does, until it has a place in the topology."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 
 import pytest
 from trimtab_operator.runtime.kube import JOBS, Kube
@@ -18,13 +19,28 @@ from tests.kueue.queues import HIGH, LOW, queue_of, somebodys_job
 from tests.kueue.scene import NOTHING, Scene, charged, seconds_of
 from tests.resources import FINETUNEJOBS
 
-PREEMPTIONS = 3
-CHECKPOINT_SECONDS = {"with its checkpoint written before it is admitted again": 0.2, "and after": 8.0}
+PREEMPTIONS, TRAINS_SECONDS = 3, 2
 
 
-@pytest.mark.parametrize("checkpoint_seconds", CHECKPOINT_SECONDS.values(), ids=CHECKPOINT_SECONDS)
+@dataclass(frozen=True)
+class Pace:
+    """How long a trainer that is told to end takes, and whether it is admitted again before that."""
+
+    checkpoint_seconds: float = 0.2
+    gone_seconds: float = 0.0
+    soon: bool = False
+
+
+PACES = {
+    "its pod is gone at once": Pace(),
+    "its pod is seen to have failed while the Job is suspended": Pace(gone_seconds=3),
+    "it is admitted again while it writes its checkpoint": Pace(checkpoint_seconds=6, gone_seconds=1, soon=True),
+}
+
+
+@pytest.mark.parametrize("pace", PACES.values(), ids=PACES)
 async def test_preemptions_cost_no_budget_and_no_time_that_did_not_pass(
-    kube: Kube, namespace: str, server: ApiServer, start: Start, checkpoint_seconds: float
+    kube: Kube, namespace: str, server: ApiServer, start: Start, pace: Pace
 ) -> None:
     done = asyncio.Event()
 
@@ -32,22 +48,28 @@ async def test_preemptions_cost_no_budget_and_no_time_that_did_not_pass(
         return Act() if stage is Stage.PREPARE else Act(until=done)
 
     scene = Scene(kube, namespace)
-    kubelet = Kubelet(kube, namespace, script, server=server, checkpoint_seconds=checkpoint_seconds)
+    kubelet = Kubelet(
+        kube,
+        namespace,
+        script,
+        server=server,
+        checkpoint_seconds=pace.checkpoint_seconds,
+        gone_seconds=pace.gone_seconds,
+    )
     with queue_of(server, namespace):
         async with on_a_node(kubelet), scene.watched():
             operator = await start()
             await scene.queued(priority=LOW)
-            body = await scene.until_trains()
-            began, trained = time.monotonic(), 0.0
+            await scene.until_trains()
+            began = time.monotonic()
             for number in range(PREEMPTIONS):
-                running = time.monotonic()
-                await asyncio.sleep(2)
+                await asyncio.sleep(TRAINS_SECONDS)
                 await kube.create(JOBS, namespace, somebodys_job(f"urgent-{number}", priority=HIGH))
                 await scene.until_admitted(f"urgent-{number}")
-                body = await scene.until_waiting("demo-train-")
-                trained += time.monotonic() - running
-                assert charged(body) == NOTHING
+                if not pace.soon:
+                    assert charged(await scene.until_waiting("demo-train-")) == NOTHING
                 await scene.delete_job(f"urgent-{number}")
+                await kubelet.until_pods(number + 3)
                 body = await scene.until_trains()
                 assert charged(body) == NOTHING
             done.set()
@@ -55,8 +77,9 @@ async def test_preemptions_cost_no_budget_and_no_time_that_did_not_pass(
             passed = time.monotonic() - began
     assert charged(body) == NOTHING
     assert max(map(len, scene.together)) == 1, "two Jobs would write to one run"
-    assert [stage for stage, _ in kubelet.pods] == ["prepare"] + ["train"] * (PREEMPTIONS + 1)
-    assert 2 * PREEMPTIONS - PREEMPTIONS <= seconds_of(body, "train") <= passed + PREEMPTIONS + 1
+    assert [stage for stage, _ in kubelet.pods] == ["prepare", *["train"] * (PREEMPTIONS + 1)]
+    assert PREEMPTIONS * (TRAINS_SECONDS - 1) <= seconds_of(body, "train") <= passed + PREEMPTIONS + 1
+    assert body["status"]["activeSeconds"] == seconds_of(body, "train") + seconds_of(body, "prepare")
     assert all("endTime" in attempt for attempt in body["status"]["attempts"])
     assert not [line for line in operator.log_lines() if line["level"] == "error"]
 
