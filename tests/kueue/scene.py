@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from trimtab_operator.domain.views import JOB_LABEL
+from trimtab_operator.domain.views import JOB_LABEL, parse_time
 from trimtab_operator.runtime.kube import JOBS, Body, Kube, NotFound
 
 from tests.component.operator.finetunejobs import finetunejob, jobs_of, state_of, until
@@ -104,6 +104,13 @@ def charged(body: Body) -> tuple[int, int, list[str]]:
 
 
 NOTHING: tuple[int, int, list[str]] = (0, 0, [])
+
+
+def seconds_between(start: str, end: str) -> float:
+    began, ended = parse_time(start), parse_time(end)
+    assert began is not None
+    assert ended is not None
+    return (ended - began).total_seconds()
 
 
 def seconds_of(body: Body, stage: str) -> int:
