@@ -24,6 +24,8 @@ from tests.component.patience import Patience
 BINDINGS = Resource("", "v1", "bindings", "Binding")
 HEARTBEAT_SECONDS = 4
 CHECKPOINT = Act(ExitCode.INTERRUPTED, Reason.INTERRUPTED, message="told to end, with a checkpoint")
+KILLED = Act(137, Reason.BUG)
+"""Its grace period was over before it had ended."""
 
 
 @dataclass
@@ -32,12 +34,14 @@ class Kubelet(Executor):
 
     Attributes:
         server: for what the operator's client has no verb for.
+        last_act: how a trainer ends that is told to.
         checkpoint_seconds: between SIGTERM and the end.
         gone_seconds: between the end and when the pod is gone; a kubelet takes this time to clean up.
         told: by a pod's uid, whether it was told to end.
     """
 
     server: ApiServer = field(kw_only=True)
+    last_act: Act = CHECKPOINT
     checkpoint_seconds: float = 0.5
     gone_seconds: float = 0.0
     told: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
@@ -95,7 +99,7 @@ class Kubelet(Executor):
         if act is not None and not told.is_set():
             return act
         await asyncio.sleep(self.checkpoint_seconds)
-        return CHECKPOINT
+        return self.last_act
 
 
 async def _work(act: Act | None) -> None:

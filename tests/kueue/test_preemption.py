@@ -14,7 +14,7 @@ from tests.component.api_server import ApiServer
 from tests.component.operator.conftest import Start
 from tests.component.operator.executor import Act
 from tests.component.operator.finetunejobs import state_of, until_state
-from tests.kueue.kubelet import Kubelet, on_a_node
+from tests.kueue.kubelet import CHECKPOINT, KILLED, Kubelet, on_a_node
 from tests.kueue.queues import HIGH, LOW, queue_of, somebodys_job
 from tests.kueue.scene import NOTHING, Scene, charged, seconds_between, seconds_of
 from tests.resources import FINETUNEJOBS
@@ -24,8 +24,9 @@ PREEMPTIONS, TRAINS_SECONDS = 3, 2
 
 @dataclass(frozen=True)
 class Pace:
-    """How long a trainer that is told to end takes, and whether it is admitted again before that."""
+    """How a trainer that is told to ends, how long that takes, and whether it is admitted again before."""
 
+    last_act: Act = CHECKPOINT
     checkpoint_seconds: float = 0.2
     gone_seconds: float = 0.0
     soon: bool = False
@@ -34,6 +35,7 @@ class Pace:
 PACES = {
     "its pod is gone at once": Pace(),
     "its pod is seen to have failed while the Job is suspended": Pace(gone_seconds=3),
+    "it takes too long and is killed": Pace(KILLED, gone_seconds=3),
     "it is admitted again while it writes its checkpoint": Pace(checkpoint_seconds=6, gone_seconds=1, soon=True),
 }
 
@@ -53,6 +55,7 @@ async def test_preemptions_cost_no_budget_and_no_time_that_did_not_pass(
         namespace,
         script,
         server=server,
+        last_act=pace.last_act,
         checkpoint_seconds=pace.checkpoint_seconds,
         gone_seconds=pace.gone_seconds,
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 
+import yaml
 from trimtab_operator.runtime.kube import JOBS, MERGE_PATCH, Kube
 from trimtab_trainer.contract import Stage
 
@@ -11,10 +14,13 @@ from tests.component.api_server import ApiServer
 from tests.component.operator.conftest import Start
 from tests.component.operator.executor import Act
 from tests.component.operator.finetunejobs import finetunejob, jobs_of, until_state
+from tests.kueue.installation import API
 from tests.kueue.kubelet import Kubelet, on_a_node
 from tests.kueue.queues import LOW, QUEUE, QUOTA, TEMPLATE, give, queue_of, somebodys_job
 from tests.kueue.scene import NOTHING, Scene, charged
 from tests.resources import FINETUNEJOBS
+
+ROOT = Path(__file__).parents[2]
 
 
 async def test_each_stage_waits_until_there_is_quota_for_it(
@@ -57,6 +63,34 @@ async def test_a_default_queue_that_only_the_job_is_told_of_admits_it(
             body = await until_state(kube, namespace, "demo", "Completed")
     assert kubelet.pods == [("prepare", 0), ("train", 1)]
     assert charged(body) == NOTHING
+
+
+async def test_the_sample_s_queue_admits_the_sample_s_job_as_the_chart_installs_it(
+    kube: Kube, namespace: str, server: ApiServer, start: Start
+) -> None:
+    values = yaml.safe_load((ROOT / "charts/trimtab/values.yaml").read_text())
+    resources = {
+        f"TRIMTAB_{stage}_RESOURCES": json.dumps(values[section]["resources"])
+        for stage, section in (("PREPARE", "prepare"), ("TRAIN", "trainer"))
+    }
+    sample = {body["kind"]: body for body in yaml.safe_load_all((ROOT / "deploy/samples/kueue.yaml").read_text())}
+    job, local = sample["FineTuneJob"], sample["LocalQueue"]
+    job["metadata"]["namespace"] = local["metadata"]["namespace"] = namespace
+    paths = {
+        f"/apis/{API}/resourceflavors": sample["ResourceFlavor"],
+        f"/apis/{API}/clusterqueues": sample["ClusterQueue"],
+        f"/apis/{API}/namespaces/{namespace}/localqueues": local,
+    }
+    for path, body in paths.items():
+        answer = server.apply(f"{path}/{body['metadata']['name']}", body)
+        assert answer.accepted, answer.message
+    async with on_a_node(Kubelet(kube, namespace, server=server)):
+        await start(**resources)
+        await kube.create(FINETUNEJOBS, namespace, job)
+        await until_state(kube, namespace, job["metadata"]["name"], "Completed")
+    workloads = server.get(f"/apis/{API}/namespaces/{namespace}/workloads").body["items"]
+    admitted = [each["status"]["admission"]["clusterQueue"] for each in workloads]
+    assert admitted == [sample["ClusterQueue"]["metadata"]["name"]] * 2
 
 
 async def test_suspending_gives_the_quota_to_the_next_in_line_and_resuming_stands_in_line_again(
