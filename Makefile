@@ -71,6 +71,10 @@ test-slow: $(INSTALLED) ## The same with one core: what waits by the clock fails
 test-engine: $(INSTALLED) ## AdapterRollouts on a real vLLM under load; not part of `make test`, it takes long to start.
 	$(BIN)/pytest -s tests/engine
 
+.PHONY: test-kueue
+test-kueue: $(INSTALLED) ## FineTuneJobs in the queues of a real Kueue; not part of `make test`, it is compiled first.
+	$(BIN)/pytest tests/kueue
+
 .PHONY: test-lives
 test-lives: $(INSTALLED) ## Play many more simulated lives than `make test` does (TRIMTAB_LIVES=20000).
 	TRIMTAB_LIVES=$${TRIMTAB_LIVES:-20000} $(BIN)/pytest -q -n 2 tests/unit/lives

@@ -146,5 +146,11 @@ def test_every_go_dependency_has_its_reason() -> None:
         assert line.split()[0] in text
 
 
+def test_the_user_guide_says_with_which_kueue_it_was_tried() -> None:
+    version = re.search(r"sigs\.k8s\.io/kueue v(\S+)", (ROOT / "tests/kueue/go/go.mod").read_text())
+    assert version
+    assert f"Kueue {version[1]}" in (ROOT / "docs/user-guide.md").read_text()
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) < README_LINES

@@ -1,22 +1,22 @@
-"""The Go programs of the cluster, compiled once per content of the module and version of Go.
+"""Go programs, compiled once per content of their module and version of Go.
 
-One module, so one compile cache serves all: etcd and Kubernetes in one binary, containerd with its shim and ctr,
-CoreDNS, pause and helm.
+Those of the cluster are of one module, so one compile cache serves all: etcd and Kubernetes in one binary, containerd
+with its shim and ctr, CoreDNS, pause and helm.
 """
 
 import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from trimtab_local import toolchain
 from trimtab_local.instance import cache
 from trimtab_local.progress import Word, run, say, watch
 
-MODULE = Path(__file__).parent.parent / "go"
 KUBERNETES = "v1.36.2"
 CONTAINERD = "github.com/containerd/containerd/v2/cmd"
 PACKAGES = {
@@ -43,19 +43,45 @@ FLAGS = ("-gcflags=all=-dwarf=false",)
 CONTROL_PLANE = ("node",)
 
 
-def ensure(names: Sequence[str] = tuple(PACKAGES)) -> Path:
-    """Build what is missing of the named programs; return the folder that has them."""
-    go = toolchain.go(MODULE)
-    folder = cache() / "bin" / _key(go)
-    with lock(cache() / "bin.lock"):  # two clusters started at once: one builds, the other waits
+@dataclass(frozen=True)
+class Module:
+    """A Go module of which programs are made.
+
+    Attributes:
+        packages: program -> the package that it is compiled from.
+        links: other names of the first program.
+    """
+
+    folder: Path
+    packages: Mapping[str, str]
+    linker_flags: str = "-s -w"
+    links: Sequence[str] = ()
+
+
+def _linker_flags() -> str:
+    """With the version that a release build of Kubernetes would report."""
+    _, minor, _ = KUBERNETES.split(".")
+    stamp = {"gitVersion": KUBERNETES, "gitMajor": "1", "gitMinor": minor, "gitTreeState": "clean"}
+    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version", "k8s.io/kubectl/pkg/version")
+    return " ".join(["-s -w", *(f"-X {p}.{key}={value}" for p in packages for key, value in stamp.items())])
+
+
+CLUSTER = Module(Path(__file__).parent.parent / "go", PACKAGES, _linker_flags(), COMPONENTS)
+
+
+def ensure(names: Sequence[str] = (), module: Module = CLUSTER) -> Path:
+    """Build what is missing of the named programs, of all if none is named; return the folder that has them."""
+    go = toolchain.go(module.folder)
+    folder = cache() / "bin" / _key(go, module)
+    with lock(folder.with_suffix(".lock")):  # two clusters started at once: one builds, the other waits
         folder.mkdir(parents=True, exist_ok=True)
-        missing = [name for name in names if not (folder / name).exists()]
+        missing = [name for name in names or module.packages if not (folder / name).exists()]
         if missing:
             say(f"building {', '.join(missing)}; the first time on a machine takes minutes")
-            _build(go, missing, folder)
-        for component in COMPONENTS:
-            if not (folder / component).is_symlink():
-                (folder / component).symlink_to("node")
+            _build(go, module, missing, folder)
+        for link in module.links:
+            if not (folder / link).is_symlink():
+                (folder / link).symlink_to(next(iter(module.packages)))
     return folder
 
 
@@ -71,28 +97,20 @@ def lock(file: Path) -> Iterator[None]:
         yield
 
 
-def _build(go: Path, names: Sequence[str], folder: Path) -> None:
+def _build(go: Path, module: Module, names: Sequence[str], folder: Path) -> None:
     """Compile programs in one go: while one core links a program, the other compiles the next."""
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local"}
     with tempfile.TemporaryDirectory(dir=folder) as fresh:
-        command: list[Word] = [go, "build", "-v", "-trimpath", *FLAGS, "-ldflags", _linker_flags(), "-o", f"{fresh}/"]
-        command += [PACKAGES[name] for name in names]
-        watch("compiling", command, environment, MODULE)
+        command: list[Word] = [go, "build", "-v", "-trimpath", *FLAGS, "-ldflags", module.linker_flags]
+        command += ["-o", f"{fresh}/", *(module.packages[name] for name in names)]
+        watch("compiling", command, environment, module.folder)
         for name in names:
             Path(fresh, name).rename(folder / name)
 
 
-def _linker_flags() -> str:
-    """With the version that a release build of Kubernetes would report."""
-    _, minor, _ = KUBERNETES.split(".")
-    stamp = {"gitVersion": KUBERNETES, "gitMajor": "1", "gitMinor": minor, "gitTreeState": "clean"}
-    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version", "k8s.io/kubectl/pkg/version")
-    return " ".join(["-s -w", *(f"-X {p}.{key}={value}" for p in packages for key, value in stamp.items())])
-
-
-def _key(go: Path) -> str:
+def _key(go: Path, module: Module) -> str:
     digest = hashlib.sha256(run([go, "env", "GOVERSION", "GOARCH"]).encode())
-    digest.update(f"{FLAGS} {_linker_flags()} {PACKAGES}".encode())
-    for file in sorted(path for path in MODULE.rglob("*") if path.suffix in {".go", ".mod", ".sum"}):
-        digest.update(f"{file.relative_to(MODULE)}\0{file.stat().st_size}\0".encode() + file.read_bytes())
+    digest.update(f"{FLAGS} {module.linker_flags} {module.packages}".encode())
+    for file in sorted(path for path in module.folder.rglob("*") if path.suffix in {".go", ".mod", ".sum"}):
+        digest.update(f"{file.relative_to(module.folder)}\0{file.stat().st_size}\0".encode() + file.read_bytes())
     return digest.hexdigest()[:16]

@@ -64,6 +64,9 @@ class Executor:
         """Return the loss on held-out rows that a pod comes to."""
         return None
 
+    def notice(self, pod: Body) -> None:
+        """Look at a pod, each time that it is listed."""
+
     def says(self, words: str) -> str:
         """Return the termination message of a container that has these last words."""
         return words
@@ -74,6 +77,7 @@ class Executor:
                 query = {"labelSelector": ATTEMPT_LABEL}  # serving pods have a stage too, but no attempt
                 with contextlib.suppress(ApiError):
                     for pod in await self.kube.items(PODS, self.namespace, query):
+                        self.notice(pod)
                         if pod["metadata"]["uid"] not in self.played:
                             self.played.add(pod["metadata"]["uid"])
                             group.create_task(self.play(pod))

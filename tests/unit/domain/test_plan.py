@@ -12,6 +12,7 @@ import pytest
 from trimtab_operator.domain.cluster import NameTaken
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf, Plan
+from trimtab_operator.domain.views import format_time
 from trimtab_operator.domain.work import plan
 from trimtab_trainer.contract import Curve, Reason, Summary, TerminationMessage
 
@@ -552,6 +553,29 @@ def test_time_in_a_queue_after_a_preemption_does_not_count() -> None:
     world.change_job(suspended=False).running().after(50)
     world.succeeds(world.words(Reason.COMPLETED, prepared=PREPARED))
     assert world.job.status.active_seconds == 150
+
+
+@pytest.mark.parametrize("ends", ["while it is suspended", "after it went on"])
+def test_an_attempt_that_was_preempted_began_with_its_first_pod(ends: str) -> None:
+    """What ran for a time lies between its start and its end, however often it was suspended."""
+    world = queued_world().settle().change_job(suspended=False).running()
+    began = format_time(world.now)
+    for _ in range(2):
+        world.after(100)
+        world.pods = []
+        world.change_job(suspended=True, active=0).settle().after(1000).settle()
+        world.change_job(suspended=False, resumed=world.now).running().settle()
+    world.after(10)
+    if ends == "while it is suspended":
+        world.pods = []
+        world.change_job(suspended=True, held=True, active=0).settle().after(60)
+        words = "Container trainer for pod team/x failed with exit code 14 matching FailJob rule at index 1"
+        world.change_job(failed=True, failed_reason="PodFailurePolicy", failed_message=words).settle()
+    else:
+        world.succeeds(world.words(Reason.COMPLETED, prepared=PREPARED))
+    first = world.job.status.attempts[0]
+    assert (first.start_time, first.active_seconds) == (began, 210)
+    assert "firstStartTime" not in first.to_json()
 
 
 def test_a_suspended_job_whose_pod_is_still_shown_counts_it_once() -> None:

@@ -48,7 +48,16 @@ class AttemptStatus(Model):
         default=None, description="chargedTo names the retry budget that paid for its end."
     )
     start_time: str | None = Field(
-        default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="startTime of its pod."
+        default=None,
+        max_length=32,
+        json_schema_extra={"format": "date-time"},
+        description="startTime of its pod, absent while it is suspended; of its first pod once it has ended.",
+    )
+    first_start_time: str | None = Field(
+        default=None,
+        max_length=32,
+        json_schema_extra={"format": "date-time"},
+        description="firstStartTime of an attempt that was suspended, until it ends.",
     )
     end_time: str | None = Field(
         default=None, max_length=32, json_schema_extra={"format": "date-time"}, description="endTime of the attempt."

@@ -100,8 +100,12 @@ def pause(status: S, now: datetime) -> S:
     attempt = open_attempt(status)
     if attempt is None or attempt.start_time is None:
         return status
-    stopped = attempt.model_copy(update={"active_seconds": running_seconds(attempt, now), "start_time": None})
-    return replace_last(status, stopped)
+    update = {
+        "active_seconds": running_seconds(attempt, now),
+        "start_time": None,
+        "first_start_time": attempt.first_start_time or attempt.start_time,
+    }
+    return replace_last(status, attempt.model_copy(update=update))
 
 
 def was_suspended(status: WorkStatus, seen: Attempt) -> bool:
@@ -146,6 +150,8 @@ def close(kind: Particulars[J, S], job: J, status: S, ending: Ending, seen: Atte
             "charged_to": charged,
             "retry_after_seconds": min(asked, RETRY_AFTER_MAXIMUM) if asked and charged == "failures" else None,
             "accelerators": None,  # in the sums from here on; ten attempts must leave the status below 10 kB
+            "start_time": attempt.first_start_time or attempt.start_time,
+            "first_start_time": None,
             "end_time": format_time(end),
             "active_seconds": seconds,
             "start_step": summary.resumed_from_step,
