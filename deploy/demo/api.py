@@ -21,6 +21,7 @@ Body = dict[str, Any]
 
 API_VERSIONS = {
     "FineTuneJob": "trimtab.dev/v1alpha1",
+    "FineTuneSweep": "trimtab.dev/v1alpha1",
     "Evaluation": "trimtab.dev/v1alpha1",
     "AdapterRollout": "trimtab.dev/v1alpha1",
     "Job": "batch/v1",
