@@ -62,7 +62,7 @@ def test_on_a_laptop_one_command_prepares_evaluates_and_prints_what_it_found(mad
     text = [line for line in output.splitlines() if not line.startswith("{")]
     figures, checks = text[: text.index("", 1)], text[text.index("", 1) :]
     shown = [line.split() for line in figures if line.startswith("heldout/perplexity")]
-    assert [(line[3], line[5]) for line in shown] == [("..", "8")]
+    assert [(line[3], line[5]) for line in shown] == [("..", "15")]
     assert float(shown[0][1]) < float(shown[0][6]) / 4
     bounds = [line.split()[1] for line in checks if line.startswith("kinds/accuracy")]
     assert bounds == ["minimum", "maximumRegression", "maximumGroupGap"]
@@ -79,7 +79,7 @@ def test_in_a_pod_prepare_and_evaluate_are_two_processes_with_last_words(
     first = last_words(log)
     assert (first.stage, first.reason, first.packed_outcome) == (Stage.PREPARE, Reason.COMPLETED, None)
     assert first.prepared_evaluation is not None
-    assert first.prepared_evaluation.rows == 80
+    assert first.prepared_evaluation.rows == 94
     (tmp_path / "prepared.json").write_text(json.dumps(first.prepared_evaluation.to_json()))
     capsys.readouterr()
     more = ["--prepared", str(tmp_path / "prepared.json"), "--termination-log", str(log), "--attempt", "2"]

@@ -63,7 +63,7 @@ def test_an_adapter_is_evaluated_from_rows_to_the_report(undisturbed: Evaluation
     run = undisturbed
     results = EvaluationResults.model_validate_json((run.folder / "results.json").read_text())
     assert [task.name for task in results.tasks] == NAMES
-    assert [task.rows for task in results.tasks] == [8, 8, 40, 12, 12]
+    assert [task.rows for task in results.tasks] == [15, 15, 40, 12, 12]
     adapter, base = score_of(results, "heldout", "perplexity")
     assert adapter is not None
     assert base is not None
@@ -84,7 +84,7 @@ def test_an_adapter_is_evaluated_from_rows_to_the_report(undisturbed: Evaluation
 def test_the_outcome_names_what_checks_are_about_first_and_is_read_back(undisturbed: EvaluationRun) -> None:
     outcome = read_outcome(undisturbed.store, undisturbed.prepared.evaluation_digest)
     assert outcome is not None
-    assert outcome.rows == 80
+    assert outcome.rows == 94
     paths = [f"{result.task}/{result.metric}" for result in outcome.results]
     assert sorted(paths[:2]) == ["heldout/perplexity", "kinds/accuracy"]
     assert paths[2:5] == ["answers/rougeL", "choices/accuracy", "numbers/meanAbsoluteError"]
