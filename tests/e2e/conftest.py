@@ -92,7 +92,7 @@ def upload(client: S3Client) -> None:
         "malformed/rows.jsonl": good + '{"messages": [\n',
         "empty/rows.jsonl": "",
         "questions/rows.jsonl": json.dumps({"messages": [{"role": "user", "content": "and?"}]}) + "\n",
-        "unknown/rows.jsonl": json.dumps({"instruction": "a", "output": "b"}) + "\n",
+        "unknown/rows.jsonl": json.dumps({"question": "a", "reply": "b"}) + "\n",
         "harness/task.yaml": json.dumps(HARNESS_TASK),
         "harness/rows.jsonl": "".join(json.dumps(parity(number)) + "\n" for number in range(30, 90)),
         "parity/rows.jsonl": "".join(json.dumps(parity(number)) + "\n" for number in range(120)),

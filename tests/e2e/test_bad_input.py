@@ -77,7 +77,7 @@ CASES = {
     "empty-data": Case(dataset("empty"), "DatasetEmpty", "datasets/empty"),
     "malformed-line": Case(dataset("malformed"), "DatasetMalformed", "401"),
     "no-answer": Case(dataset("questions"), "NoAssistantTurn", "rows.jsonl"),
-    "unknown-format": Case(dataset("unknown"), "FormatUnknown", "instruction"),
+    "unknown-format": Case(dataset("unknown"), "FormatUnknown", "question"),
     "missing-model": Case({"baseModel": {"uri": "s3://models/none"}}, "BaseModelNotFound", "s3://models/none"),
     "truncated-model": Case({"baseModel": {"uri": "s3://models/truncated"}}, "BaseModelInvalid", "model.safetensors"),
     "target-modules": Case({"lora": {"targetModules": ["wq"]}}, "TargetModulesNotFound", "q_proj"),
