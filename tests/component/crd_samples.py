@@ -308,6 +308,7 @@ STATUS: Body = {
             "message": "a",
             "chargedTo": "failures",
             "startTime": TIME,
+            "firstStartTime": TIME,
             "endTime": TIME,
             "activeSeconds": 1,
             "retryAfterSeconds": 300,
