@@ -17,9 +17,9 @@ async def test_versions_take_turns_and_nothing_is_begun_again_or_ends_early(worl
 
     # The definitions come first, while the operator of before leads: a setting is filled into every section.
     world.definitions.apply("later")
-    body = await world.get(FINETUNEJOBS, "adapter")
-    assert body["spec"]["training"]["laterSetting"] == body["spec"]["lora"]["laterSetting"] == 7
-    assert (await world.get(EVALUATIONS, "asking"))["spec"]["tasks"][0]["laterSetting"] == 7
+    for resource, name, filled in ((FINETUNEJOBS, "adapter", in_sections), (EVALUATIONS, "asking", in_items)):
+        # The API server takes each definition in by itself, and may serve a kind by both for a moment.
+        await until(world.kube, world.namespace, name, filled, what="the later setting", resource=resource)
     await world.goes_on()
 
     # The later version leads, trainers and half of the agents are of the later version. Its status says more.
@@ -102,6 +102,14 @@ async def test_a_later_operator_goes_on_under_the_definitions_of_this_version(wo
     await world.scene.served(world.new, CANARY)
     assert len(world.trainers.pods) == 2 * len(("adapter", "waiting", "asking"))
     world.nothing_went_wrong()
+
+
+def in_sections(body: Body) -> bool:
+    return all(body["spec"][section].get("laterSetting") == 7 for section in ("training", "lora"))
+
+
+def in_items(body: Body) -> bool:
+    return bool(body["spec"]["tasks"][0].get("laterSetting") == 7)
 
 
 def archived(body: Body) -> bool:

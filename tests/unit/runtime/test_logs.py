@@ -6,7 +6,7 @@ import io
 import json
 import logging
 
-from trimtab_operator.runtime.logs import JsonFormatter, keys
+from trimtab_operator.runtime.logs import JsonFormatter, keys, tried_again
 
 
 def line(**extra: object) -> dict[str, object]:
@@ -36,3 +36,15 @@ def test_a_traceback_is_one_line() -> None:
 
 def test_other_attributes_are_not_printed() -> None:
     assert "settings" not in line(extra={"settings": {"secret": "canary"}})
+
+
+def test_what_kopf_tries_again_is_a_warning_and_what_it_gives_up_is_an_error() -> None:
+    def level(name: str, message: str) -> str:
+        record = logging.LogRecord(name, logging.ERROR, "", 0, message, (), None)
+        assert tried_again(record)
+        return record.levelname
+
+    watching = "kopf._cogs.clients.watching"
+    assert level(watching, "Request attempt #1/9 failed; will retry: GET /x -> 429") == "WARNING"
+    assert level(watching, "Request attempt #9/9 failed; escalating: GET /x -> 429") == "ERROR"
+    assert level("trimtab_operator.runtime.reconcile", "it will retry") == "ERROR"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from trimtab_agent import logs
 from trimtab_agent.logs import JsonFormatter, keys
 
@@ -14,3 +16,12 @@ QUIET = ("kopf", "kopf.objects", "kopf.activities", "aiohttp.access", "asyncio",
 def configure(level: str) -> None:
     """Send every log of the process, kopf's included, through one handler."""
     logs.configure(level, quiet=QUIET)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(tried_again)
+
+
+def tried_again(record: logging.LogRecord) -> bool:
+    """Make a warning of what kopf calls an error and tries again, such as an API server that takes in a definition."""
+    if record.name.startswith("kopf.") and record.levelno == logging.ERROR and "will retry" in record.getMessage():
+        record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
+    return True
