@@ -150,7 +150,8 @@ def _parquet(file: Path, name: str) -> Iterator[Record]:
                 for value in batch.to_pylist():
                     number += 1
                     yield Record({key: _present(each) for key, each in value.items()}, f"{name} row {number}")
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
+        # A damaged file may have strings that are no text, and times and numbers that Python does not have.
         raise _malformed(f"{name} after row {number}", f"is not Parquet that can be read: {error}") from error
 
 
