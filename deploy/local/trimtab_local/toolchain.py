@@ -1,5 +1,6 @@
 """What must be on the machine: Linux, root, a few Debian packages and Go. The missing ones are installed."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -41,9 +42,12 @@ def install(packages: dict[str, str]) -> None:
     if not shutil.which("apt-get"):
         raise Failed(f"please install {', '.join(missing)}: only apt is known to this program")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    watch("apt-get update", ["apt-get", "update"], environment)
-    command = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]
-    watch(f"apt-get install {' '.join(missing)}", command, environment)
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / "apt.lock").open("w") as handle:  # apt does not wait for another one that reads its lists
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        watch("apt-get update", ["apt-get", "update"], environment)
+        command = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "--yes", "--no-install-recommends", *missing]
+        watch(f"apt-get install {' '.join(missing)}", command, environment)
 
 
 def go(module: Path) -> Path:
