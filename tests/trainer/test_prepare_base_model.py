@@ -70,7 +70,7 @@ def shard(folder: Path) -> None:
         file = f"model-{number:05}-of-00002.safetensors"
         save_file({name: tensors[name] for name in part}, folder / file)
         weight_map |= dict.fromkeys(part, file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
 def cut(file: Path) -> None:
@@ -155,6 +155,11 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], Reason, str]] = {
         lambda f: remove_weights(f, index='{"weight_map": {"a": "../x.safetensors"}}'),
         INVALID,
         "names no .safetensors files",
+    ),
+    "an index without metadata": (
+        lambda f: remove_weights(f, index='{"weight_map": {"a": "a.safetensors"}}'),
+        Reason.BASE_MODEL_INVALID,
+        "has no metadata",
     ),
 }
 

@@ -183,10 +183,13 @@ def _shards(present: dict[str, int], index: Callable[[], dict[str, Any]]) -> lis
     if WEIGHTS in present:
         return [WEIGHTS]
     if INDEX in present:
-        names = index().get("weight_map")
-        if isinstance(names, dict) and names and all(_is_shard(name) for name in names.values()):
-            return sorted(set(names.values()))
-        raise invalid(f"{INDEX} names no .safetensors files in its weight_map; upload it again")
+        read = index()
+        names = read.get("weight_map")
+        if not isinstance(names, dict) or not names or not all(_is_shard(name) for name in names.values()):
+            raise invalid(f"{INDEX} names no .safetensors files in its weight_map; upload it again")
+        if not isinstance(read.get("metadata"), dict):  # transformers reads it, and that it lacks shows in training
+            raise invalid(f'{INDEX} has no metadata, which loading needs; add "metadata": {{}} to it')
+        return sorted(set(names.values()))
     pickles = sorted(name for name in present if name.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl")))
     if pickles:
         raise invalid(
