@@ -12,7 +12,7 @@ import pytest
 from trimtab_operator.api import AttemptStatus, Condition, Evaluation, EvaluationProgress, EvaluationStatus, ModelStatus
 from trimtab_operator.api.conditions import MESSAGE_LENGTH
 from trimtab_operator.api.evaluation import EvaluationSources
-from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH, MirroredStatus
+from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH, EARLIER_MESSAGE_LENGTH, MirroredStatus
 from trimtab_operator.domain.evaluation.results import note_outcome
 from trimtab_trainer.contract import BOUNDS, PACKED_OUTCOME_BYTES, Check, EvaluationOutcome, Result
 
@@ -81,7 +81,7 @@ def largest_status() -> EvaluationStatus:
                 job_name="n" * 63,
                 job_uid="00000000-0000-0000-0000-000000000000",
                 reason="HarnessTaskNotFound",
-                message="m" * ATTEMPT_MESSAGE_LENGTH,
+                message="m" * (ATTEMPT_MESSAGE_LENGTH if number == 9 else EARLIER_MESSAGE_LENGTH),
                 charged_to="disruptions",
                 start_time=TIME,
                 end_time=TIME,

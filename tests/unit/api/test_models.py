@@ -18,7 +18,7 @@ from trimtab_operator.api.finetunejob import (
     TrainingProgress,
 )
 from trimtab_operator.api.pod import PodTemplate
-from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH, AttemptStatus, MirroredStatus
+from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH, EARLIER_MESSAGE_LENGTH, AttemptStatus, MirroredStatus
 from trimtab_operator.domain.work.conditions import WARNINGS_LENGTH
 from trimtab_trainer.contract import Curve
 from trimtab_trainer.contract.curve import CURVE_BYTES
@@ -186,7 +186,7 @@ def full_status() -> FineTuneJobStatus:
                 job_name="n" * 63,
                 job_uid="00000000-0000-0000-0000-000000000000",
                 reason="TargetModulesNotFound",
-                message="m" * ATTEMPT_MESSAGE_LENGTH,
+                message="m" * (ATTEMPT_MESSAGE_LENGTH if number == 9 else EARLIER_MESSAGE_LENGTH),
                 charged_to="disruptions",
                 start_time=NOW,
                 end_time=NOW,

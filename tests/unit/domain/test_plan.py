@@ -485,6 +485,14 @@ def test_the_words_of_a_pod_of_another_attempt_are_not_believed() -> None:
     assert world.job.status.attempts[0].reason == "ResultLost"
 
 
+def test_only_the_newest_attempt_has_all_of_its_message() -> None:
+    world = World().settle().prepared().running()
+    world.exits(13, world.words(Reason.STORAGE_FAILED, message="m" * 200)).settle()
+    assert len(world.job.status.attempts[-1].message or "") == 160
+    world.after(1000).settle()
+    assert [len(each.message or "") for each in world.job.status.attempts] == [0, 88, 0]
+
+
 def test_data_that_a_lifecycle_rule_deleted_is_prepared_again() -> None:
     world = World().settle().prepared().running()
     words = world.words(Reason.PREPARED_DATA_MISSING, message="no manifest")

@@ -11,8 +11,9 @@ from trimtab_trainer.contract.settings import DIGEST
 from .conditions import Condition
 from .summary import SummarizedStatus
 
-ATTEMPT_MESSAGE_LENGTH = 96
-"""Messages of attempts are cut here, so that ten of them leave the status below 10 kB."""
+ATTEMPT_MESSAGE_LENGTH = 160
+EARLIER_MESSAGE_LENGTH = 88
+"""Messages of attempts are cut here, of all but the newest, so that ten of them leave the status below 10 kB."""
 
 RETRY_AFTER_MAXIMUM = 3600
 """Seconds: a hub that asks for more is asked again all the same."""

@@ -8,8 +8,14 @@ from typing import Literal
 from trimtab_trainer.contract import Summary
 
 from trimtab_operator.api import AttemptStatus, WorkStatus
-from trimtab_operator.api.work import ACCELERATORS_MAXIMUM, ATTEMPT_MESSAGE_LENGTH, RETRY_AFTER_MAXIMUM
+from trimtab_operator.api.work import (
+    ACCELERATORS_MAXIMUM,
+    ATTEMPT_MESSAGE_LENGTH,
+    EARLIER_MESSAGE_LENGTH,
+    RETRY_AFTER_MAXIMUM,
+)
 
+from ..conditions import cut
 from ..settings import ACCELERATOR_RESOURCES
 from ..views import format_time, parse_time
 from .accelerators import devices
@@ -56,6 +62,12 @@ def replace_last(status: S, attempt: AttemptStatus) -> S:
     return status.model_copy(update={"attempts": [*status.attempts[:-1], attempt]})
 
 
+def _shortened(attempt: AttemptStatus) -> AttemptStatus:
+    if attempt.message is None or len(attempt.message) <= EARLIER_MESSAGE_LENGTH:
+        return attempt
+    return attempt.model_copy(update={"message": cut(attempt.message, EARLIER_MESSAGE_LENGTH)})
+
+
 def enter(status: S, seen: Attempt, images: dict[str, str], now: datetime) -> S:
     """Return the status with a new open attempt; the first fixes the start, and the images that are the operator's."""
     attempt = AttemptStatus(
@@ -67,7 +79,7 @@ def enter(status: S, seen: Attempt, images: dict[str, str], now: datetime) -> S:
     )
     return status.model_copy(
         update={
-            "attempts": [*status.attempts, attempt][-ATTEMPTS_KEPT:],
+            "attempts": [*map(_shortened, status.attempts), attempt][-ATTEMPTS_KEPT:],
             "images": images,
             "start_time": status.start_time or format_time(seen.created or now),
         }
