@@ -56,7 +56,7 @@ POINTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], int | None]] = {
     "while the base model is fetched": (on_call("trimtab_trainer.train", "fetch_base_model", 1), None),
     "while the model is loaded": (on_call("trimtab_trainer.train", "load_base", 1), None),
     "in the first step": (on_call("trimtab_trainer.loop", "summed_loss", 1), None),
-    "between the micro-batches of the fourth step": (on_call("trimtab_trainer.loop", "summed_loss", 8), 3),
+    "between the micro-batches of the fourth step": (on_call("trimtab_trainer.loop", "summed_loss", 7), 3),
     "inside an optimizer step": (on_call(torch.optim.AdamW, "step", 3), 3),
     "in an evaluation": (on_call("trimtab_trainer.validation", "summed_loss", 1), 2),
     "while a checkpoint is written": (on_call(Checkpoints, "save", 2), 4),
