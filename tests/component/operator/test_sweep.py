@@ -97,6 +97,8 @@ async def test_it_is_suspended_and_goes_on_and_takes_its_trials_along_when_it_go
         return bool(body.get("status", {}).get("trials"))
 
     await until(kube, namespace, "guide", begun, what="a trial", resource=FINETUNESWEEPS)
+    while not await trials_of(kube, namespace):  # which is made in the round after the one that chose it
+        await asyncio.sleep(0.05)
     await kube.patch(FINETUNESWEEPS, namespace, "guide", MERGE_PATCH, {"spec": {"suspend": True}})
     await until_state(kube, namespace, "guide", "Suspended", resource=FINETUNESWEEPS)
     (job,) = await trials_of(kube, namespace)
