@@ -6,10 +6,10 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ..contract import Credentials, Reason
 from ..errors import SettingsInvalid
+from ..keyfiles import is_endpoint, read_key
 
 HUGGING_FACE = "https://huggingface.co"
 TOKEN, ENDPOINT = "HF_TOKEN", "HF_ENDPOINT"
@@ -39,9 +39,8 @@ def read_hub_keys(credentials: Credentials | None) -> HubKeys:
     """
     named = f"Secret {credentials.secret_name}" if credentials and credentials.secret_name else None
     source = named or (f"folder {credentials.directory}" if credentials else "the environment")
-    values = (
-        {name: _read(Path(credentials.directory) / name, source) for name in (TOKEN, ENDPOINT)} if credentials else {}
-    )
+    folder = Path(credentials.directory) if credentials else None
+    values = {name: read_key(folder / name, source) for name in (TOKEN, ENDPOINT)} if folder is not None else {}
     token, endpoint = values.get(TOKEN), values.get(ENDPOINT) or os.environ.get(ENDPOINT) or HUGGING_FACE
     if credentials is not None and not any(values.values()):
         raise SettingsInvalid(
@@ -55,36 +54,9 @@ def read_hub_keys(credentials: Credentials | None) -> HubKeys:
             "write it anew",
             Reason.CREDENTIALS_MISSING,
         )
-    if not _is_endpoint(endpoint):
+    if not is_endpoint(endpoint):
         raise SettingsInvalid(
             f"{ENDPOINT} of {source} is no URL of a hub: it is http:// or https:// and a host, and no user, password "
             "or query"
         )
     return HubKeys(endpoint.rstrip("/"), token, source)
-
-
-def _read(file: Path, source: str) -> str | None:
-    try:
-        return file.read_text().strip() or None
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsInvalid(
-            f"key {file.name} of {source} cannot be read: {type(error).__name__}", Reason.CREDENTIALS_MISSING
-        ) from None
-
-
-def _is_endpoint(text: str) -> bool:
-    try:
-        url = urlsplit(text)
-        return (
-            re.fullmatch(r"[!-~]+", text) is not None
-            and url.scheme in ("http", "https")
-            and bool(url.hostname)
-            and (url.port is None or url.port > 0)
-            and "@" not in url.netloc
-            and not url.query
-            and not url.fragment
-        )
-    except ValueError:
-        return False

@@ -8,7 +8,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
-from urllib.parse import SplitResult, urlsplit
 
 import boto3
 import botocore.loaders
@@ -18,6 +17,7 @@ from botocore.exceptions import BotoCoreError
 
 from ..contract import Credentials, Reason
 from ..errors import SettingsInvalid
+from ..keyfiles import is_endpoint, read_key
 
 if TYPE_CHECKING:
     from botocore.config import _S3Dict
@@ -64,31 +64,20 @@ def read_keys(credentials: Credentials) -> Keys:
     Raises:
         SettingsInvalid: CREDENTIALS_MISSING, naming the Secret and the keys it lacks.
     """
-    folder = Path(credentials.directory)
-    values = {}
-    for name in REQUIRED + OPTIONAL:
-        try:
-            text = (folder / name).read_text().strip()
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsInvalid(
-                f"key {name} of {_source(credentials)} cannot be read: {type(error).__name__}",
-                Reason.CREDENTIALS_MISSING,
-            ) from None
-        if text:
-            values[name] = text
+    folder, source = Path(credentials.directory), _source(credentials)
+    found = {name: read_key(folder / name, source) for name in REQUIRED + OPTIONAL}
+    values = {name: text for name, text in found.items() if text is not None}
     missing = [name for name in REQUIRED if name not in values]
     if missing:
         raise SettingsInvalid(
-            f"{_source(credentials)} lacks {' and '.join(missing)} (or they are empty); add them, "
+            f"{source} lacks {' and '.join(missing)} (or they are empty); add them, "
             "or remove secretName to use the pod's workload identity",
             Reason.CREDENTIALS_MISSING,
         )
     for name in SENT:
         if not re.fullmatch(r"[!-~]*", values.get(name, "")):
             raise SettingsInvalid(
-                f"key {name} of {_source(credentials)} holds a space, a line break or another character that no key "
+                f"key {name} of {source} holds a space, a line break or another character that no key "
                 "has; write it anew",
                 Reason.CREDENTIALS_MISSING,
             )
@@ -126,7 +115,7 @@ def _make_client(credentials: Credentials | None, keys: Keys | None, source: str
         )
         endpoint = keys["AWS_ENDPOINT_URL"]
         verify = _bundle(credentials, keys["AWS_CA_BUNDLE"])
-    if endpoint and not _is_endpoint(endpoint):
+    if endpoint and not is_endpoint(endpoint):
         raise SettingsInvalid(
             f"AWS_ENDPOINT_URL of {source} is no URL of a storage: it is http:// or https:// and a host, a port where "
             "needed, and no user, password or query"
@@ -152,22 +141,6 @@ def _make_client(credentials: Credentials | None, keys: Keys | None, source: str
             s3=cast("_S3Dict", {"addressing_style": style}),
         ),
     )
-
-
-def _is_endpoint(text: str) -> bool:
-    try:
-        url: SplitResult = urlsplit(text)
-        return (
-            re.fullmatch(r"[!-~]+", text) is not None
-            and url.scheme in ("http", "https")
-            and bool(url.hostname)
-            and (url.port is None or url.port > 0)
-            and "@" not in url.netloc
-            and not url.query
-            and not url.fragment
-        )
-    except ValueError:
-        return False
 
 
 def _bundle(credentials: Credentials, value: str | None) -> str | None:

@@ -15,7 +15,6 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
 
 from ..contract.sweep import AlgorithmType, Dimension, Direction, KnownTrial, Point, SuggestionRequest, TrialState
@@ -26,17 +25,6 @@ DRAWN_AGAIN = 64
 """Times that a point is drawn again that is known already, before the first free one is taken or none."""
 
 
-@dataclass
-class _Known:
-    points: set[Point] = field(default_factory=set)
-
-    def free(self, space: tuple[Dimension, ...]) -> Iterator[Point]:
-        """Yield the points of a finite space that are not known, in order."""
-        for point in itertools.product(*(_coordinates(each) for each in space)):
-            if point not in self.points:
-                yield point
-
-
 _DIRECTIONS: Mapping[Direction, Literal["minimize", "maximize"]] = {
     Direction.MINIMIZE: "minimize",
     Direction.MAXIMIZE: "maximize",
@@ -45,31 +33,31 @@ _DIRECTIONS: Mapping[Direction, Literal["minimize", "maximize"]] = {
 
 def suggest(request: SuggestionRequest) -> list[Point]:
     """Return the next points, each one that is not known: fewer than asked for once a finite space has no more."""
-    known = _Known({each.point for each in request.trials})
+    known = {each.point for each in request.trials}
     size = math.prod(each.size for each in request.space)
     made: list[Point] = []
     trials = list(request.trials)
-    while len(made) < request.count and len(known.points) < size:
+    while len(made) < request.count and len(known) < size:
         if request.algorithm is AlgorithmType.GRID:
-            point = next(known.free(request.space), None)
+            point = next(_free(request.space, known), None)
         else:
             point = _drawn(request, trials, known, finite=math.isfinite(size))
         if point is None:
             break
         made.append(point)
-        known.points.add(point)
+        known.add(point)
         trials.append(KnownTrial(point, TrialState.RUNNING))
     return made
 
 
-def _drawn(request: SuggestionRequest, trials: list[KnownTrial], known: _Known, *, finite: bool) -> Point | None:
+def _drawn(request: SuggestionRequest, trials: list[KnownTrial], known: set[Point], *, finite: bool) -> Point | None:
     study = study_of(request, trials)
     for _ in range(DRAWN_AGAIN):
         asked = study.ask(distributions_of(request.space))
         point = tuple(each.rounded(asked.params[f"p{number}"]) for number, each in enumerate(request.space))
-        if point not in known.points:
+        if point not in known:
             return point
-    return next(known.free(request.space), None) if finite else None
+    return next(_free(request.space, known), None) if finite else None
 
 
 def study_of(request: SuggestionRequest, trials: list[KnownTrial]) -> Any:
@@ -116,6 +104,12 @@ def distributions_of(space: tuple[Dimension, ...]) -> dict[str, Any]:
         else:
             found[f"p{number}"] = FloatDistribution(each.low, each.high, log=each.log)
     return found
+
+
+def _free(space: tuple[Dimension, ...], known: set[Point]) -> Iterator[Point]:
+    """Yield the points of a finite space that are not known, in order."""
+    every = itertools.product(*(_coordinates(each) for each in space))
+    return (point for point in every if point not in known)
 
 
 def _coordinates(dimension: Dimension) -> range:
