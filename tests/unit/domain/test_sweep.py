@@ -301,6 +301,8 @@ def test_what_is_searched_may_not_change_under_way_and_nothing_is_done_until_it_
     jobs, parameters = dict(world.jobs), world.sweep.to_json()["spec"]["parameters"]
     world.spec(parameters=[{"name": "training.learningRate", "values": RATES[1:]}]).settle()
     assert (world.state, world.succeeded, world.jobs) == ("SearchChanged", "Unknown", jobs)
+    world.spec(parameters=[{"name": "training.learningRate", "values": [*RATES, "fast"]}]).settle()
+    assert (world.state, world.succeeded, world.jobs) == ("SearchChanged", "Unknown", jobs), "no end either"
     world.spec(parameters=parameters).settle()
     assert (world.state, world.jobs) == ("Searching", jobs)
 

@@ -6,10 +6,11 @@ from trimtab_operator.api import PASSED, Evaluation, PassedReason, WorkStatus
 from trimtab_operator.api.evaluation import EVALUATION as CRD
 
 from ..cluster import Key
+from ..ended import reason_of
 from ..indexes import gated_in, named_evaluation, passed_in, waiting_for
 from ..measures import Measure
 from ..plan import Body
-from ..work.staged import reason_of, staged
+from ..work.staged import staged
 from .evaluating import Evaluating
 
 __all__ = ["EVALUATING", "EVALUATION"]

@@ -10,11 +10,11 @@ from trimtab_operator.api import FineTuneJob, FineTuneSweep, FineTuneSweepStatus
 from trimtab_operator.api.finetunesweep import FINETUNESWEEP
 
 from ..cluster import Cluster, Key
+from ..ended import lived
 from ..indexes import of_sweep
 from ..kind import Kind, Needs
 from ..measures import Measure
 from ..plan import Body, Create, Delete, Plan
-from ..views import parse_time
 from .decide import plan
 from .observed import Observed
 
@@ -46,26 +46,21 @@ def _observe(cluster: Cluster, sweep: FineTuneSweep) -> Observed:
 def _needs(observed: Observed, planned: Plan) -> Needs:
     """Return what the actions are about, and the sweep itself: whoever led before may have begun other trials."""
     namespace = observed.sweep.metadata.namespace
-    names = [
-        action.body["metadata"]["name"] if isinstance(action, Create) else action.name for action in planned.actions
-    ]
-    own = [action for action in planned.actions if not (isinstance(action, Delete) and action.kind == "FineTuneSweep")]
-    objects = tuple(Key("FineTuneJob", namespace, name) for name in names) if own else ()
-    return Needs(objects=objects)
+    names = (
+        action.body["metadata"]["name"] if isinstance(action, Create) else action.name
+        for action in planned.actions
+        if not (isinstance(action, Delete) and action.kind == "FineTuneSweep")
+    )
+    return Needs(objects=tuple(Key("FineTuneJob", namespace, name) for name in names))
 
 
 def _measures(before: FineTuneSweepStatus, after: FineTuneSweepStatus, now: datetime) -> tuple[Measure, ...]:
     """Return trials that are over, and the end of the sweep."""
     known = {each.id for each in before.trials if each.state is not TrialState.RUNNING}
-    over = [
-        each for each in after.trials if each.id not in known and (each.value is not None or each.reason is not None)
-    ]
+    over = [each for each in after.trials if each.id not in known and each.state is not TrialState.RUNNING]
     found = [Measure("sweep_trials", (each.reason or each.state.value,)) for each in over]
     if after.completion_time and not before.completion_time:
-        start, end = parse_time(after.start_time), parse_time(after.completion_time)
-        if start is not None and end is not None:
-            outcome = next((c.reason for c in after.conditions if c.type == "Succeeded"), "Unknown")
-            found.append(Measure("finetunesweep_seconds", (outcome,), max(0.0, (end - start).total_seconds())))
+        found += lived("finetunesweep_seconds", after)
     return tuple(found)
 
 

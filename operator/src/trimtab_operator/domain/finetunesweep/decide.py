@@ -10,28 +10,29 @@ for it, and the names of those follow from the point; so whoever goes on makes w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from trimtab_trainer.contract.sweep import Dimension, KnownTrial, Point, SuggestionRequest, TrialState, parameters_at
+from trimtab_trainer.contract.sweep import KnownTrial, Point, SuggestionRequest, TrialState
 
 from trimtab_operator.api import (
     BestTrial,
+    FineTuneJob,
     FineTuneSweepStatus,
     SweepArtifact,
     SweepState,
     TrialStatus,
 )
 
-from ..conditions import ConditionStatus, condition, found, note_of
+from ..conditions import EVENT_MESSAGE_LENGTH, ConditionStatus, condition, cut, found, note_of
 from ..ended import time_is_over
 from ..plan import Action, Create, Delete, NextPoints, Note, Plan, Suspend
 from ..views import format_time
 from ..work.conditions import is_over
 from .observed import Observed
-from .searching import SweepInvalid, Trial, job_of, rows_of, search_digest, space, trial_at
-from .trials import best_of, judged, next_costs, shared_fault, without_improvement
+from .searching import Search, SweepInvalid, Trial, job_of, rows_of, search_digest, search_of
+from .trials import begun, best_of, judged, next_costs, shared_fault, without_improvement
 
 TAKEN_LOOKED_AT_SECONDS = 10
 
@@ -56,18 +57,21 @@ def plan(observed: Observed, now: datetime) -> Plan:
         return Plan()  # the garbage collector takes the trials, and SIGTERM makes their trainers write checkpoints
     if is_over(sweep):
         return _after_the_end(observed, now)
-    try:
-        dimensions = space(sweep)
-    except SweepInvalid as error:
-        return _say(observed, sweep.status, SweepState.SPEC_INVALID, str(error), now, succeeded="False")
-    if sweep.status.search_digest not in (None, search_digest(sweep)):
+    digest, before = search_digest(sweep), sweep.status.search_digest
+    if before not in (None, digest):
         message = (
             "parameters, algorithm, objective or folds were changed after the first trial was chosen by them; set them "
             "back, or create another FineTuneSweep: what was trained is found there"
         )
         return _say(observed, sweep.status, SweepState.SEARCH_CHANGED, message, now, trouble=True)
-    ledger = _ledger(observed, dimensions)
-    status = _told(observed, dimensions, ledger, now)
+    try:
+        search = search_of(sweep)
+        if before is None:  # what was begun was checked, and is the same still
+            search.check()
+    except SweepInvalid as error:
+        return _say(observed, sweep.status, SweepState.SPEC_INVALID, str(error), now, succeeded="False")
+    ledger = _ledger(observed, search)
+    status = _told(observed, ledger, digest)
     if fault := shared_fault(ledger.known):
         times, words = _times(ledger.known, fault), _words(observed, ledger, fault)
         message = f"{times} trials ended with {fault}, which is not of their settings: {words}"
@@ -76,35 +80,33 @@ def plan(observed: Observed, now: datetime) -> Plan:
         return _held(observed, status, ledger, now)
     why = _why_no_more(observed, ledger)
     if not why and (free := _free(observed, ledger)):
-        return _chosen(observed, dimensions, ledger, status, free=free, now=now)
+        return _chosen(observed, search, ledger, status, free=free, now=now)
     if why and not ledger.running:
         return _end(observed, status, why, now)
     return _go_on(observed, status, ledger, why, now)
 
 
-def _ledger(observed: Observed, dimensions: Sequence[Dimension]) -> _Ledger:
+def _ledger(observed: Observed, search: Search) -> _Ledger:
     listed = observed.sweep.status.trials
-    trials = tuple(trial_at(observed.sweep, dimensions, tuple(each.point)) for each in listed)
+    trials = tuple(search.at(tuple(each.point)) for each in listed)
     known = tuple(judged(each, trial, observed.jobs) for each, trial in zip(listed, trials, strict=True))
     return _Ledger(trials, known)
 
 
-def _told(observed: Observed, dimensions: Sequence[Dimension], ledger: _Ledger, now: datetime) -> FineTuneSweepStatus:
+def _told(observed: Observed, ledger: _Ledger, digest: str) -> FineTuneSweepStatus:
     """Return the status with what is known of the trials."""
     sweep, best = observed.sweep, best_of(ledger.known, observed.sweep.spec.objective.direction)
     update: dict[str, object] = {
         "trials": list(ledger.known),
         "max_trials": sweep.spec.max_trials,
-        "search_digest": search_digest(sweep),
+        "search_digest": digest,
         "accelerator_seconds": sum(each.accelerator_seconds or 0 for each in ledger.known),
-        "best": _best(observed, dimensions, ledger, best) if best is not None else None,
+        "best": _best(observed, ledger, best) if best is not None else None,
     }
-    if ledger.known and sweep.status.start_time is None:
-        update["start_time"] = format_time(now)
     return sweep.status.model_copy(update=update)
 
 
-def _best(observed: Observed, dimensions: Sequence[Dimension], ledger: _Ledger, best: TrialStatus) -> BestTrial:
+def _best(observed: Observed, ledger: _Ledger, best: TrialStatus) -> BestTrial:
     before = observed.sweep.status.best
     if before is not None and before.id == best.id:
         return before
@@ -115,7 +117,7 @@ def _best(observed: Observed, dimensions: Sequence[Dimension], ledger: _Ledger, 
     return BestTrial(
         id=best.id,
         fine_tune_job_name=name,
-        parameters=parameters_at(dimensions, trial.point),
+        parameters=dict(trial.parameters),
         value=best.value if best.value is not None else 0.0,
         standard_error=best.standard_error,
         artifact=SweepArtifact(uri=artifact.uri, digest=artifact.digest) if artifact is not None else None,
@@ -153,7 +155,7 @@ def _free(observed: Observed, ledger: _Ledger) -> int:
 
 def _chosen(
     observed: Observed,
-    dimensions: Sequence[Dimension],
+    search: Search,
     ledger: _Ledger,
     status: FineTuneSweepStatus,
     *,
@@ -164,7 +166,7 @@ def _chosen(
     spec = observed.sweep.spec
     budgeted = spec.budget is not None and spec.budget.accelerator_seconds is not None
     request = SuggestionRequest(
-        space=tuple(each.nameless for each in dimensions),
+        space=tuple(each.nameless for each in search.dimensions),
         algorithm=spec.algorithm.type,
         seed=spec.algorithm.seed,
         direction=spec.objective.direction,
@@ -179,13 +181,11 @@ def _chosen(
     there = {each.id for each in ledger.known}
     made = []
     for point in points:
-        trial = trial_at(observed.sweep, dimensions, tuple(point))
+        trial = search.at(tuple(point))
         if trial.id not in there:
             there.add(trial.id)
-            made.append(judged(TrialStatus(id=trial.id, point=list(trial.point)), trial, {}))
+            made.append(begun(trial))
     update: dict[str, object] = {"trials": [*status.trials, *made]}
-    if made and status.start_time is None:
-        update["start_time"] = format_time(now)
     if len(made) < request.count:
         update["exhausted"] = True
     return _say(observed, status.model_copy(update=update), SweepState.SEARCHING, _progress(status, len(made)), now)
@@ -193,7 +193,8 @@ def _chosen(
 
 def _go_on(observed: Observed, status: FineTuneSweepStatus, ledger: _Ledger, why: str, now: datetime) -> Plan:
     """Make what is missing of the trials that run, stop what is left of those that are over."""
-    actions = (*_leftovers(observed, ledger), *_resumed(observed, ledger), *_missing(observed, ledger))
+    resumed = _suspensions(observed, ledger, suspend=False)
+    actions = (*_leftovers(observed, ledger), *resumed, *_missing(observed, ledger))
     message = _progress(status)
     if why:
         message += f"; no other is begun: {why}"
@@ -205,60 +206,56 @@ def _missing(observed: Observed, ledger: _Ledger) -> tuple[Action, ...]:
 
     One whose rows are the same as another's waits until that has prepared them: all others find them then.
     """
-    preparing: list[object] = []
-    prepared: list[object] = []
+    preparing: set[bytes] = set()
+    prepared: set[bytes] = set()
     for trial in ledger.trials:
         for name, spec in trial.jobs.items():
             job = observed.jobs.get(name)
             if job is not None and job.status.dataset is not None:
-                prepared.append(rows_of(spec))
+                prepared.add(rows_of(spec))
             elif job is not None and not is_over(job):
-                preparing.append(rows_of(spec))
+                preparing.add(rows_of(spec))
     actions: list[Action] = []
     for trial in ledger.running:
         for name, spec in trial.jobs.items():
-            rows = rows_of(spec)
-            if name in observed.jobs or (rows in preparing and rows not in prepared):
+            if name in observed.jobs:
                 continue
-            actions.append(Create(job_of(observed.sweep, trial, name)))
-            preparing.append(rows)
+            rows = rows_of(spec)
+            if rows not in preparing or rows in prepared:
+                actions.append(Create(job_of(observed.sweep, trial, name)))
+                preparing.add(rows)
     return tuple(actions)
 
 
 def _leftovers(observed: Observed, ledger: _Ledger) -> tuple[Action, ...]:
     """Return the deletion of FineTuneJobs that still run though their trial is over: another of its folds failed."""
     running = {name for trial in ledger.running for name in trial.jobs}
+    return _deletions(observed, lambda name, job: name not in running and not is_over(job))
+
+
+def _deletions(observed: Observed, goes: Callable[[str, FineTuneJob], bool]) -> tuple[Action, ...]:
     return tuple(
         Delete("FineTuneJob", job.metadata.namespace, name, job.metadata.uid)
         for name, job in sorted(observed.jobs.items())
-        if name not in running and not is_over(job) and job.metadata.deletion_timestamp is None
+        if job.metadata.deletion_timestamp is None and goes(name, job)
     )
 
 
-def _resumed(observed: Observed, ledger: _Ledger) -> tuple[Action, ...]:
+def _suspensions(observed: Observed, ledger: _Ledger, *, suspend: bool) -> tuple[Action, ...]:
+    """Return what makes the FineTuneJobs of trials that run stop after a checkpoint, or go on."""
+    jobs = [observed.jobs[name] for trial in ledger.running for name in trial.jobs if name in observed.jobs]
     return tuple(
-        _suspend(observed, name, suspend=False)
-        for trial in ledger.running
-        for name in trial.jobs
-        if name in observed.jobs and observed.jobs[name].spec.suspend and not is_over(observed.jobs[name])
+        Suspend(job.metadata.namespace, job.metadata.name, job.metadata.uid, suspend, kind="FineTuneJob")
+        for job in jobs
+        if job.spec.suspend is not suspend and not is_over(job)
     )
 
 
 def _held(observed: Observed, status: FineTuneSweepStatus, ledger: _Ledger, now: datetime) -> Plan:
     """Suspend the trials that run, and begin none."""
-    actions = tuple(
-        _suspend(observed, name, suspend=True)
-        for trial in ledger.running
-        for name in trial.jobs
-        if name in observed.jobs and not observed.jobs[name].spec.suspend and not is_over(observed.jobs[name])
-    )
+    actions = _suspensions(observed, ledger, suspend=True)
     message = "spec.suspend is true; set it to false and the trials go on from their checkpoints"
     return _act(observed, status, actions, message, now, state=SweepState.SUSPENDED)
-
-
-def _suspend(observed: Observed, name: str, *, suspend: bool) -> Suspend:
-    me = observed.jobs[name].metadata
-    return Suspend(me.namespace, name, me.uid, suspend, kind="FineTuneJob")
 
 
 def _act(
@@ -313,6 +310,8 @@ def _say(
         "observed_generation": generation,
         "conditions": [made, *(each for each in status.conditions if each.type != made.type)],
     }
+    if status.trials and status.start_time is None:
+        update["start_time"] = format_time(now)
     if succeeded != "Unknown":
         update["completion_time"] = format_time(now)
     told = status.model_copy(update=update)
@@ -331,9 +330,8 @@ def _news(before: FineTuneSweepStatus, after: FineTuneSweepStatus) -> tuple[Note
     if after.best is None or (before.best is not None and before.best.id == after.best.id):
         return ()
     settings = ", ".join(f"{name} = {value}" for name, value in after.best.parameters.items())
-    return (
-        Note("Normal", "BetterTrial", f"{after.best.fine_tune_job_name} has {_shown(after.best)}: {settings}"[:1024]),
-    )
+    message = f"{after.best.fine_tune_job_name} has {_shown(after.best)}: {settings}"
+    return (Note("Normal", "BetterTrial", cut(message, EVENT_MESSAGE_LENGTH)),)
 
 
 def _after_the_end(observed: Observed, now: datetime) -> Plan:
@@ -351,12 +349,7 @@ def _after_the_end(observed: Observed, now: datetime) -> Plan:
     )
     if goes is not None:
         return Plan(actions=(goes,), confirm=True)
-    kept = {each.metadata.name for each in observed.jobs.values() if _is_kept(observed, each.metadata.name)}
-    losers = tuple(
-        Delete("FineTuneJob", job.metadata.namespace, name, job.metadata.uid)
-        for name, job in sorted(observed.jobs.items())
-        if job.metadata.deletion_timestamp is None and (name not in kept or not is_over(job))
-    )
+    losers = _deletions(observed, lambda name, job: not (_is_kept(observed, name) and is_over(job)))
     said = status.model_copy(update={"observed_generation": sweep.metadata.generation})
     return Plan(actions=losers, status=said.to_json(), look_again_seconds=look_again, confirm=bool(losers))
 
@@ -372,11 +365,9 @@ def _progress(status: FineTuneSweepStatus, more: int = 0) -> str:
     running = sum(each.state is TrialState.RUNNING for each in status.trials) + more
     done = len(status.trials) + more - running
     words = f"{done} of at most {status.max_trials} trials are done, {running} run"
-    return (
-        f"{words}; the best so far is {status.best.fine_tune_job_name} with {_shown(status.best)}"
-        if status.best
-        else words
-    )
+    if status.best is None:
+        return words
+    return f"{words}; the best so far is {status.best.fine_tune_job_name} with {_shown(status.best)}"
 
 
 def _shown(best: BestTrial) -> str:

@@ -31,12 +31,16 @@ OF_THE_POINT = frozenset(
 ENOUGH_FAULTS = 3
 
 
+def begun(trial: Trial) -> TrialStatus:
+    """Return what is known of a trial that was just chosen: settings that are refused are a bad point at once."""
+    known = TrialStatus(id=trial.id, point=list(trial.point))
+    return known.model_copy(update={"state": TrialState.BAD, "reason": SETTINGS_REFUSED}) if trial.trouble else known
+
+
 def judged(known: TrialStatus, trial: Trial, jobs: Mapping[str, FineTuneJob]) -> TrialStatus:
     """Return what is known of a trial now; one that is over stays what it is."""
     if known.state is not TrialState.RUNNING:
         return known
-    if trial.trouble:
-        return known.model_copy(update={"state": TrialState.BAD, "reason": SETTINGS_REFUSED})
     found = [jobs[name] for name in trial.jobs if name in jobs]
     seconds = sum(job.status.accelerator_seconds for job in found)
     known = known.model_copy(update={"accelerator_seconds": seconds})

@@ -7,9 +7,9 @@ from typing import Any
 
 from trimtab_trainer.contract import Credentials, Mirrored, Model, Stage, canonical_json
 
-from trimtab_operator.api import API_VERSION
 from trimtab_operator.api.pod import EnvVar, PodTemplate, ResourceRequirements
 
+from ..ownership import controlled_by
 from ..plan import Body
 from ..settings import PodDefaults, Settings
 from ..views import (
@@ -49,19 +49,11 @@ CPU_STAGES = (Stage.MIRROR, Stage.PREPARE)
 
 
 def _metadata(kind: Particulars[J, S], job: J, name: str, labels: dict[str, str]) -> Body:
-    owner = {
-        "apiVersion": API_VERSION,
-        "kind": kind.name,
-        "name": job.metadata.name,
-        "uid": job.metadata.uid,
-        "controller": True,
-        "blockOwnerDeletion": False,
-    }
     return {
         "name": name,
         "namespace": job.metadata.namespace,
         "labels": {MANAGED_BY_LABEL: "trimtab", kind.label: job.metadata.name, **labels},
-        "ownerReferences": [owner],
+        "ownerReferences": [controlled_by(kind.name, job.metadata)],
     }
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from trimtab_trainer.contract import Reason
 
-from trimtab_operator.api import SUCCEEDED, WorkStatus
+from trimtab_operator.api import WorkStatus
 from trimtab_operator.api.customresource import CustomResource
 
 from ..cluster import Cluster, Key
+from ..ended import lived
 from ..kind import Kind, Needs
 from ..measures import Measure
 from ..plan import Body, Create, Plan
-from ..views import parse_time
 from .attempt import attempts_of
 from .decide import plan
 from .names import job_names_to_confirm
@@ -133,14 +133,5 @@ def _measures(
     found += [Measure("accelerator_seconds", (), held)] if held > 0 else []
     found += [Measure("lost_accelerator_seconds", (), lost)] if lost > 0 else []
     if after.completion_time and not before.completion_time:
-        found += verdict(after)
-        start, end = parse_time(after.start_time), parse_time(after.completion_time)
-        if start is not None and end is not None:
-            lasted = max(0.0, (end - start).total_seconds())
-            found.append(Measure(seconds, (reason_of(after, SUCCEEDED),), lasted))
+        found += [*verdict(after), *lived(seconds, after)]
     return tuple(found)
-
-
-def reason_of(status: WorkStatus, condition: str) -> str:
-    """Return the reason of a condition, "Unknown" without it."""
-    return next((c.reason for c in status.conditions if c.type == condition), "Unknown")
