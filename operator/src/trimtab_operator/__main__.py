@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 
+import uvloop
 from prometheus_client import disable_created_metrics
 
 from .runtime import health, logs, metrics
@@ -94,7 +95,7 @@ def main() -> None:
     disable_created_metrics()
     metrics.BUILD.info({"version": version("trimtab-operator")})
     log.info("starting", extra=logs.keys(version=version("trimtab-operator"), identity=settings.identity))
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # half of a request's time is the loop's
         code = runner.run(serve(settings))
         # At once, without waiting for tasks: what has lost the Lease must not write, what has released it need not.
         logging.shutdown()

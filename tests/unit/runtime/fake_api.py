@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -119,6 +120,8 @@ class FakeApi:
         items = [copied(body) for place, body in self.objects.items() if place[0] == resource.plural]
         if (query or {}).get("fieldSelector") == "status.successful=0":
             items = [body for body in items if not body.get("status", {}).get("succeeded")]
+        for label, names in re.findall(r"([^,]+) in \(([^)]*)\)", (query or {}).get("labelSelector", "")):
+            items = [body for body in items if body["metadata"].get("labels", {}).get(label) in names.split(",")]
         if accept == METADATA_ONLY:
             items = [{"metadata": body["metadata"]} for body in items]
         for start in range(0, max(len(items), 1), limit):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trimtab_operator.domain.views import JOB_LABEL
 from trimtab_operator.runtime.cache import Cache
 from trimtab_operator.runtime.firstlist import FirstList
 from trimtab_operator.runtime.kube import JOBS, PODS, Body
@@ -20,14 +21,17 @@ SUCCEEDED = {"succeeded": 1, "conditions": [{"type": "Complete", "status": "True
 def family(api: FakeApi, number: int, status: Body, conditions: Sequence[Body] = ()) -> None:
     """Have a FineTuneJob with a Job and its pod."""
     api.put(FINETUNEJOBS, finetunejob(f"f{number}", f"ftj-{number}", conditions=conditions))
-    api.put(JOBS, {**job(f"f{number}-train-1", f"job-{number}", owner=f"ftj-{number}"), "status": status})
-    api.put(PODS, pod(f"f{number}-train-1-x", f"pod-{number}", job_uid=f"job-{number}"))
+    made = {**job(f"f{number}-train-1", f"job-{number}", owner=f"ftj-{number}"), "status": status}
+    for resource, body in ((JOBS, made), (PODS, pod(f"f{number}-train-1-x", f"pod-{number}", job_uid=f"job-{number}"))):
+        labels = {**body["metadata"]["labels"], JOB_LABEL: f"f{number}"}
+        api.put(resource, {**body, "metadata": {**body["metadata"], "labels": labels}})
 
 
 async def read(api: FakeApi, many: int = 1) -> tuple[Cache, FirstList]:
     cache = Cache()
     first = FirstList(api, cache, (None,), many)
     await first.read()
+    await first.rest()
     return cache, first
 
 
@@ -43,10 +47,59 @@ def test_of_bygone_jobs_and_pods_only_the_version_is_known() -> None:
         assert [view.name for view in cache.pods.of_parent("job-9")] == ["f9-train-1-x"]
         assert [entry.uid for entry in cache.jobs if entry.view is not None] == ["job-9"]
         assert [entry.uid for entry in cache.pods if entry.view is not None] == ["pod-9"]
-        assert [call for call in api.calls if call[0] == "get"] == [
-            ("get", "jobs", "f9-train-1"),
-            ("get", "pods", "f9-train-1-x"),
-        ]
+        assert not [call for call in api.calls if call[0] == "get"]
+
+    run(story())
+
+
+def test_what_has_ended_is_not_waited_for() -> None:
+    async def story() -> None:
+        api = FakeApi()
+        for number in range(9):
+            family(api, number, SUCCEEDED, conditions=[ENDED])
+        family(api, 9, SUCCEEDED)
+        cache = Cache()
+        first = FirstList(api, cache, (None,), 1)
+        await first.read()
+        assert [entry.uid for entry in cache.jobs] == ["job-9"]
+        assert [entry.uid for entry in cache.pods] == ["pod-9"]
+        assert first.moments.keys() == {
+            (each.plural, None) for each in (*(store.resource for store in cache.owners.values()), JOBS, PODS)
+        }
+        cache.jobs.remove("job-3")
+        await first.rest()
+        assert {len(cache.jobs), len(cache.pods)} == {9, 10}
+        assert not [call for call in api.calls if call[0] == "get"]
+
+    run(story())
+
+
+def test_what_has_lost_the_label_of_its_owner_is_found_with_the_rest() -> None:
+    async def story() -> None:
+        api = FakeApi()
+        for number in range(9):
+            family(api, number, SUCCEEDED, conditions=[ENDED])
+        family(api, 9, SUCCEEDED)
+        body = await api.get(JOBS, NAMESPACE, "f9-train-1")
+        labels = {key: value for key, value in body["metadata"]["labels"].items() if key != JOB_LABEL}
+        api.put(JOBS, {**body, "metadata": {**body["metadata"], "labels": labels}})
+        cache, _ = await read(api)
+        assert cache.jobs.of_uid("job-9") is not None
+
+    run(story())
+
+
+def test_the_selectors_of_many_owners_stay_short() -> None:
+    async def story() -> None:
+        api = FakeApi()
+        for number in range(200):
+            family(api, number, SUCCEEDED, conditions=[ENDED])
+        for number in range(200, 320):
+            family(api, number, SUCCEEDED)
+        cache = Cache()
+        await FirstList(api, cache, (None,), 1).read()
+        assert {entry.uid for entry in cache.jobs} == {f"job-{number}" for number in range(200, 320)}
+        assert len([call for call in api.calls if call == ("list", "jobs", "")]) == 1 + 3
 
     run(story())
 

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 1.0
 """What a watch is given to deliver what a list has shown, and after a gap to finish its own list."""
+REST_AGAIN_SECONDS = 5.0
 SHARE = 0.1
 """Of the time, that lists may take: a cluster of many objects is compared the more seldom."""
 
@@ -46,10 +47,11 @@ class Audit:
     ) -> None:
         self._kube = kube
         self._cache = cache
+        self._namespaces: tuple[str | None, ...] = namespaces or (None,)
+        self._first = FirstList(kube, cache, self._namespaces)
         self._owners = tuple(cache.owners.values())
         self._stores = cache.stores
         self._changed = changed
-        self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._every = every
         self._settle = settle
         self._asked = Lull(settle)
@@ -57,6 +59,9 @@ class Audit:
         self.pace = every
         """Seconds between two audits now."""
         self.filled = False
+        """Whether all is known that may have to be acted on."""
+        self.complete = asyncio.Event()
+        """Set when all the rest is known too."""
         self.ended: list[Key] = []
         """What had ended when the cache was filled and is to be looked at all the same: there may be much of it, and it
         is in no hurry."""
@@ -66,10 +71,10 @@ class Audit:
         """Time of the loop's clock when all resources were compared last."""
 
     async def fill(self) -> None:
-        """Read everything into an empty cache, and tell of every object of our kinds that has not ended."""
-        first = FirstList(self._kube, self._cache, self._namespaces)
-        await first.read()
-        self.moments = first.moments
+        """Fill an empty cache with what may have to be acted on, and tell of every object of our kinds that has not
+        ended."""
+        await self._first.read()
+        self.moments = self._first.moments
         for entry in (entry for store in self._owners for entry in store):
             if entry.view is None or not entry.view.over:
                 self._tell(entry.key)
@@ -83,7 +88,14 @@ class Audit:
         self._asked.put_off()
 
     async def run(self) -> None:
-        """Audit for ever."""
+        """Read what the first list has left out, and audit for ever."""
+        while not self.complete.is_set():
+            try:
+                await self._first.rest()
+                self.complete.set()
+            except Exception as error:  # logged, tried again; liveness sees it too
+                log.warning("first list not finished", extra=keys(err=str(error)))
+                await asyncio.sleep(REST_AGAIN_SECONDS)
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.pace):

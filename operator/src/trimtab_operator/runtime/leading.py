@@ -139,6 +139,7 @@ class Leading:
     async def _look_at_what_has_ended(self) -> None:
         """Once, a few at a time: its TTL may be over, or a Job of it live. Whatever comes meanwhile goes first."""
         await asyncio.sleep(FIRST_ROUNDS_SECONDS)
+        await self._audit.complete.wait()
         while self._audit.ended:
             if self._queue.busy < ENDED_AT_ONCE:
                 self._queue.add(self._audit.ended.pop())
