@@ -13,7 +13,7 @@ from kubernetes.aio.client import Configuration
 from trimtab_operator import agentkey
 from trimtab_operator.agentkey import FILE, SECRETS, ensure, run
 from trimtab_operator.runtime.kube import ApiError, Kube, Unreachable
-from trimtab_operator.runtime.signing import SigningKeys
+from trimtab_operator.runtime.pods.signing import SigningKeys
 
 from tests.unit.runtime.fake_api import FakeApi
 

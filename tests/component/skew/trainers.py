@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import web
 from trimtab_operator.domain.views import ATTEMPT_LABEL, EVALUATION_LABEL, JOB_LABEL, STAGE_LABEL
 from trimtab_operator.runtime.kube import Body
-from trimtab_operator.runtime.progress import PORT
+from trimtab_operator.runtime.pods.progress import PORT
 from trimtab_trainer.contract import Stage
 
 from tests.component.operator.executor import Act, Executor

@@ -13,7 +13,7 @@ from typing import Any
 
 from trimtab_agent.contract import Share, ShareAnswer
 from trimtab_operator.domain.adapterrollout.observed import Refusal, ShareTruth
-from trimtab_operator.runtime.agents import ANSWER_SECONDS, Address, AgentUnreachable, Answer
+from trimtab_operator.runtime.pods.agents import ANSWER_SECONDS, Address, AgentUnreachable, Answer
 
 from tests.unit.domain.rollout.world import Agent, read
 from tests.unit.lives.faults import Fate
@@ -79,7 +79,7 @@ class Network:
 
 
 class AgentsInMemory:
-    """In place of `runtime.agents.Agents`, for one operator, that of `fate`."""
+    """In place of `runtime.pods.agents.Agents`, for one operator, that of `fate`."""
 
     def __init__(self, network: Network, fate: Fate, keys: frozenset[str]) -> None:
         self._network = network

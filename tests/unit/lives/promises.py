@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 from trimtab_agent.contract import Share
 from trimtab_agent.documents import MountedDocument, read_share
 from trimtab_operator.api.adapterrollout import AdapterRolloutStatus, Phase
-from trimtab_operator.runtime.agentpoller import LONGEST_PAUSE, REST_SECONDS, SILENCE_SECONDS
-from trimtab_operator.runtime.agents import ANSWER_SECONDS
-from trimtab_operator.runtime.desired import DESIRED
 from trimtab_operator.runtime.kube import Body
+from trimtab_operator.runtime.pods.agentpoller import LONGEST_PAUSE, REST_SECONDS, SILENCE_SECONDS
+from trimtab_operator.runtime.pods.agents import ANSWER_SECONDS
+from trimtab_operator.runtime.pods.desired import DESIRED
 
 from tests.unit.domain.rollout.world import NAME, explained, revision, sha
 from tests.unit.lives.agents import Pod

@@ -19,11 +19,11 @@ from trimtab_agent.contract import Share
 from trimtab_agent.documents import MountedDocument, read_share
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.views import format_time
-from trimtab_operator.runtime.agentpoller import NAMESPACE as SERVING_NAMESPACE
-from trimtab_operator.runtime.desired import DESIRED, orphans
 from trimtab_operator.runtime.kube import OWN, PODS, ApiError, Body, Unreachable
-from trimtab_operator.runtime.signing import SigningKeys
-from trimtab_operator.runtime.workqueue import Retry
+from trimtab_operator.runtime.pods.agentpoller import NAMESPACE as SERVING_NAMESPACE
+from trimtab_operator.runtime.pods.desired import DESIRED, orphans
+from trimtab_operator.runtime.pods.signing import SigningKeys
+from trimtab_operator.runtime.rounds.workqueue import Retry
 
 from tests.unit.domain.rollout.world import NAME, Agent, Counted, artifact, evaluation, revision, sha
 from tests.unit.lives.agents import AgentsInMemory, Network, Pod

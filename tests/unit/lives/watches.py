@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from random import Random
 
 from trimtab_operator.domain.cluster import Key
-from trimtab_operator.runtime.cache import Store, version_of
+from trimtab_operator.runtime.cluster.cache import Store, version_of
 
 from tests.unit.runtime.fake_api import FakeApi
 from tests.unit.runtime.rounds import Rounds

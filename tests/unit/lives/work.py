@@ -15,9 +15,9 @@ from trimtab_operator.api import NOT_UNDERSTOOD
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.domain.views import OWNER_LABELS, QUEUE_LABEL, format_time
-from trimtab_operator.runtime.gate import has_ended, summary_of
 from trimtab_operator.runtime.kube import JOBS, NODES, OWN, PODS, ApiError, Body, Unreachable
-from trimtab_operator.runtime.workqueue import Retry
+from trimtab_operator.runtime.rounds.gate import has_ended, summary_of
+from trimtab_operator.runtime.rounds.workqueue import Retry
 from trimtab_trainer.contract import ExitCode, Reason, Stage, Summary, TerminationMessage
 
 from tests.unit.domain.makers import ARTIFACT, OUTCOME, PREPARED, PREPARED_EVALUATION, adapterrollout, finished

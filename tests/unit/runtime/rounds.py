@@ -13,19 +13,19 @@ from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.kind import AnyKind
 from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.domain.settings import Settings
-from trimtab_operator.runtime.act import Actor
-from trimtab_operator.runtime.agentpoller import AgentPoller
-from trimtab_operator.runtime.agents import Agents
-from trimtab_operator.runtime.cache import Cache
-from trimtab_operator.runtime.delivery import Delivery
-from trimtab_operator.runtime.desired import Desired
-from trimtab_operator.runtime.events import Events
-from trimtab_operator.runtime.inquiries import Inquiries
-from trimtab_operator.runtime.known import Known, Troubles
-from trimtab_operator.runtime.progress import ProgressPoller
-from trimtab_operator.runtime.reconcile import Reconciler
-from trimtab_operator.runtime.signing import SigningKeys
-from trimtab_operator.runtime.terms import Terms
+from trimtab_operator.runtime.cluster.cache import Cache
+from trimtab_operator.runtime.pods.agentpoller import AgentPoller
+from trimtab_operator.runtime.pods.agents import Agents
+from trimtab_operator.runtime.pods.delivery import Delivery
+from trimtab_operator.runtime.pods.desired import Desired
+from trimtab_operator.runtime.pods.progress import ProgressPoller
+from trimtab_operator.runtime.pods.signing import SigningKeys
+from trimtab_operator.runtime.pods.terms import Terms
+from trimtab_operator.runtime.rounds.act import Actor
+from trimtab_operator.runtime.rounds.events import Events
+from trimtab_operator.runtime.rounds.inquiries import Inquiries
+from trimtab_operator.runtime.rounds.known import Known, Troubles
+from trimtab_operator.runtime.rounds.reconcile import Reconciler
 
 from tests.unit.runtime.fake_api import FakeApi
 

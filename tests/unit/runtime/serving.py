@@ -11,7 +11,7 @@ from trimtab_agent.contract import Share
 from trimtab_agent.documents import Refused, Verifier, pod_audience, read_share
 from trimtab_operator import agentkey
 from trimtab_operator.runtime.kube import Body
-from trimtab_operator.runtime.signing import SigningKeys
+from trimtab_operator.runtime.pods.signing import SigningKeys
 
 from tests.unit.runtime.objects import NAMESPACE
 

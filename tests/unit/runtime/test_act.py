@@ -11,10 +11,10 @@ from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Create, Delete, Suspend
 from trimtab_operator.runtime import metrics
-from trimtab_operator.runtime.act import Actor, NameIsTaken
-from trimtab_operator.runtime.cache import Cache
+from trimtab_operator.runtime.cluster.cache import Cache
 from trimtab_operator.runtime.kube import JOBS
-from trimtab_operator.runtime.workqueue import Retry
+from trimtab_operator.runtime.rounds.act import Actor, NameIsTaken
+from trimtab_operator.runtime.rounds.workqueue import Retry
 
 from tests.resources import FINETUNEJOBS
 from tests.unit.runtime.fake_api import FakeApi

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 from trimtab_operator.domain.views import ServingPodView, agent_port
-from trimtab_operator.runtime.agentpoller import AgentPoller, Known
-from trimtab_operator.runtime.cache import Cache
+from trimtab_operator.runtime.cluster.cache import Cache
 from trimtab_operator.runtime.kube import Body
+from trimtab_operator.runtime.pods.agentpoller import AgentPoller, Known
 
 from tests.unit.runtime.serving import rollout, serving_pod
 

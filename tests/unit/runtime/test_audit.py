@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from trimtab_operator.domain.cluster import Key
-from trimtab_operator.runtime.audit import Audit
-from trimtab_operator.runtime.cache import Cache
+from trimtab_operator.runtime.cluster.audit import Audit
+from trimtab_operator.runtime.cluster.cache import Cache
 from trimtab_operator.runtime.kube import JOBS, PODS, ApiError
 
 from tests.resources import FINETUNEJOBS

@@ -8,7 +8,7 @@ import itertools
 import pytest
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.runtime import metrics
-from trimtab_operator.runtime.cache import TOMBSTONE_SECONDS, Cache
+from trimtab_operator.runtime.cluster.cache import TOMBSTONE_SECONDS, Cache
 
 from tests.unit.runtime.objects import NAMESPACE, finetunejob, job, pod
 from tests.unit.runtime.serving import serving_pod

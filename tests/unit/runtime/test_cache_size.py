@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pytest
 from trimtab_operator.domain.views import QUEUE_LABEL
-from trimtab_operator.runtime.audit import Audit
-from trimtab_operator.runtime.cache import Cache, Store
+from trimtab_operator.runtime.cluster.audit import Audit
+from trimtab_operator.runtime.cluster.cache import Cache, Store
 from trimtab_operator.runtime.kube import JSON, PAGE_BYTES, Body, Kube, Resource
 
 from tests.resources import FINETUNEJOBS

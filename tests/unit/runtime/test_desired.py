@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from trimtab_agent.contract import Share
 from trimtab_agent.documents import MountedDocument, Verifier, namespace_audience
-from trimtab_operator.runtime.desired import AGENT_KEYS, DESIRED, Desired
 from trimtab_operator.runtime.kube import CONFIGMAPS, Body
-from trimtab_operator.runtime.signing import SigningKeys
+from trimtab_operator.runtime.pods.desired import AGENT_KEYS, DESIRED, Desired
+from trimtab_operator.runtime.pods.signing import SigningKeys
 
 from tests.unit.runtime.fake_api import FakeApi
 from tests.unit.runtime.objects import NAMESPACE

@@ -14,11 +14,11 @@ from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.domain.plan import Create, Note, Plan
 from trimtab_operator.domain.work import Observed, plan
 from trimtab_operator.runtime import metrics
-from trimtab_operator.runtime.audit import Audit
-from trimtab_operator.runtime.cache import Cache
-from trimtab_operator.runtime.events import Events
+from trimtab_operator.runtime.cluster.audit import Audit
+from trimtab_operator.runtime.cluster.cache import Cache
 from trimtab_operator.runtime.kube import JOBS, Body
-from trimtab_operator.runtime.workqueue import Retry
+from trimtab_operator.runtime.rounds.events import Events
+from trimtab_operator.runtime.rounds.workqueue import Retry
 
 from tests.resources import ADAPTERROLLOUTS, EVALUATIONS, FINETUNEJOBS
 from tests.unit.domain.makers import adapterrollout, finished, sha

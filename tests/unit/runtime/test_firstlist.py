@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trimtab_operator.domain.views import JOB_LABEL
-from trimtab_operator.runtime.cache import Cache
-from trimtab_operator.runtime.firstlist import FirstList
+from trimtab_operator.runtime.cluster.cache import Cache
+from trimtab_operator.runtime.cluster.firstlist import FirstList
 from trimtab_operator.runtime.kube import JOBS, PODS, Body
 
 from tests.resources import FINETUNEJOBS

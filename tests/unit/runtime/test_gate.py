@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pytest
 from trimtab_operator.api import AdapterRolloutStatus, FineTuneJobStatus
 from trimtab_operator.api.schema import structural
-from trimtab_operator.runtime.gate import changes, merged
 from trimtab_operator.runtime.kube import Body
+from trimtab_operator.runtime.rounds.gate import changes, merged
 
 FIRST: Body = {"number": 0, "stage": "prepare", "jobName": "demo-prepare-0", "jobUID": "u0", "reason": "Completed"}
 SECOND: Body = {"number": 1, "stage": "train", "jobName": "demo-train-1", "jobUID": "u1"}

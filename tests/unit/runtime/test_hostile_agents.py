@@ -18,13 +18,13 @@ from aiohttp import web
 from trimtab_agent.contract import PodAnswer
 from trimtab_operator.domain.adapterrollout import AgentTruth
 from trimtab_operator.domain.cluster import Key
-from trimtab_operator.runtime import agentpoller
-from trimtab_operator.runtime.agents import ANSWER_BYTES, Address, Agents, AgentUnreachable
-from trimtab_operator.runtime.answers import Unreadable, parsed
 from trimtab_operator.runtime.kube import Body
-from trimtab_operator.runtime.reconcile import failed
-from trimtab_operator.runtime.signing import SigningKeys
-from trimtab_operator.runtime.workqueue import WorkQueue
+from trimtab_operator.runtime.pods import agentpoller
+from trimtab_operator.runtime.pods.agents import ANSWER_BYTES, Address, Agents, AgentUnreachable
+from trimtab_operator.runtime.pods.answers import Unreadable, parsed
+from trimtab_operator.runtime.pods.signing import SigningKeys
+from trimtab_operator.runtime.rounds.reconcile import failed
+from trimtab_operator.runtime.rounds.workqueue import WorkQueue
 
 from tests.resources import ADAPTERROLLOUTS
 from tests.unit.runtime.fake_api import FakeApi

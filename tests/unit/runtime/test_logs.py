@@ -47,4 +47,4 @@ def test_what_kopf_tries_again_is_a_warning_and_what_it_gives_up_is_an_error() -
     watching = "kopf._cogs.clients.watching"
     assert level(watching, "Request attempt #1/9 failed; will retry: GET /x -> 429") == "WARNING"
     assert level(watching, "Request attempt #9/9 failed; escalating: GET /x -> 429") == "ERROR"
-    assert level("trimtab_operator.runtime.reconcile", "it will retry") == "ERROR"
+    assert level("trimtab_operator.runtime.rounds.reconcile", "it will retry") == "ERROR"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trimtab_operator.runtime.cache import Cache
+from trimtab_operator.runtime.cluster.cache import Cache
 from trimtab_operator.runtime.kube import Body
 from trimtab_operator.runtime.objectmetrics import ObjectMetrics
 

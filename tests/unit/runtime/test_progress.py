@@ -15,9 +15,9 @@ import pytest
 from aiohttp import web
 from prometheus_client import REGISTRY
 from trimtab_operator.domain.cluster import Key
-from trimtab_operator.runtime import progress
-from trimtab_operator.runtime.cache import Cache
-from trimtab_operator.runtime.progress import ProgressPoller, url_of
+from trimtab_operator.runtime.cluster.cache import Cache
+from trimtab_operator.runtime.pods import progress
+from trimtab_operator.runtime.pods.progress import ProgressPoller, url_of
 from trimtab_trainer.contract import Curve, Progress, Stage
 
 from tests.unit.runtime.objects import NAMESPACE, job, pod

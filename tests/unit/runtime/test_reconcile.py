@@ -12,10 +12,10 @@ from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf, Note, Plan
 from trimtab_operator.domain.work import Observed
-from trimtab_operator.runtime.events import Events
 from trimtab_operator.runtime.kube import EVENTS, JOBS, ApiError
-from trimtab_operator.runtime.reconcile import failed
-from trimtab_operator.runtime.workqueue import Retry
+from trimtab_operator.runtime.rounds.events import Events
+from trimtab_operator.runtime.rounds.reconcile import failed
+from trimtab_operator.runtime.rounds.workqueue import Retry
 
 from tests.resources import FINETUNEJOBS
 from tests.unit.runtime.fake_api import failing

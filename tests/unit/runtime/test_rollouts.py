@@ -12,10 +12,10 @@ from typing import Any
 import aiohttp
 import pytest
 from trimtab_operator.domain.cluster import Key
-from trimtab_operator.runtime.agentpoller import NAMESPACE as SERVING_NAMESPACE
-from trimtab_operator.runtime.desired import AGENT_KEYS, DESIRED, Desired, orphans
 from trimtab_operator.runtime.kube import ApiError, Body
-from trimtab_operator.runtime.workqueue import Retry
+from trimtab_operator.runtime.pods.agentpoller import NAMESPACE as SERVING_NAMESPACE
+from trimtab_operator.runtime.pods.desired import AGENT_KEYS, DESIRED, Desired, orphans
+from trimtab_operator.runtime.rounds.workqueue import Retry
 
 from tests.resources import ADAPTERROLLOUTS, EVALUATIONS
 from tests.unit.runtime.fake_api import failing
@@ -178,8 +178,8 @@ async def test_an_agent_that_is_silent_when_requests_are_to_move_gets_nothing(wo
 
 async def test_an_agent_that_hangs_holds_up_no_round(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its document is waited for by itself, once, and then it is not asked again before requests move."""
-    monkeypatch.setattr("trimtab_operator.runtime.agentpoller.SENDING_SECONDS", 0.1)
-    monkeypatch.setattr("trimtab_operator.runtime.agentpoller.CONFIRM_SECONDS", 0.1)
+    monkeypatch.setattr("trimtab_operator.runtime.pods.agentpoller.SENDING_SECONDS", 0.1)
+    monkeypatch.setattr("trimtab_operator.runtime.pods.agentpoller.CONFIRM_SECONDS", 0.1)
     world.store(rollout(port=world.agent.port))
     await world.pod()
     world.agent.hangs = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from trimtab_operator.runtime.signing import READ_AGAIN_SECONDS, SigningKeys
+from trimtab_operator.runtime.pods.signing import READ_AGAIN_SECONDS, SigningKeys
 
 from tests.unit.runtime.serving import new_key
 

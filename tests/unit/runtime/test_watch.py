@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from trimtab_operator.domain.cluster import Key
-from trimtab_operator.runtime.audit import Audit
-from trimtab_operator.runtime.cache import Cache
-from trimtab_operator.runtime.handlers import registry_of
+from trimtab_operator.runtime.cluster.audit import Audit
+from trimtab_operator.runtime.cluster.cache import Cache
+from trimtab_operator.runtime.cluster.handlers import registry_of
+from trimtab_operator.runtime.cluster.watch import Inbox, Watch
 from trimtab_operator.runtime.kube import JOBS, OWN, PODS, Body, Gone, Kube, Resource, Unreachable
-from trimtab_operator.runtime.watch import Inbox, Watch
 
 from tests.resources import FINETUNEJOBS
 from tests.unit.runtime.fake_api import FakeApi

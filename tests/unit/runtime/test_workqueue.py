@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
-from trimtab_operator.runtime.workqueue import Retry, WorkQueue
+from trimtab_operator.runtime.rounds.workqueue import Retry, WorkQueue
 
 from tests.unit.runtime.virtual_time import run
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from trimtab_agent import guard, settings, table
 from trimtab_operator.domain.views import STAGE_LABEL
-from trimtab_operator.runtime.desired import AGENT_KEYS, DESIRED
+from trimtab_operator.runtime.pods.desired import AGENT_KEYS, DESIRED
 
 SERVING = Path(__file__).parents[3] / "deploy/serving"
 CHART = Path(__file__).parents[3] / "charts/trimtab/Chart.yaml"

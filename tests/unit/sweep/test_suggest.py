@@ -11,8 +11,8 @@ from typing import Any
 
 import optuna
 import pytest
-from trimtab_operator.runtime import suggesting
-from trimtab_operator.runtime.workqueue import Retry
+from trimtab_operator.runtime.rounds import suggesting
+from trimtab_operator.runtime.rounds.workqueue import Retry
 from trimtab_trainer.contract.sweep import (
     AlgorithmType,
     Dimension,

@@ -18,28 +18,28 @@ from ..domain.cluster import Key
 from ..domain.kinds import KINDS
 from ..domain.views import STAGE_LABEL
 from . import metrics
-from .act import Actor
-from .agentpoller import NAMESPACE, AgentPoller
-from .agents import Agents
-from .audit import Audit
-from .cache import MANAGED_BY_US, Cache
-from .delivery import Delivery
-from .desired import Desired, orphans
-from .events import Events
-from .handlers import NoMemories, registry_of, settings_of
-from .inquiries import Inquiries
-from .known import Known, Troubles
+from .cluster.audit import Audit
+from .cluster.cache import MANAGED_BY_US, Cache
+from .cluster.handlers import NoMemories, registry_of, settings_of
+from .cluster.watch import Inbox, Watch
 from .kube import JOBS, PODS, ApiError, Kube, Resource, Unreachable
 from .logs import keys
 from .lull import Lull
 from .objectmetrics import ObjectMetrics, pod_counts
-from .progress import ProgressPoller
-from .reconcile import Reconciler, failed, utc_now
+from .pods.agentpoller import NAMESPACE, AgentPoller
+from .pods.agents import Agents
+from .pods.delivery import Delivery
+from .pods.desired import Desired, orphans
+from .pods.progress import ProgressPoller
+from .pods.signing import SigningKeys
+from .pods.terms import Terms
+from .rounds.act import Actor
+from .rounds.events import Events
+from .rounds.inquiries import Inquiries
+from .rounds.known import Known, Troubles
+from .rounds.reconcile import Reconciler, failed, utc_now
+from .rounds.workqueue import WorkQueue
 from .settings import Settings
-from .signing import SigningKeys
-from .terms import Terms
-from .watch import Inbox, Watch
-from .workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 

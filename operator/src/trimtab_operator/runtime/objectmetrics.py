@@ -13,7 +13,7 @@ from prometheus_client.registry import REGISTRY, Collector
 from ..api.adapterrollout import READY
 from ..domain.indexes import passed_in
 from ..domain.views import parse_time
-from .cache import Cache
+from .cluster.cache import Cache
 from .kube import Body
 
 

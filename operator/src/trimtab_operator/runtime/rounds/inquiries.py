@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 from typing import Any, Protocol
 
-from ..domain.cluster import Key
-from ..domain.kind import Needs
-from ..domain.plan import AgentsOf, EventsOf, Inquiry, IsMounted, MountedShare, NextPoints, NodeOf
-from .agentpoller import AgentPoller
-from .cache import Cache, Store
-from .desired import Desired
-from .kube import EVENTS, NODES, PODS, ApiError, Body, NotFound, Resource
+from ...domain.cluster import Key
+from ...domain.kind import Needs
+from ...domain.plan import AgentsOf, EventsOf, Inquiry, IsMounted, MountedShare, NextPoints, NodeOf
+from ..cluster.cache import Cache, Store
+from ..kube import EVENTS, NODES, PODS, ApiError, Body, NotFound, Resource
+from ..pods.agentpoller import AgentPoller
+from ..pods.desired import Desired
 from .suggesting import suggested
 
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"

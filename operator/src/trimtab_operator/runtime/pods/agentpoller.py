@@ -20,15 +20,15 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from ..domain.adapterrollout import AgentTruth, ServingPod
-from ..domain.adapterrollout.observed import Refusal, ShareTruth
-from ..domain.adapterrollout.sequence import Sequence
-from ..domain.cluster import Key
-from ..domain.plan import Document
-from ..domain.views import ServingPodView
+from ...domain.adapterrollout import AgentTruth, ServingPod
+from ...domain.adapterrollout.observed import Refusal, ShareTruth
+from ...domain.adapterrollout.sequence import Sequence
+from ...domain.cluster import Key
+from ...domain.plan import Document
+from ...domain.views import ServingPodView
+from ..cluster.cache import Cache, Stored
+from ..logs import keys
 from .agents import ANSWER_SECONDS, Address, Agents, AgentUnreachable, Answer
-from .cache import Cache, Stored
-from .logs import keys
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

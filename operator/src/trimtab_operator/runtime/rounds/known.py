@@ -9,16 +9,16 @@ from typing import Any
 from pydantic import ValidationError
 from trimtab_trainer.contract import Progress
 
-from ..domain.adapterrollout import ServingPod
-from ..domain.cluster import Key, NameTaken, NotUnderstood, Refusal
-from ..domain.settings import Settings
-from ..domain.views import JobView, PodView
-from .agentpoller import AgentPoller
-from .cache import Cache, Stored, matches, typed
-from .kube import ApiError, Body, Resource
-from .progress import ProgressPoller
-from .signing import SigningKeys
-from .terms import Terms
+from ...domain.adapterrollout import ServingPod
+from ...domain.cluster import Key, NameTaken, NotUnderstood, Refusal
+from ...domain.settings import Settings
+from ...domain.views import JobView, PodView
+from ..cluster.cache import Cache, Stored, matches, typed
+from ..kube import ApiError, Body, Resource
+from ..pods.agentpoller import AgentPoller
+from ..pods.progress import ProgressPoller
+from ..pods.signing import SigningKeys
+from ..pods.terms import Terms
 
 
 class Troubles:

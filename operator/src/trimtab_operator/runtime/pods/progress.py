@@ -16,13 +16,13 @@ from pydantic.alias_generators import to_camel
 from trimtab_trainer.contract import Curve, Progress, Stage
 from trimtab_trainer.contract.curve import CURVE_BYTES
 
-from ..domain.cluster import Key
-from ..domain.views import JobView, PodView, parse_time
-from . import metrics
+from ...domain.cluster import Key
+from ...domain.views import JobView, PodView, parse_time
+from .. import metrics
+from ..cluster.cache import Cache
+from ..logs import keys
 from .addresses import base_url
 from .answers import AS_IT_IS, Unreadable, body_of, parsed
-from .cache import Cache
-from .logs import keys
 
 log = logging.getLogger(__name__)
 

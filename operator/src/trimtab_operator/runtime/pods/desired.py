@@ -16,11 +16,11 @@ from typing import Any, Protocol
 from trimtab_agent.contract import Share
 from trimtab_agent.documents import MountedDocument, Refused, Verifier, namespace_audience, read_share, sign_mounted
 
-from ..domain.adapterrollout.observed import OBJECT_NAME
-from ..domain.cluster import Key
-from ..domain.views import MANAGED_BY_LABEL
-from .cache import Cache
-from .kube import CONFIGMAPS, MERGE_PATCH, AlreadyExists, Body, NotFound, Resource
+from ...domain.adapterrollout.observed import OBJECT_NAME
+from ...domain.cluster import Key
+from ...domain.views import MANAGED_BY_LABEL
+from ..cluster.cache import Cache
+from ..kube import CONFIGMAPS, MERGE_PATCH, AlreadyExists, Body, NotFound, Resource
 from .signing import SigningKey, SigningKeys
 
 AGENT_KEYS, DESIRED = "trimtab-agent-keys", "trimtab-desired"

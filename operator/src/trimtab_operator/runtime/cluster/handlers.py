@@ -12,9 +12,9 @@ from typing import Any
 import kopf
 from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
-from ..domain.cluster import Key
+from ...domain.cluster import Key
+from ..kube import Kube, Resource
 from .cache import Cache
-from .kube import Kube, Resource
 from .watch import Inbox
 
 WATCH_LIST_SINCE = (1, 34)

@@ -14,12 +14,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
-from ..domain.cluster import Key
-from . import metrics
+from ...domain.cluster import Key
+from .. import metrics
+from ..kube import ApiError, Body, Gone, Resource, Unreachable, items_of
+from ..logs import keys
 from .cache import Store, typed_item, version_of
 from .firstlist import WHOLE_PAGE
-from .kube import ApiError, Body, Gone, Resource, Unreachable, items_of
-from .logs import keys
 
 log = logging.getLogger(__name__)
 

@@ -16,21 +16,21 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..domain.cluster import Cluster, Key, NotUnderstood
-from ..domain.kind import AnyKind
-from ..domain.kinds import KINDS
-from ..domain.plan import Create, Delete, Inquiry, Note, Plan, Suspend
-from ..domain.views import controller_of
-from . import metrics
+from ...domain.cluster import Cluster, Key, NotUnderstood
+from ...domain.kind import AnyKind
+from ...domain.kinds import KINDS
+from ...domain.plan import Create, Delete, Inquiry, Note, Plan, Suspend
+from ...domain.views import controller_of
+from .. import metrics
+from ..cluster.cache import Cache, Stored, typed
+from ..kube import ApiError, Body, NotFound, Unreachable
+from ..logs import keys
+from ..pods.delivery import Delivery
 from .act import Actor, NameIsTaken
-from .cache import Cache, Stored, typed
-from .delivery import Delivery
 from .events import Events
 from .gate import not_understood
 from .inquiries import Inquiries
 from .known import Troubles
-from .kube import ApiError, Body, NotFound, Unreachable
-from .logs import keys
 from .workqueue import Retry
 
 log = logging.getLogger(__name__)

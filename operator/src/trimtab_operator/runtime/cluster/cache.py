@@ -25,15 +25,15 @@ from typing import Any, Generic, TypeVar
 
 from pydantic_core import from_json, to_json
 
-from ..domain.cluster import Key
-from ..domain.gitops import MARKS
-from ..domain.kind import AnyKind
-from ..domain.kinds import KINDS
-from ..domain.views import MANAGED_BY_LABEL, QUEUE_PREFIX, SERVE, STAGE_LABEL, JobView, PodView, ServingPodView
-from . import metrics
-from .gate import has_ended, summary_of
-from .kube import JOBS, OWN, PODS, Body, Resource
-from .logs import keys
+from ...domain.cluster import Key
+from ...domain.gitops import MARKS
+from ...domain.kind import AnyKind
+from ...domain.kinds import KINDS
+from ...domain.views import MANAGED_BY_LABEL, QUEUE_PREFIX, SERVE, STAGE_LABEL, JobView, PodView, ServingPodView
+from .. import metrics
+from ..kube import JOBS, OWN, PODS, Body, Resource
+from ..logs import keys
+from ..rounds.gate import has_ended, summary_of
 
 log = logging.getLogger(__name__)
 

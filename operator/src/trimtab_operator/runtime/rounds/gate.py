@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..api import NOT_UNDERSTOOD
-from ..api.conditions import MESSAGE_LENGTH
-from ..api.schema import Schema
-from ..domain.kind import AnyKind
-from ..domain.views import format_time
-from .kube import Body
+from ...api import NOT_UNDERSTOOD
+from ...api.conditions import MESSAGE_LENGTH
+from ...api.schema import Schema
+from ...domain.kind import AnyKind
+from ...domain.views import format_time
+from ..kube import Body
 
 
 def summary_of(kind: AnyKind, body: Body) -> Body:

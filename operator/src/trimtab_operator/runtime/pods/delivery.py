@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from ..domain.plan import Plan, Withdrawal
+from ...domain.plan import Plan, Withdrawal
 from .agentpoller import AgentPoller
 from .desired import Desired
 from .signing import SigningKeys

@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..domain.cluster import Key
-from . import metrics
+from ...domain.cluster import Key
+from .. import metrics
+from ..kube import METADATA_ONLY, Body, Gone, NotFound, Resource, items_of
+from ..logs import keys
+from ..lull import Lull
 from .cache import Cache, Store, version_of
 from .firstlist import AT_ONCE, PAGE, FirstList, Lister, within
-from .kube import METADATA_ONLY, Body, Gone, NotFound, Resource, items_of
-from .logs import keys
-from .lull import Lull
 
 log = logging.getLogger(__name__)
 

@@ -16,15 +16,15 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from ..api.schema import Schema, structural
-from ..domain.kind import AnyKind
-from ..domain.plan import Action, Create, Delete, Suspend
-from ..domain.views import controller_of
-from . import metrics
-from .cache import Cache, Store, version_of
+from ...api.schema import Schema, structural
+from ...domain.kind import AnyKind
+from ...domain.plan import Action, Create, Delete, Suspend
+from ...domain.views import controller_of
+from .. import metrics
+from ..cluster.cache import Cache, Store, version_of
+from ..kube import BY_KIND, JSON_PATCH, OWN, AlreadyExists, Body, Conflict, Invalid, NotFound, Resource
+from ..logs import keys
 from .gate import admitted, changes
-from .kube import BY_KIND, JSON_PATCH, OWN, AlreadyExists, Body, Conflict, Invalid, NotFound, Resource
-from .logs import keys
 from .workqueue import Retry
 
 log = logging.getLogger(__name__)

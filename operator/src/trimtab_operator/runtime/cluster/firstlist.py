@@ -12,9 +12,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Sequence
 from typing import Any, Protocol
 
-from ..domain.views import OWNER_LABELS, controller_of
+from ...domain.views import OWNER_LABELS, controller_of
+from ..kube import JSON, METADATA_ONLY, Body, NotFound, Resource, items_of
 from .cache import Cache, Place, Store, typed_item, version_of
-from .kube import JSON, METADATA_ONLY, Body, NotFound, Resource, items_of
 
 PAGE = 500
 WHOLE_PAGE = 100

@@ -14,12 +14,12 @@ import aiohttp
 from trimtab_agent.contract import API, PodAnswer, RefusalAnswer, Share, ShareAnswer
 from trimtab_agent.documents import pod_audience, sign_call
 
-from ..domain.adapterrollout import AgentTruth
-from ..domain.adapterrollout.observed import Refusal, ShareTruth
-from . import metrics
+from ...domain.adapterrollout import AgentTruth
+from ...domain.adapterrollout.observed import Refusal, ShareTruth
+from .. import metrics
+from ..labels import code_label
 from .addresses import base_url
 from .answers import AS_IT_IS, Unreadable, body_of, parsed
-from .labels import code_label
 from .signing import SigningKey, SigningKeys
 
 log = logging.getLogger(__name__)

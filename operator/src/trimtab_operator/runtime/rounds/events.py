@@ -9,11 +9,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
-from ..api import API_VERSION
-from ..domain.plan import Note
-from . import metrics
-from .kube import EVENTS, MERGE_PATCH, AlreadyExists, Body, Resource
-from .logs import keys
+from ...api import API_VERSION
+from ...domain.plan import Note
+from .. import metrics
+from ..kube import EVENTS, MERGE_PATCH, AlreadyExists, Body, Resource
+from ..logs import keys
 
 log = logging.getLogger(__name__)
 

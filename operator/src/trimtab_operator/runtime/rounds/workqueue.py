@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-from . import metrics
+from .. import metrics
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from trimtab_agent.documents import key_id
 
-from .logs import keys
+from ..logs import keys
 
 log = logging.getLogger(__name__)
 
