@@ -7,6 +7,7 @@ import asyncio
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.runtime.cluster.audit import Audit
 from trimtab_operator.runtime.cluster.cache import Cache
+from trimtab_operator.runtime.cluster.firstlist import MANY
 from trimtab_operator.runtime.kube import JOBS, PODS, ApiError
 
 from tests.resources import FINETUNEJOBS
@@ -15,6 +16,9 @@ from tests.unit.runtime.objects import NAMESPACE, finetunejob, job, pod
 from tests.unit.runtime.virtual_time import run
 
 KEY = Key("FineTuneJob", NAMESPACE, "demo")
+
+
+SUCCEEDED = {"succeeded": 1, "conditions": [{"type": "Complete", "status": "True"}]}
 
 
 class World:
@@ -180,5 +184,31 @@ def test_it_runs_every_so_often_and_soon_when_asked_and_survives_errors() -> Non
         task.cancel()
         assert times == [20, 40, 46.2, 66.2]  # a second after the last one asked: a list may go on for long
         assert world.audit.last_success == 66.2
+
+    run(story())
+
+
+def test_what_is_bygone_is_read_beside_the_first_work_and_tried_again() -> None:
+    async def story() -> None:
+        world = World()
+        done = {"type": "Succeeded", "status": "True", "reason": "Completed"}
+        for number in range(MANY):
+            world.api.put(FINETUNEJOBS, finetunejob(f"old-{number}", f"old-{number}", conditions=[done]))
+            world.api.put(JOBS, {**job(f"job-{number}", f"job-{number}", owner=f"old-{number}"), "status": SUCCEEDED})
+        await world.audit.fill()
+        assert world.audit.filled
+        assert not world.audit.complete.is_set()
+        assert len(world.cache.jobs) == 0
+        world.api.calls.clear()
+        refuse = failing("list", "jobs", ApiError(500, "InternalError", "down"))
+        tried = asyncio.get_running_loop().time() + 1
+        world.api.before = lambda *call: refuse(*call) if asyncio.get_running_loop().time() < tried else None
+        task = asyncio.create_task(world.audit.run())
+        await asyncio.sleep(1)
+        assert not world.audit.complete.is_set()
+        await world.audit.complete.wait()
+        task.cancel()
+        assert len(world.cache.jobs) == MANY
+        assert not [call for call in world.api.calls if call[0] == "get"]
 
     run(story())
