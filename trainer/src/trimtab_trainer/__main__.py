@@ -1,5 +1,5 @@
 """`trimtab-trainer mirror|prepare|train|evaluate`: one stage in one process, for a pod and for a laptop alike; and
-`check|estimate|ask`, for people.
+`check|estimate|ask|import`, for people.
 
 Every end is told three ways: the exit code, the last event on stdout, and the termination message (JSON) in the file
 that Kubernetes keeps. Only `train`, `evaluate` and `ask` import torch.
@@ -141,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     before.add_parsers(stages)
     for each in stages.choices.values():
         each.formatter_class = argparse.RawDescriptionHelpFormatter
-    for name in ("prepare", "train", *before.COMMANDS):
+    for name in ("prepare", "train", *before.ABOUT_A_RUN):
         stages.choices[name].epilog = settings_help()
     ask.add_arguments(stages.add_parser("ask", help="ask the base model and the adapter the same question"))
     return top

@@ -1,4 +1,5 @@
-"""Commands for the time before anything is started: `check` and `estimate`. What they need is loaded when they run."""
+"""Commands for people that need no torch: `check` and `estimate` before anything is started, and `import` of what was
+made elsewhere. What they need is loaded when they run."""
 
 from __future__ import annotations
 
@@ -9,11 +10,12 @@ from typing import Any
 
 from .errors import TrainerError
 
-COMMANDS = ("check", "estimate")
+ABOUT_A_RUN = ("check", "estimate")
+COMMANDS = (*ABOUT_A_RUN, "import")
 
 
 def add_parsers(stages: Any) -> None:
-    """Add both to the subcommands of `trimtab-trainer`."""
+    """Add them to the subcommands of `trimtab-trainer`."""
     check = stages.add_parser("check", help="say in seconds what a run would refuse; starts nothing, needs no torch")
     check.add_argument("--config", type=Path, required=True, help="configuration of the run, YAML or JSON")
     check.add_argument("--rows", type=int, default=5_000, help="rows of each side to look at (%(default)s)")
@@ -26,6 +28,13 @@ def add_parsers(stages: Any) -> None:
     estimate.add_argument("--tokens", type=int, help="tokens of the training rows, as `prepare` counts them")
     estimate.add_argument("--json", action="store_true", help="for programs")
 
+    imported = stages.add_parser("import", help="publish an adapter that was made elsewhere (peft, TRL, Unsloth, ...)")
+    imported.add_argument("folder", type=Path, metavar="FOLDER", help="with adapter_config.json and its weights")
+    imported.add_argument("--base-model", required=True, metavar="URI", help="base model that it was trained on")
+    imported.add_argument("--to", required=True, metavar="URI", help="output to publish it in: <to>/adapters/<digest>")
+    imported.add_argument("--secret-directory", metavar="FOLDER", help="one file per access key; else environment")
+    imported.add_argument("--json", action="store_true", help="for programs")
+
 
 def run(options: argparse.Namespace) -> int:
     """Run one of them for a person; return the exit code."""
@@ -34,6 +43,10 @@ def run(options: argparse.Namespace) -> int:
             from . import check
 
             return check.run(options)
+        if options.stage == "import":
+            from . import importing
+
+            return importing.run(options)
         from .estimating import command
 
         return command.run(options)

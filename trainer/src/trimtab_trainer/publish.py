@@ -32,8 +32,8 @@ from .errors import SettingsInvalid
 from .interruption import Interruption
 from .report import Report
 from .reporting.page import HeldOut, RunRecord, render
-from .result import verify_adapter, write_result
-from .storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, Store, commit, read_manifest
+from .result import upload_once, write_result
+from .storage import FileEntry, Store
 from .storage.layout import (
     ADAPTER_CONFIG,
     ADAPTER_METRICS,
@@ -187,28 +187,6 @@ def publish(
     if noted.digest != mine.digest:
         report.warn("another attempt of this run published first; its adapter is the result", digest=noted.digest)
     return noted, summary
-
-
-def upload_once(
-    store: Store, prefix: str, folder: Path, files: tuple[FileEntry, ...], document: dict[str, Any]
-) -> None:
-    """Upload files and commit their manifest, unless the adapter is there already and every byte of it verifies.
-
-    It is there when an attempt ended between its manifest and its result, or another one runs at the same time: the
-    weights are the same, or the digest would differ, and the records of whoever was first stand.
-    """
-    digest = digest_of(document["artifact"])
-    for last in (False, True):
-        if read_manifest(store, prefix) is None:
-            for entry in files:
-                store.upload(folder / entry.path, f"{prefix}/{entry.path}")
-            commit(store, prefix, document)
-        try:
-            return verify_adapter(store, prefix, digest)
-        except (ObjectDamaged, ObjectMissing):
-            if last:
-                raise
-            store.delete([f"{prefix}/{MANIFEST}"])
 
 
 def artifact_document(config: RunConfig, prepared: Prepared, files: tuple[FileEntry, ...]) -> dict[str, Any]:

@@ -1,15 +1,19 @@
-"""RESULT.json: the note beside a run that says which adapter it made, so that the same run is never trained twice.
+"""What is published, once: the files of an adapter with their manifest last, and RESULT.json, the note beside a run
+that says which adapter it made, so that the same run is never trained twice.
 
-`publish` writes it once the adapter's manifest is in place; `prepare` and `train` read it and check every byte of the
-adapter.
+`publish` writes the note once the adapter's manifest is in place; `prepare` and `train` read it and check every byte of
+the adapter.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from .contract import Artifact, canonical_json, digest_of
 from .contract.parsing import read_object
 from .report import Report
-from .storage import ObjectDamaged, ObjectMissing, Store, read_manifest, verify
+from .storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, Store, commit, read_manifest, verify
 from .storage.layout import adapter_prefix, result_path
 
 
@@ -40,6 +44,28 @@ def read_result(store: Store, run_digest: str, report: Report | None = None) -> 
         return None
     # The folder may have been copied to another bucket since.
     return artifact.model_copy(update={"uri": store.address(prefix)})
+
+
+def upload_once(
+    store: Store, prefix: str, folder: Path, files: tuple[FileEntry, ...], document: dict[str, Any]
+) -> None:
+    """Upload files and commit their manifest, unless the adapter is there already and every byte of it verifies.
+
+    It is there when an attempt ended between its manifest and its result, or another one runs at the same time: the
+    weights are the same, or the digest would differ, and the records of whoever was first stand.
+    """
+    digest = digest_of(document["artifact"])
+    for last in (False, True):
+        if read_manifest(store, prefix) is None:
+            for entry in files:
+                store.upload(folder / entry.path, f"{prefix}/{entry.path}")
+            commit(store, prefix, document)
+        try:
+            return verify_adapter(store, prefix, digest)
+        except (ObjectDamaged, ObjectMissing):
+            if last:
+                raise
+            store.delete([f"{prefix}/{MANIFEST}"])
 
 
 def verify_adapter(store: Store, prefix: str, digest: str) -> None:

@@ -56,7 +56,10 @@ class VerifiedAdapter:
         They lie with the data of the run, `<output>/data/views/<data digest>`, which may have expired or may never
         have been copied with the adapter.
         """
-        view = str(self.manifest.document["artifact"].get("data"))
+        view = self.manifest.document["artifact"].get("data")
+        if not isinstance(view, str):
+            report.warn("what the target was trained on is unknown: it was imported", uri=self.uri)
+            return None
         root, _, folder = self.settings.uri.rstrip("/").rpartition("/")
         if folder != hexadecimal(self.digest) or not root.endswith("/adapters"):
             report.warn("what the target was trained on is unknown: it lies outside of its output", uri=self.uri)
