@@ -23,8 +23,9 @@ from pathlib import Path
 
 import numpy as np
 from trimtab_trainer.evaluate.rows import EvaluationRow, RowScore, read_lines
-from trimtab_trainer.evaluate.scoring.metrics import ratio
-from trimtab_trainer.evaluate.statistics import Array, Resampling, gap, p_at_least, partition
+from trimtab_trainer.evaluate.scoring.metrics import label_figures, label_statistics, macro, ratio
+from trimtab_trainer.evaluate.statistics import Array, Resampling, gap, p_at_least, p_at_most, partition
+from trimtab_trainer.evaluate.statistics.bounds import MINIMUM_OF_A_KIND
 
 SCORES = Path(__file__).parent / "gate_scores.json"
 SIZES = (200, 500, 1_000, 2_000)
@@ -32,6 +33,10 @@ CURVE = (200, 350, 500, 700, 1_000, 1_400, 2_000, 2_800, 3_200, 4_000)
 LOSSES = (0, 1, 2)
 ALPHA, ALLOWED = 0.05, 0.06
 GROUPS, GROUP_ROWS, RIGHT = 10, 50, 0.80
+LABEL_SHARES = (0.3, 0.25, 0.2, 0.1, 0.05, 0.04, 0.03, 0.015, 0.01, 0.005)
+LABEL_RIGHT = (0.9, 0.9, 0.85, 0.85, 0.8, 0.8, 0.7, 0.7, 0.6, 0.5)
+"""Of ten labels: how many rows have each, and how many of these are classified rightly."""
+LABEL_SIZES = (50, 100, 200, 500, 1_000, 2_000)
 _COLUMNS = 500
 """Draws at once: they share the resamples' counts, which do not depend on the rows' values."""
 
@@ -148,6 +153,37 @@ def _means(sums: Array) -> Array:
         return np.asarray(sums[..., :-1] / sums[..., -1:], np.float64)
 
 
+def rare_labels(rows: int, draws: int, options: argparse.Namespace) -> tuple[float, float]:
+    """Return how many draws of a classifier whose macro F1 is the minimum pass, all of them and as the gate has it.
+
+    The gate tests no macro figure where a label has fewer than `MINIMUM_OF_A_KIND` rows.
+    """
+    shares = np.array(LABEL_SHARES)
+    wrong = np.tile(shares, (len(shares), 1))
+    np.fill_diagonal(wrong, 0)
+    predicted = (1 - np.array(LABEL_RIGHT))[:, None] * wrong / wrong.sum(axis=1, keepdims=True)
+    np.fill_diagonal(predicted, LABEL_RIGHT)
+    together = shares[:, None] * predicted
+    truth = float((2 * np.diag(together) / (together.sum(axis=0) + together.sum(axis=1))).mean())
+    random = np.random.default_rng([options.seed, rows])
+    resampling = Resampling(range(rows), seed=options.seed, resamples=options.resamples)
+    passed_all = passed_gate = 0
+    for _ in range(draws):
+        answers = random.choice(len(shares), p=shares, size=rows)
+        chosen = (random.random(rows)[:, None] > predicted.cumsum(axis=1)[answers]).sum(axis=1)
+        chosen = chosen.clip(0, len(shares) - 1)
+        statistics = label_statistics(answers.astype(np.float64), chosen.astype(np.float64), len(shares))
+        ((found,),) = resampling.distributions([resampling.part(statistics.astype(np.float32), _macro_f1)])
+        kept = p_at_most(found, truth, edge=1.0, span=1.0) <= ALPHA
+        passed_all += kept
+        passed_gate += kept and np.bincount(answers, minlength=len(shares)).min() >= MINIMUM_OF_A_KIND
+    return passed_all / draws, passed_gate / draws
+
+
+def _macro_f1(sums: Array) -> Array:
+    return macro(label_figures(sums)[0][..., 2, :], sums)[..., None]
+
+
 def read(files: list[Path]) -> list[Figure]:
     """Return the figures that a scores file allows, or rows and scores of two evaluations do."""
     if len(files) == 1:
@@ -204,6 +240,15 @@ def main() -> None:
         for name, share in groups.items():
             print(f"{share:8.2%}  {name}")
         answer["groups"] = groups
+    print(
+        f"\nmacro F1 of {len(LABEL_SHARES)} labels, the rarest with {min(LABEL_SHARES):.1%} of the rows, at its minimum"
+    )
+    print("   rows  all tested  as the gate has it")
+    answer["rareLabels"] = found = {}
+    for rows in LABEL_SIZES:
+        every, gate = rare_labels(rows, max(options.draws // 10, 1), options)
+        print(f"{rows:7,} {every:11.1%} {gate:19.1%}", flush=True)
+        found[str(rows)] = gate
     answer["seconds"] = round(time.monotonic() - started, 1)
     print(json.dumps(answer))
 

@@ -200,6 +200,22 @@ def test_a_damaged_classifier_has_no_figures_and_its_rows_are_counted() -> None:
     assert found.losses == 30
 
 
+def test_a_macro_figure_is_not_tested_where_a_label_has_few_rows() -> None:
+    bounds = [{"metric": f"t/f1{each}", "minimum": 0.5, "confidence": 0.95} for each in ("Macro", "Micro")]
+    for rare in (0, 2, 5):
+        answers = [0] * 60 + [1] * 60 + [2] * rare
+        _, (macro, micro) = compared(
+            task("Classification"), choice_rows(answers), choice_scores(answers), None, *bounds
+        )
+        assert macro.estimate == 1.0
+        assert micro.p_pass is not None
+        assert micro.p_pass < 0.05
+        assert macro.p_pass is not None
+        assert (macro.p_pass < 0.05) == (rare == 5)
+        if rare < 5:
+            assert (macro.p_pass, macro.p_fail, macro.rows_needed) == (1.0, 1.0, len(answers) * 5 // max(rare, 1))
+
+
 def test_groups_of_every_figure_and_the_gap_of_the_bad_one() -> None:
     groups = ["core"] * 150 + ["apps"] * 150 + ["batch"] * 90 + ["rare"] * 10
     shares = np.array([0.9] * 300 + [0.5] * 90 + [0.9] * 10)

@@ -124,6 +124,8 @@ CLASSES: dict[str, tuple[list[int], list[int]]] = {
     "a single class": ([1] * 20, [1] * 20),
     "all wrong": ([0] * 20, [1] * 20),
     "one row": ([2], [2]),
+    "perfect, and a label that no row has": (labels(8, 40, 2), labels(8, 40, 2)),
+    "a label that is predicted only": ([0, 1] * 10, [0, 2] * 10),
 }
 
 
@@ -145,9 +147,10 @@ def test_an_answer_that_is_no_label_is_a_wrong_class_that_is_never_right() -> No
 
 def _by_scikit_learn(answers: list[int], chosen: list[int]) -> dict[str, float]:
     want = {"accuracy": float(sklearn.accuracy_score(answers, chosen))}
+    there = sorted({*answers, *chosen} & set(range(len(LABELS))))
     for average in ("macro", "micro"):
         precision, recall, f1, _ = sklearn.precision_recall_fscore_support(
-            answers, chosen, labels=range(len(LABELS)), average=average, zero_division=0
+            answers, chosen, labels=there, average=average, zero_division=0
         )
         ending = average.capitalize()
         want |= {f"precision{ending}": precision, f"recall{ending}": recall, f"f1{ending}": f1}

@@ -42,6 +42,8 @@ class Measure:
         row_values: one figure a row, [rows], for wins, losses and examples; NaN where it is undefined.
         lower_is_better: of the figures and of the row scores.
         range: worst and best value that the figures can take; None where there is no bound.
+        kinds: [rows] index of the kind of each row where the first figure is a mean over so many kinds (`kinds_count`)
+            however few rows they have; None of other metrics.
     """
 
     results: tuple[str, ...]
@@ -51,6 +53,8 @@ class Measure:
     row_values: Array
     lower_is_better: bool = False
     range: tuple[float, float] | None = None
+    kinds: Array | None = None
+    kinds_count: int = 0
 
 
 def measures(
@@ -199,9 +203,11 @@ def _choice(metric: Metric, task: EvaluationTask, rows: Sequence[EvaluationRow],
 
     def values(sums: Array) -> Array:
         by_label, micro = label_figures(sums)
-        return np.stack([by_label[..., at, :].mean(axis=-1), micro[..., at]], axis=-1)
+        return np.stack([macro(by_label[..., at, :], sums), micro[..., at]], axis=-1)
 
-    return Measure(RESULTS[metric], statistics, values, "accuracy", correct, range=(0.0, 1.0))
+    return Measure(
+        RESULTS[metric], statistics, values, "accuracy", correct, range=(0.0, 1.0), kinds=answers, kinds_count=count
+    )
 
 
 def label_statistics(answers: Array, chosen: Array, labels: int) -> Array:
@@ -233,6 +239,21 @@ def label_figures(sums: Array) -> tuple[Array, Array]:
     by_label = np.moveaxis(figures(parts[..., 0, :], parts[..., 1, :], parts[..., 2, :]), -1, -2)
     total = parts.sum(axis=-1)
     return by_label, figures(total[..., 0], total[..., 1], total[..., 2])
+
+
+def macro(by_label: Array, sums: Array) -> Array:
+    """Return the mean over the labels that are the answer or the prediction of some row, [...].
+
+    What nobody asked for and nobody answered says nothing of a model (scikit-learn's default `labels`).
+
+    Args:
+        by_label: [..., labels].
+        sums: of `label_statistics`, [..., 3 * labels].
+    """
+    parts = sums.reshape(*sums.shape[:-1], 3, -1)
+    absent = parts[..., 1, :] + parts[..., 2, :] == 0  # of unknown predictions NaN, which stays
+    with np.errstate(all="ignore"):
+        return np.asarray(np.where(absent, 0.0, by_label).sum(axis=-1) / (~absent).sum(axis=-1), np.float64)
 
 
 def _harness(scores: Sequence[RowScore], lower_is_better: Mapping[str, bool] | None) -> list[Measure]:

@@ -19,6 +19,7 @@ class Figure:
     Attributes:
         rows: how many rows it is of.
         range: worst and best value it can take; None where there is no bound.
+        fewest: clusters with a row of the rarest kind, where it is a mean over kinds of rows; None of other figures.
     """
 
     task: str
@@ -28,6 +29,7 @@ class Figure:
     baseline: Distribution | None
     lower_is_better: bool
     range: tuple[float, float] | None
+    fewest: int | None = None
 
     @property
     def ends(self) -> tuple[float | None, float | None]:
