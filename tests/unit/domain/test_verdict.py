@@ -68,6 +68,13 @@ def family(reason: str, *tests: tuple[float, float], words: tuple[str, ...] = ()
     return Case(thresholds, checks, reason, words)
 
 
+def losses(reason: str, *p_fail: float, words: tuple[str, ...] = ()) -> Case:
+    """Several regressions at 0.95, estimates beyond their limits."""
+    thresholds = [threshold(f"t/m{i}", maximumRegression=0.1, confidence=0.95) for i in range(len(p_fail))]
+    checks = [check("maximumRegression", i, estimate=0.3, p_pass=0.99, p_fail=p) for i, p in enumerate(p_fail)]
+    return Case(thresholds, checks, reason, words)
+
+
 REGRESSION = "maximumRegression"
 RELATIVE = "maximumRelativeRegression"
 GAP = "maximumGroupGap"
@@ -163,20 +170,23 @@ CASES = {
         REGRESSION, "InsufficientRows", confidence=0.99, estimate=0.0, p_pass=0.02, p_fail=0.9
     ),
     # several tests
-    "two tests, both below half of alpha": family("Passed", (0.95, 0.02), (0.95, 0.01)),
-    "two tests, the second needs alpha only": family("Passed", (0.95, 0.04), (0.95, 0.025)),
-    "two tests, the better one above half of alpha": family("InsufficientRows", (0.95, 0.04), (0.95, 0.03)),
-    "three tests, stopped at the second": family(
-        "InsufficientRows", (0.95, 0.01), (0.95, 0.026), (0.95, 0.04), words=("t/m1", "1 other bound is not kept")
+    "several tests, each at its own alpha: all of them have to be passed": family(
+        "Passed", (0.95, 0.05), (0.95, 0.04), (0.95, 0.03)
     ),
-    "three tests, all by the steps": family("Passed", (0.95, 0.016), (0.95, 0.024), (0.95, 0.049)),
-    "tests of different confidences are put in order by p / alpha": family("Passed", (0.99, 0.004), (0.9, 0.09)),
+    "several tests, one above alpha": family(
+        "InsufficientRows", (0.95, 0.01), (0.95, 0.051), (0.95, 0.04), words=("t/m1",)
+    ),
+    "tests of different confidences, each at its own": family("Passed", (0.99, 0.01), (0.9, 0.1)),
     "tests of different confidences, the stricter not excluded": family("InsufficientRows", (0.99, 0.02), (0.9, 0.01)),
-    "a missing test makes the others stricter": Case(
+    "several claims of a loss are corrected together": losses("InsufficientRows", 0.04, 0.03),
+    "the smaller one below half of alpha": losses("Regressed", 0.04, 0.025, words=("t/m0", "1 other bound")),
+    "three of them, by the steps": losses("Regressed", 0.049, 0.024, 0.016, words=("t/m0", "2 other bounds")),
+    "three of them, stopped at the second": losses("Regressed", 0.04, 0.026, 0.01, words=("t/m2", "2 other bounds")),
+    "a missing test does not make the others stricter": Case(
         [threshold("t/a", maximumRegression=0.1, confidence=0.95), threshold("t/b", maximum=1, confidence=0.95)],
         [check(REGRESSION, 0, estimate=0.0, p_pass=0.04, p_fail=0.9)],
         "MetricMissing",
-        ("t/b", "1 other bound is not kept either"),
+        ("t/b",),
     ),
     "bounds without confidence are no part of the family": Case(
         [threshold("t/a", maximumRegression=0.1, confidence=0.95), threshold("t/b", maximum=1)],

@@ -367,7 +367,7 @@ class Threshold(Model):
         gt=0.5,
         lt=1,
         description="confidence makes of the bounds tests: passed only if worse values are excluded at this "
-        "confidence, corrected over all such thresholds (Holm). Absent: the estimates alone are compared.",
+        "confidence. Absent: the estimates alone are compared.",
     )
 
     @property

@@ -1,13 +1,16 @@
 """Each bound of each threshold, held against what is known about it: kept, missed, undecided, or nothing known.
 
 A bound without `confidence` compares the estimate with the limit. A bound with it is a test: it is kept only if values
-beyond the limit are excluded. The tests of one spec are corrected together with Holm's step-down procedure (Holm 1979,
-"A simple sequentially rejective multiple test procedure"), so that a spec with many thresholds lets a bad adapter
-through no more often than one with a single threshold. With alpha = 1 - confidence and m tests, the ratios
-p_pass / alpha are put in order; the k-th smallest (k = 0, 1, ...) must be at most 1 / (m - k), and the first that is
-not ends the procedure. With equal confidences this is Holm's procedure as it is usually written. With unequal ones, the
-first test to be passed wrongly among t bad values had p_pass <= alpha / t, which by Bonferroni happens with at most the
-mean of their alphas: no more than the largest.
+beyond the limit are excluded, at alpha = 1 - confidence. Passing claims that all bounds are kept, so each test is at
+its own alpha: if one of them is truly broken, all are passed no more often than that one alone (an intersection-union
+test; Berger 1982, "Multiparameter hypothesis testing and acceptance sampling"). A correction would cost power for
+nothing.
+
+To be missed is a claim about one bound, any of which ends the evaluation. These claims are corrected together with
+Holm's step-down procedure (Holm 1979, "A simple sequentially rejective multiple test procedure"): with m tests, the
+ratios p_fail / alpha are put in order; the k-th smallest (k = 0, 1, ...) must be at most 1 / (m - k), and the first
+that is not ends the procedure. With unequal confidences, the first wrong claim among t had p_fail <= alpha / t, which
+by Bonferroni happens with at most the mean of their alphas: no more than the largest.
 
 The gap between groups is no such test. Its lower bound is already simultaneous over all pairs of groups, and it is the
 gap that has to be proven: what sampling noise explains is no reason to refuse.
@@ -69,8 +72,8 @@ def judge_bounds(thresholds: list[Threshold], checks: list[Check]) -> list[Bound
         for index, threshold in enumerate(thresholds)
         for name, limit in limits_of(threshold).items()
     ]
-    excluded = _excluded([bound for bound in bounds if bound.tested])
-    return [_tested(bound, (bound.threshold, bound.name) in excluded) for bound in bounds]
+    missed = _surely_missed([bound for bound in bounds if bound.tested])
+    return [_tested(bound, (bound.threshold, bound.name) in missed) for bound in bounds]
 
 
 def limits_of(threshold: Threshold) -> dict[str, float]:
@@ -99,35 +102,34 @@ def _judged(bound: Bound) -> Bound:
     return _found(bound, Finding.KEPT if kept else Finding.MISSED)
 
 
-def _tested(bound: Bound, excluded: bool) -> Bound:
+def _tested(bound: Bound, missed: bool) -> Bound:
     """Return the bound with the verdict of its test, where it is one.
 
     An estimate beyond the limit is never kept, whatever the test says of it.
     """
     check = bound.check
-    if not bound.tested or bound.finding is Finding.UNKNOWN or check is None:
+    if not bound.tested or bound.finding is Finding.UNKNOWN or check is None or check.p_pass is None:
         return bound
-    if excluded and bound.finding is Finding.KEPT:
+    if bound.finding is Finding.KEPT and check.p_pass <= _alpha(bound) * (1 + ROUNDING):
         return bound
-    really_worse = check.p_fail is not None and check.p_fail <= _alpha(bound) * (1 + ROUNDING)
-    return _found(bound, Finding.MISSED if really_worse else Finding.UNDECIDED)
+    return _found(bound, Finding.MISSED if missed else Finding.UNDECIDED)
 
 
-def _excluded(tests: list[Bound]) -> set[tuple[int, str]]:
-    """Return the tests by which values beyond the limit are excluded, after Holm. The unknown is never excluded."""
+def _surely_missed(tests: list[Bound]) -> set[tuple[int, str]]:
+    """Return the tests by which values within the limit are excluded, after Holm. Of the unknown nothing is."""
     ratios = {(test.threshold, test.name): _ratio(test) for test in tests}
-    excluded: set[tuple[int, str]] = set()
+    missed: set[tuple[int, str]] = set()
     for step, test in enumerate(sorted(ratios, key=lambda each: ratios[each])):
         if ratios[test] * (len(tests) - step) > 1 + ROUNDING:
             break
-        excluded.add(test)
-    return excluded
+        missed.add(test)
+    return missed
 
 
 def _ratio(test: Bound) -> float:
-    if test.finding is Finding.UNKNOWN or test.check is None or test.check.p_pass is None:
+    if test.finding is Finding.UNKNOWN or test.check is None or test.check.p_fail is None:
         return math.inf
-    return test.check.p_pass / _alpha(test)
+    return test.check.p_fail / _alpha(test)
 
 
 def _alpha(bound: Bound) -> float:
