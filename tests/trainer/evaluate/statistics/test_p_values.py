@@ -123,3 +123,20 @@ def test_an_accuracy_at_its_minimum_is_rarely_passed_and_rarely_failed(rows: int
             passed += chance * (p_at_most(found, minimum, edge=1.0, span=1.0) <= 0.05)
             failed += chance * (p_at_least(found, minimum, edge=0.0, span=1.0) <= 0.05)
     assert max(passed, failed) <= 0.05
+
+
+def test_a_few_large_clusters_count_as_few() -> None:
+    def tested(sizes: list[int]) -> tuple[float, float]:
+        clusters = np.repeat(np.arange(len(sizes)), sizes)
+        resampling = Resampling(clusters.tolist(), seed=1, resamples=1_000)
+        values = np.random.default_rng(2).normal(1, 0.1, len(clusters))
+        part = resampling.part(np.stack([values, np.ones(len(clusters))], axis=1), ratio)
+        ((found,),) = resampling.distributions([part])
+        return found.effective_units, p_at_most(found, 0.5)
+
+    even, p_of_even = tested([5] * 20)
+    assert even == pytest.approx(20)
+    assert p_of_even < 0.01
+    uneven, p_of_uneven = tested([300, 200, 100] + [1] * 97)
+    assert uneven == pytest.approx(697**2 / (300**2 + 200**2 + 100**2 + 97))
+    assert p_of_uneven == 1.0

@@ -29,11 +29,13 @@ class Part:
 
     Attributes:
         units: [u] units that have rows in this part.
+        sizes: [u] how many rows each has.
         sums: [u, k] of their rows' statistics.
         values: from sums [..., k] to figures [..., r].
     """
 
     units: Indices
+    sizes: Array
     sums: Array
     values: Callable[[Array], Array]
 
@@ -41,6 +43,11 @@ class Part:
     def total(self) -> Array:
         """Return the figures of all rows; [r]."""
         return self.values(self.sums.sum(axis=0))
+
+    @property
+    def effective(self) -> float:
+        """Return how many units of equal size would tell as much (Kish 1965, 8.2); a few large ones tell little."""
+        return float(self.sizes.sum() ** 2 / (self.sizes**2).sum()) if len(self.sizes) else 0.0
 
     def left_out(self, count: int) -> Array:
         """Return the figures without one unit, for each of `count` units; [count, r]."""
@@ -77,7 +84,7 @@ class Resampling:
         sums = np.empty((len(units), statistics.shape[1]))
         for column in range(statistics.shape[1]):
             sums[:, column] = np.bincount(place, statistics[taken, column].astype(np.float64), len(units))
-        return Part(units, sums, values)
+        return Part(units, np.bincount(place, minlength=len(units)).astype(np.float64), sums, values)
 
     def figures(self, parts: Sequence[Part]) -> list[Array]:
         """Return the figures of each part in each resample, all of the same resamples; [B, r] each."""
@@ -102,6 +109,9 @@ class Resampling:
         for part, resampled in zip(parts, self.figures(parts), strict=True):
             estimates, without = part.total, part.left_out(self.units)
             found.append(
-                [Distribution(float(estimates[at]), resampled[:, at], without[:, at]) for at in range(len(estimates))]
+                [
+                    Distribution(float(estimates[at]), resampled[:, at], without[:, at], part.effective)
+                    for at in range(len(estimates))
+                ]
             )
         return found

@@ -28,27 +28,37 @@ class Distribution:
         estimate: on the rows as they are.
         resampled: [B]; NaN where it is undefined.
         left_out: [units], without one unit each.
+        effective: how many units of equal size would tell as much; None: they are of equal size.
     """
 
     estimate: float
     resampled: Array
     left_out: Array
+    effective: float | None = None
 
     def map(self, function: Callable[[Array], Array]) -> Distribution:
         """Return the distribution of a function of the figure."""
         estimate = float(function(np.array(self.estimate)))
-        return Distribution(estimate, function(self.resampled), function(self.left_out))
+        return Distribution(estimate, function(self.resampled), function(self.left_out), self.effective)
 
     def against(self, other: Distribution, function: Callable[[Array, Array], Array]) -> Distribution:
         """Return the distribution of a function of two figures of the same resamples."""
         estimate = float(function(np.array(self.estimate), np.array(other.estimate)))
         return Distribution(
-            estimate, function(self.resampled, other.resampled), function(self.left_out, other.left_out)
+            estimate,
+            function(self.resampled, other.resampled),
+            function(self.left_out, other.left_out),
+            self.effective,
         )
 
     @property
     def units(self) -> int:
         return len(self.left_out)
+
+    @property
+    def effective_units(self) -> float:
+        """Return how many units of equal size would tell as much as these."""
+        return self.units if self.effective is None else self.effective
 
     @cached_property
     def standard_error(self) -> float:

@@ -32,5 +32,5 @@ def rows_needed(
         return None
     scores = _NORMAL.inv_cdf(confidence) + _NORMAL.inv_cdf(POWER)
     # sd^2 / rows = error^2, whatever the size of the clusters; fewer than MINIMUM_CLUSTERS decide nothing at all.
-    needed = math.ceil(rows * max((scores * error / margin) ** 2, MINIMUM_CLUSTERS / distribution.units))
+    needed = math.ceil(rows * max((scores * error / margin) ** 2, MINIMUM_CLUSTERS / distribution.effective_units))
     return needed if needed <= ROWS_CAP else None
