@@ -15,8 +15,8 @@ from .sample_size import rows_needed
 
 MINIMUM_OF_A_KIND = 5
 """Clusters of every label, below which a mean over labels excludes nothing: resamples of two rows do not show how
-otherwise two others might be. At the bound 9.8 % of tests at 0.05 passed on 50 rows of ten labels, the rarest of 0.5 %,
-6.8 % on 100, and 2.5 to 5 % where each label has at least so many (`make bench-gate`)."""
+otherwise two others might be. With it at most 2 % of tests at 0.05 pass at the bound, without 8 % on 50 rows of ten
+labels (`make bench-gate`)."""
 
 PValue = Callable[[Distribution, float], float]
 
