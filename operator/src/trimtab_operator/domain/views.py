@@ -57,16 +57,21 @@ WORDS_KEPT = 256
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
+YEARS = range(2000, 3000)
+"""What lies elsewhere is no time at all: a container that never started "began" in 1970, and sums would overflow."""
+
 
 def parse_time(text: object) -> datetime | None:
-    """Return an aware datetime from RFC 3339, None from anything else."""
+    """Return a time in UTC from RFC 3339, None from anything else, and from what was before there were clusters."""
     if not isinstance(text, str):
         return None
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    if time.year not in YEARS:
+        return None
+    return time.astimezone(UTC) if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 def parse_number(text: object) -> int | None:
