@@ -38,7 +38,6 @@ OWNER_LABELS = {"FineTuneJob": JOB_LABEL, "Evaluation": EVALUATION_LABEL}
 """The label that says whose a child is, by the kind of the owner."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-QUEUE_PREFIX = "kueue.x-k8s.io/"
 QUEUE_TRACES = frozenset(
     f"kueue.x-k8s.io/{name}"
     for name in ("managed", "multikueue-origin", "parent-workload", "prebuilt-workload-name", "stopping")
