@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+from trimtab_operator.api import FineTuneJobStatus
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf, Note, Plan
@@ -192,6 +194,18 @@ async def test_a_refusal_of_what_is_not_wanted_any_more_is_forgotten() -> None:
     await rounds.round(KEY)
     (condition,) = rounds.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]["conditions"]
     assert condition["status"] == "Unknown", "its patience begins anew"
+
+
+async def test_a_fault_of_a_plan_is_no_value_that_is_not_understood() -> None:
+    def plan(observed: Observed[Any]) -> Plan:
+        FineTuneJobStatus(failures=-1)
+        return Plan()
+
+    world = World(plan)
+    world.stored()
+    with pytest.raises(ValidationError):
+        await world.round()
+    assert world.api.writes() == []
 
 
 async def test_events_are_only_of_statuses_that_were_written_and_never_fail_a_round() -> None:
