@@ -229,6 +229,8 @@ class PodView:
     terminated_time: datetime | None = None
     said: str = field(default="", repr=False)
     """Termination message, as it was written."""
+    beside: str = ""
+    """Of a pod that failed: which other container did."""
 
     @property
     def last_words(self) -> TerminationMessage | None:
@@ -295,7 +297,17 @@ class PodView:
             terminated_reason=_text(terminated.get("reason", "")),
             terminated_time=parse_time(terminated.get("finishedAt")),
             said=str(terminated.get("message") or "")[-TERMINATION_MESSAGE_BYTES:],
+            beside=_failed_beside(statuses) if status.get("phase") == "Failed" else "",
         )
+
+
+def _failed_beside(statuses: list[dict[str, Any]]) -> str:
+    """Return which container other than the one that does the work has failed, the first of them, "" if none has."""
+    for each in statuses:
+        ended = each.get("state", {}).get("terminated") or {}
+        if each["name"] != CONTAINER and ended.get("exitCode"):
+            return f"container {each['name']} exited with code {ended['exitCode']}"
+    return ""
 
 
 AGENT_CONTAINER, AGENT_PORT = "trimtab-agent", "agent"
