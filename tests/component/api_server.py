@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import ssl
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -20,6 +21,8 @@ CONTENT_TYPES = {
     "merge": "application/merge-patch+json",
     "apply": "application/apply-patch+yaml",
 }
+IDLE_SECONDS = 20.0
+"""After which a connection is not used again: some tests take minutes."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,22 @@ class ApiServer:
         self._connection = http.client.HTTPSConnection(
             address.hostname or "", address.port, context=context, timeout=30
         )
+        self._used = 0.0
 
     def request(self, method: str, path: str, body: Body | None = None, patch: str = "", **query: str) -> Answer:
         """Send one request; a patch is `merge` or `apply`."""
         headers = {"Content-Type": CONTENT_TYPES.get(patch, "application/json"), "Accept": "application/json"}
         data = None if body is None else json.dumps(body)
-        self._connection.request(method, f"{path}?{urlencode(query)}" if query else path, data, headers)
-        response = self._connection.getresponse()
-        text = response.read()
+        if time.monotonic() - self._used > IDLE_SECONDS:
+            self._connection.close()  # the next request opens it again: the server may have closed it by now
+        try:
+            self._connection.request(method, f"{path}?{urlencode(query)}" if query else path, data, headers)
+            response = self._connection.getresponse()
+            text = response.read()
+        except (OSError, http.client.HTTPException):
+            self._connection.close()  # what broke is no reason for the next test to fail
+            raise
+        self._used = time.monotonic()
         if "json" not in response.getheader("Content-Type", ""):  # a path that is not served at all
             return Answer(response.status, {"message": text.decode()})
         return Answer(response.status, json.loads(text))

@@ -21,8 +21,8 @@
 {{- /* Labels that selectors use, of a component: (list . "operator") */ -}}
 {{- define "trimtab.componentSelector" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ include "trimtab.name" $root }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/name: {{ include "trimtab.name" $root | quote }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 

@@ -15,6 +15,8 @@ def packed(data: bytes) -> str:
     return base64.b85encode(zlib.compress(data, 9)).decode()
 
 
+KNOWN = {"reportUri": "s3://b/r", "resultsDigest": "sha256:" + "0" * 64, "results": [], "checks": []}
+
 HOSTILE = {
     "not base85": "\x00",
     "not deflated": base64.b85encode(b"x" * 40).decode(),
@@ -24,6 +26,10 @@ HOSTILE = {
     "columns of other lengths": packed(b'{"results": [[1], [1, 2]], "checks": []}'),
     "a number for columns": packed(b'{"results": 1, "checks": 2}'),
     "a figure that is none": packed(b'{"results": [[["x"]]], "checks": [], "reportUri": 1, "resultsDigest": 1}'),
+    "rows that no API holds": packed(
+        json.dumps({**KNOWN, "rows": 10**30}).encode(),
+    ),
+    "an address longer than a status holds": packed(json.dumps({**KNOWN, "reportUri": "s3://" + "y" * 1300}).encode()),
     "not UTF-8": packed(b"\xff\xfe\xfd"),
 }
 

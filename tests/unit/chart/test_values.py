@@ -484,6 +484,68 @@ def test_a_value_that_cannot_work_is_refused(key: str) -> None:
         Rendered(nested(key, WRONG[key]))
 
 
+@pytest.mark.parametrize("ports", ["apiServerPorts", "agentPorts"])
+def test_a_rule_without_ports_which_would_mean_all_of_them_is_refused(ports: str) -> None:
+    with pytest.raises(HelmError, match=ports):
+        Rendered({"networkPolicy": {ports: None}})
+
+
+NUMBERS: dict[str, tuple[Body, str, str]] = {
+    "a namespace": ({"watchNamespaces": ["1234", "true"]}, "trimtab", "1e3"),
+    "a release": ({}, "1234", "trimtab-system"),
+    "names": ({"nameOverride": "1234", "fullnameOverride": "5678"}, "trimtab", "trimtab-system"),
+    "what else there is": (
+        {
+            "priorityClassName": "1000",
+            "runtimeClassName": "1000",
+            "serviceAccount": {"name": "1000"},
+            "agentKey": {"existingSecret": "1000"},
+        },
+        "trimtab",
+        "trimtab-system",
+    ),
+}
+NAMES = ("name", "namespace", "instance", "ClassName", "serviceAccountName", "secretName", "value")
+
+
+def numbers(value: Any, path: str = "") -> list[str]:
+    """Return where there is no text and a name should be."""
+    if isinstance(value, dict):
+        return [each for key, inside in value.items() for each in numbers(inside, f"{path}.{key}")]
+    if isinstance(value, list):
+        return [each for inside in value for each in numbers(inside, path)]
+    return [path] if not isinstance(value, str) and path.endswith((*NAMES, ".resourceNames")) else []
+
+
+@pytest.mark.parametrize("case", NUMBERS)
+def test_a_name_that_yaml_would_take_for_a_number_stays_a_name(case: str) -> None:
+    values, name, namespace = NUMBERS[case]
+    monitored = {
+        "service": {"enabled": True},
+        "podMonitor": {"enabled": True},
+        "prometheusRule": {"enabled": True},
+        "dashboards": {"enabled": True},
+    }
+    rendered = Rendered({**values, "replicas": 2, "metrics": monitored}, name=name, namespace=namespace)
+    assert rendered.objects
+    assert [found for body in rendered.objects for found in numbers(body)] == []
+
+
+@pytest.mark.parametrize("key", ["startupProbe", "livenessProbe", "readinessProbe", "resources", "agentKey.resources"])
+def test_a_section_that_is_taken_out_leaves_none_of_its_defaults(key: str) -> None:
+    """null is how Helm's users take a default out."""
+    rendered = Rendered(nested(key, None))
+    job = rendered.one("Job")["spec"]["template"]["spec"]["containers"][0]
+    found = job["resources"] if key == "agentKey.resources" else rendered.container[key]
+    assert {name: value for name, value in found.items() if name != "httpGet"} == {}
+
+
+@pytest.mark.parametrize("stage", ["prepare", "trainer"])
+def test_work_pods_without_default_resources_have_none(stage: str) -> None:
+    rendered = Rendered({stage: {"resources": None}})
+    assert rendered.environment[f"TRIMTAB_{stage.removesuffix('er').upper()}_RESOURCES"] == "{}"
+
+
 def test_helm_lint_has_nothing_to_say() -> None:
     found = lint(DIRECTORY)
     assert not found["errors"]

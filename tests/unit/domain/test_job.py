@@ -192,6 +192,11 @@ def test_a_queue_gets_suspended_jobs_with_its_labels() -> None:
     assert job_of(finetunejob(), Stage.PREPARE, 0, None)["spec"]["suspend"] is False
 
 
+def test_an_empty_queue_name_is_no_queue_and_nobody_would_let_the_job_go_on() -> None:
+    job = job_of(with_metadata(finetunejob(), labels={QUEUE_LABEL: ""}), Stage.PREPARE, 0, None)
+    assert job["spec"]["suspend"] is False
+
+
 def test_topology_reaches_the_pod_template_where_kueue_reads_it() -> None:
     annotations = {
         f"{KUEUE}/podset-required-topology": "cloud.example.com/rack",

@@ -12,7 +12,7 @@ import pytest
 from trimtab_operator.domain.cluster import NameTaken
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf, Plan
-from trimtab_operator.domain.views import format_time
+from trimtab_operator.domain.views import PodView, format_time
 from trimtab_operator.domain.work import plan
 from trimtab_trainer.contract import Curve, Reason, Summary, TerminationMessage
 
@@ -631,6 +631,69 @@ def test_an_attempt_ends_with_the_trainer_and_takes_a_sidecar_that_stays_along(
     assert world.job.status.attempts[0].active_seconds == 20
     retried = any("Retrying" in note for note in world.notes)
     assert retried == (code == 13), "a stage that is done is no trouble, whatever stays beside it"
+
+
+@pytest.mark.parametrize("told", ["its result", "nothing"])
+def test_a_sidecar_that_fails_beside_a_trainer_that_is_done_fails_nothing(told: str) -> None:
+    """The pod has failed then, and the Job with it: a proxy that is told to quit, or a log shipper, may exit with 1."""
+    world = World(retries={"onFailure": 0}).settle().prepared().running().after(60)
+    words = world.words(Reason.COMPLETED, artifact=ARTIFACT, summary=Summary(step=100, total_steps=100))
+    world.pod(
+        phase="Failed",
+        running=False,
+        terminated=True,
+        exit_code=0,
+        terminated_reason="Completed",
+        terminated_time=world.now,
+        said=words.encode() if told == "its result" else "",
+    )
+    world.change_job(failed=True, active=0, ended=world.now, failed_reason="BackoffLimitExceeded").settle()
+    status = world.job.status
+    if told == "its result":
+        assert (world.state, status.failures, status.disruptions) == ("Completed", 0, 0)
+    else:
+        assert (status.attempts[1].reason, status.failures, status.disruptions) == ("ResultLost", 0, 1)
+        assert world.job_names[-1] == "demo-prepare-2"
+
+
+def test_a_pod_that_its_node_does_not_take_says_so_in_the_nodes_words() -> None:
+    world = World().settle().prepared()
+    words = "Allocate failed due to no healthy devices present; cannot allocate unhealthy devices nvidia.com/gpu"
+    world.pod(phase="Failed", reason="UnexpectedAdmissionError", message=words, node="node-1")
+    limit = "Job has reached the specified backoff limit"
+    world.change_job(failed=True, ended=world.now, failed_reason="BackoffLimitExceeded", failed_message=limit).settle()
+    attempt = world.job.status.attempts[1]
+    assert (attempt.reason, attempt.charged_to) == ("PodFailed", "disruptions")
+    assert str(attempt.message).startswith("UnexpectedAdmissionError: Allocate failed")
+
+
+def test_a_container_that_fails_before_the_trainer_begins_is_named() -> None:
+    """A mesh that needs more rights than a namespace gives puts an init container into each pod, which fails."""
+    world = World().settle()
+    body = {
+        "metadata": {
+            "namespace": "team",
+            "name": "demo-prepare-0-x",
+            "uid": "pod-1",
+            "labels": {"trimtab.dev/finetunejob": "demo"},
+            "ownerReferences": [
+                {"kind": "Job", "name": "demo-prepare-0", "uid": world.current.uid, "controller": True}
+            ],
+        },
+        "status": {
+            "phase": "Failed",
+            "initContainerStatuses": [{"name": "istio-init", "state": {"terminated": {"exitCode": 1}}}],
+            "containerStatuses": [{"name": "trainer", "state": {"waiting": {"reason": "PodInitializing"}}}],
+        },
+    }
+    view = PodView.of(body)
+    assert view is not None
+    world.pods.append(view)
+    limit = "Job has reached the specified backoff limit"
+    world.change_job(failed=True, ended=world.now, failed_reason="BackoffLimitExceeded", failed_message=limit).settle()
+    attempt = world.job.status.attempts[0]
+    assert (attempt.reason, attempt.charged_to) == ("ContainerFailed", "failures")
+    assert "container istio-init exited with code 1" in world.message
 
 
 def test_a_pod_that_ends_by_itself_is_left_to_its_job() -> None:

@@ -314,3 +314,11 @@ def test_worse_facts_never_open_the_gate(
         worse = data.draw(st.sampled_from((None, NAN)))
     after = [*checks[:which], {**before, fact: worse}, *checks[which + 1 :]]
     assert judged(thresholds, checks).passed >= judged(thresholds, after).passed
+
+
+def test_results_whose_names_are_cut_are_there_once() -> None:
+    """A status lists them by task and metric, and the API server takes no such pair twice."""
+    names = ("first", "m" * 64 + "a", "m" * 64 + "b", "last")
+    verdict = judged([], [], results=[{"task": "t", "metric": name, "value": 1.0} for name in names])
+    assert [result.metric for result in verdict.results] == ["first", "m" * 64, "last"]
+    assert verdict.omitted == 1

@@ -12,12 +12,12 @@ from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Create, Delete, Suspend
 from trimtab_operator.runtime import metrics
 from trimtab_operator.runtime.cluster.cache import Cache
-from trimtab_operator.runtime.kube import JOBS
+from trimtab_operator.runtime.kube import JOBS, Invalid
 from trimtab_operator.runtime.rounds.act import Actor, NameIsTaken
 from trimtab_operator.runtime.rounds.workqueue import Retry
 
 from tests.resources import FINETUNEJOBS
-from tests.unit.runtime.fake_api import FakeApi
+from tests.unit.runtime.fake_api import FakeApi, failing
 from tests.unit.runtime.objects import NAMESPACE, finetunejob, job
 
 NOW = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
@@ -106,6 +106,16 @@ async def test_suspending_another_job_is_planned_again(world: World, there: str)
     with pytest.raises(Retry):
         await world.actor.act(Suspend(NAMESPACE, "demo-train-1", "job-1", True), ABOUT)
     assert world.cache.jobs.of_uid("job-1") is None
+
+
+async def test_a_policy_that_refuses_to_suspend_is_no_other_job(world: World) -> None:
+    """Without a word of its own a ValidatingAdmissionPolicy refuses with the code of a patch whose test fails."""
+    world.cache.jobs.put(world.api.put(JOBS, job()))
+    refusal = Invalid(422, "Invalid", "ValidatingAdmissionPolicy 'x' denied request: suspend is the queue's to write")
+    world.api.before = failing("patch", "jobs", refusal)
+    with pytest.raises(Invalid):
+        await world.actor.act(Suspend(NAMESPACE, "demo-train-1", "job-1", True), ABOUT)
+    assert world.cache.jobs.of_uid("job-1") is not None
 
 
 async def test_a_status_is_written_once_and_only_if_it_differs(world: World) -> None:

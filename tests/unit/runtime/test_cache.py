@@ -169,14 +169,21 @@ async def test_of_annotations_and_labels_only_what_is_read_is_kept() -> None:
         "kubectl.kubernetes.io/last-applied-configuration": "x" * 250_000,
         "argocd.argoproj.io/tracking-id": "y" * 250_000,
         "kueue.x-k8s.io/podset-required-topology": "cloud/rack",
+        "provreq.kueue.x-k8s.io/maxRunDurationSeconds": "600",
+        "kueue.x-k8s.io/a-part-of-it-would-be-another": "z" * 5_000,
     }
     body["metadata"]["labels"] = {f"label-{number}": "x" for number in range(10_000)}
     body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "gpus"
+    body["metadata"]["labels"]["kustomize.toolkit.fluxcd.io/name"] = "models"
     cache.owners["FineTuneJob"].put(body)
     stored = cache.stored(KEY)
     assert stored is not None
     assert len(stored.text) < 5_000
     kept = stored.body["metadata"]
     assert kept["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
-    assert kept["annotations"]["kueue.x-k8s.io/podset-required-topology"] == "cloud/rack"
-    assert "argocd.argoproj.io/tracking-id" in kept["annotations"]
+    assert kept["labels"]["kustomize.toolkit.fluxcd.io/name"] == "models"
+    assert kept["annotations"] == {
+        "argocd.argoproj.io/tracking-id": "",
+        "kueue.x-k8s.io/podset-required-topology": "cloud/rack",
+        "provreq.kueue.x-k8s.io/maxRunDurationSeconds": "600",
+    }

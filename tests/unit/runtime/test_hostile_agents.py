@@ -304,6 +304,10 @@ LARGE = {
     "no text": b"\xff" * 1000,
     "nothing": b"",
     "null": b"null",
+    "a sequence that no document is above": json.dumps(answer(sequence=[2**62, 0])).encode(),
+    "a rollout's sequence that no document is above": json.dumps(
+        answer(rollouts=[{**share("guide"), "sequence": [1, 2**62]}])
+    ).encode(),
     "a version that is none": json.dumps(answer(version=-1)).encode(),
     "an integer of five thousand digits": b'{"version": ' + b"9" * 5000 + b"}",
     "lone surrogates": json.dumps(answer(keys=["\ud800"])).encode(),

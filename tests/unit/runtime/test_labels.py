@@ -10,13 +10,17 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from trimtab_agent.failures import FailureReason
-from trimtab_operator.api import FineTuneJobStatus
+from trimtab_operator.api import AttemptReason, FineTuneJobStatus, State, SweepState
 from trimtab_operator.api.adapterrollout import AdapterRolloutStatus, PodReason, Rejected
 from trimtab_operator.api.rollout_reasons import POD_EXPLANATIONS, RolloutReason
 from trimtab_operator.domain.adapterrollout.record import ADAPTER_ROLLOUT
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
+from trimtab_operator.domain.finetunesweep.trials import VALUE_MISSING
+from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.runtime import metrics
-from trimtab_operator.runtime.labels import OTHER, code_label, reason_label
+from trimtab_operator.runtime.labels import OTHER, code_label, reason_label, word_label
+from trimtab_trainer.contract import Stage
+from trimtab_trainer.contract.sweep import TrialState
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 
@@ -86,8 +90,11 @@ def test_states_that_are_not_known_are_counted_together() -> None:
 
 
 def test_every_word_of_the_api_is_its_own_label() -> None:
-    for reason in (*RolloutReason, *FailureReason, *POD_EXPLANATIONS):
+    states = {word for kind in KINDS.values() for _, told in kind.crd.reasons.values() for word in told}
+    for reason in (*RolloutReason, *FailureReason, *POD_EXPLANATIONS, *State, *AttemptReason, *SweepState, *states):
         assert reason_label(reason) == str(reason)
+    for outcome in (*Stage, *TrialState, VALUE_MISSING):
+        assert word_label(outcome) == str(outcome)
     assert {code_label(number) for number in range(100, 1000)} <= {OTHER, *(str(n) for n in range(100, 600))}
     assert code_label(200) == "200"
     assert code_label(799) == OTHER

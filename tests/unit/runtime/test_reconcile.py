@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+from trimtab_operator.api import FineTuneJobStatus
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf, Note, Plan
 from trimtab_operator.domain.work import Observed
-from trimtab_operator.runtime.kube import EVENTS, JOBS, ApiError
+from trimtab_operator.runtime.kube import EVENTS, JOBS, ApiError, Invalid
 from trimtab_operator.runtime.rounds.events import Events
 from trimtab_operator.runtime.rounds.reconcile import failed
 from trimtab_operator.runtime.rounds.workqueue import Retry
@@ -152,6 +154,29 @@ async def test_a_job_that_is_refused_says_so_like_a_pod_and_is_tried_with_the_sa
     assert [call[:2] for call in rounds.api.writes()].count(("patch", "finetunejobs")) <= 4
 
 
+@pytest.mark.parametrize("error", [ApiError(403, "Forbidden", "no: a policy"), Invalid(422, "Invalid", "no: a policy")])
+async def test_a_job_that_may_not_be_suspended_says_so_and_is_tried_now_and_then(error: ApiError) -> None:
+    now = NOW
+    rounds = Rounds(lambda: now)
+    store = rounds.cache.owners["FineTuneJob"]
+    store.put(rounds.api.put(FINETUNEJOBS, finetunejob()))
+    for _ in range(3):
+        await rounds.round(KEY)
+    body = rounds.api.objects["finetunejobs", NAMESPACE, "demo"]
+    store.put(rounds.api.put(FINETUNEJOBS, {**body, "spec": {**body["spec"], "suspend": True}}))
+    rounds.api.before = failing("patch", "jobs", error)
+    for _ in range(600):
+        now += timedelta(seconds=1)
+        await rounds.round(KEY)
+    (condition,) = rounds.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]["conditions"]
+    assert "no: a policy" in condition["message"]
+    assert rounds.api.calls.count(("patch", "jobs", "demo-prepare-0")) < 20
+    rounds.api.before = lambda verb, plural, name: None
+    now += timedelta(seconds=61)
+    await rounds.round(KEY)
+    assert rounds.api.objects["jobs", NAMESPACE, "demo-prepare-0"]["spec"]["suspend"] is True
+
+
 async def test_a_refusal_of_what_is_not_wanted_any_more_is_forgotten() -> None:
     now = NOW
     rounds = Rounds(lambda: now)
@@ -169,6 +194,18 @@ async def test_a_refusal_of_what_is_not_wanted_any_more_is_forgotten() -> None:
     await rounds.round(KEY)
     (condition,) = rounds.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]["conditions"]
     assert condition["status"] == "Unknown", "its patience begins anew"
+
+
+async def test_a_fault_of_a_plan_is_no_value_that_is_not_understood() -> None:
+    def plan(observed: Observed[Any]) -> Plan:
+        FineTuneJobStatus(failures=-1)
+        return Plan()
+
+    world = World(plan)
+    world.stored()
+    with pytest.raises(ValidationError):
+        await world.round()
+    assert world.api.writes() == []
 
 
 async def test_events_are_only_of_statuses_that_were_written_and_never_fail_a_round() -> None:

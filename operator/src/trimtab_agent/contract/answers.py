@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, model_serializer
 
-from .lenient import COUNTER, MESSAGE, PATH, SEQUENCE, SHARES_KEPT, TEXT, WEIGHT, WORD, Lenient
+from .lenient import COUNTER, MESSAGE, PATH, SHARES_KEPT, TEXT, TOLD_SEQUENCE, WEIGHT, WORD, Lenient
 
 API = "trimtab.dev/agent/v1"
 """Version of the answers; one that is not told is this one."""
@@ -96,7 +96,7 @@ class ShareAnswer(Answer):
     namespace: TEXT = ""
     rollout: TEXT
     uid: TEXT
-    sequence: SEQUENCE
+    sequence: TOLD_SEQUENCE
     aliases: Mapping[TEXT, AliasAnswer] = Field(default={}, max_length=16)
     revisions: tuple[RevisionAnswer, ...] = Field(default=(), max_length=16)
 
@@ -120,7 +120,7 @@ class Truth(Answer):
     """What is true of a pod. `sequence` is the highest that it holds, of retired rollouts too."""
 
     engine: EngineAnswer
-    sequence: SEQUENCE = (0, 0)
+    sequence: TOLD_SEQUENCE = (0, 0)
     rollouts: tuple[ShareAnswer, ...] = Field(default=(), max_length=SHARES_KEPT)
 
 

@@ -29,6 +29,9 @@ def cut_at(length: int) -> BeforeValidator:
 COUNTER = Annotated[int, Field(ge=0, le=2**62)]
 SEQUENCE = tuple[COUNTER, COUNTER]
 """[term, number]: the order of documents, see `Share.sequence`."""
+_EXCEEDED = Annotated[int, Field(ge=0, lt=2**62)]
+TOLD_SEQUENCE = tuple[_EXCEEDED, _EXCEEDED]
+"""Of an answer: there is a document above it."""
 WORD = Annotated[str, Field(max_length=64), cut_at(64)]
 """A reason: kept as it is, whether it is known here or not."""
 MESSAGE = Annotated[str, Field(max_length=1024), cut_at(1024)]

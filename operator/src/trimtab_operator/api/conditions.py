@@ -87,6 +87,7 @@ class AttemptReason(StrEnum):
     DISRUPTION_TARGET = "DisruptionTarget"
     NODE_LOST = "NodeLost"
     JOB_DELETED = "JobDeleted"
+    POD_FAILED = "PodFailed"
     POD_VANISHED = "PodVanished"
     RESULT_LOST = "ResultLost"
     CONTAINER_FAILED = "ContainerFailed"

@@ -315,10 +315,11 @@ class StatusSummary(Model):
     def of(cls, progress: TrainingProgress | None, artifact: ArtifactStatus | None) -> StatusSummary | None:
         """Return the summary of these sections, or None if there is nothing to print."""
         now = progress or TrainingProgress()
+        of_all = f"/{now.total_steps}" if now.total_steps else ""
         summary = cls(
             progress=None if now.percent is None else f"{now.percent}%",
             loss=None if now.loss is None else f"{now.loss:.3f}"[:16],
-            step=None if now.step is None else f"{now.step}/{now.total_steps}" if now.total_steps else str(now.step),
+            step=None if now.step is None else f"{now.step}{of_all}"[:32],
             adapter=None if artifact is None else artifact.digest.removeprefix("sha256:")[:12],
         )
         return summary if summary != cls() else None

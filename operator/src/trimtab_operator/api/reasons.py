@@ -187,6 +187,11 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
     AttemptReason.JOB_DELETED: Explanation(
         "attempt", "Somebody deleted the attempt's Job.", "Nothing; it is charged to `retries.onDisruption`."
     ),
+    AttemptReason.POD_FAILED: Explanation(
+        "attempt",
+        "The node did not take the pod, for example because a device is not healthy; the message has its words.",
+        "Nothing, if it passes: it is charged to `retries.onDisruption`. Look at the node if it repeats.",
+    ),
     AttemptReason.POD_VANISHED: Explanation(
         "attempt", "The pod ended and left no evidence.", "Nothing; it is charged to `retries.onDisruption`."
     ),

@@ -38,7 +38,6 @@ OWNER_LABELS = {"FineTuneJob": JOB_LABEL, "Evaluation": EVALUATION_LABEL}
 """The label that says whose a child is, by the kind of the owner."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-QUEUE_PREFIX = "kueue.x-k8s.io/"
 QUEUE_TRACES = frozenset(
     f"kueue.x-k8s.io/{name}"
     for name in ("managed", "multikueue-origin", "parent-workload", "prebuilt-workload-name", "stopping")
@@ -57,16 +56,21 @@ WORDS_KEPT = 256
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
+YEARS = range(2000, 3000)
+"""What lies elsewhere is no time at all: a container that never started "began" in 1970, and sums would overflow."""
+
 
 def parse_time(text: object) -> datetime | None:
-    """Return an aware datetime from RFC 3339, None from anything else."""
+    """Return a time in UTC from RFC 3339, None from anything else, and from what was before there were clusters."""
     if not isinstance(text, str):
         return None
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    if time.year not in YEARS:
+        return None
+    return time.astimezone(UTC) if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 def parse_number(text: object) -> int | None:
@@ -225,6 +229,8 @@ class PodView:
     terminated_time: datetime | None = None
     said: str = field(default="", repr=False)
     """Termination message, as it was written."""
+    beside: str = ""
+    """Of a pod that failed: which other container did."""
 
     @property
     def last_words(self) -> TerminationMessage | None:
@@ -291,7 +297,17 @@ class PodView:
             terminated_reason=_text(terminated.get("reason", "")),
             terminated_time=parse_time(terminated.get("finishedAt")),
             said=str(terminated.get("message") or "")[-TERMINATION_MESSAGE_BYTES:],
+            beside=_failed_beside(statuses) if status.get("phase") == "Failed" else "",
         )
+
+
+def _failed_beside(statuses: list[dict[str, Any]]) -> str:
+    """Return which container other than the one that does the work has failed, the first of them, "" if none has."""
+    for each in statuses:
+        ended = each.get("state", {}).get("terminated") or {}
+        if each["name"] != CONTAINER and ended.get("exitCode"):
+            return f"container {each['name']} exited with code {ended['exitCode']}"
+    return ""
 
 
 AGENT_CONTAINER, AGENT_PORT = "trimtab-agent", "agent"

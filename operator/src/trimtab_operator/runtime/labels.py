@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from ..api import AttemptReason, PassedReason, State
-from ..api.conditions import EVALUATION_REASONS, FINETUNEJOB_REASONS
-from ..api.rollout_reasons import POD_EXPLANATIONS, RolloutReason
+from trimtab_trainer.contract import Stage
+from trimtab_trainer.contract.sweep import TrialState
+
+from ..domain.finetunesweep.trials import VALUE_MISSING
+from ..domain.kinds import KINDS
 
 OTHER, NEW = "Other", "New"
 DISRUPTIONS = (
@@ -23,22 +25,10 @@ DISRUPTIONS = (
 """Reasons that Kubernetes itself gives to DisruptionTarget."""
 PODS = ("ready", "behind", "unreachable")
 """States of serving pods."""
-STAGES = ("prepare", "train", "evaluate")
-OUTCOMES = ("Served", "RolledBack", "Superseded", "Unknown")
-_REASONS = frozenset(
-    {
-        *State,
-        *AttemptReason,
-        *PassedReason,
-        *RolloutReason,
-        *FINETUNEJOB_REASONS,
-        *EVALUATION_REASONS,
-        *POD_EXPLANATIONS,
-        *DISRUPTIONS,
-        *PODS,
-        NEW,
-    }
-)
+STAGES = frozenset(stage.value for stage in Stage)
+OUTCOMES = frozenset({"Served", "RolledBack", "Superseded", "Unknown", VALUE_MISSING, *TrialState})
+_EXPLAINED = {word for kind in KINDS.values() for _, explanations in kind.crd.reasons.values() for word in explanations}
+_REASONS = frozenset({*_EXPLAINED, *DISRUPTIONS, *PODS, NEW})
 _CODES = frozenset(int(status) for status in HTTPStatus)
 
 

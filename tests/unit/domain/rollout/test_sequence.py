@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+from trimtab_agent.contract import Share, ShareAnswer
 from trimtab_operator.domain.adapterrollout import plan
 from trimtab_operator.domain.adapterrollout.documents import retired
 from trimtab_operator.domain.adapterrollout.sequence import CREDIBLE, Sequence, beyond, of_an_operator
@@ -37,6 +38,13 @@ def test_a_sequence_is_above_all_that_was_seen(case: str) -> None:
     found = beyond(given.term, given.seen, NUMBER)
     assert found == given.want
     assert all(found > seen for seen in given.seen)
+
+
+@pytest.mark.parametrize("told", [(2**62 - 1, 0), (1, 2**62 - 1), (2**62 - 1, 2**62 - 1)])
+def test_above_whatever_an_answer_may_tell_there_is_a_document(told: Sequence) -> None:
+    share = ShareAnswer(rollout=NAME, uid="uid-1", sequence=told)
+    above = beyond(1, (share.sequence,), NUMBER)
+    assert Share(namespace="team", rollout=NAME, uid="uid-1", sequence=above, adapter_name=NAME).sequence > told
 
 
 def test_what_was_sent_by_hand_is_known_by_its_sequence() -> None:

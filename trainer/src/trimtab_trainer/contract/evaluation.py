@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from .figures import WHOLE
 from .run import Credentials, RunIdentity, StoredBaseModel, StoredOutput
 from .settings import DIGEST, OBJECT_URI, DatasetFormat, Model, QuantizationSettings, Received, rules, speaks
 
@@ -478,7 +479,7 @@ class PreparedEvaluation(Received):
     target_digest: DIGEST | None = Field(default=None, description="targetDigest of the adapter; absent: base alone")
     baseline_digest: DIGEST | None = Field(default=None, description="baselineDigest of the adapter, if it is one")
     tasks: int = Field(ge=1)
-    rows: int = Field(ge=0, description="rows of all tasks")
+    rows: WHOLE = Field(description="rows of all tasks")
 
 
 class Result(Received):
@@ -489,7 +490,7 @@ class Result(Received):
     value: float | None = None
     low: float | None = None
     high: float | None = None
-    count: int = Field(default=0, ge=0, description="rows")
+    count: WHOLE = Field(default=0, description="rows")
     baseline: float | None = None
     change: float | None = Field(default=None, description="value - baseline")
     change_low: float | None = None
@@ -573,11 +574,11 @@ def _inflated(data: bytes) -> bytes:
 class EvaluationOutcome(Received):
     """What an evaluation found: facts for the verdict, and where the rest of it lies."""
 
-    report_uri: str = Field(description="reportURI of report.html")
+    report_uri: str = Field(max_length=1200, description="reportURI of report.html")
     results_digest: DIGEST = Field(description="resultsDigest of results.json")
-    rows: int = Field(default=0, ge=0)
+    rows: WHOLE = 0
     results: list[Result] = Field(default=[])
-    omitted: int = Field(default=0, ge=0, description="results that are in the report only")
+    omitted: WHOLE = Field(default=0, description="results that are in the report only")
     checks: list[Check] = Field(default=[])
 
     def pack(self, limit: int) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from .curve import Curve
 from .evaluation import EvaluationOutcome, PreparedEvaluation
+from .figures import COUNT, CURVES, FIGURE, WHOLE
 from .hub import Mirrored
 from .run import RUN_VERSION
 from .settings import DIGEST, Received, speaks
@@ -119,38 +120,38 @@ class Prepared(Received):
     rows_digest: DIGEST = Field(description="rowsDigest addresses <output>/data/rows/<digest>")
     view_digest: DIGEST = Field(description="viewDigest addresses <output>/data/views/<digest>")
     run_digest: DIGEST = Field(description="runDigest addresses <output>/runs/<digest>")
-    rows: int = Field(ge=0, description="rows that are trained on")
-    validation_rows: int = Field(default=0, ge=0)
-    test_rows: int = Field(default=0, ge=0)
-    tokens: int = Field(ge=0, description="tokens of the rows that are trained on")
-    supervised_tokens: int = Field(default=0, ge=0, description="supervisedTokens: those with a loss")
-    dropped: int = Field(default=0, ge=0, description="rows dropped by cleaning or for their length")
-    total_steps: int = Field(default=0, ge=0, description="totalSteps: optimizer steps of the whole run")
+    rows: WHOLE = Field(description="rows that are trained on")
+    validation_rows: WHOLE = 0
+    test_rows: WHOLE = 0
+    tokens: WHOLE = Field(description="tokens of the rows that are trained on")
+    supervised_tokens: WHOLE = Field(default=0, description="supervisedTokens: those with a loss")
+    dropped: WHOLE = Field(default=0, description="rows dropped by cleaning or for their length")
+    total_steps: WHOLE = Field(default=0, description="totalSteps: optimizer steps of the whole run")
 
 
 class Artifact(Received):
     """A published adapter."""
 
-    uri: str
+    uri: str = Field(max_length=1200)
     digest: DIGEST
-    rank: int
+    rank: int = Field(ge=1, le=2**31 - 1)
     target_modules: list[str]
     base_model_digest: DIGEST
 
 
 class Summary(Received):
-    """Figures of the end of a run; absent where they do not apply."""
+    """Figures of the end of a run; absent where they do not apply, or cannot be kept."""
 
-    step: int | None = None
-    total_steps: int | None = None
-    loss: float | None = None
-    validation_loss: float | None = None
-    test_loss: float | None = Field(default=None, description="testLoss: nats per supervised token, with the adapter")
-    base_test_loss: float | None = Field(default=None, description="baseTestLoss: the same, base model alone")
-    resumed_from_step: int | None = None
-    checkpoint_step: int | None = Field(default=None, description="checkpointStep: newest checkpoint in storage")
-    tokens_per_second: float | None = None
-    curve: Curve | None = None
+    step: COUNT = None
+    total_steps: COUNT = None
+    loss: FIGURE = None
+    validation_loss: FIGURE = None
+    test_loss: FIGURE = Field(default=None, description="testLoss: nats per supervised token, with the adapter")
+    base_test_loss: FIGURE = Field(default=None, description="baseTestLoss: the same, base model alone")
+    resumed_from_step: COUNT = None
+    checkpoint_step: COUNT = Field(default=None, description="checkpointStep: newest checkpoint in storage")
+    tokens_per_second: FIGURE = None
+    curve: CURVES = None
 
 
 class TerminationMessage(Received):

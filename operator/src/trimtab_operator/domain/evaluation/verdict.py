@@ -101,27 +101,37 @@ def _results(
     headlines: dict[str, str] = {}
     for name, result in by_name.items():
         headlines.setdefault(result.task, name)
-    order = list(dict.fromkeys([*(t.metric for t in thresholds), *headlines.values(), *by_name]))
+    order: dict[tuple[str, str], str] = {}  # the list is a map by what is shown
+    for name in (*(t.metric for t in thresholds), *headlines.values(), *by_name):
+        order.setdefault(_cut(name), name)
     shown: list[ResultStatus] = []
-    for name in order[:RESULTS_KEPT]:
+    left_out = len(by_name)
+    for name in list(order.values())[:RESULTS_KEPT]:
         entry = _shown(name, by_name.get(name), [bound for bound in bounds if bound.metric == name])
         room -= len(json.dumps(entry.to_json(), separators=(",", ":"))) + 1
         if room < 0:
             break
         shown.append(entry)
-    return tuple(shown), outcome.omitted + sum(name in by_name for name in order[len(shown) :])
+        left_out -= name in by_name
+    return tuple(shown), outcome.omitted + left_out
+
+
+def _cut(name: str) -> tuple[str, str]:
+    """Return task and metric as far as a status shows them."""
+    task, _, metric = name.partition("/")
+    return task[:40], metric[:64]
 
 
 def _shown(name: str, result: Result | None, bounds: list[Bound]) -> ResultStatus:
-    task, _, metric = name.partition("/")
+    task, metric = _cut(name)
     figures = result or Result(task=task, metric=metric)
     failed: dict[str, FailedCheck] = {}
     for bound in bounds:
         if bound.finding is not Finding.KEPT:
             failed.setdefault(bound.name, _failed(bound))
     return ResultStatus(
-        task=task[:40],
-        metric=metric[:64],
+        task=task,
+        metric=metric,
         value=_figure(figures.value),
         low=_figure(figures.low),
         high=_figure(figures.high),

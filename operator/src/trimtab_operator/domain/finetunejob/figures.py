@@ -19,6 +19,9 @@ from ..views import format_time, parse_time
 from ..work.attempt import Attempt
 from ..work.ending import Ending
 
+MODULES_LISTED, MODULE_LENGTH = 64, 253
+"""Of an artifact's target modules: how many the status lists, and how long their names are."""
+
 
 def note_checkpoint(status: FineTuneJobStatus, ending: Ending, end: datetime) -> FineTuneJobStatus:
     """Return the status with the newest checkpoint that an attempt's last words tell of."""
@@ -123,7 +126,7 @@ def note_artifact(status: FineTuneJobStatus, words: TerminationMessage) -> FineT
         uri=artifact.uri,
         digest=artifact.digest,
         rank=artifact.rank,
-        target_modules=artifact.target_modules,
+        target_modules=_listed(artifact.target_modules),
         base_model_digest=artifact.base_model_digest,
         test_loss=_rounded(summary.test_loss),
         base_test_loss=_rounded(summary.base_test_loss),
@@ -132,6 +135,11 @@ def note_artifact(status: FineTuneJobStatus, words: TerminationMessage) -> FineT
     if summary.curve is not None:
         update["curve"] = _finer(status.curve, _curve(summary.curve))
     return status.model_copy(update=update)
+
+
+def _listed(modules: list[str]) -> list[str]:
+    """Return the names as far as a status has room for them; the artifact's own configuration has them all."""
+    return [name for name in dict.fromkeys(modules) if len(name) <= MODULE_LENGTH][:MODULES_LISTED]
 
 
 def _finer(known: CurveStatus | None, last: CurveStatus) -> CurveStatus:

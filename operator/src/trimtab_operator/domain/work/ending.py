@@ -113,11 +113,13 @@ def ending_of(
     words = pod.last_words if pod is not None else None
     if words is not None and words.attempt != job.attempt:
         words = None
-    if job.complete or (attempt.left_alone() and pod is not None and pod.exit_code == ExitCode.DONE):
-        if words is None or not tells_result(job.stage, words):
-            message = "its result was lost with its pod; the next attempt finds in object storage what it published"
-            return Ending(Verdict.DISRUPTION, AttemptReason.RESULT_LOST, message, ended)
+    # The trainer's end is the attempt's, whatever became of what is beside it: a sidecar that fails makes the Job fail.
+    done = pod is not None and pod.terminated and pod.exit_code == ExitCode.DONE
+    if (job.complete or done) and words is not None and tells_result(job.stage, words):
         return Ending(Verdict.SUCCEEDED, words.reason.value, words.message, ended, words)
+    if job.complete or (done and not _disrupted(job, pod)):
+        message = "its result was lost with its pod; the next attempt finds in object storage what it published"
+        return Ending(Verdict.DISRUPTION, AttemptReason.RESULT_LOST, message, ended)
 
     if pod is not None and pod.reason == "Evicted" and not pod.disruption and _SCRATCH.search(pod.message):
         message = f"{pod.message.strip()}; raise the operator's scratch size or use less data"
@@ -133,6 +135,12 @@ def ending_of(
         return Ending(Verdict.FINAL, Reason.OUT_OF_MEMORY.value, message, ended, words)
 
     code = _exit_code(job, pod)
+    if code is None and pod is not None and pod.beside:
+        message = f"{pod.beside}, and the trainer never began"
+        return Ending(Verdict.FAILURE, AttemptReason.CONTAINER_FAILED, message, ended, words)
+    if code is None and pod is not None and pod.phase == "Failed" and (pod.reason or pod.message):
+        message = ": ".join(each for each in (pod.reason, pod.message.strip()) if each)
+        return Ending(Verdict.DISRUPTION, AttemptReason.POD_FAILED, message, ended, words)
     if code is None:
         message = job.failed_message or "the pod vanished and left no evidence"
         return Ending(Verdict.DISRUPTION, AttemptReason.POD_VANISHED, message, ended, words)

@@ -283,7 +283,7 @@ def build_job(
             "parallelism": PODS,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": _pod_failure_policy(),
-            "suspend": QUEUE_LABEL in metadata["labels"],
+            "suspend": bool(metadata["labels"].get(QUEUE_LABEL)),  # an empty name is no queue's
             "template": {
                 "metadata": {"labels": pod_labels, "annotations": annotations},
                 "spec": _pod_spec(kind, job, settings, stage, arguments),

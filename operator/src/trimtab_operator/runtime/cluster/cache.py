@@ -29,7 +29,8 @@ from ...domain.cluster import Key
 from ...domain.gitops import MARKS
 from ...domain.kind import AnyKind
 from ...domain.kinds import KINDS
-from ...domain.views import MANAGED_BY_LABEL, QUEUE_PREFIX, SERVE, STAGE_LABEL, JobView, PodView, ServingPodView
+from ...domain.views import MANAGED_BY_LABEL, SERVE, STAGE_LABEL, JobView, PodView, ServingPodView
+from ...domain.work.queue import is_of_queue
 from .. import metrics
 from ..kube import JOBS, OWN, PODS, Body, Resource
 from ..logs import keys
@@ -59,7 +60,13 @@ def typed_item(item: Body, resource: Resource) -> Body:
 
 KEPT_METADATA = ("namespace", "name", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
 LABELS_KEPT = 64
-ANNOTATION_LENGTH = 256
+ANNOTATION_LENGTH = 1024
+"""Of one that is passed on. A longer one is left out: a part of it would say something else."""
+
+
+def _rank(label: str) -> int:
+    """Return the order in which labels are kept: marks of tools, what is for a queue, all others."""
+    return 0 if label in MARKS else 1 if is_of_queue(label) else 2
 
 
 def slim(body: Body) -> Body:
@@ -67,12 +74,13 @@ def slim(body: Body) -> Body:
     metadata = body["metadata"]
     kept = {key: metadata[key] for key in KEPT_METADATA if key in metadata}
     if labels := metadata.get("labels"):
-        ordered = sorted(labels.items(), key=lambda each: not each[0].startswith(QUEUE_PREFIX))
+        ordered = sorted(labels.items(), key=lambda each: _rank(each[0]))
         kept["labels"] = dict(islice(ordered, LABELS_KEPT))
     annotations = metadata.get("annotations") or {}
     if owners := [each for each in metadata.get("ownerReferences") or () if each.get("controller")]:
         kept["ownerReferences"] = [{"uid": each["uid"], "controller": True} for each in owners[:1]]
-    told = {k: v[:ANNOTATION_LENGTH] for k, v in annotations.items() if k in MARKS or k.startswith(QUEUE_PREFIX)}
+    told = {key: "" for key in annotations if key in MARKS}  # that it is there says all
+    told |= {k: v for k, v in annotations.items() if is_of_queue(k) and len(v) <= ANNOTATION_LENGTH}
     if told:
         kept["annotations"] = dict(islice(told.items(), LABELS_KEPT))
     return {**{key: body[key] for key in ("apiVersion", "kind", "spec", "status") if key in body}, "metadata": kept}

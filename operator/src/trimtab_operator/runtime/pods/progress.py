@@ -11,10 +11,10 @@ from http import HTTPStatus
 from typing import Annotated
 
 import aiohttp
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
-from trimtab_trainer.contract import Curve, Progress, Stage
-from trimtab_trainer.contract.curve import CURVE_BYTES
+from trimtab_trainer.contract import Progress, Stage
+from trimtab_trainer.contract.figures import CURVES, FIGURE, WHOLE, figure
 
 from ...domain.cluster import Key
 from ...domain.views import JobView, PodView, parse_time
@@ -31,9 +31,7 @@ TIMEOUT = aiohttp.ClientTimeout(total=2)
 AT_ONCE = 16
 """Of one namespace."""
 LIMIT_BYTES = 65_536
-TIME_LENGTH, FIRST_YEAR = 32, 2000
-COUNTED_TO, FIGURE_TO = 2**53, 1e15
-"""The most that a step or a figure may be: what is above is of no trainer."""
+TIME_LENGTH = 32
 SILENT_POLLS = 6
 """So many polls in vain, and never an answer before: something forbids it, and the status says so."""
 
@@ -43,34 +41,9 @@ def url_of(ip: str) -> str:
     return f"{base_url(ip, PORT)}/progress"
 
 
-def figure(told: object) -> object:
-    """Return a number, or None for one that tells nothing: a loss that is not finite is that of a run that diverged."""
-    number = isinstance(told, int | float) and not isinstance(told, bool)
-    return told if number and -FIGURE_TO <= told <= FIGURE_TO else None  # type: ignore[operator]
-
-
 def moment(told: object) -> object:
     """Return a time as RFC 3339 has it, None for anything else."""
-    try:
-        found = parse_time(told) if isinstance(told, str) and len(told) <= TIME_LENGTH else None
-    except ValueError:
-        return None
-    return told if found is not None and found.tzinfo is not None and found.year >= FIRST_YEAR else None
-
-
-def curves(told: object) -> Curve | None:
-    """Return both curves, or None for what cannot be drawn: it is no reason to leave out the other figures."""
-    try:
-        found = Curve.model_validate(told)
-    except ValidationError:
-        return None
-    steps, values = (*found.steps, *found.validation_steps), (*found.loss, *found.validation_loss)
-    bounded = all(step <= COUNTED_TO for step in steps) and all(abs(value) <= FIGURE_TO for value in values)
-    return found if bounded and found.size <= CURVE_BYTES else None
-
-
-STEP = Annotated[int, Field(ge=0, le=COUNTED_TO)]
-FIGURE = Annotated[float | None, BeforeValidator(figure)]
+    return told if isinstance(told, str) and len(told) <= TIME_LENGTH and parse_time(told) is not None else None
 
 
 class ToldProgress(BaseModel):
@@ -79,18 +52,18 @@ class ToldProgress(BaseModel):
     model_config = ConfigDict(extra="ignore", alias_generator=to_camel)
 
     run_uid: str = Field(max_length=64)
-    attempt: STEP
+    attempt: WHOLE
     stage: Stage
     activity: str = Field(max_length=64)
-    step: STEP = 0
-    total_steps: STEP = 0
+    step: WHOLE = 0
+    total_steps: WHOLE = 0
     loss: FIGURE = None
     validation_loss: FIGURE = None
     tokens_per_second: FIGURE = None
     eta_seconds: Annotated[float | None, BeforeValidator(figure)] = Field(default=None, ge=0)
-    checkpoint_step: STEP | None = None
+    checkpoint_step: WHOLE | None = None
     checkpoint_time: Annotated[str | None, BeforeValidator(moment)] = None
-    curve: Annotated[Curve | None, BeforeValidator(curves)] = None
+    curve: CURVES = None
 
     @property
     def progress(self) -> Progress:

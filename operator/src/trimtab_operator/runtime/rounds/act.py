@@ -122,6 +122,8 @@ class Actor:
             raise Retry(0, f"the {action.kind} to suspend is gone") from None
         except Invalid:
             await self._refresh(resource, action.namespace, action.name, action.uid)
+            if self._stores[action.kind].of_uid(action.uid) is not None:
+                raise  # it is that very one: a policy refuses, which says 422 as a test of the patch does
             raise Retry(0.5, f"the {action.kind} to suspend is another one now") from None
         log.info(
             "suspended" if action.suspend else "resumed", extra=keys(**about, child=f"{action.kind}/{action.name}")

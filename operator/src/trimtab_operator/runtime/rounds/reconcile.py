@@ -83,11 +83,13 @@ class Reconciler:
             self._troubles.forget(key)
             return await self._retire(kind, key)
         try:
-            made = await self._planned(kind, stored)
+            typed(stored)
         except ValidationError as error:
             body = stored.body
             await self._actor.write_status(kind, body, not_understood(kind, body, error, self._now()))
             return None
+        try:
+            made = await self._planned(kind, stored)
         except NotUnderstood as other:  # its own rounds say so in its status
             raise Retry(UPSTREAM_SECONDS, str(other)) from None
         return await self._act(kind, key, made) if made is not None else 0.0
@@ -107,7 +109,11 @@ class Reconciler:
             return None
         if fresh is stored and not observed.answers and kind.observe(self._cluster, subject) == observed:
             return made  # nothing is otherwise
-        return (await self._decide(kind, typed(fresh)))[1]
+        try:
+            subject = typed(fresh)
+        except ValidationError:
+            return None  # the next round says so
+        return (await self._decide(kind, subject))[1]
 
     async def _decide(self, kind: AnyKind, subject: Any) -> tuple[Any, Plan]:
         """Plan until there is nothing left to ask; answers add up."""
