@@ -1,0 +1,140 @@
+"""Runs tests in a copy of the tree, and judges whether one of them turned red for the right reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .judge import ENDINGS
+from .mutant import Mutant
+from .tree import copy_tree
+
+SECONDS = 300
+"""For the tests of one mutant; they take seconds."""
+CLEAN_SECONDS = 1800
+BROKEN = {"ImportError", "SyntaxError", "NameError"}
+"""Errors of a copy that does not run at all: they say nothing of the test."""
+WORDS = 160
+"""Most characters that are told of a failure."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a test ended.
+
+    Attributes:
+        phase: setup, call or teardown.
+        outcome: passed, failed or skipped.
+        kinds: the error's class and its bases, by name.
+        words: the first line of what it says.
+    """
+
+    phase: str
+    outcome: str
+    kinds: tuple[str, ...] = ()
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of a process of pytest; `output` is the end of what it printed."""
+
+    endings: dict[str, Ending]
+    output: str
+
+    def of(self, node: str) -> list[Ending]:
+        """Return how a test ended: once, or once for each of its parameters."""
+        return [ending for name, ending in self.endings.items() if name == node or name.startswith(f"{node}[")]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a mutant was caught, and by what; or why not."""
+
+    mutant: Mutant
+    caught: bool
+    words: str
+
+
+def judge(mutant: Mutant, ran: Ran) -> Verdict:
+    """Tell whether the test of a mutant turned red for the fault: in the test itself, by a failure of its own."""
+    verdicts = [Verdict(mutant, *_judged(ending)) for ending in ran.of(mutant.node)]
+    caught = next((verdict for verdict in verdicts if verdict.caught), None)
+    return caught or next(iter(verdicts), Verdict(mutant, False, f"the test was not run: {ran.output}"))
+
+
+def _judged(ending: Ending) -> tuple[bool, str]:
+    words = ending.words[:WORDS]
+    if ending.outcome != "failed":
+        return False, f"the test {ending.outcome}"
+    if ending.phase != "call":
+        return False, f"only the {ending.phase} of the test failed: {words}"
+    if BROKEN & set(ending.kinds):
+        return False, f"the copy does not run: {words}"
+    return True, words
+
+
+def red_without_a_fault(mutants: Sequence[Mutant]) -> dict[str, str]:
+    """Return the tests of these mutants that do not pass in a clean copy, and why; one process runs them all."""
+    nodes = sorted({mutant.node for mutant in mutants})
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        ran = run_tests(copy_tree(Path(folder) / "clean"), nodes, CLEAN_SECONDS)
+    red = {node: f"not run: {ran.output}" for node in nodes if not ran.of(node)}
+    for node, ending in ran.endings.items():
+        if ending.outcome != "passed":
+            red[node] = f"{ending.outcome} in {ending.phase}: {ending.words}"
+    return red
+
+
+def try_mutant(mutant: Mutant) -> Verdict:
+    """Put a fault back in a fresh copy and run its test there.
+
+    The copy is fresh because bytecode is told from its source by size and second of change.
+
+    Raises:
+        Stale
+    """
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        root = copy_tree(Path(folder) / "faulty")
+        mutant.apply(root)
+        return judge(mutant, run_tests(root, [mutant.node], SECONDS))
+
+
+def run_tests(root: Path, nodes: Sequence[str], seconds: float) -> Ran:
+    """Run tests of a copy by their names; a process that takes longer is ended with all that it started."""
+    endings = root.parent / f"{root.name}.json"
+    environment = os.environ | {
+        ENDINGS: str(endings),
+        "PYTHONPATH": os.pathsep.join([str(root / "trainer/src"), str(root)]),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "",  # without its cached bytecode torch alone takes half a minute to import
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.mutants.judge", *nodes]
+    process = subprocess.Popen(
+        command,
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output = process.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        output = f"ended after {seconds} s"
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    found = json.loads(endings.read_text()) if endings.exists() else {}
+    return Ran(
+        {node: Ending(*phase, tuple(kinds), words) for node, (*phase, kinds, words) in found.items()}, output[-800:]
+    )
