@@ -23,6 +23,8 @@ BROKEN = {"ImportError", "SyntaxError", "NameError"}
 """Errors of a copy that does not run at all: they say nothing of the test."""
 WORDS = 160
 """Most characters that are told of a failure."""
+OUTPUT = 800
+"""Most characters that are told of what pytest printed last."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def run_tests(root: Path, nodes: Sequence[str], seconds: float) -> Ran:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     found = json.loads(endings.read_text()) if endings.exists() else {}
-    return Ran(
-        {node: Ending(*phase, tuple(kinds), words) for node, (*phase, kinds, words) in found.items()}, output[-800:]
-    )
+    ended = {
+        node: Ending(phase, outcome, tuple(kinds), words) for node, (phase, outcome, kinds, words) in found.items()
+    }
+    return Ran(ended, output[-OUTPUT:])

@@ -63,7 +63,7 @@ JUDGED: dict[str, tuple[dict[str, Ending], str]] = {
     "one of its parameters": ({"[1]": Ending("call", "passed"), "[2]": Ending("call", "failed", ("Failed",))}, ""),
     "nothing": ({"": Ending("call", "passed")}, "the test passed"),
     "a test that is skipped": ({"": Ending("setup", "skipped", ("Skipped",))}, "the test skipped"),
-    "a fixture alone": ({"": Ending("setup", "failed", ("ValueError",), "no")}, "only the setup of the test failed: no"),
+    "a fixture": ({"": Ending("setup", "failed", ("ValueError",), "no")}, "only the setup of the test failed: no"),
     "a name that is not there": ({"": Ending("call", "failed", ("NameError",), "x")}, "the copy does not run: x"),
     "a module that is not there": (
         {"": Ending("call", "failed", ("ModuleNotFoundError", "ImportError"), "x")}, "the copy does not run: x",
@@ -76,9 +76,8 @@ JUDGED: dict[str, tuple[dict[str, Ending], str]] = {
 @pytest.mark.parametrize("case", JUDGED)
 def test_a_mutant_is_caught_by(case: str) -> None:
     endings, trouble = JUDGED[case]
-    found = judge(
-        MUTANT, Ran({MUTANT.node + name: each for name, each in endings.items()}, "1 error during collection")
-    )
+    ran = Ran({MUTANT.node + name: each for name, each in endings.items()}, "1 error during collection")
+    found = judge(MUTANT, ran)
     assert found.caught == (not trouble)
     assert found.words.startswith(trouble)
 
