@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .judge import ENDINGS
 from .mutant import Mutant
@@ -42,6 +43,12 @@ class Ending:
     outcome: str
     kinds: tuple[str, ...] = ()
     words: str = ""
+
+    @classmethod
+    def of(cls, value: list[Any]) -> Ending:
+        """Return the ending that `judge.py` wrote."""
+        phase, outcome, kinds, words = value
+        return cls(phase, outcome, tuple(kinds), words)
 
 
 @dataclass(frozen=True)
@@ -136,8 +143,5 @@ def run_tests(root: Path, nodes: Sequence[str], seconds: float) -> Ran:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    found = json.loads(endings.read_text()) if endings.exists() else {}
-    ended = {
-        node: Ending(phase, outcome, tuple(kinds), words) for node, (phase, outcome, kinds, words) in found.items()
-    }
-    return Ran(ended, output[-OUTPUT:])
+    written = json.loads(endings.read_text()) if endings.exists() else {}
+    return Ran({node: Ending.of(value) for node, value in written.items()}, output[-OUTPUT:])
