@@ -39,7 +39,7 @@ DATA = (
         "data/clusters.py",
         "    for numbers in (_codes(answers), _codes(groups), near):",
         "    for numbers in (_codes(answers), near):",
-        "test_data_selection.py::test_groups_stay_together_by_any_column",
+        "test_data_split.py::test_training_rows_whose_answer_is_held_out_are_removed_and_counted",
     ),
     Mutant(
         "held-out rows are trained on",

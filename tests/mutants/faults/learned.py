@@ -186,7 +186,7 @@ LEARNED = (
     Mutant(
         "ignoreKeys takes what a message is made of",
         Trap.KEYS,
-        "contents are left out of what is learned",
+        "the audit says that contents are ignored, which are learned",
         "data/messages.py",
         '        if key in ignore and key not in ("role", "content"):',
         "        if key in ignore:",
