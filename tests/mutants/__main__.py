@@ -8,7 +8,7 @@ import sys
 import time
 
 from .page import PAGE, written
-from .running import Verdict, red_without_a_fault, try_mutant
+from .running import Pytest, Verdict, red_without_a_fault, try_mutant
 from .table import MUTANTS
 
 
@@ -22,17 +22,17 @@ def main(arguments: list[str] | None = None) -> int:
         PAGE.write_text(written(PAGE.read_text(), MUTANTS))
         return 0
     chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
-    started = time.monotonic()
-    red = red_without_a_fault(chosen)
-    for node, why in red.items():
-        print(f"red without any fault: {node}: {why}")
-    if red:
-        return 2
-    print(f"{len({mutant.node for mutant in chosen})} tests pass without a fault", flush=True)
-    verdicts = []
-    for mutant in chosen:
-        verdicts.append(verdict := try_mutant(mutant))
-        print(line(verdict), flush=True)
+    started, verdicts = time.monotonic(), list[Verdict]()
+    with Pytest() as pytest:
+        red = red_without_a_fault(pytest, chosen)
+        for node, why in red.items():
+            print(f"red without any fault: {node}: {why}")
+        if red:
+            return 2
+        print(f"{len({mutant.node for mutant in chosen})} tests pass without a fault", flush=True)
+        for mutant in chosen:
+            verdicts.append(verdict := try_mutant(pytest, mutant))
+            print(line(verdict), flush=True)
     survivors = [verdict.mutant.name for verdict in verdicts if not verdict.caught]
     seconds = round(time.monotonic() - started, 1)
     figures = {"mutants": len(verdicts), "caught": len(verdicts) - len(survivors), "survivors": survivors}

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from .judge import ENDINGS
 from .mutant import Mutant
-from .tree import copy_tree
+from .tree import ROOT, copy_tree
 
 SECONDS = 300
 """For the tests of one mutant; they take seconds."""
 CLEAN_SECONDS = 1800
 BROKEN = {"ImportError", "SyntaxError", "NameError"}
 """Errors of a copy that does not run at all: they say nothing of the test."""
+LIBRARIES = ("boto3", "pyarrow", "torch", "transformers.models.llama.modeling_llama", "peft")
+"""What most of the trainer's tests import; bitsandbytes not, which is imported behind `hardware.configure`."""
 WORDS = 160
 """Most characters that are told of a failure."""
 OUTPUT = 800
@@ -90,11 +91,48 @@ def _judged(ending: Ending) -> tuple[bool, str]:
     return True, words
 
 
-def red_without_a_fault(mutants: Sequence[Mutant]) -> dict[str, str]:
-    """Return the tests of these mutants that do not pass in a clean copy, and why; one process runs them all."""
+class Pytest:
+    """Runs tests in copies of the tree, one after the other; a context, which ends its process."""
+
+    def __init__(self, libraries: Sequence[str] = LIBRARIES) -> None:
+        command = [sys.executable, "-m", "tests.mutants.preloaded", *libraries]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def run(self, root: Path, nodes: Sequence[str], seconds: float) -> Ran:
+        """Run tests of a copy by their names; what takes longer is ended with all that it started."""
+        endings, output = root.parent / f"{root.name}.json", root.parent / f"{root.name}.txt"
+        paths = os.pathsep.join([str(root / "trainer/src"), str(root)])
+        request = {
+            "root": str(root),
+            "arguments": ["-q", "-p", "no:cacheprovider", "-p", "tests.mutants.judge", *nodes],
+            "environment": {ENDINGS: str(endings), "PYTHONPATH": paths},
+            "output": str(output),
+            "seconds": seconds,
+        }
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        in_time = json.loads(self._process.stdout.readline())
+        written = json.loads(endings.read_text()) if endings.exists() else {}
+        told = output.read_text()[-OUTPUT:] if in_time else f"ended after {seconds} s"
+        return Ran({node: Ending.of(value) for node, value in written.items()}, told)
+
+
+def red_without_a_fault(pytest: Pytest, mutants: Sequence[Mutant]) -> dict[str, str]:
+    """Return the tests of these mutants that do not pass in a clean copy, and why; all in one run."""
     nodes = sorted({mutant.node for mutant in mutants})
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        ran = run_tests(copy_tree(Path(folder) / "clean"), nodes, CLEAN_SECONDS)
+        ran = pytest.run(copy_tree(Path(folder) / "clean"), nodes, CLEAN_SECONDS)
     red = {node: f"not run: {ran.output}" for node in nodes if not ran.of(node)}
     for node, ending in ran.endings.items():
         if ending.outcome != "passed":
@@ -102,7 +140,7 @@ def red_without_a_fault(mutants: Sequence[Mutant]) -> dict[str, str]:
     return red
 
 
-def try_mutant(mutant: Mutant) -> Verdict:
+def try_mutant(pytest: Pytest, mutant: Mutant) -> Verdict:
     """Put a fault back in a fresh copy and run its test there.
 
     The copy is fresh because bytecode is told from its source by size and second of change.
@@ -113,35 +151,4 @@ def try_mutant(mutant: Mutant) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         root = copy_tree(Path(folder) / "faulty")
         mutant.apply(root)
-        return judge(mutant, run_tests(root, [mutant.node], SECONDS))
-
-
-def run_tests(root: Path, nodes: Sequence[str], seconds: float) -> Ran:
-    """Run tests of a copy by their names; a process that takes longer is ended with all that it started."""
-    endings = root.parent / f"{root.name}.json"
-    environment = os.environ | {
-        ENDINGS: str(endings),
-        "PYTHONPATH": os.pathsep.join([str(root / "trainer/src"), str(root)]),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONDONTWRITEBYTECODE": "",  # without its cached bytecode torch alone takes half a minute to import
-    }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.mutants.judge", *nodes]
-    process = subprocess.Popen(
-        command,
-        cwd=root,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output = process.communicate(timeout=seconds)[0]
-    except subprocess.TimeoutExpired:
-        output = f"ended after {seconds} s"
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    written = json.loads(endings.read_text()) if endings.exists() else {}
-    return Ran({node: Ending.of(value) for node, value in written.items()}, output[-OUTPUT:])
+        return judge(mutant, pytest.run(root, [mutant.node], SECONDS))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from tests.mutants import running, tree
 from tests.mutants.mutant import Mutant, Stale, Trap
 from tests.mutants.page import PAGE, written
-from tests.mutants.running import Ending, Ran, judge, red_without_a_fault, try_mutant
+from tests.mutants.running import Ending, Pytest, Ran, judge, red_without_a_fault, try_mutant
 from tests.mutants.table import MUTANTS
 
 MUTANT = Mutant(
@@ -82,6 +83,12 @@ def test_a_mutant_is_caught_by(case: str) -> None:
     assert found.words.startswith(trouble)
 
 
+@pytest.fixture(scope="module")
+def runs() -> Iterator[Pytest]:
+    with Pytest(libraries=()) as started:
+        yield started
+
+
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tree with one module and one test, instead of this one."""
@@ -104,36 +111,38 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "tree"
 
 
-def test_a_fault_is_put_back_in_a_copy_and_its_test_turns_red(small: Path) -> None:
-    assert red_without_a_fault([MUTANT]) == {}
-    caught = try_mutant(MUTANT)
+def test_a_fault_is_put_back_in_a_copy_and_its_test_turns_red(runs: Pytest, small: Path) -> None:
+    assert red_without_a_fault(runs, [MUTANT]) == {}
+    caught = try_mutant(runs, MUTANT)
     assert (caught.caught, caught.words) == (True, "assert 4 == 3")
     assert "left + right\n" in (small / MUTANT.source).read_text(), "the tree itself is left alone"
 
 
-def test_a_fault_that_its_test_does_not_notice_survives(small: Path) -> None:
+def test_a_fault_that_its_test_does_not_notice_survives(runs: Pytest, small: Path) -> None:
     blind = Mutant(**{**vars(MUTANT), "test": "test_adding.py::test_kind"})
-    assert (try_mutant(blind).caught, try_mutant(blind).words) == (False, "the test passed")
+    assert (try_mutant(runs, blind).caught, try_mutant(runs, blind).words) == (False, "the test passed")
 
 
-def test_a_test_that_is_red_without_a_fault_shows_nothing(small: Path) -> None:
+def test_a_test_that_is_red_without_a_fault_shows_nothing(runs: Pytest, small: Path) -> None:
     (small / MUTANT.source).write_text("def add(left, right):\n    return left + right + 1\n")
-    assert red_without_a_fault([MUTANT]) == {MUTANT.node: "failed in call: assert 4 == 3"}
+    assert red_without_a_fault(runs, [MUTANT]) == {MUTANT.node: "failed in call: assert 4 == 3"}
     absent = Mutant(**{**vars(MUTANT), "test": "test_adding.py::test_that_is_gone"})
-    assert "not found" in red_without_a_fault([absent])[absent.node]
+    assert "not found" in red_without_a_fault(runs, [absent])[absent.node]
 
 
 def test_a_copy_that_is_not_the_one_that_is_imported_is_not_judged(
-    small: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Pytest, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (small / "trainer/src/trimtab_trainer/__init__.py").unlink()
     (small / MUTANT.source).unlink()
     monkeypatch.setattr(tree, "_names", lambda: ["pyproject.toml", "tests/mutants/judge.py", MUTANT.test_file])
-    assert "is not in the copy" in red_without_a_fault([MUTANT])[MUTANT.node]
+    assert "is not in the copy" in red_without_a_fault(runs, [MUTANT])[MUTANT.node]
 
 
-def test_a_test_that_hangs_is_ended_and_not_taken_for_red(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_test_that_hangs_is_ended_and_not_taken_for_red(
+    runs: Pytest, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(running, "SECONDS", 3)
     hangs = Mutant(**{**vars(MUTANT), "new": "__import__('time').sleep(60)"})
-    found = try_mutant(hangs)
+    found = try_mutant(runs, hangs)
     assert (found.caught, found.words) == (False, "the test was not run: ended after 3 s")
