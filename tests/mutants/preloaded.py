@@ -10,23 +10,32 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import signal
 import sys
 import time
 import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 OURS = ("tests", "trimtab_trainer")
 
 
 def main(libraries: list[str]) -> None:
     """Import the libraries, then answer requests until there are no more."""
+    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
     for name in ("pytest", *libraries):
-        importlib.import_module(name)
+        module: Any = importlib.import_module(name)
+        if name == "torch":  # as `hardware.configure` does before bitsandbytes is imported
+            module.compile = uncompiled
     for line in sys.stdin:
         print(json.dumps(run(**json.loads(line))), flush=True)
+
+
+def uncompiled(function: Any = None, **_: Any) -> Any:
+    """Return a function as it is, or a decorator that does."""
+    return function if function is not None else uncompiled
 
 
 def run(root: str, arguments: list[str], environment: dict[str, str], output: str, seconds: float) -> bool:

@@ -21,8 +21,8 @@ SECONDS = 300
 CLEAN_SECONDS = 1800
 BROKEN = {"ImportError", "SyntaxError", "NameError"}
 """Errors of a copy that does not run at all: they say nothing of the test."""
-LIBRARIES = ("boto3", "pyarrow", "torch", "transformers.models.llama.modeling_llama", "peft")
-"""What most of the trainer's tests import; bitsandbytes not, which is imported behind `hardware.configure`."""
+LIBRARIES = ("boto3", "pyarrow", "torch", "transformers.models.llama.modeling_llama", "peft", "bitsandbytes")
+"""What most of the trainer's tests import."""
 WORDS = 160
 """Most characters that are told of a failure."""
 OUTPUT = 800
