@@ -44,11 +44,11 @@ MODELS = (
     Mutant(
         "weights are saved under names of this process",
         Trap.SAVING,
-        "nobody finds them: peft warns, and answers as the base does",
+        "engines do not find them, though peft does",
         "adapter.py",
         '    published = name.replace(f".{ADAPTER}.", ".")',
         "    published = name",
-        "train/test_targets.py::test_stock_peft_loads_every_shape_of_adapter_and_says_the_same[rsLoRA]",
+        "train/test_publish.py::test_names_in_the_file_are_those_that_peft_and_vllm_expect",
     ),
     Mutant(
         "weights that do not arrive are not missed",

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from trimtab_trainer.data.view import load_view
 from trimtab_trainer.errors import Interrupted
+from trimtab_trainer.evaluate.asking import generation
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.report import Report
 from trimtab_trainer.reporting import answers
@@ -74,7 +75,7 @@ def test_answers_end_as_the_chat_template_of_ones_own_ends_them(tmp_path: Path) 
     own = tmp_path / "own.jinja"
     own.write_text(CHATML.replace("+ '<|im_end|>'", "+ '<|endoftext|>'"))
     ends: list[frozenset[int]] = []
-    whole = answers.generate
+    whole = generation.generate
 
     def remember(*arguments: Any, **more: Any) -> Any:
         ends.append(arguments[4])
