@@ -78,15 +78,6 @@ MODELS = (
         "train/test_model.py::test_a_fresh_adapter_is_float32_on_a_base_of_fewer_bits",
     ),
     Mutant(
-        "DoRA's magnitudes have the base's type",
-        Trap.PRECISION,
-        "they never move",
-        "adapter.py",
-        "                parameter.data = parameter.data.float()",
-        "                pass",
-        "train/test_model.py::test_a_fresh_adapter_is_float32_on_a_base_of_fewer_bits",
-    ),
-    Mutant(
         "float32 on an accelerator without bfloat16",
         Trap.DEVICE,
         "a T4 trains at an eighth of its speed",
