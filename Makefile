@@ -55,6 +55,10 @@ test-trainer: $(INSTALLED) ## The trainer, with torch and a real S3 server.
 test-architectures: $(INSTALLED) ## A tiny model of every family that transformers has, trained a step; compared with docs/architectures.md.
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) tests/architectures
 
+.PHONY: test-mutants
+test-mutants: $(INSTALLED) ## Put faults that trainers have had back into a copy, and expect red; docs/mutants.md has them.
+	nice $(BIN)/python -m tests.mutants $(MUTANTS)
+
 .PHONY: test-component
 test-component: $(INSTALLED) ## The operator against a real API server, and its faults.
 	$(BIN)/pytest tests/component tests/perturb

@@ -256,6 +256,21 @@ def test_the_last_turn_alone_may_be_learned(tmp_path: Path) -> None:
     assert last.supervised_tokens == sum(len(tokenizer.encode(f"Box {n}.<|im_end|>").ids) for n in range(6))
 
 
+def test_of_a_conversation_in_one_sequence_the_last_turn_alone_may_be_learned(tiny_model: Path, tmp_path: Path) -> None:
+    """The template writes earlier turns as they are, so they stand in the sequence, and have to be told apart in it."""
+    rows = [ask(f"Where is {n}?", f"Shelf {n}.", "And the box?", f"Box {n}.") for n in range(6)]
+    bench = bench_of(tiny_model, tmp_path, rows)
+    every = bench.prepare().prepared
+    bench.document["training"]["lossOn"] = "LastTurn"
+    last = bench.prepare().prepared
+    assert (every.rows, last.rows, last.tokens) == (6, 6, every.tokens)
+    tokenizer = Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
+    answers, boxes = (
+        sum(len(tokenizer.encode(f"{what} {n}.<|im_end|>").ids) for n in range(6)) for what in ("Shelf", "Box")
+    )
+    assert (every.supervised_tokens, last.supervised_tokens) == (answers + boxes, boxes)
+
+
 def test_a_chat_template_of_ones_own_is_used_and_belongs_to_the_rows(tiny_model: Path, tmp_path: Path) -> None:
     bench = bench_of(tiny_model, tmp_path, plain(4))
     base = bench.prepare().prepared

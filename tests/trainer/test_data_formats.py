@@ -195,6 +195,7 @@ def test_keys_that_a_user_names_are_ignored_wherever_they_are() -> None:
 def test_what_a_format_is_made_of_cannot_be_ignored() -> None:
     found = row({"messages": [USER, {"role": "assistant", "content": "3"}]}, DatasetFormat.AUTO, "messages", "content")
     assert [each["content"] for each in found.messages] == [USER["content"], "3"]
+    assert found.ignored == (), "what is learned is not told as ignored"
 
 
 def test_settings_that_are_not_set_leave_a_run_as_it_was() -> None:

@@ -414,3 +414,22 @@ def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> 
     with pytest.raises(SettingsInvalid) as caught:
         RowTokenizer(folder)
     assert caught.value.reason is Reason.BASE_MODEL_INVALID
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"eos_token_id": "<|im_end|>"}', '{"eos_token_id": [2, null]}', "\xff"])
+def test_ends_of_answers_that_cannot_be_read_are_named(tmp_path: Path, text: str) -> None:
+    """Taken for none they would make of the beginning of the next turn the end of this one, or the other way about."""
+    folder = make_tiny_model(tmp_path / "model")
+    (folder / "generation_config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(SettingsInvalid, match=r"generation_config\.json.*restore it") as caught:
+        RowTokenizer(folder)
+    assert caught.value.reason is Reason.BASE_MODEL_INVALID
+
+
+@pytest.mark.parametrize("text", ["{}", '{"eos_token_id": null}', '{"eos_token_id": 2}', '{"eos_token_id": [2, 384]}'])
+def test_ends_of_answers_may_be_none_one_or_several(tmp_path: Path, text: str) -> None:
+    folder = make_tiny_model(tmp_path / "model")
+    (folder / "generation_config.json").write_text(text)
+    assert RowTokenizer(folder).has_template
+    (folder / "generation_config.json").unlink()
+    assert RowTokenizer(folder).has_template

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from trimtab_trainer.data.view import load_view
 from trimtab_trainer.errors import Interrupted
+from trimtab_trainer.evaluate.asking import generation
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.report import Report
 from trimtab_trainer.reporting import answers
 from trimtab_trainer.reporting.answers import ALL_TOO_LONG, NO_TEST_ROWS, answer_held_out, questions
+
+from tests.trainer.tiny import CHATML, make_tiny_model
 
 from .runs import adapted, random_rows, run_config, sequences, unpacked
 from .stage import stage_run
@@ -64,6 +67,27 @@ def test_a_published_report_holds_the_answers_of_both(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (run.folder(artifact) / "splits/test.jsonl").read_text().splitlines()]
     said = [row["messages"][-1]["content"] for row in rows]
     assert sum(answer in page for answer in said) >= 4
+
+
+def test_answers_end_as_the_chat_template_of_ones_own_ends_them(tmp_path: Path) -> None:
+    """It may be given because the base model's cannot be used at all."""
+    base = make_tiny_model(tmp_path / "own", chat_template="{{ raise_exception('of another version') }}")
+    own = tmp_path / "own.jinja"
+    own.write_text(CHATML.replace("+ '<|im_end|>'", "+ '<|endoftext|>'"))
+    ends: list[frozenset[int]] = []
+    whole = generation.generate
+
+    def remember(*arguments: Any, **more: Any) -> Any:
+        ends.append(arguments[4])
+        return whole(*arguments, **more)
+
+    model, split = adapted(base, run_config(tmp_path)), sequences([random_rows(2)])
+    log = Report(stream=io.StringIO())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answers, "generate", remember)
+        told = answer_held_out(model, base, split, chat_template=own, stop=Interruption(), report=log)
+    assert told.missing == ""
+    assert set(ends) == {frozenset({0, 2})}
 
 
 def test_what_cannot_be_answered_costs_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 from trimtab_trainer.batches import IGNORED, Batches
 
@@ -18,6 +21,14 @@ def test_the_first_token_of_a_row_is_predicted_by_nothing_even_when_all_tokens_a
     data.supervised[:] = True
     assert Batches(data).targets.tolist() == [11, IGNORED, 21, IGNORED, 31, IGNORED]
     assert Batches(data).supervised.tolist() == [2, 1]
+
+
+def test_the_end_of_a_turn_is_predicted_though_it_is_the_padding_token_too(tiny: Path) -> None:
+    """Whoever masks padding by its id masks this end too, and the model never learns to stop."""
+    padding = json.loads((tiny / "config.json").read_text())["pad_token_id"]
+    data = unpacked([[1, 10, 11, 12, padding], [1, 20, padding]])
+    assert Batches(data).targets.tolist() == [IGNORED, 11, 12, padding, IGNORED, 20, padding, IGNORED]
+    assert Batches(data).lay(np.array([0, 1]), CPU).targets[1].tolist() == [20, padding, IGNORED, IGNORED, IGNORED]
 
 
 def test_padding_is_never_supervised_and_counts_on() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from trimtab_trainer.adapter import add_adapter
@@ -19,7 +21,7 @@ from trimtab_trainer.loop import Trainer, evaluated, is_out_of_memory, smaller_m
 from trimtab_trainer.model import frozen_hash, load_base
 from trimtab_trainer.validation import mean_loss
 
-from .runs import CPU, gradients, random_rows, run_config, sequences, shake, trainer, unpacked
+from .runs import CPU, adapted, gradients, random_rows, run_config, sequences, shake, trainer, unpacked
 
 
 def losses(run: Trainer) -> list[float]:
@@ -58,6 +60,21 @@ def test_the_gradient_is_that_of_the_whole_batch_however_it_is_cut(
     for name, parameter in run.model.parameters.items():
         assert parameter.grad is not None
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_weights_of_rows_are_in_the_gradient(tiny: Path, tmp_path: Path) -> None:
+    """A row that counts three times gives what three such rows give."""
+    rows, counts = random_rows(4, shortest=4, longest=40), [1, 3, 1, 2]
+    weighted = replace(unpacked(rows), weights=np.array(counts, np.float32))
+    repeated = unpacked([row for row, count in zip(rows, counts, strict=True) for _ in range(count)])
+    found = []
+    for data in (weighted, repeated):
+        config = run_config(tmp_path, training={"batchSize": 8, "microBatchSize": 2, "maxGradientNorm": 0})
+        run = trainer(tiny, tmp_path, config, data)
+        shake(run.model)
+        found.append(gradients(run))
+    for name in found[0]:
+        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-4, atol=1e-6)
 
 
 def test_packing_gives_the_gradient_of_the_rows_alone(tiny: Path, tmp_path: Path) -> None:
@@ -111,6 +128,17 @@ def test_the_validation_loss_is_the_mean_over_tokens_whatever_the_batch_size(tin
             ).item()
             tokens += len(row) - first
     assert [*found, packed] == pytest.approx([total / tokens] * 4, rel=1e-6)
+
+
+def test_the_validation_loss_is_that_without_dropout(tiny: Path, tmp_path: Path) -> None:
+    data, found = Batches(unpacked(random_rows(6))), []
+    for dropout in (0.0, 0.5):
+        model = adapted(tiny, run_config(tmp_path, lora={"dropout": dropout}))
+        shake(model)
+        model.peft.train()  # as it is between two steps
+        found.append(mean_loss(model, data, Interruption()))
+        assert model.peft.training
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("side", ["training", "validation"])

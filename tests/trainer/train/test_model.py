@@ -207,6 +207,16 @@ def test_a_fresh_adapter_is_float32_changes_nothing_and_depends_on_the_seed_alon
         assert torch.equal(logits(one, data), with_adapter)
 
 
+@pytest.mark.parametrize("quantization", ["NF4", "None"])
+def test_a_fresh_adapter_is_float32_on_a_base_of_fewer_bits(tiny: Path, quantization: str) -> None:
+    """In bfloat16 small updates vanish, and magnitudes of DoRA never move."""
+    settings = QuantizationSettings.model_validate({"type": quantization})
+    base = load_base(tiny, settings, torch.bfloat16, CPU)
+    model = add_adapter(base, LoraSettings(use_dora=True), torch.bfloat16, 1)
+    assert {p.dtype for p in model.parameters.values()} == {torch.float32}
+    assert sum("magnitude" in name for name in model.parameters) == 14
+
+
 def test_embeddings_norms_and_head_stay_in_the_compute_type(tiny: Path) -> None:
     base = load_base(tiny, QuantizationSettings(), torch.bfloat16, CPU)
     assert {p.dtype for name, p in base.named_parameters()} == {torch.bfloat16, torch.uint8}

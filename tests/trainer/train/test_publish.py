@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
-from trimtab_trainer.adapter import load_adapter
+from trimtab_trainer.adapter import Adapted, load_adapter
 from trimtab_trainer.batches import Batches
 from trimtab_trainer.contract import digest_of
 from trimtab_trainer.data.view import load_view
@@ -278,10 +278,21 @@ def test_the_best_weights_are_published_with_early_stopping_else_the_last(
 ) -> None:
     published = {}
     for name, early in (("best", {"patience": 5}), ("last", None)):
-        script = iter([3.0, 1.0, 2.0])
+        script, seen = iter([3.0, 1.0, 2.0]), list[dict[str, torch.Tensor]]()
         run = stage_run(tmp_path / name, training={"earlyStopping": early})
-        monkeypatch.setattr("trimtab_trainer.loop.mean_loss", lambda *_, script=script: next(script))
+
+        def scripted(model: Adapted, *_: Any, script: Any = script, seen: Any = seen) -> float:
+            seen.append(model.adapter_tensors())
+            return float(next(script))
+
+        monkeypatch.setattr("trimtab_trainer.loop.mean_loss", scripted)
         artifact, summary = run.train()
+        stored = load_file(run.folder(artifact) / "adapter_model.safetensors")
+        assert [all(torch.equal(stored[weight], tensor) for weight, tensor in weights.items()) for weights in seen] == [
+            False,
+            name == "best",
+            name == "last",
+        ]
         figures = json.loads((run.folder(artifact) / "metrics.json").read_text())
         manifest = json.loads((run.folder(artifact) / "MANIFEST.json").read_text())
         assert manifest["records"]["step"] == figures["publishedStep"]

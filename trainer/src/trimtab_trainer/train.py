@@ -237,7 +237,9 @@ def finish(
         test_loss=test and round(test.adapter, 6),
         base_test_loss=test and round(test.base, 6),
     )
-    held_out = answer_held_out(published, base_folder, view.test, stop=trainer.stop, report=report)
+    held_out = answer_held_out(
+        published, base_folder, view.test, chat_template=view.chat_template, stop=trainer.stop, report=report
+    )
     artifact, summary = publish(
         store,
         config,

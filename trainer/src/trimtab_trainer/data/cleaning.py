@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from ..contract import Cleaning, Handling, InvalidText, Reason
+from ..contract.parsing import Unreadable, whole_number
 from ..errors import DataInvalid
 from .formats import Detected, Row, conform
 from .messages import is_learned
@@ -60,9 +61,16 @@ class Finding:
         return {"count": self.count, "examples": self.places}
 
     @classmethod
-    def of(cls, value: dict[str, Any]) -> Self:
-        """Return the finding that `to_json` was called on."""
-        return cls(value["count"], list(value["examples"]))
+    def of(cls, value: Any) -> Self:
+        """Return the finding that `to_json` was called on.
+
+        Raises:
+            Unreadable: it is none.
+        """
+        examples = value.get("examples") if isinstance(value, dict) else None
+        if not isinstance(examples, list) or not all(isinstance(each, str) for each in examples):
+            raise Unreadable("a finding of its audit is none")
+        return cls(whole_number(value.get("count"), "the count of a finding"), examples)
 
 
 @dataclass
@@ -110,13 +118,21 @@ class Audit:
         }
 
     @classmethod
-    def of(cls, value: dict[str, Any]) -> Self:
-        """Return the audit that `to_json` was called on."""
+    def of(cls, value: Any) -> Self:
+        """Return the audit that `to_json` was called on.
+
+        Raises:
+            Unreadable: it is none.
+        """
+        ignored = value.get(IGNORED) if isinstance(value, dict) else None
+        if not isinstance(ignored, dict):
+            raise Unreadable("its audit is none")
+        read = whole_number(value.get("rowsRead"), "the count of rows")
         return cls(
-            value["rowsRead"],
-            value["rowsRead"] - value["rowsKept"],
-            **{name: Finding.of(value[key]) for name, key in FINDINGS.items()},
-            ignored={name: Finding.of(finding) for name, finding in value[IGNORED].items()},
+            read,
+            read - whole_number(value.get("rowsKept"), "the count of rows that are kept", most=read),
+            **{name: Finding.of(value.get(key)) for name, key in FINDINGS.items()},
+            ignored={name: Finding.of(finding) for name, finding in ignored.items()},
         )
 
 

@@ -347,13 +347,26 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def _ends(folder: Path) -> set[int]:
-    """Return the ids of the tokens that end an answer for an engine, where the model says so."""
+    """Return the ids of the tokens that end an answer for an engine, where the model says so.
+
+    Raises:
+        SettingsInvalid: BASE_MODEL_INVALID, what it says of them cannot be read.
+    """
     file = folder / GENERATION_CONFIG
-    try:
-        named = json.loads(file.read_bytes()).get("eos_token_id") if file.exists() else None
-    except (ValueError, AttributeError):
+    if not file.exists():
         return set()
-    return {each for each in (named if isinstance(named, list) else [named]) if isinstance(each, int)}
+    unreadable = SettingsInvalid(
+        f"the base model's {GENERATION_CONFIG} does not say which token ids end an answer (eos_token_id); restore it",
+        Reason.BASE_MODEL_INVALID,
+    )
+    try:
+        named = json.loads(file.read_bytes()).get("eos_token_id")
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise unreadable from error
+    ends = named if isinstance(named, list) else [] if named is None else [named]
+    if not all(isinstance(each, int) for each in ends):
+        raise unreadable
+    return set(ends)
 
 
 def _refused(row: Row, error: Refused) -> DataInvalid:

@@ -69,13 +69,23 @@ def _answer(supervised: npt.NDArray[np.bool_]) -> tuple[int, int]:
 
 
 def answer_held_out(
-    model: Adapted, folder: Path, test: Sequences | None, *, stop: Interruption, report: Report
+    model: Adapted,
+    folder: Path,
+    test: Sequences | None,
+    *,
+    chat_template: Path | None = None,
+    stop: Interruption,
+    report: Report,
 ) -> HeldOut:
     """Return what both write for a few test rows.
 
     Args:
         model: the published adapter on its base.
         folder: the base model's, with its tokenizer.
+        test: the rows.
+        chat_template: the one that they were rendered with, where it is not the base model's.
+        stop: ends it.
+        report: is told what could not be done.
 
     Raises:
         Interrupted: told to stop.
@@ -83,7 +93,8 @@ def answer_held_out(
     if test is None:
         return HeldOut(missing=NO_TEST_ROWS)
     try:
-        return _answered(model, folder, questions(test), stop=stop, report=report)
+        template = chat_template.read_text() if chat_template is not None else None
+        return _answered(model, folder, template, questions(test), stop=stop, report=report)
     except Interrupted:
         raise
     except Exception as error:  # libraries raise anything; the adapter is there, and measured
@@ -92,11 +103,13 @@ def answer_held_out(
         return HeldOut(missing=f"The test rows could not be asked ({reason}).")
 
 
-def _answered(model: Adapted, folder: Path, asked: list[Question], *, stop: Interruption, report: Report) -> HeldOut:
+def _answered(
+    model: Adapted, folder: Path, template: str | None, asked: list[Question], *, stop: Interruption, report: Report
+) -> HeldOut:
     if not asked:
         return HeldOut(missing=ALL_TOO_LONG)
     tokenizer = load_tokenizer(folder)
-    ends = end_tokens(model, tokenizer, folder)
+    ends = end_tokens(model, tokenizer, folder, template)
     prompts = [Prompt(number, tuple(question.prompt.tolist())) for number, question in enumerate(asked)]
     started = monotonic()
     write(model, tokenizer, prompts, 1, ends, stop=stop, report=report)
