@@ -65,7 +65,8 @@ def estimate(dims: Dimensions, config: RunConfig, device: Device, tokens: int | 
         tokens: of an epoch's training rows; without them time is known only where maxSteps is set.
     """
     training, quantization, lora = config.training, config.quantization, config.lora
-    width = 4 if quantization.compute_type is ComputeType.FLOAT32 or not device.bfloat16 else 2
+    # Auto takes Float16 where an accelerator has no bfloat16.
+    width = 4 if quantization.compute_type is ComputeType.FLOAT32 else 2
     where, longest = Arithmetic("cuda", width), training.max_sequence_length
     sizing = cut(dims, quantization, training, rank=lora.rank, longest=longest, memory=device.memory, where=where)
     passed = sizing.micro_batch * longest
