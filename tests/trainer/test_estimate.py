@@ -16,9 +16,9 @@ from trimtab_trainer.architecture import read_shapes
 from trimtab_trainer.base_model import find_base_model
 from trimtab_trainer.contract import ExitCode, LoraSettings, RunConfig, StoredBaseModel
 from trimtab_trainer.errors import SettingsInvalid
-from trimtab_trainer.estimating.command import estimate
 from trimtab_trainer.estimating.devices import DEVICES, find_device
 from trimtab_trainer.estimating.dimensions import Dimensions, dimensions, shapes_of_config
+from trimtab_trainer.estimating.estimate import estimate
 from trimtab_trainer.estimating.memory import Memory
 
 from .tiny import make_tiny_experts

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import ask, before, terminal
 from .config import ONE_VERSION, at_the_mirror, read_config, read_found
 from .contract import (
+    TRAIN_LIMITS,
     EvaluationConfig,
     EvaluationOutcome,
     ExitCode,
@@ -34,6 +35,7 @@ from .contract import (
     Stage,
     Summary,
     TerminationMessage,
+    TrainLimits,
 )
 from .contract.outcome import PACKED_OUTCOME_BYTES
 from .errors import HubFailed, OutOfMemory, SettingsInvalid, TrainerError
@@ -243,7 +245,7 @@ def _fine_tuning(
         with stop.at_once(), _progress(options, config.run, Stage.PREPARE, report):
             from .prepare import prepare
 
-            outcome = prepare(config, scratch, report)
+            outcome = prepare(config, scratch, report, _limits(report))
         prepared, warnings = outcome.prepared, outcome.warnings
         if options.stage == Stage.PREPARE or outcome.artifact is not None:
             summary = Summary(total_steps=prepared.total_steps)
@@ -258,6 +260,15 @@ def _fine_tuning(
             from .train import train
         artifact, summary = train(config, prepared, options.attempt, scratch, report, board, stop)
     return {"prepared": prepared, "artifact": artifact, "summary": summary, "warnings": warnings}
+
+
+def _limits(report: Report) -> TrainLimits | None:
+    """Return what the pod that will train has, where an operator tells it."""
+    try:
+        return TrainLimits.told(os.environ)
+    except ValueError as error:
+        report.warn("what the train stage will have cannot be read", variable=TRAIN_LIMITS, error=str(error))
+        return None
 
 
 def _evaluation(

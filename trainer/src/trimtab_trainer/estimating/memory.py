@@ -60,7 +60,7 @@ def costs(dims: Dimensions, quantization: QuantizationSettings, rank: int, where
     kept = sum(each.ins + each.outs for each in dims.adapted) * (4 + 2 * where.width)
     kept += 2 * where.width * max(1, dims.experts_at_once) * sum(each.sides for each in dims.joined)
     made = dims.made_anew * where.width
-    parameters = _adapter(dims, rank)
+    parameters = adapter_weights(dims, rank)
     base = _base(dims, quantization, where) + 4 * parameters
     return Costs(
         kept_per_token=kept,
@@ -114,7 +114,7 @@ def peak(
     loss = CHUNK * dims.vocabulary * (width + 4 + 4 + width) + tokens * dims.hidden * 2 * width
     return Memory(
         base=_base(dims, quantization, where),
-        adapter=int(_adapter(dims, rank) * (4 + 4 + STATE_BYTES[training.optimizer])),
+        adapter=int(adapter_weights(dims, rank) * (4 + 4 + STATE_BYTES[training.optimizer])),
         activations=int(SLACK[where.device_type] * (tokens * (kept + ends) + copies)),
         moment=max(backward, loss),
         process=PROCESS[where.device_type],
@@ -130,7 +130,8 @@ def _base(dims: Dimensions, quantization: QuantizationSettings, where: Arithmeti
     return int(linear * bits / 8) + others * where.width
 
 
-def _adapter(dims: Dimensions, rank: int) -> int:
+def adapter_weights(dims: Dimensions, rank: int) -> int:
+    """Return how many weights the adapter has."""
     layers = sum(each.ins + each.outs for each in dims.adapted)
     return rank * (layers + sum(each.count * each.sides for each in dims.joined if each.adapted))
 
