@@ -38,7 +38,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[StageRun, Any, Any]:
 
 
 def test_the_layout_is_that_of_the_design(done: tuple[StageRun, Any, Any]) -> None:
-    run, artifact, _ = done
+    run, artifact, summary = done
     folder = run.folder(artifact)
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) == [
         "MANIFEST.json",
@@ -67,7 +67,12 @@ def test_the_layout_is_that_of_the_design(done: tuple[StageRun, Any, Any]) -> No
         "splits/test.jsonl",
     ]
     verify_adapter(run.store, adapter_prefix(artifact.digest), artifact.digest)
-    assert read_result(run.store, run.prepared.run_digest) == artifact
+    assert artifact.report_uri == f"{artifact.uri}/report.html"
+    noted = read_result(run.store, run.prepared.run_digest)
+    assert noted is not None
+    assert noted.artifact == artifact
+    assert summary.curve is not None
+    assert noted.summary == summary.model_copy(update={"checkpoint_step": None}), "whoever finds it can draw it"
     assert run.checkpoints() == []
     assert len((folder / "splits/test.jsonl").read_text().splitlines()) == run.prepared.test_rows
 

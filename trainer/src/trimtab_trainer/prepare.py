@@ -23,7 +23,7 @@ from .architecture import (
     target_parameters,
 )
 from .base_model import BaseModel, check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
-from .contract import Artifact, DatasetFormat, Prepared, RunConfig, TrainLimits, run_digest
+from .contract import Artifact, DatasetFormat, Prepared, RunConfig, Summary, TrainLimits, run_digest
 from .data.cleaning import CONTROL, FORMAT, IGNORED, PARTED, VOCABULARY
 from .data.formats import NAMED
 from .data.preparation import PreparedView, prepare_view
@@ -49,10 +49,11 @@ CONVERTED = (DatasetFormat.ALPACA, DatasetFormat.SHAREGPT)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was prepared; and the adapter, if this very run has been trained before."""
+    """What was prepared; and the adapter and how it went, if this very run has been trained before."""
 
     prepared: Prepared
     artifact: Artifact | None = None
+    summary: Summary = Summary()
     warnings: tuple[str, ...] = ()
 
 
@@ -178,13 +179,15 @@ def prepare(config: RunConfig, scratch: Path, report: Report, limits: TrainLimit
         supervised_tokens=summary["train"]["supervisedTokens"],
         dropped=summary["dropped"],
         total_steps=total_steps(config.training, summary["train"]["sequences"]),
+        report_uri=view.page,
     )
-    artifact = read_result(output, prepared.run_digest, report)
+    done = read_result(output, prepared.run_digest, report)
+    artifact, summary_of_run = (done.artifact, done.summary) if done is not None else (None, Summary())
     report("prepared", **prepared.to_json(), artifact=artifact.to_json() if artifact else None)
     warnings = [*_too_small(limits, config, checked, summary["train"]), *checked.warnings, *warnings_of(summary)]
     if untrained := untrained_tokens(model, Vocabulary.of(summary[VOCABULARY])):
         warnings.append(untrained)
-    return Outcome(prepared, artifact, tuple(_told(warnings, report)))
+    return Outcome(prepared, artifact, summary_of_run, tuple(_told(warnings, report)))
 
 
 def _too_small(

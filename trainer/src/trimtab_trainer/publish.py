@@ -32,7 +32,7 @@ from .errors import SettingsInvalid
 from .interruption import Interruption
 from .report import Report
 from .reporting.page import HeldOut, RunRecord, render
-from .result import upload_once, write_result
+from .result import Result, upload_once, write_result
 from .storage import FileEntry, Store
 from .storage.layout import (
     ADAPTER_CONFIG,
@@ -182,11 +182,12 @@ def publish(
         rank=config.lora.rank,
         target_modules=json.loads((folder / ADAPTER_CONFIG).read_text())["target_modules"],
         base_model_digest=prepared.base_model_digest,
+        report_uri=store.address(f"{prefix}/{ADAPTER_REPORT}"),
     )
-    noted = write_result(store, prepared.run_digest, mine)
+    noted = write_result(store, prepared.run_digest, Result.of(mine, summary))
     if noted.digest != mine.digest:
         report.warn("another attempt of this run published first; its adapter is the result", digest=noted.digest)
-    return noted, summary
+    return noted.artifact, summary
 
 
 def artifact_document(config: RunConfig, prepared: Prepared, files: tuple[FileEntry, ...]) -> dict[str, Any]:

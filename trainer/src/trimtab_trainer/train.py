@@ -76,7 +76,7 @@ def train(  # noqa: PLR0917 all of them in the order that they are needed
                 done = read_result(store, prepared.run_digest, report)
                 if done is not None:
                     report("this run has its result already", digest=done.digest)
-                    return done, Summary()
+                    return done.artifact, done.summary
                 hardware.configure()
                 folder = fetch_base_model(config.base_model, scratch / "base-model", prepared.base_model_digest)
                 view = load_view(store, prepared.view_digest, scratch)

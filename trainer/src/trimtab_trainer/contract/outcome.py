@@ -125,6 +125,9 @@ class Prepared(Received):
     tokens: int = Field(ge=0, description="tokens of the rows that are trained on")
     supervised_tokens: int = Field(default=0, ge=0, description="supervisedTokens: those with a loss")
     dropped: int = Field(default=0, ge=0, description="rows dropped by cleaning or for their length")
+    report_uri: str | None = Field(
+        default=None, alias="reportURI", max_length=1200, description="reportURI of data.html"
+    )
     total_steps: int = Field(default=0, ge=0, description="totalSteps: optimizer steps of the whole run")
 
 
@@ -136,6 +139,9 @@ class Artifact(Received):
     rank: int
     target_modules: list[str]
     base_model_digest: DIGEST
+    report_uri: str | None = Field(
+        default=None, alias="reportURI", max_length=1200, description="reportURI of report.html"
+    )
 
 
 class Summary(Received):

@@ -14,7 +14,6 @@ import aiohttp
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from trimtab_trainer.contract import Curve, Progress, Stage
-from trimtab_trainer.contract.curve import CURVE_BYTES
 
 from ...domain.cluster import Key
 from ...domain.views import JobView, PodView, parse_time
@@ -66,7 +65,7 @@ def curves(told: object) -> Curve | None:
         return None
     steps, values = (*found.steps, *found.validation_steps), (*found.loss, *found.validation_loss)
     bounded = all(step <= COUNTED_TO for step in steps) and all(abs(value) <= FIGURE_TO for value in values)
-    return found if bounded and found.size <= CURVE_BYTES else None
+    return found.fitting() if bounded else None
 
 
 STEP = Annotated[int, Field(ge=0, le=COUNTED_TO)]
