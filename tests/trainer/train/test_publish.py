@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 from trimtab_trainer.adapter import load_adapter
 from trimtab_trainer.batches import Batches
-from trimtab_trainer.contract import digest_of
+from trimtab_trainer.card import model_card
+from trimtab_trainer.contract import MirroredSource, digest_of
 from trimtab_trainer.data.view import load_view
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.loop import Trainer
@@ -132,6 +133,33 @@ def test_adapter_config_is_ours_sorted_and_names_no_path(done: tuple[StageRun, A
     config = adapter_config(remote, artifact.base_model_digest, ("b", "a"))
     assert (config["base_model_name_or_path"], config["lora_alpha"]) == ("s3://models/tiny", 24.5)
     assert config["target_modules"] == ["a", "b"]
+    assert "revision" not in config
+
+
+def test_a_base_of_a_hub_is_named_by_repository_commit_and_licence_and_by_its_mirror(
+    done: tuple[StageRun, Any, Any],
+) -> None:
+    run, artifact, _ = done
+    origin = MirroredSource(
+        uri="hf://org/name@main", commit="c" * 40, digest=artifact.base_model_digest, license="apache-2.0"
+    )
+    mirror = f"s3://adapters/guide/models/{'0' * 64}"
+    config = run_config(run.root, baseModel={"uri": mirror})
+    named = adapter_config(config, artifact.base_model_digest, ("a",), origin=origin)
+    assert (named["base_model_name_or_path"], named["revision"]) == ("org/name", "c" * 40)
+    figures = json.loads((run.folder(artifact) / "metrics.json").read_text())
+    card = model_card(config, run.prepared, artifact.digest, figures, origin)
+    assert "\nbase_model: org/name\n---\n" in card
+    assert "for org/name, trained with" in card
+    rows = dict(line.strip("| ").split(" | ", 1) for line in card.splitlines() if line.startswith("| Its"))
+    assert rows == {
+        "Its repository": f"org/name at commit `{'c' * 40}`",
+        "Its licence": "apache-2.0",
+        "Its mirror": f"`{mirror}`",
+    }
+    silent = model_card(config, run.prepared, artifact.digest, figures, origin.model_copy(update={"license": None}))
+    assert "| Its licence | not stated by the repository |" in silent
+    assert "Its repository" not in model_card(config, run.prepared, artifact.digest, figures)
 
 
 def test_test_losses_are_those_of_the_exported_files_and_of_the_base_alone(

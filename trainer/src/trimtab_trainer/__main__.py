@@ -27,6 +27,7 @@ from .contract import (
     EvaluationOutcome,
     ExitCode,
     Mirrored,
+    MirroredSource,
     Prepared,
     PreparedEvaluation,
     Reason,
@@ -209,7 +210,8 @@ def _stage(
         check_there(open_store(config.output.uri, config.output.credentials), mirrored)
     if isinstance(config, EvaluationConfig):
         return _evaluation(options, at_the_mirror(config, mirrored), scratch, report, stop)
-    return _fine_tuning(options, at_the_mirror(config, mirrored), scratch, report, stop)
+    origin = mirrored.of(config.base_model.uri) if mirrored is not None else None
+    return _fine_tuning(options, at_the_mirror(config, mirrored), origin, scratch, report, stop)
 
 
 def _mirroring(  # noqa: PLR0917 what every stage is given, and what it has found before
@@ -234,8 +236,13 @@ def _mirroring(  # noqa: PLR0917 what every stage is given, and what it has foun
     return {"mirrored": mirrored}
 
 
-def _fine_tuning(
-    options: argparse.Namespace, config: RunConfig, scratch: Path, report: Report, stop: Interruption
+def _fine_tuning(  # noqa: PLR0917 what every stage is given, and where the base model came from
+    options: argparse.Namespace,
+    config: RunConfig,
+    origin: MirroredSource | None,
+    scratch: Path,
+    report: Report,
+    stop: Interruption,
 ) -> dict[str, Any]:
     """Run prepare or train; return what the termination message says of it."""
     prepared = read_found(options.prepared, Prepared) if options.stage == Stage.TRAIN else None
@@ -258,7 +265,7 @@ def _fine_tuning(
     with _progress(options, config.run, Stage.TRAIN, report) as board:
         with stop.at_once():
             from .train import train
-        artifact, summary = train(config, prepared, options.attempt, scratch, report, board, stop)
+        artifact, summary = train(config, prepared, options.attempt, scratch, report, board, stop, origin)
     return {"prepared": prepared, "artifact": artifact, "summary": summary, "warnings": warnings}
 
 
