@@ -87,6 +87,24 @@ def test_what_was_published_before_is_completed_without_a_train_job() -> None:
     assert (world.state, world.job_names) == ("Completed", ["demo-prepare-0"])
 
 
+def test_what_was_published_before_has_its_figures_and_its_curve() -> None:
+    summary = Summary(step=100, total_steps=100, loss=1.25, test_loss=1.5, curve=CURVE)
+    status = World().settle().prepared(artifact=ARTIFACT, summary=summary).job.status.to_json()
+    assert status["curve"] == CURVE.to_json()
+    assert (status["progress"]["loss"], status["progress"]["step"]) == (1.25, 100)
+    assert status["artifact"]["testLoss"] == 1.5
+
+
+def test_the_status_tells_where_both_pages_are() -> None:
+    data, report = "s3://adapters/demo/data/audits/a/data.html", "s3://adapters/demo/adapters/b/report.html"
+    world = World().settle().running()
+    prepared = PREPARED.model_copy(update={"report_uri": data})
+    world.succeeds(world.words(Reason.COMPLETED, prepared=prepared)).running()
+    artifact = ARTIFACT.model_copy(update={"report_uri": report})
+    status = world.succeeds(world.words(Reason.COMPLETED, artifact=artifact)).job.status.to_json()
+    assert (status["dataset"]["reportURI"], status["artifact"]["reportURI"]) == (data, report)
+
+
 FINAL = {
     "malformed data": (11, Reason.DATASET_MALFORMED),
     "a bucket that is not there": (10, Reason.BUCKET_NOT_FOUND),
