@@ -25,8 +25,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[str]
         LLAMA_70B,
         GPU,
         {},
-        ["training takes about ", "(base model 36.8 GiB, adapter 3.1 GiB, ", "and NVIDIA-L4 has 21.9 GiB for it: "]
-        + ["take A100-80GB or a larger one, or lower training.maxSequenceLength"],
+        [
+            "training takes about ",
+            "(base model 36.8 GiB, adapter 3.1 GiB, ",
+            "and NVIDIA-L4 has 21.9 GiB for it: take A100-80GB or a larger one, or lower training.maxSequenceLength",
+        ],
     ),
     "plain LoRA where NF4 would do": (
         LLAMA_8B,
@@ -43,15 +46,22 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[str]
         LLAMA_8B,
         {"accelerators": 1, "memoryBytes": GIB // 2},
         {},
-        ["beside the accelerator training takes at least ", "a checkpoint 0.5 GiB), and its limit is 0.5 GiB: raise "]
-        + ["template.resources.limits.memory"],
+        [
+            "beside the accelerator training takes at least ",
+            "a checkpoint 0.5 GiB), and its limit is 0.5 GiB: raise template.resources.limits.memory",
+        ],
     ),
     "memory of a processor": (
         LLAMA_8B,
         {"memoryBytes": 6 * GIB},
         {},
-        ["training takes about ", "base model 5.3 GiB", "libraries 0.4 GiB", "the limit of the pod's memory is 6.0 GiB: "]
-        + ["raise template.resources.limits.memory, or lower training.maxSequenceLength"],
+        [
+            "training takes about ",
+            "base model 5.3 GiB",
+            "libraries 0.4 GiB",
+            "the limit of the pod's memory is 6.0 GiB: raise template.resources.limits.memory, or lower "
+            "training.maxSequenceLength",
+        ],
     ),
     "memory of a processor that suffices": (LLAMA_8B, {"memoryBytes": 32 * GIB}, {}, []),
 }

@@ -196,7 +196,7 @@ def told_of_training(stage: Stage, settings: Settings = SETTINGS, **template: An
 
 
 def test_prepare_alone_is_told_what_the_pod_that_trains_will_have() -> None:
-    template = {
+    template: dict[str, Any] = {
         "resources": {"limits": {"nvidia.com/gpu": 1, "memory": "24Gi", "cpu": "4"}},
         "prepareResources": {"limits": {"memory": "2Gi"}},
         "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4", "zone": "a"},

@@ -34,7 +34,6 @@ from .contract import (
     RunConfig,
     RunIdentity,
     Stage,
-    Summary,
     TerminationMessage,
     TrainLimits,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Outcome:
 
     prepared: Prepared
     artifact: Artifact | None = None
-    summary: Summary = Summary()
+    summary: Summary = field(default_factory=Summary)
     warnings: tuple[str, ...] = ()
 
 
@@ -190,9 +190,7 @@ def prepare(config: RunConfig, scratch: Path, report: Report, limits: TrainLimit
     return Outcome(prepared, artifact, summary_of_run, tuple(_told(warnings, report)))
 
 
-def _too_small(
-    limits: TrainLimits | None, config: RunConfig, checked: CheckedModel, side: dict[str, int]
-) -> list[str]:
+def _too_small(limits: TrainLimits | None, config: RunConfig, checked: CheckedModel, side: dict[str, int]) -> list[str]:
     """Return what of the pod that will train does not hold the run; first of all warnings, for it decides over it."""
     if limits is None:
         return []

@@ -72,7 +72,8 @@ def export(
 ) -> None:
     """Write the files that decide how the adapter behaves into an empty folder.
 
-    `origin` is where the base came from, if that is a hub. `chat_template` is the one that was trained with where it is not the base model's: it stands before that.
+    `origin` is where the base came from, if that is a hub. `chat_template` is the one that was trained with where it is
+    not the base model's: it stands before that.
 
     Raises:
         SettingsInvalid: a weight is not finite.

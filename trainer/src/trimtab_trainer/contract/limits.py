@@ -1,4 +1,4 @@
-"""What the train stage will have to run in, for `prepare`: it warns where a run cannot fit, before anything waits for it.
+"""What the train stage will have to run in, for `prepare`, which warns where a run cannot fit.
 
 It comes in the environment, not in the run configuration: that defines what is made, and is refused by a trainer that
 does not know a field of it. A trainer of before does not look, an operator of before does not tell.

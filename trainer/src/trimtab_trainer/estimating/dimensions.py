@@ -20,7 +20,7 @@ NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attentio
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "granite", "smollm3", "olmo2")
 ALL_LINEAR = "all-linear"
 OUTWARD = ("down_proj", "w2")
-"""What the matrix of an expert is called whose numbers go back to the residual; the others are joined with each other."""
+"""What the matrix of an expert is called whose numbers go back to the residual; the others are joined."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
