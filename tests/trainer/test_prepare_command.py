@@ -49,6 +49,26 @@ def last_words(folder: Path) -> TerminationMessage:
     return message
 
 
+@pytest.mark.parametrize("stage", ["prepare", "train"])
+def test_one_of_several_processes_is_refused_before_anything_is_written(
+    stage: str, document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torchrun starts them: each would train the same and write checkpoints of the same names."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(command(tmp_path, document, stage=stage)) == ExitCode.SETTINGS_INVALID
+    message = last_words(tmp_path)
+    assert message.reason is Reason.SETTINGS_INVALID
+    assert message.message.startswith("WORLD_SIZE=2: this is one of several processes")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_process_that_was_started_as_such_goes_on(
+    document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert main(command(tmp_path, document)) == ExitCode.DONE
+
+
 def test_a_pod_that_will_not_hold_the_run_is_the_first_warning(
     document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

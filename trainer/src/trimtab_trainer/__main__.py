@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import ask, before, terminal
+from .accelerator import check_alone
 from .config import ONE_VERSION, at_the_mirror, read_config, read_found
 from .contract import (
     TRAIN_LIMITS,
@@ -200,6 +201,7 @@ def _stage(
     options: argparse.Namespace, config: RunConfig | EvaluationConfig, scratch: Path, report: Report, stop: Interruption
 ) -> dict[str, Any]:
     """Run one stage; return what the termination message says of it."""
+    check_alone(os.environ)
     mirrored = read_found(options.mirrored, Mirrored, "--mirrored")
     if options.stage == Stage.MIRROR:
         return _mirroring(options, config, mirrored or Mirrored(), scratch, report, stop)

@@ -162,7 +162,7 @@ def processors(root: Path = Path("/")) -> int:
 
 
 def memory(where: torch.device, root: Path = Path("/")) -> int:
-    """Return the bytes to plan with: what no other process has of the accelerator; or the control group's limit, or all.
+    """Return the bytes to plan with: what no other process has of the accelerator, or what this one may take.
 
     What the base model takes already is among them, because the plan counts it. For the processor it is the limit, not
     what is free now: every attempt of a run must come to the same plan.

@@ -4,8 +4,8 @@ What autograd keeps was counted on a Llama with peft's LoRA (torch 2.13, saved_t
 terms below fit it within 6 %. What stands beside it in a moment (a weight that is dequantized, gradients of
 activations, logits of a chunk) is from the code. `make bench-estimate` holds the sum against measured peaks.
 
-All of it is what is in use. On a processor glibc keeps more: blocks that were freed stay in its heap for the next ones
-(`HEAP`), so a process that a limit is set for takes more than tensors need.
+All of it is what is in use. On a processor glibc keeps more: blocks that were freed stay in its heap for the next ones,
+so a process takes more than tensors need, up to half as much again (docs/benchmarks.md).
 """
 
 from __future__ import annotations
