@@ -12,15 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
+from trimtab_trainer.__main__ import main
 from trimtab_trainer.adapter import load_adapter
 from trimtab_trainer.batches import Batches
 from trimtab_trainer.card import model_card
-from trimtab_trainer.contract import MirroredSource, digest_of
+from trimtab_trainer.contract import ExitCode, Mirrored, MirroredSource, TerminationMessage, digest_of
 from trimtab_trainer.data.view import load_view
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.loop import Trainer
 from trimtab_trainer.publish import adapter_config, perplexity
 from trimtab_trainer.result import read_result, verify_adapter
+from trimtab_trainer.storage import store_folder
 from trimtab_trainer.storage.layout import adapter_prefix, result_path
 
 from tests.trainer.tiny import CHATML
@@ -134,6 +136,26 @@ def test_adapter_config_is_ours_sorted_and_names_no_path(done: tuple[StageRun, A
     assert (config["base_model_name_or_path"], config["lora_alpha"]) == ("s3://models/tiny", 24.5)
     assert config["target_modules"] == ["a", "b"]
     assert "revision" not in config
+
+
+def test_train_is_told_where_its_base_came_from(tmp_path: Path) -> None:
+    run = stage_run(tmp_path, rows=8, dataset={}, training={"maxSteps": 1})
+    digest = run.prepared.base_model_digest
+    store_folder(run.store, tmp_path / "base", f"models/{digest.removeprefix('sha256:')}", {})
+    document = run.config.to_json() | {"baseModel": {"uri": "hf://org/name@main"}}
+    (tmp_path / "run.json").write_text(json.dumps(document))
+    source = MirroredSource(uri="hf://org/name@main", commit="c" * 40, digest=digest, license="mit")
+    mirrored = json.dumps(Mirrored(sources=(source,)).to_json())
+    words = tmp_path / "last"
+    told = ["--config", str(tmp_path / "run.json"), "--mirrored", mirrored, "--termination-log", str(words)]
+    assert main(["train", *told]) == ExitCode.DONE, words.read_text()
+    last = TerminationMessage.decode(words.read_text())
+    assert last is not None
+    assert last.artifact is not None
+    folder = run.folder(last.artifact)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("org/name", "c" * 40)
+    assert "| Its licence | mit |" in (folder / "README.md").read_text()
 
 
 def test_a_base_of_a_hub_is_named_by_repository_commit_and_licence_and_by_its_mirror(
