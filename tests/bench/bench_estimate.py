@@ -7,8 +7,8 @@ were not (another family with grouped attention and a large vocabulary; plain Lo
 twice). Each runs in a process of its own, so that its peak is its own. On an accelerator the peak is what tensors took;
 on a processor it is anonymous memory, what a control group cannot take back: files that are mapped do not count. What
 is estimated is what is in use, so there glibc is told to give back every block of `GIVEN_BACK` bytes or more when it is
-freed. By itself it keeps them in its heap, which takes more memory and half of the time; how much more depends on the
-order of all blocks before. `--heap` measures that.
+freed. By itself it keeps them in its heap, which takes more memory and less time; how much more depends on the order of all
+blocks before. `--heap` measures that.
 """
 
 from __future__ import annotations
@@ -153,6 +153,7 @@ def measured(setting: Setting, root: Path) -> dict[str, Any]:
         "measured_mib": round(found / 2**20),
         "loaded_mib": round(loaded / 2**20),
         "error": round(told.peak / found - 1, 4),
+        "error_without_libraries": round((told.peak - told.process) / (found - told.process) - 1, 4),
         "parts_mib": {part: round(size / 2**20) for part, size in asdict(told).items()},
     }
 
@@ -213,8 +214,9 @@ def main() -> int:
             print(json.dumps(results[-1]), flush=True)
     worst = max((abs(each["error"]) for each in results), default=0.0)
     unseen = max(abs(each["error"]) for each in results if not each["fitted"])
-    device = hardware.describe(hardware.device())
-    print(json.dumps({"device": device, "worst_error": worst, "worst_error_not_fitted": unseen, "settings": results}))
+    without = max(abs(each["error_without_libraries"]) for each in results)
+    figures = {"worst_error": worst, "worst_error_not_fitted": unseen, "worst_error_without_libraries": without}
+    print(json.dumps({"device": hardware.describe(hardware.device()), **figures, "settings": results}))
     return 0
 
 

@@ -5,7 +5,7 @@ terms below fit it within 6 %. What stands beside it in a moment (a weight that 
 activations, logits of a chunk) is from the code. `make bench-estimate` holds the sum against measured peaks.
 
 All of it is what is in use. On a processor glibc keeps more: blocks that were freed stay in its heap for the next ones,
-so a process takes more than tensors need, up to half as much again (docs/benchmarks.md).
+so a process takes more than tensors need, up to 1.6 times as much (docs/benchmarks.md).
 """
 
 from __future__ import annotations
