@@ -7,8 +7,8 @@ were not (another family with grouped attention and a large vocabulary; plain Lo
 twice). Each runs in a process of its own, so that its peak is its own. On an accelerator the peak is what tensors took;
 on a processor it is anonymous memory, what a control group cannot take back: files that are mapped do not count. What
 is estimated is what is in use, so there glibc is told to give back every block of `GIVEN_BACK` bytes or more when it is
-freed. By itself it keeps them in its heap, which takes more memory and less time; how much more depends on the order of all
-blocks before. `--heap` measures that.
+freed. By itself it keeps them in its heap, which takes more memory and less time; how much more depends on the order of
+all blocks before. `--heap` measures that.
 """
 
 from __future__ import annotations
