@@ -167,9 +167,13 @@ def test_length_packing_and_loss_make_views_and_other_settings_do_not(
 
 
 def test_the_same_inputs_give_the_same_digests_and_bytes_elsewhere(local: Bench) -> None:
-    first = local.prepare().prepared
+    first, there = local.prepare().prepared, local.output.uri.rstrip("/")
     local.document["output"]["uri"] = (local.folder / "elsewhere").as_uri()
-    assert local.prepare().prepared == first
+    other = local.prepare().prepared
+    assert first.report_uri is not None
+    page = first.report_uri.replace(there, local.output.uri.rstrip("/"))
+    assert other == first.model_copy(update={"report_uri": page})
+    assert local.output.exists(page.removeprefix(local.output.uri.rstrip("/") + "/"))
     elsewhere = {info.path: local.output.read(info.path) for info in local.output.list()}
     local.document["output"]["uri"] = f"{local.store.uri.rstrip('/')}/out"
     assert {info.path: local.output.read(info.path) for info in local.output.list()} == elsewhere
