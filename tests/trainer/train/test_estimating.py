@@ -12,11 +12,11 @@ from trimtab_trainer.architecture import read_shapes
 from trimtab_trainer.base_model import find_base_model
 from trimtab_trainer.batches import MicroBatch
 from trimtab_trainer.contract import StoredBaseModel
+from trimtab_trainer.costs import costs
 from trimtab_trainer.estimating import memory
 from trimtab_trainer.estimating.dimensions import Dimensions, dimensions
 from trimtab_trainer.estimating.memory import Arithmetic
 from trimtab_trainer.model import load_base
-from trimtab_trainer.sizing import costs
 
 from tests.trainer.tiny import make_tiny_experts
 

@@ -21,6 +21,7 @@ from .base_model import fetch_base_model, find_base_model
 from .batches import Batches
 from .checkpoint import Checkpoints
 from .contract import Artifact, MirroredSource, Prepared, Reason, RunConfig, StoredBaseModel, Summary
+from .costs import costs
 from .data.view import View, load_view, total_steps
 from .errors import OutOfMemory, SettingsInvalid
 from .initial import check_initial_adapter, fetch_initial_weights
@@ -34,7 +35,7 @@ from .publish import export, measure, publish
 from .report import Report
 from .reporting.answers import answer_held_out
 from .result import read_result
-from .sizing import costs, plan
+from .sizing import plan
 from .storage import Store, open_store
 from .targets import check_layers
 

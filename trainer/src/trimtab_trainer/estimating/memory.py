@@ -56,7 +56,7 @@ class Arithmetic:
 
 
 def costs(dims: Dimensions, quantization: QuantizationSettings, rank: int, where: Arithmetic) -> Costs:
-    """Return what `sizing.costs` tells of the loaded model, which is what `train` cuts its batches by."""
+    """Return what `costs.costs` tells of the loaded model, which is what `train` cuts its batches by."""
     kept = sum(each.ins + each.outs for each in dims.adapted) * (4 + 2 * where.width)
     kept += 2 * where.width * max(1, dims.experts_at_once) * sum(each.sides for each in dims.joined)
     made = dims.made_anew * where.width
