@@ -1,8 +1,8 @@
 """How many sequences a forward pass takes, and whether activations are kept: a plan from sizes and memory.
 
 The estimates are rough and on the safe side; when one is wrong, `loop` halves the micro-batch. `train` calls it with
-The estimates are rough and on the safe side; when one is wrong, `loop` halves the micro-batch. `train` calls it, with
-so a pass should have a few thousand tokens, and more brings nothing.
+what `costs` finds of the loaded model, and `estimating` without torch. QLoRA pays for dequantizing the base once a
+pass, so a pass should have a few thousand tokens, and more brings nothing.
 """
 
 from __future__ import annotations
