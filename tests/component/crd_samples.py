@@ -278,6 +278,7 @@ STATUS: Body = {
         "tokens": 1,
         "supervisedTokens": 1,
         "dropped": 1,
+        "reportURI": "s3://adapters/out/data/audits/a/data.html",
     },
     "checkpoint": {"step": 1, "time": TIME},
     "artifact": {
@@ -288,6 +289,7 @@ STATUS: Body = {
         "baseModelDigest": DIGEST,
         "testLoss": 2.5,
         "baseTestLoss": 2.5,
+        "reportURI": "s3://adapters/out/adapters/a/report.html",
     },
     "images": {"train": "example.com/trainer:1"},
     "mirrored": [

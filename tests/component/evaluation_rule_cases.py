@@ -107,6 +107,10 @@ _TASK_CASES: dict[Rule, Case] = {
     ("spec.tasks[]", "metrics of a Harness task are those of its YAML file; remove metrics"): Case(
         refused=[task("Harness", metrics=["Accuracy"])], passed=[task("Harness")]
     ),
+    ("spec.tasks[]", "a Harness task reads the columns that its YAML file names; remove ignoreKeys"): Case(
+        refused=[task("Harness", dataset={"uri": URI, "ignoreKeys": ["images"]})],
+        passed=[task("Harness"), task("Perplexity", dataset={"split": "Test", "ignoreKeys": ["images"]})],
+    ),
     **{
         ("spec.tasks[]", f"metrics of a {kind} task are {', '.join(metrics)}"): Case(
             refused=[

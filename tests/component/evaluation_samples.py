@@ -19,7 +19,7 @@ def evaluation(spec: Body, **metadata: Any) -> Body:
 
 
 HELD_OUT = {"name": "heldout", "type": "Perplexity", "dataset": {"split": "Test"}}
-OWN_ROWS = {"uri": "s3://datasets/questions/", "format": "Messages", "limit": 100}
+OWN_ROWS = {"uri": "s3://datasets/questions/", "format": "Messages", "ignoreKeys": ["images"], "limit": 100}
 
 MINIMAL = evaluation({"target": {"fineTuneJobName": "sample"}, "tasks": [HELD_OUT]})
 

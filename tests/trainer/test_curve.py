@@ -45,6 +45,18 @@ def test_a_long_run_keeps_at_most_64_points_its_end_and_its_mean(count: int) -> 
     assert mean == pytest.approx(sum(loss for _, loss in points) / count, rel=1e-3)
 
 
+def test_what_a_trainer_of_before_tells_is_thinned_to_the_room_there_is() -> None:
+    told = Curve(steps=tuple(range(10**6, 10**6 + 64)), loss=(1.234,) * 64)
+    assert CURVE_BYTES < 1_400, "what they may take"
+    wide = told.model_copy(update={"validation_steps": told.steps, "validation_loss": told.loss})
+    assert wide.size > CURVE_BYTES
+    fitting = wide.fitting()
+    assert fitting is not None
+    assert fitting.size <= CURVE_BYTES
+    assert (fitting.steps[-1], fitting.validation_steps[-1]) == (wide.steps[-1], wide.validation_steps[-1])
+    assert told.fitting() == told
+
+
 def test_ten_million_steps_of_tiny_losses_fit_into_the_bytes() -> None:
     points = [(step * 20_000 + 9_000_000, 1.2345e-13 * (1 + step)) for step in range(500)]
     curve = Curve.of(points, points)

@@ -16,9 +16,12 @@ from trimtab_trainer.architecture import read_shapes
 from trimtab_trainer.base_model import find_base_model
 from trimtab_trainer.contract import ExitCode, LoraSettings, RunConfig, StoredBaseModel
 from trimtab_trainer.errors import SettingsInvalid
-from trimtab_trainer.estimating.command import estimate
 from trimtab_trainer.estimating.devices import DEVICES, find_device
 from trimtab_trainer.estimating.dimensions import Dimensions, dimensions, shapes_of_config
+from trimtab_trainer.estimating.estimate import estimate
+from trimtab_trainer.estimating.memory import Memory
+
+from .tiny import make_tiny_experts
 
 GIB = 1 << 30
 LLAMA_8B = {
@@ -92,6 +95,35 @@ def test_what_fits_where() -> None:
     assert fits["70B"] == {"A100-80GB", "H100-80GB", "H200", "B200", "MI300X"}
 
 
+def test_where_an_accelerator_has_no_bfloat16_auto_is_float16() -> None:
+    def base(device: str, compute: str) -> int:
+        config = RunConfig.model_validate({**document(), "quantization": {"type": "None", "computeType": compute}})
+        found = find_device(device)
+        assert found is not None
+        return estimate(sizes(LLAMA_8B), config, found).memory.base
+
+    assert base("T4", "Auto") == base("T4", "Float16") == base("H200", "BFloat16") == base("T4", "Float32") // 2
+
+
+def test_experts_that_are_adapted_take_an_adapter_and_a_copy(tmp_path: Path) -> None:
+    model = find_base_model(StoredBaseModel(uri=make_tiny_experts(tmp_path).as_uri()))
+    shapes, names = read_shapes(model), ["experts.gate_up_proj", "experts.down_proj"]
+
+    def of(names: list[str] | None, micro: int = 1) -> tuple[Dimensions, Memory]:
+        lora = {"dropout": 0, "rank": 2, "targetParameters": names, "targetModules": ["q_proj"]}
+        training = {"microBatchSize": micro, "batchSize": 4, "maxSequenceLength": 64}
+        config = RunConfig.model_validate({**document(**training), "lora": lora})
+        dims = dimensions(shapes, model.config, config.lora)
+        return dims, estimate(dims, config, DEVICES[-1]).memory
+
+    (without, least), (dims, memory) = of(None), of(names)
+    assert [(each.count, each.sides, each.size) for each in dims.joined] == [(4, 192, 32768), (4, 256, 65536)] * 2
+    assert dims.weights == without.weights == sum(math.prod(shape) for shape in shapes.values())
+    assert memory.base == least.base
+    assert memory.adapter - least.adapter == 2 * 4 * (192 + 256) * 2 * 16
+    assert memory.activations - least.activations == pytest.approx(1.03 * 2 * 2 * (32768 + 65536), rel=0.01)
+
+
 def test_more_of_anything_takes_more() -> None:
     dims, device = sizes(LLAMA_8B), DEVICES[-1]
 
@@ -139,6 +171,7 @@ def test_time_is_tokens_over_speed_and_steps_are_tokens_too() -> None:
         ("NVIDIA-L40S", "L40S"),
         ("NVIDIA-L4", "L4"),
         ("NVIDIA-H200", "H200"),
+        ("NVIDIA-A100-SXM4-40GB-MIG-1g.5gb", None),
         ("AMD-Instinct-MI300X", "MI300X"),
         ("Quadro-K600", None),
         ("", None),

@@ -10,12 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trimtab_trainer.contract import Artifact, Reason, StoredArtifact, StoredBaseModel, canonical_json, digest_of
+from trimtab_trainer.contract import (
+    Artifact,
+    Curve,
+    Reason,
+    StoredArtifact,
+    StoredBaseModel,
+    Summary,
+    canonical_json,
+    digest_of,
+)
 from trimtab_trainer.contract.parsing import DEPTH, Unreadable, read_json, read_object
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.evaluate.preparing.adapters import VerifiedAdapter, find_adapter
 from trimtab_trainer.report import Report
-from trimtab_trainer.result import read_result, write_result
+from trimtab_trainer.result import Result, read_result, write_result
 from trimtab_trainer.storage import MANIFEST, ObjectDamaged, Store, open_store, read_manifest
 from trimtab_trainer.storage.layout import adapter_prefix, result_path
 from trimtab_trainer.storage.tensor_header import TensorPlace, read_header
@@ -127,7 +136,15 @@ def find(artifact: Artifact) -> VerifiedAdapter:
 def test_a_sound_adapter_is_found(output: Store) -> None:
     artifact = publish(output, {})
     assert find(artifact).digest == artifact.digest
-    assert write_result(output, RUN, artifact) == read_result(output, RUN) == artifact
+    result = Result.of(artifact, Summary(step=3, loss=1.5, curve=Curve(steps=(1, 3), loss=(2.0, 1.5))))
+    assert write_result(output, RUN, result) == read_result(output, RUN) == result
+    assert result.artifact == artifact
+
+
+def test_a_note_of_a_trainer_of_before_is_a_result_without_figures(output: Store) -> None:
+    artifact = publish(output, {})
+    output.put(result_path(RUN), canonical_json(artifact.to_json()))
+    assert read_result(output, RUN) == Result.of(artifact, Summary())
 
 
 @pytest.mark.parametrize("case", FILES)

@@ -14,10 +14,12 @@ import pytest
 from trimtab_trainer.contract import (
     Artifact,
     Credentials,
+    Curve,
     DatasetFormat,
     Prepared,
     Reason,
     RunConfig,
+    Summary,
     canonical_json,
     digest_of,
 )
@@ -27,7 +29,7 @@ from trimtab_trainer.data.tokens import RowTokenizer
 from trimtab_trainer.errors import DataInvalid, SettingsInvalid, TrainerError
 from trimtab_trainer.prepare import Outcome, prepare
 from trimtab_trainer.report import Report
-from trimtab_trainer.result import read_result, write_result
+from trimtab_trainer.result import Result, read_result, write_result
 from trimtab_trainer.storage import MANIFEST, Store, open_store
 from trimtab_trainer.storage.layout import adapter_prefix, result_path, rows_prefix, view_prefix
 
@@ -165,9 +167,13 @@ def test_length_packing_and_loss_make_views_and_other_settings_do_not(
 
 
 def test_the_same_inputs_give_the_same_digests_and_bytes_elsewhere(local: Bench) -> None:
-    first = local.prepare().prepared
+    first, there = local.prepare().prepared, local.output.uri.rstrip("/")
     local.document["output"]["uri"] = (local.folder / "elsewhere").as_uri()
-    assert local.prepare().prepared == first
+    other = local.prepare().prepared
+    assert first.report_uri is not None
+    page = first.report_uri.replace(there, local.output.uri.rstrip("/"))
+    assert other == first.model_copy(update={"report_uri": page})
+    assert local.output.exists(page.removeprefix(local.output.uri.rstrip("/") + "/"))
     elsewhere = {info.path: local.output.read(info.path) for info in local.output.list()}
     local.document["output"]["uri"] = f"{local.store.uri.rstrip('/')}/out"
     assert {info.path: local.output.read(info.path) for info in local.output.list()} == elsewhere
@@ -256,12 +262,14 @@ def publish(bench: Bench, prepared: Prepared) -> Artifact:
 def test_a_run_that_was_trained_is_recognised_only_while_its_adapter_verifies(bench: Bench) -> None:
     outcome = bench.prepare()
     assert outcome.artifact is None
-    artifact = publish(bench, outcome.prepared)
-    assert write_result(bench.output, outcome.prepared.run_digest, artifact) == artifact
-    assert bench.prepare() == Outcome(outcome.prepared, artifact)
+    summary = Summary(step=4, total_steps=4, loss=1.5, test_loss=1.25, curve=Curve(steps=(2, 4), loss=(2.0, 1.5)))
+    result = Result.of(publish(bench, outcome.prepared), summary)
+    artifact = result.artifact
+    assert write_result(bench.output, outcome.prepared.run_digest, result) == result
+    assert bench.prepare() == Outcome(outcome.prepared, artifact, summary), "with its curves, for whoever draws it"
 
-    other = artifact.model_copy(update={"digest": "sha256:" + "1" * 64})
-    assert write_result(bench.output, outcome.prepared.run_digest, other) == artifact, "the first one stands"
+    other = result.model_copy(update={"digest": "sha256:" + "1" * 64})
+    assert write_result(bench.output, outcome.prepared.run_digest, other) == result, "the first one stands"
 
     bench.output.put(f"{adapter_prefix(artifact.digest)}/adapter_model.safetensors", b"xy")
     assert bench.prepare().artifact is None

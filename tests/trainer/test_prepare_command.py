@@ -49,6 +49,45 @@ def last_words(folder: Path) -> TerminationMessage:
     return message
 
 
+@pytest.mark.parametrize("stage", ["prepare", "train"])
+def test_one_of_several_processes_is_refused_before_anything_is_written(
+    stage: str, document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torchrun starts them: each would train the same and write checkpoints of the same names."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(command(tmp_path, document, stage=stage)) == ExitCode.SETTINGS_INVALID
+    message = last_words(tmp_path)
+    assert message.reason is Reason.SETTINGS_INVALID
+    assert message.message.startswith("WORLD_SIZE=2: this is one of several processes")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_process_that_was_started_as_such_goes_on(
+    document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert main(command(tmp_path, document)) == ExitCode.DONE
+
+
+def test_a_pod_that_will_not_hold_the_run_is_the_first_warning(
+    document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document["dataset"]["audit"] = {"minimumShare": 0}
+    told = {"memoryBytes": 256 << 20, "accelerators": 0, "of a later version": 1}
+    monkeypatch.setenv("TRIMTAB_TRAIN_LIMITS", json.dumps(told))
+    assert main(command(tmp_path, document)) == ExitCode.DONE
+    first = last_words(tmp_path).warnings[0]
+    assert first.startswith("training takes about 0.")
+    assert first.endswith(
+        "and the limit of the pod's memory is 0.2 GiB: raise template.resources.limits.memory, or lower "
+        "training.maxSequenceLength"
+    )
+    for enough_or_unreadable in ('{"memoryBytes": 8000000000}', "{"):
+        monkeypatch.setenv("TRIMTAB_TRAIN_LIMITS", enough_or_unreadable)
+        assert main(command(tmp_path, document)) == ExitCode.DONE
+        assert not [warning for warning in last_words(tmp_path).warnings if "memory" in warning]
+
+
 def test_a_good_end_is_told_three_ways(
     document: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

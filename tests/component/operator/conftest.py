@@ -24,9 +24,11 @@ async def kube_of(kubeconfig: Path) -> Kube:
 
 
 @asynccontextmanager
-async def playing(kube: Kube, namespace: str, script: Script = succeed, **options: str) -> AsyncIterator[Executor]:
+async def playing(
+    kube: Kube, namespace: str, script: Script = succeed, *, kind: type[Executor] = Executor, **options: str
+) -> AsyncIterator[Executor]:
     """Play the pods of a namespace meanwhile."""
-    executor = Executor(kube, namespace, script, **options)  # type: ignore[arg-type]
+    executor = kind(kube, namespace, script, **options)  # type: ignore[arg-type]
     task = asyncio.create_task(executor.run())
     try:
         yield executor

@@ -29,6 +29,7 @@ class Act:
     seconds: float = 0.0
     message: str = ""
     until: asyncio.Event | None = None
+    warnings: tuple[str, ...] = ()
 
 
 Script = Callable[[Stage, int], Act | None]
@@ -155,6 +156,7 @@ def last_words(
         attempt=attempt,
         reason=act.reason,
         message=act.message,
+        warnings=act.warnings,
         prepared=PREPARED if done and stage is Stage.PREPARE and not evaluates else None,
         prepared_evaluation=PREPARED_EVALUATION if done and stage is Stage.PREPARE and evaluates else None,
         packed_outcome=OUTCOME.pack(PACKED_OUTCOME_BYTES) if done and stage is Stage.EVALUATE else None,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from trimtab_operator.runtime.kube import CONFIGMAPS, EVENTS, JOBS, MERGE_PATCH, Kube, NotFound
-from trimtab_trainer.contract import Reason, Stage
+from trimtab_operator.runtime.kube import CONFIGMAPS, EVENTS, JOBS, MERGE_PATCH, Body, Kube, NotFound
+from trimtab_trainer.contract import LoraSettings, Reason, RunConfig, Stage, TrainLimits
+from trimtab_trainer.estimating.dimensions import dimensions, shapes_of_config
+from trimtab_trainer.estimating.fitting import warnings_of_limits
 
 from tests.component.operator.conftest import Start, playing
-from tests.component.operator.executor import Act
+from tests.component.operator.executor import Act, Executor
 from tests.component.operator.finetunejobs import finetunejob, jobs_of, until, until_jobs, until_state
 from tests.resources import FINETUNEJOBS
+from tests.trainer.test_estimate import LLAMA_70B, document
 from tests.unit.domain.makers import ARTIFACT
 
 
@@ -43,6 +46,39 @@ async def test_it_prepares_trains_and_completes(kube: Kube, namespace: str, star
     assert metrics['trimtab_finetunejobs{state="Completed"}'] == 1
     assert metrics['trimtab_attempts_total{reason="Completed",stage="train"}'] == 1
     assert not [line for line in operator.log_lines() if line["level"] in ("warning", "error")]
+
+
+class Preparing(Executor):
+    """Warns as `prepare` does of a pod that is to train a model of 70 billion weights."""
+
+    def act_of(self, pod: Body, stage: Stage, attempt: int) -> Act | None:
+        told = {each["name"]: each.get("value", "") for each in pod["spec"]["containers"][0]["env"]}
+        limits = TrainLimits.told(told)
+        assert (limits is None) == (stage is not Stage.PREPARE)
+        if limits is None:
+            return Act()
+        dims = dimensions(shapes_of_config(LLAMA_70B), LLAMA_70B, LoraSettings())
+        config = RunConfig.model_validate(document(maxSequenceLength=2048))
+        return Act(warnings=tuple(warnings_of_limits(limits, dims, config, tokens=1000, longest=2048)))
+
+
+async def test_a_pod_that_will_not_hold_the_run_is_a_condition_and_an_event(
+    kube: Kube, namespace: str, start: Start
+) -> None:
+    await start()
+    template = {
+        "resources": {"limits": {"nvidia.com/gpu": 1, "memory": "64Gi"}},
+        "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"},
+    }
+    async with playing(kube, namespace, kind=Preparing):
+        await kube.create(FINETUNEJOBS, namespace, finetunejob("small", namespace, template=template))
+        body = await until_state(kube, namespace, "small", "Completed")
+    (warned,) = (each for each in body["status"]["conditions"] if each["type"] == "Warned")
+    assert (warned["status"], warned["reason"]) == ("True", "PreparedWithWarnings")
+    assert warned["message"].startswith("training takes about 4")
+    assert "and NVIDIA-L4 has 21.9 GiB for it: take A100-80GB or a larger one" in warned["message"]
+    events = await kube.items(EVENTS, namespace, {"fieldSelector": f"regarding.uid={body['metadata']['uid']}"})
+    assert "PreparedWithWarnings" in {event["reason"] for event in events}
 
 
 async def test_a_failed_attempt_is_followed_by_another_and_bad_data_is_not(

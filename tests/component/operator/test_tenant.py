@@ -65,5 +65,5 @@ async def test_a_job_goes_on_after_a_lost_node_where_nodes_may_not_be_read(
         job = await until_state(kube, namespace, "demo", "Completed")
     attempts = {attempt["number"]: attempt for attempt in job["status"]["attempts"]}
     assert attempts[1]["reason"] == "NodeLost", operator.tail()
-    assert "may not read nodes" in attempts[1]["message"]
+    assert "nodes may not be read" in attempts[1]["message"]
     assert not [line for line in operator.log_lines() if "Traceback" in str(line)]

@@ -12,11 +12,13 @@ from trimtab_trainer.architecture import read_shapes
 from trimtab_trainer.base_model import find_base_model
 from trimtab_trainer.batches import MicroBatch
 from trimtab_trainer.contract import StoredBaseModel
+from trimtab_trainer.costs import costs
 from trimtab_trainer.estimating import memory
 from trimtab_trainer.estimating.dimensions import Dimensions, dimensions
 from trimtab_trainer.estimating.memory import Arithmetic
 from trimtab_trainer.model import load_base
-from trimtab_trainer.sizing import costs
+
+from tests.trainer.tiny import make_tiny_experts
 
 from .runs import CPU, run_config
 
@@ -30,19 +32,38 @@ def both(tiny: Path, compute: torch.dtype, **lora: Any) -> tuple[Adapted, Dimens
     return add_adapter(base, config.lora, compute, 1), dimensions(read_shapes(files), files.config, config.lora)
 
 
-@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
-def test_costs_are_those_that_train_plans_with(tiny: Path, compute: torch.dtype) -> None:
-    model, dims = both(tiny, compute)
-    told = memory.costs(dims, run_config(tiny).quantization, 4, Arithmetic("cpu", compute.itemsize))
+def same_costs(folder: Path, compute: torch.dtype, **lora: Any) -> None:
+    model, dims = both(folder, compute, **lora)
+    told = memory.costs(dims, run_config(folder).quantization, 4, Arithmetic("cpu", compute.itemsize))
     found = costs(model)
     assert (told.kept_per_token, told.recomputed_per_token) == (found.kept_per_token, found.recomputed_per_token)
+    assert told.kept_fixed == found.kept_fixed
     assert told.fixed == pytest.approx(found.fixed, rel=0.02)
+
+
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16, torch.float16])
+def test_costs_are_those_that_train_plans_with(tiny: Path, compute: torch.dtype) -> None:
+    same_costs(tiny, compute)
+
+
+@pytest.mark.parametrize("compute", [torch.float32, torch.float16])
+@pytest.mark.parametrize("names", [None, ["experts.down_proj"], ["experts.gate_up_proj", "experts.down_proj"]])
+def test_costs_of_experts_are_those_that_train_plans_with(
+    tmp_path: Path, compute: torch.dtype, names: list[str] | None
+) -> None:
+    same_costs(make_tiny_experts(tmp_path), compute, targetParameters=names, targetModules=["q_proj", "v_proj"])
 
 
 @pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_activations_are_what_autograd_keeps(tiny: Path, compute: torch.dtype, dropout: float) -> None:
     model, dims = both(tiny, compute, dropout=dropout, rank=16)
+    told = memory._kept(dims, 16, dropout, Arithmetic("cpu", compute.itemsize))
+    assert told == pytest.approx(kept_by_autograd(model) / TOKENS, rel=0.15)
+
+
+def kept_by_autograd(model: Adapted) -> int:
+    """Return the bytes that autograd keeps of a forward pass of TOKENS tokens."""
     own = {parameter.untyped_storage().data_ptr() for parameter in model.peft.parameters()}
     kept: dict[int, int] = {}
     alive = []
@@ -58,5 +79,13 @@ def test_activations_are_what_autograd_keeps(tiny: Path, compute: torch.dtype, d
     model.peft.train()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), model.arithmetic():
         model.hidden(MicroBatch(tokens, positions, tokens, TOKENS, TOKENS))
-    told = memory._kept(dims, 16, dropout, Arithmetic("cpu", compute.itemsize))
-    assert told == pytest.approx(sum(kept.values()) / TOKENS, rel=0.15)
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+def test_copies_of_adapted_experts_are_kept(tmp_path: Path, compute: torch.dtype) -> None:
+    folder = make_tiny_experts(tmp_path)
+    names = ["experts.gate_up_proj", "experts.down_proj"]
+    model, dims = both(folder, compute, targetParameters=names, targetModules=["q_proj", "v_proj"], rank=2)
+    told = memory._kept(dims, 2, 0.0, Arithmetic("cpu", compute.itemsize)) * TOKENS + dims.made_anew * compute.itemsize
+    assert told == pytest.approx(kept_by_autograd(model), rel=0.15)

@@ -87,6 +87,16 @@ def test_memory(tmp_path: Path, case: str) -> None:
     assert hardware.memory(CPU, machine(tmp_path, files | {"proc/meminfo": "MemTotal: 8388608 kB"})) == want
 
 
+def test_of_an_accelerator_the_memory_to_plan_with_is_all_that_this_process_may_fill(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The plan takes what the base model has of it away by itself; what is loaded already must not count twice."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (50 << 30, 80 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 20 << 30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 18 << 30)
+    assert hardware.memory(torch.device("cuda", 0)) == 70 << 30
+
+
 FLAGS = {
     "AMD with AVX512-BF16": ("vendor_id\t: AuthenticAMD\nflags\t: fpu avx512f avx512_bf16", torch.bfloat16),
     "Intel with AVX512-BF16, which is slow": (

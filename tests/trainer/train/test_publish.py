@@ -12,14 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
+from trimtab_trainer.__main__ import main
 from trimtab_trainer.adapter import Adapted, load_adapter
 from trimtab_trainer.batches import Batches
-from trimtab_trainer.contract import digest_of
+from trimtab_trainer.card import model_card
+from trimtab_trainer.contract import ExitCode, Mirrored, MirroredSource, TerminationMessage, digest_of
 from trimtab_trainer.data.view import load_view
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.loop import Trainer
 from trimtab_trainer.publish import adapter_config, perplexity
 from trimtab_trainer.result import read_result, verify_adapter
+from trimtab_trainer.storage import store_folder
 from trimtab_trainer.storage.layout import adapter_prefix, result_path
 
 from tests.trainer.tiny import CHATML
@@ -38,7 +41,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[StageRun, Any, Any]:
 
 
 def test_the_layout_is_that_of_the_design(done: tuple[StageRun, Any, Any]) -> None:
-    run, artifact, _ = done
+    run, artifact, summary = done
     folder = run.folder(artifact)
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) == [
         "MANIFEST.json",
@@ -67,7 +70,12 @@ def test_the_layout_is_that_of_the_design(done: tuple[StageRun, Any, Any]) -> No
         "splits/test.jsonl",
     ]
     verify_adapter(run.store, adapter_prefix(artifact.digest), artifact.digest)
-    assert read_result(run.store, run.prepared.run_digest) == artifact
+    assert artifact.report_uri == f"{artifact.uri}/report.html"
+    noted = read_result(run.store, run.prepared.run_digest)
+    assert noted is not None
+    assert noted.artifact == artifact
+    assert summary.curve is not None
+    assert noted.summary == summary.model_copy(update={"checkpoint_step": None}), "whoever finds it can draw it"
     assert run.checkpoints() == []
     assert len((folder / "splits/test.jsonl").read_text().splitlines()) == run.prepared.test_rows
 
@@ -127,6 +135,53 @@ def test_adapter_config_is_ours_sorted_and_names_no_path(done: tuple[StageRun, A
     config = adapter_config(remote, artifact.base_model_digest, ("b", "a"))
     assert (config["base_model_name_or_path"], config["lora_alpha"]) == ("s3://models/tiny", 24.5)
     assert config["target_modules"] == ["a", "b"]
+    assert "revision" not in config
+
+
+def test_train_is_told_where_its_base_came_from(tmp_path: Path) -> None:
+    run = stage_run(tmp_path, rows=8, dataset={}, training={"maxSteps": 1})
+    digest = run.prepared.base_model_digest
+    store_folder(run.store, tmp_path / "base", f"models/{digest.removeprefix('sha256:')}", {})
+    document = run.config.to_json() | {"baseModel": {"uri": "hf://org/name@main"}}
+    (tmp_path / "run.json").write_text(json.dumps(document))
+    source = MirroredSource(uri="hf://org/name@main", commit="c" * 40, digest=digest, license="mit")
+    mirrored = json.dumps(Mirrored(sources=(source,)).to_json())
+    words = tmp_path / "last"
+    told = ["--config", str(tmp_path / "run.json"), "--mirrored", mirrored, "--termination-log", str(words)]
+    assert main(["train", *told]) == ExitCode.DONE, words.read_text()
+    last = TerminationMessage.decode(words.read_text())
+    assert last is not None
+    assert last.artifact is not None
+    folder = run.folder(last.artifact)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("org/name", "c" * 40)
+    assert "| Its licence | mit |" in (folder / "README.md").read_text()
+
+
+def test_a_base_of_a_hub_is_named_by_repository_commit_and_licence_and_by_its_mirror(
+    done: tuple[StageRun, Any, Any],
+) -> None:
+    run, artifact, _ = done
+    origin = MirroredSource(
+        uri="hf://org/name@main", commit="c" * 40, digest=artifact.base_model_digest, license="apache-2.0"
+    )
+    mirror = f"s3://adapters/guide/models/{'0' * 64}"
+    config = run_config(run.root, baseModel={"uri": mirror})
+    named = adapter_config(config, artifact.base_model_digest, ("a",), origin=origin)
+    assert (named["base_model_name_or_path"], named["revision"]) == ("org/name", "c" * 40)
+    figures = json.loads((run.folder(artifact) / "metrics.json").read_text())
+    card = model_card(config, run.prepared, artifact.digest, figures, origin)
+    assert "\nbase_model: org/name\n---\n" in card
+    assert "for org/name, trained with" in card
+    rows = dict(line.strip("| ").split(" | ", 1) for line in card.splitlines() if line.startswith("| Its"))
+    assert rows == {
+        "Its repository": f"org/name at commit `{'c' * 40}`",
+        "Its licence": "apache-2.0",
+        "Its mirror": f"`{mirror}`",
+    }
+    silent = model_card(config, run.prepared, artifact.digest, figures, origin.model_copy(update={"license": None}))
+    assert "| Its licence | not stated by the repository |" in silent
+    assert "Its repository" not in model_card(config, run.prepared, artifact.digest, figures)
 
 
 def test_test_losses_are_those_of_the_exported_files_and_of_the_base_alone(

@@ -14,11 +14,11 @@ from trimtab_trainer.base_model import find_base_model
 from trimtab_trainer.batches import MicroBatch
 from trimtab_trainer.checkpoint import save_adapter
 from trimtab_trainer.contract import LoraSettings, QuantizationSettings, Reason, StoredBaseModel
+from trimtab_trainer.costs import costs
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.layers import NAMES_OF_EXPERTS, TAKEN_FOR_EXPERTS, reach
 from trimtab_trainer.model import load_base
 from trimtab_trainer.publish import adapter_config
-from trimtab_trainer.sizing import costs
 from trimtab_trainer.targets import check_layers, resolve_targets
 
 from .families import Trained, make_family, train_family

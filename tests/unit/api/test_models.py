@@ -162,6 +162,7 @@ def full_status() -> FineTuneJobStatus:
             tokens=1234567890,
             supervised_tokens=1234567890,
             dropped=123456,
+            report_uri="s3://" + "a" * 126 + "/data/audits/" + "0" * 64 + "/data.html",
         ),
         checkpoint=CheckpointStatus(step=123456, time=NOW),
         artifact=ArtifactStatus(
@@ -172,6 +173,7 @@ def full_status() -> FineTuneJobStatus:
             base_model_digest=DIGEST,
             test_loss=1.2345,
             base_test_loss=1.2345,
+            report_uri="s3://" + "a" * 200 + "/report.html",
         ),
         images={"prepare": "registry.example.com/team/" + "p" * 100, "train": "registry.example.com/team/" + "t" * 100},
         failures=10,

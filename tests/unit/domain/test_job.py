@@ -8,17 +8,24 @@ from typing import Any
 
 import pytest
 from trimtab_operator.api import FineTuneJob
+from trimtab_operator.domain.evaluation import EVALUATING
 from trimtab_operator.domain.finetunejob import TRAINING
 from trimtab_operator.domain.settings import PodDefaults, Settings
 from trimtab_operator.domain.views import QUEUE_LABEL
 from trimtab_operator.domain.work.job import build_job, build_run_config_map, merge_resources
 from trimtab_trainer.contract import ExitCode, Prepared, RunConfig, Stage
 
-from tests.unit.domain.makers import PREPARED, SETTINGS, finetunejob
+from tests.unit.domain.makers import PREPARED, SETTINGS, evaluation, finetunejob
 
 
-def job_of(job: FineTuneJob, stage: Stage, number: int = 3, prepared: Prepared | None = PREPARED) -> dict[str, Any]:
-    return build_job(TRAINING, job, SETTINGS, stage, number=number, prepared=prepared)
+def job_of(
+    job: FineTuneJob,
+    stage: Stage,
+    number: int = 3,
+    prepared: Prepared | None = PREPARED,
+    settings: Settings = SETTINGS,
+) -> dict[str, Any]:
+    return build_job(TRAINING, job, settings, stage, number=number, prepared=prepared)
 
 
 def pod_spec(stage: Stage = Stage.TRAIN, **spec: Any) -> dict[str, Any]:
@@ -180,6 +187,47 @@ def test_a_user_without_a_name_has_one_for_torch() -> None:
 def test_a_variable_of_the_template_takes_the_place_of_ours() -> None:
     env = pod_spec(template={"env": [{"name": "HOME", "value": "/work"}]})["containers"][0]["env"]
     assert [variable["value"] for variable in env if variable["name"] == "HOME"] == ["/work"]
+
+
+def told_of_training(stage: Stage, settings: Settings = SETTINGS, **template: Any) -> dict[str, Any] | None:
+    pod = job_of(finetunejob(template=template), stage, settings=settings)["spec"]["template"]["spec"]
+    env = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+    return json.loads(env["TRIMTAB_TRAIN_LIMITS"]) if "TRIMTAB_TRAIN_LIMITS" in env else None
+
+
+def test_prepare_alone_is_told_what_the_pod_that_trains_will_have() -> None:
+    template: dict[str, Any] = {
+        "resources": {"limits": {"nvidia.com/gpu": 1, "memory": "24Gi", "cpu": "4"}},
+        "prepareResources": {"limits": {"memory": "2Gi"}},
+        "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4", "zone": "a"},
+    }
+    want = {"memoryBytes": 24 << 30, "accelerators": 1, "acceleratorProduct": "NVIDIA-L4"}
+    assert told_of_training(Stage.PREPARE, **template) == want
+    assert told_of_training(Stage.TRAIN, **template) is None
+
+
+def test_prepare_is_told_what_the_operators_settings_give_the_pod_that_trains() -> None:
+    settings = replace(
+        SETTINGS,
+        train_resources={"limits": {"memory": "8Gi"}},
+        work_pods=PodDefaults(node_selector={"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}),
+    )
+    want = {"memoryBytes": 8 << 30, "accelerators": 0, "acceleratorProduct": "nvidia-tesla-t4"}
+    assert told_of_training(Stage.PREPARE, settings, resources={"limits": {}}) == want
+    bare = replace(settings, train_resources={}, work_pods=PodDefaults())
+    assert told_of_training(Stage.PREPARE, bare) == {"accelerators": 0}
+
+
+def test_an_evaluation_is_not_told_of_training() -> None:
+    alone = {
+        "target": {"artifact": {"uri": "s3://adapters/x", "digest": "sha256:" + "7" * 64}},
+        "baseModel": {"uri": "s3://models/tiny"},
+        "output": {"uri": "s3://results/x"},
+    }
+    job = build_job(EVALUATING, evaluation(**alone), SETTINGS, Stage.PREPARE, number=0)
+    names = [each["name"] for each in job["spec"]["template"]["spec"]["containers"][0]["env"]]
+    assert "HOME" in names
+    assert "TRIMTAB_TRAIN_LIMITS" not in names
 
 
 def test_a_queue_gets_suspended_jobs_with_its_labels() -> None:

@@ -87,6 +87,24 @@ def test_what_was_published_before_is_completed_without_a_train_job() -> None:
     assert (world.state, world.job_names) == ("Completed", ["demo-prepare-0"])
 
 
+def test_what_was_published_before_has_its_figures_and_its_curve() -> None:
+    summary = Summary(step=100, total_steps=100, loss=1.25, test_loss=1.5, curve=CURVE)
+    status = World().settle().prepared(artifact=ARTIFACT, summary=summary).job.status.to_json()
+    assert status["curve"] == CURVE.to_json()
+    assert (status["progress"]["loss"], status["progress"]["step"]) == (1.25, 100)
+    assert status["artifact"]["testLoss"] == 1.5
+
+
+def test_the_status_tells_where_both_pages_are() -> None:
+    data, report = "s3://adapters/demo/data/audits/a/data.html", "s3://adapters/demo/adapters/b/report.html"
+    world = World().settle().running()
+    prepared = PREPARED.model_copy(update={"report_uri": data})
+    world.succeeds(world.words(Reason.COMPLETED, prepared=prepared)).running()
+    artifact = ARTIFACT.model_copy(update={"report_uri": report})
+    status = world.succeeds(world.words(Reason.COMPLETED, artifact=artifact)).job.status.to_json()
+    assert (status["dataset"]["reportURI"], status["artifact"]["reportURI"]) == (data, report)
+
+
 FINAL = {
     "malformed data": (11, Reason.DATASET_MALFORMED),
     "a bucket that is not there": (10, Reason.BUCKET_NOT_FOUND),
@@ -236,7 +254,7 @@ def test_where_nodes_may_not_be_read_a_pod_that_does_not_end_is_lost_after_the_s
     ended = world.job.status.attempts[-2]
     assert ended.reason == "NodeLost"
     assert "node-1 does not end" in str(ended.message)
-    assert "may not read nodes" in str(ended.message)
+    assert "nodes may not be read" in str(ended.message)
 
 
 def test_a_slow_pod_on_a_ready_node_is_waited_for() -> None:
@@ -490,7 +508,7 @@ def test_only_the_newest_attempt_has_all_of_its_message() -> None:
     world.exits(13, world.words(Reason.STORAGE_FAILED, message="m" * 200)).settle()
     assert len(world.job.status.attempts[-1].message or "") == 160
     world.after(1000).settle()
-    assert [len(each.message or "") for each in world.job.status.attempts] == [0, 88, 0]
+    assert [len(each.message or "") for each in world.job.status.attempts] == [0, 56, 0]
 
 
 def test_data_that_a_lifecycle_rule_deleted_is_prepared_again() -> None:

@@ -24,6 +24,8 @@ from tests.unit.runtime.objects import NAMESPACE, job, pod
 
 KEY = Key("FineTuneJob", NAMESPACE, "demo")
 CURVE = Curve(steps=(1, 5), loss=(2.5, 1.5), validation_steps=(5,), validation_loss=(1.75,))
+WIDE = Curve(steps=tuple(range(10**9, 10**9 + 64)), loss=(1.2345678901234567,) * 64)
+"""As a trainer of another version may tell it."""
 ANSWER = Progress(run_uid="ftj-1", attempt=1, stage=Stage.TRAIN, activity="Training", step=5, total_steps=10)
 
 
@@ -222,8 +224,8 @@ ODD = {
     "a curve of a thousand points": Odd(
         told(curve={"steps": [*range(1000)], "loss": [1.0] * 1000}), {"step": 5, "curve": None}
     ),
-    "a curve of more bytes than its points need": Odd(
-        told(curve={"steps": [*range(2**50, 2**50 + 64)], "loss": [1.2345678901234567] * 64}), {"curve": None}
+    "a curve of more bytes than there is room for": Odd(
+        told(curve=WIDE.to_json()), {"step": 5, "curve": WIDE.fitting()}
     ),
     "a curve beyond what a number of an API holds": Odd(
         told(curve={"steps": [2**60], "loss": [1.0]}), {"step": 5, "curve": None}

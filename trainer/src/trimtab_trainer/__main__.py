@@ -20,20 +20,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import ask, before, terminal
+from .accelerator import check_alone
 from .config import ONE_VERSION, at_the_mirror, read_config, read_found
 from .contract import (
+    TRAIN_LIMITS,
     EvaluationConfig,
     EvaluationOutcome,
     ExitCode,
     Mirrored,
+    MirroredSource,
     Prepared,
     PreparedEvaluation,
     Reason,
     RunConfig,
     RunIdentity,
     Stage,
-    Summary,
     TerminationMessage,
+    TrainLimits,
 )
 from .contract.outcome import PACKED_OUTCOME_BYTES
 from .errors import HubFailed, OutOfMemory, SettingsInvalid, TrainerError
@@ -198,6 +201,7 @@ def _stage(
     options: argparse.Namespace, config: RunConfig | EvaluationConfig, scratch: Path, report: Report, stop: Interruption
 ) -> dict[str, Any]:
     """Run one stage; return what the termination message says of it."""
+    check_alone(os.environ)
     mirrored = read_found(options.mirrored, Mirrored, "--mirrored")
     if options.stage == Stage.MIRROR:
         return _mirroring(options, config, mirrored or Mirrored(), scratch, report, stop)
@@ -207,7 +211,8 @@ def _stage(
         check_there(open_store(config.output.uri, config.output.credentials), mirrored)
     if isinstance(config, EvaluationConfig):
         return _evaluation(options, at_the_mirror(config, mirrored), scratch, report, stop)
-    return _fine_tuning(options, at_the_mirror(config, mirrored), scratch, report, stop)
+    origin = mirrored.of(config.base_model.uri) if mirrored is not None else None
+    return _fine_tuning(options, at_the_mirror(config, mirrored), origin, scratch, report, stop)
 
 
 def _mirroring(  # noqa: PLR0917 what every stage is given, and what it has found before
@@ -232,8 +237,13 @@ def _mirroring(  # noqa: PLR0917 what every stage is given, and what it has foun
     return {"mirrored": mirrored}
 
 
-def _fine_tuning(
-    options: argparse.Namespace, config: RunConfig, scratch: Path, report: Report, stop: Interruption
+def _fine_tuning(  # noqa: PLR0917 what every stage is given, and where the base model came from
+    options: argparse.Namespace,
+    config: RunConfig,
+    origin: MirroredSource | None,
+    scratch: Path,
+    report: Report,
+    stop: Interruption,
 ) -> dict[str, Any]:
     """Run prepare or train; return what the termination message says of it."""
     prepared = read_found(options.prepared, Prepared) if options.stage == Stage.TRAIN else None
@@ -243,10 +253,10 @@ def _fine_tuning(
         with stop.at_once(), _progress(options, config.run, Stage.PREPARE, report):
             from .prepare import prepare
 
-            outcome = prepare(config, scratch, report)
+            outcome = prepare(config, scratch, report, _limits(report))
         prepared, warnings = outcome.prepared, outcome.warnings
         if options.stage == Stage.PREPARE or outcome.artifact is not None:
-            summary = Summary(total_steps=prepared.total_steps)
+            summary = outcome.summary.model_copy(update={"total_steps": prepared.total_steps})
             return {
                 "prepared": prepared,
                 "artifact": outcome.artifact,
@@ -256,8 +266,17 @@ def _fine_tuning(
     with _progress(options, config.run, Stage.TRAIN, report) as board:
         with stop.at_once():
             from .train import train
-        artifact, summary = train(config, prepared, options.attempt, scratch, report, board, stop)
+        artifact, summary = train(config, prepared, options.attempt, scratch, report, board, stop, origin)
     return {"prepared": prepared, "artifact": artifact, "summary": summary, "warnings": warnings}
+
+
+def _limits(report: Report) -> TrainLimits | None:
+    """Return what the pod that will train has, where an operator tells it."""
+    try:
+        return TrainLimits.told(os.environ)
+    except ValueError as error:
+        report.warn("what the train stage will have cannot be read", variable=TRAIN_LIMITS, error=str(error))
+        return None
 
 
 def _evaluation(

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import SettingsInvalid
+
 NOBODY = ("", "void", "none", "-1", "nodevfiles")
 """Values that name no device; `void` also stands where devices come by CDI, as nodes."""
 MOUNTED = "/var/run/nvidia-container-devices"
@@ -76,6 +78,20 @@ def given(environment: Mapping[str, str], root: Path = Path("/")) -> Given | Non
         if nodes and (in_pod or told):
             return Given(vendor.name, 1, f"/{nodes[0].relative_to(root)}", vendor.hidden_by[0])
     return None
+
+
+def check_alone(environment: Mapping[str, str]) -> None:
+    """Refuse to be one of several processes, as torchrun starts them: each would do the same work, and write the same.
+
+    Raises:
+        SettingsInvalid: there are others.
+    """
+    several = environment.get("WORLD_SIZE", "1").strip()
+    if several.isdigit() and int(several) > 1:
+        raise SettingsInvalid(
+            f"WORLD_SIZE={several[:SHOWN_LENGTH]}: this is one of several processes, and a run is the work of one; "
+            "start trimtab-trainer itself, without torchrun"
+        )
 
 
 def _names_nobody(value: str | None) -> bool:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from .contract import Prepared, RunConfig
+from .contract import HubSource, MirroredSource, Prepared, RunConfig
 
 
-def model_card(config: RunConfig, prepared: Prepared, digest: str, metrics: dict[str, Any]) -> str:
-    """Return the Markdown text. `metrics` is what metrics.json holds."""
+def model_card(
+    config: RunConfig, prepared: Prepared, digest: str, metrics: dict[str, Any], origin: MirroredSource | None = None
+) -> str:
+    """Return the Markdown text. `metrics` is what metrics.json holds, `origin` where the base came from on a hub."""
     lora, quantization, training = config.lora, config.quantization, config.training
-    base = config.base_model.uri if not config.base_model.uri.startswith("file:") else prepared.base_model_digest
+    stored = config.base_model.uri if not config.base_model.uri.startswith("file:") else prepared.base_model_digest
+    source = HubSource.parse(origin.uri) if origin is not None else None
+    head, base, about = "", stored, [("Base model", f"`{prepared.base_model_digest}`")]
+    if origin is not None and source is not None:
+        head, base = f"base_model: {source.repository}\n", source.repository
+        about.append(("Its repository", f"{source.repository} at commit `{origin.commit}`"))
+        about.append(("Its licence", origin.license or "not stated by the repository"))
+        about.append(("Its mirror", f"`{stored}`"))
+    told = "\n".join(f"| {name} | {value} |" for name, value in about)
     rows = [
         ("Steps", f"{metrics['steps']} of {metrics['totalSteps']}, published: step {metrics['publishedStep']}"),
         ("Training loss", _number(metrics["trainingLoss"])),
@@ -25,7 +35,7 @@ def model_card(config: RunConfig, prepared: Prepared, digest: str, metrics: dict
 library_name: peft
 pipeline_tag: text-generation
 tags: [lora, trimtab]
----
+{head}---
 
 # {config.run.name}
 
@@ -35,7 +45,7 @@ the base in {quantization.type.value} by Trimtab.
 | | |
 | --- | --- |
 | Adapter | `{digest}` |
-| Base model | `{prepared.base_model_digest}` |
+{told}
 | Data (split, packed) | `{prepared.view_digest}` |
 | Run (base, data and settings) | `{prepared.run_digest}` |
 | Rows trained, validated, tested | {prepared.rows}, {prepared.validation_rows}, {prepared.test_rows} |

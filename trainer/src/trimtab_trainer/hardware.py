@@ -162,13 +162,14 @@ def processors(root: Path = Path("/")) -> int:
 
 
 def memory(where: torch.device, root: Path = Path("/")) -> int:
-    """Return the bytes to plan with: free ones of the accelerator, or the limit of the control group or machine.
+    """Return the bytes to plan with: what no other process has of the accelerator, or what this one may take.
 
-    For the processor it is the limit, not what is free now: every attempt of a run must come to the same plan.
+    What the base model takes already is among them, because the plan counts it. For the processor it is the limit, not
+    what is free now: every attempt of a run must come to the same plan.
     """
     if where.type == "cuda":
         free, _ = torch.cuda.mem_get_info(where)
-        return int(free + torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where))
+        return int(free + torch.cuda.memory_reserved(where))
     limits = []
     for group in _control_groups(root, "memory"):
         for file in ("memory.max", "memory.limit_in_bytes"):

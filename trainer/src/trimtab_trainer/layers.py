@@ -90,7 +90,7 @@ def reach(shapes: Shapes, config: Mapping[str, Any]) -> Reach:
     text = text_config(config)
     ours = text_shapes(shapes, config)
     loaded = {name: shape for name, shape in ours.items() if not _is_extra(name, text)}
-    experts = {name: shape for name, shape in loaded.items() if _is_expert(name, shape)}
+    experts = {name: shape for name, shape in loaded.items() if is_expert(name, shape)}
     left_out = {EXPERTS, *ROUTERS} if experts else set()
     if experts and config.get("model_type") in TAKEN_FOR_EXPERTS:
         left_out.update(NAMES_OF_EXPERTS)
@@ -161,7 +161,7 @@ def _joined(name: str, shape: list[int]) -> list[str]:
     return [".".join([*parts[: place + 1], joined]) for joined in JOINED]
 
 
-def _is_expert(name: str, shape: list[int]) -> bool:
+def is_expert(name: str, shape: list[int]) -> bool:
     """Tell whether a tensor is an expert's matrix, or those of all experts of a layer in one."""
     return EXPERTS in name.split(".") or (len(shape) == 3 and name.endswith(".weight") and "conv" not in name)
 

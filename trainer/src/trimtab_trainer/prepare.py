@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from .architecture import (
     target_parameters,
 )
 from .base_model import BaseModel, check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
-from .contract import Artifact, DatasetFormat, Prepared, RunConfig, run_digest
+from .contract import Artifact, DatasetFormat, Prepared, RunConfig, Summary, TrainLimits, run_digest
 from .data.cleaning import CONTROL, FORMAT, IGNORED, PARTED, VOCABULARY
 from .data.formats import NAMED
 from .data.preparation import PreparedView, prepare_view
@@ -33,6 +33,8 @@ from .data.tokens import RowTokenizer, Vocabulary
 from .data.view import total_steps
 from .embedding import untrained_tokens
 from .errors import SettingsInvalid
+from .estimating.dimensions import dimensions
+from .estimating.fitting import warnings_of_limits
 from .initial import check_initial_adapter
 from .layers import Reach, Shapes, reach
 from .report import Report
@@ -47,10 +49,11 @@ CONVERTED = (DatasetFormat.ALPACA, DatasetFormat.SHAREGPT)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was prepared; and the adapter, if this very run has been trained before."""
+    """What was prepared; and the adapter and how it went, if this very run has been trained before."""
 
     prepared: Prepared
     artifact: Artifact | None = None
+    summary: Summary = field(default_factory=Summary)
     warnings: tuple[str, ...] = ()
 
 
@@ -121,8 +124,10 @@ def prepare_rows(
     return view
 
 
-def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
+def prepare(config: RunConfig, scratch: Path, report: Report, limits: TrainLimits | None = None) -> Outcome:
     """Check everything, put the data in place, and find out what the run is.
+
+    `limits` are those of the pod that will train, as far as they are known.
 
     Raises:
         SettingsInvalid, DataInvalid, StorageFailed: with a named reason and the next step.
@@ -174,13 +179,24 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
         supervised_tokens=summary["train"]["supervisedTokens"],
         dropped=summary["dropped"],
         total_steps=total_steps(config.training, summary["train"]["sequences"]),
+        report_uri=view.page,
     )
-    artifact = read_result(output, prepared.run_digest, report)
+    done = read_result(output, prepared.run_digest, report)
+    artifact, summary_of_run = (done.artifact, done.summary) if done is not None else (None, Summary())
     report("prepared", **prepared.to_json(), artifact=artifact.to_json() if artifact else None)
-    warnings = [*checked.warnings, *warnings_of(summary)]
+    warnings = [*_too_small(limits, config, checked, summary["train"]), *checked.warnings, *warnings_of(summary)]
     if untrained := untrained_tokens(model, Vocabulary.of(summary[VOCABULARY])):
         warnings.append(untrained)
-    return Outcome(prepared, artifact, tuple(_told(warnings, report)))
+    return Outcome(prepared, artifact, summary_of_run, tuple(_told(warnings, report)))
+
+
+def _too_small(limits: TrainLimits | None, config: RunConfig, checked: CheckedModel, side: dict[str, int]) -> list[str]:
+    """Return what of the pod that will train does not hold the run; first of all warnings, for it decides over it."""
+    if limits is None:
+        return []
+    dims = dimensions(checked.shapes, checked.model.config, config.lora)
+    longest = side.get("longest", config.training.max_sequence_length)  # views of before do not tell
+    return warnings_of_limits(limits, dims, config, tokens=side["tokens"], longest=longest)
 
 
 def warnings_of(summary: dict[str, Any]) -> list[str]:

@@ -26,13 +26,13 @@ from .base_model import TOKENIZER
 from .batches import Batches
 from .card import model_card
 from .checkpoint import TrainingState, save_adapter
-from .contract import Artifact, Prepared, RunConfig, Summary, defining, digest_of
+from .contract import Artifact, HubSource, MirroredSource, Prepared, RunConfig, Summary, defining, digest_of
 from .data.view import CHAT_TEMPLATE, View
 from .errors import SettingsInvalid
 from .interruption import Interruption
 from .report import Report
 from .reporting.page import HeldOut, RunRecord, render
-from .result import upload_once, write_result
+from .result import Result, upload_once, write_result
 from .storage import FileEntry, Store
 from .storage.layout import (
     ADAPTER_CONFIG,
@@ -68,10 +68,12 @@ def export(
     *,
     folder: Path,
     chat_template: Path | None = None,
+    origin: MirroredSource | None = None,
 ) -> None:
     """Write the files that decide how the adapter behaves into an empty folder.
 
-    `chat_template` is the one that was trained with where it is not the base model's: it stands before that.
+    `origin` is where the base came from, if that is a hub. `chat_template` is the one that was trained with where it is
+    not the base model's: it stands before that.
 
     Raises:
         SettingsInvalid: a weight is not finite.
@@ -87,7 +89,7 @@ def export(
     save_adapter(weights, folder / ADAPTER_WEIGHTS)
     write_json(
         folder / ADAPTER_CONFIG,
-        adapter_config(config, prepared.base_model_digest, model.target_modules, model.target_parameters),
+        adapter_config(config, prepared.base_model_digest, model.target_modules, model.target_parameters, origin),
     )
     for name in TOKENIZER:
         if (base / name).exists():
@@ -97,19 +99,29 @@ def export(
 
 
 def adapter_config(
-    config: RunConfig, base_model_digest: str, targets: tuple[str, ...], parameters: tuple[str, ...] = ()
+    config: RunConfig,
+    base_model_digest: str,
+    targets: tuple[str, ...],
+    parameters: tuple[str, ...] = (),
+    origin: MirroredSource | None = None,
 ) -> dict[str, Any]:
     """Return adapter_config.json as peft reads it.
 
     Ours, because peft writes a set in random order and the local path of the base model. The base is named by its
-    URI, or by its digest where the URI is a path of one machine.
+    repository and commit where it came from a hub, as peft would load it; else by its URI, or by its digest where the
+    URI is a path of one machine.
     """
     uri = config.base_model.uri
+    source = HubSource.parse(origin.uri) if origin is not None else None
+    name, revision = base_model_digest if uri.startswith("file:") else uri, {}
+    if origin is not None and source is not None:
+        name, revision = source.repository, {"revision": origin.commit}
     alpha = config.lora.alpha
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base_model_digest if uri.startswith("file:") else uri,
+        "base_model_name_or_path": name,
+        **revision,
         "r": config.lora.rank,
         "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
         "lora_dropout": config.lora.dropout,
@@ -148,6 +160,7 @@ def publish(
     held_out: HeldOut,
     machine: dict[str, Any],
     report: Report,
+    origin: MirroredSource | None = None,
 ) -> tuple[Artifact, Summary]:
     """Upload an exported folder with its records, commit its manifest, and note it as the run's result.
 
@@ -172,7 +185,7 @@ def publish(
     )
     figures = metrics(config, prepared, state, published_step, summary=summary, machine=machine)
     page = render(RunRecord(config, prepared, digest, figures, view.manifest["summary"], held_out))
-    records = write_records(folder, view, figures, model_card(config, prepared, digest, figures), page)
+    records = write_records(folder, view, figures, model_card(config, prepared, digest, figures, origin), page)
     document = {"artifact": artifact_part, "records": {"step": published_step, "files": _json(records)}}
     upload_once(store, prefix, folder, behaviour + records, document)
     report("adapter stored and verified", uri=store.address(prefix), digest=digest)
@@ -182,11 +195,12 @@ def publish(
         rank=config.lora.rank,
         target_modules=json.loads((folder / ADAPTER_CONFIG).read_text())["target_modules"],
         base_model_digest=prepared.base_model_digest,
+        report_uri=store.address(f"{prefix}/{ADAPTER_REPORT}"),
     )
-    noted = write_result(store, prepared.run_digest, mine)
+    noted = write_result(store, prepared.run_digest, Result.of(mine, summary))
     if noted.digest != mine.digest:
         report.warn("another attempt of this run published first; its adapter is the result", digest=noted.digest)
-    return noted, summary
+    return noted.artifact, summary
 
 
 def artifact_document(config: RunConfig, prepared: Prepared, files: tuple[FileEntry, ...]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 that says which adapter it made, so that the same run is never trained twice.
 
 `publish` writes the note once the adapter's manifest is in place; `prepare` and `train` read it and check every byte of
-the adapter.
+the adapter. The last figures and both curves are in it, so that whoever finds the run can draw it.
 """
 
 from __future__ import annotations
@@ -10,40 +10,55 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .contract import Artifact, canonical_json, digest_of
+from .contract import Artifact, Summary, canonical_json, digest_of
 from .contract.parsing import read_object
 from .report import Report
 from .storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, Store, commit, read_manifest, verify
-from .storage.layout import adapter_prefix, result_path
+from .storage.layout import ADAPTER_REPORT, adapter_prefix, result_path
 
 
-def write_result(store: Store, run_digest: str, artifact: Artifact) -> Artifact:
-    """Put the note, once; return the adapter that is noted: another attempt's, if that was first."""
-    path = result_path(run_digest)
-    if store.put_once(path, canonical_json(artifact.to_json())):
-        return artifact
+class Result(Artifact):
+    """The adapter that a run made, and how the run went; trainers of before did not note that."""
+
+    summary: Summary = Summary()
+
+    @classmethod
+    def of(cls, artifact: Artifact, summary: Summary) -> Result:
+        return cls(**artifact.model_dump(), summary=summary)
+
+    @property
+    def artifact(self) -> Artifact:
+        return Artifact(**self.model_dump(exclude={"summary"}))
+
+
+def write_result(store: Store, run_digest: str, result: Result) -> Result:
+    """Put the note, once; return what is noted: another attempt's result, if that was first."""
+    path, note = result_path(run_digest), canonical_json(result.to_json())
+    if store.put_once(path, note):
+        return result
     noted = read_result(store, run_digest)
     if noted is None:  # what was noted before is gone or damaged, so it is no result
-        store.put(path, canonical_json(artifact.to_json()))
-    return noted or artifact
+        store.put(path, note)
+    return noted or result
 
 
-def read_result(store: Store, run_digest: str, report: Report | None = None) -> Artifact | None:
+def read_result(store: Store, run_digest: str, report: Report | None = None) -> Result | None:
     """Return the adapter a run made, if it is all there and as it was published; None means it has to be trained."""
     try:
         data = store.read(result_path(run_digest))
     except ObjectMissing:
         return None
     try:
-        artifact = Artifact.model_validate(read_object(data))
-        prefix = adapter_prefix(artifact.digest)
-        verify_adapter(store, prefix, artifact.digest)
+        result = Result.model_validate(read_object(data))
+        prefix = adapter_prefix(result.digest)
+        verify_adapter(store, prefix, result.digest)
     except (ValueError, ObjectMissing, ObjectDamaged) as error:
         if report is not None:
             report.warn("published adapter does not verify, it is trained again", run=run_digest, error=str(error))
         return None
     # The folder may have been copied to another bucket since.
-    return artifact.model_copy(update={"uri": store.address(prefix)})
+    page = store.address(f"{prefix}/{ADAPTER_REPORT}") if result.report_uri is not None else None
+    return result.model_copy(update={"uri": store.address(prefix), "report_uri": page})
 
 
 def upload_once(

@@ -1,19 +1,15 @@
 """How many sequences a forward pass takes, and whether activations are kept: a plan from sizes and memory.
 
-The estimates are rough and on the safe side; when one is wrong, `loop` halves the micro-batch. `train` calls it, and
-`estimating` without torch. QLoRA pays for dequantizing the base once a pass, so a pass should have a few thousand
-tokens, and more brings nothing.
+The estimates are rough and on the safe side; when one is wrong, `loop` halves the micro-batch. `train` calls it with
+what `costs` finds of the loaded model, and `estimating` without torch. QLoRA pays for dequantizing the base once a
+pass, so a pass should have a few thousand tokens, and more brings nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from .contract import TrainingSettings
-
-if TYPE_CHECKING:
-    from .adapter import Adapted
 
 CHUNK = 256
 """Positions whose logits exist at the same time."""
@@ -45,33 +41,6 @@ class Costs:
     recomputed_per_token: int
     fixed: int
     kept_fixed: int = 0
-
-
-def costs(model: Adapted) -> Costs:
-    """Estimate the memory of a forward and backward pass from the sizes of the adapted layers and of experts."""
-    from .targets import adapted_layers, adapted_tensors
-
-    width = 2 if model.compute_type.itemsize == 2 else 4
-    config = model.causal.config.get_text_config()
-    elements = sum(layer.in_features + layer.out_features for layer in adapted_layers(model.causal))
-    joined = adapted_tensors(model.causal)
-    layers = max(1, int(getattr(config, "num_hidden_layers", 1)))
-    embedding = model.causal.get_input_embeddings().weight
-    hidden, vocabulary = int(embedding.shape[1]), int(embedding.shape[0])
-    kept = elements * (4 + 2 * width)  # inputs and outputs in the compute type, the adapter's inputs in float32
-    chosen = getattr(config, "num_experts_per_tok", None) or 1
-    experts = [p for p in model.text.parameters() if p.ndim == 3 and not p.requires_grad]
-    kept += 2 * width * chosen * sum(sum(p.shape[1:]) for p in experts)
-    base = sum(p.numel() * p.element_size() for p in model.peft.parameters())
-    adapter = sum(p.numel() for p in model.parameters.values())
-    made = [p.numel() * p.element_size() for p in joined]
-    return Costs(
-        kept_per_token=kept,
-        recomputed_per_token=layers * hidden * width + kept // layers,
-        # Of a layer's joined tensors: with the adapter on them, the gradient of that, and what the gradient is made of.
-        fixed=base + 16 * adapter + 3 * 4 * CHUNK * vocabulary + 3 * sum(made) // layers,
-        kept_fixed=sum(made),
-    )
 
 
 def plan(training: TrainingSettings, longest: int, memory: int, cost: Costs, device_type: str) -> Sizing:

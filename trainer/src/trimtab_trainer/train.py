@@ -20,7 +20,8 @@ from .architecture import read_shapes, target_modules, target_parameters
 from .base_model import fetch_base_model, find_base_model
 from .batches import Batches
 from .checkpoint import Checkpoints
-from .contract import Artifact, Prepared, Reason, RunConfig, StoredBaseModel, Summary
+from .contract import Artifact, MirroredSource, Prepared, Reason, RunConfig, StoredBaseModel, Summary
+from .costs import costs
 from .data.view import View, load_view, total_steps
 from .errors import OutOfMemory, SettingsInvalid
 from .initial import check_initial_adapter, fetch_initial_weights
@@ -34,7 +35,7 @@ from .publish import export, measure, publish
 from .report import Report
 from .reporting.answers import answer_held_out
 from .result import read_result
-from .sizing import costs, plan
+from .sizing import plan
 from .storage import Store, open_store
 from .targets import check_layers
 
@@ -47,6 +48,7 @@ def train(  # noqa: PLR0917 all of them in the order that they are needed
     report: Report,
     progress: ProgressBoard,
     stop: Interruption | None = None,
+    origin: MirroredSource | None = None,
 ) -> tuple[Artifact, Summary]:
     """Train a run, from its newest checkpoint if there is one, and publish its adapter.
 
@@ -58,6 +60,7 @@ def train(  # noqa: PLR0917 all of them in the order that they are needed
         report: where events go.
         progress: where figures go.
         stop: listens to SIGTERM by itself if absent.
+        origin: where the base model came from, if that is a hub.
 
     Raises:
         Interrupted: told to stop; what was done is in a checkpoint.
@@ -76,7 +79,7 @@ def train(  # noqa: PLR0917 all of them in the order that they are needed
                 done = read_result(store, prepared.run_digest, report)
                 if done is not None:
                     report("this run has its result already", digest=done.digest)
-                    return done, Summary()
+                    return done.artifact, done.summary
                 hardware.configure()
                 folder = fetch_base_model(config.base_model, scratch / "base-model", prepared.base_model_digest)
                 view = load_view(store, prepared.view_digest, scratch)
@@ -95,7 +98,15 @@ def train(  # noqa: PLR0917 all of them in the order that they are needed
             with stop.at_once():
                 progress.update(activity="Publishing")
                 artifact, summary = finish(
-                    store, config, prepared, view, trainer, base_folder=folder, scratch=scratch, report=report
+                    store,
+                    config,
+                    prepared,
+                    view,
+                    trainer,
+                    base_folder=folder,
+                    scratch=scratch,
+                    report=report,
+                    origin=origin,
                 )
             with stop.later():
                 checkpoints.delete_all()
@@ -216,6 +227,7 @@ def finish(
     base_folder: Path,
     scratch: Path,
     report: Report,
+    origin: MirroredSource | None = None,
 ) -> tuple[Artifact, Summary]:
     """Export the best or the last weights, test the exported files, and publish them."""
     state, model = trainer.state, trainer.model
@@ -223,7 +235,9 @@ def finish(
     if config.training.early_stopping is not None and state.best is not None:
         weights, step = trainer.checkpoints.best_weights(state.best), state.best.step
     folder = scratch / "adapter"
-    export(config, prepared, weights, model, base_folder, folder=folder, chat_template=view.chat_template)
+    export(
+        config, prepared, weights, model, base_folder, folder=folder, chat_template=view.chat_template, origin=origin
+    )
     compute_type, where, targets = model.compute_type, model.device, len(model.target_modules)
     base = model.remove()
     if frozen_hash(base) != trainer.base_hash:
@@ -252,6 +266,7 @@ def finish(
         held_out=held_out,
         machine=machine(where, compute_type),
         report=report,
+        origin=origin,
     )
     return artifact, summary.model_copy(update={"checkpoint_step": trainer.checkpoints.newest_step})
 

@@ -276,6 +276,9 @@ class DatasetStatus(Model):
     tokens: int = Field(ge=0, description="tokens that are trained on, per epoch.")
     supervised_tokens: int = Field(default=0, ge=0, description="supervisedTokens, those with a loss, per epoch.")
     dropped: int = Field(default=0, ge=0, description="dropped rows: by cleaning, or for their length.")
+    report_uri: str | None = Field(
+        default=None, alias="reportURI", max_length=1200, description="reportURI of data.html: what became of the rows."
+    )
 
 
 class CheckpointStatus(Model):
@@ -301,6 +304,9 @@ class ArtifactStatus(Model):
     base_model_digest: DIGEST = Field(description="baseModelDigest the adapter belongs to.")
     test_loss: float | None = Field(default=None, description="testLoss on the test split, in nats per token.")
     base_test_loss: float | None = Field(default=None, description="baseTestLoss of the base model alone.")
+    report_uri: str | None = Field(
+        default=None, alias="reportURI", max_length=1200, description="reportURI of report.html: how the run went."
+    )
 
 
 class StatusSummary(Model):
@@ -376,6 +382,8 @@ FINETUNEJOB = CustomResource(
         ("Message", "string", condition_path(SUCCEEDED, "message"), "Why, and what to do next."),
         ("Attempt", "integer", ".status.attempts[-1:].number", "Number of the newest attempt."),
         ("Rank", "integer", ".spec.lora.rank", "Rank of the adapter."),
+        ("Data", "string", ".status.dataset.reportURI", "Where data.html is."),
+        ("Report", "string", ".status.artifact.reportURI", "Where report.html is."),
     ),
     summary=SUCCEEDED,
     writers="Who may create them may create pods with any Secret and any service account of the namespace.",

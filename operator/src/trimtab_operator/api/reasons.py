@@ -419,7 +419,8 @@ _WARNED: dict[WarnedReason, Explanation] = {
 OF_WARNED: dict[str, tuple[str, dict[str, Explanation]]] = {
     WARNED: (
         "The condition `Warned` is there only where a person should know something though nothing failed: columns that "
-        "are ignored, rows that are dropped, layers that are not adapted. It is an event too.",
+        "are ignored, rows that are dropped, layers that are not adapted, a pod that will not hold the run. It is an "
+        "event too.",
         {each.value: told for each, told in _WARNED.items()},
     )
 }

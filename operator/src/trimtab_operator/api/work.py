@@ -12,7 +12,7 @@ from .conditions import Condition
 from .summary import SummarizedStatus
 
 ATTEMPT_MESSAGE_LENGTH = 160
-EARLIER_MESSAGE_LENGTH = 88
+EARLIER_MESSAGE_LENGTH = 56
 """Messages of attempts are cut here, of all but the newest, so that ten of them leave the status below 10 kB."""
 
 RETRY_AFTER_MAXIMUM = 3600

@@ -51,6 +51,19 @@ def counted(bench: EvaluationBench, sequence: Sequence) -> list[str]:
     return [text(bench, sequence.tokens[start:stop]) for start, stop in sequence.spans]
 
 
+def test_keys_that_mean_something_are_refused_or_left_out_as_told(bench: EvaluationBench) -> None:
+    turns = [{**turn, "mood": "fine"} for turn in CONVERSATION["messages"]]
+    odd = [{"messages": turns, "images": ["a.png"]}, *facts(2, start=200)]
+    bench.task("Perplexity", odd)
+    with pytest.raises(DataInvalid, match=r"rows\.jsonl line 1.*images.*dataset\.ignoreKeys"):
+        rows_of(bench)
+    bench.document["tasks"][0]["dataset"]["ignoreKeys"] = ["images", "mood"]
+    asked = rows_of(bench)
+    bench.document["tasks"] = []
+    bench.task("Perplexity", [CONVERSATION, *facts(2, start=200)])
+    assert [row.sequences for row in asked] == [row.sequences for row in rows_of(bench)]
+
+
 def test_perplexity_counts_the_tokens_that_training_learned(bench: EvaluationBench) -> None:
     values = [CONVERSATION, *facts(5, start=200)]
     bench.task("Perplexity", values)

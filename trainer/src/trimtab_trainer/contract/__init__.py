@@ -37,6 +37,7 @@ from .evaluation import (
     check_tasks_and_thresholds,
 )
 from .hub import HubSource, Mirrored, MirroredSource, from_hub, hub_sources, relocated
+from .limits import TRAIN_LIMITS, TrainLimits
 from .outcome import (
     CONTRACT_VERSION,
     PACKED_OUTCOME_BYTES,
@@ -75,6 +76,7 @@ __all__ = [
     "METRICS_OF",
     "PACKED_OUTCOME_BYTES",
     "RESULTS",
+    "TRAIN_LIMITS",
     "Artifact",
     "Balance",
     "BalanceBy",
@@ -127,6 +129,7 @@ __all__ = [
     "TerminationMessage",
     "Threshold",
     "TooLong",
+    "TrainLimits",
     "TrainingData",
     "TrainingSettings",
     "Validation",

@@ -13,7 +13,7 @@ from .settings import Received
 
 POINTS = 64
 """Most points of either curve."""
-CURVE_BYTES = 1_400
+CURVE_BYTES = 1_200
 """Most bytes of both as JSON: a status has to stay below 10 kB, whatever else it holds."""
 DIGITS = 4
 """Significant digits of a loss."""
@@ -67,6 +67,13 @@ class Curve(Received):
     def size(self) -> int:
         """Bytes of its JSON."""
         return len(json.dumps(self.to_json(), separators=(",", ":")))
+
+    def fitting(self) -> Self | None:
+        """Return the same with as many points as fit into the bytes: a trainer of another version may tell more."""
+        curve: Self | None = self
+        while curve is not None and curve.size > CURVE_BYTES:
+            curve = curve.thinner()
+        return curve
 
     def thinner(self) -> Self | None:
         """Return the same with half of the points; None where few are left."""

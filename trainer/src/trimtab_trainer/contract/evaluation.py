@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from .figures import WHOLE
 from .run import Credentials, RunIdentity, StoredBaseModel, StoredOutput
-from .settings import DIGEST, OBJECT_URI, DatasetFormat, Model, QuantizationSettings, Received, rules, speaks
+from .settings import DIGEST, KEY, OBJECT_URI, DatasetFormat, Model, QuantizationSettings, Received, rules, speaks
 
 EVALUATION_VERSION = "trimtab.dev/evaluation/v1"
 MAXIMUM_TASKS = 50
@@ -141,6 +141,14 @@ class TaskDataset(Model):
         "of a Harness task the folder of its YAML files and data.",
     )
     format: DatasetFormat | None = Field(default=None, description="format of the rows; absent: Auto.")
+    ignore_keys: list[KEY] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+        description="ignoreKeys are keys of rows and of messages that are left out, though they mean something "
+        "elsewhere.",
+    )
     limit: int | None = Field(
         default=None, ge=1, le=1_000_000, description="limit of rows; which ones depends on their content alone."
     )
@@ -151,7 +159,12 @@ class TaskDataset(Model):
             raise ValueError("exactly one of split and uri must be set")
         if self.format is not None and self.uri is None:
             raise ValueError("format is for uri; the format of the split is known")
+        if len(set(self.ignore_keys or ())) != len(self.ignore_keys or ()):
+            raise ValueError("ignoreKeys must not repeat a value")
         return self
+
+
+NO_KEYS_OF_HARNESS = "a Harness task reads the columns that its YAML file names; remove ignoreKeys"
 
 
 def _only(field: str, *types: str) -> tuple[str, str]:
@@ -193,6 +206,7 @@ class EvaluationTask(Model):
             ),
             _only("harnessTask", "Harness"),
             _only("fewShot", "Harness"),
+            ("self.type != 'Harness' || !has(self.dataset.ignoreKeys)", NO_KEYS_OF_HARNESS),
             (
                 "!has(self.metrics) || self.metrics.all(m, self.metrics.exists_one(n, n == m))",
                 "metrics must not repeat a value",
@@ -285,6 +299,8 @@ class EvaluationTask(Model):
             raise ValueError("a Classification task needs labels")
         if kind is TaskType.HARNESS and (self.harness_task is None or self.dataset.uri is None):
             raise ValueError("a Harness task needs harnessTask and dataset.uri")
+        if kind is TaskType.HARNESS and self.dataset.ignore_keys is not None:
+            raise ValueError(NO_KEYS_OF_HARNESS)
         generating = (TaskType.GENERATION, TaskType.REGRESSION, TaskType.CLASSIFICATION)
         allowed: dict[str, tuple[TaskType, ...]] = {
             "labels": (TaskType.CLASSIFICATION,),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from .curve import CURVE_BYTES, Curve
+from .curve import Curve
 
 COUNTED_TO, FIGURE_TO = 2**53, 1e15
 """The most that a step or a figure may be: what is above is of no trainer."""
@@ -32,7 +32,7 @@ def curves(told: object) -> Curve | None:
         return None
     steps, values = (*found.steps, *found.validation_steps), (*found.loss, *found.validation_loss)
     bounded = all(step <= COUNTED_TO for step in steps) and all(abs(value) <= FIGURE_TO for value in values)
-    return found if bounded and found.size <= CURVE_BYTES else None
+    return found.fitting() if bounded else None
 
 
 WHOLE = Annotated[int, Field(ge=0, le=COUNTED_TO)]

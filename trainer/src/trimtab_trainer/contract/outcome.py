@@ -126,6 +126,9 @@ class Prepared(Received):
     tokens: WHOLE = Field(description="tokens of the rows that are trained on")
     supervised_tokens: WHOLE = Field(default=0, description="supervisedTokens: those with a loss")
     dropped: WHOLE = Field(default=0, description="rows dropped by cleaning or for their length")
+    report_uri: str | None = Field(
+        default=None, alias="reportURI", max_length=1200, description="reportURI of data.html"
+    )
     total_steps: WHOLE = Field(default=0, description="totalSteps: optimizer steps of the whole run")
 
 
@@ -137,6 +140,9 @@ class Artifact(Received):
     rank: int = Field(ge=1, le=2**31 - 1)
     target_modules: list[str]
     base_model_digest: DIGEST
+    report_uri: str | None = Field(
+        default=None, alias="reportURI", max_length=1200, description="reportURI of report.html"
+    )
 
 
 class Summary(Received):

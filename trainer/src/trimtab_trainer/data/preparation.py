@@ -33,12 +33,12 @@ PAGE = "data.html"
 
 @dataclass(frozen=True)
 class PreparedView:
-    """A view that is in place, the figures of its manifest, and where its audit lies."""
+    """A view that is in place, the figures of its manifest, and where the page of its audit lies."""
 
     rows_digest: str
     digest: str
     summary: dict[str, Any]
-    audit_digest: str
+    page: str
 
 
 def prepare_view(store: Store, request: Request, scratch: Path, report: Report) -> PreparedView:
@@ -53,10 +53,11 @@ def prepare_view(store: Store, request: Request, scratch: Path, report: Report) 
     about = manifest.document if manifest is not None else _make_rows(store, request, folder, report)
     view_digest = request.view_digest(about["content"])
     audit_digest = digest_of({"version": AUDIT_VERSION, "rows": rows_digest, "view": view_digest})
+    page = store.address(f"{data_audit_prefix(audit_digest)}/{PAGE}")
     view, audit = whole(store, view_prefix(view_digest)), whole(store, data_audit_prefix(audit_digest))
     if view is not None and audit is not None:
         report("view is there already", view=view_digest, rows=rows_digest)
-        return PreparedView(rows_digest, view_digest, view.document["summary"] | about["told"], audit_digest)
+        return PreparedView(rows_digest, view_digest, view.document["summary"] | about["told"], page)
 
     if not folder.exists() and not _fetched(store, rows_prefix(rows_digest), folder, report):
         about = _make_rows(store, request, folder, report)
@@ -79,8 +80,8 @@ def prepare_view(store: Store, request: Request, scratch: Path, report: Report) 
     store_folder(
         store, audit_folder, data_audit_prefix(audit_digest), {"version": AUDIT_VERSION, "digest": audit_digest}
     )
-    report("audit is in place", page=store.address(f"{data_audit_prefix(audit_digest)}/{PAGE}"))
-    return PreparedView(rows_digest, view_digest, summary | about["told"], audit_digest)
+    report("audit is in place", page=page)
+    return PreparedView(rows_digest, view_digest, summary | about["told"], page)
 
 
 def _make_rows(store: Store, request: Request, folder: Path, report: Report) -> dict[str, Any]:

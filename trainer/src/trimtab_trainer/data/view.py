@@ -144,6 +144,7 @@ def write_side(
         "tooLong": len(fitted.dropped),
         "truncated": len(fitted.truncated),
         "sequences": len(sequences),
+        "longest": max((int(lengths[sequence].sum()) for sequence in sequences), default=0),
         "tokens": tokens,
         "supervisedTokens": supervised,
     }

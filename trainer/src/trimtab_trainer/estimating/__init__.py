@@ -4,4 +4,7 @@ dimensions  the sizes of a model: from the headers of its weights, or from confi
 devices     accelerators by name: memory, arithmetic, bandwidth
 memory      the peak, part by part
 speed       time and accelerator seconds
+estimate    all of it, of a run on one accelerator
+fitting     what of the pod that is to train will not hold it: what `prepare` warns of
+command     `trimtab-trainer estimate`
 """

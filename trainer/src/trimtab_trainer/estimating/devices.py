@@ -17,28 +17,26 @@ class Device:
         memory: bytes that a process can have of it: what its driver shows, less what driver and context take.
         products: dense 16-bit operations a second.
         bandwidth: bytes a second.
-        bfloat16: whether it multiplies bfloat16.
     """
 
     name: str
     memory: int
     products: float
     bandwidth: float
-    bfloat16: bool = True
 
 
 CONTEXT = GIB * 6 // 10
 """What a CUDA context and the libraries' handles take of an accelerator."""
 
 
-def _device(name: str, gib: float, tera: float, terabytes: float, *, bfloat16: bool = True) -> Device:
-    return Device(name, int(gib * GIB) - CONTEXT, tera * 1e12, terabytes * 1e12, bfloat16)
+def _device(name: str, gib: float, tera: float, terabytes: float) -> Device:
+    return Device(name, int(gib * GIB) - CONTEXT, tera * 1e12, terabytes * 1e12)
 
 
 DEVICES = (
-    _device("T4", 14.7, 65, 0.32, bfloat16=False),
-    _device("V100-16GB", 15.8, 125, 0.9, bfloat16=False),
-    _device("V100-32GB", 31.7, 125, 0.9, bfloat16=False),
+    _device("T4", 14.7, 65, 0.32),
+    _device("V100-16GB", 15.8, 125, 0.9),
+    _device("V100-32GB", 31.7, 125, 0.9),
     _device("L4", 22.5, 121, 0.3),
     _device("A10", 22.5, 125, 0.6),
     _device("RTX-4090", 23.6, 165.2, 1.008),
@@ -55,9 +53,12 @@ DEVICES = (
 def find_device(name: str) -> Device | None:
     """Return the device that a name means: one of ours, or a product as node labels have it (`NVIDIA-H100-80GB-HBM3`).
 
-    The longest name that is in it part by part wins; of A100s that do not say how much memory, the smaller one.
+    The longest name that is in it part by part wins; of A100s that do not say how much memory, the smaller one. A
+    slice (MIG) is no such device, whatever it is a slice of.
     """
     parts = [part for part in re.split(r"[^a-z0-9]+", name.lower()) if part]
+    if "mig" in parts:
+        return None
     fitting = [device for device in DEVICES if _within(device.name, parts)]
     if fitting:
         return max(fitting, key=lambda device: len(device.name))

@@ -14,11 +14,13 @@ from typing import Any
 
 from ..contract import LoraSettings
 from ..errors import SettingsInvalid
-from ..layers import Shapes, is_embedding, reach
+from ..layers import EXPERTS, Shapes, is_embedding, is_expert, matches, reach
 
 NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "granite", "smollm3", "olmo2")
 ALL_LINEAR = "all-linear"
+OUTWARD = ("down_proj", "w2")
+"""What the matrix of an expert is called whose numbers go back to the residual; the others are joined."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
@@ -28,6 +30,20 @@ class Linear:
 
     ins: int
     outs: int
+    adapted: bool
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The matrices of all experts of a layer in one tensor [count, ...], and whether it is adapted.
+
+    Attributes:
+        sides: rows and columns of one expert's matrix together.
+    """
+
+    count: int
+    sides: int
+    size: int
     adapted: bool
 
 
@@ -42,6 +58,7 @@ class Dimensions:
         heads: of attention, in each block.
         embedding: weights of embeddings and output head, which are not quantized.
         experts: weights of experts, which are not quantized either.
+        joined: their tensors as they are in memory, whatever the files say.
         rest: norms, biases and what else there is.
         experts_at_once: experts that a token passes.
         expert_inner: numbers between the matrices of one expert.
@@ -55,6 +72,7 @@ class Dimensions:
     embedding: int
     experts: int
     rest: int
+    joined: tuple[Joined, ...] = ()
     experts_at_once: int = 0
     expert_inner: int = 0
 
@@ -66,6 +84,11 @@ class Dimensions:
     @property
     def adapted(self) -> tuple[Linear, ...]:
         return tuple(each for each in self.linear if each.adapted)
+
+    @property
+    def made_anew(self) -> int:
+        """Numbers of the joined tensors that are adapted: each pass makes a copy with the adapter on it."""
+        return sum(each.size for each in self.joined if each.adapted)
 
 
 def dimensions(shapes: Shapes, config: Mapping[str, Any], lora: LoraSettings) -> Dimensions:
@@ -85,7 +108,7 @@ def dimensions(shapes: Shapes, config: Mapping[str, Any], lora: LoraSettings) ->
             vocabulary, hidden = (shape[0], shape[1]) if shape[0] > vocabulary else (vocabulary, hidden)
         elif module in layers:
             linear.append(Linear(shape[1], shape[0], _adapted(module, lora)))
-        elif len(shape) == 3 or "experts" in name.split("."):
+        elif is_expert(name, shape):
             experts += size
         else:
             rest += size
@@ -98,6 +121,7 @@ def dimensions(shapes: Shapes, config: Mapping[str, Any], lora: LoraSettings) ->
         heads=int(text.get("num_attention_heads") or text.get("n_head") or 0),
         embedding=embedding,
         experts=experts,
+        joined=_joined(shapes, lora),
         rest=rest,
         experts_at_once=int(at_once or 0),
         expert_inner=int(text.get("moe_intermediate_size") or text.get("intermediate_size") or 0) if experts else 0,
@@ -107,6 +131,26 @@ def dimensions(shapes: Shapes, config: Mapping[str, Any], lora: LoraSettings) ->
 def _adapted(module: str, lora: LoraSettings) -> bool:
     wanted = lora.target_modules
     return wanted == [ALL_LINEAR] or any(module == name or module.endswith(f".{name}") for name in wanted)
+
+
+def _joined(shapes: Shapes, lora: LoraSettings) -> tuple[Joined, ...]:
+    """Return the tensors that experts have in memory, in the order of their names there."""
+    matrices: dict[str, list[tuple[int, int, int]]] = {}  # of each tensor: number of the expert, rows, columns
+    for name, shape in shapes.items():
+        parts = name.split(".")
+        place = parts.index(EXPERTS) + 1 if EXPERTS in parts else len(parts)
+        if len(shape) == 3 and is_expert(name, shape):
+            matrices[name] = [(shape[0] - 1, shape[1], shape[2])]
+        elif len(shape) == 2 and parts[place : place + 1] and parts[place].isdigit():
+            joined = "down_proj" if parts[place + 1] in OUTWARD else "gate_up_proj"
+            matrices.setdefault(".".join([*parts[:place], joined]), []).append((int(parts[place]), shape[0], shape[1]))
+    found = []
+    for name, each in sorted(matrices.items()):
+        last, _, columns = max(each)
+        rows = sum(rows for number, rows, _ in each if number == last)
+        adapted = any(matches(name, target) for target in lora.target_parameters or ())
+        found.append(Joined(last + 1, rows + columns, (last + 1) * rows * columns, adapted))
+    return tuple(found)
 
 
 def shapes_of_config(config: Mapping[str, Any]) -> Shapes:

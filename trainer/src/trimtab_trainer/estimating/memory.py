@@ -3,6 +3,9 @@
 What autograd keeps was counted on a Llama with peft's LoRA (torch 2.13, saved_tensors_hooks) for some forty sizes; the
 terms below fit it within 6 %. What stands beside it in a moment (a weight that is dequantized, gradients of
 activations, logits of a chunk) is from the code. `make bench-estimate` holds the sum against measured peaks.
+
+All of it is what is in use. On a processor glibc keeps more: blocks that were freed stay in its heap for the next ones,
+so a process takes more than tensors need, up to 1.6 times as much (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ STATE_BYTES = {
 """Of an adapter's weight."""
 PROCESS = {"cuda": 0, "cpu": 450 << 20}
 """What interpreter and libraries take of the memory that is counted."""
-SLACK = {"cuda": 1.03, "cpu": 1.35}
-"""What an allocator holds beside what was asked for; glibc's was fitted on `make bench-estimate`, CUDA's is assumed."""
+SLACK = {"cuda": 1.03, "cpu": 1.0}
+"""What an allocator rounds up to: CUDA's is assumed."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,17 @@ class Arithmetic:
 
 
 def costs(dims: Dimensions, quantization: QuantizationSettings, rank: int, where: Arithmetic) -> Costs:
-    """Return what `sizing.costs` tells of the loaded model, which is what `train` cuts its batches by."""
-    adapted = dims.adapted
-    kept = sum(each.ins + each.outs for each in adapted) * (4 + 2 * where.width)
-    parameters = _adapter(dims, rank)
+    """Return what `costs.costs` tells of the loaded model, which is what `train` cuts its batches by."""
+    kept = sum(each.ins + each.outs for each in dims.adapted) * (4 + 2 * where.width)
+    kept += 2 * where.width * max(1, dims.experts_at_once) * sum(each.sides for each in dims.joined)
+    made = dims.made_anew * where.width
+    parameters = adapter_weights(dims, rank)
     base = _base(dims, quantization, where) + 4 * parameters
     return Costs(
         kept_per_token=kept,
         recomputed_per_token=dims.layers * dims.hidden * where.width + kept // dims.layers,
-        fixed=base + 16 * parameters + 3 * 4 * CHUNK * dims.vocabulary,
+        fixed=base + 16 * parameters + 3 * 4 * CHUNK * dims.vocabulary + 3 * made // dims.layers,
+        kept_fixed=made,
     )
 
 
@@ -100,14 +105,17 @@ def peak(
     kept = layers * dims.hidden * width + layer if recomputed else layers * layer
     # Behind the last block: the norm's input in float32, its output, and the gradient that the loss leaves.
     ends = dims.hidden * (4 + 3 * width)
+    # A copy of each adapted tensor of experts, and for a moment the gradient of one layer's, and what that is made of.
+    made = dims.made_anew * width
+    copies = made // layers if recomputed else made
     largest = max((each.ins * each.outs for each in dims.linear), default=0)
     widest = max((max(each.ins, each.outs) for each in dims.linear), default=dims.hidden)
-    backward = int(tokens * widest * 4 * width + largest * (4 + width))
+    backward = tokens * widest * 4 * width + max(largest * (4 + width), 2 * made // layers)
     loss = CHUNK * dims.vocabulary * (width + 4 + 4 + width) + tokens * dims.hidden * 2 * width
     return Memory(
         base=_base(dims, quantization, where),
-        adapter=int(_adapter(dims, rank) * (4 + 4 + STATE_BYTES[training.optimizer])),
-        activations=int(SLACK[where.device_type] * tokens * (kept + ends)),
+        adapter=int(adapter_weights(dims, rank) * (4 + 4 + STATE_BYTES[training.optimizer])),
+        activations=int(SLACK[where.device_type] * (tokens * (kept + ends) + copies)),
         moment=max(backward, loss),
         process=PROCESS[where.device_type],
     )
@@ -122,8 +130,10 @@ def _base(dims: Dimensions, quantization: QuantizationSettings, where: Arithmeti
     return int(linear * bits / 8) + others * where.width
 
 
-def _adapter(dims: Dimensions, rank: int) -> int:
-    return sum(rank * (each.ins + each.outs) for each in dims.adapted)
+def adapter_weights(dims: Dimensions, rank: int) -> int:
+    """Return how many weights the adapter has."""
+    layers = sum(each.ins + each.outs for each in dims.adapted)
+    return rank * (layers + sum(each.count * each.sides for each in dims.joined if each.adapted))
 
 
 def _kept(dims: Dimensions, rank: int, dropout: float, where: Arithmetic) -> int:

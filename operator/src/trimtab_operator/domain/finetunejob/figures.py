@@ -76,6 +76,7 @@ def note_prepared(status: FineTuneJobStatus, prepared: Prepared) -> FineTuneJobS
         tokens=prepared.tokens,
         supervised_tokens=prepared.supervised_tokens,
         dropped=prepared.dropped,
+        report_uri=prepared.report_uri,
     )
     progress = TrainingProgress(step=0, total_steps=prepared.total_steps, percent=0)
     return status.model_copy(
@@ -130,10 +131,11 @@ def note_artifact(status: FineTuneJobStatus, words: TerminationMessage) -> FineT
         base_model_digest=artifact.base_model_digest,
         test_loss=_rounded(summary.test_loss),
         base_test_loss=_rounded(summary.base_test_loss),
+        report_uri=artifact.report_uri,
     )
     update: dict[str, object] = {"artifact": published, "progress": progress}
-    if summary.curve is not None:
-        update["curve"] = _finer(status.curve, _curve(summary.curve))
+    if summary.curve is not None and (curve := summary.curve.fitting()) is not None:
+        update["curve"] = _finer(status.curve, _curve(curve))
     return status.model_copy(update=update)
 
 

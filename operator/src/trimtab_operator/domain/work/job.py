@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from trimtab_trainer.contract import Credentials, Mirrored, Model, Stage, canonical_json
+from trimtab_trainer.contract import TRAIN_LIMITS, Credentials, Mirrored, Model, Stage, canonical_json
 
 from trimtab_operator.api.pod import EnvVar, PodTemplate, ResourceRequirements
 
@@ -25,6 +25,7 @@ from ..views import (
 from .accelerators import claimed, devices
 from .ending import POD_FAILURE_RULES
 from .inputs import job_inputs
+from .limits import limits_of
 from .names import attempt_name, run_config_name
 from .particulars import Particulars
 from .queue import queue_annotations, queue_labels
@@ -170,11 +171,21 @@ def _volumes(kind: Particulars[J, S], job: J, settings: Settings, stage: Stage) 
     return volumes, mounts
 
 
-def _environment(chosen: Sequence[EnvVar]) -> list[Body]:
+def _environment(chosen: Sequence[EnvVar], told: dict[str, str]) -> list[Body]:
     """Return the variables of the container, each name once; the template's come last."""
     named = {variable.name for variable in chosen}
-    own = [{"name": name, "value": value} for name, value in ENVIRONMENT.items() if name not in named]
+    own = [{"name": name, "value": value} for name, value in {**ENVIRONMENT, **told}.items() if name not in named]
     return [*own, *(variable.to_json() for variable in chosen)]
+
+
+def _told(kind: Particulars[J, S], job: J, settings: Settings, stage: Stage) -> dict[str, str]:
+    """Return what `prepare` is told of the pod that will train."""
+    if stage is not Stage.PREPARE or Stage.TRAIN not in kind.stages:
+        return {}
+    _, resources = _resources(job, settings, Stage.TRAIN)
+    selector = {**settings.work_pods.node_selector, **job.spec.template.node_selector}
+    limits = limits_of(resources["limits"], accelerators_per_pod(job, settings, Stage.TRAIN), selector)
+    return {TRAIN_LIMITS: canonical_json(limits.to_json()).decode()}
 
 
 def _defaulted(template: PodTemplate, default: PodDefaults) -> Body:
@@ -198,7 +209,7 @@ def _pod_spec(kind: Particulars[J, S], job: J, settings: Settings, stage: Stage,
         "image": stage_image(job, settings, stage),
         "imagePullPolicy": settings.image_pull_policy,
         "args": arguments,
-        "env": _environment(template.env),
+        "env": _environment(template.env, _told(kind, job, settings, stage)),
         "ports": [{"name": "progress", "containerPort": PROGRESS_PORT, "protocol": "TCP"}],
         "resources": resources,
         "volumeMounts": mounts,

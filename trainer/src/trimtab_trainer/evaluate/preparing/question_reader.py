@@ -105,7 +105,8 @@ def read_questions(task: EvaluationTask, source: Source, *, templated: bool) -> 
 def _reader(task: EvaluationTask, source: Source, templated: bool) -> Callable[[Record], Question]:
     """Return what makes a question of a record of this task, having looked at the first one."""
     # The column that figures are told apart by means just that, whatever it is called.
-    ignore = frozenset({task.group_by} if task.group_by is not None and task.group_by != "group" else ())
+    columns = {task.group_by} if task.group_by is not None and task.group_by != "group" else set()
+    ignore = frozenset(columns | set(task.dataset.ignore_keys or ()))
     if task.type is TaskType.MULTIPLE_CHOICE:
         return lambda record: multiple_choice_question(record, templated, ignore)
     records = source.records()

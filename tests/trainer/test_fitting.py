@@ -1,0 +1,97 @@
+"""What prepare says of a pod that will not hold the run: which part of it, how much, and what to change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from trimtab_trainer.contract import RunConfig, TrainLimits
+from trimtab_trainer.estimating.dimensions import dimensions, shapes_of_config
+from trimtab_trainer.estimating.fitting import warnings_of_limits
+
+from .test_estimate import GIB, LLAMA_8B, LLAMA_70B, document
+
+
+def said(model: dict[str, Any], limits: dict[str, Any], *, tokens: int = 1_000_000, **sections: Any) -> list[str]:
+    config = RunConfig.model_validate({**document(maxSequenceLength=2048), **sections})
+    dims = dimensions(shapes_of_config(model), model, config.lora)
+    return warnings_of_limits(TrainLimits.model_validate(limits), dims, config, tokens=tokens, longest=2048)
+
+
+GPU = {"accelerators": 1, "acceleratorProduct": "NVIDIA-L4"}
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[str]]] = {
+    "an accelerator that holds it": (LLAMA_8B, GPU, {}, []),
+    "an accelerator that does not": (
+        LLAMA_70B,
+        GPU,
+        {},
+        [
+            "training takes about ",
+            "(base model 36.8 GiB, adapter 3.1 GiB, ",
+            "and NVIDIA-L4 has 21.9 GiB for it: take A100-80GB or a larger one, or lower training.maxSequenceLength",
+        ],
+    ),
+    "plain LoRA where NF4 would do": (
+        LLAMA_8B,
+        GPU,
+        {"quantization": {"type": "None"}, "lora": {"rank": 256}},
+        ["base model 15.0 GiB", "set quantization.type: NF4 or lower lora.rank or set training.optimizer: AdamW8bit"],
+    ),
+    "an accelerator that is not known": (LLAMA_70B, {**GPU, "acceleratorProduct": "Quadro-K600"}, {}, []),
+    "a slice of one": (LLAMA_70B, {**GPU, "acceleratorProduct": "NVIDIA-A100-SXM4-40GB-MIG-1g.5gb"}, {}, []),
+    "a product, but no device is asked for": (LLAMA_8B, {"acceleratorProduct": "Tesla-T4"}, {}, []),
+    "nothing is known": (LLAMA_70B, {}, {}, []),
+    "memory that suffices beside an accelerator": (LLAMA_70B, {"accelerators": 1, "memoryBytes": 8 * GIB}, {}, []),
+    "memory that does not suffice beside an accelerator": (
+        LLAMA_8B,
+        {"accelerators": 1, "memoryBytes": GIB // 2},
+        {},
+        [
+            "beside the accelerator training takes at least ",
+            "a checkpoint 0.5 GiB), and its limit is 0.5 GiB: raise template.resources.limits.memory",
+        ],
+    ),
+    "memory of a processor": (
+        LLAMA_8B,
+        {"memoryBytes": 6 * GIB},
+        {},
+        [
+            "training takes about ",
+            "base model 5.3 GiB",
+            "libraries 0.4 GiB",
+            "the limit of the pod's memory is 6.0 GiB: raise template.resources.limits.memory, or lower "
+            "training.maxSequenceLength",
+        ],
+    ),
+    "memory of a processor that suffices": (LLAMA_8B, {"memoryBytes": 32 * GIB}, {}, []),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_will_not_hold_a_run(case: str) -> None:
+    model, limits, sections, want = CASES[case]
+    found = said(model, limits, **sections)
+    assert len(found) == bool(want)
+    assert all(part in found[0] for part in want), found
+    assert all(len(each) < 400 for each in found), "the condition has 512 characters"
+
+
+def test_what_is_said_to_hold_it_holds_it() -> None:
+    taken = said(LLAMA_8B, {"memoryBytes": 6 * GIB})[0].removeprefix("training takes about ").partition(" GiB")[0]
+    assert said(LLAMA_8B, {"memoryBytes": int((float(taken) + 0.06) * GIB)}) == []
+    assert said(LLAMA_70B, {"accelerators": 1, "acceleratorProduct": "A100-80GB"}) == []
+
+
+def test_rows_are_in_memory_too() -> None:
+    limits = {"accelerators": 1, "memoryBytes": 8 * GIB}
+    (found,) = said(LLAMA_8B, limits, tokens=500_000_000)
+    assert "data 7.9 GiB" in found
+
+
+def test_limits_are_read_from_the_environment_as_far_as_they_are_understood() -> None:
+    assert TrainLimits.told({}) is None
+    told = TrainLimits.told({"TRIMTAB_TRAIN_LIMITS": '{"memoryBytes": 5, "of a later version": true}'})
+    assert told == TrainLimits(memory_bytes=5)
+    for text in ("", "[]", "{", '{"memoryBytes": "much"}', '{"accelerators": -1}'):
+        with pytest.raises(ValueError, match="validation error"):
+            TrainLimits.told({"TRIMTAB_TRAIN_LIMITS": text})

@@ -1,0 +1,123 @@
+"""What of the pod that is to train will not hold the run, in words: `prepare` says it while nothing waits for a GPU.
+
+A warning and no refusal, because these are estimates. Each is on the side that warns too seldom: on a processor the
+smaller type of products where it is not known, and beside an accelerator only what is certain to be in the pod's own
+memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..contract import RunConfig, TrainLimits
+from ..contract.settings import ComputeType, Optimizer, QuantizationType
+from .devices import DEVICES, GIB, Device, find_device
+from .dimensions import Dimensions
+from .estimate import estimate
+from .memory import PROCESS, Arithmetic, Memory, adapter_weights, cut, peak
+
+DATA_BYTES = 17
+"""Of each token of the training rows: itself, its position, whether it is supervised, and its target."""
+STORED_BYTES = 12
+"""Of each weight of the adapter in a checkpoint: itself and the optimizer's two numbers."""
+
+
+def warnings_of_limits(
+    limits: TrainLimits, dims: Dimensions, config: RunConfig, *, tokens: int, longest: int
+) -> list[str]:
+    """Return what will not hold the run, a sentence each: what is too small for what, in GiB, and what to change.
+
+    Args:
+        tokens: of the training rows.
+        longest: tokens of the longest sequence.
+    """
+    found = []
+    device = find_device(limits.accelerator_product or "") if limits.accelerators else None
+    if device is not None:
+        found.append(_of_accelerator(device, limits.accelerator_product or device.name, dims, config, longest))
+    if limits.memory_bytes is not None:
+        of_memory = _of_host if limits.accelerators else _of_processor
+        found.append(of_memory(limits.memory_bytes, dims, config, tokens, longest))
+    return [warning for warning in found if warning]
+
+
+def _of_accelerator(device: Device, product: str, dims: Dimensions, config: RunConfig, longest: int) -> str:
+    found = estimate(dims, config, device, longest=longest)
+    if found.fits:
+        return ""
+    larger = [each for each in DEVICES if estimate(dims, config, each, longest=longest).fits]
+    holds = f"take {min(larger, key=lambda each: each.memory).name} or a larger one, or " if larger else ""
+    return (
+        f"training takes about {_parts(found.memory)}, and {product} has {_gib(device.memory)} for it: "
+        f"{holds}{_remedy(config, found.memory)}"
+    )
+
+
+def _of_processor(limit: int, dims: Dimensions, config: RunConfig, tokens: int, longest: int) -> str:
+    width = 4 if config.quantization.compute_type is ComputeType.FLOAT32 else 2
+    where, settings, rank = Arithmetic("cpu", width), (config.quantization, config.training), config.lora.rank
+    sizing = cut(dims, *settings, rank=rank, longest=longest, memory=limit, where=where)
+    memory = peak(
+        dims,
+        *settings,
+        rank=rank,
+        dropout=config.lora.dropout,
+        tokens=sizing.micro_batch * longest,
+        recomputed=sizing.checkpoint_activations,
+        where=where,
+    )
+    data = tokens * DATA_BYTES
+    if memory.peak + data <= limit:
+        return ""
+    return (
+        f"training takes about {_parts(memory, data)}, and the limit of the pod's memory is {_gib(limit)}: raise "
+        f"template.resources.limits.memory, or {_remedy(config, memory)}"
+    )
+
+
+def _of_host(limit: int, dims: Dimensions, config: RunConfig, tokens: int, longest: int) -> str:
+    data, stored = tokens * DATA_BYTES, adapter_weights(dims, config.lora.rank) * STORED_BYTES
+    needed = PROCESS["cpu"] + data + stored
+    if needed <= limit:
+        return ""
+    return (
+        f"beside the accelerator training takes at least {_gib(needed)} of the pod's memory (libraries "
+        f"{_gib(PROCESS['cpu'])}, data {_gib(data)}, a checkpoint {_gib(stored)}), and its limit is {_gib(limit)}: "
+        "raise template.resources.limits.memory"
+    )
+
+
+def _parts(memory: Memory, data: int = 0) -> str:
+    parts = {
+        "base model": memory.base,
+        "adapter": memory.adapter,
+        "activations": memory.activations,
+        "for a moment": memory.moment,
+        "libraries": memory.process,
+        "data": data,
+    }
+    told = ", ".join(f"{name} {_gib(size)}" for name, size in parts.items() if size)
+    return f"{_gib(memory.peak + data)} ({told})"
+
+
+def _remedy(config: RunConfig, memory: Memory) -> str:
+    return " or ".join(_remedies(config, memory))
+
+
+def _remedies(config: RunConfig, memory: Memory) -> Iterator[str]:
+    """Yield what makes the run smaller, of the parts that can be: one setting at least."""
+    training = config.training
+    if config.quantization.type is not QuantizationType.NF4:
+        yield "set quantization.type: NF4"
+    if (training.micro_batch_size or 1) > 1:
+        yield "lower training.microBatchSize"
+    if memory.adapter > memory.activations:
+        yield "lower lora.rank"
+        if training.optimizer is Optimizer.ADAMW:
+            yield "set training.optimizer: AdamW8bit"
+    else:
+        yield "lower training.maxSequenceLength"
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= GIB // 10 else f"{size / GIB:.2f} GiB"
