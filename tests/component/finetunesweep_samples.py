@@ -32,6 +32,8 @@ FULL = finetunesweep(
         "maxTrials": 5,
         "parallelTrials": 2,
         "budget": {"acceleratorSeconds": 3600},
+        "pruning": {"type": "SuccessiveHalving", "reductionFactor": 4, "minimumSteps": 100},
+        "activeDeadlineSeconds": 86400,
         "stopAfterTrialsWithoutImprovement": 3,
         "retainTrials": "Best",
         "suspend": True,
@@ -78,7 +80,9 @@ STATUS: Body = {
             "standardError": 0.1,
             "reason": "OutOfMemory",
             "acceleratorSeconds": 60,
+            "rungValues": [1.75, 1.5],
         }
     ],
+    "savedAcceleratorSeconds": 120,
     "summary": {"trials": "1/0/5", "best": "1.5"},
 }

@@ -76,7 +76,11 @@ def study_of(request: SuggestionRequest, trials: list[KnownTrial]) -> Any:
     states = {
         TrialState.COMPLETE: optuna.trial.TrialState.COMPLETE,
         TrialState.RUNNING: optuna.trial.TrialState.RUNNING,
-        TrialState.BAD: optuna.trial.TrialState.PRUNED,  # without a value: worse than all that have one
+        # Optuna ranks what was pruned behind all that have a value: by the step it reached, then by the value there.
+        # One that is bad was at none, and comes last.
+        TrialState.PAUSED: optuna.trial.TrialState.PRUNED,
+        TrialState.PRUNED: optuna.trial.TrialState.PRUNED,
+        TrialState.BAD: optuna.trial.TrialState.PRUNED,
     }
     distributions = distributions_of(request.space)
     for each in sorted(trials, key=lambda trial: (trial.point, trial.state)):
@@ -86,6 +90,7 @@ def study_of(request: SuggestionRequest, trials: list[KnownTrial]) -> Any:
                 distributions=distributions,
                 state=states[each.state],
                 value=each.value if each.state is TrialState.COMPLETE else None,
+                intermediate_values={each.rung: each.value} if each.rung and each.value is not None else {},
             )
         )
     return study

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from trimtab_trainer.contract.sweep import TrialState
-
 from trimtab_operator.api import FineTuneJob, FineTuneSweep, FineTuneSweepStatus
 from trimtab_operator.api.finetunesweep import FINETUNESWEEP
 
@@ -56,8 +54,8 @@ def _needs(observed: Observed, planned: Plan) -> Needs:
 
 def _measures(before: FineTuneSweepStatus, after: FineTuneSweepStatus, now: datetime) -> tuple[Measure, ...]:
     """Return trials that are over, and the end of the sweep."""
-    known = {each.id for each in before.trials if each.state is not TrialState.RUNNING}
-    over = [each for each in after.trials if each.id not in known and each.state is not TrialState.RUNNING]
+    known = {each.id for each in before.trials if each.state.is_over}
+    over = [each for each in after.trials if each.id not in known and each.state.is_over]
     found = [Measure("sweep_trials", (each.reason or each.state.value,)) for each in over]
     if after.completion_time and not before.completion_time:
         found += lived("finetunesweep_seconds", after)
