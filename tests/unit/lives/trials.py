@@ -27,7 +27,7 @@ def loss_of(job: Body) -> float:
 
 
 def is_over(job: Body) -> bool:
-    return said(job).get("status", "Unknown") != "Unknown"
+    return bool(said(job).get("status", "Unknown") != "Unknown")
 
 
 def said(job: Body) -> Body:
