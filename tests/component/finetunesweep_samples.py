@@ -19,7 +19,10 @@ _TRIAL: Body = change(crd_samples.MINIMAL, {"spec.dataset.validation": {"fractio
 MINIMAL = finetunesweep({"template": {"spec": _TRIAL}, "parameters": [{"name": "lora.rank", "values": [8, 16]}]})
 FULL = finetunesweep(
     {
-        "template": {"metadata": {"labels": {"team": "a"}, "annotations": {"owner": "a"}}, "spec": _TRIAL},
+        "template": {
+            "metadata": {"labels": {"team": "a"}, "annotations": {"owner": "a"}},
+            "spec": {**_TRIAL, "training": {"evaluateEverySteps": 1}},  # so rungs may be anywhere
+        },
         "parameters": [
             {
                 "name": "training.learningRate",
