@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import optuna
@@ -126,6 +127,18 @@ def test_points_keep_off_where_trials_were_stopped() -> None:
     )
     asked = [suggest(replace(known, trials=stopped, seed=seed))[0] for seed in range(12)]
     assert sum(point[1] == 2 for point in asked) <= 1, "four of them by chance"
+
+
+def test_trials_that_run_are_supposed_to_be_as_good_as_the_mean_until_they_are_known() -> None:
+    known = history(8, request())
+    running = KnownTrial((2e-3, 0.0), TrialState.RUNNING)
+    values = [each.value or 0.0 for each in known.trials]
+    study = study_of(known, [*known.trials, running])
+    (found,) = [each for each in study.trials if each.params["p0"] == running.point[0]]
+    assert found.value == pytest.approx(fmean(values))
+    for trials in (known.trials[:3], (*known.trials, KnownTrial((3e-3, 0.0), TrialState.PAUSED, 1.0, rung=1))):
+        states = {each.params["p0"]: each.state for each in study_of(known, [*trials, running]).trials}
+        assert states[running.point[0]] is optuna.trial.TrialState.RUNNING
 
 
 def test_a_grid_is_every_combination_in_order_and_then_no_more() -> None:
