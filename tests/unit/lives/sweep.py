@@ -221,7 +221,7 @@ class Life:
                 return
             self.story.append(f"peace: {summary_of(KIND, self.sweep).get('message')}")
             for job in self.trials.live:
-                self.trials.gets_on_to_a_station(job)
+                self.trials.gets_on_by_far(job, to_a_station=self.shape.pruned)
             self._deliver(self.operator, share=1.0)
             await self.operate(6)
             self.now += timedelta(seconds=61)
