@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from trimtab_operator.domain.finetunesweep import FINE_TUNE_SWEEP
 
 from tests.unit.domain.makers import T0
 from tests.unit.domain.test_sweep import TEMPLATE, World
@@ -333,3 +334,26 @@ def test_a_status_of_200_trials_that_were_at_many_rungs_is_small() -> None:
     }
     trials = [{**trial, "id": f"{number:08x}"} for number in range(200)]
     assert len(json.dumps({**track.sweep.status.to_json(), "trials": trials})) < 60_000
+
+
+def test_what_pruning_saved_is_measured_at_the_end_and_waiting_is_no_outcome() -> None:
+    track = Track(maxTrials=3)
+    (name,) = track.under_way
+    before = track.sweep.status
+    track.runs(name, 10, 1.0)
+    assert track.told[0] == "Paused"
+    assert list(FINE_TUNE_SWEEP.measures(before, track.sweep.status, T0)) == []
+    for loss in (2.0, 3.0):
+        (name,) = track.under_way
+        track.runs(name, 10, loss)
+    best = next(iter(track.jobs))
+    for step in (30, 90):
+        track.runs(best, step, 1.0)
+    before = track.sweep.status
+    track.ends(best, 1.0, seconds=100)
+    found = [
+        (each.metric, each.labels, each.amount) for each in FINE_TUNE_SWEEP.measures(before, track.sweep.status, T0)
+    ]
+    assert found.count(("sweep_trials", ("Pruned",), 1.0)) == 2
+    assert ("sweep_trials", ("Complete",), 1.0) in found
+    assert ("sweep_saved_seconds", (), 180) in found

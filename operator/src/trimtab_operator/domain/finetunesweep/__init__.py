@@ -76,6 +76,7 @@ def _measures(before: FineTuneSweepStatus, after: FineTuneSweepStatus, now: date
     found = [Measure("sweep_trials", (each.reason or each.state.value,)) for each in over]
     if after.completion_time and not before.completion_time:
         found += lived("finetunesweep_seconds", after)
+        found.append(Measure("sweep_saved_seconds", amount=after.saved_accelerator_seconds or 0))
     return tuple(found)
 
 
