@@ -27,7 +27,8 @@ from tests.resources import FINETUNEJOBS, FINETUNESWEEPS
 
 RATES = [1e-4, 3e-4, 9e-4, 2.7e-3]
 BEST = RATES[1]
-TOTAL, EVERY, SECONDS_A_STATION = 100, 10, 0.7
+STATIONS, SECONDS_A_STATION = (10, 30, 90, 100), 3
+"""The rungs and the end: steps after which a trainer is seen."""
 
 
 @dataclass
@@ -52,10 +53,10 @@ class Trainers(Executor):
 
         async def tell(request: web.Request) -> web.Response:
             step = self.steps.get(name, 0)
-            there = list(range(EVERY, step + 1, EVERY))
+            there = [station for station in STATIONS if station <= step]
             told = {"runUid": uid, "attempt": attempt, "stage": "train", "activity": "Training", "step": step}
             curve = {"steps": [], "loss": [], "validationSteps": there, "validationLoss": [loss] * len(there)}
-            return web.json_response({**told, "totalSteps": TOTAL, "validationLoss": loss, "curve": curve})
+            return web.json_response({**told, "totalSteps": STATIONS[-1], "validationLoss": loss, "curve": curve})
 
         app = web.Application()
         app.router.add_get("/progress", tell)
@@ -67,10 +68,11 @@ class Trainers(Executor):
             await web.TCPSite(runner, address, PORT).start()
             with contextlib.suppress(NotFound):  # suspended meanwhile
                 await self.write(pod, running(pod, started, address))
-                while self.steps.get(name, 0) < TOTAL:
+                for station in [each for each in STATIONS if each > self.steps.get(name, 0)]:
                     await asyncio.sleep(SECONDS_A_STATION)
                     await self.kube.get(PODS, self.namespace, pod["metadata"]["name"])
-                    self.steps[name] = self.steps.get(name, 0) + EVERY
+                    self.steps[name] = station
+                await asyncio.sleep(SECONDS_A_STATION)
                 words = last_words(Stage.TRAIN, attempt, uid, Act(), validation_loss=loss)
                 await self.write(pod, ended(pod, started, address, 0, words))
         finally:
@@ -89,9 +91,9 @@ async def test_trials_that_are_worse_wait_and_the_best_is_trained_to_its_end_tho
         parameters=[{"name": "training.learningRate", "values": RATES}],
         algorithm={"type": "Grid"},
         maxTrials=4,
-        pruning={"reductionFactor": 3, "minimumSteps": EVERY},
+        pruning={"reductionFactor": 3, "minimumSteps": STATIONS[0]},
     )
-    body["spec"]["template"]["spec"]["training"] = {"maxSteps": TOTAL, "evaluateEverySteps": EVERY}
+    body["spec"]["template"]["spec"]["training"] = {"maxSteps": STATIONS[-1], "evaluateEverySteps": STATIONS[0]}
     try:
         await kube.create(FINETUNESWEEPS, namespace, body)
         while not [job for job in await trials_of(kube, namespace) if job["spec"].get("suspend")]:
@@ -110,7 +112,7 @@ async def test_trials_that_are_worse_wait_and_the_best_is_trained_to_its_end_tho
     assert pruned
     assert all(trial["rungValues"] and "value" not in trial for trial in pruned)
     assert all(jobs[f"guide-{trial['id']}"]["spec"]["suspend"] for trial in pruned)
-    assert all(trainers.steps[f"guide-{trial['id']}"] < TOTAL for trial in pruned)
+    assert all(trainers.steps[f"guide-{trial['id']}"] < STATIONS[-1] for trial in pruned)
     assert found["savedAcceleratorSeconds"] > 0
     assert trainers.most_together <= 2
     assert not [line for line in operator.log_lines() if line["level"] == "error"]

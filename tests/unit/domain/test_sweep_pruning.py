@@ -154,6 +154,25 @@ def test_at_the_end_what_waits_is_pruned_and_charged_for_what_it_took() -> None:
     assert track.jobs[others[0]].spec.suspend, "ended stays ended"
 
 
+def test_a_sweep_does_not_end_before_what_it_stopped_has_written_its_checkpoint() -> None:
+    track = Track(maxTrials=2, parallelTrials=2)
+    track.prepared()
+    first, second = track.under_way
+    track.runs(first, 100, 1.0)
+    track.ends(first, 0.9)
+    pod = {"number": 0, "stage": "train", "jobName": "x", "jobUID": "x"}
+    track.tells(
+        second,
+        curve={"validationSteps": [10], "validationLoss": [3.0]},
+        progress={"step": 12, "totalSteps": 100},
+        attempts=[{**pod, "startTime": TIME}],
+    ).settle()
+    assert (track.state, track.told, track.jobs[second].spec.suspend) == ("Searching", ["Complete", "Paused"], True)
+    track.tells(second, attempts=[{**pod, "activeSeconds": 15}], acceleratorSeconds=15).rests()
+    assert (track.state, track.told) == ("Completed", ["Complete", "Pruned"])
+    assert track.sweep.status.trials[1].accelerator_seconds == 15
+
+
 def test_pruned_trials_go_at_the_end_if_only_the_best_is_kept() -> None:
     track = Track(maxTrials=2, retainTrials="Best")
     for loss in (2.0, 1.0):

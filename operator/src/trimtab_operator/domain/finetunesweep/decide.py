@@ -73,12 +73,13 @@ def plan(observed: Observed, now: datetime) -> Plan:
         return _held(observed, status, ledger, now)
     costs = costs_of(ledger.known, ledger.trials, observed.jobs)
     why = why_no_more(sweep, ledger.known, costs)
-    free, waiting = sweep.spec.parallel_trials - ledger.busy(observed), _going_on(observed, ledger, costs, why)
+    busy, waiting = ledger.busy(observed), _going_on(observed, ledger, costs, why)
+    free = sweep.spec.parallel_trials - busy
     if waiting and free > 0:
         return _let_go_on(observed, status, waiting[:free], now)
     if not why and not waiting and (count := min(free, sweep.spec.max_trials - len(ledger.known))) > 0:
         return _chosen(observed, search, ledger, status, free=count, now=now)
-    if why and not ledger.running and not waiting:
+    if why and not busy and not waiting:
         return _end(observed, status, why, now)
     return _go_on(observed, status, ledger, why, now)
 
