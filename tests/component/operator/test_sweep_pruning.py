@@ -16,7 +16,7 @@ from typing import Any
 from aiohttp import web
 from trimtab_operator.domain.views import ATTEMPT_LABEL, JOB_LABEL, STAGE_LABEL
 from trimtab_operator.runtime.kube import PODS, Body, Kube, NotFound
-from trimtab_operator.runtime.progress import PORT
+from trimtab_operator.runtime.pods.progress import PORT
 from trimtab_trainer.contract import Stage
 
 from tests.component.operator.conftest import Start

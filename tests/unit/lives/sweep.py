@@ -18,9 +18,9 @@ from trimtab_operator.api import FineTuneSweepStatus
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.domain.views import format_time
-from trimtab_operator.runtime.gate import has_ended, summary_of
 from trimtab_operator.runtime.kube import OWN, ApiError, Body, Unreachable
-from trimtab_operator.runtime.workqueue import Retry
+from trimtab_operator.runtime.rounds.gate import has_ended, summary_of
+from trimtab_operator.runtime.rounds.workqueue import Retry
 from trimtab_trainer.contract.sweep import Point, SuggestionRequest, TrialState
 
 from tests.unit.lives.faults import Died, Fate, FaultyApi

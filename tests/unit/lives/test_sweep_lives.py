@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from trimtab_operator.runtime import inquiries
+from trimtab_operator.runtime.rounds import inquiries
 
 from tests.unit.lives import sweep
 
