@@ -20,9 +20,9 @@ from trimtab_trainer.sweep.suggest import suggest
 from tests.unit.domain.test_sweep import TEMPLATE, World
 
 STEPS = 600
-RULE = {"type": "SuccessiveHalving", "reductionFactor": 3, "minimumSteps": 25}
 STATIONS = (25, 75, 225, STEPS)
-"""Three rungs, and the end."""
+"""Three rungs, of which the first may be left out, and the end."""
+FIRST_RUNG = 75
 TRIALS, PARALLEL = 27, 4
 NOISE = 0.01
 RANKS = (4, 8, 16, 32, 64)
@@ -47,8 +47,9 @@ class _Played(World):
     choose = staticmethod(suggest)
 
 
-def searched(seed: int, *, pruned: bool) -> Searched:
-    """Search by chance, so that both ways try the same trials, and play their training."""
+def searched(seed: int, first_rung: int | None) -> Searched:
+    """Search by chance, so that all ways try the same trials, and play their training; None: each to its end."""
+    rule = {"type": "SuccessiveHalving", "reductionFactor": 3, "minimumSteps": first_rung}
     parameters = [
         {"name": "training.learningRate", "range": {"minimum": 1e-5, "maximum": 1e-2, "scale": "Log"}},
         {"name": "lora.rank", "values": list(RANKS)},
@@ -59,7 +60,7 @@ def searched(seed: int, *, pruned: bool) -> Searched:
         algorithm={"type": "Random", "seed": seed},
         maxTrials=TRIALS,
         parallelTrials=PARALLEL,
-        **({"pruning": RULE} if pruned else {}),
+        **({"pruning": rule} if first_rung is not None else {}),
     ).settle()
     world.prepared()
     clock, order = 0, count()
@@ -81,9 +82,9 @@ def searched(seed: int, *, pruned: bool) -> Searched:
     return Searched(world.sweep.status.accelerator_seconds, best.id, value)
 
 
-def figures(seeds: int) -> dict[str, Any]:
+def figures(seeds: int, first_rung: int = FIRST_RUNG) -> dict[str, Any]:
     """Return the share of accelerator seconds saved, how often the winner was the same, and what others cost."""
-    pairs = [(searched(seed, pruned=False), searched(seed, pruned=True)) for seed in range(seeds)]
+    pairs = [(searched(seed, None), searched(seed, first_rung)) for seed in range(seeds)]
     return {
         "pruning_saved_ratio": round(1 - fmean(short.seconds / whole.seconds for whole, short in pairs), 3),
         "pruning_same_winner_ratio": round(fmean(whole.best == short.best for whole, short in pairs), 3),
