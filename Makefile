@@ -197,7 +197,7 @@ bench-gate: $(INSTALLED) ## Measure how often the gate errs; the last line is JS
 
 .PHONY: bench-sweep
 bench-sweep: $(INSTALLED) ## Measure how well a sweep searches; the last line is JSON.
-	PYTHONPATH=. $(BIN)/python tests/bench/bench_sweep.py
+	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_sweep.py
 
 .PHONY: bench-evaluation
 bench-evaluation: $(INSTALLED) ## Measure evaluations against lm-evaluation-harness; the last line is JSON.

@@ -284,6 +284,12 @@ SWEEPS = Row(
             (Series("sum by (outcome) (increase(trimtab_sweep_trials_total[1h]))", "{{outcome}}"),),
         ),
         Panel(
+            "Accelerator seconds saved by pruning",
+            "Of sweeps that have ended, an estimate: the mean of trials trained to their end without what others took.",
+            (Series("sum(increase(trimtab_sweep_saved_accelerator_seconds_total[1d]))", "saved in a day"),),
+            unit="s",
+        ),
+        Panel(
             "Duration of half of the sweeps",
             "From the first trial to the end.",
             (

@@ -1,5 +1,7 @@
 """How well a sweep searches: published test functions in the place of training; the last line is JSON.
 
+And what pruning saves (pruning.py), and many sweeps at once on a cluster (sweeps.py).
+
 Every trial is chosen as the operator lets it be chosen, from what is known then. Regret is the distance of the
 best value from the function's known minimum: a median over seeds, and its ratio the geometric mean over functions.
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import geometric_mean, median
@@ -25,6 +28,8 @@ from trimtab_trainer.contract.sweep import (
     TrialState,
 )
 from trimtab_trainer.sweep.suggest import suggest
+
+from tests.bench import pruning, sweeps
 
 TRIALS = 40
 
@@ -98,7 +103,18 @@ def searched(function: Function, algorithm: AlgorithmType, seed: int, parallel: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
-    seeds = parser.parse_args().seeds
+    parser.add_argument("--sweeps", type=int, default=5, help="sweeps at once on a cluster; 0: leave that out")
+    parser.add_argument("--trials", type=int, default=100, help="of each of them")
+    parser.add_argument("--instance", type=int, default=int(os.environ.get("TRIMTAB_BENCH_INSTANCE", "9")))
+    arguments = parser.parse_args()
+    found = {**regrets(arguments.seeds), **pruning.figures(arguments.seeds)}
+    if arguments.sweeps:
+        found |= sweeps.figures(arguments.instance, arguments.sweeps, arguments.trials)
+    print(json.dumps(found))
+
+
+def regrets(seeds: int) -> dict[str, float]:
+    """Return how much worse the best value is than the function's minimum, as ratios."""
     against_random, against_serial, equal = [], [], 0
     print(f"{'function':12} {'TPE':>10} {'TPE, 4 at once':>15} {'Random':>10}   median regret of {seeds} seeds")
     for function in FUNCTIONS:
@@ -114,12 +130,11 @@ def main() -> None:
         against_random.append(median(regrets[0]) / median(regrets[2]))
         against_serial.append(median(regrets[1]) / median(regrets[0]))
         equal += sum(each.equal_points_running for each in together)
-    figures = {
+    return {
         "regret_ratio_tpe_random": round(geometric_mean(against_random), 3),
         "regret_ratio_parallel_serial": round(geometric_mean(against_serial), 3),
         "equal_points_running": equal,
     }
-    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import contextlib
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,8 @@ class Executor:
         self.hold_seconds = 0.0
         """How long a pod is seen running; at 0 it is seen only when it has ended."""
         self.errors: list[str] = []
+        self.validation_loss: Callable[[str], float | None] = lambda job: None
+        """Of a FineTuneJob, by its name."""
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -114,7 +116,8 @@ class Executor:
             await self._client.send("PATCH", path, {"status": running(pod, time, "127.0.0.1")}, MERGE_PATCH)
             await asyncio.sleep(self.hold_seconds)
         stage, attempt = Stage(labels[STAGE_LABEL]), int(labels[ATTEMPT_LABEL])
-        words = last_words(stage, attempt, metadata["ownerReferences"][0]["uid"], Act())
+        loss = self.validation_loss(labels[JOB_LABEL])
+        words = last_words(stage, attempt, metadata["ownerReferences"][0]["uid"], Act(), validation_loss=loss)
         status = {"status": ended(pod, time, "127.0.0.1", 0, words)}
         path = PODS.path(namespace, f"{metadata['name']}-pod", "status")
         await self._client.send("PATCH", path, status, MERGE_PATCH)

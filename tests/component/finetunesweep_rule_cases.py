@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from trimtab_operator.api.finetunesweep import RUNGS_ARE_VALIDATED
+
 from tests.component.crd_samples import Body
 from tests.component.finetunesweep_samples import FULL
 from tests.component.rule_cases import FINETUNEJOB_CASES, Case, Rule
@@ -59,6 +61,7 @@ IMMUTABLE: dict[str, tuple[object, ...]] = {
     "parameters": ([{"name": "lora.rank", "values": [8]}],),
     "algorithm": ({"type": "Grid", "seed": 1}, {"type": "Random", "seed": 2}),
     "objective": ({"metric": "validationLoss", "direction": "Minimize"},),
+    "pruning": ({"minimumSteps": 200}, ...),
 }
 
 FREE: Body = {"maxTrials": 9, "parallelTrials": 1, "suspend": False, "budget": ..., "retainTrials": "All"}
@@ -77,6 +80,7 @@ FINETUNESWEEP_CASES: dict[Rule, Case] = {
                 {"spec.parallelTrials": 1},
                 {"spec.suspend": False},
                 {"spec.budget": ...},
+                {"spec.activeDeadlineSeconds": 60},
             ],
             given=FULL,
         )
@@ -84,6 +88,16 @@ FINETUNESWEEP_CASES: dict[Rule, Case] = {
     },
     ("spec", "folds is immutable; create another FineTuneSweep instead"): Case(
         refused=[{"spec.folds": 2, f"{HERE}.dataset.validation": ...}], passed=[{}], given=FULL
+    ),
+    ("spec", RUNGS_ARE_VALIDATED): Case(
+        refused=[
+            {"spec.pruning": {"minimumSteps": 75}},
+            {"spec.pruning": {}, f"{HERE}.training": {"evaluateEverySteps": 100}},
+        ],
+        passed=[
+            {"spec.pruning": {}},
+            {"spec.pruning": {"minimumSteps": 75}, f"{HERE}.training": {"evaluateEverySteps": 25}},
+        ],
     ),
     ("spec", "the metric validationLoss needs template.spec.dataset.validation, or folds"): Case(
         refused=[{f"{HERE}.dataset.validation": ...}],

@@ -19,7 +19,10 @@ _TRIAL: Body = change(crd_samples.MINIMAL, {"spec.dataset.validation": {"fractio
 MINIMAL = finetunesweep({"template": {"spec": _TRIAL}, "parameters": [{"name": "lora.rank", "values": [8, 16]}]})
 FULL = finetunesweep(
     {
-        "template": {"metadata": {"labels": {"team": "a"}, "annotations": {"owner": "a"}}, "spec": _TRIAL},
+        "template": {
+            "metadata": {"labels": {"team": "a"}, "annotations": {"owner": "a"}},
+            "spec": {**_TRIAL, "training": {"evaluateEverySteps": 1}},  # so rungs may be anywhere
+        },
         "parameters": [
             {
                 "name": "training.learningRate",
@@ -32,6 +35,8 @@ FULL = finetunesweep(
         "maxTrials": 5,
         "parallelTrials": 2,
         "budget": {"acceleratorSeconds": 3600},
+        "pruning": {"type": "SuccessiveHalving", "reductionFactor": 4, "minimumSteps": 100},
+        "activeDeadlineSeconds": 86400,
         "stopAfterTrialsWithoutImprovement": 3,
         "retainTrials": "Best",
         "suspend": True,
@@ -78,7 +83,9 @@ STATUS: Body = {
             "standardError": 0.1,
             "reason": "OutOfMemory",
             "acceleratorSeconds": 60,
+            "rungValues": [1.75, 1.5],
         }
     ],
+    "savedAcceleratorSeconds": 120,
     "summary": {"trials": "1/0/5", "best": "1.5"},
 }

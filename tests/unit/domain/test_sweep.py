@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ from trimtab_operator.domain.finetunesweep.decide import plan
 from trimtab_operator.domain.finetunesweep.observed import Observed
 from trimtab_operator.domain.plan import Create, Delete, Inquiry, NextPoints, Plan, Suspend
 from trimtab_operator.domain.settings import Settings
-from trimtab_trainer.contract.sweep import SuggestionRequest
+from trimtab_trainer.contract.sweep import Point, SuggestionRequest
 
 from tests.unit.domain.makers import ARTIFACT, T0, sha
 
@@ -54,6 +55,8 @@ def in_order(request: SuggestionRequest) -> tuple[tuple[float, ...], ...]:
 class World:
     """The API server and the FineTuneJobs, as far as a sweep sees them."""
 
+    choose: Callable[[SuggestionRequest], Sequence[Point]] = staticmethod(in_order)
+
     def __init__(self, **spec: Any) -> None:
         self.sweep = sweep(**spec)
         self.now = T0
@@ -77,7 +80,7 @@ class World:
             for inquiry in made.inquiries:
                 assert isinstance(inquiry, NextPoints)
                 self.asked.append(inquiry.request)
-                answers[inquiry] = in_order(inquiry.request)
+                answers[inquiry] = tuple(self.choose(inquiry.request))
         return made
 
     def settle(self, rounds: int = 40) -> Self:

@@ -12,8 +12,10 @@ import pytest
 import yaml
 from trimtab_local import promtool
 from trimtab_operator.api import AttemptReason, PassedReason, State
+from trimtab_operator.api.finetunesweep import SweepState
 from trimtab_operator.api.rollout_reasons import READY_EXPLANATIONS
 from trimtab_trainer.contract import Reason
+from trimtab_trainer.contract.sweep import TrialState
 
 from tests.unit.chart.chart import Rendered
 
@@ -21,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 SOURCE = ROOT / "charts/trimtab/alerts.yaml"
 STORIES = sorted(Path(__file__).with_name("stories").glob("*.yaml"))
 NAMES = re.compile(r"# (\w+)$", re.MULTILINE)
-STATES = re.compile(r'(\w+)\{(?:state|verdict|reason)[!=]~"([^"]+)"')
+STATES = re.compile(r'(\w+)\{(?:state|verdict|reason|outcome)[!=]~"([^"]+)"')
 
 ALERTS: list[dict[str, Any]] = [
     rule for group in yaml.safe_load(SOURCE.read_text())["groups"] for rule in group["rules"]
@@ -83,6 +85,8 @@ def test_every_state_of_an_adapterrollout_has_one_alert_or_is_silent() -> None:
     ("metric", "known"),
     [
         ("trimtab_finetunejobs", {*State}),
+        ("trimtab_finetunesweeps", {*SweepState}),
+        ("trimtab_sweep_trials_total", {*TrialState, "DeadlineExceeded"}),
         ("trimtab_evaluations_total", {*PassedReason}),
         ("trimtab_attempts_total", {*Reason, *AttemptReason}),
     ],
@@ -102,7 +106,7 @@ def test_every_other_state_in_an_alert_exists(metric: str, known: set[str]) -> N
 def test_the_thresholds_of_the_file_are_the_charts_defaults() -> None:
     """So whoever takes the file has the same alerts, and no threshold of the values is forgotten."""
     defaults: dict[str, Any] = yaml.safe_load((ROOT / "charts/trimtab/values.yaml").read_text())["metrics"]
-    found = dict(re.findall(r"(\S+) # (\w+)$", SOURCE.read_text(), re.MULTILINE))
-    assert {name: str(value) for value, name in found.items()} == {
+    found = re.findall(r"(\S+) # (\w+)$", SOURCE.read_text(), re.MULTILINE)
+    assert {name: str(value) for value, name in found} == {
         name: str(value) for name, value in defaults["prometheusRule"]["thresholds"].items()
     }

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from trimtab_operator.api import EVALUATION_REASONS, FINETUNEJOB_REASONS, AttemptReason, PassedReason
+from trimtab_operator.api.finetunesweep import SweepState
 from trimtab_operator.api.rollout_reasons import READY_EXPLANATIONS
 from trimtab_trainer.contract import Reason
 
@@ -19,9 +20,14 @@ ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "docs/runbooks"
 NAMES = sorted({alert["alert"] for alert in ALERTS})
 PATHS = re.compile(r"\.((?:status|spec)(?:\.\w+|\[[^\]]*\])+)")
-KINDS = {"finetunejob": "finetunejobs", "evaluation": "evaluations", "adapterrollout": "adapterrollouts"}
+KINDS = {
+    "finetunesweep": "finetunesweeps",
+    "finetunejob": "finetunejobs",
+    "evaluation": "evaluations",
+    "adapterrollout": "adapterrollouts",
+}
 COMMAND = re.compile(r"^kubectl [^\n]*", re.MULTILINE)
-OBJECT = re.compile(r"get (finetunejob|evaluation|adapterrollout)s? ")
+OBJECT = re.compile(r"get (finetunesweep|finetunejob|evaluation|adapterrollout)s? ")
 
 
 @cache
@@ -71,7 +77,7 @@ def test_the_fields_that_its_commands_print_are_in_the_schema(name: str) -> None
 
 def test_the_reasons_in_its_tables_exist() -> None:
     known = {*FINETUNEJOB_REASONS, *EVALUATION_REASONS, *PassedReason, *AttemptReason, *Reason, *READY_EXPLANATIONS}
-    known |= OF_PODS | DISRUPTIONS
+    known |= OF_PODS | DISRUPTIONS | {*SweepState}
     for name in NAMES:
         cells = re.findall(r"^\| (`[^|]+) \|", text_of(name), re.MULTILINE)
         assert {word for cell in cells for word in re.findall(r"`(\w+)`", cell)} <= known, name

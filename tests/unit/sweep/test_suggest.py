@@ -7,10 +7,12 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import optuna
 import pytest
+from optuna.samplers._tpe import sampler as optuna_sampler
 from trimtab_operator.runtime.rounds import suggesting
 from trimtab_operator.runtime.rounds.workqueue import Retry
 from trimtab_trainer.contract.sweep import (
@@ -22,7 +24,7 @@ from trimtab_trainer.contract.sweep import (
     SuggestionRequest,
     TrialState,
 )
-from trimtab_trainer.sweep.suggest import DRAWN_FIRST, suggest
+from trimtab_trainer.sweep.suggest import DRAWN_FIRST, study_of, suggest
 
 RATE = Dimension("rate", low=1e-5, high=1e-2, log=True)
 RANK = Dimension("rank", values=(0, 1, 2))
@@ -97,6 +99,48 @@ def test_tpe_learns_where_it_is_good_and_keeps_off_what_is_bad() -> None:
     assert sum(point[1] == 2 for point in asked) <= 1, "four of them by chance"
 
 
+def test_what_was_pruned_is_known_to_optuna_by_how_far_it_was_and_by_its_value_there() -> None:
+    """Of trials that were pruned the one that got further is better, then the one with the lower value; bad is last."""
+    stopped = (
+        KnownTrial((1e-4, 0.0), TrialState.PRUNED, 3.0, rung=1),
+        KnownTrial((2e-4, 0.0), TrialState.PAUSED, 5.0, rung=2),
+        KnownTrial((3e-4, 0.0), TrialState.PAUSED, 2.0, rung=1),
+        KnownTrial((4e-4, 0.0), TrialState.BAD),
+        KnownTrial((5e-4, 0.0), TrialState.COMPLETE, 9.0),
+        KnownTrial((6e-4, 0.0), TrialState.RUNNING),
+    )
+    study = study_of(request(), list(stopped))
+    below, above = optuna_sampler._split_trials(study, study.trials, 4)
+    assert [each.params["p0"] for each in below] == [1e-4, 2e-4, 3e-4, 5e-4]
+    assert [each.params["p0"] for each in above] == [4e-4, 6e-4]
+    below, _ = optuna_sampler._split_trials(study, study.trials, 2)
+    assert [each.params["p0"] for each in below] == [2e-4, 5e-4]
+    below, _ = optuna_sampler._split_trials(study, study.trials, 3)
+    assert [each.params["p0"] for each in below] == [2e-4, 3e-4, 5e-4]
+
+
+def test_points_keep_off_where_trials_were_stopped() -> None:
+    known = history(30, request())
+    stopped = tuple(
+        KnownTrial(each.point, TrialState.PRUNED, each.value, rung=1) if each.point[1] == 2 else each
+        for each in known.trials
+    )
+    asked = [suggest(replace(known, trials=stopped, seed=seed))[0] for seed in range(12)]
+    assert sum(point[1] == 2 for point in asked) <= 1, "four of them by chance"
+
+
+def test_trials_that_run_are_supposed_to_be_as_good_as_the_mean_until_they_are_known() -> None:
+    known = history(8, request())
+    running = KnownTrial((2e-3, 0.0), TrialState.RUNNING)
+    values = [each.value or 0.0 for each in known.trials]
+    study = study_of(known, [*known.trials, running])
+    (found,) = [each for each in study.trials if each.params["p0"] == running.point[0]]
+    assert found.value == pytest.approx(fmean(values))
+    for trials in (known.trials[:3], (*known.trials, KnownTrial((3e-3, 0.0), TrialState.PAUSED, 1.0, rung=1))):
+        states = {each.params["p0"]: each.state for each in study_of(known, [*trials, running]).trials}
+        assert states[running.point[0]] is optuna.trial.TrialState.RUNNING
+
+
 def test_a_grid_is_every_combination_in_order_and_then_no_more() -> None:
     asked = request(RANK, STEPS, algorithm=AlgorithmType.GRID, count=100)
     points = suggest(asked)
@@ -128,6 +172,8 @@ def test_more_is_better_where_that_is_asked_for() -> None:
 
 def test_a_request_outlives_the_way_into_another_process() -> None:
     known = replace(history(3, request(RATE, RANK)), count=2)
+    stopped = KnownTrial((2e-4, 1.0), TrialState.PAUSED, 2.0, rung=1)
+    assert SuggestionRequest.of(replace(known, trials=(stopped,)).to_json()).trials == (stopped,)
     assert suggest(SuggestionRequest.of(json.loads(json.dumps(known.to_json())))) == suggest(known)
 
 

@@ -25,6 +25,12 @@ from .scheduling import LABEL_VALUE
 from .summary import SummarizedStatus
 
 TRIAL_ID = Annotated[str, Field(max_length=8, pattern=r"^[0-9a-f]{8}$")]
+MAXIMUM_RUNGS = 24
+"""The most steps of a run, 10,000,000, halved so often are less than one."""
+RUNGS_ARE_VALIDATED = (
+    "pruning.minimumSteps must be a multiple of template.spec.training.evaluateEverySteps: trials are compared by "
+    "their validation at that step"
+)
 NAME_LENGTH = 32
 """Trials add up to 13 characters to the name, and a FineTuneJob's may have 45."""
 
@@ -39,6 +45,7 @@ class SweepState(StrEnum):
     SEARCH_CHANGED = "SearchChanged"
     NOT_UNDERSTOOD = NOT_UNDERSTOOD
     COMPLETED = "Completed"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
     SPEC_INVALID = "SpecInvalid"
     TRIALS_FAILED = "TrialsFailed"
 
@@ -85,6 +92,28 @@ class SweepBudget(Model):
     )
 
 
+class Pruning(Model):
+    """When a trial is stopped that is worse than others at the same step; it goes on if it turns out to be good."""
+
+    type: Literal["SuccessiveHalving"] = Field(
+        default="SuccessiveHalving",
+        description="type is SuccessiveHalving, asynchronous and with pauses (arXiv 1810.05934v5, algorithm 2).",
+    )
+    reduction_factor: int = Field(
+        default=3,
+        ge=2,
+        le=16,
+        description="reductionFactor: one of so many trials goes on at a rung, and so far apart are the rungs.",
+    )
+    minimum_steps: int = Field(
+        default=50,
+        ge=1,
+        le=1_000_000,
+        description="minimumSteps are the optimizer steps of the first rung; each further one has reductionFactor "
+        "times the steps of the one before.",
+    )
+
+
 class FineTuneSweepSpec(Model):
     """What to search, how, and within which limits."""
 
@@ -104,6 +133,15 @@ class FineTuneSweepSpec(Model):
             (
                 "has(self.folds) == has(oldSelf.folds) && (!has(self.folds) || self.folds == oldSelf.folds)",
                 "folds is immutable; create another FineTuneSweep instead",
+            ),
+            (
+                "has(self.pruning) == has(oldSelf.pruning) && (!has(self.pruning) || self.pruning == oldSelf.pruning)",
+                "pruning is immutable; create another FineTuneSweep instead",
+            ),
+            (
+                "!has(self.pruning) || !has(self.template.spec.training) || "
+                "self.pruning.minimumSteps % self.template.spec.training.evaluateEverySteps == 0",
+                RUNGS_ARE_VALIDATED,
             ),
             (
                 "has(self.folds) || has(self.template.spec.dataset.validation)",
@@ -135,6 +173,16 @@ class FineTuneSweepSpec(Model):
     max_trials: int = Field(default=20, ge=1, le=MAXIMUM_TRIALS, description="maxTrials that are begun at most.")
     parallel_trials: int = Field(default=1, ge=1, le=50, description="parallelTrials that run at the same time.")
     budget: SweepBudget | None = Field(default=None, description="budget of the search.")
+    pruning: Pruning | None = Field(
+        default=None, description="pruning of trials that are worse than others; absent: each is trained to its end."
+    )
+    active_deadline_seconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=31_536_000,
+        description="activeDeadlineSeconds after startTime, pauses included, at which the search ends: no trial is "
+        "begun or goes on.",
+    )
     stop_after_trials_without_improvement: int | None = Field(
         default=None,
         ge=1,
@@ -164,6 +212,9 @@ class FineTuneSweepSpec(Model):
             raise ValueError("the metric validationLoss needs template.spec.dataset.validation, or folds")
         if self.folds is not None and validation is not None and validation.folds is None:
             raise ValueError("folds take the place of template.spec.dataset.validation; remove its fraction or uri")
+        every = self.template.spec.training.evaluate_every_steps
+        if self.pruning is not None and self.pruning.minimum_steps % every:
+            raise ValueError(RUNGS_ARE_VALIDATED)
         return self
 
 
@@ -181,6 +232,12 @@ class TrialStatus(Model):
     standard_error: float | None = Field(default=None, ge=0, description="standardError of the mean over folds.")
     reason: str | None = Field(default=None, max_length=64, description="reason it has no value.")
     accelerator_seconds: int | None = Field(default=None, ge=0, description="acceleratorSeconds it took.")
+    rung_values: list[float] | None = Field(
+        default=None,
+        max_length=MAXIMUM_RUNGS,
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        description="rungValues: the validation loss at each rung of pruning that it reached; of folds their mean.",
+    )
 
 
 class SweepArtifact(Model):
@@ -238,6 +295,12 @@ class FineTuneSweepStatus(SummarizedStatus):
     exhausted: bool | None = Field(default=None, description="exhausted: every point of the search space was tried.")
     best: BestTrial | None = Field(default=None, description="best trial so far.")
     accelerator_seconds: int = Field(default=0, ge=0, description="acceleratorSeconds of all trials so far.")
+    saved_accelerator_seconds: int | None = Field(
+        default=None,
+        ge=0,
+        description="savedAcceleratorSeconds by pruning, an estimate: for each trial that was paused, the mean of "
+        "those that were trained to their end without what it took.",
+    )
     trials: list[TrialStatus] = Field(
         default=[],
         max_length=MAXIMUM_TRIALS,
@@ -254,8 +317,9 @@ class FineTuneSweepStatus(SummarizedStatus):
         if not self.trials:
             return None
         running = sum(each.state is TrialState.RUNNING for each in self.trials)
+        over = sum(each.state.is_over for each in self.trials)
         return SweepSummary(
-            trials=f"{len(self.trials) - running}/{running}/{self.max_trials or len(self.trials)}",
+            trials=f"{over}/{running}/{self.max_trials or len(self.trials)}",
             best=f"{self.best.value:.4g}"[:16] if self.best is not None else None,
         )
 
@@ -303,6 +367,11 @@ _EXPLANATIONS = {
     ),
     SweepState.COMPLETED: Explanation(
         "succeeded", "The search has ended; the message says why, and which trial is best.", "Use `status.best`."
+    ),
+    SweepState.DEADLINE_EXCEEDED: Explanation(
+        "failed",
+        "`activeDeadlineSeconds` were over before any trial had a value.",
+        "Create the sweep again with more time, or trials that take less.",
     ),
     SweepState.SPEC_INVALID: Explanation(
         "failed", "A parameter cannot be searched; the message names it.", "Create the sweep again with another one."

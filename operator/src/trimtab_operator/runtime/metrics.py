@@ -49,6 +49,10 @@ LOST_ACCELERATOR_SECONDS = Counter(
 
 
 SWEEP_TRIALS = Counter("trimtab_sweep_trials_total", "Trials of FineTuneSweeps that are over, by outcome.", ["outcome"])
+SWEEP_SAVED_SECONDS = Counter(
+    "trimtab_sweep_saved_accelerator_seconds_total",
+    "Accelerator seconds that pruning saved FineTuneSweeps that have ended, an estimate.",
+)
 SWEEP_SECONDS = Histogram(
     "trimtab_finetunesweep_duration_seconds",
     "Time from a FineTuneSweep's first trial to its end.",
@@ -86,6 +90,7 @@ _MEASURED: Mapping[str, Counter | Histogram] = {
     "finetunejob_seconds": JOB_SECONDS,
     "sweep_trials": SWEEP_TRIALS,
     "finetunesweep_seconds": SWEEP_SECONDS,
+    "sweep_saved_seconds": SWEEP_SAVED_SECONDS,
     "evaluations": EVALUATIONS,
     "evaluation_seconds": EVALUATION_SECONDS,
     "revision_failures": REVISION_FAILURES,

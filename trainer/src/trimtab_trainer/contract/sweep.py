@@ -166,15 +166,32 @@ class Dimension:
 class TrialState(StrEnum):
     COMPLETE = "Complete"
     RUNNING = "Running"
+    PAUSED = "Paused"
+    """It is not among the best at its rung, and goes on if that changes."""
+    PRUNED = "Pruned"
+    """It was stopped before its end, for good."""
     BAD = "Bad"
     """It has no value and never will: too large for the accelerator, refused, failed."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it stays what it is."""
+        return self not in (TrialState.RUNNING, TrialState.PAUSED)
 
 
 @dataclass(frozen=True)
 class KnownTrial:
+    """A trial as far as the choice of the next depends on it.
+
+    Attributes:
+        value: of one that is paused or pruned at the rung that it reached last, None before any.
+        rung: number of rungs that it reached; 0 for one that was not stopped at any.
+    """
+
     point: Point
     state: TrialState
     value: float | None = None
+    rung: int = 0
 
 
 @dataclass(frozen=True)
@@ -195,7 +212,8 @@ class SuggestionRequest:
             "seed": self.seed,
             "direction": self.direction.value,
             "trials": [
-                {"point": list(each.point), "state": each.state.value, "value": each.value} for each in self.trials
+                {"point": list(each.point), "state": each.state.value, "value": each.value, "rung": each.rung}
+                for each in self.trials
             ],
             "count": self.count,
         }
@@ -215,7 +233,7 @@ class SuggestionRequest:
             int(document["seed"]),
             Direction(document["direction"]),
             tuple(
-                KnownTrial(tuple(each["point"]), TrialState(each["state"]), each["value"])
+                KnownTrial(tuple(each["point"]), TrialState(each["state"]), each["value"], each["rung"])
                 for each in document["trials"]
             ),
             int(document["count"]),

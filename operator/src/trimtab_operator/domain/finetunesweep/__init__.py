@@ -44,23 +44,39 @@ def _observe(cluster: Cluster, sweep: FineTuneSweep) -> Observed:
 
 
 def _needs(observed: Observed, planned: Plan) -> Needs:
-    """Return what the actions are about, and the sweep itself: whoever led before may have begun other trials."""
+    """Return what the actions are about, and the sweep itself: whoever led before may have begun other trials.
+
+    And what may run still though its trial waits or is over, where it was not heard of: it holds what others shall get.
+    """
     namespace = observed.sweep.metadata.namespace
-    names = (
+    names = {
         action.body["metadata"]["name"] if isinstance(action, Create) else action.name
         for action in planned.actions
         if not (isinstance(action, Delete) and action.kind == "FineTuneSweep")
-    )
-    return Needs(objects=tuple(Key("FineTuneJob", namespace, name) for name in names))
+    }
+    return Needs(objects=tuple(Key("FineTuneJob", namespace, name) for name in sorted(names | _unheard_of(observed))))
+
+
+def _unheard_of(observed: Observed) -> set[str]:
+    name, folds = observed.sweep.metadata.name, observed.sweep.spec.folds
+    suffixes = [""] if folds is None else [f"-f{fold}" for fold in range(folds)]
+    stopped = [
+        each.id
+        for each in observed.sweep.status.trials
+        if each.state is TrialState.PAUSED
+        or (each.state is TrialState.BAD and folds is not None and each.accelerator_seconds is not None)
+    ]
+    return {f"{name}-{trial}{suffix}" for trial in stopped for suffix in suffixes} - observed.jobs.keys()
 
 
 def _measures(before: FineTuneSweepStatus, after: FineTuneSweepStatus, now: datetime) -> tuple[Measure, ...]:
     """Return trials that are over, and the end of the sweep."""
-    known = {each.id for each in before.trials if each.state is not TrialState.RUNNING}
-    over = [each for each in after.trials if each.id not in known and each.state is not TrialState.RUNNING]
+    known = {each.id for each in before.trials if each.state.is_over}
+    over = [each for each in after.trials if each.id not in known and each.state.is_over]
     found = [Measure("sweep_trials", (each.reason or each.state.value,)) for each in over]
     if after.completion_time and not before.completion_time:
         found += lived("finetunesweep_seconds", after)
+        found.append(Measure("sweep_saved_seconds", amount=after.saved_accelerator_seconds or 0))
     return tuple(found)
 
 

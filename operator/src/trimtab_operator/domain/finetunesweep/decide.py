@@ -1,7 +1,7 @@
 """`plan`: the whole decision about a sweep, in the order in which a person would make it.
 
-1. Judge the trials that run, by their FineTuneJobs.
-2. End, if there is a reason to; else choose the next points, and write them down.
+1. Judge the trials that run, by their FineTuneJobs; those that are worse than others wait.
+2. End, if there is a reason to; else let the best of those that wait go on, or choose the next points: written down.
 3. Make the FineTuneJobs of the trials that are written down, stop those of trials that are over, suspend or go on.
 
 What keeps it right when the operator dies between any two writes: a point is in the status before a FineTuneJob is made
@@ -10,15 +10,13 @@ for it, and the names of those follow from the point; so whoever goes on makes w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from trimtab_trainer.contract.sweep import KnownTrial, Point, SuggestionRequest, TrialState
+from trimtab_trainer.contract.sweep import NAME_DIGITS, Point, SuggestionRequest, TrialState
 
 from trimtab_operator.api import (
     BestTrial,
-    FineTuneJob,
     FineTuneSweepStatus,
     SweepArtifact,
     SweepState,
@@ -27,27 +25,18 @@ from trimtab_operator.api import (
 
 from ..conditions import EVENT_MESSAGE_LENGTH, ConditionStatus, condition, cut, found, note_of
 from ..ended import time_is_over
-from ..plan import Action, Create, Delete, NextPoints, Note, Plan, Suspend
+from ..plan import Action, NextPoints, Note, Plan
 from ..views import format_time
 from ..work.conditions import is_over
+from .children import deletions, leftovers, missing, suspended, suspensions
+from .ledger import Ledger, ledger_of
+from .limits import Costs, budget_of, costs_of, seconds_left, why_no_more
 from .observed import Observed
-from .searching import Search, SweepInvalid, Trial, job_of, rows_of, search_digest, search_of
-from .trials import begun, best_of, judged, next_costs, shared_fault, without_improvement
+from .pruning import check_rungs, halving_of, saved_seconds
+from .searching import Search, SweepInvalid, search_digest, search_of
+from .trials import begun, best_of, known_of, shared_fault, stopped
 
 TAKEN_LOOKED_AT_SECONDS = 10
-
-
-@dataclass(frozen=True)
-class _Ledger:
-    """The trials as they are known now: what they are, and what became of them, in the order they were begun."""
-
-    trials: tuple[Trial, ...]
-    known: tuple[TrialStatus, ...]
-
-    @property
-    def running(self) -> tuple[Trial, ...]:
-        pairs = zip(self.trials, self.known, strict=True)
-        return tuple(trial for trial, known in pairs if known.state is TrialState.RUNNING)
 
 
 def plan(observed: Observed, now: datetime) -> Plan:
@@ -68,32 +57,62 @@ def plan(observed: Observed, now: datetime) -> Plan:
         search = search_of(sweep)
         if before is None:  # what was begun was checked, and is the same still
             search.check()
+            check_rungs(sweep, search)
     except SweepInvalid as error:
         return _say(observed, sweep.status, SweepState.SPEC_INVALID, str(error), now, succeeded="False")
-    ledger = _ledger(observed, search)
+    ledger = ledger_of(observed, search)
     status = _told(observed, ledger, digest)
     if fault := shared_fault(ledger.known):
         times, words = _times(ledger.known, fault), _words(observed, ledger, fault)
         message = f"{times} trials ended with {fault}, which is not of their settings: {words}"
         return _say(observed, status, SweepState.TRIALS_FAILED, message, now, succeeded="False")
+    if (left := seconds_left(sweep, now)) is not None and left <= 0:
+        why = f"activeDeadlineSeconds = {sweep.spec.active_deadline_seconds} are over"
+        return _end(observed, status, why, now, SweepState.DEADLINE_EXCEEDED)
     if sweep.spec.suspend:
         return _held(observed, status, ledger, now)
-    why = _why_no_more(observed, ledger)
-    if not why and (free := _free(observed, ledger)):
-        return _chosen(observed, search, ledger, status, free=free, now=now)
-    if why and not ledger.running:
+    costs = costs_of(ledger.known, ledger.trials, observed.jobs)
+    why = why_no_more(sweep, ledger.known, costs)
+    busy, waiting = ledger.busy(observed), _going_on(observed, ledger, costs, why)
+    free = sweep.spec.parallel_trials - busy
+    if waiting and free > 0:
+        return _let_go_on(observed, status, waiting[:free], now)
+    if not why and not waiting and (count := min(free, sweep.spec.max_trials - len(ledger.known))) > 0:
+        return _chosen(observed, search, ledger, status, free=count, now=now)
+    if why and not busy and not waiting:
         return _end(observed, status, why, now)
     return _go_on(observed, status, ledger, why, now)
 
 
-def _ledger(observed: Observed, search: Search) -> _Ledger:
-    listed = observed.sweep.status.trials
-    trials = tuple(search.at(tuple(each.point)) for each in listed)
-    known = tuple(judged(each, trial, observed.jobs) for each, trial in zip(listed, trials, strict=True))
-    return _Ledger(trials, known)
+def _going_on(observed: Observed, ledger: Ledger, costs: Costs, why: str) -> tuple[str, ...]:
+    """Return the paused trials that may go on, by id, the first ones first.
+
+    Once no other is begun and none runs, nobody comes who could be better: the best of each rung goes on, however few
+    have reached it. One trial is trained to its end whatever that costs, or all was in vain.
+    """
+    rule, budget = halving_of(observed.sweep), budget_of(observed.sweep)
+    if rule is None:
+        return ()
+    last = bool(why) and not ledger.running
+    found = rule.promoted(ledger.known, len(ledger.known), least=1 if last else 0)
+    if budget is None:
+        return found
+    if last and not any(each.value is not None for each in ledger.known):
+        return found[:1]
+    paused = {each.id: each for each in ledger.known}
+    return tuple(each for each in found if costs.admits_going_on(budget, paused[each], rule.factor))[:1]
 
 
-def _told(observed: Observed, ledger: _Ledger, digest: str) -> FineTuneSweepStatus:
+def _let_go_on(observed: Observed, status: FineTuneSweepStatus, ids: Sequence[str], now: datetime) -> Plan:
+    """Write down that paused trials go on; their FineTuneJobs are let go on in the round after that."""
+    trials = [
+        each.model_copy(update={"state": TrialState.RUNNING}) if each.id in ids else each for each in status.trials
+    ]
+    status = status.model_copy(update={"trials": trials})
+    return _say(observed, status, SweepState.SEARCHING, _progress(status), now, confirm=True)
+
+
+def _told(observed: Observed, ledger: Ledger, digest: str) -> FineTuneSweepStatus:
     """Return the status with what is known of the trials."""
     sweep, best = observed.sweep, best_of(ledger.known, observed.sweep.spec.objective.direction)
     update: dict[str, object] = {
@@ -103,10 +122,12 @@ def _told(observed: Observed, ledger: _Ledger, digest: str) -> FineTuneSweepStat
         "accelerator_seconds": sum(each.accelerator_seconds or 0 for each in ledger.known),
         "best": _best(observed, ledger, best) if best is not None else None,
     }
+    if sweep.spec.pruning is not None:
+        update["saved_accelerator_seconds"] = saved_seconds(ledger.known)
     return sweep.status.model_copy(update=update)
 
 
-def _best(observed: Observed, ledger: _Ledger, best: TrialStatus) -> BestTrial:
+def _best(observed: Observed, ledger: Ledger, best: TrialStatus) -> BestTrial:
     before = observed.sweep.status.best
     if before is not None and before.id == best.id:
         return before
@@ -124,39 +145,10 @@ def _best(observed: Observed, ledger: _Ledger, best: TrialStatus) -> BestTrial:
     )
 
 
-def _why_no_more(observed: Observed, ledger: _Ledger) -> str:
-    """Return why no other trial is begun, "" if one may be."""
-    spec, known = observed.sweep.spec, ledger.known
-    if len(known) >= spec.max_trials:
-        return f"maxTrials = {spec.max_trials} were begun"
-    if observed.sweep.status.exhausted:
-        return f"all {len(known)} points of the search space were tried"
-    patience = spec.stop_after_trials_without_improvement
-    if patience is not None and without_improvement(known, spec.objective.direction) >= patience:
-        return f"{patience} trials in a row were no better"
-    budget = spec.budget.accelerator_seconds if spec.budget is not None else None
-    if budget is not None:
-        spent = sum(each.accelerator_seconds or 0 for each in known if each.state is not TrialState.RUNNING)
-        under_way = [each for each in known if each.state is TrialState.RUNNING]
-        each_costs = next_costs(known)
-        held = sum(max(each.accelerator_seconds or 0, each_costs) for each in under_way)
-        if spent + held + each_costs > budget or spent + held >= budget:
-            return (
-                f"another trial would exceed budget.acceleratorSeconds = {budget}: {spent + round(held)} are spent or "
-                f"under way, and one takes {each_costs:.0f}"
-            )
-    return ""
-
-
-def _free(observed: Observed, ledger: _Ledger) -> int:
-    spec = observed.sweep.spec
-    return min(spec.parallel_trials - len(ledger.running), spec.max_trials - len(ledger.known))
-
-
 def _chosen(
     observed: Observed,
     search: Search,
-    ledger: _Ledger,
+    ledger: Ledger,
     status: FineTuneSweepStatus,
     *,
     free: int,
@@ -164,14 +156,14 @@ def _chosen(
 ) -> Plan:
     """Ask for the next points, or write them down; their FineTuneJobs are made in the round after that."""
     spec = observed.sweep.spec
-    budgeted = spec.budget is not None and spec.budget.accelerator_seconds is not None
     request = SuggestionRequest(
         space=tuple(each.nameless for each in search.dimensions),
         algorithm=spec.algorithm.type,
         seed=spec.algorithm.seed,
         direction=spec.objective.direction,
-        trials=tuple(KnownTrial(tuple(each.point), each.state, each.value) for each in ledger.known),
-        count=1 if budgeted else free,  # one after the other, each with what the last is thought to cost
+        trials=tuple(known_of(each) for each in ledger.known),
+        # With a budget one after the other, each with what the last is thought to cost.
+        count=free if budget_of(observed.sweep) is None else 1,
     )
     inquiry = NextPoints(request)
     answer = observed.answers.get(inquiry)
@@ -191,69 +183,20 @@ def _chosen(
     return _say(observed, status.model_copy(update=update), SweepState.SEARCHING, _progress(status, len(made)), now)
 
 
-def _go_on(observed: Observed, status: FineTuneSweepStatus, ledger: _Ledger, why: str, now: datetime) -> Plan:
+def _go_on(observed: Observed, status: FineTuneSweepStatus, ledger: Ledger, why: str, now: datetime) -> Plan:
     """Make what is missing of the trials that run, stop what is left of those that are over."""
-    resumed = _suspensions(observed, ledger, suspend=False)
-    actions = (*_leftovers(observed, ledger), *resumed, *_missing(observed, ledger))
+    paused = suspensions(observed, ledger.paused, suspend=True)
+    resumed = suspensions(observed, ledger.running, suspend=False)
+    actions = (*leftovers(observed, ledger), *paused, *resumed, *missing(observed, ledger))
     message = _progress(status)
     if why:
         message += f"; no other is begun: {why}"
     return _act(observed, status, actions, message, now)
 
 
-def _missing(observed: Observed, ledger: _Ledger) -> tuple[Action, ...]:
-    """Return the creation of FineTuneJobs that are not there.
-
-    One whose rows are the same as another's waits until that has prepared them: all others find them then.
-    """
-    preparing: set[bytes] = set()
-    prepared: set[bytes] = set()
-    for trial in ledger.trials:
-        for name, spec in trial.jobs.items():
-            job = observed.jobs.get(name)
-            if job is not None and job.status.dataset is not None:
-                prepared.add(rows_of(spec))
-            elif job is not None and not is_over(job):
-                preparing.add(rows_of(spec))
-    actions: list[Action] = []
-    for trial in ledger.running:
-        for name, spec in trial.jobs.items():
-            if name in observed.jobs:
-                continue
-            rows = rows_of(spec)
-            if rows not in preparing or rows in prepared:
-                actions.append(Create(job_of(observed.sweep, trial, name)))
-                preparing.add(rows)
-    return tuple(actions)
-
-
-def _leftovers(observed: Observed, ledger: _Ledger) -> tuple[Action, ...]:
-    """Return the deletion of FineTuneJobs that still run though their trial is over: another of its folds failed."""
-    running = {name for trial in ledger.running for name in trial.jobs}
-    return _deletions(observed, lambda name, job: name not in running and not is_over(job))
-
-
-def _deletions(observed: Observed, goes: Callable[[str, FineTuneJob], bool]) -> tuple[Action, ...]:
-    return tuple(
-        Delete("FineTuneJob", job.metadata.namespace, name, job.metadata.uid)
-        for name, job in sorted(observed.jobs.items())
-        if job.metadata.deletion_timestamp is None and goes(name, job)
-    )
-
-
-def _suspensions(observed: Observed, ledger: _Ledger, *, suspend: bool) -> tuple[Action, ...]:
-    """Return what makes the FineTuneJobs of trials that run stop after a checkpoint, or go on."""
-    jobs = [observed.jobs[name] for trial in ledger.running for name in trial.jobs if name in observed.jobs]
-    return tuple(
-        Suspend(job.metadata.namespace, job.metadata.name, job.metadata.uid, suspend, kind="FineTuneJob")
-        for job in jobs
-        if job.spec.suspend is not suspend and not is_over(job)
-    )
-
-
-def _held(observed: Observed, status: FineTuneSweepStatus, ledger: _Ledger, now: datetime) -> Plan:
+def _held(observed: Observed, status: FineTuneSweepStatus, ledger: Ledger, now: datetime) -> Plan:
     """Suspend the trials that run, and begin none."""
-    actions = _suspensions(observed, ledger, suspend=True)
+    actions = suspensions(observed, (*ledger.running, *ledger.paused), suspend=True)
     message = "spec.suspend is true; set it to false and the trials go on from their checkpoints"
     return _act(observed, status, actions, message, now, state=SweepState.SUSPENDED)
 
@@ -279,13 +222,24 @@ def _act(
     return _say(observed, status, state, message, now, actions=actions)
 
 
-def _end(observed: Observed, status: FineTuneSweepStatus, why: str, now: datetime) -> Plan:
+def _end(
+    observed: Observed,
+    status: FineTuneSweepStatus,
+    why: str,
+    now: datetime,
+    without_a_value: SweepState = SweepState.TRIALS_FAILED,
+) -> Plan:
+    """End the search; trials that are under way or wait are so for good."""
+    reason = without_a_value.value if without_a_value is SweepState.DEADLINE_EXCEEDED else None
+    status = status.model_copy(update={"trials": [stopped(each, reason) for each in status.trials]})
     best = status.best
     if best is None:
         reasons = sorted({each.reason for each in status.trials if each.reason is not None})
         message = f"{why}, and none has a value: {', '.join(reasons)}"
-        return _say(observed, status, SweepState.TRIALS_FAILED, message, now, succeeded="False")
+        return _say(observed, status, without_a_value, message, now, succeeded="False")
     message = f"{why}; the best is {best.fine_tune_job_name} with {_shown(best)}"
+    if pruned := sum(each.state is TrialState.PRUNED for each in status.trials):
+        message += f"; {pruned} trials were stopped before their end"
     return _say(observed, status, SweepState.COMPLETED, message, now, succeeded="True")
 
 
@@ -300,8 +254,11 @@ def _say(
     actions: tuple[Action, ...] = (),
     trouble: bool = False,
     again: float | None = None,
+    confirm: bool = False,
 ) -> Plan:
     sweep = observed.sweep
+    if succeeded == "Unknown" and (left := seconds_left(sweep, now)) is not None and left > 0:
+        again = left if again is None else min(again, left)
     generation, before = sweep.metadata.generation, found(sweep.status.conditions, "Succeeded")
     made = condition(
         sweep.status.conditions, "Succeeded", succeeded, state.value, message, generation=generation, now=now
@@ -321,7 +278,7 @@ def _say(
         status=told.to_json(),
         notes=(*notes, *_news(sweep.status, told)),
         look_again_seconds=again,
-        confirm=bool(actions) or len(told.trials) > len(sweep.status.trials) or succeeded != "Unknown",
+        confirm=confirm or bool(actions) or len(told.trials) > len(sweep.status.trials) or succeeded != "Unknown",
     )
 
 
@@ -349,22 +306,29 @@ def _after_the_end(observed: Observed, now: datetime) -> Plan:
     )
     if goes is not None:
         return Plan(actions=(goes,), confirm=True)
-    losers = _deletions(observed, lambda name, job: not (_is_kept(observed, name) and is_over(job)))
+    pruned = {each.id for each in status.trials if each.state is TrialState.PRUNED}
+    losers = deletions(observed, lambda name, job: not _is_kept(observed, name, pruned, over=is_over(job)))
+    stay = [job for name, job in sorted(observed.jobs.items()) if _is_kept(observed, name, pruned, over=False)]
     said = status.model_copy(update={"observed_generation": sweep.metadata.generation})
-    return Plan(actions=losers, status=said.to_json(), look_again_seconds=look_again, confirm=bool(losers))
+    actions = (*losers, *suspended(stay))
+    return Plan(actions=actions, status=said.to_json(), look_again_seconds=look_again, confirm=bool(actions))
 
 
-def _is_kept(observed: Observed, name: str) -> bool:
+def _is_kept(observed: Observed, name: str, pruned: set[str], *, over: bool) -> bool:
+    """Tell whether a FineTuneJob outlives the search: those that are over, and those that wait at their checkpoint."""
     sweep, best = observed.sweep, observed.sweep.status.best
+    trial = name.removeprefix(f"{sweep.metadata.name}-")[:NAME_DIGITS]
     if sweep.spec.retain_trials == "All":
-        return True
-    return best is not None and name.startswith(f"{sweep.metadata.name}-{best.id}")
+        return over or trial in pruned
+    return over and best is not None and trial == best.id
 
 
 def _progress(status: FineTuneSweepStatus, more: int = 0) -> str:
     running = sum(each.state is TrialState.RUNNING for each in status.trials) + more
-    done = len(status.trials) + more - running
+    done = sum(each.state.is_over for each in status.trials)
     words = f"{done} of at most {status.max_trials} trials are done, {running} run"
+    if paused := len(status.trials) + more - running - done:
+        words += f", {paused} wait at a rung"
     if status.best is None:
         return words
     return f"{words}; the best so far is {status.best.fine_tune_job_name} with {_shown(status.best)}"
@@ -379,7 +343,7 @@ def _times(known: Sequence[TrialStatus], reason: str) -> int:
     return sum(each.reason == reason for each in known)
 
 
-def _words(observed: Observed, ledger: _Ledger, reason: str) -> str:
+def _words(observed: Observed, ledger: Ledger, reason: str) -> str:
     """Return the message with which the first of the trials of a reason ended, as far as it is still there."""
     by_name: Mapping[str, TrialStatus] = {
         name: known for trial, known in zip(ledger.trials, ledger.known, strict=True) for name in trial.jobs

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 from trimtab_trainer.contract import Reason
-from trimtab_trainer.contract.sweep import Direction, TrialState
+from trimtab_trainer.contract.sweep import Direction, KnownTrial, TrialState
 
 from trimtab_operator.api import FineTuneJob, TrialStatus
 
@@ -39,7 +39,7 @@ def begun(trial: Trial) -> TrialStatus:
 
 def judged(known: TrialStatus, trial: Trial, jobs: Mapping[str, FineTuneJob]) -> TrialStatus:
     """Return what is known of a trial now; one that is over stays what it is."""
-    if known.state is not TrialState.RUNNING:
+    if known.state.is_over:
         return known
     found = [jobs[name] for name in trial.jobs if name in jobs]
     seconds = sum(job.status.accelerator_seconds for job in found)
@@ -56,8 +56,8 @@ def judged(known: TrialStatus, trial: Trial, jobs: Mapping[str, FineTuneJob]) ->
     error = stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else None
     update = {
         "state": TrialState.COMPLETE,
-        "value": _short(fmean(numbers)),
-        "standard_error": _short(error) if error is not None else None,
+        "value": short(fmean(numbers)),
+        "standard_error": short(error) if error is not None else None,
     }
     return known.model_copy(update=update)
 
@@ -70,25 +70,39 @@ def best_of(trials: Sequence[TrialStatus], direction: Direction) -> TrialStatus 
 
 
 def without_improvement(trials: Sequence[TrialStatus], direction: Direction) -> int:
-    """Return how many trials with a value were begun after the best one."""
-    done = [each for each in trials if each.value is not None]
+    """Return how many trials were begun after the best one and judged, by their value or as worse at a rung."""
+    done = [each for each in trials if each.value is not None or (_was_stopped(each) and each.rung_values)]
     best = best_of(done, direction)
     return len(done) - 1 - done.index(best) if best is not None else 0
 
 
 def shared_fault(trials: Sequence[TrialStatus]) -> str | None:
     """Return the reason with which trials end that have nothing to do with their settings, if that is certain."""
-    if any(each.value is not None for each in trials):
+    if any(each.value is not None or each.rung_values for each in trials):
         return None
     reasons = [each.reason for each in trials if each.reason is not None and each.reason not in OF_THE_POINT]
     return next((each for each in reasons if reasons.count(each) >= ENOUGH_FAULTS), None)
 
 
-def next_costs(trials: Sequence[TrialStatus]) -> float:
-    """Return the accelerator seconds that a trial takes, by the mean of those that have a value; 0 without any."""
-    done = [each.accelerator_seconds or 0 for each in trials if each.value is not None]
-    return fmean(done) if done else 0.0
+def stopped(known: TrialStatus, reason: str | None) -> TrialStatus:
+    """Return a trial as it is once the search has ended; the reason is that of one which was under way."""
+    if known.state.is_over:
+        return known
+    why = reason if known.state is TrialState.RUNNING else known.reason
+    return known.model_copy(update={"state": TrialState.PRUNED, "reason": why})
 
 
-def _short(value: float) -> float:
+def known_of(status: TrialStatus) -> KnownTrial:
+    """Return a trial as the choice of the next ones depends on it."""
+    if _was_stopped(status) and status.rung_values:
+        return KnownTrial(tuple(status.point), status.state, status.rung_values[-1], len(status.rung_values))
+    return KnownTrial(tuple(status.point), status.state, status.value)
+
+
+def _was_stopped(status: TrialStatus) -> bool:
+    return status.state in (TrialState.PAUSED, TrialState.PRUNED)
+
+
+def short(value: float) -> float:
+    """Return a value with as many digits as a status has of it."""
     return float(f"{value:.6g}")

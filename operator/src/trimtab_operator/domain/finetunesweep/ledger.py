@@ -1,0 +1,46 @@
+"""The trials of a sweep as they are known now: what they are, and what became of them, in the order they were begun."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trimtab_trainer.contract.sweep import TrialState
+
+from trimtab_operator.api import TrialStatus
+
+from .observed import Observed
+from .pruning import at_rest, halving_of
+from .searching import Search, Trial
+from .trials import judged
+
+
+@dataclass(frozen=True)
+class Ledger:
+    trials: tuple[Trial, ...]
+    known: tuple[TrialStatus, ...]
+
+    @property
+    def running(self) -> tuple[Trial, ...]:
+        return self._in(TrialState.RUNNING)
+
+    @property
+    def paused(self) -> tuple[Trial, ...]:
+        return self._in(TrialState.PAUSED)
+
+    def busy(self, observed: Observed) -> int:
+        """Return how many trials hold accelerators: one that is told to wait does until its checkpoint is written."""
+        return len(self.running) + sum(not at_rest(trial, observed.jobs) for trial in self.paused)
+
+    def _in(self, state: TrialState) -> tuple[Trial, ...]:
+        pairs = zip(self.trials, self.known, strict=True)
+        return tuple(trial for trial, known in pairs if known.state is state)
+
+
+def ledger_of(observed: Observed, search: Search) -> Ledger:
+    """Return what is known of the trials that are written down, by their FineTuneJobs."""
+    listed = observed.sweep.status.trials
+    trials = tuple(search.at(tuple(each.point)) for each in listed)
+    known = tuple(judged(each, trial, observed.jobs) for each, trial in zip(listed, trials, strict=True))
+    if (rule := halving_of(observed.sweep)) is not None:
+        known = rule.seen(listed, known, trials, observed.jobs)
+    return Ledger(trials, known)

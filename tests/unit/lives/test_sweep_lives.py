@@ -1,0 +1,26 @@
+"""A thousand lives of sweeps in a cluster where anything goes wrong, each one of its own seed.
+
+TRIMTAB_LIVES plays more of them: `make test-lives`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from trimtab_operator.runtime.rounds import inquiries
+
+from tests.unit.lives import sweep
+
+LIVES = int(os.environ.get("TRIMTAB_LIVES", "1000"))
+CHUNK = 50
+STEPS = 14
+
+
+@pytest.mark.parametrize("first", range(0, LIVES, CHUNK))
+def test_whatever_goes_wrong_the_same_trials_are_made_once_and_the_same_one_wins(
+    first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inquiries, "suggested", sweep.in_order)
+    for seed in range(first, first + CHUNK):
+        sweep.live(seed, STEPS)
