@@ -1,7 +1,7 @@
 """`plan`: the whole decision about a sweep, in the order in which a person would make it.
 
 1. Judge the trials that run, by their FineTuneJobs.
-2. End, if there is a reason to; else choose the next points, and write them down.
+2. End, if there is a reason to, after what follows a search (`final`); else choose the next points, and write them down.
 3. Make the FineTuneJobs of the trials that are written down, stop those of trials that are over, suspend or go on.
 
 What keeps it right when the operator dies between any two writes: a point is in the status before a FineTuneJob is made
@@ -18,6 +18,7 @@ from trimtab_trainer.contract.sweep import KnownTrial, Point, SuggestionRequest,
 
 from trimtab_operator.api import (
     BestTrial,
+    Evaluation,
     FineTuneJob,
     FineTuneSweepStatus,
     SweepArtifact,
@@ -30,9 +31,12 @@ from ..ended import time_is_over
 from ..plan import Action, Create, Delete, NextPoints, Note, Plan, Suspend
 from ..views import format_time
 from ..work.conditions import is_over
+from .comparable import Incomparable, check_judging
+from .final import closing, reserved
+from .judging import missing_evaluations
 from .observed import Observed
 from .searching import Search, SweepInvalid, Trial, job_of, rows_of, search_digest, search_of
-from .trials import begun, best_of, judged, next_costs, shared_fault, without_improvement
+from .trials import begun, best_of, judged, next_costs, rows_digest, shared_fault, without_improvement
 
 TAKEN_LOOKED_AT_SECONDS = 10
 
@@ -68,7 +72,8 @@ def plan(observed: Observed, now: datetime) -> Plan:
         search = search_of(sweep)
         if before is None:  # what was begun was checked, and is the same still
             search.check()
-    except SweepInvalid as error:
+            check_judging(sweep.spec, search.dimensions, search.template)
+    except (SweepInvalid, Incomparable) as error:
         return _say(observed, sweep.status, SweepState.SPEC_INVALID, str(error), now, succeeded="False")
     ledger = _ledger(observed, search)
     status = _told(observed, ledger, digest)
@@ -82,14 +87,14 @@ def plan(observed: Observed, now: datetime) -> Plan:
     if not why and (free := _free(observed, ledger)):
         return _chosen(observed, search, ledger, status, free=free, now=now)
     if why and not ledger.running:
-        return _end(observed, status, why, now)
+        return _closed(observed, search, status, why, now)
     return _go_on(observed, status, ledger, why, now)
 
 
 def _ledger(observed: Observed, search: Search) -> _Ledger:
     listed = observed.sweep.status.trials
     trials = tuple(search.at(tuple(each.point)) for each in listed)
-    known = tuple(judged(each, trial, observed.jobs) for each, trial in zip(listed, trials, strict=True))
+    known = tuple(judged(each, trial, observed) for each, trial in zip(listed, trials, strict=True))
     return _Ledger(trials, known)
 
 
@@ -100,10 +105,19 @@ def _told(observed: Observed, ledger: _Ledger, digest: str) -> FineTuneSweepStat
         "trials": list(ledger.known),
         "max_trials": sweep.spec.max_trials,
         "search_digest": digest,
-        "accelerator_seconds": sum(each.accelerator_seconds or 0 for each in ledger.known),
-        "best": _best(observed, ledger, best) if best is not None else None,
+        "metric": sweep.spec.objective.figure,
+        "validation_digest": sweep.status.validation_digest or _compared_by(observed, ledger),
     }
+    if not sweep.status.final:  # what follows the search says the rest
+        update["accelerator_seconds"] = sum(each.accelerator_seconds or 0 for each in ledger.known)
+        update["best"] = _best(observed, ledger, best) if best is not None else None
     return sweep.status.model_copy(update=update)
+
+
+def _compared_by(observed: Observed, ledger: _Ledger) -> str | None:
+    """Return the digest of the rows that the first trial with a value was measured on."""
+    pairs = zip(ledger.trials, ledger.known, strict=True)
+    return next((rows_digest(trial, observed) for trial, known in pairs if known.value is not None), None)
 
 
 def _best(observed: Observed, ledger: _Ledger, best: TrialStatus) -> BestTrial:
@@ -140,12 +154,14 @@ def _why_no_more(observed: Observed, ledger: _Ledger) -> str:
         under_way = [each for each in known if each.state is TrialState.RUNNING]
         each_costs = next_costs(known)
         held = sum(max(each.accelerator_seconds or 0, each_costs) for each in under_way)
-        if spent + held + each_costs > budget or spent + held >= budget:
+        kept = reserved(observed, each_costs)
+        if spent + held + each_costs + kept > budget or spent + held >= budget:
+            last = f", and {kept:.0f} are kept for adapters of all rows" if kept else ""
             return (
                 f"another trial would exceed budget.acceleratorSeconds = {budget}: {spent + round(held)} are spent or "
-                f"under way, and one takes {each_costs:.0f}"
+                f"under way, and one takes {each_costs:.0f}{last}"
             )
-    return ""
+    return "the search has ended" if observed.sweep.status.final else ""
 
 
 def _free(observed: Observed, ledger: _Ledger) -> int:
@@ -194,7 +210,8 @@ def _chosen(
 def _go_on(observed: Observed, status: FineTuneSweepStatus, ledger: _Ledger, why: str, now: datetime) -> Plan:
     """Make what is missing of the trials that run, stop what is left of those that are over."""
     resumed = _suspensions(observed, ledger, suspend=False)
-    actions = (*_leftovers(observed, ledger), *resumed, *_missing(observed, ledger))
+    judging = missing_evaluations(observed, ledger.running)
+    actions = (*_leftovers(observed, ledger), *resumed, *_missing(observed, ledger), *judging)
     message = _progress(status)
     if why:
         message += f"; no other is begun: {why}"
@@ -228,26 +245,29 @@ def _missing(observed: Observed, ledger: _Ledger) -> tuple[Action, ...]:
 
 
 def _leftovers(observed: Observed, ledger: _Ledger) -> tuple[Action, ...]:
-    """Return the deletion of FineTuneJobs that still run though their trial is over: another of its folds failed."""
+    """Return the deletion of what still runs though its trial is over: another of its folds failed."""
     running = {name for trial in ledger.running for name in trial.jobs}
-    return _deletions(observed, lambda name, job: name not in running and not is_over(job))
+    return _deletions(observed, lambda name, child: name not in running and not is_over(child))
 
 
-def _deletions(observed: Observed, goes: Callable[[str, FineTuneJob], bool]) -> tuple[Action, ...]:
+def _deletions(observed: Observed, goes: Callable[[str, FineTuneJob | Evaluation], bool]) -> tuple[Action, ...]:
     return tuple(
-        Delete("FineTuneJob", job.metadata.namespace, name, job.metadata.uid)
-        for name, job in sorted(observed.jobs.items())
-        if job.metadata.deletion_timestamp is None and goes(name, job)
+        Delete(kind, child.metadata.namespace, child.metadata.name, child.metadata.uid)
+        for kind, child in observed.children
+        if child.metadata.deletion_timestamp is None and goes(child.metadata.name, child)
     )
 
 
 def _suspensions(observed: Observed, ledger: _Ledger, *, suspend: bool) -> tuple[Action, ...]:
-    """Return what makes the FineTuneJobs of trials that run stop after a checkpoint, or go on."""
-    jobs = [observed.jobs[name] for trial in ledger.running for name in trial.jobs if name in observed.jobs]
+    """Return what makes the work of trials that run, and what follows the search, stop after a checkpoint or go on."""
+    names = {name for trial in ledger.running for name in trial.jobs}
+    if suspend:
+        for each in observed.sweep.status.final:
+            names |= {each.fine_tune_job_name, each.evaluation_name or "", observed.sweep.metadata.name}
     return tuple(
-        Suspend(job.metadata.namespace, job.metadata.name, job.metadata.uid, suspend, kind="FineTuneJob")
-        for job in jobs
-        if job.spec.suspend is not suspend and not is_over(job)
+        Suspend(child.metadata.namespace, child.metadata.name, child.metadata.uid, suspend, kind=kind)
+        for kind, child in observed.children
+        if child.metadata.name in names and child.spec.suspend is not suspend and not is_over(child)
     )
 
 
@@ -279,13 +299,23 @@ def _act(
     return _say(observed, status, state, message, now, actions=actions)
 
 
+def _closed(observed: Observed, search: Search, status: FineTuneSweepStatus, why: str, now: datetime) -> Plan:
+    """Do what follows a search, and end."""
+    made = closing(observed, search, status)
+    if not made.over:
+        return _act(observed, made.status, made.actions, f"{why}; {made.message}", now, state=made.state)
+    if made.state is not SweepState.COMPLETED:
+        return _say(observed, made.status, made.state, f"{why}; {made.message}", now, succeeded="False")
+    return _end(observed, made.status, f"{why}; {made.message}" if made.message else why, now)
+
+
 def _end(observed: Observed, status: FineTuneSweepStatus, why: str, now: datetime) -> Plan:
     best = status.best
     if best is None:
         reasons = sorted({each.reason for each in status.trials if each.reason is not None})
         message = f"{why}, and none has a value: {', '.join(reasons)}"
         return _say(observed, status, SweepState.TRIALS_FAILED, message, now, succeeded="False")
-    message = f"{why}; the best is {best.fine_tune_job_name} with {_shown(best)}"
+    message = f"{why}; the best is {best.fine_tune_job_name} with {_shown(status, best)}"
     return _say(observed, status, SweepState.COMPLETED, message, now, succeeded="True")
 
 
@@ -330,7 +360,7 @@ def _news(before: FineTuneSweepStatus, after: FineTuneSweepStatus) -> tuple[Note
     if after.best is None or (before.best is not None and before.best.id == after.best.id):
         return ()
     settings = ", ".join(f"{name} = {value}" for name, value in after.best.parameters.items())
-    message = f"{after.best.fine_tune_job_name} has {_shown(after.best)}: {settings}"
+    message = f"{after.best.fine_tune_job_name} has {_shown(after, after.best)}: {settings}"
     return (Note("Normal", "BetterTrial", cut(message, EVENT_MESSAGE_LENGTH)),)
 
 
@@ -349,7 +379,7 @@ def _after_the_end(observed: Observed, now: datetime) -> Plan:
     )
     if goes is not None:
         return Plan(actions=(goes,), confirm=True)
-    losers = _deletions(observed, lambda name, job: not (_is_kept(observed, name) and is_over(job)))
+    losers = _deletions(observed, lambda name, child: not (_is_kept(observed, name) and is_over(child)))
     said = status.model_copy(update={"observed_generation": sweep.metadata.generation})
     return Plan(actions=losers, status=said.to_json(), look_again_seconds=look_again, confirm=bool(losers))
 
@@ -358,7 +388,7 @@ def _is_kept(observed: Observed, name: str) -> bool:
     sweep, best = observed.sweep, observed.sweep.status.best
     if sweep.spec.retain_trials == "All":
         return True
-    return best is not None and name.startswith(f"{sweep.metadata.name}-{best.id}")
+    return name == sweep.metadata.name or (best is not None and name.startswith(f"{sweep.metadata.name}-{best.id}"))
 
 
 def _progress(status: FineTuneSweepStatus, more: int = 0) -> str:
@@ -367,12 +397,12 @@ def _progress(status: FineTuneSweepStatus, more: int = 0) -> str:
     words = f"{done} of at most {status.max_trials} trials are done, {running} run"
     if status.best is None:
         return words
-    return f"{words}; the best so far is {status.best.fine_tune_job_name} with {_shown(status.best)}"
+    return f"{words}; the best so far is {status.best.fine_tune_job_name} with {_shown(status, status.best)}"
 
 
-def _shown(best: BestTrial) -> str:
+def _shown(status: FineTuneSweepStatus, best: BestTrial) -> str:
     error = f" (standard error {best.standard_error:.2g})" if best.standard_error is not None else ""
-    return f"validationLoss {best.value:.4g}{error}"
+    return f"{status.metric} {best.value:.4g}{error}"
 
 
 def _times(known: Sequence[TrialStatus], reason: str) -> int:
@@ -384,8 +414,8 @@ def _words(observed: Observed, ledger: _Ledger, reason: str) -> str:
     by_name: Mapping[str, TrialStatus] = {
         name: known for trial, known in zip(ledger.trials, ledger.known, strict=True) for name in trial.jobs
     }
-    for name, job in sorted(observed.jobs.items()):
-        said = found(job.status.conditions, "Succeeded")
+    for _, child in observed.children:
+        name, said = child.metadata.name, found(child.status.conditions, "Succeeded")
         if name in by_name and by_name[name].reason == reason and said is not None and said.reason == reason:
             return said.message
-    return "look at their FineTuneJobs"
+    return "look at their FineTuneJobs and Evaluations"
