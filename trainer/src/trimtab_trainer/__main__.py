@@ -246,7 +246,7 @@ def _fine_tuning(
             outcome = prepare(config, scratch, report)
         prepared, warnings = outcome.prepared, outcome.warnings
         if options.stage == Stage.PREPARE or outcome.artifact is not None:
-            summary = Summary(total_steps=prepared.total_steps)
+            summary = outcome.summary.model_copy(update={"total_steps": prepared.total_steps})
             return {
                 "prepared": prepared,
                 "artifact": outcome.artifact,

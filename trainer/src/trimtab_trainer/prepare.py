@@ -23,7 +23,7 @@ from .architecture import (
     target_parameters,
 )
 from .base_model import BaseModel, check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
-from .contract import Artifact, DatasetFormat, Prepared, RunConfig, run_digest
+from .contract import Artifact, DatasetFormat, Prepared, RunConfig, Summary, run_digest
 from .data.cleaning import CONTROL, FORMAT, IGNORED, PARTED, VOCABULARY
 from .data.formats import NAMED
 from .data.preparation import PreparedView, prepare_view
@@ -36,7 +36,7 @@ from .errors import SettingsInvalid
 from .initial import check_initial_adapter
 from .layers import Reach, Shapes, reach
 from .report import Report
-from .result import read_result
+from .result import read_figures, read_result
 from .serving_limits import serving_warnings
 from .storage import FileEntry, Store, open_store
 
@@ -51,6 +51,7 @@ class Outcome:
 
     prepared: Prepared
     artifact: Artifact | None = None
+    summary: Summary = Summary()
     warnings: tuple[str, ...] = ()
 
 
@@ -169,6 +170,9 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
         run_digest=run_digest(config, base_model_digest, view.digest),
         rows=summary["train"]["rows"],
         validation_rows=summary["validation"]["rows"],
+        validation_digest=summary["validation"].get("digest"),  # absent in views of earlier versions
+        validation_bytes=summary["validation"].get("bytes"),
+        validation_supervised_tokens=summary["validation"]["supervisedTokens"] or None,
         test_rows=summary["test"]["rows"],
         tokens=summary["train"]["tokens"],
         supervised_tokens=summary["train"]["supervisedTokens"],
@@ -180,7 +184,8 @@ def prepare(config: RunConfig, scratch: Path, report: Report) -> Outcome:
     warnings = [*checked.warnings, *warnings_of(summary)]
     if untrained := untrained_tokens(model, Vocabulary.of(summary[VOCABULARY])):
         warnings.append(untrained)
-    return Outcome(prepared, artifact, tuple(_told(warnings, report)))
+    figures = read_figures(output, artifact) if artifact is not None else Summary()
+    return Outcome(prepared, artifact, figures, tuple(_told(warnings, report)))
 
 
 def warnings_of(summary: dict[str, Any]) -> list[str]:

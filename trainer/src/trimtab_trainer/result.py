@@ -10,11 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .contract import Artifact, canonical_json, digest_of
+from .contract import Artifact, Summary, canonical_json, digest_of
 from .contract.parsing import read_object
 from .report import Report
 from .storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, Store, commit, read_manifest, verify
-from .storage.layout import adapter_prefix, result_path
+from .storage.layout import ADAPTER_METRICS, adapter_prefix, result_path
 
 
 def write_result(store: Store, run_digest: str, artifact: Artifact) -> Artifact:
@@ -66,6 +66,30 @@ def upload_once(
             if last:
                 raise
             store.delete([f"{prefix}/{MANIFEST}"])
+
+
+def read_figures(store: Store, artifact: Artifact) -> Summary:
+    """Return the last figures of the run that made a published adapter, as far as they are there: they change nothing.
+
+    Whoever finds a run instead of repeating it wants to know how good it was.
+    """
+    try:
+        found = read_object(store.read(f"{adapter_prefix(artifact.digest)}/{ADAPTER_METRICS}"))
+        return Summary.model_validate({name: found.get(key) for name, key in _FIGURES.items()})
+    except (ValueError, ObjectMissing, ObjectDamaged):
+        return Summary()
+
+
+_FIGURES = {
+    "step": "steps",
+    "total_steps": "totalSteps",
+    "loss": "trainingLoss",
+    "validation_loss": "validationLoss",
+    "test_loss": "testLoss",
+    "base_test_loss": "baseTestLoss",
+    "tokens_per_second": "tokensPerSecond",
+}
+"""Where metrics.json has what."""
 
 
 def verify_adapter(store: Store, prefix: str, digest: str) -> None:

@@ -33,7 +33,7 @@ from .progress import ProgressBoard
 from .publish import export, measure, publish
 from .report import Report
 from .reporting.answers import answer_held_out
-from .result import read_result
+from .result import read_figures, read_result
 from .sizing import costs, plan
 from .storage import Store, open_store
 from .targets import check_layers
@@ -76,7 +76,7 @@ def train(  # noqa: PLR0917 all of them in the order that they are needed
                 done = read_result(store, prepared.run_digest, report)
                 if done is not None:
                     report("this run has its result already", digest=done.digest)
-                    return done, Summary()
+                    return done, read_figures(store, done)
                 hardware.configure()
                 folder = fetch_base_model(config.base_model, scratch / "base-model", prepared.base_model_digest)
                 view = load_view(store, prepared.view_digest, scratch)
