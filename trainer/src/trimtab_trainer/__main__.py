@@ -32,7 +32,6 @@ from .contract import (
     RunConfig,
     RunIdentity,
     Stage,
-    Summary,
     TerminationMessage,
 )
 from .contract.outcome import PACKED_OUTCOME_BYTES

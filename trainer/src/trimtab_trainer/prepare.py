@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Outcome:
 
     prepared: Prepared
     artifact: Artifact | None = None
-    summary: Summary = Summary()
+    summary: Summary = field(default_factory=Summary)
     warnings: tuple[str, ...] = ()
 
 

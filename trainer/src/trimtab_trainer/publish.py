@@ -260,7 +260,7 @@ def perplexity(loss: float | None) -> float | None:
 
 
 def bits_per_byte(loss: float | None, prepared: Prepared) -> float | None:
-    """Return a loss of the validation rows in bits per byte of what is learned of them, None where that is not known."""
+    """Return a loss of the validation rows in bits per byte of what is learned of them; None if it is not known."""
     if loss is None or not prepared.validation_bytes or not prepared.validation_supervised_tokens:
         return None
     return loss * prepared.validation_supervised_tokens / (prepared.validation_bytes * math.log(2))

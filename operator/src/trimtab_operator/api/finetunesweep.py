@@ -345,12 +345,12 @@ _EXPLANATIONS = {
     ),
     SweepState.NONE_PASSED: Explanation(
         "failed",
-        "None of the best trials has passed the final; `status.final` says why, `status.best` is the best by the search.",
+        "None of the best trials has passed the final (`status.final`); `status.best` is the best by the search.",
         "Look at the Evaluations; train on more or better rows, or set other thresholds.",
     ),
     SweepState.REFIT_FAILED: Explanation(
         "failed",
-        "The settings of the best trial are known (`status.best`), but no adapter of all rows could be trained by them.",
+        "The best settings are known (`status.best`), but no adapter of all rows could be trained with them.",
         "Look at the FineTuneJob that the message names; create one with these settings.",
     ),
 }

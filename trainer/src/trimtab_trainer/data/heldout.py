@@ -1,7 +1,7 @@
 """What the rows held out for validation say, whatever tokens they become: so losses of two models can be compared.
 
 A loss of each token is of another unit for each tokenizer. Bits per byte are not: the same nats, over the bytes of what
-is learned, as it was written. And two runs measured the same only if they held out the same rows, which the digest tells.
+is learned, as it was written. And two runs measured the same only if they held out the same rows: the digest tells it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""FineTuneSweeps: searches whose trials are FineTuneJobs, judged by Evaluations. There is no other record than the objects and the bucket."""
+"""FineTuneSweeps: searches whose trials are FineTuneJobs, judged by Evaluations.
+
+There is no other record than the objects and the bucket."""
 
 from __future__ import annotations
 

@@ -145,4 +145,3 @@ def _checked(where: str, check: Callable[[], None]) -> None:
         check()
     except ValueError as error:
         raise Incomparable(f"{where}: {error}") from None
-

@@ -1,7 +1,7 @@
 """`plan`: the whole decision about a sweep, in the order in which a person would make it.
 
 1. Judge the trials that run, by their FineTuneJobs.
-2. End, if there is a reason to, after what follows a search (`final`); else choose the next points, and write them down.
+2. End, if there is a reason to, after what follows a search; else choose the next points, and write them down.
 3. Make the FineTuneJobs of the trials that are written down, stop those of trials that are over, suspend or go on.
 
 What keeps it right when the operator dies between any two writes: a point is in the status before a FineTuneJob is made
