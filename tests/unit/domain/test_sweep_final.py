@@ -164,6 +164,18 @@ def test_a_trial_that_was_measured_on_other_rows_is_a_bad_point() -> None:
     assert world.sweep.status.best.value == 1.5
 
 
+def test_of_two_that_end_at_once_the_first_says_which_rows_count() -> None:
+    lengths = [{"name": "training.maxSequenceLength", "values": [512, 64]}]
+    world = Judged(parameters=lengths, maxTrials=2, parallelTrials=2).settle().prepared().prepared()
+    for name, digest in zip(world.running, (sha("d"), sha("e")), strict=True):
+        dataset = {**world.jobs[name].to_json()["status"]["dataset"], "validationDigest": digest}
+        condition = {"type": "Succeeded", "status": "True", "reason": "Completed", "message": ""}
+        conditions = [{**condition, "lastTransitionTime": "2026-01-01T00:00:00Z"}]
+        world.tells(name, dataset=dataset, conditions=conditions, progress={"validationLoss": 1.0})
+    world.settle()
+    assert [each.reason for each in world.sweep.status.trials] == [None, "ValidationRowsDiffer"]
+
+
 def finished(**spec: Any) -> Judged:
     """Return a sweep of four trials whose search has ended; the third is the best by it."""
     return Judged(maxTrials=4, template=TESTED, final=FINAL, **spec).settle().trained(1.4, 1.3, 1.1, 1.2)

@@ -43,10 +43,14 @@ TAKEN_LOOKED_AT_SECONDS = 10
 
 @dataclass(frozen=True)
 class _Ledger:
-    """The trials as they are known now: what they are, and what became of them, in the order they were begun."""
+    """The trials as they are known now: what they are, and what became of them, in the order they were begun.
+
+    `compared_by`: the digest of the rows that the first trial with a value was measured on, and so must all others be.
+    """
 
     trials: tuple[Trial, ...]
     known: tuple[TrialStatus, ...]
+    compared_by: str | None
 
     @property
     def running(self) -> tuple[Trial, ...]:
@@ -94,8 +98,13 @@ def plan(observed: Observed, now: datetime) -> Plan:
 def _ledger(observed: Observed, search: Search) -> _Ledger:
     listed = observed.sweep.status.trials
     trials = tuple(search.at(tuple(each.point)) for each in listed)
-    known = tuple(judged(each, trial, observed) for each, trial in zip(listed, trials, strict=True))
-    return _Ledger(trials, known)
+    known: list[TrialStatus] = []
+    compared_by = observed.sweep.status.validation_digest
+    for each, trial in zip(listed, trials, strict=True):
+        known.append(judged(each, trial, observed, compared_by))
+        if compared_by is None and known[-1].value is not None:
+            compared_by = rows_digest(trial, observed)
+    return _Ledger(trials, tuple(known), compared_by)
 
 
 def _told(observed: Observed, ledger: _Ledger, digest: str) -> FineTuneSweepStatus:
@@ -106,18 +115,12 @@ def _told(observed: Observed, ledger: _Ledger, digest: str) -> FineTuneSweepStat
         "max_trials": sweep.spec.max_trials,
         "search_digest": digest,
         "metric": sweep.spec.objective.figure,
-        "validation_digest": sweep.status.validation_digest or _compared_by(observed, ledger),
+        "validation_digest": ledger.compared_by,
     }
     if not sweep.status.final:  # what follows the search says the rest
         update["accelerator_seconds"] = sum(each.accelerator_seconds or 0 for each in ledger.known)
         update["best"] = _best(observed, ledger, best) if best is not None else None
     return sweep.status.model_copy(update=update)
-
-
-def _compared_by(observed: Observed, ledger: _Ledger) -> str | None:
-    """Return the digest of the rows that the first trial with a value was measured on."""
-    pairs = zip(ledger.trials, ledger.known, strict=True)
-    return next((rows_digest(trial, observed) for trial, known in pairs if known.value is not None), None)
 
 
 def _best(observed: Observed, ledger: _Ledger, best: TrialStatus) -> BestTrial:

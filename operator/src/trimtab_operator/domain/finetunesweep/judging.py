@@ -104,7 +104,7 @@ def tasks_of(judged: SweepEvaluation) -> list[Mapping[str, Any]]:
     """Return the tasks with that of the metric first, and its metric first in it: the status has room for few figures,
     and has the first of each task before all others."""
     first, figure = judged.task, judged.metric.partition("/")[2]
-    made = []
+    made: list[Mapping[str, Any]] = []
     for task in sorted(judged.tasks, key=lambda each: each is not first):
         chosen = sorted(task.chosen_metrics, key=lambda metric: figure not in RESULTS[metric])
         one = task.to_json()

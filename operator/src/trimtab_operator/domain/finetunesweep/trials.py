@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from trimtab_trainer.contract import Reason, digest_of
 from trimtab_trainer.contract.sweep import Direction, TrialState
 
-from trimtab_operator.api import FineTuneJob, TrialStatus
+from trimtab_operator.api import Evaluation, FineTuneJob, TrialStatus
 from trimtab_operator.api.sweep_judging import Objective
 
 from ..work.conditions import condition_of
@@ -42,20 +42,27 @@ def begun(trial: Trial) -> TrialStatus:
     return known.model_copy(update={"state": TrialState.BAD, "reason": SETTINGS_REFUSED}) if trial.trouble else known
 
 
-def judged(known: TrialStatus, trial: Trial, observed: Observed) -> TrialStatus:
-    """Return what is known of a trial now; one that is over stays what it is."""
+def judged(known: TrialStatus, trial: Trial, observed: Observed, compared_by: str | None) -> TrialStatus:
+    """Return what is known of a trial now; one that is over stays what it is.
+
+    Args:
+        known: what was known of it before.
+        trial: it.
+        observed: its FineTuneJobs and Evaluations among others.
+        compared_by: digest of the rows that others were measured on; None: not known.
+    """
     if known.state is not TrialState.RUNNING:
         return known
     objective = observed.sweep.spec.objective
     jobs = [observed.jobs[name] for name in trial.jobs if name in observed.jobs]
     evaluations = [observed.evaluations[name] for name in trial.jobs if name in observed.evaluations]
-    seconds = sum(each.status.accelerator_seconds for each in (*jobs, *evaluations))
+    children: list[FineTuneJob | Evaluation] = [*jobs, *evaluations]
+    seconds = sum(each.status.accelerator_seconds for each in children)
     known = known.model_copy(update={"accelerator_seconds": seconds})
-    ends = [condition for each in (*jobs, *evaluations) if (condition := condition_of(each)) is not None]
+    ends = [condition for each in children if (condition := condition_of(each)) is not None]
     if failed := next((each for each in ends if each.status == "False"), None):
         return known.model_copy(update={"state": TrialState.BAD, "reason": failed.reason})
-    parts = (jobs, evaluations) if objective.evaluation is not None else (jobs,)
-    wanted = len(parts) * len(trial.jobs)
+    wanted = len(trial.jobs) * (2 if objective.evaluation is not None else 1)
     if len(ends) < wanted or any(each.status != "True" for each in ends):
         return known
     if objective.evaluation is None:
@@ -66,7 +73,6 @@ def judged(known: TrialStatus, trial: Trial, observed: Observed) -> TrialStatus:
     numbers = [each for each in values if each is not None and math.isfinite(each)]
     if len(numbers) < len(values):
         return known.model_copy(update={"state": TrialState.BAD, "reason": VALUE_MISSING})
-    compared_by = observed.sweep.status.validation_digest
     if compared_by is not None and rows_digest(trial, observed) not in (None, compared_by):
         return known.model_copy(update={"state": TrialState.BAD, "reason": ROWS_DIFFER})
     error = stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else None
