@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from trimtab_operator.domain.views import EVALUATION_LABEL, JOB_LABEL, STAGE_LABEL, SWEEP_LABEL
 from trimtab_operator.runtime.kube import Body
-from trimtab_trainer.contract import Artifact, EvaluationOutcome, TerminationMessage
+from trimtab_trainer.contract import EvaluationOutcome, TerminationMessage
 from trimtab_trainer.contract.outcome import PACKED_OUTCOME_BYTES
 
 from tests.component.operator.executor import Executor
@@ -54,7 +54,7 @@ class Players(Executor):
     async def told(self, labels: Body) -> dict[str, Any]:
         if labels[STAGE_LABEL] == "train":
             adapter = self.adapters[await self.rate_of(labels[JOB_LABEL])]
-            return {"artifact": Artifact(**{**dict(ARTIFACT), "uri": adapter.uri, "digest": adapter.digest})}
+            return {"artifact": ARTIFACT.model_copy(update={"uri": adapter.uri, "digest": adapter.digest})}
         if labels[STAGE_LABEL] == "evaluate":
             asked = await self.kube.get(EVALUATIONS, self.namespace, labels[EVALUATION_LABEL])
             value = FOUND[await self.rate_of(asked["spec"]["target"]["fineTuneJobName"])][1]

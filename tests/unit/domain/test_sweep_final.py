@@ -210,7 +210,7 @@ def test_the_best_are_judged_once_more_and_the_best_of_those_that_pass_wins() ->
         ("Passed", 7.5, 7.0, 8.0),
     ]
     assert status.final[0].reason == "ThresholdMissed"
-    assert status.accelerator_seconds == 4 * 100 + 3 * 10
+    assert status.accelerator_seconds == 4 * 100 + 3 * 10 + 10
     assert first not in world.message
     assert world.notes[-1] == ("Normal", "Completed")
 

@@ -161,6 +161,8 @@ def _decided(observed: Observed, search: Search, status: FineTuneSweepStatus) ->
     if evaluation is None:
         made = Create(winners_evaluation(observed.sweep, won.id, won.fine_tune_job_name))
         return Closing(status, SweepState.JUDGING, f"{told}; the winner gets its Evaluation {name}", (made,))
+    seconds = status.accelerator_seconds + evaluation.status.accelerator_seconds
+    status = status.model_copy(update={"accelerator_seconds": seconds})
     if not is_over(evaluation):
         words = f"{told}; the winner's Evaluation {name} is under way"
         return Closing(status, SweepState.JUDGING, words, tuple(_resumed(evaluation, "Evaluation")))
