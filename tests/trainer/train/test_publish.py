@@ -75,11 +75,18 @@ def test_the_layout_is_that_of_the_design(done: tuple[StageRun, Any, Any]) -> No
     assert len((folder / "splits/test.jsonl").read_text().splitlines()) == run.prepared.test_rows
 
 
-def test_a_loss_of_the_validation_rows_is_told_in_bits_per_byte(done: tuple[StageRun, Any, Any]) -> None:
+def test_a_loss_of_the_validation_rows_is_told_in_bits_per_byte(
+    done: tuple[StageRun, Any, Any], tmp_path: Path
+) -> None:
     """A loss a token times their number are all nats; over the bytes that are learned, in bits."""
     run, artifact, summary = done
     figures = json.loads((run.folder(artifact) / "metrics.json").read_text())
     prepared = run.prepared
+    held_out = load_view(run.store, prepared.view_digest, tmp_path).validation
+    assert held_out is not None
+    assert int(Batches(held_out).supervised.sum()) == prepared.validation_supervised_tokens, (
+        "what the loss is a mean of"
+    )
     nats = summary.validation_loss * prepared.validation_supervised_tokens
     assert figures["validationBitsPerByte"] == pytest.approx(nats / np.log(2) / prepared.validation_bytes)
 

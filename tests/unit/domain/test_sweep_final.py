@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+import numpy as np
 import pytest
 from trimtab_operator.api import Evaluation, FineTuneSweep
 from trimtab_operator.api.sweep_judging import FinalState
+from trimtab_operator.domain.evaluation.checks import Finding, judge_bounds
 from trimtab_operator.domain.finetunesweep import FINE_TUNE_SWEEP
+from trimtab_operator.domain.finetunesweep.judging import thresholds_of
 from trimtab_operator.domain.finetunesweep.searching import search_digest
 from trimtab_operator.domain.plan import Plan
+from trimtab_trainer.contract import Check, Threshold
 
 from tests.unit.domain.makers import ARTIFACT, sha
 from tests.unit.domain.test_sweep import RATES, TEMPLATE, World, sweep
@@ -213,6 +217,25 @@ def test_the_best_are_judged_once_more_and_the_best_of_those_that_pass_wins() ->
     assert status.accelerator_seconds == 4 * 100 + 3 * 10 + 10
     assert first not in world.message
     assert world.notes[-1] == ("Normal", "Completed")
+
+
+def test_the_best_of_three_that_are_not_good_enough_passes_no_more_often_than_one_alone() -> None:
+    """At the limit the probability is uniform; of three each is held to a third of what one may be wrong."""
+    made = sweep(template=TESTED, final=FINAL)
+    assert made.spec.final is not None
+    asked = made.spec.final.evaluation
+    held = [Threshold.model_validate(each) for each in thresholds_of(made, asked)]
+    draws = np.random.default_rng(5).uniform(size=(4000, 3))
+
+    def rate(thresholds: list[Threshold]) -> float:
+        def passes(p: float) -> bool:
+            check = Check(threshold=0, bound="maximum", estimate=8.9, p_pass=float(p), p_fail=0.5)
+            return judge_bounds(thresholds, [check])[0].finding is Finding.KEPT
+
+        return float(np.mean([any(map(passes, three)) for three in draws]))
+
+    assert rate(held) == pytest.approx(1 - 0.99**3, abs=0.007), "the 3 % that a threshold of 0.97 allows"
+    assert rate(asked.thresholds) == pytest.approx(1 - 0.97**3, abs=0.01), "uncorrected nearly three times that"
 
 
 def test_none_that_passes_is_no_success_and_nothing_can_be_followed() -> None:
