@@ -475,6 +475,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         },
         "are those that trials are trained on or chosen by",
     ),
+    "a final on rows that some trial is trained on": (
+        {
+            "template": {**TEMPLATE, "dataset": {**DATASET, "validation": {"uri": "s3://data/held-out/"}}},
+            "parameters": [{"name": "dataset.training.uri", "values": ["s3://data/a/", "s3://data/b/"]}],
+            "final": {
+                "evaluation": {"tasks": [{**ANSWERS, "dataset": {"uri": "s3://data/b/"}}], "metric": "answers/bleu"}
+            },
+        },
+        "s3://data/b/, are those that trials are trained on",
+    ),
     "a final in the wrong direction": (
         {"final": {"evaluation": {"tasks": [ANSWERS], "metric": "answers/bleu"}, "direction": "Minimize"}},
         "final: of answers/bleu more is better",

@@ -52,11 +52,11 @@ def check_judging(spec: FineTuneSweepSpec, dimensions: tuple[Dimension, ...], te
     if spec.final is None:
         return
     _checked("final.evaluation", spec.final.evaluation.check)
-    _check_final(spec)
+    _check_final(spec, dimensions, template)
     _check_rows(spec, dimensions, template, ("test",) if _of_the_split(spec.final.evaluation.tasks) else ())
 
 
-def _check_final(spec: FineTuneSweepSpec) -> None:
+def _check_final(spec: FineTuneSweepSpec, dimensions: tuple[Dimension, ...], template: Mapping[str, Any]) -> None:
     final = spec.final
     assert final is not None
     if final.evaluation.better is None and final.direction is None:
@@ -64,12 +64,12 @@ def _check_final(spec: FineTuneSweepSpec) -> None:
     if final.direction is not None:
         _check_direction("final", final.evaluation.metric, final.evaluation.better, final.direction)
     asked = spec.objective.evaluation.tasks if spec.objective.evaluation is not None else []
-    chosen_by = {each.dataset.uri for each in asked if each.dataset.uri is not None}
-    if held_out := spec.template.spec.dataset.validation:
-        chosen_by.add(held_out.uri or "")
-    chosen_by.add(spec.template.spec.dataset.training.uri)
+    seen = {each.dataset.uri for each in asked}
+    for values in [{}, *({each.name: value} for each in dimensions for value in each.values or ())]:
+        dataset = with_parameters(template, values)["dataset"]
+        seen |= {(dataset.get(side) or {}).get("uri") for side in ("training", "validation")}
     for task in final.evaluation.tasks:
-        if task.dataset.uri in chosen_by:
+        if task.dataset.uri is not None and task.dataset.uri in seen:
             raise Incomparable(
                 f"final: the rows of task {task.name}, {task.dataset.uri}, are those that trials are trained on or "
                 "chosen by; take rows that none of them has seen"
