@@ -83,6 +83,12 @@ FINETUNESWEEP = Kind(
     full=finetunesweep_samples.FULL,
     variants=finetunesweep_samples.VARIANTS,
     status=finetunesweep_samples.STATUS,
-    embeds=("spec.template.spec",),
+    embeds=(
+        "spec.template.spec",
+        "spec.objective.evaluation.tasks[]",
+        "spec.final.evaluation.tasks[]",
+        "spec.final.evaluation.thresholds[]",
+        "spec.final.evaluation.baseline",
+    ),
 )
 KINDS = (FINETUNEJOB, FINETUNESWEEP, EVALUATION, ADAPTERROLLOUT)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from trimtab_operator.api.finetunesweep import RUNGS_ARE_VALIDATED
+from trimtab_operator.api.finetunesweep import PRUNED_BY_LOSS, RUNGS_ARE_VALIDATED
 
-from tests.component.crd_samples import Body
-from tests.component.finetunesweep_samples import FULL
+from tests.component.crd_samples import Body, change
+from tests.component.evaluation_rule_cases import EVALUATION_CASES
+from tests.component.finetunesweep_samples import FINAL, FULL, MINIMAL, OBJECTIVE
 from tests.component.rule_cases import FINETUNEJOB_CASES, Case, Rule
 
 HERE = "spec.template.spec"
@@ -46,6 +47,55 @@ EMBEDDED: dict[Rule, Case] = {
     if path.startswith("spec")
 }
 
+JUDGED = change(MINIMAL, {f"{HERE}.dataset.test": FRACTION, "spec.objective": {"evaluation": OBJECTIVE["evaluation"]}})
+HELD_OUT = OBJECTIVE["evaluation"]["tasks"]
+ENDS = change(
+    MINIMAL,
+    {
+        f"{HERE}.dataset.test": FRACTION,
+        "spec.final": {"evaluation": {"tasks": HELD_OUT, "metric": "heldout/perplexity"}},
+    },
+)
+ASKED = ("spec.tasks", "spec.thresholds", "spec.baseline")
+"""The fields of an Evaluation that a sweep has too."""
+OF_THRESHOLDS = (
+    "maximumRegression and maximumRelativeRegression need baseline",
+    "the first part of every threshold's metric must be the name of a task",
+    "maximumGroupGap needs groupBy in its task",
+)
+
+
+def _asked(section: str, changes: Body) -> Body:
+    """Return changes of an Evaluation's spec as changes of what a sweep asks; the metric follows the tasks."""
+    made = {f"spec.{section}.evaluation{path.removeprefix('spec')}": value for path, value in changes.items()}
+    if tasks := changes.get("spec.tasks"):
+        made[f"spec.{section}.evaluation.metric"] = f"{tasks[0]['name']}/perplexity"
+    for path, value in made.items():
+        if path.endswith(".thresholds"):
+            made[path] = [{"confidence": 0.9, **each} for each in value]
+    return made
+
+
+def _judging(section: str, given: Body, path: str, case: Case) -> tuple[str, Case]:
+    refused, passed = (
+        [
+            _asked(section, changes)
+            for changes in every
+            if all(each.startswith(ASKED if section == "final" else "spec.tasks") for each in changes)
+        ]
+        for every in (case.refused, case.passed)
+    )
+    return f"spec.{section}.evaluation{path.removeprefix('spec')}", Case(refused, passed or [{}], given=given)
+
+
+JUDGING: dict[Rule, Case] = {
+    (where, message): made
+    for section, given, fields in (("objective", JUDGED, ASKED[:1]), ("final", ENDS, ASKED))
+    for (path, message), case in EVALUATION_CASES.items()
+    if path.startswith(fields) or (section == "final" and path == "spec" and message in OF_THRESHOLDS)
+    for where, made in [_judging(section, given, path, case)]
+}
+
 PARAMETERS = "spec.parameters"
 
 
@@ -62,12 +112,46 @@ IMMUTABLE: dict[str, tuple[object, ...]] = {
     "algorithm": ({"type": "Grid", "seed": 1}, {"type": "Random", "seed": 2}),
     "objective": ({"metric": "validationLoss", "direction": "Minimize"},),
     "pruning": ({"minimumSteps": 200}, ...),
+    "final": ({**FINAL, "topTrials": 3}, ...),
 }
 
 FREE: Body = {"maxTrials": 9, "parallelTrials": 1, "suspend": False, "budget": ..., "retainTrials": "All"}
 
 FINETUNESWEEP_CASES: dict[Rule, Case] = {
     **EMBEDDED,
+    **JUDGING,
+    ("spec.objective", "metric and evaluation exclude each other; set one"): Case(
+        refused=[{"spec.objective.metric": "bitsPerByte"}],
+        passed=[{}, {"spec.objective": {"metric": "bitsPerByte"}}, {"spec.objective": ...}],
+        given=change(JUDGED, {f"{HERE}.dataset.validation": FRACTION}),
+    ),
+    **{
+        (f"spec.{section}.evaluation", "the first part of metric must be the name of a task"): Case(
+            refused=[{f"spec.{section}.evaluation.metric": f"{name}/perplexity"} for name in ("heldou", "heldoutt")],
+            passed=[{}, {f"spec.{section}.evaluation.metric": "heldout/bitsPerByte"}],
+            given=given,
+        )
+        for section, given in (("objective", JUDGED), ("final", ENDS))
+    },
+    **{
+        ("spec", f"dataset.split of {section} needs template.spec.dataset.test"): Case(
+            refused=[{f"{HERE}.dataset.test": ...}],
+            passed=[{}, {f"{HERE}.dataset.test": ..., **_asked(section, {"spec.tasks": FINAL["evaluation"]["tasks"]})}],
+            given=given,
+        )
+        for section, given in (("objective", JUDGED), ("final", ENDS))
+    },
+    ("spec", "final must be judged on other rows than the objective; take dataset.uri in one of them"): Case(
+        refused=[{"spec.final": ENDS["spec"]["final"]}], passed=[{}, {"spec.final": FINAL}], given=JUDGED
+    ),
+    (
+        "spec.final.evaluation",
+        "thresholds of the final need confidence: the best of several is better by chance",
+    ): Case(
+        refused=[{"spec.final.evaluation.thresholds": [{"metric": "heldout/perplexity", "maximum": 9}]}],
+        passed=[{}, {"spec.final.evaluation.thresholds": FINAL["evaluation"]["thresholds"]}],
+        given=ENDS,
+    ),
     ("", "name must have at most 32 characters"): Case(
         refused=[{"metadata.name": "a" * 33}], passed=[{"metadata.name": "a" * 32}]
     ),
@@ -99,9 +183,25 @@ FINETUNESWEEP_CASES: dict[Rule, Case] = {
             {"spec.pruning": {"minimumSteps": 75}, f"{HERE}.training": {"evaluateEverySteps": 25}},
         ],
     ),
-    ("spec", "the metric validationLoss needs template.spec.dataset.validation, or folds"): Case(
+    ("spec", PRUNED_BY_LOSS): Case(
+        refused=[
+            {"spec.pruning": {}, "spec.objective": {"metric": "bitsPerByte"}},
+            {"spec.pruning": {}, "spec.objective": {"evaluation": OBJECTIVE["evaluation"]}},
+        ],
+        passed=[{"spec.pruning": {}, "spec.objective": {"metric": "validationLoss"}}, {"spec.pruning": {}}],
+    ),
+    ("spec", "the objective needs template.spec.dataset.validation, or folds, or an evaluation"): Case(
         refused=[{f"{HERE}.dataset.validation": ...}],
-        passed=[{}, {f"{HERE}.dataset.validation": URI}, {f"{HERE}.dataset.validation": ..., "spec.folds": 2}],
+        passed=[
+            {},
+            {f"{HERE}.dataset.validation": URI},
+            {f"{HERE}.dataset.validation": ..., "spec.folds": 2},
+            {
+                f"{HERE}.dataset.validation": ...,
+                f"{HERE}.dataset.test": FRACTION,
+                "spec.objective": {"evaluation": OBJECTIVE["evaluation"]},
+            },
+        ],
     ),
     ("spec", "folds take the place of template.spec.dataset.validation; remove its fraction or uri"): Case(
         refused=[{"spec.folds": 2, f"{HERE}.dataset.validation": each} for each in (FRACTION, URI)],

@@ -17,6 +17,29 @@ def finetunesweep(spec: Body, **metadata: object) -> Body:
 
 _TRIAL: Body = change(crd_samples.MINIMAL, {"spec.dataset.validation": {"fraction": 0.1}})["spec"]
 MINIMAL = finetunesweep({"template": {"spec": _TRIAL}, "parameters": [{"name": "lora.rank", "values": [8, 16]}]})
+_HELD_OUT: Body = {"name": "heldout", "type": "Perplexity", "dataset": {"split": "Test"}}
+_QUESTIONS: Body = {"name": "heldout", "type": "Perplexity", "dataset": {"uri": "s3://data/questions/"}}
+OBJECTIVE: Body = {
+    "evaluation": {
+        "tasks": [_HELD_OUT],
+        "metric": "heldout/perplexity",
+        "datasetSecretName": "object-storage",
+        "batchSize": 8,
+    }
+}
+FINAL: Body = {
+    "topTrials": 2,
+    "evaluation": {
+        "tasks": [_QUESTIONS],
+        "metric": "heldout/perplexity",
+        "datasetSecretName": "object-storage",
+        "batchSize": 8,
+        "baseline": {"baseModel": True},
+        "thresholds": [{"metric": "heldout/perplexity", "maximum": 9, "confidence": 0.95}],
+    },
+    "direction": "Minimize",
+    "metadata": {"labels": {"app": "guide"}, "annotations": {"owner": "a"}},
+}
 FULL = finetunesweep(
     {
         "template": {
@@ -32,6 +55,7 @@ FULL = finetunesweep(
         ],
         "algorithm": {"type": "Random", "seed": 1},
         "objective": {"metric": "validationLoss", "direction": "Maximize"},
+        "final": FINAL,
         "maxTrials": 5,
         "parallelTrials": 2,
         "budget": {"acceleratorSeconds": 3600},
@@ -46,6 +70,7 @@ FULL = finetunesweep(
 VARIANTS: dict[str, Body] = {
     "validation": FULL,
     "folds": change(FULL, {"spec.folds": 5, "spec.template.spec.dataset.validation": ...}),
+    "judged": change(FULL, {"spec.objective": OBJECTIVE, "spec.template.spec.dataset.test": {"fraction": 0.1}}),
     "values": change(FULL, {"spec.parameters": [{"name": "lora.rank", "values": [8, 16]}]}),
 }
 STATUS: Body = {
@@ -64,6 +89,21 @@ STATUS: Body = {
     "completionTime": TIME,
     "maxTrials": 5,
     "searchDigest": DIGEST,
+    "metric": "validationLoss",
+    "validationDigest": DIGEST,
+    "final": [
+        {
+            "id": "01234567",
+            "fineTuneJobName": "sample-01234567",
+            "evaluationName": "sample-01234567-end",
+            "state": "Passed",
+            "reason": "Passed",
+            "value": 7.5,
+            "low": 7.1,
+            "high": 7.9,
+            "acceleratorSeconds": 60,
+        }
+    ],
     "exhausted": True,
     "best": {
         "id": "01234567",

@@ -42,6 +42,12 @@ def claimed(value: Any) -> list[Body]:
     return [{**each, "resourceClaimName": "a"} for each in using(value)]
 
 
+def metric_of_the_first(tasks: Any) -> str:
+    """Return a metric of the first of these tasks, if they are any."""
+    name = tasks[0].get("name") if isinstance(tasks, list) and tasks else None
+    return f"{name or 'heldout'}/perplexity"
+
+
 _OF_TEMPLATES: dict[str, Body] = {
     "spec.template.volumes": {"spec.template.volumeMounts": []},
     "spec.template.volumes[].name": {"spec.template.volumeMounts": []},
@@ -78,6 +84,10 @@ COMPANIONS: dict[str, Body] = {
     "FineTuneSweep spec.parameters[].range.maximum": {
         "spec.parameters[0].range.minimum": -1e10,
         "spec.parameters[0].range.scale": ...,
+    },
+    **{
+        f"FineTuneSweep {path}.tasks": {f"{path}.metric": metric_of_the_first, "spec.final.evaluation.thresholds": []}
+        for path in ("spec.objective.evaluation", "spec.final.evaluation")
     },
     "AdapterRollout spec.strategy.canarySeconds": {"spec.strategy.canaryWeight": 100},
     **{
@@ -290,6 +300,12 @@ def test_what_a_kind_embeds_is_bounded_as_it_is_elsewhere() -> None:
     embedded = FINETUNESWEEP.root["properties"]["spec"]["properties"]["template"]["properties"]["spec"]
     own = FINETUNEJOB.root["properties"]["spec"]
     assert {**embedded, "description": ""} == {**own, "description": ""}
+    ours, theirs = (kind.root["properties"]["spec"]["properties"] for kind in (FINETUNESWEEP, EVALUATION))
+    objective, final = (ours[name]["properties"]["evaluation"]["properties"] for name in ("objective", "final"))
+    for judged in (objective, final):
+        assert judged["tasks"]["items"] == theirs["tasks"]["items"]
+    assert final["thresholds"]["items"] == theirs["thresholds"]["items"]
+    assert {**final["baseline"], "description": ""} == {**theirs["baseline"], "description": ""}
 
 
 @pytest.mark.parametrize(

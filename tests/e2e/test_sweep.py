@@ -42,10 +42,15 @@ def test_a_sweep_finds_the_settings_that_learn(tenant: Tenant) -> None:
     assert all(trial["standardError"] >= 0 for trial in status["trials"])
 
     jobs = tenant.installation.api.objects("FineTuneJob", tenant.namespace, f"{SWEEP_LABEL}=rates")
-    names = sorted(f"rates-{trial['id']}-f{fold}" for trial in status["trials"] for fold in (0, 1))
-    assert sorted(job["metadata"]["name"] for job in jobs) == names
+    folds = [f"rates-{trial['id']}-f{fold}" for trial in status["trials"] for fold in (0, 1)]
+    assert sorted(job["metadata"]["name"] for job in jobs) == sorted([*folds, best["fineTuneJobName"]])
+    assert best["fineTuneJobName"] == f"rates-{best['id']}", "trained on all rows, after the search"
+    assert best["artifact"]["digest"].startswith("sha256:")
     assert len({job["status"]["dataset"]["rowsDigest"] for job in jobs}) == 1
-    assert len({job["status"]["dataset"]["digest"] for job in jobs}) == 2, "a view for each fold, not for each trial"
+    views = {job["status"]["dataset"]["digest"] for job in jobs}
+    assert len(views) == 3, "one for each fold, not for each trial, and one of all rows"
+    said = {job["status"]["dataset"].get("validationDigest") for job in jobs if job["metadata"]["name"] in folds}
+    assert len(said) == 2, "the folds hold out the same rows in every trial"
     assert status["acceleratorSeconds"] == sum(job["status"]["acceleratorSeconds"] for job in jobs)
 
     heading, line = tenant.kubectl("get", "fts", "rates").strip().splitlines()

@@ -32,6 +32,8 @@
       "get",
       "list",
       "watch",
+      "create",
+      "patch",
       "delete"
     ],
     "writers": "Who may create them may create pods with any Secret and any service account of the namespace."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -20,7 +21,9 @@ from trimtab_trainer.contract import ExitCode, Mirrored, MirroredSource, Termina
 from trimtab_trainer.data.view import load_view
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.loop import Trainer
+from trimtab_trainer.prepare import prepare
 from trimtab_trainer.publish import adapter_config, perplexity
+from trimtab_trainer.report import Report
 from trimtab_trainer.result import read_result, verify_adapter
 from trimtab_trainer.storage import store_folder
 from trimtab_trainer.storage.layout import adapter_prefix, result_path
@@ -78,6 +81,33 @@ def test_the_layout_is_that_of_the_design(done: tuple[StageRun, Any, Any]) -> No
     assert noted.summary == summary.model_copy(update={"checkpoint_step": None}), "whoever finds it can draw it"
     assert run.checkpoints() == []
     assert len((folder / "splits/test.jsonl").read_text().splitlines()) == run.prepared.test_rows
+
+
+def test_a_loss_of_the_validation_rows_is_told_in_bits_per_byte(
+    done: tuple[StageRun, Any, Any], tmp_path: Path
+) -> None:
+    """A loss a token times their number are all nats; over the bytes that are learned, in bits."""
+    run, artifact, summary = done
+    figures = json.loads((run.folder(artifact) / "metrics.json").read_text())
+    prepared = run.prepared
+    held_out = load_view(run.store, prepared.view_digest, tmp_path).validation
+    assert held_out is not None
+    assert int(Batches(held_out).supervised.sum()) == prepared.validation_supervised_tokens, (
+        "what the loss is a mean of"
+    )
+    nats = summary.validation_loss * prepared.validation_supervised_tokens
+    assert figures["validationBitsPerByte"] == pytest.approx(nats / np.log(2) / prepared.validation_bytes)
+
+
+def test_a_run_that_is_found_tells_how_good_it_was(done: tuple[StageRun, Any, Any], tmp_path: Path) -> None:
+    """A sweep that is created again learns from it what it would have learned by training."""
+    run, artifact, summary = done
+    outcome = prepare(run.config, tmp_path, Report(stream=io.StringIO()))
+    assert outcome.artifact == artifact
+    assert outcome.summary.validation_loss == summary.validation_loss is not None
+    assert outcome.summary.test_loss == summary.test_loss
+    found, told = run.train(attempt=7)
+    assert (found, told.validation_loss) == (artifact, summary.validation_loss)
 
 
 def test_stock_peft_loads_it_and_reproduces_the_logits_of_the_training_adapter(

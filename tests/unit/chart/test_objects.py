@@ -26,7 +26,9 @@ IN_NAMESPACES: set[Grant] = {
         for plural in ("finetunejobs", "finetunesweeps", "evaluations")
         for verb in ("get", "list", "watch", "delete")
     ),
-    *(("trimtab.dev", "finetunejobs", verb) for verb in ("create", "patch")),  # the trials of a sweep
+    *(
+        ("trimtab.dev", plural, verb) for plural in ("finetunejobs", "evaluations") for verb in ("create", "patch")
+    ),  # the trials of a sweep, and what they are judged by
     *(("trimtab.dev", "adapterrollouts", verb) for verb in ("get", "list", "watch")),
     *(
         ("trimtab.dev", f"{plural}/status", "patch")

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, Self
 
 import pytest
-from trimtab_operator.api import FineTuneJob, FineTuneSweep
+from trimtab_operator.api import Evaluation, FineTuneJob, FineTuneSweep
 from trimtab_operator.domain.cluster import NameTaken, Refusal
 from trimtab_operator.domain.finetunesweep.decide import plan
 from trimtab_operator.domain.finetunesweep.observed import Observed
@@ -61,6 +61,7 @@ class World:
         self.sweep = sweep(**spec)
         self.now = T0
         self.jobs: dict[str, FineTuneJob] = {}
+        self.evaluations: dict[str, Evaluation] = {}
         self.created: list[str] = []
         self.deleted: list[str] = []
         self.notes: list[tuple[str, str]] = []
@@ -71,7 +72,14 @@ class World:
         self.last = Plan()
 
     def observed(self) -> Observed:
-        return Observed(self.sweep, SETTINGS, dict(self.jobs), taken=self.taken, refused=self.refused)
+        return Observed(
+            self.sweep,
+            SETTINGS,
+            dict(self.jobs),
+            taken=self.taken,
+            refused=self.refused,
+            evaluations=dict(self.evaluations),
+        )
 
     def decided(self) -> Plan:
         observed = self.observed()
@@ -85,9 +93,9 @@ class World:
 
     def settle(self, rounds: int = 40) -> Self:
         for _ in range(rounds):
-            before = (self.sweep, dict(self.jobs))
+            before = (self.sweep, dict(self.jobs), dict(self.evaluations))
             self.act(self.decided())
-            if before == (self.sweep, self.jobs):
+            if before == (self.sweep, self.jobs, self.evaluations):
                 return self
         raise AssertionError(f"it does not come to rest: {self.message}")
 
@@ -95,15 +103,26 @@ class World:
         self.last = made
         for action in made.actions:
             match action:
+                case Create(body) if body["kind"] == "Evaluation":
+                    name = body["metadata"]["name"]
+                    self.created.append(f"Evaluation {name}")
+                    metadata = {**body["metadata"], "uid": f"uid-of-evaluation-{name}"}
+                    self.evaluations.setdefault(name, Evaluation.parse({**body, "metadata": metadata}))
                 case Create(body):
                     name = body["metadata"]["name"]
                     self.created.append(name)
                     if name not in self.jobs:
                         metadata = {**body["metadata"], "uid": f"uid-{name}"}
                         self.jobs[name] = FineTuneJob.parse({**body, "metadata": metadata})
+                case Delete(kind="Evaluation", name=name):
+                    self.deleted.append(f"Evaluation {name}")
+                    self.evaluations.pop(name, None)
                 case Delete(name=name):
                     self.deleted.append(name)
                     self.jobs.pop(name, None)
+                case Suspend(name=name, suspend=suspend, kind="Evaluation"):
+                    asked = self.evaluations[name].spec.model_copy(update={"suspend": suspend})
+                    self.evaluations[name] = self.evaluations[name].model_copy(update={"spec": asked})
                 case Suspend(name=name, suspend=suspend, kind=kind):
                     assert kind == "FineTuneJob"
                     spec = self.jobs[name].spec.model_copy(update={"suspend": suspend})
@@ -204,7 +223,9 @@ def test_trials_run_together_and_differ_but_the_rows_are_prepared_once() -> None
 
 def test_rows_that_differ_are_prepared_beside_each_other() -> None:
     uris = [{"uri": "s3://data/a/"}, {"uri": "s3://data/b/"}]
-    world = World(parallelTrials=2, parameters=[{"name": "dataset.training", "values": uris}]).settle()
+    template = {**TEMPLATE, "dataset": {**TEMPLATE["dataset"], "validation": {"uri": "s3://data/held-out/"}}}
+    parameters = [{"name": "dataset.training", "values": uris}]
+    world = World(parallelTrials=2, template=template, parameters=parameters).settle()
     assert len(world.jobs) == 2
 
 

@@ -19,6 +19,8 @@ NAMES_OF_NO_OBJECT = {
     "spec/template/resources/claims/name",
     "spec/template/prepareResources/claims/name",
     "spec/tasks/name",
+    "spec/objective/evaluation/tasks/name",
+    "spec/final/evaluation/tasks/name",
     "spec/adapterName",
     "spec/parameters/name",
 }

@@ -174,6 +174,9 @@ def prepare(config: RunConfig, scratch: Path, report: Report, limits: TrainLimit
         run_digest=run_digest(config, base_model_digest, view.digest),
         rows=summary["train"]["rows"],
         validation_rows=summary["validation"]["rows"],
+        validation_digest=summary["validation"].get("digest"),  # absent in views of earlier versions
+        validation_bytes=summary["validation"].get("bytes"),
+        validation_supervised_tokens=summary["validation"]["supervisedTokens"] or None,
         test_rows=summary["test"]["rows"],
         tokens=summary["train"]["tokens"],
         supervised_tokens=summary["train"]["supervisedTokens"],

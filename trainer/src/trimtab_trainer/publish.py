@@ -241,6 +241,7 @@ def metrics(
         "stoppedEarly": state.stopped_early,
         "trainingLoss": summary.loss,
         "validationLoss": summary.validation_loss,
+        "validationBitsPerByte": bits_per_byte(summary.validation_loss, prepared),
         "testLoss": summary.test_loss,
         "baseTestLoss": summary.base_test_loss,
         "testPerplexity": perplexity(summary.test_loss),
@@ -270,6 +271,13 @@ def metrics(
 def perplexity(loss: float | None) -> float | None:
     """Return e to a loss in nats per token, or None where it is absent or beyond a float."""
     return math.exp(loss) if loss is not None and loss < 700 else None
+
+
+def bits_per_byte(loss: float | None, prepared: Prepared) -> float | None:
+    """Return a loss of the validation rows in bits per byte of what is learned of them; None if it is not known."""
+    if loss is None or not prepared.validation_bytes or not prepared.validation_supervised_tokens:
+        return None
+    return loss * prepared.validation_supervised_tokens / (prepared.validation_bytes * math.log(2))
 
 
 def write_records(folder: Path, view: View, figures: dict[str, Any], card: str, page: str) -> tuple[FileEntry, ...]:

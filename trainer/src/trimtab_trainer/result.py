@@ -14,7 +14,7 @@ from .contract import Artifact, Summary, canonical_json, digest_of
 from .contract.parsing import read_object
 from .report import Report
 from .storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, Store, commit, read_manifest, verify
-from .storage.layout import ADAPTER_REPORT, adapter_prefix, result_path
+from .storage.layout import ADAPTER_METRICS, ADAPTER_REPORT, adapter_prefix, result_path
 
 
 class Result(Artifact):
@@ -58,7 +58,8 @@ def read_result(store: Store, run_digest: str, report: Report | None = None) -> 
         return None
     # The folder may have been copied to another bucket since.
     page = store.address(f"{prefix}/{ADAPTER_REPORT}") if result.report_uri is not None else None
-    return result.model_copy(update={"uri": store.address(prefix), "report_uri": page})
+    summary = result.summary if result.summary != Summary() else _read_figures(store, prefix)
+    return result.model_copy(update={"uri": store.address(prefix), "report_uri": page, "summary": summary})
 
 
 def upload_once(
@@ -81,6 +82,30 @@ def upload_once(
             if last:
                 raise
             store.delete([f"{prefix}/{MANIFEST}"])
+
+
+def _read_figures(store: Store, prefix: str) -> Summary:
+    """Return the last figures of the run that made a published adapter, as far as they are there: they change nothing.
+
+    Trainers of before did not note them beside the run.
+    """
+    try:
+        found = read_object(store.read(f"{prefix}/{ADAPTER_METRICS}"))
+        return Summary.model_validate({name: found.get(key) for name, key in _FIGURES.items()})
+    except (ValueError, ObjectMissing, ObjectDamaged):
+        return Summary()
+
+
+_FIGURES = {
+    "step": "steps",
+    "total_steps": "totalSteps",
+    "loss": "trainingLoss",
+    "validation_loss": "validationLoss",
+    "test_loss": "testLoss",
+    "base_test_loss": "baseTestLoss",
+    "tokens_per_second": "tokensPerSecond",
+}
+"""Where metrics.json has what."""
 
 
 def verify_adapter(store: Store, prefix: str, digest: str) -> None:

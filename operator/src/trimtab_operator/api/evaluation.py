@@ -106,7 +106,7 @@ _TASKS_UNCHANGED = (
 """Lists with keys are compared without regard to order, but the first task is the headline."""
 
 _NO_THRESHOLD_OR_ALL = "!has(self.thresholds) || self.thresholds.all(t, "
-_THRESHOLD_RULES = (
+THRESHOLD_RULES = (
     (
         f"has(self.baseline) || {_NO_THRESHOLD_OR_ALL}!has(t.maximumRegression) && !has(t.maximumRelativeRegression))",
         "maximumRegression and maximumRelativeRegression need baseline",
@@ -165,7 +165,7 @@ class EvaluationSpec(Model):
                 "!has(self.quantization) || self.precision == 'AsTrained'",
                 "quantization is for the precision AsTrained",
             ),
-            *_THRESHOLD_RULES,
+            *THRESHOLD_RULES,
         )
     )
 

@@ -272,6 +272,15 @@ class DatasetStatus(Model):
     rows_digest: DIGEST = Field(description="rowsDigest of the tokenised rows.")
     rows: int = Field(ge=0, description="rows that are trained on.")
     validation_rows: int = Field(default=0, ge=0, description="validationRows held out.")
+    validation_digest: DIGEST | None = Field(
+        default=None, description="validationDigest of what the rows held out for validation say, whatever the tokens."
+    )
+    validation_bytes: int | None = Field(
+        default=None, ge=0, description="validationBytes of what is learned of them, as UTF-8 text."
+    )
+    validation_supervised_tokens: int | None = Field(
+        default=None, ge=0, description="validationSupervisedTokens, those with a loss."
+    )
     test_rows: int = Field(default=0, ge=0, description="testRows held out.")
     tokens: int = Field(ge=0, description="tokens that are trained on, per epoch.")
     supervised_tokens: int = Field(default=0, ge=0, description="supervisedTokens, those with a loss, per epoch.")

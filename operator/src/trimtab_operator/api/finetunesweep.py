@@ -12,7 +12,6 @@ from trimtab_trainer.contract.sweep import (
     MAXIMUM_PARAMETERS,
     MAXIMUM_TRIALS,
     Algorithm,
-    Direction,
     SweepParameter,
     TrialState,
 )
@@ -21,15 +20,17 @@ from .conditions import NOT_UNDERSTOOD, SUCCEEDED, Condition
 from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
 from .finetunejob import FineTuneJobSpec
 from .reasons import Explanation
-from .scheduling import LABEL_VALUE
 from .summary import SummarizedStatus
+from .sweep_judging import MAXIMUM_FINALISTS, TRIAL_ID, Final, FinalTrial, Objective, SweepTemplateMetadata
 
-TRIAL_ID = Annotated[str, Field(max_length=8, pattern=r"^[0-9a-f]{8}$")]
 MAXIMUM_RUNGS = 24
 """The most steps of a run, 10,000,000, halved so often are less than one."""
 RUNGS_ARE_VALIDATED = (
     "pruning.minimumSteps must be a multiple of template.spec.training.evaluateEverySteps: trials are compared by "
     "their validation at that step"
+)
+PRUNED_BY_LOSS = (
+    "pruning compares trials by their validationLoss; leave it out, or take objective.metric validationLoss"
 )
 NAME_LENGTH = 32
 """Trials add up to 13 characters to the name, and a FineTuneJob's may have 45."""
@@ -39,6 +40,8 @@ class SweepState(StrEnum):
     """Reasons of a sweep's `Succeeded`."""
 
     SEARCHING = "Searching"
+    REFITTING = "Refitting"
+    JUDGING = "Judging"
     SUSPENDED = "Suspended"
     TRIAL_REFUSED = "TrialRefused"
     NAME_TAKEN = "NameTaken"
@@ -48,17 +51,8 @@ class SweepState(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     SPEC_INVALID = "SpecInvalid"
     TRIALS_FAILED = "TrialsFailed"
-
-
-class SweepTemplateMetadata(Model):
-    """Labels and annotations of the trials."""
-
-    labels: dict[str, LABEL_VALUE] = Field(
-        default={}, max_length=32, description="labels of every trial's FineTuneJob, such as its Kueue queue."
-    )
-    annotations: dict[str, Annotated[str, Field(max_length=4096)]] = Field(
-        default={}, max_length=32, description="annotations of every trial's FineTuneJob."
-    )
+    NONE_PASSED = "NonePassed"
+    REFIT_FAILED = "RefitFailed"
 
 
 class SweepTemplate(Model):
@@ -68,16 +62,6 @@ class SweepTemplate(Model):
     spec: FineTuneJobSpec = Field(
         description="spec of a FineTuneJob. suspend and ttlSecondsAfterFinished of it are not used: the sweep's are."
     )
-
-
-class Objective(Model):
-    """What a trial is judged by."""
-
-    metric: Literal["validationLoss"] = Field(
-        default="validationLoss",
-        description="metric is validationLoss: of the adapter that was published, in nats per supervised token.",
-    )
-    direction: Direction = Field(default=Direction.MINIMIZE, description="direction that is better.")
 
 
 class SweepBudget(Model):
@@ -114,6 +98,10 @@ class Pruning(Model):
     )
 
 
+_NEEDS_VALIDATION = "the objective needs template.spec.dataset.validation, or folds, or an evaluation"
+_SEEN = "final must be judged on other rows than the objective; take dataset.uri in one of them"
+
+
 class FineTuneSweepSpec(Model):
     """What to search, how, and within which limits."""
 
@@ -144,13 +132,38 @@ class FineTuneSweepSpec(Model):
                 RUNGS_ARE_VALIDATED,
             ),
             (
-                "has(self.folds) || has(self.template.spec.dataset.validation)",
-                "the metric validationLoss needs template.spec.dataset.validation, or folds",
+                "has(self.final) == has(oldSelf.final) && (!has(self.final) || self.final == oldSelf.final)",
+                "final is immutable; create another FineTuneSweep instead",
+            ),
+            (
+                "!has(self.pruning) || !has(self.objective) || (!has(self.objective.evaluation) && "
+                "(!has(self.objective.metric) || self.objective.metric == 'validationLoss'))",
+                PRUNED_BY_LOSS,
+            ),
+            (
+                "has(self.folds) || has(self.template.spec.dataset.validation) || has(self.objective.evaluation)",
+                _NEEDS_VALIDATION,
             ),
             (
                 "!has(self.folds) || !has(self.template.spec.dataset.validation) || "
                 "has(self.template.spec.dataset.validation.folds)",
                 "folds take the place of template.spec.dataset.validation; remove its fraction or uri",
+            ),
+            (
+                "!has(self.final) || has(self.template.spec.dataset.test) || "
+                "self.final.evaluation.tasks.all(t, !has(t.dataset.split))",
+                "dataset.split of final needs template.spec.dataset.test",
+            ),
+            (
+                "!has(self.objective.evaluation) || has(self.template.spec.dataset.test) || "
+                "self.objective.evaluation.tasks.all(t, !has(t.dataset.split))",
+                "dataset.split of objective needs template.spec.dataset.test",
+            ),
+            (
+                "!has(self.final) || !has(self.objective.evaluation) || "
+                "self.objective.evaluation.tasks.all(t, !has(t.dataset.split)) || "
+                "self.final.evaluation.tasks.all(t, !has(t.dataset.split))",
+                _SEEN,
             ),
         )
     )
@@ -169,6 +182,9 @@ class FineTuneSweepSpec(Model):
         ge=2,
         le=20,
         description="folds of a cross-validation: a trial is one FineTuneJob for each, its value their mean.",
+    )
+    final: Final | None = Field(
+        default=None, description="final of the best trials, on rows that none of them has seen."
     )
     max_trials: int = Field(default=20, ge=1, le=MAXIMUM_TRIALS, description="maxTrials that are begun at most.")
     parallel_trials: int = Field(default=1, ge=1, le=50, description="parallelTrials that run at the same time.")
@@ -208,11 +224,13 @@ class FineTuneSweepSpec(Model):
     @model_validator(mode="after")
     def _has_a_value(self) -> Self:
         validation = self.template.spec.dataset.validation
-        if self.folds is None and validation is None:
-            raise ValueError("the metric validationLoss needs template.spec.dataset.validation, or folds")
+        if self.folds is None and validation is None and self.objective.evaluation is None:
+            raise ValueError(_NEEDS_VALIDATION)
         if self.folds is not None and validation is not None and validation.folds is None:
             raise ValueError("folds take the place of template.spec.dataset.validation; remove its fraction or uri")
         every = self.template.spec.training.evaluate_every_steps
+        if self.pruning is not None and self.objective.figure != "validationLoss":
+            raise ValueError(PRUNED_BY_LOSS)
         if self.pruning is not None and self.pruning.minimum_steps % every:
             raise ValueError(RUNGS_ARE_VALIDATED)
         return self
@@ -251,14 +269,16 @@ class BestTrial(Model):
     """The best trial so far."""
 
     id: TRIAL_ID = Field(description="id of the trial.")
-    fine_tune_job_name: str = Field(max_length=63, description="fineTuneJobName of the trial, of folds the first.")
+    fine_tune_job_name: str = Field(
+        max_length=63, description="fineTuneJobName of the trial; of folds the first, at the end that of all rows."
+    )
     parameters: dict[str, Annotated[Any, Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]] = (
         Field(max_length=MAXIMUM_PARAMETERS, description="parameters of the trial, by path.")
     )
     value: float = Field(description="value of the objective.")
     standard_error: float | None = Field(default=None, ge=0, description="standardError of the mean over folds.")
     artifact: SweepArtifact | None = Field(
-        default=None, description="artifact it published; absent where there are folds."
+        default=None, description="artifact it published; of folds that of all rows, at the end."
     )
 
 
@@ -293,8 +313,20 @@ class FineTuneSweepStatus(SummarizedStatus):
         default=None, description="searchDigest of what is searched and how, as it was when the first trial was chosen."
     )
     exhausted: bool | None = Field(default=None, description="exhausted: every point of the search space was tried.")
-    best: BestTrial | None = Field(default=None, description="best trial so far.")
-    accelerator_seconds: int = Field(default=0, ge=0, description="acceleratorSeconds of all trials so far.")
+    metric: str | None = Field(default=None, max_length=104, description="metric that trials are judged by.")
+    validation_digest: DIGEST | None = Field(
+        default=None, description="validationDigest of the rows that trials are compared by: of the first with a value."
+    )
+    best: BestTrial | None = Field(default=None, description="best trial so far; after a final, its winner.")
+    final: list[FinalTrial] = Field(
+        default=[],
+        max_length=MAXIMUM_FINALISTS,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["id"]},
+        description="final: the best trials, the best by the search first, and what became of each.",
+    )
+    accelerator_seconds: int = Field(
+        default=0, ge=0, description="acceleratorSeconds of all trials so far, and of what followed the search."
+    )
     saved_accelerator_seconds: int | None = Field(
         default=None,
         ge=0,
@@ -341,6 +373,15 @@ class FineTuneSweep(CustomObject):
 
 _EXPLANATIONS = {
     SweepState.SEARCHING: Explanation("active", "Trials run, or the next ones are chosen.", "Nothing."),
+    SweepState.REFITTING: Explanation(
+        "active",
+        "The search has ended; with the settings of the best trials adapters are trained on all rows, because those of "
+        "folds have seen a part of them.",
+        "Nothing.",
+    ),
+    SweepState.JUDGING: Explanation(
+        "active", "The best trials are judged once more, on rows that none of them has seen.", "Nothing."
+    ),
     SweepState.SUSPENDED: Explanation(
         "active",
         "`spec.suspend` is true; the trials have written checkpoints, and no new one is begun.",
@@ -381,6 +422,16 @@ _EXPLANATIONS = {
         "No trial has a value, or three ended with the same fault of the data or of the settings that all share.",
         "Mend what the message names, and create the sweep again; what was published is not trained again.",
     ),
+    SweepState.NONE_PASSED: Explanation(
+        "failed",
+        "None of the best trials has passed the final (`status.final`); `status.best` is the best by the search.",
+        "Look at the Evaluations; train on more or better rows, or set other thresholds.",
+    ),
+    SweepState.REFIT_FAILED: Explanation(
+        "failed",
+        "The best settings are known (`status.best`), but no adapter of all rows could be trained with them.",
+        "Look at the FineTuneJob that the message names; create one with these settings.",
+    ),
 }
 
 FINETUNESWEEP = CustomResource(
@@ -393,7 +444,7 @@ FINETUNESWEEP = CustomResource(
         ("State", "string", condition_path(SUCCEEDED, "reason"), "What the sweep is doing, or how it ended."),
         ("Trials", "string", ".status.summary.trials", "Trials done/running/at most."),
         ("Best", "string", ".status.summary.best", "Best value so far."),
-        ("Metric", "string", ".spec.objective.metric", "Metric of the value."),
+        ("Metric", "string", ".status.metric", "Metric of the value."),
         AGE,
     ),
     wide_columns=(

@@ -122,6 +122,11 @@ class Prepared(Received):
     run_digest: DIGEST = Field(description="runDigest addresses <output>/runs/<digest>")
     rows: WHOLE = Field(description="rows that are trained on")
     validation_rows: WHOLE = 0
+    validation_digest: DIGEST | None = Field(
+        default=None, description="validationDigest of what the validation rows say, whatever their tokens"
+    )
+    validation_bytes: WHOLE | None = Field(default=None, description="validationBytes of what is learned of them")
+    validation_supervised_tokens: WHOLE | None = None
     test_rows: WHOLE = 0
     tokens: WHOLE = Field(description="tokens of the rows that are trained on")
     supervised_tokens: WHOLE = Field(default=0, description="supervisedTokens: those with a loss")

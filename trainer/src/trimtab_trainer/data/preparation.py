@@ -18,6 +18,7 @@ from ..storage import ObjectDamaged, ObjectMissing, Store, fetch, store_folder, 
 from ..storage.layout import data_audit_prefix, hexadecimal, rows_prefix, view_prefix
 from .balance import balanced
 from .figures import audit_of
+from .heldout import said
 from .making import make_rows
 from .notices import check_dropped, notices_of
 from .overlap import asked_text
@@ -122,6 +123,8 @@ class _Making:
                 balance = balanced(rows, fitted, request.dataset.balance)
                 fitted, weights, summary["balance"] = balance.fitted, balance.weights, balance.done
             summary[side] = write_side(folder, side, rows, fitted, request.training, weights=weights)
+            if side == "validation" and len(fitted.rows):
+                summary[side] |= said(rows, fitted, request.training.loss_on).to_json()
             if len(fitted.rows) and not summary[side]["supervisedTokens"]:
                 raise DataInvalid(f"no token of the {side} side is learned; check the answers")
         summary["largestToken"] = rows.largest_token

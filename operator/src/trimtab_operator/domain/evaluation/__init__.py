@@ -7,9 +7,10 @@ from trimtab_operator.api.evaluation import EVALUATION as CRD
 
 from ..cluster import Key
 from ..ended import reason_of
-from ..indexes import gated_in, named_evaluation, passed_in, waiting_for
+from ..indexes import gated_in, named_evaluation, of_sweep, passed_in, sweeps_among, waiting_for
 from ..measures import Measure
 from ..plan import Body
+from ..views import SWEEP_LABEL
 from ..work.staged import staged
 from .evaluating import Evaluating
 
@@ -17,7 +18,13 @@ __all__ = ["EVALUATING", "EVALUATION"]
 
 
 def _indexes(body: Body, ended: bool) -> tuple[str, ...]:
-    """Return what it waits for, or once it has ended whether it passed."""
+    """Return whose it is, and what it waits for, or once it has ended whether it passed."""
+    sweep = (body["metadata"].get("labels") or {}).get(SWEEP_LABEL)
+    mine = (of_sweep(body["metadata"]["namespace"], sweep),) if sweep else ()
+    return (*mine, *_state_of(body, ended))
+
+
+def _state_of(body: Body, ended: bool) -> tuple[str, ...]:
     namespace, spec, status = body["metadata"]["namespace"], body.get("spec", {}), body.get("status", {})
     if ended:
         verdict: Body = next((c for c in status.get("conditions", ()) if c.get("type") == PASSED), {})
@@ -36,7 +43,7 @@ def _indexes(body: Body, ended: bool) -> tuple[str, ...]:
 
 def _concerns(key: Key, ended: bool, indexes: tuple[str, ...]) -> tuple[str, ...]:
     named = named_evaluation(key.namespace, key.name)
-    return (named, passed_in(key.namespace)) if ended else (named,)
+    return (named, *sweeps_among(indexes), *((passed_in(key.namespace),) if ended else ()))
 
 
 def _verdict(status: WorkStatus) -> tuple[Measure, ...]:

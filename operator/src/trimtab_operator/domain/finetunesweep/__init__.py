@@ -1,4 +1,6 @@
-"""FineTuneSweeps: searches whose trials are FineTuneJobs. There is no other record than the objects and the bucket."""
+"""FineTuneSweeps: searches whose trials are FineTuneJobs, judged by Evaluations.
+
+There is no other record than the objects and the bucket."""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from datetime import datetime
 
 from trimtab_trainer.contract.sweep import TrialState
 
-from trimtab_operator.api import FineTuneJob, FineTuneSweep, FineTuneSweepStatus
+from trimtab_operator.api import Evaluation, FineTuneJob, FineTuneSweep, FineTuneSweepStatus
 from trimtab_operator.api.finetunesweep import FINETUNESWEEP
 
 from ..cluster import Cluster, Key
@@ -34,12 +36,14 @@ def _observe(cluster: Cluster, sweep: FineTuneSweep) -> Observed:
     me = sweep.metadata
     key = Key("FineTuneSweep", me.namespace, me.name)
     labelled: tuple[FineTuneJob, ...] = cluster.indexed("FineTuneJob", of_sweep(me.namespace, me.name))
+    judging: tuple[Evaluation, ...] = cluster.indexed("Evaluation", of_sweep(me.namespace, me.name))
     return Observed(
         sweep=sweep,
         settings=cluster.settings,
         jobs={job.metadata.name: job for job in labelled if job.metadata.controller == me.uid},
         taken=cluster.taken(key),
         refused=cluster.refused(key),
+        evaluations={each.metadata.name: each for each in judging if each.metadata.controller == me.uid},
     )
 
 
@@ -49,12 +53,15 @@ def _needs(observed: Observed, planned: Plan) -> Needs:
     And what may run still though its trial waits or is over, where it was not heard of: it holds what others shall get.
     """
     namespace = observed.sweep.metadata.namespace
-    names = {
-        action.body["metadata"]["name"] if isinstance(action, Create) else action.name
+    keys = {
+        Key(action.body["kind"], namespace, action.body["metadata"]["name"])
+        if isinstance(action, Create)
+        else Key(action.kind, namespace, action.name)
         for action in planned.actions
         if not (isinstance(action, Delete) and action.kind == "FineTuneSweep")
     }
-    return Needs(objects=tuple(Key("FineTuneJob", namespace, name) for name in sorted(names | _unheard_of(observed))))
+    unheard_of = {Key("FineTuneJob", namespace, name) for name in _unheard_of(observed)}
+    return Needs(objects=tuple(sorted(keys | unheard_of)))
 
 
 def _unheard_of(observed: Observed) -> set[str]:
@@ -91,5 +98,5 @@ FINE_TUNE_SWEEP = Kind(
     needs=_needs,
     measures=_measures,
     gauge="trimtab_finetunesweeps",
-    makes=("FineTuneJob",),
+    makes=("FineTuneJob", "Evaluation"),
 )

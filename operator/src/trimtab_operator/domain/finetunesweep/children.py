@@ -1,16 +1,18 @@
-"""What the FineTuneJobs of trials need, as actions: to be made, to stop after a checkpoint, to go on, to go."""
+"""What FineTuneJobs and Evaluations of trials need, as actions: to be made, to stop, to go on, to go."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from trimtab_operator.api import FineTuneJob
+from trimtab_operator.api import Evaluation, FineTuneJob
 
 from ..plan import Action, Create, Delete, Suspend
 from ..work.conditions import is_over
 from .ledger import Ledger
 from .observed import Observed
 from .searching import Trial, job_of, rows_of
+
+Child = FineTuneJob | Evaluation
 
 
 def missing(observed: Observed, ledger: Ledger) -> tuple[Action, ...]:
@@ -40,29 +42,34 @@ def missing(observed: Observed, ledger: Ledger) -> tuple[Action, ...]:
 
 
 def leftovers(observed: Observed, ledger: Ledger) -> tuple[Action, ...]:
-    """Return the deletion of FineTuneJobs that still run though their trial is over: another of its folds failed."""
+    """Return the deletion of what still runs though its trial is over: another of its folds failed."""
     on_the_way = {name for trial in (*ledger.running, *ledger.paused) for name in trial.jobs}
-    return deletions(observed, lambda name, job: name not in on_the_way and not is_over(job))
+    return deletions(observed, lambda name, child: name not in on_the_way and not is_over(child))
 
 
-def deletions(observed: Observed, goes: Callable[[str, FineTuneJob], bool]) -> tuple[Action, ...]:
+def deletions(observed: Observed, goes: Callable[[str, Child], bool]) -> tuple[Action, ...]:
     return tuple(
-        Delete("FineTuneJob", job.metadata.namespace, name, job.metadata.uid)
-        for name, job in sorted(observed.jobs.items())
-        if job.metadata.deletion_timestamp is None and goes(name, job)
+        Delete(kind, child.metadata.namespace, child.metadata.name, child.metadata.uid)
+        for kind, child in observed.children
+        if child.metadata.deletion_timestamp is None and goes(child.metadata.name, child)
     )
 
 
 def suspensions(observed: Observed, trials: Iterable[Trial], *, suspend: bool) -> tuple[Action, ...]:
-    """Return what makes the FineTuneJobs of trials stop after a checkpoint, or go on."""
-    jobs = [observed.jobs[name] for trial in trials for name in trial.jobs if name in observed.jobs]
-    return suspended(jobs, suspend=suspend)
+    """Return what makes the work of trials stop after a checkpoint, or go on."""
+    names = {name for trial in trials for name in trial.jobs}
+    return suspended([pair for pair in observed.children if pair[1].metadata.name in names], suspend=suspend)
 
 
-def suspended(jobs: Iterable[FineTuneJob], *, suspend: bool = True) -> tuple[Action, ...]:
-    """Return what suspends FineTuneJobs that are not over, or lets them go on."""
+def all_held(observed: Observed) -> tuple[Action, ...]:
+    """Return what makes everything of a sweep stop, what follows the search too."""
+    return suspended(observed.children)
+
+
+def suspended(children: Iterable[tuple[str, Child]], *, suspend: bool = True) -> tuple[Action, ...]:
+    """Return what suspends children that are not over, each with its kind, or lets them go on."""
     return tuple(
-        Suspend(job.metadata.namespace, job.metadata.name, job.metadata.uid, suspend, kind="FineTuneJob")
-        for job in jobs
-        if job.spec.suspend is not suspend and not is_over(job)
+        Suspend(child.metadata.namespace, child.metadata.name, child.metadata.uid, suspend, kind=kind)
+        for kind, child in children
+        if child.spec.suspend is not suspend and not is_over(child)
     )

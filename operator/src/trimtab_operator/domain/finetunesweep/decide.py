@@ -1,7 +1,8 @@
 """`plan`: the whole decision about a sweep, in the order in which a person would make it.
 
-1. Judge the trials that run, by their FineTuneJobs; those that are worse than others wait.
-2. End, if there is a reason to; else let the best of those that wait go on, or choose the next points: written down.
+1. Judge the trials that run, by their FineTuneJobs and Evaluations; those that are worse than others wait.
+2. End, if there is a reason to, after what follows a search; else let the best of those that wait go on, or choose the
+   next points: written down.
 3. Make the FineTuneJobs of the trials that are written down, stop those of trials that are over, suspend or go on.
 
 What keeps it right when the operator dies between any two writes: a point is in the status before a FineTuneJob is made
@@ -11,6 +12,7 @@ for it, and the names of those follow from the point; so whoever goes on makes w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from trimtab_trainer.contract.sweep import NAME_DIGITS, Point, SuggestionRequest, TrialState
@@ -28,7 +30,10 @@ from ..ended import time_is_over
 from ..plan import Action, NextPoints, Note, Plan
 from ..views import format_time
 from ..work.conditions import is_over
-from .children import deletions, leftovers, missing, suspended, suspensions
+from .children import all_held, deletions, leftovers, missing, suspended, suspensions
+from .comparable import Incomparable, check_judging
+from .final import closing, reserved
+from .judging import missing_evaluations
 from .ledger import Ledger, ledger_of
 from .limits import Costs, budget_of, costs_of, seconds_left, why_no_more
 from .observed import Observed
@@ -58,7 +63,8 @@ def plan(observed: Observed, now: datetime) -> Plan:
         if before is None:  # what was begun was checked, and is the same still
             search.check()
             check_rungs(sweep, search)
-    except SweepInvalid as error:
+            check_judging(sweep.spec, search.dimensions, search.template)
+    except (SweepInvalid, Incomparable) as error:
         return _say(observed, sweep.status, SweepState.SPEC_INVALID, str(error), now, succeeded="False")
     ledger = ledger_of(observed, search)
     status = _told(observed, ledger, digest)
@@ -70,8 +76,9 @@ def plan(observed: Observed, now: datetime) -> Plan:
         why = f"activeDeadlineSeconds = {sweep.spec.active_deadline_seconds} are over"
         return _end(observed, status, why, now, SweepState.DEADLINE_EXCEEDED)
     if sweep.spec.suspend:
-        return _held(observed, status, ledger, now)
+        return _held(observed, status, now)
     costs = costs_of(ledger.known, ledger.trials, observed.jobs)
+    costs = replace(costs, kept=reserved(observed, costs.each))
     why = why_no_more(sweep, ledger.known, costs)
     busy, waiting = ledger.busy(observed), _going_on(observed, ledger, costs, why)
     free = sweep.spec.parallel_trials - busy
@@ -80,7 +87,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
     if not why and not waiting and (count := min(free, sweep.spec.max_trials - len(ledger.known))) > 0:
         return _chosen(observed, search, ledger, status, free=count, now=now)
     if why and not busy and not waiting:
-        return _end(observed, status, why, now)
+        return _closed(observed, search, status, why, now)
     return _go_on(observed, status, ledger, why, now)
 
 
@@ -119,11 +126,14 @@ def _told(observed: Observed, ledger: Ledger, digest: str) -> FineTuneSweepStatu
         "trials": list(ledger.known),
         "max_trials": sweep.spec.max_trials,
         "search_digest": digest,
-        "accelerator_seconds": sum(each.accelerator_seconds or 0 for each in ledger.known),
-        "best": _best(observed, ledger, best) if best is not None else None,
+        "metric": sweep.spec.objective.figure,
+        "validation_digest": ledger.compared_by,
     }
     if sweep.spec.pruning is not None:
         update["saved_accelerator_seconds"] = saved_seconds(ledger.known)
+    if not sweep.status.final:  # what follows the search says the rest
+        update["accelerator_seconds"] = sum(each.accelerator_seconds or 0 for each in ledger.known)
+        update["best"] = _best(observed, ledger, best) if best is not None else None
     return sweep.status.model_copy(update=update)
 
 
@@ -187,16 +197,17 @@ def _go_on(observed: Observed, status: FineTuneSweepStatus, ledger: Ledger, why:
     """Make what is missing of the trials that run, stop what is left of those that are over."""
     paused = suspensions(observed, ledger.paused, suspend=True)
     resumed = suspensions(observed, ledger.running, suspend=False)
-    actions = (*leftovers(observed, ledger), *paused, *resumed, *missing(observed, ledger))
+    judging = missing_evaluations(observed, ledger.running)
+    actions = (*leftovers(observed, ledger), *paused, *resumed, *missing(observed, ledger), *judging)
     message = _progress(status)
     if why:
         message += f"; no other is begun: {why}"
     return _act(observed, status, actions, message, now)
 
 
-def _held(observed: Observed, status: FineTuneSweepStatus, ledger: Ledger, now: datetime) -> Plan:
+def _held(observed: Observed, status: FineTuneSweepStatus, now: datetime) -> Plan:
     """Suspend the trials that run, and begin none."""
-    actions = suspensions(observed, (*ledger.running, *ledger.paused), suspend=True)
+    actions = all_held(observed)
     message = "spec.suspend is true; set it to false and the trials go on from their checkpoints"
     return _act(observed, status, actions, message, now, state=SweepState.SUSPENDED)
 
@@ -222,6 +233,17 @@ def _act(
     return _say(observed, status, state, message, now, actions=actions)
 
 
+def _closed(observed: Observed, search: Search, status: FineTuneSweepStatus, why: str, now: datetime) -> Plan:
+    """Do what follows a search, and end; trials that wait are stopped for good."""
+    status = status.model_copy(update={"trials": [stopped(each, None) for each in status.trials]})
+    made = closing(observed, search, status)
+    if not made.over:
+        return _act(observed, made.status, made.actions, f"{why}; {made.message}", now, state=made.state)
+    if made.state is not SweepState.COMPLETED:
+        return _say(observed, made.status, made.state, f"{why}; {made.message}", now, succeeded="False")
+    return _end(observed, made.status, f"{why}; {made.message}" if made.message else why, now)
+
+
 def _end(
     observed: Observed,
     status: FineTuneSweepStatus,
@@ -237,7 +259,10 @@ def _end(
         reasons = sorted({each.reason for each in status.trials if each.reason is not None})
         message = f"{why}, and none has a value: {', '.join(reasons)}"
         return _say(observed, status, without_a_value, message, now, succeeded="False")
-    message = f"{why}; the best is {best.fine_tune_job_name} with {_shown(best)}"
+    message = f"{why}; the best is {best.fine_tune_job_name} with {_shown(status, best)}"
+    if reason is not None and (observed.sweep.spec.final is not None or observed.sweep.spec.folds is not None):
+        # Its adapter is not there, or not judged, and neither will be.
+        return _say(observed, status, without_a_value, message, now, succeeded="False")
     if pruned := sum(each.state is TrialState.PRUNED for each in status.trials):
         message += f"; {pruned} trials were stopped before their end"
     return _say(observed, status, SweepState.COMPLETED, message, now, succeeded="True")
@@ -287,7 +312,7 @@ def _news(before: FineTuneSweepStatus, after: FineTuneSweepStatus) -> tuple[Note
     if after.best is None or (before.best is not None and before.best.id == after.best.id):
         return ()
     settings = ", ".join(f"{name} = {value}" for name, value in after.best.parameters.items())
-    message = f"{after.best.fine_tune_job_name} has {_shown(after.best)}: {settings}"
+    message = f"{after.best.fine_tune_job_name} has {_shown(after, after.best)}: {settings}"
     return (Note("Normal", "BetterTrial", cut(message, EVENT_MESSAGE_LENGTH)),)
 
 
@@ -307,8 +332,8 @@ def _after_the_end(observed: Observed, now: datetime) -> Plan:
     if goes is not None:
         return Plan(actions=(goes,), confirm=True)
     pruned = {each.id for each in status.trials if each.state is TrialState.PRUNED}
-    losers = deletions(observed, lambda name, job: not _is_kept(observed, name, pruned, over=is_over(job)))
-    stay = [job for name, job in sorted(observed.jobs.items()) if _is_kept(observed, name, pruned, over=False)]
+    losers = deletions(observed, lambda name, child: not _is_kept(observed, name, pruned, over=is_over(child)))
+    stay = [pair for pair in observed.children if _is_kept(observed, pair[1].metadata.name, pruned, over=False)]
     said = status.model_copy(update={"observed_generation": sweep.metadata.generation})
     actions = (*losers, *suspended(stay))
     return Plan(actions=actions, status=said.to_json(), look_again_seconds=look_again, confirm=bool(actions))
@@ -320,7 +345,7 @@ def _is_kept(observed: Observed, name: str, pruned: set[str], *, over: bool) -> 
     trial = name.removeprefix(f"{sweep.metadata.name}-")[:NAME_DIGITS]
     if sweep.spec.retain_trials == "All":
         return over or trial in pruned
-    return over and best is not None and trial == best.id
+    return over and (name == sweep.metadata.name or (best is not None and trial == best.id))
 
 
 def _progress(status: FineTuneSweepStatus, more: int = 0) -> str:
@@ -331,12 +356,12 @@ def _progress(status: FineTuneSweepStatus, more: int = 0) -> str:
         words += f", {paused} wait at a rung"
     if status.best is None:
         return words
-    return f"{words}; the best so far is {status.best.fine_tune_job_name} with {_shown(status.best)}"
+    return f"{words}; the best so far is {status.best.fine_tune_job_name} with {_shown(status, status.best)}"
 
 
-def _shown(best: BestTrial) -> str:
+def _shown(status: FineTuneSweepStatus, best: BestTrial) -> str:
     error = f" (standard error {best.standard_error:.2g})" if best.standard_error is not None else ""
-    return f"validationLoss {best.value:.4g}{error}"
+    return f"{status.metric} {best.value:.4g}{error}"
 
 
 def _times(known: Sequence[TrialStatus], reason: str) -> int:
@@ -348,8 +373,8 @@ def _words(observed: Observed, ledger: Ledger, reason: str) -> str:
     by_name: Mapping[str, TrialStatus] = {
         name: known for trial, known in zip(ledger.trials, ledger.known, strict=True) for name in trial.jobs
     }
-    for name, job in sorted(observed.jobs.items()):
-        said = found(job.status.conditions, "Succeeded")
+    for _, child in observed.children:
+        name, said = child.metadata.name, found(child.status.conditions, "Succeeded")
         if name in by_name and by_name[name].reason == reason and said is not None and said.reason == reason:
             return said.message
-    return "look at their FineTuneJobs"
+    return "look at their FineTuneJobs and Evaluations"

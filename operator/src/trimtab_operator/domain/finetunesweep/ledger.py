@@ -11,13 +11,19 @@ from trimtab_operator.api import TrialStatus
 from .observed import Observed
 from .pruning import at_rest, halving_of
 from .searching import Search, Trial
-from .trials import judged
+from .trials import judged, rows_digest
 
 
 @dataclass(frozen=True)
 class Ledger:
+    """Trials and what is known of each.
+
+    `compared_by`: the digest of the rows that the first trial with a value was measured on, and so must all others be.
+    """
+
     trials: tuple[Trial, ...]
     known: tuple[TrialStatus, ...]
+    compared_by: str | None = None
 
     @property
     def running(self) -> tuple[Trial, ...]:
@@ -37,10 +43,15 @@ class Ledger:
 
 
 def ledger_of(observed: Observed, search: Search) -> Ledger:
-    """Return what is known of the trials that are written down, by their FineTuneJobs."""
+    """Return what is known of the trials that are written down, by their FineTuneJobs and Evaluations."""
     listed = observed.sweep.status.trials
     trials = tuple(search.at(tuple(each.point)) for each in listed)
-    known = tuple(judged(each, trial, observed.jobs) for each, trial in zip(listed, trials, strict=True))
+    known: tuple[TrialStatus, ...] = ()
+    compared_by = observed.sweep.status.validation_digest
+    for each, trial in zip(listed, trials, strict=True):
+        known = (*known, judged(each, trial, observed, compared_by))
+        if compared_by is None and known[-1].value is not None:
+            compared_by = rows_digest(trial, observed)
     if (rule := halving_of(observed.sweep)) is not None:
         known = rule.seen(listed, known, trials, observed.jobs)
-    return Ledger(trials, known)
+    return Ledger(trials, known, compared_by)

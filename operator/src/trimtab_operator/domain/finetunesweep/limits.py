@@ -25,21 +25,24 @@ class Costs:
         held: by those that run, each of them with what a trial takes at least.
         each: what another one takes, by the mean of those that were judged: to the end, or to a rung.
         reserve: what is left to train one trial to its end, as long as none was, by its pace: of the nearest to it.
+        kept: for what follows the search.
     """
 
     spent: int
     held: int
     each: float
     reserve: float
+    kept: float = 0.0
 
     def admits(self, budget: int) -> bool:
         """Tell whether another trial may be begun."""
         committed = self.spent + self.held
-        return committed < budget and committed + self.each + self.reserve <= budget
+        return committed < budget and committed + self.each + self.reserve + self.kept <= budget
 
     def admits_going_on(self, budget: int, paused: TrialStatus, factor: int) -> bool:
         """Tell whether a paused trial may go on to its next rung, which has `factor` times the steps of its last."""
-        return self.spent + self.held + (paused.accelerator_seconds or 0) * (factor - 1) <= budget
+        more = (paused.accelerator_seconds or 0) * (factor - 1)
+        return self.spent + self.held + self.kept + more <= budget
 
 
 def why_no_more(sweep: FineTuneSweep, known: Sequence[TrialStatus], costs: Costs) -> str:
@@ -54,11 +57,12 @@ def why_no_more(sweep: FineTuneSweep, known: Sequence[TrialStatus], costs: Costs
         return f"{patience} trials in a row were no better"
     budget = budget_of(sweep)
     if budget is not None and not costs.admits(budget):
+        last = f", and {costs.kept:.0f} are kept for adapters of all rows" if costs.kept else ""
         return (
             f"another trial would exceed budget.acceleratorSeconds = {budget}: {costs.spent + costs.held} are spent or "
-            f"under way, and one takes {costs.each:.0f}"
+            f"under way, and one takes {costs.each:.0f}{last}"
         )
-    return ""
+    return "the search has ended" if sweep.status.final else ""
 
 
 def budget_of(sweep: FineTuneSweep) -> int | None:

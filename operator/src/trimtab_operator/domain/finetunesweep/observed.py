@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trimtab_operator.api import FineTuneJob, FineTuneSweep
+from trimtab_operator.api import Evaluation, FineTuneJob, FineTuneSweep
 
 from ..cluster import NameTaken, Refusal
 from ..plan import Inquiry
@@ -19,6 +19,7 @@ class Observed:
     Attributes:
         sweep: as the API server has it.
         jobs: the FineTuneJobs that it made, by name.
+        evaluations: the Evaluations that it made, by name.
         answers: to inquiries of this round: points as tuples of coordinates.
         taken: a name that is not free now.
         refused: what the API server did not let happen.
@@ -30,3 +31,12 @@ class Observed:
     answers: Mapping[Inquiry, object] = field(default_factory=dict)
     taken: NameTaken | None = None
     refused: Refusal | None = None
+    evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
+
+    @property
+    def children(self) -> tuple[tuple[str, FineTuneJob | Evaluation], ...]:
+        """All that it made, each with its kind, in the order of their names."""
+        return (
+            *(("FineTuneJob", job) for _, job in sorted(self.jobs.items())),
+            *(("Evaluation", evaluation) for _, evaluation in sorted(self.evaluations.items())),
+        )

@@ -30,8 +30,6 @@ SEARCHED: Mapping[str, frozenset[str]] = {
 
 DEFINING = {"parameters", "algorithm", "objective", "folds"}
 """The fields of a sweep that its points are of."""
-INCOMPARABLE = ("baseModel",)
-"""Losses of a token are not of one unit where tokens are not the same."""
 
 
 class SweepInvalid(Exception):
@@ -94,13 +92,7 @@ class Search:
             SweepInvalid: with the parameter and the reason.
         """
         for dimension in self.dimensions:
-            values = dimension.values or ()
-            if dimension.name.split(".")[0] in INCOMPARABLE and len(values) > 1:
-                raise SweepInvalid(
-                    f"parameter {dimension.name}: validationLoss is a loss of each token, and another model has other "
-                    "tokens, so values could not be compared; search one base model at a time"
-                )
-            for value in values:
+            for value in dimension.values or ():
                 self._check_value(dimension.name, value)
 
     def _check_value(self, name: str, value: Any) -> None:
@@ -132,15 +124,17 @@ def search_of(sweep: FineTuneSweep) -> Search:
 def search_digest(sweep: FineTuneSweep) -> str:
     """Return the digest of what makes points mean something. The API server does not compare values of any type."""
     said = sweep.spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=DEFINING)
+    if sweep.spec.objective.evaluation is None:
+        said["objective"]["metric"] = sweep.spec.objective.figure  # as it was when the API server filled it in
     return digest_of({name: said.get(name) for name in DEFINING})
 
 
-def job_of(sweep: FineTuneSweep, trial: Trial, name: str) -> Body:
-    """Return one of a trial's FineTuneJobs, to be created."""
+def job_of(sweep: FineTuneSweep, trial: Trial, name: str, spec: Mapping[str, Any] | None = None) -> Body:
+    """Return one of a trial's FineTuneJobs, or one with another spec, to be created."""
     chosen, me = sweep.spec.template.metadata, sweep.metadata
-    spec = trial.jobs[name]
+    spec = trial.jobs[name] if spec is None else spec
     labels = {**chosen.labels, SWEEP_LABEL: me.name, TRIAL_LABEL: trial.id}
-    if sweep.spec.folds is not None:
+    if sweep.spec.folds is not None and "validation" in spec["dataset"]:
         labels[FOLD_LABEL] = str(spec["dataset"]["validation"]["fold"])
     return {
         "apiVersion": API_VERSION,
@@ -154,6 +148,20 @@ def job_of(sweep: FineTuneSweep, trial: Trial, name: str) -> Body:
         },
         "spec": dict(spec),
     }
+
+
+def refit_of(search: Search, trial: Trial, steps: float | None) -> Mapping[str, Any]:
+    """Return the spec that trains on all rows with the settings of a trial of folds.
+
+    Nothing is held out to stop it early: where that was asked for, it trains for `steps`.
+    """
+    spec = with_parameters(search.template, trial.parameters)
+    dataset = {key: value for key, value in spec["dataset"].items() if key != "validation"}
+    training = dict(spec.get("training") or {})
+    if training.pop("earlyStopping", None) is not None and steps is not None:
+        training = {key: value for key, value in training.items() if key != "epochs"}
+        training["maxSteps"] = max(1, round(steps))
+    return {**spec, "dataset": dataset, "training": training}
 
 
 def rows_of(spec: Mapping[str, Any]) -> bytes:

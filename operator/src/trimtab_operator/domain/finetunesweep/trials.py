@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from trimtab_trainer.contract import Reason
+from trimtab_trainer.contract import Reason, digest_of
 from trimtab_trainer.contract.sweep import Direction, KnownTrial, TrialState
 
-from trimtab_operator.api import FineTuneJob, TrialStatus
+from trimtab_operator.api import Evaluation, FineTuneJob, TrialStatus
+from trimtab_operator.api.sweep_judging import Objective
 
 from ..work.conditions import condition_of
+from .judging import result_of
+from .observed import Observed
 from .searching import Trial
 
 VALUE_MISSING = "ValueMissing"
+ROWS_DIFFER = "ValidationRowsDiffer"
 SETTINGS_REFUSED = Reason.SETTINGS_INVALID.value
 
 OF_THE_POINT = frozenset(
     {
         SETTINGS_REFUSED,
         VALUE_MISSING,
+        ROWS_DIFFER,
         Reason.TARGET_MODULES_NOT_FOUND.value,
         Reason.SEQUENCE_TOO_LONG.value,
         Reason.DATASET_EMPTY.value,
@@ -37,22 +42,39 @@ def begun(trial: Trial) -> TrialStatus:
     return known.model_copy(update={"state": TrialState.BAD, "reason": SETTINGS_REFUSED}) if trial.trouble else known
 
 
-def judged(known: TrialStatus, trial: Trial, jobs: Mapping[str, FineTuneJob]) -> TrialStatus:
-    """Return what is known of a trial now; one that is over stays what it is."""
+def judged(known: TrialStatus, trial: Trial, observed: Observed, compared_by: str | None) -> TrialStatus:
+    """Return what is known of a trial now; one that is over stays what it is.
+
+    Args:
+        known: what was known of it before.
+        trial: it.
+        observed: its FineTuneJobs and Evaluations among others.
+        compared_by: digest of the rows that others were measured on; None: not known.
+    """
     if known.state.is_over:
         return known
-    found = [jobs[name] for name in trial.jobs if name in jobs]
-    seconds = sum(job.status.accelerator_seconds for job in found)
+    objective = observed.sweep.spec.objective
+    jobs = [observed.jobs[name] for name in trial.jobs if name in observed.jobs]
+    evaluations = [observed.evaluations[name] for name in trial.jobs if name in observed.evaluations]
+    children: list[FineTuneJob | Evaluation] = [*jobs, *evaluations]
+    seconds = sum(each.status.accelerator_seconds for each in children)
     known = known.model_copy(update={"accelerator_seconds": seconds})
-    ends = [condition for job in found if (condition := condition_of(job)) is not None]
+    ends = [condition for each in children if (condition := condition_of(each)) is not None]
     if failed := next((each for each in ends if each.status == "False"), None):
         return known.model_copy(update={"state": TrialState.BAD, "reason": failed.reason})
-    if len(found) < len(trial.jobs) or any(each.status != "True" for each in ends) or len(ends) < len(found):
+    wanted = len(trial.jobs) * (2 if objective.evaluation is not None else 1)
+    if len(ends) < wanted or any(each.status != "True" for each in ends):
         return known
-    values = [job.status.progress.validation_loss if job.status.progress is not None else None for job in found]
+    if objective.evaluation is None:
+        values = [_held_out(objective, job) for job in jobs]
+    else:
+        figures = [result_of(each, objective.evaluation.metric) for each in evaluations]
+        values = [figure.value if figure is not None else None for figure in figures]
     numbers = [each for each in values if each is not None and math.isfinite(each)]
     if len(numbers) < len(values):
         return known.model_copy(update={"state": TrialState.BAD, "reason": VALUE_MISSING})
+    if compared_by is not None and rows_digest(trial, observed) not in (None, compared_by):
+        return known.model_copy(update={"state": TrialState.BAD, "reason": ROWS_DIFFER})
     error = stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else None
     update = {
         "state": TrialState.COMPLETE,
@@ -60,6 +82,28 @@ def judged(known: TrialStatus, trial: Trial, jobs: Mapping[str, FineTuneJob]) ->
         "standard_error": short(error) if error is not None else None,
     }
     return known.model_copy(update=update)
+
+
+def _held_out(objective: Objective, job: FineTuneJob) -> float | None:
+    """Return the value of a FineTuneJob on the rows that it held out."""
+    loss = job.status.progress.validation_loss if job.status.progress is not None else None
+    if loss is None or objective.figure != "bitsPerByte":
+        return loss
+    rows = job.status.dataset
+    if rows is None or not rows.validation_bytes or not rows.validation_supervised_tokens:
+        return None
+    return loss * rows.validation_supervised_tokens / (rows.validation_bytes * math.log(2))
+
+
+def rows_digest(trial: Trial, observed: Observed) -> str | None:
+    """Return the digest of the rows that a trial's values are of, all folds together; None where that is not known."""
+    if observed.sweep.spec.objective.evaluation is not None:
+        return None  # an Evaluation has rows of its own
+    found = [observed.jobs[name].status.dataset for name in trial.jobs if name in observed.jobs]
+    digests = [each.validation_digest for each in found if each is not None and each.validation_digest is not None]
+    if len(digests) < len(trial.jobs):
+        return None
+    return digests[0] if len(digests) == 1 else digest_of(digests)
 
 
 def best_of(trials: Sequence[TrialStatus], direction: Direction) -> TrialStatus | None:
