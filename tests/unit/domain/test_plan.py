@@ -253,7 +253,7 @@ def test_where_nodes_may_not_be_read_a_pod_that_does_not_end_is_lost_after_the_s
     assert world.job_names[-1] == "demo-train-2"
     ended = world.job.status.attempts[-2]
     assert ended.reason == "NodeLost"
-    assert "node-1 does not end" in str(ended.message)
+    assert "node-1 never ends" in str(ended.message)
     assert "nodes may not be read" in str(ended.message)
 
 

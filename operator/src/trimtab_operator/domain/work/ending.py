@@ -174,7 +174,7 @@ LOST = {
     "NotReady": "node {} is not ready and its pod does not end",
     "Gone": "node {} is gone and its pod does not end",
     # Nobody can tell a lost node from a slow one then, and the first would hold its job up for ever.
-    "Forbidden": "its pod on {} does not end; nodes may not be read, so it counts as lost",
+    "Forbidden": "its pod on {} never ends; nodes may not be read",
 }
 """By what is known of the node of a pod that should have ended long ago."""
 
