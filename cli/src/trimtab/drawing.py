@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ def sparkline(values: Sequence[float], width: int = 12) -> str:
         return ""
     count = min(width, len(known))
     cuts = [place * len(known) // count for place in range(count + 1)]
-    means = [sum(known[low:high]) / (high - low) for low, high in zip(cuts, cuts[1:], strict=False)]
+    means = [sum(known[low:high]) / (high - low) for low, high in itertools.pairwise(cuts)]
     low, high = min(means), max(means)
     if high == low:
         return BARS[3] * count

@@ -1,9 +1,9 @@
-"""The kinds of Trimtab: names, columns, and what each reason means. `kinds.json` is generated from the operator's models."""
+"""The kinds of Trimtab: names, columns, and what reasons mean. `kinds.json` is generated from the operator's models."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -48,7 +48,7 @@ class Kind:
     stop: str
     columns: tuple[Column, ...]
     wide_columns: tuple[Column, ...]
-    reasons: dict[str, dict[str, Explanation]]
+    reasons: dict[str, dict[str, Explanation]] = field(hash=False, repr=False)
 
     @property
     def api_version(self) -> str:

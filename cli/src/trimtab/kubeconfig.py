@@ -28,7 +28,9 @@ def configuration_of(context: str | None = None, kubeconfig: str | None = None) 
     try:
         merged = KubeConfigMerger(place).config
     except Exception as error:  # yaml.YAMLError too: whatever the file holds, it is no kubeconfig
-        raise Unreachable(f"the kubeconfig {place} cannot be read ({error})", "look at it with kubectl config view") from error
+        raise Unreachable(
+            f"the kubeconfig {place} cannot be read ({error})", "look at it with kubectl config view"
+        ) from error
     if merged is None:
         return _within_a_pod(place)
     names = [str(each["name"]) for each in merged.value["contexts"]]
@@ -47,7 +49,9 @@ def configuration_of(context: str | None = None, kubeconfig: str | None = None) 
         loader.load_and_set(configuration)
         named: dict[str, Any] = loader.current_context["context"]
     except UNREADABLE as error:
-        raise Unreachable(f"the context {chosen} cannot be used ({error})", "look at it with kubectl config view") from error
+        raise Unreachable(
+            f"the context {chosen} cannot be used ({error})", "look at it with kubectl config view"
+        ) from error
     return configuration, str(named.get("namespace") or "default")
 
 
@@ -57,4 +61,6 @@ def _within_a_pod(place: str) -> tuple[Configuration, str]:
         load_incluster_config(configuration)
         return configuration, OWN_NAMESPACE.read_text().strip()
     except (ConfigException, OSError):
-        raise Unreachable(f"no cluster is configured: there is no {place}", "set KUBECONFIG, or give --kubeconfig") from None
+        raise Unreachable(
+            f"no cluster is configured: there is no {place}", "set KUBECONFIG, or give --kubeconfig"
+        ) from None

@@ -17,7 +17,9 @@ def value_at(body: Any, path: str) -> Any:
         elif not isinstance(here, list):
             return None
         elif step["key"]:
-            here = next((each for each in here if isinstance(each, dict) and each.get(step["key"]) == step["value"]), None)
+            here = next(
+                (each for each in here if isinstance(each, dict) and each.get(step["key"]) == step["value"]), None
+            )
         else:
             here = here[-1] if here else None
     return here

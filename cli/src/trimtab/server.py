@@ -1,7 +1,7 @@
 """One thin client of the API server: JSON in, JSON out, a timeout on every call.
 
-Configuration, authentication and TLS are those of the `kubernetes` package; its models, which take longer to import than
-a list takes to read, are not used. Whatever goes wrong is a `Problem` with a sentence.
+Configuration, authentication and TLS are those of the `kubernetes` package; its models, which take longer to import
+than a list takes to read, are not used. Whatever goes wrong is a `Problem` with a sentence.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import urllib3
 from kubernetes.client.configuration import Configuration
 from kubernetes.client.rest import RESTClientObject
 
-from .errors import Conflict, Expired, Invalid, NotAllowed, NotFound, Problem, Unreachable
+from .errors import Conflict, Expired, Invalid, NotAllowed, NotFound, NotInstalled, Problem, Unreachable
 
 Body = dict[str, Any]
 
@@ -186,8 +186,11 @@ def _refusal(code: int, told: Body, method: str, path: str) -> Problem:
             return NotAllowed("the API server does not know you", "log in again, or look at the kubeconfig's user")
         case 403:
             return NotAllowed(message, "ask for the right, and see kubectl auth can-i --list")
-        case 404:
+        case 404 if isinstance(details := told.get("details"), dict) and details.get("name"):
             return NotFound(message)
+        case 404:
+            step = "is it the right context? If it is, install Trimtab with its chart: see README"
+            return NotInstalled(f"the cluster does not serve {path.partition('?')[0]}", step)
         case 409:
             return Conflict(message, "try it again")
         case 410:

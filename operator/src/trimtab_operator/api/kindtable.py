@@ -33,7 +33,8 @@ def _kind(resource: CustomResource) -> dict[str, Any]:
         "wideColumns": [_column(column) for column in resource.wide_columns],
         "reasons": {
             condition: {
-                reason: {"meaning": told.meaning, "nextStep": told.next_step} for reason, told in sorted(reasons.items())
+                reason: {"meaning": told.meaning, "nextStep": told.next_step}
+                for reason, told in sorted(reasons.items())
             }
             for condition, (_, reasons) in resource.reasons.items()
         },
