@@ -52,16 +52,18 @@ class Client:
     def list(self, kind: str | None = None, *, all_namespaces: bool = False) -> Listing:
         """Return the objects of a kind, or of all kinds that the cluster serves and the user may list."""
         found: list[CustomObject] = []
-        asked, refusals = self._kinds(kind), []
+        asked, refusals, not_shown = self._kinds(kind), [], []
         for each in asked:
             path = _resource(each).path(None if all_namespaces else self.namespace)
             try:
                 found += [parse(each, body) for body in self._server.items(path)]
             except (NotInstalled, NotAllowed) as problem:
                 refusals.append(problem)
+                if isinstance(problem, NotAllowed):
+                    not_shown.append(f"{each.name}s ({problem.sentence})")
         if len(refusals) == len(asked):
             raise refusals[0]
-        return Listing.of(found, asked)
+        return Listing.of(found, asked, not_shown)
 
     def watch(self, kind: str | None = None, *, all_namespaces: bool = False) -> Iterator[Listing]:
         """Yield the objects, first as they are, then after every change, for ever."""
@@ -171,7 +173,7 @@ class Client:
                 ]
             except (NotAllowed, NotInstalled):
                 continue
-        what = asked[0].name if len(asked) == 1 else "object of Trimtab"
+        what = asked[0].name if len(asked) == 1 else "object"
         there = near(name, known) or ("see kubectl trimtab list" if known else "see kubectl trimtab list -A")
         return NotFound(f"there is no {what} {name} in the namespace {self.namespace}", there)
 

@@ -89,6 +89,8 @@ def list_(
     """List objects: state, progress, verdict."""
     with _client(namespace, context, kubeconfig) as client:
         found = client.list(kind, all_namespaces=all_namespaces)
+    for each in found.not_shown:
+        output.note(f"not shown: {each}")
     if not found and form in (Format.table, Format.wide):
         where = "in any namespace" if all_namespaces else f"in the namespace {client.namespace}"
         output.note(f"Nothing of Trimtab is {where}. kubectl trimtab new writes manifests for a beginning.")

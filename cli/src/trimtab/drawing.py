@@ -66,8 +66,8 @@ def plot(series: Sequence[Series], width: int = 72, height: int = 14) -> list[li
     for row in range(height):
         label = labels[row] if row % 3 == 0 or row == height - 1 else ""
         lines.append([*map(Cell, f"{label:>{margin}} {'┤' if label else '│'}"), *grid[row]])
-    first, last = f"{left:g}", f"{right:g}"
-    ends = first if right == left else first + last.rjust(columns - len(first))
+    first, last = f"{left:.0f}", f"{right:.0f}"
+    ends = first + last.rjust(columns - len(first)) if len(first) + len(last) < columns else last[:columns]
     lines.append([*map(Cell, " " * (margin + 1) + "└" + "─" * columns)])
     lines.append([*map(Cell, " " * (margin + 2) + ends)])
     return lines

@@ -81,8 +81,8 @@ def kind_named(word: str) -> Kind:
     for kind in kinds():
         if wanted in kind.words:
             return kind
-    known = [each for kind in kinds() for each in kind.words]
-    hint = near(wanted, known) or f"the kinds are {', '.join(kind.singular for kind in kinds())}"
+    known = [kind.singular for kind in kinds()]
+    hint = near(wanted, known) or f"the kinds are {', '.join(known)}"
     raise Invalid(f"there is no kind {word}", hint)
 
 

@@ -33,7 +33,7 @@ def configuration_of(context: str | None = None, kubeconfig: str | None = None) 
         ) from error
     if merged is None:
         return _within_a_pod(place)
-    names = [str(each["name"]) for each in merged.value["contexts"]]
+    names = [str(each.safe_get("name")) for each in merged.value["contexts"]]
     chosen = context or merged.value.get("current-context")
     if not chosen:
         raise Unreachable(

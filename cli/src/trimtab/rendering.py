@@ -110,7 +110,7 @@ def curves(drawn: Sequence[Curve], width: int = 72) -> RenderableType:
         picture.append("\n")
     for each in series:
         picture.append("━━ ", each.style)
-        picture.append(clean(f"{each.name}, {each.points[-1][1]:.4g} at step {each.points[-1][0]:g}\n"))
+        picture.append(clean(f"{each.name}, {each.points[-1][1]:.4g} at step {each.points[-1][0]:g}") + "\n")
     picture.append("nats per supervised token over steps", "dim")
     return picture
 

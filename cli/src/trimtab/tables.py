@@ -16,14 +16,20 @@ from .views import Shown
 
 
 class Listing(tuple[CustomObject, ...], Shown):
-    """Objects in the order of kinds and names."""
+    """Objects in the order of kinds and names.
 
-    __slots__ = ()
+    Attributes:
+        not_shown: kinds that the user may not list, with the API server's words.
+    """
+
+    not_shown: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, objects: Iterable[CustomObject], kinds: Sequence[Kind]) -> Listing:
+    def of(cls, objects: Iterable[CustomObject], kinds: Sequence[Kind], not_shown: Iterable[str] = ()) -> Listing:
         order = {kind.name: place for place, kind in enumerate(kinds)}
-        return cls(sorted(objects, key=lambda each: (order[each.kind.name], each.namespace, each.name)))
+        listing = cls(sorted(objects, key=lambda each: (order[each.kind.name], each.namespace, each.name)))
+        listing.not_shown = tuple(not_shown)
+        return listing
 
 
 @dataclass(frozen=True)
