@@ -35,6 +35,7 @@ class Kind:
     Attributes:
         summary: type of the condition whose reason is the state.
         stop: field of the spec that holds an object up while it is true.
+        addresses: patterns of the fields that are addresses, by path.
         reasons: explanations by type of condition and reason.
     """
 
@@ -46,6 +47,7 @@ class Kind:
     short_name: str
     summary: str
     stop: str
+    addresses: dict[str, str] = field(hash=False, repr=False)
     columns: tuple[Column, ...]
     wide_columns: tuple[Column, ...]
     reasons: dict[str, dict[str, Explanation]] = field(hash=False, repr=False)
@@ -96,6 +98,7 @@ def _kind(told: dict[str, Any], group: str, version: str) -> Kind:
         short_name=told["shortName"],
         summary=told["summary"],
         stop=told["stop"],
+        addresses=told["addresses"],
         columns=tuple(Column(**each) for each in told["columns"]),
         wide_columns=tuple(Column(**each) for each in told["wideColumns"]),
         reasons={

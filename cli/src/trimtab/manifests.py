@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from .errors import Invalid
+from .kinds import kind_named
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,43}[a-z0-9])?")
-URI = re.compile(r"(s3|file|hf)://\S+")
 API = "trimtab.dev/v1alpha1"
 Body = dict[str, Any]
 
@@ -46,11 +46,24 @@ class Answers:
                 f"the name {self.name!r} is none for Kubernetes",
                 "take at most 45 small letters, digits and dashes, beginning and ending with a letter or digit",
             )
-        for what, uri in (("base model", self.base_model), ("data", self.data), ("output", self.output)):
-            if not URI.fullmatch(uri):
-                raise Invalid(f"the {what} {uri!r} is no address", "write it as s3://bucket/path")
-        if self.output.startswith("hf://"):
-            raise Invalid("the output cannot be a hub", "write it as s3://bucket/path")
+        patterns = kind_named("FineTuneJob").addresses
+        for what, path, uri, form in (
+            (
+                "base model",
+                "spec.baseModel.uri",
+                self.base_model,
+                "s3://bucket/path or hf://organisation/name@revision",
+            ),
+            (
+                "data",
+                "spec.dataset.training.uri",
+                self.data,
+                "s3://bucket/path or hf://datasets/organisation/name@revision",
+            ),
+            ("output", "spec.output.uri", self.output, "s3://bucket/path"),
+        ):
+            if not re.fullmatch(patterns[path], uri):
+                raise Invalid(f"the {what} {uri!r} is no address that a FineTuneJob takes", f"write it as {form}")
         if self.secret_name and not re.fullmatch(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", self.secret_name):
             raise Invalid(f"the Secret's name {self.secret_name!r} is none for Kubernetes", "see kubectl get secrets")
         if self.gpus < 0:

@@ -102,7 +102,10 @@ class Server:
             "watch": "1", "resourceVersion": since, "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)
         }  # fmt: skip
         for line in self.lines(path, seconds + READ_SECONDS, **query):
-            event: Body = json.loads(line)
+            try:
+                event: Body = json.loads(line)
+            except ValueError as error:
+                raise Unreachable(f"{self.address} broke off a watch", "is the cluster up?") from error
             if event.get("type") == "ERROR":
                 told = event.get("object") or {}
                 raise _refusal(int(told.get("code") or 0), told, "watch", path)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .errors import Expired, Problem, Unreachable
+from .errors import Expired, Unreachable
 from .kinds import Kind
 from .objects import CustomObject, parse
 from .server import Body, Resource, Server
@@ -29,7 +29,7 @@ class Watcher:
     server: Server
     kinds: Sequence[Kind]
     namespace: str | None
-    _told: queue.SimpleQueue[tuple[Kind, dict[str, Body]] | Problem] = field(default_factory=queue.SimpleQueue)
+    _told: queue.SimpleQueue[tuple[Kind, dict[str, Body]] | Exception] = field(default_factory=queue.SimpleQueue)
     _over: threading.Event = field(default_factory=threading.Event)
 
     def pictures(self) -> Iterator[Listing]:
@@ -53,8 +53,8 @@ class Watcher:
             self._over.set()
 
     @staticmethod
-    def _take(known: dict[Kind, dict[str, Body]], told: tuple[Kind, dict[str, Body]] | Problem) -> None:
-        if isinstance(told, Problem):
+    def _take(known: dict[Kind, dict[str, Body]], told: tuple[Kind, dict[str, Body]] | Exception) -> None:
+        if isinstance(told, Exception):
             raise told
         kind, objects = told
         known[kind] = objects
@@ -77,7 +77,7 @@ class Watcher:
                     self._told.put(problem)
                     return
                 self._over.wait(PAUSE_SECONDS)
-            except Problem as problem:
+            except Exception as problem:  # a bug too is raised where somebody waits, and not in a thread
                 self._told.put(problem)
                 return
 
@@ -87,6 +87,7 @@ class Watcher:
         objects = {str(each["metadata"]["uid"]): each for each in listed}
         yield dict(objects)
         while not self._over.is_set():
+            began = time.monotonic()
             for event in self.server.watch(path, version, WATCH_SECONDS):
                 body: Body = event["object"]
                 version = str(body["metadata"]["resourceVersion"])
@@ -97,6 +98,8 @@ class Watcher:
                 else:
                     objects[str(body["metadata"]["uid"])] = body
                 yield dict(objects)
+            if time.monotonic() - began < PAUSE_SECONDS:  # whoever ends watches at once is not asked all the time
+                self._over.wait(PAUSE_SECONDS)
 
 
 def _objects(known: dict[Kind, dict[str, Body]]) -> Iterator[CustomObject]:

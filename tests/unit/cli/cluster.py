@@ -57,11 +57,10 @@ class FakeCluster:
         if request.path in self.answers:
             return self.answers[request.path]
         known = self.objects.get(request.path)
-        if request.method == "PATCH":
-            assert self.on_patch is not None or known is not None
-            if self.on_patch is not None:
-                return self.on_patch(known or {}, request)
-            return 200, merged(known or {}, request.body)
+        if request.method == "PATCH" and self.on_patch is not None:
+            return self.on_patch(known or {}, request)
+        if request.method == "PATCH" and known is not None:
+            return 200, merged(known, request.body)
         if known is not None:
             return 200, known
         *_, plural = request.path.split("/")

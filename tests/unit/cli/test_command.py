@@ -177,8 +177,11 @@ def test_two_runs_are_compared(cluster: FakeCluster, run: Run) -> None:
     ]
     told = json.loads(run("compare", "demo", "other", "-o", "json").out)
     assert told["settings"][0] == {"path": "lora.rank", "first": 16, "second": 32}
-    assert {"name": "loss", "first": 1.15, "second": 2.0, "change": 0.8500000000000001} == {
-        name: value for name, value in told["figures"][1].items() if name not in ("low", "high")
+    assert {name: value for name, value in told["figures"][1].items() if name not in ("low", "high")} == {
+        "name": "loss",
+        "first": 1.15,
+        "second": 2.0,
+        "change": 0.8500000000000001,
     }
 
 

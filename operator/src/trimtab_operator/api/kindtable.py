@@ -9,7 +9,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from .crd import schema_of
 from .customresource import Column, CustomResource
+from .reference import nodes
 
 STOPS = ("suspend", "paused")
 """Fields of a spec that hold an object up while they are true."""
@@ -29,6 +31,7 @@ def _kind(resource: CustomResource) -> dict[str, Any]:
         "shortName": resource.short_name,
         "summary": resource.summary,
         "stop": next(name for name in STOPS if name in resource.spec.model_fields),
+        "addresses": _addresses(resource),
         "columns": [_column(column) for column in resource.columns],
         "wideColumns": [_column(column) for column in resource.wide_columns],
         "reasons": {
@@ -38,6 +41,15 @@ def _kind(resource: CustomResource) -> dict[str, Any]:
             }
             for condition, (_, reasons) in resource.reasons.items()
         },
+    }
+
+
+def _addresses(resource: CustomResource) -> dict[str, str]:
+    """Return the patterns of fields that are addresses, by path."""
+    return {
+        path: schema["pattern"]
+        for path, schema in nodes(schema_of(resource)["properties"]["spec"], "spec")
+        if path.endswith(".uri") and "pattern" in schema
     }
 
 
