@@ -81,29 +81,23 @@ def read(file: Path) -> tuple[list[Document], list[Finding]]:
     if len(raw) > MAXIMUM_BYTES:
         raise Invalid(f"{file} has {len(raw):,} bytes, more than any manifest", "split it")
     name, documents, findings = str(file), [], []
-    loader = yaml.SafeLoader(raw)
     try:
+        loader = yaml.SafeLoader(raw.decode("utf-8-sig"))
         while loader.check_node():
             node = loader.get_node()
-            if node is None:
-                break
-            findings += [Finding(name, line, sentence) for line, sentence in _repeated(node)]
             body = loader.construct_document(node)
+            findings += [Finding(name, line, sentence) for line, sentence in _repeated(node)]
             if isinstance(body, dict) and isinstance(node, yaml.MappingNode):
                 documents.append(Document(body, node))
-            elif body is not None:
-                findings.append(
-                    Finding(name, node.start_mark.line + 1, "this is no object; write apiVersion, kind, metadata")
-                )
+            elif body is not None and node is not None:
+                line = node.start_mark.line + 1
+                findings.append(Finding(name, line, "this is no object; write apiVersion, kind, metadata"))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        findings.append(
-            Finding(name, mark.line + 1 if mark else 1, f"this is no YAML: {error.problem}; look at its indent")
-        )
+        line = mark.line + 1 if mark else 1
+        findings.append(Finding(name, line, f"this is no YAML: {error.problem}; look at its indent"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        findings.append(Finding(name, 1, f"this is no YAML: {error}"))
-    finally:
-        loader.dispose()
+        findings.append(Finding(name, 1, f"this is no YAML: {error}; save it as UTF-8 text"))
     if not documents and not findings:
         findings.append(Finding(name, 1, "the file has no object; kubectl trimtab new writes some"))
     return documents, findings

@@ -14,6 +14,7 @@ from trimtab_operator.api import AdapterRollout, Evaluation, FineTuneJob
 
 from tests.unit.cli.conftest import Run
 
+NO_ADDRESS = "no address that a FineTuneJob takes: write it as"
 FLAGS = ("--base-model", "s3://models/base", "--data", "s3://rows/", "--output", "s3://out")
 
 
