@@ -42,6 +42,20 @@ Run = Callable[..., Ran]
 
 
 @pytest.fixture
+def stranger(server: ApiServer, kubeconfig: Path, namespace: str, tmp_path: Path) -> Path:
+    """Kubeconfig of a service account without any rights."""
+    account = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+    server.create(account, {"metadata": {"name": "eve"}})
+    token = server.create(f"{account}/eve/token", {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"})
+    assert token.accepted, token.message
+    config = yaml.safe_load(kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": token.body["status"]["token"]}
+    path = tmp_path / "eve"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture
 def run(kubeconfig: Path, namespace: str) -> Run:
     """Run the command in the test's namespace, as the cluster's administrator by default."""
 
@@ -292,20 +306,9 @@ def test_watch_tells_changes_until_it_is_interrupted(objects: Objects, kubeconfi
             watching.kill()
 
 
-def test_whoever_has_no_rights_is_told(
-    server: ApiServer, kubeconfig: Path, namespace: str, objects: Objects, run: Run, tmp_path: Path
-) -> None:
-    account = f"/api/v1/namespaces/{namespace}/serviceaccounts"
-    server.create(account, {"metadata": {"name": "eve"}})
-    token = server.create(f"{account}/eve/token", {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"})
-    assert token.accepted, token.message
-    config = yaml.safe_load(kubeconfig.read_text())
-    config["users"][0]["user"] = {"token": token.body["status"]["token"]}
-    eve = tmp_path / "eve"
-    eve.write_text(yaml.safe_dump(config))
-    eve.chmod(0o600)
+def test_whoever_has_no_rights_is_told(objects: Objects, namespace: str, stranger: Path, run: Run) -> None:
     for arguments in (("list",), ("describe", "demo"), ("suspend", "demo"), ("watch",), ("logs", "demo")):
-        told = run(*arguments, config=eve)
+        told = run(*arguments, config=stranger)
         assert told.code == 4, told
         assert f'User "system:serviceaccount:{namespace}:eve" cannot' in told.err
         assert told.err.count("\n") == 1
