@@ -30,6 +30,7 @@ app = typer.Typer(
     epilog="A name is demo, or finetunejob/demo where two kinds have it. Exit codes: 0 done, 1 an error or a fault in "
     "what was checked, 2 a wrong command line, 3 no cluster answers, 4 not allowed.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # plain help: rich takes longer to import than everything else together
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -122,7 +123,7 @@ def describe(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Tell the story of an object: what it does, why, and what to do next."""
+    """Tell what an object does, why, and what to do next."""
     with _client(namespace, context, kubeconfig) as client:
         told = client.describe(name)
 
@@ -149,7 +150,7 @@ def watch(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Watch objects change, with the loss as a sparkline; Ctrl-C ends it. Into a pipe: a line for each change."""
+    """Watch objects change, losses as sparklines, until Ctrl-C. Into a pipe: a line for each change."""
     with _client(namespace, context, kubeconfig) as client, contextlib.suppress(KeyboardInterrupt):
         pictures = client.watch(kind, all_namespaces=all_namespaces)
         if sys.stdout.isatty():
@@ -200,7 +201,7 @@ def logs(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Print the logs of all attempts; of pods that are gone, what the status has."""
+    """Print the logs of all attempts. Of pods that are gone: what the status has."""
     with _client(namespace, context, kubeconfig) as client, contextlib.suppress(KeyboardInterrupt):
         attempt, told = -1, False
         for each in client.logs(name, follow=follow, tail=tail):
@@ -225,7 +226,7 @@ def curve(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Draw loss and validation loss of one run, or of several in one picture."""
+    """Draw loss and validation loss, of several runs in one picture."""
     with _client(namespace, context, kubeconfig) as client:
         drawn = [client.curve(name) for name in names]
 
@@ -261,7 +262,7 @@ def compare(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Compare two objects of a kind: settings that differ, figures with their intervals, curves."""
+    """Compare two objects: settings, figures, curves. Of a kind; figures have their intervals."""
     with _client(namespace, context, kubeconfig) as client:
         found = client.compare(first, second)
 
@@ -291,7 +292,7 @@ def suspend(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Hold up: a run writes a checkpoint and frees its accelerators, a rollout begins nothing new."""
+    """Hold up a run, sweep or rollout. A run writes a checkpoint and frees its accelerators."""
     _hold(name, dry_run, held=True, where=(namespace, context, kubeconfig))
 
 
@@ -324,7 +325,7 @@ def check(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Check manifests by reading them and by a dry run on the API server: what is wrong, in which line."""
+    """Check manifests against the cluster: what is wrong, in which line. Nothing is stored."""
     with _client(namespace, context, kubeconfig) as client:
         findings = client.check(file)
     for each in findings:
@@ -351,7 +352,7 @@ def new(
         Path | None, typer.Option("--file", "-f", help="File to write, which must not be there yet.")
     ] = None,
 ) -> None:
-    """Write manifests for a beginning: a job, its gate, and with --serve the name it is served under."""
+    """Write manifests for a beginning, from flags or answers. With --serve also the name it is served under."""
     from .manifests import Answers, manifests
 
     answers = Answers(

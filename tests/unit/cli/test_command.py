@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from trimtab import command
 from trimtab.client import Client
 from trimtab.tables import Listing
 
@@ -295,7 +294,6 @@ def test_watch_in_a_terminal_is_one_table_with_sparklines(
 
     monkeypatch.setattr(Client, "watch", pictures)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setattr(command.sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "120")
     ran = run("watch")
     assert (ran.code, ran.err) == (0, "")
