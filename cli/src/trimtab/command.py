@@ -315,6 +315,8 @@ def _hold(name: str, dry_run: bool, *, held: bool, where: tuple[str | None, str 
     value = str(held).lower()
     suffix = " (dry run, nothing was changed)" if dry_run else ""
     output.line(f"{about.kind.singular}/{about.name}: spec.{about.kind.stop} is {value}{suffix}")
+    if about.kept_by:
+        output.note(f"It bears {about.kept_by}: what keeps it as it is in git may set this back; change it there too.")
 
 
 @app.command()

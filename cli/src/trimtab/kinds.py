@@ -67,10 +67,20 @@ class Kind:
 
 
 @cache
+def _table() -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(files(__package__).joinpath("kinds.json").read_text(encoding="utf-8"))
+    return table
+
+
+def gitops_marks() -> frozenset[str]:
+    """Return labels and annotations by which tools mark objects that they keep as they are in git."""
+    return frozenset(_table()["gitOpsMarks"])
+
+
+@cache
 def kinds() -> tuple[Kind, ...]:
     """Return all kinds, in the order in which people meet them."""
-    table = json.loads(files(__package__).joinpath("kinds.json").read_text(encoding="utf-8"))
-    return tuple(_kind(each, table["group"], table["version"]) for each in table["kinds"])
+    return tuple(_kind(each, _table()["group"], _table()["version"]) for each in _table()["kinds"])
 
 
 def kind_named(word: str) -> Kind:

@@ -48,9 +48,13 @@ def log_lines(server: Server, about: CustomObject, *, follow: bool, tail: int | 
 
 
 def _of_a_pod(server: Server, path: str, attempt: Attempt, pod: str, query: dict[str, str]) -> Iterator[LogLine]:
+    silent = True
     try:
         for line in server.lines(path, SILENT_SECONDS if "follow" in query else 60, **query):
+            silent = False
             yield LogLine(attempt, pod, line.decode(errors="replace"))
+        if silent:  # of a pod without a node the API server gives an empty log
+            yield LogLine(attempt, "", f"its pod {pod} has said nothing yet")
     except Invalid as problem:  # its container has not started
         yield LogLine(attempt, "", f"no log yet: {problem.sentence}")
     except NotFound:  # it went between the list and this

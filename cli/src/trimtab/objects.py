@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .kinds import Kind
+from .kinds import Kind, gitops_marks
 from .views import Shown
 
 Body = Mapping[str, Any]
@@ -107,6 +107,13 @@ class CustomObject(Shown):
     def stopped(self) -> bool:
         """Whether a person has held it up: `spec.suspend`, of an AdapterRollout `spec.paused`."""
         return self.spec.get(self.kind.stop) is True
+
+    @property
+    def kept_by(self) -> str:
+        """The mark of a tool that keeps the object as it is in git, empty without one."""
+        marks = gitops_marks()
+        named = (*mapping(self.metadata.get("labels")), *mapping(self.metadata.get("annotations")))
+        return next((mark for mark in named if mark in marks), "")
 
     def condition(self, type_: str) -> Condition | None:
         return next((each for each in self.conditions if each.type == type_), None)

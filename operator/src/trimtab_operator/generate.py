@@ -19,6 +19,7 @@ from .api import GROUP, VERSION
 from .api.crd import crd_of
 from .api.kindtable import kind_table
 from .api.reference import reference
+from .domain.gitops import MARKS
 from .domain.kinds import KINDS
 
 GENERATED = "Generated from operator/src/trimtab_operator/api by `make generate`; do not edit."
@@ -34,7 +35,7 @@ def generated_files() -> dict[str, str]:
         files[f"crds/{name}"] = f"# {GENERATED}\n{_yaml(crd)}"
         files[f"charts/trimtab/templates/crds/{name}"] = _chart_template(crd)
     files["charts/trimtab/templates/_kinds.tpl"] = _kinds()
-    files["cli/src/trimtab/kinds.json"] = kind_table(CUSTOM_RESOURCES, GROUP, VERSION)
+    files["cli/src/trimtab/kinds.json"] = kind_table(CUSTOM_RESOURCES, GROUP, VERSION, MARKS)
     return {**files, "docs/api.md": reference([(each, crd_of(each)) for each in CUSTOM_RESOURCES], GENERATED)}
 
 

@@ -167,9 +167,9 @@ def test_describe(objects: Objects, run: Run) -> None:
 
 
 def test_a_name_that_is_not_there(objects: Objects, run: Run) -> None:
-    told = run("describe", "dmo")
+    told = run("describe", "dem")
     assert told.code == 1
-    assert told.err.endswith("did you mean demo?\n")
+    assert told.err.endswith("did you mean demo?\n"), told.err
 
 
 def test_curve(objects: Objects, run: Run) -> None:
@@ -259,6 +259,7 @@ def test_check_names_the_lines(objects: Objects, run: Run, tmp_path: Path) -> No
         "  tsks: []\n"
     )
     told = run("check", str(file))
+    assert told.err == f"error: 4 faults in {file}: correct the lines above\n"
     assert told.code == 1
     found = [line.removeprefix(f"{file}:") for line in told.lines]
     assert any(re.match(r"[45]: .*baseModel.* is immutable", line) for line in found), found
@@ -283,7 +284,7 @@ def test_logs_of_pods_that_have_no_node_and_of_those_that_are_gone(
         "==> attempt 0, prepare, Job demo-prepare-0 <==",
         "its pod is gone; the status says Completed",
         "==> attempt 1, train, Job demo-train-1 <==",
-        "no log yet: pod demo-train-1-x does not have a host assigned",
+        "its pod demo-train-1-x has said nothing yet",
     ]
 
 

@@ -244,6 +244,14 @@ def test_suspend_and_resume_write_one_field_of_this_very_object(cluster: FakeClu
     assert cluster.asked[-1].query["dryRun"] == "All"
 
 
+def test_what_git_keeps_may_be_set_back(cluster: FakeCluster, run: Run) -> None:
+    mark = "argocd.argoproj.io/tracking-id"
+    cluster.objects[f"{INSIDE}/finetunejobs/demo"]["metadata"]["annotations"] = {mark: "x"}
+    ran = run("suspend", "demo")
+    assert ran.code == 0
+    assert ran.err == f"It bears {mark}: what keeps it as it is in git may set this back; change it there too.\n"
+
+
 def test_what_is_so_already_is_not_written(cluster: FakeCluster, run: Run) -> None:
     assert run("resume", "demo").out == "finetunejob/demo: spec.suspend is false\n"
     assert "PATCH" not in {request.method for request in cluster.asked}

@@ -17,9 +17,14 @@ STOPS = ("suspend", "paused")
 """Fields of a spec that hold an object up while they are true."""
 
 
-def kind_table(resources: Sequence[CustomResource], group: str, version: str) -> str:
-    """Return the file of the command line, as JSON."""
-    table = {"group": group, "version": version, "kinds": [_kind(resource) for resource in resources]}
+def kind_table(resources: Sequence[CustomResource], group: str, version: str, marks: Sequence[str]) -> str:
+    """Return the file of the command line, as JSON; `marks` are those of tools that keep objects as they are in git."""
+    table = {
+        "group": group,
+        "version": version,
+        "gitOpsMarks": marks,
+        "kinds": [_kind(resource) for resource in resources],
+    }
     return json.dumps(table, indent=1, ensure_ascii=False) + "\n"
 
 
