@@ -19,6 +19,7 @@ from .server import Resource, Server
 MAXIMUM_BYTES = 3_000_000
 """Of a file: twice what the API server takes of one object."""
 UNKNOWN_FIELD = re.compile(r'(?:unknown|duplicate) field "([^"]+)"')
+UNDECLARED = "field not declared in schema"
 STEP = re.compile(r"[^.\[\]]+")
 REFERENCES = {
     "Evaluation": {"FineTuneJob": "spec.target.fineTuneJobName", "AdapterRollout": "spec.baseline.rolloutName"},
@@ -60,9 +61,11 @@ class Document:
         here: yaml.Node = self.node
         line: int = here.start_mark.line + 1
         for step in STEP.findall(path):
-            if isinstance(here, yaml.SequenceNode) and step.isdigit() and int(step) < len(here.value):
-                here = here.value[int(step)]
-                line = here.start_mark.line + 1
+            if isinstance(here, yaml.SequenceNode):
+                item = _item(here, step)
+                if item is None:
+                    return line
+                here, line = item, item.start_mark.line + 1
                 continue
             pairs = here.value if isinstance(here, yaml.MappingNode) else []
             pair = next((pair for pair in pairs if pair[0].value == step), None)
@@ -70,6 +73,19 @@ class Document:
                 return line
             line, here = pair[0].start_mark.line + 1, pair[1]
         return line
+
+
+def _item(sequence: yaml.SequenceNode, step: str) -> yaml.Node | None:
+    """Return the item of a list that a path means: by place, or as in `name="a"` by a key of it."""
+    if step.isdigit():
+        return next(iter(sequence.value[int(step) : int(step) + 1]), None)
+    key, _, value = step.partition("=")
+    for each in sequence.value:
+        pairs = each.value if isinstance(each, yaml.MappingNode) else []
+        if any(name.value == key and item.value == value.strip('"') for name, item in pairs):
+            found: yaml.Node = each
+            return found
+    return None
 
 
 def read(file: Path) -> tuple[list[Document], list[Finding]]:
@@ -155,7 +171,8 @@ def _answered(server: Server, namespace: str, document: Document, file: Path) ->
 def _finding(document: Document, file: Path, field: str, message: str) -> Finding:
     unknown = UNKNOWN_FIELD.search(message)
     field = unknown[1] if unknown else field
-    said = f"{field}: {message}" if message and not unknown else f"{field} is not a field; kubectl explain has those"
+    none = unknown or not message or message == UNDECLARED
+    said = f"{field} is not a field; kubectl explain has those" if none else f"{field}: {message}"
     if field in ("", "<nil>"):
         said = message
     return Finding(str(file), document.line(field), said)

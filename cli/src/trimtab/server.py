@@ -7,6 +7,7 @@ than a list takes to read, are not used. Whatever goes wrong is a `Problem` with
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ CONNECT_SECONDS, READ_SECONDS = 10, 30
 PAGE = 500
 ERROR_BYTES = 65_536
 """Of an answer that is no success: read no further."""
+UNTYPED = "failed to create typed patch object"
+"""How the API server begins, with a 500, where an apply has fields that the schema does not have."""
+UNTYPED_CAUSE = re.compile(r"(\.\w[^:\s]*): ((?:field not declared in schema|expected )[^\n]*)")
 
 
 @dataclass(frozen=True)
@@ -204,5 +208,7 @@ def _refusal(code: int, told: Body, method: str, path: str) -> Problem:
             found = [each for each in causes or [] if isinstance(each, dict)]
             pairs = tuple((str(each.get("field") or ""), str(each.get("message") or "")) for each in found)
             return Invalid(message, causes=pairs)
+        case 500 if UNTYPED in message:
+            return Invalid(message, causes=tuple(UNTYPED_CAUSE.findall(message)))
         case _:
             return Problem(f"the API server answered {code} to {method} {path} ({message})", "try it again")

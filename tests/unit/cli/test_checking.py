@@ -84,6 +84,26 @@ def test_a_field_that_is_none_is_told_with_its_line(file: Path, cluster: FakeClu
     assert f"{file}:{line}: spec.traning is not a field; kubectl explain has those" in run("check", str(file)).out
 
 
+def test_fields_that_an_apply_does_not_know(file: Path, cluster: FakeCluster, run: Run) -> None:
+    """The API server says 500, and names items of lists by their key."""
+    message = (
+        "failed to create typed patch object (team-a/demo; trimtab.dev/v1alpha1, Kind=Evaluation): errors:\n"
+        "  .spec.tsks: field not declared in schema\n"
+        '  .spec.tasks[name="b"].metric: field not declared in schema\n'
+        "  .spec.target: expected map, got &{demo}"
+    )
+    cluster.refuse(f"{GROUP}/namespaces/{NAMESPACE}/evaluations/demo", 500, message, reason="InternalError")
+    file.write_text(
+        "apiVersion: trimtab.dev/v1alpha1\nkind: Evaluation\nmetadata: {name: demo}\nspec:\n"
+        "  target: demo\n  tasks:\n    - name: a\n    - name: b\n      metric: x\n  tsks: []\n"
+    )
+    assert run("check", str(file)).out.splitlines() == [
+        f"{file}:5: spec.target: expected map, got &{{demo}}",
+        f'{file}:9: spec.tasks[name="b"].metric is not a field; kubectl explain has those',
+        f"{file}:10: spec.tsks is not a field; kubectl explain has those",
+    ]
+
+
 CASES = {
     "this is no YAML: mapping values are not allowed here; look at its indent": ("a: b: c\n", 1),
     "spec is written twice; remove one": (
