@@ -179,7 +179,7 @@ class Client:
 
     def _served(self, kind: Kind, all_namespaces: bool) -> bool:
         try:
-            self._server.get(_resource(kind).path(None if all_namespaces else self.namespace) + "?limit=1")
+            self._server.probe(_resource(kind).path(None if all_namespaces else self.namespace))
         except (NotInstalled, NotAllowed):
             return False
         return True

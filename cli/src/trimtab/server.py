@@ -70,6 +70,10 @@ class Server:
     def get(self, path: str) -> Body:
         return self._answer("GET", path)
 
+    def probe(self, path: str) -> None:
+        """Ask for one object of a list: what would be the matter with the whole list is raised."""
+        self._answer("GET", path, query={"limit": "1"})
+
     def items(self, path: str, **query: str) -> list[Body]:
         """Return the objects of a list."""
         return self.listed(path, **query)[0]

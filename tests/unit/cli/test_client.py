@@ -8,7 +8,11 @@ from pathlib import Path
 
 import trimtab
 from rich.console import Console
-from trimtab import Client, Evaluation, FineTuneJob
+from trimtab import Client, Evaluation, FineTuneJob, logs
+from trimtab.manifests import NAME
+from trimtab_operator.api.finetunejob import NAME_LENGTH
+from trimtab_operator.domain.views import CONTAINER
+from trimtab_operator.runtime.inquiries import JOB_NAME_LABEL
 
 from tests.unit.cli.cluster import FakeCluster, kubeconfig
 
@@ -41,6 +45,14 @@ def test_values_are_typed_and_drawn(cluster: FakeCluster, tmp_path: Path) -> Non
 def test_everything_that_is_offered_is_there() -> None:
     for name in trimtab.__all__:
         assert getattr(trimtab, name).__name__ == name
+
+
+def test_what_is_written_twice_is_the_same() -> None:
+    """The command knows nothing of the operator, and a few of its words."""
+    assert logs.CONTAINER == CONTAINER
+    assert logs.JOB_NAME_LABEL == JOB_NAME_LABEL
+    assert NAME.fullmatch("a" * NAME_LENGTH)
+    assert not NAME.fullmatch("a" * (NAME_LENGTH + 1))
 
 
 SLOW = ("kubernetes", "pydantic", "yaml", "urllib3", "requests", "rich", "torch", "trimtab_operator")
