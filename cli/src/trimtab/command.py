@@ -97,12 +97,15 @@ def list_(
         output.note(f"Nothing of Trimtab is {where}. kubectl trimtab new writes manifests for a beginning.")
         return
 
+    from .tables import plain, tables
+
     def picture() -> Any:
-        from .rendering import listing
+        from .rendering import listing_of
 
-        return listing(found, datetime.now(UTC), wide=form is Format.wide, namespaces=all_namespaces)
+        return listing_of(made)
 
-    output.show(form, lambda: _as_list(found), picture)
+    made = tables(found, datetime.now(UTC), wide=form is Format.wide, namespaces=all_namespaces)
+    output.show(form, lambda: _as_list(found), picture, lambda: plain(made))
 
 
 def _as_list(found: Listing) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,13 @@ class Format(StrEnum):
     yaml = "yaml"
 
 
-def show(form: Format, data: Callable[[], Any], picture: Callable[[], RenderableType]) -> None:
-    """Write data in a format; `picture` is what a person sees."""
+def show(
+    form: Format,
+    data: Callable[[], Any],
+    picture: Callable[[], RenderableType],
+    plain: Callable[[], Iterable[str]] | None = None,
+) -> None:
+    """Write data in a format; `picture` is what a person sees, `plain` the same for a pipe where it is made sooner."""
     match form:
         case Format.json:
             sys.stdout.write(json.dumps(data(), indent=2) + "\n")  # in ASCII: whatever else there is, is escaped
@@ -35,6 +40,8 @@ def show(form: Format, data: Callable[[], Any], picture: Callable[[], Renderable
             import yaml
 
             sys.stdout.write(yaml.safe_dump(data(), sort_keys=False))
+        case _ if plain is not None and not sys.stdout.isatty():
+            sys.stdout.write("".join(f"{each}\n" for each in plain()))
         case _:
             draw(picture())
 

@@ -15,7 +15,7 @@ from .comparison import Comparison, Figure
 from .drawing import Series, plot
 from .objects import Curve, CustomObject
 from .story import Story, story
-from .tables import Listing, Table, tables
+from .tables import GAP, Listing, Table, tables
 from .text import clean
 
 STYLES = {"True": "green", "False": "red", "Unknown": "cyan"}
@@ -55,7 +55,11 @@ def line(text: str, style: str = "") -> Text:
 
 
 def listing(objects: Sequence[CustomObject], now: datetime, **columns: bool) -> RenderableType:
-    return Group(*listing_tables(tables(objects, now, **columns)))
+    return listing_of(tables(objects, now, **columns))
+
+
+def listing_of(made: Iterable[Table]) -> RenderableType:
+    return Group(*listing_tables(made))
 
 
 def listing_tables(made: Iterable[Table]) -> list[RenderableType]:
@@ -76,7 +80,7 @@ def _grid(table: Table) -> Grid:
 
 
 def _plain(headings: Sequence[str]) -> Grid:
-    grid = Grid(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold", collapse_padding=True)
+    grid = Grid(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", collapse_padding=True)
     for heading in headings:
         grid.add_column(Text(clean(heading)), no_wrap=True, overflow="ellipsis")
     return grid

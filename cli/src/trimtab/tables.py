@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from rich.cells import cell_len
 
 from .drawing import sparkline
 from .kinds import Kind
 from .objects import CustomObject
 from .paths import value_at
-from .text import age
+from .text import age, clean
 from .views import Shown
+
+GAP = 3
+"""Spaces between columns, as kubectl has them."""
 
 
 class Listing(tuple[CustomObject, ...], Shown):
@@ -60,6 +65,21 @@ def tables(
     kinds = list(dict.fromkeys(each.kind for each in objects))
     shape = {"wide": wide, "namespaces": namespaces, "curves": curves, "qualified": len(kinds) > 1}
     return [_table([each for each in objects if each.kind == kind], kind, now, **shape) for kind in kinds]
+
+
+def plain(made: Iterable[Table]) -> Iterator[str]:
+    """Yield the lines of tables for a pipe: aligned, cleaned, an empty line between two tables.
+
+    rich makes the same of them for a terminal, and takes half a millisecond a row.
+    """
+    for number, table in enumerate(made):
+        if number:
+            yield ""
+        rows = [[clean(cell) for cell in row] for row in (table.headings, *table.rows)]
+        widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
+            yield (" " * GAP).join(padded).rstrip()
 
 
 def _table(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 import yaml
+from rich.console import Console
 from trimtab.client import Client
-from trimtab.tables import Listing
+from trimtab.rendering import listing
+from trimtab.tables import Listing, plain, tables
 
 from tests.unit.cli.cluster import GROUP, LOSS, NAMESPACE, STEPS, FakeCluster, ago, condition, finetunejob
 from tests.unit.cli.conftest import Run
@@ -73,6 +76,17 @@ def test_a_long_list_is_read_page_by_page(empty: FakeCluster, run: Run) -> None:
 
     empty.answer = paged  # type: ignore[method-assign,assignment]
     assert [line.split()[0] for line in run("list", "ftj").out.splitlines()] == ["NAME", "a", "b"]
+
+
+def test_a_pipe_and_a_terminal_get_the_same_table(cluster: FakeCluster, run: Run) -> None:
+    cluster.put(finetunejob("wide", conditions=[condition("Succeeded", "Unknown", "模型", "x")]))
+    with Client() as client:
+        objects = client.list()
+    now = datetime.now(UTC)
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(listing(objects, now))
+    assert [line.rstrip() for line in captured.get().splitlines()] == list(plain(tables(objects, now)))
 
 
 def test_nothing_there_says_how_to_begin(empty: FakeCluster, run: Run) -> None:
