@@ -31,7 +31,7 @@ ERROR_BYTES = 65_536
 """Of an answer that is no success: read no further."""
 UNTYPED = "failed to create typed patch object"
 """How the API server begins, with a 500, where an apply has fields that the schema does not have."""
-UNTYPED_CAUSE = re.compile(r"(\.\w[^:\s]*): ((?:field not declared in schema|expected )[^\n]*)")
+UNTYPED_CAUSE = re.compile(r"\s(\.\w[^:\s]*): ([^\n]*)")
 
 
 @dataclass(frozen=True)
