@@ -169,7 +169,7 @@ def test_describe(objects: Objects, run: Run) -> None:
 def test_a_name_that_is_not_there(objects: Objects, run: Run) -> None:
     told = run("describe", "dem")
     assert told.code == 1
-    assert told.err.endswith("did you mean demo?\n"), told.err
+    assert told.err.endswith("did you mean demo or done?\n"), told.err
 
 
 def test_curve(objects: Objects, run: Run) -> None:
