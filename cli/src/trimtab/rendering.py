@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,8 @@ STYLES = {"True": "green", "False": "red", "Unknown": "cyan"}
 """Of a state, by the status of its condition."""
 PALETTE = ("cyan", "magenta", "green", "yellow")
 HTML_WIDTH = 100
+LONG = frozenset({"NAME", "MESSAGE", "METRIC", "SETTING", "REPORT"})
+"""Columns that are folded where a terminal is too narrow, before others are cut, which then end with an ellipsis."""
 
 
 def rendered(value: Any) -> RenderableType:
@@ -51,7 +54,7 @@ def as_html(value: Any) -> str:
 
 
 def line(text: str, style: str = "") -> Text:
-    return Text(clean(text), style=style, overflow="fold")
+    return Text(clean(text), style=style)
 
 
 def listing(objects: Sequence[CustomObject], now: datetime, **columns: bool) -> RenderableType:
@@ -82,7 +85,8 @@ def _grid(table: Table) -> Grid:
 def _plain(headings: Sequence[str]) -> Grid:
     grid = Grid(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", collapse_padding=True)
     for heading in headings:
-        grid.add_column(Text(clean(heading)), no_wrap=True, overflow="ellipsis")
+        long = heading in LONG
+        grid.add_column(Text(clean(heading)), no_wrap=not long, overflow="fold" if long else "ellipsis")
     return grid
 
 
@@ -109,8 +113,9 @@ def curves(drawn: Sequence[Curve], width: int = 72) -> RenderableType:
         return line("There is no curve yet: it comes with the first steps of training.")
     picture = Text()
     for row in plot(series, width):
-        for cell in row:
-            picture.append(cell.character, series[cell.series].style if cell.series is not None else "dim")
+        for number, cells in itertools.groupby(row, key=lambda cell: cell.series):
+            style = series[number].style if number is not None else "dim"
+            picture.append("".join(cell.character for cell in cells), style)
         picture.append("\n")
     for each in series:
         picture.append("━━ ", each.style)

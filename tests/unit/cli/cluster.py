@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections.abc import Callable
@@ -45,7 +46,7 @@ class FakeCluster:
         plural = f"{body['kind'].lower()}s"
         metadata = {"namespace": NAMESPACE, "uid": f"uid-{body['metadata']['name']}", **body["metadata"]}
         metadata.setdefault("creationTimestamp", ago(hours=3))
-        whole = {"apiVersion": "trimtab.dev/v1alpha1", **body, "metadata": metadata}
+        whole = copy.deepcopy({"apiVersion": "trimtab.dev/v1alpha1", **body, "metadata": metadata})
         self.objects[f"{GROUP}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"] = whole
         return whole
 

@@ -89,6 +89,19 @@ def test_a_pipe_and_a_terminal_get_the_same_table(cluster: FakeCluster, run: Run
     assert [line.rstrip() for line in captured.get().splitlines()] == list(plain(tables(objects, now)))
 
 
+def test_a_narrow_terminal_folds_names_and_says_what_it_cuts(cluster: FakeCluster) -> None:
+    with Client() as client:
+        objects = client.list("ftj")
+    pictures = {}
+    for width in (76, 50):
+        console = Console(width=width)
+        with console.capture() as captured:
+            console.print(listing([*objects], datetime.now(UTC)))
+        pictures[width] = [line.rstrip() for line in captured.get().splitlines()]
+    assert any("1.150   100/200" in line for line in pictures[76]), pictures[76]
+    assert any("…" in line and "100/200" not in line for line in pictures[50]), pictures[50]
+
+
 def test_nothing_there_says_how_to_begin(empty: FakeCluster, run: Run) -> None:
     ran = run("list")
     assert (ran.code, ran.out) == (0, "")
