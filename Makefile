@@ -11,7 +11,7 @@ UV := $(TRIMTAB_CACHE)/uv/bin/uv
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 LOCAL := PYTHONPATH=deploy/local $(PYTHON) -m trimtab_local
-COMPILE := $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-package trimtab-trainer --no-emit-package trimtab-operator
+COMPILE := $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-package trimtab-trainer --no-emit-package trimtab-operator --no-emit-package trimtab-cli
 INSTALLED := .venv/.installed
 WORKERS := -n 2 --dist loadfile
 
@@ -203,9 +203,13 @@ bench-sweep: $(INSTALLED) ## Measure how well a sweep searches; the last line is
 bench-evaluation: $(INSTALLED) ## Measure evaluations against lm-evaluation-harness; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_evaluation.py
 
+.PHONY: bench-cli
+bench-cli: $(INSTALLED) ## Measure how soon the command line answers; the last line is JSON.
+	PYTHONPATH=. $(BIN)/python tests/bench/bench_cli.py
+
 .PHONY: lock
 lock: $(UV) ## Pin every dependency with its hashes.
-	$(COMPILE) --override requirements/overrides.txt --override requirements/left-out.txt --group pyproject.toml:dev operator/pyproject.toml trainer/pyproject.toml --all-extras -o requirements/dev.txt
+	$(COMPILE) --override requirements/overrides.txt --override requirements/left-out.txt --group pyproject.toml:dev operator/pyproject.toml trainer/pyproject.toml cli/pyproject.toml --all-extras -o requirements/dev.txt
 	$(COMPILE) --override requirements/overrides.txt -c requirements/dev.txt operator/pyproject.toml -o requirements/operator.txt
 	$(COMPILE) trainer/pyproject.toml --extra prepare -o requirements/prepare.txt
 	$(COMPILE) --override requirements/left-out.txt trainer/pyproject.toml --extra train -o requirements/trainer.txt
@@ -215,10 +219,10 @@ lock: $(UV) ## Pin every dependency with its hashes.
 install: $(INSTALLED) ## Make the development environment in .venv.
 
 # The lock is complete, so nothing is resolved; only wheels, so nothing is compiled.
-$(INSTALLED): requirements/dev.txt operator/pyproject.toml trainer/pyproject.toml | $(UV)
+$(INSTALLED): requirements/dev.txt operator/pyproject.toml trainer/pyproject.toml cli/pyproject.toml | $(UV)
 	$(UV) venv -q --allow-existing --python $(PYTHON) .venv
 	$(UV) pip sync -q --require-hashes --only-binary :all: requirements/dev.txt
-	$(UV) pip install -q --no-deps -e trainer -e operator
+	$(UV) pip install -q --no-deps -e trainer -e operator -e cli
 	touch $@
 
 $(UV):

@@ -128,7 +128,7 @@ def test_every_exit_code_is_told() -> None:
 def test_every_python_dependency_has_its_reason() -> None:
     """Extras and versions are left out; a package of ours needs no reason twice."""
     wanted: set[str] = set()
-    for file in ("pyproject.toml", "operator/pyproject.toml", "trainer/pyproject.toml"):
+    for file in ("pyproject.toml", "operator/pyproject.toml", "trainer/pyproject.toml", "cli/pyproject.toml"):
         project = tomllib.loads((ROOT / file).read_text())
         groups = [*project.get("dependency-groups", {}).values()]
         groups += [project.get("project", {}).get("dependencies", [])]

@@ -1,4 +1,5 @@
-"""Writes what is generated from the list of kinds: `crds/`, the chart's copies and permissions, and `docs/api.md`.
+"""Writes what is generated from the list of kinds: `crds/`, the chart's copies and permissions, what the command line
+knows of them, and `docs/api.md`.
 
 python -m trimtab_operator.generate --write    # make generate
 python -m trimtab_operator.generate --check    # fails when a file is not fresh
@@ -14,9 +15,11 @@ from typing import Any
 
 import yaml
 
-from .api import GROUP
+from .api import GROUP, VERSION
 from .api.crd import crd_of
+from .api.kindtable import kind_table
 from .api.reference import reference
+from .domain.gitops import MARKS
 from .domain.kinds import KINDS
 
 GENERATED = "Generated from operator/src/trimtab_operator/api by `make generate`; do not edit."
@@ -32,6 +35,7 @@ def generated_files() -> dict[str, str]:
         files[f"crds/{name}"] = f"# {GENERATED}\n{_yaml(crd)}"
         files[f"charts/trimtab/templates/crds/{name}"] = _chart_template(crd)
     files["charts/trimtab/templates/_kinds.tpl"] = _kinds()
+    files["cli/src/trimtab/kinds.json"] = kind_table(CUSTOM_RESOURCES, GROUP, VERSION, MARKS)
     return {**files, "docs/api.md": reference([(each, crd_of(each)) for each in CUSTOM_RESOURCES], GENERATED)}
 
 

@@ -1,0 +1,202 @@
+"""The verbs, for programs and notebooks; the command does nothing else with a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+from . import checking, comparison, manifests
+from .errors import Invalid, NotAllowed, NotFound, NotInstalled, Problem, near
+from .kinds import Kind, kind_named, kinds
+from .kubeconfig import configuration_of
+from .logs import LogLine, log_lines
+from .objects import Curve, CustomObject, parse
+from .server import Resource, Server
+from .story import Story, story
+from .tables import Listing
+from .watching import Watcher
+
+
+class Client:
+    """A cluster, as the user of a kubeconfig.
+
+    An object is named `finetunejob/demo`, or `demo` where only one kind has that name. Every method raises a `Problem`,
+    whose text is a sentence with the next step: `NotFound`, `NotAllowed`, `NotInstalled`, `Invalid`, `Unreachable`.
+
+    Args:
+        namespace: of the objects; that of the context by default.
+        context: of the kubeconfig; the current one by default.
+        kubeconfig: path; by default that of KUBECONFIG, else ~/.kube/config, else the pod's own service account.
+    """
+
+    def __init__(
+        self, namespace: str | None = None, *, context: str | None = None, kubeconfig: str | Path | None = None
+    ) -> None:
+        configuration, default = configuration_of(context, None if kubeconfig is None else str(kubeconfig))
+        self.namespace = namespace or default
+        self._server = Server(configuration)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def list(self, kind: str | None = None, *, all_namespaces: bool = False) -> Listing:
+        """Return the objects of a kind, or of all kinds that the cluster serves and the user may list."""
+        found: list[CustomObject] = []
+        asked, refusals, not_shown = self._kinds(kind), [], []
+        for each in asked:
+            path = _resource(each).path(None if all_namespaces else self.namespace)
+            try:
+                found += [parse(each, body) for body in self._server.items(path)]
+            except (NotInstalled, NotAllowed) as problem:
+                refusals.append(problem)
+                if isinstance(problem, NotAllowed):
+                    not_shown.append(f"{each.name}s ({problem.sentence})")
+        if len(refusals) == len(asked):
+            raise refusals[0]
+        return Listing.of(found, asked, not_shown)
+
+    def watch(self, kind: str | None = None, *, all_namespaces: bool = False) -> Iterator[Listing]:
+        """Yield the objects, first as they are, then after every change, for ever."""
+        served = [each for each in self._kinds(kind) if kind is not None or self._served(each, all_namespaces)]
+        if not served:
+            self.list(kind, all_namespaces=all_namespaces)  # raises what is the matter
+        return Watcher(self._server, served, None if all_namespaces else self.namespace).pictures()
+
+    def get(self, name: str) -> CustomObject:
+        """Return one object."""
+        asked, name = self._named(name)
+        found, refusals = [], []
+        for kind in asked:
+            try:
+                found.append(parse(kind, self._server.get(_resource(kind).path(self.namespace, name))))
+            except NotFound:
+                continue
+            except (NotInstalled, NotAllowed) as problem:
+                refusals.append(problem)
+        if len(found) > 1:
+            choice = " or ".join(f"{each.kind.singular}/{name}" for each in found)
+            raise Invalid(f"{len(found)} kinds have the name {name}", f"write {choice}")
+        if not found:
+            raise refusals[0] if len(refusals) == len(asked) else self._not_found(asked, name)
+        return found[0]
+
+    def describe(self, name: str) -> Story:
+        """Return what an object is doing, why, and what is to be done next, in words."""
+        return story(self.get(name), datetime.now(UTC))
+
+    def curve(self, name: str) -> Curve:
+        """Return loss and validation loss of a FineTuneJob; empty while there is nothing to draw."""
+        return self._one_of(name, "FineTuneJob").curve
+
+    def logs(self, name: str, *, follow: bool = False, tail: int | None = None) -> Iterator[LogLine]:
+        """Yield the lines of all attempts: of their pods, or where these are gone what the status tells.
+
+        Args:
+            follow: go on with what runs, until it ends.
+            tail: at most so many lines of each pod.
+        """
+        return log_lines(self._server, self._one_of(name, "FineTuneJob", "Evaluation"), follow=follow, tail=tail)
+
+    def compare(self, first: str, second: str) -> comparison.Comparison:
+        """Return how two objects of a kind differ: settings, figures, curves."""
+        ours = self.get(first)
+        qualified = second if "/" in second else f"{ours.kind.singular}/{second}"
+        return comparison.compare(ours, self.get(qualified))
+
+    def suspend(self, name: str, *, dry_run: bool = False) -> CustomObject:
+        """Hold an object up: a run writes a checkpoint and frees its accelerators; a rollout begins nothing new."""
+        return self._hold(name, held=True, dry_run=dry_run)
+
+    def resume(self, name: str, *, dry_run: bool = False) -> CustomObject:
+        """Let an object go on from where it was held up."""
+        return self._hold(name, held=False, dry_run=dry_run)
+
+    def check(self, file: str | Path) -> tuple[checking.Finding, ...]:
+        """Return what is wrong with a file of manifests; nothing is stored."""
+        return checking.check(self._server, self.namespace, Path(file))
+
+    @staticmethod
+    def new(answers: manifests.Answers) -> str:
+        """Return manifests for a beginning, as YAML."""
+        return manifests.manifests(answers)
+
+    def names(self, kind: str | None = None) -> Sequence[str]:
+        """Return what objects can be called in a command: their names, with the kind where two have the same."""
+        found = self.list(kind)
+        plain = [each.name for each in found]
+        return [each.name if plain.count(each.name) == 1 else f"{each.kind.singular}/{each.name}" for each in found]
+
+    def _hold(self, name: str, *, held: bool, dry_run: bool) -> CustomObject:
+        about = self.get(name)
+        if about.ended:
+            verb = "suspend" if held else "resume"
+            raise Invalid(
+                f"{about.kind.singular}/{about.name} has ended ({about.state})", f"there is nothing to {verb}"
+            )
+        if about.stopped == held:
+            return about
+        # the uid: an object that was made anew under the name in the meantime is another one
+        patch = {"metadata": {"uid": about.metadata.get("uid")}, "spec": {about.kind.stop: held}}
+        path = _resource(about.kind).path(self.namespace, about.name)
+        return parse(about.kind, self._server.merge(path, patch, dry_run=dry_run))
+
+    def _one_of(self, name: str, *kind_names: str) -> CustomObject:
+        """Return the object of a name among kinds; without a kind in the name the first of them that has it."""
+        allowed = [kind for kind in kinds() if kind.name in kind_names]
+        asked, plain = self._named(name)
+        chosen = [kind for kind in allowed if kind in asked]
+        if not chosen:
+            raise Invalid(f"{name} is of another kind", f"give the name of a {' or '.join(kind_names)}")
+        for kind in chosen:
+            try:
+                return parse(kind, self._server.get(_resource(kind).path(self.namespace, plain)))
+            except NotFound:
+                continue
+        raise self._not_found(chosen, plain)
+
+    def _not_found(self, asked: Sequence[Kind], name: str) -> Problem:
+        known = []
+        for kind in asked:
+            try:
+                known += [
+                    str(body["metadata"]["name"]) for body in self._server.items(_resource(kind).path(self.namespace))
+                ]
+            except (NotAllowed, NotInstalled):
+                continue
+        what = asked[0].name if len(asked) == 1 else "object"
+        there = near(name, known) or ("see kubectl trimtab list" if known else "see kubectl trimtab list -A")
+        return NotFound(f"there is no {what} {name} in the namespace {self.namespace}", there)
+
+    def _served(self, kind: Kind, all_namespaces: bool) -> bool:
+        try:
+            self._server.probe(_resource(kind).path(None if all_namespaces else self.namespace))
+        except (NotInstalled, NotAllowed):
+            return False
+        return True
+
+    @staticmethod
+    def _kinds(word: str | None) -> Sequence[Kind]:
+        return kinds() if word is None else (kind_named(word),)
+
+    @staticmethod
+    def _named(name: str) -> tuple[Sequence[Kind], str]:
+        """Return the kinds that a name may be of, and the name without its kind."""
+        kind, slash, plain = name.partition("/")
+        asked, plain = ((kind_named(kind),), plain) if slash else (kinds(), kind)
+        if not plain or plain in (".", ".."):
+            raise Invalid(f"{name!r} is no name", "write demo or finetunejob/demo")
+        return asked, plain
+
+
+def _resource(kind: Kind) -> Resource:
+    return Resource(kind.group, kind.version, kind.plural)

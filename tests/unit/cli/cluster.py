@@ -1,0 +1,231 @@
+"""An API server that answers from a dictionary, over plain HTTP; and objects as a cluster has them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import yaml
+
+Body = dict[str, Any]
+GROUP = "/apis/trimtab.dev/v1alpha1"
+PLURALS = ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts")
+NAMESPACE = "team-a"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    body: Any
+    headers: dict[str, str]
+
+
+@dataclass
+class FakeCluster:
+    """Answers by path: a body, or a status code with one, or raw bytes. Lists are made of objects that were put in."""
+
+    address: str = ""
+    objects: dict[str, Body] = field(default_factory=dict)
+    answers: dict[str, tuple[int, Body | bytes]] = field(default_factory=dict)
+    asked: list[Request] = field(default_factory=list)
+    on_patch: Callable[[Body, Request], tuple[int, Body]] | None = None
+
+    def put(self, body: Body) -> Body:
+        plural = f"{body['kind'].lower()}s"
+        metadata = {"namespace": NAMESPACE, "uid": f"uid-{body['metadata']['name']}", **body["metadata"]}
+        metadata.setdefault("creationTimestamp", ago(hours=3))
+        whole = copy.deepcopy({"apiVersion": "trimtab.dev/v1alpha1", **body, "metadata": metadata})
+        self.objects[f"{GROUP}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"] = whole
+        return whole
+
+    def refuse(self, path: str, code: int, message: str, **status: Any) -> None:
+        self.answers[path] = (code, {"kind": "Status", "message": message, "code": code, **status})
+
+    def answer(self, request: Request) -> tuple[int, Body | bytes]:
+        self.asked.append(request)
+        if request.path in self.answers:
+            return self.answers[request.path]
+        known = self.objects.get(request.path)
+        if request.method == "PATCH" and self.on_patch is not None:
+            return self.on_patch(known or {}, request)
+        if request.method == "PATCH" and known is not None:
+            return 200, merged(known, request.body)
+        if known is not None:
+            return 200, known
+        *_, plural = request.path.split("/")
+        if plural in (*PLURALS, "pods"):
+            inside = [body for path, body in sorted(self.objects.items()) if self._listed(request.path, path, plural)]
+            return 200, {"metadata": {"resourceVersion": "7"}, "items": inside}
+        return 404, {"message": f'"{plural}" not found', "reason": "NotFound", "details": {"name": plural}}
+
+    @staticmethod
+    def _listed(asked: str, path: str, plural: str) -> bool:
+        return path.startswith(f"{asked}/") or (asked == f"{GROUP}/{plural}" and f"/{plural}/" in path)
+
+
+def merged(old: Body, patch: Body) -> Body:
+    """Return an object with a merge patch."""
+    both = dict(old)
+    for name, value in patch.items():
+        both[name] = merged(old.get(name, {}), value) if isinstance(value, dict) else value
+    return both
+
+
+def serve(cluster: FakeCluster) -> ThreadingHTTPServer:
+    """Start it on a free port; `shutdown` ends it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _respond(self) -> None:
+            parts = urlsplit(self.path)
+            size = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(size)) if size else None
+            told = Request(self.command, parts.path, dict(parse_qsl(parts.query)), body, dict(self.headers))
+            code, answer = cluster.answer(told)
+            raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+
+        do_GET = do_PATCH = do_POST = _respond
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    cluster.address = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def kubeconfig(path: Path, address: str, **changes: Any) -> Path:
+    """Write a kubeconfig with one context, `test`."""
+    body = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": address}}],
+        "users": [{"name": "u", "user": {"token": "secret-token"}}],
+        "contexts": [{"name": "test", "context": {"cluster": "c", "user": "u", "namespace": NAMESPACE}}],
+        "current-context": "test",
+        **changes,
+    }
+    path.write_text(yaml.safe_dump(body))
+    return path
+
+
+def ago(**delta: float) -> str:
+    return (datetime.now(UTC) - timedelta(**delta)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def condition(type_: str, status: str, reason: str, message: str = "") -> Body:
+    return {"type": type_, "status": status, "reason": reason, "message": message, "lastTransitionTime": ago(minutes=1)}
+
+
+def finetunejob(name: str, **status: Any) -> Body:
+    spec = {
+        "baseModel": {"uri": "s3://models/base"},
+        "dataset": {"training": {"uri": "s3://rows/"}},
+        "output": {"uri": "s3://out"},
+        "lora": {"rank": 16},
+        "training": {"learningRate": 0.0002, "packing": True},
+    }
+    return {"kind": "FineTuneJob", "metadata": {"name": name}, "spec": spec, "status": status}
+
+
+STEPS = list(range(10, 101, 10))
+LOSS = [3.0, 2.4, 2.0, 1.7, 1.5, 1.35, 1.25, 1.2, 1.16, 1.15]
+TRAINING = finetunejob(
+    "demo",
+    conditions=[condition("Succeeded", "Unknown", "Training", "attempt 2 trains")],
+    summary={"progress": "50%", "loss": "1.150", "step": "100/200"},
+    progress={
+        "step": 100,
+        "totalSteps": 200,
+        "percent": 50,
+        "loss": 1.15,
+        "tokensPerSecond": 5200.0,
+        "etaSeconds": 4800,
+    },
+    curve={"steps": STEPS, "loss": LOSS, "validationSteps": [50, 100], "validationLoss": [1.7, 1.4]},
+    attempts=[
+        {"number": 0, "stage": "prepare", "jobName": "demo-prepare-0", "reason": "Completed", "activeSeconds": 123},
+        {
+            "number": 1,
+            "stage": "train",
+            "jobName": "demo-train-1",
+            "reason": "NodeLost",
+            "message": "node gpu-3 does not answer",
+            "chargedTo": "disruptions",
+            "activeSeconds": 600,
+            "startStep": 0,
+            "endStep": 50,
+        },
+        {"number": 2, "stage": "train", "jobName": "demo-train-2", "startTime": ago(minutes=5)},
+    ],
+    dataset={"rows": 1200, "tokens": 345678, "validationRows": 60, "testRows": 61, "dropped": 3},
+    acceleratorSeconds=900,
+    lostAcceleratorSeconds=300,
+)
+FAILED = finetunejob(
+    "broken",
+    conditions=[condition("Succeeded", "False", "DatasetMalformed", "train.jsonl line 7 is no JSON")],
+    attempts=[
+        {
+            "number": 0,
+            "stage": "prepare",
+            "jobName": "broken-prepare-0",
+            "reason": "DatasetMalformed",
+            "message": "train.jsonl line 7 is no JSON",
+        }
+    ],
+)
+EVALUATED: Body = {
+    "kind": "Evaluation",
+    "metadata": {"name": "demo-gate"},
+    "spec": {"target": {"fineTuneJobName": "demo"}},
+    "status": {
+        "conditions": [
+            condition("Succeeded", "True", "Completed", "all tasks were asked"),
+            condition("Passed", "False", "Regressed", "heldout/perplexity is worse by 0.2"),
+        ],
+        "summary": {"metric": "heldout/perplexity", "value": "12.2", "change": "+0.2"},
+        "results": [
+            {
+                "task": "heldout",
+                "metric": "perplexity",
+                "value": 12.2,
+                "low": 11.9,
+                "high": 12.5,
+                "baseline": 12.0,
+                "passed": False,
+            }
+        ],
+        "reportURI": "s3://out/report.html",
+    },
+}
+SERVED: Body = {
+    "kind": "AdapterRollout",
+    "metadata": {"name": "served"},
+    "spec": {"adapterName": "served", "paused": False},
+    "status": {
+        "conditions": [condition("Ready", "True", "Serving", "every pod answers with it")],
+        "summary": {"adapter": "57304f9f7684", "pods": "2/2"},
+        "served": {"digest": "sha256:57304f9f7684", "uri": "s3://out/adapters/57304f9f7684"},
+        "pods": {"desired": 2, "ready": 2},
+    },
+}
+HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold red]x[/] \u202egnp.exe\r\nFORGED  Completed\x9b31m\u2028"
