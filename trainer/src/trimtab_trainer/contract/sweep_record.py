@@ -69,7 +69,7 @@ class SweepRecord(Model):
     folds: int | None = None
     ended: str | None = Field(default=None, description="why the search ended; absent while it goes on")
     importance: dict[str, float] = Field(default={}, description="share of each parameter in what makes a trial good")
-    trials: list[RecordedTrial] = []
+    trials: list[RecordedTrial] = Field(default=[])
 
     @field_validator("version")
     @classmethod
@@ -88,7 +88,8 @@ class SweepRecord(Model):
     def ranked(self) -> list[RecordedTrial]:
         """The trials that have a value, the best first; of equal ones that which was begun first."""
         sign = 1 if self.objective.direction is Direction.MINIMIZE else -1
-        return sorted((each for each in self.trials if each.value is not None), key=lambda each: sign * each.value)
+        known = [(sign * each.value, each) for each in self.trials if each.value is not None]
+        return [each for _, each in sorted(known, key=lambda pair: pair[0])]
 
     def fitting(self, limit: int = RECORD_BYTES) -> Self:
         """Return the same in at most so many bytes: curves get half of their points until it fits, or go."""
@@ -117,7 +118,7 @@ def read_lines(lines: Iterable[bytes], place: str) -> tuple[RecordedObjective, l
         Unreadable: a line is none of a trial's, or there are too many; the message names file and line.
     """
     objectives: list[RecordedObjective] = []
-    trials: list[RecordedTrial] = []
+    trials: list[RecordedTrial] = Field(default=[])
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

@@ -98,9 +98,10 @@ def axis_of(name: str, declared: SweepParameter | None, values: Sequence[Any]) -
 
 def _decades(low: float, high: float) -> list[float]:
     """Return the ends of a logarithmic scale and the round figures between them that are not close to those."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    sizes = (1, 3) if last - first <= 3 else (1,)
-    inner = [size * 10.0**power for power in range(first, last + 1) for size in sizes]
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    inner = [10.0**power for power in powers if low < 10.0**power < high]
+    if len(inner) < 2:
+        inner = [size * 10.0**power for power in powers for size in (1, 2, 5) if low < size * 10.0**power < high]
     room = (math.log10(high) - math.log10(low)) / 8
     kept = [each for each in inner if math.log10(each / low) > room and math.log10(high / each) > room]
     step = max(1, math.ceil(len(kept) / 4))

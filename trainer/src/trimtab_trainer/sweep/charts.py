@@ -18,9 +18,10 @@ from ..pages.wording import figure, percent, visible
 from ..reporting.curves import FOOT, LEFT, grid
 from .axes import Axis, label, whole
 
-WIDTH, HEIGHT = 640, 260
+WIDTH, HEIGHT = 560, 260
+"""Two stand side by side on a desk."""
 SLICE_WIDTH, SLICE_HEIGHT = 360, 200
-AXIS_WIDTH, PARALLEL_HEIGHT, HEAD = 150, 260, 30
+PARALLEL_WIDTH, LEAST_AXIS, LARGEST_AXIS, PARALLEL_HEIGHT, HEAD = 1120, 150, 260, 260, 30
 BAR_WIDTH, BAR_ROW, BAR_LABELS = 560, 24, 220
 FAR = 3.0
 """Values that are worse than the third quartile by so many distances of the quartiles stand at the edge."""
@@ -85,7 +86,7 @@ def value_scale(record: SweepRecord, start: float, stop: float) -> tuple[Scale, 
     sign = 1 if record.objective.direction is Direction.MINIMIZE else -1
     kept = values
     if len(values) >= 4:
-        first, _, third = quantiles([sign * each for each in values])
+        first, _, third = quantiles([sign * each for each in values], method="inclusive")
         kept = [each for each in values if sign * each <= third + FAR * (third - first)] or values
     scale = scale_of(kept, start, stop)
     return (scale, len(values) - len(kept)) if scale is not None else None
@@ -113,9 +114,7 @@ def value_chart(judged: Judged) -> Markup:
     for trial in judged.drawn:
         value, at, kind = trial.value or 0.0, x(judged.number[trial.id]), judged.kind(trial)
         if trial.standard_error:
-            body += path(
-                f"error {kind}", f"M{at} {y(value - trial.standard_error)}V{y(value + trial.standard_error)}"
-            )
+            body += path(f"error {kind}", f"M{at} {y(value - trial.standard_error)}V{y(value + trial.standard_error)}")
         body += titled(f"point {kind}", f"M{at} {y(value)}h0", judged.words(trial))
     for trial in record.trials:
         if trial.value is None and not trial.running:
@@ -133,19 +132,19 @@ def parallel_chart(judged: Judged, axes: Sequence[Axis]) -> Markup:
     if found is None or not axes:
         return Markup("")
     y = found[0]
-    width = AXIS_WIDTH * (len(axes) + 1)
-    places = [AXIS_WIDTH * index + 16 for index in range(len(axes) + 1)]
+    apart = max(LEAST_AXIS, min(LARGEST_AXIS, PARALLEL_WIDTH // (len(axes) + 1)))
+    places = [apart * index + 16 for index in range(len(axes) + 1)]
     body, texts = Markup(""), Markup("")
     for at, axis in zip(places, axes, strict=False):
         body += path("axis", f"M{at} {HEAD}V{bottom}")
-        texts += _named(at, axis.name)
+        texts += _named(at, axis.name, apart)
         for share, words, full in _apart(axis.marks, 13 / (bottom - HEAD)):
             up = pixel(bottom - share * (bottom - HEAD) + 4)
             texts += Markup('<text x="{}" y="{}" class="halo">{}<title>{}</title></text>').format(
                 at + 6, up, visible(words), visible(full)
             )
     body += path("axis", f"M{places[-1]} {HEAD}V{bottom}")
-    texts += _named(places[-1], record.objective.metric)
+    texts += _named(places[-1], record.objective.metric, apart)
     for value in (y.low, (y.low + y.high) / 2, y.high):
         texts += Markup('<text x="{}" y="{}" class="halo">{}</text>').format(
             places[-1] + 6, f"{float(y(value)) + 4:.1f}", figure(value)
@@ -160,12 +159,12 @@ def parallel_chart(judged: Judged, axes: Sequence[Axis]) -> Markup:
         points.append(f"{places[-1]} {y(trial.value or 0.0)}")
         body += titled(f"trial {judged.kind(trial)}", "M" + "L".join(points), judged.words(trial))
     title = f"{len(judged.drawn)} trials over {len(axes)} parameters and {record.objective.metric}"
-    return picture("parallel", width, PARALLEL_HEIGHT, title, body + texts)
+    return picture("parallel", apart * len(places), PARALLEL_HEIGHT, title, body + texts)
 
 
-def _named(at: int, name: str) -> Markup:
+def _named(at: int, name: str, room: int) -> Markup:
     return Markup('<text x="{}" y="{}" class="name">{}<title>{}</title></text>').format(
-        max(0, at - 8), HEAD - 14, visible(_last(name, AXIS_WIDTH // 7)), visible(name)
+        max(0, at - 8), HEAD - 14, visible(_last(name, room // 7)), visible(name)
     )
 
 
@@ -270,7 +269,7 @@ def curves_chart(judged: Judged, called: str, points_of: Callable[[RecordedTrial
     values = [value for points in known.values() for _, value in points]
     if len(values) >= 4:
         # The first steps of all and a few trials that diverge would leave nothing to be seen of the others.
-        first, _, third = quantiles(values)
+        first, _, third = quantiles(values, method="inclusive")
         values = [value for value in values if value <= third + FAR * (third - first)] or values
     y = scale_of(values, HEIGHT - FOOT, PAD + 4)
     steps = [step for points in known.values() for step, _ in points]
