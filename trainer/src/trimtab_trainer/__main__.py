@@ -1,5 +1,5 @@
 """`trimtab-trainer mirror|prepare|train|evaluate`: one stage in one process, for a pod and for a laptop alike; and
-`check|estimate|ask|import`, for people.
+`check|estimate|ask|import|sweep|sweep-report`, for people.
 
 Every end is told three ways: the exit code, the last event on stdout, and the termination message (JSON) in the file
 that Kubernetes keeps. Only `train`, `evaluate` and `ask` import torch.
@@ -41,11 +41,12 @@ from .interruption import Interruption
 from .report import Report
 from .settings_help import settings_help
 from .storage import open_store
+from .sweep import command as sweep
 
 if TYPE_CHECKING:
     from .progress import ProgressBoard
 
-FOR_PEOPLE = ("ask", *before.COMMANDS)
+FOR_PEOPLE = ("ask", *before.COMMANDS, *sweep.COMMANDS)
 """Commands that are no stage of a run: nobody waits for their last words."""
 USAGE = 2
 """Exit code of a command line that cannot be understood, where nobody asked for last words."""
@@ -139,6 +140,7 @@ def parser() -> argparse.ArgumentParser:
     for stage in (train, evaluate):
         stage.add_argument("--prepared", help="what prepare found: JSON, or a file that holds it")
     before.add_parsers(stages)
+    sweep.add_parsers(stages)
     for each in stages.choices.values():
         each.formatter_class = argparse.RawDescriptionHelpFormatter
     for name in ("prepare", "train", *before.ABOUT_A_RUN):
@@ -163,6 +165,8 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
             return int(code)
         if options.stage in before.COMMANDS:
             return before.run(options)
+        if options.stage in sweep.COMMANDS:
+            return sweep.run(options, stop)
         config = read_config(options.config, last.stage)
         last = last.model_copy(update={"run_uid": config.run.uid})
         run = f"{config.run.namespace}/{config.run.name}"

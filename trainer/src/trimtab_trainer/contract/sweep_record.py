@@ -65,6 +65,7 @@ class SweepRecord(Model):
     output: StoredOutput | None = None
     parameters: list[SweepParameter] = Field(default=[], description="what is searched, as far as that is known")
     objective: RecordedObjective = RecordedObjective()
+    order: str = Field(default="in which they were begun", description="order that the trials stand in")
     algorithm: str | None = None
     folds: int | None = None
     ended: str | None = Field(default=None, description="why the search ended; absent while it goes on")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..contract.digest import canonical_json
-from ..contract.sweep import Scale, SweepParameter
+from ..contract.sweep import Dimension, Scale, SweepParameter
 from ..contract.sweep_record import numbers_of
 from ..pages.wording import setting
 
@@ -66,6 +66,19 @@ class Axis:
             return None
         low, high, number = (self._scaled(each) for each in (self.low, self.high, numbers[0]))
         return min(1.0, max(0.0, (number - low) / (high - low))) if high > low else 0.5
+
+    @property
+    def dimension(self) -> Dimension:
+        """What a search knows of it: its places are numbered."""
+        if self.places is not None:
+            return Dimension(self.name, values=tuple(range(len(self.places))))
+        return Dimension(self.name, low=self.low, high=self.high, log=self.log)
+
+    def coordinate(self, value: Any) -> float:
+        """Return where a value that has a place lies in that dimension."""
+        if self.places is not None:
+            return float(self.places.index(canonical_json(value)))
+        return min(self.high, max(self.low, float(value)))
 
     def _scaled(self, number: float) -> float:
         return math.log10(max(number, self.low, 1e-300)) if self.log else number

@@ -93,7 +93,7 @@ def value_scale(record: SweepRecord, start: float, stop: float) -> tuple[Scale, 
 
 
 def value_chart(judged: Judged) -> Markup:
-    """Draw the value of each trial in the order they were begun, with its standard error, and the best so far."""
+    """Draw the value of each trial in their order, with its standard error, and the best so far."""
     record = judged.record
     found = value_scale(record, HEIGHT - FOOT, PAD + 4)
     if found is None:
@@ -121,7 +121,7 @@ def value_chart(judged: Judged) -> Markup:
             at = x(judged.number[trial.id])
             body += titled("cross", f"M{at} {HEIGHT - FOOT - 4}m-3 -3l6 6m0 -6l-6 6", judged.words(trial))
     last = f"the best is {figure(so_far)}" if so_far is not None else "none has a value that counts"
-    title = f"{record.objective.metric} of {len(record.trials)} trials in the order they were begun; {last}"
+    title = f"{record.objective.metric} of {len(record.trials)} trials in the order {record.order}; {last}"
     return picture("values", WIDTH, HEIGHT, title, body)
 
 
