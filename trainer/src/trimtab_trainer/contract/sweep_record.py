@@ -130,7 +130,7 @@ def read_lines(lines: Iterable[bytes], place: str) -> tuple[RecordedObjective, l
             trials.append(RecordedTrial.model_validate(told))
             objectives.append(RecordedObjective.model_validate(told))
         except ValueError as error:
-            raise Unreadable(f"{place}, line {number} is no trial: {_words(error)}") from None
+            raise Unreadable(f"{place}, line {number} is no trial: {words_of(error)}") from None
         if objectives[-1] != objectives[0]:
             raise Unreadable(
                 f"{place}, line {number} has another objective than the first line: {objectives[-1].metric}, "
@@ -139,7 +139,8 @@ def read_lines(lines: Iterable[bytes], place: str) -> tuple[RecordedObjective, l
     return (objectives[0] if objectives else RecordedObjective()), trials
 
 
-def _words(error: ValueError) -> str:
+def words_of(error: ValueError) -> str:
+    """Return an error of reading in words; of pydantic's many the first, with its place."""
     errors = getattr(error, "errors", None)
     if errors is None:
         return str(error)

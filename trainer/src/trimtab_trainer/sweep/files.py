@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..contract.curve import Curve
 from ..contract.digest import canonical_json
 from ..contract.parsing import Unreadable, read_object
 from ..contract.sweep import MAXIMUM_PARAMETERS, TrialState
-from ..contract.sweep_record import MAXIMUM_RECORDED, RecordedTrial, SweepRecord, read_lines
+from ..contract.sweep_record import MAXIMUM_RECORDED, RecordedTrial, SweepRecord, read_lines, words_of
 from ..errors import SettingsInvalid
 from ..storage import Store
 from ..storage.layout import ADAPTER_METRICS, adapter_prefix
@@ -26,6 +27,20 @@ def write(record: SweepRecord, put: Callable[[str, bytes], None]) -> None:
 
     put(LINES, record.lines().encode())
     put(PAGE, render(record).encode())
+
+
+def read_record(file: Path) -> SweepRecord:
+    """Return the record in a file, as the operator writes it.
+
+    Raises:
+        SettingsInvalid: it is none, or of another version.
+    """
+    try:
+        return SweepRecord.model_validate(read_object(file.read_bytes()))
+    except OSError as error:
+        raise SettingsInvalid(f"{file}: {error.strerror}; give the record of a sweep with --config") from error
+    except ValueError as error:
+        raise SettingsInvalid(f"{file} is no record of a sweep: {words_of(error)}") from error
 
 
 def read_place(store: Store) -> SweepRecord:

@@ -34,10 +34,14 @@ def _observe(cluster: Cluster, sweep: FineTuneSweep) -> Observed:
     me = sweep.metadata
     key = Key("FineTuneSweep", me.namespace, me.name)
     labelled: tuple[FineTuneJob, ...] = cluster.indexed("FineTuneJob", of_sweep(me.namespace, me.name))
+    reports = cluster.jobs_of(me.uid)
+    pods = [pod for report in reports for pod in cluster.pods_of(report.uid)]
     return Observed(
         sweep=sweep,
         settings=cluster.settings,
         jobs={job.metadata.name: job for job in labelled if job.metadata.controller == me.uid},
+        reports={report.name: report for report in reports},
+        last_words={pod.job_name: pod.last_words for pod in pods if pod.last_words is not None},
         taken=cluster.taken(key),
         refused=cluster.refused(key),
     )
@@ -46,12 +50,16 @@ def _observe(cluster: Cluster, sweep: FineTuneSweep) -> Observed:
 def _needs(observed: Observed, planned: Plan) -> Needs:
     """Return what the actions are about, and the sweep itself: whoever led before may have begun other trials."""
     namespace = observed.sweep.metadata.namespace
-    names = (
-        action.body["metadata"]["name"] if isinstance(action, Create) else action.name
+    created = [action.body for action in planned.actions if isinstance(action, Create)]
+    names = [body["metadata"]["name"] for body in created if body["kind"] == "FineTuneJob"]
+    names += [
+        action.name
         for action in planned.actions
-        if not (isinstance(action, Delete) and action.kind == "FineTuneSweep")
-    )
-    return Needs(objects=tuple(Key("FineTuneJob", namespace, name) for name in names))
+        if not isinstance(action, Create) and not (isinstance(action, Delete) and action.kind == "FineTuneSweep")
+    ]
+    jobs: dict[str, str | None] = {body["metadata"]["name"]: None for body in created if body["kind"] == "Job"}
+    jobs |= {report.name: report.uid for report in observed.reports.values() if not report.finished}
+    return Needs(objects=tuple(Key("FineTuneJob", namespace, name) for name in names), jobs=jobs)
 
 
 def _measures(before: FineTuneSweepStatus, after: FineTuneSweepStatus, now: datetime) -> tuple[Measure, ...]:

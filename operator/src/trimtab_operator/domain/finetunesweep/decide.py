@@ -11,7 +11,7 @@ for it, and the names of those follow from the point; so whoever goes on makes w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from trimtab_trainer.contract.sweep import KnownTrial, Point, SuggestionRequest, TrialState
@@ -31,6 +31,7 @@ from ..plan import Action, Create, Delete, NextPoints, Note, Plan, Suspend
 from ..views import format_time
 from ..work.conditions import is_over
 from .observed import Observed
+from .reporting import is_of_report, writing
 from .searching import Search, SweepInvalid, Trial, job_of, rows_of, search_digest, search_of
 from .trials import begun, best_of, judged, next_costs, shared_fault, without_improvement
 
@@ -79,9 +80,20 @@ def plan(observed: Observed, now: datetime) -> Plan:
     if sweep.spec.suspend:
         return _held(observed, status, ledger, now)
     why = _why_no_more(observed, ledger)
+    ended = why if not ledger.running else ""
+    pairs = tuple(zip(ledger.trials, ledger.known, strict=True))
+    page = writing(observed, search, pairs, status, ended=ended, now=now)
+    if page.inquiries:
+        return Plan(inquiries=page.inquiries)
+    if is_of_report(observed):
+        observed = replace(observed, taken=None, refused=None)
+    status = page.status
+    if page.actions or (ended and not page.over):
+        message = f"{_progress(status)}; the page of the search is being written"
+        return _act(observed, status, page.actions, message, now, again=page.again)
     if not why and (free := _free(observed, ledger)):
         return _chosen(observed, search, ledger, status, free=free, now=now)
-    if why and not ledger.running:
+    if ended:
         return _end(observed, status, why, now)
     return _go_on(observed, status, ledger, why, now)
 
@@ -266,6 +278,7 @@ def _act(
     now: datetime,
     *,
     state: SweepState = SweepState.SEARCHING,
+    again: float | None = None,
 ) -> Plan:
     """Carry out actions and say what goes on, or say what stands in their way."""
     if observed.taken is not None:
@@ -276,7 +289,7 @@ def _act(
     if observed.refused is not None and (pause := observed.refused.pause(now)) > 0:
         words = f"the namespace refuses the {observed.refused.what} of a trial: {observed.refused.words}"
         return _say(observed, status, SweepState.TRIAL_REFUSED, words, now, trouble=True, again=pause)
-    return _say(observed, status, state, message, now, actions=actions)
+    return _say(observed, status, state, message, now, actions=actions, again=again)
 
 
 def _end(observed: Observed, status: FineTuneSweepStatus, why: str, now: datetime) -> Plan:
