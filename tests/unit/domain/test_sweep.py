@@ -93,9 +93,9 @@ class World:
 
     def settle(self, rounds: int = 40) -> Self:
         for _ in range(rounds):
-            before = (self.sweep, dict(self.jobs))
+            before = (self.sweep, dict(self.jobs), dict(self.reports))
             self.act(self.decided())
-            if before == (self.sweep, self.jobs):
+            if before == (self.sweep, self.jobs, self.reports):
                 return self
         raise AssertionError(f"it does not come to rest: {self.message}")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from trimtab_trainer.contract import Curve, Reason, RunIdentity, Stage, StoredOutput
@@ -103,26 +103,26 @@ def writing(
     if status.best is None or not (ended or (asked is not None and asked != status.report_request)):
         return Writing(status)
     digits = hashlib.sha256((AT_THE_END if ended else f"label/{asked}").encode()).hexdigest()[:DIGITS]
-    update: dict[str, object] = {} if asked is None else {"report_request": asked}
-    told = status.model_copy(update=update)
     jobs = [observed.reports.get(name) for name in _names(observed, digits)]
-    if any(job is not None and job.complete for job in jobs):
-        return _written(observed, told, now)
-    if (trouble := _in_the_way(observed)) or (trouble := _failed(observed, jobs, now)):
-        return _said(observed, told, ReportReason.FAILED, trouble, now)
-    if jobs[0] is None and (inquiry := _importance(observed, search, pairs)) not in observed.answers:
-        return Writing(status, inquiries=(inquiry,), over=False)
-    if jobs[0] is None:
-        update["importance"] = _named(observed.answers[inquiry], search)
-    message = "a Job writes the page of the search"
-    waiting = _said(observed, status, ReportReason.WRITING, message, now)
-    status = waiting.status.model_copy(update={key: value for key, value in update.items() if key == "importance"})
-    actions: tuple[Action, ...] = ()
+    written = any(job is not None and job.complete for job in jobs)
+    trouble = "" if written else _in_the_way(observed) or _failed(observed, jobs, now)
     number = jobs.index(None) if None in jobs else ATTEMPTS
-    if number < ATTEMPTS and all(job is not None and job.failed for job in jobs[:number]):
-        record = _record(observed, pairs, status, ended)
-        actions = tuple(Create(body) for body in _children(observed, Reporting(digits, record), number))
-    return Writing(status, actions=actions, over=False, again=_left(jobs, now))
+    begins = number < ATTEMPTS and all(job is not None and job.failed for job in jobs[:number])
+    waiting = _said(observed, status, ReportReason.WRITING, "a Job writes the page of the search", now)
+    if not (written or trouble or begins):
+        return replace(waiting, over=False, again=_left(jobs, now))
+    # It is in the page as in the status; whoever writes the one may die before the other, so each asks for it.
+    inquiry = _importance(observed, search, pairs)
+    if inquiry not in observed.answers:
+        return Writing(status, inquiries=(inquiry,), over=False)
+    importance = _named(observed.answers[inquiry], search)
+    if not (written or trouble):
+        record = _record(observed, pairs, ended, importance)
+        made = tuple(Create(body) for body in _children(observed, Reporting(digits, record), number))
+        return replace(waiting, actions=made, over=False)
+    update: dict[str, object] = {"importance": importance}
+    told = status.model_copy(update={**update, "report_request": asked} if asked is not None else update)
+    return _written(observed, told, now) if written else _said(observed, told, ReportReason.FAILED, trouble, now)
 
 
 def is_of_report(observed: Observed) -> bool:
@@ -195,7 +195,7 @@ def _named(shares: object, search: Search) -> dict[str, float]:
 
 
 def _record(
-    observed: Observed, pairs: Sequence[tuple[Trial, TrialStatus]], status: FineTuneSweepStatus, ended: str
+    observed: Observed, pairs: Sequence[tuple[Trial, TrialStatus]], ended: str, importance: dict[str, float]
 ) -> SweepRecord:
     sweep, spec = observed.sweep, observed.sweep.spec
     output = spec.template.spec.output
@@ -207,7 +207,7 @@ def _record(
         algorithm=spec.algorithm.type.value,
         folds=spec.folds,
         ended=ended or None,
-        importance=status.importance or {},
+        importance=importance,
         trials=[_recorded(observed, trial, known) for trial, known in pairs],
     )
     return record.fitting()
