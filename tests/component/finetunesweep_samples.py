@@ -69,7 +69,7 @@ STATUS: Body = {
         "artifact": {"uri": "s3://adapters/out/adapters/a", "digest": DIGEST},
     },
     "importance": {"training.learningRate": 0.9, "baseModel": 0.1},
-    "reportUri": "s3://adapters/out/sweeps/sample-01234567/sweep.html",
+    "reportURI": "s3://adapters/out/sweeps/sample-01234567/sweep.html",
     "reportRequest": "true",
     "acceleratorSeconds": 60,
     "trials": [

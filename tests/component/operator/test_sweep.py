@@ -87,7 +87,7 @@ async def test_it_searches_and_names_the_best_though_its_operator_is_killed(
     assert status["summary"]["trials"] == "5/0/5"
     reported = next(each for each in status["conditions"] if each["type"] == "Reported")
     assert (reported["status"], reported["reason"]) == ("True", "Written")
-    assert status["reportUri"].endswith("/sweep.html")
+    assert status["reportURI"].endswith("/sweep.html")
     pages = [job["metadata"] for job in await kube.items(JOBS, namespace, {"labelSelector": f"{SWEEP_LABEL}=guide"})]
     assert [page["ownerReferences"][0]["kind"] for page in pages] == ["FineTuneSweep"], "one, whoever was killed"
     metrics = await operator.metrics()

@@ -245,8 +245,9 @@ class FineTuneSweepStatus(SummarizedStatus):
     )
     report_uri: str | None = Field(
         default=None,
+        alias="reportURI",
         max_length=1200,
-        description="reportUri of the page of the search, sweep.html; absent without one.",
+        description="reportURI of the page of the search, sweep.html; absent without one.",
     )
     report_request: str | None = Field(
         default=None,
@@ -306,7 +307,7 @@ class ReportReason(StrEnum):
 _OF_REPORTED = {
     ReportReason.WRITING: Explanation("active", "A Job writes the page and the trials into the bucket.", "Nothing."),
     ReportReason.WRITTEN: Explanation(
-        "succeeded", "Both are in the bucket; the message says where.", "Open `status.reportUri`."
+        "succeeded", "Both are in the bucket; the message says where.", "Open `status.reportURI`."
     ),
     ReportReason.FAILED: Explanation(
         "failed",
@@ -371,6 +372,7 @@ FINETUNESWEEP = CustomResource(
     wide_columns=(
         ("Message", "string", condition_path(SUCCEEDED, "message"), "Why, and what to do next."),
         ("Trial", "string", ".status.best.fineTuneJobName", "FineTuneJob of the best trial."),
+        ("Report", "string", ".status.reportURI", "Where the page of the search is."),
     ),
     summary=SUCCEEDED,
     embeds={"spec.template.spec": "FineTuneJob"},
