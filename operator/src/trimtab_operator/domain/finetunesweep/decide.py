@@ -11,7 +11,7 @@ for it, and the names of those follow from the point; so whoever goes on makes w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from trimtab_trainer.contract.sweep import KnownTrial, Point, SuggestionRequest, TrialState
@@ -31,7 +31,7 @@ from ..plan import Action, Create, Delete, NextPoints, Note, Plan, Suspend
 from ..views import format_time
 from ..work.conditions import is_over
 from .observed import Observed
-from .reporting import is_of_report, writing
+from .reporting import Writing, beside_the_page, writing
 from .searching import Search, SweepInvalid, Trial, job_of, rows_of, search_digest, search_of
 from .trials import begun, best_of, judged, next_costs, shared_fault, without_improvement
 
@@ -46,9 +46,12 @@ class _Ledger:
     known: tuple[TrialStatus, ...]
 
     @property
+    def pairs(self) -> tuple[tuple[Trial, TrialStatus], ...]:
+        return tuple(zip(self.trials, self.known, strict=True))
+
+    @property
     def running(self) -> tuple[Trial, ...]:
-        pairs = zip(self.trials, self.known, strict=True)
-        return tuple(trial for trial, known in pairs if known.state is TrialState.RUNNING)
+        return tuple(trial for trial, known in self.pairs if known.state is TrialState.RUNNING)
 
 
 def plan(observed: Observed, now: datetime) -> Plan:
@@ -80,21 +83,14 @@ def plan(observed: Observed, now: datetime) -> Plan:
     if sweep.spec.suspend:
         return _held(observed, status, ledger, now)
     why = _why_no_more(observed, ledger)
-    ended = why if not ledger.running else ""
-    pairs = tuple(zip(ledger.trials, ledger.known, strict=True))
-    page = writing(observed, search, pairs, status, ended=ended, now=now)
-    if page.inquiries:
-        return Plan(inquiries=page.inquiries)
-    if is_of_report(observed):
-        observed = replace(observed, taken=None, refused=None)
-    status = page.status
-    if page.actions or (ended and not page.over):
-        message = f"{_progress(status)}; the page of the search is being written"
-        return _act(observed, status, page.actions, message, now, again=page.again)
+    asked = writing(observed, search, ledger.pairs, status, ended="", now=now)
+    if asked.inquiries or asked.actions:
+        return _page(observed, asked, now)
+    status = asked.status
     if not why and (free := _free(observed, ledger)):
         return _chosen(observed, search, ledger, status, free=free, now=now)
-    if ended:
-        return _end(observed, status, why, now)
+    if why and not ledger.running:
+        return _end(observed, search, ledger, status, why, now)
     return _go_on(observed, status, ledger, why, now)
 
 
@@ -281,6 +277,7 @@ def _act(
     again: float | None = None,
 ) -> Plan:
     """Carry out actions and say what goes on, or say what stands in their way."""
+    observed = beside_the_page(observed)
     if observed.taken is not None:
         words = (
             f"{observed.taken.name} belongs to something else; delete or rename that, and the sweep goes on by itself"
@@ -292,8 +289,21 @@ def _act(
     return _say(observed, status, state, message, now, actions=actions, again=again)
 
 
-def _end(observed: Observed, status: FineTuneSweepStatus, why: str, now: datetime) -> Plan:
-    best = status.best
+def _page(observed: Observed, page: Writing, now: datetime) -> Plan:
+    """Ask what the page of the search needs, or let it be written."""
+    if page.inquiries:
+        return Plan(inquiries=page.inquiries)
+    message = f"{_progress(page.status)}; the page of the search is being written"
+    return _act(observed, page.status, page.actions, message, now, again=page.again)
+
+
+def _end(  # noqa: PLR0917 what a decision is made from, in its order
+    observed: Observed, search: Search, ledger: _Ledger, status: FineTuneSweepStatus, why: str, now: datetime
+) -> Plan:
+    page = writing(observed, search, ledger.pairs, status, ended=why, now=now)
+    if not page.over:
+        return _page(observed, page, now)
+    status, best = page.status, page.status.best
     if best is None:
         reasons = sorted({each.reason for each in status.trials if each.reason is not None})
         message = f"{why}, and none has a value: {', '.join(reasons)}"

@@ -125,9 +125,9 @@ def writing(
     return _written(observed, told, now) if written else _said(observed, told, ReportReason.FAILED, trouble, now)
 
 
-def is_of_report(observed: Observed) -> bool:
-    """Tell whether what stands in the way is in the way of the page alone: it holds up nothing else."""
-    return bool(_in_the_way(observed))
+def beside_the_page(observed: Observed) -> Observed:
+    """Return the same without what stands in the way of the page alone: it holds up nothing else."""
+    return replace(observed, taken=None, refused=None) if _in_the_way(observed) else observed
 
 
 def _names(observed: Observed, digits: str) -> list[str]:
