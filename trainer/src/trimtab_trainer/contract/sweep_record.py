@@ -119,7 +119,7 @@ def read_lines(lines: Iterable[bytes], place: str) -> tuple[RecordedObjective, l
         Unreadable: a line is none of a trial's, or there are too many; the message names file and line.
     """
     objectives: list[RecordedObjective] = []
-    trials: list[RecordedTrial] = Field(default=[])
+    trials: list[RecordedTrial] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

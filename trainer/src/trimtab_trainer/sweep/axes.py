@@ -12,7 +12,6 @@ from typing import Any
 from ..contract.digest import canonical_json
 from ..contract.sweep import Dimension, Scale, SweepParameter
 from ..contract.sweep_record import numbers_of
-from ..pages.wording import setting
 
 MOST_PLACES = 12
 """Numbers of which there are more stand on a scale of their own, others each at its place."""
@@ -30,11 +29,11 @@ def label(value: Any, limit: int = LABEL) -> str:
 
 
 def whole(value: Any) -> str:
-    """Return all of a value, as a person would write it."""
+    """Return all of a value, as it is written in a spec: people copy it."""
     if isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return setting(float(value))
+        return f"{value:.12g}"
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
@@ -91,7 +90,7 @@ class Axis:
             return [(self.at(each) or 0.0, label(each), whole(each)) for each in values]
         numbers = _decades(self.low, self.high) if self.log else [self.low, (self.low + self.high) / 2, self.high]
         rounded = [float(f"{each:.4g}") for each in numbers]
-        return [(self.at(each) or 0.0, setting(each), setting(each)) for each in dict.fromkeys(rounded)]
+        return [(self.at(each) or 0.0, whole(each), whole(each)) for each in dict.fromkeys(rounded)]
 
 
 def axis_of(name: str, declared: SweepParameter | None, values: Sequence[Any]) -> Axis:
