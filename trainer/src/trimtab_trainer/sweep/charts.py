@@ -21,8 +21,8 @@ from .axes import Axis, label, whole
 WIDTH, HEIGHT = 560, 260
 """Two stand side by side on a desk."""
 SLICE_WIDTH, SLICE_HEIGHT = 360, 200
-PARALLEL_WIDTH, LEAST_AXIS, LARGEST_AXIS, PARALLEL_HEIGHT, HEAD = 1120, 150, 260, 260, 30
-BAR_WIDTH, BAR_ROW, BAR_LABELS = 560, 24, 220
+PARALLEL_WIDTH, LEAST_AXIS, LARGEST_AXIS, PARALLEL_HEIGHT, HEAD = 1120, 150, 220, 260, 30
+BAR_WIDTH, BAR_ROW, BAR_LABELS = 360, 24, 150
 FAR = 3.0
 """Values that are worse than the third quartile by so many distances of the quartiles stand at the edge."""
 GOOD_SHARE = 4
@@ -249,12 +249,12 @@ def importance_chart(importance: dict[str, float]) -> Markup:
     if not importance:
         return Markup("")
     ordered = sorted(importance.items(), key=lambda each: (-each[1], each[0]))
-    x = Scale(0, 1, BAR_LABELS, BAR_WIDTH - 60)
+    x = Scale(0, 1, BAR_LABELS, BAR_WIDTH - 44)
     body = Markup("")
     for row, (name, share) in enumerate(ordered):
         top = BAR_ROW * row
         body += Markup('<text x="{}" y="{}" class="end">{}<title>{}</title></text>').format(
-            BAR_LABELS - 8, top + 16, visible(_last(name, 32)), visible(name)
+            BAR_LABELS - 8, top + 16, visible(_last(name, 22)), visible(name)
         )
         body += path("share", f"M{BAR_LABELS} {top + 4}H{x(share)}v16H{BAR_LABELS}z")
         body += TEXT.format(f"{float(x(share)) + 6:.1f}", top + 16, "start", percent(share, 0))
