@@ -83,6 +83,16 @@ def test_a_pruned_trial_is_grey_and_never_the_best() -> None:
     assert Judged.of(made.model_copy(update={"trials": [told]})).best is None
 
 
+def test_a_trial_that_was_pruned_or_waits_without_a_value_did_not_fail() -> None:
+    states = ("Pruned", "Paused", "Running", "Bad")
+    bare = [trial(n, None, x=n).model_copy(update={"state": state}) for n, state in enumerate(states, 9)]
+    made = search(1.0, 2.0).model_copy(update={"trials": [*search(1.0, 2.0).trials, *bare]})
+    page = Page.of(render(made))
+    crosses = [each for each in page.all("path") if each.get("class") == "cross"]
+    assert len(crosses) == 1, "of the bad one"
+    assert "2 done, 1 no value, 1 paused, 1 pruned, 1 running" in page.text
+
+
 def test_what_is_far_worse_stands_at_the_edge_and_is_counted() -> None:
     found = value_scale(search(1.0, 1.1, 1.2, 1.05, 1.15, 900.0), 100, 0)
     assert found is not None

@@ -24,6 +24,7 @@ RECORD_BYTES = 900_000
 MAXIMUM_RECORDED = 10_000
 """Trials of a trials.jsonl that are read."""
 
+PAUSED = "Paused"
 PRUNED = "Pruned"
 """State or reason of a trial that was stopped before its end because others were better by then."""
 
@@ -47,7 +48,8 @@ class RecordedTrial(Received):
 
     @property
     def running(self) -> bool:
-        return self.state == TrialState.RUNNING
+        """Whether it is not over; a paused one may go on."""
+        return self.state in (TrialState.RUNNING, PAUSED)
 
 
 class RecordedObjective(Received):

@@ -117,7 +117,7 @@ def value_chart(judged: Judged) -> Markup:
             body += path(f"error {kind}", f"M{at} {y(value - trial.standard_error)}V{y(value + trial.standard_error)}")
         body += titled(f"point {kind}", f"M{at} {y(value)}h0", judged.words(trial))
     for trial in record.trials:
-        if trial.value is None and not trial.running:
+        if trial.value is None and not (trial.running or trial.pruned):
             at = x(judged.number[trial.id])
             body += titled("cross", f"M{at} {HEIGHT - FOOT - 4}m-3 -3l6 6m0 -6l-6 6", judged.words(trial))
     last = f"the best is {figure(so_far)}" if so_far is not None else "none has a value that counts"

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from ..contract.curve import Points
 from ..contract.sweep import TrialState
-from ..contract.sweep_record import RecordedTrial, SweepRecord
+from ..contract.sweep_record import PAUSED, RecordedTrial, SweepRecord
 from ..pages.environment import environment
 from .axes import axis_of, label, whole
 from .charts import (
@@ -28,7 +28,12 @@ from .charts import (
 )
 
 ROWS, SLICES, AXES = 500, 16, 8
-STATES = {TrialState.COMPLETE.value: "done", TrialState.RUNNING.value: "running", TrialState.BAD.value: "no value"}
+STATES = {
+    TrialState.COMPLETE.value: "done",
+    TrialState.RUNNING.value: "running",
+    PAUSED: "paused",
+    TrialState.BAD.value: "no value",
+}
 
 
 @dataclass(frozen=True)
