@@ -17,7 +17,7 @@ from typing import Any
 
 import aiohttp
 from kubernetes.aio import client, config
-from trimtab_operator.domain.views import ATTEMPT_LABEL, JOB_LABEL, STAGE_LABEL
+from trimtab_operator.domain.views import ATTEMPT_LABEL, STAGE_LABEL
 from trimtab_operator.runtime.kube import JOBS, MERGE_PATCH, PODS, Body, Resource
 from trimtab_trainer.contract import Stage
 
@@ -103,7 +103,7 @@ class Executor:
             "metadata": {
                 "name": f"{metadata['name']}-pod",
                 "namespace": namespace,
-                "labels": {**template["metadata"]["labels"], JOB_LABEL: labels[JOB_LABEL]},
+                "labels": template["metadata"]["labels"],
                 "ownerReferences": [{**owner, "controller": True}],
             },
             "spec": template["spec"],

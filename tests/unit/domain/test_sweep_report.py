@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from trimtab_operator.api.finetunesweep import FineTuneSweep
 from trimtab_operator.domain.cluster import NameTaken, Refusal
 from trimtab_operator.domain.finetunesweep.decide import plan
 from trimtab_operator.domain.plan import Create, Plan
-from trimtab_trainer.contract import Reason, Stage, TerminationMessage
+from trimtab_trainer.__main__ import main
+from trimtab_trainer.contract import ExitCode, Reason, Stage, TerminationMessage
 from trimtab_trainer.contract.sweep_record import SweepRecord
 from trimtab_trainer.storage.layout import sweep_prefix
 
@@ -111,6 +113,20 @@ def test_its_pod_is_that_of_a_trial_without_accelerators() -> None:
         assert len(body["metadata"]["name"]) <= 63
     assert job["spec"]["activeDeadlineSeconds"] == 300
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus", "it waits where the trials do"
+
+
+def test_the_stage_of_the_trainer_reads_what_the_operator_writes(tmp_path: Path) -> None:
+    template = {**TEMPLATE, "output": {"uri": f"file://{tmp_path}"}}
+    config, job = children(World(maxTrials=1, template=template))
+    file, log = tmp_path / "run.json", tmp_path / "last"
+    file.write_text(config["data"]["run.json"])
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    places = {"/run/trimtab/config/run.json": file, "/work": tmp_path / "work", "/dev/termination-log": log, "9401": 0}
+    assert main([str(places.get(each, each)) for each in container["args"]]) == ExitCode.DONE
+    words = TerminationMessage.decode(log.read_text())
+    assert words is not None
+    assert words.message == f"file://{tmp_path}/{sweep_prefix('guide', UID)}/sweep.html"
+    assert (tmp_path / sweep_prefix("guide", UID) / "trials.jsonl").read_text().count("\n") == 1
 
 
 def test_no_name_is_too_long() -> None:
