@@ -55,6 +55,7 @@ def run(config: Path, folder: Path | None, stop: Interruption) -> int:
         if not known.running:
             table.row(known, ledger.recorded)
     while not (why := why_no_more(ledger)):
+        stop.check()
         trial = ledger.unfinished or next_trial(ledger)
         if trial is None:
             why = f"all {len(ledger.trials)} points of the search space were tried"
