@@ -9,7 +9,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from trimtab_operator.runtime import suggesting
+from trimtab_operator.runtime.rounds import suggesting
 from trimtab_trainer.contract.sweep import (
     AlgorithmType,
     Dimension,
