@@ -199,6 +199,10 @@ bench-gate: $(INSTALLED) ## Measure how often the gate errs; the last line is JS
 bench-sweep: $(INSTALLED) ## Measure how well a sweep searches; the last line is JSON.
 	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_sweep.py
 
+.PHONY: bench-sweep-trials
+bench-sweep-trials: $(INSTALLED) ## Measure how many trials a search takes, by its algorithm; the last line is JSON.
+	PYTHONPATH=. $(BIN)/python tests/bench/bench_sweep_trials.py
+
 .PHONY: bench-evaluation
 bench-evaluation: $(INSTALLED) ## Measure evaluations against lm-evaluation-harness; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_evaluation.py

@@ -105,7 +105,7 @@ class Executor:
             "metadata": {
                 "name": f"{metadata['name']}-pod",
                 "namespace": namespace,
-                "labels": {**template["metadata"]["labels"], JOB_LABEL: labels[JOB_LABEL]},
+                "labels": template["metadata"]["labels"],
                 "ownerReferences": [{**owner, "controller": True}],
             },
             "spec": template["spec"],
@@ -116,7 +116,7 @@ class Executor:
             await self._client.send("PATCH", path, {"status": running(pod, time, "127.0.0.1")}, MERGE_PATCH)
             await asyncio.sleep(self.hold_seconds)
         stage, attempt = Stage(labels[STAGE_LABEL]), int(labels[ATTEMPT_LABEL])
-        loss = self.validation_loss(labels[JOB_LABEL])
+        loss = self.validation_loss(labels.get(JOB_LABEL, ""))
         words = last_words(stage, attempt, metadata["ownerReferences"][0]["uid"], Act(), validation_loss=loss)
         status = {"status": ended(pod, time, "127.0.0.1", 0, words)}
         path = PODS.path(namespace, f"{metadata['name']}-pod", "status")

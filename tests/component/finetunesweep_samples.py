@@ -113,6 +113,9 @@ STATUS: Body = {
         "standardError": 0.1,
         "artifact": {"uri": "s3://adapters/out/adapters/a", "digest": DIGEST},
     },
+    "importance": {"baseModel": 0.1},
+    "reportURI": "s3://adapters/out/sweeps/sample-01234567/sweep.html",
+    "reportRequest": "true",
     "acceleratorSeconds": 60,
     "trials": [
         {

@@ -53,6 +53,10 @@ def test_a_sweep_finds_the_settings_that_learn(tenant: Tenant) -> None:
     assert len(said) == 2, "the folds hold out the same rows in every trial"
     assert status["acceleratorSeconds"] == sum(job["status"]["acceleratorSeconds"] for job in jobs)
 
+    reported = next(each for each in status["conditions"] if each["type"] == "Reported")
+    assert (reported["status"], reported["reason"]) == ("True", "Written"), reported["message"]
+    assert status["reportURI"].endswith("/sweep.html")
+
     heading, line = tenant.kubectl("get", "fts", "rates").strip().splitlines()
     assert heading.split() == ["NAME", "STATE", "TRIALS", "BEST", "METRIC", "AGE"]
     assert line.split()[1:3] == ["Completed", "2/0/20"]

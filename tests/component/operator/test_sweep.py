@@ -7,8 +7,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab_operator.domain.views import JOB_LABEL, SWEEP_LABEL
-from trimtab_operator.runtime.kube import MERGE_PATCH, Body, Kube, NotFound
+from trimtab_operator.domain.views import JOB_LABEL, STAGE_LABEL, SWEEP_LABEL
+from trimtab_operator.runtime.kube import JOBS, MERGE_PATCH, Body, Kube, NotFound
+from trimtab_trainer.contract import Stage
 
 from tests.component.operator.conftest import Start
 from tests.component.operator.executor import Executor
@@ -23,6 +24,8 @@ class Judged(Executor):
     """Plays trainers whose loss is the lower the nearer the learning rate is to the best one."""
 
     async def validation_loss(self, pod: Body) -> float | None:
+        if pod["metadata"]["labels"][STAGE_LABEL] != Stage.TRAIN:
+            return None
         job = await self.kube.get(FINETUNEJOBS, self.namespace, pod["metadata"]["labels"][JOB_LABEL])
         return 1 + abs(math.log(job["spec"]["training"]["learningRate"] / BEST))
 
@@ -82,6 +85,11 @@ async def test_it_searches_and_names_the_best_though_its_operator_is_killed(
     assert all(job["metadata"]["labels"]["app"] == "guide" for job in jobs)
     assert status["acceleratorSeconds"] == sum(job["status"]["acceleratorSeconds"] for job in jobs)
     assert status["summary"]["trials"] == "5/0/5"
+    reported = next(each for each in status["conditions"] if each["type"] == "Reported")
+    assert (reported["status"], reported["reason"]) == ("True", "Written")
+    assert status["reportURI"].endswith("/sweep.html")
+    pages = [job["metadata"] for job in await kube.items(JOBS, namespace, {"labelSelector": f"{SWEEP_LABEL}=guide"})]
+    assert [page["ownerReferences"][0]["kind"] for page in pages] == ["FineTuneSweep"], "one, whoever was killed"
     metrics = await operator.metrics()
     assert metrics['trimtab_finetunesweeps{state="Completed"}'] == 1
     assert not [line for line in operator.log_lines() if line["level"] == "error"]

@@ -26,7 +26,7 @@ from trimtab_operator.api.crd import schema_of
 from trimtab_operator.api.customresource import CustomResource
 from trimtab_operator.api.evaluation import EVALUATION
 from trimtab_operator.api.finetunejob import FINETUNEJOB
-from trimtab_operator.api.finetunesweep import FINETUNESWEEP, SweepState
+from trimtab_operator.api.finetunesweep import FINETUNESWEEP, REPORTED, ReportReason, SweepState
 from trimtab_operator.api.reference import fields, nodes
 from trimtab_operator.api.rollout_reasons import POD_EXPLANATIONS
 from trimtab_operator.domain.adapterrollout.rollback import HARM
@@ -90,6 +90,7 @@ REASONS: list[tuple[CustomResource, str, set[str]]] = [
     (FINETUNEJOB, WARNED, set(WarnedReason)),
     (EVALUATION, WARNED, set(WarnedReason)),
     (FINETUNESWEEP, SUCCEEDED, set(SweepState)),
+    (FINETUNESWEEP, REPORTED, set(ReportReason)),
     (ADAPTERROLLOUT, READY, set(OF_ROLLOUTS)),
     (ADAPTERROLLOUT, PROGRESSING, {each.value for each in OF_ROLLOUTS if each is not RolloutReason.NOT_UNDERSTOOD}),
     (ADAPTERROLLOUT, VERIFIED, set(OF_VERIFIED)),

@@ -5,16 +5,18 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Self
 
 import pytest
-from trimtab_operator.api import Evaluation, FineTuneJob, FineTuneSweep
+from trimtab_operator.api import Condition, Evaluation, FineTuneJob, FineTuneSweep
 from trimtab_operator.domain.cluster import NameTaken, Refusal
 from trimtab_operator.domain.finetunesweep.decide import plan
 from trimtab_operator.domain.finetunesweep.observed import Observed
-from trimtab_operator.domain.plan import Create, Delete, Inquiry, NextPoints, Plan, Suspend
+from trimtab_operator.domain.plan import Create, Delete, Importance, Inquiry, NextPoints, Plan, Suspend
 from trimtab_operator.domain.settings import Settings
+from trimtab_operator.domain.views import JobView, format_time
 from trimtab_trainer.contract.sweep import Point, SuggestionRequest
 
 from tests.unit.domain.makers import ARTIFACT, T0, sha
@@ -70,12 +72,17 @@ class World:
         self.taken: NameTaken | None = None
         self.refused: Refusal | None = None
         self.last = Plan()
+        self.reports: dict[str, JobView] = {}
+        self.reported: list[dict[str, Any]] = []
+        self.report_ends: dict[str, str] = {}
+        """How the Jobs that write the page end; "" and any that is not there: well."""
 
     def observed(self) -> Observed:
         return Observed(
             self.sweep,
             SETTINGS,
             dict(self.jobs),
+            dict(self.reports),
             taken=self.taken,
             refused=self.refused,
             evaluations=dict(self.evaluations),
@@ -86,6 +93,9 @@ class World:
         answers: dict[Inquiry, object] = {}
         while (made := plan(Observed(**{**vars(observed), "answers": answers}), self.now)).inquiries:
             for inquiry in made.inquiries:
+                if isinstance(inquiry, Importance):
+                    answers[inquiry] = {0: 1.0}
+                    continue
                 assert isinstance(inquiry, NextPoints)
                 self.asked.append(inquiry.request)
                 answers[inquiry] = tuple(self.choose(inquiry.request))
@@ -93,9 +103,9 @@ class World:
 
     def settle(self, rounds: int = 40) -> Self:
         for _ in range(rounds):
-            before = (self.sweep, dict(self.jobs), dict(self.evaluations))
+            before = (self.sweep, dict(self.jobs), dict(self.evaluations), dict(self.reports))
             self.act(self.decided())
-            if before == (self.sweep, self.jobs, self.evaluations):
+            if before == (self.sweep, self.jobs, self.evaluations, self.reports):
                 return self
         raise AssertionError(f"it does not come to rest: {self.message}")
 
@@ -108,6 +118,10 @@ class World:
                     self.created.append(f"Evaluation {name}")
                     metadata = {**body["metadata"], "uid": f"uid-of-evaluation-{name}"}
                     self.evaluations.setdefault(name, Evaluation.parse({**body, "metadata": metadata}))
+                case Create({"kind": "ConfigMap"} as body):
+                    self.reported.append(json.loads(body["data"]["run.json"]))
+                case Create({"kind": "Job"} as body):
+                    self.reports[body["metadata"]["name"]] = self.report_of(body)
                 case Create(body):
                     name = body["metadata"]["name"]
                     self.created.append(name)
@@ -132,6 +146,15 @@ class World:
             self.notes += [(note.type, note.reason) for note in made.notes]
             parsed = FineTuneSweep.parse({**self.sweep.to_json(), "status": made.status}).status
             self.sweep = self.sweep.model_copy(update={"status": parsed})
+
+    def report_of(self, body: dict[str, Any]) -> JobView:
+        """Return the Job of a page as it is once it has ended."""
+        name = body["metadata"]["name"]
+        created = {"creationTimestamp": format_time(self.now)}
+        view = JobView.of({**body, "metadata": {**body["metadata"], "uid": f"uid-{name}", **created}})
+        assert view is not None
+        how = self.report_ends.get(name.rpartition("-")[2], "")
+        return replace(view, complete=not how, failed=how == "failed", failed_reason=how and "BackoffLimitExceeded")
 
     def spec(self, **changes: Any) -> Self:
         body = self.sweep.to_json()
@@ -173,15 +196,20 @@ class World:
 
     @property
     def state(self) -> str:
-        return self.sweep.status.conditions[0].reason
+        return self.condition("Succeeded").reason
 
     @property
     def succeeded(self) -> str:
-        return self.sweep.status.conditions[0].status
+        return self.condition("Succeeded").status
 
     @property
     def message(self) -> str:
-        return self.sweep.status.conditions[0].message if self.sweep.status.conditions else ""
+        return self.condition("Succeeded").message if self.sweep.status.conditions else ""
+
+    def condition(self, kind: str) -> Condition:
+        found = [each for each in self.sweep.status.conditions if each.type == kind]
+        assert len(found) == 1, f"no {kind}"
+        return found[0]
 
 
 def test_a_sweep_tries_points_one_after_the_other_and_names_the_best() -> None:

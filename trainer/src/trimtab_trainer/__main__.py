@@ -1,5 +1,5 @@
-"""`trimtab-trainer mirror|prepare|train|evaluate`: one stage in one process, for a pod and for a laptop alike; and
-`check|estimate|ask|import`, for people.
+"""`trimtab-trainer mirror|prepare|train|evaluate|report`: one stage in one process, for a pod and for a laptop alike;
+and `check|estimate|ask|import|sweep|sweep-report`, for people.
 
 Every end is told three ways: the exit code, the last event on stdout, and the termination message (JSON) in the file
 that Kubernetes keeps. Only `train`, `evaluate` and `ask` import torch.
@@ -39,16 +39,19 @@ from .contract import (
     TrainLimits,
 )
 from .contract.outcome import PACKED_OUTCOME_BYTES
+from .contract.sweep_record import SweepRecord
 from .errors import HubFailed, OutOfMemory, SettingsInvalid, TrainerError
 from .interruption import Interruption
 from .report import Report
 from .settings_help import settings_help
 from .storage import open_store
+from .sweep import command as sweep
+from .sweep.files import read_record
 
 if TYPE_CHECKING:
     from .progress import ProgressBoard
 
-FOR_PEOPLE = ("ask", *before.COMMANDS)
+FOR_PEOPLE = ("ask", *before.COMMANDS, *sweep.COMMANDS)
 """Commands that are no stage of a run: nobody waits for their last words."""
 USAGE = 2
 """Exit code of a command line that cannot be understood, where nobody asked for last words."""
@@ -129,7 +132,8 @@ def parser() -> argparse.ArgumentParser:
     prepare = stages.add_parser("prepare", help="check everything and put the data in place; needs no GPU and no torch")
     train = stages.add_parser("train", help="train and publish the adapter; prepares first unless --prepared is given")
     evaluate = stages.add_parser("evaluate", help="evaluate an adapter; prepares first unless --prepared is given")
-    for stage in (mirror, prepare, train, evaluate):
+    page = stages.add_parser("report", help="write the page of a search into its output; needs no GPU and no torch")
+    for stage in (mirror, prepare, train, evaluate, page):
         stage.add_argument(
             "--config", type=Path, required=True, help="configuration of the run or the evaluation, YAML or JSON"
         )
@@ -142,6 +146,7 @@ def parser() -> argparse.ArgumentParser:
     for stage in (train, evaluate):
         stage.add_argument("--prepared", help="what prepare found: JSON, or a file that holds it")
     before.add_parsers(stages)
+    sweep.add_parsers(stages)
     for each in stages.choices.values():
         each.formatter_class = argparse.RawDescriptionHelpFormatter
     for name in ("prepare", "train", *before.ABOUT_A_RUN):
@@ -166,7 +171,11 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
             return int(code)
         if options.stage in before.COMMANDS:
             return before.run(options)
-        config = read_config(options.config, last.stage)
+        if options.stage in sweep.COMMANDS:
+            return sweep.run(options, stop)
+        config = (
+            read_record(options.config) if options.stage == Stage.REPORT else read_config(options.config, last.stage)
+        )
         last = last.model_copy(update={"run_uid": config.run.uid})
         run = f"{config.run.namespace}/{config.run.name}"
         report = Report({**report.context, "run": run, "attempt": options.attempt}, report.stream)
@@ -198,10 +207,20 @@ def _write(last: TerminationMessage, file: Path, report: Report) -> None:
 
 
 def _stage(
-    options: argparse.Namespace, config: RunConfig | EvaluationConfig, scratch: Path, report: Report, stop: Interruption
+    options: argparse.Namespace,
+    config: RunConfig | EvaluationConfig | SweepRecord,
+    scratch: Path,
+    report: Report,
+    stop: Interruption,
 ) -> dict[str, Any]:
     """Run one stage; return what the termination message says of it."""
     check_alone(os.environ)
+    if isinstance(config, SweepRecord):
+        # Both files are written whole, and again by whoever comes next.
+        with stop.at_once(), _progress(options, config.run, Stage.REPORT, report):
+            from .sweep.stage import write_report
+
+            return {"message": write_report(config, report)}
     mirrored = read_found(options.mirrored, Mirrored, "--mirrored")
     if options.stage == Stage.MIRROR:
         return _mirroring(options, config, mirrored or Mirrored(), scratch, report, stop)
@@ -309,7 +328,7 @@ def _progress(options: argparse.Namespace, run: RunIdentity, stage: Stage, repor
     """Serve the stage's figures; a port that is taken is a warning, for no stage depends on it."""
     from .progress import ProgressBoard, ProgressServer
 
-    activity = {Stage.MIRROR: "Mirroring", Stage.PREPARE: "Preparing"}.get(stage, "Loading")
+    activity = {Stage.MIRROR: "Mirroring", Stage.PREPARE: "Preparing", Stage.REPORT: "Reporting"}.get(stage, "Loading")
     board = ProgressBoard(run.uid, options.attempt, stage, activity)
     with ExitStack() as stack:
         if options.progress_port is not None:

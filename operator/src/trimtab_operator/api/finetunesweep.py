@@ -297,7 +297,7 @@ class FineTuneSweepStatus(SummarizedStatus):
         default=[],
         max_length=8,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        description="conditions: Succeeded, whose reason is the state.",
+        description="conditions: Succeeded, whose reason is the state, and Reported, whether its page is written.",
     )
     start_time: str | None = Field(
         default=None,
@@ -323,6 +323,23 @@ class FineTuneSweepStatus(SummarizedStatus):
         max_length=MAXIMUM_FINALISTS,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["id"]},
         description="final: the best trials, the best by the search first, and what became of each.",
+    )
+    importance: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        default=None,
+        max_length=MAXIMUM_PARAMETERS,
+        description="importance of each parameter by its path, as it was when the page was written: its share in what "
+        "sets the best quarter of the trials apart from all; empty where there are too few to tell.",
+    )
+    report_uri: str | None = Field(
+        default=None,
+        alias="reportURI",
+        max_length=1200,
+        description="reportURI of the page of the search, sweep.html; absent without one.",
+    )
+    report_request: str | None = Field(
+        default=None,
+        max_length=63,
+        description="reportRequest: value of the label trimtab.dev/report that was answered.",
     )
     accelerator_seconds: int = Field(
         default=0, ge=0, description="acceleratorSeconds of all trials so far, and of what followed the search."
@@ -370,6 +387,31 @@ class FineTuneSweep(CustomObject):
         default=FineTuneSweepStatus(), description="status is what is known of the search."
     )
 
+
+REPORTED = "Reported"
+"""Type of the condition that says whether the page of a search is written. No end depends on it."""
+
+
+class ReportReason(StrEnum):
+    """Reasons of `Reported`."""
+
+    WRITING = "Writing"
+    WRITTEN = "Written"
+    FAILED = "ReportFailed"
+
+
+_OF_REPORTED = {
+    ReportReason.WRITING: Explanation("active", "A Job writes the page and the trials into the bucket.", "Nothing."),
+    ReportReason.WRITTEN: Explanation(
+        "succeeded", "Both are in the bucket; the message says where.", "Open `status.reportURI`."
+    ),
+    ReportReason.FAILED: Explanation(
+        "failed",
+        "They could not be written, twice; the message says why. The search itself is none the worse.",
+        "Mend what the message names, and give the label `trimtab.dev/report` another value while the search runs; "
+        "after its end, `trimtab-trainer sweep-report` makes such a page of the output.",
+    ),
+}
 
 _EXPLANATIONS = {
     SweepState.SEARCHING: Explanation("active", "Trials run, or the next ones are chosen.", "Nothing."),
@@ -450,11 +492,16 @@ FINETUNESWEEP = CustomResource(
     wide_columns=(
         ("Message", "string", condition_path(SUCCEEDED, "message"), "Why, and what to do next."),
         ("Trial", "string", ".status.best.fineTuneJobName", "FineTuneJob of the best trial."),
+        ("Report", "string", ".status.reportURI", "Where the page of the search is."),
     ),
     summary=SUCCEEDED,
     embeds={"spec.template.spec": "FineTuneJob"},
     writers="Who may create them may create pods with any Secret and any service account of the namespace.",
     reasons={
         SUCCEEDED: (OF_SUCCEEDED, {each.value: told for each, told in _EXPLANATIONS.items()}),
+        REPORTED: (
+            "Whether the page of the search is written. It is absent before that is tried, and decides nothing.",
+            {each.value: told for each, told in _OF_REPORTED.items()},
+        ),
     },
 )

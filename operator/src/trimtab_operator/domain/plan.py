@@ -97,7 +97,15 @@ class NextPoints:
     request: SuggestionRequest
 
 
-Inquiry = EventsOf | NodeOf | MountedShare | IsMounted | AgentsOf | NextPoints
+@dataclass(frozen=True)
+class Importance:
+    """Inquiry: what matters in a search; the answer is the share of each parameter by its position, none of too few
+    trials."""
+
+    request: SuggestionRequest
+
+
+Inquiry = EventsOf | NodeOf | MountedShare | IsMounted | AgentsOf | NextPoints | Importance
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ class Stage(StrEnum):
     PREPARE = "prepare"
     TRAIN = "train"
     EVALUATE = "evaluate"
+    REPORT = "report"
 
 
 class Reason(StrEnum):

@@ -28,6 +28,15 @@ SIGNIFICANT_DIGITS = 4
 """Of a number that is drawn from a range: nobody can tell more apart, and people read and repeat them."""
 NAME_DIGITS = 8
 
+SEARCHED: Mapping[str, frozenset[str]] = {
+    "baseModel": frozenset({"secretName", "credentials"}),
+    "dataset": frozenset({"secretName", "credentials", "validation"}),
+    "lora": frozenset(),
+    "quantization": frozenset(),
+    "training": frozenset({"microBatchSize"}),
+}
+"""The sections of a spec that define its result, each with those of its fields that do not."""
+
 PATH_PATTERN = r"^[a-z][A-Za-z0-9]*(\.[a-z][A-Za-z0-9]*)*$"
 Point = tuple[float, ...]
 

@@ -71,6 +71,11 @@ def path(kind: str, data: str) -> Markup:
     return Markup('<path class="{}" d="{}"/>').format(kind, data) if data else Markup("")
 
 
+def titled(kind: str, data: str, title: str) -> Markup:
+    """Draw a path that says what it is when somebody points at it."""
+    return Markup('<path class="{}" d="{}"><title>{}</title></path>').format(kind, data, visible(title))
+
+
 def shortened_label(name: str, limit: int) -> str:
     """Return a name that fits beside a plot."""
     return name if len(name) <= limit else name[: limit - 1] + "…"

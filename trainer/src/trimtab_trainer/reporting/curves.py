@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
-from ..pages.drawing import PAD, TEXT, Scale, path, picture, round_figures, scale_of
+from ..pages.drawing import PAD, TEXT, Scale, path, picture, pixel, round_figures, scale_of
 from ..pages.wording import figure
 
 WIDTH, HEIGHT = 360, 200
@@ -57,7 +57,7 @@ def line_chart(title: str, series: Sequence[Series], published: int | None = Non
     x = Scale(min(steps), max(steps), LEFT, WIDTH - PAD)
     if not x.drawable:
         x = Scale(steps[0] - 1, steps[0] + 1, LEFT, WIDTH - PAD)
-    body = _grid(x, y)
+    body = grid(x, y)
     if published is not None and x.low <= published <= x.high:
         body += path("overall", f"M{x(published)} {PAD}V{HEIGHT - FOOT}")
     for each in drawn:
@@ -70,14 +70,16 @@ def line_chart(title: str, series: Sequence[Series], published: int | None = Non
     return picture("curve", WIDTH, HEIGHT, f"{title}. {words}", body)
 
 
-def _grid(x: Scale, y: Scale) -> Markup:
-    """Draw level lines at round values with their figures at the left, and steps below."""
+def grid(x: Scale, y: Scale, called: Callable[[float], bool] = float.is_integer) -> Markup:
+    """Draw level lines at round values with their figures at the left, and below those of the other scale that are
+    called for: steps are whole."""
     body = Markup("")
     for value, words in round_figures(y, 6):
-        body += path("grid", f"M{LEFT} {y(value)}H{WIDTH - PAD}")
-        body += TEXT.format(LEFT - PAD, f"{float(y(value)) + 4:.1f}", "end", words)
+        body += path("grid", f"M{pixel(x.start)} {y(value)}H{pixel(x.stop)}")
+        body += TEXT.format(pixel(x.start - PAD), f"{float(y(value)) + 4:.1f}", "end", words)
     for value, words in round_figures(x):
-        if value == int(value):
-            end = float(x(value)) > WIDTH - 24
-            body += TEXT.format(WIDTH - PAD if end else x(value), HEIGHT - 6, "end" if end else "tick", words)
+        if called(float(value)):
+            end = float(x(value)) > x.stop - 18
+            place = pixel(x.stop) if end else x(value)
+            body += TEXT.format(place, pixel(y.start + FOOT - 6), "end" if end else "tick", words)
     return body

@@ -73,3 +73,8 @@ def evaluation_scores_prefix(scores_digest: str) -> str:
 def evaluation_prefix(evaluation_digest: str) -> str:
     """Report, results and outcome of one evaluation."""
     return f"evaluations/{hexadecimal(evaluation_digest)}"
+
+
+def sweep_prefix(name: str, uid: str) -> str:
+    """Page and trials of one sweep."""
+    return f"sweeps/{name}-{uid[:8]}"

@@ -19,6 +19,7 @@ from ..measures import Measure
 from ..plan import Body, Create, Delete, Plan
 from .decide import plan
 from .observed import Observed
+from .reporting import CHILDREN
 
 __all__ = ["FINE_TUNE_SWEEP"]
 
@@ -37,10 +38,14 @@ def _observe(cluster: Cluster, sweep: FineTuneSweep) -> Observed:
     key = Key("FineTuneSweep", me.namespace, me.name)
     labelled: tuple[FineTuneJob, ...] = cluster.indexed("FineTuneJob", of_sweep(me.namespace, me.name))
     judging: tuple[Evaluation, ...] = cluster.indexed("Evaluation", of_sweep(me.namespace, me.name))
+    reports = cluster.jobs_of(me.uid)
+    pods = [pod for report in reports for pod in cluster.pods_of(report.uid)]
     return Observed(
         sweep=sweep,
         settings=cluster.settings,
         jobs={job.metadata.name: job for job in labelled if job.metadata.controller == me.uid},
+        reports={report.name: report for report in reports},
+        last_words={pod.job_name: pod.last_words for pod in pods if pod.last_words is not None},
         taken=cluster.taken(key),
         refused=cluster.refused(key),
         evaluations={each.metadata.name: each for each in judging if each.metadata.controller == me.uid},
@@ -53,15 +58,19 @@ def _needs(observed: Observed, planned: Plan) -> Needs:
     And what may run still though its trial waits or is over, where it was not heard of: it holds what others shall get.
     """
     namespace = observed.sweep.metadata.namespace
+    created = [action.body for action in planned.actions if isinstance(action, Create)]
+    jobs: dict[str, str | None] = {body["metadata"]["name"]: None for body in created if body["kind"] == "Job"}
+    jobs |= {report.name: report.uid for report in observed.reports.values() if not report.finished}
     keys = {
         Key(action.body["kind"], namespace, action.body["metadata"]["name"])
         if isinstance(action, Create)
         else Key(action.kind, namespace, action.name)
         for action in planned.actions
         if not (isinstance(action, Delete) and action.kind == "FineTuneSweep")
+        and not (isinstance(action, Create) and action.body["kind"] in CHILDREN)
     }
     unheard_of = {Key("FineTuneJob", namespace, name) for name in _unheard_of(observed)}
-    return Needs(objects=tuple(sorted(keys | unheard_of)))
+    return Needs(objects=tuple(sorted(keys | unheard_of)), jobs=jobs)
 
 
 def _unheard_of(observed: Observed) -> set[str]:

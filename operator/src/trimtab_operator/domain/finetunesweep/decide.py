@@ -38,6 +38,7 @@ from .ledger import Ledger, ledger_of
 from .limits import Costs, budget_of, costs_of, seconds_left, why_no_more
 from .observed import Observed
 from .pruning import check_rungs, halving_of, saved_seconds
+from .reporting import Writing, beside_the_page, writing
 from .searching import Search, SweepInvalid, search_digest, search_of
 from .trials import begun, best_of, known_of, shared_fault, stopped
 
@@ -74,9 +75,13 @@ def plan(observed: Observed, now: datetime) -> Plan:
         return _say(observed, status, SweepState.TRIALS_FAILED, message, now, succeeded="False")
     if (left := seconds_left(sweep, now)) is not None and left <= 0:
         why = f"activeDeadlineSeconds = {sweep.spec.active_deadline_seconds} are over"
-        return _end(observed, status, why, now, SweepState.DEADLINE_EXCEEDED)
+        return _end(observed, search, ledger, status, why, now, failed=SweepState.DEADLINE_EXCEEDED)
     if sweep.spec.suspend:
         return _held(observed, status, now)
+    asked = writing(observed, search, ledger.pairs, status, ended="", now=now)
+    if asked.inquiries or asked.actions:
+        return _page(observed, asked, now)
+    status = asked.status
     costs = costs_of(ledger.known, ledger.trials, observed.jobs)
     costs = replace(costs, kept=reserved(observed, costs.each))
     why = why_no_more(sweep, ledger.known, costs)
@@ -87,7 +92,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
     if not why and not waiting and (count := min(free, sweep.spec.max_trials - len(ledger.known))) > 0:
         return _chosen(observed, search, ledger, status, free=count, now=now)
     if why and not busy and not waiting:
-        return _closed(observed, search, status, why, now)
+        return _closed(observed, search, ledger, status, why, now)
     return _go_on(observed, status, ledger, why, now)
 
 
@@ -220,8 +225,10 @@ def _act(
     now: datetime,
     *,
     state: SweepState = SweepState.SEARCHING,
+    again: float | None = None,
 ) -> Plan:
     """Carry out actions and say what goes on, or say what stands in their way."""
+    observed = beside_the_page(observed)
     if observed.taken is not None:
         words = (
             f"{observed.taken.name} belongs to something else; delete or rename that, and the sweep goes on by itself"
@@ -230,39 +237,63 @@ def _act(
     if observed.refused is not None and (pause := observed.refused.pause(now)) > 0:
         words = f"the namespace refuses the {observed.refused.what} of a trial: {observed.refused.words}"
         return _say(observed, status, SweepState.TRIAL_REFUSED, words, now, trouble=True, again=pause)
-    return _say(observed, status, state, message, now, actions=actions)
+    return _say(observed, status, state, message, now, actions=actions, again=again)
 
 
-def _closed(observed: Observed, search: Search, status: FineTuneSweepStatus, why: str, now: datetime) -> Plan:
+def _closed(  # noqa: PLR0917 what a decision is made from, in its order
+    observed: Observed, search: Search, ledger: Ledger, status: FineTuneSweepStatus, why: str, now: datetime
+) -> Plan:
     """Do what follows a search, and end; trials that wait are stopped for good."""
     status = status.model_copy(update={"trials": [stopped(each, None) for each in status.trials]})
     made = closing(observed, search, status)
     if not made.over:
         return _act(observed, made.status, made.actions, f"{why}; {made.message}", now, state=made.state)
-    if made.state is not SweepState.COMPLETED:
-        return _say(observed, made.status, made.state, f"{why}; {made.message}", now, succeeded="False")
-    return _end(observed, made.status, f"{why}; {made.message}" if made.message else why, now)
+    failed = made.state if made.state is not SweepState.COMPLETED else None
+    why = f"{why}; {made.message}" if made.message else why
+    return _end(observed, search, ledger, made.status, why, now, failed=failed)
 
 
-def _end(
+def _page(observed: Observed, page: Writing, now: datetime) -> Plan:
+    """Ask what the page of the search needs, or let it be written."""
+    if page.inquiries:
+        return Plan(inquiries=page.inquiries)
+    message = f"{_progress(page.status)}; the page of the search is being written"
+    return _act(observed, page.status, page.actions, message, now, again=page.again)
+
+
+def _end(  # noqa: PLR0917 what a decision is made from, in its order
     observed: Observed,
+    search: Search,
+    ledger: Ledger,
     status: FineTuneSweepStatus,
     why: str,
     now: datetime,
-    without_a_value: SweepState = SweepState.TRIALS_FAILED,
+    *,
+    failed: SweepState | None = None,
 ) -> Plan:
-    """End the search; trials that are under way or wait are so for good."""
-    reason = without_a_value.value if without_a_value is SweepState.DEADLINE_EXCEEDED else None
-    status = status.model_copy(update={"trials": [stopped(each, reason) for each in status.trials]})
-    best = status.best
+    """End the search, once its page is written; trials that are under way or wait are so for good.
+
+    `failed` is what it ends as without what was asked for.
+    """
+    late = failed is SweepState.DEADLINE_EXCEEDED
+    trials = [stopped(each, failed.value if failed is not None and late else None) for each in status.trials]
+    status = status.model_copy(update={"trials": trials})
+    pairs = tuple(zip(ledger.trials, trials, strict=True))
+    page = writing(observed, search, pairs, status, ended=why, now=now)
+    if not page.over:
+        held = all_held(observed) if late else ()
+        return _page(observed, replace(page, actions=(*held, *page.actions)), now)
+    status, spec, best = page.status, observed.sweep.spec, page.status.best
+    if failed is not None and not late:
+        return _say(observed, status, failed, why, now, succeeded="False")
     if best is None:
         reasons = sorted({each.reason for each in status.trials if each.reason is not None})
         message = f"{why}, and none has a value: {', '.join(reasons)}"
-        return _say(observed, status, without_a_value, message, now, succeeded="False")
+        return _say(observed, status, failed or SweepState.TRIALS_FAILED, message, now, succeeded="False")
     message = f"{why}; the best is {best.fine_tune_job_name} with {_shown(status, best)}"
-    if reason is not None and (observed.sweep.spec.final is not None or observed.sweep.spec.folds is not None):
-        # Its adapter is not there, or not judged, and neither will be.
-        return _say(observed, status, without_a_value, message, now, succeeded="False")
+    if failed is not None and (spec.final is not None or spec.folds is not None):
+        # Its adapter of all rows is not there, or not judged, and neither will be.
+        return _say(observed, status, failed, message, now, succeeded="False")
     if pruned := sum(each.state is TrialState.PRUNED for each in status.trials):
         message += f"; {pruned} trials were stopped before their end"
     return _say(observed, status, SweepState.COMPLETED, message, now, succeeded="True")

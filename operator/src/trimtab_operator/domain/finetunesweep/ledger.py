@@ -26,6 +26,10 @@ class Ledger:
     compared_by: str | None = None
 
     @property
+    def pairs(self) -> tuple[tuple[Trial, TrialStatus], ...]:
+        return tuple(zip(self.trials, self.known, strict=True))
+
+    @property
     def running(self) -> tuple[Trial, ...]:
         return self._in(TrialState.RUNNING)
 
@@ -38,8 +42,7 @@ class Ledger:
         return len(self.running) + sum(not at_rest(trial, observed.jobs) for trial in self.paused)
 
     def _in(self, state: TrialState) -> tuple[Trial, ...]:
-        pairs = zip(self.trials, self.known, strict=True)
-        return tuple(trial for trial, known in pairs if known.state is state)
+        return tuple(trial for trial, known in self.pairs if known.state is state)
 
 
 def ledger_of(observed: Observed, search: Search) -> Ledger:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from trimtab_trainer.contract import TerminationMessage
+
 from trimtab_operator.api import Evaluation, FineTuneJob, FineTuneSweep
 
 from ..cluster import NameTaken, Refusal
 from ..plan import Inquiry
 from ..settings import Settings
+from ..views import JobView
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class Observed:
         sweep: as the API server has it.
         jobs: the FineTuneJobs that it made, by name.
         evaluations: the Evaluations that it made, by name.
+        reports: the Jobs that write its page, or did, by name.
+        last_words: of the pods of those, by the name of the Job.
         answers: to inquiries of this round: points as tuples of coordinates.
         taken: a name that is not free now.
         refused: what the API server did not let happen.
@@ -28,6 +33,8 @@ class Observed:
     sweep: FineTuneSweep
     settings: Settings
     jobs: Mapping[str, FineTuneJob] = field(default_factory=dict)
+    reports: Mapping[str, JobView] = field(default_factory=dict)
+    last_words: Mapping[str, TerminationMessage] = field(default_factory=dict)
     answers: Mapping[Inquiry, object] = field(default_factory=dict)
     taken: NameTaken | None = None
     refused: Refusal | None = None

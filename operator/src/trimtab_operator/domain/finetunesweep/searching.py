@@ -8,7 +8,15 @@ from typing import Any
 
 from pydantic import ValidationError
 from trimtab_trainer.contract import canonical_json, digest_of
-from trimtab_trainer.contract.sweep import Dimension, Point, parameters_at, space_of, trial_id, with_parameters
+from trimtab_trainer.contract.sweep import (
+    SEARCHED,
+    Dimension,
+    Point,
+    parameters_at,
+    space_of,
+    trial_id,
+    with_parameters,
+)
 
 from trimtab_operator.api import API_VERSION, FineTuneJobSpec, FineTuneSweep
 
@@ -18,15 +26,6 @@ from ..views import SWEEP_LABEL
 
 TRIAL_LABEL = "trimtab.dev/trial"
 FOLD_LABEL = "trimtab.dev/fold"
-
-SEARCHED: Mapping[str, frozenset[str]] = {
-    "baseModel": frozenset({"secretName"}),
-    "dataset": frozenset({"secretName", "validation"}),
-    "lora": frozenset(),
-    "quantization": frozenset(),
-    "training": frozenset({"microBatchSize"}),
-}
-"""The sections of a FineTuneJob's spec that define its result, each with those of its fields that do not."""
 
 DEFINING = {"parameters", "algorithm", "objective", "folds"}
 """The fields of a sweep that its points are of."""

@@ -14,9 +14,9 @@ import hashlib
 from trimtab_trainer.contract import canonical_json
 
 from .attempt import Attempt
-from .particulars import Particulars
+from .particulars import Staging
 from .queue import queue_annotations, queue_labels
-from .subject import J, S
+from .subject import J
 
 DIGITS = 8
 
@@ -24,18 +24,18 @@ OF_NO_JOB = frozenset({"suspend", "retries", "active_deadline_seconds", "ttl_sec
 """What is decided on without a Job."""
 
 
-def config_inputs(kind: Particulars[J, S], job: J) -> str:
+def config_inputs(kind: Staging[J], job: J) -> str:
     """Return the digits of what the run configuration is made from."""
     return _digits(_spec(job, OF_NO_JOB | {"template"}), dict(kind.secrets(job)))
 
 
-def job_inputs(kind: Particulars[J, S], job: J) -> str:
+def job_inputs(kind: Staging[J], job: J) -> str:
     """Return the digits of what a Job is made from."""
     queue = {**queue_labels(job.metadata), **queue_annotations(job.metadata)}
     return _digits(_spec(job, OF_NO_JOB), dict(kind.secrets(job)), queue)
 
 
-def gives_way(kind: Particulars[J, S], job: J, attempt: Attempt, *, ran: bool) -> bool:
+def gives_way(kind: Staging[J], job: J, attempt: Attempt, *, ran: bool) -> bool:
     """Tell whether an attempt is made from what is no longer asked for, and nothing of it runs.
 
     Args:

@@ -27,9 +27,9 @@ from .ending import POD_FAILURE_RULES
 from .inputs import job_inputs
 from .limits import limits_of
 from .names import attempt_name, run_config_name
-from .particulars import Particulars
+from .particulars import Staging
 from .queue import queue_annotations, queue_labels
-from .subject import J, S, Work
+from .subject import J, Work
 
 PROGRESS_PORT = 9401
 CONFIG_DIRECTORY = "/run/trimtab/config"
@@ -45,11 +45,11 @@ ENVIRONMENT = {
 """What every work pod is told, unless its template says otherwise."""
 PODS = 1
 """Of an attempt."""
-CPU_STAGES = (Stage.MIRROR, Stage.PREPARE)
+CPU_STAGES = (Stage.MIRROR, Stage.PREPARE, Stage.REPORT)
 """With the image and the resources of preparing."""
 
 
-def _metadata(kind: Particulars[J, S], job: J, name: str, labels: dict[str, str]) -> Body:
+def _metadata(kind: Staging[J], job: J, name: str, labels: dict[str, str]) -> Body:
     return {
         "name": name,
         "namespace": job.metadata.namespace,
@@ -65,7 +65,7 @@ def credentials(secret_name: str | None, role: str) -> Credentials | None:
     return Credentials(directory=f"{SECRETS_DIRECTORY}/{role}", secret_name=secret_name)
 
 
-def build_run_config_map(kind: Particulars[J, S], job: J) -> Body:
+def build_run_config_map(kind: Staging[J], job: J) -> Body:
     """Return the immutable ConfigMap that all stages mount, as long as what it is made from stays the same."""
     return {
         "apiVersion": "v1",
@@ -145,7 +145,7 @@ def _pod_failure_policy() -> Body:
     return {"rules": rules}
 
 
-def _volumes(kind: Particulars[J, S], job: J, settings: Settings, stage: Stage) -> tuple[list[Body], list[Body]]:
+def _volumes(kind: Staging[J], job: J, settings: Settings, stage: Stage) -> tuple[list[Body], list[Body]]:
     """Return the volumes of a work pod and their mounts."""
     template = job.spec.template
     volumes: list[Body] = [
@@ -178,7 +178,7 @@ def _environment(chosen: Sequence[EnvVar], told: dict[str, str]) -> list[Body]:
     return [*own, *(variable.to_json() for variable in chosen)]
 
 
-def _told(kind: Particulars[J, S], job: J, settings: Settings, stage: Stage) -> dict[str, str]:
+def _told(kind: Staging[J], job: J, settings: Settings, stage: Stage) -> dict[str, str]:
     """Return what `prepare` is told of the pod that will train."""
     if stage is not Stage.PREPARE or Stage.TRAIN not in kind.stages:
         return {}
@@ -200,7 +200,7 @@ def _defaulted(template: PodTemplate, default: PodDefaults) -> Body:
     }
 
 
-def _pod_spec(kind: Particulars[J, S], job: J, settings: Settings, stage: Stage, arguments: list[str]) -> Body:
+def _pod_spec(kind: Staging[J], job: J, settings: Settings, stage: Stage, arguments: list[str]) -> Body:
     template = job.spec.template
     volumes, mounts = _volumes(kind, job, settings, stage)
     _, resources = _resources(job, settings, stage)
@@ -251,7 +251,7 @@ def _pod_spec(kind: Particulars[J, S], job: J, settings: Settings, stage: Stage,
 
 
 def build_job(
-    kind: Particulars[J, S],
+    kind: Staging[J],
     job: J,
     settings: Settings,
     stage: Stage,

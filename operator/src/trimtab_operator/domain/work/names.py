@@ -7,16 +7,16 @@ from trimtab_trainer.contract import Stage
 from trimtab_operator.api import WorkStatus
 
 from .inputs import config_inputs
-from .particulars import Particulars
-from .subject import J, S, Work
+from .particulars import Staging
+from .subject import J, Work
 
 
-def run_config_name(kind: Particulars[J, S], job: J) -> str:
+def run_config_name(kind: Staging[J], job: J) -> str:
     """Return the name of the ConfigMap, which is immutable: another one for each configuration."""
     return f"{job.metadata.name}-{kind.config_part}-{config_inputs(kind, job)}"
 
 
-def attempt_name(kind: Particulars[J, S], job: J, stage: Stage, number: int) -> str:
+def attempt_name(kind: Staging[J], job: J, stage: Stage, number: int) -> str:
     """Return the name of an attempt's Job; attempts are counted over all stages."""
     return f"{job.metadata.name}-{kind.parts[stage]}-{number}"
 
@@ -27,7 +27,7 @@ def next_number(job: Work, seen: int = -1) -> int:
     return max([seen, *(attempt.number for attempt in status.attempts)]) + 1
 
 
-def job_names_to_confirm(kind: Particulars[J, S], job: J, seen: int = -1) -> list[str]:
+def job_names_to_confirm(kind: Staging[J], job: J, seen: int = -1) -> list[str]:
     """Return the names of the Jobs that a confirmed observation must look for, beside those that were seen.
 
     They are the attempts whose end was not recorded, and what an earlier round may have created without living to

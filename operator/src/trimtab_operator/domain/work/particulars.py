@@ -37,30 +37,26 @@ class Hold(Generic[S]):
     confirm: bool = False
 
 
-class Particulars(ABC, Generic[J, S]):
-    """What is particular to a kind of work.
+class Staging(ABC, Generic[J]):
+    """What the pods of work in stages are made from.
 
     Attributes:
-        name: of the kind.
-        noun: for messages.
+        name: of the kind that they belong to.
         label: with the resource's name, on its children.
         stages: all there are, in their order; the last alone has accelerators. Attempts are counted over all.
         parts: what the names of a stage's Jobs have between the resource's name and the number.
         config_part: what the name of the ConfigMap has behind the resource's name.
     """
 
-    name: ClassVar[str]
-    noun: ClassVar[str]
-    label: ClassVar[str]
-    stages: ClassVar[tuple[Stage, ...]]
-    parts: ClassVar[Mapping[Stage, str]]
-    config_part: ClassVar[str]
+    name: str
+    label: str
+    stages: tuple[Stage, ...]
+    parts: Mapping[Stage, str]
+    config_part: str
 
     def stages_of(self, job: J) -> tuple[Stage, ...]:
         """Return the stages that an object goes through: who wants nothing of a hub mirrors nothing."""
         return tuple(stage for stage in self.stages if stage is not Stage.MIRROR or self.from_hub(job))
-
-    # what its pods look like
 
     @abstractmethod
     def run_config(self, job: J) -> Model:
@@ -80,6 +76,16 @@ class Particulars(ABC, Generic[J, S]):
         if stage is Stage.MIRROR:
             return {role: name for role, name in secrets.items() if role in hub or role == OUTPUT}
         return {role: name for role, name in secrets.items() if role not in hub}
+
+
+class Particulars(Staging[J], Generic[J, S]):
+    """What is particular to a kind of work.
+
+    Attributes:
+        noun: for messages.
+    """
+
+    noun: ClassVar[str]
 
     # what its stages say
 

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 from ...domain.cluster import Key
 from ...domain.kind import Needs
-from ...domain.plan import AgentsOf, EventsOf, Inquiry, IsMounted, MountedShare, NextPoints, NodeOf
+from ...domain.plan import AgentsOf, EventsOf, Importance, Inquiry, IsMounted, MountedShare, NextPoints, NodeOf
 from ..cluster.cache import Cache, Store
 from ..kube import EVENTS, NODES, PODS, ApiError, Body, NotFound, Resource
 from ..pods.agentpoller import AgentPoller
 from ..pods.desired import Desired
-from .suggesting import suggested
+from .suggesting import important, suggested
 
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 
@@ -52,6 +52,8 @@ class Inquiries:
                 return rollout in await self._desired.rollouts(namespace)
             case NextPoints(request):
                 return await suggested(request)
+            case Importance(request):
+                return await important(request)
             case AgentsOf(pods):
                 await self._agents.refresh(pods)
                 return pods

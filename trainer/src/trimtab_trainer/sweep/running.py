@@ -1,0 +1,117 @@
+"""One run of a search alone: the ordinary commands of `trimtab-trainer` in a process of their own."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..contract import ExitCode, Reason, RunConfig, Stage, TerminationMessage, hub_sources
+from ..contract.curve import Curve
+from ..errors import Interrupted
+from ..interruption import Interruption
+from ..storage import open_store
+from . import files
+
+LOOKED_AT_SECONDS = 0.2
+DIE_WITH_PARENT = 1
+"""PR_SET_PDEATHSIG of prctl(2)."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of a run: the value it published, or the reason it has none."""
+
+    seconds: float
+    value: float | None = None
+    curve: Curve | None = None
+    accelerator_seconds: float | None = None
+    reason: Reason | None = None
+    message: str = ""
+
+
+def ran(config: RunConfig, folder: Path, name: str, stop: Interruption) -> Ran:
+    """Train a configuration, or find it trained: the run's own note in the output says so.
+
+    Raises:
+        Interrupted: told to stop; the run has written a checkpoint, and goes on from it when it is run again.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file, began = folder / f"{name}.json", time.monotonic()
+    file.write_text(json.dumps(config.to_json(), indent=1) + "\n")
+    arguments = ["--config", str(file), "--attempt", str(_attempt(folder, name))]
+    if hub_sources(config):
+        mirrored = folder / f"{name}-mirrored.json"
+        words = _stage(["mirror", *arguments, "--found", str(mirrored)], folder, name, stop)
+        if words.reason is not Reason.COMPLETED:
+            return Ran(time.monotonic() - began, reason=words.reason, message=words.message)
+        arguments += ["--mirrored", str(mirrored)]
+    words = _stage(["train", *arguments], folder, name, stop)
+    seconds = time.monotonic() - began
+    if words.reason is not Reason.COMPLETED or words.artifact is None:
+        return Ran(seconds, reason=words.reason, message=words.message)
+    figures = files.published(open_store(config.output.uri, None), words.artifact.digest)
+    cost = figures.get("cost")
+    return Ran(
+        seconds,
+        files.finite(figures.get("validationLoss")),
+        files.curve_of(figures),
+        files.finite(cost.get("acceleratorSeconds")) if isinstance(cost, dict) else None,
+    )
+
+
+def _attempt(folder: Path, name: str) -> int:
+    """Return the number of this attempt: one that was killed may still write, and has to be told from this one."""
+    counter = folder / f"{name}.attempts"
+    before = counter.read_text() if counter.exists() else ""
+    number = int(before) if before.strip().isdigit() else 0
+    counter.write_text(str(number + 1))
+    return number
+
+
+def _stage(arguments: Sequence[str], folder: Path, name: str, stop: Interruption) -> TerminationMessage:
+    """Run one stage; return its last words. Its bar is seen, its events are kept in a file."""
+    last = folder / f"{name}.end.json"
+    last.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "trimtab_trainer", *arguments, "--termination-log", str(last)]
+    with (folder / f"{name}.log").open("ab") as log:
+        # Of a group of its own: Ctrl-C reaches it through this process, once. This process has no threads.
+        process = subprocess.Popen(command, stdout=log, start_new_session=True, preexec_fn=_with_parent)  # noqa: PLW1509
+        try:
+            told = False
+            while process.poll() is None:
+                if stop.requested and not told:
+                    process.terminate()
+                    told = True
+                time.sleep(LOOKED_AT_SECONDS)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    if stop.requested or process.returncode == ExitCode.INTERRUPTED:
+        raise Interrupted("told to stop; run the same command again, and it goes on from the last checkpoint")
+    words = TerminationMessage.decode(last.read_text()) if last.exists() else None
+    if words is not None:
+        return words
+    return TerminationMessage(
+        stage=Stage(arguments[0]),
+        run_uid="",
+        attempt=0,
+        reason=Reason.BUG,
+        message=f"it ended with exit code {process.returncode} and no last words; see {folder / f'{name}.log'}",
+    )
+
+
+def _with_parent() -> None:
+    """Ask the kernel to stop this process when its parent is killed, who could not tell it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGTERM)
+        if os.getppid() == 1:
+            os._exit(int(ExitCode.INTERRUPTED))
