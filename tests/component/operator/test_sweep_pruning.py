@@ -37,8 +37,8 @@ class Trainers(Executor):
 
     steps: dict[str, int] = field(default_factory=dict)
     """Of each FineTuneJob: what a checkpoint would have."""
-    together: set[str] = field(default_factory=set)
     most_together: int = 0
+    """Trials with a pod that was not told to end."""
     _addresses: Any = field(default_factory=lambda: itertools.count(2))
 
     async def play(self, pod: Body) -> None:
@@ -62,8 +62,9 @@ class Trainers(Executor):
         app.router.add_get("/progress", tell)
         runner = web.AppRunner(app)
         await runner.setup()
-        self.together.add(name)
-        self.most_together = max(self.most_together, len(self.together))
+        pods = await self.kube.items(PODS, self.namespace, {"labelSelector": f"{STAGE_LABEL}={Stage.TRAIN.value}"})
+        live = {each["metadata"]["labels"][JOB_LABEL] for each in pods if _is_live(each)}
+        self.most_together = max(self.most_together, len(live))
         try:
             await web.TCPSite(runner, address, PORT).start()
             with contextlib.suppress(NotFound):  # suspended meanwhile
@@ -76,8 +77,12 @@ class Trainers(Executor):
                 words = last_words(Stage.TRAIN, attempt, uid, Act(), validation_loss=loss)
                 await self.write(pod, ended(pod, started, address, 0, words))
         finally:
-            self.together.discard(name)
             await runner.cleanup()
+
+
+def _is_live(pod: Body) -> bool:
+    over = pod["status"].get("phase") in ("Succeeded", "Failed")
+    return not over and "deletionTimestamp" not in pod["metadata"]
 
 
 async def test_trials_that_are_worse_wait_and_the_best_is_trained_to_its_end_though_the_operator_is_killed(
