@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +13,7 @@ from trimtab_operator.domain.evaluation.checks import Finding, judge_bounds
 from trimtab_operator.domain.finetunesweep import FINE_TUNE_SWEEP
 from trimtab_operator.domain.finetunesweep.judging import thresholds_of
 from trimtab_operator.domain.finetunesweep.searching import search_digest
-from trimtab_operator.domain.plan import Plan
+from trimtab_operator.domain.plan import Plan, Suspend
 from trimtab_trainer.contract import Check, Threshold
 
 from tests.unit.domain.makers import ARTIFACT, sha
@@ -263,6 +264,30 @@ def test_a_final_evaluation_that_fails_leaves_the_others() -> None:
 def test_once_the_final_has_begun_the_search_is_closed() -> None:
     world = finished().spec(maxTrials=9).settle()
     assert (world.state, len(world.jobs), len(world.sweep.status.trials)) == ("Judging", 4, 4)
+
+
+def test_a_deadline_ends_what_follows_the_search_too_and_that_is_no_success() -> None:
+    world = finished(activeDeadlineSeconds=600)
+    world.now += timedelta(seconds=601)
+    world.settle()
+    assert (world.state, world.succeeded, world.judging) == ("DeadlineExceeded", "False", [])
+    assert "activeDeadlineSeconds = 600 are over" in world.message
+    assert world.sweep.status.best is not None
+    assert world.reported, "its page is written all the same"
+    folded = Judged(maxTrials=2, folds=2, template=FOLDED, activeDeadlineSeconds=600).settle()
+    folded.prepared().trained(1.0, 1.2)
+    folded.now += timedelta(seconds=601)
+    folded.settle()
+    assert (folded.state, folded.succeeded) == ("DeadlineExceeded", "False"), "there is no adapter of all rows"
+
+
+def test_what_runs_at_the_deadline_is_stopped_before_the_page_is_written() -> None:
+    world = Judged(maxTrials=4, template=TESTED, activeDeadlineSeconds=600).settle().trained(1.4)
+    (running,) = world.running
+    world.now += timedelta(seconds=601)
+    made = world.decided()
+    assert any(isinstance(each, Suspend) and each.name == running for each in made.actions), made.actions
+    assert world.sweep.status.completion_time is None
 
 
 def test_a_suspended_final_goes_on() -> None:
