@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from trimtab_trainer.contract import DatasetFormat, Reason
-from trimtab_trainer.data.cleaning import MOST_COLUMNS, OTHER_COLUMNS, Audit, clean
-from trimtab_trainer.data.formats import Row, resolve
+from trimtab_trainer.data.cleaning import MOST_COLUMNS, OTHER_COLUMNS, Audit, Columns, clean
+from trimtab_trainer.data.formats import Row, conform, resolve
+from trimtab_trainer.data.readers import Record
 from trimtab_trainer.data.source import copy
 from trimtab_trainer.errors import DataInvalid
 from trimtab_trainer.storage import open_store
@@ -203,3 +204,37 @@ def test_control_tokens_in_what_people_wrote_are_counted_and_warned_of(bench: Be
     assert "a.jsonl line 21" in outcome.warnings[0]
     audit = json.loads(bench.output.read(f"{rows_prefix(outcome.prepared.rows_digest)}/audit.json"))
     assert audit["training"]["controlTokens"] == {"count": 2, "examples": ["a.jsonl line 21", "a.jsonl line 22"]}
+
+
+# Columns that settings name
+
+
+NAMED: dict[str, tuple[dict[str, Any], Columns]] = {
+    "a part of Alpaca's question": (
+        {"instruction": "Explain it.", "input": "Pod", "output": "It runs.", "system": "Be kind."},
+        Columns(counted=("input", "system")),
+    ),
+    "ShareGPT's system turn": (
+        {
+            "conversations": [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "A Pod."}],
+            "system": "Be kind.",
+        },
+        Columns(counted=("system",)),
+    ),
+    "what messages have under the same name": (
+        {**messages(weight=0, reasoning="7 is odd."), "weight": "heavy", "reasoning": "on"},
+        Columns(group="weight", counted=("reasoning",)),
+    ),
+    "the group": ({**PAIR, "group": "parts.md"}, Columns(counted=("group",))),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_of_a_column_that_is_counted_by_everything_is_learned_as_before(name: str) -> None:
+    value, columns = NAMED[name]
+    record = Record(value, "a.jsonl line 1")
+    detected = resolve(DatasetFormat.AUTO, iter([record]), named=columns.names)
+    row = conform(record, detected.format, guessed=True, named=columns.names)
+    unnamed = {key: each for key, each in value.items() if key not in ("weight", "reasoning")}
+    assert row == conform(Record(unnamed, record.place), detected.format)
+    assert columns.values(value, record.place) == tuple(value[column] for column in columns.counted)

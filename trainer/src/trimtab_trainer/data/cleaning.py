@@ -159,6 +159,11 @@ class Columns:
     group: str | None = None
     counted: tuple[str, ...] = ()
 
+    @property
+    def names(self) -> frozenset[str]:
+        """All of them."""
+        return frozenset((*self.counted, *filter(None, [self.group])))
+
     def group_of(self, value: dict[str, Any], row: Row) -> Row:
         """Return the row with its group by the named column."""
         return row if self.group is None else replace(row, group=_value(value, self.group, row.place))
@@ -169,7 +174,7 @@ class Columns:
 
     def unused(self, columns: Iterable[str]) -> Iterator[str]:
         """Yield those of a row's ignored columns that are not named."""
-        return (column for column in columns if column != self.group and column not in self.counted)
+        return (column for column in columns if column not in self.names)
 
 
 class Cleaner:
@@ -185,7 +190,7 @@ class Cleaner:
     ) -> None:
         """Begin with rows of the identities that were `seen` before; keys in `ignore` are left out."""
         self._detected, self._cleaning, self._columns = detected, cleaning or Cleaning(), columns or Columns()
-        self._ignore = {*ignore, *self._columns.counted, *filter(None, [self._columns.group])}
+        self._ignore, self._named = frozenset(ignore), self._columns.names
         self._seen = set(seen)
         self._kept = len(self._seen)
         self._speechless = Finding()
@@ -200,7 +205,13 @@ class Cleaner:
         """
         for record in records:
             audit.read += 1
-            row = conform(record, self._detected.format, guessed=self._detected.guessed, ignore=self._ignore)
+            row = conform(
+                record,
+                self._detected.format,
+                guessed=self._detected.guessed,
+                ignore=self._ignore,
+                named=self._named,
+            )
             row = self._columns.group_of(record.value, row)
             audit.ignore(self._columns.unused(row.ignored), row.place)
             if not row.has_assistant_turn:

@@ -77,8 +77,10 @@ class Detected:
     guessed: bool = True
 
 
-def resolve(row_format: DatasetFormat, records: Iterator[Record], ignore: Collection[str] = ()) -> Detected:
-    """Return the format that is demanded, or that of the first row.
+def resolve(
+    row_format: DatasetFormat, records: Iterator[Record], ignore: Collection[str] = (), named: Collection[str] = ()
+) -> Detected:
+    """Return the format that is demanded, or that of the first row; keys as `conform` takes them.
 
     Raises:
         DataInvalid: FORMAT_UNKNOWN.
@@ -86,10 +88,10 @@ def resolve(row_format: DatasetFormat, records: Iterator[Record], ignore: Collec
     if row_format is not DatasetFormat.AUTO:
         return Detected(row_format, NAMED, guessed=False)
     first = next(records, None)
-    return Detected(DatasetFormat.TEXT, "there are no rows") if first is None else recognise(first, ignore)
+    return Detected(DatasetFormat.TEXT, "there are no rows") if first is None else recognise(first, ignore, named)
 
 
-def recognise(record: Record, ignore: Collection[str] = ()) -> Detected:
+def recognise(record: Record, ignore: Collection[str] = (), named: Collection[str] = ()) -> Detected:
     """Return the format of a data set from its first row.
 
     Raises:
@@ -98,7 +100,7 @@ def recognise(record: Record, ignore: Collection[str] = ()) -> Detected:
     if isinstance(record.value, dict):
         for row_format, keys in USED.items():
             if all(record.value.get(key) is not None for key in keys):
-                check_row(record.value, row_format, record.place, guessed=True, ignore=ignore)
+                check_row(record.value, row_format, record.place, guessed=True, ignore=ignore, named=named)
                 return Detected(row_format, f"the first row, {record.place}, has {' and '.join(keys)}")
     found = sorted(record.value)[:8] if isinstance(record.value, dict) else type(record.value).__name__
     hint = next((f" ({HINTS[key]})" for key in found if key in HINTS), "")
@@ -110,7 +112,14 @@ def recognise(record: Record, ignore: Collection[str] = ()) -> Detected:
     )
 
 
-def conform(record: Record, row_format: DatasetFormat, *, guessed: bool = False, ignore: Collection[str] = ()) -> Row:
+def conform(
+    record: Record,
+    row_format: DatasetFormat,
+    *,
+    guessed: bool = False,
+    ignore: Collection[str] = (),
+    named: Collection[str] = (),
+) -> Row:
     """Return a record as a row of the format.
 
     Args:
@@ -118,6 +127,7 @@ def conform(record: Record, row_format: DatasetFormat, *, guessed: bool = False,
         row_format: any but Auto.
         guessed: nobody named the format.
         ignore: keys of the row and of its messages that are left out, whatever they mean.
+        named: columns that settings name, which are not refused; what the format uses of them is used.
 
     Raises:
         DataInvalid: DATASET_MALFORMED, or FORMAT_UNKNOWN for roles and keys of another format, and for keys that mean
@@ -126,7 +136,7 @@ def conform(record: Record, row_format: DatasetFormat, *, guessed: bool = False,
     value, place = record.value, record.place
     if not isinstance(value, dict):
         raise malformed(place, f"is a JSON {type(value).__name__}, not an object")
-    ignored = set(check_row(value, row_format, place, guessed=guessed, ignore=ignore))
+    ignored = set(check_row(value, row_format, place, guessed=guessed, ignore=ignore, named=named))
     value = {key: each for key, each in value.items() if key in USED[row_format] or key not in ignored}
     group = _group(value.get("group"), place)
     if row_format is DatasetFormat.PROMPT_COMPLETION:

@@ -168,9 +168,18 @@ def is_absent(value: Any) -> bool:
 
 
 def check_row(
-    row: Mapping[str, Any], row_format: DatasetFormat, place: str, *, guessed: bool, ignore: Collection[str] = ()
+    row: Mapping[str, Any],
+    row_format: DatasetFormat,
+    place: str,
+    *,
+    guessed: bool,
+    ignore: Collection[str] = (),
+    named: Collection[str] = (),
 ) -> tuple[str, ...]:
     """Return the columns of a row that are ignored, sorted; `guessed` says that nobody named the format.
+
+    Columns that settings `named` are there to be counted by: what the format does not use of them is refused by nobody,
+    what it uses stays in use.
 
     Raises:
         DataInvalid: FORMAT_UNKNOWN, a key means something that would not be learned, or another format; and it is not
@@ -185,6 +194,9 @@ def check_row(
             ignored.append(key)
             continue
         if key == "group" or key in ALSO_USED.get(row_format, ()):
+            continue
+        if key in named:
+            ignored.append(key)
             continue
         meaning = meanings.get(plain(key))
         if meaning is not None and not meaning.harmless(value):

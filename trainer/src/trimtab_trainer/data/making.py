@@ -36,7 +36,7 @@ def make_rows(store: Store, request: Request, folder: Path, report: Report) -> d
     dataset, sources, prefix = request.dataset, request.sources, rows_prefix(request.rows_digest)
     shutil.rmtree(folder, ignore_errors=True)
     ignore = frozenset(dataset.ignore_keys)
-    detected = resolve(dataset.format, sources["training"].records(), ignore)
+    detected = resolve(dataset.format, sources["training"].records(), ignore, request.columns.names)
     report("format of the rows", format=detected.format.value, why=detected.why)
     audits: dict[str, Audit] = {}
     entries: list[FileEntry] = []

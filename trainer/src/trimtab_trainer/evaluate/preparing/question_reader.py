@@ -104,17 +104,17 @@ def read_questions(task: EvaluationTask, source: Source, *, templated: bool) -> 
 
 def _reader(task: EvaluationTask, source: Source, templated: bool) -> Callable[[Record], Question]:
     """Return what makes a question of a record of this task, having looked at the first one."""
-    # The column that figures are told apart by means just that, whatever it is called.
-    columns = {task.group_by} if task.group_by is not None and task.group_by != "group" else set()
-    ignore = frozenset(columns | set(task.dataset.ignore_keys or ()))
+    # The column that figures are told apart by is refused by nobody, whatever it is called.
+    named = frozenset({task.group_by} if task.group_by is not None and task.group_by != "group" else ())
+    ignore = frozenset(task.dataset.ignore_keys or ())
     if task.type is TaskType.MULTIPLE_CHOICE:
-        return lambda record: multiple_choice_question(record, templated, ignore)
+        return lambda record: multiple_choice_question(record, templated, ignore | named)
     records = source.records()
     first = next(records, None)
     if first is None:
         raise DataInvalid(f"task {task.name}: {source.uri} holds no rows; upload the data", Reason.DATASET_EMPTY)
-    detected = resolve(task.dataset.format or DatasetFormat.AUTO, chain([first], records), ignore)
-    row = partial(conform, row_format=detected.format, guessed=detected.guessed, ignore=ignore)
+    detected = resolve(task.dataset.format or DatasetFormat.AUTO, chain([first], records), ignore, named)
+    row = partial(conform, row_format=detected.format, guessed=detected.guessed, ignore=ignore, named=named)
     if task.type is TaskType.PERPLEXITY:
         return lambda record: text_question(row(record))
     if detected.format is DatasetFormat.TEXT:
