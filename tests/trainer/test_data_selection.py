@@ -240,6 +240,8 @@ def test_groups_below_a_share_are_named(bench: DataBench) -> None:
     assert outcome.warnings == ("2 of 3 groups of the column kind have less than 10 % of the rows: b, c",)
     found = {group["value"]: (group["rows"], group["share"]) for group in bench.audit()["groups"]["column kind"]}
     assert found == {"a": (90, 0.9), "b": (9, 0.09), "c": (1, 0.01)}
+    bench.dataset = {"audit": {"columns": ["kind"], "minimumShare": 0.05}}
+    assert bench.prepare().warnings == ("1 of 3 groups of the column kind have less than 5 % of the rows: c",)
 
 
 def test_a_column_with_a_value_for_every_row_is_no_column_of_groups(bench: DataBench) -> None:

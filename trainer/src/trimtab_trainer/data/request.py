@@ -77,6 +77,8 @@ class Request:
             "maxSequenceLength": training.max_sequence_length,
             "packing": training.packing,
             "lossOn": training.loss_on.value,
+            # What is said of groups is in the view, so it is another one.
+            **({"minimumShare": dataset.audit.minimum_share} if dataset.audit and dataset.audit.columns else {}),
         }
 
     def _understanding(self) -> dict[str, Any]:
