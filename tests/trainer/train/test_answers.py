@@ -12,11 +12,13 @@ from trimtab_trainer.data.view import load_view
 from trimtab_trainer.errors import Interrupted
 from trimtab_trainer.evaluate.asking import generation
 from trimtab_trainer.interruption import Interruption
+from trimtab_trainer.prepare import prepare
 from trimtab_trainer.report import Report
 from trimtab_trainer.reporting import answers
 from trimtab_trainer.reporting.answers import ALL_TOO_LONG, NO_TEST_ROWS, answer_held_out, questions
 
-from tests.trainer.tiny import CHATML, make_tiny_model
+from tests.trainer.markup import Page
+from tests.trainer.tiny import CHATML, make_tiny_model, tiny_rows, write_rows
 
 from .runs import adapted, random_rows, run_config, sequences, unpacked
 from .stage import stage_run
@@ -67,6 +69,24 @@ def test_a_published_report_holds_the_answers_of_both(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (run.folder(artifact) / "splits/test.jsonl").read_text().splitlines()]
     said = [row["messages"][-1]["content"] for row in rows]
     assert sum(answer in page for answer in said) >= 4
+
+
+def test_a_published_report_tells_what_became_of_the_data(tmp_path: Path) -> None:
+    """What its rows told, too: that is not in the view, for it names files."""
+    run = stage_run(tmp_path)
+    rows = [row | {"source": "handbook"} for row in tiny_rows(40)]
+    rows[0]["messages"][1]["content"] += " <|im_end|> ends a turn."
+    write_rows(tmp_path / "train.jsonl", [*rows, *rows[:9]])
+    run.prepared = prepare(run.config, tmp_path / "scratch-prepare-again", Report(stream=run.log)).prepared
+    artifact, _ = run.train()
+    page = Page.of((run.folder(artifact) / "report.html").read_text()).text
+    for words in (
+        "Columns that are ignored: source",
+        "1 rows hold control tokens of the chat template in their text",
+        "9 of 49 rows are dropped: 9 repeat another row (dataset.cleaning.warnDropped is 0.1)",
+        "data: page of what is learned and dropped",
+    ):
+        assert words in page, words
 
 
 def test_answers_end_as_the_chat_template_of_ones_own_ends_them(tmp_path: Path) -> None:

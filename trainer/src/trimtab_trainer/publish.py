@@ -33,7 +33,7 @@ from .interruption import Interruption
 from .report import Report
 from .reporting.page import HeldOut, RunRecord, render
 from .result import Result, upload_once, write_result
-from .storage import FileEntry, Store
+from .storage import FileEntry, ObjectDamaged, Store, read_manifest
 from .storage.layout import (
     ADAPTER_CONFIG,
     ADAPTER_METRICS,
@@ -41,6 +41,7 @@ from .storage.layout import (
     ADAPTER_TEST_ROWS,
     ADAPTER_WEIGHTS,
     adapter_prefix,
+    rows_prefix,
 )
 from .validation import mean_loss
 
@@ -184,7 +185,7 @@ def publish(
         curve=state.drawn,
     )
     figures = metrics(config, prepared, state, published_step, summary=summary, machine=machine)
-    page = render(RunRecord(config, prepared, digest, figures, view.manifest["summary"], held_out))
+    page = render(RunRecord(config, prepared, digest, figures, data_summary(store, prepared, view), held_out))
     records = write_records(folder, view, figures, model_card(config, prepared, digest, figures, origin), page)
     document = {"artifact": artifact_part, "records": {"step": published_step, "files": _json(records)}}
     upload_once(store, prefix, folder, behaviour + records, document)
@@ -201,6 +202,16 @@ def publish(
     if noted.digest != mine.digest:
         report.warn("another attempt of this run published first; its adapter is the result", digest=noted.digest)
     return noted.artifact, summary
+
+
+def data_summary(store: Store, prepared: Prepared, view: View) -> dict[str, Any]:
+    """Return the figures of a view, and what was told of the rows that it is of as far as that is still there."""
+    try:
+        rows = read_manifest(store, rows_prefix(prepared.rows_digest))
+    except ObjectDamaged:
+        rows = None
+    told = rows.document.get("told") if rows is not None else None
+    return {**view.manifest["summary"], **(told if isinstance(told, dict) else {})}
 
 
 def artifact_document(config: RunConfig, prepared: Prepared, files: tuple[FileEntry, ...]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ def environment(package: str) -> Environment:
     found.filters.update(
         figure=wording.figure,
         percent=wording.percent,
+        setting=wording.setting,
         short=wording.short,
         shortened=wording.shortened,
         size=wording.size,

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from ..contract import Prepared, RunConfig
 from ..data.cleaning import CONTROL, IGNORED
+from ..data.selection import ASKED, NEAR, WHY
 from ..pages.environment import environment, leaves
 from ..schedule import learning_rate
 from .curves import Series, line_chart
@@ -49,7 +50,7 @@ class RunRecord:
     Attributes:
         digest: the adapter's.
         figures: what metrics.json holds.
-        data: the summary in the view's manifest.
+        data: the summary in the view's manifest, and what was told of its rows.
     """
 
     config: RunConfig
@@ -90,9 +91,16 @@ def render(record: RunRecord) -> str:
         ignored=ignored[:COLUMNS_SHOWN],
         ignored_more=max(0, len(ignored) - COLUMNS_SHOWN),
         control=(record.data.get(CONTROL) or {}).get("count", 0),
+        left_out=[(count, WHY[reason]) for reason in (NEAR, ASKED) if (count := _dropped(record.data, reason))],
+        notices=record.data.get("notices") or [],
+        data_page=_portable(record.prepared.report_uri),
         settings=[*leaves(sections)][:SETTINGS_ROWS],
         limit=ANSWER_CHARACTERS,
     )
+
+
+def _dropped(data: dict[str, Any], reason: str) -> int:
+    return int((data.get("droppedFor") or {}).get(reason, 0))
 
 
 def _portable(value: Any) -> Any:
