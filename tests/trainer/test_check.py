@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.numpy import load_file, save_file
 from trimtab_trainer.__main__ import main
 from trimtab_trainer.check import Verdict, check
 from trimtab_trainer.contract import ExitCode, Reason, RunConfig
@@ -142,6 +143,51 @@ def test_a_pinned_digest_is_compared_where_it_costs_nothing(document: Document, 
     (tmp_path / "base" / MANIFEST).write_text(json.dumps({"files": files}))
     (refusal,) = check(RunConfig.model_validate(document), tmp_path / "again").refusals
     assert refusal.reason is Reason.BASE_MODEL_CHANGED
+
+
+def test_what_else_a_run_reads_is_looked_at_too(document: Document, tmp_path: Path) -> None:
+    """Data that Evaluations will ask, and the adapter to go on from."""
+    document["dataset"]["cleaning"] = {"evaluationData": [(tmp_path / "nothing.jsonl").as_uri()]}
+    document["lora"] = {"initialAdapter": {"uri": (tmp_path / "adapter").as_uri(), "digest": "sha256:" + "1" * 64}}
+    refused = [each for each in check(RunConfig.model_validate(document), tmp_path / "s").all if each.refusal]
+    assert [(each.part, each.refusal.reason) for each in refused if each.refusal] == [
+        ("dataset", Reason.DATASET_NOT_FOUND),
+        ("lora.initialAdapter", Reason.ARTIFACT_NOT_FOUND),
+    ]
+    del document["lora"]
+    write_rows(tmp_path / "nothing.jsonl", tiny_rows(40)[:10])
+    said = found(tmp_path, document)[-1][2]
+    prepared = prepare(RunConfig.model_validate(document), tmp_path / "scratch-of-the-run", Report()).prepared
+    assert (prepared.dropped, prepared.rows + prepared.validation_rows) == (10, 30)
+    assert said.startswith(f"{prepared.rows} rows with {prepared.tokens:,} tokens")
+    assert ", 10 dropped" in said
+
+
+def test_control_tokens_that_were_never_trained_are_told(document: Document, tmp_path: Path) -> None:
+    weights = load_file(tmp_path / "base/model.safetensors")
+    weights["model.embed_tokens.weight"][1:3] = 0
+    save_file(weights, tmp_path / "base/model.safetensors", metadata={"format": "pt"})
+    (warning,) = prepare(RunConfig.model_validate(document), tmp_path / "scratch-of-the-run", Report()).warnings
+    assert ("warning", "baseModel", warning) in found(tmp_path, document)
+
+
+def test_what_is_on_a_hub_is_looked_at_in_its_mirror(
+    document: Document, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri, digest = "hf://org/name@main", "sha256:" + "1" * 64
+    document["baseModel"] = {"uri": uri}
+    assert main(command(tmp_path, document)) == ExitCode.DONE
+    assert "not seen  baseModel  it is on a hub, which only `mirror` asks" in capsys.readouterr().out
+    estimating = ["estimate", *command(tmp_path, document)[1:]]
+    assert main(estimating) == ExitCode.SETTINGS_INVALID
+    assert f"{uri} is on a hub, which this stage does not ask" in capsys.readouterr().err
+    mirror = tmp_path / "out/models" / digest.removeprefix("sha256:")
+    mirror.parent.mkdir(parents=True)
+    (tmp_path / "base").rename(mirror)
+    mirrored = json.dumps({"sources": [{"uri": uri, "commit": "0" * 40, "digest": digest}]})
+    assert main(command(tmp_path, document, "--mirrored", mirrored)) == ExitCode.DONE
+    assert "fine      baseModel" in capsys.readouterr().out
+    assert main([*estimating, "--mirrored", mirrored]) == ExitCode.DONE
 
 
 def test_of_long_files_the_beginning_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

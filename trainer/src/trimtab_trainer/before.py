@@ -27,6 +27,8 @@ def add_parsers(stages: Any) -> None:
     estimate.add_argument("--accelerator", action="append", metavar="NAME", help="such as H100-80GB; all if absent")
     estimate.add_argument("--tokens", type=int, help="tokens of the training rows, as `prepare` counts them")
     estimate.add_argument("--json", action="store_true", help="for programs")
+    for each in (check, estimate):
+        each.add_argument("--mirrored", help="what mirror found: JSON, or a file that holds it")
 
     imported = stages.add_parser("import", help="publish an adapter that was made elsewhere (peft, TRL, Unsloth, ...)")
     imported.add_argument("folder", type=Path, metavar="FOLDER", help="with adapter_config.json and its weights")

@@ -16,19 +16,27 @@ from io import StringIO
 from pathlib import Path
 
 from .base_model import check_pin, digest_of_entries, entries_of, fetch_tokenizer
-from .config import read_config
-from .contract import ExitCode, Reason, RunConfig
+from .config import at_the_mirror, read_config, read_found
+from .contract import ExitCode, Mirrored, Reason, RunConfig, from_hub
+from .data.cleaning import VOCABULARY
 from .data.sample import Sample, copy_first
 from .data.source import find
+from .data.tokens import Vocabulary
 from .data.view import total_steps
+from .embedding import untrained_tokens
 from .errors import SettingsInvalid, TrainerError
-from .prepare import CheckedModel, check_base_model, check_writable, prepare_rows, source_uris, warnings_of
+from .initial import check_initial_adapter
+from .prepare import CheckedModel, asked_uris, check_base_model, check_writable, prepare_rows, source_uris, warnings_of
 from .report import Report
 from .storage import MANIFEST, open_store, read_manifest
 
 ROWS = 5_000
 OF_NUMBERS = {Reason.SPLIT_IMPOSSIBLE, Reason.DATASET_EMPTY}
 """Refusals that may only be those of a few rows, where there are more."""
+ON_HUB = (
+    "it is on a hub, which only `mirror` asks; run `trimtab-trainer mirror --config ... --found mirrored.json`, and "
+    "give that file to this command with --mirrored"
+)
 
 
 class Verdict(StrEnum):
@@ -86,12 +94,18 @@ def check(config: RunConfig, scratch: Path, rows: int = ROWS) -> Findings:
     found = Findings()
     checked: list[CheckedModel] = []
     found.attempt("output", lambda: _output(config))
-    data = found.attempt("dataset", lambda: _files(config))
-    if found.attempt("baseModel", lambda: _base_model(config, checked)) is None:
+    data_there = not any(map(from_hub, config.dataset.uris))
+    if data_there:
+        data_there = found.attempt("dataset", lambda: _files(config)) is None
+    else:
+        found.add(Verdict.UNSEEN, "dataset", ON_HUB)
+    if from_hub(config.base_model.uri):
+        found.add(Verdict.UNSEEN, "baseModel", ON_HUB)
+    elif found.attempt("baseModel", lambda: _base_model(config, checked)) is None:
         for warning in checked[0].warnings:
             found.add(Verdict.WARNING, "baseModel", warning)
-        _pin(found, config, checked[0])
-        if data is None:
+        _initial_adapter(found, config, checked[0], _pin(found, config, checked[0]))
+        if data_there:
             _rows(found, config, checked[0], scratch, rows)
     return found
 
@@ -102,7 +116,8 @@ def _output(config: RunConfig) -> str:
 
 
 def _files(config: RunConfig) -> str:
-    files = [each for uri in source_uris(config).values() for each in find(uri, config.dataset.credentials)]
+    uris = (*source_uris(config).values(), *asked_uris(config))
+    files = [each for uri in uris for each in find(uri, config.dataset.credentials)]
     return f"{len(files)} files with {sum(size for _, size in files):,} bytes"
 
 
@@ -113,18 +128,20 @@ def _base_model(config: RunConfig, checked: list[CheckedModel]) -> str:
     return f"{known.model.config.get('model_type')}, {size:,} bytes; {known.adapted} layers are adapted"
 
 
-def _pin(found: Findings, config: RunConfig, checked: CheckedModel) -> None:
-    """Compare the digest where it is known without reading the weights."""
+def _pin(found: Findings, config: RunConfig, checked: CheckedModel) -> str | None:
+    """Compare the digest where it is known without reading the weights; return it."""
     model = checked.model
     noted = read_manifest(model.store, "") is not None
     if noted:
         found.attempt("baseModel.digest", lambda: _digest(config, checked))
-    elif config.base_model.digest is not None:
+        return digest_of_entries(entries_of(model))
+    if config.base_model.digest is not None:
         found.add(
             Verdict.UNSEEN,
             "baseModel.digest",
             f"there is no {MANIFEST} beside the weights, so a run reads all of them to compare it",
         )
+    return None
 
 
 def _digest(config: RunConfig, checked: CheckedModel) -> str:
@@ -133,20 +150,48 @@ def _digest(config: RunConfig, checked: CheckedModel) -> str:
     return digest
 
 
+def _initial_adapter(found: Findings, config: RunConfig, checked: CheckedModel, base_model: str | None) -> None:
+    """Look at the adapter to go on from; whether it is of this base model only where that digest is known."""
+    part = "lora.initialAdapter"
+
+    def look() -> str:
+        names = list(checked.modules), list(checked.parameters)
+        verified = check_initial_adapter(config, base_model, *names)
+        return f"{verified.digest}, of the shape that is asked for" if verified is not None else ""
+
+    if config.lora.initial_adapter is None:
+        return
+    if found.attempt(part, look) is None and base_model is None:
+        found.add(Verdict.UNSEEN, part, "whether it is of this base model, of which a run reads all weights to know")
+
+
 def _rows(found: Findings, config: RunConfig, checked: CheckedModel, scratch: Path, rows: int) -> None:
     """Prepare the first rows as a run prepares all of them, into the scratch folder."""
     samples: dict[str, Sample] = {}
     quiet = Report(stream=StringIO())
+    sources = source_uris(config)
+    asked = {f"evaluationData {number}": uri for number, uri in enumerate(asked_uris(config), 1)}
 
     def look() -> str:
-        for name, uri in source_uris(config).items():
+        for name, uri in (sources | asked).items():
             samples[name] = copy_first(uri, config.dataset.credentials, scratch / "sources" / name, rows)
         files = fetch_tokenizer(checked.model, scratch / "tokenizer")
         output = open_store((scratch / "output").as_uri(), None)
-        view = prepare_rows(output, config, checked, dict(samples), files, scratch=scratch, report=quiet)
+        view = prepare_rows(
+            output,
+            config,
+            checked,
+            {name: samples[name] for name in sources},
+            files,
+            asked=tuple(samples[name] for name in asked),
+            scratch=scratch,
+            report=quiet,
+        )
         summary = view.summary
         for warning in warnings_of(summary):
             found.add(Verdict.WARNING, "rows", warning)
+        if untrained := untrained_tokens(checked.model, Vocabulary.of(summary[VOCABULARY])):
+            found.add(Verdict.WARNING, "baseModel", untrained)
         train, all_of_it = summary["train"], all(sample.whole for sample in samples.values())
         steps = f"; {total_steps(config.training, train['sequences']):,} steps" if all_of_it else ""
         held_out = f"{summary['validation']['rows']:,} to validate on and {summary['test']['rows']:,} to test on"
@@ -183,6 +228,8 @@ def run(options: argparse.Namespace) -> int:
     config = read_config(options.config)
     if not isinstance(config, RunConfig):
         raise SettingsInvalid(f"{options.config} is no configuration of a run; `prepare` looks at those of evaluations")
+    if (mirrored := read_found(options.mirrored, Mirrored, "--mirrored")) is not None:
+        config = at_the_mirror(config, mirrored)
     with tempfile.TemporaryDirectory(prefix="trimtab-check-") as scratch:
         found = check(config, Path(scratch), max(1, options.rows))
     print(table(found), flush=True)

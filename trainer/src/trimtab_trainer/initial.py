@@ -19,13 +19,13 @@ ROLE = "initial adapter"
 
 
 def check_initial_adapter(
-    config: RunConfig, base_model_digest: str, layers: list[str], parameters: list[str]
+    config: RunConfig, base_model_digest: str | None, layers: list[str], parameters: list[str]
 ) -> VerifiedAdapter | None:
     """Return the adapter to go on from, every byte of it read, if there is one.
 
     Args:
         config: the run.
-        base_model_digest: of the base model that is there.
+        base_model_digest: of the base model that is there; None if that is not known, then it is not compared.
         layers: names of the modules that the settings adapt; in files they may have other first parts.
         parameters: names of the joined tensors that they adapt.
 

@@ -135,7 +135,7 @@ def prepare(config: RunConfig, scratch: Path, report: Report, limits: TrainLimit
     uris = source_uris(config)
     output = open_store(config.output.uri, config.output.credentials)
     check_writable(output)
-    for uri in (*uris.values(), *_asked_uris(config)):
+    for uri in (*uris.values(), *asked_uris(config)):
         find(uri, config.dataset.credentials)
     checked = check_base_model(config)
     model = checked.model
@@ -265,13 +265,14 @@ def _chat_template(config: RunConfig) -> str | None:
     return None if uri is None else read_template(uri, config.dataset.credentials)
 
 
-def _asked_uris(config: RunConfig) -> list[str]:
+def asked_uris(config: RunConfig) -> list[str]:
+    """Return where the data lie that Evaluations will ask."""
     return config.dataset.cleaning.evaluation_data if config.dataset.cleaning is not None else []
 
 
 def _asked(config: RunConfig, scratch: Path, report: Report) -> tuple[Source, ...]:
     """Copy the data that Evaluations will ask."""
-    uris = _asked_uris(config)
+    uris = asked_uris(config)
     return tuple(_copy(config, f"asked-{number}", uri, scratch, report) for number, uri in enumerate(uris))
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..architecture import read_shapes
 from ..base_model import find_base_model
-from ..config import read_config
-from ..contract import RunConfig
+from ..config import at_the_mirror, read_config, read_found
+from ..contract import Mirrored, RunConfig, from_hub
 from ..errors import SettingsInvalid
 from ..pages.wording import duration, figure
 from .devices import DEVICES, GIB, Device, find_device
@@ -31,6 +31,8 @@ def run(options: argparse.Namespace) -> int:
         model = read_model_config(options.model_config)
         shapes = shapes_of_config(model)
     else:
+        if from_hub(config.base_model.uri):
+            config = at_the_mirror(config, read_found(options.mirrored, Mirrored, "--mirrored"))
         found = find_base_model(config.base_model)
         model, shapes = found.config, read_shapes(found)
     dims = dimensions(shapes, model, config.lora)

@@ -90,8 +90,10 @@ class VerifiedAdapter:
         return _tensors(self.store, f"{self.prefix}/{ADAPTER_WEIGHTS}", sizes[ADAPTER_WEIGHTS])
 
 
-def find_adapter(settings: StoredArtifact, role: str, base_model_digest: str) -> VerifiedAdapter:
+def find_adapter(settings: StoredArtifact, role: str, base_model_digest: str | None) -> VerifiedAdapter:
     """Return an adapter after reading every byte of it; `role` is target or baseline, for messages.
+
+    Its base model is not compared where `base_model_digest` is not known.
 
     Raises:
         SettingsInvalid: ARTIFACT_NOT_FOUND, ARTIFACT_CHANGED, ARTIFACT_INVALID, BASE_MODEL_MISMATCH.
@@ -119,7 +121,7 @@ def find_adapter(settings: StoredArtifact, role: str, base_model_digest: str) ->
             "for the new one",
             Reason.ARTIFACT_CHANGED,
         )
-    if document.get("baseModel") != base_model_digest:
+    if base_model_digest is not None and document.get("baseModel") != base_model_digest:
         raise SettingsInvalid(
             f"the {role} at {settings.uri} was made for the base model {document.get('baseModel')}, but this one has "
             f"digest {base_model_digest}; give the base model it was trained on",
