@@ -118,11 +118,26 @@ def test_what_is_no_tool_or_no_call_is_refused_with_its_place() -> None:
         called([{"function": {"name": "f", "arguments": "[7]"}}]), "message 2 has a tool call whose arguments are no"
     )
     refused(called({"function": {"name": "f"}}), "message 2 has tool_calls that are no list")
+    refused(
+        called([{"function": {"name": "f", "arguments": '{"part": NaN}'}}]), "message 2 has the number nan in its tool_"
+    )
+    refused(called([{"function": {"name": "f", "arguments": {"at": b"7"}}}]), "message 2 has a bytes in its tool_calls")
+    refused(called("1" * 5000), "has tool_calls that are text, but no JSON")
     two = {"role": "assistant", "content": "x", "reasoning": "a", "thinking": "b"}
     refused({"messages": [USER, two]}, "message 2 has thoughts under two keys that differ")
     refused(
         {"messages": [USER, {"role": "function", "content": "x"}]}, "role 'function'.*tool_calls", Reason.FORMAT_UNKNOWN
     )
+
+
+def test_a_word_that_is_long_is_shown_in_part() -> None:
+    long = "x" * 5000
+    with pytest.raises(DataInvalid) as caught:
+        row({"messages": [{"role": long, "content": "x"}]})
+    assert len(caught.value.message) < 400
+    with pytest.raises(DataInvalid) as caught:
+        row({"conversations": [{"from": [long], "value": "x"}]})
+    assert len(caught.value.message) < 400
 
 
 # Alpaca and ShareGPT

@@ -142,6 +142,16 @@ MALFORMED = {
         Reason.DATASET_MALFORMED,
     ),
     "a group that is a list": (GOOD[:-1] + b', "group": []}', "line 2 has a group", Reason.DATASET_MALFORMED),
+    "a group with half a surrogate pair": (
+        GOOD[:-1] + b', "group": "\\ud800"}',
+        "line 2 has half of a surrogate pair in its group",
+        Reason.DATASET_MALFORMED,
+    ),
+    "a number that nobody can count": (
+        GOOD[:-1] + b', "id": ' + b"1" * 5000 + b"}",
+        "line 2 is not JSON that can be read",
+        Reason.DATASET_MALFORMED,
+    ),
     "an unknown role": (
         b'{"messages": [{"role": "human", "content": "x"}]}',
         "line 2, message 1: role 'human' is none of .*ShareGPT's human is user",

@@ -16,7 +16,7 @@ from ..contract import Cleaning, Handling, InvalidText, Reason
 from ..contract.parsing import Unreadable, whole_number
 from ..errors import DataInvalid
 from .formats import Detected, Row, conform
-from .messages import is_learned
+from .messages import is_learned, text
 from .messages import spoken as said
 from .readers import Record
 from .shingles import texts_of
@@ -304,8 +304,10 @@ def _identity(written: bytes, values: tuple[str | None, ...]) -> bytes:
 
 def _value(row: dict[str, Any], column: str, place: str) -> str | None:
     value = row.get(column)
-    if value is None or isinstance(value, str):
-        return value or None
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return text(value, column, place)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):

@@ -13,7 +13,7 @@ from typing import Any
 from ..contract import Reason
 from ..errors import DataInvalid
 from .keys import is_absent
-from .messages import from_text, malformed, text
+from .messages import from_text, malformed, shortened, text
 
 SPEAKERS = {
     **dict.fromkeys(("system",), "system"),
@@ -59,7 +59,9 @@ def sharegpt(row: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
             raise malformed(at, "is not an object")
         speaker = turn.get("from")
         if not isinstance(speaker, str) or speaker not in SPEAKERS:
-            raise DataInvalid(f"{at}: from {speaker!r} is none of {', '.join(SPEAKERS)}", Reason.FORMAT_UNKNOWN)
+            raise DataInvalid(
+                f"{at}: from {shortened(speaker)} is none of {', '.join(SPEAKERS)}", Reason.FORMAT_UNKNOWN
+            )
         rest = {key: value for key, value in turn.items() if key not in ("from", "value")}
         messages.append({"role": SPEAKERS[speaker], "content": text(turn.get("value"), "value", at), **rest})
     return messages

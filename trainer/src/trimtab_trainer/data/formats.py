@@ -164,8 +164,8 @@ def _sorted(names: Collection[str]) -> tuple[str, ...]:
 
 
 def _group(value: Any, place: str) -> str | None:
-    if value is None or isinstance(value, str):
-        return value or None
+    if value is None or value == "":
+        return None
     if isinstance(value, int):
         return str(value)
-    raise malformed(place, "has a group that is no text")
+    return text(value, "group", place)

@@ -8,6 +8,7 @@ weight 0 of a turn that is not to be learned. Keys without a value are not there
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ Message = dict[str, Any]
 
 ROLES = ("system", "user", "assistant", "tool")
 SAME_ROLES = {"developer": "system"}
+SHOWN = 80
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thinking_content")
 HINTS = {
     "human": "ShareGPT's human is user",
@@ -111,8 +113,13 @@ def from_text(value: Any, place: str, key: str) -> Any:
         return value
     try:
         return json.loads(value)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # a number of thousands of digits is no JSONDecodeError
         raise malformed(place, f"has {key} that are text, but no JSON") from None
+
+
+def shortened(value: Any) -> str:
+    """Return a value as it stands in Python, at most 80 characters of it."""
+    return shown if len(shown := repr(value)) <= SHOWN else shown[:SHOWN] + "..."
 
 
 def malformed(place: str, trouble: str) -> DataInvalid:
@@ -129,7 +136,7 @@ def _message(value: Any, place: str, ignore: Collection[str], ignored: Callable[
     role = SAME_ROLES.get(named, named) if isinstance(named, str) else named
     if role not in ROLES:
         hint = f"; {HINTS[role]}" if isinstance(role, str) and role in HINTS else ""
-        raise DataInvalid(f"{place}: role {role!r} is none of {', '.join(ROLES)}{hint}", Reason.FORMAT_UNKNOWN)
+        raise DataInvalid(f"{place}: role {shortened(role)} is none of {', '.join(ROLES)}{hint}", Reason.FORMAT_UNKNOWN)
     given = {}
     for key, each in value.items():
         if key in ignore and key not in ("role", "content"):
@@ -163,7 +170,7 @@ def _content(value: Any, may_lack: bool, place: str) -> str:
     for part in value:
         kind = part.get("type") if isinstance(part, dict) else None
         if not isinstance(part, dict) or kind != "text":
-            what = f"of type {kind!r}" if isinstance(kind, str) else "without a type"
+            what = f"of type {shortened(kind)}" if isinstance(kind, str) else "without a type"
             raise malformed(place, f"has a content with a part {what}, and only parts of type text are learned")
         parts.append(text(part.get("text"), "text", place))
     return "\n".join(parts)
@@ -203,3 +210,7 @@ def _check_texts(value: Any, place: str, key: str) -> None:
     elif isinstance(value, list | tuple):
         for each in value:
             _check_texts(each, place, key)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise malformed(place, f"has the number {value} in its {key}, which JSON does not have")
+    elif value is not None and not isinstance(value, int | float):  # of a table
+        raise malformed(place, f"has a {type(value).__name__} in its {key}, which JSON does not have")

@@ -67,8 +67,8 @@ def _lines(stream: pa.NativeFile, name: str) -> Iterator[Record]:
                 raise _malformed(place, f"is not UTF-8 (byte {error.start + 1} of the line)") from None
             except json.JSONDecodeError as error:
                 raise _malformed(place, f"is not JSON: {error.msg} at column {error.colno}") from None
-            except RecursionError:
-                raise _malformed(place, "is not JSON that can be read: nested too deeply") from None
+            except (ValueError, RecursionError) as error:
+                raise _malformed(place, _unreadable(error)) from None
     except (OSError, pa.ArrowException) as error:
         raise _malformed(f"{name} after line {number}", f"cannot be decompressed: {error}") from error
 
@@ -98,8 +98,8 @@ def _json(stream: pa.NativeFile, name: str) -> Iterator[Record]:
             yield from _lines(pa.BufferReader(text.encode()), name)
             return
         raise _malformed(f"{name} line {error.lineno}", f"is not JSON: {error.msg} at column {error.colno}") from None
-    except RecursionError:
-        raise _malformed(name, "is not JSON that can be read: nested too deeply") from None
+    except (ValueError, RecursionError) as error:
+        raise _malformed(name, _unreadable(error)) from None
     if isinstance(value, dict):
         lists = [key for key, each in value.items() if isinstance(each, list)]
         # Else it is JSON lines with one line.
@@ -115,7 +115,7 @@ def _holds_lines(text: str) -> bool:
     first = text.lstrip().partition("\n")[0]
     try:
         return isinstance(json.loads(first), dict)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return False
 
 
@@ -160,6 +160,11 @@ def _present(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _present(each) for key, each in value.items() if each is not None}
     return [_present(each) for each in value] if isinstance(value, list) else value
+
+
+def _unreadable(error: ValueError | RecursionError) -> str:
+    what = "nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
+    return f"is not JSON that can be read: {what}"
 
 
 def _malformed(place: str, trouble: str) -> DataInvalid:
