@@ -20,6 +20,7 @@ from trimtab_trainer.data.formats import Row
 from trimtab_trainer.data.request import Request
 from trimtab_trainer.data.source import copy
 from trimtab_trainer.data.tokens import RowTokenizer
+from trimtab_trainer.errors import DataInvalid
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import FileEntry, Store, open_store
 
@@ -89,6 +90,22 @@ def test_who_was_killed_goes_on_behind_the_last_part(
     assert making.make_rows(killed, wanted, tmp_path / "second", Report()) == document
     assert stored(killed) == stored(straight)
     assert 0 < sum(tokenised) < 230, "three parts of rows were not made again"
+
+
+def test_what_is_refused_is_refused_again_for_the_same_rows(tiny_model: Path, tmp_path: Path) -> None:
+    """What was stored of rows before the one at fault must not hide it, nor the rows behind it."""
+    wanted = request(tiny_model, tmp_path)
+    file = tmp_path / "data/a.jsonl"
+    lines = file.read_text().splitlines()
+    lines[150] = json.dumps({"messages": [{"role": "user", "content": "and?"}]})
+    file.write_text("\n".join(lines))
+    wanted.sources["training"] = copy(file.as_uri(), None, tmp_path / "copied-again")
+    store = open_store((tmp_path / "store").as_uri(), None)
+    for attempt in range(3):
+        with pytest.raises(DataInvalid) as caught:
+            making.make_rows(store, wanted, tmp_path / f"made{attempt}", Report())
+        assert caught.value.message.startswith("1 of 303 rows have no assistant turn, the first is a.jsonl line 151;")
+    assert [path for path in stored(store) if path.endswith(".safetensors")], "rows before it are not made again"
 
 
 def test_a_part_that_is_damaged_is_made_again(

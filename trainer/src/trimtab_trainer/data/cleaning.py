@@ -187,13 +187,20 @@ class Cleaner:
         columns: Columns | None = None,
         ignore: Collection[str] = (),
         seen: Iterable[bytes] = (),
+        read: int = 0,
     ) -> None:
-        """Begin with rows of the identities that were `seen` before; keys in `ignore` are left out."""
+        """Begin behind `read` rows, those kept of the identities `seen`; keys in `ignore` are left out."""
         self._detected, self._cleaning, self._columns = detected, cleaning or Cleaning(), columns or Columns()
         self._ignore, self._named = frozenset(ignore), self._columns.names
         self._seen = set(seen)
         self._kept = len(self._seen)
+        self._read = read
         self._speechless = Finding()
+
+    @property
+    def refuses(self) -> bool:
+        """Tell whether there was a row for which `check` refuses the source."""
+        return self._speechless.count > 0
 
     def clean(self, records: Iterable[Record], audit: Audit) -> Iterator[Kept]:
         """Yield the rows that are kept, and count the others.
@@ -205,6 +212,7 @@ class Cleaner:
         """
         for record in records:
             audit.read += 1
+            self._read += 1
             row = conform(
                 record,
                 self._detected.format,
@@ -234,7 +242,7 @@ class Cleaner:
                     continue
                 self._seen.add(identity)
             self._kept += 1
-            if not self._speechless.count:
+            if not self.refuses:
                 yield Kept(row, identity, values)
 
     def check(self, audit: Audit, uri: str) -> None:
@@ -243,10 +251,10 @@ class Cleaner:
         Raises:
             DataInvalid: NO_ASSISTANT_TURN or DATASET_EMPTY.
         """
-        speechless = self._speechless
-        if speechless.count:
+        if self.refuses:
+            speechless = self._speechless
             raise DataInvalid(
-                f"{speechless.count} of {audit.read} rows have no assistant turn, the first is "
+                f"{speechless.count} of {self._read} rows have no assistant turn, the first is "
                 f"{speechless.places[0]}; remove them, or add the answers",
                 Reason.NO_ASSISTANT_TURN,
             )

@@ -44,7 +44,8 @@ def make_rows(store: Store, request: Request, folder: Path, report: Report) -> d
     with tokenising(tokenizer, request.tokenizer) as tokenise:
         for name, source in sources.items():
             writer = PartWriter(store, prefix, folder, name)
-            cleaner = Cleaner(detected, request.cleaning, request.columns, ignore, writer.resume(report))
+            seen = writer.resume(report)
+            cleaner = Cleaner(detected, request.cleaning, request.columns, ignore, seen, writer.audit.read)
             records = islice(source.records(), writer.audit.read, None)
             writer.write(blocks(records, cleaner, tokenise))
             cleaner.check(writer.audit, source.uri)

@@ -44,6 +44,8 @@ def blocks(records: Iterable[Record], cleaner: Cleaner, tokenise: Tokenise) -> I
     while batch := list(islice(stream, BLOCK_RECORDS)):
         audit = Audit()
         rows = list(cleaner.clean(batch, audit))
+        if cleaner.refuses:
+            continue  # stored as read, the row at fault would be behind whoever comes next
         waiting.append((audit, rows, tokenise([kept.row for kept in rows])))
         if len(waiting) > processes() + 1:
             yield _done(*waiting.popleft())
