@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from trimtab_trainer.storage import FileEntry, Store, open_store
 
 from tests.trainer.data_bench import said
 from tests.trainer.made_rows import Made, made_rows, turns
-from tests.trainer.tiny import write_rows
+from tests.trainer.tiny import CHATML, write_rows
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +107,33 @@ def test_what_is_refused_is_refused_again_for_the_same_rows(tiny_model: Path, tm
             making.make_rows(store, wanted, tmp_path / f"made{attempt}", Report())
         assert caught.value.message.startswith("1 of 303 rows have no assistant turn, the first is a.jsonl line 151;")
     assert [path for path in stored(store) if path.endswith(".safetensors")], "rows before it are not made again"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_all_rows_that_the_template_refuses_are_counted(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    """In whichever blocks and processes they are."""
+    monkeypatch.setattr(tokenising, "processes", lambda: processes)
+    wanted = request(tiny_model, tmp_path)
+    strict = CHATML.replace(
+        "{% if add", "{% if messages|length > 2 %}{{ raise_exception('too many') }}{% endif %}{% if add"
+    )
+    wanted = replace(wanted, tokenizer=partial(RowTokenizer, tiny_model, strict))
+    file = tmp_path / "data/a.jsonl"
+    lines = file.read_text().splitlines()
+    for number in range(20, 303, 20):
+        row = json.loads(lines[number])
+        lines[number] = json.dumps({"messages": row["messages"] + row["messages"] + [{"role": "user", "content": "x"}]})
+    file.write_text("\n".join(lines))
+    wanted.sources["training"] = copy(file.as_uri(), None, tmp_path / "copied-again")
+    store = open_store((tmp_path / "store").as_uri(), None)
+    for attempt in range(2):
+        with pytest.raises(DataInvalid) as caught:
+            making.make_rows(store, wanted, tmp_path / f"made{attempt}", Report())
+        assert caught.value.message == (
+            "a.jsonl line 21: the chat template refuses it: too many; correct or remove it (as 14 more rows are)"
+        )
 
 
 def test_a_part_that_is_damaged_is_made_again(

@@ -186,6 +186,7 @@ class Cleaner:
         cleaning: Cleaning | None = None,
         columns: Columns | None = None,
         ignore: Collection[str] = (),
+        *,
         seen: Iterable[bytes] = (),
         read: int = 0,
     ) -> None:

@@ -45,7 +45,7 @@ def make_rows(store: Store, request: Request, folder: Path, report: Report) -> d
         for name, source in sources.items():
             writer = PartWriter(store, prefix, folder, name)
             seen = writer.resume(report)
-            cleaner = Cleaner(detected, request.cleaning, request.columns, ignore, seen, writer.audit.read)
+            cleaner = Cleaner(detected, request.cleaning, request.columns, ignore, seen=seen, read=writer.audit.read)
             records = islice(source.records(), writer.audit.read, None)
             writer.write(blocks(records, cleaner, tokenise))
             cleaner.check(writer.audit, source.uri)

@@ -21,7 +21,7 @@ from .formats import Row
 from .languages import language
 from .parts import Block, TokenisedRow
 from .readers import Record
-from .tokens import RowTokenizer
+from .tokens import RowsRefused, RowTokenizer
 
 BLOCK_RECORDS = 512
 MOST_PROCESSES = 8
@@ -36,10 +36,12 @@ def blocks(records: Iterable[Record], cleaner: Cleaner, tokenise: Tokenise) -> I
     """Yield blocks of records, cleaned and tokenised, in order; a few are made ahead.
 
     Raises:
-        DataInvalid: a row is not what it should be, or the chat template refuses it.
+        DataInvalid: a row is not what it should be.
+        RowsRefused: the chat template refuses rows, all of them counted.
         SettingsInvalid: CHAT_TEMPLATE_INVALID.
     """
     waiting: deque[tuple[Audit, list[Kept], Future[list[TokenisedRow]]]] = deque()
+    refused: list[RowsRefused] = []
     stream = iter(records)
     while batch := list(islice(stream, BLOCK_RECORDS)):
         audit = Audit()
@@ -48,13 +50,24 @@ def blocks(records: Iterable[Record], cleaner: Cleaner, tokenise: Tokenise) -> I
             continue  # stored as read, the row at fault would be behind whoever comes next
         waiting.append((audit, rows, tokenise([kept.row for kept in rows])))
         if len(waiting) > processes() + 1:
-            yield _done(*waiting.popleft())
+            yield from _done(refused, *waiting.popleft())
     while waiting:
-        yield _done(*waiting.popleft())
+        yield from _done(refused, *waiting.popleft())
+    if refused:
+        raise RowsRefused(refused[0].first, refused[0].reason, sum(each.count for each in refused))
 
 
-def _done(audit: Audit, rows: list[Kept], sequences: Future[list[TokenisedRow]]) -> Block:
-    return Block(audit, rows, sequences.result())
+def _done(
+    refused: list[RowsRefused], audit: Audit, rows: list[Kept], sequences: Future[list[TokenisedRow]]
+) -> Iterator[Block]:
+    """Yield a block, unless rows of it or of one before are refused."""
+    try:
+        block = Block(audit, rows, sequences.result())
+    except RowsRefused as error:
+        refused.append(error)
+        return
+    if not refused:
+        yield block
 
 
 def processes() -> int:
@@ -83,7 +96,10 @@ def tokenising(tokenizer: RowTokenizer, make: Callable[[], RowTokenizer]) -> Ite
             return pool.submit(_tokenise_there, rows)
         alone += len(rows)
         done: Future[list[TokenisedRow]] = Future()
-        done.set_result(_tokenise(tokenizer, rows))
+        try:
+            done.set_result(_tokenise(tokenizer, rows))
+        except RowsRefused as error:
+            done.set_exception(error)
         return done
 
     try:

@@ -92,6 +92,14 @@ class Vocabulary:
         return cls(value["size"], value["written"], tuple(value["spare"]))
 
 
+class RowsRefused(DataInvalid):
+    """The chat template refuses so many rows; `first` is what is said of the first of them."""
+
+    def __init__(self, first: str, reason: Reason | None = None, count: int = 1) -> None:
+        super().__init__(first + (f" (as {count - 1} more rows are)" if count > 1 else ""), reason)
+        self.first, self.count = first, count
+
+
 class RowTokenizer:
     """The base model's tokenizer and chat template, without torch."""
 
@@ -156,7 +164,7 @@ class RowTokenizer:
         """Yield the sequences of each row, in order: one, or several where the template cannot keep earlier turns.
 
         Raises:
-            DataInvalid: the template refuses a row, which is named.
+            RowsRefused: the template refuses rows, of which the first is named.
             SettingsInvalid: CHAT_TEMPLATE_INVALID.
         """
         refused = list[DataInvalid]()
@@ -174,8 +182,7 @@ class RowTokenizer:
                 for number, text in enumerate(texts):
                     yield Tokenised(row, *self._mask(text, next(encoded)), first=not number, control=control)
         if refused:
-            more = f" (as {len(refused) - 1} more rows are)" if len(refused) > 1 else ""
-            raise DataInvalid(refused[0].message + more, refused[0].reason)
+            raise RowsRefused(refused[0].message, refused[0].reason, len(refused))
 
     def tokenise_whole(self, rows: Iterable[Row]) -> Iterator[Tokenised]:
         """Yield one sequence of each row, the last that `tokenise` gives: the whole conversation as it is rendered.
