@@ -75,6 +75,22 @@ def test_a_row_of_many_answers_is_cut_behind_the_last_one_that_fits(bench: DataB
     assert not expected[2][len(tokens) :].any()
 
 
+@pytest.mark.parametrize("loss_on", ["Completions", "LastTurn", "AllTokens"])
+def test_the_audit_counts_what_is_used(bench: DataBench, loss_on: str) -> None:
+    turns = [f"{('question', 'answer')[n % 2]} {n} of many" for n in range(40)]
+    bench.put("data/a.jsonl", [conversation(*turns), *distinct(9), conversation("a b", "c d", "e f", "g h i")])
+    bench.dataset = {"test": {"fraction": 0.2}, "cleaning": {"tooLong": "Truncate", "warnDropped": 1}}
+    bench.training = {"lossOn": loss_on}
+    summary, audit = bench.summary(bench.prepare()), bench.audit()
+    for side, figures in audit["sides"].items():
+        for name in ("rows", "tokens", "supervisedTokens"):
+            assert figures[name] == summary[side][name], (side, name)
+        assert figures["longest"] <= 256
+    assert sum(figures["tokens"] for figures in audit["groups"]["language"]) == sum(
+        figures["tokens"] for figures in audit["sides"].values()
+    )
+
+
 def test_a_row_whose_first_answer_does_not_fit_is_dropped(bench: DataBench) -> None:
     bench.put("data/a.jsonl", [said("q", "word " * 200), *distinct(9)])
     bench.dataset = {"cleaning": {"tooLong": "Truncate"}}

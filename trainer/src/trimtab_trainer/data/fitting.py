@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +67,21 @@ def ends_of_answers(rows: Rows, chosen: Int64, training: TrainingSettings) -> In
             last = np.flatnonzero(answers[:-1] & ~answers[1:])
             ends[begin + index] = last[-1] + 1 if len(last) else 0
     return ends
+
+
+def as_used(rows: Rows, sides: Iterable[Fitted], loss_on: LossOn) -> Rows:
+    """Return the rows with as many tokens, and tokens that have a loss, as are used of them; for figures alone."""
+    lengths, counts = rows.lengths.copy(), rows.learned.copy()
+    for side in sides:
+        lengths[side.rows] = side.lengths
+        others = side.truncated if loss_on is LossOn.COMPLETIONS else side.rows
+        for begin in range(0, len(others), READ_ROWS):
+            part = others[begin : begin + READ_ROWS]
+            starts = np.cumsum(lengths[part]) - lengths[part]
+            mask = learned(rows.tokens(part, lengths[part])[1], loss_on)
+            mask[starts] = False  # a first token has nothing before it to be predicted from
+            counts[part] = np.add.reduceat(mask.astype(np.int64), starts)
+    return replace(rows, lengths=lengths, learned=counts)
 
 
 def learned(kinds: npt.NDArray[np.uint8], loss_on: LossOn) -> npt.NDArray[np.bool_]:

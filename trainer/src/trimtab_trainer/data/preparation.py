@@ -18,6 +18,7 @@ from ..storage import ObjectDamaged, ObjectMissing, Store, fetch, store_folder, 
 from ..storage.layout import data_audit_prefix, hexadecimal, rows_prefix, view_prefix
 from .balance import balanced
 from .figures import audit_of
+from .fitting import as_used
 from .heldout import said
 from .making import make_rows
 from .notices import check_dropped, notices_of
@@ -138,9 +139,11 @@ class _Making:
         """Write audit.json and data.html; `findings` is audit.json of the rows."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        audit = audit_of(self._rows, self._selection, self._request, self._told, summary) | {"view": view_digest}
+        request, selection = self._request, self._selection
+        rows = as_used(self._rows, selection.sides.values(), request.training.loss_on)
+        audit = audit_of(rows, selection, request, self._told, summary) | {"view": view_digest}
         (folder / AUDIT).write_bytes(canonical_json(audit))
-        (folder / PAGE).write_text(render(audit, findings, self._rows, self._selection, self._request))
+        (folder / PAGE).write_text(render(audit, findings, rows, selection, request))
 
     def _write_clusters(self, file: Path) -> int:
         chosen = np.unique(
