@@ -9,7 +9,9 @@ import pytest
 from tests import browser
 from tests.trainer.data_bench import DataBench, conversation, said
 from tests.trainer.markup import CANARY, Page
+from tests.trainer.test_data_cases import THINKING
 from tests.trainer.test_data_selection import TEXT, distinct
+from tests.trainer.tiny import make_tiny_model
 
 
 @pytest.fixture
@@ -65,3 +67,18 @@ def test_a_browser_opens_it_without_an_error_a_request_or_a_word_outside(
     assert seen.complaints == ()
     assert seen.requests == ()
     assert seen.width == width
+
+
+def test_no_more_is_dropped_than_was_read(tmp_path: Path) -> None:
+    """Where one conversation is several sequences, each of them may be too long."""
+    bench = DataBench(make_tiny_model(tmp_path / "model", chat_template=THINKING), tmp_path / "bench")
+    thought = "<think>\n" + "so " * 60 + "\n</think>\n\n"
+    turns = [text for n in range(6) for text in (f"question {n}", thought + f"answer {n}")]
+    bench.put("data/a.jsonl", [*distinct(4), conversation(*turns)])
+    bench.training = {"maxSequenceLength": 96}
+    bench.prepare()
+    (path,) = (info.path for info in bench.output.list("data/audits/") if info.path.endswith("data.html"))
+    text = Page.of(bench.output.read(path).decode()).text
+    assert "5 rows were read" in text
+    assert "they are 10. 6 are dropped." in text
+    assert "60 % of what was read" in text

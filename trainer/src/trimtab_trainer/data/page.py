@@ -77,6 +77,8 @@ def render(audit: dict[str, Any], findings: dict[str, Any], rows: Rows, selectio
     return _ENVIRONMENT.get_template("data.html.jinja").render(
         audit=audit,
         dropped=sum(reason.rows for reason in reasons),
+        # A conversation that became several sequences counts as these where they are dropped.
+        read=audit["rowsRead"] + len(rows) - int(np.count_nonzero(rows.first)),
         reasons=sorted((reason for reason in reasons if reason.rows), key=lambda reason: -reason.rows),
         groups=groups,
         left_out={name: max(0, len(each) - GROUP_ROWS) for name, each in audit["groups"].items()},
