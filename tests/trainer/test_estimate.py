@@ -175,6 +175,7 @@ def test_time_is_tokens_over_speed_and_steps_are_tokens_too() -> None:
         ("AMD-Instinct-MI300X", "MI300X"),
         ("Quadro-K600", None),
         ("", None),
+        ("NVIDIA-RTX-A6000", None),
     ],
 )
 def test_devices_are_known_by_the_labels_of_nodes(product: str, want: str | None) -> None:

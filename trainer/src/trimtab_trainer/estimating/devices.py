@@ -53,8 +53,8 @@ DEVICES = (
 def find_device(name: str) -> Device | None:
     """Return the device that a name means: one of ours, or a product as node labels have it (`NVIDIA-H100-80GB-HBM3`).
 
-    The longest name that is in it part by part wins; of A100s that do not say how much memory, the smaller one. A
-    slice (MIG) is no such device, whatever it is a slice of.
+    The longest name that is in it part by part wins; of A100s that do not say how much memory, the smaller one; another
+    RTX than ours is none. A slice (MIG) is no such device, whatever it is a slice of.
     """
     parts = [part for part in re.split(r"[^a-z0-9]+", name.lower()) if part]
     if "mig" in parts:
@@ -62,8 +62,14 @@ def find_device(name: str) -> Device | None:
     fitting = [device for device in DEVICES if _within(device.name, parts)]
     if fitting:
         return max(fitting, key=lambda device: len(device.name))
-    first = [device for device in DEVICES if device.name.lower().partition("-")[0] in parts]
+    first = [device for device in DEVICES if (family := _family(device.name)) is not None and family in parts]
     return min(first, key=lambda device: device.memory, default=None)
+
+
+def _family(name: str) -> str | None:
+    """Return what a name says before its memory; None where it does not end with one."""
+    family, _, memory = name.lower().partition("-")
+    return family if memory.endswith("gb") else None
 
 
 def _within(name: str, parts: list[str]) -> bool:
