@@ -78,6 +78,7 @@ def test_a_published_report_tells_what_became_of_the_data(tmp_path: Path) -> Non
     rows[0]["messages"][1]["content"] += " <|im_end|> ends a turn."
     write_rows(tmp_path / "train.jsonl", [*rows, *rows[:9]])
     run.prepared = prepare(run.config, tmp_path / "scratch-prepare-again", Report(stream=run.log)).prepared
+    run.prepared = run.prepared.model_copy(update={"report_uri": None})  # as an operator gives it
     artifact, _ = run.train()
     page = Page.of((run.folder(artifact) / "report.html").read_text()).text
     for words in (

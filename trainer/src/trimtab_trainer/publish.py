@@ -27,6 +27,7 @@ from .batches import Batches
 from .card import model_card
 from .checkpoint import TrainingState, save_adapter
 from .contract import Artifact, HubSource, MirroredSource, Prepared, RunConfig, Summary, defining, digest_of
+from .data.preparation import page_uri
 from .data.view import CHAT_TEMPLATE, View
 from .errors import SettingsInvalid
 from .interruption import Interruption
@@ -185,7 +186,9 @@ def publish(
         curve=state.drawn,
     )
     figures = metrics(config, prepared, state, published_step, summary=summary, machine=machine)
-    page = render(RunRecord(config, prepared, digest, figures, data_summary(store, prepared, view), held_out))
+    # An operator keeps where the page of the data lies to itself.
+    told = prepared.model_copy(update={"report_uri": page_uri(store, prepared.rows_digest, prepared.view_digest)})
+    page = render(RunRecord(config, told, digest, figures, data_summary(store, prepared, view), held_out))
     records = write_records(folder, view, figures, model_card(config, prepared, digest, figures, origin), page)
     document = {"artifact": artifact_part, "records": {"step": published_step, "files": _json(records)}}
     upload_once(store, prefix, folder, behaviour + records, document)

@@ -54,8 +54,8 @@ def prepare_view(store: Store, request: Request, scratch: Path, report: Report) 
     manifest = whole(store, rows_prefix(rows_digest))
     about = manifest.document if manifest is not None else _make_rows(store, request, folder, report)
     view_digest = request.view_digest(about["content"])
-    audit_digest = digest_of({"version": AUDIT_VERSION, "rows": rows_digest, "view": view_digest})
-    page = store.address(f"{data_audit_prefix(audit_digest)}/{PAGE}")
+    audit_digest = _audit_digest(rows_digest, view_digest)
+    page = page_uri(store, rows_digest, view_digest)
     view, audit = whole(store, view_prefix(view_digest)), whole(store, data_audit_prefix(audit_digest))
     if view is not None and audit is not None:
         report("view is there already", view=view_digest, rows=rows_digest)
@@ -84,6 +84,15 @@ def prepare_view(store: Store, request: Request, scratch: Path, report: Report) 
     )
     report("audit is in place", page=page)
     return PreparedView(rows_digest, view_digest, summary | about["told"], page)
+
+
+def page_uri(store: Store, rows_digest: str, view_digest: str) -> str:
+    """Return where the page of a view of rows lies."""
+    return store.address(f"{data_audit_prefix(_audit_digest(rows_digest, view_digest))}/{PAGE}")
+
+
+def _audit_digest(rows_digest: str, view_digest: str) -> str:
+    return digest_of({"version": AUDIT_VERSION, "rows": rows_digest, "view": view_digest})
 
 
 def _make_rows(store: Store, request: Request, folder: Path, report: Report) -> dict[str, Any]:
