@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,24 @@ def test_training_rows_that_evaluations_ask_are_dropped(bench: DataBench) -> Non
     )
     bench.put("asked/a.jsonl", distinct(1, start=300))
     assert bench.prepare().prepared.rows == 23, "other data, another view"
+
+
+ASKED: dict[str, Callable[[str, str], dict[str, Any]]] = {
+    "ShareGPT": lambda question, answer: {
+        "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    },
+    "Alpaca": lambda question, answer: {"instruction": question, "input": "", "output": answer},
+    "messages that are text": lambda question, answer: {"messages": json.dumps(said(question, answer)["messages"])},
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_rows_that_will_be_asked_are_known_in_each_format(bench: DataBench, name: str) -> None:
+    bench.put("data/a.jsonl", distinct(20))
+    asked = [[turn["content"] for turn in row["messages"]] for row in distinct(5)]
+    uri = bench.put("asked/a.jsonl", [ASKED[name](*turns) for turns in asked])
+    bench.dataset = {"cleaning": {"evaluationData": [uri]}}
+    assert bench.summary(bench.prepare())["droppedFor"]["askedInEvaluations"] == 5
 
 
 def test_rows_that_say_what_held_out_rows_say_are_dropped_or_kept(bench: DataBench) -> None:

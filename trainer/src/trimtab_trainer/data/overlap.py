@@ -6,7 +6,8 @@ that are common among the training rows do not count. A shorter one has to be th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ import numpy.typing as npt
 
 from ..contract import Reason
 from ..errors import DataInvalid
+from .formats import conform, recognise
 from .nearduplicates import Comparing
+from .readers import Record
 from .shingles import Hashes, Shingler, distinct, said, texts_of
 
 CONTAINED = 0.8
@@ -80,7 +83,20 @@ def asked_text(value: Any) -> str:
     if not isinstance(value, dict):
         return ""
     parts = [said(value), *(text for key in ANSWERS for text in texts_of(value.get(key)))]
-    return "\n".join(filter(None, parts)) or "\n".join(text for key in sorted(value) for text in texts_of(value[key]))
+    return "\n".join(filter(None, parts)) or _converted(value) or "\n".join(_every_text(value))
+
+
+def _converted(row: dict[str, Any]) -> str:
+    """Return what a row of another format says, as it would be stored; empty if it is of none."""
+    record = Record(row, "")
+    try:
+        return said(json.loads(conform(record, recognise(record).format).to_json()))
+    except DataInvalid:
+        return ""
+
+
+def _every_text(row: dict[str, Any]) -> Iterator[str]:
+    return (text for key in sorted(row) for text in texts_of(row[key]))
 
 
 def overlapping(lines: Iterable[tuple[int, str]], asked: Asked) -> npt.NDArray[np.int64]:
