@@ -17,6 +17,7 @@ from trimtab_trainer.storage import open_store
 
 from tests.trainer.made_rows import Made, half_learned, made_rows, turns
 from tests.trainer.test_prepare import Bench, make_bench
+from tests.trainer.tiny import tiny_rows
 
 ANSWERS = ("an answer", "eine Antwort für zwei", "三")
 
@@ -93,3 +94,14 @@ def test_another_chat_template_holds_out_the_same_rows_though_their_tokens_are_o
     assert second.rows_digest != first.rows_digest
     assert second.validation_digest == first.validation_digest is not None
     assert second.validation_bytes == first.validation_bytes
+
+
+def test_columns_that_are_only_counted_by_leave_the_rows_what_they_are(bench: Bench) -> None:
+    """Trials of a sweep may differ in how training rows are balanced; they are measured on the same rows."""
+    bench.put("data/a.jsonl", [row | {"kind": "abc"[number % 3]} for number, row in enumerate(tiny_rows(40))])
+    plain = bench.prepare().prepared
+    for dataset in ({"balance": {"column": "kind"}}, {"audit": {"columns": ["kind"]}}):
+        named = Bench(
+            bench.base, bench.store, bench.document | {"dataset": bench.document["dataset"] | dataset}, bench.folder, 50
+        )
+        assert named.prepare().prepared.validation_digest == plain.validation_digest is not None

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import LossOn
+from .cleaning import IDENTITY_BYTES
 from .fitting import Fitted, of_loss
 from .messages import is_learned, spoken
 from .rows import Rows
@@ -53,18 +54,19 @@ def said(rows: Rows, fitted: Fitted, loss_on: LossOn) -> Said:
     there = np.bincount(conversations[every], minlength=len(rows))
     taken = np.bincount(conversations[fitted.rows], minlength=len(rows))
     lengths = np.bincount(conversations[fitted.rows], weights=fitted.lengths, minlength=len(rows))
-    heads = np.flatnonzero(rows.first)
-    lines, partial = [], False
-    for conversation in used.tolist():
-        line = rows.identities[heads[conversation]].tobytes().hex()
-        if conversation in cut or taken[conversation] < there[conversation]:
-            line, partial = f"{line} {int(lengths[conversation])} tokens", True
-        lines.append(line)
-    text = "\n".join([loss_on.value, *sorted(lines)])
-    digest = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-    if partial:
-        return Said(digest, None)
-    return Said(digest, sum(_bytes(json.loads(line), loss_on) for _, line in rows.texts(heads[used])))
+    names, partial, size = [], False, 0
+    for head, line in rows.texts(np.flatnonzero(rows.first)[used]):
+        # Not the row's identity, in which columns are that it is only counted by.
+        name, conversation = (
+            hashlib.sha256(line.removesuffix(b"\n")).digest()[:IDENTITY_BYTES].hex(),
+            conversations[head],
+        )
+        if int(conversation) in cut or taken[conversation] < there[conversation]:
+            name, partial = f"{name} {int(lengths[conversation])} tokens", True
+        names.append(name)
+        size += _bytes(json.loads(line), loss_on)
+    text = "\n".join([loss_on.value, *sorted(names)])
+    return Said(f"sha256:{hashlib.sha256(text.encode()).hexdigest()}", None if partial else size)
 
 
 def _bytes(row: Mapping[str, Any], loss_on: LossOn) -> int:
