@@ -289,6 +289,14 @@ def test_a_column_to_group_by_means_just_that_and_others_are_told(bench: Evaluat
     assert [event["ignored"] for event in bench.said("task read")] == [{"id": 4}]
 
 
+def test_what_the_format_uses_of_a_column_to_group_by_is_asked(bench: EvaluationBench) -> None:
+    turns = [{"from": "human", "value": "Which shelf?"}, {"from": "gpt", "value": "The third."}]
+    bench.task("Perplexity", [{"conversations": turns, "system": "Be brief."}], groupBy="system")
+    (row,) = rows_of(bench)
+    assert row.group == "Be brief."
+    assert "system\nBe brief.<|im_end|>" in text(bench, row.sequences[0].tokens)
+
+
 def test_what_a_guessed_format_leaves_open_is_refused_as_in_training(bench: EvaluationBench) -> None:
     rows = [{"text": "the quick brown fox", "prompt": "the"}, {"text": "the lazy dog"}]
     bench.task("Perplexity", rows)
