@@ -279,6 +279,26 @@ def test_groups_below_a_share_are_named(bench: DataBench) -> None:
     assert bench.prepare().warnings == ("1 of 3 groups of the column kind have less than 5 % of the rows: c",)
 
 
+@pytest.mark.parametrize(
+    ("setting", "dataset"),
+    [
+        ("groupBy", {"groupBy": "kid"}),
+        ("stratifyBy", {"stratifyBy": "kid"}),
+        ("balance.column", {"balance": {"column": "kid"}}),
+    ],
+)
+def test_a_column_that_no_row_has_is_refused_where_something_goes_by_it(
+    bench: DataBench, setting: str, dataset: dict[str, Any]
+) -> None:
+    """Else customers that groupBy should keep on one side would be on both, for a letter."""
+    bench.put("data/a.jsonl", [each | {"kind": "a"} for each in distinct(20)])
+    bench.dataset = {"test": {"fraction": 0.2}, **dataset}
+    with pytest.raises(DataInvalid, match=f"^no row has a value in the column kid, which dataset.{setting} names"):
+        bench.prepare()
+    bench.dataset = {"audit": {"columns": ["kid", "kind"]}}
+    assert "no row has a value in the column kid, which dataset.audit.columns names" in bench.prepare().warnings
+
+
 def test_a_column_with_a_value_for_every_row_is_no_column_of_groups(bench: DataBench) -> None:
     bench.put("data/a.jsonl", [said(f"q {n}", f"a {n}", id=n) for n in range(1001)])
     bench.dataset = {"audit": {"columns": ["id"]}}

@@ -103,7 +103,7 @@ def recognise(record: Record, ignore: Collection[str] = (), named: Collection[st
                 check_row(record.value, row_format, record.place, guessed=True, ignore=ignore, named=named)
                 return Detected(row_format, f"the first row, {record.place}, has {' and '.join(keys)}")
     found = sorted(record.value)[:8] if isinstance(record.value, dict) else type(record.value).__name__
-    hint = next((f" ({HINTS[key]})" for key in found if key in HINTS), "")
+    hint = next((f" ({hint})" for key, hint in HINTS.items() if key in found), "")
     raise DataInvalid(
         f"{record.place}: the format is unknown: it has {found}; a row is {{messages: [{{role, content}}]}}, "
         "{prompt, completion}, {text}, Alpaca's {instruction, input, output} or ShareGPT's {conversations: [{from, "

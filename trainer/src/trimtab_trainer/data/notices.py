@@ -70,6 +70,8 @@ def notices_of(
     by = groups_of(rows, selection, request)
     for name in audit.columns:
         groups = by[f"{COLUMN}{name}"]
+        if not any(rows.values[name]):
+            notices.append(f"no row has a value in the column {name}, which dataset.audit.columns names")
         small = [group["value"] for group in groups if group["share"] < audit.minimum_share]
         if small:
             shown = ", ".join(str(value)[:NAME_LENGTH] for value in small[:NAMED])

@@ -66,8 +66,9 @@ def select(
         scratch: a folder.
 
     Raises:
-        DataInvalid: SPLIT_IMPOSSIBLE, or no row of a side fits.
+        DataInvalid: SPLIT_IMPOSSIBLE, no row of a side fits, or none has a column that the settings go by.
     """
+    _check_columns(rows, dataset)
     cleaning = dataset.cleaning or Cleaning()
     alike = linked(rows, cleaning.similarity, scratch) if wants_near(dataset, cleaning) else None
     gone = np.zeros(len(rows), np.bool_)
@@ -112,6 +113,22 @@ def length_for_most(rows: Rows, fitted: Fitted) -> int:
     lengths = np.sort(rows.lengths[np.concatenate((fitted.rows, fitted.dropped))])
     enough = int(lengths[max(0, math.ceil(KEPT_BY_LENGTH * len(lengths)) - 1)])
     return min(int(lengths[-1]), -(-enough // LENGTH_STEP) * LENGTH_STEP)
+
+
+def _check_columns(rows: Rows, dataset: StoredDataset) -> None:
+    """Refuse a column that no row has: what it is named for would be left undone without a word."""
+    empty = {column for column, values in rows.values.items() if not any(values)}
+    balanced = dataset.balance.column if dataset.balance is not None else None
+    named = {"stratifyBy": dataset.stratify_by, "balance.column": balanced}
+    wrong = [setting for setting, column in named.items() if column in empty]
+    if dataset.group_by is not None and not rows.groups.any():
+        wrong.insert(0, "groupBy")
+    if wrong:
+        column = (named | {"groupBy": dataset.group_by})[wrong[0]]
+        raise DataInvalid(
+            f"no row has a value in the column {column}, which dataset.{wrong[0]} names; correct it, or leave it out",
+            Reason.DATASET_INVALID,
+        )
 
 
 def _sides(sides: Sides) -> tuple[Int64, Int64, Int64]:
