@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from trimtab_trainer.__main__ import main
-from trimtab_trainer.check import Verdict, check
+from trimtab_trainer.command.check import Verdict, check
 from trimtab_trainer.contract import ExitCode, Reason, RunConfig
 from trimtab_trainer.data import sample
 from trimtab_trainer.data.sample import copy_first

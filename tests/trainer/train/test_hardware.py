@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from trimtab_trainer import accelerator, hardware
 from trimtab_trainer.contract import ExitCode, Reason, TerminationMessage
 from trimtab_trainer.contract.settings import ComputeType
 from trimtab_trainer.errors import SettingsInvalid
+from trimtab_trainer.training import accelerator, hardware
 
 from tests.trainer.tiny import tiny_rows, write_rows
 
@@ -171,7 +171,7 @@ def test_products_are_asked_to_round_alike_by_what_the_processor_has(
 
 STEADY = """
 import torch
-from trimtab_trainer import hardware
+from trimtab_trainer.training import hardware
 hardware.steady_products()
 torch.set_num_threads(2)
 torch.manual_seed(0)

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..architecture import read_shapes
-from ..base_model import find_base_model
+from ..base.architecture import read_shapes
+from ..base.base_model import find_base_model
 from ..config import read_config
 from ..contract import RunConfig
 from ..errors import SettingsInvalid

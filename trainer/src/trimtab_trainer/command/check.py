@@ -15,16 +15,16 @@ from enum import StrEnum
 from io import StringIO
 from pathlib import Path
 
-from .base_model import check_pin, digest_of_entries, entries_of, fetch_tokenizer
-from .config import read_config
-from .contract import ExitCode, Reason, RunConfig
-from .data.sample import Sample, copy_first
-from .data.source import find
-from .data.view import total_steps
-from .errors import SettingsInvalid, TrainerError
-from .prepare import CheckedModel, check_base_model, check_writable, prepare_rows, source_uris, warnings_of
-from .report import Report
-from .storage import MANIFEST, open_store, read_manifest
+from ..base.base_model import check_pin, digest_of_entries, entries_of, fetch_tokenizer
+from ..config import read_config
+from ..contract import ExitCode, Reason, RunConfig
+from ..data.sample import Sample, copy_first
+from ..data.source import find
+from ..data.view import total_steps
+from ..errors import SettingsInvalid, TrainerError
+from ..prepare import CheckedModel, check_base_model, check_writable, prepare_rows, source_uris, warnings_of
+from ..report import Report
+from ..storage import MANIFEST, open_store, read_manifest
 
 ROWS = 5_000
 OF_NUMBERS = {Reason.SPLIT_IMPOSSIBLE, Reason.DATASET_EMPTY}
