@@ -12,7 +12,7 @@ from trimtab_operator.runtime.rounds import inquiries
 
 from tests.unit.lives import sweep
 
-LIVES = int(os.environ.get("TRIMTAB_LIVES", "1000"))
+LIVES = int(os.environ.get("TRIMTAB_LIVES", "200"))
 CHUNK = 50
 STEPS = 14
 
