@@ -1,4 +1,4 @@
-"""A thousand lives of sweeps in a cluster where anything goes wrong, each one of its own seed.
+"""Lives of sweeps in a cluster where anything goes wrong, each one of its own seed.
 
 TRIMTAB_LIVES plays more of them: `make test-lives`.
 """
