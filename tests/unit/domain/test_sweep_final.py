@@ -281,6 +281,18 @@ def test_a_deadline_ends_what_follows_the_search_too_and_that_is_no_success() ->
     assert (folded.state, folded.succeeded) == ("DeadlineExceeded", "False"), "there is no adapter of all rows"
 
 
+def test_a_deadline_while_the_page_is_written_takes_nothing_from_a_winner() -> None:
+    world = finished(activeDeadlineSeconds=600)
+    world.report_ends = {"0": "waits"}
+    for name in (*world.judging, "guide"):
+        world.answers(name, "heldout/perplexity", 8.0)
+    assert (world.succeeded, world.condition("Reported").reason) == ("Unknown", "Writing")
+    world.now += timedelta(seconds=902)
+    world.settle()
+    assert (world.state, world.succeeded) == ("Completed", "True")
+    assert "Evaluation guide is the winner's" in world.message
+
+
 def test_what_runs_at_the_deadline_is_stopped_before_the_page_is_written() -> None:
     world = Judged(maxTrials=4, template=TESTED, activeDeadlineSeconds=600).settle().trained(1.4)
     (running,) = world.running

@@ -73,7 +73,8 @@ def plan(observed: Observed, now: datetime) -> Plan:
         times, words = _times(ledger.known, fault), _words(observed, ledger, fault)
         message = f"{times} trials ended with {fault}, which is not of their settings: {words}"
         return _say(observed, status, SweepState.TRIALS_FAILED, message, now, succeeded="False")
-    if (left := seconds_left(sweep, now)) is not None and left <= 0:
+    left = seconds_left(sweep, now)
+    if left is not None and left <= 0 and not (status.final and closing(observed, search, status).over):
         why = f"activeDeadlineSeconds = {sweep.spec.active_deadline_seconds} are over"
         return _end(observed, search, ledger, status, why, now, failed=SweepState.DEADLINE_EXCEEDED)
     if sweep.spec.suspend:
