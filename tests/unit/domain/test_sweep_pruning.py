@@ -283,6 +283,18 @@ def test_a_budget_keeps_enough_to_train_one_trial_to_its_end() -> None:
     assert "budget.acceleratorSeconds = 125" in track.message
 
 
+def test_a_budget_keeps_what_a_whole_trial_takes_for_the_adapter_of_all_rows() -> None:
+    track = Track(folds=2, maxTrials=6, template={"dataset": FOLDED}, budget={"acceleratorSeconds": 500})
+    track.prepared()
+    for name in track.under_way:
+        track.runs(name, 100, 1.0).ends(name, 1.0)
+    while track.state == "Searching":
+        for name in track.under_way:
+            track.runs(name, 10, 2.0, seconds=50)
+    assert track.told == ["Complete", "Pruned"]
+    assert "100 are kept for adapters of all rows" in track.message
+
+
 def test_patience_counts_those_that_were_worse_at_a_rung() -> None:
     track = Track(maxTrials=6, stopAfterTrialsWithoutImprovement=2)
     (name,) = track.under_way

@@ -84,7 +84,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
         return _page(observed, asked, now)
     status = asked.status
     costs = costs_of(ledger.known, ledger.trials, observed.jobs)
-    costs = replace(costs, kept=reserved(observed, costs.each))
+    costs = replace(costs, kept=reserved(observed, costs.whole))
     why = why_no_more(sweep, ledger.known, costs)
     busy, waiting = ledger.busy(observed), _going_on(observed, ledger, costs, why)
     free = sweep.spec.parallel_trials - busy
