@@ -345,6 +345,15 @@ def test_with_folds_the_final_is_of_adapters_of_all_rows() -> None:
     assert world.sweep.status.best.fine_tune_job_name == world.names[0]
 
 
+def test_a_fold_of_a_bad_trial_is_stopped_before_what_follows_the_search() -> None:
+    world = Judged(maxTrials=2, folds=2, template=FOLDED).settle()
+    world.prepared().trained(1.0, 1.2).prepared()
+    first, second = world.running
+    world.ends(first, None, reason="OutOfMemory")
+    assert (world.state, world.deleted) == ("Refitting", [second])
+    assert world.running == [world.names[0]]
+
+
 def test_a_refit_that_fails_is_told_and_the_settings_are_known() -> None:
     world = Judged(maxTrials=1, folds=2, template=FOLDED).settle()
     world.prepared().trained(1.0, 1.2).prepared().ends(world.names[0], None, reason="OutOfMemory")

@@ -183,6 +183,18 @@ def test_pruned_trials_go_at_the_end_if_only_the_best_is_kept() -> None:
     assert list(track.jobs) == [best]
 
 
+def test_more_trials_that_are_asked_for_while_the_page_is_written_delete_none_of_those_before() -> None:
+    track = Track(maxTrials=2)
+    track.report_ends = {"0": "waits"}
+    for loss in (2.0, 1.0):
+        (name,) = track.under_way
+        track.runs(name, 10, loss)
+    track.ends(list(track.jobs)[1], 0.9)
+    assert (track.told, track.succeeded) == (["Pruned", "Complete"], "Unknown")
+    track.spec(maxTrials=3).settle()
+    assert (len(track.jobs), track.deleted) == (3, [])
+
+
 def test_with_fewer_trials_than_the_factor_the_best_one_is_trained_to_its_end() -> None:
     track = Track(maxTrials=1)
     (name,) = track.under_way

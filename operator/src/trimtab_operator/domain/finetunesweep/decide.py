@@ -92,7 +92,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
         return _let_go_on(observed, status, waiting[:free], now)
     if not why and not waiting and (count := min(free, sweep.spec.max_trials - len(ledger.known))) > 0:
         return _chosen(observed, search, ledger, status, free=count, now=now)
-    if why and not busy and not waiting:
+    if why and not busy and not waiting and (status.final or not leftovers(observed, ledger)):
         return _closed(observed, search, ledger, status, why, now)
     return _go_on(observed, status, ledger, why, now)
 
