@@ -103,7 +103,9 @@ def writing(
     asked = observed.sweep.metadata.labels.get(REPORT_LABEL) or None
     if status.best is None or not (ended or (asked is not None and asked != status.report_request)):
         return Writing(status)
-    digits = hashlib.sha256((AT_THE_END if ended else f"label/{asked}").encode()).hexdigest()[:DIGITS]
+    # A search whose maxTrials are raised meanwhile goes on, and ends again with more trials.
+    what = f"{AT_THE_END}/{len(pairs)}" if ended else f"label/{asked}"
+    digits = hashlib.sha256(what.encode()).hexdigest()[:DIGITS]
     jobs = [observed.reports.get(name) for name in _names(observed, digits)]
     written = any(job is not None and job.complete for job in jobs)
     trouble = "" if written else _in_the_way(observed) or _failed(observed, jobs, now)
