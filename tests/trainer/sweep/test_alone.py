@@ -199,6 +199,23 @@ SPECS: dict[str, tuple[dict[str, Any], str]] = {
         {"template": {"dataset": {"training": {"uri": "s3://a/b"}}}},
         "needs template.spec.dataset.validation, or folds",
     ),
+    "another chat template": (
+        {"parameters": [{"name": "dataset.chatTemplate", "values": ["a", "b"]}]},
+        "another chat template has other tokens",
+    ),
+    "another split": ({"parameters": [{"name": "dataset.splitSeed", "values": [1, 2]}]}, "decides which rows"),
+    "another data mix of which rows are held out": (
+        {"parameters": [{"name": "dataset.training", "values": [{"uri": "s3://a/b"}, {"uri": "s3://a/c"}]}]},
+        "dataset.training decides which rows",
+    ),
+    "another part that counts": (
+        {"parameters": [{"name": "training", "values": [{"lossOn": "All"}, {"maxSteps": 3}]}]},
+        "training.lossOn decides which rows",
+    ),
+    "a value that is none": ({"parameters": [{"name": "lora.rank", "values": [8, "many"]}]}, "'many' is refused"),
+    "a template with a value that is none": ({"template": {"training": {"maxSteps": -3}}}, "training.maxSteps: Input"),
+    "a section that is none": ({"template": {"trainings": {"maxSteps": 3}}}, "is training meant?"),
+    "an objective with another field": ({"objective": {"directoin": "Maximize"}}, "no field directoin"),
     "nothing to train": ({"template": {"baseModel": {}}}, "template.spec.baseModel.uri: Field required"),
 }
 
