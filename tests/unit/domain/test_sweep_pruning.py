@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from trimtab_operator.domain.finetunesweep import FINE_TUNE_SWEEP
 
-from tests.unit.domain.makers import T0
+from tests.unit.domain.makers import T0, sha
 from tests.unit.domain.test_sweep import TEMPLATE, World
 
 TRAINING = {"evaluateEverySteps": 10, "maxSteps": 100}
@@ -233,6 +233,23 @@ def test_a_thinned_curve_has_the_last_validation_before_the_rung() -> None:
         progress={"step": 100, "totalSteps": 200},
     ).settle()
     assert track.sweep.status.trials[0].rung_values == [3.0, 3.0, 2.0], "after 10, 30 and 90 steps"
+
+
+def test_a_trial_with_other_validation_rows_is_bad_at_its_first_rung_and_compared_with_none() -> None:
+    lengths = [{"name": "training.maxSequenceLength", "values": [512, 64, 1024]}]
+    track = Track(parameters=lengths, maxTrials=3)
+    rows = {"digest": sha("a"), "rowsDigest": sha("b"), "rows": 9, "tokens": 99}
+    for digest, loss in ((sha("d"), 2.0), (sha("e"), 1.0), (sha("d"), 1.5)):
+        (name,) = track.under_way
+        track.tells(name, dataset={**rows, "validationDigest": digest}).settle()
+        track.runs(name, 10, loss)
+    assert track.sweep.status.validation_digest == sha("d")
+    assert [(each.state.value, each.reason) for each in track.sweep.status.trials] == [
+        ("Paused", None),
+        ("Bad", "ValidationRowsDiffer"),
+        ("Running", None),
+    ]
+    assert len(track.deleted) == 1, "it is not trained to its end"
 
 
 def test_what_is_larger_is_better_where_that_is_asked_for() -> None:
