@@ -218,6 +218,7 @@ def test_the_best_are_judged_once_more_and_the_best_of_those_that_pass_wins() ->
     assert status.accelerator_seconds == 4 * 100 + 3 * 10 + 10
     assert first not in world.message
     assert world.notes[-1] == ("Normal", "Completed")
+    assert world.reported[-1]["winner"] == status.best.id, "which the page names, and not the best by the search"
 
 
 def test_the_best_of_three_that_are_not_good_enough_passes_no_more_often_than_one_alone() -> None:
@@ -248,6 +249,7 @@ def test_none_that_passes_is_no_success_and_nothing_can_be_followed() -> None:
     assert world.sweep.status.best is not None
     assert world.sweep.status.best.value == 1.1, "the best by the search"
     assert "ThresholdMissed" in world.message
+    assert "winner" not in world.reported[-1]
 
 
 def test_a_final_evaluation_that_fails_leaves_the_others() -> None:

@@ -145,6 +145,7 @@ def test_at_the_end_what_waits_is_pruned_and_charged_for_what_it_took() -> None:
     assert track.sweep.status.best.fine_tune_job_name == best
     assert len(track.created) == 3, "nothing was trained twice"
     assert "2 trials were stopped before their end" in track.message
+    assert [each["value"] for each in track.reported[0]["trials"]] == [3.0, 0.9, 2.0], "of their last rung, to be seen"
     others = [name for name in track.jobs if name != best]
     assert track.states(others) == ["Suspended", "Suspended"], "their curves are kept"
     track.jobs[others[0]] = track.jobs[others[0]].model_copy(
