@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from trimtab_operator.api import Evaluation, FineTuneSweep
 from trimtab_operator.api.sweep_judging import FinalState
+from trimtab_operator.domain.cluster import NameTaken
 from trimtab_operator.domain.evaluation.checks import Finding, judge_bounds
 from trimtab_operator.domain.finetunesweep import FINE_TUNE_SWEEP
 from trimtab_operator.domain.finetunesweep.judging import thresholds_of
@@ -16,7 +17,7 @@ from trimtab_operator.domain.finetunesweep.searching import search_digest
 from trimtab_operator.domain.plan import Plan, Suspend
 from trimtab_trainer.contract import Check, Threshold
 
-from tests.unit.domain.makers import ARTIFACT, sha
+from tests.unit.domain.makers import ARTIFACT, T0, sha
 from tests.unit.domain.test_sweep import RATES, TEMPLATE, World, sweep
 
 ANSWERS = {"name": "answers", "type": "Generation", "dataset": {"uri": "s3://data/questions/"}}
@@ -281,6 +282,17 @@ def test_a_deadline_ends_what_follows_the_search_too_and_that_is_no_success() ->
     folded.now += timedelta(seconds=601)
     folded.settle()
     assert (folded.state, folded.succeeded) == ("DeadlineExceeded", "False"), "there is no adapter of all rows"
+
+
+def test_a_name_that_another_holds_keeps_neither_a_deadline_nor_a_pause_from_what_runs() -> None:
+    world = finished(activeDeadlineSeconds=600)
+    world.taken = NameTaken("Evaluation guide", T0)
+    world.spec(suspend=True).settle()
+    assert world.state == "Suspended"
+    assert all(each.spec.suspend for each in world.evaluations.values())
+    world.now += timedelta(seconds=601)
+    world.settle()
+    assert (world.state, world.condition("Reported").reason) == ("DeadlineExceeded", "Written")
 
 
 def test_a_deadline_while_the_page_is_written_takes_nothing_from_a_winner() -> None:

@@ -215,7 +215,7 @@ def _held(observed: Observed, status: FineTuneSweepStatus, now: datetime) -> Pla
     """Suspend the trials that run, and begin none."""
     actions = all_held(observed)
     message = "spec.suspend is true; set it to false and the trials go on from their checkpoints"
-    return _act(observed, status, actions, message, now, state=SweepState.SUSPENDED)
+    return _act(_nameless(observed), status, actions, message, now, state=SweepState.SUSPENDED)
 
 
 def _act(
@@ -239,6 +239,11 @@ def _act(
         words = f"the namespace refuses the {observed.refused.what} of a trial: {observed.refused.words}"
         return _say(observed, status, SweepState.TRIAL_REFUSED, words, now, trouble=True, again=pause)
     return _say(observed, status, state, message, now, actions=actions, again=again)
+
+
+def _nameless(observed: Observed) -> Observed:
+    """Return the same without a name that another holds: it is in the way of those alone who make what has it."""
+    return replace(observed, taken=None)
 
 
 def _closed(  # noqa: PLR0917 what a decision is made from, in its order
@@ -283,7 +288,7 @@ def _end(  # noqa: PLR0917 what a decision is made from, in its order
     page = writing(observed, search, pairs, status, ended=why, now=now)
     if not page.over:
         held = all_held(observed) if late else ()
-        return _page(observed, replace(page, actions=(*held, *page.actions)), now)
+        return _page(_nameless(observed), replace(page, actions=(*held, *page.actions)), now)
     status, spec, best = page.status, observed.sweep.spec, page.status.best
     if failed is not None and not late:
         return _say(observed, status, failed, why, now, succeeded="False")
