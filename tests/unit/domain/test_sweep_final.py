@@ -432,7 +432,14 @@ def test_an_operator_that_dies_after_any_write_comes_to_the_same_winner() -> Non
         assert life(dies_at) == undisturbed, dies_at
 
 
+def _final_of(uri: str) -> dict[str, Any]:
+    return {"evaluation": {"tasks": [{**HELD_OUT, "dataset": {"uri": uri}}], "metric": "heldout/perplexity"}}
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a final of the rows of training, by another spelling": ({"final": _final_of("s3://data/train")}, "none of them"),
+    "a final of a file of training": ({"final": _final_of("s3://data/train/part-0.jsonl")}, "none of them has seen"),
+    "a final of a folder that has those of training": ({"final": _final_of("s3://data/")}, "none of them has seen"),
     "a metric of another task": (
         {"objective": {"evaluation": {"tasks": [ANSWERS], "metric": "questions/bleu"}, "direction": "Maximize"}},
         "metric questions/bleu is of none of its tasks; there are answers",

@@ -437,7 +437,9 @@ _EXPLANATIONS = {
         "Change what refuses it; it is tried again.",
     ),
     SweepState.NAME_TAKEN: Explanation(
-        "active", "Something else has the name of a trial's FineTuneJob.", "Delete or rename that; the sweep goes on."
+        "active",
+        "Something else has the name of a FineTuneJob or an Evaluation of the sweep.",
+        "Delete or rename that; the sweep goes on.",
     ),
     SweepState.SEARCH_CHANGED: Explanation(
         "active",

@@ -63,11 +63,17 @@ def _check_final(spec: FineTuneSweepSpec, dimensions: tuple[Dimension, ...], tem
         dataset = with_parameters(template, values)["dataset"]
         seen |= {(dataset.get(side) or {}).get("uri") for side in ("training", "validation")}
     for task in final.evaluation.tasks:
-        if task.dataset.uri is not None and task.dataset.uri in seen:
+        if task.dataset.uri is not None and any(_overlap(task.dataset.uri, each) for each in seen if each is not None):
             raise Incomparable(
                 f"final: the rows of task {task.name}, {task.dataset.uri}, are those that trials are trained on or "
                 "chosen by; take rows that none of them has seen"
             )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Tell whether one of two uris is the other, or a folder that has it."""
+    one, other = f"{one.rstrip('/')}/", f"{other.rstrip('/')}/"
+    return one.startswith(other) or other.startswith(one)
 
 
 def _check_direction(where: str, metric: str, better: Direction | None, chosen: Direction) -> None:
