@@ -300,7 +300,8 @@ def test_a_deadline_while_the_page_is_written_takes_nothing_from_a_winner() -> N
     world.report_ends = {"0": "waits"}
     for name in (*world.judging, "guide"):
         world.answers(name, "heldout/perplexity", 8.0)
-    assert (world.succeeded, world.condition("Reported").reason) == ("Unknown", "Writing")
+    assert (world.state, world.succeeded, world.condition("Reported").reason) == ("Judging", "Unknown", "Writing")
+    assert "the page of the search is being written" in world.message
     world.now += timedelta(seconds=902)
     world.settle()
     assert (world.state, world.succeeded) == ("Completed", "True")

@@ -263,8 +263,11 @@ def _page(observed: Observed, page: Writing, now: datetime) -> Plan:
     """Ask what the page of the search needs, or let it be written."""
     if page.inquiries:
         return Plan(inquiries=page.inquiries)
+    state = SweepState.SEARCHING
+    if page.status.final:  # it does not go back to the search
+        state = SweepState.JUDGING if observed.sweep.spec.final is not None else SweepState.REFITTING
     message = f"{_progress(page.status)}; the page of the search is being written"
-    return _act(observed, page.status, page.actions, message, now, again=page.again)
+    return _act(observed, page.status, page.actions, message, now, state=state, again=page.again)
 
 
 def _end(  # noqa: PLR0917 what a decision is made from, in its order
