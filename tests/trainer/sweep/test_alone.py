@@ -171,6 +171,7 @@ FILES: dict[str, tuple[str, str]] = {
     "another kind": ("kind: FineTuneJob\nspec: {}", "is a FineTuneJob"),
     "no spec": ("kind: FineTuneSweep\nspec: 3", "spec is no object"),
     "a field that is none": ("maxTrial: 3", "is maxTrials meant?"),
+    "a date": ("parameters: [{name: lora.rank, values: [2026-01-01]}]", "put it in quotes"),
     "without a template": ("parameters: [{name: lora.rank, values: [4]}]", "template"),
 }
 
@@ -212,6 +213,7 @@ SPECS: dict[str, tuple[dict[str, Any], str]] = {
         {"parameters": [{"name": "training", "values": [{"lossOn": "All"}, {"maxSteps": 3}]}]},
         "training.lossOn decides which rows",
     ),
+    "a number in quotes": ({"parameters": [{"name": "lora.rank", "values": ["8", 16]}]}, "'8' is refused"),
     "a value that is none": ({"parameters": [{"name": "lora.rank", "values": [8, "many"]}]}, "'many' is refused"),
     "a template with a value that is none": ({"template": {"training": {"maxSteps": -3}}}, "training.maxSteps: Input"),
     "a section that is none": ({"template": {"trainings": {"maxSteps": 3}}}, "is training meant?"),

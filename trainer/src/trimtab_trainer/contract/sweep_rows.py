@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from .digest import canonical_json
 from .settings import Model
-from .sweep import Dimension, with_parameters
+from .sweep import Dimension, value_at, with_parameters
 
 OF_THE_TOKENS: Mapping[str, str] = {"baseModel": "base model", "dataset.chatTemplate": "chat template"}
 _OF_THE_ROWS = ("format", "ignoreKeys", "splitSeed", "groupBy", "stratifyBy", "cleaning", "test")
@@ -46,8 +46,7 @@ def _at(model: type[Model], spec: Mapping[str, Any], path: str) -> bytes:
         value: Any = model.model_validate(spec).to_json()
     except ValidationError:
         value = json.loads(json.dumps(spec))  # that it is invalid is said where that is checked
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
+    value = value_at(value, path)
     if isinstance(value, dict):
         value = {key: each for key, each in value.items() if key != "secretName"}
     return canonical_json(value)

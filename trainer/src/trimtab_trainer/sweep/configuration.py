@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,17 @@ from ..contract.settings import Model
 from ..contract.sweep import (
     MAXIMUM_PARAMETERS,
     MAXIMUM_TRIALS,
+    OF_ANOTHER_TYPE,
     SEARCHED,
     Algorithm,
     Dimension,
     Point,
     SweepParameter,
+    of_another_type,
     parameters_at,
     space_of,
     trial_id,
+    value_at,
     with_parameters,
 )
 from ..contract.sweep_record import RecordedObjective
@@ -131,6 +135,12 @@ def read_search(file: Path) -> LoneSearch:
         raise SettingsInvalid(f"{file}: {error.strerror}; give a FineTuneSweep with --config") from error
     except (ValueError, yaml.YAMLError) as error:
         raise SettingsInvalid(f"{file} is neither YAML nor JSON: {error}") from error
+    try:
+        json.dumps(document)
+    except (TypeError, ValueError) as error:
+        raise SettingsInvalid(
+            f"{file} has a value that JSON has not, such as a date; put it in quotes: {error}"
+        ) from error
     if not isinstance(document, dict):
         raise SettingsInvalid(f"{file} is no object; write a FineTuneSweep, or its spec")
     kind, name = document.get("kind"), file.stem
@@ -235,6 +245,12 @@ def _check_value(file: Path, name: str, value: Any, template: dict[str, Any]) ->
         where = ".".join(str(part) for part in found["loc"])
         if f"{where}.".startswith(f"{name}.") and found["type"] != "value_error":
             raise SettingsInvalid(f"{file}: parameter {name}: {value!r} is refused: {found['msg']}")
+    try:
+        read = RunConfig.model_validate(with_parameters(template, {name: value}))
+    except ValidationError:
+        return  # what is wrong beside it is said of the template, or is a bad point
+    if of_another_type(value, value_at(read.to_json(), name)):
+        raise SettingsInvalid(f"{file}: parameter {name}: {value!r} is refused: {OF_ANOTHER_TYPE}")
 
 
 def _check_template(file: Path, dimensions: tuple[Dimension, ...], template: dict[str, Any]) -> None:
