@@ -94,7 +94,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
         return _chosen(observed, search, ledger, status, free=count, now=now)
     if why and not busy and not waiting and (status.final or not leftovers(observed, ledger)):
         return _closed(observed, search, ledger, status, why, now)
-    return _go_on(observed, status, ledger, why, now)
+    return _go_on(observed, status, ledger, why, now, again=asked.again)
 
 
 def _going_on(observed: Observed, ledger: Ledger, costs: Costs, why: str) -> tuple[str, ...]:
@@ -199,7 +199,15 @@ def _chosen(
     return _say(observed, status.model_copy(update=update), SweepState.SEARCHING, _progress(status, len(made)), now)
 
 
-def _go_on(observed: Observed, status: FineTuneSweepStatus, ledger: Ledger, why: str, now: datetime) -> Plan:
+def _go_on(
+    observed: Observed,
+    status: FineTuneSweepStatus,
+    ledger: Ledger,
+    why: str,
+    now: datetime,
+    *,
+    again: float | None,
+) -> Plan:
     """Make what is missing of the trials that run, stop what is left of those that are over."""
     paused = suspensions(observed, ledger.paused, suspend=True)
     resumed = suspensions(observed, ledger.running, suspend=False)
@@ -208,7 +216,7 @@ def _go_on(observed: Observed, status: FineTuneSweepStatus, ledger: Ledger, why:
     message = _progress(status)
     if why:
         message += f"; no other is begun: {why}"
-    return _act(observed, status, actions, message, now)
+    return _act(observed, status, actions, message, now, again=again)
 
 
 def _held(observed: Observed, status: FineTuneSweepStatus, now: datetime) -> Plan:
