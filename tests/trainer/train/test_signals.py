@@ -62,7 +62,7 @@ POINTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], int | None]] = {
     "while a checkpoint is written": (on_call(Checkpoints, "save", 2), 4),
     "while the files are exported": (on_call("trimtab_trainer.training.train", "export", 1), 6),
     "while the exported files are measured": (on_call("trimtab_trainer.publishing.publish", "mean_loss", 2), 6),
-    "while the adapter is uploaded": (on_call("trimtab_trainer.publishing.publish", "commit", 1), 6),
+    "while the adapter is uploaded": (on_call("trimtab_trainer.publishing.result", "commit", 1), 6),
     "before the result is noted": (on_call("trimtab_trainer.publishing.publish", "write_result", 1), 6),
 }
 
