@@ -71,6 +71,10 @@ test-e2e: $(INSTALLED) ## Real pods on a real node (or the cluster of KUBECONFIG
 test-slow: $(INSTALLED) ## The same with one core: what waits by the clock fails.
 	$(LOCAL) throttled --cpus 1 -- $(MAKE) --no-print-directory test-e2e
 
+.PHONY: test-sweep
+test-sweep: $(INSTALLED) ## A whole FineTuneSweep with real training, folds, pruning, a final and two deaths; not part of `make test`.
+	$(BIN)/pytest -s tests/sweeps
+
 .PHONY: test-engine
 test-engine: $(INSTALLED) ## AdapterRollouts on a real vLLM under load; not part of `make test`, it takes long to start.
 	$(BIN)/pytest -s tests/engine

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -109,6 +108,24 @@ def upload(here: Installation, folder: Path) -> None:
         rows = ("--openapi", openapi, "--upload", "s3://datasets/field-guide/train/")
         finish(begin("convert_base_model.py", *model, **variables))
         finish(begin("field_guide.py", *rows, **variables))
+
+
+def bring_pages(here: Installation, job: Body, evaluation: Body) -> list[tuple[str, Path]]:
+    """Download the pages of the data, the run and the evaluation, to be opened; return each with its file."""
+    status, folder, brought = job["status"], cache() / "demo", list[tuple[str, Path]]()
+    folder.mkdir(parents=True, exist_ok=True)
+    uris = {
+        "data": status["dataset"]["reportURI"],
+        "training": status["artifact"]["reportURI"],
+        "evaluation": evaluation["status"]["reportURI"],
+    }
+    with here.storage() as client:
+        for title, uri in uris.items():
+            bucket, _, key = uri.removeprefix("s3://").partition("/")
+            file = folder / f"{title}.html"
+            client.download_file(bucket, key, str(file))
+            brought.append((title, file))
+    return brought
 
 
 class Stage:
@@ -264,12 +281,14 @@ def main() -> None:
         print()
     print(f"adapter     {artifact['uri']}")
     print(f"digest      {artifact['digest']}")
-    base, tuned = math.exp(artifact["baseTestLoss"]), math.exp(artifact["testLoss"])
-    print(f"perplexity  on {job['status']['dataset']['testRows']} held-out rows: base {base:.2f}, adapter {tuned:.2f}")
+    figure = evaluation["status"]["results"][0]  # of the verdict's rows; the run itself has measured others
+    base, tuned = figure["baseline"], figure["value"]
+    print(f"perplexity  on {figure['count']} held-out rows: base {base:.2f}, adapter {tuned:.2f}")
     verdict = condition(evaluation, "Passed")
     print(f"verdict     {verdict['reason']}: {verdict['message']}")
-    print(f"report      {evaluation['status']['reportURI']}")
     print("\n".join(told))
+    for title, file in bring_pages(here, job, evaluation):
+        print(f"{title:<11} {file}")
     print()
     print(chosen.question)
     print()

@@ -8,8 +8,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from trimtab_trainer.base.unsupported import unsupported
 from trimtab_trainer.errors import SettingsInvalid
-from trimtab_trainer.unsupported import unsupported
 
 from tests.trainer.train.families import UNMADE, families, make_family, train_family
 
@@ -52,7 +52,7 @@ def rows() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    from trimtab_trainer import hardware
+    from trimtab_trainer.training import hardware
 
     hardware.configure()
     text, _, _ = PAGE.read_text().partition("| model_type |")

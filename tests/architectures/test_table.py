@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from trimtab_trainer.unsupported import REASONS
+from trimtab_trainer.base.unsupported import REASONS
 
 from tests.trainer.train.families import UNMADE, families
 

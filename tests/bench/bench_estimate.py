@@ -25,14 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trimtab_trainer import hardware
-from trimtab_trainer.adapter import add_adapter
-from trimtab_trainer.architecture import read_shapes
-from trimtab_trainer.base_model import find_base_model
+from trimtab_trainer.base.architecture import read_shapes
+from trimtab_trainer.base.base_model import find_base_model
 from trimtab_trainer.contract import RunConfig, StoredBaseModel
 from trimtab_trainer.estimating.dimensions import dimensions
 from trimtab_trainer.estimating.memory import Arithmetic, peak
-from trimtab_trainer.model import load_base
+from trimtab_trainer.training import hardware
+from trimtab_trainer.training.adapter import add_adapter
+from trimtab_trainer.training.model import load_base
 
 from tests.trainer.train import runs
 

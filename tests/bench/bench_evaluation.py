@@ -83,18 +83,18 @@ class Sides:
     """Both ways to ask the model of a folder."""
 
     def __init__(self, folder: Path, batch_size: int) -> None:
-        from trimtab_trainer import hardware
+        from trimtab_trainer.training import hardware
 
         hardware.configure()
         import torch
         from lm_eval.models.huggingface import HFLM
-        from trimtab_trainer.ask import load_tokenizer
+        from trimtab_trainer.command.ask import load_tokenizer
         from trimtab_trainer.contract import QuantizationSettings
         from trimtab_trainer.contract.settings import QuantizationType
         from trimtab_trainer.evaluate.asking.generation import end_tokens
         from trimtab_trainer.interruption import Interruption
-        from trimtab_trainer.model import LanguageModel, load_base
         from trimtab_trainer.report import Report
+        from trimtab_trainer.training.model import LanguageModel, load_base
 
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         none = QuantizationSettings(type=QuantizationType.NONE)

@@ -113,12 +113,12 @@ def timed(step: Any, steps: int) -> dict[str, float]:
 
 def trimtab(folder: Path, steps: int) -> dict[str, float]:
     """Time our loop, without storage."""
-    from trimtab_trainer import hardware
+    from trimtab_trainer.training import hardware
 
     hardware.configure()
-    from trimtab_trainer.adapter import add_adapter
     from trimtab_trainer.contract.settings import ComputeType
-    from trimtab_trainer.model import load_base
+    from trimtab_trainer.training.adapter import add_adapter
+    from trimtab_trainer.training.model import load_base
 
     from tests.trainer.train.runs import run_config, trainer
 
@@ -135,15 +135,15 @@ def trimtab(folder: Path, steps: int) -> dict[str, float]:
 
 def plain(folder: Path, steps: int) -> dict[str, float]:
     """Time the plain loop."""
-    from trimtab_trainer import hardware
+    from trimtab_trainer.training import hardware
 
     hardware.configure()
     import numpy as np
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-    from trimtab_trainer.batches import Batches
     from trimtab_trainer.contract.settings import ComputeType
+    from trimtab_trainer.training.batches import Batches
 
     where = hardware.device()
     kind = hardware.compute_type(ComputeType.AUTO, where)

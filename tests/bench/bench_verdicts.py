@@ -28,7 +28,7 @@ from trimtab_local import Cluster
 from trimtab_local.instance import cache
 from trimtab_operator.domain.evaluation.verdict import Verdict, judge
 from trimtab_trainer.contract import EvaluationOutcome, Threshold, canonical_json, digest_of
-from trimtab_trainer.publish import entries_of
+from trimtab_trainer.publishing.publish import entries_of
 
 from deploy.samples import field_guide
 

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from trimtab_trainer.adapter import Adapted
 from trimtab_trainer.data.view import Sequences
 from trimtab_trainer.evaluate.asking.likelihoods import log_likelihoods
 from trimtab_trainer.evaluate.rows import Sequence
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.report import Report
+from trimtab_trainer.training.adapter import Adapted
 
 from tests.trainer.tiny import make_tiny_model, tiny_tokenizer
 from tests.trainer.train.runs import adapted, run_config, trainer

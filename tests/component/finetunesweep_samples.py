@@ -54,7 +54,7 @@ FULL = finetunesweep(
             {"name": "baseModel", "values": [{"uri": "s3://models/a"}]},
         ],
         "algorithm": {"type": "Random", "seed": 1},
-        "objective": {"metric": "validationLoss", "direction": "Maximize"},
+        "objective": {"direction": "Maximize"},
         "final": FINAL,
         "maxTrials": 5,
         "parallelTrials": 2,
@@ -70,7 +70,11 @@ FULL = finetunesweep(
 VARIANTS: dict[str, Body] = {
     "validation": FULL,
     "folds": change(FULL, {"spec.folds": 5, "spec.template.spec.dataset.validation": ...}),
-    "judged": change(FULL, {"spec.objective": OBJECTIVE, "spec.template.spec.dataset.test": {"fraction": 0.1}}),
+    "metric": change(FULL, {"spec.pruning": ..., "spec.objective": {"metric": "validationLoss"}}),
+    "judged": change(
+        FULL,
+        {"spec.pruning": ..., "spec.objective": OBJECTIVE, "spec.template.spec.dataset.test": {"fraction": 0.1}},
+    ),
     "values": change(FULL, {"spec.parameters": [{"name": "lora.rank", "values": [8, 16]}]}),
 }
 STATUS: Body = {

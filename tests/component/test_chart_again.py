@@ -136,7 +136,7 @@ def test_the_job_of_the_key_is_left_out_where_the_secret_is_there(
     """A proxy that stays in its pod holds up one installation at most, and no upgrade."""
     hooks = ["template", "trimtab", str(DIRECTORY), "-n", namespace, "--dry-run=server"]
     values = {"imageRegistry": "registry.example", "crds": {"enabled": False}}
-    assert "name: trimtab-agent-key\n" in helm(*hooks, **values).stdout
+    assert 'name: "trimtab-agent-key"\n' in helm(*hooks, **values).stdout
     secret = {"metadata": {"name": "trimtab-agent-key"}, "stringData": {"key-1.pem": "a"}}
     assert server.create(f"/api/v1/namespaces/{namespace}/secrets", secret).accepted
     assert "helm.sh/hook" not in helm(*hooks, **values).stdout

@@ -144,8 +144,9 @@ def test_get_tells_the_story_of_a_finetunejob_in_one_line(kubeconfig: Path, name
     assert head == ["NAME", "STATE", "PROGRESS", "LOSS", "STEP", "ADAPTER", "AGE"]
     assert line[:-1] == ["sample", "Training", "50%", "2.500", "1/2", "000000000000"]
     head, line = lines(kubeconfig, namespace, "ftj", "-o", "wide")
-    assert head[-3:] == ["MESSAGE", "ATTEMPT", "RANK"]
-    assert line[-3:] == ["a", "0", "16"]
+    assert head[-5:] == ["MESSAGE", "ATTEMPT", "RANK", "DATA", "REPORT"]
+    assert line[-5:-2] == ["a", "0", "16"]
+    assert all(uri.startswith("s3://") for uri in line[-2:])
 
 
 @pytest.mark.usefixtures("with_status")

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file, save_file
 from trimtab_trainer.__main__ import main
-from trimtab_trainer.check import Verdict, check
+from trimtab_trainer.command.check import Verdict, check
 from trimtab_trainer.contract import ExitCode, Reason, RunConfig
 from trimtab_trainer.data import sample
 from trimtab_trainer.data.sample import copy_first

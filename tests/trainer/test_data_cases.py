@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from tokenizers import AddedToken, Tokenizer
+from trimtab_trainer.base.embedding import untrained
 from trimtab_trainer.contract import Reason
 from trimtab_trainer.data.rows import read_rows
-from trimtab_trainer.embedding import untrained
 from trimtab_trainer.errors import DataInvalid, SettingsInvalid
 from trimtab_trainer.prepare import Outcome
 from trimtab_trainer.storage import fetch, open_store

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from trimtab_trainer.batches import IGNORED, Batches
 from trimtab_trainer.contract import Reason, RunConfig
 from trimtab_trainer.data.tokens import RowTokenizer
 from trimtab_trainer.errors import DataInvalid
+from trimtab_trainer.training.batches import IGNORED, Batches
 
 from tests.trainer.data_bench import DataBench, conversation, said
 

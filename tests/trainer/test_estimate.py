@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 from trimtab_trainer.__main__ import main
-from trimtab_trainer.architecture import read_shapes
-from trimtab_trainer.base_model import find_base_model
+from trimtab_trainer.base.architecture import read_shapes
+from trimtab_trainer.base.base_model import find_base_model
 from trimtab_trainer.contract import ExitCode, LoraSettings, RunConfig, StoredBaseModel
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.estimating.devices import DEVICES, find_device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from trimtab_trainer.families import TEXT, WITH_OTHERS, classes
+from trimtab_trainer.base.families import TEXT, WITH_OTHERS, classes
 
 
 @pytest.mark.parametrize("table", [TEXT, WITH_OTHERS])

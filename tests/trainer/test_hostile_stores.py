@@ -23,8 +23,8 @@ from trimtab_trainer.contract import (
 from trimtab_trainer.contract.parsing import DEPTH, Unreadable, read_json, read_object
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.evaluate.preparing.adapters import VerifiedAdapter, find_adapter
+from trimtab_trainer.publishing.result import Result, read_result, write_result
 from trimtab_trainer.report import Report
-from trimtab_trainer.result import Result, read_result, write_result
 from trimtab_trainer.storage import MANIFEST, ObjectDamaged, Store, open_store, read_manifest
 from trimtab_trainer.storage.layout import adapter_prefix, result_path
 from trimtab_trainer.storage.tensor_header import TensorPlace, read_header
@@ -170,8 +170,8 @@ def test_a_manifest_that_is_none_is_damaged(output: Store, case: str) -> None:
 
 
 def test_a_base_model_is_refused_by_name(tmp_path: Path) -> None:
-    from trimtab_trainer.architecture import read_shapes
-    from trimtab_trainer.base_model import find_base_model
+    from trimtab_trainer.base.architecture import read_shapes
+    from trimtab_trainer.base.base_model import find_base_model
 
     settings = StoredBaseModel(uri=(tmp_path / "base").as_uri())
     (tmp_path / "base").mkdir()

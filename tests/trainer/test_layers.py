@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trimtab_trainer.architecture import target_modules, target_parameters
+from trimtab_trainer.base.architecture import target_modules, target_parameters
+from trimtab_trainer.base.layers import Shapes, reach
 from trimtab_trainer.contract import LoraSettings, Reason, RunConfig
 from trimtab_trainer.errors import SettingsInvalid
-from trimtab_trainer.layers import Shapes, reach
 from trimtab_trainer.prepare import prepare
 from trimtab_trainer.report import Report
 from trimtab_trainer.serving_limits import serving_warnings

@@ -28,8 +28,8 @@ from trimtab_trainer.data import preparation as data_preparation
 from trimtab_trainer.data.tokens import RowTokenizer
 from trimtab_trainer.errors import DataInvalid, SettingsInvalid, TrainerError
 from trimtab_trainer.prepare import Outcome, prepare
+from trimtab_trainer.publishing.result import Result, read_result, write_result
 from trimtab_trainer.report import Report
-from trimtab_trainer.result import Result, read_result, write_result
 from trimtab_trainer.storage import MANIFEST, Store, open_store
 from trimtab_trainer.storage.layout import adapter_prefix, result_path, rows_prefix, view_prefix
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from trimtab_trainer.architecture import (
+from trimtab_trainer.base.architecture import (
     check_architecture,
     check_length,
     check_vocabulary,
     read_shapes,
     target_modules,
 )
-from trimtab_trainer.base_model import (
+from trimtab_trainer.base.base_model import (
     check_pin,
     digest_of_entries,
     entries_of,

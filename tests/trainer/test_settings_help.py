@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from trimtab_trainer.__main__ import main
+from trimtab_trainer.command.settings_help import settings, settings_help
 from trimtab_trainer.contract import LoraSettings, RunConfig, TrainingSettings
-from trimtab_trainer.settings_help import settings, settings_help
 
 
 def test_every_setting_is_there_with_its_default() -> None:

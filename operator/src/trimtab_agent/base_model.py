@@ -12,7 +12,7 @@ import time
 import uuid
 from pathlib import Path
 
-from trimtab_trainer.base_model import BaseModel, digest_of_entries, find_base_model
+from trimtab_trainer.base.base_model import BaseModel, digest_of_entries, find_base_model
 from trimtab_trainer.contract import Reason, StoredBaseModel
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.storage import FileEntry

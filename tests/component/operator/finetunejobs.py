@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from trimtab_operator.runtime.kube import JOBS, Body, Kube, Resource
+from trimtab_operator.runtime.kube import EVENTS, JOBS, Body, Kube, Resource
 
 from tests.component.patience import Patience
 from tests.resources import FINETUNEJOBS
@@ -87,6 +87,18 @@ async def until_jobs(kube: Kube, namespace: str, names: set[str]) -> None:
     """Wait until a namespace has these Jobs and no others."""
     patience = Patience(f"{namespace}: the Jobs {sorted(names)}")
     while (found := set(await jobs_of(kube, namespace))) != names:
+        patience.spend(found)
+        await asyncio.sleep(0.1)
+
+
+async def events_of(kube: Kube, namespace: str, body: Body, reasons: set[str]) -> list[Body]:
+    """Return the events of an object once these reasons are among them: they are posted after the status."""
+    patience = Patience(f"{namespace}: events {sorted(reasons)}")
+    query = {"fieldSelector": f"regarding.uid={body['metadata']['uid']}"}
+    while True:
+        events = await kube.items(EVENTS, namespace, query)
+        if reasons <= (found := {event["reason"] for event in events}):
+            return events
         patience.spend(found)
         await asyncio.sleep(0.1)
 

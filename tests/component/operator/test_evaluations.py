@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from trimtab_operator.runtime.kube import CONFIGMAPS, EVENTS, Body, Kube
+from trimtab_operator.runtime.kube import CONFIGMAPS, Body, Kube
 from trimtab_trainer.contract import Reason, Stage
 
 from tests.component.operator.conftest import Start, playing
 from tests.component.operator.executor import Act
 from tests.component.operator.finetunejobs import (
     evaluation,
+    events_of,
     finetunejob,
     jobs_of,
     over,
@@ -52,8 +53,7 @@ async def test_both_of_one_name_in_either_order(kube: Kube, namespace: str, star
     assert [each["data"].keys() for each in maps if each["metadata"]["name"].startswith("demo-eval-run-")] == [
         {"run.json"}
     ]
-    events = await kube.items(EVENTS, namespace, {"fieldSelector": f"regarding.uid={body['metadata']['uid']}"})
-    assert {"Preparing", "Evaluating", "Completed", "Passed"} <= {event["reason"] for event in events}
+    events = await events_of(kube, namespace, body, {"Preparing", "Evaluating", "Completed", "Passed"})
     assert {event["regarding"]["kind"] for event in events} == {"Evaluation"}
     metrics = await operator.metrics()
     assert metrics['trimtab_evaluations_total{verdict="Passed"}'] == 1

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from trimtab_operator.runtime.kube import CONFIGMAPS, EVENTS, JOBS, MERGE_PATCH, Body, Kube, NotFound
+from trimtab_operator.runtime.kube import CONFIGMAPS, JOBS, MERGE_PATCH, Body, Kube, NotFound
 from trimtab_trainer.contract import LoraSettings, Reason, RunConfig, Stage, TrainLimits
 from trimtab_trainer.estimating.dimensions import dimensions, shapes_of_config
 from trimtab_trainer.estimating.fitting import warnings_of_limits
 
 from tests.component.operator.conftest import Start, playing
 from tests.component.operator.executor import Act, Executor
-from tests.component.operator.finetunejobs import finetunejob, jobs_of, until, until_jobs, until_state
+from tests.component.operator.finetunejobs import events_of, finetunejob, jobs_of, until, until_jobs, until_state
 from tests.resources import FINETUNEJOBS
 from tests.trainer.test_estimate import LLAMA_70B, document
 from tests.unit.domain.makers import ARTIFACT
@@ -30,8 +30,7 @@ async def test_it_prepares_trains_and_completes(kube: Kube, namespace: str, star
     assert set(await jobs_of(kube, namespace)) == {"demo-prepare-0", "demo-train-1"}
     maps = await kube.items(CONFIGMAPS, namespace, {})
     assert [each["data"].keys() for each in maps if each["metadata"]["name"].startswith("demo-run-")] == [{"run.json"}]
-    events = await kube.items(EVENTS, namespace, {"fieldSelector": f"regarding.uid={body['metadata']['uid']}"})
-    assert {"Training", "Completed"} <= {event["reason"] for event in events}
+    await events_of(kube, namespace, body, {"Training", "Completed"})
 
     metrics = await operator.metrics()
     writes = {
@@ -77,8 +76,7 @@ async def test_a_pod_that_will_not_hold_the_run_is_a_condition_and_an_event(
     assert (warned["status"], warned["reason"]) == ("True", "PreparedWithWarnings")
     assert warned["message"].startswith("training takes about 4")
     assert "and NVIDIA-L4 has 21.9 GiB for it: take A100-80GB or a larger one" in warned["message"]
-    events = await kube.items(EVENTS, namespace, {"fieldSelector": f"regarding.uid={body['metadata']['uid']}"})
-    assert "PreparedWithWarnings" in {event["reason"] for event in events}
+    await events_of(kube, namespace, body, {"PreparedWithWarnings"})
 
 
 async def test_a_failed_attempt_is_followed_by_another_and_bad_data_is_not(

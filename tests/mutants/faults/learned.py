@@ -51,7 +51,7 @@ LEARNED = (
         "what is padding elsewhere is not learned",
         Trap.NEVER_STOPS,
         "the end of a turn is masked, because it is the padding token too",
-        "batches.py",
+        "training/batches.py",
         "    predicted = sequences.supervised[1:] & (sequences.positions[1:] > 0)",
         "    predicted = sequences.supervised[1:] & (sequences.positions[1:] > 0) & (sequences.tokens[1:] != 2)",
         "train/test_batches.py::test_the_end_of_a_turn_is_predicted_though_it_is_the_padding_token_too",

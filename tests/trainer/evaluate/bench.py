@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
-from trimtab_trainer.base_model import TOKENIZER, digest_of_entries, entries_of, find_base_model
+from trimtab_trainer.base.base_model import TOKENIZER, digest_of_entries, entries_of, find_base_model
 from trimtab_trainer.contract import (
     Credentials,
     EvaluationConfig,

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from trimtab_trainer.adapter import Adapted
 from trimtab_trainer.contract import EvaluationOutcome, ExitCode, Reason
 from trimtab_trainer.errors import Interrupted, OutOfMemory, SettingsInvalid
 from trimtab_trainer.evaluate import stage as stage_module
@@ -22,8 +21,9 @@ from trimtab_trainer.evaluate.asking.score_store import write_scores
 from trimtab_trainer.evaluate.reporting.outcome_store import read_outcome
 from trimtab_trainer.evaluate.results import EvaluationResults
 from trimtab_trainer.evaluate.rows import RowScore, read_lines
-from trimtab_trainer.model import LanguageModel
 from trimtab_trainer.storage import FileEntry
+from trimtab_trainer.training.adapter import Adapted
+from trimtab_trainer.training.model import LanguageModel
 
 from tests.trainer.evaluate.stage import EvaluationRun, Trained, evaluation, tasks, trained
 

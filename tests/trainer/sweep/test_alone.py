@@ -171,6 +171,7 @@ FILES: dict[str, tuple[str, str]] = {
     "another kind": ("kind: FineTuneJob\nspec: {}", "is a FineTuneJob"),
     "no spec": ("kind: FineTuneSweep\nspec: 3", "spec is no object"),
     "a field that is none": ("maxTrial: 3", "is maxTrials meant?"),
+    "a date": ("parameters: [{name: lora.rank, values: [2026-01-01]}]", "put it in quotes"),
     "without a template": ("parameters: [{name: lora.rank, values: [4]}]", "template"),
 }
 
@@ -199,6 +200,24 @@ SPECS: dict[str, tuple[dict[str, Any], str]] = {
         {"template": {"dataset": {"training": {"uri": "s3://a/b"}}}},
         "needs template.spec.dataset.validation, or folds",
     ),
+    "another chat template": (
+        {"parameters": [{"name": "dataset.chatTemplate", "values": ["a", "b"]}]},
+        "another chat template has other tokens",
+    ),
+    "another split": ({"parameters": [{"name": "dataset.splitSeed", "values": [1, 2]}]}, "decides which rows"),
+    "another data mix of which rows are held out": (
+        {"parameters": [{"name": "dataset.training", "values": [{"uri": "s3://a/b"}, {"uri": "s3://a/c"}]}]},
+        "dataset.training decides which rows",
+    ),
+    "another part that counts": (
+        {"parameters": [{"name": "training", "values": [{"lossOn": "All"}, {"maxSteps": 3}]}]},
+        "training.lossOn decides which rows",
+    ),
+    "a number in quotes": ({"parameters": [{"name": "lora.rank", "values": ["8", 16]}]}, "'8' is refused"),
+    "a value that is none": ({"parameters": [{"name": "lora.rank", "values": [8, "many"]}]}, "'many' is refused"),
+    "a template with a value that is none": ({"template": {"training": {"maxSteps": -3}}}, "training.maxSteps: Input"),
+    "a section that is none": ({"template": {"trainings": {"maxSteps": 3}}}, "is training meant?"),
+    "an objective with another field": ({"objective": {"directoin": "Maximize"}}, "no field directoin"),
     "nothing to train": ({"template": {"baseModel": {}}}, "template.spec.baseModel.uri: Field required"),
 }
 

@@ -55,6 +55,14 @@ def test_a_team_finds_what_it_asks() -> None:
         assert words in text, words
 
 
+def test_the_winner_of_a_final_is_named_before_the_best_by_the_search() -> None:
+    won = record().ranked[2]
+    text = Page.of(render(record(winner=won.id))).text
+    assert f"{won.id} , has won the final, on rows that no trial has seen." in text
+    assert "validationLoss of the winner 1." in text
+    assert "too good by chance" not in text
+
+
 def test_whoever_points_at_a_trial_reads_all_of_it() -> None:
     made = record(12)
     judged = Judged.of(made)

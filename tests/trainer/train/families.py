@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trimtab_trainer.adapter import add_adapter
-from trimtab_trainer.architecture import check_architecture, read_shapes, target_modules, target_parameters
-from trimtab_trainer.base_model import find_base_model
-from trimtab_trainer.batches import MicroBatch
+from trimtab_trainer.base.architecture import check_architecture, read_shapes, target_modules, target_parameters
+from trimtab_trainer.base.base_model import find_base_model
+from trimtab_trainer.base.layers import reach
+from trimtab_trainer.base.unsupported import NOT_PACKED
 from trimtab_trainer.contract import LoraSettings, QuantizationSettings, StoredBaseModel
 from trimtab_trainer.errors import SettingsInvalid
-from trimtab_trainer.layers import reach
-from trimtab_trainer.loss import summed_loss
-from trimtab_trainer.model import load_base
 from trimtab_trainer.probe import check_forward
-from trimtab_trainer.targets import check_layers
-from trimtab_trainer.unsupported import NOT_PACKED
+from trimtab_trainer.training.adapter import add_adapter
+from trimtab_trainer.training.batches import MicroBatch
+from trimtab_trainer.training.loss import summed_loss
+from trimtab_trainer.training.model import load_base
+from trimtab_trainer.training.targets import check_layers
 
 from .runs import CPU
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from trimtab_trainer.adapter import Adapted, add_adapter
-from trimtab_trainer.batches import Batches
-from trimtab_trainer.checkpoint import Checkpoints
 from trimtab_trainer.contract import QuantizationSettings, RunConfig, Stage
 from trimtab_trainer.data.view import Sequences
 from trimtab_trainer.interruption import Interruption
-from trimtab_trainer.loop import Trainer
-from trimtab_trainer.model import frozen_hash, load_base
 from trimtab_trainer.progress import ProgressBoard
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import open_store
+from trimtab_trainer.training.adapter import Adapted, add_adapter
+from trimtab_trainer.training.batches import Batches
+from trimtab_trainer.training.checkpoint import Checkpoints
+from trimtab_trainer.training.loop import Trainer
+from trimtab_trainer.training.model import frozen_hash, load_base
 
 CPU = torch.device("cpu")
 RUN_DIGEST = "sha256:" + "0" * 64

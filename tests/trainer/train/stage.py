@@ -13,7 +13,7 @@ from trimtab_trainer.prepare import prepare
 from trimtab_trainer.progress import ProgressBoard
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import Store, open_store
-from trimtab_trainer.train import train
+from trimtab_trainer.training.train import train
 
 from tests.trainer.tiny import make_tiny_model, tiny_rows, write_rows
 

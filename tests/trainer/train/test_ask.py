@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 import pytest
-from trimtab_trainer import ask
+from trimtab_trainer.command import ask
 from trimtab_trainer.contract import StoredBaseModel
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.storage import ObjectDamaged

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from trimtab_trainer.batches import IGNORED, Batches
+from trimtab_trainer.training.batches import IGNORED, Batches
 
 from .runs import CPU, random_rows, sequences, unpacked
 

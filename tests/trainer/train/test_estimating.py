@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from trimtab_trainer.adapter import Adapted, add_adapter
-from trimtab_trainer.architecture import read_shapes
-from trimtab_trainer.base_model import find_base_model
-from trimtab_trainer.batches import MicroBatch
+from trimtab_trainer.base.architecture import read_shapes
+from trimtab_trainer.base.base_model import find_base_model
 from trimtab_trainer.contract import StoredBaseModel
-from trimtab_trainer.costs import costs
 from trimtab_trainer.estimating import memory
 from trimtab_trainer.estimating.dimensions import Dimensions, dimensions
 from trimtab_trainer.estimating.memory import Arithmetic
-from trimtab_trainer.model import load_base
+from trimtab_trainer.training.adapter import Adapted, add_adapter
+from trimtab_trainer.training.batches import MicroBatch
+from trimtab_trainer.training.costs import costs
+from trimtab_trainer.training.model import load_base
 
 from tests.trainer.tiny import make_tiny_experts
 

@@ -17,7 +17,7 @@ from trimtab_trainer.__main__ import main
 from trimtab_trainer.contract import Reason, StoredArtifact, StoredBaseModel
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.evaluate.preparing.adapters import find_adapter
-from trimtab_trainer.importing import Imported, import_adapter
+from trimtab_trainer.publishing.importing import Imported, import_adapter
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import open_store
 

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 from trimtab_trainer.contract import Artifact, Reason, RunConfig
 from trimtab_trainer.errors import SettingsInvalid
-from trimtab_trainer.loop import Trainer
 from trimtab_trainer.prepare import prepare
 from trimtab_trainer.report import Report
+from trimtab_trainer.training.loop import Trainer
 
 from .stage import StageRun, stage_run
 

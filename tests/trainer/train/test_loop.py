@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from trimtab_trainer.adapter import add_adapter
-from trimtab_trainer.batches import Batches
-from trimtab_trainer.checkpoint import LARGEST_SCALE, TrainingState
 from trimtab_trainer.contract import EarlyStopping, Reason
 from trimtab_trainer.errors import DataInvalid, OutOfMemory, SettingsInvalid
 from trimtab_trainer.interruption import Interruption
-from trimtab_trainer.loop import Trainer, evaluated, is_out_of_memory, smaller_micro_batch
-from trimtab_trainer.model import frozen_hash, load_base
-from trimtab_trainer.validation import mean_loss
+from trimtab_trainer.training.adapter import add_adapter
+from trimtab_trainer.training.batches import Batches
+from trimtab_trainer.training.checkpoint import LARGEST_SCALE, TrainingState
+from trimtab_trainer.training.loop import Trainer, evaluated, is_out_of_memory, smaller_micro_batch
+from trimtab_trainer.training.model import frozen_hash, load_base
+from trimtab_trainer.training.validation import mean_loss
 
 from .runs import CPU, adapted, gradients, random_rows, run_config, sequences, shake, trainer, unpacked
 
@@ -276,7 +276,7 @@ def test_a_run_stops_early_and_the_best_weights_are_at_hand(
         seen[run.state.step] = weights(run)
         return next(script)
 
-    monkeypatch.setattr("trimtab_trainer.loop.mean_loss", scripted)
+    monkeypatch.setattr("trimtab_trainer.training.loop.mean_loss", scripted)
     state = run.run()
     assert (state.step, state.stopped_early, state.best and state.best.step) == (4, True, 2)
     assert same(load_file(run.checkpoints.best_adapter), seen[2])

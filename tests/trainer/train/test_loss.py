@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional
-from trimtab_trainer.batches import IGNORED
-from trimtab_trainer.loss import summed_loss
+from trimtab_trainer.training.batches import IGNORED
+from trimtab_trainer.training.loss import summed_loss
 
 
 def problem(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from trimtab_trainer.adapter import Adapted, add_adapter
-from trimtab_trainer.batches import Batches
 from trimtab_trainer.contract import LoraSettings, QuantizationSettings, Reason
 from trimtab_trainer.data.view import Sequences
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.interruption import Interruption
-from trimtab_trainer.model import frozen_hash, load_base
 from trimtab_trainer.probe import check_forward
-from trimtab_trainer.targets import linear_modules
-from trimtab_trainer.validation import mean_loss
+from trimtab_trainer.training.adapter import Adapted, add_adapter
+from trimtab_trainer.training.batches import Batches
+from trimtab_trainer.training.model import frozen_hash, load_base
+from trimtab_trainer.training.targets import linear_modules
+from trimtab_trainer.training.validation import mean_loss
 
 from tests.trainer.tiny import make_tiny_model
 

@@ -14,19 +14,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 from trimtab_trainer.__main__ import main
-from trimtab_trainer.adapter import Adapted, load_adapter
-from trimtab_trainer.batches import Batches
-from trimtab_trainer.card import model_card
 from trimtab_trainer.contract import ExitCode, Mirrored, MirroredSource, TerminationMessage, digest_of
 from trimtab_trainer.data.view import load_view
 from trimtab_trainer.errors import SettingsInvalid
-from trimtab_trainer.loop import Trainer
 from trimtab_trainer.prepare import prepare
-from trimtab_trainer.publish import adapter_config, perplexity
+from trimtab_trainer.publishing.card import model_card
+from trimtab_trainer.publishing.publish import adapter_config, perplexity
+from trimtab_trainer.publishing.result import read_result, verify_adapter
 from trimtab_trainer.report import Report
-from trimtab_trainer.result import read_result, verify_adapter
 from trimtab_trainer.storage import store_folder
 from trimtab_trainer.storage.layout import adapter_prefix, result_path
+from trimtab_trainer.training.adapter import Adapted, load_adapter
+from trimtab_trainer.training.batches import Batches
+from trimtab_trainer.training.loop import Trainer
 
 from tests.trainer.tiny import CHATML
 
@@ -370,7 +370,7 @@ def test_the_best_weights_are_published_with_early_stopping_else_the_last(
             seen.append(model.adapter_tensors())
             return float(next(script))
 
-        monkeypatch.setattr("trimtab_trainer.loop.mean_loss", scripted)
+        monkeypatch.setattr("trimtab_trainer.training.loop.mean_loss", scripted)
         artifact, summary = run.train()
         stored = load_file(run.folder(artifact) / "adapter_model.safetensors")
         assert [all(torch.equal(stored[weight], tensor) for weight, tensor in weights.items()) for weights in seen] == [

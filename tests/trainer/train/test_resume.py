@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from trimtab_trainer.checkpoint import Best
 from trimtab_trainer.contract import RunConfig
 from trimtab_trainer.errors import Interrupted, StorageFailed
-from trimtab_trainer.loop import Trainer
 from trimtab_trainer.storage import FileEntry
+from trimtab_trainer.training.checkpoint import Best
+from trimtab_trainer.training.loop import Trainer
 
 from .runs import adapted, random_rows, run_config, trainer, unpacked
 from .test_loop import losses, same, weights
@@ -82,7 +82,7 @@ def test_states_of_8_bit_optimizers_are_in_8_bits_and_restored_bit_for_bit(tiny:
 def test_a_stop_in_the_middle_of_an_evaluation_repeats_it_and_nothing_else(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trimtab_trainer import loop, validation
+    from trimtab_trainer.training import loop, validation
 
     data = unpacked(random_rows(10))
     more = {"evaluateEverySteps": 3, "earlyStopping": {"patience": 9}}
@@ -122,7 +122,7 @@ def test_a_checkpoint_that_was_resumed_from_is_not_written_anew_when_its_evaluat
     first.save()  # told to stop before the evaluation
     first.checkpoints.wait(everything=True)
     script = iter([1.0, 2.0])
-    monkeypatch.setattr("trimtab_trainer.loop.mean_loss", lambda *_: next(script))
+    monkeypatch.setattr("trimtab_trainer.training.loop.mean_loss", lambda *_: next(script))
     second = trainer(tiny, tmp_path, config, data, data)
     second.resume(next(second.checkpoints.newest_first()))
     best_weights = weights(second)

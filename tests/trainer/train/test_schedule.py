@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from trimtab_trainer.contract import TrainingSettings
-from trimtab_trainer.schedule import learning_rate, sequences_of_step, step_seed, steps_per_epoch
+from trimtab_trainer.training.schedule import learning_rate, sequences_of_step, step_seed, steps_per_epoch
 
 RATES = {
     "constant after warm-up": ({"schedule": "Constant", "warmupRatio": 0.2}, [0.5, 1.0, 1, 1, 1, 1, 1, 1, 1, 1]),

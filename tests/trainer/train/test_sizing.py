@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from trimtab_trainer.contract import TrainingSettings
-from trimtab_trainer.costs import costs
-from trimtab_trainer.sizing import Costs, Sizing, plan
+from trimtab_trainer.training.costs import costs
+from trimtab_trainer.training.sizing import Costs, Sizing, plan
 
 from .runs import adapted, run_config
 

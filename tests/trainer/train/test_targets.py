@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from trimtab_trainer.adapter import Adapted, add_adapter, load_adapter
-from trimtab_trainer.architecture import read_shapes, target_modules
-from trimtab_trainer.base_model import find_base_model
-from trimtab_trainer.batches import MicroBatch
-from trimtab_trainer.checkpoint import save_adapter
+from trimtab_trainer.base.architecture import read_shapes, target_modules
+from trimtab_trainer.base.base_model import find_base_model
+from trimtab_trainer.base.layers import NAMES_OF_EXPERTS, TAKEN_FOR_EXPERTS, reach
 from trimtab_trainer.contract import LoraSettings, QuantizationSettings, Reason, StoredBaseModel
-from trimtab_trainer.costs import costs
 from trimtab_trainer.errors import SettingsInvalid
-from trimtab_trainer.layers import NAMES_OF_EXPERTS, TAKEN_FOR_EXPERTS, reach
-from trimtab_trainer.model import load_base
-from trimtab_trainer.publish import adapter_config
-from trimtab_trainer.targets import check_layers, resolve_targets
+from trimtab_trainer.publishing.publish import adapter_config
+from trimtab_trainer.training.adapter import Adapted, add_adapter, load_adapter
+from trimtab_trainer.training.batches import MicroBatch
+from trimtab_trainer.training.checkpoint import save_adapter
+from trimtab_trainer.training.costs import costs
+from trimtab_trainer.training.model import load_base
+from trimtab_trainer.training.targets import check_layers, resolve_targets
 
 from .families import Trained, make_family, train_family
 from .runs import CPU, plain_base, run_config, shake

@@ -6,10 +6,10 @@ import io
 import sys
 
 import pytest
+from trimtab_trainer.command.terminal import Bar, Lines
 from trimtab_trainer.contract import Stage
 from trimtab_trainer.progress import ProgressBoard
 from trimtab_trainer.report import Report
-from trimtab_trainer.terminal import Bar, Lines
 
 
 def test_a_bar_shows_what_the_board_says() -> None:

@@ -489,6 +489,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "not whole": ({"name": "lora.rank", "range": {"minimum": 1.5, "maximum": 8}}, "is a whole number"),
     "a value twice": ({"name": "lora.rank", "values": [8, 8]}, "a value is there twice"),
     "a value of another type": ({"name": "lora.rank", "values": [8, "many"]}, "'many' is refused"),
+    "a number in quotes": ({"name": "lora.rank", "values": [8, "16"]}, "'16' is refused"),
+    "truth for a number": ({"name": "lora.rank", "values": [True, 8]}, "True is refused"),
+    "a number for truth": ({"name": "training.packing", "values": [0, 1]}, "0 is refused"),
+    "a number in quotes in a section": ({"name": "lora", "values": [{"rank": "8"}]}, "is refused"),
     "a value out of bounds": ({"name": "lora.dropout", "values": [0.1, 1.5]}, "1.5 is refused"),
     "a word that is none": ({"name": "training.optimizer", "values": ["Adam"]}, "'Adam' is refused"),
     "two base models": (

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from trimtab_operator.api import Evaluation, FineTuneSweep
 from trimtab_operator.api.sweep_judging import FinalState
+from trimtab_operator.domain.cluster import NameTaken
 from trimtab_operator.domain.evaluation.checks import Finding, judge_bounds
 from trimtab_operator.domain.finetunesweep import FINE_TUNE_SWEEP
 from trimtab_operator.domain.finetunesweep.judging import thresholds_of
@@ -16,7 +17,7 @@ from trimtab_operator.domain.finetunesweep.searching import search_digest
 from trimtab_operator.domain.plan import Plan, Suspend
 from trimtab_trainer.contract import Check, Threshold
 
-from tests.unit.domain.makers import ARTIFACT, sha
+from tests.unit.domain.makers import ARTIFACT, T0, sha
 from tests.unit.domain.test_sweep import RATES, TEMPLATE, World, sweep
 
 ANSWERS = {"name": "answers", "type": "Generation", "dataset": {"uri": "s3://data/questions/"}}
@@ -218,6 +219,7 @@ def test_the_best_are_judged_once_more_and_the_best_of_those_that_pass_wins() ->
     assert status.accelerator_seconds == 4 * 100 + 3 * 10 + 10
     assert first not in world.message
     assert world.notes[-1] == ("Normal", "Completed")
+    assert world.reported[-1]["winner"] == status.best.id, "which the page names, and not the best by the search"
 
 
 def test_the_best_of_three_that_are_not_good_enough_passes_no_more_often_than_one_alone() -> None:
@@ -248,6 +250,7 @@ def test_none_that_passes_is_no_success_and_nothing_can_be_followed() -> None:
     assert world.sweep.status.best is not None
     assert world.sweep.status.best.value == 1.1, "the best by the search"
     assert "ThresholdMissed" in world.message
+    assert "winner" not in world.reported[-1]
 
 
 def test_a_final_evaluation_that_fails_leaves_the_others() -> None:
@@ -279,6 +282,30 @@ def test_a_deadline_ends_what_follows_the_search_too_and_that_is_no_success() ->
     folded.now += timedelta(seconds=601)
     folded.settle()
     assert (folded.state, folded.succeeded) == ("DeadlineExceeded", "False"), "there is no adapter of all rows"
+
+
+def test_a_name_that_another_holds_keeps_neither_a_deadline_nor_a_pause_from_what_runs() -> None:
+    world = finished(activeDeadlineSeconds=600)
+    world.taken = NameTaken("Evaluation guide", T0)
+    world.spec(suspend=True).settle()
+    assert world.state == "Suspended"
+    assert all(each.spec.suspend for each in world.evaluations.values())
+    world.now += timedelta(seconds=601)
+    world.settle()
+    assert (world.state, world.condition("Reported").reason) == ("DeadlineExceeded", "Written")
+
+
+def test_a_deadline_while_the_page_is_written_takes_nothing_from_a_winner() -> None:
+    world = finished(activeDeadlineSeconds=600)
+    world.report_ends = {"0": "waits"}
+    for name in (*world.judging, "guide"):
+        world.answers(name, "heldout/perplexity", 8.0)
+    assert (world.state, world.succeeded, world.condition("Reported").reason) == ("Judging", "Unknown", "Writing")
+    assert "the page of the search is being written" in world.message
+    world.now += timedelta(seconds=902)
+    world.settle()
+    assert (world.state, world.succeeded) == ("Completed", "True")
+    assert "Evaluation guide is the winner's" in world.message
 
 
 def test_what_runs_at_the_deadline_is_stopped_before_the_page_is_written() -> None:
@@ -331,6 +358,15 @@ def test_with_folds_the_final_is_of_adapters_of_all_rows() -> None:
     assert world.state == "Completed"
     assert world.sweep.status.best is not None
     assert world.sweep.status.best.fine_tune_job_name == world.names[0]
+
+
+def test_a_fold_of_a_bad_trial_is_stopped_before_what_follows_the_search() -> None:
+    world = Judged(maxTrials=2, folds=2, template=FOLDED).settle()
+    world.prepared().trained(1.0, 1.2).prepared()
+    first, second = world.running
+    world.ends(first, None, reason="OutOfMemory")
+    assert (world.state, world.deleted) == ("Refitting", [second])
+    assert world.running == [world.names[0]]
 
 
 def test_a_refit_that_fails_is_told_and_the_settings_are_known() -> None:
@@ -397,7 +433,14 @@ def test_an_operator_that_dies_after_any_write_comes_to_the_same_winner() -> Non
         assert life(dies_at) == undisturbed, dies_at
 
 
+def _final_of(uri: str) -> dict[str, Any]:
+    return {"evaluation": {"tasks": [{**HELD_OUT, "dataset": {"uri": uri}}], "metric": "heldout/perplexity"}}
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a final of the rows of training, by another spelling": ({"final": _final_of("s3://data/train")}, "none of them"),
+    "a final of a file of training": ({"final": _final_of("s3://data/train/part-0.jsonl")}, "none of them has seen"),
+    "a final of a folder that has those of training": ({"final": _final_of("s3://data/")}, "none of them has seen"),
     "a metric of another task": (
         {"objective": {"evaluation": {"tasks": [ANSWERS], "metric": "questions/bleu"}, "direction": "Maximize"}},
         "metric questions/bleu is of none of its tasks; there are answers",

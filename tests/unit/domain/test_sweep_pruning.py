@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from trimtab_operator.domain.finetunesweep import FINE_TUNE_SWEEP
 
-from tests.unit.domain.makers import T0
+from tests.unit.domain.makers import T0, sha
 from tests.unit.domain.test_sweep import TEMPLATE, World
 
 TRAINING = {"evaluateEverySteps": 10, "maxSteps": 100}
@@ -145,6 +145,7 @@ def test_at_the_end_what_waits_is_pruned_and_charged_for_what_it_took() -> None:
     assert track.sweep.status.best.fine_tune_job_name == best
     assert len(track.created) == 3, "nothing was trained twice"
     assert "2 trials were stopped before their end" in track.message
+    assert [each["value"] for each in track.reported[0]["trials"]] == [3.0, 0.9, 2.0], "of their last rung, to be seen"
     others = [name for name in track.jobs if name != best]
     assert track.states(others) == ["Suspended", "Suspended"], "their curves are kept"
     track.jobs[others[0]] = track.jobs[others[0]].model_copy(
@@ -181,6 +182,18 @@ def test_pruned_trials_go_at_the_end_if_only_the_best_is_kept() -> None:
     best = list(track.jobs)[1]
     track.ends(best, 0.9)
     assert list(track.jobs) == [best]
+
+
+def test_more_trials_that_are_asked_for_while_the_page_is_written_delete_none_of_those_before() -> None:
+    track = Track(maxTrials=2)
+    track.report_ends = {"0": "waits"}
+    for loss in (2.0, 1.0):
+        (name,) = track.under_way
+        track.runs(name, 10, loss)
+    track.ends(list(track.jobs)[1], 0.9)
+    assert (track.told, track.succeeded) == (["Pruned", "Complete"], "Unknown")
+    track.spec(maxTrials=3).settle()
+    assert (len(track.jobs), track.deleted) == (3, [])
 
 
 def test_with_fewer_trials_than_the_factor_the_best_one_is_trained_to_its_end() -> None:
@@ -221,6 +234,23 @@ def test_a_thinned_curve_has_the_last_validation_before_the_rung() -> None:
         progress={"step": 100, "totalSteps": 200},
     ).settle()
     assert track.sweep.status.trials[0].rung_values == [3.0, 3.0, 2.0], "after 10, 30 and 90 steps"
+
+
+def test_a_trial_with_other_validation_rows_is_bad_at_its_first_rung_and_compared_with_none() -> None:
+    lengths = [{"name": "training.maxSequenceLength", "values": [512, 64, 1024]}]
+    track = Track(parameters=lengths, maxTrials=3)
+    rows = {"digest": sha("a"), "rowsDigest": sha("b"), "rows": 9, "tokens": 99}
+    for digest, loss in ((sha("d"), 2.0), (sha("e"), 1.0), (sha("d"), 1.5)):
+        (name,) = track.under_way
+        track.tells(name, dataset={**rows, "validationDigest": digest}).settle()
+        track.runs(name, 10, loss)
+    assert track.sweep.status.validation_digest == sha("d")
+    assert [(each.state.value, each.reason) for each in track.sweep.status.trials] == [
+        ("Paused", None),
+        ("Bad", "ValidationRowsDiffer"),
+        ("Running", None),
+    ]
+    assert len(track.deleted) == 1, "it is not trained to its end"
 
 
 def test_what_is_larger_is_better_where_that_is_asked_for() -> None:
@@ -281,6 +311,18 @@ def test_a_budget_keeps_enough_to_train_one_trial_to_its_end() -> None:
     assert track.told == ["Complete", "Pruned", "Pruned"]
     assert track.sweep.status.accelerator_seconds == 120
     assert "budget.acceleratorSeconds = 125" in track.message
+
+
+def test_a_budget_keeps_what_a_whole_trial_takes_for_the_adapter_of_all_rows() -> None:
+    track = Track(folds=2, maxTrials=6, template={"dataset": FOLDED}, budget={"acceleratorSeconds": 500})
+    track.prepared()
+    for name in track.under_way:
+        track.runs(name, 100, 1.0).ends(name, 1.0)
+    while track.state == "Searching":
+        for name in track.under_way:
+            track.runs(name, 10, 2.0, seconds=50)
+    assert track.told == ["Complete", "Pruned"]
+    assert "100 are kept for adapters of all rows" in track.message
 
 
 def test_patience_counts_those_that_were_worse_at_a_rung() -> None:

@@ -235,6 +235,29 @@ def test_a_label_asks_for_a_page_on_the_way_and_each_value_for_one() -> None:
     assert world.reported[2]["ended"] == "maxTrials = 4 were begun"
 
 
+def test_a_page_on_the_way_that_does_not_start_is_given_up_though_nothing_else_happens() -> None:
+    world = World(maxTrials=2).settle()
+    world.report_ends = {"0": "waits"}
+    labelled(world, "true")
+    told(world, (1.5,))
+    assert (world.state, world.condition("Reported").reason) == ("Searching", "Writing")
+    assert world.decided().look_again_seconds == pytest.approx(901)
+    world.now += timedelta(seconds=902)
+    assert world.settle().condition("Reported").reason == "ReportFailed"
+
+
+def test_more_trials_that_are_asked_for_while_it_is_written_are_in_the_page_of_the_end() -> None:
+    world = World(maxTrials=1).settle().prepared()
+    world.report_ends = {"0": "waits"}
+    world.ends(world.running[0], 1.0)
+    (name,) = world.reports
+    world.report_ends = {}
+    world.reports[name] = replace(world.reports[name], complete=True)
+    world.spec(maxTrials=2).settle()
+    told(world, (0.5,))
+    assert (world.state, [len(each["trials"]) for each in world.reported]) == ("Completed", [1, 2])
+
+
 def test_a_page_on_the_way_that_fails_holds_up_no_trial() -> None:
     world = World(maxTrials=2).settle()
     world.report_ends = {"0": "failed", "1": "failed"}

@@ -43,6 +43,11 @@ async def in_order(request: SuggestionRequest) -> tuple[Point, ...]:
     return tuple(tuple(map(float, point)) for point in every if point not in known)[: request.count]
 
 
+async def all_alike(request: SuggestionRequest) -> dict[int, float]:
+    """Take all parameters for equally important."""
+    return {position: round(1 / len(request.space), 3) for position in range(len(request.space))}
+
+
 @dataclass(frozen=True)
 class Shape:
     """What is drawn of a sweep."""

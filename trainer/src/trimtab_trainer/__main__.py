@@ -19,8 +19,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import ask, before, terminal
-from .accelerator import check_alone
+from .command import ask, before, terminal
+from .command.settings_help import settings_help
 from .config import ONE_VERSION, at_the_mirror, read_config, read_found
 from .contract import (
     TRAIN_LIMITS,
@@ -43,10 +43,10 @@ from .contract.sweep_record import SweepRecord
 from .errors import HubFailed, OutOfMemory, SettingsInvalid, TrainerError
 from .interruption import Interruption
 from .report import Report
-from .settings_help import settings_help
 from .storage import open_store
 from .sweep import command as sweep
 from .sweep.files import read_record
+from .training.accelerator import check_alone
 
 if TYPE_CHECKING:
     from .progress import ProgressBoard
@@ -284,7 +284,7 @@ def _fine_tuning(  # noqa: PLR0917 what every stage is given, and where the base
             }
     with _progress(options, config.run, Stage.TRAIN, report) as board:
         with stop.at_once():
-            from .train import train
+            from .training.train import train
         artifact, summary = train(config, prepared, options.attempt, scratch, report, board, stop, origin)
     return {"prepared": prepared, "artifact": artifact, "summary": summary, "warnings": warnings}
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .architecture import (
+from .base.architecture import (
     check_architecture,
     check_length,
     check_packing,
@@ -22,7 +22,9 @@ from .architecture import (
     target_modules,
     target_parameters,
 )
-from .base_model import BaseModel, check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
+from .base.base_model import BaseModel, check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
+from .base.embedding import untrained_tokens
+from .base.layers import Reach, Shapes, reach
 from .contract import Artifact, DatasetFormat, Prepared, RunConfig, Summary, TrainLimits, run_digest
 from .data.cleaning import CONTROL, FORMAT, IGNORED, PARTED, VOCABULARY
 from .data.formats import NAMED
@@ -31,16 +33,14 @@ from .data.request import Request
 from .data.source import Source, copy, find, read_template
 from .data.tokens import RowTokenizer, Vocabulary
 from .data.view import total_steps
-from .embedding import untrained_tokens
 from .errors import SettingsInvalid
 from .estimating.dimensions import dimensions
 from .estimating.fitting import warnings_of_limits
-from .initial import check_initial_adapter
-from .layers import Reach, Shapes, reach
+from .publishing.result import read_result
 from .report import Report
-from .result import read_result
 from .serving_limits import serving_warnings
 from .storage import FileEntry, Store, open_store
+from .training.initial import check_initial_adapter
 
 PROBE = "data/.writable"
 WARNED_COLUMNS, WARNED_LENGTH = 12, 64

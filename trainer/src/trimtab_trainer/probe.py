@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .batches import MicroBatch
 from .contract import Reason
 from .errors import SettingsInvalid
-from .model import LanguageModel, brief
+from .training.batches import MicroBatch
+from .training.model import LanguageModel, brief
 
 OF_THE_MACHINE = ("memory", "cuda", "cublas", "hip", "alloc")
 """Words of errors that say nothing of the model."""

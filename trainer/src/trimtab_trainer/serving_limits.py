@@ -5,8 +5,8 @@ These are warnings: an adapter may be meant for something else than an AdapterRo
 
 from __future__ import annotations
 
+from .base.layers import JOINED
 from .contract import LoraSettings
-from .layers import JOINED
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values of vLLM's `--max-lora-rank` (`MaxLoRARanks`)."""

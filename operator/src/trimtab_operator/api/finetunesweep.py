@@ -315,7 +315,9 @@ class FineTuneSweepStatus(SummarizedStatus):
     exhausted: bool | None = Field(default=None, description="exhausted: every point of the search space was tried.")
     metric: str | None = Field(default=None, max_length=104, description="metric that trials are judged by.")
     validation_digest: DIGEST | None = Field(
-        default=None, description="validationDigest of the rows that trials are compared by: of the first with a value."
+        default=None,
+        description="validationDigest of the rows that trials are compared by: of the first with a value, or at a "
+        "rung.",
     )
     best: BestTrial | None = Field(default=None, description="best trial so far; after a final, its winner.")
     final: list[FinalTrial] = Field(
@@ -435,7 +437,9 @@ _EXPLANATIONS = {
         "Change what refuses it; it is tried again.",
     ),
     SweepState.NAME_TAKEN: Explanation(
-        "active", "Something else has the name of a trial's FineTuneJob.", "Delete or rename that; the sweep goes on."
+        "active",
+        "Something else has the name of a FineTuneJob or an Evaluation of the sweep.",
+        "Delete or rename that; the sweep goes on.",
     ),
     SweepState.SEARCH_CHANGED: Explanation(
         "active",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from trimtab_trainer.ask import load_tokenizer
+from trimtab_trainer.command.ask import load_tokenizer
 from trimtab_trainer.contract import EvaluationTask, QuantizationSettings, Reason
 from trimtab_trainer.errors import Interrupted, OutOfMemory, SettingsInvalid
 from trimtab_trainer.evaluate.asking import generation as generate_module
@@ -27,8 +27,8 @@ from trimtab_trainer.evaluate.asking.generation import (
 )
 from trimtab_trainer.evaluate.rows import EvaluationRow
 from trimtab_trainer.interruption import Interruption
-from trimtab_trainer.model import LanguageModel, load_base
 from trimtab_trainer.report import Report
+from trimtab_trainer.training.model import LanguageModel, load_base
 
 from tests.trainer.evaluate.models import KINDS, adapted_model, bare_model
 from tests.trainer.tiny import CHATML, make_tiny_model

@@ -272,6 +272,31 @@ def with_parameters(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -> d
     return made
 
 
+OF_ANOTHER_TYPE = "its field has values of another type; write numbers, true and false without quotes, words with"
+
+
+def of_another_type(given: Any, read: Any) -> bool:
+    """Tell whether a value is text or truth where its field has a number, or the like: the API server takes none.
+
+    Args:
+        given: as a user wrote it.
+        read: as the field has it.
+    """
+    if isinstance(given, Mapping) and isinstance(read, Mapping):
+        return any(of_another_type(each, read.get(name)) for name, each in given.items())
+    if given is None or read is None or isinstance(given, Mapping | list):
+        return False
+    return isinstance(given, bool) != isinstance(read, bool) or isinstance(given, str) != isinstance(read, str)
+
+
+def value_at(spec: Mapping[str, Any], path: str) -> Any:
+    """Return what a spec as JSON has at a path, None where it has nothing."""
+    value: Any = spec
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
 _KEPT: Mapping[str, Callable[[Any, Any], bool]] = {
     "ge": operator.ge,
     "gt": operator.gt,

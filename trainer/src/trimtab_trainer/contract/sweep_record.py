@@ -36,7 +36,7 @@ class RecordedTrial(Received):
     name: str | None = Field(default=None, max_length=128, description="name of its FineTuneJob, of folds the first")
     parameters: dict[str, Any] = Field(max_length=MAXIMUM_PARAMETERS)
     state: str = Field(max_length=64)
-    value: FiniteFloat | None = None
+    value: FiniteFloat | None = Field(default=None, description="value; of one that was pruned the last it had")
     standard_error: Annotated[FiniteFloat, Field(ge=0)] | None = None
     reason: str | None = Field(default=None, max_length=64)
     accelerator_seconds: Annotated[FiniteFloat, Field(ge=0)] | None = None
@@ -71,6 +71,7 @@ class SweepRecord(Model):
     algorithm: str | None = None
     folds: int | None = None
     ended: str | None = Field(default=None, description="why the search ended; absent while it goes on")
+    winner: str | None = Field(default=None, max_length=128, description="id of the trial that has won the final")
     importance: dict[str, float] = Field(default={}, description="share of each parameter in what makes a trial good")
     trials: list[RecordedTrial] = Field(default=[])
 

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..architecture import read_shapes
-from ..base_model import find_base_model
+from ..base.architecture import read_shapes
+from ..base.base_model import find_base_model
 from ..config import at_the_mirror, read_config, read_found
 from ..contract import Mirrored, RunConfig, from_hub
 from ..errors import SettingsInvalid

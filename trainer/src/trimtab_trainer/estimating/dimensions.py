@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..base.layers import EXPERTS, Shapes, is_embedding, is_expert, matches, reach
 from ..contract import LoraSettings
 from ..errors import SettingsInvalid
-from ..layers import EXPERTS, Shapes, is_embedding, is_expert, matches, reach
 
 NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "granite", "smollm3", "olmo2")

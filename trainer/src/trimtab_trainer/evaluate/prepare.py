@@ -10,8 +10,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..architecture import check_architecture, check_vocabulary, context_length, read_shapes
-from ..base_model import check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
+from ..base.architecture import check_architecture, check_vocabulary, context_length, read_shapes
+from ..base.base_model import check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
 from ..contract import (
     EvaluationConfig,
     EvaluationOutcome,

@@ -13,17 +13,17 @@ from typing import Any
 
 import torch
 
-from .. import hardware
 from ..contract import EvaluationConfig, EvaluationOutcome, EvaluationTask, PreparedEvaluation, TaskType, Threshold
 from ..errors import OutOfMemory
 from ..interruption import Interruption
-from ..loop import is_out_of_memory
-from ..model import LanguageModel
 from ..pages.wording import short
 from ..progress import ProgressBoard
 from ..report import Report
 from ..storage import Store, open_store
-from ..train import machine
+from ..training import hardware
+from ..training.loop import is_out_of_memory
+from ..training.model import LanguageModel
+from ..training.train import machine
 from .asking.adapters import FetchedAdapter, fetch_adapter
 from .asking.generation import Decoding, generate_rows
 from .asking.likelihoods import score_rows

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..architecture import check_architecture
-from ..base_model import CONFIG, INDEX, BaseModel, choose_files, digest_of_entries, invalid
+from ..base.architecture import check_architecture
+from ..base.base_model import CONFIG, INDEX, BaseModel, choose_files, digest_of_entries, invalid
 from ..contract import HubSource, MirroredSource, Reason
 from ..contract.hub import DATA_FOLDER
 from ..data.source import is_data

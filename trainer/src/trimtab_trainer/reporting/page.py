@@ -15,7 +15,7 @@ from ..contract import Prepared, RunConfig
 from ..data.cleaning import CONTROL, IGNORED
 from ..data.selection import ASKED, NEAR, WHY
 from ..pages.environment import environment, leaves
-from ..schedule import learning_rate
+from ..training.schedule import learning_rate
 from .curves import Series, line_chart
 
 ANSWER_CHARACTERS = 4_000

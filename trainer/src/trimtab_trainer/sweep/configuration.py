@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +18,21 @@ from ..contract.settings import Model
 from ..contract.sweep import (
     MAXIMUM_PARAMETERS,
     MAXIMUM_TRIALS,
+    OF_ANOTHER_TYPE,
     SEARCHED,
     Algorithm,
     Dimension,
     Point,
     SweepParameter,
+    of_another_type,
     parameters_at,
     space_of,
     trial_id,
+    value_at,
     with_parameters,
 )
 from ..contract.sweep_record import RecordedObjective
+from ..contract.sweep_rows import OF_THE_TOKENS, differ, fields_of_rows
 from ..errors import SettingsInvalid
 
 METRIC = "validationLoss"
@@ -130,6 +135,12 @@ def read_search(file: Path) -> LoneSearch:
         raise SettingsInvalid(f"{file}: {error.strerror}; give a FineTuneSweep with --config") from error
     except (ValueError, yaml.YAMLError) as error:
         raise SettingsInvalid(f"{file} is neither YAML nor JSON: {error}") from error
+    try:
+        json.dumps(document)
+    except (TypeError, ValueError) as error:
+        raise SettingsInvalid(
+            f"{file} has a value that JSON has not, such as a date; put it in quotes: {error}"
+        ) from error
     if not isinstance(document, dict):
         raise SettingsInvalid(f"{file} is no object; write a FineTuneSweep, or its spec")
     kind, name = document.get("kind"), file.stem
@@ -153,6 +164,10 @@ def _search(file: Path, name: str, document: dict[str, Any]) -> LoneSearch:
                 f"{file}: a sweep has no field {key}" + (f"; is {near[0]} meant?" if near else "; remove it")
             )
     objective = document.get("objective")
+    if isinstance(objective, dict) and (unknown := set(objective) - {"metric", "direction", "evaluation"}):
+        raise SettingsInvalid(
+            f"{file}: objective has no field {', '.join(sorted(map(str, unknown)))}; it has metric and direction"
+        )
     if isinstance(objective, dict) and ("evaluation" in objective or objective.get("metric", METRIC) != METRIC):
         raise SettingsInvalid(
             f"{file}: a search alone judges its trials by {METRIC}; set objective.metric to it, or apply the sweep to "
@@ -173,7 +188,14 @@ def _search(file: Path, name: str, document: dict[str, Any]) -> LoneSearch:
 
 
 def _template(spec: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return what a run takes of a FineTuneJob's spec, and what it does not."""
+    """Return what a run takes of a FineTuneJob's spec, and what it does not.
+
+    Raises:
+        ValueError: a field looks like a section that a run has.
+    """
+    for key in spec:
+        if key not in SECTIONS and (near := difflib.get_close_matches(str(key), SECTIONS, 1)):
+            raise ValueError(f"template.spec has no field {key}; is {near[0]} meant?")
     kept = {key: value for key, value in spec.items() if key in SECTIONS}
     left = sorted(key for key in spec if key not in SECTIONS)
     ignored = [f"template.spec.{', '.join(left)} of a cluster alone: this machine runs the trials"] if left else []
@@ -198,18 +220,51 @@ def _comparable(file: Path, spec: SearchSpec, dimensions: tuple[Dimension, ...],
             f"{file}: folds take the place of template.spec.dataset.validation; remove its fraction or uri"
         )
     for each in dimensions:
-        if each.name.split(".")[0] == "baseModel" and len(each.values or ()) > 1:
-            raise SettingsInvalid(
-                f"{file}: parameter {each.name}: {METRIC} is a loss of each token, and another model has other tokens, "
-                "so values could not be compared; search one base model at a time"
-            )
+        for path, noun in OF_THE_TOKENS.items():
+            if differ(RunConfig, each, template, path):
+                raise SettingsInvalid(
+                    f"{file}: parameter {each.name}: {METRIC} is a loss of each token, and another {noun} has other "
+                    f"tokens, so values could not be compared; search one {noun} at a time"
+                )
+        part = spec.folds is not None or not isinstance(validation, dict) or validation.get("uri") is None
+        for path in fields_of_rows("validation", part_of_training=part):
+            if differ(RunConfig, each, template, path):
+                raise SettingsInvalid(
+                    f"{file}: parameter {each.name}: {path} decides which rows the validation split has, or what of "
+                    "them counts, so values could not be compared; remove it, or apply the sweep to a cluster, with "
+                    "an evaluation as its objective"
+                )
+        for value in each.values or ():
+            _check_value(file, each.name, value, template)
+    _check_template(file, dimensions, template)
+
+
+def _check_value(file: Path, name: str, value: Any, template: dict[str, Any]) -> None:
+    """Refuse a value that its field cannot have, whatever the others are."""
+    for found in _errors(with_parameters(template, {name: value})):
+        where = ".".join(str(part) for part in found["loc"])
+        if f"{where}.".startswith(f"{name}.") and found["type"] != "value_error":
+            raise SettingsInvalid(f"{file}: parameter {name}: {value!r} is refused: {found['msg']}")
     try:
-        first = {each.name: each.value(each.low if each.values is None else 0) for each in dimensions}
-        RunConfig.model_validate(with_parameters(template, first))
+        read = RunConfig.model_validate(with_parameters(template, {name: value}))
+    except ValidationError:
+        return  # what is wrong beside it is said of the template, or is a bad point
+    if of_another_type(value, value_at(read.to_json(), name)):
+        raise SettingsInvalid(f"{file}: parameter {name}: {value!r} is refused: {OF_ANOTHER_TYPE}")
+
+
+def _check_template(file: Path, dimensions: tuple[Dimension, ...], template: dict[str, Any]) -> None:
+    """Refuse a template that nothing can be made of. What two settings forbid each other is a bad point."""
+    first = {each.name: each.value(each.low if each.values is None else 0) for each in dimensions}
+    for found in _errors(with_parameters(template, first)):
+        if found["type"] != "value_error":
+            where = ".".join(str(part) for part in found["loc"])
+            raise SettingsInvalid(f"{file}: template.spec.{where}: {found['msg']}")
+
+
+def _errors(spec: dict[str, Any]) -> list[Any]:
+    try:
+        RunConfig.model_validate(spec)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        # What two settings forbid each other is a bad point; a field that is missing or unknown is none.
-        wrong = [each for each in found if each["type"] in ("missing", "extra_forbidden")]
-        if wrong:
-            where = ".".join(str(part) for part in wrong[0]["loc"])
-            raise SettingsInvalid(f"{file}: template.spec.{where}: {wrong[0]['msg']}") from error
+        return error.errors(include_url=False, include_input=False, include_context=False)
+    return []

@@ -54,7 +54,8 @@ def render(record: SweepRecord) -> str:
     slices = [Slice(axis.name, slice_chart(judged, axis)) for axis in important[:SLICES]]
     return _ENVIRONMENT.get_template("sweep.html.jinja").render(
         record=record,
-        best=judged.best,
+        best=_winner(record) or judged.best,
+        won=_winner(record) is not None,
         numbers=judged.number,
         counts=_counts(record),
         seconds=sum(each.accelerator_seconds or 0.0 for each in record.trials),
@@ -74,6 +75,11 @@ def render(record: SweepRecord) -> str:
         rows=_rows(record)[:ROWS],
         kind=judged.kind,
     )
+
+
+def _winner(record: SweepRecord) -> RecordedTrial | None:
+    """Return the trial that has won the final."""
+    return next((each for each in record.trials if each.id == record.winner), None)
 
 
 def _rows(record: SweepRecord) -> list[RecordedTrial]:

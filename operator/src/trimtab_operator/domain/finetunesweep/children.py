@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from trimtab_trainer.contract.sweep import TrialState
+
 from trimtab_operator.api import Evaluation, FineTuneJob
 
 from ..plan import Action, Create, Delete, Suspend
@@ -43,8 +45,8 @@ def missing(observed: Observed, ledger: Ledger) -> tuple[Action, ...]:
 
 def leftovers(observed: Observed, ledger: Ledger) -> tuple[Action, ...]:
     """Return the deletion of what still runs though its trial is over: another of its folds failed."""
-    on_the_way = {name for trial in (*ledger.running, *ledger.paused) for name in trial.jobs}
-    return deletions(observed, lambda name, child: name not in on_the_way and not is_over(child))
+    stays = {name for trial, known in ledger.pairs if known.state is not TrialState.BAD for name in trial.jobs}
+    return deletions(observed, lambda name, child: name not in stays and not is_over(child))
 
 
 def deletions(observed: Observed, goes: Callable[[str, Child], bool]) -> tuple[Action, ...]:

@@ -7,20 +7,14 @@ rows are too long for a sequence) is found by the digest of the validation rows 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-from trimtab_trainer.contract import canonical_json
 from trimtab_trainer.contract.evaluation import EvaluationTask
 from trimtab_trainer.contract.sweep import Dimension, Direction, with_parameters
+from trimtab_trainer.contract.sweep_rows import OF_THE_TOKENS, differ, fields_of_rows
 
 from trimtab_operator.api import FineTuneJobSpec, FineTuneSweepSpec
-
-OF_THE_TOKENS: Mapping[str, str] = {"baseModel": "base model", "dataset.chatTemplate": "chat template"}
-OF_THE_ROWS = ("format", "ignoreKeys", "splitSeed", "groupBy", "stratifyBy", "cleaning", "test")
-"""Fields of `dataset` that decide which rows are held out, and what they say."""
 
 
 class Incomparable(Exception):
@@ -69,11 +63,17 @@ def _check_final(spec: FineTuneSweepSpec, dimensions: tuple[Dimension, ...], tem
         dataset = with_parameters(template, values)["dataset"]
         seen |= {(dataset.get(side) or {}).get("uri") for side in ("training", "validation")}
     for task in final.evaluation.tasks:
-        if task.dataset.uri is not None and task.dataset.uri in seen:
+        if task.dataset.uri is not None and any(_overlap(task.dataset.uri, each) for each in seen if each is not None):
             raise Incomparable(
                 f"final: the rows of task {task.name}, {task.dataset.uri}, are those that trials are trained on or "
                 "chosen by; take rows that none of them has seen"
             )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Tell whether one of two uris is the other, or a folder that has it."""
+    one, other = f"{one.rstrip('/')}/", f"{other.rstrip('/')}/"
+    return one.startswith(other) or other.startswith(one)
 
 
 def _check_direction(where: str, metric: str, better: Direction | None, chosen: Direction) -> None:
@@ -85,7 +85,7 @@ def _check_direction(where: str, metric: str, better: Direction | None, chosen: 
 def _check_tokens(dimensions: tuple[Dimension, ...], template: Mapping[str, Any]) -> None:
     for dimension in dimensions:
         for path, noun in OF_THE_TOKENS.items():
-            if _differ(dimension, template, path):
+            if differ(FineTuneJobSpec, dimension, template, path):
                 raise Incomparable(
                     f"parameter {dimension.name}: validationLoss is a loss of each token, and another {noun} has other "
                     "tokens, so values could not be compared; set objective.metric: bitsPerByte, or "
@@ -99,41 +99,16 @@ def _check_rows(
     """Refuse parameters that change the rows of the sides that trials are measured on."""
     for side in sides:
         held_out = spec.template.spec.dataset.test if side == "test" else spec.template.spec.dataset.validation
-        fields = [f"dataset.{name}" for name in OF_THE_ROWS]
-        if spec.folds is not None or held_out is None or held_out.uri is None:
-            fields.append("dataset.training")  # of which they are a part
-        if side == "validation":
-            fields.append("training.lossOn")
+        part = spec.folds is not None or held_out is None or held_out.uri is None
+        fields = fields_of_rows(side, part_of_training=part)
         for dimension in dimensions:
             for path in fields:
-                if _differ(dimension, template, path):
+                if differ(FineTuneJobSpec, dimension, template, path):
                     raise Incomparable(
                         f"parameter {dimension.name}: {path} decides which rows the {side} split has, or what of them "
                         "counts, so values could not be compared; judge by an evaluation of rows with a uri of their "
                         "own"
                     )
-
-
-def _differ(dimension: Dimension, template: Mapping[str, Any], path: str) -> bool:
-    """Tell whether the values of a parameter make values of a field that differ."""
-    values = dimension.values if dimension.values is not None else (dimension.low, dimension.high)
-    if not (path == dimension.name or path.startswith(f"{dimension.name}.") or dimension.name.startswith(f"{path}.")):
-        return False
-    found = {_at(with_parameters(template, {dimension.name: value}), path) for value in values}
-    return len(found) > 1
-
-
-def _at(spec: Mapping[str, Any], path: str) -> bytes:
-    """Return the value of a field as it counts, its defaults filled in; Secrets are not of it."""
-    try:
-        value: Any = FineTuneJobSpec.model_validate(spec).to_json()
-    except ValidationError:
-        value = json.loads(json.dumps(spec))  # that it is invalid is said where that is checked
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    if isinstance(value, dict):
-        value = {key: each for key, each in value.items() if key != "secretName"}
-    return canonical_json(value)
 
 
 def _of_the_split(tasks: list[EvaluationTask]) -> bool:

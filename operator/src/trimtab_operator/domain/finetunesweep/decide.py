@@ -73,7 +73,8 @@ def plan(observed: Observed, now: datetime) -> Plan:
         times, words = _times(ledger.known, fault), _words(observed, ledger, fault)
         message = f"{times} trials ended with {fault}, which is not of their settings: {words}"
         return _say(observed, status, SweepState.TRIALS_FAILED, message, now, succeeded="False")
-    if (left := seconds_left(sweep, now)) is not None and left <= 0:
+    left = seconds_left(sweep, now)
+    if left is not None and left <= 0 and not (status.final and closing(observed, search, status).over):
         why = f"activeDeadlineSeconds = {sweep.spec.active_deadline_seconds} are over"
         return _end(observed, search, ledger, status, why, now, failed=SweepState.DEADLINE_EXCEEDED)
     if sweep.spec.suspend:
@@ -83,7 +84,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
         return _page(observed, asked, now)
     status = asked.status
     costs = costs_of(ledger.known, ledger.trials, observed.jobs)
-    costs = replace(costs, kept=reserved(observed, costs.each))
+    costs = replace(costs, kept=reserved(observed, costs.whole))
     why = why_no_more(sweep, ledger.known, costs)
     busy, waiting = ledger.busy(observed), _going_on(observed, ledger, costs, why)
     free = sweep.spec.parallel_trials - busy
@@ -91,9 +92,9 @@ def plan(observed: Observed, now: datetime) -> Plan:
         return _let_go_on(observed, status, waiting[:free], now)
     if not why and not waiting and (count := min(free, sweep.spec.max_trials - len(ledger.known))) > 0:
         return _chosen(observed, search, ledger, status, free=count, now=now)
-    if why and not busy and not waiting:
+    if why and not busy and not waiting and (status.final or not leftovers(observed, ledger)):
         return _closed(observed, search, ledger, status, why, now)
-    return _go_on(observed, status, ledger, why, now)
+    return _go_on(observed, status, ledger, why, now, again=asked.again)
 
 
 def _going_on(observed: Observed, ledger: Ledger, costs: Costs, why: str) -> tuple[str, ...]:
@@ -198,7 +199,15 @@ def _chosen(
     return _say(observed, status.model_copy(update=update), SweepState.SEARCHING, _progress(status, len(made)), now)
 
 
-def _go_on(observed: Observed, status: FineTuneSweepStatus, ledger: Ledger, why: str, now: datetime) -> Plan:
+def _go_on(
+    observed: Observed,
+    status: FineTuneSweepStatus,
+    ledger: Ledger,
+    why: str,
+    now: datetime,
+    *,
+    again: float | None,
+) -> Plan:
     """Make what is missing of the trials that run, stop what is left of those that are over."""
     paused = suspensions(observed, ledger.paused, suspend=True)
     resumed = suspensions(observed, ledger.running, suspend=False)
@@ -207,14 +216,14 @@ def _go_on(observed: Observed, status: FineTuneSweepStatus, ledger: Ledger, why:
     message = _progress(status)
     if why:
         message += f"; no other is begun: {why}"
-    return _act(observed, status, actions, message, now)
+    return _act(observed, status, actions, message, now, again=again)
 
 
 def _held(observed: Observed, status: FineTuneSweepStatus, now: datetime) -> Plan:
     """Suspend the trials that run, and begin none."""
     actions = all_held(observed)
     message = "spec.suspend is true; set it to false and the trials go on from their checkpoints"
-    return _act(observed, status, actions, message, now, state=SweepState.SUSPENDED)
+    return _act(_nameless(observed), status, actions, message, now, state=SweepState.SUSPENDED)
 
 
 def _act(
@@ -240,6 +249,11 @@ def _act(
     return _say(observed, status, state, message, now, actions=actions, again=again)
 
 
+def _nameless(observed: Observed) -> Observed:
+    """Return the same without a name that another holds: it is in the way of those alone who make what has it."""
+    return replace(observed, taken=None)
+
+
 def _closed(  # noqa: PLR0917 what a decision is made from, in its order
     observed: Observed, search: Search, ledger: Ledger, status: FineTuneSweepStatus, why: str, now: datetime
 ) -> Plan:
@@ -257,8 +271,11 @@ def _page(observed: Observed, page: Writing, now: datetime) -> Plan:
     """Ask what the page of the search needs, or let it be written."""
     if page.inquiries:
         return Plan(inquiries=page.inquiries)
+    state = SweepState.SEARCHING
+    if page.status.final:  # it does not go back to the search
+        state = SweepState.JUDGING if observed.sweep.spec.final is not None else SweepState.REFITTING
     message = f"{_progress(page.status)}; the page of the search is being written"
-    return _act(observed, page.status, page.actions, message, now, again=page.again)
+    return _act(observed, page.status, page.actions, message, now, state=state, again=page.again)
 
 
 def _end(  # noqa: PLR0917 what a decision is made from, in its order
@@ -282,7 +299,7 @@ def _end(  # noqa: PLR0917 what a decision is made from, in its order
     page = writing(observed, search, pairs, status, ended=why, now=now)
     if not page.over:
         held = all_held(observed) if late else ()
-        return _page(observed, replace(page, actions=(*held, *page.actions)), now)
+        return _page(_nameless(observed), replace(page, actions=(*held, *page.actions)), now)
     status, spec, best = page.status, observed.sweep.spec, page.status.best
     if failed is not None and not late:
         return _say(observed, status, failed, why, now, succeeded="False")

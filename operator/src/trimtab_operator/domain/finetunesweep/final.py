@@ -70,10 +70,10 @@ def finalist_count(observed: Observed) -> int:
     return final.top_trials if final is not None else 1
 
 
-def reserved(observed: Observed, each_costs: float) -> float:
-    """Return the accelerator seconds that are kept for the adapters of all rows, by what a trial takes."""
+def reserved(observed: Observed, whole: float) -> float:
+    """Return the accelerator seconds that are kept for the adapters of all rows, by what a whole trial takes."""
     folds = observed.sweep.spec.folds
-    return finalist_count(observed) * each_costs / folds if folds is not None else 0.0
+    return finalist_count(observed) * whole / folds if folds is not None else 0.0
 
 
 def closing(observed: Observed, search: Search, status: FineTuneSweepStatus) -> Closing:

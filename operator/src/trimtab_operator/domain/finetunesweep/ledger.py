@@ -11,14 +11,15 @@ from trimtab_operator.api import TrialStatus
 from .observed import Observed
 from .pruning import at_rest, halving_of
 from .searching import Search, Trial
-from .trials import judged, rows_digest
+from .trials import compared, is_measured, judged, rows_digest
 
 
 @dataclass(frozen=True)
 class Ledger:
     """Trials and what is known of each.
 
-    `compared_by`: the digest of the rows that the first trial with a value was measured on, and so must all others be.
+    `compared_by`: the digest of the rows that the first trial with a value, or at a rung, was measured on, and so must
+    all others be.
     """
 
     trials: tuple[Trial, ...]
@@ -51,10 +52,16 @@ def ledger_of(observed: Observed, search: Search) -> Ledger:
     trials = tuple(search.at(tuple(each.point)) for each in listed)
     known: tuple[TrialStatus, ...] = ()
     compared_by = observed.sweep.status.validation_digest
+    rule = halving_of(observed.sweep)
     for each, trial in zip(listed, trials, strict=True):
-        known = (*known, judged(each, trial, observed, compared_by))
-        if compared_by is None and known[-1].value is not None:
+        now = judged(each, trial, observed)
+        if rule is not None and not each.state.is_over:
+            now = rule.arrived(now, trial, observed.jobs)
+        if not each.state.is_over:
+            now = compared(now, trial, observed, compared_by)
+        known = (*known, now)
+        if compared_by is None and is_measured(now):
             compared_by = rows_digest(trial, observed)
-    if (rule := halving_of(observed.sweep)) is not None:
-        known = rule.seen(listed, known, trials, observed.jobs)
+    if rule is not None:
+        known = rule.seen(listed, known)
     return Ledger(trials, known, compared_by)

@@ -25,6 +25,7 @@ class Costs:
         held: by those that run, each of them with what a trial takes at least.
         each: what another one takes, by the mean of those that were judged: to the end, or to a rung.
         reserve: what is left to train one trial to its end, as long as none was, by its pace: of the nearest to it.
+        whole: what a trial takes that is trained to its end, by the mean of those that were; before that, by `reserve`.
         kept: for what follows the search.
     """
 
@@ -32,6 +33,7 @@ class Costs:
     held: int
     each: float
     reserve: float
+    whole: float = 0.0
     kept: float = 0.0
 
     def admits(self, budget: int) -> bool:
@@ -80,7 +82,9 @@ def costs_of(known: Sequence[TrialStatus], trials: Sequence[Trial], jobs: Mappin
         pairs = zip(known, trials, strict=True)
         reserve = min((_left(status, trial, jobs) for status, trial in pairs if status.rung_values), default=0.0)
     spent = sum(each.accelerator_seconds or 0 for each in known if not _runs(each))
-    return Costs(spent, round(held), each_costs, reserve)
+    ended = [each.accelerator_seconds or 0 for each in known if each.value is not None]
+    whole = fmean(ended) if ended else each_costs + reserve
+    return Costs(spent, round(held), each_costs, reserve, whole)
 
 
 def seconds_left(sweep: FineTuneSweep, now: datetime) -> float | None:

@@ -42,22 +42,12 @@ class Halving:
     minimum_steps: int
     sign: int = 1
 
-    def seen(
-        self,
-        before: Sequence[TrialStatus],
-        known: Sequence[TrialStatus],
-        trials: Sequence[Trial],
-        jobs: Mapping[str, FineTuneJob],
-    ) -> tuple[TrialStatus, ...]:
-        """Return what is known of trials with the rungs that they have reached; those that arrived wait or go on.
+    def seen(self, before: Sequence[TrialStatus], arrived: Sequence[TrialStatus]) -> tuple[TrialStatus, ...]:
+        """Return what is known of trials: those that arrived at a rung wait or go on.
 
         Args:
-            before: the same as they were written down, whose order `known` and `trials` have.
+            before: the same as they were written down, whose order `arrived` has.
         """
-        arrived = tuple(
-            self._arrived(status, trial, jobs) if was.state in _ON_THE_WAY else status
-            for was, status, trial in zip(before, known, trials, strict=True)
-        )
         best: dict[int, frozenset[str]] = {}
         waits = set()
         for was, status in zip(before, arrived, strict=True):
@@ -93,7 +83,8 @@ class Halving:
     def _rank(self, status: TrialStatus, rung: int) -> float:
         return self.sign * (status.rung_values or [])[rung - 1]
 
-    def _arrived(self, status: TrialStatus, trial: Trial, jobs: Mapping[str, FineTuneJob]) -> TrialStatus:
+    def arrived(self, status: TrialStatus, trial: Trial, jobs: Mapping[str, FineTuneJob]) -> TrialStatus:
+        """Return what is known of a trial that is not over, with the rungs that it has reached."""
         found = [jobs[name] for name in trial.jobs if name in jobs]
         values = list(status.rung_values or ())
         total = min((job.status.progress.total_steps or 0 if job.status.progress else 0 for job in found), default=0)
@@ -110,7 +101,6 @@ class Halving:
 
 
 EVERY_STEPS = "training.evaluateEverySteps"
-_ON_THE_WAY = (TrialState.RUNNING, TrialState.PAUSED)
 
 
 def halving_of(sweep: FineTuneSweep) -> Halving | None:

@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from trimtab_trainer.contract import Curve, Reason, RunIdentity, Stage, StoredOutput
-from trimtab_trainer.contract.sweep import SuggestionRequest
+from trimtab_trainer.contract.sweep import SuggestionRequest, TrialState
 from trimtab_trainer.contract.sweep_record import RecordedObjective, RecordedTrial, SweepRecord
 
 from trimtab_operator.api import FineTuneJob, FineTuneSweepStatus, TrialStatus
 from trimtab_operator.api.finetunesweep import REPORTED, ReportReason
+from trimtab_operator.api.sweep_judging import FinalState
 
 from ..conditions import ConditionStatus, condition
 from ..plan import Action, Body, Create, Importance, Inquiry
@@ -103,7 +104,9 @@ def writing(
     asked = observed.sweep.metadata.labels.get(REPORT_LABEL) or None
     if status.best is None or not (ended or (asked is not None and asked != status.report_request)):
         return Writing(status)
-    digits = hashlib.sha256((AT_THE_END if ended else f"label/{asked}").encode()).hexdigest()[:DIGITS]
+    # A search whose maxTrials are raised meanwhile goes on, and ends again with more trials.
+    what = f"{AT_THE_END}/{len(pairs)}" if ended else f"label/{asked}"
+    digits = hashlib.sha256(what.encode()).hexdigest()[:DIGITS]
     jobs = [observed.reports.get(name) for name in _names(observed, digits)]
     written = any(job is not None and job.complete for job in jobs)
     trouble = "" if written else _in_the_way(observed) or _failed(observed, jobs, now)
@@ -118,7 +121,7 @@ def writing(
         return Writing(status, inquiries=(inquiry,), over=False)
     importance = _named(observed.answers[inquiry], search)
     if not (written or trouble):
-        record = _record(observed, pairs, ended, importance)
+        record = _record(observed, pairs, status, ended, importance)
         made = tuple(Create(body) for body in _children(observed, Reporting(digits, record), number))
         return replace(waiting, actions=made, over=False)
     update: dict[str, object] = {"importance": importance}
@@ -196,7 +199,11 @@ def _named(shares: object, search: Search) -> dict[str, float]:
 
 
 def _record(
-    observed: Observed, pairs: Sequence[tuple[Trial, TrialStatus]], ended: str, importance: dict[str, float]
+    observed: Observed,
+    pairs: Sequence[tuple[Trial, TrialStatus]],
+    status: FineTuneSweepStatus,
+    ended: str,
+    importance: dict[str, float],
 ) -> SweepRecord:
     sweep, spec = observed.sweep, observed.sweep.spec
     output = spec.template.spec.output
@@ -208,22 +215,30 @@ def _record(
         algorithm=spec.algorithm.type.value,
         folds=spec.folds,
         ended=ended or None,
+        winner=status.best.id if status.best is not None and _is_won(status) else None,
         importance=importance,
         trials=[_recorded(observed, trial, known) for trial, known in pairs],
     )
     return record.fitting()
 
 
+def _is_won(status: FineTuneSweepStatus) -> bool:
+    """Tell whether the best is so by the final."""
+    states = [each.state for each in status.final]
+    return FinalState.PASSED in states and FinalState.RUNNING not in states
+
+
 def _recorded(observed: Observed, trial: Trial, known: TrialStatus) -> RecordedTrial:
     name = next(iter(trial.jobs))
     job = observed.jobs.get(name)
     curve = job.status.curve if job is not None else None
+    rungs = known.rung_values if known.state is TrialState.PRUNED else None
     return RecordedTrial(
         id=known.id,
         name=name,
         parameters=dict(trial.parameters),
         state=known.state.value,
-        value=known.value,
+        value=rungs[-1] if rungs else known.value,
         standard_error=known.standard_error,
         reason=known.reason,
         accelerator_seconds=known.accelerator_seconds,

@@ -9,12 +9,15 @@ from typing import Any
 from pydantic import ValidationError
 from trimtab_trainer.contract import canonical_json, digest_of
 from trimtab_trainer.contract.sweep import (
+    OF_ANOTHER_TYPE,
     SEARCHED,
     Dimension,
     Point,
+    of_another_type,
     parameters_at,
     space_of,
     trial_id,
+    value_at,
     with_parameters,
 )
 
@@ -96,12 +99,15 @@ class Search:
 
     def _check_value(self, name: str, value: Any) -> None:
         try:
-            FineTuneJobSpec.model_validate(with_parameters(self.template, {name: value}))
+            read = FineTuneJobSpec.model_validate(with_parameters(self.template, {name: value}))
         except ValidationError as error:
             for found in error.errors(include_url=False):
                 where = ".".join(str(part) for part in found["loc"])
                 if where.startswith(name) and found["type"] != "value_error":
                     raise SweepInvalid(f"parameter {name}: {value!r} is refused: {found['msg']}") from None
+            return
+        if of_another_type(value, value_at(read.to_json(), name)):
+            raise SweepInvalid(f"parameter {name}: {value!r} is refused: {OF_ANOTHER_TYPE}")
 
 
 def search_of(sweep: FineTuneSweep) -> Search:

@@ -42,14 +42,13 @@ def begun(trial: Trial) -> TrialStatus:
     return known.model_copy(update={"state": TrialState.BAD, "reason": SETTINGS_REFUSED}) if trial.trouble else known
 
 
-def judged(known: TrialStatus, trial: Trial, observed: Observed, compared_by: str | None) -> TrialStatus:
+def judged(known: TrialStatus, trial: Trial, observed: Observed) -> TrialStatus:
     """Return what is known of a trial now; one that is over stays what it is.
 
     Args:
         known: what was known of it before.
         trial: it.
         observed: its FineTuneJobs and Evaluations among others.
-        compared_by: digest of the rows that others were measured on; None: not known.
     """
     if known.state.is_over:
         return known
@@ -73,8 +72,6 @@ def judged(known: TrialStatus, trial: Trial, observed: Observed, compared_by: st
     numbers = [each for each in values if each is not None and math.isfinite(each)]
     if len(numbers) < len(values):
         return known.model_copy(update={"state": TrialState.BAD, "reason": VALUE_MISSING})
-    if compared_by is not None and rows_digest(trial, observed) not in (None, compared_by):
-        return known.model_copy(update={"state": TrialState.BAD, "reason": ROWS_DIFFER})
     error = stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else None
     update = {
         "state": TrialState.COMPLETE,
@@ -82,6 +79,26 @@ def judged(known: TrialStatus, trial: Trial, observed: Observed, compared_by: st
         "standard_error": short(error) if error is not None else None,
     }
     return known.model_copy(update=update)
+
+
+def is_measured(known: TrialStatus) -> bool:
+    """Tell whether a trial has figures that others are compared with: a value, or one at a rung."""
+    return known.state is not TrialState.BAD and (known.value is not None or bool(known.rung_values))
+
+
+def compared(known: TrialStatus, trial: Trial, observed: Observed, compared_by: str | None) -> TrialStatus:
+    """Return a trial as bad whose figures are of other rows than those of the others.
+
+    Args:
+        known: what is known of it now.
+        trial: it.
+        observed: its FineTuneJobs among others.
+        compared_by: digest of the rows that others were measured on; None: not known.
+    """
+    if compared_by is None or not is_measured(known) or rows_digest(trial, observed) in (None, compared_by):
+        return known
+    none = {"value": None, "standard_error": None}
+    return known.model_copy(update={"state": TrialState.BAD, "reason": ROWS_DIFFER, **none})
 
 
 def _held_out(objective: Objective, job: FineTuneJob) -> float | None:

@@ -15,7 +15,7 @@ import torch
 from ...errors import OutOfMemory
 from ...interruption import Interruption
 from ...report import Report
-from ...validation import TOKENS_PER_BATCH
+from ...training.validation import TOKENS_PER_BATCH
 from ..memory import Exhausted, attempted
 
 Item = TypeVar("Item")

@@ -26,8 +26,8 @@ from ...data.formats import Row
 from ...data.tokens import RowTokenizer
 from ...errors import SettingsInvalid
 from ...interruption import Interruption
-from ...model import LanguageModel
 from ...report import Report
+from ...training.model import LanguageModel
 from ..rows import EvaluationRow, RowScore
 from .batching import in_batches
 from .likelihoods import check_vocabulary

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...batches import MicroBatch
 from ...contract import Reason
 from ...errors import SettingsInvalid
 from ...interruption import Interruption
-from ...model import LanguageModel
 from ...report import Report
-from ...sizing import CHUNK
+from ...training.batches import MicroBatch
+from ...training.model import LanguageModel
+from ...training.sizing import CHUNK
 from ..rows import EvaluationRow, RowScore, Sequence
 from .batching import in_batches
 

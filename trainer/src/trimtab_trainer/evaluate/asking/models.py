@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ... import hardware
-from ...adapter import load_adapter
-from ...ask import load_tokenizer
-from ...base_model import fetch_base_model
+from ...base.base_model import fetch_base_model
+from ...command.ask import load_tokenizer
 from ...contract import (
     EvaluationConfig,
     Precision,
@@ -25,10 +23,12 @@ from ...contract import (
     QuantizationSettings,
 )
 from ...contract.settings import QuantizationType
-from ...loop import is_out_of_memory
-from ...model import LanguageModel, frozen_hash, load_base
 from ...probe import check_forward
 from ...report import Report
+from ...training import hardware
+from ...training.adapter import load_adapter
+from ...training.loop import is_out_of_memory
+from ...training.model import LanguageModel, frozen_hash, load_base
 from ..preparing.adapters import invalid_adapter
 from .adapters import FetchedAdapter
 from .generation import end_tokens

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from ...base_model import TOKENIZER
+from ...base.base_model import TOKENIZER
 from ...contract import EvaluationConfig, Reason, StoredArtifact, digest_of
 from ...contract.parsing import Unreadable, read_object
 from ...data.view import CHAT_TEMPLATE, TRAIN_CLUSTERS
 from ...errors import SettingsInvalid
+from ...publishing.result import verify_adapter
 from ...report import Report
-from ...result import verify_adapter
 from ...storage import FileEntry, Manifest, ObjectDamaged, ObjectMissing, Store, fetch, open_store, read_manifest
 from ...storage.layout import ADAPTER_CONFIG, ADAPTER_TEST_ROWS, ADAPTER_WEIGHTS, hexadecimal, view_prefix
 from ...storage.tensor_header import LENGTH_BYTES, TensorPlace, header_length, read_header

@@ -21,21 +21,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .adapter import Adapted
-from .base_model import TOKENIZER
-from .batches import Batches
-from .card import model_card
-from .checkpoint import TrainingState, save_adapter
-from .contract import Artifact, HubSource, MirroredSource, Prepared, RunConfig, Summary, defining, digest_of
-from .data.preparation import page_uri
-from .data.view import CHAT_TEMPLATE, View
-from .errors import SettingsInvalid
-from .interruption import Interruption
-from .report import Report
-from .reporting.page import HeldOut, RunRecord, render
-from .result import Result, upload_once, write_result
-from .storage import FileEntry, ObjectDamaged, Store, read_manifest
-from .storage.layout import (
+from ..base.base_model import TOKENIZER
+from ..contract import Artifact, HubSource, MirroredSource, Prepared, RunConfig, Summary, defining, digest_of
+from ..data.preparation import page_uri
+from ..data.view import CHAT_TEMPLATE, View
+from ..errors import SettingsInvalid
+from ..interruption import Interruption
+from ..report import Report
+from ..reporting.page import HeldOut, RunRecord, render
+from ..storage import FileEntry, ObjectDamaged, Store, read_manifest
+from ..storage.layout import (
     ADAPTER_CONFIG,
     ADAPTER_METRICS,
     ADAPTER_REPORT,
@@ -44,7 +39,12 @@ from .storage.layout import (
     adapter_prefix,
     rows_prefix,
 )
-from .validation import mean_loss
+from ..training.adapter import Adapted
+from ..training.batches import Batches
+from ..training.checkpoint import TrainingState, save_adapter
+from ..training.validation import mean_loss
+from .card import model_card
+from .result import Result, upload_once, write_result
 
 if TYPE_CHECKING:
     pass

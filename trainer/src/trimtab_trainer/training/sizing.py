@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .contract import TrainingSettings
+from ..contract import TrainingSettings
 
 CHUNK = 256
 """Positions whose logits exist at the same time."""

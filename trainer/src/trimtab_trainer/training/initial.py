@@ -10,10 +10,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from .contract import InitialAdapter, LoraSettings, RunConfig, StoredArtifact
-from .errors import SettingsInvalid
-from .evaluate.preparing.adapters import VerifiedAdapter, find_adapter
-from .storage.layout import ADAPTER_WEIGHTS
+from ..contract import InitialAdapter, LoraSettings, RunConfig, StoredArtifact
+from ..errors import SettingsInvalid
+from ..evaluate.preparing.adapters import VerifiedAdapter, find_adapter
+from ..storage.layout import ADAPTER_WEIGHTS
 
 ROLE = "initial adapter"
 

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from .contract import RunConfig
+from ..contract import RunConfig
 
 WIDTH = 110
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .contract import Optimizer, TrainingSettings
+from ..contract import Optimizer, TrainingSettings
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 

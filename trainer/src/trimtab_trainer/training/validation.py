@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ..interruption import Interruption
 from .adapter import Adapted
 from .batches import Batches
-from .interruption import Interruption
 from .loss import summed_loss
 
 TOKENS_PER_BATCH = {"cuda": 16384, "cpu": 4096}

@@ -29,12 +29,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .contract import Curve, RunConfig
-from .contract.parsing import read_object
-from .errors import StorageFailed, TrainerError
-from .progress import ProgressBoard
-from .report import Report
-from .storage import (
+from ..contract import Curve, RunConfig
+from ..contract.parsing import read_object
+from ..errors import StorageFailed, TrainerError
+from ..progress import ProgressBoard
+from ..report import Report
+from ..storage import (
     MANIFEST,
     FileEntry,
     ObjectDamaged,
@@ -45,7 +45,7 @@ from .storage import (
     read_manifest,
     upload_folder,
 )
-from .storage.layout import checkpoints_prefix
+from ..storage.layout import checkpoints_prefix
 
 ADAPTER_FILE, OPTIMIZER_FILE, STATE_FILE = "adapter.safetensors", "optimizer.safetensors", "state.json"
 NAME = re.compile(r"step-(?P<step>\d{6,})-(?P<uid>[0-9a-z]{1,8})-(?P<attempt>\d+)")

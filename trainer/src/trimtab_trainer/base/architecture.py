@@ -7,9 +7,9 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from ..contract import LoraSettings, Reason
+from ..errors import SettingsInvalid
 from .base_model import BaseModel, invalid
-from .contract import LoraSettings, Reason
-from .errors import SettingsInvalid
 from .families import TEXT, WITH_OTHERS, classes
 from .layers import (
     ALL_LINEAR,

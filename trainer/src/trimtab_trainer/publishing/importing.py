@@ -21,19 +21,19 @@ from typing import Any
 
 import numpy as np
 
-from .architecture import read_shapes
-from .base_model import TOKENIZER, digest_of_entries, fetch_tokenizer, find_base_model
-from .base_model import entries_of as base_entries
-from .contract import Credentials, LoraSettings, Reason, StoredBaseModel, digest_of
-from .contract.parsing import Unreadable, read_object
-from .data.view import CHAT_TEMPLATE
-from .errors import SettingsInvalid
-from .layers import Shapes
+from ..base.architecture import read_shapes
+from ..base.base_model import TOKENIZER, digest_of_entries, fetch_tokenizer, find_base_model
+from ..base.base_model import entries_of as base_entries
+from ..base.layers import Shapes
+from ..contract import Credentials, LoraSettings, Reason, StoredBaseModel, digest_of
+from ..contract.parsing import Unreadable, read_object
+from ..data.view import CHAT_TEMPLATE
+from ..errors import SettingsInvalid
+from ..serving_limits import RANKS, serving_warnings
+from ..storage import FileEntry, Store, open_store
+from ..storage.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_prefix
+from ..storage.tensor_header import LENGTH_BYTES, TensorPlace, header_length, read_header
 from .result import upload_once
-from .serving_limits import RANKS, serving_warnings
-from .storage import FileEntry, Store, open_store
-from .storage.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_prefix
-from .storage.tensor_header import LENGTH_BYTES, TensorPlace, header_length, read_header
 
 PREFIX = "base_model.model."
 """What peft writes before the name of every module."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .contract import HubSource, MirroredSource, Prepared, RunConfig
+from ..contract import HubSource, MirroredSource, Prepared, RunConfig
 
 
 def model_card(

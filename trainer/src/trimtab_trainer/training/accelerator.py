@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import SettingsInvalid
+from ..errors import SettingsInvalid
 
 NOBODY = ("", "void", "none", "-1", "nodevfiles")
 """Values that name no device; `void` also stands where devices come by CDI, as nodes."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from .contract import Reason
-from .errors import SettingsInvalid
-from .layers import ALL_LINEAR, is_embedding, is_reached, matches
+from ..base.layers import ALL_LINEAR, is_embedding, is_reached, matches
+from ..contract import Reason
+from ..errors import SettingsInvalid
 from .model import LanguageModel, some, text_part
 
 if TYPE_CHECKING:

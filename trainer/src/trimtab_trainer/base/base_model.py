@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .contract import Reason, StoredBaseModel, digest_of
-from .errors import SettingsInvalid
-from .storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, Store, open_store, read_manifest
+from ..contract import Reason, StoredBaseModel, digest_of
+from ..errors import SettingsInvalid
+from ..storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, Store, open_store, read_manifest
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, TextIO
 
-from .contract import Progress
+from ..contract import Progress
 
 
 class Bar:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..base.layers import is_conditional
+from ..contract import QuantizationSettings, Reason
+from ..contract.settings import QuantizationType
+from ..errors import SettingsInvalid
 from .batches import MicroBatch
-from .contract import QuantizationSettings, Reason
-from .contract.settings import QuantizationType
-from .errors import SettingsInvalid
-from .layers import is_conditional
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

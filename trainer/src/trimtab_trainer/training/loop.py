@@ -17,18 +17,18 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ..contract import EarlyStopping, Reason, RunConfig
+from ..errors import DataInvalid, Interrupted, OutOfMemory, SettingsInvalid
+from ..interruption import Interruption
+from ..progress import ProgressBoard
+from ..report import Report
 from .adapter import Adapted
 from .batches import Batches
 from .checkpoint import Best, Checkpoint, Checkpoints, Point, TrainingPoint, TrainingState
-from .contract import EarlyStopping, Reason, RunConfig
 from .energy import EnergyMeter
-from .errors import DataInvalid, Interrupted, OutOfMemory, SettingsInvalid
 from .hardware import memory_peak
-from .interruption import Interruption
 from .loss import summed_loss
 from .optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_learning_rate
-from .progress import ProgressBoard
-from .report import Report
 from .schedule import learning_rate, sequences_of_step, step_seed, steps_per_epoch
 from .validation import mean_loss
 

@@ -14,29 +14,29 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from ..base.architecture import read_shapes, target_modules, target_parameters
+from ..base.base_model import fetch_base_model, find_base_model
+from ..base.layers import reach
+from ..contract import Artifact, MirroredSource, Prepared, Reason, RunConfig, StoredBaseModel, Summary
+from ..data.view import View, load_view, total_steps
+from ..errors import OutOfMemory, SettingsInvalid
+from ..interruption import Interruption
+from ..probe import check_forward
+from ..progress import ProgressBoard
+from ..publishing.publish import export, measure, publish
+from ..publishing.result import read_result
+from ..report import Report
+from ..reporting.answers import answer_held_out
+from ..storage import Store, open_store
 from . import hardware
 from .adapter import Adapted, add_adapter, load_adapter
-from .architecture import read_shapes, target_modules, target_parameters
-from .base_model import fetch_base_model, find_base_model
 from .batches import Batches
 from .checkpoint import Checkpoints
-from .contract import Artifact, MirroredSource, Prepared, Reason, RunConfig, StoredBaseModel, Summary
 from .costs import costs
-from .data.view import View, load_view, total_steps
-from .errors import OutOfMemory, SettingsInvalid
 from .initial import check_initial_adapter, fetch_initial_weights
-from .interruption import Interruption
-from .layers import reach
 from .loop import Trainer, is_out_of_memory
 from .model import frozen_hash, load_base
-from .probe import check_forward
-from .progress import ProgressBoard
-from .publish import export, measure, publish
-from .report import Report
-from .reporting.answers import answer_held_out
-from .result import read_result
 from .sizing import plan
-from .storage import Store, open_store
 from .targets import check_layers
 
 

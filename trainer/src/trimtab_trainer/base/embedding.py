@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..data.tokens import Vocabulary
 from .architecture import tensor_header
 from .base_model import BaseModel
-from .data.tokens import Vocabulary
 from .layers import is_embedding
 
 UNUSED_ROWS, ORDINARY_ROWS = 16, 32

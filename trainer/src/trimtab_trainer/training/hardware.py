@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
+from ..contract import Reason
+from ..contract.settings import ComputeType
+from ..errors import SettingsInvalid
 from .accelerator import Given, given
-from .contract import Reason
-from .contract.settings import ComputeType
-from .errors import SettingsInvalid
 
 NO_PROGRAM = "no kernel image is available"
 

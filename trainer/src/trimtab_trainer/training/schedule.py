@@ -11,7 +11,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from .contract import Schedule, TrainingSettings
+from ..contract import Schedule, TrainingSettings
 
 
 def steps_per_epoch(training: TrainingSettings, sequences: int) -> int:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .contract import LoraSettings, Reason
-from .errors import SettingsInvalid
+from ..contract import LoraSettings, Reason
+from ..errors import SettingsInvalid
 from .model import LanguageModel, brief, some
 from .targets import resolve_targets
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .errors import TrainerError
+from ..errors import TrainerError
 
 ABOUT_A_RUN = ("check", "estimate")
 COMMANDS = (*ABOUT_A_RUN, "import")
@@ -46,10 +46,10 @@ def run(options: argparse.Namespace) -> int:
 
             return check.run(options)
         if options.stage == "import":
-            from . import importing
+            from ..publishing import importing
 
             return importing.run(options)
-        from .estimating import command
+        from ..estimating import command
 
         return command.run(options)
     except TrainerError as error:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .contract import Artifact, Summary, canonical_json, digest_of
-from .contract.parsing import read_object
-from .report import Report
-from .storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, Store, commit, read_manifest, verify
-from .storage.layout import ADAPTER_METRICS, ADAPTER_REPORT, adapter_prefix, result_path
+from ..contract import Artifact, Summary, canonical_json, digest_of
+from ..contract.parsing import read_object
+from ..report import Report
+from ..storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, Store, commit, read_manifest, verify
+from ..storage.layout import ADAPTER_METRICS, ADAPTER_REPORT, adapter_prefix, result_path
 
 
 class Result(Artifact):

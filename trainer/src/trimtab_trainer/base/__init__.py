@@ -1,0 +1,1 @@
+"""The base model: its files, whether it can be trained, and which of its layers an adapter reaches. No torch."""

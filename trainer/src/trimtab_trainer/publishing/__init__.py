@@ -1,0 +1,1 @@
+"""From weights to an adapter in object storage, once, and back."""
