@@ -20,9 +20,9 @@ from trimtab_local import Cluster
 from trimtab_operator.runtime.kube import JOBS, Body
 
 from tests.bench import finished
+from tests.bench.control_plane import control_plane
 from tests.bench.executor import Executor, RawClient, executing
 from tests.component.api_server import ApiServer
-from tests.component.conftest import install_crds
 from tests.component.operator.finetunejobs import finetunejob, over, state_of
 from tests.component.operator.process import FAST, OperatorProcess
 from tests.resources import FINETUNEJOBS
@@ -326,17 +326,8 @@ def main() -> None:
     parser.add_argument("--idle", type=float, default=60, help="seconds to watch for writes when nothing happens")
     parser.add_argument("--instance", type=int, default=int(os.environ.get("TRIMTAB_BENCH_INSTANCE", "9")))
     arguments = parser.parse_args()
-    cluster = Cluster(name=arguments.instance, control_plane=True)
-    was_up = cluster.mode() is not None
-    cluster.up()
-    try:
-        server = ApiServer(cluster.kubeconfig)
-        install_crds(server)
-        with tempfile.TemporaryDirectory() as folder:
-            figures = asyncio.run(measure(cluster, server, arguments, Path(folder)))
-    finally:
-        if not was_up:
-            cluster.down()
+    with control_plane(arguments.instance) as (cluster, server), tempfile.TemporaryDirectory() as folder:
+        figures = asyncio.run(measure(cluster, server, arguments, Path(folder)))
     print(json.dumps(figures))
 
 

@@ -23,11 +23,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from trimtab_local import Cluster
 from trimtab_operator.runtime.kube import MERGE_PATCH, Kube
 
+from tests.bench.control_plane import control_plane
 from tests.component.api_server import ApiServer
-from tests.component.conftest import install_crds
 from tests.component.operator.conftest import kube_of
 from tests.component.operator.process import FAST, OperatorProcess
 from tests.component.rollout.objects import artifact, evaluation, rollout, serves, verdict
@@ -299,17 +298,12 @@ def main() -> None:
     parser.add_argument("--idle", type=float, default=60, help="seconds to watch the state at rest")
     parser.add_argument("--instance", type=int, default=int(os.environ.get("TRIMTAB_BENCH_INSTANCE", "9")))
     arguments = parser.parse_args()
-    cluster = Cluster(name=arguments.instance, control_plane=True)
-    was_up = cluster.mode() is not None
-    cluster.up()
-    try:
-        install_crds(ApiServer(cluster.kubeconfig))
-        memory = Path("/dev/shm")
-        with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-            figures = asyncio.run(measure(cluster.kubeconfig, arguments, Path(folder)))
-    finally:
-        if not was_up:
-            cluster.down()
+    memory = Path("/dev/shm")
+    with (
+        control_plane(arguments.instance) as (cluster, _),
+        tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder,
+    ):
+        figures = asyncio.run(measure(cluster.kubeconfig, arguments, Path(folder)))
     print(json.dumps(figures))
 
 

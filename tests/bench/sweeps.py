@@ -16,9 +16,9 @@ from trimtab_local import Cluster
 from trimtab_operator.runtime.kube import Body
 
 from tests.bench.bench_operator import WRITE_VERBS, Bench, say
+from tests.bench.control_plane import control_plane
 from tests.bench.executor import RawClient, executing
 from tests.component.api_server import ApiServer
-from tests.component.conftest import install_crds
 from tests.component.operator.finetunejobs import over, state_of
 from tests.component.operator.process import FAST, OperatorProcess
 from tests.component.operator.test_sweep import sweep
@@ -30,17 +30,8 @@ SECONDS = 900
 
 def figures(instance: int, sweeps: int, trials: int) -> dict[str, float]:
     """Return trials a second through to their end, writes a trial, and the operator's memory."""
-    cluster = Cluster(name=instance, control_plane=True)
-    was_up = cluster.mode() is not None
-    cluster.up()
-    try:
-        server = ApiServer(cluster.kubeconfig)
-        install_crds(server)
-        with tempfile.TemporaryDirectory() as folder:
-            return asyncio.run(_measured(cluster, server, sweeps, trials, Path(folder)))
-    finally:
-        if not was_up:
-            cluster.down()
+    with control_plane(instance) as (cluster, server), tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(_measured(cluster, server, sweeps, trials, Path(folder)))
 
 
 async def _measured(cluster: Cluster, server: ApiServer, sweeps: int, trials: int, folder: Path) -> dict[str, float]:
