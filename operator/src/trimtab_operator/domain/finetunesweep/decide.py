@@ -20,7 +20,6 @@ from trimtab_trainer.contract.sweep import NAME_DIGITS, Point, SuggestionRequest
 from trimtab_operator.api import (
     BestTrial,
     FineTuneSweepStatus,
-    SweepArtifact,
     SweepState,
     TrialStatus,
 )
@@ -40,7 +39,7 @@ from .observed import Observed
 from .pruning import check_rungs, halving_of, saved_seconds
 from .reporting import Writing, beside_the_page, writing
 from .searching import Search, SweepInvalid, search_digest, search_of
-from .trials import begun, best_of, known_of, shared_fault, stopped
+from .trials import begun, best_of, known_of, shared_fault, stopped, told_as_best
 
 TAKEN_LOOKED_AT_SECONDS = 10
 
@@ -149,16 +148,7 @@ def _best(observed: Observed, ledger: Ledger, best: TrialStatus) -> BestTrial:
         return before
     trial = ledger.trials[ledger.known.index(best)]
     name = next(iter(trial.jobs))
-    job = observed.jobs.get(name)
-    artifact = job.status.artifact if job is not None and len(trial.jobs) == 1 else None
-    return BestTrial(
-        id=best.id,
-        fine_tune_job_name=name,
-        parameters=dict(trial.parameters),
-        value=best.value if best.value is not None else 0.0,
-        standard_error=best.standard_error,
-        artifact=SweepArtifact(uri=artifact.uri, digest=artifact.digest) if artifact is not None else None,
-    )
+    return told_as_best(best, trial, name, observed.jobs.get(name) if len(trial.jobs) == 1 else None)
 
 
 def _chosen(
@@ -293,7 +283,7 @@ def _end(  # noqa: PLR0917 what a decision is made from, in its order
     `failed` is what it ends as without what was asked for.
     """
     late = failed is SweepState.DEADLINE_EXCEEDED
-    trials = [stopped(each, failed.value if failed is not None and late else None) for each in status.trials]
+    trials = [stopped(each, SweepState.DEADLINE_EXCEEDED.value if late else None) for each in status.trials]
     status = status.model_copy(update={"trials": trials})
     pairs = tuple(zip(ledger.trials, trials, strict=True))
     page = writing(observed, search, pairs, status, ended=why, now=now)

@@ -18,7 +18,7 @@ from typing import Any
 
 from trimtab_trainer.contract.sweep import Direction
 
-from trimtab_operator.api import BestTrial, FineTuneJob, FineTuneSweepStatus, SweepArtifact, SweepState, TrialStatus
+from trimtab_operator.api import BestTrial, FineTuneJob, FineTuneSweepStatus, SweepState, TrialStatus
 from trimtab_operator.api.sweep_judging import FinalState, FinalTrial
 
 from ..plan import Action, Create, Suspend
@@ -26,6 +26,7 @@ from ..work.conditions import condition_of, is_over
 from .judging import FINAL_SUFFIX, final_evaluation, has_adapter, result_of, winners_evaluation
 from .observed import Observed
 from .searching import Search, job_of, refit_of
+from .trials import told_as_best
 
 
 @dataclass(frozen=True)
@@ -190,17 +191,9 @@ def _direction(observed: Observed) -> Direction:
 
 def _best(observed: Observed, search: Search, status: FineTuneSweepStatus, won: FinalTrial) -> BestTrial:
     known = next(each for each in status.trials if each.id == won.id)
-    job = observed.jobs.get(won.fine_tune_job_name)
-    artifact = job.status.artifact if job is not None else None
     before = status.best.artifact if status.best is not None and status.best.id == won.id else None
-    return BestTrial(
-        id=won.id,
-        fine_tune_job_name=won.fine_tune_job_name,
-        parameters=dict(search.at(tuple(known.point)).parameters),
-        value=known.value if known.value is not None else 0.0,
-        standard_error=known.standard_error,
-        artifact=SweepArtifact(uri=artifact.uri, digest=artifact.digest) if artifact is not None else before,
-    )
+    name = won.fine_tune_job_name
+    return told_as_best(known, search.at(tuple(known.point)), name, observed.jobs.get(name), before)
 
 
 def _refit(observed: Observed, search: Search, entry: FinalTrial) -> dict[str, Any]:

@@ -50,18 +50,16 @@ def ledger_of(observed: Observed, search: Search) -> Ledger:
     """Return what is known of the trials that are written down, by their FineTuneJobs and Evaluations."""
     listed = observed.sweep.status.trials
     trials = tuple(search.at(tuple(each.point)) for each in listed)
-    known: tuple[TrialStatus, ...] = ()
+    known: list[TrialStatus] = []
     compared_by = observed.sweep.status.validation_digest
     rule = halving_of(observed.sweep)
     for each, trial in zip(listed, trials, strict=True):
         now = judged(each, trial, observed)
-        if rule is not None and not each.state.is_over:
-            now = rule.arrived(now, trial, observed.jobs)
         if not each.state.is_over:
+            now = rule.arrived(now, trial, observed.jobs) if rule is not None else now
             now = compared(now, trial, observed, compared_by)
-        known = (*known, now)
+        known.append(now)
         if compared_by is None and is_measured(now):
             compared_by = rows_digest(trial, observed)
-    if rule is not None:
-        known = rule.seen(listed, known)
-    return Ledger(trials, known, compared_by)
+    seen = rule.seen(listed, known) if rule is not None else tuple(known)
+    return Ledger(trials, seen, compared_by)

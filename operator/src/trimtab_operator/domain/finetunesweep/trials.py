@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from trimtab_trainer.contract import Reason, digest_of
 from trimtab_trainer.contract.sweep import Direction, KnownTrial, TrialState
 
-from trimtab_operator.api import Evaluation, FineTuneJob, TrialStatus
+from trimtab_operator.api import BestTrial, Evaluation, FineTuneJob, SweepArtifact, TrialStatus
 from trimtab_operator.api.sweep_judging import Objective
 
 from ..work.conditions import condition_of
@@ -128,6 +128,29 @@ def best_of(trials: Sequence[TrialStatus], direction: Direction) -> TrialStatus 
     done = [each for each in trials if each.value is not None]
     sign = 1 if direction is Direction.MINIMIZE else -1
     return min(done, key=lambda each: sign * (each.value or 0.0), default=None)
+
+
+def told_as_best(
+    known: TrialStatus, trial: Trial, name: str, job: FineTuneJob | None, before: SweepArtifact | None = None
+) -> BestTrial:
+    """Return what a status says of the best trial.
+
+    Args:
+        known: what is known of it.
+        trial: it.
+        name: of the FineTuneJob that stands for it.
+        job: that FineTuneJob, where its adapter is the trial's and it is still there.
+        before: the adapter as it was told before.
+    """
+    artifact = job.status.artifact if job is not None else None
+    return BestTrial(
+        id=known.id,
+        fine_tune_job_name=name,
+        parameters=dict(trial.parameters),
+        value=known.value if known.value is not None else 0.0,
+        standard_error=known.standard_error,
+        artifact=SweepArtifact(uri=artifact.uri, digest=artifact.digest) if artifact is not None else before,
+    )
 
 
 def without_improvement(trials: Sequence[TrialStatus], direction: Direction) -> int:
