@@ -109,6 +109,18 @@ class World:
                 return self
         raise AssertionError(f"it does not come to rest: {self.message}")
 
+    def write_until(self, made: Plan, done: int, dies_at: int | None) -> int:
+        """Write what a plan wants, one after the other, up to a certain write; return how many were done until then."""
+        for part in [*made.actions, "status"]:
+            done += 1
+            if part == "status":
+                self.act(Plan(status=made.status, notes=made.notes))
+            else:
+                self.act(Plan(actions=(part,)))  # type: ignore[arg-type]
+            if done == dies_at:
+                break
+        return done
+
     def act(self, made: Plan, *, status: bool = True) -> None:
         self.last = made
         for action in made.actions:
@@ -401,15 +413,7 @@ def test_an_operator_that_dies_after_any_write_makes_the_same_trials() -> None:
     def life(dies_at: int | None) -> tuple[list[Any], str]:
         world, writes = World(maxTrials=4, parallelTrials=2), 0
         for _ in range(200):
-            made = world.decided()
-            for part in [*made.actions, "status"]:
-                writes += 1
-                if part == "status":
-                    world.act(Plan(status=made.status, notes=made.notes))
-                else:
-                    world.act(Plan(actions=(part,)))  # type: ignore[arg-type]
-                if writes == dies_at:
-                    break
+            writes = world.write_until(world.decided(), writes, dies_at)
             if world.succeeded == "True" if world.sweep.status.conditions else False:
                 break
             for name in list(world.running):

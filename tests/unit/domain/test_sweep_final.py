@@ -14,7 +14,7 @@ from trimtab_operator.domain.evaluation.checks import Finding, judge_bounds
 from trimtab_operator.domain.finetunesweep import FINE_TUNE_SWEEP
 from trimtab_operator.domain.finetunesweep.judging import thresholds_of
 from trimtab_operator.domain.finetunesweep.searching import search_digest
-from trimtab_operator.domain.plan import Plan, Suspend
+from trimtab_operator.domain.plan import Suspend
 from trimtab_trainer.contract import Check, Threshold
 
 from tests.unit.domain.makers import ARTIFACT, T0, sha
@@ -411,15 +411,7 @@ def test_an_operator_that_dies_after_any_write_comes_to_the_same_winner() -> Non
         world, writes = finished(), 0
         values = dict(zip(world.judging, (9.5, 8.0, 7.5), strict=True))
         for _ in range(60):
-            made = world.decided()
-            for part in [*made.actions, "status"]:
-                writes += 1
-                if part == "status":
-                    world.act(Plan(status=made.status, notes=made.notes))
-                else:
-                    world.act(Plan(actions=(part,)))  # type: ignore[arg-type]
-                if writes == dies_at:
-                    break
+            writes = world.write_until(world.decided(), writes, dies_at)
             if world.succeeded == "True":
                 break
             for name in world.judging[:1]:
