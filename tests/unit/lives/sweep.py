@@ -18,16 +18,14 @@ from trimtab_operator.api import FineTuneSweepStatus
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.domain.views import format_time
-from trimtab_operator.runtime.kube import OWN, ApiError, Body, Unreachable
+from trimtab_operator.runtime.kube import OWN, Body
 from trimtab_operator.runtime.rounds.gate import has_ended, summary_of
-from trimtab_operator.runtime.rounds.workqueue import Retry
 from trimtab_trainer.contract.sweep import Point, SuggestionRequest, TrialState
 
-from tests.unit.lives.faults import Died, Fate, FaultyApi
+from tests.unit.lives.faults import FaultyApi
+from tests.unit.lives.life import OneObject
 from tests.unit.lives.trials import RATES, RULE, Trials, holds, trial_of
-from tests.unit.lives.watches import deliver
 from tests.unit.runtime.objects import NAMESPACE, finetunejob
-from tests.unit.runtime.rounds import Rounds
 
 T0 = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 KEY = Key("FineTuneSweep", NAMESPACE, "guide")
@@ -94,11 +92,12 @@ class Shape:
         }
 
 
-class Life:
+class Life(OneObject):
     """Everything that happens follows from the seed."""
 
     def __init__(self, shape: Shape, random: Random) -> None:
         self.random = random
+        self.key = KEY
         self.shape = shape
         self.now = T0
         self.api = FaultyApi(random, lambda: self.now)
@@ -148,33 +147,6 @@ class Life:
             rungs = was.get("rungValues") or []
             assert (now[was["id"]].get("rungValues") or [])[: len(rungs)] == rungs, self.story
 
-    # the operator
-
-    def _new_operator(self) -> Rounds:
-        self.story.append("a new operator")
-        self.api.fate = Fate()
-        operator = Rounds(lambda: self.now, api=self.api)
-        self._deliver(operator, share=self.random.choice((1.0, 0.6)))
-        return operator
-
-    def _deliver(self, operator: Rounds, share: float) -> None:
-        for _ in deliver(operator, self.api, self.random, share):
-            pass  # there is only one to look, and it does all the time
-
-    async def operate(self, rounds: int) -> None:
-        for _ in range(rounds):
-            try:
-                again = await self.operator.round(KEY)
-            except (ApiError, Unreachable, Retry) as error:
-                self.story.append(f"  {type(error).__name__} {error}")
-                self.now += timedelta(seconds=1)
-                continue
-            except Died:
-                self.operator = self._new_operator()
-                return
-            if again is None or again > 0:
-                return
-
     # the cluster and its people
 
     def somebody_deletes_a_trial(self) -> None:
@@ -191,9 +163,6 @@ class Life:
     def time_goes_by(self) -> None:
         self.now += timedelta(seconds=self.random.choice((1, 10, 100)))
 
-    def the_operator_dies(self) -> None:
-        self.operator = self._new_operator()
-
     # the whole
 
     async def live(self, steps: int) -> FineTuneSweepStatus:
@@ -205,16 +174,7 @@ class Life:
             self.time_goes_by,
             self.the_operator_dies,
         )
-        for _ in range(steps):
-            self.api.faults = 0.0
-            happening = self.random.choice(happenings)
-            self.story.append(happening.__name__)
-            happening()
-            self._deliver(self.operator, share=self.random.choice((0.0, 0.5, 1.0)))
-            self.api.faults = self.random.choice((0.0, 0.0, 0.3))
-            self.api.fate.left = self.random.choice((None, None, None, 0, 1, 2, 3))
-            await self.operate(self.random.choice((1, 2, 6)))
-        self.api.faults, self.api.fate.left = 0.0, None
+        await self.go_through(happenings, steps)
         await self._rest()
         return self.status
 

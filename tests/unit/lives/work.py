@@ -15,16 +15,14 @@ from trimtab_operator.api import NOT_UNDERSTOOD
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.domain.views import OWNER_LABELS, QUEUE_LABEL, format_time
-from trimtab_operator.runtime.kube import JOBS, NODES, OWN, PODS, ApiError, Body, Unreachable
+from trimtab_operator.runtime.kube import JOBS, NODES, OWN, PODS, Body
 from trimtab_operator.runtime.rounds.gate import has_ended, summary_of
-from trimtab_operator.runtime.rounds.workqueue import Retry
 from trimtab_trainer.contract import ExitCode, Reason, Stage, Summary, TerminationMessage
 
 from tests.unit.domain.makers import ARTIFACT, OUTCOME, PREPARED, PREPARED_EVALUATION, adapterrollout, finished
-from tests.unit.lives.faults import Died, Fate, FaultyApi
-from tests.unit.lives.watches import deliver
+from tests.unit.lives.faults import FaultyApi
+from tests.unit.lives.life import OneObject
 from tests.unit.runtime.objects import NAMESPACE, evaluation, finetunejob
-from tests.unit.runtime.rounds import Rounds
 
 T0 = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 REASONS = {
@@ -42,7 +40,7 @@ LATER_RETRIES = {"onFailure": "Automatic", "onDisruption": 3}
 """As no version is understood that is known today."""
 
 
-class Life:
+class Life(OneObject):
     """`kind` is FineTuneJob or Evaluation; everything that happens follows from the seed."""
 
     def __init__(self, kind: str, seed: int) -> None:
@@ -144,35 +142,12 @@ class Life:
 
     # the operator
 
-    def _new_operator(self) -> Rounds:
-        self.story.append("a new operator")
-        self.api.fate = Fate()
-        operator = Rounds(lambda: self.now, api=self.api)
-        # What the one before had sent when it died may arrive after the list.
-        self._deliver(operator, share=self.random.choice((1.0, 0.6)))
-        return operator
-
-    def _deliver(self, operator: Rounds, share: float) -> None:
-        """Let watches and audits tell of a share of what is there, and of what is gone."""
-        for _ in deliver(operator, self.api, self.random, share):
-            pass  # there is only one to look, and it does all the time
-
-    async def operate(self, rounds: int) -> None:
-        for _ in range(rounds):
-            self.acting = True
-            try:
-                again = await self.operator.round(self.key)
-            except (ApiError, Unreachable, Retry) as error:
-                self.story.append(f"  {type(error).__name__} {error}")
-                self.now += timedelta(seconds=1)
-                continue
-            except Died:
-                self.operator = self._new_operator()
-                return
-            finally:
-                self.acting = False
-            if again is None or again > 0:
-                return
+    async def _round(self) -> float | None:
+        self.acting = True
+        try:
+            return await super()._round()
+        finally:
+            self.acting = False
 
     # the cluster
 
@@ -361,9 +336,6 @@ class Life:
     def time_goes_by(self) -> None:
         self.now += timedelta(seconds=self.random.choice((1, 10, 100, 400)))
 
-    def the_operator_dies(self) -> None:
-        self.operator = self._new_operator()
-
     def _condition(self, kind: str, message: str = "", status: str = "True") -> Body:
         return {"type": kind, "status": status, "message": message, "lastTransitionTime": format_time(self.now)}
 
@@ -388,16 +360,7 @@ class Life:
             self.time_goes_by,
             self.the_operator_dies,
         )
-        for _ in range(steps):
-            self.api.faults = 0.0
-            happening = self.random.choice(happenings)
-            self.story.append(happening.__name__)
-            happening()
-            self._deliver(self.operator, share=self.random.choice((0.0, 0.5, 1.0)))
-            self.api.faults = self.random.choice((0.0, 0.0, 0.3))
-            self.api.fate.left = self.random.choice((None, None, None, 0, 1, 2, 3))
-            await self.operate(self.random.choice((1, 2, 6)))
-        self.api.faults, self.api.fate.left = 0.0, None
+        await self.go_through(happenings, steps)
         await self._rest()
 
     async def _rest(self) -> None:
