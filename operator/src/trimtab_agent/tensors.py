@@ -15,7 +15,7 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 from trimtab_trainer.contract.parsing import JSON_BYTES, Unreadable, read_object, whole_number
-from trimtab_trainer.storage.tensor_header import LENGTH_BYTES, header_length, read_header
+from trimtab_trainer.storage.tensor_header import places_in
 
 from .failures import FailureReason, RevisionFailed
 
@@ -79,10 +79,7 @@ def tensors(file: Path) -> Iterator[tuple[str, tuple[int, ...], NDArray[Any]]]:
         RevisionFailed: the file is not whole, or not what its header says.
     """
     try:
-        size = file.stat().st_size
-        with file.open("rb") as opened:
-            length = header_length(opened.read(LENGTH_BYTES), size)
-            places = read_header(opened.read(length), size - LENGTH_BYTES - length)
+        places, begin = places_in(file)
         for place in places:
             if place.dtype not in DTYPES:
                 raise _failed(
@@ -92,7 +89,7 @@ def tensors(file: Path) -> Iterator[tuple[str, tuple[int, ...], NDArray[Any]]]:
                 continue
             kind = numpy.dtype(DTYPES[place.dtype])
             shape = ((place.end - place.begin) // kind.itemsize,)
-            offset = LENGTH_BYTES + length + place.begin
+            offset = begin + place.begin
             yield place.name, place.shape, numpy.memmap(file, dtype=kind, mode="r", offset=offset, shape=shape)
     except (OSError, Unreadable) as error:
         raise _failed(FailureReason.ARTIFACT_DAMAGED, f"{file.name} cannot be read: {error}") from error

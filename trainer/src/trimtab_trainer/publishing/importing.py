@@ -32,7 +32,7 @@ from ..errors import SettingsInvalid
 from ..serving_limits import RANKS, serving_warnings
 from ..storage import FileEntry, Store, open_store
 from ..storage.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_prefix
-from ..storage.tensor_header import LENGTH_BYTES, TensorPlace, header_length, read_header
+from ..storage.tensor_header import TensorPlace, places_in
 from .result import upload_once
 
 PREFIX = "base_model.model."
@@ -184,11 +184,8 @@ def _read_places(file: Path) -> tuple[tuple[TensorPlace, ...], int]:
                 f"{pickles[0]} is a pickle, which can run code when it is loaded; save the adapter as safetensors"
             )
         raise _refused(f"there is no {ADAPTER_WEIGHTS} in {file.parent}; give the folder that save_pretrained wrote")
-    size = file.stat().st_size
     try:
-        with file.open("rb") as stream:
-            begin = LENGTH_BYTES + header_length(stream.read(LENGTH_BYTES), size)
-            return read_header(stream.read(begin - LENGTH_BYTES), size - begin), begin
+        return places_in(file)
     except Unreadable as error:
         raise _refused(f"{file} is no safetensors file: {error}; save the adapter again") from error
 

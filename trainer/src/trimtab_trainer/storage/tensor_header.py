@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..contract.parsing import Unreadable, read_object, whole_number
@@ -70,6 +71,19 @@ def read_header(header: bytes, tensor_bytes: int) -> tuple[TensorPlace, ...]:
     if end != tensor_bytes:
         raise Unreadable(f"its tensors end at byte {end} of {tensor_bytes}")
     return tuple(places)
+
+
+def places_in(file: Path) -> tuple[tuple[TensorPlace, ...], int]:
+    """Return the tensors of a file in the order they lie, and at which of its bytes the first begins.
+
+    Raises:
+        Unreadable: it is no safetensors file, or not whole.
+        OSError: it cannot be read.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        begin = LENGTH_BYTES + header_length(opened.read(LENGTH_BYTES), size)
+        return read_header(opened.read(begin - LENGTH_BYTES), size - begin), begin
 
 
 def _place(name: str, entry: Any) -> TensorPlace:
