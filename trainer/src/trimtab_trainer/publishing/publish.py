@@ -16,7 +16,7 @@ import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,9 +45,6 @@ from ..training.checkpoint import TrainingState, save_adapter
 from ..training.validation import mean_loss
 from .card import model_card
 from .result import Result, upload_once, write_result
-
-if TYPE_CHECKING:
-    pass
 
 CARD = "README.md"
 RECORDS = (ADAPTER_METRICS, CARD, ADAPTER_REPORT, ADAPTER_TEST_ROWS)
