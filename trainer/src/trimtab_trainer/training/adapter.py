@@ -78,6 +78,7 @@ class Adapted(LanguageModel):
 
     def remove(self) -> PreTrainedModel:
         """Take the adapter off and return the bare base model."""
+        self.attend_under_masks()
         base: PreTrainedModel = self.peft.unload()
         if hasattr(base, "peft_config"):
             del base.peft_config

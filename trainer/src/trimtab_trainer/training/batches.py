@@ -18,6 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .rows import RowLayout, row_layout
+
 IGNORED = -100
 """Target of a position that has no loss; the value that torch's cross-entropy ignores."""
 
@@ -42,7 +44,7 @@ class MicroBatch:
     """B sequences padded to T tokens; `tokens`, `positions` and `targets` are int64 [B, T].
 
     `targets[b, t]` is the token that position t has to predict, or IGNORED; `weights[b, t]` float32 is what that
-    counts, if not all count alike.
+    counts, if not all count alike. `rows` tells where packed rows lie; absent where each sequence is one.
     """
 
     tokens: Tensor
@@ -51,6 +53,7 @@ class MicroBatch:
     real_tokens: int
     supervised_tokens: int
     weights: Tensor | None = None
+    rows: RowLayout | None = None
 
 
 def lengths(sequences: Sequences) -> npt.NDArray[np.int64]:
@@ -128,4 +131,5 @@ class Batches:
             real_tokens=int(self.lengths[indices].sum()),
             supervised_tokens=int(self.supervised[indices].sum()),
             weights=None if counting is None else torch.from_numpy(counting).to(where),
+            rows=row_layout(positions, where),
         )

@@ -22,6 +22,7 @@ from ..base.layers import is_conditional
 from ..contract import QuantizationSettings, Reason
 from ..contract.settings import QuantizationType
 from ..errors import SettingsInvalid
+from .attention import LAYOUT, attend_by_rows, attend_under_masks, laid, supports_rows
 from .batches import MicroBatch
 
 if TYPE_CHECKING:
@@ -145,6 +146,24 @@ class LanguageModel:
         self.head = LogitsHead(causal)
         self.text: nn.Module = text_part(causal)
         self.position_axes = 4 if causal.config.model_type in FOUR_POSITIONS else 1
+        self.attends_by_rows = False
+
+    def attend_by_rows(self) -> None:
+        """Compute packed sequences row by row instead of under masks, where the model can."""
+        if supports_rows(self.causal):
+            attend_by_rows(self.causal)
+            self.attends_by_rows = True
+
+    def attend_under_masks(self) -> None:
+        """Compute packed sequences as transformers does."""
+        if self.attends_by_rows:
+            attend_under_masks(self.causal)
+            self.attends_by_rows = False
+
+    @property
+    def attention(self) -> str:
+        """How attention is computed, for records: `rows`, or what transformers calls it."""
+        return "rows" if self.attends_by_rows else str(self.causal.config.get_text_config()._attn_implementation)
 
     def arithmetic(self) -> AbstractContextManager[Any]:
         """Return the context of a forward pass: products in the compute type, sums and norms as torch knows best."""
@@ -155,10 +174,16 @@ class LanguageModel:
     def hidden(self, batch: MicroBatch) -> Tensor:
         """Return the last hidden states [B, T, H] of a micro-batch; rows packed into a sequence do not see each other.
 
-        transformers makes the block-diagonal mask from the positions, but only without attention_mask and cache.
+        By rows, the layers are given where they lie; else transformers makes a block-diagonal mask of the positions,
+        but only without attention_mask and cache.
         """
         positions = batch.positions if self.position_axes == 1 else batch.positions.expand(self.position_axes, -1, -1)
-        output = self.text(input_ids=batch.tokens, position_ids=positions, use_cache=False)
+        inputs = {"input_ids": batch.tokens, "position_ids": positions, "use_cache": False}
+        if self.attends_by_rows and batch.rows is not None:
+            with laid():
+                output = self.text(**inputs, **{LAYOUT: batch.rows})
+        else:
+            output = self.text(**inputs)
         return output.last_hidden_state  # type: ignore[no-any-return]
 
 

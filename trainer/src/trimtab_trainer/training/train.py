@@ -155,6 +155,8 @@ def build(
     training = Batches(view.train)
     validation = Batches(view.validation) if view.validation is not None else None
     check_vocabulary(model, view)
+    if settings.packing:
+        model.attend_by_rows()
     check_forward(model, settings.packing)
     cost = costs(model)
     sizing = plan(settings, int(training.lengths.max()), hardware.memory(where), cost, where.type)
@@ -169,6 +171,7 @@ def build(
         adapter_parameters=sum(p.numel() for p in model.parameters.values()),
         target_modules=list(model.target_modules),
         adapted=len(layers) + len(parameters),
+        attention=model.attention,
         micro_batch=sizing.micro_batch,
         checkpoint_activations=sizing.checkpoint_activations,
         sequences=len(training),
