@@ -7,6 +7,7 @@ turn is a process of its own, so that peak memory and start are its own, and a b
 Without --base-model a model of SmolLM2-135M's shape with random weights is made. The last line is one JSON object:
 
     tokens_ratio   ours by TRL's tokens a second, at the same micro-batch; the median of the pairs
+    processor_ratio  the same by seconds of processors, which other work on the machine does not change much
     best_ratio     the same, each side with the micro-batch that is its fastest; ours within TRL's memory
     memory_ratio   ours by TRL's peak, at the same micro-batch
     startup_ratio  from the start of the process to the end of its first step
@@ -29,7 +30,7 @@ from typing import Any
 STARTED = time.monotonic()
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.bench.race.work import SHAPES, Work, make_model
+from tests.bench.race.work import SHAPES, Work, make_model  # noqa: E402
 
 SIDES = ("trimtab", "trl")
 BATCH, LENGTH = 4, 512
@@ -108,6 +109,7 @@ def race(work: Work, pairs: int, micro_batches: list[int]) -> dict[str, Any]:
         "pairs": pairs,
         "tokens_ratio": ratio(equal, "tokens_per_second"),
         "tokens_ratios": ratios(equal, "tokens_per_second"),
+        "processor_ratio": ratio(equal, "tokens_per_processor_second"),
         "memory_ratio": ratio(equal, "peak_mib"),
         "startup_ratio": ratio(equal, "start_to_first_step_seconds"),
         "best_ratio": None,  # none of ours is within TRL's memory

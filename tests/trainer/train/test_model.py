@@ -230,24 +230,28 @@ def test_nf4_is_nf4_and_double_quantization_can_be_off(tiny: Path) -> None:
         assert (state.quant_type, state.nested) == ("nf4", double)
 
 
-def test_checkpointed_activations_give_the_same_gradient(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("share", "both"), [(1.0, (4, 4)), (0.5, (2, 4))], ids=["all layers", "every other layer"])
+def test_checkpointed_activations_give_the_same_gradient(
+    share: float, both: tuple[int, int], tiny: Path, tmp_path: Path
+) -> None:
     data = unpacked(random_rows(8))
     config = run_config(tmp_path, lora={"dropout": 0.1})
     kept, twice = (trainer(tiny, tmp_path, config, data) for _ in range(2))
-    twice.model.checkpoint_activations()
-    passes = {id(kept): 0, id(twice): 0}
+    twice.model.checkpoint_activations(share)
+    passes = {id(kept): [0, 0], id(twice): [0, 0]}
     for run in (kept, twice):
         shake(run.model)
 
-        def count(*_: object, of: int = id(run)) -> None:
-            passes[of] += 1
+        for layer in (0, 1):
 
-        run.model.causal.get_submodule("model.layers.0.mlp").register_forward_pre_hook(count)
+            def count(*_: object, of: int = id(run), layer: int = layer) -> None:
+                passes[of][layer] += 1
+
+            run.model.causal.get_submodule(f"model.layers.{layer}.mlp").register_forward_pre_hook(count)
     one, other = gradients(kept), gradients(twice)
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert (passes[id(kept)], passes[id(twice)]) == (2, 4), (
-        "two micro-batches, each layer computed once more to go back"
-    )
+    assert passes[id(kept)] == [2, 2], "two micro-batches"
+    assert passes[id(twice)] == list(both), "each such layer is computed once more to go back"
 
 
 def test_a_base_model_without_all_its_weights_is_refused(tiny: Path, tmp_path: Path) -> None:

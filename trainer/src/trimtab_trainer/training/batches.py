@@ -102,11 +102,19 @@ class Batches:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def micro_batches(self, indices: npt.NDArray[np.int64], size: int, where: torch.device) -> Iterator[MicroBatch]:
-        """Yield the sequences, longest first (least padding, and too little memory shows at once), `size` at a time."""
+    def micro_batches(
+        self, indices: npt.NDArray[np.int64], size: int, where: torch.device, tokens: int = 0
+    ) -> Iterator[MicroBatch]:
+        """Yield the sequences, longest first (least padding, and too little memory shows at once), `size` at a time.
+
+        Of shorter ones more are taken: as many as make up to `tokens`, padding included.
+        """
         order = indices[np.argsort(-self.lengths[indices], kind="stable")]
-        for start in range(0, len(order), size):
-            yield self.lay(order[start : start + size], where)
+        start = 0
+        while start < len(order):
+            end = start + max(size, tokens // int(self.lengths[order[start]]))
+            yield self.lay(order[start:end], where)
+            start = end
 
     def lay(self, indices: npt.NDArray[np.int64], where: torch.device) -> MicroBatch:
         """Return one micro-batch of these sequences, on the device."""

@@ -26,6 +26,7 @@ from .adapter import Adapted
 from .batches import Batches
 from .checkpoint import Best, Checkpoint, Checkpoints, Point, TrainingPoint, TrainingState
 from .energy import EnergyMeter
+from .exhausted import is_out_of_memory
 from .hardware import memory_peak
 from .loss import summed_loss
 from .optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_learning_rate
@@ -180,7 +181,7 @@ class Trainer:
         weight = float(self.training.counted[indices].sum())
         nats = 0.0
         torch.manual_seed(step_seed(self.settings, self.state.step))
-        for batch in self.training.micro_batches(indices, self.micro_batch, self.model.device):
+        for batch in self.training.micro_batches(indices, self.micro_batch, self.model.device, self.pass_tokens):
             self.stop.check()
             if batch.supervised_tokens == 0:
                 continue
@@ -208,6 +209,11 @@ class Trainer:
             self._checked_gradients = True
         nats *= tokens / weight if weight else 1.0  # so that nats a token are the weighted mean
         return StepResult(nats, tokens, int(self.training.lengths[indices].sum()), norm)
+
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens of a forward pass up to which it takes more sequences than a micro-batch; 0 where that is set."""
+        return self.micro_batch * int(self.training.lengths.max()) if self.settings.micro_batch_size is None else 0
 
     @property
     def scale(self) -> float:
@@ -252,7 +258,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if self.micro_batch == 1 and not self.model.checkpoints_activations:
+        if self.micro_batch == 1 and self.model.recomputed < 1:
             self.model.checkpoint_activations()
             self.report("memory ran out, activations are computed twice instead of kept", reason=reason)
             return
@@ -448,9 +454,3 @@ def evaluated(state: TrainingState, loss: float, checkpoint: str, early: EarlySt
 def smaller_micro_batch(size: int, batch_size: int) -> int:
     """Return the largest divisor of batchSize that is at most half of a micro-batch."""
     return next((n for n in range(size // 2, 0, -1) if batch_size % n == 0), 1)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error means that accelerator or processor had no memory left."""
-    words = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
