@@ -2,7 +2,7 @@
 
     python tests/bench/bench_trainer.py [--base-model FOLDER] [--pairs 5] [--steps 3] [--loss-steps 200]
 
-Same model in NF4, same packed sequences in the same order, same first adapter, optimizer, clipping and threads. Each
+OMP_NUM_THREADS=1 makes the figures by processor time steady on a busy machine. Same model in NF4, same packed sequences in the same order, same first adapter, optimizer, clipping and threads. Each
 turn is a process of its own, so that peak memory and start are its own, and a busy machine meets both of a pair.
 Without --base-model a model of SmolLM2-135M's shape with random weights is made. The last line is one JSON object:
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -44,10 +45,16 @@ def main() -> None:
     parser.add_argument("--shape", choices=tuple(SHAPES), default="smollm2", help="of the model that is made")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3, help="that are timed, after one that is not")
+    parser.add_argument(
+        "--batch", type=int, default=BATCH, help="sequences of a step, and of a pass of the first pairs"
+    )
+    parser.add_argument("--layout", choices=("rows", "line"), help="of TRL's sequences; the faster one if absent")
     parser.add_argument("--length", type=int, default=LENGTH, help="tokens that a sequence has at most")
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--loss-steps", type=int, default=200, help="0 leaves the loss out")
-    parser.add_argument("--micro-batches", type=int, nargs="+", default=[1, 2, 4], help="to take each side's best of")
+    parser.add_argument(
+        "--micro-batches", type=int, nargs="*", help="to take each side's best of; all that divide the batch if absent"
+    )
     parser.add_argument("--turn", nargs=2, metavar=("SIDE", "WORK"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.turn:
@@ -57,8 +64,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.base_model or make_model(Path(scratch) / "base", options.shape)
-        work = Work(folder, BATCH, BATCH, options.length, options.steps, options.dropout)
-        result = race(work, options.pairs, options.micro_batches)
+        sizes = options.micro_batches
+        if sizes is None:
+            sizes = [n for n in range(1, options.batch + 1) if options.batch % n == 0]
+        work = Work(folder, options.batch, options.batch, options.length, options.steps, options.dropout)
+        result = race(work, options.pairs, sizes, options.layout) if options.pairs else {}
         if options.loss_steps:
             small = make_model(Path(scratch) / "small", "tiny" if options.shape == "tiny" else "small")
             result |= losses(Work(small, LOSS_BATCH, LOSS_BATCH, LOSS_LENGTH, options.loss_steps - 1, options.dropout))
@@ -84,27 +94,14 @@ def in_process(side: str, work: Work) -> dict[str, Any]:
     return found
 
 
-def race(work: Work, pairs: int, micro_batches: list[int]) -> dict[str, Any]:
-    """Return the ratios of speed, memory and start."""
-    joined = in_process("trl", replace(work, rows=False))
-    rows = in_process("trl", work)
-    work = replace(work, rows=rows["tokens_per_second"] >= joined["tokens_per_second"])
+def race(work: Work, pairs: int, micro_batches: list[int], layout: str | None) -> dict[str, Any]:
+    """Return the ratios of speed, memory and start; without micro-batches to choose from, at the same one alone."""
+    if layout is None:
+        joined = in_process("trl", replace(work, rows=False))["tokens_per_processor_second"]
+        layout = "rows" if in_process("trl", work)["tokens_per_processor_second"] >= joined else "line"
+    work = replace(work, rows=layout == "rows")
     equal = paired(work, work, pairs)
-    tried = {
-        side: {size: in_process(side, replace(work, micro_batch=size)) for size in micro_batches} for side in SIDES
-    }
-    fastest = {side: max(found, key=lambda n, f=found: f[n]["tokens_per_second"]) for side, found in tried.items()}
-    limit = tried["trl"][fastest["trl"]]["peak_mib"]
-    within = {n: f["tokens_per_second"] for n, f in tried["trimtab"].items() if f["peak_mib"] <= limit}
-    best = {}
-    if within:
-        ours = max(within, key=lambda n: within[n])
-        best_pairs = paired(replace(work, micro_batch=ours), replace(work, micro_batch=fastest["trl"]), pairs)
-        best = {
-            "best_ratio": ratio(best_pairs, "tokens_per_second"),
-            "best_memory_ratio": ratio(best_pairs, "peak_mib"),
-            "best_micro_batch": {"trimtab": ours, "trl": fastest["trl"]},
-        }
+    best = fastest(work, pairs, micro_batches) if micro_batches else {}
     return {
         "pairs": pairs,
         "tokens_ratio": ratio(equal, "tokens_per_second"),
@@ -112,10 +109,33 @@ def race(work: Work, pairs: int, micro_batches: list[int]) -> dict[str, Any]:
         "processor_ratio": ratio(equal, "tokens_per_processor_second"),
         "memory_ratio": ratio(equal, "peak_mib"),
         "startup_ratio": ratio(equal, "start_to_first_step_seconds"),
-        "best_ratio": None,  # none of ours is within TRL's memory
+        "best_ratio": None,  # not asked for, or none of ours is within TRL's memory
         **best,
         "medians": {side: medians(equal[side]) for side in SIDES},
-        "trl_layout": "rows" if work.rows else "one line",
+        "trl_layout": layout,
+        "processors": len(os.sched_getaffinity(0)),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "load": [round(each, 1) for each in os.getloadavg()],
+    }
+
+
+def fastest(work: Work, pairs: int, micro_batches: list[int]) -> dict[str, Any]:
+    """Return the ratios where each side has its fastest micro-batch, ours within the memory of TRL's."""
+    tried = {
+        side: {size: in_process(side, replace(work, micro_batch=size)) for size in micro_batches} for side in SIDES
+    }
+    theirs = max(tried["trl"], key=lambda size: tried["trl"][size]["tokens_per_second"])
+    limit = tried["trl"][theirs]["peak_mib"]
+    within = {size: f["tokens_per_second"] for size, f in tried["trimtab"].items() if f["peak_mib"] <= limit}
+    if not within:
+        return {}
+    ours = max(within, key=lambda size: within[size])
+    found = paired(replace(work, micro_batch=ours), replace(work, micro_batch=theirs), pairs)
+    return {
+        "best_ratio": ratio(found, "tokens_per_second"),
+        "best_processor_ratio": ratio(found, "tokens_per_processor_second"),
+        "best_memory_ratio": ratio(found, "peak_mib"),
+        "best_micro_batch": {"trimtab": ours, "trl": theirs},
     }
 
 

@@ -17,6 +17,7 @@ def run(work: Work, started: float) -> dict[str, Any]:
     from trimtab_trainer.contract.settings import ComputeType
     from trimtab_trainer.training.adapter import add_adapter
     from trimtab_trainer.training.model import load_base
+    from trimtab_trainer.training.product import fuse
     from trimtab_trainer.training.schedule import sequences_of_step
 
     from tests.trainer.train.runs import run_config, trainer
@@ -44,6 +45,7 @@ def run(work: Work, started: float) -> dict[str, Any]:
         where = hardware.device()
         kind = hardware.compute_type(ComputeType.AUTO, where)
         model = add_adapter(load_base(work.base_model, config.quantization, kind, where), config.lora, kind, SEED)
+        fuse(model.peft)
         model.attend_by_rows()
         loop = trainer(work.base_model, root, config, data, model=model)
         lengths = loop.training.lengths

@@ -16,9 +16,10 @@ from trimtab_trainer.data.view import Sequences
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.probe import check_forward
+from trimtab_trainer.training import model as model_module
 from trimtab_trainer.training.adapter import Adapted, add_adapter
 from trimtab_trainer.training.batches import Batches
-from trimtab_trainer.training.model import frozen_hash, load_base
+from trimtab_trainer.training.model import checksums, frozen_hash, load_base
 from trimtab_trainer.training.targets import linear_modules
 from trimtab_trainer.training.validation import mean_loss
 
@@ -300,3 +301,26 @@ def test_a_model_that_computes_otherwise_is_an_end_by_name(tiny: Path, monkeypat
     monkeypatch.setattr(model, "hidden", lambda *_: (_ for _ in ()).throw(RuntimeError("CUDA error: unspecified")))
     with pytest.raises(RuntimeError, match="CUDA error"):
         check_forward(model, packing=False)
+
+
+class TestChecksums:
+    """What stands for the bytes of the base on an accelerator."""
+
+    def test_any_bit_and_any_exchange_shows(self) -> None:
+        tensor = torch.randn(300, 40, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+        found = {tuple(checksums(tensor).tolist())}
+        for place in (0, 7, 299):
+            changed = tensor.clone()
+            changed.view(torch.int16)[place, 3] ^= 1
+            found.add(tuple(checksums(changed).tolist()))
+            exchanged = tensor.clone()
+            exchanged[place, 0], exchanged[place, 1] = tensor[place, 1], tensor[place, 0]
+            found.add(tuple(checksums(exchanged).tolist()))
+        assert len(found) == 7
+        assert torch.equal(checksums(tensor), checksums(tensor.clone()))
+
+    def test_parts_add_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        tensor = torch.arange(1000, dtype=torch.int16)
+        whole = checksums(tensor)
+        monkeypatch.setattr(model_module, "CHECKSUM_BYTES", 64)
+        assert torch.equal(checksums(tensor), whole)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,7 @@ class MicroBatch:
 
     `targets[b, t]` is the token that position t has to predict, or IGNORED; `weights[b, t]` float32 is what that
     counts, if not all count alike. `rows` tells where packed rows lie; absent where each sequence is one.
+    `chosen` int64 [n] are the places in [B * T] that have a target.
     """
 
     tokens: Tensor
@@ -54,6 +55,7 @@ class MicroBatch:
     supervised_tokens: int
     weights: Tensor | None = None
     rows: RowLayout | None = None
+    chosen: Tensor | None = None
 
 
 def lengths(sequences: Sequences) -> npt.NDArray[np.int64]:
@@ -133,11 +135,18 @@ class Batches:
             if counting is not None and self.weights is not None:
                 counting[line, :length] = self.weights[first:last]
         return MicroBatch(
-            tokens=torch.from_numpy(tokens).to(where),
-            positions=torch.from_numpy(positions).to(where),
-            targets=torch.from_numpy(wanted).to(where),
+            tokens=sent(tokens, where),
+            positions=sent(positions, where),
+            targets=sent(wanted, where),
             real_tokens=int(self.lengths[indices].sum()),
             supervised_tokens=int(self.supervised[indices].sum()),
-            weights=None if counting is None else torch.from_numpy(counting).to(where),
+            weights=None if counting is None else sent(counting, where),
             rows=row_layout(positions, where),
+            chosen=sent(np.flatnonzero(wanted != IGNORED), where),
         )
+
+
+def sent(array: npt.NDArray[Any], where: torch.device) -> Tensor:
+    """Return an array on the device, without waiting for an accelerator that still computes what came before."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(where, non_blocking=True) if where.type == "cuda" else tensor.to(where)

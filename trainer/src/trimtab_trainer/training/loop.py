@@ -28,6 +28,7 @@ from .checkpoint import Best, Checkpoint, Checkpoints, Point, TrainingPoint, Tra
 from .energy import EnergyMeter
 from .exhausted import is_out_of_memory
 from .hardware import memory_peak
+from .idle import Idle
 from .loss import summed_loss
 from .optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_learning_rate
 from .schedule import learning_rate, sequences_of_step, step_seed, steps_per_epoch
@@ -93,6 +94,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.settings, model.parameters.values())
         self.state = TrainingState()
         self.energy = EnergyMeter.of(model.device)
+        self.idle = Idle()
         self._checked_gradients = False
         self._saved_step: int | None = 0  # step whose weights are in a checkpoint (0: nothing to save)
         self._reported = 0.0
@@ -119,6 +121,7 @@ class Trainer:
                     self.save()
                 if finished:
                     self.checkpoints.wait(everything=True)
+                    self.report("trained", steps=self.state.step, **self.idle.shares())
                     return self.state
                 self.step()
         except Interrupted:
@@ -179,17 +182,20 @@ class Trainer:
         indices = sequences_of_step(self.settings, len(self.training), self.state.step)
         tokens = int(self.training.supervised[indices].sum())
         weight = float(self.training.counted[indices].sum())
-        nats = 0.0
+        losses = []
         torch.manual_seed(step_seed(self.settings, self.state.step))
-        for batch in self.training.micro_batches(indices, self.micro_batch, self.model.device, self.pass_tokens):
+        batches = self.training.micro_batches(indices, self.micro_batch, self.model.device, self.pass_tokens)
+        for batch in self.idle.waiting_for_data(batches):
             self.stop.check()
             if batch.supervised_tokens == 0:
                 continue
             with self.model.arithmetic():
                 hidden = self.model.hidden(batch)
-                loss = summed_loss(hidden, batch.targets, self.model.head, weights=batch.weights)
+                loss = summed_loss(hidden, batch.targets, self.model.head, weights=batch.weights, chosen=batch.chosen)
             (loss * (self.scale / weight)).backward()  # type: ignore[no-untyped-call]
-            nats += loss.item()
+            losses.append(loss.detach())
+        # Once for the step: an accelerator is asked for nothing between its micro-batches.
+        nats = float(sum(torch.stack(losses).tolist())) if losses else 0.0
         parameters = self.model.parameters
         limit = self.settings.max_gradient_norm or math.inf
         if self.scale != 1.0:
@@ -378,16 +384,17 @@ class Trainer:
         if self._saved_step == self.state.step:
             return
         self.board.update(activity="Checkpointing")
-        tensors, numbers = optimizer_state(self.optimizer, self.model.parameters)
-        self.checkpoints.save(
-            Checkpoint(
-                state=self.state,
-                adapter=self.model.adapter_tensors(),
-                optimizer_tensors=tensors,
-                optimizer_numbers=numbers,
-                base_hash=self.base_hash,
+        with self.idle.saving():
+            tensors, numbers = optimizer_state(self.optimizer, self.model.parameters)
+            self.checkpoints.save(
+                Checkpoint(
+                    state=self.state,
+                    adapter=self.model.adapter_tensors(),
+                    optimizer_tensors=tensors,
+                    optimizer_numbers=numbers,
+                    base_hash=self.base_hash,
+                )
             )
-        )
         self._saved_step = self.state.step
 
     def save_what_is_new(self) -> None:

@@ -36,6 +36,11 @@ FOUR_POSITIONS = frozenset({
 """Kinds in which time, height and width have positions of their own, and which tell packed rows apart by a fourth,
 that of the text, which comes first."""
 
+CHECKSUM_BYTES = 1 << 24
+"""Of a tensor, at once: each takes some 40 bytes while it is summed."""
+CHECKSUM_FACTORS = (-7046029254386353131, -4417276706812531889)
+"""Odd 64-bit numbers without a pattern: those of xxHash64 and of the golden ratio, as signed ones."""
+
 
 def load_base(
     folder: Path, quantization: QuantizationSettings, compute_type: torch.dtype, where: torch.device
@@ -115,12 +120,38 @@ def keep_weights_in_place(model: nn.Module) -> None:
 
 
 def frozen_hash(model: nn.Module) -> str:
-    """Return the sha256 over names and bytes of all that is frozen, quantization constants included."""
-    sha256 = hashlib.sha256()
-    for name, tensor in sorted(_frozen_tensors(model)):
+    """Return the sha256 over names and bytes of all that is frozen, quantization constants included.
+
+    On an accelerator it is over `checksums` that are computed there: the weights do not leave it.
+    """
+    sha256, sums = hashlib.sha256(), []
+    for name, tensor in sorted(_frozen_tensors(model), key=lambda named: named[0]):
         sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        sha256.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
+        if tensor.is_cuda:
+            sums.append(checksums(tensor))
+        else:
+            sha256.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+    if sums:
+        sha256.update(torch.stack(sums).cpu().numpy().tobytes())
     return sha256.hexdigest()
+
+
+def checksums(tensor: Tensor) -> Tensor:
+    """Return int64 [2] of a tensor's bytes, on its device: sums modulo 2^64 with two weights for each place.
+
+    They change with any byte and with places that change hands; they are no protection from somebody who wants them
+    equal, which is what the sha256 of the files is for.
+    """
+    data = tensor.detach().contiguous().flatten().view(torch.uint8)
+    total = torch.zeros(2, dtype=torch.int64, device=data.device)
+    for start in range(0, len(data), CHECKSUM_BYTES):
+        part = data[start : start + CHECKSUM_BYTES].to(torch.int64) + 1
+        places = torch.arange(start + 1, start + 1 + len(part), device=data.device)
+        for index, factor in enumerate(CHECKSUM_FACTORS):
+            weights = places * factor
+            weights = (weights ^ (weights >> 29)) * factor
+            total[index] += (part * weights).sum()
+    return total
 
 
 def _frozen_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -37,6 +37,7 @@ from .exhausted import is_out_of_memory
 from .initial import check_initial_adapter, fetch_initial_weights
 from .loop import Trainer
 from .model import frozen_hash, load_base
+from .product import fuse
 from .sizing import plan
 from .targets import check_layers
 
@@ -156,6 +157,7 @@ def build(
     training = Batches(view.train)
     validation = Batches(view.validation) if view.validation is not None else None
     check_vocabulary(model, view)
+    fused = fuse(model.peft)
     if settings.packing:
         model.attend_by_rows()
     check_forward(model, settings.packing)
@@ -173,6 +175,7 @@ def build(
         target_modules=list(model.target_modules),
         adapted=len(layers) + len(parameters),
         attention=model.attention,
+        fused=fused,
         micro_batch=sizing.micro_batch,
         checkpoint_activations=sizing.recomputed > 0,
         recomputed_layers=sizing.recomputed,
