@@ -2,9 +2,10 @@
 
     python tests/bench/bench_trainer.py [--base-model FOLDER] [--pairs 5] [--steps 3] [--loss-steps 200]
 
-OMP_NUM_THREADS=1 makes the figures by processor time steady on a busy machine. Same model in NF4, same packed sequences in the same order, same first adapter, optimizer, clipping and threads. Each
+Same model in NF4, same packed sequences in the same order, same first adapter, optimizer, clipping and threads. Each
 turn is a process of its own, so that peak memory and start are its own, and a busy machine meets both of a pair.
-Without --base-model a model of SmolLM2-135M's shape with random weights is made. The last line is one JSON object:
+OMP_NUM_THREADS=1 makes the figures by processor time steady on a busy machine. Without --base-model a model of
+SmolLM2-135M's shape with random weights is made. The last line is one JSON object:
 
     tokens_ratio   ours by TRL's tokens a second, at the same micro-batch; the median of the pairs
     processor_ratio  the same by seconds of processors, which other work on the machine does not change much

@@ -29,7 +29,7 @@ def run(work: Work, started: float) -> dict[str, Any]:
         config = run_config(
             root,
             lora={"rank": RANK, "alpha": ALPHA, "dropout": work.dropout},
-            quantization={"computeType": "Auto"},
+            quantization={"computeType": work.compute},
             training={
                 "maxSteps": steps,
                 "batchSize": work.batch,
@@ -43,7 +43,7 @@ def run(work: Work, started: float) -> dict[str, Any]:
             },
         )
         where = hardware.device()
-        kind = hardware.compute_type(ComputeType.AUTO, where)
+        kind = hardware.compute_type(ComputeType(work.compute), where)
         model = add_adapter(load_base(work.base_model, config.quantization, kind, where), config.lora, kind, SEED)
         fuse(model.peft)
         model.attend_by_rows()

@@ -24,13 +24,13 @@ def run(work: Work, started: float) -> dict[str, Any]:
     from datasets.utils.logging import disable_progress_bar
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
-    from transformers.utils import logging
+    from transformers.utils import is_flash_attn_2_available, logging
     from trimtab_trainer.contract import TrainingSettings
     from trimtab_trainer.contract.settings import ComputeType
     from trimtab_trainer.training.adapter import published_name
     from trimtab_trainer.training.batches import IGNORED, Batches
     from trimtab_trainer.training.schedule import sequences_of_step
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
     logging.set_verbosity_error()
     disable_progress_bar()
@@ -69,7 +69,7 @@ def run(work: Work, started: float) -> dict[str, Any]:
         def _get_train_sampler(self, dataset: Any = None) -> Any:
             return torch.utils.data.SequentialSampler(dataset or self.train_dataset)
 
-    class Times(TrainerCallback):
+    class Times(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *_: Any, **__: Any) -> None:
             clock.step_ended()
 
@@ -78,12 +78,17 @@ def run(work: Work, started: float) -> dict[str, Any]:
                 clock.losses.append(float(logs["loss"]))
 
     where = hardware.device()
-    kind = hardware.compute_type(ComputeType.AUTO, where)
+    kind = hardware.compute_type(ComputeType(work.compute), where)
     scheme = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=kind
     )
     base = AutoModelForCausalLM.from_pretrained(
-        str(work.base_model), dtype=kind, quantization_config=scheme, local_files_only=True, device_map={"": where}
+        str(work.base_model),
+        dtype=kind,
+        quantization_config=scheme,
+        local_files_only=True,
+        device_map={"": where},
+        attn_implementation="flash_attention_2" if where.type == "cuda" and is_flash_attn_2_available() else None,
     )
     with tempfile.TemporaryDirectory() as scratch:
         trainer = InOrder(

@@ -38,8 +38,17 @@ SMALL = {
     "num_key_value_heads": 2,
     "vocab_size": 384,
 }
+LLAMA_1B = {
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+}
+LLAMA_8B = {**LLAMA_1B, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
 TINY = {**SMALL, "hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 2}
-SHAPES = {"smollm2": SMOLLM2, "small": SMALL, "tiny": TINY}
+SHAPES = {"smollm2": SMOLLM2, "small": SMALL, "tiny": TINY, "1b": LLAMA_1B, "8b": LLAMA_8B}
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ class Work:
         steps: that are timed, after one that is not.
         dropout: of the adapter.
         rows: TRL's sequences lie one a line, with positions of their own, instead of joined in one line.
+        compute: type of products, as in the settings.
     """
 
     base_model: Path
@@ -62,10 +72,11 @@ class Work:
     steps: int
     dropout: float = 0.0
     rows: bool = True
+    compute: str = "Auto"
 
 
 def make_model(folder: Path, shape: str) -> Path:
-    """Write a Llama of random weights in one of the shapes."""
+    """Write a Llama of random weights in one of the shapes; large ones are made on the accelerator."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.utils import logging
@@ -73,7 +84,14 @@ def make_model(folder: Path, shape: str) -> Path:
     logging.disable_progress_bar()
     torch.manual_seed(0)
     config = LlamaConfig(**SHAPES[shape], max_position_embeddings=4096, tie_word_embeddings=True)
-    LlamaForCausalLM(config).save_pretrained(folder)
+    where = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = torch.bfloat16 if where == "cuda" else torch.float32
+    with torch.device(where):
+        model = LlamaForCausalLM(config).to(kind)
+    model.save_pretrained(folder)
+    del model
+    if where == "cuda":
+        torch.cuda.empty_cache()
     return folder
 
 

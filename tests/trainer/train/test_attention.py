@@ -76,19 +76,22 @@ def test_a_mask_is_causal_within_rows(window: int | None) -> None:
             start += length
 
 
-def inputs(heads: tuple[int, int], kind: torch.dtype) -> list[Tensor]:
+def inputs(heads: tuple[int, int], kind: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return [
+    query, key, value = (
         torch.randn(3, count, 40, 16, generator=generator).to(kind).requires_grad_()
         for count in (heads[0], heads[1], heads[1])
-    ]
+    )
+    return query, key, value
 
 
 def under_mask(query: Tensor, key: Tensor, value: Tensor, window: int | None) -> Tensor:
     """Return what is right, in float64."""
     groups = query.shape[1] // key.shape[1]
-    wide = [each.double() for each in (query, key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1))]
-    return functional.scaled_dot_product_attention(*wide, attn_mask=layout().mask(window)).transpose(1, 2)
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    return functional.scaled_dot_product_attention(
+        query.double(), key.double(), value.double(), attn_mask=layout().mask(window)
+    ).transpose(1, 2)
 
 
 def assert_alike(found: Tensor, wanted: Tensor, kind: torch.dtype) -> None:
@@ -195,12 +198,17 @@ def test_models_learn_by_rows_what_they_learn_under_masks(family: str, checkpoin
 def test_no_mask_is_made_by_rows(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = adapted(tiny, run_config(tmp_path))
     model.attend_by_rows()
-    masks = []
+    calls = []
     plain = attention.by_rows
-    monkeypatch.setattr(attention, "by_rows", lambda *args, **kwargs: masks.append(None) or plain(*args, **kwargs))
+
+    def counted(*args: Any, **kwargs: Any) -> Tensor:
+        calls.append(kwargs["window"])
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(attention, "by_rows", counted)
     rows = random_rows(4)
     model.hidden(Batches(sequences([rows[:2], rows[2:]])).lay(np.arange(2), CPU))
-    assert len(masks) == model.causal.config.num_hidden_layers
+    assert len(calls) == model.causal.config.num_hidden_layers
 
 
 def test_soft_caps_stay_under_masks(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 from trimtab_trainer.contract import QuantizationSettings
 from trimtab_trainer.training import product
 from trimtab_trainer.training.adapter import Adapted, add_adapter
@@ -79,7 +80,7 @@ def keeps(inputs: torch.Tensor, share: float) -> torch.Tensor:
 
 @pytest.fixture(autouse=True)
 def dropout_of_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(product.functional, "dropout", lambda inputs, share, *_, **__: inputs * keeps(inputs, share))
+    monkeypatch.setattr(functional, "dropout", lambda inputs, share, *_, **__: inputs * keeps(inputs, share))
 
 
 def test_nothing_is_dropped_while_evaluating(tiny: Path, tmp_path: Path) -> None:

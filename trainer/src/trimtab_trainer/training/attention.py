@@ -54,8 +54,8 @@ def attend_by_rows(model: PreTrainedModel) -> None:
     """Compute packed batches by rows from now on, in a model that `supports_rows`."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    AttentionInterface.register(BY_ROWS, attention)  # type: ignore[no-untyped-call]
-    AttentionMaskInterface.register(BY_ROWS, mask)  # type: ignore[no-untyped-call]
+    AttentionInterface.register(BY_ROWS, attention)
+    AttentionMaskInterface.register(BY_ROWS, mask)
     model.set_attn_implementation(BY_ROWS)
 
 
@@ -81,7 +81,7 @@ def mask(*args: Any, **kwargs: Any) -> Tensor | None:
     causal = not (kwargs.get("use_vmap") or kwargs.get("allow_is_bidirectional_skip"))
     if _laid.get() and causal and kwargs.get("attention_mask") is None:
         return None
-    return sdpa_mask(*args, **kwargs)
+    return sdpa_mask(*args, **kwargs)  # type: ignore[no-any-return]
 
 
 def attention(
@@ -102,10 +102,10 @@ def attention(
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     if layout is None or attention_mask is not None or not causal or query.shape[2] != sum(layout.lines[0]):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
     window = kwargs.get("sliding_window")
     if any(kwargs.get(name) is not None for name in ("position_bias", "softcap", "s_aux")):
-        return sdpa_attention_forward(module, query, key, value, layout.mask(window), **kwargs)
+        return sdpa_attention_forward(module, query, key, value, layout.mask(window), **kwargs)  # type: ignore[no-any-return]
     dropout, scale = float(kwargs.get("dropout") or 0.0), kwargs.get("scaling")
     if runs_flash(query, value, dropout):
         return by_lengths(query, key, value, layout, window=window, scale=scale), None
@@ -133,10 +133,14 @@ def by_lengths(
 
     lines, heads, width, size = query.shape
     kind = _type_of_products(query)
-    joined = [each.transpose(1, 2).reshape(lines * width, each.shape[1], size).to(kind) for each in (query, key, value)]
+    q, k, v = (
+        each.transpose(1, 2).reshape(lines * width, each.shape[1], size).to(kind) for each in (query, key, value)
+    )
     longest = layout.longest
     output = varlen_attn(
-        *joined,
+        q,
+        k,
+        v,
         layout.starts,
         layout.starts,
         longest,
@@ -170,7 +174,9 @@ def by_rows(
     found = []
     for line, lengths in enumerate(layout.lines):
         # Split, not sliced: the gradient of a slice is a whole line of zeros.
-        parts = zip(*(each[line : line + 1].split(lengths, 2) for each in (query, key, value)), strict=True)
+        parts = zip(
+            *(torch.split(each[line : line + 1], list(lengths), 2) for each in (query, key, value)), strict=True
+        )
         for length, (q, k, v) in zip(lengths, parts, strict=True):
             near = None if window is None or length <= window else _near(length, window, query.device)
             row = functional.scaled_dot_product_attention(

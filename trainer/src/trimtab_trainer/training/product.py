@@ -99,7 +99,8 @@ def product(
             found = _Product.apply(flat, functional.dropout(flat, dropout), down, up, base, scaling)  # type: ignore[no-untyped-call]
         else:
             found = _ProductOfOne.apply(flat, down, up, base, scaling)  # type: ignore[no-untyped-call]
-    return found.view(*inputs.shape[:-1], -1)  # type: ignore[no-any-return]
+    output: Tensor = found.view(*inputs.shape[:-1], -1)
+    return output
 
 
 def fuse(model: nn.Module) -> int:
@@ -137,7 +138,8 @@ def agrees(layer: Any) -> bool:
 
     def plain(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
         result: Tensor = layer.base_layer(x)
-        return result + functional.linear(functional.linear(x, a.to(kind)), b.to(kind)) * layer.scaling[name]
+        result = result + functional.linear(functional.linear(x, a.to(kind)), b.to(kind)) * layer.scaling[name]
+        return result
 
     def fused(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
         return product(x, a, b, layer.base_layer, scaling=layer.scaling[name])
