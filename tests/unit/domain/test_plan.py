@@ -685,6 +685,26 @@ def test_a_pod_that_its_node_does_not_take_says_so_in_the_nodes_words() -> None:
     assert str(attempt.message).startswith("UnexpectedAdmissionError: Allocate failed")
 
 
+def test_a_node_that_refuses_pods_is_asked_less_and_less_often() -> None:
+    """It is free, so the scheduler chooses it again at once: twenty disruptions would be used up within seconds."""
+    world = World().settle().prepared()
+    pauses = []
+    for _ in range(7):
+        world.pod(phase="Failed", reason="UnexpectedAdmissionError", message="no healthy devices", node="node-1")
+        world.change_job(failed=True, ended=world.now, failed_reason="BackoffLimitExceeded", failed_message="x")
+        jobs = len(world.settle().job_names)
+        pause = world.last.look_again_seconds
+        assert (world.state, pause is not None) == ("Retrying", True)
+        pauses.append(pause)
+        world.after((pause or 0) - 1).settle()
+        assert len(world.job_names) == jobs
+        world.after(1).settle()
+        assert len(world.job_names) == jobs + 1
+    assert pauses == [10, 20, 40, 80, 160, 300, 300]
+    jobs = len(world.job_names)
+    assert len(world.running().after(60).disrupted("x").settle().job_names) == jobs + 1  # elsewhere, and at once
+
+
 def test_a_container_that_fails_before_the_trainer_begins_is_named() -> None:
     """A mesh that needs more rights than a namespace gives puts an init container into each pod, which fails."""
     world = World().settle()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import takewhile
 from typing import Literal
 
 from trimtab_trainer.contract import Summary
 
-from trimtab_operator.api import AttemptStatus, WorkStatus
+from trimtab_operator.api import AttemptReason, AttemptStatus, WorkStatus
 from trimtab_operator.api.work import (
     ACCELERATORS_MAXIMUM,
     ATTEMPT_MESSAGE_LENGTH,
@@ -25,6 +26,8 @@ from .particulars import Particulars
 from .subject import J, S, Work
 
 ATTEMPTS_KEPT = 10
+PAUSE_AT_MOST = 300
+"""Seconds between two attempts, where nothing asks for more."""
 
 
 def accelerators(job: Work, attempt: AttemptStatus, *, works: bool) -> int:
@@ -50,6 +53,22 @@ def running_seconds(attempt: AttemptStatus, end: datetime) -> int:
     start = parse_time(attempt.start_time)
     since_start = max(0, round((end - start).total_seconds())) if start is not None else 0
     return (attempt.active_seconds or 0) + since_start
+
+
+def pause_seconds(status: WorkStatus, first: float) -> float:
+    """Return the seconds that pass between the last attempt and the next: `first`, twice as many each time.
+
+    Failures are counted over all attempts. A disruption costs no time, as the next node may be a good one; but a node
+    that refuses pods is free, so that the scheduler chooses it again and again.
+    """
+    last = status.attempts[-1] if status.attempts else None
+    if last is None:
+        return 0
+    if last.charged_to == "failures":
+        return max(min(first * 2 ** (status.failures - 1), PAUSE_AT_MOST), last.retry_after_seconds or 0)
+    refused = takewhile(lambda each: each.reason == AttemptReason.POD_FAILED, reversed(status.attempts))
+    times = sum(1 for _ in refused)
+    return min(first * 2 ** (times - 1), PAUSE_AT_MOST) if times else 0
 
 
 def active_seconds(status: WorkStatus, now: datetime) -> int:
