@@ -9,11 +9,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from trimtab_operator.api import AttemptStatus, WorkStatus
 from trimtab_operator.domain.cluster import NameTaken
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf, Plan
 from trimtab_operator.domain.views import PodView, format_time
 from trimtab_operator.domain.work import plan
+from trimtab_operator.domain.work.accounts import pause_seconds
 from trimtab_trainer.contract import Curve, Reason, Summary, TerminationMessage
 
 from tests.unit.domain.makers import ARTIFACT, PREPARED, T0, World, queued_world
@@ -703,6 +705,11 @@ def test_a_node_that_refuses_pods_is_asked_less_and_less_often() -> None:
     assert pauses == [10, 20, 40, 80, 160, 300, 300]
     jobs = len(world.job_names)
     assert len(world.running().after(60).disrupted("x").settle().job_names) == jobs + 1  # elsewhere, and at once
+
+
+def test_the_pause_after_very_many_failures_is_the_longest_one() -> None:
+    failed = AttemptStatus(number=0, stage="train", job_name="x", job_uid="u", reason="Bug", charged_to="failures")
+    assert pause_seconds(WorkStatus(failures=10_000, attempts=[failed]), 10.0) == 300
 
 
 def test_a_container_that_fails_before_the_trainer_begins_is_named() -> None:

@@ -65,10 +65,15 @@ def pause_seconds(status: WorkStatus, first: float) -> float:
     if last is None:
         return 0
     if last.charged_to == "failures":
-        return max(min(first * 2 ** (status.failures - 1), PAUSE_AT_MOST), last.retry_after_seconds or 0)
+        return max(_doubled(first, status.failures), last.retry_after_seconds or 0)
     refused = takewhile(lambda each: each.reason == AttemptReason.POD_FAILED, reversed(status.attempts))
     times = sum(1 for _ in refused)
-    return min(first * 2 ** (times - 1), PAUSE_AT_MOST) if times else 0
+    return _doubled(first, times) if times else 0
+
+
+def _doubled(first: float, times: int) -> float:
+    """Return the pause after so many times; an exponent that is not bounded has no float after 1,024."""
+    return float(min(first * 2 ** min(times - 1, 16), PAUSE_AT_MOST))
 
 
 def active_seconds(status: WorkStatus, now: datetime) -> int:
