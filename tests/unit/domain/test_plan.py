@@ -12,6 +12,7 @@ import pytest
 from trimtab_operator.api import AttemptStatus, WorkStatus
 from trimtab_operator.domain.cluster import NameTaken
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
+from trimtab_operator.domain.finetunejob.figures import prepared_of
 from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf, Plan
 from trimtab_operator.domain.views import PodView, format_time
 from trimtab_operator.domain.work import plan
@@ -103,7 +104,12 @@ def test_the_status_tells_where_both_pages_are() -> None:
     prepared = PREPARED.model_copy(update={"report_uri": data})
     world.succeeds(world.words(Reason.COMPLETED, prepared=prepared)).running()
     artifact = ARTIFACT.model_copy(update={"report_uri": report})
-    status = world.succeeds(world.words(Reason.COMPLETED, artifact=artifact)).job.status.to_json()
+    told = prepared_of(world.job.status)
+    assert told is not None
+    assert told.report_uri == data, "the trainer's own page links to it"
+    again = PREPARED.model_copy(update={"report_uri": None})  # as the trainer tells of the rows once more
+    words = world.words(Reason.COMPLETED, prepared=again, artifact=artifact)
+    status = world.succeeds(words).job.status.to_json()
     assert (status["dataset"]["reportURI"], status["artifact"]["reportURI"]) == (data, report)
 
 
