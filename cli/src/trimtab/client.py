@@ -10,7 +10,7 @@ from types import TracebackType
 from . import checking, comparison, manifests
 from .errors import Invalid, NotAllowed, NotFound, NotInstalled, Problem, near
 from .kinds import Kind, kind_named, kinds
-from .kubeconfig import configuration_of
+from .kubeconfig import connection_of
 from .logs import LogLine, log_lines
 from .objects import Curve, CustomObject, parse
 from .server import Resource, Server
@@ -34,9 +34,9 @@ class Client:
     def __init__(
         self, namespace: str | None = None, *, context: str | None = None, kubeconfig: str | Path | None = None
     ) -> None:
-        configuration, default = configuration_of(context, None if kubeconfig is None else str(kubeconfig))
+        connection, default = connection_of(context, None if kubeconfig is None else str(kubeconfig))
         self.namespace = namespace or default
-        self._server = Server(configuration)
+        self._server = Server(connection)
 
     def __enter__(self) -> Client:
         return self

@@ -1,7 +1,6 @@
 """One thin client of the API server: JSON in, JSON out, a timeout on every call.
 
-Configuration, authentication and TLS are those of the `kubernetes` package; its models, which take longer to import
-than a list takes to read, are not used. Whatever goes wrong is a `Problem` with a sentence.
+Whom it asks and as whom is a `Connection`. Whatever goes wrong is a `Problem` with a sentence.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import urllib3
-from kubernetes.client.configuration import Configuration
-from kubernetes.client.rest import RESTClientObject
 
+from .connection import Connection
 from .errors import Conflict, Expired, Invalid, NotAllowed, NotFound, NotInstalled, Problem, Unreachable
 
 Body = dict[str, Any]
@@ -53,19 +51,17 @@ PODS = Resource("", "v1", "pods")
 
 
 class Server:
-    """An API server, as the user of a configuration."""
+    """An API server, as the user of a connection."""
 
-    def __init__(self, configuration: Configuration) -> None:
-        configuration.retries = False  # urllib3's: an address that does not answer is asked once, no redirect followed
-        self._configuration = configuration
-        self._rest = RESTClientObject(configuration)
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     @property
     def address(self) -> str:
-        return str(self._configuration.host)
+        return self._connection.address
 
     def close(self) -> None:
-        self._rest.close()
+        self._connection.pool.clear()
 
     def get(self, path: str) -> Body:
         return self._answer("GET", path)
@@ -146,18 +142,22 @@ class Server:
         body: Body | None = None,
         content_type: str = JSON,
         seconds: float = READ_SECONDS,
-    ) -> Iterator[urllib3.HTTPResponse]:
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
         """Send a request and yield the answer, which is read within the context."""
-        headers = {"Accept": JSON, "Content-Type": content_type, "User-Agent": "kubectl-trimtab"}
-        token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-        if token:
-            headers["Authorization"] = token
+        headers = {"Accept": JSON, "User-Agent": "kubectl-trimtab"}
+        headers |= {} if body is None else {"Content-Type": content_type}
         url = self.address + path + (f"?{urlencode(query)}" if query else "")
         try:
-            answered = self._rest.request(
-                method, url, headers=headers, body=body, _request_timeout=(CONNECT_SECONDS, seconds)
+            response = self._connection.pool.request(
+                method,
+                url,
+                headers={**headers, **self._connection.credentials()},
+                body=None if body is None else json.dumps(body).encode(),
+                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=seconds),
+                preload_content=False,
+                retries=False,
+                redirect=False,
             )
-            response: urllib3.HTTPResponse = answered.response
             try:
                 if response.status >= 300:
                     raise _refusal(response.status, _read(response), method, path)
@@ -179,7 +179,7 @@ def _short(error: Exception) -> str:
     return str(error).rsplit(": ", 1)[-1].strip("()'\" ")[:200] or type(error).__name__
 
 
-def _read(response: urllib3.HTTPResponse) -> Body:
+def _read(response: urllib3.BaseHTTPResponse) -> Body:
     """Return what a refusal says; a proxy's page is no JSON."""
     raw = response.read(ERROR_BYTES)
     try:
