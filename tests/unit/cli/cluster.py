@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -83,14 +84,14 @@ def merged(old: Body, patch: Body) -> Body:
     return both
 
 
-def serve(cluster: FakeCluster) -> ThreadingHTTPServer:
+def serve(cluster: FakeCluster, tls: ssl.SSLContext | None = None) -> ThreadingHTTPServer:
     """Start it on a free port; `shutdown` ends it."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def _respond(self) -> None:
-            parts = urlsplit(self.path)
+            parts = urlsplit(self.path)  # of a proxy the whole address
             size = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(size)) if size else None
             told = Request(self.command, parts.path, dict(parse_qsl(parts.query)), body, dict(self.headers))
@@ -107,7 +108,9 @@ def serve(cluster: FakeCluster) -> ThreadingHTTPServer:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    cluster.address = f"http://127.0.0.1:{server.server_port}"
+    cluster.address = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
