@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .asking import Replies, Reply
     from .checking import Finding
     from .client import Client
     from .comparison import Comparison
@@ -35,11 +36,14 @@ __all__ = [
     "NotFound",
     "NotInstalled",
     "Problem",
+    "Replies",
+    "Reply",
     "Story",
     "Unreachable",
 ]
 
 _MODULES = {
+    "asking": ("Replies", "Reply"),
     "checking": ("Finding",),
     "client": ("Client",),
     "comparison": ("Comparison",),

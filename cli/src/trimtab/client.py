@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from . import checking, comparison, manifests
+from . import asking, checking, comparison, engine, manifests
 from .errors import Invalid, NotAllowed, NotFound, NotInstalled, Problem, near
 from .kinds import Kind, kind_named, kinds
 from .kubeconfig import connection_of
@@ -106,6 +107,46 @@ class Client:
             tail: at most so many lines of each pod.
         """
         return log_lines(self._server, self._one_of(name, "FineTuneJob", "Evaluation"), follow=follow, tail=tail)
+
+    def ask(
+        self,
+        name: str,
+        question: str,
+        *,
+        revisions: Sequence[str] = (),
+        base: bool = True,
+        port: int | None = None,
+        url: str | None = None,
+        chat: bool = True,
+        heard: asking.Heard | None = None,
+        **settings: Any,
+    ) -> asking.Replies:
+        """Ask the base, what an AdapterRollout serves, and its revisions the same, side by side.
+
+        Args:
+            revisions: names such as guide@57304f9f, or the begin of a digest; of those that the engines have loaded.
+            base: ask the base too.
+            port: of the engine in its pod; by default the one that the pod calls http, else 8000.
+            url: of an engine that is asked without the API server, such as that of a forwarded port.
+            chat: as a conversation; else the question is completed as text.
+            heard: called with what there is of the answers, as they come.
+            settings: of the request, such as max_tokens and temperature.
+        """
+        about = self._one_of(name, "AdapterRollout")
+        adapter = asking.adapter_of(about)
+        engines = [engine.at(url)] if url else asking.engines_of(self._server, about, port)
+        refused: NotFound | None = None
+        for each in engines:
+            try:
+                models = asking.chosen(each.models(), adapter, revisions, base=base)
+            except NotFound as problem:  # another pod may have it: a canary has what the others do not have yet
+                refused = refused or problem
+                continue
+            if not models:
+                raise NotFound(f"{each.name} does not serve {adapter}", f"see kubectl trimtab describe {name}")
+            return asking.ask(each, models, question, settings, chat=chat, heard=heard)
+        assert refused is not None, "there is an engine, and it was asked"
+        raise refused
 
     def compare(self, first: str, second: str) -> comparison.Comparison:
         """Return how two objects of a kind differ: settings, figures, curves."""

@@ -12,6 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
+from .asking import Replies, Reply
 from .comparison import Comparison, Figure
 from .drawing import Series, plot
 from .objects import Curve, CustomObject
@@ -35,6 +36,10 @@ def rendered(value: Any) -> RenderableType:
             return listing(value, now)
         case Story():
             return story_of(value)
+        case Replies():
+            return replies(value)
+        case Reply():
+            return replies([value])
         case Curve():
             return curves([value])
         case Comparison():
@@ -122,6 +127,27 @@ def curves(drawn: Sequence[Curve], width: int = 72) -> RenderableType:
         picture.append(clean(f"{each.name}, {each.points[-1][1]:.4g} at step {each.points[-1][0]:g}") + "\n")
     picture.append("nats per supervised token over steps", "dim")
     return picture
+
+
+def replies(told: Sequence[Reply]) -> RenderableType:
+    """Return answers side by side, each under the name that was asked and the revision that answered."""
+    grid = Grid(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", expand=True)
+    for each in told:
+        grid.add_column(Text(clean(title_of(each))), overflow="fold", ratio=1)
+    grid.add_row(*(_lines(each.text) for each in told))
+    if any(each.problem for each in told):
+        grid.add_row(*(line(each.problem, "red") for each in told))
+    return grid
+
+
+def title_of(reply: Reply) -> str:
+    """Return the name that was asked, and behind an alias the revision that answered."""
+    behind = reply.revision and reply.revision != reply.model
+    return f"{reply.model} ({reply.revision})" if behind else reply.model
+
+
+def _lines(text: str) -> Text:
+    return Text("\n".join(clean(each) for each in text.strip().splitlines()))
 
 
 def comparison(value: Comparison, width: int = 72) -> RenderableType:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,8 @@ from .connection import Connection
 from .errors import Conflict, Expired, Invalid, NotAllowed, NotFound, NotInstalled, Problem, Unreachable
 
 Body = dict[str, Any]
+Refused = Callable[[int, Body, str, str], Problem]
+"""Makes a problem of a status code, what was said, the method and the path."""
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -44,7 +46,7 @@ class Resource:
         parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
         parts += ["namespaces", namespace] if namespace else []
         parts += [part for part in (self.plural, name, subresource) if part]
-        return "/" + "/".join(quote(part, safe="") for part in parts)
+        return "/" + "/".join(quote(part, safe=":") for part in parts)
 
 
 PODS = Resource("", "v1", "pods")
@@ -112,28 +114,33 @@ class Server:
                 raise Unreachable(f"{self.address} broke off a watch", "is the cluster up?") from error
             if event.get("type") == "ERROR":
                 told = event.get("object") or {}
-                raise _refusal(int(told.get("code") or 0), told, "watch", path)
+                raise refusal(int(told.get("code") or 0), told, "watch", path)
             yield event
 
     def lines(self, path: str, seconds: float = READ_SECONDS, **query: str) -> Iterator[bytes]:
         """Yield the lines of an answer as they come; `seconds` is how long nothing may come."""
-        with self._asked("GET", path, query=query, seconds=seconds) as response:
-            begun = b""
-            for chunk in response.stream(2**16):
-                *whole, begun = (begun + chunk).split(b"\n")
-                yield from whole
-            if begun:
-                yield begun
+        with self.opened("GET", path, query=query, seconds=seconds) as response:
+            yield from self.lines_of(response)
+
+    @staticmethod
+    def lines_of(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+        """Yield the lines of an answer that was opened, as they come."""
+        begun = b""
+        for chunk in response.stream(2**16):
+            *whole, begun = (begun + chunk).split(b"\n")
+            yield from whole
+        if begun:
+            yield begun
 
     def _answer(self, method: str, path: str, **request: Any) -> Body:
-        with self._asked(method, path, **request) as response:
+        with self.opened(method, path, **request) as response:
             answer = json.loads(response.read())
         if not isinstance(answer, dict):
             raise Unreachable(f"{self.address} is no Kubernetes API server", "look at the kubeconfig's server")
         return answer
 
     @contextmanager
-    def _asked(
+    def opened(
         self,
         method: str,
         path: str,
@@ -142,8 +149,14 @@ class Server:
         body: Body | None = None,
         content_type: str = JSON,
         seconds: float = READ_SECONDS,
+        refused: Refused | None = None,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
-        """Send a request and yield the answer, which is read within the context."""
+        """Send a request and yield the answer, which is read within the context.
+
+        Args:
+            seconds: how long nothing may come.
+            refused: makes the problem of an answer that is no success, where somebody else may answer.
+        """
         headers = {"Accept": JSON, "User-Agent": "kubectl-trimtab"}
         headers |= {} if body is None else {"Content-Type": content_type}
         url = self.address + path + (f"?{urlencode(query)}" if query else "")
@@ -160,7 +173,7 @@ class Server:
             )
             try:
                 if response.status >= 300:
-                    raise _refusal(response.status, _read(response), method, path)
+                    raise (refused or refusal)(response.status, _read(response), method, path)
                 yield response
             finally:
                 response.close()
@@ -189,7 +202,7 @@ def _read(response: urllib3.BaseHTTPResponse) -> Body:
     return told if isinstance(told, dict) else {"message": raw[:200].decode(errors="replace").strip()}
 
 
-def _refusal(code: int, told: Body, method: str, path: str) -> Problem:
+def refusal(code: int, told: Body, method: str, path: str) -> Problem:
     """Return what the API server said no with, as a sentence."""
     message = str(told.get("message") or told.get("reason") or f"status {code}")
     match code:

@@ -42,6 +42,18 @@ class FakeCluster:
     answers: dict[str, tuple[int, Body | bytes]] = field(default_factory=dict)
     asked: list[Request] = field(default_factory=list)
     on_patch: Callable[[Body, Request], tuple[int, Body]] | None = None
+    otherwise: Callable[[Request], tuple[int, Body | bytes] | None] | None = None
+    """Answers first, what it has an answer for."""
+
+    def put_pod(self, name: str, labels: Body, *, ready: bool = True, **spec: Any) -> str:
+        """Put in a pod, and return the path of its proxy."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}"
+        self.objects[path] = {
+            "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels},
+            "spec": {"containers": [{"name": "vllm", "ports": [{"name": "http", "containerPort": 8000}]}], **spec},
+            "status": {"conditions": [{"type": "Ready", "status": str(ready)}]},
+        }
+        return f"{path}:8000/proxy"
 
     def put(self, body: Body) -> Body:
         plural = f"{body['kind'].lower()}s"
@@ -56,6 +68,8 @@ class FakeCluster:
 
     def answer(self, request: Request) -> tuple[int, Body | bytes]:
         self.asked.append(request)
+        if self.otherwise is not None and (told := self.otherwise(request)) is not None:
+            return told
         if request.path in self.answers:
             return self.answers[request.path]
         known = self.objects.get(request.path)
