@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .client import Client
     from .comparison import Comparison
     from .errors import Conflict, Invalid, NotAllowed, NotFound, NotInstalled, Problem, Unreachable
+    from .estimating import Estimate
     from .logs import LogLine
     from .manifests import Answers
     from .objects import AdapterRollout, Curve, CustomObject, Evaluation, FineTuneJob, FineTuneSweep
@@ -25,6 +26,7 @@ __all__ = [
     "Conflict",
     "Curve",
     "CustomObject",
+    "Estimate",
     "Evaluation",
     "Finding",
     "FineTuneJob",
@@ -48,6 +50,7 @@ _MODULES = {
     "client": ("Client",),
     "comparison": ("Comparison",),
     "errors": ("Conflict", "Invalid", "NotAllowed", "NotFound", "NotInstalled", "Problem", "Unreachable"),
+    "estimating": ("Estimate",),
     "logs": ("LogLine",),
     "manifests": ("Answers",),
     "objects": ("AdapterRollout", "Curve", "CustomObject", "Evaluation", "FineTuneJob", "FineTuneSweep"),

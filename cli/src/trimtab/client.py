@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from . import asking, checking, comparison, engine, manifests
+from . import asking, checking, comparison, engine, estimating, manifests
 from .errors import Invalid, NotAllowed, NotFound, NotInstalled, Problem, near
 from .kinds import Kind, kind_named, kinds
 from .kubeconfig import connection_of
@@ -147,6 +147,60 @@ class Client:
             return asking.ask(each, models, question, settings, chat=chat, heard=heard)
         assert refused is not None, "there is an engine, and it was asked"
         raise refused
+
+    def estimate(
+        self,
+        name: str,
+        *,
+        trainer: bool = False,
+        model_config: str | Path | None = None,
+        accelerators: Sequence[str] = (),
+        tokens: int | None = None,
+    ) -> estimating.Estimate:
+        """Return what a FineTuneJob has taken and will take; of a file of manifests what `estimate_file` returns.
+
+        Args:
+            trainer: ask the trainer too, which accelerators hold the run, and how long it takes on each.
+            model_config, accelerators, tokens: for the trainer; see `estimate_file`.
+        """
+        about = self._one_of(name, "FineTuneJob")
+        cost = estimating.cost_of(about, datetime.now(UTC))
+        if not (trainer or model_config or accelerators or tokens):
+            return estimating.Estimate(about.name, cost)
+        prepared = about.told.get("dataset")
+        counted = prepared.get("tokens") if isinstance(prepared, dict) else None
+        weights, devices = estimating.by_the_trainer(
+            about.spec,
+            model_config=None if model_config is None else Path(model_config),
+            accelerators=accelerators,
+            tokens=tokens if tokens is not None else counted,
+        )
+        return estimating.Estimate(about.name, cost, devices, weights)
+
+    @staticmethod
+    def estimate_file(
+        file: str | Path,
+        *,
+        model_config: str | Path | None = None,
+        accelerators: Sequence[str] = (),
+        tokens: int | None = None,
+    ) -> estimating.Estimate:
+        """Return what the FineTuneJob of a file would take on each type of accelerator; no cluster is asked.
+
+        Args:
+            model_config: config.json to go by, instead of the base model's files.
+            accelerators: names such as H100-80GB; all that are known by default.
+            tokens: of the training rows in an epoch; without them time is known only where maxSteps is set.
+        """
+        job = estimating.read_job(Path(file))
+        name = str((job.get("metadata") or {}).get("name") or file)
+        weights, devices = estimating.by_the_trainer(
+            job.get("spec") or {},
+            model_config=None if model_config is None else Path(model_config),
+            accelerators=accelerators,
+            tokens=tokens,
+        )
+        return estimating.Estimate(name, None, devices, weights)
 
     def compare(self, first: str, second: str) -> comparison.Comparison:
         """Return how two objects of a kind differ: settings, figures, curves."""

@@ -1,16 +1,17 @@
-"""Verbs that try something out and change nothing: ask."""
+"""Verbs that answer a question and change nothing: ask, estimate."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import output
 from .errors import Invalid
-from .options import Context, Kubeconfig, Name, Namespace, Output, app, client_of
+from .options import Context, Kubeconfig, Name, Namespace, Output, app, client_of, names_for
 from .output import Format
 
 if TYPE_CHECKING:
@@ -68,6 +69,55 @@ def ask(
     failed = [each for each in found if each.problem]
     if failed:
         raise Invalid(f"{len(failed)} of {len(found)} did not answer", failed[0].problem)
+
+
+@app.command()
+def estimate(
+    *,
+    name: Annotated[str, typer.Argument(help="Name of a FineTuneJob, or a file with one.", autocompletion=names_for)],
+    trainer: Annotated[
+        bool, typer.Option("--trainer", help="Ask the trainer too, on which accelerators it fits. Of files always.")
+    ] = False,
+    model_config: Annotated[
+        Path | None, typer.Option(help="A config.json to go by, instead of the base model's files.")
+    ] = None,
+    accelerators: Annotated[
+        list[str] | None, typer.Option("--accelerator", help="Such as H100-80GB.", show_default="all")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of the rows in an epoch.", show_default="what prepare counted")
+    ] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="Of an accelerator for an hour.")] = None,
+    form: Output = Format.table,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Estimate what a run takes: from its status, or before it begins by the trainer's own estimate."""
+    from .client import Client
+    from .estimating import KINDS_OF_FILES
+
+    chosen = accelerators or []
+    if name.endswith(KINDS_OF_FILES):
+        found = Client.estimate_file(name, model_config=model_config, accelerators=chosen, tokens=tokens)
+    else:
+        with client_of(namespace, context, kubeconfig) as client:
+            found = client.estimate(
+                name, trainer=trainer, model_config=model_config, accelerators=chosen, tokens=tokens
+            )
+
+    def data() -> dict[str, Any]:
+        from dataclasses import asdict
+
+        cost = found.cost and {**asdict(found.cost), "total": found.cost.total}
+        return {**asdict(found), "cost": cost, "price": price}
+
+    def picture() -> Any:
+        from .rendering import estimate
+
+        return estimate(found, price)
+
+    output.show(form, data, picture)
 
 
 def _question(given: str | None) -> str:

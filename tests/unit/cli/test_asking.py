@@ -96,7 +96,8 @@ def test_a_revision_that_nobody_has(engines: Engines, run: Run) -> None:
     told = run("ask", "guide", "Who?", "-r", "guide@57304f90")
     assert told.code == 1
     assert told.err == (
-        "error: the revision guide@57304f90 is not loaded; loaded are guide@57304f9f: did you mean guide@57304f9f or guide?\n"
+        "error: the revision guide@57304f90 is not loaded; loaded are guide@57304f9f: "
+        "did you mean guide@57304f9f or guide?\n"
     )
 
 
