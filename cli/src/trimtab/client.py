@@ -99,14 +99,18 @@ class Client:
         """Return loss and validation loss of a FineTuneJob; empty while there is nothing to draw."""
         return self._one_of(name, "FineTuneJob").curve
 
-    def logs(self, name: str, *, follow: bool = False, tail: int | None = None) -> Iterator[LogLine]:
+    def logs(
+        self, name: str, *, follow: bool = False, tail: int | None = None, storage: bool = False
+    ) -> Iterator[LogLine]:
         """Yield the lines of all attempts: of their pods, or where these are gone what the status tells.
 
         Args:
             follow: go on with what runs, until it ends.
             tail: at most so many lines of each pod.
+            storage: where pods are gone, what the run measured, from object storage, with this machine's own keys.
         """
-        return log_lines(self._server, self._one_of(name, "FineTuneJob", "Evaluation"), follow=follow, tail=tail)
+        about = self._one_of(name, "FineTuneJob", "Evaluation")
+        return log_lines(self._server, about, follow=follow, tail=tail, storage=storage)
 
     def ask(
         self,

@@ -49,7 +49,8 @@ class Engines:
     def answer(self, request: Request) -> tuple[int, Any] | None:
         for path, models in self.pods.items():
             if request.path == f"{path}/v1/models":
-                return self.answers.get("models", (200, {"data": models}))
+                listed: tuple[int, Any] = self.answers.get("models", (200, {"data": models}))
+                return listed
             if request.path.startswith(f"{path}/v1/"):
                 self.asked.append({"pod": path, "path": request.path.removeprefix(path), **request.body})
                 name = request.body["model"]
