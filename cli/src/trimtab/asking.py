@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .engine import Engine, base_of
 from .errors import NotFound, Problem, near
 from .objects import CustomObject, mapping, sequence, text
+from .replies import Replies, Reply
 from .server import PODS, Body, Server
-from .views import Shown
 
 ENGINE_PORT = 8000
 PORT_NAME = "http"
@@ -20,42 +19,6 @@ PORT_NAME = "http"
 AGENT = "trimtab-agent"
 DIGEST_CHARACTERS = 8
 """Of a digest, in the name of a revision."""
-
-
-@dataclass(frozen=True)
-class Reply(Shown):
-    """What one model answered.
-
-    Attributes:
-        model: as it was asked for.
-        revision: that answered, as the guard says; empty for the base.
-        seconds: from the question to the last word.
-        problem: why there is no answer, or no end of it.
-    """
-
-    model: str
-    text: str
-    revision: str = ""
-    seconds: float = 0.0
-    problem: str = ""
-
-
-class Replies(tuple[Reply, ...], Shown):
-    """What several models answered to a question, in the order in which they were asked for.
-
-    Attributes:
-        question: that was asked.
-        engine: that answered.
-    """
-
-    question: str = ""
-    engine: str = ""
-
-    @classmethod
-    def of(cls, replies: Iterable[Reply], question: str, engine: str) -> Replies:
-        made = cls(replies)
-        made.question, made.engine = question, engine
-        return made
 
 
 Heard = Callable[[Sequence[Reply]], None]

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from . import asking, checking, comparison, engine, estimating, manifests
+from . import asking, checking, comparison, costs, engine, estimating, manifests, replies
 from .errors import Invalid, NotAllowed, NotFound, NotInstalled, Problem, near
 from .kinds import Kind, kind_named, kinds
 from .kubeconfig import connection_of
@@ -124,7 +124,7 @@ class Client:
         chat: bool = True,
         heard: asking.Heard | None = None,
         **settings: Any,
-    ) -> asking.Replies:
+    ) -> replies.Replies:
         """Ask the base, what an AdapterRollout serves, and its revisions the same, side by side.
 
         Args:
@@ -160,7 +160,7 @@ class Client:
         model_config: str | Path | None = None,
         accelerators: Sequence[str] = (),
         tokens: int | None = None,
-    ) -> estimating.Estimate:
+    ) -> costs.Estimate:
         """Return what a FineTuneJob has taken and will take; of a file of manifests what `estimate_file` returns.
 
         Args:
@@ -168,9 +168,9 @@ class Client:
             model_config, accelerators, tokens: for the trainer; see `estimate_file`.
         """
         about = self._one_of(name, "FineTuneJob")
-        cost = estimating.cost_of(about, datetime.now(UTC))
+        cost = costs.cost_of(about, datetime.now(UTC))
         if not (trainer or model_config or accelerators or tokens):
-            return estimating.Estimate(about.name, cost)
+            return costs.Estimate(about.name, cost)
         prepared = about.told.get("dataset")
         counted = prepared.get("tokens") if isinstance(prepared, dict) else None
         weights, devices = estimating.by_the_trainer(
@@ -179,7 +179,7 @@ class Client:
             accelerators=accelerators,
             tokens=tokens if tokens is not None else counted,
         )
-        return estimating.Estimate(about.name, cost, devices, weights)
+        return costs.Estimate(about.name, cost, devices, weights)
 
     @staticmethod
     def estimate_file(
@@ -188,7 +188,7 @@ class Client:
         model_config: str | Path | None = None,
         accelerators: Sequence[str] = (),
         tokens: int | None = None,
-    ) -> estimating.Estimate:
+    ) -> costs.Estimate:
         """Return what the FineTuneJob of a file would take on each type of accelerator; no cluster is asked.
 
         Args:
@@ -204,7 +204,7 @@ class Client:
             accelerators=accelerators,
             tokens=tokens,
         )
-        return estimating.Estimate(name, None, devices, weights)
+        return costs.Estimate(name, None, devices, weights)
 
     def compare(self, first: str, second: str) -> comparison.Comparison:
         """Return how two objects of a kind differ: settings, figures, curves."""

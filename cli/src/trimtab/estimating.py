@@ -1,4 +1,4 @@
-"""What a run takes: by its status while there is one that moves, and by the trainer's own estimate before it begins.
+"""What a run would take, by the trainer's own estimate.
 
 The trainer is another program, with its own dependencies: it is run where it is installed, and never imported.
 """
@@ -10,16 +10,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .costs import OnDevice
 from .errors import Invalid, Problem
-from .objects import CustomObject, mapping, number, sequence, text
-from .text import time_of
-from .views import Shown
+from .objects import mapping, number, text
 
 TRAINER = "trimtab-trainer"
 SECONDS = 300
@@ -27,75 +24,6 @@ SECONDS = 300
 SHARED = ("lora", "quantization", "training", "checkpoint")
 """Parts of a spec that the trainer's configuration has as they are."""
 KINDS_OF_FILES = (".yaml", ".yml", ".json")
-HOUR = 3600
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a run has taken, and what it will have taken when it is done, by its status.
-
-    Attributes:
-        seconds: with a running pod, over all attempts, those that were lost too.
-        remaining: seconds until the last step; None where it is not known yet.
-        accelerators: that the newest attempt holds.
-        accelerator_seconds: taken so far; of them `lost` was work to be done again.
-    """
-
-    seconds: float
-    remaining: float | None
-    accelerators: int
-    accelerator_seconds: float
-    lost: float
-
-    @property
-    def total(self) -> float | None:
-        """Accelerator seconds at the end, if nothing more is lost."""
-        return None if self.remaining is None else self.accelerator_seconds + self.remaining * self.accelerators
-
-
-@dataclass(frozen=True)
-class OnDevice:
-    """A run on one type of accelerator: sizes in bytes; `seconds` is None where the tokens are not known."""
-
-    accelerator: str
-    fits: bool
-    peak: float
-    memory: float
-    micro_batch: int
-    recomputed: bool
-    tokens_per_second: float
-    seconds: float | None
-
-
-@dataclass(frozen=True)
-class Estimate(Shown):
-    """What a run takes.
-
-    Attributes:
-        cost: by the status; None of a file.
-        devices: by the trainer, where it was asked.
-        weights: numbers in the base model; 0 where the trainer was not asked.
-    """
-
-    name: str
-    cost: Cost | None = None
-    devices: tuple[OnDevice, ...] = ()
-    weights: int = 0
-
-
-def cost_of(about: CustomObject, now: datetime) -> Cost:
-    """Return what a status tells of a run."""
-    told = about.told
-    seconds, used = (number(told.get(name)) or 0.0 for name in ("activeSeconds", "acceleratorSeconds"))
-    newest = mapping(next(iter(sequence(told.get("attempts"))[-1:]), None))
-    held = newest.get("accelerators")
-    accelerators = held if isinstance(held, int) and not isinstance(held, bool) else 0
-    began = time_of(newest.get("startTime")) if newest.get("startTime") and not newest.get("endTime") else None
-    if began is not None and not about.ended:
-        running = max(0.0, (now - began).total_seconds())
-        seconds, used = seconds + running, used + running * accelerators
-    remaining = 0.0 if about.ended else number(mapping(told.get("progress")).get("etaSeconds"))
-    return Cost(seconds, remaining, accelerators, used, number(told.get("lostAcceleratorSeconds")) or 0.0)
 
 
 def read_job(file: Path) -> Mapping[str, Any]:
@@ -199,26 +127,3 @@ def _read(output: str) -> tuple[int, tuple[OnDevice, ...]]:
         return int(told["weights"]), devices
     except (ValueError, TypeError, KeyError) as error:
         raise Problem(f"{TRAINER} answered something else than an estimate ({error})", "install its newest") from error
-
-
-def lines(estimate: Estimate, price: float | None = None) -> Sequence[tuple[str, str]]:
-    """Return what a status tells, as headings and words; `price` is that of an accelerator for an hour."""
-    from .text import duration
-
-    cost = estimate.cost
-    if cost is None:
-        return ()
-
-    def priced(seconds: float) -> str:
-        money = "" if price is None else f", {seconds / HOUR * price:,.2f} at {price:g} an hour"
-        return f"{seconds / HOUR:,.2f} accelerator hours{money}"
-
-    told = [("So far", f"{duration(cost.seconds)} with a running pod, {priced(cost.accelerator_seconds)}")]
-    if cost.lost:
-        told.append(("Lost", f"{priced(cost.lost)}: work that was done again"))
-    if cost.total is None:
-        told.append(("To come", "not known before the first steps"))
-    elif cost.remaining:
-        told.append(("To come", f"{duration(cost.remaining)} on {cost.accelerators} accelerators"))
-        told.append(("At the end", priced(cost.total)))
-    return told

@@ -12,11 +12,11 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from .asking import Replies, Reply
 from .comparison import Comparison, Figure
+from .costs import Estimate, lines
 from .drawing import Series, plot
-from .estimating import Estimate, lines
 from .objects import Curve, CustomObject
+from .replies import Replies, Reply, title_of
 from .story import Story, story
 from .tables import GAP, Listing, Table, tables
 from .text import clean, duration
@@ -171,12 +171,6 @@ def estimate(value: Estimate, price: float | None = None) -> RenderableType:
         about = f"{value.weights / 1e9:.2f} billion weights; sizes in GiB; twice: activations are computed twice"
         parts += [*([Text("")] if parts else []), line(about), Text(""), grid]
     return Group(*parts)
-
-
-def title_of(reply: Reply) -> str:
-    """Return the name that was asked, and behind an alias the revision that answered."""
-    behind = reply.revision and reply.revision != reply.model
-    return f"{reply.model} ({reply.revision})" if behind else reply.model
 
 
 def _lines(text: str) -> Text:

@@ -15,8 +15,9 @@ from .options import Context, Kubeconfig, Name, Namespace, Output, app, client_o
 from .output import Format
 
 if TYPE_CHECKING:
-    from .asking import Heard, Replies, Reply
+    from .asking import Heard
     from .client import Client
+    from .replies import Replies, Reply
 
 
 @app.command()
@@ -156,7 +157,7 @@ def _data(found: Replies) -> dict[str, Any]:
 
 def _plain(found: Replies) -> list[str]:
     """Return the lines of answers, one answer after the other."""
-    from .rendering import title_of
+    from .replies import title_of
     from .text import clean
 
     lines: list[str] = []

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 from trimtab import Client, Invalid
-from trimtab.estimating import Cost, configuration, cost_of
+from trimtab.costs import Cost, cost_of
+from trimtab.estimating import configuration
 from trimtab.kinds import kind_named
 from trimtab.objects import parse
 from trimtab_trainer.contract import RunConfig
