@@ -101,6 +101,16 @@ test-kueue: $(INSTALLED) ## FineTuneJobs in the queues of a real Kueue; not part
 test-lives: $(INSTALLED) ## Play many more simulated lives than `make test` does (TRIMTAB_LIVES=20000).
 	TRIMTAB_LIVES=$${TRIMTAB_LIVES:-20000} $(BIN)/pytest -q -n 2 tests/unit/lives
 
+SITE := $(TRIMTAB_CACHE)/site
+$(SITE)/.installed: requirements/docs.txt | $(UV)
+	$(UV) venv -q --clear --python $(PYTHON) $(SITE)
+	$(UV) pip install -q --python $(SITE)/bin/python --require-hashes --only-binary :all: -r requirements/docs.txt
+	touch $@
+
+.PHONY: docs
+docs: $(SITE)/.installed ## Build the documentation as a site into dist/site; a link that leads nowhere is an error.
+	PYTHONPATH=deploy/site NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build -q -f deploy/site/mkdocs.yml
+
 .PHONY: generate
 generate: $(INSTALLED) ## Write the CRDs, the chart's copies and roles, the API reference and the dashboards.
 	$(BIN)/python -m trimtab_operator.generate --write
