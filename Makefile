@@ -24,7 +24,7 @@ demo: $(INSTALLED) ## Start a cluster (or use KUBECONFIG), train an adapter in i
 	@PYTHONPATH=deploy/local:. $(BIN)/python -m deploy.demo
 
 .PHONY: test
-test: lint ## Run everything: what a change must pass.
+test: lint docs ## Run everything: what a change must pass.
 	@echo "component tests beside those of unit and trainer: they tell what they did when they end"
 	$(MAKE) -j2 --output-sync=target --no-print-directory test-component test-alone
 	$(MAKE) --no-print-directory test-e2e
@@ -71,6 +71,10 @@ test-e2e: $(INSTALLED) ## Real pods on a real node (or the cluster of KUBECONFIG
 test-slow: $(INSTALLED) ## The same with one core: what waits by the clock fails.
 	$(LOCAL) throttled --cpus 1 -- $(MAKE) --no-print-directory test-e2e
 
+.PHONY: test-site
+test-site: $(INSTALLED) docs ## The documentation's site in a browser; not part of `make test`.
+	$(BIN)/pytest tests/site
+
 .PHONY: test-sweep
 test-sweep: $(INSTALLED) ## A whole FineTuneSweep with real training, folds, pruning, a final and two deaths; not part of `make test`.
 	$(BIN)/pytest -s tests/sweeps
@@ -109,7 +113,7 @@ $(SITE)/.installed: requirements/docs.txt | $(UV)
 
 .PHONY: docs
 docs: $(SITE)/.installed ## Build the documentation as a site into dist/site; a link that leads nowhere is an error.
-	PYTHONPATH=deploy/site NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build -q -f deploy/site/mkdocs.yml
+	PYTHONPATH=deploy/site NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build -f deploy/site/mkdocs.yml
 
 .PHONY: generate
 generate: $(INSTALLED) ## Write the CRDs, the chart's copies and roles, the API reference and the dashboards.
