@@ -1,4 +1,5 @@
-"""A hook of mkdocs: what documents link to beside themselves, so that a link works on a repository's page and in the site.
+"""A hook of mkdocs: what documents link to beside themselves, so that a link works on a repository's page and in the
+site.
 
 Documents of other folders, and the files that are there to be copied, become pages below `repository/`, which are not
 searched. Source code stays where it is: its links become text with the path.
@@ -22,7 +23,13 @@ FENCED = re.compile(r"^(```.*?^```)$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(`[^`\n]*`)(?!\])")
 COPIED = (".yaml", ".lua")
 """Files that people copy; others are read where the source is."""
-FOLDERS_OF_COPIES = ("deploy/samples/", "deploy/serving/", "deploy/kustomize/", "charts/trimtab/alerts", "charts/trimtab/values")
+PLACES_OF_COPIES = (
+    "deploy/samples/",
+    "deploy/serving/",
+    "deploy/kustomize/",
+    "charts/trimtab/alerts",
+    "charts/trimtab/values",
+)
 INDEX = "README.md"
 
 
@@ -105,7 +112,7 @@ def served(path: str) -> str | None:
         index = f"{path}/{INDEX}"
         return index if (ROOT / index).is_file() else None
     pictures = path.endswith((".svg", ".png"))
-    copied = path.startswith(FOLDERS_OF_COPIES) and path.endswith(COPIED)
+    copied = path.startswith(PLACES_OF_COPIES) and path.endswith(COPIED)
     return path if path.endswith(".md") or copied or pictures else None
 
 
