@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .applying import Applied
     from .checking import Finding
     from .client import Client
     from .comparison import Comparison
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AdapterRollout",
     "Answers",
+    "Applied",
     "Client",
     "Comparison",
     "Conflict",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "applying": ("Applied",),
     "checking": ("Finding",),
     "client": ("Client",),
     "comparison": ("Comparison",),

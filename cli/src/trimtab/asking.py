@@ -87,9 +87,14 @@ def chosen(models: list[Body], adapter: str, revisions: Sequence[str], *, base: 
         base: whether the base is asked too.
 
     Raises:
-        NotFound: one is not there; the sentence has what there is.
+        NotFound: one is not there, or nothing but the base; the sentence has what there is.
     """
     names = [text(each.get("id")) for each in models]
+    if adapter not in names and not revisions:
+        raise NotFound(
+            f"the engine does not serve {adapter}; it serves {', '.join(names)}",
+            "kubectl trimtab describe says what the rollout waits for",
+        )
     wanted = [base_of(models)] if base else []
     wanted += [adapter] if adapter in names else []
     for revision in revisions:

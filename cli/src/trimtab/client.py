@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from . import asking, checking, comparison, costs, engine, estimating, manifests, replies
+from . import applying, asking, checking, comparison, costs, engine, estimating, manifests, replies
 from .errors import Invalid, NotAllowed, NotFound, NotInstalled, Problem, near
 from .kinds import Kind, kind_named, kinds
 from .kubeconfig import connection_of
@@ -146,8 +147,6 @@ class Client:
             except NotFound as problem:  # another pod may have it: a canary has what the others do not have yet
                 refused = refused or problem
                 continue
-            if not models:
-                raise NotFound(f"{each.name} does not serve {adapter}", f"see kubectl trimtab describe {name}")
             return asking.ask(each, models, question, settings, chat=chat, heard=heard)
         assert refused is not None, "there is an engine, and it was asked"
         raise refused
@@ -223,6 +222,16 @@ class Client:
     def check(self, file: str | Path) -> tuple[checking.Finding, ...]:
         """Return what is wrong with a file of manifests; nothing is stored."""
         return checking.check(self._server, self.namespace, Path(file))
+
+    def apply(self, file: str | Path, *, dry_run: bool = False) -> tuple[applying.Applied, ...]:
+        """Write the objects of a file of manifests, after a check of all of them."""
+        return applying.apply(self._server, self.namespace, Path(file), dry_run=dry_run)
+
+    def keys(self, name: str, environment: Mapping[str, str] | None = None) -> applying.Applied:
+        """Write a Secret with the keys of the object storage that the environment has (AWS_ACCESS_KEY_ID, ...)."""
+        return applying.write_keys(
+            self._server, self.namespace, name, os.environ if environment is None else environment
+        )
 
     @staticmethod
     def new(answers: manifests.Answers) -> str:

@@ -98,6 +98,19 @@ class Server:
         query = {"fieldManager": "kubectl-trimtab", "force": "true", "dryRun": "All", "fieldValidation": "Strict"}
         return self._answer("PATCH", path, query=query, body=body, content_type=APPLY_PATCH)
 
+    def apply(self, path: str, body: Body, *, dry_run: bool = False) -> Body:
+        """Store what a body says of an object, and make it where it is missing; what others own stays theirs.
+
+        Raises:
+            Conflict: somebody else owns a field that the body says otherwise.
+        """
+        query = {
+            "fieldManager": "kubectl-trimtab",
+            "fieldValidation": "Strict",
+            **({"dryRun": "All"} if dry_run else {}),
+        }
+        return self._answer("PATCH", path, query=query, body=body, content_type=APPLY_PATCH)
+
     def watch(self, path: str, since: str, seconds: int = 240) -> Iterator[Body]:
         """Yield events since a resourceVersion until the API server ends the watch.
 

@@ -102,6 +102,14 @@ def test_a_revision_that_nobody_has(engines: Engines, run: Run) -> None:
     )
 
 
+def test_a_rollout_that_serves_nothing_yet_is_no_answer_of_the_base_alone(empty: FakeCluster, run: Run) -> None:
+    empty.put(ROLLOUT)
+    Engines(empty).pod("vllm-0", [model(BASE)])
+    told = run("ask", "guide", "Who?")
+    assert (told.code, told.out) == (1, "")
+    assert told.err.startswith("error: the engine does not serve guide; it serves base-model: kubectl trimtab describe")
+
+
 def test_text_is_completed_without_a_chat(engines: Engines, run: Run) -> None:
     told = run("ask", "guide", "Once", "--completion", "--max-tokens", "9")
     assert told.out.startswith(f"== {BASE}\nI am {BASE}.\n")
