@@ -1,4 +1,7 @@
-"""The verbs, for programs and notebooks; the command does nothing else with a cluster."""
+"""The verbs, for programs and notebooks; the command does nothing else with a cluster.
+
+A verb imports what it alone needs: a list is to come at once, however many verbs there are.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import applying, asking, checking, comparison, costs, engine, estimating, manifests, replies
 from .errors import Invalid, NotAllowed, NotFound, NotInstalled, Problem, near
 from .kinds import Kind, kind_named, kinds
 from .kubeconfig import connection_of
-from .logs import LogLine, log_lines
 from .objects import Curve, CustomObject, parse
 from .server import Resource, Server
-from .story import Story, story
 from .tables import Listing
-from .watching import Watcher
+
+if TYPE_CHECKING:
+    from . import applying, asking, checking, comparison, costs, manifests, replies
+    from .logs import LogLine
+    from .story import Story
 
 
 class Client:
@@ -69,6 +73,8 @@ class Client:
 
     def watch(self, kind: str | None = None, *, all_namespaces: bool = False) -> Iterator[Listing]:
         """Yield the objects, first as they are, then after every change, for ever."""
+        from .watching import Watcher
+
         served = [each for each in self._kinds(kind) if kind is not None or self._served(each, all_namespaces)]
         if not served:
             self.list(kind, all_namespaces=all_namespaces)  # raises what is the matter
@@ -94,6 +100,8 @@ class Client:
 
     def describe(self, name: str) -> Story:
         """Return what an object is doing, why, and what is to be done next, in words."""
+        from .story import story
+
         return story(self.get(name), datetime.now(UTC))
 
     def curve(self, name: str) -> Curve:
@@ -110,6 +118,8 @@ class Client:
             tail: at most so many lines of each pod.
             storage: where pods are gone, what the run measured, from object storage, with this machine's own keys.
         """
+        from .logs import log_lines
+
         about = self._one_of(name, "FineTuneJob", "Evaluation")
         return log_lines(self._server, about, follow=follow, tail=tail, storage=storage)
 
@@ -137,6 +147,8 @@ class Client:
             heard: called with what there is of the answers, as they come.
             settings: of the request, such as max_tokens and temperature.
         """
+        from . import asking, engine
+
         about = self._one_of(name, "AdapterRollout")
         adapter = asking.adapter_of(about)
         engines = [engine.at(url)] if url else asking.engines_of(self._server, about, port)
@@ -166,6 +178,8 @@ class Client:
             trainer: ask the trainer too, which accelerators hold the run, and how long it takes on each.
             model_config, accelerators, tokens: for the trainer; see `estimate_file`.
         """
+        from . import costs, estimating
+
         about = self._one_of(name, "FineTuneJob")
         cost = costs.cost_of(about, datetime.now(UTC))
         if not (trainer or model_config or accelerators or tokens):
@@ -195,6 +209,8 @@ class Client:
             accelerators: names such as H100-80GB; all that are known by default.
             tokens: of the training rows in an epoch; without them time is known only where maxSteps is set.
         """
+        from . import costs, estimating
+
         job = estimating.read_job(Path(file))
         name = str((job.get("metadata") or {}).get("name") or file)
         weights, devices = estimating.by_the_trainer(
@@ -207,6 +223,8 @@ class Client:
 
     def compare(self, first: str, second: str) -> comparison.Comparison:
         """Return how two objects of a kind differ: settings, figures, curves."""
+        from . import comparison
+
         ours = self.get(first)
         qualified = second if "/" in second else f"{ours.kind.singular}/{second}"
         return comparison.compare(ours, self.get(qualified))
@@ -221,14 +239,20 @@ class Client:
 
     def check(self, file: str | Path) -> tuple[checking.Finding, ...]:
         """Return what is wrong with a file of manifests; nothing is stored."""
+        from . import checking
+
         return checking.check(self._server, self.namespace, Path(file))
 
     def apply(self, file: str | Path, *, dry_run: bool = False) -> tuple[applying.Applied, ...]:
         """Write the objects of a file of manifests, after a check of all of them."""
+        from . import applying
+
         return applying.apply(self._server, self.namespace, Path(file), dry_run=dry_run)
 
     def keys(self, name: str, environment: Mapping[str, str] | None = None) -> applying.Applied:
         """Write a Secret with the keys of the object storage that the environment has (AWS_ACCESS_KEY_ID, ...)."""
+        from . import applying
+
         return applying.write_keys(
             self._server, self.namespace, name, os.environ if environment is None else environment
         )
@@ -236,6 +260,8 @@ class Client:
     @staticmethod
     def new(answers: manifests.Answers) -> str:
         """Return manifests for a beginning, as YAML."""
+        from . import manifests
+
         return manifests.manifests(answers)
 
     def names(self, kind: str | None = None) -> Sequence[str]:

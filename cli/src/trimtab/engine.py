@@ -86,7 +86,10 @@ class Engine:
         said = _said(told.get("error") or told.get("detail") or told.get("message") or told)
         if told.get("kind") == "Status":
             if "error trying to reach service" in said or code in (502, 503, 504):
-                return Unreachable(f"{self.name} does not answer ({said})", "is its port the one of --port?")
+                return Unreachable(
+                    f"{self.name} does not answer ({said})",
+                    "see --port; or a NetworkPolicy keeps the API server out: forward a port, and give --url",
+                )
             return refusal(code, told, method, path)
         match code:
             case 401 | 403:

@@ -9,10 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shlex
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,12 +23,12 @@ from trimtab_agent.guard import Guard
 
 from tests.component.api_server import ApiServer
 from tests.component.cli.test_verbs import COMPLETED, DIGEST, GROUP, TRAINING, Objects, condition
+from tests.quickstart import Newcomer
 from tests.serving.asgi_server import AsgiServer
 from tests.serving.fake_engine import BASE, FakeEngine, with_app
 
 pytestmark = pytest.mark.cluster
 
-QUICKSTART = Path(__file__).parents[3] / "docs/quickstart.md"
 CONFIG = {
     "model_type": "llama",
     "hidden_size": 576,
@@ -47,14 +44,6 @@ KEYS = {
     "AWS_ENDPOINT_URL": "https://s3.example.com",
 }
 REVISION = "guide@55555555"
-
-
-def lines_of(document: Path) -> dict[str, list[str]]:
-    """Return the commands of the quickstart by verb, as a shell reads them."""
-    (block,) = re.findall(r"^```\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
-    commands = [shlex.split(line) for line in block.replace("\\\n", " ").splitlines() if not line.startswith("#")]
-    assert all(command[:2] == ["kubectl", "trimtab"] for command in commands), "there is no other command"
-    return {command[2]: command[2:] for command in commands}
 
 
 @contextmanager
@@ -93,25 +82,10 @@ def make_pod(server: ApiServer, namespace: str, address: str, port: int) -> None
     assert answer.accepted, answer.message
 
 
-def test_from_the_quickstart_to_an_answer(
-    server: ApiServer, kubeconfig: Path, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commands = lines_of(QUICKSTART)
+def test_from_the_quickstart_to_an_answer(server: ApiServer, kubeconfig: Path, namespace: str, tmp_path: Path) -> None:
     objects = Objects(server, namespace)
-    config = yaml.safe_load(kubeconfig.read_text())
-    config["contexts"][0]["context"]["namespace"] = namespace
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
-
-    def run(verb: str) -> str:
-        command = [sys.executable, "-m", "trimtab", *commands[verb]]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
-        assert done.returncode == 0, (verb, done.stdout, done.stderr)
-        assert KEYS["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
-        return done.stdout
+    run = Newcomer(kubeconfig, namespace, tmp_path, KEYS).types
 
     assert run("keys") == f"secret/object-storage created ({', '.join(KEYS)})\n"
     stored = server.get(f"/api/v1/namespaces/{namespace}/secrets/object-storage").body["data"]
