@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .checking import check, read
-from .errors import Invalid, NotFound
+from .errors import Conflict, Invalid, NotFound
 from .kinds import kinds
 from .objects import mapping, text
 from .server import Body, Resource, Server
@@ -75,7 +75,10 @@ def _write(server: Server, path: str, body: Body, *, dry_run: bool = False) -> s
         before = _said(server.get(path))
     except NotFound:
         before = None
-    after = _said(server.apply(path, body, dry_run=dry_run))
+    try:
+        after = _said(server.apply(path, body, dry_run=dry_run))
+    except Conflict as problem:
+        raise Conflict(problem.sentence, "who wrote these fields keeps them: change them there") from problem
     return "created" if before is None else "unchanged" if before == after else "changed"
 
 

@@ -61,3 +61,11 @@ def test_keys_are_written_and_not_shown(written: FakeCluster, run: Run, monkeypa
     assert told.out.startswith("secret/object-storage created (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY")
     assert base64.b64decode(written.objects[SECRET]["data"]["AWS_SECRET_ACCESS_KEY"]) == b"shown-nowhere"
     assert run("keys", "object-storage").out.startswith("secret/object-storage unchanged")
+
+
+def test_what_others_keep_is_left_to_them(empty: FakeCluster, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    message = 'Apply failed with 1 conflict: conflict with "kubectl-create": .data.AWS_ACCESS_KEY_ID'
+    empty.on_patch = lambda _, request: (409, {"kind": "Status", "message": message})
+    assert run("keys").err == f"error: {message}: who wrote these fields keeps them: change them there\n"
