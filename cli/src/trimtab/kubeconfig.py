@@ -68,6 +68,17 @@ def connection_of(context: str | None = None, kubeconfig: str | None = None) -> 
         raise Unreachable(f"{what} cannot be used ({error})", "look at it with kubectl config view") from error
 
 
+def connection_to(address: str, user: Body, authority: str = "") -> Connection:
+    """Return the connection of a user, written as in a kubeconfig, to an API server.
+
+    Args:
+        user: such as {"token": "..."}.
+        authority: file with the certificates that are trusted; those of this machine if it is empty.
+    """
+    cluster = {"server": address, **({"certificate-authority": authority} if authority else {})}
+    return _plain(Context("", cluster, user, "", {}))
+
+
 def _merged(place: str) -> Body | None:
     """Return all files of a path as one, or None where none is there; as for kubectl the first that names it wins."""
     import yaml
@@ -236,6 +247,5 @@ def _within_a_pod(place: str) -> tuple[Connection, str]:
     if not host or not port or not token.is_file():
         raise Unreachable(f"no cluster is configured: there is no {place}", "set KUBECONFIG, or give --kubeconfig")
     server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-    cluster, user = {"server": server, "certificate-authority": str(authority)}, {"tokenFile": str(token)}
-    namespace = (SERVICE_ACCOUNT / "namespace").read_text().strip()
-    return _plain(Context("", cluster, user, namespace, {})), namespace
+    connection = connection_to(server, {"tokenFile": str(token)}, str(authority))
+    return connection, (SERVICE_ACCOUNT / "namespace").read_text().strip()
