@@ -20,7 +20,7 @@ import numpy as np
 from ...contract import EvaluationTask, Metric, TaskType
 from ...contract.evaluation import LOWER_IS_BETTER, RESULTS
 from ..rows import EvaluationRow, RowScore
-from ..statistics import Array
+from ..statistics import Array, BrokenRow
 from .parsing import parse_label, parse_number
 from .text_metrics import bleu, bleu_statistics, chrf, chrf_statistics, exact_match, rouge_l, token_f1
 
@@ -28,6 +28,10 @@ NO_LABEL = -1
 """Predicted index of an answer that is none of the labels."""
 UNKNOWN = -2
 """Predicted index where the likelihoods are not finite numbers."""
+NATS_OF_A_BROKEN_ROW = 1.0
+"""By how much the mean likelihood of a row's tokens is worse where a model is broken for it: a perplexity times 2.7."""
+BYTES_OF_A_TOKEN = 4.0
+"""About as many, to count the same in bits per byte."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Measure:
         row_values: one figure a row, [rows], for wins, losses and examples; NaN where it is undefined.
         lower_is_better: of the figures and of the row scores.
         range: worst and best value that the figures can take; None where there is no bound.
+        broken_row: what one broken row costs of the figures, where they have no bound.
+        weights: [rows], what each row weighs in the figures; None: the same.
         kinds: [rows] index of the kind of each row where the first figure is a mean over so many kinds (`kinds_count`)
             however few rows they have; None of other metrics.
     """
@@ -53,6 +59,8 @@ class Measure:
     row_values: Array
     lower_is_better: bool = False
     range: tuple[float, float] | None = None
+    broken_row: BrokenRow | None = None
+    weights: Array | None = None
     kinds: Array | None = None
     kinds_count: int = 0
 
@@ -99,7 +107,17 @@ def ratio(sums: Array) -> Array:
 def mean(name: str, values: Array, *, lower_is_better: bool = False, range: tuple[float, float] | None) -> Measure:  # noqa: A002 - the field of Measure that it fills
     """Return the metric that is the mean of one value a row, [rows]."""
     statistics = np.stack([values, np.ones(len(values))], axis=1)
-    return Measure((name,), statistics, ratio, name, values, lower_is_better, range)
+    largest = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
+    return Measure(
+        (name,),
+        statistics,
+        ratio,
+        name,
+        values,
+        lower_is_better,
+        range,
+        broken_row=BrokenRow(largest) if range is None else None,
+    )
 
 
 def predictions(task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Array:
@@ -138,6 +156,11 @@ def _likelihood(metric: Metric, rows: Sequence[EvaluationRow], scores: Sequence[
         "bits per byte" if per_byte else "nats per token",
         ratio(statistics)[:, 0],
         lower_is_better=True,
+        broken_row=BrokenRow(
+            NATS_OF_A_BROKEN_ROW / math.log(2) / BYTES_OF_A_TOKEN if per_byte else NATS_OF_A_BROKEN_ROW,
+            logarithmic=not per_byte,
+        ),
+        weights=statistics[:, 1],
     )
 
 
@@ -185,7 +208,8 @@ def _regression(metric: Metric, errors: Array) -> Measure:
         return mean(name, (~parsable).astype(np.float64), lower_is_better=True, range=(1.0, 0.0))
     by_row = np.abs(errors) if metric is Metric.MEAN_ABSOLUTE_ERROR else errors**2
     statistics = np.stack([np.where(parsable, by_row, 0.0), parsable.astype(np.float64)], axis=1)
-    return Measure((name,), statistics, ratio, name, by_row, lower_is_better=True)
+    worst = BrokenRow(float(by_row[parsable].max(initial=0.0)))
+    return Measure((name,), statistics, ratio, name, by_row, lower_is_better=True, broken_row=worst)
 
 
 def _choice(metric: Metric, task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Measure:

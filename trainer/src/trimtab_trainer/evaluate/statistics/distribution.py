@@ -28,18 +28,18 @@ class Distribution:
         estimate: on the rows as they are.
         resampled: [B]; NaN where it is undefined.
         left_out: [units], without one unit each.
-        effective: how many units of equal size would tell as much; None: they are of equal size.
+        sizes: [units], what each weighs in the figure: its rows or its tokens; None: all the same.
     """
 
     estimate: float
     resampled: Array
     left_out: Array
-    effective: float | None = None
+    sizes: Array | None = None
 
     def map(self, function: Callable[[Array], Array]) -> Distribution:
         """Return the distribution of a function of the figure."""
         estimate = float(function(np.array(self.estimate)))
-        return Distribution(estimate, function(self.resampled), function(self.left_out), self.effective)
+        return Distribution(estimate, function(self.resampled), function(self.left_out), self.sizes)
 
     def against(self, other: Distribution, function: Callable[[Array, Array], Array]) -> Distribution:
         """Return the distribution of a function of two figures of the same resamples."""
@@ -48,7 +48,7 @@ class Distribution:
             estimate,
             function(self.resampled, other.resampled),
             function(self.left_out, other.left_out),
-            self.effective,
+            self.sizes,
         )
 
     @property
@@ -57,8 +57,15 @@ class Distribution:
 
     @property
     def effective_units(self) -> float:
-        """Return how many units of equal size would tell as much as these."""
-        return self.units if self.effective is None else self.effective
+        """Return how many units of equal size would tell as much (Kish 1965, 8.2); a few large ones tell little."""
+        if self.sizes is None or not len(self.sizes):
+            return self.units
+        return float(self.sizes.sum() ** 2 / (self.sizes**2).sum())
+
+    @cached_property
+    def influence(self) -> Array:
+        """Return by how much each unit raises the figure, [units]: the jackknife's."""
+        return np.asarray(self.left_out.mean() - self.left_out, np.float64)
 
     @cached_property
     def standard_error(self) -> float:
