@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, computed_field, model_validator
 from trimtab_trainer.contract import (
     BOUNDS,
+    BoundName,
     EvaluationTask,
     Model,
     Precision,
@@ -108,17 +109,18 @@ _TASKS_UNCHANGED = (
 _NO_THRESHOLD_OR_ALL = "!has(self.thresholds) || self.thresholds.all(t, "
 THRESHOLD_RULES = (
     (
-        f"has(self.baseline) || {_NO_THRESHOLD_OR_ALL}!has(t.maximumRegression) && !has(t.maximumRelativeRegression))",
-        "maximumRegression and maximumRelativeRegression need baseline",
+        f"has(self.baseline) || {_NO_THRESHOLD_OR_ALL}!has(t.maximumRegression) && "
+        "!has(t.maximumRelativeRegression) && !has(t.maximumWorseRatio) && !has(t.maximumGroupRegression))",
+        "maximumRegression, maximumRelativeRegression, maximumWorseRatio and maximumGroupRegression need baseline",
     ),
     (
         f"{_NO_THRESHOLD_OR_ALL}self.tasks.exists(k, t.metric.startsWith(k.name + '/')))",
         "the first part of every threshold's metric must be the name of a task",
     ),
     (
-        f"{_NO_THRESHOLD_OR_ALL}!has(t.maximumGroupGap) || self.tasks.exists(k, has(k.groupBy) && "
-        "t.metric.startsWith(k.name + '/')))",
-        "maximumGroupGap needs groupBy in its task",
+        f"{_NO_THRESHOLD_OR_ALL}!has(t.maximumGroupGap) && !has(t.maximumGroupRegression) || "
+        "self.tasks.exists(k, has(k.groupBy) && t.metric.startsWith(k.name + '/')))",
+        "maximumGroupGap and maximumGroupRegression need groupBy in their task",
     ),
 )
 
@@ -283,9 +285,7 @@ class EvaluationSources(Model):
 class FailedCheck(Model):
     """A threshold that was not kept, or is not decided."""
 
-    bound: Literal["minimum", "maximum", "maximumRegression", "maximumRelativeRegression", "maximumGroupGap"] = Field(
-        description="bound of the threshold."
-    )
+    bound: BoundName = Field(description="bound of the threshold.")
     limit: float = Field(description="limit that is set.")
     estimate: float | None = Field(default=None, description="estimate it was compared with.")
     reason: str = Field(max_length=64, description="reason in one word.")

@@ -329,7 +329,24 @@ class EvaluationTask(Model):
         return self
 
 
-BOUNDS = ("minimum", "maximum", "maximumRegression", "maximumRelativeRegression", "maximumGroupGap")
+BOUNDS = (
+    "minimum",
+    "maximum",
+    "maximumRegression",
+    "maximumRelativeRegression",
+    "maximumGroupGap",
+    "maximumWorseRatio",
+    "maximumGroupRegression",
+)
+BoundName = Literal[
+    "minimum",
+    "maximum",
+    "maximumRegression",
+    "maximumRelativeRegression",
+    "maximumGroupGap",
+    "maximumWorseRatio",
+    "maximumGroupRegression",
+]
 
 
 class Threshold(Model):
@@ -342,8 +359,12 @@ class Threshold(Model):
                 f"a threshold needs one of {', '.join(BOUNDS)}",
             ),
             (
-                "!has(self.minimumGroupRows) || has(self.maximumGroupGap)",
-                "minimumGroupRows belongs to maximumGroupGap",
+                "!has(self.minimumGroupRows) || has(self.maximumGroupGap) || has(self.maximumGroupRegression)",
+                "minimumGroupRows belongs to maximumGroupGap and maximumGroupRegression",
+            ),
+            (
+                "!has(self.worseBy) || has(self.maximumWorseRatio)",
+                "worseBy belongs to maximumWorseRatio",
             ),
             (
                 "!has(self.minimum) || !has(self.maximum) || self.minimum <= self.maximum",
@@ -373,6 +394,27 @@ class Threshold(Model):
         le=1e12,
         description="maximumGroupGap between the best and the worst group, beyond sampling noise. Needs groupBy.",
     )
+    maximum_worse_ratio: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="maximumWorseRatio of the rows that are worse than under the baseline by more than worseBy, tested "
+        "exactly: however bad a few rows are, what it promises holds.",
+    )
+    worse_by: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e12,
+        description="worseBy is how much worse a row may be before it counts in maximumWorseRatio, in the unit of a "
+        "row's figure (nats per token of a perplexity); 0 if absent.",
+    )
+    maximum_group_regression: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e12,
+        description="maximumGroupRegression of the worst group against the baseline in the same group, absolute. Needs "
+        "groupBy.",
+    )
     minimum_group_rows: int | None = Field(
         default=None,
         ge=2,
@@ -397,15 +439,35 @@ class Threshold(Model):
 
     @property
     def against_baseline(self) -> bool:
-        return self.maximum_regression is not None or self.maximum_relative_regression is not None
+        bounds = self.maximum_regression, self.maximum_relative_regression
+        return any(each is not None for each in (*bounds, self.maximum_worse_ratio, self.maximum_group_regression))
+
+    @property
+    def by_group(self) -> bool:
+        return self.maximum_group_gap is not None or self.maximum_group_regression is not None
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Return the limits that are set, by the name of the bound, in the order of BOUNDS."""
+        limits = {
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "maximumRegression": self.maximum_regression,
+            "maximumRelativeRegression": self.maximum_relative_regression,
+            "maximumGroupGap": self.maximum_group_gap,
+            "maximumWorseRatio": self.maximum_worse_ratio,
+            "maximumGroupRegression": self.maximum_group_regression,
+        }
+        return {name: limit for name in BOUNDS if (limit := limits[name]) is not None}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        bounds = self.minimum, self.maximum, self.maximum_regression
-        if all(v is None for v in (*bounds, self.maximum_relative_regression, self.maximum_group_gap)):
+        if not self.limits:
             raise ValueError(f"a threshold needs one of {', '.join(BOUNDS)}")
-        if self.minimum_group_rows is not None and self.maximum_group_gap is None:
-            raise ValueError("minimumGroupRows belongs to maximumGroupGap")
+        if self.minimum_group_rows is not None and not self.by_group:
+            raise ValueError("minimumGroupRows belongs to maximumGroupGap and maximumGroupRegression")
+        if self.worse_by is not None and self.maximum_worse_ratio is None:
+            raise ValueError("worseBy belongs to maximumWorseRatio")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise ValueError("minimum must not be above maximum")
         return self
@@ -482,8 +544,9 @@ def check_tasks_and_thresholds(tasks: list[EvaluationTask], thresholds: list[Thr
             raise ValueError(f"threshold {threshold.metric}: task {task.name} gives {', '.join(results)}")
         if threshold.against_baseline and not has_baseline:
             raise ValueError(f"threshold {threshold.metric}: a regression needs spec.baseline")
-        if threshold.maximum_group_gap is not None and task.group_by is None:
-            raise ValueError(f"threshold {threshold.metric}: maximumGroupGap needs groupBy in task {task.name}")
+        for bound in ("maximumGroupGap", "maximumGroupRegression"):
+            if bound in threshold.limits and task.group_by is None:
+                raise ValueError(f"threshold {threshold.metric}: {bound} needs groupBy in task {task.name}")
 
 
 class PreparedEvaluation(Received):
@@ -520,17 +583,17 @@ class Check(Received):
     Attributes:
         threshold: its index in the configuration.
         bound: which of the threshold's bounds.
-        estimate: value, regression (positive is worse), relative regression, or group gap.
+        estimate: value, regression (positive is worse), relative regression, group gap, or share of worse rows.
         p_pass: probability under resampling of data at least this good if the truth were just beyond the bound: a
             small one excludes it. Only with `confidence`.
         p_fail: the same for the truth just within the bound: a small one excludes that all is well.
         low: of a group gap, its lower simultaneous confidence bound: what sampling noise does not explain.
         rows_needed: rows for a decision at 80 % power, if these did not suffice.
-        worst, best: the groups of the gap.
+        worst, best: the groups of the gap; of a group regression the worst.
     """
 
     threshold: int = Field(ge=0)
-    bound: Literal["minimum", "maximum", "maximumRegression", "maximumRelativeRegression", "maximumGroupGap"]
+    bound: BoundName
     estimate: float | None = None
     p_pass: float | None = None
     p_fail: float | None = None
@@ -560,6 +623,8 @@ PACKED_DIGITS = 6
 """Significant digits of packed figures; `results.json` has all of them."""
 _DIGITS_OF_CHECKS = {"estimate": 5, "p_pass": 4, "p_fail": 4, "low": 4, "rows_needed": 2}
 """A share of 10,000 resamples has no more than four digits, and a forecast of rows is good for two."""
+_FEWEST_DIGITS_OF_CHECKS = {"estimate": 4, "p_pass": 2, "p_fail": 2, "low": 3, "rows_needed": 1}
+"""Where all bounds of all thresholds are set, which nobody needs: rounded in the direction that refuses, they fit."""
 PACKED_NAME_LENGTH = 64
 """Names of groups are any text of the data."""
 
@@ -602,9 +667,9 @@ class EvaluationOutcome(Received):
 
         A termination message holds 4 kB, and fifty tasks with their intervals are more than that as plain JSON.
         Results are left out from the end until it fits, those that a check is about stand first; then the names of
-        groups. Figures are rounded to `PACKED_DIGITS` or fewer, those of checks in the direction that refuses.
+        groups, and then digits of the checks. Figures are rounded to `PACKED_DIGITS` or fewer, those of checks in the direction that refuses.
         """
-        results, checks = list(self.results), self.checks
+        results, checks, digits = list(self.results), self.checks, _DIGITS_OF_CHECKS
         while True:
             document = {
                 "reportUri": self.report_uri,
@@ -614,7 +679,7 @@ class EvaluationOutcome(Received):
                 "results": [[_packed(getattr(each, name)) for each in results] for name in _RESULT_COLUMNS],
                 "checks": [
                     [
-                        _packed(getattr(each, name), _DIGITS_OF_CHECKS.get(name, PACKED_DIGITS), _worse(each, name))
+                        _packed(getattr(each, name), digits.get(name, PACKED_DIGITS), _worse(each, name))
                         for each in checks
                     ]
                     for name in _CHECK_COLUMNS
@@ -628,6 +693,8 @@ class EvaluationOutcome(Received):
                 results.pop()
             elif any(each.worst or each.best for each in checks):
                 checks = [each.model_copy(update={"worst": None, "best": None}) for each in checks]
+            elif digits is _DIGITS_OF_CHECKS:
+                digits = _FEWEST_DIGITS_OF_CHECKS
             else:
                 return text
 

@@ -84,8 +84,11 @@ def _sentence(bound: Bound, rows: int) -> str:
             groups = f" between the groups {check.best!r} and {check.worst!r}" if check.best and check.worst else ""
             explained = f"of which chance does not explain {_text(check.low)}"
             return f"{metric} differs by {estimate}{groups}, {explained}, and the {limit} is exceeded"
+        case PassedReason.REGRESSED if bound.name == "maximumWorseRatio":
+            return f"{estimate} of the rows of {bound.metric} are worse than the baseline's, above {limit}"
         case PassedReason.REGRESSED:
             than = "relative to the baseline" if bound.name == "maximumRelativeRegression" else "than the baseline"
+            than += f" in the group {check.worst!r}" if check.worst else ""
             return f"{metric} is worse by {estimate} {than}, beyond {limit}"
         case _:
             return f"{metric} is {estimate}, {'below' if bound.name == 'minimum' else 'above'} its {limit}"
