@@ -185,9 +185,10 @@ def test_the_largest_outcome_fits_a_termination_message(groups: int) -> None:
         (each.threshold, each.bound) for each in outcome.checks
     ]
     for theirs, ours in zip(unpacked.checks, outcome.checks, strict=True):
-        assert theirs.estimate == pytest.approx(ours.estimate, rel=1e-4)
-        assert theirs.p_pass == pytest.approx(ours.p_pass, rel=1e-3)
-        assert theirs.rows_needed == pytest.approx(ours.rows_needed, rel=0.06)
+        # With every bound of 32 thresholds set few digits fit; they are rounded in the direction that refuses.
+        assert theirs.estimate == pytest.approx(ours.estimate, rel=1e-3)
+        assert theirs.p_pass == pytest.approx(ours.p_pass, rel=0.1)
+        assert theirs.rows_needed == pytest.approx(ours.rows_needed, rel=0.5)
 
 
 def test_an_outcome_of_the_usual_size_keeps_everything() -> None:

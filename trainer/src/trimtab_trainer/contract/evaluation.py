@@ -644,6 +644,19 @@ def _packed(value: Any, digits: int = PACKED_DIGITS, rounding: str | None = None
     return value[:PACKED_NAME_LENGTH] if isinstance(value, str) else value
 
 
+def as_told(checks: list[Check]) -> list[Check]:
+    """Return checks as a termination message carries them: a verdict on these is the operator's."""
+    return [
+        each.model_copy(
+            update={
+                name: _packed(getattr(each, name), digits, _worse(each, name))
+                for name, digits in _DIGITS_OF_CHECKS.items()
+            }
+        )
+        for each in checks
+    ]
+
+
 def _inflated(data: bytes) -> bytes:
     inflating = zlib.decompressobj()
     inflated = inflating.decompress(data, OUTCOME_BYTES)
@@ -667,7 +680,8 @@ class EvaluationOutcome(Received):
 
         A termination message holds 4 kB, and fifty tasks with their intervals are more than that as plain JSON.
         Results are left out from the end until it fits, those that a check is about stand first; then the names of
-        groups, and then digits of the checks. Figures are rounded to `PACKED_DIGITS` or fewer, those of checks in the direction that refuses.
+        groups, and then digits of the checks. Figures are rounded to `PACKED_DIGITS` or fewer, those of checks in the
+        direction that refuses.
         """
         results, checks, digits = list(self.results), self.checks, _DIGITS_OF_CHECKS
         while True:

@@ -5,10 +5,18 @@ from __future__ import annotations
 import math
 
 from ...contract import Check, Threshold
+from ...contract.bounds import Finding
 from ...pages.wording import NOT_MEASURED, figure, percent, setting, short
 from ..results import EvaluatedModel
 
 SMALLEST_P = 0.0001
+FINDINGS = {
+    Finding.KEPT: "kept",
+    Finding.UNDECIDED: "undecided",
+    Finding.MISSED: "missed",
+    Finding.UNKNOWN: "not known",
+}
+"""What was found of a bound, in a word."""
 
 
 def probability(value: float | None) -> str:

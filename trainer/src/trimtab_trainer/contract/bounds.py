@@ -22,7 +22,7 @@ import math
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from trimtab_trainer.contract import Check, Threshold
+from .evaluation import Check, Threshold
 
 ROUNDING = 1e-12
 """Relative slack of comparisons of probabilities, which are quotients."""
