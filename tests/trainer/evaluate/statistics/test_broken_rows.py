@@ -43,7 +43,7 @@ def test_the_share_to_see_is_what_would_bring_the_figure_to_its_limit() -> None:
     assert nats.share(10.0, 100.0) == 1.0
     assert nats.share(10.0, 0.0) == SMALLEST_SHARE
     assert BrokenRow(8.0).share(1.0, 3.0) == pytest.approx(0.25)
-    assert BrokenRow(0.0).share(0.0, 3.0) == SMALLEST_SHARE
+    assert BrokenRow(math.inf).share(0.0, 3.0) == SMALLEST_SHARE
 
 
 def test_rows_too_few_to_hold_a_broken_one_do_not_pass_and_say_how_many_would() -> None:

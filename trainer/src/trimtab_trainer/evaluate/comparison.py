@@ -21,7 +21,7 @@ from .scoring.confusion import confusion
 from .scoring.group_figures import FiguresByGroup
 from .scoring.metrics import Measure, measures
 from .scoring.row_by_row import histogram, row_by_row
-from .statistics import BrokenRow, Figure, Resampling, bound_checks, finite, worse_check
+from .statistics import Figure, Resampling, bound_checks, finite, worse_check
 
 
 def compare(  # noqa: PLR0917 the six of them in the order that they are made
@@ -126,14 +126,9 @@ def _figures(
                 # Of a harness metric the range is guessed from its values: both sides must agree.
                 measure.range if measure.range == other.range else None,
                 _fewest(measure, resampling) if column == 0 else None,
-                _broken_row(measure, other),
+                measure.broken_row,
             )
     return figures
-
-
-def _broken_row(measure: Measure, other: Measure) -> BrokenRow | None:
-    """Return what a broken row costs: as much as the worst row of either side."""
-    return max(filter(None, (measure.broken_row, other.broken_row)), key=lambda each: each.cost, default=None)
 
 
 def _fewest(measure: Measure, resampling: Resampling) -> int | None:

@@ -107,7 +107,6 @@ def ratio(sums: Array) -> Array:
 def mean(name: str, values: Array, *, lower_is_better: bool = False, range: tuple[float, float] | None) -> Measure:  # noqa: A002 - the field of Measure that it fills
     """Return the metric that is the mean of one value a row, [rows]."""
     statistics = np.stack([values, np.ones(len(values))], axis=1)
-    largest = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
     return Measure(
         (name,),
         statistics,
@@ -116,7 +115,7 @@ def mean(name: str, values: Array, *, lower_is_better: bool = False, range: tupl
         values,
         lower_is_better,
         range,
-        broken_row=BrokenRow(largest) if range is None else None,
+        broken_row=BrokenRow(math.inf) if range is None else None,
     )
 
 
@@ -208,8 +207,8 @@ def _regression(metric: Metric, errors: Array) -> Measure:
         return mean(name, (~parsable).astype(np.float64), lower_is_better=True, range=(1.0, 0.0))
     by_row = np.abs(errors) if metric is Metric.MEAN_ABSOLUTE_ERROR else errors**2
     statistics = np.stack([np.where(parsable, by_row, 0.0), parsable.astype(np.float64)], axis=1)
-    worst = BrokenRow(float(by_row[parsable].max(initial=0.0)))
-    return Measure((name,), statistics, ratio, name, by_row, lower_is_better=True, broken_row=worst)
+    endless = BrokenRow(math.inf)
+    return Measure((name,), statistics, ratio, name, by_row, lower_is_better=True, broken_row=endless)
 
 
 def _choice(metric: Metric, task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Measure:

@@ -20,7 +20,7 @@ class BrokenRow:
     """What one broken row costs of a figure without bounds.
 
     Attributes:
-        cost: in the figure's unit, or in that of its logarithm; 0 where no row shows any.
+        cost: in the figure's unit, or in that of its logarithm; infinite where it has no scale, as that of an error.
         logarithmic: whether the figure is the exponential of a mean.
     """
 
@@ -34,7 +34,7 @@ class BrokenRow:
                 return SMALLEST_SHARE
             value, limit = math.log(value), math.log(limit)
         distance = abs(limit - value)
-        if not math.isfinite(distance) or self.cost <= 0:
+        if not math.isfinite(distance):
             return SMALLEST_SHARE
         return min(max(distance / self.cost, SMALLEST_SHARE), 1.0)
 
