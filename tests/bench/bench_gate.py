@@ -2,8 +2,8 @@
 
     python tests/bench/bench_gate.py [--scores FILE] [--draws 5000] [--resamples 1000] [--tolerance 0.02] [--quick]
 
-First the situations of gate_situations.py, a tenth of --draws each: how many pass with the truth at the limit, and how
-many of benign ones pass beside how many would by the bootstrap alone. --quick draws a twentieth of all.
+First the situations of gate_situations.py, two fifths of --draws each: how many pass with the truth at the limit, and
+how many of benign ones pass beside how many would by the bootstrap alone. --quick draws a twentieth of all.
 
 The paired differences of the stored rows are centred and shifted to a true loss of 0, 1 and 2 tolerances. From them
 rows are drawn with replacement, 200 to 2,000 a time, and each draw is judged by the functions that evaluations use, at
@@ -26,7 +26,8 @@ from pathlib import Path
 
 import numpy as np
 from trimtab_trainer.evaluate.rows import EvaluationRow, RowScore, read_lines
-from trimtab_trainer.evaluate.scoring.metrics import label_figures, label_statistics, macro, ratio
+from trimtab_trainer.evaluate.scoring.measure import ratio
+from trimtab_trainer.evaluate.scoring.metrics import label_figures, label_statistics, macro
 from trimtab_trainer.evaluate.statistics import Array, Resampling, gap, p_at_least, p_at_most, partition
 from trimtab_trainer.evaluate.statistics.bounds import MINIMUM_OF_A_KIND
 
@@ -207,7 +208,7 @@ def situations(options: argparse.Namespace) -> dict[str, object]:
         table[situation.name] = shares = {}
         shown = []
         for rows in SITUATION_SIZES:
-            size = Size(rows, max(options.draws // 10, 1), options.resamples)
+            size = Size(rows, max(options.draws * 2 // 5, 1), options.resamples)
             found, plain = share_passed(situation, size, options.seed)
             shares[str(rows)] = [round(found, 4), round(plain, 4)] if benign else round(found, 4)
             shown.append(f"{found:8.1%} ({plain:5.1%})")
@@ -219,7 +220,7 @@ def situations(options: argparse.Namespace) -> dict[str, object]:
     for name, clustered in (("rows", False), ("clusters of 5", True)):
         shares = {}
         for rows in SITUATION_SIZES:
-            size = Size(rows, max(options.draws // 25, 1), min(options.resamples, 400))
+            size = Size(rows, max(options.draws // 10, 1), min(options.resamples, 400))
             shares[str(rows)] = found = worse_ratio(WORSE_SHARE, clustered, size, options.seed)
             if found > worst:
                 worst, case = found, f"share of worse {name}, {rows} rows"

@@ -78,7 +78,7 @@ def _plain(threshold: Threshold, figure: Figure) -> bool:
     """Return whether a bootstrap alone would pass it."""
     if figure.range is not None:
         target = replace(figure.target, sizes=None)
-        baseline = None if figure.baseline is None else replace(figure.baseline, sizes=None)
+        baseline = replace(figure.baseline, sizes=None) if figure.baseline is not None else None
         (check,) = bound_checks(0, threshold, replace(figure, target=target, baseline=baseline))
         return passed(threshold, check)
     ((name, limit),) = threshold.limits.items()
@@ -117,9 +117,8 @@ def _figures(
         for at in np.arange(count):
             ours, theirs = found[0][at], found[1][at] if len(found) > 1 else None
             if weights is not None:
-                ours, theirs = (
-                    each if each is None else replace(each, sizes=weights[start + at]) for each in (ours, theirs)
-                )
+                ours = replace(ours, sizes=weights[start + at])
+                theirs = replace(theirs, sizes=weights[start + at]) if theirs is not None else None
             yield Figure(
                 "t", "x", rows, ours, theirs, lower, range, broken_row=None if broken is None else broken[start + at]
             )

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from trimtab_trainer.contract import Check, Threshold
-from trimtab_trainer.evaluate.scoring.metrics import ratio
+from trimtab_trainer.evaluate.scoring.measure import ratio
 from trimtab_trainer.evaluate.statistics import Array, BrokenRow, Figure, Resampling, bound_checks
 from trimtab_trainer.evaluate.statistics.broken_rows import SMALLEST_SHARE, rows_to_see, unseen
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats  # type: ignore[import-untyped]
-from trimtab_trainer.evaluate.scoring.metrics import ratio
+from trimtab_trainer.evaluate.scoring.measure import ratio
 from trimtab_trainer.evaluate.statistics import (
     MINIMUM_CLUSTERS,
     Array,

@@ -71,6 +71,9 @@ class Metric(StrEnum):
     MEAN_SQUARED_ERROR = "MeanSquaredError"
     MEAN_ABSOLUTE_ERROR = "MeanAbsoluteError"
     UNPARSABLE_RATIO = "UnparsableRatio"
+    TRUNCATED_RATIO = "TruncatedRatio"
+    BRIER_SCORE = "BrierScore"
+    CALIBRATION_ERROR = "CalibrationError"
 
 
 RESULTS: dict[Metric, tuple[str, ...]] = {
@@ -89,20 +92,61 @@ RESULTS: dict[Metric, tuple[str, ...]] = {
     Metric.MEAN_SQUARED_ERROR: ("meanSquaredError",),
     Metric.MEAN_ABSOLUTE_ERROR: ("meanAbsoluteError",),
     Metric.UNPARSABLE_RATIO: ("unparsableRatio",),
+    Metric.TRUNCATED_RATIO: ("truncatedRatio",),
+    Metric.BRIER_SCORE: ("brierScore",),
+    Metric.CALIBRATION_ERROR: ("calibrationError",),
 }
 """Names of the figures, as thresholds and results spell them: `<task>/<name>`. Averages are always named."""
 
 METRICS_OF: dict[TaskType, tuple[Metric, ...]] = {
     TaskType.PERPLEXITY: (Metric.PERPLEXITY, Metric.BITS_PER_BYTE),
-    TaskType.GENERATION: (Metric.ROUGE_L, Metric.EXACT_MATCH, Metric.TOKEN_F1, Metric.BLEU, Metric.CHRF),
-    TaskType.CLASSIFICATION: (Metric.ACCURACY, Metric.F1, Metric.PRECISION, Metric.RECALL),
-    TaskType.MULTIPLE_CHOICE: (Metric.ACCURACY, Metric.ACCURACY_NORMALIZED),
-    TaskType.REGRESSION: (Metric.MEAN_ABSOLUTE_ERROR, Metric.MEAN_SQUARED_ERROR, Metric.UNPARSABLE_RATIO),
+    TaskType.GENERATION: (
+        Metric.ROUGE_L,
+        Metric.EXACT_MATCH,
+        Metric.TOKEN_F1,
+        Metric.BLEU,
+        Metric.CHRF,
+        Metric.TRUNCATED_RATIO,
+    ),
+    TaskType.CLASSIFICATION: (
+        Metric.ACCURACY,
+        Metric.F1,
+        Metric.PRECISION,
+        Metric.RECALL,
+        Metric.BRIER_SCORE,
+        Metric.CALIBRATION_ERROR,
+    ),
+    TaskType.MULTIPLE_CHOICE: (
+        Metric.ACCURACY,
+        Metric.ACCURACY_NORMALIZED,
+        Metric.BRIER_SCORE,
+        Metric.CALIBRATION_ERROR,
+    ),
+    TaskType.REGRESSION: (
+        Metric.MEAN_ABSOLUTE_ERROR,
+        Metric.MEAN_SQUARED_ERROR,
+        Metric.UNPARSABLE_RATIO,
+        Metric.TRUNCATED_RATIO,
+    ),
     TaskType.HARNESS: (),
 }
 """Metrics that apply to a type, the headline first; all of them are the default. A harness task names its own."""
 
-LOWER_IS_BETTER = frozenset({"perplexity", "bitsPerByte", "meanSquaredError", "meanAbsoluteError", "unparsableRatio"})
+OF_PROBABILITIES = frozenset({Metric.BRIER_SCORE, Metric.CALIBRATION_ERROR})
+"""Metrics of the probabilities of labels or choices, which a generated answer has none of."""
+
+LOWER_IS_BETTER = frozenset(
+    {
+        "perplexity",
+        "bitsPerByte",
+        "meanSquaredError",
+        "meanAbsoluteError",
+        "unparsableRatio",
+        "truncatedRatio",
+        "brierScore",
+        "calibrationError",
+    }
+)
 """Figures of our own metrics where less is better; a harness task says it of its own."""
 
 
@@ -167,6 +211,9 @@ class TaskDataset(Model):
 NO_KEYS_OF_HARNESS = "a Harness task reads the columns that its YAML file names; remove ignoreKeys"
 
 
+NO_PROBABILITIES = "BrierScore and CalibrationError need predictBy: Likelihood: a generated label has no probability"
+
+
 def _only(field: str, *types: str) -> tuple[str, str]:
     allowed = " || ".join(f"self.type == '{each}'" for each in types)
     return f"!has(self.{field}) || {allowed}", f"{field} is for the type {' or '.join(types)}"
@@ -203,6 +250,11 @@ class EvaluationTask(Model):
             (
                 "!has(self.topP) || (has(self.temperature) && self.temperature > 0.0)",
                 "topP needs a temperature above 0: without one nothing is sampled",
+            ),
+            (
+                "!has(self.metrics) || !has(self.predictBy) || self.predictBy == 'Likelihood' || "
+                "!self.metrics.exists(m, m == 'BrierScore' || m == 'CalibrationError')",
+                NO_PROBABILITIES,
             ),
             _only("harnessTask", "Harness"),
             _only("fewShot", "Harness"),
@@ -284,7 +336,9 @@ class EvaluationTask(Model):
     @property
     def chosen_metrics(self) -> tuple[Metric, ...]:
         """Return the metrics to compute, the headline first."""
-        return tuple(self.metrics) if self.metrics is not None else METRICS_OF[self.type]
+        if self.metrics is not None:
+            return tuple(self.metrics)
+        return tuple(each for each in METRICS_OF[self.type] if not (self.generates and each in OF_PROBABILITIES))
 
     @property
     def generates(self) -> bool:
@@ -324,6 +378,8 @@ class EvaluationTask(Model):
             values = getattr(self, name)
             if values is not None and len(set(values)) != len(values):
                 raise ValueError(f"{name} must not repeat a value")
+        if self.generates and OF_PROBABILITIES & set(self.metrics or ()):
+            raise ValueError(NO_PROBABILITIES)
         if self.metrics is not None and not set(self.metrics) <= set(METRICS_OF[kind]):
             raise ValueError(f"metrics of a {kind.value} task are {', '.join(METRICS_OF[kind]) or 'its own'}")
         return self

@@ -19,7 +19,8 @@ from .results import Histogram, TaskResults
 from .rows import EvaluationRow, RowScore
 from .scoring.confusion import confusion
 from .scoring.group_figures import FiguresByGroup
-from .scoring.metrics import Measure, measures
+from .scoring.measure import Measure
+from .scoring.metrics import measures
 from .scoring.row_by_row import histogram, row_by_row
 from .statistics import Figure, Resampling, bound_checks, finite, worse_check
 

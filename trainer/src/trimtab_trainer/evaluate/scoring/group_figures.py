@@ -13,7 +13,7 @@ from ...contract.evaluation import DEFAULT_GAP_CONFIDENCE, DEFAULT_GROUP_ROWS
 from ..results import GroupFigure, MetricByGroup
 from ..rows import EvaluationRow
 from ..statistics import Array, Distribution, Figure, Gap, Partition, Resampling, bound_checks, finite, gap, partition
-from .metrics import Measure
+from .measure import Measure
 
 
 @dataclass(frozen=True)
