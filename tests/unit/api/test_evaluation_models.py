@@ -61,6 +61,7 @@ def largest_status() -> EvaluationStatus:
         mirrored=[
             MirroredStatus(uri="hf://organisation/model@main", commit="0" * 40, digest=DIGEST, license="apache-2.0")
         ],
+        looks=1_000_000,
         base_model_digest=DIGEST,
         data_digest=DIGEST,
         evaluation_digest=DIGEST,

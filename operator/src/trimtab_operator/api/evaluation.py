@@ -360,6 +360,12 @@ class EvaluationStatus(WorkStatus):
         default=None, description="evaluationDigest of everything that defines the answer."
     )
     rows: int | None = Field(default=None, ge=0, description="rows of all tasks.")
+    looks: int | None = Field(
+        default=None,
+        ge=0,
+        description="looks: how many Evaluations that wrote to this output have seen the most used of these rows, this "
+        "one included. Of many candidates at a limit one passes by luck.",
+    )
     report_uri: str | None = Field(
         default=None, alias="reportURI", max_length=1200, description="reportURI of report.html."
     )

@@ -197,6 +197,11 @@ class TaskDataset(Model):
         default=None, ge=1, le=1_000_000, description="limit of rows; which ones depends on their content alone."
     )
 
+    final: Literal[True] | None = Field(
+        default=None,
+        description="final: true is for rows that one Evaluation sees, and no other before or after it with final.",
+    )
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.split is None) == (self.uri is None):
@@ -727,6 +732,7 @@ class EvaluationOutcome(Received):
     report_uri: str = Field(max_length=1200, description="reportURI of report.html")
     results_digest: DIGEST = Field(description="resultsDigest of results.json")
     rows: WHOLE = 0
+    looks: WHOLE = Field(default=0, description="evaluations that saw the most used of these rows, this one included")
     results: list[Result] = Field(default=[])
     omitted: WHOLE = Field(default=0, description="results that are in the report only")
     checks: list[Check] = Field(default=[])
@@ -745,6 +751,7 @@ class EvaluationOutcome(Received):
                 "reportUri": self.report_uri,
                 "resultsDigest": self.results_digest,
                 "rows": self.rows,
+                "looks": self.looks,
                 "omitted": self.omitted + len(self.results) - len(results),
                 "results": [[_packed(getattr(each, name)) for each in results] for name in _RESULT_COLUMNS],
                 "checks": [

@@ -85,6 +85,7 @@ def compare(  # noqa: PLR0917 the six of them in the order that they are made
         rows=len(rows),
         clusters=resampling.clusters,
         trained_on=about.trained_on,
+        compared=about.compared,
         dropped=about.dropped,
         results=[_result(figure) for figure in figures.values()],
         groups=[] if by_group is None else [by_group.table(name, own) for name in figures],

@@ -96,6 +96,10 @@ class TaskResults(Model):
     rows: int
     clusters: int
     trained_on: int = Field(default=0, description="rows of clusters that the target was trained on")
+    compared: list[str] = Field(
+        default=[], description="what of the rows was compared with what the target was trained on: answers, groups"
+    )
+    looks: int = Field(default=0, description="evaluations that have seen these rows, this one included")
     dropped: int = Field(default=0, description="rows that are blank, doubled, too long or beyond the limit")
     results: list[Result]
     groups: list[MetricByGroup] = Field(default=[])
