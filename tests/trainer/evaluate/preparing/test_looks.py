@@ -31,7 +31,7 @@ def prepared(folder: Path, *prompts: str, trained_on: bool = False) -> PreparedT
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return open_store((tmp_path / "output").as_uri())
+    return open_store((tmp_path / "output").as_uri(), None)
 
 
 def test_each_evaluation_of_the_same_rows_counts_once(tmp_path: Path, store: Store) -> None:

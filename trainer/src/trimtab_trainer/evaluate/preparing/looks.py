@@ -53,13 +53,15 @@ def rows_digest(task: EvaluationTask, about: PreparedTask, prepared: PreparedTas
 
 def _open(store: Store, prefix: str, own: str, task: EvaluationTask) -> None:
     """Open a final set, for this evaluation alone; two that come at once do not both open it."""
-    store.put_once(f"{prefix}/{FINAL}", own.encode())
-    opened_by = store.read(f"{prefix}/{FINAL}").decode(errors="replace")
-    others = _seen(store, prefix) - {own}
-    if opened_by != own or others:
+    seen = _seen(store, prefix)
+    fresh = own in seen or not seen
+    if fresh:
+        store.put_once(f"{prefix}/{FINAL}", own.encode())
+        fresh = store.read(f"{prefix}/{FINAL}").decode(errors="replace") == own
+    if not fresh:
         raise DataInvalid(
-            f"task {task.name}: its rows are final, to be seen by one evaluation, and {max(len(others), 1)} other saw "
-            "them; take rows that none has seen, or remove dataset.final",
+            f"task {task.name}: its rows are final, to be seen by one evaluation, and {max(len(seen - {own}), 1)} other "
+            "saw them; take rows that none has seen, or remove dataset.final",
             Reason.FINAL_SET_OPENED,
         )
 
