@@ -117,8 +117,8 @@ def _figures(
         for at in np.arange(count):
             ours, theirs = found[0][at], found[1][at] if len(found) > 1 else None
             if weights is not None:
-                ours = replace(ours, sizes=weights[start + at])
-                theirs = replace(theirs, sizes=weights[start + at]) if theirs is not None else None
+                ours = replace(ours, weights=weights[start + at])
+                theirs = replace(theirs, weights=weights[start + at]) if theirs is not None else None
             yield Figure(
                 "t", "x", rows, ours, theirs, lower, range, broken_row=None if broken is None else broken[start + at]
             )

@@ -60,7 +60,7 @@ def _open(store: Store, prefix: str, own: str, task: EvaluationTask) -> None:
         fresh = store.read(f"{prefix}/{FINAL}").decode(errors="replace") == own
     if not fresh:
         raise DataInvalid(
-            f"task {task.name}: its rows are final, to be seen by one evaluation, and {max(len(seen - {own}), 1)} other "
+            f"task {task.name}: its rows are final, to be seen by one evaluation; {max(len(seen - {own}), 1)} other "
             "saw them; take rows that none has seen, or remove dataset.final",
             Reason.FINAL_SET_OPENED,
         )

@@ -29,7 +29,8 @@ class Part:
 
     Attributes:
         units: [u] units that have rows in this part.
-        sizes: [u] what each weighs: its rows, or its tokens where the figure is by token.
+        sizes: [u] how many rows each has.
+        weights: [u] what each weighs in the figures; None: its rows.
         sums: [u, k] of their rows' statistics.
         values: from sums [..., k] to figures [..., r].
     """
@@ -38,6 +39,7 @@ class Part:
     sizes: Array
     sums: Array
     values: Callable[[Array], Array]
+    weights: Array | None = None
 
     @property
     def total(self) -> Array:
@@ -85,8 +87,11 @@ class Resampling:
         sums = np.empty((len(units), statistics.shape[1]))
         for column in range(statistics.shape[1]):
             sums[:, column] = np.bincount(place, statistics[taken, column].astype(np.float64), len(units))
-        weighed = None if weights is None else weights[taken].astype(np.float64)
-        return Part(units, np.bincount(place, weighed, len(units)).astype(np.float64), sums, values)
+        sizes = np.bincount(place, minlength=len(units)).astype(np.float64)
+        if weights is None:
+            return Part(units, sizes, sums, values)
+        weighed = np.bincount(place, weights[taken], len(units)).astype(np.float64)
+        return Part(units, sizes, sums, values, weighed)
 
     def figures(self, parts: Sequence[Part]) -> list[Array]:
         """Return the figures of each part in each resample, all of the same resamples; [B, r] each."""
@@ -112,9 +117,13 @@ class Resampling:
             estimates, without = part.total, part.left_out(self.units)
             sizes = np.zeros(self.units)
             sizes[part.units] = part.sizes
+            weights = None
+            if part.weights is not None:
+                weights = np.zeros(self.units)
+                weights[part.units] = part.weights
             found.append(
                 [
-                    Distribution(float(estimates[at]), resampled[:, at], without[:, at], sizes)
+                    Distribution(float(estimates[at]), resampled[:, at], without[:, at], sizes, weights)
                     for at in range(len(estimates))
                 ]
             )

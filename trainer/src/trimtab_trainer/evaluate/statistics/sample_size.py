@@ -40,6 +40,8 @@ def rows_needed(
         return None
     scores = _NORMAL.inv_cdf(confidence) + _NORMAL.inv_cdf(POWER)
     # sd^2 / rows = error^2, whatever the size of the clusters; fewer than MINIMUM_CLUSTERS decide nothing at all.
-    fewest = max(MINIMUM_CLUSTERS, 0.0 if share is None else rows_to_see(share, confidence))
-    needed = math.ceil(rows * max((scores * error / margin) ** 2, fewest / distribution.effective_units))
+    fewest = MINIMUM_CLUSTERS / distribution.effective_units
+    if share is not None:
+        fewest = max(fewest, rows_to_see(share, confidence) / distribution.effective_weight)
+    needed = math.ceil(rows * max((scores * error / margin) ** 2, fewest))
     return needed if needed <= ROWS_CAP else None
