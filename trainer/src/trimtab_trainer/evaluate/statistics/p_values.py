@@ -110,14 +110,15 @@ def _hidden_tail(distribution: Distribution) -> float:
 def _by_size(distribution: Distribution) -> float:
     """Return the standard error by a model of the units' sizes over the one that they show, at least 1.
 
-    The variance of a unit's share is taken as a * size + b * size^2 with a, b >= 0: independent rows have b = 0, rows
+    A unit's size is its rows, or what it weighs in the figure. The variance of its share is taken as a * size + b * size^2 with a, b >= 0: independent rows have b = 0, rows
     that stand and fall together a = 0. By least squares of the squared shares by squared size, so that the small units,
     of which there are many, say what the few large ones would show on other draws.
     """
-    if distribution.sizes is None:
+    weights = distribution.sizes if distribution.weights is None else distribution.weights
+    if weights is None:
         return 1.0
-    there = distribution.sizes > 0
-    sizes, shares = distribution.sizes[there], distribution.influence[there]
+    there = weights > 0
+    sizes, shares = weights[there], distribution.influence[there]
     if len(sizes) < 2 or np.ptp(sizes) <= 1e-9 * sizes.max():
         return 1.0
     sizes = sizes / sizes.mean()
