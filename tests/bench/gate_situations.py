@@ -84,7 +84,7 @@ def _plain(threshold: Threshold, figure: Figure) -> bool:
     ((name, limit),) = threshold.limits.items()
     judged = figure.target if name == "maximum" else figure.loss(relative=True)
     # An edge so far away that something was seen beyond it, and nothing follows.
-    p = p_at_least(replace(judged, sizes=None), limit, edge=-1e15, span=1e15)
+    p = p_at_least(replace(judged, sizes=None, weights=None), limit, edge=-1e15, span=1e15)
     return judged.estimate <= limit and p <= 1 - CONFIDENCE
 
 

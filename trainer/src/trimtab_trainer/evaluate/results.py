@@ -42,6 +42,10 @@ class MetricByGroup(Model):
     pooled: list[str] = Field(default=[], description="names of the groups that were pooled as 'other'")
     gap: float | None = Field(default=None, description="best group minus worst, raw")
     gap_low: float | None = Field(default=None, description="lower simultaneous confidence bound of the gap")
+    gap_high: float | None = Field(default=None, description="upper simultaneous confidence bound of the gap")
+    gap_visible: float | None = Field(
+        default=None, description="a gap of any two groups that would have been shown with a probability of 80 %"
+    )
     worst: str | None = None
     best: str | None = None
 

@@ -136,6 +136,8 @@ class FiguresByGroup:
             pooled=list(cut.partition.pooled),
             gap=None if found is None else found.gap,
             gap_low=None if found is None else found.low,
+            gap_high=None if found is None else finite(found.high),
+            gap_visible=None if found is None else finite(found.visible),
             worst=None if found is None else cut.partition.names[found.worst],
             best=None if found is None else cut.partition.names[found.best],
         )
