@@ -110,10 +110,10 @@ def _hidden_tail(distribution: Distribution) -> float:
 def _by_size(distribution: Distribution) -> float:
     """Return the standard error by a model of the units' sizes over the one that they show, at least 1.
 
-    A unit's size is its rows, or what it weighs in the figure. The variance of its share is taken as a * size + b * size^2
-    with a, b >= 0: independent rows have b = 0, rows that stand and fall together a = 0. By least squares of the squared
-    shares by squared size, so that the small units, of which there are many, say what the few large ones would show on
-    other draws.
+    A unit's size is its rows, or what it weighs in the figure. The variance of its share is taken as
+    a * size + b * size^2 with a, b >= 0: independent rows have b = 0, rows that stand and fall together a = 0. By least
+    squares of the squared shares by squared size, so that the small units, of which there are many, say what the few
+    large ones would show on other draws.
     """
     weights = distribution.sizes if distribution.weights is None else distribution.weights
     if weights is None:
