@@ -149,6 +149,14 @@ _THRESHOLD_CASES: dict[Rule, Case] = {
         refused=[threshold(minimum=0, minimumGroupRows=2)],
         passed=[{"spec.tasks[0].groupBy": "group", **threshold(maximumGroupGap=0, minimumGroupRows=2)}],
     ),
+    ("spec", "a threshold with confidence needs at least 1000 resamples: of fewer the seed decides"): Case(
+        refused=[{"spec.resamples": 999, **threshold(minimum=0, confidence=0.95)}],
+        passed=[
+            {"spec.resamples": 1_000, **threshold(minimum=0, confidence=0.95)},
+            {"spec.resamples": 100, **threshold(minimum=0)},
+            {"spec.resamples": 100},
+        ],
+    ),
     ("spec.thresholds[]", "worseBy belongs to maximumWorseRatio"): Case(
         refused=[threshold(minimum=0, worseBy=0.5)],
         passed=[{**BASELINE, **threshold(maximumWorseRatio=0.1, worseBy=0.5)}],

@@ -292,3 +292,12 @@ def test_what_is_beyond_its_limit_stays_there_when_it_is_packed(bound: str, esti
     assert at.estimate == limit
     assert (beyond.low or 0) > 0.1
     assert (beyond.p_pass or 0) > 0.05
+
+
+def test_tests_of_few_resamples_are_refused_and_estimates_are_not() -> None:
+    tested = {"spec.thresholds": [{"metric": "heldout/perplexity", "maximum": 9, "confidence": 0.95}]}
+    estimated = {"spec.thresholds": [{"metric": "heldout/perplexity", "maximum": 9}]}
+    parsed(change(MINIMAL, {"spec.resamples": 100, **estimated})).spec.check()
+    parsed(change(MINIMAL, {"spec.resamples": 1_000, **tested})).spec.check()
+    with pytest.raises(ValueError, match="needs at least 1000 resamples"):
+        parsed(change(MINIMAL, {"spec.resamples": 999, **tested})).spec.check()

@@ -15,7 +15,13 @@ from trimtab_trainer.contract import (
     Threshold,
     check_tasks_and_thresholds,
 )
-from trimtab_trainer.contract.evaluation import MAXIMUM_TASKS, MAXIMUM_THRESHOLDS
+from trimtab_trainer.contract.evaluation import (
+    FEW_RESAMPLES,
+    MAXIMUM_TASKS,
+    MAXIMUM_THRESHOLDS,
+    RESAMPLES_OF_A_TEST,
+    check_resamples,
+)
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
 
 from .conditions import PASSED, SUCCEEDED
@@ -167,6 +173,11 @@ class EvaluationSpec(Model):
                 "!has(self.quantization) || self.precision == 'AsTrained'",
                 "quantization is for the precision AsTrained",
             ),
+            (
+                f"!has(self.resamples) || self.resamples >= {RESAMPLES_OF_A_TEST} || !has(self.thresholds) || "
+                "self.thresholds.all(t, !has(t.confidence))",
+                FEW_RESAMPLES,
+            ),
             *THRESHOLD_RULES,
         )
     )
@@ -257,6 +268,7 @@ class EvaluationSpec(Model):
             ValueError: with the field and the next step.
         """
         check_tasks_and_thresholds(self.tasks, self.thresholds, has_baseline=self.baseline is not None)
+        check_resamples(self.resamples, self.thresholds)
 
 
 class ModelStatus(Model):
