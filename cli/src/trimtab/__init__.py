@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .checking import Finding
     from .client import Client
     from .comparison import Comparison
+    from .decisions import Decided
     from .errors import Conflict, Invalid, NotAllowed, NotFound, NotInstalled, Problem, Unreachable
     from .logs import LogLine
     from .manifests import Answers
@@ -24,6 +25,7 @@ __all__ = [
     "Conflict",
     "Curve",
     "CustomObject",
+    "Decided",
     "Evaluation",
     "Finding",
     "FineTuneJob",
@@ -43,6 +45,7 @@ _MODULES = {
     "checking": ("Finding",),
     "client": ("Client",),
     "comparison": ("Comparison",),
+    "decisions": ("Decided",),
     "errors": ("Conflict", "Invalid", "NotAllowed", "NotFound", "NotInstalled", "Problem", "Unreachable"),
     "logs": ("LogLine",),
     "manifests": ("Answers",),

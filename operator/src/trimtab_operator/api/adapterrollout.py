@@ -16,6 +16,7 @@ from .conditions import Condition
 from .customresource import AGE, CustomObject, CustomResource, condition_path
 from .evaluation import OBJECT_NAME
 from .finetunejob import NAME_LENGTH
+from .review import GROUP_NAME
 from .rollout_reasons import (
     POD_EXPLANATIONS,
     PROGRESSING_EXPLANATIONS,
@@ -39,6 +40,8 @@ MARK_TIMES = 12
 """Three sums of each of four kinds of time."""
 POD_REASONS_KEPT = 8
 REJECTED_KEPT = 4
+APPROVALS_MAXIMUM = 10
+AUTHOR_TOLD_LENGTH = 64
 
 SERVING_LABEL = ("trimtab.dev/stage", "serve")
 """The label of pods with an agent in them; the operator sees no others of those that are not its own."""
@@ -46,6 +49,7 @@ SERVING_LABEL = ("trimtab.dev/stage", "serve")
 LABEL_KEY = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 
 COUNT = Annotated[int, Field(ge=0)]
+AUTHOR_TOLD = Annotated[str, Field(max_length=AUTHOR_TOLD_LENGTH)]
 
 
 class RevisionState(StrEnum):
@@ -181,6 +185,48 @@ class Analysis(Model):
     )
 
 
+class ApprovedBefore(StrEnum):
+    """The step that waits for approvals."""
+
+    CANARY = "Canary"
+    EVERYWHERE = "Everywhere"
+
+
+class ApprovalsFrom(Model):
+    """Whose decisions count."""
+
+    groups: list[GROUP_NAME] = Field(
+        min_length=1,
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+        description="groups of users, as the API server knows them: a Review counts that was written in the name of "
+        "one of them (spec.authorGroups).",
+    )
+
+
+class Approvals(Model):
+    """Which decisions of people a revision waits for: Reviews of this AdapterRollout and of exactly its digest."""
+
+    required: int = Field(
+        default=1, ge=1, le=APPROVALS_MAXIMUM, description="required approvals, each of another author."
+    )
+    from_: ApprovalsFrom | None = Field(
+        default=None,
+        alias="from",
+        description="from whom; absent: everybody who may create Reviews in the namespace.",
+    )
+    not_by_author_of_the_job: bool = Field(
+        default=False,
+        description="notByAuthorOfTheJob: approvals of who made the adapter's FineTuneJob do not count. Every "
+        "FineTuneJob that published it must say who that is in the annotation trimtab.dev/author.",
+    )
+    before: ApprovedBefore = Field(
+        default=ApprovedBefore.EVERYWHERE,
+        description="before which step: Canary, so that nothing is loaded without them, or Everywhere, after a canary "
+        "that was good.",
+    )
+
+
 _WEIGHT_WITHOUT_TIME = "canaryWeight below 100 needs canarySeconds above 0: without them no canary takes requests"
 
 
@@ -213,6 +259,7 @@ class Strategy(Model):
         default=30, ge=0, le=3600, description="drainSeconds that a revision stays loaded after its last use."
     )
     analysis: Analysis = Field(default=Analysis(), description="analysis of the canary.")
+    approvals: Approvals | None = Field(default=None, description="approvals that a revision waits for; absent: none.")
 
     @model_validator(mode="after")
     def _weight_has_time(self) -> Self:
@@ -285,6 +332,12 @@ class RevisionStatus(Model):
     digest: DIGEST = Field(description="digest of the adapter.")
     state: RevisionState = Field(description="state of the revision.")
     pods: int = Field(default=0, ge=0, description="pods whose engines list it, proven, as read back.")
+    approved_by: list[AUTHOR_TOLD] = Field(
+        default=[],
+        max_length=APPROVALS_MAXIMUM,
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        description="approvedBy: whose approvals it was served with; long names are cut.",
+    )
 
 
 class PodCounts(Model):
@@ -386,6 +439,26 @@ class RolloutStep(Model):
     )
 
 
+class ApprovalStatus(Model):
+    """How far the wanted revision is approved."""
+
+    digest: DIGEST = Field(description="digest of the adapter that is to be approved.")
+    required: int = Field(ge=1, le=APPROVALS_MAXIMUM, description="required approvals.")
+    approved_by: list[AUTHOR_TOLD] = Field(
+        default=[],
+        max_length=APPROVALS_MAXIMUM,
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        description="approvedBy: the authors of those that count; long names are cut.",
+    )
+    since: str | None = Field(
+        default=None,
+        alias="sinceTime",
+        max_length=32,
+        json_schema_extra={"format": "date-time"},
+        description="sinceTime nothing else is waited for.",
+    )
+
+
 class AdapterRolloutSummary(Model):
     """What `kubectl get` prints: for people, derived from the rest of the status."""
 
@@ -433,6 +506,9 @@ class AdapterRolloutStatus(SummarizedStatus):
         description="rejected adapters of this generation, newest last.",
     )
     step: RolloutStep | None = Field(default=None, description="step that is under way.")
+    approval: ApprovalStatus | None = Field(
+        default=None, description="approval of the revision that is wanted and not served yet."
+    )
     sequence: list[COUNT] | None = Field(
         default=None,
         min_length=2,

@@ -10,6 +10,7 @@ from trimtab_operator.api.adapterrollout import READY, AdapterRolloutStatus, Pha
 from ..cluster import Cluster, Key
 from ..kind import Answers
 from ..plan import AgentsOf, Document, Inquiry, IsMounted, MountedShare, Plan, Withdrawal
+from .approvals import inquiries
 from .conflicts import conflict
 from .documents import documents, mounted, next_sequence, retired
 from .observed import Observed
@@ -28,8 +29,12 @@ AT_REST_SECONDS = 60.0
 def plan(observed: Observed, now: datetime) -> Plan:
     """Decide. The same facts give the same plan, whoever asks, however often."""
     rollout, metadata = observed.rollout, observed.rollout.metadata
-    inquiries = (MountedShare(metadata.namespace, metadata.name), *_counts(observed))
-    if unanswered := tuple(each for each in inquiries if each not in observed.answers):
+    wanted = (
+        MountedShare(metadata.namespace, metadata.name),
+        *_counts(observed),
+        *inquiries(rollout.spec.strategy.approvals),
+    )
+    if unanswered := tuple(each for each in wanted if each not in observed.answers):
         return Plan(inquiries=unanswered)
     status = _of_this_generation(observed)
     held = without_key(observed) or conflict(observed)
