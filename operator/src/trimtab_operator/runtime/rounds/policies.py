@@ -8,7 +8,7 @@ from typing import Protocol
 from ...domain.review.policies import Force, Policy, force_of, policy_name
 from ..kube import POLICIES, POLICY_BINDINGS, ApiError, Body, NotFound, Resource
 
-KNOWN_SECONDS = 15.0
+KNOWN_SECONDS = 5.0
 """How old an answer may be. A policy that is taken away is a deed of who may do anything in the cluster."""
 FORBIDDEN = 403
 
