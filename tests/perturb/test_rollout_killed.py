@@ -1,9 +1,9 @@
 """The operator is killed right after each of its writes but Events, and after each document that an agent has taken.
 
-A life: an adapter is served, a second one takes its place by way of a canary, a third fails its probe and is taken
-back. The process ends after API server or agent has done what it asked and before it knows that; another one goes on
-from what is in the cluster and in the pods. The end must be that of an undisturbed life, no alias ever means what was
-not proven, and clients notice nothing.
+A life: an adapter is served, a second one takes its place by way of a canary and of a person's approval, a third is
+rejected while it waits, and a fourth fails its probe and is taken back. The process ends after API server or agent has
+done what it asked and before it knows that; another one goes on from what is in the cluster and in the pods. The end
+must be that of an undisturbed life, no alias ever means what was not proven, and clients notice nothing.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from trimtab_operator.runtime.kube import Body, Kube
 
 from tests.component.api_server import ApiServer
 from tests.component.operator.process import OperatorProcess
-from tests.component.rollout.objects import artifact, ready_of
+from tests.component.reviews import policies
+from tests.component.rollout.objects import QUICK, artifact, ready_of
 from tests.component.rollout.scene import NAME, Scene, new_key
 from tests.perturb.proxy import Proxy, Write
+from tests.resources import REVIEWS
 from tests.serving.adapters import Published
 from tests.serving.fleet import Call, Fleet, Pod, serving
 
@@ -58,7 +60,7 @@ class Lives:
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._told: dict[str, Callable[[Pod, Call], Awaitable[None]]] = {}
         fleet.after_call = self._after_call
-        self.adapters = tuple(fleet.publish() for _ in range(3))
+        self.adapters = tuple(fleet.publish() for _ in range(4))
 
     async def _after_call(self, pod: Pod, call: Call) -> None:
         if call.method != "GET" and call.status == 200 and pod.namespace in self._told:
@@ -74,7 +76,10 @@ class Lives:
             new_key(folder / "keys")
             try:
                 async with Proxy(self._kubeconfig) as proxy:
-                    settings = {"TRIMTAB_AGENT_KEYS": str(folder / "keys")}
+                    settings = {
+                        "TRIMTAB_AGENT_KEYS": str(folder / "keys"),
+                        "TRIMTAB_ADMISSION_POLICIES": policies.RELEASE,
+                    }
                     operator = OperatorProcess(proxy.kubeconfig(folder), namespace, folder, **settings)
                     scene = Scene(self._kube, namespace, self._fleet, operator, folder / "keys")
                     return await self._lived(scene, proxy, after_write, after_document)
@@ -124,15 +129,32 @@ class Lives:
         return Life(masked(body["status"]), writes, documents, killed.is_set())
 
 
-async def story(scene: Scene, first: Published, second: Published, third: Published) -> Body:
-    """Let the three adapters be wanted one after the other; return the AdapterRollout at the end."""
-    bad = third.name(NAME)
+async def decide(scene: Scene, decision: str, adapter: Published) -> None:
+    """Let the user that all tests are decide about an adapter."""
+    spec = {
+        "subject": {"kind": "AdapterRollout", "name": NAME, "digest": adapter.digest},
+        "decision": decision,
+        "author": "admin",
+    }
+    head = {"apiVersion": REVIEWS.api_version, "kind": REVIEWS.kind, "metadata": {"name": decision.lower()}}
+    await scene.kube.create(REVIEWS, scene.namespace, {**head, "spec": spec})
+
+
+async def story(scene: Scene, first: Published, second: Published, unwanted: Published, last: Published) -> Body:
+    """Let the adapters be wanted one after the other; return the AdapterRollout at the end."""
+    bad = last.name(NAME)
     await scene.apply(artifact(first))
     await scene.served(first)
-    async with scene.asking(first, second, number=2, pause=0.02) as verdicts:
-        await scene.edit(source=artifact(second))
+    async with scene.asking(first, second, unwanted, number=2, pause=0.02) as verdicts:
+        await scene.edit(source=artifact(second), strategy={**QUICK, "approvals": {"required": 1}})
+        await scene.until_state("AwaitingApproval")
+        await decide(scene, "Approve", second)
         await scene.served(second)
-        await scene.edit(source=artifact(third), probe={"contains": "a word that nobody says"})
+        await scene.edit(source=artifact(unwanted))
+        await scene.until_state("AwaitingApproval")
+        await decide(scene, "Reject", unwanted)
+        await scene.until_state("Rejected")
+        await scene.edit(source=artifact(last), probe={"contains": "a word that nobody says"})
 
         def over(body: Body) -> bool:
             status = body["status"]
@@ -147,12 +169,18 @@ async def story(scene: Scene, first: Published, second: Published, third: Publis
     verdicts.check()
     assert scene.aliases() == [{second.name(NAME): 100}] * 2, scene.told()
     for pod in scene.all_pods:
-        assert pod.ever_meant(NAME) == {first.name(NAME), second.name(NAME)}, scene.told()
+        assert pod.ever_meant(NAME) - {unwanted.name(NAME)} == {first.name(NAME), second.name(NAME)}, scene.told()
     return end
 
 
-async def test_killed_after_each_write_and_after_each_document(kube: Kube, kubeconfig: Path, tmp_path: Path) -> None:
+async def test_killed_after_each_write_and_after_each_document(
+    kube: Kube, server: ApiServer, kubeconfig: Path, tmp_path: Path
+) -> None:
+    policies.install(server)
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(policies.uninstall, server)
+        subject = {"kind": "AdapterRollout", "name": NAME, "digest": "sha256:" + "0" * 64}
+        policies.takes_effect(server, REVIEWS.path("default"), {"subject": subject, "decision": "Approve"})
         fleet = await stack.enter_async_context(serving(kube, tmp_path / "fleet", timeouts=Timeouts()))
         lives = Lives(kube, kubeconfig, fleet, tmp_path / "lives")
         reference = await lives.live()
