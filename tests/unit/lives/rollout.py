@@ -157,7 +157,7 @@ class Life:
         }
         if strategy["canarySeconds"]:
             strategy |= {"canaryWeight": self.random.choice((100, 30)), "canaryPods": self.random.choice((1, 1, 2))}
-        if (approvals := self.people.asks()) is not None:
+        if name == NAME and (approvals := self.people.asks()) is not None:
             strategy["approvals"] = approvals
         self.api.put(
             OWN["AdapterRollout"],
@@ -500,6 +500,8 @@ class Life:
         letter = served["digest"][7] if served else None
         wanted = {revision(letter): 100} if letter else {}
         wrong = [pod.agent.name for pod in selected if pod.agent.table.get(NAME, {}) != wanted]
+        if served is None and state[1] == "Rejected":
+            wrong = []  # what a rollout of the name before served is served on, as long as nothing takes its place
         if wrong:
             return f"{wrong} do not answer with {wanted}"
         shares = [share for pod in selected for share in pod.agent.shares.values()]

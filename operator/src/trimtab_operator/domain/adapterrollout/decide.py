@@ -24,6 +24,8 @@ RETIRE_AGAIN_SECONDS = 2.0
 WITHOUT_KEY_SECONDS = 30.0
 AT_REST_SECONDS = 60.0
 """Nothing waits for time then; a change of a pod, an object or an Evaluation calls for a look at once."""
+POLICY_SECONDS = 10.0
+"""While approvals are waited for: whether it is certain who wrote them is not watched."""
 
 
 def plan(observed: Observed, now: datetime) -> Plan:
@@ -67,10 +69,14 @@ def plan(observed: Observed, now: datetime) -> Plan:
         sequence=used,
         mounted=for_new_pods,
         notes=notes(rollout, told),
-        look_again_seconds=LOOK_AGAIN_SECONDS if busy else AT_REST_SECONDS,
+        look_again_seconds=LOOK_AGAIN_SECONDS if busy else _at_rest(status),
         confirm=any(document.moves for document in sends),
         follows_up=False,
     )
+
+
+def _at_rest(status: AdapterRolloutStatus) -> float:
+    return POLICY_SECONDS if status.approval is not None else AT_REST_SECONDS
 
 
 def _left_behind(observed: Observed, now: datetime) -> tuple[Document, ...]:
