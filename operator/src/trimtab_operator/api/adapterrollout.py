@@ -12,11 +12,11 @@ from trimtab_agent.contract import ADAPTER_NAME, REVISION, ProbeKind
 from trimtab_trainer.contract import Model
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
 
+from .approvals import APPROVALS_MAXIMUM, AUTHOR_TOLD, Approvals, ApprovalStatus
 from .conditions import Condition
 from .customresource import AGE, CustomObject, CustomResource, condition_path
 from .evaluation import OBJECT_NAME
 from .finetunejob import NAME_LENGTH
-from .review import GROUP_NAME
 from .rollout_reasons import (
     POD_EXPLANATIONS,
     PROGRESSING_EXPLANATIONS,
@@ -40,8 +40,6 @@ MARK_TIMES = 12
 """Three sums of each of four kinds of time."""
 POD_REASONS_KEPT = 8
 REJECTED_KEPT = 4
-APPROVALS_MAXIMUM = 10
-AUTHOR_TOLD_LENGTH = 64
 
 SERVING_LABEL = ("trimtab.dev/stage", "serve")
 """The label of pods with an agent in them; the operator sees no others of those that are not its own."""
@@ -49,7 +47,6 @@ SERVING_LABEL = ("trimtab.dev/stage", "serve")
 LABEL_KEY = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 
 COUNT = Annotated[int, Field(ge=0)]
-AUTHOR_TOLD = Annotated[str, Field(max_length=AUTHOR_TOLD_LENGTH)]
 
 
 class RevisionState(StrEnum):
@@ -182,48 +179,6 @@ class Analysis(Model):
         ge=1,
         le=100,
         description="maximumLatencyRatio: geometric means of times, new over old, that is no reason to take it back.",
-    )
-
-
-class ApprovedBefore(StrEnum):
-    """The step that waits for approvals."""
-
-    CANARY = "Canary"
-    EVERYWHERE = "Everywhere"
-
-
-class ApprovalsFrom(Model):
-    """Whose decisions count."""
-
-    groups: list[GROUP_NAME] = Field(
-        min_length=1,
-        max_length=16,
-        json_schema_extra={"x-kubernetes-list-type": "set"},
-        description="groups of users, as the API server knows them: a Review counts that was written in the name of "
-        "one of them (spec.authorGroups).",
-    )
-
-
-class Approvals(Model):
-    """Which decisions of people a revision waits for: Reviews of this AdapterRollout and of exactly its digest."""
-
-    required: int = Field(
-        default=1, ge=1, le=APPROVALS_MAXIMUM, description="required approvals, each of another author."
-    )
-    from_: ApprovalsFrom | None = Field(
-        default=None,
-        alias="from",
-        description="from whom; absent: everybody who may create Reviews in the namespace.",
-    )
-    not_by_author_of_the_job: bool = Field(
-        default=False,
-        description="notByAuthorOfTheJob: approvals of who made the adapter's FineTuneJob do not count. Every "
-        "FineTuneJob that published it must say who that is in the annotation trimtab.dev/author.",
-    )
-    before: ApprovedBefore = Field(
-        default=ApprovedBefore.EVERYWHERE,
-        description="before which step: Canary, so that nothing is loaded without them, or Everywhere, after a canary "
-        "that was good.",
     )
 
 
@@ -436,26 +391,6 @@ class RolloutStep(Model):
         default=None,
         max_length=TOLD_LENGTH,
         description="held: why the canary goes on though its time is over, as it was when that began.",
-    )
-
-
-class ApprovalStatus(Model):
-    """How far the wanted revision is approved."""
-
-    digest: DIGEST = Field(description="digest of the adapter that is to be approved.")
-    required: int = Field(ge=1, le=APPROVALS_MAXIMUM, description="required approvals.")
-    approved_by: list[AUTHOR_TOLD] = Field(
-        default=[],
-        max_length=APPROVALS_MAXIMUM,
-        json_schema_extra={"x-kubernetes-list-type": "atomic"},
-        description="approvedBy: the authors of those that count; long names are cut.",
-    )
-    since: str | None = Field(
-        default=None,
-        alias="sinceTime",
-        max_length=32,
-        json_schema_extra={"format": "date-time"},
-        description="sinceTime nothing else is waited for.",
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from trimtab_agent.contract import Revision
 
-from trimtab_operator.api.adapterrollout import (
+from trimtab_operator.api.approvals import (
     APPROVALS_MAXIMUM,
     AUTHOR_TOLD_LENGTH,
     Approvals,

@@ -19,11 +19,11 @@ from trimtab_agent.contract import Revision
 from trimtab_operator.api.adapterrollout import (
     TOLD_LENGTH,
     AdapterRolloutStatus,
-    ApprovedBefore,
     Phase,
     RolloutStep,
     ServedRevision,
 )
+from trimtab_operator.api.approvals import ApprovedBefore
 from trimtab_operator.api.rollout_reasons import RolloutReason as Reason
 
 from ..conditions import cut
