@@ -77,9 +77,7 @@ def test_a_review_says_as_what_it_counts_once(decision: str, reason: str) -> Non
     played(test)
 
 
-@pytest.mark.parametrize(
-    "why", ["older", "in the first seconds", "no policy", "weaker", "forbidden", "not told of any"]
-)
+@pytest.mark.parametrize("why", ["older", "the first seconds", "no policy", "weaker", "forbidden", "not told of any"])
 def test_a_review_whose_author_is_not_certain_says_that_it_counts_for_nothing(why: str) -> None:
     async def test() -> None:
         operator = Rounds(lambda: NOW, policies="" if why == "not told of any" else RELEASE)
