@@ -253,7 +253,7 @@ WAITS: Body = {
                 "Ready",
                 "False",
                 "AwaitingApproval",
-                "guide@57304f9f has 1 of 2 approvals of leads (bob); its canary was good and goes on",
+                "guide@57304f9f has 1 of 2 approvals; asked are leads; approved by bob; its canary was good",
             )
         ],
         "summary": {"adapter": "0b1c2d3e4f50", "pods": "0/2"},

@@ -99,7 +99,8 @@ def test_before_the_canary_nothing_is_loaded_without_approval() -> None:
     assert world.rollout.status.step is None
     world.reviewed("Approve", "alice", "b")
     world.after()
-    assert "has 1 of 2 approvals (alice)" in message(world)
+    assert "has 1 of 2 approvals;" in message(world)
+    assert "approved by alice" in message(world)
     world.reviewed("Approve", "alice", "b")
     assert world.after().condition() == ("False", "AwaitingApproval"), "two of one person are one"
     world.reviewed("Approve", "bob", "b")
@@ -148,7 +149,8 @@ def test_only_those_of_the_groups_count_and_a_message_says_of_whom_not() -> None
     world.reviewed("Reject", "dave", "b")
     world.after(2)
     assert world.condition() == ("False", "AwaitingApproval")
-    assert "0 of 1 approvals of leads or safety; that of carol names none of the groups" in message(world)
+    assert "0 of 1 approvals;" in message(world)
+    assert "asked are leads or safety; that of carol names none of the groups" in message(world)
     world.reviewed("Approve", "erin", "b", "safety", "others")
     assert served(world.after(2), B)
 
@@ -301,3 +303,12 @@ def test_what_replaces_it_waits_for_an_approval_of_its_own() -> None:
     assert after.since is not None
     assert before.since is not None
     assert after.since > before.since
+
+
+def test_what_to_type_is_told_whatever_names_there_are() -> None:
+    groups = [f"{letter}{'x' * 200}" for letter in "abc"]
+    world = waiting(required=2, **{"from": {"groups": groups}})
+    world.reviewed("Approve", "u" * 300, "b", groups[0])
+    world.after(3)
+    assert f"approve adapterrollout/{NAME} -n team --digest {sha('b')};" in message(world)
+    assert len(message(world)) <= 400

@@ -171,12 +171,21 @@ def waits(observed: Observed, revision: Revision, found: Standing) -> tuple[str,
 
 
 def lacking(observed: Observed, revision: Revision, found: Standing) -> str:
-    """Return what is lacking, and what to type."""
+    """Return what is lacking, and what to type, which comes before all that may be too long to be told."""
     metadata, approvals = observed.rollout.metadata, observed.rollout.spec.strategy.approvals
-    count = f"has {len(found.approved_by)} of {found.required} approvals"
-    who = f" ({', '.join(cut(author, TOLD) for author in found.approved_by[:3])})" if found.approved_by else ""
-    groups = approvals.from_.groups[:3] if approvals is not None and approvals.from_ is not None else []
-    whose = f" of {' or '.join(cut(group, TOLD) for group in groups)}" if groups else ""
-    but = f"; {found.passed_over}" if found.passed_over is not None else ""
     command = f"kubectl trimtab approve adapterrollout/{metadata.name} -n {metadata.namespace}"
-    return f"{count}{whose}{who}{but}; to decide: {command} --digest {revision.digest}"
+    parts = [
+        f"has {len(found.approved_by)} of {found.required} approvals",
+        f"to decide: {command} --digest {revision.digest}",
+    ]
+    if approvals is not None and approvals.from_ is not None:
+        parts.append(f"asked are {_names(approvals.from_.groups, 'or')}")
+    if found.approved_by:
+        parts.append(f"approved by {_names(found.approved_by, 'and')}")
+    if found.passed_over is not None:
+        parts.append(found.passed_over)
+    return "; ".join(parts)
+
+
+def _names(names: Sequence[str], word: str) -> str:
+    return f" {word} ".join(cut(name, TOLD) for name in names[:3])
