@@ -15,7 +15,8 @@ from trimtab_trainer.contract import (
     check_tasks_and_thresholds,
 )
 from trimtab_trainer.contract.evaluation import MAXIMUM_TASKS, MAXIMUM_THRESHOLDS
-from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
+from trimtab_trainer.contract.model import rules
+from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI
 
 from .conditions import PASSED, SUCCEEDED
 from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path

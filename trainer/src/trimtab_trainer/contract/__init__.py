@@ -38,6 +38,8 @@ from .evaluation import (
 )
 from .hub import HubSource, Mirrored, MirroredSource, from_hub, hub_sources, relocated
 from .limits import TRAIN_LIMITS, TrainLimits
+from .methods import Method, PreferenceLoss, PreferenceSettings
+from .model import Model, Received
 from .outcome import (
     CONTRACT_VERSION,
     PACKED_OUTCOME_BYTES,
@@ -59,10 +61,8 @@ from .settings import (
     InitialAdapter,
     LoraSettings,
     LossOn,
-    Model,
     Optimizer,
     QuantizationSettings,
-    Received,
     Schedule,
     TrainingData,
     TrainingSettings,
@@ -99,6 +99,7 @@ __all__ = [
     "InvalidText",
     "LoraSettings",
     "LossOn",
+    "Method",
     "Metric",
     "Mirrored",
     "MirroredSource",
@@ -107,6 +108,8 @@ __all__ = [
     "Optimizer",
     "Precision",
     "PredictBy",
+    "PreferenceLoss",
+    "PreferenceSettings",
     "Prepared",
     "PreparedEvaluation",
     "Progress",

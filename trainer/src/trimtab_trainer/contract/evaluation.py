@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from .figures import WHOLE
+from .model import Model, Received, rules, speaks
 from .run import Credentials, RunIdentity, StoredBaseModel, StoredOutput
-from .settings import DIGEST, KEY, OBJECT_URI, DatasetFormat, Model, QuantizationSettings, Received, rules, speaks
+from .settings import DIGEST, KEY, OBJECT_URI, DatasetFormat, QuantizationSettings
 
 EVALUATION_VERSION = "trimtab.dev/evaluation/v1"
 MAXIMUM_TASKS = 50

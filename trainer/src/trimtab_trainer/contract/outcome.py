@@ -13,8 +13,9 @@ from .curve import Curve
 from .evaluation import EvaluationOutcome, PreparedEvaluation
 from .figures import COUNT, CURVES, FIGURE, WHOLE
 from .hub import Mirrored
+from .model import Received, speaks
 from .run import RUN_VERSION
-from .settings import DIGEST, Received, speaks
+from .settings import DIGEST
 
 CONTRACT_VERSION = RUN_VERSION
 

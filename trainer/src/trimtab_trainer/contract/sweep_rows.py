@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from .digest import canonical_json
-from .settings import Model
+from .model import Model
 from .sweep import Dimension, value_at, with_parameters
 
 OF_THE_TOKENS: Mapping[str, str] = {"baseModel": "base model", "dataset.chatTemplate": "chat template"}

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from ..contract import RunConfig, RunIdentity
 from ..contract.digest import digest_of
-from ..contract.settings import Model
+from ..contract.model import Model
 from ..contract.sweep import (
     MAXIMUM_PARAMETERS,
     MAXIMUM_TRIALS,
