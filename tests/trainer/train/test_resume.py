@@ -127,7 +127,7 @@ def test_a_checkpoint_that_was_resumed_from_is_not_written_anew_when_its_evaluat
     second.resume(next(second.checkpoints.newest_first()))
     best_weights = weights(second)
     deleted: list[str] = []
-    monkeypatch.setattr(second.checkpoints._store, "delete", lambda paths: deleted.extend(paths))
+    monkeypatch.setattr(second.checkpoints.store, "delete", lambda paths: deleted.extend(paths))
     state = second.run()
     assert state.best == Best(step=3, loss=1.0, checkpoint=first.checkpoints.name(3))
     assert not [path for path in deleted if first.checkpoints.name(3) in path]
@@ -149,7 +149,7 @@ def test_a_checkpoint_that_storage_refused_is_tried_again_when_the_run_is_told_t
         raise StorageFailed("the storage answered 503")
 
     with monkeypatch.context() as outage:
-        outage.setattr(run.checkpoints._store, "upload", refused)
+        outage.setattr(run.checkpoints.store, "upload", refused)
         while run.state.step < 4:
             run.step()
         run.save()

@@ -36,6 +36,7 @@ from .evaluation import (
     Threshold,
     check_tasks_and_thresholds,
 )
+from .figures import PreferenceFigures
 from .hub import HubSource, Mirrored, MirroredSource, from_hub, hub_sources, relocated
 from .limits import TRAIN_LIMITS, TrainLimits
 from .methods import Method, PreferenceLoss, PreferenceSettings
@@ -108,6 +109,7 @@ __all__ = [
     "Optimizer",
     "Precision",
     "PredictBy",
+    "PreferenceFigures",
     "PreferenceLoss",
     "PreferenceSettings",
     "Prepared",

@@ -6,6 +6,9 @@ random numbers, and the model is left in the mode it was in.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
@@ -29,15 +32,22 @@ def mean_loss(model: Adapted, split: Batches, stop: Interruption, batch_size: in
     """
     size = batch_size or max(1, TOKENS_PER_BATCH[model.device.type] // int(split.lengths.max()))
     total, tokens = 0.0, 0
+    with evaluating(model, stop):
+        for batch in split.micro_batches(np.arange(len(split)), size, model.device):
+            stop.check()
+            if batch.supervised_tokens:
+                total += summed_loss(model.hidden(batch), batch.targets, model.head).item()
+                tokens += batch.supervised_tokens
+    return total / tokens
+
+
+@contextmanager
+def evaluating(model: Adapted, stop: Interruption) -> Iterator[None]:
+    """Give forward passes without dropout and gradient, which a signal ends at once; the model's mode is put back."""
     was_training = model.peft.training
     model.peft.eval()
     try:
         with stop.at_once(), torch.no_grad(), model.arithmetic():
-            for batch in split.micro_batches(np.arange(len(split)), size, model.device):
-                stop.check()
-                if batch.supervised_tokens:
-                    total += summed_loss(model.hidden(batch), batch.targets, model.head).item()
-                    tokens += batch.supervised_tokens
+            yield
     finally:
         model.peft.train(was_training)
-    return total / tokens
