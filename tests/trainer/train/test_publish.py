@@ -370,7 +370,7 @@ def test_the_best_weights_are_published_with_early_stopping_else_the_last(
             seen.append(model.adapter_tensors())
             return float(next(script))
 
-        monkeypatch.setattr("trimtab_trainer.training.loop.mean_loss", scripted)
+        monkeypatch.setattr("trimtab_trainer.training.methods.objective.mean_loss", scripted)
         artifact, summary = run.train()
         stored = load_file(run.folder(artifact) / "adapter_model.safetensors")
         assert [all(torch.equal(stored[weight], tensor) for weight, tensor in weights.items()) for weights in seen] == [

@@ -57,14 +57,17 @@ def as_trl(answers: list[Answer], prefix: str = "") -> dict[str, Tensor]:
 
 def trl_loss(method: str, model: Adapted, tiny: Path, root: Path, units: list[list[Answer]]) -> tuple[Tensor, Any]:
     """Return what TRL's trainer says of a batch, and its figures."""
-    import trl
     from datasets import Dataset
     from transformers import PreTrainedTokenizerFast
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
+    from trl.trainer.kto_config import KTOConfig
+    from trl.trainer.kto_trainer import KTOTrainer
 
     kind = METHODS[method][0]["method"]
-    configs = {"DPO": trl.DPOConfig, "KTO": trl.KTOConfig, "ORPO": ORPOConfig}
-    trainers = {"DPO": trl.DPOTrainer, "KTO": trl.KTOTrainer, "ORPO": ORPOTrainer}
+    configs = {"DPO": DPOConfig, "KTO": KTOConfig, "ORPO": ORPOConfig}
+    trainers = {"DPO": DPOTrainer, "KTO": KTOTrainer, "ORPO": ORPOTrainer}
     row = {"prompt": "a", "chosen": "b", "rejected": "c"} if kind != "KTO" else {"prompt": "a", "completion": "b"}
     rows = [row | ({"label": bool(number % 2)} if kind == "KTO" else {}) for number in range(UNITS)]
     arguments = configs[kind](
@@ -81,7 +84,7 @@ def trl_loss(method: str, model: Adapted, tiny: Path, root: Path, units: list[li
     shake(model)
     model.peft.train()
     if kind == "ORPO":
-        batch = {}
+        batch: dict[str, Tensor] = {}
         for name, number in (("chosen", 0), ("rejected", 1)):
             answers = [unit[number] for unit in units]
             laid = as_trl(answers)

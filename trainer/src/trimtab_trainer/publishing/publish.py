@@ -25,6 +25,7 @@ from ..base.base_model import TOKENIZER
 from ..contract import (
     Artifact,
     HubSource,
+    Method,
     MirroredSource,
     PreferenceFigures,
     Prepared,
@@ -256,7 +257,8 @@ def metrics(
     summary: Summary,
     machine: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return metrics.json: figures, curves, settings and the machine; losses in nats per supervised token."""
+    """Return metrics.json: figures, curves, settings and the machine; losses in nats per supervised token, of SFT."""
+    supervised = config.training.method is Method.SFT  # else losses are none of tokens
     return {
         "runDigest": prepared.run_digest,
         "baseModelDigest": prepared.base_model_digest,
@@ -267,11 +269,11 @@ def metrics(
         "stoppedEarly": state.stopped_early,
         "trainingLoss": summary.loss,
         "validationLoss": summary.validation_loss,
-        "validationBitsPerByte": bits_per_byte(summary.validation_loss, prepared),
+        "validationBitsPerByte": bits_per_byte(summary.validation_loss, prepared) if supervised else None,
         "testLoss": summary.test_loss,
         "baseTestLoss": summary.base_test_loss,
-        "testPerplexity": perplexity(summary.test_loss),
-        "baseTestPerplexity": perplexity(summary.base_test_loss),
+        "testPerplexity": perplexity(summary.test_loss) if supervised else None,
+        "baseTestPerplexity": perplexity(summary.base_test_loss) if supervised else None,
         **preferences(summary),
         "tokens": state.tokens,
         "supervisedTokens": state.supervised_tokens,
