@@ -111,8 +111,8 @@ class PreferenceSettings(Model):
     )
     loss: PreferenceLoss = Field(
         default=PreferenceLoss.SIGMOID,
-        description="loss of DPO: Sigmoid is that of its paper; Hinge and IPO are bounded where the data are clear; "
-        "Robust is Sigmoid for labels of which a share of labelSmoothing is wrong.",
+        description="loss of DPO: Sigmoid is that of its paper; Hinge learns nothing of pairs that are far apart, "
+        "IPO draws all to one distance; Robust is Sigmoid for labels of which a share of labelSmoothing is wrong.",
     )
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=0.5, description="labelSmoothing is the share of pairs whose order is wrong."
