@@ -21,7 +21,8 @@ class Estimate:
         micro_batch: sequences of a forward pass.
         recomputed: activations are computed twice instead of kept.
         fits: whether the peak is within what the accelerator has.
-        seconds: of all training steps, and of what they are compared with; None where it is not known how many tokens there are.
+        seconds: of all training steps, and of what they are compared with; None where it is not known how many tokens
+            there are.
     """
 
     device: Device

@@ -21,6 +21,7 @@ from ...contract import EvaluationTask, Metric, TaskType
 from ...contract.evaluation import LOWER_IS_BETTER, RESULTS
 from ..rows import EvaluationRow, RowScore
 from ..statistics import Array
+from .pair_metrics import pair_values
 from .parsing import parse_label, parse_number
 from .text_metrics import bleu, bleu_statistics, chrf, chrf_statistics, exact_match, rouge_l, token_f1
 
@@ -86,6 +87,8 @@ def measures(
         case TaskType.REGRESSION:
             errors = _errors(task, rows, scores)
             return [_regression(metric, errors) for metric in chosen]
+        case TaskType.PREFERENCE:
+            return [_pairs(metric, rows, scores) for metric in chosen]
         case _:
             return [_choice(metric, task, rows, scores) for metric in chosen]
 
@@ -186,6 +189,12 @@ def _regression(metric: Metric, errors: Array) -> Measure:
     by_row = np.abs(errors) if metric is Metric.MEAN_ABSOLUTE_ERROR else errors**2
     statistics = np.stack([np.where(parsable, by_row, 0.0), parsable.astype(np.float64)], axis=1)
     return Measure((name,), statistics, ratio, name, by_row, lower_is_better=True)
+
+
+def _pairs(metric: Metric, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Measure:
+    (name,) = RESULTS[metric]
+    share = metric not in (Metric.PAIR_MARGIN, Metric.REWARD_MARGIN)
+    return mean(name, pair_values(metric, rows, scores), range=(0.0, 1.0) if share else None)
 
 
 def _choice(metric: Metric, task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Measure:
