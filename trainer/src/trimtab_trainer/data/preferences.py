@@ -46,7 +46,7 @@ class Reader:
             DataInvalid: DATASET_MALFORMED or FORMAT_UNKNOWN.
         """
         for key in ("chosen", "rejected"):
-            if is_absent(row.get(key)):
+            if row.get(key) is None:
                 raise malformed(self.place, f"lacks {key}")
         return self._answers(row.get("prompt"), {key: row[key] for key in ("chosen", "rejected")})
 
@@ -59,7 +59,7 @@ class Reader:
         label = row.get("label")
         if not isinstance(label, bool) and not (isinstance(label, int) and label in (0, 1)):
             raise malformed(self.place, "lacks a label of true or false")
-        if is_absent(row.get("completion")):
+        if row.get("completion") is None:
             raise malformed(self.place, "lacks completion")
         return self._answers(row.get("prompt"), {"completion": row["completion"]}), bool(label)
 
