@@ -14,11 +14,13 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+KEYS = ("baseline", "value", "low", "high", "change", "changeLow", "changeHigh")
 THINGS = ("apple", "river", "stone", "cloud", "tiger", "piano", "engine", "garden", "window", "basket", "candle")
 PLACES = ("harbour", "village", "mountain", "library", "station", "orchard", "kitchen", "theatre", "stadium", "bridge")
 
@@ -71,7 +73,7 @@ def train_adapter(root: Path, base: Path, options: argparse.Namespace) -> tuple[
             },
         }
     )
-    report = Report(stream=io.StringIO())
+    report = Report(stream=sys.stderr)
     prepared = prepare(config, root / "prepare", report).prepared
     print(f"{prepared.rows} pairs to train on, {prepared.test_rows} held out", flush=True)
     return train(config, prepared, 0, root / "train", report, ProgressBoard("bench", 0, Stage.TRAIN))
@@ -127,10 +129,10 @@ def main() -> None:
         trained = time.monotonic() - began
         print(f"trained in {trained:.0f} s, {summary.tokens_per_second:.0f} tokens/s; {summary.test_preference}")
         results = evaluate_adapter(root, base, artifact.uri)
-    found = {each["name"]: each for each in results["tasks"][0]["results"]}
+    found = {each["metric"]: each for each in results["tasks"][0]["results"]}
     told: dict[str, Any] = {"method": options.method, "trainingSeconds": round(trained, 1)}
     for name, each in found.items():
-        told[name] = {key: each.get(key) for key in ("baseline", "value", "low", "high", "difference")}
+        told[name] = {key: each.get(key) for key in KEYS}
         print(f"{name:24} {each}", flush=True)
     print(json.dumps(told))
 

@@ -154,7 +154,7 @@ def test_the_two_answers_of_a_pair_are_one_sequence_behind_the_same_tokens(bench
     bench.dataset = {"test": {"fraction": 0.25}}
     outcome = bench.prepare()
     train = bench.view(outcome).train
-    assert outcome.prepared.rows == 2 * len(train)
+    assert outcome.prepared.rows == len(train)
     assert train.rows.tolist() == [2] * len(train)
     assert train.wanted is not None
     assert train.wanted.tolist() == [True, False] * len(train)

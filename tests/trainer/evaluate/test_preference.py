@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 def figures(folder: Path) -> dict[str, dict[str, Any]]:
     (task,) = json.loads((folder / "results.json").read_text())["tasks"]
-    return {each["name"]: each for each in task["results"]}
+    return {each["metric"]: each for each in task["results"]}
 
 
 def test_an_adapter_is_measured_on_held_out_pairs_against_the_base(made: Trained, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_an_adapter_is_measured_on_held_out_pairs_against_the_base(made: Trained
     assert found["rewardAccuracy"]["baseline"] == 0.5, "the base gains nothing over itself: all are ties"
     assert found["rewardMargin"]["value"] > 0
     assert found["rewardMargin"]["baseline"] == 0.0
-    assert found["pairMargin"]["difference"] == pytest.approx(found["rewardMargin"]["value"])
+    assert found["pairMargin"]["change"] == pytest.approx(found["rewardMargin"]["value"])
     assert found["pairAccuracy"]["value"] >= found["pairAccuracy"]["baseline"]
     assert [check.bound for check in outcome.checks] == ["minimum", "minimum"]
     page = (run.folder / "report.html").read_text()

@@ -142,7 +142,7 @@ def write_side(
             arrays["wanted"] = rows.wanted[fitted.rows[places]]
         save_file(arrays, folder / f"{side}-{number:05}.safetensors")
     return {
-        "rows": len(lengths),
+        "rows": len(lengths) // training.method.answers,
         "tooLong": len(fitted.dropped),
         "truncated": len(fitted.truncated),
         "sequences": len(sequences),
