@@ -7,7 +7,7 @@ from tests.mutants.mutant import Mutant, Trap
 DATA = (
     Mutant(
         "a pair loses one of its answers",
-        Trap.TRUNCATION,
+        Trap.PACKING,
         "every pair behind it compares answers to two questions",
         "data/fitting.py",
         "over = np.repeat(over.reshape(-1, 2).any(axis=1), 2)",
