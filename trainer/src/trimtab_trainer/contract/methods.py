@@ -115,7 +115,11 @@ class PreferenceSettings(Model):
         "IPO draws all to one distance; Robust is Sigmoid for labels of which a share of labelSmoothing is wrong.",
     )
     label_smoothing: float = Field(
-        default=0.0, ge=0, lt=0.5, description="labelSmoothing is the share of pairs whose order is wrong."
+        default=0.0,
+        ge=0,
+        # Not below 0.5: the API server compares whole numbers, 0 too, with the bound cut to a whole number.
+        le=0.49,
+        description="labelSmoothing is the share of pairs whose order is wrong.",
     )
     desirable_weight: float = Field(
         default=1.0, ge=0, le=1000, description="desirableWeight of KTO's rows with the label true."
