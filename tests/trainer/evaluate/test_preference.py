@@ -23,9 +23,10 @@ TASK: dict[str, Any] = {"name": "pairs", "type": "Preference", "dataset": {"spli
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """An adapter that was taught to say yes, by DPO."""
+    """An adapter that was taught by DPO what the base does not prefer: the longer of two answers."""
     root = tmp_path_factory.mktemp("preferring")
-    run = preference_run(root, "DPO", training={"maxSteps": 20, "learningRate": 0.01}, lora={"dropout": 0.0})
+    training = {"maxSteps": 24, "learningRate": 0.01, "evaluateEverySteps": 24}
+    run = preference_run(root, "DPO", 60, turned=True, training=training, lora={"dropout": 0.0})
     return Trained(root, (run.train()[0],))
 
 
@@ -45,7 +46,8 @@ def test_an_adapter_is_measured_on_held_out_pairs_against_the_base(made: Trained
     assert found["rewardMargin"]["value"] > 0
     assert found["rewardMargin"]["baseline"] == 0.0
     assert found["pairMargin"]["change"] == pytest.approx(found["rewardMargin"]["value"])
-    assert found["pairAccuracy"]["value"] >= found["pairAccuracy"]["baseline"]
+    assert found["pairAccuracy"]["baseline"] < 0.5 < found["pairAccuracy"]["value"]
+    assert found["pairAccuracy"]["changeLow"] > 0, "by more than chance, on pairs that were held out"
     assert [check.bound for check in outcome.checks] == ["minimum", "minimum"]
     page = (run.folder / "report.html").read_text()
     assert "gained over the base" in page

@@ -17,8 +17,15 @@ from tests.trainer.train.stage import StageRun
 STEPS = 6
 
 
-def pairs(count: int) -> list[dict[str, Any]]:
-    """Return rows of which the chosen answer always says yes, and the rejected one no."""
+def pairs(count: int, *, turned: bool = False) -> list[dict[str, Any]]:
+    """Return rows of which the chosen answer always says yes, and the rejected one no; or the other way round."""
+    rows = _pairs(count)
+    if turned:
+        return [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in rows]
+    return rows
+
+
+def _pairs(count: int) -> list[dict[str, Any]]:
     return [
         {
             "prompt": [{"role": "user", "content": f"Is {number} the number of field {number}?"}],
@@ -37,10 +44,10 @@ def labelled(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def preference_run(root: Path, method: str, rows: int = 40, **sections: Any) -> StageRun:
+def preference_run(root: Path, method: str, rows: int = 40, *, turned: bool = False, **sections: Any) -> StageRun:
     """Make base model and data, and prepare a run of a preference method with validation and test."""
     make_tiny_model(root / "base")
-    write_rows(root / "train.jsonl", labelled(rows) if method == "KTO" else pairs(rows))
+    write_rows(root / "train.jsonl", labelled(rows) if method == "KTO" else pairs(rows, turned=turned))
     training = {"method": method, "maxSteps": STEPS, "evaluateEverySteps": 2, "batchSize": 4}
     config = run_config(
         root,
