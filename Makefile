@@ -229,6 +229,10 @@ bench-sweep-trials: $(INSTALLED) ## Measure how many trials a search takes, by i
 bench-evaluation: $(INSTALLED) ## Measure evaluations against lm-evaluation-harness; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_evaluation.py
 
+.PHONY: bench-preference
+bench-preference: $(INSTALLED) ## Train on pairs with real weights, and evaluate on held-out ones; the last line is JSON.
+	PYTHONPATH=. $(BIN)/python tests/bench/bench_preference.py
+
 .PHONY: bench-cli
 bench-cli: $(INSTALLED) ## Measure how soon the command line answers; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_cli.py

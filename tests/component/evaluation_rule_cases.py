@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trimtab_trainer.contract import METRICS_OF
+from trimtab_trainer.contract.evaluation import PAIRS_OF_PREFERENCE
 
 from tests.component.crd_samples import DIGEST, Body
 from tests.component.evaluation_samples import FULL, HELD_OUT, OTHER_DIGEST
@@ -82,6 +83,19 @@ _TASK_CASES: dict[Rule, Case] = {
             task("Classification", maxNewTokens=8, predictBy="Likelihood"),
         ],
         passed=[task("Classification", maxNewTokens=8, stop=["\n"], predictBy="Generation")],
+    ),
+    ("spec.tasks[]", PAIRS_OF_PREFERENCE): Case(
+        refused=[
+            task("Preference", dataset={"uri": URI, "format": "Messages"}),
+            task("Preference", dataset={"uri": URI, "format": "UnpairedPreference"}),
+            task("Perplexity", dataset={"uri": URI, "format": "Preference"}),
+        ],
+        passed=[
+            task("Preference"),
+            task("Preference", dataset={"split": "Test"}),
+            task("Preference", dataset={"uri": URI, "format": "Preference"}),
+            task("Perplexity", dataset={"uri": URI, "format": "Messages"}),
+        ],
     ),
     ("spec.tasks[]", "a MultipleChoice task needs dataset.uri: rows that training held out have no choices"): Case(
         refused=[task("MultipleChoice", dataset={"split": "Test"})], passed=[task("MultipleChoice")]

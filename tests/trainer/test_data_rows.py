@@ -213,8 +213,8 @@ def test_a_row_that_cannot_be_used_is_named_with_file_and_line(tmp_path: Path, n
     [
         ({"conversation": []}, "ShareGPT's {conversations"),
         ({"input": "x", "output": "y"}, "write input and output as prompt and completion"),
-        ({"chosen": "x", "rejected": "y"}, "preferences are not supported yet"),
-        ({"input": {}, "preferred_output": [], "non_preferred_output": []}, "preferences are not supported yet"),
+        ({"chosen": "x", "rejected": "y"}, "learned by training.method: DPO or ORPO"),
+        ({"input": {}, "preferred_output": [], "non_preferred_output": []}, "learned by training.method: DPO or ORPO"),
         ({"question": "x"}, "write question and answer as prompt and completion"),
     ],
 )

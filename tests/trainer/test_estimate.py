@@ -18,7 +18,7 @@ from trimtab_trainer.contract import ExitCode, LoraSettings, RunConfig, StoredBa
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.estimating.devices import DEVICES, find_device
 from trimtab_trainer.estimating.dimensions import Dimensions, dimensions, shapes_of_config
-from trimtab_trainer.estimating.estimate import estimate
+from trimtab_trainer.estimating.estimate import Estimate, estimate
 from trimtab_trainer.estimating.memory import Memory
 
 from .tiny import make_tiny_experts
@@ -156,6 +156,21 @@ def test_time_is_tokens_over_speed_and_steps_are_tokens_too() -> None:
     counted = estimate(dims, steps, device)
     assert counted.seconds == pytest.approx(10 * 4 * 512 / counted.tokens_per_second)
     assert 3_000 < found.tokens_per_second < 22_000, "between a third of what is published, and the physical limit"
+
+
+def test_pairs_take_both_answers_and_what_they_are_compared_with_takes_passes() -> None:
+    dims, device = sizes(LLAMA_8B), find_device("H100-80GB")
+    assert device is not None
+
+    def found(method: str) -> Estimate:
+        config = RunConfig.model_validate(document(epochs=2, maxSequenceLength=512, method=method))
+        return estimate(dims, config, device, tokens=1_000_000)
+
+    plain, dpo, kto, orpo = map(found, ("SFT", "DPO", "KTO", "ORPO"))
+    assert orpo.micro_batch * 2 <= plain.micro_batch, "a pair is two sequences"
+    assert kto.memory == plain.memory
+    for one, passes in ((orpo, 1.0), (dpo, 1 + 1 / 6), (kto, 1 + 1 / 3 + 1 / 3)):
+        assert one.seconds == pytest.approx(passes * 2_000_000 / one.tokens_per_second)
 
 
 @pytest.mark.parametrize(

@@ -480,6 +480,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         },
         "another chat template has other tokens",
     ),
+    "two betas by a loss that beta is a part of": (
+        {
+            "parameters": [{"name": "training.preference.beta", "values": [0.1, 0.3]}],
+            "template": {**TEMPLATE, "training": {"method": "DPO"}},
+        },
+        "training.preference decides what the validation loss is",
+    ),
     "other rows by another seed": (
         {"parameters": [{"name": "dataset.splitSeed", "range": {"minimum": 1, "maximum": 9}}]},
         "dataset.splitSeed decides which rows the validation split has",

@@ -20,7 +20,8 @@ from trimtab_trainer.contract.evaluation import (
     MAXIMUM_THRESHOLDS,
     check_resamples,
 )
-from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
+from trimtab_trainer.contract.model import rules
+from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI
 
 from .conditions import PASSED, SUCCEEDED
 from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path

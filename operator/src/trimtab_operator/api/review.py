@@ -7,7 +7,8 @@ from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 from trimtab_trainer.contract import Model
-from trimtab_trainer.contract.settings import DIGEST, rules
+from trimtab_trainer.contract.model import rules
+from trimtab_trainer.contract.settings import DIGEST
 
 from .conditions import NOT_UNDERSTOOD, Condition
 from .customresource import AGE, CustomObject, CustomResource, condition_path

@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from .figures import WHOLE
+from .model import Model, Received, rules, speaks
 from .run import Credentials, RunIdentity, StoredBaseModel, StoredOutput
-from .settings import DIGEST, KEY, OBJECT_URI, DatasetFormat, Model, QuantizationSettings, Received, rules, speaks
+from .settings import DIGEST, KEY, OBJECT_URI, DatasetFormat, QuantizationSettings
 
 EVALUATION_VERSION = "trimtab.dev/evaluation/v1"
 MAXIMUM_TASKS = 50
@@ -50,6 +51,7 @@ class TaskType(StrEnum):
     CLASSIFICATION = "Classification"
     MULTIPLE_CHOICE = "MultipleChoice"
     REGRESSION = "Regression"
+    PREFERENCE = "Preference"
     HARNESS = "Harness"
 
 
@@ -71,6 +73,11 @@ class Metric(StrEnum):
     MEAN_SQUARED_ERROR = "MeanSquaredError"
     MEAN_ABSOLUTE_ERROR = "MeanAbsoluteError"
     UNPARSABLE_RATIO = "UnparsableRatio"
+    PAIR_ACCURACY = "PairAccuracy"
+    PAIR_ACCURACY_NORMALIZED = "PairAccuracyNormalized"
+    PAIR_MARGIN = "PairMargin"
+    REWARD_ACCURACY = "RewardAccuracy"
+    REWARD_MARGIN = "RewardMargin"
     TRUNCATED_RATIO = "TruncatedRatio"
     BRIER_SCORE = "BrierScore"
     CALIBRATION_ERROR = "CalibrationError"
@@ -92,6 +99,11 @@ RESULTS: dict[Metric, tuple[str, ...]] = {
     Metric.MEAN_SQUARED_ERROR: ("meanSquaredError",),
     Metric.MEAN_ABSOLUTE_ERROR: ("meanAbsoluteError",),
     Metric.UNPARSABLE_RATIO: ("unparsableRatio",),
+    Metric.PAIR_ACCURACY: ("pairAccuracy",),
+    Metric.PAIR_ACCURACY_NORMALIZED: ("pairAccuracyNormalized",),
+    Metric.PAIR_MARGIN: ("pairMargin",),
+    Metric.REWARD_ACCURACY: ("rewardAccuracy",),
+    Metric.REWARD_MARGIN: ("rewardMargin",),
     Metric.TRUNCATED_RATIO: ("truncatedRatio",),
     Metric.BRIER_SCORE: ("brierScore",),
     Metric.CALIBRATION_ERROR: ("calibrationError",),
@@ -127,6 +139,13 @@ METRICS_OF: dict[TaskType, tuple[Metric, ...]] = {
         Metric.MEAN_SQUARED_ERROR,
         Metric.UNPARSABLE_RATIO,
         Metric.TRUNCATED_RATIO,
+    ),
+    TaskType.PREFERENCE: (
+        Metric.PAIR_ACCURACY,
+        Metric.PAIR_ACCURACY_NORMALIZED,
+        Metric.PAIR_MARGIN,
+        Metric.REWARD_ACCURACY,
+        Metric.REWARD_MARGIN,
     ),
     TaskType.HARNESS: (),
 }
@@ -213,6 +232,7 @@ class TaskDataset(Model):
         return self
 
 
+PAIRS_OF_PREFERENCE = "a Preference task takes rows of the format Preference, and no other task does"
 NO_KEYS_OF_HARNESS = "a Harness task reads the columns that its YAML file names; remove ignoreKeys"
 
 
@@ -264,6 +284,11 @@ class EvaluationTask(Model):
             _only("harnessTask", "Harness"),
             _only("fewShot", "Harness"),
             ("self.type != 'Harness' || !has(self.dataset.ignoreKeys)", NO_KEYS_OF_HARNESS),
+            (
+                "!has(self.dataset.format) || self.dataset.format == 'Auto' || (self.type == 'Preference' ? "
+                "self.dataset.format == 'Preference' : !(self.dataset.format in ['Preference', 'UnpairedPreference']))",
+                PAIRS_OF_PREFERENCE,
+            ),
             (
                 "!has(self.metrics) || self.metrics.all(m, self.metrics.exists_one(n, n == m))",
                 "metrics must not repeat a value",
@@ -360,6 +385,13 @@ class EvaluationTask(Model):
             raise ValueError("a Harness task needs harnessTask and dataset.uri")
         if kind is TaskType.HARNESS and self.dataset.ignore_keys is not None:
             raise ValueError(NO_KEYS_OF_HARNESS)
+        pairs = kind is TaskType.PREFERENCE
+        if self.dataset.format not in (None, DatasetFormat.AUTO) and (
+            self.dataset.format is not DatasetFormat.PREFERENCE
+            if pairs
+            else self.dataset.format in (DatasetFormat.PREFERENCE, DatasetFormat.UNPAIRED_PREFERENCE)
+        ):
+            raise ValueError(PAIRS_OF_PREFERENCE)
         generating = (TaskType.GENERATION, TaskType.REGRESSION, TaskType.CLASSIFICATION)
         allowed: dict[str, tuple[TaskType, ...]] = {
             "labels": (TaskType.CLASSIFICATION,),

@@ -11,10 +11,11 @@ from pydantic import Field
 
 from .curve import Curve
 from .evaluation import EvaluationOutcome, PreparedEvaluation
-from .figures import COUNT, CURVES, FIGURE, WHOLE
+from .figures import COUNT, CURVES, FIGURE, PREFERENCE, WHOLE
 from .hub import Mirrored
+from .model import Received, speaks
 from .run import RUN_VERSION
-from .settings import DIGEST, Received, speaks
+from .settings import DIGEST
 
 CONTRACT_VERSION = RUN_VERSION
 
@@ -164,6 +165,9 @@ class Summary(Received):
     resumed_from_step: COUNT = None
     checkpoint_step: COUNT = Field(default=None, description="checkpointStep: newest checkpoint in storage")
     tokens_per_second: FIGURE = None
+    preference: PREFERENCE = Field(default=None, description="preference method's figures over the newest steps")
+    validation_preference: PREFERENCE = Field(default=None, description="validationPreference: on the validation rows")
+    test_preference: PREFERENCE = Field(default=None, description="testPreference: on the test rows")
     curve: CURVES = None
 
 
@@ -249,12 +253,15 @@ class Progress(Received):
     attempt: int
     stage: Stage
     activity: str = Field(
-        description="Mirroring, Preparing, Loading, Training, Evaluating, Checkpointing or Publishing"
+        description="Mirroring, Preparing, Loading, Comparing (answers, with the model before training), "
+        "Training, Evaluating, Checkpointing or Publishing"
     )
     step: int = 0
     total_steps: int = 0
     loss: float | None = None
     validation_loss: float | None = None
+    preference: PREFERENCE = Field(default=None, description="preference method's figures over the newest steps")
+    validation_preference: PREFERENCE = Field(default=None, description="the same on the validation rows")
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
     checkpoint_step: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..contract import RunConfig
+from ..contract import Method, RunConfig, TrainingSettings
 from ..contract.settings import DEFAULT_EPOCHS, ComputeType
 from .devices import Device
 from .dimensions import Dimensions
@@ -21,7 +21,8 @@ class Estimate:
         micro_batch: sequences of a forward pass.
         recomputed: share of the layers whose activations are computed twice instead of kept.
         fits: whether the peak is within what the accelerator has.
-        seconds: of all training steps; None where it is not known how many tokens there are.
+        seconds: of all training steps, and of what they are compared with; None where it is not known how many tokens
+            there are.
     """
 
     device: Device
@@ -58,12 +59,12 @@ def estimate(
 
     Args:
         tokens: of an epoch's training rows; without them time is known only where maxSteps is set.
-        longest: tokens of the longest sequence; as many as there may be, if absent.
+        longest: tokens of the longest sequence, both answers of a pair; as many as there may be, if absent.
     """
     training, quantization, lora = config.training, config.quantization, config.lora
     # Auto takes Float16 where an accelerator has no bfloat16.
     width = 4 if quantization.compute_type is ComputeType.FLOAT32 else 2
-    where, longest = Arithmetic("cuda", width), longest or training.max_sequence_length
+    where, longest = Arithmetic("cuda", width), longest or training.max_sequence_length * training.method.answers
     sizing = cut(dims, quantization, training, rank=lora.rank, longest=longest, memory=device.memory, where=where)
     passed = sizing.micro_batch * longest
     memory = peak(
@@ -83,5 +84,18 @@ def estimate(
         whole = training.max_steps * training.batch_size * longest
     elif tokens is not None:
         whole = tokens * (training.epochs or DEFAULT_EPOCHS)
-    seconds = whole / speed if whole is not None else None
+    seconds = whole / speed * _passes(training, whole, tokens) if whole is not None else None
     return Estimate(device, memory, sizing.micro_batch, sizing.recomputed, speed, seconds)
+
+
+def _passes(training: TrainingSettings, whole: float, tokens: int | None) -> float:
+    """Return the time of a run as a multiple of that of its steps: of three passes of a step one is forward.
+
+    KTO makes one more in each step, of other answers; and what DPO and KTO compare with is one of each row (and of each
+    other answer), once.
+    """
+    method = training.method
+    more = 1 / 3 if method is Method.KTO else 0.0
+    if method.needs_reference and tokens is not None:
+        more += tokens / whole / 3 * (2 if method is Method.KTO else 1)
+    return 1 + more

@@ -26,7 +26,7 @@ from ..training.model import LanguageModel
 from ..training.train import machine
 from .asking.adapters import FetchedAdapter, fetch_adapter
 from .asking.generation import Decoding, generate_rows
-from .asking.likelihoods import score_rows
+from .asking.likelihoods import score_pairs, score_rows
 from .asking.models import Models, quantization
 from .asking.score_store import ScoresKey, TaskScores, read_scores, seed_of, write_scores
 from .comparison import compare
@@ -199,6 +199,8 @@ class Evaluation:
             )
             return TaskScores(scores, rows, lower_is_better)
         rows = self.tasks.rows(task.name)
+        if task.type is TaskType.PREFERENCE:
+            return TaskScores(score_pairs(model, rows, batch_size=size, stop=stop, report=self.report))
         if not task.generates:
             return TaskScores(score_rows(model, rows, batch_size=size, stop=stop, report=self.report))
         decoding, ends = Decoding.of(task, self.config.seed), self.models.ends

@@ -40,6 +40,11 @@ def view_prefix(view_digest: str) -> str:
     return f"data/views/{hexadecimal(view_digest)}"
 
 
+def reference_prefix(reference_digest: str) -> str:
+    """What a model said of a view's answers before training."""
+    return f"data/references/{hexadecimal(reference_digest)}"
+
+
 def data_audit_prefix(audit_digest: str) -> str:
     """What became of the rows of certain files in a view: audit.json and data.html."""
     return f"data/audits/{hexadecimal(audit_digest)}"

@@ -30,12 +30,13 @@ from ..reporting.answers import answer_held_out
 from ..storage import Store, open_store
 from . import hardware
 from .adapter import Adapted, add_adapter, load_adapter
-from .batches import Batches
 from .checkpoint import Checkpoints
 from .costs import costs
 from .exhausted import is_out_of_memory
 from .initial import check_initial_adapter, fetch_initial_weights
 from .loop import Trainer
+from .methods.reference import References
+from .methods.splits import preferences_in, reference_identity, splits_of
 from .model import frozen_hash, load_base
 from .product import fuse
 from .sizing import plan
@@ -154,15 +155,15 @@ def build(
         load_weights(model, fetch_initial_weights(initial, scratch), initial.uri)
     if unreached := reached.unreached(len(parameters)):
         report.warn("experts are out of reach", warning=unreached)
-    training = Batches(view.train)
-    validation = Batches(view.validation) if view.validation is not None else None
+    splits = splits_of(view, settings)
+    training = splits["train"]
     check_vocabulary(model, view)
     fused = fuse(model.peft)
     if settings.packing:
         model.attend_by_rows()
     check_forward(model, settings.packing)
     cost = costs(model)
-    sizing = plan(settings, int(training.lengths.max()), hardware.memory(where), cost, where.type)
+    sizing = plan(settings, training.longest, hardware.memory(where), cost, where.type)
     if sizing.recomputed:
         model.checkpoint_activations(sizing.recomputed)
     total = total_steps(settings, len(training))
@@ -188,7 +189,7 @@ def build(
         config,
         model,
         training,
-        validation,
+        splits.get("validation"),
         total_steps=total,
         micro_batch=sizing.micro_batch,
         checkpoints=checkpoints,
@@ -197,6 +198,12 @@ def build(
         report=report,
         board=board,
     )
+    trainer.test = splits.get("test")
+    if settings.method.needs_reference:
+        board.update(activity="Comparing")
+        identity = reference_identity(config, prepared, compute_type)
+        references = References(checkpoints.store, identity, scratch, stop, report)
+        references.give(model, preferences_in(splits), with_adapter=initial is not None)
     resumed_from = None
     for checkpoint in checkpoints.newest_first():
         try:
@@ -251,7 +258,7 @@ def finish(
     if frozen_hash(base) != trainer.base_hash:
         raise RuntimeError("the frozen base model changed during training, so nothing is published")
     published = load_adapter(base, folder, compute_type)
-    test = measure(published, Batches(view.test) if view.test is not None else None, trainer.stop)
+    test = measure(published, trainer.test, trainer.objective, trainer.stop)
     report(
         "exported adapter measured",
         step=step,

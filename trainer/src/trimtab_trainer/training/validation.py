@@ -6,6 +6,9 @@ random numbers, and the model is left in the mode it was in. Where memory runs o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -35,21 +38,16 @@ def mean_loss(model: Adapted, split: Batches, stop: Interruption, batch_size: in
     """
     size = batch_size or max(1, TOKENS_PER_BATCH[model.device.type] // int(split.lengths.max()))
     order = np.argsort(-split.lengths, kind="stable").astype(np.int64)
-    total, was_training = 0.0, model.peft.training
-    model.peft.eval()
-    try:
-        with stop.at_once(), torch.no_grad(), model.arithmetic():
-            waiting = order
-            while len(waiting):
-                stop.check()
-                found = _nats(model, split, waiting[:size])
-                if isinstance(found, str):
-                    size = _smaller(min(size, len(waiting)), split, found)
-                    continue
-                total += found
-                waiting = waiting[size:]
-    finally:
-        model.peft.train(was_training)
+    total, waiting = 0.0, order
+    with evaluating(model, stop):
+        while len(waiting):
+            stop.check()
+            found = _nats(model, split, waiting[:size])
+            if isinstance(found, str):
+                size = _smaller(min(size, len(waiting)), split, found)
+                continue
+            total += found
+            waiting = waiting[size:]
     return total / int(split.supervised.sum())
 
 
@@ -78,3 +76,15 @@ def _smaller(size: int, split: Batches, reason: str) -> int:
             f"measured ({reason}); raise the memory limit, or lower training.maxSequenceLength"
         )
     return size // 2
+
+
+@contextmanager
+def evaluating(model: Adapted, stop: Interruption) -> Iterator[None]:
+    """Give forward passes without dropout and gradient, which a signal ends at once; the model's mode is put back."""
+    was_training = model.peft.training
+    model.peft.eval()
+    try:
+        with stop.at_once(), torch.no_grad(), model.arithmetic():
+            yield
+    finally:
+        model.peft.train(was_training)

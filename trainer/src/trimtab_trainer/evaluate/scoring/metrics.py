@@ -22,6 +22,7 @@ from ..rows import EvaluationRow, RowScore
 from ..statistics import Array, BrokenRow
 from .calibration import calibration
 from .measure import Measure, mean, ratio
+from .pair_metrics import pair_values
 from .parsing import parse_label, parse_number
 from .text_metrics import bleu, bleu_statistics, chrf, chrf_statistics, exact_match, rouge_l, token_f1
 
@@ -70,6 +71,8 @@ def measures(
                 _truncated(scores) if metric is Metric.TRUNCATED_RATIO else _regression(metric, errors)
                 for metric in chosen
             ]
+        case TaskType.PREFERENCE:
+            return [_pairs(metric, rows, scores) for metric in chosen]
         case _:
             return [
                 calibration(metric, rows, scores) if metric in OF_PROBABILITIES else _choice(metric, task, rows, scores)
@@ -173,6 +176,12 @@ def _regression(metric: Metric, errors: Array) -> Measure:
     statistics = np.stack([np.where(parsable, by_row, 0.0), parsable.astype(np.float64)], axis=1)
     endless = BrokenRow(math.inf)
     return Measure((name,), statistics, ratio, name, by_row, lower_is_better=True, broken_row=endless)
+
+
+def _pairs(metric: Metric, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Measure:
+    (name,) = RESULTS[metric]
+    share = metric not in (Metric.PAIR_MARGIN, Metric.REWARD_MARGIN)
+    return mean(name, pair_values(metric, rows, scores), range=(0.0, 1.0) if share else None)
 
 
 def _choice(metric: Metric, task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Measure:
