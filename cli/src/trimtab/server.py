@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -100,8 +100,18 @@ class Server:
         query = {"fieldManager": "kubectl-trimtab", "force": "true", "dryRun": "All", "fieldValidation": "Strict"}
         return self._answer("PATCH", path, query=query, body=body, content_type=APPLY_PATCH)
 
-    def watch(self, path: str, since: str, seconds: int = 240) -> Iterator[Body]:
+    def create(self, path: str, body: Body, *, dry_run: bool = False) -> Body:
+        """Make an object of a list; of a dry run nothing is stored. One of the name is a `Conflict`."""
+        query = {"fieldManager": "kubectl-trimtab", "fieldValidation": "Strict"}
+        return self._answer("POST", path, query=query | ({"dryRun": "All"} if dry_run else {}), body=body)
+
+    def watch(
+        self, path: str, since: str, seconds: int = 240, opened: Callable[[Callable[[], None]], None] | None = None
+    ) -> Iterator[Body]:
         """Yield events since a resourceVersion until the API server ends the watch.
+
+        Args:
+            opened: is given what ends the watch at once, from whatever thread.
 
         Raises:
             Expired: that is too long ago.
@@ -109,7 +119,7 @@ class Server:
         query = {
             "watch": "1", "resourceVersion": since, "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)
         }  # fmt: skip
-        for line in self.lines(path, seconds + READ_SECONDS, **query):
+        for line in self._streamed(path, seconds + READ_SECONDS, query, opened):
             try:
                 event: Body = json.loads(line)
             except ValueError as error:
@@ -121,7 +131,18 @@ class Server:
 
     def lines(self, path: str, seconds: float = READ_SECONDS, **query: str) -> Iterator[bytes]:
         """Yield the lines of an answer as they come; `seconds` is how long nothing may come."""
+        yield from self._streamed(path, seconds, query)
+
+    def _streamed(
+        self,
+        path: str,
+        seconds: float,
+        query: Mapping[str, str],
+        opened: Callable[[Callable[[], None]], None] | None = None,
+    ) -> Iterator[bytes]:
         with self._asked("GET", path, query=query, seconds=seconds) as response:
+            if opened is not None:
+                opened(response.shutdown)
             begun = b""
             for chunk in response.stream(2**16):
                 *whole, begun = (begun + chunk).split(b"\n")
