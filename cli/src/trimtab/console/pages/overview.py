@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ...kinds import Kind
@@ -116,7 +116,7 @@ def listing(
         found=len(found),
         all=len(objects),
         pages=pages,
-        selection=selection,
+        selection=replace(selection, page=page),
         comparable=kind.name in ("FineTuneJob", "Evaluation"),
         figure=FIGURES.get(kind.name, "Figure"),
     )

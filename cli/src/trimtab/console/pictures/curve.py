@@ -11,6 +11,10 @@ Point = tuple[float, float]
 WIDTH, HEIGHT = 760, 280
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26
 TICKS = 5
+NARROW = 1e-9
+"""Of the size of numbers: what differs by less is drawn as one."""
+LARGEST = 1e12
+"""What is beyond it is no loss, and is left out."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Plot:
 
 def spark(values: Sequence[float], width: int = 96, height: int = 24) -> str:
     """Return the path of values between the lowest and the highest, empty for fewer than two."""
-    known = [value for value in values if math.isfinite(value)]
+    known = [value for value in values if drawable(value)]
     if len(known) < 2:
         return ""
     low, high = min(known), max(known)
@@ -61,7 +65,7 @@ def spark(values: Sequence[float], width: int = 96, height: int = 24) -> str:
 
 def plot(series: Sequence[Series]) -> Plot | None:
     """Return curves with axes, None where there is nothing to draw. Points that are not finite are left out."""
-    drawn = [(each, [(x, y) for x, y in each.points if math.isfinite(x) and math.isfinite(y)]) for each in series]
+    drawn = [(each, [(x, y) for x, y in each.points if drawable(x) and drawable(y)]) for each in series]
     points = list(itertools.chain.from_iterable(found for _, found in drawn))
     if not points:
         return None
@@ -89,10 +93,15 @@ def plot(series: Sequence[Series]) -> Plot | None:
     )
 
 
+def drawable(value: float) -> bool:
+    """Return whether a number has a place in a picture."""
+    return abs(value) <= LARGEST  # of what is no number this is False too
+
+
 def ticks(low: float, high: float, count: int = TICKS) -> list[float]:
     """Return round numbers from at most `low` to at least `high`, about as many as asked for."""
-    if not high > low:
-        low, high = low - 0.5, high + 0.5
+    if not high - low > max(abs(low), abs(high), 1.0) * NARROW:
+        low, high = low - 0.5 * max(abs(low), 1.0), high + 0.5 * max(abs(high), 1.0)
     raw = (high - low) / max(1, count - 1)
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(each * magnitude for each in (1, 2, 2.5, 5, 10) if each * magnitude >= raw * 0.999)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from .curve import drawable
 
 WIDTH, HEIGHT, MARGIN = 320, 34, 12
 MAXIMUM = "maximum"
@@ -39,15 +40,15 @@ def span(
     """Return a figure with its interval on a scale of its own, None where there is no number at all."""
     limits = tuple(bounds)
     numbers = [value, low, high, baseline, *(each.value for each in limits)]
-    known = [each for each in numbers if each is not None and math.isfinite(each)]
-    if value is None or not known:
+    known = [each for each in numbers if each is not None and drawable(each)]
+    if value is None or not drawable(value) or not known:
         return None
     least, most = min(known), max(known)
     room = (most - least) * 0.12 or abs(most) * 0.1 or 1.0
     least, most = least - room, most + room
 
     def place(number: float | None) -> float | None:
-        if number is None or not math.isfinite(number):
+        if number is None or not drawable(number):
             return None
         return round(MARGIN + (number - least) / (most - least) * (WIDTH - 2 * MARGIN), 1)
 

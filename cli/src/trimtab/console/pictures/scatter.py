@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .curve import ticks
+from .curve import drawable, ticks
 
 WIDTH, HEIGHT = 360, 180
 LEFT, RIGHT, TOP, BOTTOM = 52, 26, 10, 24
@@ -55,7 +55,7 @@ def scatter(
         names: of x where these are places in a list.
         minimize: draw the best so far, of the lowest or the highest; None draws none.
     """
-    known = [(x, y, word) for x, y, word in points if math.isfinite(x) and math.isfinite(y)]
+    known = [(x, y, word) for x, y, word in points if drawable(x) and drawable(y)]
     if not known:
         return None
     log = log and all(x > 0 for x, _, _ in known)

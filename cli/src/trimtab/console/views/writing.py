@@ -26,8 +26,8 @@ from .reading import REVIEWS, asked, now, the_object
 from .responding import redirect, respond
 
 Form = Mapping[str, str]
-MANIFESTS = 10
-"""That one form makes."""
+MANIFESTS, MANIFEST_LENGTH, DEPTH = 10, 100_000, 60
+"""Of one form."""
 
 
 def hold(context: Context, request: Request, form: Form) -> Response:
@@ -182,6 +182,7 @@ def _bodies(written: str, namespace: str) -> list[tuple[str, dict[str, Any]]]:
         Invalid: it is no YAML, of another kind, or of another namespace.
     """
     try:
+        _check_shape(written)
         found = [each for each in yaml.safe_load_all(written) if each is not None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise Invalid(f"this is no YAML: {clean(error)}", "look at its indent") from error
@@ -198,6 +199,24 @@ def _bodies(written: str, namespace: str) -> list[tuple[str, dict[str, Any]]]:
             raise Invalid(f"{metadata.get('name')} is of another namespace", f"this page is of {namespace}")
         placed.append((Resource(kind.group, kind.version, kind.plural).path(namespace), dict(body)))
     return placed
+
+
+def _check_shape(written: str) -> None:
+    """Refuse what small text makes large or deep, before it is made.
+
+    Raises:
+        Invalid: with what it is.
+        yaml.YAMLError: it is none.
+    """
+    if len(written) > MANIFEST_LENGTH:
+        raise Invalid(f"the manifests have {len(written):,} characters", f"write at most {MANIFEST_LENGTH:,}")
+    depth = 0
+    for event in yaml.parse(written, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise Invalid("the manifests have an alias (*)", "write out what it stands for")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEPTH:
+            raise Invalid(f"the manifests are nested more than {DEPTH} deep", "no object of Trimtab is")
 
 
 def _page_of(namespace: str, body: dict[str, Any]) -> str:
