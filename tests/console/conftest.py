@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +28,6 @@ USERS = {
     "eve": None,
 }
 """Rights in the team's namespace: everything of Trimtab, to read it, and nothing."""
-SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -67,8 +64,10 @@ def team_of_three(server: ApiServer, kubeconfig: Path, tmp_path_factory: pytest.
         assert answer.accepted, answer.message
         spaces.append(answer.body["metadata"]["name"])
     folder = tmp_path_factory.mktemp("users")
-    users = {name: user(server, kubeconfig, spaces[0], name, rights, folder) for name, rights in USERS.items()}
-    made = Team(server, spaces[0], spaces[1], users)
+    made = Team(server, *spaces, {})
+    for name, rights in USERS.items():
+        made.users[name] = folder / name
+        made.users[name].write_text(yaml.safe_dump(user(made, yaml.safe_load(kubeconfig.read_text()), name, rights)))
     for each in team():
         made.make(each)
     yield made
@@ -76,10 +75,9 @@ def team_of_three(server: ApiServer, kubeconfig: Path, tmp_path_factory: pytest.
         server.delete(f"/api/v1/namespaces/{each}")
 
 
-def user(
-    server: ApiServer, kubeconfig: Path, namespace: str, name: str, rights: dict[str, Any] | None, folder: Path
-) -> Path:
-    """Return the kubeconfig of a service account with these rights in its namespace."""
+def user(team: Team, config: dict[str, Any], name: str, rights: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a kubeconfig as of a service account of the team's namespace, with these rights in it."""
+    server, namespace = team.server, team.namespace
     accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
     server.create(accounts, {"metadata": {"name": name}})
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
@@ -88,21 +86,17 @@ def user(
     if rights is not None:
         roles = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
         rules = [rights, {"apiGroups": [""], "resources": ["pods", "pods/log", "events"], "verbs": ["get", "list"]}]
-        answer = server.create(f"{roles}/roles", {"metadata": {"name": name}, "rules": rules})
-        assert answer.accepted, answer.message
         binding = {
             "metadata": {"name": name},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
             "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
         }
-        answer = server.create(f"{roles}/rolebindings", binding)
-        assert answer.accepted, answer.message
-    config = yaml.safe_load(kubeconfig.read_text())
+        for plural, body in (("roles", {"metadata": {"name": name}, "rules": rules}), ("rolebindings", binding)):
+            answer = server.create(f"{roles}/{plural}", body)
+            assert answer.accepted, answer.message
     config["users"][0]["user"] = {"token": token.body["status"]["token"]}
     config["contexts"][0]["context"]["namespace"] = namespace
-    path = folder / name
-    path.write_text(yaml.safe_dump(config))
-    return path
+    return config
 
 
 @contextlib.contextmanager
@@ -142,14 +136,3 @@ def opens(team_of_three: Team, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
         yield opened
         stack.close()
-
-
-def until(what: Callable[[], bool], sentence: str) -> None:
-    end = time.monotonic() + SECONDS
-    while not what():
-        assert time.monotonic() < end, sentence
-        time.sleep(0.05)
-
-
-def instance() -> int:
-    return int(os.environ.get("TRIMTAB_TEST_INSTANCE", "7"))

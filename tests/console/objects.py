@@ -46,8 +46,8 @@ def run_spec(**changes: Any) -> Body:
 
 
 def curve(steps: int, end: float, total: int = 200) -> Body:
-    """Return a loss that falls from 3.1 towards `end`, a value each 2 steps, with a little noise."""
-    places = list(range(2, steps + 1, 2))
+    """Return a loss that falls from 3.1 towards `end`, a value each 4 steps, with a little noise."""
+    places = list(range(4, steps + 1, 4))
 
     def loss(step: int, lift: float = 0.0) -> float:
         noise = 0.05 * math.sin(step * 1.7) + 0.03 * math.cos(step * 0.61)
@@ -399,7 +399,7 @@ def sweep(name: str = "rate-search", **metadata: Any) -> Body:
         state: Body = (
             {"state": "Running"}
             if place == 9
-            else {"state": "Failed", "reason": "OutOfMemory"}
+            else {"state": "Bad", "reason": "OutOfMemory"}
             if place == 6
             else {"state": "Complete", "value": value}
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.console.conftest import Opens, Team, until
+from tests.console.conftest import Opens, Team
 from tests.console.objects import HOSTILE, digest, training
 from tests.console.window import Window
 
@@ -22,10 +22,10 @@ def test_a_day(opens: Opens, team_of_three: Team, capsys: pytest.CaptureFixture[
         assert "field-guide-v4" in page.text()
 
         page.click('a[href$="/finetunejobs/field-guide-v4"]', "!!document.querySelector('trimtab-curve')")
-        page.wait(f"{LOSS} === '62'")
+        page.wait(f"{LOSS} === '31'")
         page.wait("!document.getElementById('live-mark').hidden")
         team.status("finetunejobs", "field-guide-v4", training(step=150)["status"])
-        page.wait(f"{LOSS} === '75'")
+        page.wait(f"{LOSS} === '38'")
         assert "step 150 of 200" in page.text()
 
         page.visit(home)
@@ -140,7 +140,6 @@ def test_an_object_that_goes_and_one_that_comes(opens: Opens, team_of_three: Tea
 
 def clean(page: Window, allowed: int = 0) -> None:
     """Nothing was complained of, and nothing asked for elsewhere; `allowed` answers may say that a form was wrong."""
-    until(lambda: True, "")
     complaints = [each for each in page.complaints if "status of 422" not in each]
     assert complaints == []
     assert len(page.complaints) <= allowed

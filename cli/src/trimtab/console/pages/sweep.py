@@ -131,7 +131,7 @@ def _trial(about: FineTuneSweep, told: Body, parameters: Sequence[Body], best: s
     id_, state = text(told.get("id")), text(told.get("state"))
     value, error, cost = (number(told.get(name)) for name in ("value", "standardError", "acceleratorSeconds"))
     point = [number(each) for each in sequence(told.get("point"))]
-    tones = {"Running": "running", "Complete": "done", "Failed": "failed"}
+    tones = {"Running": "running", "Complete": "done", "Bad": "failed"}
     return Trial(
         id=clean(id_),
         href=page_path(about.namespace, "finetunejobs", f"{about.name}-{id_}"),
