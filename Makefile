@@ -75,6 +75,10 @@ test-slow: $(INSTALLED) ## The same with one core: what waits by the clock fails
 test-sweep: $(INSTALLED) ## A whole FineTuneSweep with real training, folds, pruning, a final and two deaths; not part of `make test`.
 	$(BIN)/pytest -s tests/sweeps
 
+.PHONY: test-console
+test-console: $(INSTALLED) ## The console in Chromium against a real API server, with times and pictures; not part of `make test`.
+	$(BIN)/pytest -s tests/console
+
 .PHONY: test-engine
 test-engine: $(INSTALLED) ## AdapterRollouts on a real vLLM under load; not part of `make test`, it takes long to start.
 	$(BIN)/pytest -s tests/engine
@@ -214,6 +218,14 @@ bench-evaluation: $(INSTALLED) ## Measure evaluations against lm-evaluation-harn
 .PHONY: bench-cli
 bench-cli: $(INSTALLED) ## Measure how soon the command line answers; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_cli.py
+
+.PHONY: bench-console
+bench-console: $(INSTALLED) ## Measure the console under 50 open pages and 2,000 objects; the last line is JSON.
+	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_console.py
+
+.PHONY: vendor-console
+vendor-console: ## Fetch the console's scripts, styles and font from the npm packages that its lock names.
+	$(PYTHON) -m deploy.console
 
 .PHONY: lock
 lock: $(UV) ## Pin every dependency with its hashes.

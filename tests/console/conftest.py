@@ -64,7 +64,7 @@ def team_of_three(server: ApiServer, kubeconfig: Path, tmp_path_factory: pytest.
         assert answer.accepted, answer.message
         spaces.append(answer.body["metadata"]["name"])
     folder = tmp_path_factory.mktemp("users")
-    made = Team(server, *spaces, {})
+    made = Team(server, spaces[0], spaces[1], {})
     for name, rights in USERS.items():
         made.users[name] = folder / name
         made.users[name].write_text(yaml.safe_dump(user(made, yaml.safe_load(kubeconfig.read_text()), name, rights)))

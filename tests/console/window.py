@@ -71,10 +71,11 @@ class Window:
         self._devtools.ask("Emulation.setEmulatedMedia", features=[scheme])
 
     def picture(self, file: Path, most: int = 2400) -> None:
-        """Draw the whole page into a PNG."""
+        """Draw the page down to `most` pixels, into a PNG or, by the file's name, a WebP."""
         size = self._devtools.ask("Page.getLayoutMetrics")["cssContentSize"]
         clip = {**size, "height": min(size["height"], most), "scale": 1}
-        drawn = self._devtools.ask("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
+        form: dict[str, Any] = {"format": "webp", "quality": 82} if file.suffix == ".webp" else {"format": "png"}
+        drawn = self._devtools.ask("Page.captureScreenshot", captureBeyondViewport=True, clip=clip, **form)
         file.write_bytes(base64.b64decode(drawn["data"]))
 
     def cookies(self) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from helm_python import HelmError
 
@@ -67,7 +69,7 @@ def test_the_program_takes_its_arguments(monkeypatch: pytest.MonkeyPatch) -> Non
     from trimtab.console import serving
 
     (container,) = Rendered(ENABLED).one("Deployment", "trimtab-console")["spec"]["template"]["spec"]["containers"]
-    served = {}
+    served: dict[str, Any] = {}
 
     def serve(address: str, authority: str, namespace: str, hosts: list[str], port: int, *, secure: bool) -> None:
         served.update(address=address, namespace=namespace, hosts=hosts, port=port, secure=secure)
