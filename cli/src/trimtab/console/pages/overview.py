@@ -8,9 +8,9 @@ from datetime import datetime
 
 from ...kinds import Kind
 from ...objects import AdapterRollout, CustomObject
-from ..addresses import ROWS, Selection, page_path
+from ..addresses import ROWS, STATES, Selection
 from .head import noun
-from .rows import Row, accelerators, row, selected
+from .rows import Brief, Row, accelerators, brief, row, selected
 
 ACTIVE, FAILED, DONE, SERVED = 20, 6, 6, 12
 """Rows that are shown of each; the lists have the others."""
@@ -53,27 +53,31 @@ class Overview:
 
 
 def overview(objects: Sequence[CustomObject], namespace: str, now: datetime, not_shown: Sequence[str] = ()) -> Overview:
-    work = [(each, row(each, now)) for each in objects if not isinstance(each, AdapterRollout)]
-    rollouts = [row(each, now) for each in objects if isinstance(each, AdapterRollout)]
-    by_tone = {
-        tone: selected([found for _, found in work], Selection(state=tone))
-        for tone in ("running", "waiting", "failed", "done")
-    }
+    work = [brief(each) for each in objects if not isinstance(each, AdapterRollout)]
+    rollouts = [each for each in objects if isinstance(each, AdapterRollout)]
+    by_tone = {tone: selected(work, Selection(state=tone)) for tone in STATES}
     active = by_tone["running"] + by_tone["waiting"]
-    jobs = page_path(namespace, "finetunejobs")
-    held = [accelerators(each) for each, found in work if found.tone == "running"]
+
+    def rows(found: Sequence[Brief], most: int) -> tuple[Row, ...]:
+        return tuple(row(each.about, now) for each in found[:most])
+
     return Overview(
         namespace=namespace,
         counts=tuple(
-            Count(word, len(by_tone[tone]), tone, f"{jobs}?state={tone}")
-            for word, tone in (("Running", "running"), ("Waiting", "waiting"), ("Failed", "failed"), ("Done", "done"))
+            Count(word, len(by_tone[tone]), tone, f"#{part}")
+            for word, tone, part in (
+                ("Running", "running", "now"),
+                ("Waiting", "waiting", "now"),
+                ("Failed", "failed", "failed"),
+                ("Done", "done", "done"),
+            )
         ),
-        in_use=sum(held),
-        queued=sum(found.state == "Queued" for _, found in work),
-        active=tuple(active[:ACTIVE]),
-        failed=tuple(by_tone["failed"][:FAILED]),
-        done=tuple(by_tone["done"][:DONE]),
-        served=tuple(rollouts[:SERVED]),
+        in_use=sum(accelerators(each.about) for each in by_tone["running"]),
+        queued=sum(each.state == "Queued" for each in work),
+        active=rows(active, ACTIVE),
+        failed=rows(by_tone["failed"], FAILED),
+        done=rows(by_tone["done"], DONE),
+        served=tuple(row(each, now) for each in rollouts[:SERVED]),
         more={
             "active": len(active[ACTIVE:]),
             "failed": len(by_tone["failed"][FAILED:]),
@@ -104,7 +108,7 @@ class Listing:
 def listing(
     objects: Sequence[CustomObject], kind: Kind, namespace: str, selection: Selection, now: datetime
 ) -> Listing:
-    found = selected((row(each, now) for each in objects), selection)
+    found = selected(map(brief, objects), selection)
     pages = max(1, -(-len(found) // ROWS))
     page = min(selection.page, pages)
     return Listing(
@@ -112,7 +116,7 @@ def listing(
         kind=kind.name,
         plural=kind.plural,
         noun=noun(kind),
-        rows=tuple(found[(page - 1) * ROWS : page * ROWS]),
+        rows=tuple(row(each.about, now) for each in found[(page - 1) * ROWS : page * ROWS]),
         found=len(found),
         all=len(objects),
         pages=pages,

@@ -52,7 +52,6 @@ class Row:
     note: str
     age: str
     born: str
-    loss: float | None
 
 
 def tone_of(about: CustomObject) -> str:
@@ -68,26 +67,44 @@ def tone_of(about: CustomObject) -> str:
     return "failed" if about.status == "False" else "running"
 
 
+@dataclass(frozen=True)
+class Brief:
+    """What objects are searched, counted and ordered by: little, because there may be thousands."""
+
+    about: CustomObject
+    state: str
+    tone: str
+    message: str
+    born: str
+
+    @property
+    def loss(self) -> float | None:
+        return number(mapping(self.about.told.get("progress")).get("loss"))
+
+
+def brief(about: CustomObject) -> Brief:
+    born = text(about.metadata.get("creationTimestamp"))
+    return Brief(about, _state(about), tone_of(about), _message(about), born)
+
+
 def row(about: CustomObject, now: datetime) -> Row:
-    told = mapping(about.told.get("progress"))
+    told, known = mapping(about.told.get("progress")), brief(about)
     percent = number(told.get("percent"))
-    loss = number(told.get("loss"))
     figure, note = _figure(about)
     return Row(
         kind=about.kind.name,
         name=about.name,
         namespace=about.namespace,
         href=object_path(about),
-        state=_state(about),
-        tone=tone_of(about),
-        message=clean(_message(about)),
+        state=clean(known.state),
+        tone=known.tone,
+        message=clean(known.message),
         percent=None if percent is None or about.ended else min(100, max(0, int(percent))),
         spark=thinned([value for _, value in about.curve.loss], SPARKS),
         figure=figure,
         note=note,
-        age=age(about.metadata.get("creationTimestamp"), now),
-        born=text(about.metadata.get("creationTimestamp")),
-        loss=loss,
+        age=age(known.born, now),
+        born=known.born,
     )
 
 
@@ -135,29 +152,33 @@ def thinned(values: Sequence[float], most: int) -> tuple[float, ...]:
     return tuple(values[(place + 1) * len(values) // most - 1] for place in range(most))
 
 
-def selected(rows: Iterable[Row], selection: Selection) -> list[Row]:
-    """Return the rows that a selection means, in its order; of all its pages."""
+def selected(objects: Iterable[Brief], selection: Selection) -> list[Brief]:
+    """Return what a selection means, in its order; of all its pages."""
     wanted = selection.text.lower()
     found = [
         each
-        for each in rows
-        if (not selection.state or each.tone == selection.state)
-        and (not wanted or wanted in f"{each.name} {each.state} {each.namespace} {each.message}".lower())
+        for each in objects
+        if (not selection.state or each.tone == selection.state) and (not wanted or wanted in _searched(each))
     ]
     backwards, by = selection.order.startswith("-"), selection.order.lstrip("-")
-    found.sort(key=lambda each: each.name)
+    found.sort(key=lambda each: each.about.name, reverse=backwards and by == "name")
     match by:
         case "age":  # the youngest first by default: "-age" is from the largest time of birth
             found.sort(key=lambda each: each.born, reverse=backwards)
-        case "name":
-            found.sort(key=lambda each: each.name, reverse=backwards)
         case "state":
             found.sort(key=lambda each: (each.tone, each.state))
         case "loss":
-            known = [each for each in found if each.loss is not None]
-            known.sort(key=lambda each: each.loss or 0.0, reverse=backwards)
-            found = known + [each for each in found if each.loss is None]
+            found.sort(key=lambda each: _by_loss(each.loss, backwards))
     return found
+
+
+def _searched(each: Brief) -> str:
+    return f"{each.about.name} {each.state} {each.about.namespace} {each.message}".lower()
+
+
+def _by_loss(loss: float | None, backwards: bool) -> tuple[bool, float]:
+    """Return where a loss stands; what has none is last, whatever the order."""
+    return loss is None, 0.0 if loss is None else -loss if backwards else loss
 
 
 def accelerators(about: CustomObject) -> int:
