@@ -31,7 +31,7 @@ class WatchedCluster(FakeCluster):
         if "watch" in request.query:
             return 200, b""
         if request.path == WHO:
-            return 201, {"status": {"userInfo": {"username": "jane"}}}
+            return 201, {"status": {"userInfo": {"username": "jane", "groups": ["leads", "system:authenticated"]}}}
         if request.method == "POST":
             self.asked.append(request)
             if request.path in self.answers:

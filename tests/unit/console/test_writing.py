@@ -193,10 +193,40 @@ def test_a_decision_is_a_review_by_who_asks(browser: TestClient, cluster: Watche
     assert body["spec"] == {"subject": subject, "decision": "Approve", "message": "well done", "author": "jane"}
 
 
-@pytest.mark.parametrize("change", [{"decision": "Own"}, {"decision": "Comment", "message": " "}, {"kind": "Secret"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"decision": "Own"},
+        {"decision": "Comment", "message": " "},
+        {"decision": "Approve", "message": "a" * 1025},
+        {"kind": "Secret"},
+        {"digest": "sha256:1"},
+    ],
+)
 def test_what_is_no_decision_is_refused(
     change: dict[str, str], browser: TestClient, cluster: WatchedCluster, form_token: str
 ) -> None:
-    form = {"form_token": form_token, "kind": "Evaluation", "name": "a", "digest": "b", "decision": "Approve", **change}
+    subject = {"kind": "Evaluation", "name": "field-guide-v3", "digest": digest("field-guide-v3")}
+    form = {"form_token": form_token, **subject, "decision": "Approve", **change}
     assert browser.post("/ns/team-a/approvals", data=form, headers=ORIGIN).status_code == 422
     assert writes(cluster) == []
+
+
+def test_a_rollout_that_waits_comes_first_and_is_decided_about_in_the_groups_that_it_asks_for(
+    browser: TestClient, cluster: WatchedCluster, form_token: str
+) -> None:
+    waits = rollout("asks")
+    waits["spec"]["strategy"] = {"approvals": {"required": 2, "from": {"groups": ["leads", "owners"]}}}
+    waits["status"]["approval"] = {"digest": digest("next"), "required": 2, "approvedBy": ["rita"]}
+    cluster.put(waits)
+    cluster.answers[f"{API}/reviews"] = (200, {"metadata": {}, "items": []})
+    page = browser.get("/ns/team-a/approvals").text
+    assert "1 of 2 approvals" in page
+    assert page.index("/adapterrollouts/asks") < page.index("/adapterrollouts/field-guide-next")
+    cluster.answers[f"{API}/reviews"] = (201, {})
+    form = {"form_token": form_token, "kind": "AdapterRollout", "name": "asks", "digest": digest("next")}
+    browser.post("/ns/team-a/approvals", data={**form, "decision": "Reject", "message": "no"}, headers=ORIGIN)
+    body = writes(cluster)[-1][2]
+    assert isinstance(body, dict)
+    assert body["spec"]["authorGroups"] == ["leads"]
+    assert body["metadata"] == {"generateName": "asks-reject-"}

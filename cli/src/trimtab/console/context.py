@@ -13,10 +13,11 @@ from starlette.requests import HTTPConnection
 
 from ..errors import NotAllowed, NotFound, NotInstalled, Problem
 from ..kinds import Kind, kind_named
-from ..objects import CustomObject, mapping, parse, text
+from ..objects import CustomObject, mapping, parse, sequence, text
 from ..server import Resource
 from .callers import Caller, Callers
 from .feeds import Feeds
+from .pages.approvals import Author
 from .sessions import Sessions
 
 KINDS: Final = ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts")
@@ -69,16 +70,18 @@ class Context:
     def caller(self, request: HTTPConnection) -> Caller:
         return self.callers.caller(request)
 
-    def user(self, caller: Caller) -> str:
-        """Return the name by which the API server knows the user; empty where it does not say."""
+    def user(self, caller: Caller) -> Author:
+        """Return the user as the API server knows them; without a name where it does not say."""
 
-        def ask() -> str:
+        def ask() -> Author:
             body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
             try:
                 answer = caller.server.create(SELF, body)
             except (NotInstalled, NotAllowed):
-                return ""
-            return text(mapping(mapping(answer.get("status")).get("userInfo")).get("username"))
+                return Author("")
+            told = mapping(mapping(answer.get("status")).get("userInfo"))
+            groups = tuple(each for each in sequence(told.get("groups")) if isinstance(each, str))
+            return Author(text(told.get("username")), groups)
 
         return self.kept.of(caller, "user", ask)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from ...errors import Invalid
-from ...objects import AdapterRollout, Body, CustomObject, Evaluation, mapping, sequence, text
+from ...objects import AdapterRollout, Body, CustomObject, Evaluation, mapping, number, sequence, text
 from ...text import clean
 from ..addresses import object_path
 from .rows import row, short, since
@@ -35,7 +35,12 @@ class Said:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An adapter that can be decided about, and what was said of it; `standing` is the last decision of each author."""
+    """An adapter that can be decided about, and what was said of it.
+
+    Attributes:
+        awaited: whether a rollout waits for it; `progress` says how many of the approvals are there.
+        standing: the last decision of each author.
+    """
 
     kind: str
     name: str
@@ -45,6 +50,7 @@ class Candidate:
     digest: str
     full_digest: str
     awaited: bool
+    progress: str
     standing: tuple[Said, ...]
 
 
@@ -69,8 +75,17 @@ def approvals_page(
     )
 
 
-def review(subject: Mapping[str, str], decision: str, message: str, author: str) -> dict[str, Any]:
-    """Return a Review of a subject {kind, name, digest} to be made; the name is the API server's to choose.
+@dataclass(frozen=True)
+class Author:
+    """A user, as the API server knows them."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+
+
+def review(about: CustomObject, digest: str, decision: str, message: str, author: Author) -> dict[str, Any]:
+    """Return a Review to be made; its name is the API server's to choose. Where a rollout asks for groups, it is
+    in the name of those that the author is in.
 
     Raises:
         Invalid: it is no decision, or a comment without words.
@@ -81,15 +96,19 @@ def review(subject: Mapping[str, str], decision: str, message: str, author: str)
         raise Invalid("the comment is empty", "write what you want to say")
     if len(message) > MESSAGE_LENGTH:
         raise Invalid(f"the message has {len(message):,} characters", f"write at most {MESSAGE_LENGTH:,}")
+    approvals = mapping(mapping(about.spec.get("strategy")).get("approvals"))
+    asked = sequence(mapping(approvals.get("from")).get("groups"))
+    groups = [group for group in author.groups if group in asked]
     return {
         "apiVersion": "trimtab.dev/v1alpha1",
         "kind": "Review",
-        "metadata": {"generateName": f"{subject['name'][:40]}-"},
+        "metadata": {"generateName": f"{about.name[:40]}-{decision.lower()}-"},
         "spec": {
-            "subject": dict(subject),
+            "subject": {"kind": about.kind.name, "name": about.name, "digest": digest},
             "decision": decision,
             "message": message.strip(),
-            "author": author,
+            "author": author.name,
+            **({"authorGroups": groups} if groups else {}),
         },
     }
 
@@ -117,7 +136,8 @@ def _candidates(objects: Iterable[CustomObject], said: Sequence[Said], now: date
     for about in objects:
         for digest in _digests(about):
             told = row(about, now)
-            awaited = about.state == "AwaitingApproval"
+            approval = mapping(about.told.get("approval"))
+            awaited = digest == approval.get("digest")
             key = (about.kind.name, clean(about.name), short(digest))
             ours = [each for each in said if (each.subject_kind, each.subject, each.digest) == key]
             latest: dict[str, Said] = {}
@@ -134,10 +154,16 @@ def _candidates(objects: Iterable[CustomObject], said: Sequence[Said], now: date
                     short(digest),
                     digest,
                     awaited,
+                    _progress(approval) if awaited else "",
                     tuple(latest.values()),
                 )
             )
     yield from sorted(found, key=lambda each: (not each.awaited, each.kind, each.name))
+
+
+def _progress(approval: Body) -> str:
+    there, required = len(sequence(approval.get("approvedBy"))), number(approval.get("required"))
+    return f"{there} of {required:g} approvals" if required else ""
 
 
 def _digests(about: CustomObject) -> Iterator[str]:
@@ -148,7 +174,8 @@ def _digests(about: CustomObject) -> Iterator[str]:
             for each in map(mapping, sequence(about.told.get("revisions")))
             if each.get("state") == "Incoming"
         ]
-        yield from dict.fromkeys(each for each in (step, *incoming) if each and each != about.served_digest)
+        asked = text(mapping(about.told.get("approval")).get("digest"))
+        yield from dict.fromkeys(each for each in (asked, step, *incoming) if each and each != about.served_digest)
     elif isinstance(about, Evaluation) and about.passed is not None:
         digest = text(mapping(about.told.get("target")).get("digest"))
         yield from (digest,) if digest else ()

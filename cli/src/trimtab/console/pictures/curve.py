@@ -98,13 +98,17 @@ def drawable(value: float) -> bool:
     return abs(value) <= LARGEST  # of what is no number this is False too
 
 
-def ticks(low: float, high: float, count: int = TICKS) -> list[float]:
-    """Return round numbers from at most `low` to at least `high`, about as many as asked for."""
+def ticks(low: float, high: float, count: int = TICKS, *, whole: bool = False) -> list[float]:
+    """Return round numbers from at most `low` to at least `high`, about as many as asked for; `whole` ones alone."""
     if not high - low > max(abs(low), abs(high), 1.0) * NARROW:
         low, high = low - 0.5 * max(abs(low), 1.0), high + 0.5 * max(abs(high), 1.0)
     raw = (high - low) / max(1, count - 1)
+    if whole:
+        raw = max(raw, 1.0)
     magnitude = 10.0 ** math.floor(math.log10(raw))
-    step = next(each * magnitude for each in (1, 2, 2.5, 5, 10) if each * magnitude >= raw * 0.999)
+    step = next(
+        each * magnitude for each in ((1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10)) if each * magnitude >= raw * 0.999
+    )
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [place * step for place in range(first, last + 1)]
 

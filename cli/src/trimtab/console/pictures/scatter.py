@@ -77,11 +77,7 @@ def scatter(
         marks = [(left, f"{10**left:.1e}"), (right, f"{10**right:.1e}")]
     else:
         whole = all(float(x).is_integer() for x in xs)
-        marks = [
-            (each, f"{each:.4g}")
-            for each in ticks(left, right, 4)
-            if left <= each <= right and (each.is_integer() or not whole)
-        ]
+        marks = [(each, f"{each:.4g}") for each in ticks(left, right, 4, whole=whole) if left <= each <= right]
     return Scatter(
         title,
         tuple(Dot(*place(x, y), word, word == best) for x, y, word in scaled),

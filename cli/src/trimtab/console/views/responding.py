@@ -111,7 +111,7 @@ def respond(
         "path": request.url.path,
         "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
         "form_token": context.sessions.form_token(session),
-        "user": context.user(caller),
+        "user": context.user(caller).name,
         "cluster": context.address,
         "done": DONE.get(request.query_params.get("done", ""), ""),
         "export": export,

@@ -3,6 +3,7 @@ back, decide, and make what a form describes. A write names the uid of what the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ from .reading import REVIEWS, asked, now, the_object
 from .responding import redirect, respond
 
 Form = Mapping[str, str]
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MANIFESTS, MANIFEST_LENGTH, DEPTH = 10, 100_000, 60
 """Of one form."""
 
@@ -101,14 +103,14 @@ def decide(context: Context, request: Request, form: Form) -> Response:
     caller, namespace = asked(context, request)
     check_form(context, caller, form)
     subject = next((kind for kind in kinds() if kind.name == form.get("kind") and kind.plural in KINDS), None)
-    if subject is None or not namespace:
+    if subject is None or not namespace or not DIGEST.fullmatch(form.get("digest", "")):
         raise Invalid("this is nothing to decide about", "use the page of approvals")
     author = context.user(caller)
-    if not author:
+    if not author.name:
         raise NotInstalled("the API server does not say who you are", "it has to be of version 1.28 or later")
+    about, _ = context.one(caller, subject, namespace, form.get("name", ""))
     decision = form.get("decision", "")
-    about = {"kind": subject.name, "name": form.get("name", ""), "digest": form.get("digest", "")}
-    body = review(about, decision, form.get("message", ""), author)
+    body = review(about, form["digest"], decision, form.get("message", ""), author)
     caller.server.create(REVIEWS.path(namespace), body)
     return redirect(page_path(namespace, "approvals"), decision.lower())
 
