@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.console.conftest import Opens, Team
-from tests.console.objects import digest
+from tests.console.objects import digest, hostile
 from tests.console.test_day import clean
+from tests.console.window import Window
 
 pytestmark = pytest.mark.cluster
 
@@ -43,23 +44,34 @@ UNNAMED = """
 
 
 def test_every_page_fits_every_window(opens: Opens, team_of_three: Team, tmp_path: Path) -> None:
-    chosen = os.environ.get("TRIMTAB_PICTURES", "")
-    folder = Path(chosen) if chosen else tmp_path
     with opens("jane") as page:
         for name, path in PAGES.items():
             for width in WIDTHS:
                 for dark in (False, True) if width in (400, 1440) else (False,):
-                    page.size(width, dark=dark)
-                    page.visit(f"/ns/{team_of_three.namespace}{path}")
-                    page.wait("document.fonts.status === 'loaded'")
+                    show(page, team_of_three, path, width, dark=dark)
                     wide = page.run("document.documentElement.scrollWidth")
                     assert wide <= width, f"{name} is {wide} pixels wide in a window of {width}"
                     assert page.run(UNNAMED) == [], name
-                    if not chosen:
-                        page.picture(folder / f"{name}-{width}{'-dark' if dark else ''}.png")
-                    elif (name, width, dark) in DOCUMENTED:
-                        page.picture(folder / f"console-{name}.webp", most=1400)
+                    page.picture(tmp_path / f"{name}-{width}{'-dark' if dark else ''}.png")
         clean(page)
+
+
+def test_pictures_of_the_documents(opens: Opens, team_of_three: Team, tmp_path: Path) -> None:
+    folder = Path(os.environ.get("TRIMTAB_PICTURES", tmp_path))
+    place = f"/apis/trimtab.dev/v1alpha1/namespaces/{team_of_three.namespace}/finetunejobs"
+    team_of_three.server.delete(f"{place}/hostile")
+    with opens("jane") as page:
+        for name, width, dark in DOCUMENTED:
+            show(page, team_of_three, PAGES[name], width, dark=dark)
+            page.picture(folder / f"console-{name}.webp", most=1400)
+        clean(page)
+    team_of_three.make(hostile())
+
+
+def show(page: Window, team: Team, path: str, width: int, *, dark: bool) -> None:
+    page.size(width, dark=dark)
+    page.visit(f"/ns/{team.namespace}{path}")
+    page.wait("document.fonts.status === 'loaded'")
 
 
 def test_a_file_to_keep_draws_without_anything_else(opens: Opens, team_of_three: Team, tmp_path: Path) -> None:
