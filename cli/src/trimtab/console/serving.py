@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable, Collection
 from types import FrameType
@@ -18,6 +19,7 @@ from .sessions import Sessions
 
 LOOPBACK = "127.0.0.1"
 END_SECONDS = 3
+BACKLOG = 128
 
 
 class _Uvicorn(uvicorn.Server):
@@ -68,6 +70,7 @@ def listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(BACKLOG)  # before anybody is told the address
     except OSError as error:
         listening.close()
         raise Unreachable(f"the port {port} cannot be used ({error.strerror})", "give another with --port") from error
@@ -84,4 +87,5 @@ def run(console: Console, listening: socket.socket) -> None:
         h11_max_incomplete_event_size=65_536,
         ws="none",
     )
-    _Uvicorn(config, console).run(sockets=[listening])
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
+        _Uvicorn(config, console).run(sockets=[listening])
