@@ -25,7 +25,7 @@ from tests.component.api_server import ApiServer
 from tests.console.conftest import USERS, Team, console, user
 from tests.console.objects import completed, failed, team, training
 
-INSTANCE = 8
+INSTANCE = 5
 WATCHES = re.compile(
     r'^apiserver_longrunning_requests\{[^}]*group="trimtab\.dev"[^}]*verb="WATCH"[^}]*\} (\d+)', re.MULTILINE
 )
