@@ -92,7 +92,7 @@ def test_what_fits_where() -> None:
         for name, model in (("8B", LLAMA_8B), ("70B", LLAMA_70B))
     }
     assert fits["8B"] == {device.name for device in DEVICES}
-    assert fits["70B"] == {"A100-80GB", "H100-80GB", "H200", "B200", "MI300X"}
+    assert fits["70B"] == {"A100-80GB", "H100-80GB", "H100-NVL", "H20", "H200", "B200", "MI300X"}
 
 
 def test_where_an_accelerator_has_no_bfloat16_auto_is_float16() -> None:
@@ -162,6 +162,11 @@ def test_time_is_tokens_over_speed_and_steps_are_tokens_too() -> None:
     ("product", "want"),
     [
         ("NVIDIA-H100-80GB-HBM3", "H100-80GB"),
+        ("NVIDIA-H100-NVL", "H100-NVL"),
+        ("NVIDIA-H100-PCIe", "H100-80GB"),
+        ("NVIDIA-H20", "H20"),
+        ("NVIDIA-L40", "L40"),
+        ("NVIDIA-A30", "A30"),
         ("NVIDIA-A100-SXM4-40GB", "A100-40GB"),
         ("NVIDIA-A100-SXM4-80GB", "A100-80GB"),
         ("a100", "A100-40GB"),

@@ -85,7 +85,7 @@ def browser(outside: TestClient, sessions: Sessions) -> TestClient:
 @pytest.fixture
 def proxied(cluster: WatchedCluster, sessions: Sessions, feeds: Feeds) -> TestClient:
     """A browser behind a proxy, whose requests have the headers that a test gives."""
-    callers = OfBearerToken(cluster.address, None, NAMESPACE, "__Host-trimtab")
+    callers = OfBearerToken(cluster.address, "", NAMESPACE, "__Host-trimtab")
     context = Context(callers, feeds, sessions, cluster.address, secure=True)
     return TestClient(
         Console(context, ["console.example.com"]).app, base_url="https://console.example.com", follow_redirects=False

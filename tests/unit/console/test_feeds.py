@@ -37,9 +37,9 @@ class Listed:
         return [dict(each) for each in self.objects], "1"
 
     def watch(
-        self, path: str, since: str, seconds: int, opened: Callable[[Callable[[], None]], None]
+        self, path: str, since: str, seconds: int, begun: Callable[[Callable[[], None]], None]
     ) -> Iterator[dict[str, Any]]:
-        opened(self.end)
+        begun(self.end)
         self.open += 1
         try:
             while True:

@@ -284,6 +284,16 @@ def test_a_deadline_ends_what_follows_the_search_too_and_that_is_no_success() ->
     assert (folded.state, folded.succeeded) == ("DeadlineExceeded", "False"), "there is no adapter of all rows"
 
 
+@pytest.mark.parametrize("retained", ["All", "Best"])
+def test_an_adapter_of_all_rows_that_its_deadline_meets_in_training_waits_at_its_checkpoint(retained: str) -> None:
+    world = Judged(maxTrials=2, folds=2, template=FOLDED, activeDeadlineSeconds=600, retainTrials=retained).settle()
+    world.prepared().trained(1.0, 1.2, 1.1, 1.3)
+    (refit,) = world.running
+    world.now += timedelta(seconds=601)
+    world.settle()
+    assert (world.state, world.jobs[refit].spec.suspend) == ("DeadlineExceeded", True)
+
+
 def test_a_name_that_another_holds_keeps_neither_a_deadline_nor_a_pause_from_what_runs() -> None:
     world = finished(activeDeadlineSeconds=600)
     world.taken = NameTaken("Evaluation guide", T0)

@@ -13,10 +13,10 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kubernetes.client.configuration import Configuration
 from starlette.requests import HTTPConnection
 
 from ..errors import NotAllowed
+from ..kubeconfig import connection_to
 from ..server import Server
 from .sessions import Sessions
 
@@ -82,7 +82,7 @@ class OfBearerToken:
         namespace: that is shown first.
     """
 
-    def __init__(self, address: str, authority: str | None, namespace: str, cookie: str) -> None:
+    def __init__(self, address: str, authority: str, namespace: str, cookie: str) -> None:
         self._address, self._authority, self._namespace = address, authority, namespace
         self.cookie = cookie
         self._servers: OrderedDict[str, Server] = OrderedDict()
@@ -98,17 +98,11 @@ class OfBearerToken:
     def _server(self, key: str, token: str) -> Server:
         with self._lock:
             if key not in self._servers:
-                self._servers[key] = Server(self._configuration(token))
+                self._servers[key] = Server(connection_to(self._address, {"token": token}, self._authority))
             self._servers.move_to_end(key)
             while len(self._servers) > CALLERS:
                 self._servers.popitem(last=False)[1].close()
             return self._servers[key]
-
-    def _configuration(self, token: str) -> Configuration:
-        configuration = Configuration()
-        configuration.host, configuration.ssl_ca_cert = self._address, self._authority
-        configuration.api_key = {"authorization": f"Bearer {token}"}
-        return configuration
 
 
 def _token(request: HTTPConnection) -> str:

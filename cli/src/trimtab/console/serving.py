@@ -55,7 +55,7 @@ def serve_loopback(server: Server, namespace: str, port: int, ready: Callable[[s
 
 
 def serve_cluster(
-    address: str, authority: str | None, namespace: str, hosts: Collection[str], port: int, *, secure: bool
+    address: str, authority: str, namespace: str, hosts: Collection[str], port: int, *, secure: bool
 ) -> None:
     """Serve whoever a proxy in front of it has authenticated, with the token that it sends."""
     sessions = Sessions()
