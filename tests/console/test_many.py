@@ -23,9 +23,10 @@ def crowded(team_of_three: Team) -> Iterator[Team]:
     for number in range(MANY):
         name = f"many-{number:04}"
         make = (completed, failed, training)[number % 3] if number < 60 else (completed, failed)[number % 2]
-        team_of_three.make(make(name))
+        team_of_three.make(make(name, labels={"many": "true"}))
     yield team_of_three
-    team_of_three.server.delete(f"/apis/trimtab.dev/v1alpha1/namespaces/{team_of_three.namespace}/finetunejobs")
+    path = f"/apis/trimtab.dev/v1alpha1/namespaces/{team_of_three.namespace}/finetunejobs"
+    team_of_three.server.request("DELETE", path, labelSelector="many=true")
 
 
 def test_two_thousand_runs(opens: Opens, crowded: Team, capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,6 +117,23 @@ def test_the_ledger_of_who_wrote_which_field_is_not_kept(feeds: Feeds) -> None:
     assert "managedFields" not in about.metadata
 
 
+def test_what_was_written_is_shown_at_once_and_not_undone_by_what_is_older(feeds: Feeds) -> None:
+    server, heard = Listed(), []
+    feeds.listen(caller(server), [KIND], "a", lambda of, name: heard.append(name))
+    feeds.objects(caller(server), KIND, "a")
+    written = _stored(training("demo"), 7)
+    written["spec"]["suspend"] = True
+    feeds.learn(caller(server), KIND, written)
+    assert [each.stopped for each in feeds.objects(caller(server), KIND, "a")] == [True]
+    server.tell("MODIFIED", _stored(training("demo"), 6))
+    until(lambda: "demo" in heard)
+    assert [each.stopped for each in feeds.objects(caller(server), KIND, "a")] == [True]
+    server.tell("MODIFIED", _stored(training("demo"), 8))
+    until(lambda: not feeds.objects(caller(server), KIND, "a")[0].stopped)
+    feeds.learn(caller(server, "eve"), KIND, written)  # who looks at nothing learns nothing
+    assert len(feeds) == 1
+
+
 def test_nobody_sees_what_another_may(feeds: Feeds) -> None:
     jane, eve = Listed(), Listed()
     eve.refused = NotAllowed("eve cannot list finetunejobs", "")

@@ -40,7 +40,9 @@ def test_suspend_writes_one_field_of_that_object(browser: TestClient, cluster: W
     assert (told.status_code, told.headers["location"]) == (303, f"{JOB}?done=suspended")
     patch = {"metadata": {"uid": "the-uid"}, "spec": {"suspend": True}}
     assert writes(cluster) == [("PATCH", f"{API}/finetunejobs/field-guide-v4", patch)]
-    assert "It is held up." in browser.get(f"{JOB}?done=suspended").text
+    page = browser.get(f"{JOB}?done=suspended").text
+    assert "It is held up." in page
+    assert f'action="{JOB}/resume"' in page, "what was written is shown before any watch tells of it"
 
 
 def test_a_rollout_is_paused_by_its_own_field(browser: TestClient, cluster: WatchedCluster, form_token: str) -> None:

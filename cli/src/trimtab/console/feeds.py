@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import Expired, Problem, Unreachable
 from ..kinds import Kind
-from ..objects import CustomObject, parse
+from ..objects import CustomObject, mapping, parse
 from ..server import Body, Resource, Server
 from .callers import Caller
 
@@ -76,9 +77,17 @@ class Feed:
         with self._lock:
             return tuple(self._objects.values())
 
-    def named(self, namespace: str, name: str) -> CustomObject | None:
+    @property
+    def listed(self) -> bool:
+        """Whether the first list is there."""
+        return self._ready.is_set() and self.problem is None
+
+    def learn(self, body: Body) -> None:
+        """Take an object as it is now, from the watch or as the answer to a write; what is older changes nothing."""
         with self._lock:
-            return self._objects.get((namespace, name))
+            known = self._objects.get(_place(body))
+            if known is None or _version(body) >= _version(known.body):
+                self._objects[_place(body)] = parse(self.kind, _light(body))
 
     def _follow(self) -> None:
         path = Resource(self.kind.group, self.kind.version, self.kind.plural).path(self.namespace or None)
@@ -125,11 +134,11 @@ class Feed:
                 version = str(body["metadata"]["resourceVersion"])
                 if event["type"] == "BOOKMARK":
                     continue
-                with self._lock:
-                    if event["type"] == "DELETED":
+                if event["type"] == "DELETED":
+                    with self._lock:
                         self._objects.pop(_place(body), None)
-                    else:
-                        self._objects[_place(body)] = parse(self.kind, _light(body))
+                else:
+                    self.learn(body)
                 self._tell(str(body["metadata"]["name"]))
         finally:
             with self._lock:
@@ -176,6 +185,15 @@ class Feeds:
             Problem: they cannot be listed, or too much is open.
         """
         return self._feed(caller, kind, namespace).objects()
+
+    def learn(self, caller: Caller, kind: Kind, body: Body) -> None:
+        """Show what the API server answered to a user's write at once, and not when the watch tells of it."""
+        namespace = _place(body)[0]
+        with self._lock:
+            found = [self._feeds.get((caller.key, kind.plural, each)) for each in (namespace, "")]
+        for feed in found:
+            if feed is not None and feed.listed:
+                feed.learn(body)
 
     def listen(self, caller: Caller, kinds: Sequence[Kind], namespace: str, heard: Heard) -> Callable[[], None]:
         """Tell of every change; return what ends that."""
@@ -233,6 +251,12 @@ def _close(feeds: Iterable[Feed]) -> None:
 
 def _place(body: Body) -> tuple[str, str]:
     return str(body["metadata"].get("namespace", "")), str(body["metadata"]["name"])
+
+
+def _version(body: Mapping[str, Any]) -> int:
+    """Return a resourceVersion as the number that it is in Kubernetes (comparable since 1.35); 0 for what is none."""
+    told = str(mapping(body.get("metadata")).get("resourceVersion") or "")
+    return int(told) if told.isdecimal() else 0
 
 
 def _light(body: Body) -> Body:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...errors import Conflict, Invalid, NotFound, NotInstalled, Problem
-from ...kinds import kind_named, kinds
+from ...kinds import Kind, kind_named, kinds
 from ...manifests import Answers, manifests
 from ...objects import AdapterRollout, mapping, text
 from ...server import Resource
@@ -45,7 +45,7 @@ def hold(context: Context, request: Request, form: Form) -> Response:
         raise Invalid(f"{about.name} has ended ({about.state})", f"there is nothing to {verb}")
     patch = {"metadata": {"uid": form.get("uid", "")}, "spec": {about.kind.stop: verb == "suspend"}}
     path = Resource(about.kind.group, about.kind.version, about.kind.plural).path(about.namespace, about.name)
-    caller.server.merge(path, patch)
+    context.feeds.learn(caller, about.kind, caller.server.merge(path, patch))
     return redirect(object_path(about), "suspended" if verb == "suspend" else "resumed")
 
 
@@ -75,7 +75,8 @@ def go_back(context: Context, request: Request, form: Form) -> Response:
     patch = _back(about, form.get("to", ""))
     if about.kept_by:
         raise Conflict(f"{about.name} is kept as it is in git ({about.kept_by})", "commit the change shown there")
-    caller.server.merge(_path(about), _bound(form.get("uid", ""), patch))
+    answer = caller.server.merge(_path(about), _bound(form.get("uid", ""), patch))
+    context.feeds.learn(caller, about.kind, answer)
     return redirect(object_path(about), "back")
 
 
@@ -160,7 +161,7 @@ def make(context: Context, request: Request, form: Form) -> Response:
     if form.get("wish") == "make" and not told:
         for path, body in bodies:
             try:
-                caller.server.create(path, body)
+                context.feeds.learn(caller, _kind_of(body), caller.server.create(path, body))
             except Problem as problem:  # what was made before stays, and is told
                 told.append(f"{body['kind']} {body['metadata']['name']}: {problem}")
                 break
@@ -222,5 +223,8 @@ def _check_shape(written: str) -> None:
 
 
 def _page_of(namespace: str, body: dict[str, Any]) -> str:
-    plural = next(kind.plural for kind in kinds() if kind.name == body["kind"])
-    return page_path(namespace, plural, body["metadata"]["name"])
+    return page_path(namespace, _kind_of(body).plural, body["metadata"]["name"])
+
+
+def _kind_of(body: dict[str, Any]) -> Kind:
+    return next(kind for kind in kinds() if kind.name == body["kind"])
