@@ -93,6 +93,7 @@ class Reason(StrEnum):
     REFERENCE_MISSING = "ReferenceMissing"
     TEST_SPLIT_MISSING = "TestSplitMissing"
     TRAINED_ON = "TrainedOn"
+    FINAL_SET_OPENED = "FinalSetOpened"
     # 12, 13, 14, 1
     OUT_OF_MEMORY = "OutOfMemory"
     STORAGE_FAILED = "StorageFailed"

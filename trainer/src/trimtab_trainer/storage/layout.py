@@ -70,6 +70,11 @@ def evaluation_scores_prefix(scores_digest: str) -> str:
     return f"evaluations/scores/{hexadecimal(scores_digest)}"
 
 
+def evaluation_looks_prefix(rows_digest: str) -> str:
+    """Which evaluations have looked at rows."""
+    return f"evaluations/looks/{hexadecimal(rows_digest)}"
+
+
 def evaluation_prefix(evaluation_digest: str) -> str:
     """Report, results and outcome of one evaluation."""
     return f"evaluations/{hexadecimal(evaluation_digest)}"

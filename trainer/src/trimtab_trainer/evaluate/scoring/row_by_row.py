@@ -13,7 +13,8 @@ from ...contract import EvaluationTask, TaskType
 from ..results import Example, Histogram
 from ..rows import EvaluationRow, RowScore
 from ..statistics import Array, finite
-from .metrics import NO_LABEL, UNKNOWN, Measure, predictions
+from .measure import Measure
+from .metrics import NO_LABEL, UNKNOWN, predictions
 
 BINS = 24
 OUTERMOST = 0.005
