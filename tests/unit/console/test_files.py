@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from trimtab.console.pages.evaluation import LOWER_IS_BETTER
+from trimtab.kinds import lower_is_better
 from trimtab_trainer.contract import evaluation as contract
 
 ASSETS = Path(str(files("trimtab.console") / "assets"))
@@ -90,4 +90,4 @@ def test_templates_trust_nobody(template: Path) -> None:
 
 
 def test_less_is_better_for_the_same_metrics_as_in_the_trainer() -> None:
-    assert LOWER_IS_BETTER == contract.LOWER_IS_BETTER
+    assert lower_is_better() == contract.LOWER_IS_BETTER

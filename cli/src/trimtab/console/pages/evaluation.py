@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ...kinds import lower_is_better
 from ...objects import Body, CustomObject, Evaluation, mapping, number, sequence, text
 from ...text import clean, duration
 from ..pictures.intervals import Bound, Span, span
@@ -13,9 +14,6 @@ from .head import Fact, Head, head
 from .job import Bar, bars
 from .lineage import Stage, lineage
 from .rows import short
-
-LOWER_IS_BETTER = frozenset({"perplexity", "bitsPerByte", "meanSquaredError", "meanAbsoluteError", "unparsableRatio"})
-"""Metrics; of all others more is better. A test holds it against the trainer's contract."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def _result(told: Body, thresholds: Sequence[Body]) -> Result:
     name = f"{text(told.get('task'))}/{metric}"
     value, low, high, baseline = (number(told.get(each)) for each in ("value", "low", "high", "baseline"))
     change, passed = number(told.get("change")), told.get("passed")
-    lower = metric in LOWER_IS_BETTER
+    lower = metric in lower_is_better()
     own = [each for each in thresholds if each.get("metric") == name]
     bounds = tuple(bound for each in own for bound in _bounds(each, baseline, lower))
     gaps = tuple(

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ...kinds import lower_is_better
 from ...objects import Body, FineTuneSweep, mapping, number, sequence, text
 from ...text import clean, duration
 from ..addresses import page_path
 from ..pictures.scatter import Scatter, scatter
-from .evaluation import LOWER_IS_BETTER
 from .head import Fact, Head, head
 
 SLICES = 6
@@ -98,7 +98,7 @@ def minimizes(about: FineTuneSweep) -> bool:
     if direction := text(objective.get("direction")):
         return direction == "Minimize"
     metric = text(about.told.get("metric")) or text(mapping(objective.get("evaluation")).get("metric"))
-    return "/" not in metric or metric.partition("/")[2] in LOWER_IS_BETTER
+    return "/" not in metric or metric.partition("/")[2] in lower_is_better()
 
 
 def _compare(about: FineTuneSweep, names: Sequence[str]) -> str:
