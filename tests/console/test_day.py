@@ -33,7 +33,13 @@ def test_a_day(opens: Opens, team_of_three: Team, capsys: pytest.CaptureFixture[
         assert "line 7 is no JSON" in page.text()
         assert "Correct the file" in page.text()
 
-        page.visit(f"{home}/finetunejobs")
+        page.visit(f"{home}/finetunejobs?order=name")
+        page.wait("!document.getElementById('live-mark').hidden")
+        page.run("document.querySelector('input[value=chat-tone-v1]').click()")
+        team.status("finetunejobs", "field-guide-v4", training(step=160)["status"])
+        page.wait("document.getElementById('live').innerText.includes('80%')")
+        assert page.run("document.querySelector('input[value=chat-tone-v1]').checked"), "what was ticked stays so"
+        page.run("document.querySelector('input[value=chat-tone-v1]').click()")
         for name in ("field-guide-v2", "field-guide-v3"):
             page.run(f"document.querySelector('input[value={name}]').click()")
         page.click("button[form=comparing]", "document.title.startsWith('Compare')")

@@ -47,15 +47,20 @@ class Reader:
         return self._ask("POST", path, urlencode(fields), Origin=self.home)
 
     def changes(self, path: str) -> Iterator[str]:
-        """Yield the names of events as they come."""
+        """Open a stream, and return the names of events as they come; pings are not waited for without end."""
         connection = http.client.HTTPConnection(urlsplit(self.home).netloc, timeout=SECONDS)
         connection.request("GET", path, headers=self.headers)
-        with connection.getresponse() as response:
-            assert response.status == 200
+        response = connection.getresponse()
+        assert response.status == 200
+        end = time.monotonic() + SECONDS
+
+        def names() -> Iterator[str]:
             for line in response:
+                assert time.monotonic() < end, "no event came"
                 if line.startswith(b"event: "):
                     yield line.decode().strip().removeprefix("event: ")
-        connection.close()
+
+        return names()
 
     def _ask(self, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection(urlsplit(self.home).netloc, timeout=SECONDS)

@@ -6,6 +6,10 @@
   const mark = document.getElementById("live-mark");
   let source, asking = false, again = false;
 
+  // What a person typed or ticked stays, whatever comes.
+  Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, element) =>
+    !(["value", "checked"].includes(name) && element.matches("input:not([type=hidden]), textarea"));
+
   // A change means: ask for the page's live part again. Two at a time never; what comes meanwhile is one more.
   async function refresh() {
     if (asking) { again = true; return; }
@@ -21,9 +25,8 @@
   // Hidden tabs are not connected: browsers open six connections to one place, and nobody looks.
   function connect() {
     if (source || !live || !live.dataset.changes || document.hidden) return;
-    let opened = false;
     source = new EventSource(live.dataset.changes);
-    source.addEventListener("open", () => { mark.hidden = false; if (opened) refresh(); opened = true; });
+    source.addEventListener("open", () => { mark.hidden = false; refresh(); }); // what changed before it was open
     source.addEventListener("error", () => { mark.hidden = true; if (source && source.readyState === EventSource.CLOSED) { disconnect(); setTimeout(connect, 5000); } });
     source.addEventListener("change", refresh);
   }
