@@ -24,8 +24,12 @@ def test_a_day(opens: Opens, team_of_three: Team, capsys: pytest.CaptureFixture[
         page.click('a[href$="/finetunejobs/field-guide-v4"]', "!!document.querySelector('trimtab-curve')")
         page.wait(f"{LOSS} === '31'")
         page.wait("!document.getElementById('live-mark').hidden")
+        page.run("window.kept = document.querySelector('trimtab-curve')")
         team.status("finetunejobs", "field-guide-v4", training(step=150)["status"])
         page.wait(f"{LOSS} === '38'")
+        assert page.run("window.kept === document.querySelector('trimtab-curve')"), (
+            "the picture goes on, and is no new one"
+        )
         assert "step 150 of 200" in page.text()
 
         page.visit(home)
