@@ -50,6 +50,7 @@ class Resource:
 
 
 PODS = Resource("", "v1", "pods")
+SELF_SUBJECT_REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews")
 
 
 class Server:

@@ -48,6 +48,7 @@ def cluster() -> Iterator[WatchedCluster]:
     server = serve(made)
     for each in team():
         made.put(each)
+    made.answers["/apis/trimtab.dev/v1alpha1/namespaces/team-a/reviews"] = (404, b"404 page not found\n")
     yield made
     server.shutdown()
     server.server_close()

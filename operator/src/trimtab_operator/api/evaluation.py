@@ -16,10 +16,8 @@ from trimtab_trainer.contract import (
     check_tasks_and_thresholds,
 )
 from trimtab_trainer.contract.evaluation import (
-    FEW_RESAMPLES,
     MAXIMUM_TASKS,
     MAXIMUM_THRESHOLDS,
-    RESAMPLES_OF_A_TEST,
     check_resamples,
 )
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
@@ -172,11 +170,6 @@ class EvaluationSpec(Model):
             (
                 "!has(self.quantization) || self.precision == 'AsTrained'",
                 "quantization is for the precision AsTrained",
-            ),
-            (
-                f"!has(self.resamples) || self.resamples >= {RESAMPLES_OF_A_TEST} || !has(self.thresholds) || "
-                "self.thresholds.all(t, !has(t.confidence))",
-                FEW_RESAMPLES,
             ),
             *THRESHOLD_RULES,
         )
