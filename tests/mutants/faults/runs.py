@@ -28,8 +28,8 @@ RUNS = (
         Trap.ACCUMULATION,
         "dataset.balance by weight changes nothing",
         "training/loop.py",
-        "self.model.head, weights=batch.weights)",
-        "self.model.head)",
+        "self.model.head, weights=batch.weights, chosen=batch.chosen)",
+        "self.model.head, chosen=batch.chosen)",
         "train/test_loop.py::test_weights_of_rows_are_in_the_gradient",
     ),
     Mutant(
@@ -55,17 +55,26 @@ RUNS = (
         Trap.PACKING,
         "rows of one sequence attend to each other, because no block mask is made",
         "training/model.py",
-        "position_ids=positions, use_cache=False)",
-        "position_ids=positions, use_cache=True)",
+        '"use_cache": False}',
+        '"use_cache": True}',
         "train/test_model.py::test_packed_rows_have_the_logits_they_have_alone[NF4]",
+    ),
+    Mutant(
+        "attention by rows forgets where rows begin",
+        Trap.PACKING,
+        "rows of one sequence attend to each other, on the faster path alone",
+        "training/rows.py",
+        "    begins = positions == 0\n",
+        "    begins = positions < 0\n",
+        "train/test_attention.py::test_a_layout_tells_where_rows_begin",
     ),
     Mutant(
         "the forward pass has a mask of ones",
         Trap.PACKING,
         "rows of one sequence attend to each other, because no block mask is made",
         "training/model.py",
-        "position_ids=positions, use_cache=False)",
-        "position_ids=positions, use_cache=False, attention_mask=torch.ones_like(batch.tokens))",
+        '"use_cache": False}',
+        '"use_cache": False, "attention_mask": torch.ones_like(batch.tokens)}',
         "train/test_model.py::test_packed_rows_have_the_logits_they_have_alone[NF4]",
     ),
     Mutant(
@@ -256,7 +265,7 @@ RUNS = (
         Trap.TRAINING_MEMORY,
         "a run ends that would have fitted",
         "training/loop.py",
-        "        if self.micro_batch == 1 and not self.model.checkpoints_activations:",
+        "        if self.micro_batch == 1 and self.model.recomputed < 1:",
         "        if False:",
         "train/test_loop.py::TestMemory::test_activations_are_recomputed_before_giving_up",
     ),
@@ -283,11 +292,9 @@ RUNS = (
         Trap.BATCH_SIZE,
         "perplexities that cannot be compared",
         "training/validation.py",
-        "                    total += summed_loss(model.hidden(batch), batch.targets, model.head).item()\n"
-        "                    tokens += batch.supervised_tokens",
-        "                    loss = summed_loss(model.hidden(batch), batch.targets, model.head).item()\n"
-        "                    total += loss / batch.supervised_tokens\n"
-        "                    tokens += 1",
+        "                total += found\n",
+        "                mean = found / max(1, int(split.supervised[waiting[:size]].sum()))\n"
+        "                total += mean * int(split.supervised.sum()) * len(waiting[:size]) / len(split)\n",
         "train/test_loop.py::test_the_validation_loss_is_the_mean_over_tokens_whatever_the_batch_size",
     ),
     Mutant(

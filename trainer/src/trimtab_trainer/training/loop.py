@@ -26,7 +26,9 @@ from .adapter import Adapted
 from .batches import Batches
 from .checkpoint import Best, Checkpoint, Checkpoints, Point, TrainingPoint, TrainingState
 from .energy import EnergyMeter
+from .exhausted import is_out_of_memory
 from .hardware import memory_peak
+from .idle import Idle
 from .loss import summed_loss
 from .optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_learning_rate
 from .schedule import learning_rate, sequences_of_step, step_seed, steps_per_epoch
@@ -92,6 +94,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.settings, model.parameters.values())
         self.state = TrainingState()
         self.energy = EnergyMeter.of(model.device)
+        self.idle = Idle()
         self._checked_gradients = False
         self._saved_step: int | None = 0  # step whose weights are in a checkpoint (0: nothing to save)
         self._reported = 0.0
@@ -118,6 +121,7 @@ class Trainer:
                     self.save()
                 if finished:
                     self.checkpoints.wait(everything=True)
+                    self.report("trained", steps=self.state.step, **self.idle.shares())
                     return self.state
                 self.step()
         except Interrupted:
@@ -178,17 +182,20 @@ class Trainer:
         indices = sequences_of_step(self.settings, len(self.training), self.state.step)
         tokens = int(self.training.supervised[indices].sum())
         weight = float(self.training.counted[indices].sum())
-        nats = 0.0
+        losses = []
         torch.manual_seed(step_seed(self.settings, self.state.step))
-        for batch in self.training.micro_batches(indices, self.micro_batch, self.model.device):
+        batches = self.training.micro_batches(indices, self.micro_batch, self.model.device, self.pass_tokens)
+        for batch in self.idle.waiting_for_data(batches):
             self.stop.check()
             if batch.supervised_tokens == 0:
                 continue
             with self.model.arithmetic():
                 hidden = self.model.hidden(batch)
-                loss = summed_loss(hidden, batch.targets, self.model.head, weights=batch.weights)
+                loss = summed_loss(hidden, batch.targets, self.model.head, weights=batch.weights, chosen=batch.chosen)
             (loss * (self.scale / weight)).backward()  # type: ignore[no-untyped-call]
-            nats += loss.item()
+            losses.append(loss.detach())
+        # Once for the step: an accelerator is asked for nothing between its micro-batches.
+        nats = float(sum(torch.stack(losses).tolist())) if losses else 0.0
         parameters = self.model.parameters
         limit = self.settings.max_gradient_norm or math.inf
         if self.scale != 1.0:
@@ -208,6 +215,11 @@ class Trainer:
             self._checked_gradients = True
         nats *= tokens / weight if weight else 1.0  # so that nats a token are the weighted mean
         return StepResult(nats, tokens, int(self.training.lengths[indices].sum()), norm)
+
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens of a forward pass up to which it takes more sequences than a micro-batch; 0 where that is set."""
+        return self.micro_batch * int(self.training.lengths.max()) if self.settings.micro_batch_size is None else 0
 
     @property
     def scale(self) -> float:
@@ -252,7 +264,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if self.micro_batch == 1 and not self.model.checkpoints_activations:
+        if self.micro_batch == 1 and self.model.recomputed < 1:
             self.model.checkpoint_activations()
             self.report("memory ran out, activations are computed twice instead of kept", reason=reason)
             return
@@ -372,16 +384,17 @@ class Trainer:
         if self._saved_step == self.state.step:
             return
         self.board.update(activity="Checkpointing")
-        tensors, numbers = optimizer_state(self.optimizer, self.model.parameters)
-        self.checkpoints.save(
-            Checkpoint(
-                state=self.state,
-                adapter=self.model.adapter_tensors(),
-                optimizer_tensors=tensors,
-                optimizer_numbers=numbers,
-                base_hash=self.base_hash,
+        with self.idle.saving():
+            tensors, numbers = optimizer_state(self.optimizer, self.model.parameters)
+            self.checkpoints.save(
+                Checkpoint(
+                    state=self.state,
+                    adapter=self.model.adapter_tensors(),
+                    optimizer_tensors=tensors,
+                    optimizer_numbers=numbers,
+                    base_hash=self.base_hash,
+                )
             )
-        )
         self._saved_step = self.state.step
 
     def save_what_is_new(self) -> None:
@@ -448,9 +461,3 @@ def evaluated(state: TrainingState, loss: float, checkpoint: str, early: EarlySt
 def smaller_micro_batch(size: int, batch_size: int) -> int:
     """Return the largest divisor of batchSize that is at most half of a micro-batch."""
     return next((n for n in range(size // 2, 0, -1) if batch_size % n == 0), 1)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error means that accelerator or processor had no memory left."""
-    words = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)

@@ -33,9 +33,11 @@ from .adapter import Adapted, add_adapter, load_adapter
 from .batches import Batches
 from .checkpoint import Checkpoints
 from .costs import costs
+from .exhausted import is_out_of_memory
 from .initial import check_initial_adapter, fetch_initial_weights
-from .loop import Trainer, is_out_of_memory
+from .loop import Trainer
 from .model import frozen_hash, load_base
+from .product import fuse
 from .sizing import plan
 from .targets import check_layers
 
@@ -155,11 +157,14 @@ def build(
     training = Batches(view.train)
     validation = Batches(view.validation) if view.validation is not None else None
     check_vocabulary(model, view)
+    fused = fuse(model.peft)
+    if settings.packing:
+        model.attend_by_rows()
     check_forward(model, settings.packing)
     cost = costs(model)
     sizing = plan(settings, int(training.lengths.max()), hardware.memory(where), cost, where.type)
-    if sizing.checkpoint_activations:
-        model.checkpoint_activations()
+    if sizing.recomputed:
+        model.checkpoint_activations(sizing.recomputed)
     total = total_steps(settings, len(training))
     report(
         "model loaded",
@@ -169,8 +174,11 @@ def build(
         adapter_parameters=sum(p.numel() for p in model.parameters.values()),
         target_modules=list(model.target_modules),
         adapted=len(layers) + len(parameters),
+        attention=model.attention,
+        fused=fused,
         micro_batch=sizing.micro_batch,
-        checkpoint_activations=sizing.checkpoint_activations,
+        checkpoint_activations=sizing.recomputed > 0,
+        recomputed_layers=sizing.recomputed,
         sequences=len(training),
         total_steps=total,
     )

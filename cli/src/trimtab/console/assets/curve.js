@@ -43,6 +43,7 @@
         const known = new Map(each.points);
         return steps.map((step) => (known.has(step) ? known.get(step) : null));
       });
+      this.place.dataset.points = String(steps.length);
       const shape = series.map((each) => `${each.name}/${each.role}/${each.hue}`).join("|");
       if (this.plot && this.shape === shape) return this.plot.setData([steps, ...columns]);
       if (this.plot) this.plot.destroy();
@@ -72,7 +73,6 @@
         [steps, ...columns],
         this.place,
       );
-      this.place.dataset.points = String(steps.length);
     }
 
     redraw() {

@@ -104,7 +104,9 @@ def respond(
     """Return a page; the block of its live part where a live page asks; a file to keep for `?export`."""
     session = caller.session or new_session()
     export = "export" in request.query_params
+    found = templates().get_template(template)
     values = {
+        "follows": LIVE in found.blocks,
         "page": page,
         "namespace": namespace,
         "namespaces": context.namespaces(caller),
@@ -119,8 +121,7 @@ def respond(
         "tab": "",
         **more,
     }
-    found = templates().get_template(template)
-    if request.headers.get("hx-target") == LIVE:
+    if request.headers.get("hx-target") == LIVE and LIVE in found.blocks:
         text = "".join(found.blocks[LIVE](found.new_context(values)))
         return HTMLResponse(text, status)
     response = HTMLResponse(found.render(values), status)
