@@ -6,8 +6,9 @@ random numbers, and the model is left in the mode it was in. Where memory runs o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ from .adapter import Adapted
 from .batches import Batches
 from .exhausted import is_out_of_memory
 from .loss import summed_loss
+
+Found = TypeVar("Found")
 
 TOKENS_PER_BATCH = {"cuda": 16384, "cpu": 4096}
 """Tokens of a forward pass without gradients, padding included, where no batch size is set."""
@@ -37,29 +40,50 @@ def mean_loss(model: Adapted, split: Batches, stop: Interruption, batch_size: in
         OutOfMemory: a single sequence does not fit.
     """
     size = batch_size or max(1, TOKENS_PER_BATCH[model.device.type] // int(split.lengths.max()))
-    order = np.argsort(-split.lengths, kind="stable").astype(np.int64)
-    total, waiting = 0.0, order
+
+    def nats(indices: npt.NDArray[np.int64]) -> float:
+        batch = split.lay(indices, model.device)
+        return summed_loss(model.hidden(batch), batch.targets, model.head).item() if batch.supervised_tokens else 0.0
+
     with evaluating(model, stop):
-        while len(waiting):
-            stop.check()
-            found = _nats(model, split, waiting[:size])
-            if isinstance(found, str):
-                size = _smaller(min(size, len(waiting)), split, found)
-                continue
-            total += found
-            waiting = waiting[size:]
+        total = sum(in_parts(nats, split, np.arange(len(split)), size, stop))
     return total / int(split.supervised.sum())
 
 
-def _nats(model: Adapted, split: Batches, indices: npt.NDArray[np.int64]) -> float | str:
-    """Return the summed nats of some sequences, or with which words memory ran out."""
-    try:
-        batch = split.lay(indices, model.device)
-        return summed_loss(model.hidden(batch), batch.targets, model.head).item() if batch.supervised_tokens else 0.0
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return str(error).partition("\n")[0]
+def in_parts(
+    found: Callable[[npt.NDArray[np.int64]], Found],
+    split: Batches,
+    indices: npt.NDArray[np.int64],
+    size: int,
+    stop: Interruption,
+) -> Iterator[Found]:
+    """Yield what is found of `size` sequences at a time, the longest first; of half as many where memory runs out.
+
+    Args:
+        found: what is computed of sequences; it keeps nothing when it fails.
+        split: the sequences.
+        indices: those that are taken, int64[n].
+        size: of the first part.
+        stop: raises `Interrupted` between parts.
+
+    Raises:
+        OutOfMemory: a single sequence does not fit.
+    """
+    waiting = indices[np.argsort(-split.lengths[indices], kind="stable")]
+    while len(waiting):
+        stop.check()
+        part = waiting[:size]
+        try:
+            one = found(part)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).partition("\n")[0]
+        else:
+            yield one
+            waiting = waiting[size:]
+            continue
+        size = _smaller(len(part), split, reason)
 
 
 def _smaller(size: int, split: Batches, reason: str) -> int:
