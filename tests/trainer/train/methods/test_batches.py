@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from trimtab_trainer.data.view import Sequences
 from trimtab_trainer.errors import OutOfMemory
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.training.adapter import Adapted
@@ -25,8 +26,12 @@ UNITS, LIMIT = 7, 128
 LABELS = [bool(number % 2) for number in range(UNITS)]
 
 
+def sequences_of(method: str) -> Sequences:
+    return side(random_answers(UNITS, 1 if method == "KTO" else 2), LABELS if method == "KTO" else None)
+
+
 def split_of(method: str, side_by_side: bool = True) -> PreferenceBatches:
-    sequences = side(random_answers(UNITS, 1 if method == "KTO" else 2), LABELS if method == "KTO" else None)
+    sequences = sequences_of(method)
     split = PreferenceBatches(sequences, side_by_side=side_by_side, with_prompts=method == "ORPO")
     if method == "KTO":
         split.mismatched = PreferenceBatches(mismatched(sequences, LIMIT), side_by_side=side_by_side)
@@ -70,9 +75,10 @@ def test_where_memory_runs_out_preferences_are_measured_in_smaller_parts(
         assert (scarce.sums.chosen, scarce.sums.pairs) == (plenty.sums.chosen, plenty.sums.pairs)
         assert answer_log_probabilities(model, split, every, Interruption()) == pytest.approx(answers, rel=1e-5)
     starve(model, monkeypatch, fits=0)
-    for measured in (objective.measure, lambda *each: answer_log_probabilities(*each[:2], every, each[2])):
-        with pytest.raises(OutOfMemory, match=r"lower training\.maxSequenceLength"):
-            measured(model, split, Interruption())
+    with pytest.raises(OutOfMemory, match=r"lower training\.maxSequenceLength"):
+        objective.measure(model, split, Interruption())
+    with pytest.raises(OutOfMemory, match=r"lower training\.maxSequenceLength"):
+        answer_log_probabilities(model, split, every, Interruption())
 
 
 @pytest.mark.parametrize("method", ["DPO", "KTO", "ORPO"])
@@ -90,7 +96,7 @@ def test_one_answer_of_a_packed_pair_does_not_see_the_other(tiny: Path, tmp_path
         assert answer_log_probabilities(model, split, every, Interruption(), size) == pytest.approx(alone, rel=1e-5)
     if method == "KTO":
         return
-    sequences = split.sequences
+    sequences = sequences_of(method)
     tokens = sequences.tokens.copy()
     for index in range(UNITS):  # of each pair the rejected answer, which lies behind the chosen one
         first = int(split.starts[2 * index + 1])

@@ -42,7 +42,7 @@ class Measure:
     kinds_count: int = 0
 
     def range_with(self, other: Measure) -> tuple[float, float] | None:
-        """Return the range of both sides' figures: of a harness metric it is guessed from values, so both must agree."""
+        """Return the range of both sides: of a harness metric it is guessed from values, so they have to agree."""
         return self.range if self.range == other.range else None
 
     def fewest(self, units: Indices, rows: Indices | None = None) -> int | None:

@@ -191,7 +191,6 @@ class Preferring:
         with evaluating(model, stop):
             step = self._step(model, split, everything, size, stop)
 
-
             def summed(indices: Int64) -> float:
                 batch = preferences.lay(indices, model.device)
                 return step(model.hidden(batch), batch, model.head).item()
