@@ -26,7 +26,7 @@ from .finetunejob import (
     OutputTarget,
     unchanged,
 )
-from .pod import PodTemplate
+from .pod import PodTemplate, one_device_rule
 from .reasons import EVALUATION_EXPLANATIONS, OF_WARNED, PASSED_EXPLANATIONS
 from .work import RetryBudgets, WorkStatus
 
@@ -166,6 +166,7 @@ class EvaluationSpec(Model):
                 "quantization is for the precision AsTrained",
             ),
             *THRESHOLD_RULES,
+            one_device_rule(),
         )
     )
 

@@ -37,7 +37,7 @@ from .evaluation import (
     check_tasks_and_thresholds,
 )
 from .hub import HubSource, Mirrored, MirroredSource, from_hub, hub_sources, relocated
-from .limits import TRAIN_LIMITS, TrainLimits
+from .limits import PROCESSES, TRAIN_LIMITS, TrainLimits
 from .outcome import (
     CONTRACT_VERSION,
     PACKED_OUTCOME_BYTES,
@@ -45,6 +45,7 @@ from .outcome import (
     ExitCode,
     Prepared,
     Progress,
+    Rank,
     Reason,
     Stage,
     Summary,
@@ -75,6 +76,7 @@ __all__ = [
     "CONTRACT_VERSION",
     "METRICS_OF",
     "PACKED_OUTCOME_BYTES",
+    "PROCESSES",
     "RESULTS",
     "TRAIN_LIMITS",
     "Artifact",
@@ -111,6 +113,7 @@ __all__ = [
     "PreparedEvaluation",
     "Progress",
     "QuantizationSettings",
+    "Rank",
     "Reason",
     "Received",
     "Result",

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..base.base_model import TOKENIZER
-from ..contract import Artifact, HubSource, MirroredSource, Prepared, RunConfig, Summary, defining, digest_of
+from ..contract import Artifact, HubSource, MirroredSource, Prepared, Rank, RunConfig, Summary, defining, digest_of
 from ..data.preparation import page_uri
 from ..data.view import CHAT_TEMPLATE, View
 from ..errors import SettingsInvalid
@@ -159,6 +159,7 @@ def publish(
     held_out: HeldOut,
     machine: dict[str, Any],
     report: Report,
+    ranks: tuple[Rank, ...] = (),
     origin: MirroredSource | None = None,
 ) -> tuple[Artifact, Summary]:
     """Upload an exported folder with its records, commit its manifest, and note it as the run's result.
@@ -180,6 +181,8 @@ def publish(
         test_loss=test.adapter if test else None,
         base_test_loss=test.base if test else None,
         tokens_per_second=state.tokens / state.seconds if state.seconds else None,
+        world_size=machine["worldSize"],
+        ranks=ranks or None,
         curve=state.drawn,
     )
     figures = metrics(config, prepared, state, published_step, summary=summary, machine=machine)

@@ -20,6 +20,8 @@ from torch import Tensor
 
 IGNORED = -100
 """Target of a position that has no loss; the value that torch's cross-entropy ignores."""
+ALL = slice(None)
+"""Of all micro-batches."""
 
 
 class Sequences(Protocol):
@@ -99,10 +101,15 @@ class Batches:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def micro_batches(self, indices: npt.NDArray[np.int64], size: int, where: torch.device) -> Iterator[MicroBatch]:
-        """Yield the sequences, longest first (least padding, and too little memory shows at once), `size` at a time."""
+    def micro_batches(
+        self, indices: npt.NDArray[np.int64], size: int, where: torch.device, share: slice = ALL
+    ) -> Iterator[MicroBatch]:
+        """Yield the sequences, longest first (least padding, and too little memory shows at once), `size` at a time.
+
+        `share` tells which of the micro-batches.
+        """
         order = indices[np.argsort(-self.lengths[indices], kind="stable")]
-        for start in range(0, len(order), size):
+        for start in range(0, len(order), size)[share]:
             yield self.lay(order[start : start + size], where)
 
     def lay(self, indices: npt.NDArray[np.int64], where: torch.device) -> MicroBatch:

@@ -4,12 +4,16 @@ A step's gradient is the mean over all supervised tokens of its batch: every mic
 by the tokens of the whole batch, so how a batch is cut into micro-batches does not change it. `train` builds a
 `Trainer`, resumes it from a checkpoint or not, and calls `run`.
 
+Several processes (`distributed`) each compute their share of a step's micro-batches; the gradient is the sum, so that
+all of them take the same step. What one of them meets is told to all before anything is changed.
+
 The state changes only between steps and as a whole. Whatever interrupts (a signal, too little memory) finds it at the
 end of a step, and what was begun since is thrown away.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from dataclasses import dataclass
@@ -18,13 +22,16 @@ import torch
 from torch import nn
 
 from ..contract import EarlyStopping, Reason, RunConfig
-from ..errors import DataInvalid, Interrupted, OutOfMemory, SettingsInvalid
+from ..errors import DataInvalid, Interrupted, OutOfMemory, ProcessLost, SettingsInvalid
 from ..interruption import Interruption
 from ..progress import ProgressBoard
 from ..report import Report
 from .adapter import Adapted
 from .batches import Batches
 from .checkpoint import Best, Checkpoint, Checkpoints, Point, TrainingPoint, TrainingState
+from .distributed.checkpoints import check_alike
+from .distributed.sharing import shared_micro_batch
+from .distributed.world import World
 from .energy import EnergyMeter
 from .hardware import memory_peak
 from .loss import summed_loss
@@ -38,6 +45,13 @@ REPORT_SECONDS = 10
 """Time between the log lines of steps."""
 CURVE_POINTS = 500
 """Most points of the training curve that a run keeps."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What this process adds to a step: summed nats, beside the gradient in the parameters."""
+
+    nats: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,12 +81,14 @@ class Trainer:
         stop: Interruption,
         report: Report,
         board: ProgressBoard,
+        world: World | None = None,
     ) -> None:
         """Take everything a run needs.
 
         Args:
             micro_batch: sequences of one forward pass, halved when memory runs out.
             base_hash: `frozen_hash` of the model.
+            world: the processes that train together; this one alone if absent.
 
         Raises:
             DataInvalid: no token of a split is supervised.
@@ -85,13 +101,14 @@ class Trainer:
         self.model = model
         self.training, self.validation = training, validation
         self.total_steps = total_steps
-        self.micro_batch = micro_batch
+        self.world = world or World()
+        self.micro_batch = shared_micro_batch(micro_batch, self.settings.batch_size, self.world.size)
         self.checkpoints = checkpoints
         self.base_hash = base_hash
         self.stop, self.report, self.board = stop, report, board
         self.optimizer = make_optimizer(self.settings, model.parameters.values())
         self.state = TrainingState()
-        self.energy = EnergyMeter.of(model.device)
+        self.energy = EnergyMeter.of(model.device, self.world.size)
         self._checked_gradients = False
         self._saved_step: int | None = 0  # step whose weights are in a checkpoint (0: nothing to save)
         self._reported = 0.0
@@ -106,21 +123,23 @@ class Trainer:
             Interrupted: told to stop; everything done is in a checkpoint.
             SettingsInvalid: the loss is not finite.
             OutOfMemory: a single sequence does not fit.
+            ProcessLost: another process is gone; everything done is in a checkpoint.
             TrainerError: storage failed.
         """
         try:
             while True:
-                self.stop.check()
+                self.world.stop_together(self.stop)
                 if self.evaluation_is_due():
                     self.evaluate()
                 finished = self.state.step >= self.total_steps or self.state.stopped_early
                 if finished or self.checkpoint_is_due():
+                    check_alike(self.model.parameters, self.world, self.state.step)
                     self.save()
                 if finished:
                     self.checkpoints.wait(everything=True)
                     return self.state
                 self.step()
-        except Interrupted:
+        except (Interrupted, ProcessLost):
             with self.stop.later():
                 self.save_what_is_new()
             raise
@@ -149,39 +168,47 @@ class Trainer:
         rate = learning_rate(self.settings, state.step, self.total_steps)
         set_learning_rate(self.optimizer, rate)
         while True:
-            try:
-                with self.stop.at_once():
-                    result = self.gradient()
-                if result is not None:
-                    break
-                self.lower_scale()
+            reason: str | None = None
+            share = Share()
+            with self.world.working(self.stop):
+                try:
+                    share = self.accumulate()
+                except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    reason = str(error).partition("\n")[0]
+            if self.world.any(reason is not None):
+                self.shrink(reason or "in another process")
                 continue
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = str(error).partition("\n")[0]
-            self.shrink(reason)
+            result = self.combine(share)
+            if result is not None:
+                break
+            self.lower_scale()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.advance(result, rate, time.monotonic() - started)
 
     def gradient(self) -> StepResult | None:
-        """Accumulate the gradient of the state's step in the parameters, clipped; change nothing else.
+        """Leave the gradient of the state's step in the parameters, clipped; change nothing else.
 
         Returns None where float16 could not hold the scaled gradient.
 
         Raises:
             SettingsInvalid: the loss or the gradient is not finite.
         """
+        return self.combine(self.accumulate())
+
+    def accumulate(self) -> Share:
+        """Accumulate in the parameters what this process adds to the gradient of the state's step."""
         self.optimizer.zero_grad(set_to_none=True)
         self.model.peft.train()
         indices = sequences_of_step(self.settings, len(self.training), self.state.step)
-        tokens = int(self.training.supervised[indices].sum())
         weight = float(self.training.counted[indices].sum())
         nats = 0.0
-        torch.manual_seed(step_seed(self.settings, self.state.step))
-        for batch in self.training.micro_batches(indices, self.micro_batch, self.model.device):
+        share, places = self.world.share, itertools.count(self.world.rank, self.world.size)
+        for batch in self.training.micro_batches(indices, self.micro_batch, self.model.device, share):
             self.stop.check()
+            torch.manual_seed(step_seed(self.settings, self.state.step, next(places)))
             if batch.supervised_tokens == 0:
                 continue
             with self.model.arithmetic():
@@ -189,7 +216,16 @@ class Trainer:
                 loss = summed_loss(hidden, batch.targets, self.model.head, weights=batch.weights)
             (loss * (self.scale / weight)).backward()  # type: ignore[no-untyped-call]
             nats += loss.item()
+        return Share(nats)
+
+    def combine(self, share: Share) -> StepResult | None:
+        """Make the gradient of the whole step of what all processes have of it, clipped."""
         parameters = self.model.parameters
+        indices = sequences_of_step(self.settings, len(self.training), self.state.step)
+        tokens = int(self.training.supervised[indices].sum())
+        weight = float(self.training.counted[indices].sum())
+        (nats,) = self.world.sum([share.nats])
+        self.world.add_gradients(parameters)
         limit = self.settings.max_gradient_norm or math.inf
         if self.scale != 1.0:
             for parameter in parameters.values():
@@ -261,7 +297,8 @@ class Trainer:
                 f"a single sequence of up to {int(self.training.lengths.max())} tokens does not fit into memory "
                 f"({reason}); raise the memory limit, or lower training.maxSequenceLength or lora.rank"
             )
-        self.micro_batch = smaller_micro_batch(self.micro_batch, self.settings.batch_size)
+        size, batch_size = self.world.size, self.settings.batch_size
+        self.micro_batch = shared_micro_batch(smaller_micro_batch(self.micro_batch, batch_size), batch_size, size)
         self.board.micro_batch.set(self.micro_batch)
         self.report("memory ran out, micro-batch halved", micro_batch=self.micro_batch, reason=reason)
 
@@ -343,7 +380,7 @@ class Trainer:
             return
         started = time.monotonic()
         self.board.update(activity="Evaluating")
-        loss = mean_loss(self.model, self.validation, self.stop)
+        loss = mean_loss(self.model, self.validation, self.stop, None, self.world)
         if not math.isfinite(loss):
             raise SettingsInvalid(
                 f"the validation loss after step {self.state.step} is not finite; lower training.learningRate"
@@ -368,9 +405,14 @@ class Trainer:
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint of the state, unless that was done."""
+        """Write a checkpoint of the state, unless that was done; the leader does for all."""
         if self._saved_step == self.state.step:
             return
+        if self.world.leads:
+            self._write()
+        self._saved_step = self.state.step
+
+    def _write(self) -> None:
         self.board.update(activity="Checkpointing")
         tensors, numbers = optimizer_state(self.optimizer, self.model.parameters)
         self.checkpoints.save(
@@ -382,7 +424,6 @@ class Trainer:
                 base_hash=self.base_hash,
             )
         )
-        self._saved_step = self.state.step
 
     def save_what_is_new(self) -> None:
         """Before an early end: put everything done so far into a checkpoint that is whole in storage."""
@@ -408,7 +449,9 @@ class Trainer:
         self.state = checkpoint.state
         self._saved_step = self.state.step
         # The same cuts, so the same sums: a run that was interrupted ends with the same bits.
-        self.micro_batch = self.state.micro_batch or self.micro_batch
+        # Where there are more processes than then, none of them may go without.
+        micro_batch = self.state.micro_batch or self.micro_batch
+        self.micro_batch = shared_micro_batch(micro_batch, self.settings.batch_size, self.world.size)
         self.board.micro_batch.set(self.micro_batch)
         if checkpoint.base_hash != self.base_hash:
             self.report.warn("the frozen base differs from the checkpoint's: made on another kind of machine")

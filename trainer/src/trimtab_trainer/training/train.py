@@ -7,6 +7,9 @@ so there a signal ends it at once; in between `loop` sees to checkpoints.
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from safetensors.torch import load_file
 from ..base.architecture import read_shapes, target_modules, target_parameters
 from ..base.base_model import fetch_base_model, find_base_model
 from ..base.layers import reach
-from ..contract import Artifact, MirroredSource, Prepared, Reason, RunConfig, StoredBaseModel, Summary
+from ..contract import Artifact, MirroredSource, Prepared, Rank, Reason, RunConfig, Stage, StoredBaseModel, Summary
 from ..data.view import View, load_view, total_steps
 from ..errors import OutOfMemory, SettingsInvalid
 from ..interruption import Interruption
@@ -33,10 +36,15 @@ from .adapter import Adapted, add_adapter, load_adapter
 from .batches import Batches
 from .checkpoint import Checkpoints
 from .costs import costs
+from .distributed.checkpoints import newest_first
+from .distributed.processes import Place
+from .distributed.sharing import check_batch, uneven
+from .distributed.world import World
+from .hardware import memory_peak
 from .initial import check_initial_adapter, fetch_initial_weights
 from .loop import Trainer, is_out_of_memory
 from .model import frozen_hash, load_base
-from .sizing import plan
+from .sizing import Sizing, plan
 from .targets import check_layers
 
 
@@ -49,6 +57,7 @@ def train(  # noqa: PLR0917 all of them in the order that they are needed
     progress: ProgressBoard,
     stop: Interruption | None = None,
     origin: MirroredSource | None = None,
+    place: Place | None = None,
 ) -> tuple[Artifact, Summary]:
     """Train a run, from its newest checkpoint if there is one, and publish its adapter.
 
@@ -61,74 +70,148 @@ def train(  # noqa: PLR0917 all of them in the order that they are needed
         progress: where figures go.
         stop: listens to SIGTERM by itself if absent.
         origin: where the base model came from, if that is a hub.
+        place: this process among several, all of which have the same scratch folder; alone if absent.
 
     Raises:
         Interrupted: told to stop; what was done is in a checkpoint.
         OutOfMemory: one sequence at a time does not fit.
+        ProcessLost: another process is gone; what was done is in a checkpoint.
         TrainerError: settings, data or storage do not allow it.
     """
-    stop = stop or Interruption()
+    stop, world = stop or Interruption(), World(place)
     with stop.listening():
         store = open_store(config.output.uri, config.output.credentials)
         checkpoints = Checkpoints(
             store, config, prepared.run_digest, attempt, scratch=scratch, report=report, board=progress
         )
-        try:
+        with _named_ends(checkpoints):
             with stop.at_once():
-                progress.update(activity="Loading")
-                done = read_result(store, prepared.run_digest, report)
+                progress.update(activity="Loading", world_size=world.size)
+                # Of several processes, whoever started them has looked.
+                done = read_result(store, prepared.run_digest, report) if world.size == 1 else None
                 if done is not None:
                     report("this run has its result already", digest=done.digest)
                     return done.artifact, done.summary
-                hardware.configure()
-                folder = fetch_base_model(config.base_model, scratch / "base-model", prepared.base_model_digest)
-                view = load_view(store, prepared.view_digest, scratch)
-                trainer, resumed_from = build(
-                    config,
-                    prepared,
-                    folder,
-                    view,
-                    checkpoints,
-                    scratch=scratch,
-                    stop=stop,
-                    report=report,
-                    board=progress,
+                loaded = load(
+                    config, prepared, checkpoints, world, scratch=scratch, stop=stop, report=report, board=progress
                 )
-            trainer.run()
+            ranks = loaded.run(world)
             with stop.at_once():
                 progress.update(activity="Publishing")
                 artifact, summary = finish(
                     store,
                     config,
                     prepared,
-                    view,
-                    trainer,
-                    base_folder=folder,
+                    loaded.view,
+                    loaded.trainer,
+                    base_folder=loaded.base_folder,
                     scratch=scratch,
                     report=report,
+                    ranks=ranks,
                     origin=origin,
                 )
             with stop.later():
                 checkpoints.delete_all()
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if is_out_of_memory(error):
-                raise OutOfMemory(
-                    f"the memory does not suffice for this base model ({str(error).partition(chr(10))[0]}); raise the "
-                    "memory limit, or take a smaller model or quantization.type: NF4"
-                ) from error
-            raise
-        finally:
-            checkpoints.settle()
     report("published", uri=artifact.uri, digest=artifact.digest, step=summary.step, test_loss=summary.test_loss)
-    return artifact, summary.model_copy(update={"resumed_from_step": resumed_from})
+    return artifact, summary.model_copy(update={"resumed_from_step": loaded.resumed_from})
 
 
-def build(
+def follow(  # noqa: PLR0917 as of `train`
+    config: RunConfig, prepared: Prepared, attempt: int, scratch: Path, report: Report, stop: Interruption, place: Place
+) -> None:
+    """Train with the process that leads, which `train` is; nothing is published here.
+
+    Raises:
+        TrainerError: as of `train`.
+    """
+    world, own = World(place), scratch / f"rank-{place.rank}"
+    board = ProgressBoard(config.run.uid, attempt, Stage.TRAIN)
+    with stop.listening():
+        store = open_store(config.output.uri, config.output.credentials)
+        checkpoints = Checkpoints(store, config, prepared.run_digest, attempt, scratch=own, report=report, board=board)
+        with _named_ends(checkpoints):
+            with stop.at_once():
+                loaded = load(
+                    config, prepared, checkpoints, world, scratch=scratch, stop=stop, report=report, board=board
+                )
+            loaded.run(world)
+
+
+@contextmanager
+def _named_ends(checkpoints: Checkpoints) -> Iterator[None]:
+    """Give the block of a run: too little memory has a name, and a checkpoint on its way gets there."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory(
+                f"the memory does not suffice for this base model ({str(error).partition(chr(10))[0]}); raise the "
+                "memory limit, or take a smaller model or quantization.type: NF4"
+            ) from error
+        raise
+    finally:
+        checkpoints.settle()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run that is ready for its next step."""
+
+    base_folder: Path
+    view: View
+    trainer: Trainer
+    resumed_from: int | None
+
+    def run(self, world: World) -> tuple[Rank, ...]:
+        """Train to the end; return what each process used, if there are several, and need the others no more."""
+        self.trainer.run()
+        if world.size == 1:
+            return ()
+        # Not to be interrupted: the leader's last checkpoint may still be on its way, and it is told to stop by itself.
+        world.meet(Interruption())
+        where = self.trainer.model.device
+        ranks = world.gather(Rank(device=hardware.describe(where)[:128], memory_peak_bytes=memory_peak(where)))
+        world.leave()
+        return tuple(ranks)
+
+
+def load(
+    config: RunConfig,
+    prepared: Prepared,
+    checkpoints: Checkpoints,
+    world: World,
+    *,
+    scratch: Path,
+    stop: Interruption,
+    report: Report,
+    board: ProgressBoard,
+) -> Loaded:
+    """Put base model and data in place, once for all processes of this machine, and build the trainer."""
+    hardware.configure(world.size, world.rank)
+    check_batch(config.training, world.size)
+    world.join()
+    store, base = open_store(config.output.uri, config.output.credentials), scratch / "base-model"
+    folder = world.leader_first(
+        lambda: fetch_base_model(config.base_model, base, prepared.base_model_digest), stop, then=lambda: base
+    )
+    view = world.leader_first(
+        lambda: load_view(store, prepared.view_digest, scratch),
+        stop,
+        then=lambda: load_view(store, prepared.view_digest, scratch, there=True),
+    )
+    trainer, resumed_from = build(
+        config, prepared, folder, view, checkpoints, world, scratch=scratch, stop=stop, report=report, board=board
+    )
+    return Loaded(folder, view, trainer, resumed_from)
+
+
+def build(  # noqa: PLR0917 what is loaded, and what it is for
     config: RunConfig,
     prepared: Prepared,
     folder: Path,
     view: View,
     checkpoints: Checkpoints,
+    world: World,
     *,
     scratch: Path,
     stop: Interruption,
@@ -149,7 +232,7 @@ def build(
     model = add_adapter(base, config.lora, compute_type, settings.seed, reached.left_out)
     check_layers(model, layers, parameters)
     if (initial := check_initial_adapter(config, prepared.base_model_digest, layers, parameters)) is not None:
-        load_weights(model, fetch_initial_weights(initial, scratch), initial.uri)
+        load_weights(model, fetch_initial_weights(initial, scratch / f"rank-{world.rank}"), initial.uri)
     if unreached := reached.unreached(len(parameters)):
         report.warn("experts are out of reach", warning=unreached)
     training = Batches(view.train)
@@ -157,10 +240,15 @@ def build(
     check_vocabulary(model, view)
     check_forward(model, settings.packing)
     cost = costs(model)
-    sizing = plan(settings, int(training.lengths.max()), hardware.memory(where), cost, where.type)
+    memory = hardware.memory(where, processes=world.size)
+    sizing = plan(settings, int(training.lengths.max()), memory, cost, where.type)
+    world.meet(stop)  # however long each took to load
+    sizing = alike(sizing, base_hash, world)
     if sizing.checkpoint_activations:
         model.checkpoint_activations()
     total = total_steps(settings, len(training))
+    if (waiting := uneven(settings, world.size)) is not None:
+        report.warn("accelerators wait", warning=waiting)
     report(
         "model loaded",
         device=hardware.describe(where),
@@ -173,8 +261,8 @@ def build(
         checkpoint_activations=sizing.checkpoint_activations,
         sequences=len(training),
         total_steps=total,
+        world_size=world.size,
     )
-    board.micro_batch.set(sizing.micro_batch)
     board.update(total_steps=total)
     trainer = Trainer(
         config,
@@ -188,9 +276,11 @@ def build(
         stop=stop,
         report=report,
         board=board,
+        world=world,
     )
+    board.micro_batch.set(trainer.micro_batch)
     resumed_from = None
-    for checkpoint in checkpoints.newest_first():
+    for checkpoint in newest_first(checkpoints, world, stop):
         try:
             trainer.resume(checkpoint)
         except ValueError as error:
@@ -200,6 +290,18 @@ def build(
         report("resumed", step=resumed_from, total_steps=total)
         break
     return trainer, resumed_from
+
+
+def alike(sizing: Sizing, base_hash: str, world: World) -> Sizing:
+    """Return the plan that suits every process.
+
+    Raises:
+        RuntimeError: they do not have the same base model in memory.
+    """
+    found = world.gather((sizing, base_hash))
+    if len({base for _, base in found}) > 1:
+        raise RuntimeError(f"the frozen base is not the same in all {world.size} processes, so their sums mean nothing")
+    return Sizing(min(each.micro_batch for each, _ in found), any(each.checkpoint_activations for each, _ in found))
 
 
 def load_weights(model: Adapted, file: Path, uri: str) -> None:
@@ -227,6 +329,7 @@ def finish(
     base_folder: Path,
     scratch: Path,
     report: Report,
+    ranks: tuple[Rank, ...] = (),
     origin: MirroredSource | None = None,
 ) -> tuple[Artifact, Summary]:
     """Export the best or the last weights, test the exported files, and publish them."""
@@ -264,7 +367,8 @@ def finish(
         published_step=step,
         test=test,
         held_out=held_out,
-        machine=machine(where, compute_type),
+        machine=machine(where, compute_type, ranks),
+        ranks=ranks,
         report=report,
         origin=origin,
     )
@@ -287,11 +391,14 @@ def check_vocabulary(model: Adapted, view: View) -> None:
         )
 
 
-def machine(where: torch.device, compute_type: torch.dtype) -> dict[str, Any]:
+def machine(where: torch.device, compute_type: torch.dtype, ranks: tuple[Rank, ...] = ()) -> dict[str, Any]:
     """Return what the adapter was trained on and with, for the records."""
+    size = max(1, len(ranks))
     return {
         "device": hardware.describe(where),
-        "accelerators": 1 if where.type == "cuda" else 0,
+        "accelerators": size if where.type == "cuda" else 0,
+        "worldSize": size,
+        **({"ranks": [rank.to_json() for rank in ranks]} if ranks else {}),
         "computeType": str(compute_type).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

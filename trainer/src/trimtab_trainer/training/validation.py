@@ -12,13 +12,16 @@ import torch
 from ..interruption import Interruption
 from .adapter import Adapted
 from .batches import Batches
+from .distributed.world import World
 from .loss import summed_loss
 
 TOKENS_PER_BATCH = {"cuda": 16384, "cpu": 4096}
 """Tokens of a forward pass without gradients, padding included, where no batch size is set."""
 
 
-def mean_loss(model: Adapted, split: Batches, stop: Interruption, batch_size: int | None = None) -> float:
+def mean_loss(
+    model: Adapted, split: Batches, stop: Interruption, batch_size: int | None = None, world: World | None = None
+) -> float:
     """Return the negative log-likelihood in nats per supervised token of a split.
 
     Args:
@@ -26,18 +29,21 @@ def mean_loss(model: Adapted, split: Batches, stop: Interruption, batch_size: in
         split: the sequences; at least one token of them is supervised.
         stop: raises `Interrupted` between and inside batches.
         batch_size: sequences of a forward pass; so many as make a few thousand tokens if absent.
+        world: the processes that do it together; this one alone if absent.
     """
+    world = world or World()
     size = batch_size or max(1, TOKENS_PER_BATCH[model.device.type] // int(split.lengths.max()))
-    total, tokens = 0.0, 0
+    total, tokens = 0.0, 0.0
     was_training = model.peft.training
     model.peft.eval()
     try:
-        with stop.at_once(), torch.no_grad(), model.arithmetic():
-            for batch in split.micro_batches(np.arange(len(split)), size, model.device):
+        with world.working(stop), torch.no_grad(), model.arithmetic():
+            for batch in split.micro_batches(np.arange(len(split)), size, model.device, world.share):
                 stop.check()
                 if batch.supervised_tokens:
                     total += summed_loss(model.hidden(batch), batch.targets, model.head).item()
                     tokens += batch.supervised_tokens
     finally:
         model.peft.train(was_training)
+    total, tokens = world.sum([total, tokens])
     return total / tokens
