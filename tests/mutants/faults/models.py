@@ -100,9 +100,9 @@ MODELS = (
         Trap.DEVICE,
         "the others are held for nothing",
         "training/hardware.py",
-        "    if given is not None and given.count > 1:",
+        "    if given is not None and given.count > processes:",
         "    if False:",
-        "train/test_hardware.py::test_several_devices_are_an_end_by_name_because_one_is_used",
+        "train/test_hardware.py::test_several_devices_are_an_end_by_name_where_one_is_used",
     ),
     Mutant(
         "weights without a gradient are not missed",

@@ -138,8 +138,8 @@ RUNS = (
         Trap.RESUMING,
         "a run that was interrupted is another run",
         "training/loop.py",
-        "        torch.manual_seed(step_seed(self.settings, self.state.step))",
-        "        pass",
+        "            torch.manual_seed(step_seed(self.settings, self.state.step, next(places)))",
+        "            pass",
         "train/test_resume.py::test_four_steps_and_four_resumed_are_eight[AdamW]",
     ),
     Mutant(

@@ -206,6 +206,10 @@ GIVEN: dict[str, tuple[dict[str, str], list[str], tuple[str, int] | None]] = {
     "the same where there is one": ({"NVIDIA_VISIBLE_DEVICES": "all"}, ["nvidia0", "nvidiactl"], ("NVIDIA", 1)),
     "a driver without devices": ({**POD, "NVIDIA_VISIBLE_DEVICES": "none"}, ["nvidiactl", "nvidia-uvm"], None),
     "by CDI, which leaves a node": ({**POD, "NVIDIA_VISIBLE_DEVICES": "void"}, ["nvidia3"], ("NVIDIA", 1)),
+    "two by CDI": ({**POD, "NVIDIA_VISIBLE_DEVICES": "void"}, ["nvidia0", "nvidia3", "nvidiactl"], ("NVIDIA", 2)),
+    "all of a node, which a base image asks for": (
+        {**POD, "NVIDIA_VISIBLE_DEVICES": "all"}, ["nvidia0", "nvidia1"], ("NVIDIA", 1),
+    ),
     "a workstation": ({}, ["nvidia0", "kfd", "dri/renderD128"], None),
     "a processor is what is wanted": ({"NVIDIA_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": ""}, ["nvidia0"], None),
     "the same in another spelling": ({"NVIDIA_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": "-1"}, [], None),

@@ -101,9 +101,8 @@ _WHOLE_DEVICES: Rule = (
 
 
 def _at_most_one(amounts: str, names: str) -> str:
-    return (
-        f"{amounts}.all(k, !k.matches('^({names})$') || quantity(string({amounts}[k])).compareTo(quantity('1')) <= 0)"
-    )
+    one = f"quantity(string({amounts}[k])).compareTo(quantity('1')) <= 0"
+    return f"{amounts}.all(k, !k.matches('^({names})$') || {one})"
 
 
 _SLICES = r"nvidia\\.com/(gpu\\.shared|mig-.*)"

@@ -181,7 +181,7 @@ def publish(
         test_loss=test.adapter if test else None,
         base_test_loss=test.base if test else None,
         tokens_per_second=state.tokens / state.seconds if state.seconds else None,
-        world_size=machine["worldSize"],
+        world_size=max(1, len(ranks)),
         ranks=ranks or None,
         curve=state.drawn,
     )

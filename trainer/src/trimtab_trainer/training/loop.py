@@ -49,9 +49,16 @@ CURVE_POINTS = 500
 
 @dataclass(frozen=True)
 class Share:
-    """What this process adds to a step: summed nats, beside the gradient in the parameters."""
+    """What this process adds to a step: summed nats, beside the gradient in the parameters; the rest is of all of it.
+
+    Attributes:
+        weight: what the supervised tokens of the whole step count together.
+    """
 
     nats: float = 0.0
+    supervised_tokens: int = 0
+    tokens: int = 0
+    weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -139,8 +146,9 @@ class Trainer:
                     self.checkpoints.wait(everything=True)
                     return self.state
                 self.step()
-        except (Interrupted, ProcessLost):
+        except (Interrupted, ProcessLost) as error:
             with self.stop.later():
+                self.report(error.message, step=self.state.step)
                 self.save_what_is_new()
             raise
 
@@ -204,6 +212,7 @@ class Trainer:
         self.model.peft.train()
         indices = sequences_of_step(self.settings, len(self.training), self.state.step)
         weight = float(self.training.counted[indices].sum())
+        tokens = int(self.training.supervised[indices].sum())
         nats = 0.0
         share, places = self.world.share, itertools.count(self.world.rank, self.world.size)
         for batch in self.training.micro_batches(indices, self.micro_batch, self.model.device, share):
@@ -216,14 +225,11 @@ class Trainer:
                 loss = summed_loss(hidden, batch.targets, self.model.head, weights=batch.weights)
             (loss * (self.scale / weight)).backward()  # type: ignore[no-untyped-call]
             nats += loss.item()
-        return Share(nats)
+        return Share(nats, tokens, int(self.training.lengths[indices].sum()), weight)
 
     def combine(self, share: Share) -> StepResult | None:
         """Make the gradient of the whole step of what all processes have of it, clipped."""
-        parameters = self.model.parameters
-        indices = sequences_of_step(self.settings, len(self.training), self.state.step)
-        tokens = int(self.training.supervised[indices].sum())
-        weight = float(self.training.counted[indices].sum())
+        parameters, tokens, weight = self.model.parameters, share.supervised_tokens, share.weight
         (nats,) = self.world.sum([share.nats])
         self.world.add_gradients(parameters)
         limit = self.settings.max_gradient_norm or math.inf
@@ -243,7 +249,7 @@ class Trainer:
             self.check_gradients()
             self._checked_gradients = True
         nats *= tokens / weight if weight else 1.0  # so that nats a token are the weighted mean
-        return StepResult(nats, tokens, int(self.training.lengths[indices].sum()), norm)
+        return StepResult(nats, tokens, share.tokens, norm)
 
     @property
     def scale(self) -> float:
@@ -427,7 +433,6 @@ class Trainer:
 
     def save_what_is_new(self) -> None:
         """Before an early end: put everything done so far into a checkpoint that is whole in storage."""
-        self.report("told to stop", step=self.state.step)
         self.checkpoints.settle()
         if self._saved_step == self.state.step != (self.checkpoints.newest_step or 0):
             self._saved_step = None  # its upload failed and was tolerated; now is the last chance

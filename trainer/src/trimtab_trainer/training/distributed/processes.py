@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import signal
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from ..accelerator import given
 RANK, WORLD_SIZE, MEETING = "TRIMTAB_RANK", "TRIMTAB_WORLD_SIZE", "TRIMTAB_MEETING"
 """What the supervisor tells each process; not torchrun's names, which libraries act on."""
 MOST = 1024
+SET_DEATH_SIGNAL = 1
+"""Option of prctl(2): what to send to this process when its parent dies."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ class Place:
 
 def end_with_parent() -> None:
     """Have the kernel end this process when the one that started it is gone, however that went (Linux)."""
-    set_death_signal = 1
-    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def processes(environment: Mapping[str, str], root: Path = Path("/")) -> int:
