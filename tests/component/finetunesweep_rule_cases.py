@@ -59,9 +59,9 @@ ENDS = change(
 ASKED = ("spec.tasks", "spec.thresholds", "spec.baseline")
 """The fields of an Evaluation that a sweep has too."""
 OF_THRESHOLDS = (
-    "maximumRegression and maximumRelativeRegression need baseline",
+    "maximumRegression, maximumRelativeRegression, maximumWorseRatio and maximumGroupRegression need baseline",
     "the first part of every threshold's metric must be the name of a task",
-    "maximumGroupGap needs groupBy in its task",
+    "maximumGroupGap and maximumGroupRegression need groupBy in their task",
 )
 
 

@@ -6,6 +6,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trimtab_operator.api.finetunejob import NAME_LENGTH
+from trimtab_trainer.contract.methods import (
+    ANSWERS_ONLY,
+    NO_CUTTING,
+    NO_PREFERENCE,
+    ONLY_DPO,
+    ONLY_KTO,
+    ONLY_ROBUST,
+    WRONG_FORMAT,
+)
 from trimtab_trainer.contract.settings import NO_DORA, NO_DROPOUT, NO_MODULES_TO_SAVE
 
 from tests.component.crd_samples import FULL, Body
@@ -370,10 +379,60 @@ def _with_several_gpus(side: str) -> dict[Rule, Case]:
     return {rule: replace(SHARED[rule], passed=[*SHARED[rule].passed, *several])}
 
 
+def learns(method: str, **preference: Any) -> Body:
+    """Return the changes to a method, and to what shapes its loss."""
+    return {"spec.training.method": method, **({"spec.training.preference": preference} if preference else {})}
+
+
+METHOD_CASES: dict[Rule, Case] = {
+    ("spec", WRONG_FORMAT): Case(
+        refused=[
+            {"spec.dataset.format": "Preference"},
+            {"spec.dataset.format": "UnpairedPreference", **learns("DPO")},
+            {"spec.dataset.format": "Preference", **learns("KTO")},
+            {"spec.dataset.format": "Messages", **learns("ORPO")},
+        ],
+        passed=[
+            {"spec.dataset.format": "Messages"},
+            {"spec.dataset.format": "Auto", **learns("KTO")},
+            {"spec.dataset.format": "Preference", **learns("DPO")},
+            {"spec.dataset.format": "Preference", **learns("ORPO")},
+            {"spec.dataset.format": "UnpairedPreference", **learns("KTO")},
+        ],
+    ),
+    ("spec", NO_CUTTING): Case(
+        refused=[{"spec.dataset.cleaning": {"tooLong": "Truncate"}, **learns("DPO")}],
+        passed=[
+            {"spec.dataset.cleaning": {"tooLong": "Truncate"}},
+            {"spec.dataset.cleaning": {"tooLong": "Drop"}, **learns("DPO")},
+        ],
+    ),
+    ("spec.training", NO_PREFERENCE): Case(
+        refused=[{"spec.training.preference": {"beta": 0.2}}, learns("SFT", beta=0.2)],
+        passed=[learns("DPO", beta=0.2), learns("ORPO", beta=0.2), learns("KTO", beta=0.2), learns("DPO")],
+    ),
+    ("spec.training", ONLY_DPO): Case(
+        refused=[learns("KTO", loss="Hinge"), learns("ORPO", loss="IPO")],
+        passed=[learns("DPO", loss="Hinge"), learns("KTO", loss="Sigmoid")],
+    ),
+    ("spec.training", ONLY_KTO): Case(
+        refused=[learns("DPO", desirableWeight=2), learns("ORPO", undesirableWeight=0.5)],
+        passed=[learns("KTO", desirableWeight=2, undesirableWeight=0.5), learns("DPO", desirableWeight=1)],
+    ),
+    ("spec.training", ANSWERS_ONLY): Case(
+        refused=[{**learns("DPO"), "spec.training.lossOn": "AllTokens"}],
+        passed=[{**learns("DPO"), "spec.training.lossOn": "Completions"}, {"spec.training.lossOn": "AllTokens"}],
+    ),
+    ("spec.training.preference", ONLY_ROBUST): Case(
+        refused=[learns("DPO", labelSmoothing=0.1), learns("KTO", labelSmoothing=0.1)],
+        passed=[learns("DPO", loss="Robust", labelSmoothing=0.1), learns("DPO", labelSmoothing=0)],
+    ),
+}
 FINETUNEJOB_CASES: dict[Rule, Case] = {
     **SHARED,
     **_with_several_gpus("limits"),
     **_with_several_gpus("requests"),
+    **METHOD_CASES,
     ("spec", "training.earlyStopping needs dataset.validation"): Case(
         refused=[{"spec.training.earlyStopping": {}}],
         passed=[{"spec.training.earlyStopping": {}, "spec.dataset.validation": {"fraction": 0.1}}],

@@ -35,6 +35,8 @@ def test_a_job_runs_to_the_end_and_tells_its_story(tenant: Tenant) -> None:
     assert status["artifact"]["testLoss"] < status["artifact"]["baseTestLoss"]
     assert status["progress"] | {"percent": 100, "step": 60, "totalSteps": 60} == status["progress"]
     assert status["dataset"]["testRows"] > 0
+    assert status["dataset"]["reportURI"].endswith("/data.html")
+    assert status["artifact"]["reportURI"] == f"{status['artifact']['uri']}/report.html"
     assert (status["failures"], status["disruptions"]) == (0, 0)
     assert status["acceleratorSeconds"] > 0
     assert status["observedGeneration"] == body["metadata"]["generation"]

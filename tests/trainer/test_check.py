@@ -129,6 +129,18 @@ def test_a_refusal_that_may_be_that_of_few_rows_is_a_warning(document: Document,
     said = found(tmp_path, document, rows=1)
     assert [(verdict, part) for verdict, part, _ in said[-2:]] == [("warning", "rows"), ("not seen", "rows")]
     assert said[-2][2].startswith("of the rows that were looked at: SplitImpossible")
+
+
+def test_so_is_that_more_is_dropped_than_is_allowed(document: Document, tmp_path: Path) -> None:
+    """The first rows of a file may be its worst."""
+    document["dataset"]["cleaning"] = {"maximumDropped": 0.1}
+    document["dataset"].pop("validation", None)
+    file = write_rows(tmp_path / "copies/a.jsonl", [*tiny_rows(1) * 20, *tiny_rows(380)])
+    document["dataset"]["training"]["uri"] = file.as_uri()
+    said = found(tmp_path, document, rows=30)
+    assert [(verdict, part) for verdict, part, _ in said[-2:]] == [("warning", "rows"), ("not seen", "rows")]
+    assert "dataset.cleaning.maximumDropped = 0.1" in said[-2][2]
+    assert check(RunConfig.model_validate(document), tmp_path / "more", rows=1_000).refusals == []
     refusals = check(RunConfig.model_validate(document), tmp_path / "again", rows=1).refusals
     assert refusals == []
 

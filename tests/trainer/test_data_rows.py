@@ -83,6 +83,22 @@ def test_plain_and_compressed_lines_and_parquet_are_read_in_order_of_their_names
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "trouble"), [("a.parquet", "the column 'text' twice"), ("a.json", "the key 'text' twice")]
+)
+def test_what_is_there_twice_is_refused_in_whole_files_too(tmp_path: Path, name: str, trouble: str) -> None:
+    """Most readers take the last one, without a word."""
+    file = tmp_path / "data" / name
+    file.parent.mkdir()
+    if name == "a.parquet":
+        pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), file)
+    else:
+        file.write_text('[{"text": "a", "text": "b"}]')
+    with pytest.raises(DataInvalid, match=f"{name} has {trouble}") as caught:
+        rows_of(file.parent)
+    assert caught.value.reason is Reason.DATASET_MALFORMED
+
+
 def test_names_may_hold_blanks_and_signs(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "my data/a b%#ü.jsonl", tiny_rows(1))
     assert [path for path, _ in find(file.as_uri(), None)] == ["a b%#ü.jsonl"]
@@ -117,6 +133,16 @@ GOOD = json.dumps(tiny_rows(1)[0]).encode()
 MALFORMED = {
     "a broken line": (b"{}}", "line 2 is not JSON", Reason.DATASET_MALFORMED),
     "a line cut off": (GOOD[:-5], "line 2 is not JSON", Reason.DATASET_MALFORMED),
+    "a key that is there twice": (
+        GOOD[:-1] + b', "messages": []}',
+        "line 2 has the key 'messages' twice",
+        Reason.DATASET_MALFORMED,
+    ),
+    "a key that is there twice inside": (
+        b'{"messages": [{"role": "user", "content": "x", "role": "assistant"}]}',
+        "line 2 has the key 'role' twice",
+        Reason.DATASET_MALFORMED,
+    ),
     "no UTF-8": (b'{"messages": "\xff"}', "line 2 is not UTF-8", Reason.DATASET_MALFORMED),
     "an array": (b"[1]", "line 2 is a JSON list", Reason.DATASET_MALFORMED),
     "another format": (b'{"text": "x"}', "line 2 lacks messages", Reason.DATASET_MALFORMED),
@@ -187,8 +213,8 @@ def test_a_row_that_cannot_be_used_is_named_with_file_and_line(tmp_path: Path, n
     [
         ({"conversation": []}, "ShareGPT's {conversations"),
         ({"input": "x", "output": "y"}, "write input and output as prompt and completion"),
-        ({"chosen": "x", "rejected": "y"}, "preferences are not supported yet"),
-        ({"input": {}, "preferred_output": [], "non_preferred_output": []}, "preferences are not supported yet"),
+        ({"chosen": "x", "rejected": "y"}, "learned by training.method: DPO or ORPO"),
+        ({"input": {}, "preferred_output": [], "non_preferred_output": []}, "learned by training.method: DPO or ORPO"),
         ({"question": "x"}, "write question and answer as prompt and completion"),
     ],
 )

@@ -18,7 +18,7 @@ from trimtab_trainer.contract import ExitCode, LoraSettings, RunConfig, StoredBa
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.estimating.devices import DEVICES, find_device
 from trimtab_trainer.estimating.dimensions import Dimensions, dimensions, shapes_of_config
-from trimtab_trainer.estimating.estimate import estimate
+from trimtab_trainer.estimating.estimate import Estimate, estimate
 from trimtab_trainer.estimating.memory import Memory
 
 from .tiny import make_tiny_experts
@@ -92,7 +92,7 @@ def test_what_fits_where() -> None:
         for name, model in (("8B", LLAMA_8B), ("70B", LLAMA_70B))
     }
     assert fits["8B"] == {device.name for device in DEVICES}
-    assert fits["70B"] == {"A100-80GB", "H100-80GB", "H200", "B200", "MI300X"}
+    assert fits["70B"] == {"A100-80GB", "H100-80GB", "H100-NVL", "H20", "H200", "B200", "MI300X"}
 
 
 def test_where_an_accelerator_has_no_bfloat16_auto_is_float16() -> None:
@@ -170,10 +170,30 @@ def test_several_accelerators_take_as_much_of_their_time_and_a_part_of_ours() ->
     assert four["peakBytes"] < one["peakBytes"]
 
 
+def test_pairs_take_both_answers_and_what_they_are_compared_with_takes_passes() -> None:
+    dims, device = sizes(LLAMA_8B), find_device("H100-80GB")
+    assert device is not None
+
+    def found(method: str) -> Estimate:
+        config = RunConfig.model_validate(document(epochs=2, maxSequenceLength=512, method=method))
+        return estimate(dims, config, device, tokens=1_000_000)
+
+    plain, dpo, kto, orpo = map(found, ("SFT", "DPO", "KTO", "ORPO"))
+    assert orpo.micro_batch * 2 <= plain.micro_batch, "a pair is two sequences"
+    assert kto.memory == plain.memory
+    for one, passes in ((orpo, 1.0), (dpo, 1 + 1 / 6), (kto, 1 + 1 / 3 + 1 / 3)):
+        assert one.seconds == pytest.approx(passes * 2_000_000 / one.tokens_per_second)
+
+
 @pytest.mark.parametrize(
     ("product", "want"),
     [
         ("NVIDIA-H100-80GB-HBM3", "H100-80GB"),
+        ("NVIDIA-H100-NVL", "H100-NVL"),
+        ("NVIDIA-H100-PCIe", "H100-80GB"),
+        ("NVIDIA-H20", "H20"),
+        ("NVIDIA-L40", "L40"),
+        ("NVIDIA-A30", "A30"),
         ("NVIDIA-A100-SXM4-40GB", "A100-40GB"),
         ("NVIDIA-A100-SXM4-80GB", "A100-80GB"),
         ("a100", "A100-40GB"),

@@ -152,5 +152,19 @@ def test_the_user_guide_says_with_which_kueue_it_was_tried() -> None:
     assert f"Kueue {version[1]}" in (ROOT / "docs/user-guide.md").read_text()
 
 
+COMING_FROM = sorted((ROOT / "docs/coming-from").glob("*.md"))
+FIELD = re.compile(r"`(spec(?:\.\w+)+)")
+
+
+@pytest.mark.parametrize("document", COMING_FROM, ids=named)
+def test_every_field_that_somebody_comes_to_is_one(document: Path) -> None:
+    """The third side of a row is ours too: `spec.suspend` of another kind may stand in the first."""
+    known = set(re.findall(r"^\| `(spec\.[\w.]+)", (ROOT / "docs/api.md").read_text(), re.MULTILINE))
+    rows = re.findall(r"^\| [^|]* \| ([^|]*) \|(.*)$", document.read_text(), re.MULTILINE)
+    found = {field for ours, notes in rows for field in FIELD.findall(ours + notes)}
+    assert found <= known
+    assert found or document.name == "README.md"
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) < README_LINES

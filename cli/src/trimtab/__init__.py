@@ -6,24 +6,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .applying import Applied
     from .checking import Finding
     from .client import Client
     from .comparison import Comparison
+    from .costs import Estimate
     from .errors import Conflict, Invalid, NotAllowed, NotFound, NotInstalled, Problem, Unreachable
     from .logs import LogLine
     from .manifests import Answers
     from .objects import AdapterRollout, Curve, CustomObject, Evaluation, FineTuneJob, FineTuneSweep
+    from .replies import Replies, Reply
     from .story import Story
     from .tables import Listing
 
 __all__ = [
     "AdapterRollout",
     "Answers",
+    "Applied",
     "Client",
     "Comparison",
     "Conflict",
     "Curve",
     "CustomObject",
+    "Estimate",
     "Evaluation",
     "Finding",
     "FineTuneJob",
@@ -35,18 +40,23 @@ __all__ = [
     "NotFound",
     "NotInstalled",
     "Problem",
+    "Replies",
+    "Reply",
     "Story",
     "Unreachable",
 ]
 
 _MODULES = {
+    "applying": ("Applied",),
     "checking": ("Finding",),
     "client": ("Client",),
     "comparison": ("Comparison",),
+    "costs": ("Estimate",),
     "errors": ("Conflict", "Invalid", "NotAllowed", "NotFound", "NotInstalled", "Problem", "Unreachable"),
     "logs": ("LogLine",),
     "manifests": ("Answers",),
     "objects": ("AdapterRollout", "Curve", "CustomObject", "Evaluation", "FineTuneJob", "FineTuneSweep"),
+    "replies": ("Replies", "Reply"),
     "story": ("Story",),
     "tables": ("Listing",),
 }

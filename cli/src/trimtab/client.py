@@ -1,22 +1,28 @@
-"""The verbs, for programs and notebooks; the command does nothing else with a cluster."""
+"""The verbs, for programs and notebooks; the command does nothing else with a cluster.
+
+A verb imports what it alone needs: a list is to come at once, however many verbs there are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-from . import checking, comparison, manifests
 from .errors import Invalid, NotAllowed, NotFound, NotInstalled, Problem, near
 from .kinds import Kind, kind_named, kinds
-from .kubeconfig import configuration_of
-from .logs import LogLine, log_lines
+from .kubeconfig import connection_of
 from .objects import Curve, CustomObject, parse
 from .server import Resource, Server
-from .story import Story, story
 from .tables import Listing
-from .watching import Watcher
+
+if TYPE_CHECKING:
+    from . import applying, asking, checking, comparison, costs, manifests, replies
+    from .logs import LogLine
+    from .story import Story
 
 
 class Client:
@@ -34,9 +40,9 @@ class Client:
     def __init__(
         self, namespace: str | None = None, *, context: str | None = None, kubeconfig: str | Path | None = None
     ) -> None:
-        configuration, default = configuration_of(context, None if kubeconfig is None else str(kubeconfig))
+        connection, default = connection_of(context, None if kubeconfig is None else str(kubeconfig))
         self.namespace = namespace or default
-        self._server = Server(configuration)
+        self._server = Server(connection)
 
     def __enter__(self) -> Client:
         return self
@@ -67,6 +73,8 @@ class Client:
 
     def watch(self, kind: str | None = None, *, all_namespaces: bool = False) -> Iterator[Listing]:
         """Yield the objects, first as they are, then after every change, for ever."""
+        from .watching import Watcher
+
         served = [each for each in self._kinds(kind) if kind is not None or self._served(each, all_namespaces)]
         if not served:
             self.list(kind, all_namespaces=all_namespaces)  # raises what is the matter
@@ -92,23 +100,131 @@ class Client:
 
     def describe(self, name: str) -> Story:
         """Return what an object is doing, why, and what is to be done next, in words."""
+        from .story import story
+
         return story(self.get(name), datetime.now(UTC))
 
     def curve(self, name: str) -> Curve:
         """Return loss and validation loss of a FineTuneJob; empty while there is nothing to draw."""
         return self._one_of(name, "FineTuneJob").curve
 
-    def logs(self, name: str, *, follow: bool = False, tail: int | None = None) -> Iterator[LogLine]:
+    def logs(
+        self, name: str, *, follow: bool = False, tail: int | None = None, storage: bool = False
+    ) -> Iterator[LogLine]:
         """Yield the lines of all attempts: of their pods, or where these are gone what the status tells.
 
         Args:
             follow: go on with what runs, until it ends.
             tail: at most so many lines of each pod.
+            storage: where pods are gone, what the run measured, from object storage, with this machine's own keys.
         """
-        return log_lines(self._server, self._one_of(name, "FineTuneJob", "Evaluation"), follow=follow, tail=tail)
+        from .logs import log_lines
+
+        about = self._one_of(name, "FineTuneJob", "Evaluation")
+        return log_lines(self._server, about, follow=follow, tail=tail, storage=storage)
+
+    def ask(
+        self,
+        name: str,
+        question: str,
+        *,
+        revisions: Sequence[str] = (),
+        base: bool = True,
+        port: int | None = None,
+        url: str | None = None,
+        chat: bool = True,
+        heard: asking.Heard | None = None,
+        **settings: Any,
+    ) -> replies.Replies:
+        """Ask the base, what an AdapterRollout serves, and its revisions the same, side by side.
+
+        Args:
+            revisions: names such as guide@57304f9f, or the begin of a digest; of those that the engines have loaded.
+            base: ask the base too.
+            port: of the engine in its pod; by default the one that the pod calls http, else 8000.
+            url: of an engine that is asked without the API server, such as that of a forwarded port.
+            chat: as a conversation; else the question is completed as text.
+            heard: called with what there is of the answers, as they come.
+            settings: of the request, such as max_tokens and temperature.
+        """
+        from . import asking, engine
+
+        about = self._one_of(name, "AdapterRollout")
+        adapter = asking.adapter_of(about)
+        engines = [engine.at(url)] if url else asking.engines_of(self._server, about, port)
+        refused: NotFound | None = None
+        for each in engines:
+            try:
+                models = asking.chosen(each.models(), adapter, revisions, base=base)
+            except NotFound as problem:  # another pod may have it: a canary has what the others do not have yet
+                refused = refused or problem
+                continue
+            return asking.ask(each, models, question, settings, chat=chat, heard=heard)
+        assert refused is not None, "there is an engine, and it was asked"
+        raise refused
+
+    def estimate(
+        self,
+        name: str,
+        *,
+        trainer: bool = False,
+        model_config: str | Path | None = None,
+        accelerators: Sequence[str] = (),
+        tokens: int | None = None,
+    ) -> costs.Estimate:
+        """Return what a FineTuneJob has taken and will take; of a file of manifests what `estimate_file` returns.
+
+        Args:
+            trainer: ask the trainer too, which accelerators hold the run, and how long it takes on each.
+            model_config, accelerators, tokens: for the trainer; see `estimate_file`.
+        """
+        from . import costs, estimating
+
+        about = self._one_of(name, "FineTuneJob")
+        cost = costs.cost_of(about, datetime.now(UTC))
+        if not (trainer or model_config or accelerators or tokens):
+            return costs.Estimate(about.name, cost)
+        prepared = about.told.get("dataset")
+        counted = prepared.get("tokens") if isinstance(prepared, dict) else None
+        weights, devices = estimating.by_the_trainer(
+            about.spec,
+            model_config=None if model_config is None else Path(model_config),
+            accelerators=accelerators,
+            tokens=tokens if tokens is not None else counted,
+        )
+        return costs.Estimate(about.name, cost, devices, weights)
+
+    @staticmethod
+    def estimate_file(
+        file: str | Path,
+        *,
+        model_config: str | Path | None = None,
+        accelerators: Sequence[str] = (),
+        tokens: int | None = None,
+    ) -> costs.Estimate:
+        """Return what the FineTuneJob of a file would take on each type of accelerator; no cluster is asked.
+
+        Args:
+            model_config: config.json to go by, instead of the base model's files.
+            accelerators: names such as H100-80GB; all that are known by default.
+            tokens: of the training rows in an epoch; without them time is known only where maxSteps is set.
+        """
+        from . import costs, estimating
+
+        job = estimating.read_job(Path(file))
+        name = str((job.get("metadata") or {}).get("name") or file)
+        weights, devices = estimating.by_the_trainer(
+            job.get("spec") or {},
+            model_config=None if model_config is None else Path(model_config),
+            accelerators=accelerators,
+            tokens=tokens,
+        )
+        return costs.Estimate(name, None, devices, weights)
 
     def compare(self, first: str, second: str) -> comparison.Comparison:
         """Return how two objects of a kind differ: settings, figures, curves."""
+        from . import comparison
+
         ours = self.get(first)
         qualified = second if "/" in second else f"{ours.kind.singular}/{second}"
         return comparison.compare(ours, self.get(qualified))
@@ -123,11 +239,29 @@ class Client:
 
     def check(self, file: str | Path) -> tuple[checking.Finding, ...]:
         """Return what is wrong with a file of manifests; nothing is stored."""
+        from . import checking
+
         return checking.check(self._server, self.namespace, Path(file))
+
+    def apply(self, file: str | Path, *, dry_run: bool = False) -> tuple[applying.Applied, ...]:
+        """Write the objects of a file of manifests, after a check of all of them."""
+        from . import applying
+
+        return applying.apply(self._server, self.namespace, Path(file), dry_run=dry_run)
+
+    def keys(self, name: str, environment: Mapping[str, str] | None = None) -> applying.Applied:
+        """Write a Secret with the keys of the object storage that the environment has (AWS_ACCESS_KEY_ID, ...)."""
+        from . import applying
+
+        return applying.write_keys(
+            self._server, self.namespace, name, os.environ if environment is None else environment
+        )
 
     @staticmethod
     def new(answers: manifests.Answers) -> str:
         """Return manifests for a beginning, as YAML."""
+        from . import manifests
+
         return manifests.manifests(answers)
 
     def names(self, kind: str | None = None) -> Sequence[str]:

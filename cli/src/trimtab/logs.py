@@ -10,6 +10,10 @@ from .objects import Attempt, CustomObject, mapping, text
 from .server import PODS, Server
 
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+TRAIN = "train"
+"""Stage of the attempts that leave curves."""
+STORAGE = "object storage"
+"""In place of a pod, of lines that come from there."""
 CONTAINER = "trainer"
 """Of the pods of attempts."""
 SILENT_SECONDS = 3600
@@ -25,13 +29,17 @@ class LogLine:
     text: str
 
 
-def log_lines(server: Server, about: CustomObject, *, follow: bool, tail: int | None) -> Iterator[LogLine]:
+def log_lines(
+    server: Server, about: CustomObject, *, follow: bool, tail: int | None, storage: bool = False
+) -> Iterator[LogLine]:
     """Yield the lines of all attempts that the status knows, oldest first.
 
     Args:
         follow: go on with the pods that run, until they end.
         tail: at most so many lines of each pod.
+        storage: of the newest attempt that trained, and whose pod is gone, what it left in object storage.
     """
+    trained = [each.number for each in about.attempts if each.stage == TRAIN]
     for attempt in about.attempts:
         selector = f"{JOB_NAME_LABEL}={attempt.job_name}"
         pods = [
@@ -45,6 +53,8 @@ def log_lines(server: Server, about: CustomObject, *, follow: bool, tail: int | 
             yield from _of_a_pod(server, PODS.path(about.namespace, pod, "log"), attempt, pod, query)
         if not names:
             yield LogLine(attempt, "", _in_place_of_a_log(attempt))
+        if not names and attempt.reason and attempt.number in trained[-1:]:
+            yield from _of_the_bucket(about, attempt, tail) if storage else _hint(attempt)
 
 
 def _of_a_pod(server: Server, path: str, attempt: Attempt, pod: str, query: dict[str, str]) -> Iterator[LogLine]:
@@ -59,6 +69,20 @@ def _of_a_pod(server: Server, path: str, attempt: Attempt, pod: str, query: dict
         yield LogLine(attempt, "", f"no log yet: {problem.sentence}")
     except NotFound:  # it went between the list and this
         yield LogLine(attempt, "", _in_place_of_a_log(attempt))
+
+
+def _of_the_bucket(about: CustomObject, attempt: Attempt, tail: int | None) -> Iterator[LogLine]:
+    """Yield what was measured, all attempts together: a checkpoint has the curve of those before it too."""
+    from .bucket import record_of
+
+    record = record_of(about)
+    yield LogLine(attempt, "", f"what was measured, of all attempts: {record.uri}")
+    for line in record.lines if tail is None else record.lines[len(record.lines) - min(tail, len(record.lines)) :]:
+        yield LogLine(attempt, STORAGE, line)
+
+
+def _hint(attempt: Attempt) -> Iterator[LogLine]:
+    yield LogLine(attempt, "", "--storage reads what it measured, with your own keys of the object storage")
 
 
 def _in_place_of_a_log(attempt: Attempt) -> str:

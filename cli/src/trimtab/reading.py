@@ -142,6 +142,9 @@ def logs(
     name: Name,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what runs.")] = False,
     tail: Annotated[int | None, typer.Option(min=0, help="Lines of each pod.", show_default="all")] = None,
+    storage: Annotated[
+        bool, typer.Option("--storage", help="What a run left in object storage, with your own keys (AWS_*).")
+    ] = False,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
@@ -149,7 +152,7 @@ def logs(
     """Print the logs of all attempts. Of pods that are gone: what the status has."""
     with client_of(namespace, context, kubeconfig) as client, contextlib.suppress(KeyboardInterrupt):
         attempt, told = -1, False
-        for each in client.logs(name, follow=follow, tail=tail):
+        for each in client.logs(name, follow=follow, tail=tail, storage=storage):
             told = True
             if each.attempt.number != attempt:
                 attempt = each.attempt.number

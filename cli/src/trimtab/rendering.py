@@ -13,16 +13,19 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from .comparison import Comparison, Figure
+from .costs import Estimate, lines
 from .drawing import Series, plot
 from .objects import Curve, CustomObject
+from .replies import Replies, Reply, title_of
 from .story import Story, story
 from .tables import GAP, Listing, Table, tables
-from .text import clean
+from .text import clean, duration
 
 STYLES = {"True": "green", "False": "red", "Unknown": "cyan"}
 """Of a state, by the status of its condition."""
 PALETTE = ("cyan", "magenta", "green", "yellow")
 HTML_WIDTH = 100
+GIB = 1 << 30
 LONG = frozenset({"NAME", "MESSAGE", "METRIC", "SETTING", "REPORT"})
 """Columns that are folded where a terminal is too narrow, before others are cut, which then end with an ellipsis."""
 
@@ -35,6 +38,12 @@ def rendered(value: Any) -> RenderableType:
             return listing(value, now)
         case Story():
             return story_of(value)
+        case Estimate():
+            return estimate(value)
+        case Replies():
+            return replies(value)
+        case Reply():
+            return replies([value])
         case Curve():
             return curves([value])
         case Comparison():
@@ -122,6 +131,50 @@ def curves(drawn: Sequence[Curve], width: int = 72) -> RenderableType:
         picture.append(clean(f"{each.name}, {each.points[-1][1]:.4g} at step {each.points[-1][0]:g}") + "\n")
     picture.append("nats per supervised token over steps", "dim")
     return picture
+
+
+def replies(told: Sequence[Reply]) -> RenderableType:
+    """Return answers side by side, each under the name that was asked and the revision that answered."""
+    grid = Grid(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", expand=True)
+    for each in told:
+        grid.add_column(Text(clean(title_of(each))), overflow="fold", ratio=1)
+    grid.add_row(*(_lines(each.text) for each in told))
+    if any(each.problem for each in told):
+        grid.add_row(*(line(each.problem, "red") for each in told))
+    return grid
+
+
+def estimate(value: Estimate, price: float | None = None) -> RenderableType:
+    """Return what a run takes: by its status, and on each type of accelerator."""
+    parts: list[RenderableType] = []
+    if told := lines(value, price):
+        grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+        for heading, words in told:
+            grid.add_row(line(heading, "bold"), line(words))
+        parts.append(grid)
+    if value.devices:
+        costs = price is not None and any(each.seconds is not None for each in value.devices)
+        grid = _plain(
+            ("ACCELERATOR", "FITS", "PEAK", "OF", "MICRO-BATCH", "TOKENS/S", "TIME", *(("COST",) if costs else ()))
+        )
+        for each in value.devices:
+            cells = [
+                each.accelerator,
+                "yes" if each.fits else "no",
+                f"{each.peak / GIB:.1f}",
+                f"{each.memory / GIB:.1f}",
+            ]
+            cells += [f"{each.micro_batch}{' twice' if each.recomputed else ''}", f"{each.tokens_per_second:,.0f}"]
+            cells += ["" if each.seconds is None else duration(each.seconds)]
+            cells += [f"{(each.seconds or 0) / 3600 * (price or 0):,.2f}"] if costs else []
+            grid.add_row(*map(line, cells))
+        about = f"{value.weights / 1e9:.2f} billion weights; sizes in GiB; twice: activations are computed twice"
+        parts += [*([Text("")] if parts else []), line(about), Text(""), grid]
+    return Group(*parts)
+
+
+def _lines(text: str) -> Text:
+    return Text("\n".join(clean(each) for each in text.strip().splitlines()))
 
 
 def comparison(value: Comparison, width: int = 72) -> RenderableType:

@@ -1,26 +1,26 @@
 """One thin client of the API server: JSON in, JSON out, a timeout on every call.
 
-Configuration, authentication and TLS are those of the `kubernetes` package; its models, which take longer to import
-than a list takes to read, are not used. Whatever goes wrong is a `Problem` with a sentence.
+Whom it asks and as whom is a `Connection`. Whatever goes wrong is a `Problem` with a sentence.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import urllib3
-from kubernetes.client.configuration import Configuration
-from kubernetes.client.rest import RESTClientObject
 
+from .connection import Connection
 from .errors import Conflict, Expired, Invalid, NotAllowed, NotFound, NotInstalled, Problem, Unreachable
 
 Body = dict[str, Any]
+Refused = Callable[[int, Body, str, str], Problem]
+"""Makes a problem of a status code, what was said, the method and the path."""
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -46,26 +46,24 @@ class Resource:
         parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
         parts += ["namespaces", namespace] if namespace else []
         parts += [part for part in (self.plural, name, subresource) if part]
-        return "/" + "/".join(quote(part, safe="") for part in parts)
+        return "/" + "/".join(quote(part, safe=":") for part in parts)
 
 
 PODS = Resource("", "v1", "pods")
 
 
 class Server:
-    """An API server, as the user of a configuration."""
+    """An API server, as the user of a connection."""
 
-    def __init__(self, configuration: Configuration) -> None:
-        configuration.retries = False  # urllib3's: an address that does not answer is asked once, no redirect followed
-        self._configuration = configuration
-        self._rest = RESTClientObject(configuration)
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     @property
     def address(self) -> str:
-        return str(self._configuration.host)
+        return self._connection.address
 
     def close(self) -> None:
-        self._rest.close()
+        self._connection.pool.clear()
 
     def get(self, path: str) -> Body:
         return self._answer("GET", path)
@@ -100,6 +98,19 @@ class Server:
         query = {"fieldManager": "kubectl-trimtab", "force": "true", "dryRun": "All", "fieldValidation": "Strict"}
         return self._answer("PATCH", path, query=query, body=body, content_type=APPLY_PATCH)
 
+    def apply(self, path: str, body: Body, *, dry_run: bool = False) -> Body:
+        """Store what a body says of an object, and make it where it is missing; what others own stays theirs.
+
+        Raises:
+            Conflict: somebody else owns a field that the body says otherwise.
+        """
+        query = {
+            "fieldManager": "kubectl-trimtab",
+            "fieldValidation": "Strict",
+            **({"dryRun": "All"} if dry_run else {}),
+        }
+        return self._answer("PATCH", path, query=query, body=body, content_type=APPLY_PATCH)
+
     def watch(self, path: str, since: str, seconds: int = 240) -> Iterator[Body]:
         """Yield events since a resourceVersion until the API server ends the watch.
 
@@ -116,28 +127,33 @@ class Server:
                 raise Unreachable(f"{self.address} broke off a watch", "is the cluster up?") from error
             if event.get("type") == "ERROR":
                 told = event.get("object") or {}
-                raise _refusal(int(told.get("code") or 0), told, "watch", path)
+                raise refusal(int(told.get("code") or 0), told, "watch", path)
             yield event
 
     def lines(self, path: str, seconds: float = READ_SECONDS, **query: str) -> Iterator[bytes]:
         """Yield the lines of an answer as they come; `seconds` is how long nothing may come."""
-        with self._asked("GET", path, query=query, seconds=seconds) as response:
-            begun = b""
-            for chunk in response.stream(2**16):
-                *whole, begun = (begun + chunk).split(b"\n")
-                yield from whole
-            if begun:
-                yield begun
+        with self.opened("GET", path, query=query, seconds=seconds) as response:
+            yield from self.lines_of(response)
+
+    @staticmethod
+    def lines_of(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+        """Yield the lines of an answer that was opened, as they come."""
+        begun = b""
+        for chunk in response.stream(2**16):
+            *whole, begun = (begun + chunk).split(b"\n")
+            yield from whole
+        if begun:
+            yield begun
 
     def _answer(self, method: str, path: str, **request: Any) -> Body:
-        with self._asked(method, path, **request) as response:
+        with self.opened(method, path, **request) as response:
             answer = json.loads(response.read())
         if not isinstance(answer, dict):
             raise Unreachable(f"{self.address} is no Kubernetes API server", "look at the kubeconfig's server")
         return answer
 
     @contextmanager
-    def _asked(
+    def opened(
         self,
         method: str,
         path: str,
@@ -146,21 +162,31 @@ class Server:
         body: Body | None = None,
         content_type: str = JSON,
         seconds: float = READ_SECONDS,
-    ) -> Iterator[urllib3.HTTPResponse]:
-        """Send a request and yield the answer, which is read within the context."""
-        headers = {"Accept": JSON, "Content-Type": content_type, "User-Agent": "kubectl-trimtab"}
-        token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-        if token:
-            headers["Authorization"] = token
+        refused: Refused | None = None,
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        """Send a request and yield the answer, which is read within the context.
+
+        Args:
+            seconds: how long nothing may come.
+            refused: makes the problem of an answer that is no success, where somebody else may answer.
+        """
+        headers = {"Accept": JSON, "User-Agent": "kubectl-trimtab"}
+        headers |= {} if body is None else {"Content-Type": content_type}
         url = self.address + path + (f"?{urlencode(query)}" if query else "")
         try:
-            answered = self._rest.request(
-                method, url, headers=headers, body=body, _request_timeout=(CONNECT_SECONDS, seconds)
+            response = self._connection.pool.request(
+                method,
+                url,
+                headers={**headers, **self._connection.credentials()},
+                body=None if body is None else json.dumps(body).encode(),
+                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=seconds),
+                preload_content=False,
+                retries=False,
+                redirect=False,
             )
-            response: urllib3.HTTPResponse = answered.response
             try:
                 if response.status >= 300:
-                    raise _refusal(response.status, _read(response), method, path)
+                    raise (refused or refusal)(response.status, _read(response), method, path)
                 yield response
             finally:
                 response.close()
@@ -179,7 +205,7 @@ def _short(error: Exception) -> str:
     return str(error).rsplit(": ", 1)[-1].strip("()'\" ")[:200] or type(error).__name__
 
 
-def _read(response: urllib3.HTTPResponse) -> Body:
+def _read(response: urllib3.BaseHTTPResponse) -> Body:
     """Return what a refusal says; a proxy's page is no JSON."""
     raw = response.read(ERROR_BYTES)
     try:
@@ -189,7 +215,7 @@ def _read(response: urllib3.HTTPResponse) -> Body:
     return told if isinstance(told, dict) else {"message": raw[:200].decode(errors="replace").strip()}
 
 
-def _refusal(code: int, told: Body, method: str, path: str) -> Problem:
+def refusal(code: int, told: Body, method: str, path: str) -> Problem:
     """Return what the API server said no with, as a sentence."""
     message = str(told.get("message") or told.get("reason") or f"status {code}")
     match code:

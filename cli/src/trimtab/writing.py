@@ -1,4 +1,4 @@
-"""Verbs that change an object or write manifests: suspend, resume, check, new."""
+"""Verbs that change an object or write manifests: suspend, resume, check, apply, keys, new."""
 
 from __future__ import annotations
 
@@ -66,6 +66,36 @@ def check(
     if faults:
         raise Invalid(f"{faults} {'fault' if faults == 1 else 'faults'} in {file}", "correct the lines above")
     output.note(f"{file} can be applied: kubectl apply -f {file}")
+
+
+@app.command("apply")
+def apply_(
+    *,
+    file: Annotated[Path, typer.Argument(help="YAML file with one or more objects.", show_default=False)],
+    dry_run: DryRun = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Check manifests, then write all of them. If one has a fault, none."""
+    with client_of(namespace, context, kubeconfig) as client:
+        written = client.apply(file, dry_run=dry_run)
+    for each in written:
+        output.line(f"{each}{' (dry run, nothing was changed)' if dry_run else ''}")
+
+
+@app.command()
+def keys(
+    *,
+    name: Annotated[str, typer.Argument(help="Name of the Secret.")] = "object-storage",
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Put the object storage's keys of this environment (AWS_*) into a Secret for the pods."""
+    with client_of(namespace, context, kubeconfig) as client:
+        written = client.keys(name)
+    output.line(str(written))
 
 
 @app.command()

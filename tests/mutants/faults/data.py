@@ -6,6 +6,15 @@ from tests.mutants.mutant import Mutant, Trap
 
 DATA = (
     Mutant(
+        "a pair loses one of its answers",
+        Trap.PACKING,
+        "every pair behind it compares answers to two questions",
+        "data/fitting.py",
+        "over = np.repeat(over.reshape(-1, 2).any(axis=1), 2)",
+        "over = over.copy()",
+        "test_data_preferences.py::test_a_pair_goes_as_a_whole_or_not_at_all",
+    ),
+    Mutant(
         "rows are cut where the sequence ends",
         Trap.TOO_LONG,
         "answers are learned that break off",

@@ -18,18 +18,18 @@ RUNS = (
         "the gradient is divided by all tokens",
         Trap.ACCUMULATION,
         "the longer the prompts, the smaller the learning rate",
-        "training/loop.py",
-        "        weight = float(self.training.counted[indices].sum())",
-        "        weight = float(self.training.lengths[indices].sum())",
+        "training/methods/objective.py",
+        "float(split.counted[indices].sum())",
+        "float(split.lengths[indices].sum())",
         "train/test_loop.py::test_the_gradient_is_that_of_the_whole_batch_however_it_is_cut[8]",
     ),
     Mutant(
         "weights of rows are not in the gradient",
         Trap.ACCUMULATION,
         "dataset.balance by weight changes nothing",
-        "training/loop.py",
-        "self.model.head, weights=batch.weights)",
-        "self.model.head)",
+        "training/methods/objective.py",
+        "head, weights=batch.weights)",
+        "head)",
         "train/test_loop.py::test_weights_of_rows_are_in_the_gradient",
     ),
     Mutant(
@@ -174,9 +174,9 @@ RUNS = (
         Trap.STORED,
         "somebody resumes from half a checkpoint",
         "training/checkpoint.py",
-        "            self._store.delete([prefix + MANIFEST])\n"
-        "            self._store.delete([entry.path for entry in self._store.list(prefix)])",
-        "            self._store.delete([entry.path for entry in self._store.list(prefix)][::-1])",
+        "            self.store.delete([prefix + MANIFEST])\n"
+        "            self.store.delete([entry.path for entry in self.store.list(prefix)])",
+        "            self.store.delete([entry.path for entry in self.store.list(prefix)][::-1])",
         "train/test_checkpoint.py::test_nobody_meets_a_checkpoint_half_deleted",
     ),
     Mutant(
@@ -279,15 +279,33 @@ RUNS = (
         "train/test_loop.py::test_float16_learns_what_float32_does_and_scales_less_where_it_overflows",
     ),
     Mutant(
+        "stored log-probabilities of another model are the reference",
+        Trap.STORED,
+        "preferences are learned against a model that the run never had",
+        "training/methods/reference.py",
+        "if stored is not None and self._holds(model, splits, stored):",
+        "if stored is not None:",
+        "train/methods/test_stage.py::test_stored_values_of_another_model_are_computed_anew",
+    ),
+    Mutant(
+        "the reference has the adapter that is trained",
+        Trap.MERGING,
+        "a run that goes on from an adapter holds on to the base instead",
+        "training/methods/reference.py",
+        "with nullcontext() if with_adapter else model.peft.disable_adapter():",
+        "with model.peft.disable_adapter():",
+        "train/methods/test_stage.py::test_an_initial_adapter_is_the_reference",
+    ),
+    Mutant(
         "the validation loss is a mean of batches' means",
         Trap.BATCH_SIZE,
         "perplexities that cannot be compared",
         "training/validation.py",
-        "                    total += summed_loss(model.hidden(batch), batch.targets, model.head).item()\n"
-        "                    tokens += batch.supervised_tokens",
-        "                    loss = summed_loss(model.hidden(batch), batch.targets, model.head).item()\n"
-        "                    total += loss / batch.supervised_tokens\n"
-        "                    tokens += 1",
+        "                total += summed_loss(model.hidden(batch), batch.targets, model.head).item()\n"
+        "                tokens += batch.supervised_tokens",
+        "                loss = summed_loss(model.hidden(batch), batch.targets, model.head).item()\n"
+        "                total += loss / batch.supervised_tokens\n"
+        "                tokens += 1",
         "train/test_loop.py::test_the_validation_loss_is_the_mean_over_tokens_whatever_the_batch_size",
     ),
     Mutant(

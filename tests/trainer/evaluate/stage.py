@@ -99,7 +99,7 @@ def document(made: Trained, output: Path, **changes: Any) -> dict[str, Any]:
         "thresholds": THRESHOLDS,
         "output": {"uri": output.as_uri()},
         "quantization": {"computeType": "Float32"},
-        "resamples": 200,
+        "resamples": 1_000,
         "batchSize": 8,
         "maximumTrainedOnRatio": 1.0,
     } | changes

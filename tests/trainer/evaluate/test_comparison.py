@@ -243,6 +243,43 @@ def test_groups_of_every_figure_and_the_gap_of_the_bad_one() -> None:
     assert 0.1 < check.low < check.estimate
 
 
+def test_a_group_that_is_worse_than_in_the_baseline_is_found_though_the_whole_is_not() -> None:
+    groups = ["core"] * 200 + ["apps"] * 150 + ["batch"] * 50
+    random = np.random.default_rng(6).random(ROWS)
+    before = [0 if each else 1 for each in random < 0.8]
+    after = [0] * 350 + [1 if at % 2 else each for at, each in enumerate(before[350:])]
+    rows = choice_rows([0] * ROWS, groups=groups)
+    found, (whole, worst) = compared(
+        task("Classification", groupBy="group"),
+        rows,
+        choice_scores(after),
+        choice_scores(before),
+        {"metric": "t/accuracy", "maximumRegression": 0.05, "maximumGroupRegression": 0.05, "confidence": 0.95},
+    )
+    assert found.results[0].change is not None
+    assert found.results[0].change > 0
+    assert (whole.bound, worst.bound, worst.worst) == ("maximumRegression", "maximumGroupRegression", "batch")
+    assert whole.p_pass is not None
+    assert worst.p_pass is not None
+    assert worst.p_fail is not None
+    assert worst.estimate is not None
+    assert whole.p_pass < 0.01
+    assert worst.p_pass > 0.9
+    assert (worst.estimate > 0.2, worst.p_fail < 0.05) == (True, True)
+
+
+def test_few_rows_that_are_very_bad_are_counted_where_the_mean_passes() -> None:
+    rows, target, baseline = likelihoods(worse=-0.05)
+    for number in range(30):
+        target[number] = RowScore(number, log_likelihoods=(sum(baseline[number].log_likelihoods) * 1.6,))
+    bounds = {"maximumWorseRatio": 0.05, "worseBy": 0.3, "confidence": 0.95}
+    _, (check,) = compared(task("Perplexity"), rows, target, baseline, {"metric": "t/perplexity", **bounds})
+    assert check.estimate is not None
+    assert check.p_pass is not None
+    assert 0.05 < check.estimate <= 30 / ROWS
+    assert check.p_pass > 0.5
+
+
 def test_groups_of_a_harness_task_are_told_as_those_of_every_other_task() -> None:
     groups = ["core"] * 150 + ["apps"] * 150 + ["batch"] * 90 + ["rare"] * 10
     shares = np.array([0.9] * 300 + [0.5] * 90 + [0.9] * 10)
@@ -339,9 +376,10 @@ def test_histograms_count_every_row_on_both_sides() -> None:
 
 def test_a_histogram_of_rights_and_wrongs_has_two_bars_and_of_nothing_none() -> None:
     found, _ = compared(task("Classification"), choice_rows([0] * 4), choice_scores([0, 0, 0, 1]))
-    assert [(each.edges, each.target) for each in found.histograms] == [([0.0, 0.5, 1.0], [1, 3])]
+    rights = next(each for each in found.histograms if each.figure == "accuracy")
+    assert (rights.edges, rights.target) == ([0.0, 0.5, 1.0], [1, 3])
     nothing, _ = compared(task("Regression"), [row(0, number_reference=1.0)], text_scores(["?"]))
-    assert [each.figure for each in nothing.histograms] == ["unparsableRatio"]
+    assert [each.figure for each in nothing.histograms] == ["unparsableRatio", "truncatedRatio"]
 
 
 def test_corpus_metrics_have_intervals_too() -> None:

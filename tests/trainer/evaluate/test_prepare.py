@@ -117,7 +117,7 @@ def test_the_same_inputs_give_the_same_digests_elsewhere(bench: EvaluationBench)
 
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], bool]] = {
     "the seed": (lambda d: d.update(seed=18), True),
-    "the resamples": (lambda d: d.update(resamples=500), True),
+    "the resamples": (lambda d: d.update(resamples=1_500), True),
     "the precision": (lambda d: d.update(precision="AsServed"), True),
     "the quantization": (lambda d: d.update(quantization={"type": "None"}), True),
     "a threshold": (lambda d: d.update(thresholds=[{"metric": "heldout/perplexity", "maximum": 9}]), True),

@@ -213,6 +213,13 @@ SPECS: dict[str, tuple[dict[str, Any], str]] = {
         {"parameters": [{"name": "training", "values": [{"lossOn": "All"}, {"maxSteps": 3}]}]},
         "training.lossOn decides which rows",
     ),
+    "a loss that is another quantity for each value": (
+        {
+            "template": {"training": {"method": "DPO"}},
+            "parameters": [{"name": "training.preference.beta", "values": [0.1, 0.3]}],
+        },
+        "training.preference decides what validationLoss is",
+    ),
     "a number in quotes": ({"parameters": [{"name": "lora.rank", "values": ["8", 16]}]}, "'8' is refused"),
     "a value that is none": ({"parameters": [{"name": "lora.rank", "values": [8, "many"]}]}, "'many' is refused"),
     "a template with a value that is none": ({"template": {"training": {"maxSteps": -3}}}, "training.maxSteps: Input"),

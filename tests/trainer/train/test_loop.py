@@ -276,7 +276,7 @@ def test_a_run_stops_early_and_the_best_weights_are_at_hand(
         seen[run.state.step] = weights(run)
         return next(script)
 
-    monkeypatch.setattr("trimtab_trainer.training.loop.mean_loss", scripted)
+    monkeypatch.setattr("trimtab_trainer.training.methods.objective.mean_loss", scripted)
     state = run.run()
     assert (state.step, state.stopped_early, state.best and state.best.step) == (4, True, 2)
     assert same(load_file(run.checkpoints.best_adapter), seen[2])

@@ -82,7 +82,8 @@ def test_states_of_8_bit_optimizers_are_in_8_bits_and_restored_bit_for_bit(tiny:
 def test_a_stop_in_the_middle_of_an_evaluation_repeats_it_and_nothing_else(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trimtab_trainer.training import loop, validation
+    from trimtab_trainer.training import validation
+    from trimtab_trainer.training.methods import objective
 
     data = unpacked(random_rows(10))
     more = {"evaluateEverySteps": 3, "earlyStopping": {"patience": 9}}
@@ -97,7 +98,7 @@ def test_a_stop_in_the_middle_of_an_evaluation_repeats_it_and_nothing_else(
             first.stop.request()
         return whole(*arguments)
 
-    monkeypatch.setattr(loop, "mean_loss", interrupted)
+    monkeypatch.setattr(objective, "mean_loss", interrupted)
     with pytest.raises(Interrupted):
         first.run()
     assert (first.state.step, first.state.evaluated_step) == (3, 0)
@@ -122,12 +123,12 @@ def test_a_checkpoint_that_was_resumed_from_is_not_written_anew_when_its_evaluat
     first.save()  # told to stop before the evaluation
     first.checkpoints.wait(everything=True)
     script = iter([1.0, 2.0])
-    monkeypatch.setattr("trimtab_trainer.training.loop.mean_loss", lambda *_: next(script))
+    monkeypatch.setattr("trimtab_trainer.training.methods.objective.mean_loss", lambda *_: next(script))
     second = trainer(tiny, tmp_path, config, data, data)
     second.resume(next(second.checkpoints.newest_first()))
     best_weights = weights(second)
     deleted: list[str] = []
-    monkeypatch.setattr(second.checkpoints._store, "delete", lambda paths: deleted.extend(paths))
+    monkeypatch.setattr(second.checkpoints.store, "delete", lambda paths: deleted.extend(paths))
     state = second.run()
     assert state.best == Best(step=3, loss=1.0, checkpoint=first.checkpoints.name(3))
     assert not [path for path in deleted if first.checkpoints.name(3) in path]
@@ -149,7 +150,7 @@ def test_a_checkpoint_that_storage_refused_is_tried_again_when_the_run_is_told_t
         raise StorageFailed("the storage answered 503")
 
     with monkeypatch.context() as outage:
-        outage.setattr(run.checkpoints._store, "upload", refused)
+        outage.setattr(run.checkpoints.store, "upload", refused)
         while run.state.step < 4:
             run.step()
         run.save()

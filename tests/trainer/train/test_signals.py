@@ -52,16 +52,21 @@ def on_call(owner: Any, name: str, count: int) -> Callable[[pytest.MonkeyPatch],
     return apply
 
 
+OBJECTIVE = "trimtab_trainer.training.methods.objective"
+
 POINTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], int | None]] = {
     "while the base model is fetched": (on_call("trimtab_trainer.training.train", "fetch_base_model", 1), None),
     "while the model is loaded": (on_call("trimtab_trainer.training.train", "load_base", 1), None),
-    "in the first step": (on_call("trimtab_trainer.training.loop", "summed_loss", 1), None),
-    "between the micro-batches of the fourth step": (on_call("trimtab_trainer.training.loop", "summed_loss", 7), 3),
+    "in the first step": (on_call(OBJECTIVE, "summed_loss", 1), None),
+    "between the micro-batches of the fourth step": (
+        on_call(OBJECTIVE, "summed_loss", 7),
+        3,
+    ),
     "inside an optimizer step": (on_call(torch.optim.AdamW, "step", 3), 3),
     "in an evaluation": (on_call("trimtab_trainer.training.validation", "summed_loss", 1), 2),
     "while a checkpoint is written": (on_call(Checkpoints, "save", 2), 4),
     "while the files are exported": (on_call("trimtab_trainer.training.train", "export", 1), 6),
-    "while the exported files are measured": (on_call("trimtab_trainer.publishing.publish", "mean_loss", 2), 6),
+    "while the exported files are measured": (on_call(OBJECTIVE, "mean_loss", 5), 6),
     "while the adapter is uploaded": (on_call("trimtab_trainer.publishing.result", "commit", 1), 6),
     "before the result is noted": (on_call("trimtab_trainer.publishing.publish", "write_result", 1), 6),
 }

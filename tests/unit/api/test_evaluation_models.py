@@ -61,6 +61,7 @@ def largest_status() -> EvaluationStatus:
         mirrored=[
             MirroredStatus(uri="hf://organisation/model@main", commit="0" * 40, digest=DIGEST, license="apache-2.0")
         ],
+        looks=1_000_000,
         base_model_digest=DIGEST,
         data_digest=DIGEST,
         evaluation_digest=DIGEST,
@@ -185,9 +186,10 @@ def test_the_largest_outcome_fits_a_termination_message(groups: int) -> None:
         (each.threshold, each.bound) for each in outcome.checks
     ]
     for theirs, ours in zip(unpacked.checks, outcome.checks, strict=True):
-        assert theirs.estimate == pytest.approx(ours.estimate, rel=1e-4)
-        assert theirs.p_pass == pytest.approx(ours.p_pass, rel=1e-3)
-        assert theirs.rows_needed == pytest.approx(ours.rows_needed, rel=0.06)
+        # With every bound of 32 thresholds set few digits fit; they are rounded in the direction that refuses.
+        assert theirs.estimate == pytest.approx(ours.estimate, rel=1e-3)
+        assert theirs.p_pass == pytest.approx(ours.p_pass, rel=0.1)
+        assert theirs.rows_needed == pytest.approx(ours.rows_needed, rel=0.5)
 
 
 def test_an_outcome_of_the_usual_size_keeps_everything() -> None:
@@ -290,3 +292,12 @@ def test_what_is_beyond_its_limit_stays_there_when_it_is_packed(bound: str, esti
     assert at.estimate == limit
     assert (beyond.low or 0) > 0.1
     assert (beyond.p_pass or 0) > 0.05
+
+
+def test_tests_of_few_resamples_are_refused_and_estimates_are_not() -> None:
+    tested = {"spec.thresholds": [{"metric": "heldout/perplexity", "maximum": 9, "confidence": 0.95}]}
+    estimated = {"spec.thresholds": [{"metric": "heldout/perplexity", "maximum": 9}]}
+    parsed(change(MINIMAL, {"spec.resamples": 100, **estimated})).spec.check()
+    parsed(change(MINIMAL, {"spec.resamples": 1_000, **tested})).spec.check()
+    with pytest.raises(ValueError, match="needs at least 1000 resamples"):
+        parsed(change(MINIMAL, {"spec.resamples": 999, **tested})).spec.check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -41,6 +42,18 @@ class FakeCluster:
     answers: dict[str, tuple[int, Body | bytes]] = field(default_factory=dict)
     asked: list[Request] = field(default_factory=list)
     on_patch: Callable[[Body, Request], tuple[int, Body]] | None = None
+    otherwise: Callable[[Request], tuple[int, Body | bytes] | None] | None = None
+    """Answers first, what it has an answer for."""
+
+    def put_pod(self, name: str, labels: Body, *, ready: bool = True, **spec: Any) -> str:
+        """Put in a pod, and return the path of its proxy."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}"
+        self.objects[path] = {
+            "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels},
+            "spec": {"containers": [{"name": "vllm", "ports": [{"name": "http", "containerPort": 8000}]}], **spec},
+            "status": {"conditions": [{"type": "Ready", "status": str(ready)}]},
+        }
+        return f"{path}:8000/proxy"
 
     def put(self, body: Body) -> Body:
         plural = f"{body['kind'].lower()}s"
@@ -55,6 +68,8 @@ class FakeCluster:
 
     def answer(self, request: Request) -> tuple[int, Body | bytes]:
         self.asked.append(request)
+        if self.otherwise is not None and (told := self.otherwise(request)) is not None:
+            return told
         if request.path in self.answers:
             return self.answers[request.path]
         known = self.objects.get(request.path)
@@ -83,14 +98,14 @@ def merged(old: Body, patch: Body) -> Body:
     return both
 
 
-def serve(cluster: FakeCluster) -> ThreadingHTTPServer:
+def serve(cluster: FakeCluster, tls: ssl.SSLContext | None = None) -> ThreadingHTTPServer:
     """Start it on a free port; `shutdown` ends it."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def _respond(self) -> None:
-            parts = urlsplit(self.path)
+            parts = urlsplit(self.path)  # of a proxy the whole address
             size = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(size)) if size else None
             told = Request(self.command, parts.path, dict(parse_qsl(parts.query)), body, dict(self.headers))
@@ -107,7 +122,9 @@ def serve(cluster: FakeCluster) -> ThreadingHTTPServer:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    cluster.address = f"http://127.0.0.1:{server.server_port}"
+    cluster.address = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 

@@ -342,3 +342,16 @@ def test_completion_has_the_names_of_the_cluster(cluster: FakeCluster) -> None:
     cluster.put({**cluster.objects[f"{INSIDE}/evaluations/demo-gate"], "metadata": {"name": "demo"}})
     with Client() as client:
         assert client.names() == ["broken", "finetunejob/demo", "evaluation/demo", "demo-gate", "served"]
+
+
+def test_logs_of_a_run_that_is_over_say_how_more_is_read(empty: FakeCluster, run: Run) -> None:
+    attempts = [{"number": 1, "stage": "train", "jobName": "demo-train-1", "reason": "OutOfMemory"}]
+    empty.put(finetunejob("demo", attempts=attempts))
+    told = run("logs", "demo")
+    assert told.err.splitlines()[1:] == [
+        "its pod is gone; the status says OutOfMemory",
+        "--storage reads what it measured, with your own keys of the object storage",
+    ]
+    told = run("logs", "demo", "--storage")
+    assert told.code == 1
+    assert told.err.endswith("error: demo has written nothing yet: its status has no runDigest\n")

@@ -10,8 +10,9 @@ import pytest
 from trimtab.client import Client
 from trimtab.command import app
 
-from tests.unit.cli.cluster import LOSS, STEPS, FakeCluster, condition, finetunejob
+from tests.unit.cli.cluster import LOSS, SERVED, STEPS, FakeCluster, condition, finetunejob
 from tests.unit.cli.conftest import Run
+from tests.unit.cli.test_asking import Engines, events, model
 
 DOCUMENT = (Path(__file__).parents[3] / "docs/cli.md").read_text()
 TRANSCRIPTS = re.findall(r"^```console\n\$ (.+)\n((?:.*\n)*?)^```$", DOCUMENT, re.MULTILINE)
@@ -28,6 +29,13 @@ def documented(cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     other["spec"]["lora"]["rank"] = 32
     cluster.put(other)
+    cluster.put({**SERVED, "spec": {**SERVED["spec"], "serving": {"selector": {"matchLabels": {"app": "vllm"}}}}})
+    engines = Engines(cluster)
+    engines.pod("vllm-0", [model("base-model"), model("served", owner="trimtab")])
+    engines.answers = {
+        "base-model": (200, events("The backoff limit of a Job ", "is a limit of its backoff.")),
+        "served": (200, events("The number of times ", "that a failed Job is tried again.")),
+    }
     monkeypatch.chdir(tmp_path)
     return cluster
 
@@ -46,7 +54,7 @@ def test_what_is_shown_is_what_it_says(command: str, shown: str, documented: Fak
     """Lines of stdout and stderr are one stream in a terminal, so their order is not compared."""
     program, plugin, *arguments = shlex.split(command)
     assert (program, plugin) == ("kubectl", "trimtab")
-    if arguments[0] == "check":
+    if arguments[0] in ("check", "apply"):
         documented.on_patch = lambda _, request: (200, request.body)
         new = next(told for told, _ in TRANSCRIPTS if " new " in told)
         assert run(*shlex.split(new)[2:]).code == 0

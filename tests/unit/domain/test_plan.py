@@ -9,11 +9,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from trimtab_operator.api import AttemptStatus, WorkStatus
 from trimtab_operator.domain.cluster import NameTaken
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
+from trimtab_operator.domain.finetunejob.figures import prepared_of
 from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf, Plan
 from trimtab_operator.domain.views import PodView, format_time
 from trimtab_operator.domain.work import plan
+from trimtab_operator.domain.work.accounts import pause_seconds
 from trimtab_trainer.contract import Curve, Reason, Summary, TerminationMessage
 
 from tests.unit.domain.makers import ARTIFACT, PREPARED, T0, World, queued_world
@@ -101,7 +104,12 @@ def test_the_status_tells_where_both_pages_are() -> None:
     prepared = PREPARED.model_copy(update={"report_uri": data})
     world.succeeds(world.words(Reason.COMPLETED, prepared=prepared)).running()
     artifact = ARTIFACT.model_copy(update={"report_uri": report})
-    status = world.succeeds(world.words(Reason.COMPLETED, artifact=artifact)).job.status.to_json()
+    told = prepared_of(world.job.status)
+    assert told is not None
+    assert told.report_uri == data, "the trainer's own page links to it"
+    again = PREPARED.model_copy(update={"report_uri": None})  # as the trainer tells of the rows once more
+    words = world.words(Reason.COMPLETED, prepared=again, artifact=artifact)
+    status = world.succeeds(words).job.status.to_json()
     assert (status["dataset"]["reportURI"], status["artifact"]["reportURI"]) == (data, report)
 
 
@@ -683,6 +691,31 @@ def test_a_pod_that_its_node_does_not_take_says_so_in_the_nodes_words() -> None:
     attempt = world.job.status.attempts[1]
     assert (attempt.reason, attempt.charged_to) == ("PodFailed", "disruptions")
     assert str(attempt.message).startswith("UnexpectedAdmissionError: Allocate failed")
+
+
+def test_a_node_that_refuses_pods_is_asked_less_and_less_often() -> None:
+    """It is free, so the scheduler chooses it again at once: twenty disruptions would be used up within seconds."""
+    world = World().settle().prepared()
+    pauses = []
+    for _ in range(7):
+        world.pod(phase="Failed", reason="UnexpectedAdmissionError", message="no healthy devices", node="node-1")
+        world.change_job(failed=True, ended=world.now, failed_reason="BackoffLimitExceeded", failed_message="x")
+        jobs = len(world.settle().job_names)
+        pause = world.last.look_again_seconds
+        assert (world.state, pause is not None) == ("Retrying", True)
+        pauses.append(pause)
+        world.after((pause or 0) - 1).settle()
+        assert len(world.job_names) == jobs
+        world.after(1).settle()
+        assert len(world.job_names) == jobs + 1
+    assert pauses == [10, 20, 40, 80, 160, 300, 300]
+    jobs = len(world.job_names)
+    assert len(world.running().after(60).disrupted("x").settle().job_names) == jobs + 1  # elsewhere, and at once
+
+
+def test_the_pause_after_very_many_failures_is_the_longest_one() -> None:
+    failed = AttemptStatus(number=0, stage="train", job_name="x", job_uid="u", reason="Bug", charged_to="failures")
+    assert pause_seconds(WorkStatus(failures=10_000, attempts=[failed]), 10.0) == 300
 
 
 def test_a_container_that_fails_before_the_trainer_begins_is_named() -> None:

@@ -394,6 +394,16 @@ def test_the_others_go_at_the_end_if_only_the_best_is_kept() -> None:
     assert world.state == "Completed"
 
 
+def test_failed_trials_stay_where_none_is_the_best() -> None:
+    """They say why there is none."""
+    world = World(maxTrials=3, retainTrials="Best").settle()
+    for _ in range(3):
+        world.prepared().ends(world.running[0], None, reason="OutOfMemory")
+    world.settle()
+    assert world.state == "TrialsFailed"
+    assert len(world.jobs) == 3
+
+
 def test_its_time_deletes_the_sweep_unless_gitops_would_bring_it_back() -> None:
     world = World(maxTrials=1, ttlSecondsAfterFinished=60).settle()
     world.prepared().ends(world.running[0], 1.0)

@@ -10,12 +10,12 @@ import pytest
 from trimtab_operator.api import Evaluation, FineTuneSweep
 from trimtab_operator.api.sweep_judging import FinalState
 from trimtab_operator.domain.cluster import NameTaken
-from trimtab_operator.domain.evaluation.checks import Finding, judge_bounds
 from trimtab_operator.domain.finetunesweep import FINE_TUNE_SWEEP
 from trimtab_operator.domain.finetunesweep.judging import thresholds_of
 from trimtab_operator.domain.finetunesweep.searching import search_digest
 from trimtab_operator.domain.plan import Suspend
 from trimtab_trainer.contract import Check, Threshold
+from trimtab_trainer.contract.bounds import Finding, judge_bounds
 
 from tests.unit.domain.makers import ARTIFACT, T0, sha
 from tests.unit.domain.test_sweep import RATES, TEMPLATE, World, sweep
@@ -284,6 +284,16 @@ def test_a_deadline_ends_what_follows_the_search_too_and_that_is_no_success() ->
     assert (folded.state, folded.succeeded) == ("DeadlineExceeded", "False"), "there is no adapter of all rows"
 
 
+@pytest.mark.parametrize("retained", ["All", "Best"])
+def test_an_adapter_of_all_rows_that_its_deadline_meets_in_training_waits_at_its_checkpoint(retained: str) -> None:
+    world = Judged(maxTrials=2, folds=2, template=FOLDED, activeDeadlineSeconds=600, retainTrials=retained).settle()
+    world.prepared().trained(1.0, 1.2, 1.1, 1.3)
+    (refit,) = world.running
+    world.now += timedelta(seconds=601)
+    world.settle()
+    assert (world.state, world.jobs[refit].spec.suspend) == ("DeadlineExceeded", True)
+
+
 def test_a_name_that_another_holds_keeps_neither_a_deadline_nor_a_pause_from_what_runs() -> None:
     world = finished(activeDeadlineSeconds=600)
     world.taken = NameTaken("Evaluation guide", T0)
@@ -469,6 +479,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             ]
         },
         "another chat template has other tokens",
+    ),
+    "two betas by a loss that beta is a part of": (
+        {
+            "parameters": [{"name": "training.preference.beta", "values": [0.1, 0.3]}],
+            "template": {**TEMPLATE, "training": {"method": "DPO"}},
+        },
+        "training.preference decides what the validation loss is",
     ),
     "other rows by another seed": (
         {"parameters": [{"name": "dataset.splitSeed", "range": {"minimum": 1, "maximum": 9}}]},

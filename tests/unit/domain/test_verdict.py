@@ -114,6 +114,19 @@ CASES = {
     "confidence of a gap is in its bound, not in p-values": Case(
         [threshold(maximumGroupGap=0.1, confidence=0.99)], [check(GAP, estimate=0.3, low=0.05)], "Passed"
     ),
+    # the worst group against the baseline, and rows that are worse
+    "a group within what is allowed": one("maximumGroupRegression", 0.1, "Passed", estimate=0.05, worst="pods"),
+    "a group beyond it": one(
+        "maximumGroupRegression", 0.1, "Regressed", "worse by 0.2", "in the group 'pods'", estimate=0.2, worst="pods"
+    ),
+    "a group of few rows": with_confidence(
+        "maximumGroupRegression", "InsufficientRows", estimate=0.05, p_pass=0.2, p_fail=0.9
+    ),
+    "few rows that are worse": one("maximumWorseRatio", 0.05, "Passed", estimate=0.05),
+    "many rows that are worse": one("maximumWorseRatio", 0.05, "Regressed", "0.2 of the rows of t/m", estimate=0.2),
+    "rows that could be worse": with_confidence(
+        "maximumWorseRatio", "InsufficientRows", estimate=0.05, p_pass=0.2, p_fail=0.9
+    ),
     # what is not known
     "a threshold without a check": Case([threshold(minimum=1)], [], "MetricMissing", ("t/m could not be computed",)),
     "a check of another bound": Case([threshold(minimum=1)], [check("maximum", estimate=2)], "MetricMissing"),

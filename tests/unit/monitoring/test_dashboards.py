@@ -135,7 +135,6 @@ async def test_every_metric_of_the_product_is_somewhere(existing: dict[str, set[
 NOT_SHOWN = {
     "trimtab_build_info",
     "trimtab_cache_objects",
-    "trimtab_cache_unreadable_total",
     "trimtab_events_failed_total",
     "trimtab_watch_last_event_timestamp_seconds",
     "trimtab_agent_adapters_removed_total",

@@ -451,6 +451,22 @@ async def test_an_ended_object_whose_deletion_is_refused_stays_ended_and_starts_
     assert {call[:2] for call in rounds.api.writes()} == {("delete", "finetunejobs"), ("create", "events")}
 
 
+@pytest.mark.parametrize("code", [400, 403, 422])
+async def test_a_status_that_is_refused_is_told_in_an_event(code: int) -> None:
+    """An admission policy, or a definition that somebody made narrower: the status cannot say so itself."""
+    rounds = Rounds(lambda: NOW)
+    rounds.cache.owners["FineTuneJob"].put(rounds.api.put(FINETUNEJOBS, finetunejob()))
+    refusal = ApiError(code, "Forbidden", "policy: status.conditions must not change")
+    rounds.api.before = failing("patch", "finetunejobs", refusal)
+    await rounds.round(KEY)  # its Job is created first
+    for _ in range(5):
+        with pytest.raises(ApiError):
+            await rounds.round(KEY)
+    (event,) = [made for place, made in rounds.api.objects.items() if place[0] == "events"]
+    assert (event["type"], event["reason"]) == ("Warning", "StatusRefused")
+    assert "conditions must not change" in event["note"]
+
+
 @pytest.mark.parametrize("status", ["True", "False"])
 async def test_whoever_writes_an_ended_object_stays_ended(status: str) -> None:
     """The gate is where every status passes, so it holds for writers that know nothing of it."""

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from .contract import EvaluationConfig, Mirrored, Prepared, PreparedEvaluation, RunConfig, Stage, relocated
 from .contract.evaluation import EVALUATION_VERSION
+from .contract.model import speaks
 from .contract.outcome import CONTRACT_VERSION
-from .contract.settings import speaks
 from .errors import SettingsInvalid
 
 ERRORS_SHOWN = 5

@@ -38,6 +38,10 @@ class DataInvalid(TrainerError):
     default_reason = Reason.DATASET_INVALID
 
 
+class TooMuchDropped(DataInvalid):
+    """More of the rows is dropped than is allowed: a refusal by numbers, which all rows may not have."""
+
+
 class OutOfMemory(TrainerError):
     """The memory of the machine or of its accelerator does not suffice."""
 

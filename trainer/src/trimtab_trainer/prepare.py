@@ -26,7 +26,7 @@ from .base.base_model import BaseModel, check_pin, digest_of_entries, entries_of
 from .base.embedding import untrained_tokens
 from .base.layers import Reach, Shapes, reach
 from .contract import Artifact, DatasetFormat, Prepared, RunConfig, Summary, TrainLimits, run_digest
-from .data.cleaning import CONTROL, FORMAT, IGNORED, PARTED, VOCABULARY
+from .data.cleaning import CONTROL, FORMAT, IGNORED, PARTED, UNLIKE_PROMPTS, VOCABULARY
 from .data.formats import NAMED
 from .data.preparation import PreparedView, prepare_view
 from .data.request import Request
@@ -232,6 +232,11 @@ def warnings_of(summary: dict[str, Any]) -> list[str]:
         warnings.append(
             f"{parted['count']} conversations are learned one sequence a turn, the first is {parted['examples'][0]}; "
             "the chat template leaves out part of an earlier turn once another follows"
+        )
+    if unlike := summary.get(UNLIKE_PROMPTS):
+        warnings.append(
+            f"{unlike['count']} pairs have a prompt that is other tokens before the chosen answer than before the "
+            f"rejected one, the first is {unlike['examples'][0]}; the difference is compared too"
         )
     return [*warnings, *summary["notices"]]
 

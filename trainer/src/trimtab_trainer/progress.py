@@ -42,6 +42,10 @@ class ProgressBoard:
             "tokens_per_second": gauge("tokens_per_second", "Tokens of training sequences, over the newest steps."),
             "checkpoint_step": gauge("checkpoint_step", "Step of the newest checkpoint in object storage."),
         }
+        self._preference = {
+            "accuracy": gauge("reward_accuracy", "Share of pairs whose chosen answer has more reward, newest steps."),
+            "margin": gauge("reward_margin", "Reward of wanted answers minus that of the others, newest steps."),
+        }
         self.learning_rate = gauge("learning_rate", "Learning rate of the newest step.")
         self.gradient_norm = gauge("gradient_norm", "Global norm of the newest gradient, before clipping.")
         self.micro_batch = gauge("micro_batch_sequences", "Sequences of one forward pass.")
@@ -65,6 +69,10 @@ class ProgressBoard:
         for name, value in figures.items():
             if name in self._gauges and value is not None:
                 self._gauges[name].set(value)
+        if (preference := figures.get("preference")) is not None:
+            for name, each in self._preference.items():
+                if (value := getattr(preference, name)) is not None:
+                    each.set(value)
 
     def checkpointed(self, step: int) -> None:
         """Note that a checkpoint of this step is whole in object storage, now."""

@@ -10,7 +10,8 @@ from pydantic import ConfigDict, Field, computed_field, model_validator
 from trimtab_agent import contract
 from trimtab_agent.contract import ADAPTER_NAME, REVISION, ProbeKind
 from trimtab_trainer.contract import Model
-from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
+from trimtab_trainer.contract.model import rules
+from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI
 
 from .conditions import Condition
 from .customresource import AGE, CustomObject, CustomResource, condition_path

@@ -121,6 +121,7 @@ _OF_EVALUATIONS: frozenset[str] = frozenset(
         TrainerReason.REFERENCE_MISSING,
         TrainerReason.TEST_SPLIT_MISSING,
         TrainerReason.TRAINED_ON,
+        TrainerReason.FINAL_SET_OPENED,
     }
 )
 _OF_FINETUNEJOBS: frozenset[str] = frozenset(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, computed_field, model_validator
 from trimtab_trainer.contract import (
     BOUNDS,
+    BoundName,
     EvaluationTask,
     Model,
     Precision,
@@ -14,8 +15,15 @@ from trimtab_trainer.contract import (
     Threshold,
     check_tasks_and_thresholds,
 )
-from trimtab_trainer.contract.evaluation import MAXIMUM_TASKS, MAXIMUM_THRESHOLDS
-from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI, rules
+from trimtab_trainer.contract.evaluation import (
+    FEW_RESAMPLES,
+    MAXIMUM_TASKS,
+    MAXIMUM_THRESHOLDS,
+    RESAMPLES_OF_A_TEST,
+    check_resamples,
+)
+from trimtab_trainer.contract.model import rules
+from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI
 
 from .conditions import PASSED, SUCCEEDED
 from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
@@ -108,17 +116,18 @@ _TASKS_UNCHANGED = (
 _NO_THRESHOLD_OR_ALL = "!has(self.thresholds) || self.thresholds.all(t, "
 THRESHOLD_RULES = (
     (
-        f"has(self.baseline) || {_NO_THRESHOLD_OR_ALL}!has(t.maximumRegression) && !has(t.maximumRelativeRegression))",
-        "maximumRegression and maximumRelativeRegression need baseline",
+        f"has(self.baseline) || {_NO_THRESHOLD_OR_ALL}!has(t.maximumRegression) && "
+        "!has(t.maximumRelativeRegression) && !has(t.maximumWorseRatio) && !has(t.maximumGroupRegression))",
+        "maximumRegression, maximumRelativeRegression, maximumWorseRatio and maximumGroupRegression need baseline",
     ),
     (
         f"{_NO_THRESHOLD_OR_ALL}self.tasks.exists(k, t.metric.startsWith(k.name + '/')))",
         "the first part of every threshold's metric must be the name of a task",
     ),
     (
-        f"{_NO_THRESHOLD_OR_ALL}!has(t.maximumGroupGap) || self.tasks.exists(k, has(k.groupBy) && "
-        "t.metric.startsWith(k.name + '/')))",
-        "maximumGroupGap needs groupBy in its task",
+        f"{_NO_THRESHOLD_OR_ALL}!has(t.maximumGroupGap) && !has(t.maximumGroupRegression) || "
+        "self.tasks.exists(k, has(k.groupBy) && t.metric.startsWith(k.name + '/')))",
+        "maximumGroupGap and maximumGroupRegression need groupBy in their task",
     ),
 )
 
@@ -164,6 +173,11 @@ class EvaluationSpec(Model):
             (
                 "!has(self.quantization) || self.precision == 'AsTrained'",
                 "quantization is for the precision AsTrained",
+            ),
+            (
+                f"!has(self.resamples) || self.resamples >= {RESAMPLES_OF_A_TEST} || !has(self.thresholds) || "
+                "self.thresholds.all(t, !has(t.confidence))",
+                FEW_RESAMPLES,
             ),
             *THRESHOLD_RULES,
             one_device_rule(),
@@ -256,6 +270,7 @@ class EvaluationSpec(Model):
             ValueError: with the field and the next step.
         """
         check_tasks_and_thresholds(self.tasks, self.thresholds, has_baseline=self.baseline is not None)
+        check_resamples(self.resamples, self.thresholds)
 
 
 class ModelStatus(Model):
@@ -284,9 +299,7 @@ class EvaluationSources(Model):
 class FailedCheck(Model):
     """A threshold that was not kept, or is not decided."""
 
-    bound: Literal["minimum", "maximum", "maximumRegression", "maximumRelativeRegression", "maximumGroupGap"] = Field(
-        description="bound of the threshold."
-    )
+    bound: BoundName = Field(description="bound of the threshold.")
     limit: float = Field(description="limit that is set.")
     estimate: float | None = Field(default=None, description="estimate it was compared with.")
     reason: str = Field(max_length=64, description="reason in one word.")
@@ -361,6 +374,12 @@ class EvaluationStatus(WorkStatus):
         default=None, description="evaluationDigest of everything that defines the answer."
     )
     rows: int | None = Field(default=None, ge=0, description="rows of all tasks.")
+    looks: int | None = Field(
+        default=None,
+        ge=0,
+        description="looks: how many Evaluations that wrote to this output have seen the most used of these rows, this "
+        "one included. Of many candidates at a limit one passes by luck.",
+    )
     report_uri: str | None = Field(
         default=None, alias="reportURI", max_length=1200, description="reportURI of report.html."
     )

@@ -22,16 +22,9 @@ from trimtab_trainer.contract import (
     Validation,
 )
 from trimtab_trainer.contract.curve import POINTS
-from trimtab_trainer.contract.settings import (
-    CHAT_TEMPLATE,
-    DIGEST,
-    IGNORE_KEYS,
-    KEY,
-    MODEL_URI,
-    OBJECT_URI,
-    Rule,
-    rules,
-)
+from trimtab_trainer.contract.methods import DATA_RULES
+from trimtab_trainer.contract.model import Rule, rules
+from trimtab_trainer.contract.settings import CHAT_TEMPLATE, DIGEST, IGNORE_KEYS, KEY, MODEL_URI, OBJECT_URI
 
 from .conditions import SUCCEEDED
 from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
@@ -136,8 +129,9 @@ class DatasetSource(Model):
         default=DatasetFormat.AUTO,
         description="format of the rows: Messages {messages: [{role, content}]}, with tools and tool_calls where there "
         "are such; PromptCompletion {prompt, completion}; Text {text}; Alpaca {instruction, input, output}; ShareGPT "
-        "{conversations: [{from, value}]}. Auto tells them apart by their keys. A string column group keeps rows "
-        "together when rows are held out.",
+        "{conversations: [{from, value}]}; Preference {prompt, chosen, rejected} for training.method DPO and ORPO; "
+        "UnpairedPreference {prompt, completion, label} for KTO. Auto takes what the method takes, and tells those of "
+        "SFT apart by their keys. A string column group keeps rows together when rows are held out.",
     )
     ignore_keys: list[KEY] = IGNORE_KEYS
     chat_template: OBJECT_URI | None = CHAT_TEMPLATE
@@ -195,6 +189,7 @@ class FineTuneJobSpec(Model):
                 "!has(self.training) || !has(self.training.earlyStopping) || has(self.dataset.validation)",
                 "training.earlyStopping needs dataset.validation",
             ),
+            *DATA_RULES,
         )
     )
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, computed_field, model_validator
 from trimtab_trainer.contract import Model
-from trimtab_trainer.contract.settings import DIGEST, rules
+from trimtab_trainer.contract.model import rules
+from trimtab_trainer.contract.settings import DIGEST
 from trimtab_trainer.contract.sweep import (
     MAXIMUM_PARAMETERS,
     MAXIMUM_TRIALS,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 from trimtab_trainer.contract import Model
-from trimtab_trainer.contract.settings import Rule, rules
+from trimtab_trainer.contract.model import Rule, rules
 
 from .scheduling import ATOMIC, LABEL_VALUE, Affinity, Toleration, TopologySpreadConstraint, keyed_by
 

@@ -359,6 +359,10 @@ _EVALUATION: dict[State | Reason | AttemptReason, Explanation] = {
         "The target was trained on more of a task's rows than `maximumTrainedOnRatio` allows.",
         "Take rows that were held out of training, such as `dataset.split: Test`.",
     ),
+    Reason.FINAL_SET_OPENED: _failed(
+        "Rows of a task with `dataset.final` were seen by another Evaluation.",
+        "Take rows that none has seen; or remove `final`, and mind `status.looks`.",
+    ),
     Reason.INTERRUPTED: Explanation("attempt", "The pod was told to end; the tasks that were done count.", "Nothing."),
 }
 

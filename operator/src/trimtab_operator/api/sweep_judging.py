@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 from trimtab_trainer.contract import EvaluationTask, Model, Threshold, check_tasks_and_thresholds
 from trimtab_trainer.contract.evaluation import LOWER_IS_BETTER, METRIC_PATH, RESULTS, TaskType
-from trimtab_trainer.contract.settings import rules
+from trimtab_trainer.contract.model import rules
 from trimtab_trainer.contract.sweep import Direction
 
 from .evaluation import THRESHOLD_RULES, EvaluationBaseline

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import example as example_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trimtab_trainer.contract import Check, Precision, Result, TaskType, Threshold
+from markupsafe import escape
+from trimtab_operator.domain.evaluation.verdict import judge as operators_verdict
+from trimtab_trainer.contract import Check, EvaluationOutcome, Precision, Result, TaskType, Threshold
 from trimtab_trainer.evaluate.reporting import wording
 from trimtab_trainer.evaluate.reporting.confusion_table import LABELS, confusions, matrix_of
 from trimtab_trainer.evaluate.reporting.page import render
@@ -188,9 +190,9 @@ def test_every_link_and_label_has_its_place() -> None:
 def test_what_was_found_is_said() -> None:
     text = Page.of(render(results(task()))).text
     for words in (
-        "at least 0.8 0.812 within 95 % 0.13 0.86 – 4,321",
-        "at most 0.02 worse than the baseline 0.192 better within 95 % < 0.0001 1.00",
-        "at most 0.1 between the best and the worst group gap 0.300 at least 0.123 beyond 95 %",
+        "at least 0.8 undecided 0.812 within 95 % 0.13 0.86 – 4,321",
+        "at most 0.02 worse than the baseline kept 0.192 better within 95 % < 0.0001 1.00",
+        "at most 0.1 between the best and the worst group missed gap 0.300 at least 0.123 beyond 95 %",
         "0.812 0.790 to 0.834",
         "+0.192 better +0.150 to +0.230",
         "480 rows in 470 clusters",
@@ -244,7 +246,7 @@ def test_what_is_not_a_number_is_not_measured(hole: float | None) -> None:
     )
     check = Check(threshold=0, bound="minimum", estimate=hole, p_pass=hole, p_fail=hole)
     text = Page.of(render(results(empty, checks=[check]))).text
-    assert "at least 0.8 not measured not measured 95 %" in text
+    assert "at least 0.8 not known not measured not measured 95 %" in text
     assert "kinds/accuracy not measured not measured" in text
     assert "empty 0 not measured not measured not measured" in text
     assert not re.search(r"\b(nan|None|inf)\b", text)
@@ -323,7 +325,7 @@ def test_groups_stand_worst_first_in_the_direction_of_the_metric() -> None:
 
 
 def test_a_bound_that_was_not_checked_is_not_measured() -> None:
-    assert "at least 0.8 not measured" in Page.of(render(results(task(), checks=[]))).text
+    assert "at least 0.8 not known not measured" in Page.of(render(results(task(), checks=[]))).text
 
 
 def test_many_labels_are_pooled() -> None:
@@ -403,3 +405,24 @@ def test_a_browser_opens_it_without_an_error_a_request_or_a_word_outside(tmp_pat
     assert seen.complaints == ()
     assert seen.requests == ()
     assert seen.width == width
+
+
+def judged(value: float) -> EvaluationResults:
+    threshold = Threshold.model_validate({"metric": "kinds/accuracy", "minimum": 0.7})
+    check = Check.model_validate({"threshold": 0, "bound": "minimum", "estimate": value})
+    return results(task()).model_copy(update={"thresholds": [threshold], "checks": [check]})
+
+
+@pytest.mark.parametrize(("value", "words"), [(0.8, "Passed"), (0.6, "Not passed")])
+def test_the_page_says_the_verdict_by_the_operators_own_rule(value: float, words: str) -> None:
+    found = judged(value)
+    theirs = operators_verdict(
+        found.thresholds,
+        EvaluationOutcome.unpack(
+            EvaluationOutcome(report_uri="", results_digest=DIGEST, rows=480, checks=found.checks).pack(3_000)
+        ),
+    )
+    page = render(found)
+    assert f"<strong>{words}</strong> ({theirs.reason.value})" in page
+    assert theirs.passed is (words == "Passed")
+    assert str(escape(theirs.message)) in page

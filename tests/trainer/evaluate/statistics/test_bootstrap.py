@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from trimtab_trainer.evaluate.scoring.metrics import ratio
+from trimtab_trainer.evaluate.scoring.measure import ratio
 from trimtab_trainer.evaluate.statistics import Resampling
 from trimtab_trainer.evaluate.statistics import bootstrap as module
 

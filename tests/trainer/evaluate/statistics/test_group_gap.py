@@ -76,7 +76,7 @@ def test_a_group_that_is_much_worse_is_shown_and_named() -> None:
 def test_the_worst_group_of_an_error_is_the_largest() -> None:
     values = np.r_[np.full(30, 1.0), np.full(30, 5.0), np.full(30, 2.0)][:, None]
     groups, found = gaps([30, 30, 30], values, lower_is_better=True)
-    assert found == [Gap(4.0, 4.0, groups.names.index("g01"), groups.names.index("g00"))]
+    assert found == [Gap(4.0, 4.0, groups.names.index("g01"), groups.names.index("g00"), high=4.0)]
 
 
 def test_small_groups_are_pooled_and_named() -> None:
@@ -137,3 +137,21 @@ def test_hundreds_of_groups_take_bounded_work() -> None:
     _, found = gaps([20] * 300, right(0.8, 6_000, 1), resamples=2_000)
     assert found[0] is not None
     assert found[0].low == 0.0
+
+
+def test_the_gap_lies_between_its_bounds_and_fewer_rows_show_less() -> None:
+    visible = []
+    for rows in (50, 800):
+        names = [f"g{at // rows}" for at in range(2 * rows)]
+        resampling = Resampling(range(2 * rows), seed=1, resamples=500)
+        groups = partition(names, resampling, minimum_rows=20)
+        values = (np.random.default_rng(4).random(2 * rows) < np.repeat([0.9, 0.7], rows)).astype(np.float64)
+        statistics = np.stack([values, np.ones(2 * rows)], axis=1)
+        parts = [resampling.part(statistics, lambda sums: sums[..., :1] / sums[..., 1:], each) for each in groups.rows]
+        estimates = np.array([part.total[0] for part in parts])
+        draws = np.stack([each[:, 0] for each in resampling.figures(parts)], axis=1)
+        found = gap(estimates, draws, groups, lower_is_better=False, confidence=0.95)
+        assert found is not None
+        assert 0 <= found.low < found.gap < found.high
+        visible.append(found.visible)
+    assert visible[1] < 0.1 < visible[0]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats  # type: ignore[import-untyped]
-from trimtab_trainer.evaluate.scoring.metrics import ratio
+from trimtab_trainer.evaluate.scoring.measure import ratio
 from trimtab_trainer.evaluate.statistics import (
     MINIMUM_CLUSTERS,
     Array,
+    Distribution,
     Resampling,
     p_at_least,
     p_at_most,
@@ -140,3 +142,44 @@ def test_a_few_large_clusters_count_as_few() -> None:
     uneven, p_of_uneven = tested([300, 200, 100] + [1] * 97)
     assert uneven == pytest.approx(697**2 / (300**2 + 200**2 + 100**2 + 97))
     assert p_of_uneven == 1.0
+
+
+def of_clusters(values: Array, sizes: list[int]) -> list[Distribution]:
+    """Return the distributions of means of [rows, draws] in clusters of these sizes."""
+    draws = values.shape[1]
+    resampling = Resampling(np.repeat(np.arange(len(sizes)), sizes).tolist(), seed=1, resamples=400)
+    statistics = np.hstack([values, np.ones((len(values), 1))])
+    return resampling.distributions([resampling.part(statistics, lambda sums: sums[..., :draws] / sums[..., draws:])])[
+        0
+    ]
+
+
+def test_uneven_clusters_at_the_bound_pass_as_rarely_as_promised() -> None:
+    sizes = np.maximum(1, np.random.default_rng(1).pareto(1.0, 400) * 3).astype(int).clip(max=300).tolist()
+    right = np.random.default_rng(2).random((len(sizes), 200)) < 0.9  # of a cluster all rows, or none
+    found = of_clusters(np.repeat(right.astype(np.float64), sizes, axis=0), sizes)
+    assert found[0].effective_units > MINIMUM_CLUSTERS
+    assert np.mean([p_at_most(each, 0.9, edge=1.0, span=1.0) <= 0.05 for each in found]) <= 0.06
+
+
+def test_even_clusters_are_tested_as_if_their_sizes_were_not_known() -> None:
+    values = np.repeat(np.random.default_rng(3).normal(0, 1, (40, 1)), 5, axis=0)
+    (found,) = of_clusters(values, [5] * 40)
+    assert p_at_least(found, 0.4) == p_at_least(replace(found, sizes=None), 0.4)
+
+
+@pytest.mark.parametrize("rows", [200, 500])
+def test_a_very_long_tail_at_the_bound_passes_as_rarely_as_promised(rows: int) -> None:
+    draws = 1_000
+    values = np.random.default_rng(10).lognormal(0, 2, (rows, draws))
+    passed = np.mean([p_at_least(each, math.exp(2)) <= 0.05 for each in of_means(values, resamples=400)])
+    assert passed <= 0.06 + 2 * math.sqrt(0.06 * 0.94 / draws)
+
+
+def test_a_tail_away_from_the_bound_costs_nothing() -> None:
+    values = np.random.default_rng(11).lognormal(0, 1.5, 300)
+    losses, wins = of_mean(values), of_mean(-values)
+    assert p_at_least(wins, -values.mean() + 1) == pytest.approx(
+        p_at_least(wins, -values.mean() + 1, edge=-1e9, span=1e9)
+    )
+    assert p_at_least(losses, values.mean() + 1) > p_at_least(losses, values.mean() + 1, edge=-1e9, span=1e9)

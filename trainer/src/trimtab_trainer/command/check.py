@@ -24,7 +24,7 @@ from ..data.sample import Sample, copy_first
 from ..data.source import find
 from ..data.tokens import Vocabulary
 from ..data.view import total_steps
-from ..errors import SettingsInvalid, TrainerError
+from ..errors import SettingsInvalid, TooMuchDropped, TrainerError
 from ..prepare import CheckedModel, asked_uris, check_base_model, check_writable, prepare_rows, source_uris, warnings_of
 from ..report import Report
 from ..storage import MANIFEST, open_store, read_manifest
@@ -201,7 +201,8 @@ def _rows(found: Findings, config: RunConfig, checked: CheckedModel, scratch: Pa
         )
 
     refusal = found.attempt("rows", look)
-    unseen = [*_unseen(samples, rows)] if refusal is None or refusal.reason in OF_NUMBERS else []
+    of_numbers = refusal is None or refusal.reason in OF_NUMBERS or isinstance(refusal, TooMuchDropped)
+    unseen = [*_unseen(samples, rows)] if of_numbers else []
     if refusal is not None and unseen:
         last = found.all.pop()
         found.add(Verdict.WARNING, last.part, f"of the rows that were looked at: {last.said}")

@@ -20,6 +20,7 @@ from .evaluation import (
     BOUNDS,
     METRICS_OF,
     RESULTS,
+    BoundName,
     Check,
     EvaluationConfig,
     EvaluationOutcome,
@@ -36,8 +37,11 @@ from .evaluation import (
     Threshold,
     check_tasks_and_thresholds,
 )
+from .figures import PreferenceFigures
 from .hub import HubSource, Mirrored, MirroredSource, from_hub, hub_sources, relocated
 from .limits import PROCESSES, TRAIN_LIMITS, TrainLimits
+from .methods import Method, PreferenceLoss, PreferenceSettings
+from .model import Model, Received
 from .outcome import (
     CONTRACT_VERSION,
     PACKED_OUTCOME_BYTES,
@@ -60,10 +64,8 @@ from .settings import (
     InitialAdapter,
     LoraSettings,
     LossOn,
-    Model,
     Optimizer,
     QuantizationSettings,
-    Received,
     Schedule,
     TrainingData,
     TrainingSettings,
@@ -82,6 +84,7 @@ __all__ = [
     "Artifact",
     "Balance",
     "BalanceBy",
+    "BoundName",
     "Check",
     "CheckpointSettings",
     "Cleaning",
@@ -101,6 +104,7 @@ __all__ = [
     "InvalidText",
     "LoraSettings",
     "LossOn",
+    "Method",
     "Metric",
     "Mirrored",
     "MirroredSource",
@@ -109,6 +113,9 @@ __all__ = [
     "Optimizer",
     "Precision",
     "PredictBy",
+    "PreferenceFigures",
+    "PreferenceLoss",
+    "PreferenceSettings",
     "Prepared",
     "PreparedEvaluation",
     "Progress",

@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from .settings import Received
+from .model import Received
 
 POINTS = 64
 """Most points of either curve."""

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .settings import OBJECT_URI, Model
+from .model import Model
+from .settings import OBJECT_URI
 
 COLUMN = Annotated[str, Field(min_length=1, max_length=253)]
 """Name of a column: a key of the rows."""

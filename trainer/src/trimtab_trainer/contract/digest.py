@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+from .methods import Method
 from .outcome import CONTRACT_VERSION
 from .run import RunConfig
 from .settings import DEFAULT_EPOCHS, LoraSettings
@@ -35,6 +36,8 @@ def run_digest(config: RunConfig, base_model_digest: str, view_digest: str) -> s
     if training.epochs is None and training.max_steps is None:
         training = training.model_copy(update={"epochs": DEFAULT_EPOCHS})
     training = training.model_copy(update={"micro_batch_size": None})
+    if training.method is not Method.SFT:
+        training = training.model_copy(update={"preference": training.preferences})
     return digest_of(
         {
             "contract": CONTRACT_VERSION,

@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from .figures import WHOLE
+from .model import Model, Received, rules, speaks
 from .run import Credentials, RunIdentity, StoredBaseModel, StoredOutput
-from .settings import DIGEST, KEY, OBJECT_URI, DatasetFormat, Model, QuantizationSettings, Received, rules, speaks
+from .settings import DIGEST, KEY, OBJECT_URI, DatasetFormat, QuantizationSettings
 
 EVALUATION_VERSION = "trimtab.dev/evaluation/v1"
 MAXIMUM_TASKS = 50
@@ -50,6 +51,7 @@ class TaskType(StrEnum):
     CLASSIFICATION = "Classification"
     MULTIPLE_CHOICE = "MultipleChoice"
     REGRESSION = "Regression"
+    PREFERENCE = "Preference"
     HARNESS = "Harness"
 
 
@@ -71,6 +73,14 @@ class Metric(StrEnum):
     MEAN_SQUARED_ERROR = "MeanSquaredError"
     MEAN_ABSOLUTE_ERROR = "MeanAbsoluteError"
     UNPARSABLE_RATIO = "UnparsableRatio"
+    PAIR_ACCURACY = "PairAccuracy"
+    PAIR_ACCURACY_NORMALIZED = "PairAccuracyNormalized"
+    PAIR_MARGIN = "PairMargin"
+    REWARD_ACCURACY = "RewardAccuracy"
+    REWARD_MARGIN = "RewardMargin"
+    TRUNCATED_RATIO = "TruncatedRatio"
+    BRIER_SCORE = "BrierScore"
+    CALIBRATION_ERROR = "CalibrationError"
 
 
 RESULTS: dict[Metric, tuple[str, ...]] = {
@@ -89,20 +99,73 @@ RESULTS: dict[Metric, tuple[str, ...]] = {
     Metric.MEAN_SQUARED_ERROR: ("meanSquaredError",),
     Metric.MEAN_ABSOLUTE_ERROR: ("meanAbsoluteError",),
     Metric.UNPARSABLE_RATIO: ("unparsableRatio",),
+    Metric.PAIR_ACCURACY: ("pairAccuracy",),
+    Metric.PAIR_ACCURACY_NORMALIZED: ("pairAccuracyNormalized",),
+    Metric.PAIR_MARGIN: ("pairMargin",),
+    Metric.REWARD_ACCURACY: ("rewardAccuracy",),
+    Metric.REWARD_MARGIN: ("rewardMargin",),
+    Metric.TRUNCATED_RATIO: ("truncatedRatio",),
+    Metric.BRIER_SCORE: ("brierScore",),
+    Metric.CALIBRATION_ERROR: ("calibrationError",),
 }
 """Names of the figures, as thresholds and results spell them: `<task>/<name>`. Averages are always named."""
 
 METRICS_OF: dict[TaskType, tuple[Metric, ...]] = {
     TaskType.PERPLEXITY: (Metric.PERPLEXITY, Metric.BITS_PER_BYTE),
-    TaskType.GENERATION: (Metric.ROUGE_L, Metric.EXACT_MATCH, Metric.TOKEN_F1, Metric.BLEU, Metric.CHRF),
-    TaskType.CLASSIFICATION: (Metric.ACCURACY, Metric.F1, Metric.PRECISION, Metric.RECALL),
-    TaskType.MULTIPLE_CHOICE: (Metric.ACCURACY, Metric.ACCURACY_NORMALIZED),
-    TaskType.REGRESSION: (Metric.MEAN_ABSOLUTE_ERROR, Metric.MEAN_SQUARED_ERROR, Metric.UNPARSABLE_RATIO),
+    TaskType.GENERATION: (
+        Metric.ROUGE_L,
+        Metric.EXACT_MATCH,
+        Metric.TOKEN_F1,
+        Metric.BLEU,
+        Metric.CHRF,
+        Metric.TRUNCATED_RATIO,
+    ),
+    TaskType.CLASSIFICATION: (
+        Metric.ACCURACY,
+        Metric.F1,
+        Metric.PRECISION,
+        Metric.RECALL,
+        Metric.BRIER_SCORE,
+        Metric.CALIBRATION_ERROR,
+    ),
+    TaskType.MULTIPLE_CHOICE: (
+        Metric.ACCURACY,
+        Metric.ACCURACY_NORMALIZED,
+        Metric.BRIER_SCORE,
+        Metric.CALIBRATION_ERROR,
+    ),
+    TaskType.REGRESSION: (
+        Metric.MEAN_ABSOLUTE_ERROR,
+        Metric.MEAN_SQUARED_ERROR,
+        Metric.UNPARSABLE_RATIO,
+        Metric.TRUNCATED_RATIO,
+    ),
+    TaskType.PREFERENCE: (
+        Metric.PAIR_ACCURACY,
+        Metric.PAIR_ACCURACY_NORMALIZED,
+        Metric.PAIR_MARGIN,
+        Metric.REWARD_ACCURACY,
+        Metric.REWARD_MARGIN,
+    ),
     TaskType.HARNESS: (),
 }
 """Metrics that apply to a type, the headline first; all of them are the default. A harness task names its own."""
 
-LOWER_IS_BETTER = frozenset({"perplexity", "bitsPerByte", "meanSquaredError", "meanAbsoluteError", "unparsableRatio"})
+OF_PROBABILITIES = frozenset({Metric.BRIER_SCORE, Metric.CALIBRATION_ERROR})
+"""Metrics of the probabilities of labels or choices, which a generated answer has none of."""
+
+LOWER_IS_BETTER = frozenset(
+    {
+        "perplexity",
+        "bitsPerByte",
+        "meanSquaredError",
+        "meanAbsoluteError",
+        "unparsableRatio",
+        "truncatedRatio",
+        "brierScore",
+        "calibrationError",
+    }
+)
 """Figures of our own metrics where less is better; a harness task says it of its own."""
 
 
@@ -153,6 +216,11 @@ class TaskDataset(Model):
         default=None, ge=1, le=1_000_000, description="limit of rows; which ones depends on their content alone."
     )
 
+    final: Literal[True] | None = Field(
+        default=None,
+        description="final: true is for rows that one Evaluation sees, and no other before or after it with final.",
+    )
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.split is None) == (self.uri is None):
@@ -164,7 +232,11 @@ class TaskDataset(Model):
         return self
 
 
+PAIRS_OF_PREFERENCE = "a Preference task takes rows of the format Preference, and no other task does"
 NO_KEYS_OF_HARNESS = "a Harness task reads the columns that its YAML file names; remove ignoreKeys"
+
+
+NO_PROBABILITIES = "BrierScore and CalibrationError need predictBy: Likelihood: a generated label has no probability"
 
 
 def _only(field: str, *types: str) -> tuple[str, str]:
@@ -204,9 +276,19 @@ class EvaluationTask(Model):
                 "!has(self.topP) || (has(self.temperature) && self.temperature > 0.0)",
                 "topP needs a temperature above 0: without one nothing is sampled",
             ),
+            (
+                "!has(self.metrics) || !has(self.predictBy) || self.predictBy == 'Likelihood' || "
+                "!self.metrics.exists(m, m == 'BrierScore' || m == 'CalibrationError')",
+                NO_PROBABILITIES,
+            ),
             _only("harnessTask", "Harness"),
             _only("fewShot", "Harness"),
             ("self.type != 'Harness' || !has(self.dataset.ignoreKeys)", NO_KEYS_OF_HARNESS),
+            (
+                "!has(self.dataset.format) || self.dataset.format == 'Auto' || (self.type == 'Preference' ? "
+                "self.dataset.format == 'Preference' : !(self.dataset.format in ['Preference', 'UnpairedPreference']))",
+                PAIRS_OF_PREFERENCE,
+            ),
             (
                 "!has(self.metrics) || self.metrics.all(m, self.metrics.exists_one(n, n == m))",
                 "metrics must not repeat a value",
@@ -284,7 +366,9 @@ class EvaluationTask(Model):
     @property
     def chosen_metrics(self) -> tuple[Metric, ...]:
         """Return the metrics to compute, the headline first."""
-        return tuple(self.metrics) if self.metrics is not None else METRICS_OF[self.type]
+        if self.metrics is not None:
+            return tuple(self.metrics)
+        return tuple(each for each in METRICS_OF[self.type] if not (self.generates and each in OF_PROBABILITIES))
 
     @property
     def generates(self) -> bool:
@@ -301,6 +385,13 @@ class EvaluationTask(Model):
             raise ValueError("a Harness task needs harnessTask and dataset.uri")
         if kind is TaskType.HARNESS and self.dataset.ignore_keys is not None:
             raise ValueError(NO_KEYS_OF_HARNESS)
+        pairs = kind is TaskType.PREFERENCE
+        if self.dataset.format not in (None, DatasetFormat.AUTO) and (
+            self.dataset.format is not DatasetFormat.PREFERENCE
+            if pairs
+            else self.dataset.format in (DatasetFormat.PREFERENCE, DatasetFormat.UNPAIRED_PREFERENCE)
+        ):
+            raise ValueError(PAIRS_OF_PREFERENCE)
         generating = (TaskType.GENERATION, TaskType.REGRESSION, TaskType.CLASSIFICATION)
         allowed: dict[str, tuple[TaskType, ...]] = {
             "labels": (TaskType.CLASSIFICATION,),
@@ -324,12 +415,31 @@ class EvaluationTask(Model):
             values = getattr(self, name)
             if values is not None and len(set(values)) != len(values):
                 raise ValueError(f"{name} must not repeat a value")
+        if self.generates and OF_PROBABILITIES & set(self.metrics or ()):
+            raise ValueError(NO_PROBABILITIES)
         if self.metrics is not None and not set(self.metrics) <= set(METRICS_OF[kind]):
             raise ValueError(f"metrics of a {kind.value} task are {', '.join(METRICS_OF[kind]) or 'its own'}")
         return self
 
 
-BOUNDS = ("minimum", "maximum", "maximumRegression", "maximumRelativeRegression", "maximumGroupGap")
+BOUNDS = (
+    "minimum",
+    "maximum",
+    "maximumRegression",
+    "maximumRelativeRegression",
+    "maximumGroupGap",
+    "maximumWorseRatio",
+    "maximumGroupRegression",
+)
+BoundName = Literal[
+    "minimum",
+    "maximum",
+    "maximumRegression",
+    "maximumRelativeRegression",
+    "maximumGroupGap",
+    "maximumWorseRatio",
+    "maximumGroupRegression",
+]
 
 
 class Threshold(Model):
@@ -342,8 +452,12 @@ class Threshold(Model):
                 f"a threshold needs one of {', '.join(BOUNDS)}",
             ),
             (
-                "!has(self.minimumGroupRows) || has(self.maximumGroupGap)",
-                "minimumGroupRows belongs to maximumGroupGap",
+                "!has(self.minimumGroupRows) || has(self.maximumGroupGap) || has(self.maximumGroupRegression)",
+                "minimumGroupRows belongs to maximumGroupGap and maximumGroupRegression",
+            ),
+            (
+                "!has(self.worseBy) || has(self.maximumWorseRatio)",
+                "worseBy belongs to maximumWorseRatio",
             ),
             (
                 "!has(self.minimum) || !has(self.maximum) || self.minimum <= self.maximum",
@@ -373,6 +487,27 @@ class Threshold(Model):
         le=1e12,
         description="maximumGroupGap between the best and the worst group, beyond sampling noise. Needs groupBy.",
     )
+    maximum_worse_ratio: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="maximumWorseRatio of the rows that are worse than under the baseline by more than worseBy, tested "
+        "exactly: however bad a few rows are, what it promises holds.",
+    )
+    worse_by: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e12,
+        description="worseBy is how much worse a row may be before it counts in maximumWorseRatio, in the unit of a "
+        "row's figure (nats per token of a perplexity); 0 if absent.",
+    )
+    maximum_group_regression: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e12,
+        description="maximumGroupRegression of the worst group against the baseline in the same group, absolute. Needs "
+        "groupBy.",
+    )
     minimum_group_rows: int | None = Field(
         default=None,
         ge=2,
@@ -397,15 +532,35 @@ class Threshold(Model):
 
     @property
     def against_baseline(self) -> bool:
-        return self.maximum_regression is not None or self.maximum_relative_regression is not None
+        bounds = self.maximum_regression, self.maximum_relative_regression
+        return any(each is not None for each in (*bounds, self.maximum_worse_ratio, self.maximum_group_regression))
+
+    @property
+    def by_group(self) -> bool:
+        return self.maximum_group_gap is not None or self.maximum_group_regression is not None
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Return the limits that are set, by the name of the bound, in the order of BOUNDS."""
+        limits = {
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "maximumRegression": self.maximum_regression,
+            "maximumRelativeRegression": self.maximum_relative_regression,
+            "maximumGroupGap": self.maximum_group_gap,
+            "maximumWorseRatio": self.maximum_worse_ratio,
+            "maximumGroupRegression": self.maximum_group_regression,
+        }
+        return {name: limit for name in BOUNDS if (limit := limits[name]) is not None}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        bounds = self.minimum, self.maximum, self.maximum_regression
-        if all(v is None for v in (*bounds, self.maximum_relative_regression, self.maximum_group_gap)):
+        if not self.limits:
             raise ValueError(f"a threshold needs one of {', '.join(BOUNDS)}")
-        if self.minimum_group_rows is not None and self.maximum_group_gap is None:
-            raise ValueError("minimumGroupRows belongs to maximumGroupGap")
+        if self.minimum_group_rows is not None and not self.by_group:
+            raise ValueError("minimumGroupRows belongs to maximumGroupGap and maximumGroupRegression")
+        if self.worse_by is not None and self.maximum_worse_ratio is None:
+            raise ValueError("worseBy belongs to maximumWorseRatio")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise ValueError("minimum must not be above maximum")
         return self
@@ -461,7 +616,23 @@ class EvaluationConfig(Model):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         check_tasks_and_thresholds(self.tasks, self.thresholds, has_baseline=self.baseline is not None)
+        check_resamples(self.resamples, self.thresholds)
         return self
+
+
+RESAMPLES_OF_A_TEST = 1_000
+"""A p-value of 0.06 has a standard deviation of 0.024 over seeds of 100 resamples, and of 0.0075 of 1,000."""
+FEW_RESAMPLES = f"a threshold with confidence needs at least {RESAMPLES_OF_A_TEST} resamples: of fewer the seed decides"
+
+
+def check_resamples(resamples: int, thresholds: list[Threshold]) -> None:
+    """Refuse tests of so few resamples that their seed decides.
+
+    Raises:
+        ValueError: with the next step.
+    """
+    if resamples < RESAMPLES_OF_A_TEST and any(each.confidence is not None for each in thresholds):
+        raise ValueError(FEW_RESAMPLES)
 
 
 def check_tasks_and_thresholds(tasks: list[EvaluationTask], thresholds: list[Threshold], *, has_baseline: bool) -> None:
@@ -482,8 +653,9 @@ def check_tasks_and_thresholds(tasks: list[EvaluationTask], thresholds: list[Thr
             raise ValueError(f"threshold {threshold.metric}: task {task.name} gives {', '.join(results)}")
         if threshold.against_baseline and not has_baseline:
             raise ValueError(f"threshold {threshold.metric}: a regression needs spec.baseline")
-        if threshold.maximum_group_gap is not None and task.group_by is None:
-            raise ValueError(f"threshold {threshold.metric}: maximumGroupGap needs groupBy in task {task.name}")
+        for bound in ("maximumGroupGap", "maximumGroupRegression"):
+            if bound in threshold.limits and task.group_by is None:
+                raise ValueError(f"threshold {threshold.metric}: {bound} needs groupBy in task {task.name}")
 
 
 class PreparedEvaluation(Received):
@@ -520,17 +692,17 @@ class Check(Received):
     Attributes:
         threshold: its index in the configuration.
         bound: which of the threshold's bounds.
-        estimate: value, regression (positive is worse), relative regression, or group gap.
+        estimate: value, regression (positive is worse), relative regression, group gap, or share of worse rows.
         p_pass: probability under resampling of data at least this good if the truth were just beyond the bound: a
             small one excludes it. Only with `confidence`.
         p_fail: the same for the truth just within the bound: a small one excludes that all is well.
         low: of a group gap, its lower simultaneous confidence bound: what sampling noise does not explain.
         rows_needed: rows for a decision at 80 % power, if these did not suffice.
-        worst, best: the groups of the gap.
+        worst, best: the groups of the gap; of a group regression the worst.
     """
 
     threshold: int = Field(ge=0)
-    bound: Literal["minimum", "maximum", "maximumRegression", "maximumRelativeRegression", "maximumGroupGap"]
+    bound: BoundName
     estimate: float | None = None
     p_pass: float | None = None
     p_fail: float | None = None
@@ -560,6 +732,8 @@ PACKED_DIGITS = 6
 """Significant digits of packed figures; `results.json` has all of them."""
 _DIGITS_OF_CHECKS = {"estimate": 5, "p_pass": 4, "p_fail": 4, "low": 4, "rows_needed": 2}
 """A share of 10,000 resamples has no more than four digits, and a forecast of rows is good for two."""
+_FEWEST_DIGITS_OF_CHECKS = {"estimate": 4, "p_pass": 2, "p_fail": 2, "low": 3, "rows_needed": 1}
+"""Where all bounds of all thresholds are set, which nobody needs: rounded in the direction that refuses, they fit."""
 PACKED_NAME_LENGTH = 64
 """Names of groups are any text of the data."""
 
@@ -579,6 +753,19 @@ def _packed(value: Any, digits: int = PACKED_DIGITS, rounding: str | None = None
     return value[:PACKED_NAME_LENGTH] if isinstance(value, str) else value
 
 
+def as_told(checks: list[Check]) -> list[Check]:
+    """Return checks as a termination message carries them: a verdict on these is the operator's."""
+    return [
+        each.model_copy(
+            update={
+                name: _packed(getattr(each, name), digits, _worse(each, name))
+                for name, digits in _DIGITS_OF_CHECKS.items()
+            }
+        )
+        for each in checks
+    ]
+
+
 def _inflated(data: bytes) -> bytes:
     inflating = zlib.decompressobj()
     inflated = inflating.decompress(data, OUTCOME_BYTES)
@@ -593,6 +780,7 @@ class EvaluationOutcome(Received):
     report_uri: str = Field(max_length=1200, description="reportURI of report.html")
     results_digest: DIGEST = Field(description="resultsDigest of results.json")
     rows: WHOLE = 0
+    looks: WHOLE = Field(default=0, description="evaluations that saw the most used of these rows, this one included")
     results: list[Result] = Field(default=[])
     omitted: WHOLE = Field(default=0, description="results that are in the report only")
     checks: list[Check] = Field(default=[])
@@ -602,19 +790,21 @@ class EvaluationOutcome(Received):
 
         A termination message holds 4 kB, and fifty tasks with their intervals are more than that as plain JSON.
         Results are left out from the end until it fits, those that a check is about stand first; then the names of
-        groups. Figures are rounded to `PACKED_DIGITS` or fewer, those of checks in the direction that refuses.
+        groups, and then digits of the checks. Figures are rounded to `PACKED_DIGITS` or fewer, those of checks in the
+        direction that refuses.
         """
-        results, checks = list(self.results), self.checks
+        results, checks, digits = list(self.results), self.checks, _DIGITS_OF_CHECKS
         while True:
             document = {
                 "reportUri": self.report_uri,
                 "resultsDigest": self.results_digest,
                 "rows": self.rows,
+                "looks": self.looks,
                 "omitted": self.omitted + len(self.results) - len(results),
                 "results": [[_packed(getattr(each, name)) for each in results] for name in _RESULT_COLUMNS],
                 "checks": [
                     [
-                        _packed(getattr(each, name), _DIGITS_OF_CHECKS.get(name, PACKED_DIGITS), _worse(each, name))
+                        _packed(getattr(each, name), digits.get(name, PACKED_DIGITS), _worse(each, name))
                         for each in checks
                     ]
                     for name in _CHECK_COLUMNS
@@ -628,6 +818,8 @@ class EvaluationOutcome(Received):
                 results.pop()
             elif any(each.worst or each.best for each in checks):
                 checks = [each.model_copy(update={"worst": None, "best": None}) for each in checks]
+            elif digits is _DIGITS_OF_CHECKS:
+                digits = _FEWEST_DIGITS_OF_CHECKS
             else:
                 return text
 

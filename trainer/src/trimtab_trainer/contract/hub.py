@@ -14,8 +14,9 @@ from urllib.parse import unquote
 from pydantic import Field
 
 from .evaluation import EvaluationConfig
+from .model import Received
 from .run import Credentials, RunConfig
-from .settings import DIGEST, HUB_SCHEME, Received
+from .settings import DIGEST, HUB_SCHEME
 
 MODELS, DATASETS = "models", "datasets"
 DATA_FOLDER = "files"

@@ -11,7 +11,7 @@ from typing import Self
 
 from pydantic import Field
 
-from .settings import Received
+from .model import Received
 
 TRAIN_LIMITS = "TRIMTAB_TRAIN_LIMITS"
 """Name of the variable; its value is JSON."""

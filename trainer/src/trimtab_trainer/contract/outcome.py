@@ -11,10 +11,11 @@ from pydantic import Field
 
 from .curve import Curve
 from .evaluation import EvaluationOutcome, PreparedEvaluation
-from .figures import COUNT, CURVES, FIGURE, WHOLE
+from .figures import COUNT, CURVES, FIGURE, PREFERENCE, WHOLE
 from .hub import Mirrored
+from .model import Received, speaks
 from .run import RUN_VERSION
-from .settings import DIGEST, Received, speaks
+from .settings import DIGEST
 
 CONTRACT_VERSION = RUN_VERSION
 
@@ -93,6 +94,7 @@ class Reason(StrEnum):
     REFERENCE_MISSING = "ReferenceMissing"
     TEST_SPLIT_MISSING = "TestSplitMissing"
     TRAINED_ON = "TrainedOn"
+    FINAL_SET_OPENED = "FinalSetOpened"
     # 12, 13, 14, 1
     OUT_OF_MEMORY = "OutOfMemory"
     STORAGE_FAILED = "StorageFailed"
@@ -173,6 +175,9 @@ class Summary(Received):
     tokens_per_second: FIGURE = None
     world_size: COUNT = Field(default=None, description="worldSize: processes that trained, each on its accelerator")
     ranks: tuple[Rank, ...] | None = Field(default=None, max_length=1024, description="ranks: those, if several")
+    preference: PREFERENCE = Field(default=None, description="preference method's figures over the newest steps")
+    validation_preference: PREFERENCE = Field(default=None, description="validationPreference: on the validation rows")
+    test_preference: PREFERENCE = Field(default=None, description="testPreference: on the test rows")
     curve: CURVES = None
 
 
@@ -260,12 +265,15 @@ class Progress(Received):
     attempt: int
     stage: Stage
     activity: str = Field(
-        description="Mirroring, Preparing, Loading, Training, Evaluating, Checkpointing or Publishing"
+        description="Mirroring, Preparing, Loading, Comparing (answers, with the model before training), "
+        "Training, Evaluating, Checkpointing or Publishing"
     )
     step: int = 0
     total_steps: int = 0
     loss: float | None = None
     validation_loss: float | None = None
+    preference: PREFERENCE = Field(default=None, description="preference method's figures over the newest steps")
+    validation_preference: PREFERENCE = Field(default=None, description="the same on the validation rows")
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
     checkpoint_step: int | None = None

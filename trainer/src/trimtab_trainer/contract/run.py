@@ -11,7 +11,9 @@ from typing import Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
-from .data import COLUMN, Balance, Cleaning, DataAudit
+from .data import COLUMN, Balance, Cleaning, DataAudit, TooLong
+from .methods import check_data
+from .model import Model, speaks
 from .settings import (
     CHAT_TEMPLATE,
     DIGEST,
@@ -24,12 +26,10 @@ from .settings import (
     DatasetFormat,
     HeldOut,
     LoraSettings,
-    Model,
     QuantizationSettings,
     TrainingData,
     TrainingSettings,
     Validation,
-    speaks,
 )
 
 RUN_VERSION = "trimtab.dev/run/v1"
@@ -126,4 +126,11 @@ class RunConfig(Model):
     def _early_stopping_needs_validation(self) -> Self:
         if self.training.early_stopping is not None and self.dataset.validation is None:
             raise ValueError("training.earlyStopping needs dataset.validation")
+        return self
+
+    @model_validator(mode="after")
+    def _data_of_the_method(self) -> Self:
+        cleaning = self.dataset.cleaning
+        cuts = cleaning is not None and cleaning.too_long is TooLong.TRUNCATE
+        check_data(self.training.method, self.dataset.format.value, cuts=cuts)
         return self

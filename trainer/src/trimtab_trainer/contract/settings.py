@@ -10,11 +10,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import ConfigDict, Field, model_validator
 
-Rule = tuple[str, str]
-"""A CEL expression and the message shown when it is false."""
+from .methods import METHOD_RULES, Method, PreferenceSettings, check_method
+from .model import Model, rules
 
 _STORED = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*"
 _REPOSITORY = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
@@ -46,44 +45,6 @@ DEFAULT_EPOCHS = 3
 DIGEST = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", min_length=71, max_length=71)]
 
 
-class Model(BaseModel):
-    """Frozen value with camelCase JSON names; unknown fields are errors.
-
-    A field that is added to what the operator writes (the run configuration and its sections) keeps what its default
-    did before, and is left out of the JSON at that default: `Field(default=3, exclude_if=lambda value: value == 3)`.
-    So runs of before keep their digests and are read by trainers of before, and a field that a trainer does not know
-    is one that matters: it is refused, by name.
-    """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, use_enum_values=False
-    )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON form (camelCase, no absent fields)."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
-class Received(Model):
-    """What the other side says: another version may say more, so unknown fields are ignored."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-def speaks(version: object, contract: str) -> bool:
-    """Tell whether a version is that of a contract: the same, or one of its minor versions (`.../v1.2`).
-
-    Minor versions only add: fields that one may ignore to what the trainer says, and to what it is told such that are
-    written only where they matter. Where old words come to mean something else, the version becomes `v2`.
-    """
-    return isinstance(version, str) and (version == contract or version.startswith(contract + "."))
-
-
-def rules(*pairs: Rule) -> dict[str, Any]:
-    """Return the schema extension that carries CEL rules, each with its message."""
-    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
-
-
 class DatasetFormat(StrEnum):
     AUTO = "Auto"
     MESSAGES = "Messages"
@@ -91,6 +52,8 @@ class DatasetFormat(StrEnum):
     TEXT = "Text"
     ALPACA = "Alpaca"
     SHAREGPT = "ShareGPT"
+    PREFERENCE = "Preference"
+    UNPAIRED_PREFERENCE = "UnpairedPreference"
 
 
 class LossOn(StrEnum):
@@ -346,9 +309,21 @@ class TrainingSettings(Model):
                 "self.batchSize % self.microBatchSize == 0)",
                 "batchSize must be a multiple of microBatchSize",
             ),
+            *METHOD_RULES,
         )
     )
 
+    method: Method = Field(
+        default=Method.SFT,
+        exclude_if=lambda value: value is Method.SFT,
+        description="method is what is learned from: SFT answers; DPO and ORPO pairs of a chosen and a rejected one; "
+        "KTO answers that are labelled as wanted or not.",
+    )
+    preference: PreferenceSettings | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="preference shapes the loss of DPO, KTO and ORPO; absent: its defaults.",
+    )
     epochs: int | None = Field(
         default=None,
         ge=1,
@@ -362,7 +337,8 @@ class TrainingSettings(Model):
         default=32,
         ge=1,
         le=65536,
-        description="batchSize is the number of rows (packed rows when packing) an optimizer step sees.",
+        description="batchSize is the number of rows (packed rows when packing; pairs of DPO and ORPO) that a step of "
+        "the optimizer sees.",
     )
     micro_batch_size: int | None = Field(
         default=None,
@@ -388,7 +364,9 @@ class TrainingSettings(Model):
         description="maxSequenceLength in tokens; longer rows are dropped and counted.",
     )
     packing: bool = Field(
-        default=True, description="packing puts several rows into one sequence; rows never attend to each other."
+        default=True,
+        description="packing puts several rows into one sequence, of DPO and ORPO the two of a pair; rows never attend "
+        "to each other.",
     )
     loss_on: LossOn = Field(
         default=LossOn.COMPLETIONS,
@@ -406,7 +384,13 @@ class TrainingSettings(Model):
             raise ValueError("set epochs or maxSteps, not both")
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError("batchSize must be a multiple of microBatchSize")
+        check_method(self.method, self.preference, completions_only=self.loss_on is LossOn.COMPLETIONS)
         return self
+
+    @property
+    def preferences(self) -> PreferenceSettings:
+        """What shapes the loss of a preference method, with its defaults where nothing is said of it."""
+        return self.preference or PreferenceSettings()
 
 
 class CheckpointSettings(Model):

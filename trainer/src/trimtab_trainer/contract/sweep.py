@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from .digest import canonical_json
-from .settings import Model, rules
+from .model import Model, rules
 
 MAXIMUM_PARAMETERS = 16
 MAXIMUM_VALUES = 64

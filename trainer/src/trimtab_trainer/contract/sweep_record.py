@@ -13,9 +13,9 @@ from typing import Annotated, Any, Self
 from pydantic import Field, FiniteFloat, field_validator
 
 from .curve import Curve
+from .model import Model, Received, speaks
 from .parsing import Unreadable, read_object
 from .run import RunIdentity, StoredOutput
-from .settings import Model, Received, speaks
 from .sweep import MAXIMUM_PARAMETERS, Direction, SweepParameter, TrialState
 
 SWEEP_VERSION = "trimtab.dev/sweep/v1"

@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from .digest import canonical_json
-from .settings import Model
+from .methods import Method
+from .model import Model
 from .sweep import Dimension, value_at, with_parameters
 
 OF_THE_TOKENS: Mapping[str, str] = {"baseModel": "base model", "dataset.chatTemplate": "chat template"}
@@ -29,6 +30,14 @@ def fields_of_rows(side: str, *, part_of_training: bool) -> list[str]:
     if side == "validation":
         fields.append("training.lossOn")
     return fields
+
+
+def fields_of_loss(template: Mapping[str, Any]) -> list[str]:
+    """Return the fields that decide what a loss is, whatever the rows: the method, its shape, what it compares with."""
+    training = template.get("training")
+    method = training.get("method") if isinstance(training, Mapping) else None
+    compares = method in [each.value for each in Method if each.needs_reference]
+    return ["training.method", "training.preference", *(["lora.initialAdapter"] if compares else [])]
 
 
 def differ(model: type[Model], dimension: Dimension, template: Mapping[str, Any], path: str) -> bool:

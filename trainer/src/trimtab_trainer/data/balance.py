@@ -24,8 +24,8 @@ class Balanced:
     done: dict[str, Any]
 
 
-def balanced(rows: Rows, fitted: Fitted, balance: Balance) -> Balanced:
-    """Return the rows of one side, balanced by a column.
+def balanced(rows: Rows, fitted: Fitted, balance: Balance, size: int = 1) -> Balanced:
+    """Return the rows of one side, balanced by a column; `size` of them together are one, the two of a pair.
 
     A group's factor is the rows of the largest group divided by its own, at most `maximum`. A row is repeated as often
     as the factor says whole times, and once more for a part of the group: the first by identity, so that the same rows
@@ -36,20 +36,21 @@ def balanced(rows: Rows, fitted: Fitted, balance: Balance) -> Balanced:
     factors = np.minimum(counts.max(initial=0) / np.maximum(counts, 1), balance.maximum)
     if balance.by is BalanceBy.WEIGHT:
         return Balanced(fitted, factors[codes].astype(np.float32), _done(rows, balance, counts, factors, counts))
-    repeats = np.zeros(len(codes), np.int64)
+    repeats = np.zeros(len(codes) // size, np.int64)
     for code in np.flatnonzero(counts).tolist():
-        own = np.flatnonzero(codes == code)  # in the order of identities, as fitted rows are
+        own = np.flatnonzero(codes[::size] == code)  # in the order of identities, as fitted rows are
         wanted = round(float(factors[code]) * len(own))
         repeats[own] = wanted // len(own)
         repeats[own[: wanted % len(own)]] += 1
+    places = np.repeat(np.arange(len(codes)).reshape(-1, size), repeats, axis=0).ravel()
     again = Fitted(
-        np.repeat(fitted.rows, repeats),
-        np.repeat(fitted.lengths, repeats),
+        fitted.rows[places],
+        fitted.lengths[places],
         fitted.dropped,
         fitted.truncated,
         fitted.longest,
     )
-    now = np.bincount(codes, weights=repeats, minlength=len(counts)).astype(np.int64)
+    now = np.bincount(codes, weights=np.repeat(repeats, size), minlength=len(counts)).astype(np.int64)
     return Balanced(again, None, _done(rows, balance, counts, factors, now))
 
 

@@ -21,10 +21,11 @@ from .messages import spoken as said
 from .readers import Record
 from .shingles import texts_of
 
-IGNORED, CONTROL, PARTED, FORMAT, VOCABULARY = (
+IGNORED, CONTROL, PARTED, UNLIKE_PROMPTS, FORMAT, VOCABULARY = (
     "ignoredColumns",
     "controlTokens",
     "oneSequenceATurn",
+    "unlikePrompts",
     "format",
     "vocabulary",
 )
@@ -85,6 +86,8 @@ class Audit:
     unsupervised: Finding = field(default_factory=Finding)
     control: Finding = field(default_factory=Finding)
     parted: Finding = field(default_factory=Finding)
+    unlike: Finding = field(default_factory=Finding)
+    """Pairs whose prompt has other tokens on each side; told only where there are such."""
     ignored: dict[str, Finding] = field(default_factory=dict)
 
     def drop(self, finding: Finding, place: str) -> None:
@@ -104,6 +107,7 @@ class Audit:
         self.dropped += later.dropped
         for name in FINDINGS:
             getattr(self, name).extend(getattr(later, name))
+        self.unlike.extend(later.unlike)
         for column, finding in later.ignored.items():
             known = column in self.ignored or len(self.ignored) < MOST_COLUMNS
             self.ignored.setdefault(column if known else OTHER_COLUMNS, Finding()).extend(finding)
@@ -114,6 +118,7 @@ class Audit:
             "rowsRead": self.read,
             "rowsKept": self.read - self.dropped,
             **{key: getattr(self, name).to_json() for name, key in FINDINGS.items()},
+            **({UNLIKE_PROMPTS: self.unlike.to_json()} if self.unlike.count else {}),
             IGNORED: {name: finding.to_json() for name, finding in sorted(self.ignored.items())},
         }
 
@@ -132,11 +137,12 @@ class Audit:
             read,
             read - whole_number(value.get("rowsKept"), "the count of rows that are kept", most=read),
             **{name: Finding.of(value.get(key)) for name, key in FINDINGS.items()},
+            unlike=Finding.of(value[UNLIKE_PROMPTS]) if UNLIKE_PROMPTS in value else Finding(),
             ignored={name: Finding.of(finding) for name, finding in ignored.items()},
         )
 
 
-FINDINGS = {each.name: each.name for each in fields(Audit) if each.type == "Finding"} | {
+FINDINGS = {each.name: each.name for each in fields(Audit) if each.type == "Finding" and each.name != "unlike"} | {
     "control": CONTROL,
     "parted": PARTED,
 }
@@ -226,7 +232,7 @@ class Cleaner:
             if not row.has_assistant_turn:
                 self._speechless.add(row.place)
                 continue
-            if not row.is_learned:
+            if not row.is_learned or row.is_tied:
                 audit.drop(audit.unsupervised, row.place)
                 continue
             if self._cleaning.blank_turns is Handling.DROP and has_blank_turn(row):
@@ -295,6 +301,8 @@ def clean(
 
 def has_blank_turn(row: Row) -> bool:
     """Tell whether an answer that would be learned says nothing."""
+    if row.answers:
+        return any(map(has_blank_turn, row.answers))
     if row.messages:
         return any(not said(message).strip() for message in row.messages if is_learned(message))
     return not row.answer.strip()

@@ -19,8 +19,8 @@ ANSWER_WORDS = 4
 
 
 def answer_key(row: Row) -> bytes:
-    """Return the hash of what is learned from a row, blind to case, width and spacing."""
-    normal = " ".join(unicodedata.normalize("NFKC", row.answer).casefold().split())
+    """Return the hash of what holds a row to one side, its answer or its prompt, blind to case, width and spacing."""
+    normal = " ".join(unicodedata.normalize("NFKC", row.unit).casefold().split())
     return hashlib.sha256(b"answer\0" + normal.encode()).digest()
 
 

@@ -40,6 +40,10 @@ def fit(rows: Rows, chosen: Int64, training: TrainingSettings, too_long: TooLong
     lengths, capacity = rows.lengths[chosen], training.max_sequence_length
     longest = int(lengths.max(initial=0))
     over = lengths > capacity
+    if training.method.is_paired:
+        # The two sequences of a pair are neighbours, and one without the other says nothing.
+        over = np.repeat(over.reshape(-1, 2).any(axis=1), 2)
+        return Fitted(chosen[~over], lengths[~over], chosen[over], chosen[:0], longest)
     if too_long is TooLong.TRUNCATE and over.any():
         lengths = lengths.copy()
         lengths[over] = ends_of_answers(rows, chosen[over], training)

@@ -80,6 +80,11 @@ def _learned(row: Mapping[str, Any], loss_on: LossOn) -> Iterator[str]:
         turns = [each for each in row["messages"] if (each.get("weight") != 0 if every else is_learned(each))]
         yield from (spoken(each) for each in (turns[-1:] if loss_on is LossOn.LAST_TURN else turns))
         return
+    if "chosen" in row or "label" in row:
+        for key in ("chosen", "rejected", "completion"):
+            value = row.get(key, "")
+            yield from (spoken(each) for each in value if is_learned(each)) if isinstance(value, list) else (value,)
+        return
     if loss_on is LossOn.ALL_TOKENS:
         yield row.get("prompt", "")
     yield row.get("completion", row.get("text", ""))

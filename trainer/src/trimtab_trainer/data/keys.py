@@ -71,12 +71,13 @@ MEANINGS = (
     ),
     Meaning(
         (
-            *("chosen", "rejected", "rejected_response", "rejected_messages", "margin"),
+            *("chosen", "rejected", "rejected_response", "rejected_messages"),
             *("preferred_output", "non_preferred_output", "completions", "kto_tag"),
         ),
-        "preferences are not supported yet",
-        "keep the answers that are to be learned, under the keys of the format",
+        "which of two answers is preferred is learned from rows of {prompt, chosen, rejected} alone",
+        "set training.method: DPO or ORPO, with rows of that format",
     ),
+    Meaning(("margin",), "how much an answer is preferred is not learned", "remove the column"),
     Meaning(
         ("reasoning_content", "reasoning", "thinking", "thinking_content"),
         "thoughts are learned as a part of an answer alone",
@@ -89,7 +90,7 @@ MEANINGS = (
     Meaning(("train_detail", "loss_mask", "completion_mask", "assistant_masks"), _WEIGHTS, _LEAVE_OUT),
     Meaning(("train_on_input", "train_on_inputs"), _WEIGHTS, "set training.lossOn", _is_no),
     Meaning(
-        ("label",), "false says that the answer is not wanted, and preferences are not supported yet", _LEAVE_OUT,
+        ("label",), "false says that the answer is not wanted, which training.method: KTO learns", _LEAVE_OUT,
         _is_no_flag,
     ),
     Meaning(
@@ -123,6 +124,8 @@ USED = {
     DatasetFormat.PROMPT_COMPLETION: ("prompt", "completion"),
     DatasetFormat.ALPACA: ("instruction", "output"),
     DatasetFormat.TEXT: ("text",),
+    DatasetFormat.PREFERENCE: ("chosen", "rejected"),
+    DatasetFormat.UNPAIRED_PREFERENCE: ("prompt", "completion", "label"),
 }
 """Keys of each format, in the order in which they are looked for. Beside them every row may have a group."""
 
@@ -130,6 +133,8 @@ ALSO_USED = {
     DatasetFormat.MESSAGES: ("tools",),
     DatasetFormat.SHAREGPT: ("tools", "system"),
     DatasetFormat.ALPACA: ("input", "system", "history"),
+    DatasetFormat.PREFERENCE: ("prompt", "tools"),
+    DatasetFormat.UNPAIRED_PREFERENCE: ("tools",),
 }
 """Keys that rows of a format may have."""
 

@@ -17,7 +17,7 @@ from ..errors import DataInvalid
 from ..report import Report
 from ..storage import FileEntry, Store, commit
 from ..storage.layout import rows_prefix
-from .cleaning import CONTROL, EXAMPLES, FINDINGS, FORMAT, IGNORED, PARTED, VOCABULARY, Audit, Cleaner
+from .cleaning import CONTROL, EXAMPLES, FINDINGS, FORMAT, IGNORED, PARTED, UNLIKE_PROMPTS, VOCABULARY, Audit, Cleaner
 from .formats import resolve
 from .parts import PartWriter
 from .request import ROWS_VERSION, Request
@@ -36,7 +36,8 @@ def make_rows(store: Store, request: Request, folder: Path, report: Report) -> d
     dataset, sources, prefix = request.dataset, request.sources, rows_prefix(request.rows_digest)
     shutil.rmtree(folder, ignore_errors=True)
     ignore = frozenset(dataset.ignore_keys)
-    detected = resolve(dataset.format, sources["training"].records(), ignore, request.columns.names)
+    method = request.training.method
+    detected = resolve(dataset.format, sources["training"].records(), ignore, request.columns.names, method)
     report("format of the rows", format=detected.format.value, why=detected.why)
     audits: dict[str, Audit] = {}
     entries: list[FileEntry] = []
@@ -103,10 +104,16 @@ def told_of(audits: dict[str, Any]) -> dict[str, Any]:
         IGNORED: dict(ignored),
         FORMAT: audits["training"][FORMAT],
         **together,
+        **_unlike(audits),
         "rowsRead": read,
         "cleaned": read - kept,
         "findings": cleaned,
     }
+
+
+def _unlike(audits: dict[str, Any]) -> dict[str, Any]:
+    found = [audit[UNLIKE_PROMPTS] for audit in audits.values() if UNLIKE_PROMPTS in audit]
+    return {UNLIKE_PROMPTS: _together(found)} if found else {}
 
 
 def _together(findings: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import DataAudit, Reason
-from ..errors import DataInvalid
+from ..contract import DataAudit
+from ..errors import TooMuchDropped
 from .figures import COLUMN, groups_of
 from .request import Request
 from .rows import Rows
@@ -33,14 +33,13 @@ def check_dropped(
     """Refuse data of which more than `maximumDropped` was dropped.
 
     Raises:
-        DataInvalid: DATASET_INVALID.
+        TooMuchDropped: DATASET_INVALID.
     """
     maximum = request.cleaning.maximum_dropped
     if dropped_share(rows, summary, told) > maximum:
-        raise DataInvalid(
+        raise TooMuchDropped(
             f"{_of_dropped(rows, selection, summary, told, request)}; that is more than "
-            f"dataset.cleaning.maximumDropped = {maximum:g}: correct the data, or raise it",
-            Reason.DATASET_INVALID,
+            f"dataset.cleaning.maximumDropped = {maximum:g}: correct the data, or raise it"
         )
 
 

@@ -21,6 +21,7 @@ from ..report import Report
 from ..storage import FileEntry, ObjectDamaged, ObjectMissing, Store
 from .cleaning import Audit, Kept
 from .clusters import ANSWER_WORDS, answer_key, group_key
+from .formats import Row
 from .rows import identities_of, keys_of
 from .template import Kind
 from .tokens import is_learned
@@ -92,12 +93,15 @@ class PartWriter:
                 found.setdefault(sequence.row, []).append(sequence)
             for number, kept in enumerate(block.rows):
                 sequences = [each for each in found.get(number, ()) if each.learned]
-                if not sequences:
+                if len(sequences) < max(1, len(kept.row.answers)):
                     self.audit.drop(self.audit.unsupervised, kept.row.place)
                     continue
                 if any(each.control for each in sequences):
                     self.audit.control.add(kept.row.place)
-                if len(sequences) > 1:
+                if kept.row.answers:
+                    if have_unlike_prompts(sequences):
+                        self.audit.unlike.add(kept.row.place)
+                elif len(sequences) > 1:
                     self.audit.parted.add(kept.row.place)
                 self._rows.append((kept, sequences))
                 self._tokens += sum(len(each.tokens) for each in sequences)
@@ -118,8 +122,10 @@ class PartWriter:
         places = [kept.row.place.rpartition(" ") for kept, _, _ in rows]
         files, (table,) = _codes([(file,) for file, _, _ in places])
         tokens = np.concatenate([each.tokens for _, _, each in rows])
+        wanted = [label for kept, own in self._rows for label in labels_of(kept.row, len(own))]
         save_file(
             {
+                **({"wanted": np.array(wanted, np.bool_)} if wanted else {}),
                 "tokens": tokens,
                 "kinds": np.concatenate([each.kinds for _, _, each in rows]),
                 # The same for whoever looks at the rows with a tool of their own; nothing here reads it.
@@ -129,7 +135,7 @@ class PartWriter:
                 "lines": np.array([start for _, start, _ in rows], np.int64),
                 "first": np.array([not number for _, own in self._rows for number in range(len(own))], np.bool_),
                 "whole": np.array([bool((each.kinds == Kind.LAST).any()) for _, _, each in rows], np.bool_),
-                "short": np.array([len(kept.row.answer.split()) < ANSWER_WORDS for kept, _, _ in rows], np.bool_),
+                "short": np.array([len(kept.row.unit.split()) < ANSWER_WORDS for kept, _, _ in rows], np.bool_),
                 "identities": identities_of([kept.identity for kept, _, _ in rows]),
                 "answers": keys_of([answer_key(kept.row) for kept, _, _ in rows]),
                 "groups": keys_of([group_key(kept.row) for kept, _, _ in rows]),
@@ -174,6 +180,19 @@ class PartWriter:
 
     def _file(self, suffix: str) -> Path:
         return self._folder / f"rows-{self._source}-{self._number:05}.{suffix}"
+
+
+def have_unlike_prompts(sequences: Sequence[TokenisedRow]) -> bool:
+    """Tell whether the tokens before the answers of one prompt differ."""
+    prompts = {each.tokens[: int(np.argmax(is_learned(each.kinds)))].tobytes() for each in sequences}
+    return len(prompts) > 1
+
+
+def labels_of(row: Row, sequences: int) -> list[bool]:
+    """Return of each sequence of a row of preferences if its answer is wanted; nothing of other rows."""
+    if row.label is not None:
+        return [row.label] * sequences
+    return [not number for number in range(sequences)] if row.answers else []
 
 
 def _codes(rows: Sequence[tuple[str | None, ...]]) -> tuple[npt.NDArray[np.int32], list[list[str | None]]]:

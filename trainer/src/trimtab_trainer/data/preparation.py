@@ -130,7 +130,7 @@ class _Making:
         for side in SIDES:
             fitted, weights = selection.sides[side], None
             if side == "train" and request.dataset.balance is not None:
-                balance = balanced(rows, fitted, request.dataset.balance)
+                balance = balanced(rows, fitted, request.dataset.balance, request.training.method.answers)
                 fitted, weights, summary["balance"] = balance.fitted, balance.weights, balance.done
             summary[side] = write_side(folder, side, rows, fitted, request.training, weights=weights)
             if side == "validation" and len(fitted.rows):

@@ -62,7 +62,7 @@ def _lines(stream: pa.NativeFile, name: str) -> Iterator[Record]:
                 continue
             place = f"{name} line {number}"
             try:
-                yield Record(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")), place)
+                yield Record(_value(line.decode("utf-8-sig" if number == 1 else "utf-8")), place)
             except UnicodeDecodeError as error:
                 raise _malformed(place, f"is not UTF-8 (byte {error.start + 1} of the line)") from None
             except json.JSONDecodeError as error:
@@ -92,7 +92,7 @@ def _json(stream: pa.NativeFile, name: str) -> Iterator[Record]:
         raise _malformed(name, f"is not UTF-8 (byte {error.start + 1})") from None
     del data
     try:
-        value = json.loads(text)
+        value = _value(text)
     except json.JSONDecodeError as error:
         if _holds_lines(text):
             yield from _lines(pa.BufferReader(text.encode()), name)
@@ -146,6 +146,9 @@ def _parquet(file: Path, name: str) -> Iterator[Record]:
     number = 0
     try:
         with pq.ParquetFile(file) as parquet:
+            columns = parquet.schema_arrow.names
+            if twice := next((each for each in columns if columns.count(each) > 1), None):
+                raise _malformed(name, f"has the column {twice[:100]!r} twice")
             for batch in parquet.iter_batches(PARQUET_BATCH_ROWS):
                 for value in batch.to_pylist():
                     number += 1
@@ -162,7 +165,26 @@ def _present(value: Any) -> Any:
     return [_present(each) for each in value] if isinstance(value, list) else value
 
 
+class _KeyTwice(ValueError):
+    """An object has a key twice: which of its values is meant cannot be known."""
+
+
+def _value(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _KeyTwice(f"has the key {twice[:100]!r} twice")
+    return found
+
+
 def _unreadable(error: ValueError | RecursionError) -> str:
+    if isinstance(error, _KeyTwice):
+        return str(error)
     what = "nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
     return f"is not JSON that can be read: {what}"
 

@@ -9,6 +9,7 @@ from typing import Any
 from ..contract import Cleaning, StoredDataset, TrainingSettings, digest_of
 from ..storage import FileEntry
 from .cleaning import Columns
+from .formats import OF_METHOD
 from .source import Source
 from .tokens import RowTokenizer
 
@@ -77,6 +78,8 @@ class Request:
             "maxSequenceLength": training.max_sequence_length,
             "packing": training.packing,
             "lossOn": training.loss_on.value,
+            # Of a pair both answers have to fit, and they lie side by side.
+            **({"paired": True} if training.method.is_paired else {}),
             # What is said of groups is in the view, so it is another one.
             **({"minimumShare": dataset.audit.minimum_share} if dataset.audit and dataset.audit.columns else {}),
         }
@@ -92,4 +95,6 @@ class Request:
             "exactDuplicates": cleaning.exact_duplicates.value,
             "blankTurns": cleaning.blank_turns.value,
             "invalidText": cleaning.invalid_text.value,
+            # Rows of preferences are others than those of the same files that answers are learned from.
+            **({} if (wanted := OF_METHOD[self.training.method]) is None else {"preferences": wanted.value}),
         }

@@ -73,6 +73,7 @@ class Rows:
         files, numbers: int64[R], where each was read: a place in `file_names`, and the line or row.
         columns: of a column that is counted by, a code for each row int64[R], a place in its `values`.
         largest_token: of all of them.
+        wanted: bool[R] of rows of preferences, if the answer is the chosen one or has the label true; else None.
     """
 
     parts: tuple[Part, ...]
@@ -94,6 +95,7 @@ class Rows:
     values: dict[str, tuple[str | None, ...]]
     file_names: tuple[str, ...]
     largest_token: int
+    wanted: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -192,6 +194,8 @@ def read_rows(folder: Path, columns: Sequence[str] = ()) -> Rows:
         for file in sorted(folder.glob(f"rows-{source}-*.safetensors")):
             with safe_open(file, "numpy") as opened:
                 read = {name: opened.get_tensor(name) for name in NAMES}
+                if WANTED in opened.keys():  # noqa: SIM118  it is no mapping
+                    read[WANTED] = opened.get_tensor(WANTED)
             about = json.loads(file.with_suffix(".json").read_bytes())
             count = len(read["lines"])
             read["lengths"], read["offsets"] = np.diff(read["offsets"]), read["offsets"][:-1]
@@ -224,9 +228,12 @@ def read_rows(folder: Path, columns: Sequence[str] = ()) -> Rows:
         values={column: tuple(values[index]) for index, column in enumerate(columns)},
         file_names=tuple(names),
         largest_token=largest,
+        wanted=joined.get(WANTED),
     )
 
 
+WANTED = "wanted"
+"""Of rows of preferences alone."""
 NAMES = (
     "offsets",
     "learned",

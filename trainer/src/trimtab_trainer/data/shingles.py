@@ -89,21 +89,30 @@ def similarity(left: Hashes, right: Hashes) -> float:
 
 
 def said(row: dict[str, object]) -> str:
-    """Return what is said in a row, as stored: its turns but for system messages, or its prompt, completion and text.
+    """Return what is said in a row, as stored: its turns but for system messages, its prompt, and each answer or text.
 
     System messages are left out because they are the instruction that all rows repeat.
     """
     parts: list[str] = []
-    messages = row.get("messages")
-    if isinstance(messages, Sequence):
-        for message in messages:
-            if isinstance(message, dict) and message.get("role") != "system":
-                parts.extend(texts_of(message.get("content")))
-                parts.extend(texts_of(message.get("reasoning_content")))
-                parts.extend(texts_of(message.get("tool_calls")))
-    for key in ("prompt", "completion", "text"):
-        parts.extend(texts_of(row.get(key)))
+    for key in ("messages", "prompt", "completion", "chosen", "rejected", "text"):
+        value = row.get(key)
+        if key == "messages" or _are_messages(value):
+            parts.extend(_turns(value))
+        else:
+            parts.extend(texts_of(value))
     return "\n".join(parts)
+
+
+def _are_messages(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, dict) and "role" in each for each in value)
+
+
+def _turns(messages: object) -> Iterable[str]:
+    for message in messages if isinstance(messages, Sequence) else ():
+        if isinstance(message, dict) and message.get("role") != "system":
+            yield from texts_of(message.get("content"))
+            yield from texts_of(message.get("reasoning_content"))
+            yield from texts_of(message.get("tool_calls"))
 
 
 def texts_of(value: object) -> Iterable[str]:

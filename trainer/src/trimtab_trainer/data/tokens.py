@@ -248,7 +248,10 @@ class RowTokenizer:
         return [encodings[index] for index in range(len(rendered))]
 
     def _render(self, row: Row) -> tuple[list[Rendered], bool]:
-        """Return the sequences of a row, and whether its text holds control tokens."""
+        """Return the sequences of a row, and whether its text holds control tokens; of preferences one an answer."""
+        if row.answers:
+            rendered = [self._render_answer(each) for each in row.answers]
+            return [text for text, _ in rendered], any(control for _, control in rendered)
         if row.format is DatasetFormat.TEXT:
             return [Rendered(row.text, (Span(0, len(row.text), Kind.LAST),), whole=False)], False
         if row.format is DatasetFormat.PROMPT_COMPLETION and self._template is None:
@@ -259,6 +262,21 @@ class RowTokenizer:
             return self._chat_template().sequences(messages, tools), control
         except Refused as error:
             raise _refused(row, error) from error
+
+    def _render_answer(self, row: Row) -> tuple[Rendered, bool]:
+        """Return the one sequence of a prompt and an answer to it.
+
+        Raises:
+            DataInvalid: the template leaves out an earlier turn of the answer once another follows.
+        """
+        texts, control = self._render(row)
+        if len(texts) > 1:
+            raise DataInvalid(
+                f"{row.place}: the chat template leaves out part of an earlier turn of the answer once another "
+                "follows, so it is not one sequence; put all but the last turn into the prompt",
+                Reason.FORMAT_UNKNOWN,
+            )
+        return texts[0], control
 
     def _prompt(self, row: Row) -> Rendered:
         if row.format is DatasetFormat.PROMPT_COMPLETION and self._template is None:

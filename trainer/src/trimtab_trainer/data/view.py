@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
-from ..contract import TrainingSettings
+from ..contract import Method, TrainingSettings
 from ..contract.settings import DEFAULT_EPOCHS
 from ..storage import Store, fetch_prepared, prepared_manifest
 from ..storage.layout import view_prefix
@@ -39,7 +39,7 @@ class Sequences:
     tokens int32[N]; positions int32[N], from 0 at the first token of each packed row, which is what keeps rows apart;
     supervised bool[N], the token is a target of the loss (never the first of a row); offsets int64[S+1] of the
     sequences; rows int32[S], how many rows each holds; weights float32[rows], of what is learned of each packed row, if
-    not all are 1.
+    not all are 1; wanted bool[rows], of preferences: a sequence is a pair, the chosen row first, or one labelled row.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -48,6 +48,7 @@ class Sequences:
     offsets: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int32]
     weights: npt.NDArray[np.float32] | None = None
+    wanted: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -118,7 +119,7 @@ def write_side(
     `weights` of the rows float32[n], of what is learned of them, if not all are 1.
     """
     lengths = fitted.lengths
-    sequences = pack(lengths, training.max_sequence_length) if training.packing else [[n] for n in range(len(lengths))]
+    sequences = _sequences(lengths, training)
     tokens = supervised = 0
     for number, shard in enumerate(_shards(sequences, lengths)):
         places = np.array([index for sequence in shard for index in sequence], np.int64)
@@ -129,18 +130,19 @@ def write_side(
         mask[offsets[:-1]] = False
         tokens += len(mask)
         supervised += int(mask.sum())
-        arrays = {
+        arrays: dict[str, npt.NDArray[Any]] = {
             "tokens": values,
             "supervised": mask,
             "rowOffsets": offsets,
             "rows": np.array([len(sequence) for sequence in shard], np.int32),
         }
-        save_file(
-            arrays if weights is None else arrays | {"weights": weights[places]},
-            folder / f"{side}-{number:05}.safetensors",
-        )
+        if weights is not None:
+            arrays["weights"] = weights[places]
+        if rows.wanted is not None:
+            arrays["wanted"] = rows.wanted[fitted.rows[places]]
+        save_file(arrays, folder / f"{side}-{number:05}.safetensors")
     return {
-        "rows": len(lengths),
+        "rows": len(lengths) // training.method.answers,
         "tooLong": len(fitted.dropped),
         "truncated": len(fitted.truncated),
         "sequences": len(sequences),
@@ -148,6 +150,14 @@ def write_side(
         "tokens": tokens,
         "supervisedTokens": supervised,
     }
+
+
+def _sequences(lengths: npt.NDArray[np.int64], training: TrainingSettings) -> list[list[int]]:
+    """Return which rows lie in one sequence: as many as fit where they are packed, of preferences what is compared."""
+    if training.method is Method.SFT and training.packing:
+        return pack(lengths, training.max_sequence_length)
+    size = training.method.answers
+    return [[*range(first, first + size)] for first in range(0, len(lengths), size)]
 
 
 def _shards(sequences: list[list[int]], lengths: npt.NDArray[np.int64]) -> Iterator[list[list[int]]]:
@@ -179,5 +189,8 @@ def _read(folder: Path, side: str) -> Sequences | None:
         np.concatenate([shard["supervised"] for shard in shards]),
         np.concatenate(offsets),
         np.concatenate([shard["rows"] for shard in shards]),
-        np.concatenate([shard["weights"] for shard in shards]) if "weights" in shards[0] else None,
+        *(
+            np.concatenate([shard[name] for shard in shards]) if name in shards[0] else None
+            for name in ("weights", "wanted")
+        ),
     )

@@ -108,7 +108,8 @@ def table(dims: Dimensions, config: RunConfig, estimates: list[Estimate]) -> str
     rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     about = (
         f"{dims.weights / 1e9:.2f} billion weights, {config.quantization.type.value}, rank {config.lora.rank}, "
-        f"sequences of up to {config.training.max_sequence_length:,} tokens; sizes in GiB; "
+        f"{'pairs of ' if config.training.method.is_paired else ''}sequences of up to "
+        f"{config.training.max_sequence_length:,} tokens; sizes in GiB; "
         "twice: activations are computed twice"
         + (f"; {estimates[0].accelerators} accelerators, sizes are of each" if several else "")
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..contract import RunConfig
+from ..contract import Method, RunConfig, TrainingSettings
 from ..contract.settings import DEFAULT_EPOCHS, ComputeType
 from ..training.distributed.sharing import shared_micro_batch
 from .devices import Device
@@ -22,7 +22,8 @@ class Estimate:
         micro_batch: sequences of a forward pass.
         recomputed: activations are computed twice instead of kept.
         fits: whether the peak is within what the accelerator has.
-        seconds: of all training steps; None where it is not known how many tokens there are.
+        seconds: of all training steps, and of what they are compared with; None where it is not known how many tokens
+            there are.
         accelerators: how many train together; memory is of each.
     """
 
@@ -67,13 +68,13 @@ def estimate(
 
     Args:
         tokens: of an epoch's training rows; without them time is known only where maxSteps is set.
-        longest: tokens of the longest sequence; as many as there may be, if absent.
+        longest: tokens of the longest sequence, both answers of a pair; as many as there may be, if absent.
         accelerators: each holds the base model and computes its share; what they tell each other is not counted.
     """
     training, quantization, lora = config.training, config.quantization, config.lora
     # Auto takes Float16 where an accelerator has no bfloat16.
     width = 4 if quantization.compute_type is ComputeType.FLOAT32 else 2
-    where, longest = Arithmetic("cuda", width), longest or training.max_sequence_length
+    where, longest = Arithmetic("cuda", width), longest or training.max_sequence_length * training.method.answers
     sizing = cut(dims, quantization, training, rank=lora.rank, longest=longest, memory=device.memory, where=where)
     micro_batch = shared_micro_batch(sizing.micro_batch, training.batch_size, accelerators)
     passed = micro_batch * longest
@@ -94,5 +95,18 @@ def estimate(
         whole = training.max_steps * training.batch_size * longest
     elif tokens is not None:
         whole = tokens * (training.epochs or DEFAULT_EPOCHS)
-    seconds = whole / speed if whole is not None else None
+    seconds = whole / speed * _passes(training, whole, tokens) if whole is not None else None
     return Estimate(device, memory, micro_batch, sizing.checkpoint_activations, speed, seconds, accelerators)
+
+
+def _passes(training: TrainingSettings, whole: float, tokens: int | None) -> float:
+    """Return the time of a run as a multiple of that of its steps: of three passes of a step one is forward.
+
+    KTO makes one more in each step, of other answers; and what DPO and KTO compare with is one of each row (and of each
+    other answer), once.
+    """
+    method = training.method
+    more = 1 / 3 if method is Method.KTO else 0.0
+    if method.needs_reference and tokens is not None:
+        more += tokens / whole / 3 * (2 if method is Method.KTO else 1)
+    return 1 + more

@@ -19,9 +19,10 @@ from .results import Histogram, TaskResults
 from .rows import EvaluationRow, RowScore
 from .scoring.confusion import confusion
 from .scoring.group_figures import FiguresByGroup
-from .scoring.metrics import Measure, measures
+from .scoring.measure import Measure
+from .scoring.metrics import measures
 from .scoring.row_by_row import histogram, row_by_row
-from .statistics import Figure, Resampling, bound_checks, finite
+from .statistics import Figure, Resampling, bound_checks, finite, worse_check
 
 
 def compare(  # noqa: PLR0917 the six of them in the order that they are made
@@ -65,13 +66,15 @@ def compare(  # noqa: PLR0917 the six of them in the order that they are made
                 Reason.METRIC_NOT_APPLICABLE,
             )
         checks += bound_checks(index, threshold, figures[threshold.result])
-        if threshold.maximum_group_gap is not None:
+        if threshold.maximum_worse_ratio is not None:
+            checks.append(_worse(index, threshold, sides, resampling))
+        if threshold.by_group:
             if by_group is None:
                 raise SettingsInvalid(
-                    f"threshold {threshold.metric}: maximumGroupGap needs groupBy in task {task.name}",
+                    f"threshold {threshold.metric}: a bound on groups needs groupBy in task {task.name}",
                     Reason.METRIC_NOT_APPLICABLE,
                 )
-            checks.append(by_group.check(index, threshold))
+            checks += by_group.checks(index, threshold)
     other = None if baseline is None else (sides[1][0], baseline)
     apart = row_by_row(task, rows, (sides[0][0], target), other)
     own = [threshold for _, threshold in thresholds]
@@ -82,6 +85,7 @@ def compare(  # noqa: PLR0917 the six of them in the order that they are made
         rows=len(rows),
         clusters=resampling.clusters,
         trained_on=about.trained_on,
+        compared=about.compared,
         dropped=about.dropped,
         results=[_result(figure) for figure in figures.values()],
         groups=[] if by_group is None else [by_group.table(name, own) for name in figures],
@@ -96,10 +100,18 @@ def compare(  # noqa: PLR0917 the six of them in the order that they are made
     ), checks
 
 
+def _worse(index: int, threshold: Threshold, sides: Sequence[Sequence[Measure]], resampling: Resampling) -> Check:
+    """Return what is known about the share of rows that are worse than under the baseline."""
+    target, baseline = (next(each for each in side if threshold.result in each.results) for side in sides)
+    loss = (target.row_values - baseline.row_values) * (1.0 if target.lower_is_better else -1.0)
+    unknown = not all(np.isfinite(each.statistics.sum(dtype=np.float64)) for each in (target, baseline))
+    return worse_check(index, threshold, loss, resampling, unknown=unknown)
+
+
 def _figures(
     task: EvaluationTask, resampling: Resampling, sides: Sequence[Sequence[Measure]], rows: int
 ) -> dict[str, Figure]:
-    parts = [resampling.part(each.statistics, each.values) for side in sides for each in side]
+    parts = [resampling.part(each.statistics, each.values, weights=each.weights) for side in sides for each in side]
     found = resampling.distributions(parts)
     count = len(sides[0])
     figures = {}
@@ -116,6 +128,7 @@ def _figures(
                 # Of a harness metric the range is guessed from its values: both sides must agree.
                 measure.range if measure.range == other.range else None,
                 _fewest(measure, resampling) if column == 0 else None,
+                measure.broken_row,
             )
     return figures
 

@@ -100,6 +100,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
                 rows=len(made.rows),
                 clusters=made.clusters,
                 trained_on=made.trained_on,
+                compared=made.compared,
                 dropped=made.dropped,
             )
         )

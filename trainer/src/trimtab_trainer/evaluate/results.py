@@ -42,6 +42,10 @@ class MetricByGroup(Model):
     pooled: list[str] = Field(default=[], description="names of the groups that were pooled as 'other'")
     gap: float | None = Field(default=None, description="best group minus worst, raw")
     gap_low: float | None = Field(default=None, description="lower simultaneous confidence bound of the gap")
+    gap_high: float | None = Field(default=None, description="upper simultaneous confidence bound of the gap")
+    gap_visible: float | None = Field(
+        default=None, description="a gap of any two groups that would have been shown with a probability of 80 %"
+    )
     worst: str | None = None
     best: str | None = None
 
@@ -96,6 +100,10 @@ class TaskResults(Model):
     rows: int
     clusters: int
     trained_on: int = Field(default=0, description="rows of clusters that the target was trained on")
+    compared: list[str] = Field(
+        default=[], description="what of the rows was compared with what the target was trained on: answers, groups"
+    )
+    looks: int = Field(default=0, description="evaluations that have seen these rows, this one included")
     dropped: int = Field(default=0, description="rows that are blank, doubled, too long or beyond the limit")
     results: list[Result]
     groups: list[MetricByGroup] = Field(default=[])

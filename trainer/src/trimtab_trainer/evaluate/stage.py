@@ -26,10 +26,11 @@ from ..training.model import LanguageModel
 from ..training.train import machine
 from .asking.adapters import FetchedAdapter, fetch_adapter
 from .asking.generation import Decoding, generate_rows
-from .asking.likelihoods import score_rows
+from .asking.likelihoods import score_pairs, score_rows
 from .asking.models import Models, quantization
 from .asking.score_store import ScoresKey, TaskScores, read_scores, seed_of, write_scores
 from .comparison import compare
+from .preparing.looks import note_looks
 from .preparing.task_store import PreparedTask, PreparedTasks, load_tasks
 from .reporting.outcome_store import publish, read_outcome
 from .reporting.page import render
@@ -113,11 +114,13 @@ class Evaluation:
 
         Raises:
             SettingsInvalid: an adapter is not the one that was prepared for.
+            DataInvalid: rows that are to be seen once were seen.
             ObjectMissing, ObjectDamaged: something is not in storage as it was written.
         """
         self.config, self.prepared, self.store = config, prepared, store
         self.scratch, self.report, self.board, self.stop = scratch, report, board, stop
         self.tasks: PreparedTasks = load_tasks(store, prepared.data_digest, scratch)
+        self.looks = note_looks(store, prepared.evaluation_digest, config.tasks, self.tasks)
         self.sides = [_Side("target", self._adapter("target"))]
         if config.baseline is not None:
             self.sides.append(_Side("baseline", self._adapter("baseline")))
@@ -196,6 +199,8 @@ class Evaluation:
             )
             return TaskScores(scores, rows, lower_is_better)
         rows = self.tasks.rows(task.name)
+        if task.type is TaskType.PREFERENCE:
+            return TaskScores(score_pairs(model, rows, batch_size=size, stop=stop, report=self.report))
         if not task.generates:
             return TaskScores(score_rows(model, rows, batch_size=size, stop=stop, report=self.report))
         decoding, ends = Decoding.of(task, self.config.seed), self.models.ends
@@ -216,7 +221,7 @@ class Evaluation:
             self.stop.check()
             target, baseline = found["target", task.name], found.get(("baseline", task.name))
             results, more = self._compare(task, about, target, baseline)
-            tasks.append(results)
+            tasks.append(results.model_copy(update={"looks": self.looks[task.name]}))
             checks += more
             self.report("task compared", task=task.name, results=len(results.results))
         checks.sort(key=lambda check: check.threshold)

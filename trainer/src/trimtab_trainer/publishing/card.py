@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..contract import HubSource, MirroredSource, Prepared, RunConfig
+from ..reporting.preferences import loss_unit, preference_results
 
 
 def model_card(
@@ -30,6 +31,7 @@ def model_card(
         ("Test perplexity", _number(metrics["testPerplexity"])),
         ("Test perplexity of the base model alone", _number(metrics["baseTestPerplexity"])),
     ]
+    rows += [(f"{name}, test rows", _number(value)) for name, value in preference_results(metrics)]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows if value is not None)
     return f"""---
 library_name: peft
@@ -40,7 +42,7 @@ tags: [lora, trimtab]
 # {config.run.name}
 
 A LoRA adapter (rank {lora.rank}, alpha {lora.alpha:g}, on {", ".join(lora.target_modules)}) for {base}, trained with
-the base in {quantization.type.value} by Trimtab.
+the base in {quantization.type.value} by Trimtab, by {training.method.value}.
 
 | | |
 | --- | --- |
@@ -52,7 +54,7 @@ the base in {quantization.type.value} by Trimtab.
 
 ## Results
 
-Losses in nats per supervised token; the test rows (`splits/test.jsonl`) were held out of training.
+Losses: {loss_unit(training.method.value)}; the test rows (`splits/test.jsonl`) were held out of training.
 
 | | |
 | --- | --- |

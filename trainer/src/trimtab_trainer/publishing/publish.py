@@ -22,7 +22,19 @@ import torch
 from torch import Tensor
 
 from ..base.base_model import TOKENIZER
-from ..contract import Artifact, HubSource, MirroredSource, Prepared, Rank, RunConfig, Summary, defining, digest_of
+from ..contract import (
+    Artifact,
+    HubSource,
+    Method,
+    MirroredSource,
+    PreferenceFigures,
+    Prepared,
+    Rank,
+    RunConfig,
+    Summary,
+    defining,
+    digest_of,
+)
 from ..data.preparation import page_uri
 from ..data.view import CHAT_TEMPLATE, View
 from ..errors import SettingsInvalid
@@ -42,7 +54,8 @@ from ..storage.layout import (
 from ..training.adapter import Adapted
 from ..training.batches import Batches
 from ..training.checkpoint import TrainingState, save_adapter
-from ..training.validation import mean_loss
+from ..training.methods.figures import figures_of
+from ..training.methods.objective import Objective
 from .card import model_card
 from .result import Result, upload_once, write_result
 
@@ -52,10 +65,11 @@ RECORDS = (ADAPTER_METRICS, CARD, ADAPTER_REPORT, ADAPTER_TEST_ROWS)
 
 @dataclass(frozen=True)
 class TestLosses:
-    """Nats per supervised token of the test split, with the exported adapter and with the base model alone."""
+    """Loss on the test split with the exported adapter and with the base model alone; with it a method's figures."""
 
     adapter: float
     base: float
+    preference: PreferenceFigures | None = None
 
 
 def export(
@@ -136,14 +150,14 @@ def adapter_config(
     }
 
 
-def measure(model: Adapted, test: Batches | None, stop: Interruption) -> TestLosses | None:
+def measure(model: Adapted, test: Batches | None, objective: Objective, stop: Interruption) -> TestLosses | None:
     """Measure a published adapter, and its base model alone, on the test split; None if nothing of it is supervised."""
     if test is None or int(test.supervised.sum()) == 0:
         return None
-    with_adapter = mean_loss(model, test, stop)
+    with_adapter = objective.measure(model, test, stop)
     with model.peft.disable_adapter():
-        without = mean_loss(model, test, stop)
-    return TestLosses(with_adapter, without)
+        without = objective.measure(model, test, stop)
+    return TestLosses(with_adapter.loss, without.loss, figures_of(with_adapter.sums))
 
 
 def publish(
@@ -183,6 +197,9 @@ def publish(
         tokens_per_second=state.tokens / state.seconds if state.seconds else None,
         world_size=max(1, len(ranks)),
         ranks=ranks or None,
+        preference=state.preference,
+        validation_preference=state.preference_at(published_step),
+        test_preference=test.preference if test else None,
         curve=state.drawn,
     )
     figures = metrics(config, prepared, state, published_step, summary=summary, machine=machine)
@@ -244,7 +261,8 @@ def metrics(
     summary: Summary,
     machine: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return metrics.json: figures, curves, settings and the machine; losses in nats per supervised token."""
+    """Return metrics.json: figures, curves, settings and the machine; losses in nats per supervised token, of SFT."""
+    supervised = config.training.method is Method.SFT  # else losses are none of tokens
     return {
         "runDigest": prepared.run_digest,
         "baseModelDigest": prepared.base_model_digest,
@@ -255,11 +273,12 @@ def metrics(
         "stoppedEarly": state.stopped_early,
         "trainingLoss": summary.loss,
         "validationLoss": summary.validation_loss,
-        "validationBitsPerByte": bits_per_byte(summary.validation_loss, prepared),
+        "validationBitsPerByte": bits_per_byte(summary.validation_loss, prepared) if supervised else None,
         "testLoss": summary.test_loss,
         "baseTestLoss": summary.base_test_loss,
-        "testPerplexity": perplexity(summary.test_loss),
-        "baseTestPerplexity": perplexity(summary.base_test_loss),
+        "testPerplexity": perplexity(summary.test_loss) if supervised else None,
+        "baseTestPerplexity": perplexity(summary.base_test_loss) if supervised else None,
+        **preferences(summary),
         "tokens": state.tokens,
         "supervisedTokens": state.supervised_tokens,
         "trainingSeconds": round(state.seconds, 3),
@@ -280,6 +299,16 @@ def metrics(
         },
         "machine": machine,
     }
+
+
+def preferences(summary: Summary) -> dict[str, Any]:
+    """Return a preference method's figures as they stand in metrics.json; nothing of another method."""
+    told = {
+        "preference": summary.preference,
+        "validationPreference": summary.validation_preference,
+        "testPreference": summary.test_preference,
+    }
+    return {name: figures.to_json() for name, figures in told.items() if figures is not None}
 
 
 def perplexity(loss: float | None) -> float | None:

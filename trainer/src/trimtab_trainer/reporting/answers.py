@@ -48,7 +48,10 @@ def questions(test: Sequences, rows: int = ROWS) -> list[Question]:
     """
     starts = np.flatnonzero(test.positions == 0)
     fitting = []
-    for start, end in zip(starts, [*starts[1:], len(test.tokens)], strict=True):
+    wanted = [True] * len(starts) if test.wanted is None else test.wanted
+    for start, end, shown in zip(starts, [*starts[1:], len(test.tokens)], wanted, strict=True):
+        if not shown:  # another answer to the same question, or one that nobody wants
+            continue
         begin, stop = _answer(test.supervised[start:end])
         if 0 < begin <= PROMPT_TOKENS and begin < stop:
             fitting.append((int(start), int(start) + begin, int(start) + stop))

@@ -17,6 +17,7 @@ from ..data.selection import ASKED, NEAR, WHY
 from ..pages.environment import environment, leaves
 from ..training.schedule import learning_rate
 from .curves import Series, line_chart
+from .preferences import loss_unit, preference_results, preference_series
 
 ANSWER_CHARACTERS = 4_000
 SETTINGS_ROWS, COLUMNS_SHOWN = 200, 50
@@ -86,6 +87,8 @@ def render(record: RunRecord) -> str:
         cost=figures["cost"],
         machine=figures["machine"],
         charts=charts(record),
+        loss_unit=loss_unit(config.training.method.value),
+        preference=preference_results(figures),
         sides=[(name, record.data[side]) for side, name in SIDES if record.data.get(side, {}).get("rows")],
         data=record.data,
         ignored=ignored[:COLUMNS_SHOWN],
@@ -123,10 +126,11 @@ def charts(record: RunRecord) -> tuple[Chart, ...]:
     rates = tuple((point["step"], learning_rate(training, point["step"] - 1, total)) for point in points)
     return (
         _chart(
-            "Loss, nats per supervised token",
+            f"Loss, {loss_unit(training.method.value)}",
             (of("loss", "training"), Series("is-baseline", "validation", validation)),
             published,
         ),
+        *(_chart(title, series, published) for title, series in preference_series(figures)),
         _chart("Learning rate", (Series("is-target", "learning rate", rates),), published),
         _chart("Gradient norm, before clipping", (of("gradient_norm", "gradient norm"),), published),
         _chart("Tokens per second", (of("tokens_per_second", "tokens per second"),), published),

@@ -40,6 +40,11 @@ def view_prefix(view_digest: str) -> str:
     return f"data/views/{hexadecimal(view_digest)}"
 
 
+def reference_prefix(reference_digest: str) -> str:
+    """What a model said of a view's answers before training."""
+    return f"data/references/{hexadecimal(reference_digest)}"
+
+
 def data_audit_prefix(audit_digest: str) -> str:
     """What became of the rows of certain files in a view: audit.json and data.html."""
     return f"data/audits/{hexadecimal(audit_digest)}"
@@ -68,6 +73,11 @@ def evaluation_data_prefix(data_digest: str) -> str:
 def evaluation_scores_prefix(scores_digest: str) -> str:
     """What one model made of one task's rows; shared by every evaluation that asks the same."""
     return f"evaluations/scores/{hexadecimal(scores_digest)}"
+
+
+def evaluation_looks_prefix(rows_digest: str) -> str:
+    """Which evaluations have looked at rows."""
+    return f"evaluations/looks/{hexadecimal(rows_digest)}"
 
 
 def evaluation_prefix(evaluation_digest: str) -> str:

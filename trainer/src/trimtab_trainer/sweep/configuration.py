@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from ..contract import RunConfig, RunIdentity
 from ..contract.digest import digest_of
-from ..contract.settings import Model
+from ..contract.model import Model
 from ..contract.sweep import (
     MAXIMUM_PARAMETERS,
     MAXIMUM_TRIALS,
@@ -32,7 +32,7 @@ from ..contract.sweep import (
     with_parameters,
 )
 from ..contract.sweep_record import RecordedObjective
-from ..contract.sweep_rows import OF_THE_TOKENS, differ, fields_of_rows
+from ..contract.sweep_rows import OF_THE_TOKENS, differ, fields_of_loss, fields_of_rows
 from ..errors import SettingsInvalid
 
 METRIC = "validationLoss"
@@ -233,6 +233,12 @@ def _comparable(file: Path, spec: SearchSpec, dimensions: tuple[Dimension, ...],
                     f"{file}: parameter {each.name}: {path} decides which rows the validation split has, or what of "
                     "them counts, so values could not be compared; remove it, or apply the sweep to a cluster, with "
                     "an evaluation as its objective"
+                )
+        for path in fields_of_loss(template):
+            if differ(RunConfig, each, template, path):
+                raise SettingsInvalid(
+                    f"{file}: parameter {each.name}: {path} decides what {METRIC} is, so values could not be compared; "
+                    "remove it, or apply the sweep to a cluster, with an evaluation of type Preference as its objective"
                 )
         for value in each.values or ():
             _check_value(file, each.name, value, template)

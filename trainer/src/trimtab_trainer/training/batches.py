@@ -101,6 +101,11 @@ class Batches:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @property
+    def longest(self) -> int:
+        """Most tokens that a sequence takes in a micro-batch."""
+        return int(self.lengths.max())
+
     def micro_batches(
         self, indices: npt.NDArray[np.int64], size: int, where: torch.device, share: slice = ALL
     ) -> Iterator[MicroBatch]:

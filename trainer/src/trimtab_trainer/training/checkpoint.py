@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..contract import Curve, RunConfig
+from ..contract import Curve, PreferenceFigures, RunConfig
 from ..contract.parsing import read_object
 from ..errors import StorageFailed, TrainerError
 from ..progress import ProgressBoard
@@ -46,6 +46,7 @@ from ..storage import (
     upload_folder,
 )
 from ..storage.layout import checkpoints_prefix
+from .methods.figures import PreferenceSums
 
 ADAPTER_FILE, OPTIMIZER_FILE, STATE_FILE = "adapter.safetensors", "optimizer.safetensors", "state.json"
 NAME = re.compile(r"step-(?P<step>\d{6,})-(?P<uid>[0-9a-z]{1,8})-(?P<attempt>\d+)")
@@ -72,11 +73,12 @@ class Best(BaseModel):
 
 
 class Point(BaseModel):
-    """One point of a curve: nats per supervised token."""
+    """One point of a curve: nats per supervised token, or a preference method's mean loss and its figures."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     step: int
     loss: float
+    preference: PreferenceFigures | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class TrainingPoint(Point):
@@ -106,9 +108,18 @@ class TrainingState(BaseModel):
     reference_loss: float | None = Field(default=None, description="loss that the next improvement is measured from")
     stale_evaluations: int = Field(default=0, description="evaluations since that improvement")
     stopped_early: bool = False
-    recent: tuple[tuple[float, int], ...] = Field(default=(), description="summed nats and tokens of the newest steps")
+    recent: tuple[tuple[float, int], ...] = Field(
+        default=(),
+        description="summed loss of the newest steps, and the supervised tokens or pairs of each",
+    )
     pending: tuple[float, int] = Field(default=(0.0, 0), description="the same since the newest point of the curve")
     pending_time: tuple[int, float] = Field(default=(0, 0.0), description="tokens and seconds since that point")
+    recent_preference: tuple[PreferenceSums, ...] = Field(
+        default=(), exclude_if=lambda value: not value, description="sums over the answers of the newest steps"
+    )
+    pending_preference: PreferenceSums | None = Field(
+        default=None, exclude_if=lambda value: value is None, description="the same since the newest point of the curve"
+    )
     tokens: int = 0
     supervised_tokens: int = 0
     loss_scale: float = Field(
@@ -123,9 +134,23 @@ class TrainingState(BaseModel):
 
     @property
     def loss(self) -> float | None:
-        """Training loss over the newest steps, in nats per supervised token."""
+        """Training loss over the newest steps, in nats per supervised token or as the method has it."""
         tokens = sum(count for _, count in self.recent)
         return sum(nats for nats, _ in self.recent) / tokens if tokens else None
+
+    @property
+    def preference(self) -> PreferenceFigures | None:
+        """A preference method's figures over the newest steps."""
+        return sum(self.recent_preference, PreferenceSums()).figures
+
+    @property
+    def validation_preference(self) -> PreferenceFigures | None:
+        """The same of the newest evaluation."""
+        return self.evaluations[-1].preference if self.evaluations else None
+
+    def preference_at(self, step: int) -> PreferenceFigures | None:
+        """Return the figures of the evaluation after a step, or else of the newest one."""
+        return next((each.preference for each in self.evaluations if each.step == step), self.validation_preference)
 
     @property
     def drawn(self) -> Curve | None:
@@ -203,7 +228,7 @@ class Checkpoints:
     ) -> None:
         self.best_adapter = scratch / "best.safetensors"
         """Weights of the best evaluation, kept at hand for publishing."""
-        self._store, self._report, self._board = store, report, board
+        self.store, self._report, self._board = store, report, board
         self._prefix = checkpoints_prefix(run_digest)
         self._keep = config.checkpoint.keep
         self._suffix = f"{short_uid(config.run.uid)}-{attempt}"
@@ -280,7 +305,7 @@ class Checkpoints:
                     replace(checkpoint, state=state).write_state(folder)
                 best = stored
             self._delete([name])  # a damaged one that this attempt wrote before and did not resume from
-            self._commit(name, upload_folder(self._store, folder, f"{self._prefix}/{name}"), {"step": step})
+            self._commit(name, upload_folder(self.store, folder, f"{self._prefix}/{name}"), {"step": step})
             self._failures = 0
             self._mine[name] = True
             self.newest_step = step
@@ -307,10 +332,10 @@ class Checkpoints:
         """
         mine = self.name(best.step)
         for name in (best.checkpoint, mine):
-            if name in self._whole and self._store.exists(f"{self._prefix}/{name}/{MANIFEST}"):
+            if name in self._whole and self.store.exists(f"{self._prefix}/{name}/{MANIFEST}"):
                 return name
         self._delete([mine])
-        entry = self._store.upload(self.best_adapter, f"{self._prefix}/{mine}/{ADAPTER_FILE}")
+        entry = self.store.upload(self.best_adapter, f"{self._prefix}/{mine}/{ADAPTER_FILE}")
         files = (replace(entry, path=ADAPTER_FILE),)
         self._commit(mine, files, {"step": best.step, ADAPTER_ONLY: True})
         self._mine[mine] = False
@@ -319,7 +344,7 @@ class Checkpoints:
 
     def _commit(self, name: str, files: tuple[FileEntry, ...], document: dict[str, Any]) -> None:
         document = {**document, "files": [entry.to_json() for entry in files]}
-        if not commit(self._store, f"{self._prefix}/{name}", document):
+        if not commit(self.store, f"{self._prefix}/{name}", document):
             raise StorageFailed(f"another process writes checkpoint {name} too; end one of them")
         self._whole.add(name)
 
@@ -343,15 +368,15 @@ class Checkpoints:
             prefix = f"{self._prefix}/{name}/"
             self._whole.discard(name)
             # Manifest first: what has none does not exist, so no reader ever meets half a checkpoint.
-            self._store.delete([prefix + MANIFEST])
-            self._store.delete([entry.path for entry in self._store.list(prefix)])
+            self.store.delete([prefix + MANIFEST])
+            self.store.delete([entry.path for entry in self.store.list(prefix)])
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def _listed(self) -> dict[str, set[str]]:
         """Return the names of the checkpoints in storage, and the files of each."""
         found: dict[str, set[str]] = {}
-        for entry in self._store.list(f"{self._prefix}/"):
+        for entry in self.store.list(f"{self._prefix}/"):
             name, _, file = entry.path.removeprefix(f"{self._prefix}/").partition("/")
             if NAME.fullmatch(name):
                 found.setdefault(name, set()).add(file)
@@ -372,10 +397,10 @@ class Checkpoints:
             folder = self._scratch / "resumed"
             shutil.rmtree(folder, ignore_errors=True)
             try:
-                manifest = read_manifest(self._store, f"{self._prefix}/{name}")
+                manifest = read_manifest(self.store, f"{self._prefix}/{name}")
                 if manifest is None or manifest.document.get(ADAPTER_ONLY) is True:
                     continue
-                if fetch(self._store, f"{self._prefix}/{name}", folder) is None:
+                if fetch(self.store, f"{self._prefix}/{name}", folder) is None:
                     continue
                 checkpoint = Checkpoint.read(folder)
             except UNREADABLE as error:
@@ -419,7 +444,7 @@ class Checkpoints:
         folder = self._scratch / "state"
         for name in names:
             try:
-                fetch(self._store, f"{self._prefix}/{name}", folder, wanted=lambda path: path == STATE_FILE)
+                fetch(self.store, f"{self._prefix}/{name}", folder, wanted=lambda path: path == STATE_FILE)
                 state = TrainingState.model_validate(
                     read_object((folder / STATE_FILE).read_bytes(), STATE_BYTES)["state"]
                 )
@@ -455,7 +480,7 @@ class Checkpoints:
         folder = self._scratch / "best"
         try:
             if not NAME.fullmatch(name) or not fetch(
-                self._store, f"{self._prefix}/{name}", folder, wanted=lambda path: path == ADAPTER_FILE
+                self.store, f"{self._prefix}/{name}", folder, wanted=lambda path: path == ADAPTER_FILE
             ):
                 raise ValueError(f"its best checkpoint {name} is gone")
             load_file(folder / ADAPTER_FILE)

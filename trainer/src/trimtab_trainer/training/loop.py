@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..contract import EarlyStopping, Reason, RunConfig
+from ..contract import EarlyStopping, PreferenceFigures, Reason, RunConfig
 from ..errors import DataInvalid, Interrupted, OutOfMemory, ProcessLost, SettingsInvalid
 from ..interruption import Interruption
 from ..progress import ProgressBoard
@@ -34,10 +34,10 @@ from .distributed.sharing import shared_micro_batch
 from .distributed.world import World
 from .energy import EnergyMeter
 from .hardware import memory_peak
-from .loss import summed_loss
+from .methods.figures import PreferenceSums, figures_of, told
+from .methods.objective import added, objective_of
 from .optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_learning_rate
 from .schedule import learning_rate, sequences_of_step, step_seed, steps_per_epoch
-from .validation import mean_loss
 
 RECENT_STEPS = 20
 """Steps that the reported training loss and speed are taken over."""
@@ -49,26 +49,31 @@ CURVE_POINTS = 500
 
 @dataclass(frozen=True)
 class Share:
-    """What this process adds to a step: summed nats, beside the gradient in the parameters; the rest is of all of it.
+    """What this process adds to a step: a summed loss and a method's sums, beside the gradient in the parameters.
 
     Attributes:
-        weight: what the supervised tokens of the whole step count together.
+        weight, count: what the loss of the whole step is divided by, and what it is a mean over.
+        supervised_tokens, tokens: of the whole step.
     """
 
     nats: float = 0.0
+    weight: float = 0.0
+    count: int = 0
     supervised_tokens: int = 0
     tokens: int = 0
-    weight: float = 0.0
+    preference: PreferenceSums | None = None
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step saw: summed nats and their tokens, all tokens, and the gradient's norm before clipping."""
+    """What a step saw: summed loss and what that is a mean over, tokens, and the gradient's norm before clipping."""
 
     nats: float
+    count: int
     supervised_tokens: int
     tokens: int
     gradient_norm: float
+    preference: PreferenceSums | None = None
 
 
 class Trainer:
@@ -107,6 +112,9 @@ class Trainer:
         self.checkpoint_settings = config.checkpoint
         self.model = model
         self.training, self.validation = training, validation
+        self.objective = objective_of(config.training)
+        self.test: Batches | None = None
+        """Rows that the exported adapter is measured on."""
         self.total_steps = total_steps
         self.world = world or World()
         self.micro_batch = shared_micro_batch(micro_batch, self.settings.batch_size, self.world.size)
@@ -211,9 +219,10 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.model.peft.train()
         indices = sequences_of_step(self.settings, len(self.training), self.state.step)
-        weight = float(self.training.counted[indices].sum())
         tokens = int(self.training.supervised[indices].sum())
         nats = 0.0
+        step = self.objective.begin(self.model, self.training, indices, self.micro_batch, self.stop)
+        weight = step.weight
         share, places = self.world.share, itertools.count(self.world.rank, self.world.size)
         for batch in self.training.micro_batches(indices, self.micro_batch, self.model.device, share):
             self.stop.check()
@@ -222,15 +231,17 @@ class Trainer:
                 continue
             with self.model.arithmetic():
                 hidden = self.model.hidden(batch)
-                loss = summed_loss(hidden, batch.targets, self.model.head, weights=batch.weights)
+                loss = step(hidden, batch, self.model.head)
             (loss * (self.scale / weight)).backward()  # type: ignore[no-untyped-call]
             nats += loss.item()
-        return Share(nats, tokens, int(self.training.lengths[indices].sum()), weight)
+        taken = int(self.training.lengths[indices].sum())
+        return Share(nats, weight, step.count, tokens, taken, step.sums)
 
     def combine(self, share: Share) -> StepResult | None:
         """Make the gradient of the whole step of what all processes have of it, clipped."""
         parameters, tokens, weight = self.model.parameters, share.supervised_tokens, share.weight
         (nats,) = self.world.sum([share.nats])
+        sums = added(self.world, share.preference)
         self.world.add_gradients(parameters)
         limit = self.settings.max_gradient_norm or math.inf
         if self.scale != 1.0:
@@ -248,8 +259,8 @@ class Trainer:
         if tokens and not self._checked_gradients:
             self.check_gradients()
             self._checked_gradients = True
-        nats *= tokens / weight if weight else 1.0  # so that nats a token are the weighted mean
-        return StepResult(nats, tokens, share.tokens, norm)
+        nats *= share.count / weight if weight else 1.0  # so that nats a token are the weighted mean
+        return StepResult(nats, share.count, tokens, share.tokens, norm, sums)
 
     @property
     def scale(self) -> float:
@@ -311,7 +322,8 @@ class Trainer:
     def advance(self, result: StepResult, rate: float, seconds: float) -> None:
         """Move the state one step on and tell about it."""
         old, step = self.state, self.state.step + 1
-        nats, tokens = old.pending[0] + result.nats, old.pending[1] + result.supervised_tokens
+        nats, tokens = old.pending[0] + result.nats, old.pending[1] + result.count
+        preference = _added(old.pending_preference, result.preference)
         passed, taken = old.pending_time[0] + result.tokens, old.pending_time[1] + seconds
         point = step % math.ceil(self.total_steps / CURVE_POINTS) == 0 and tokens > 0
         self.state = old.model_copy(
@@ -319,7 +331,9 @@ class Trainer:
                 "step": step,
                 "epoch": round(step / steps_per_epoch(self.settings, len(self.training)), 4),
                 "micro_batch": self.micro_batch,
-                "recent": (*old.recent, (result.nats, result.supervised_tokens))[-RECENT_STEPS:],
+                "recent": (*old.recent, (result.nats, result.count))[-RECENT_STEPS:],
+                "recent_preference": (*old.recent_preference, *filter(None, [result.preference]))[-RECENT_STEPS:],
+                "pending_preference": None if point else preference,
                 "pending": (0.0, 0) if point else (nats, tokens),
                 "pending_time": (0, 0.0) if point else (passed, taken),
                 "tokens": old.tokens + result.tokens,
@@ -332,6 +346,7 @@ class Trainer:
             newest = TrainingPoint(
                 step=step,
                 loss=nats / tokens,
+                preference=figures_of(preference),
                 gradient_norm=result.gradient_norm,
                 tokens_per_second=passed / taken if taken else None,
                 memory=memory_peak(self.model.device),
@@ -342,6 +357,7 @@ class Trainer:
         board.update(
             step=step,
             loss=self.state.loss,
+            preference=self.state.preference,
             tokens_per_second=self.tokens_per_second(),
             eta_seconds=self.eta_seconds(),
             **({"curve": self.state.drawn} if point else {}),
@@ -359,11 +375,12 @@ class Trainer:
                 "step",
                 step=step,
                 total_steps=self.total_steps,
-                loss=round(result.nats / max(1, result.supervised_tokens), 6),
+                loss=round(result.nats / max(1, result.count), 6),
                 gradient_norm=round(result.gradient_norm, 6),
                 learning_rate=rate,
                 tokens=result.tokens,
                 seconds=round(seconds, 3),
+                **told(figures_of(result.preference)),
             )
 
     def tokens_per_second(self) -> float | None:
@@ -386,18 +403,25 @@ class Trainer:
             return
         started = time.monotonic()
         self.board.update(activity="Evaluating")
-        loss = mean_loss(self.model, self.validation, self.stop, None, self.world)
+        measured = self.objective.measure(self.model, self.validation, self.stop, self.world)
+        loss, preference = measured.loss, figures_of(measured.sums)
         if not math.isfinite(loss):
             raise SettingsInvalid(
                 f"the validation loss after step {self.state.step} is not finite; lower training.learningRate"
                 f"{self._remedy}"
             )
-        self.state = evaluated(self.state, loss, self.checkpoints.name(self.state.step), self.settings.early_stopping)
+        self.state = evaluated(
+            self.state,
+            loss,
+            self.checkpoints.name(self.state.step),
+            self.settings.early_stopping,
+            preference=preference,
+        )
         if self.state.best is not None and self.state.best.step == self.state.step == self._saved_step:
             # Resumed from a checkpoint of this very step, which has the weights. Writing it anew, with this
             # evaluation, would put it at risk; whoever resumes from it evaluates again, to the same end.
             self.checkpoints.keep_best(self.model.adapter_tensors())
-        self.board.update(validation_loss=loss, curve=self.state.drawn)
+        self.board.update(validation_loss=loss, validation_preference=preference, curve=self.state.drawn)
         self.board.evaluation_seconds.inc(time.monotonic() - started)
         self.report(
             "evaluation",
@@ -406,6 +430,7 @@ class Trainer:
             best_step=self.state.best and self.state.best.step,
             stale_evaluations=self.state.stale_evaluations,
             seconds=round(time.monotonic() - started, 3),
+            **told(preference),
         )
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
@@ -461,14 +486,32 @@ class Trainer:
         if checkpoint.base_hash != self.base_hash:
             self.report.warn("the frozen base differs from the checkpoint's: made on another kind of machine")
         state = self.state
-        self.board.update(step=state.step, loss=state.loss, validation_loss=state.validation_loss, curve=state.drawn)
+        self.board.update(
+            step=state.step,
+            loss=state.loss,
+            validation_loss=state.validation_loss,
+            preference=state.preference,
+            validation_preference=state.validation_preference,
+            curve=state.drawn,
+        )
+
+
+def _added(known: PreferenceSums | None, more: PreferenceSums | None) -> PreferenceSums | None:
+    return known if more is None else (known or PreferenceSums()) + more
 
 
 def _sum(known: float | None, more: float | None) -> float | None:
     return known if more is None else (known or 0.0) + more
 
 
-def evaluated(state: TrainingState, loss: float, checkpoint: str, early: EarlyStopping | None) -> TrainingState:
+def evaluated(
+    state: TrainingState,
+    loss: float,
+    checkpoint: str,
+    early: EarlyStopping | None,
+    *,
+    preference: PreferenceFigures | None = None,
+) -> TrainingState:
     """Return the state after an evaluation: the best so far, and whether patience is at its end.
 
     The best is the lowest loss. Patience counts evaluations that do not beat the last improvement by
@@ -484,7 +527,7 @@ def evaluated(state: TrainingState, loss: float, checkpoint: str, early: EarlySt
         update={
             "evaluated_step": state.step,
             "validation_loss": loss,
-            "evaluations": (*state.evaluations, Point(step=state.step, loss=loss)),
+            "evaluations": (*state.evaluations, Point(step=state.step, loss=loss, preference=preference)),
             "best": best,
             "reference_loss": loss if improved else state.reference_loss,
             "stale_evaluations": stale,

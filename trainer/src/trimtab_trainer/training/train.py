@@ -33,7 +33,6 @@ from ..reporting.answers import answer_held_out
 from ..storage import Store, open_store
 from . import hardware
 from .adapter import Adapted, add_adapter, load_adapter
-from .batches import Batches
 from .checkpoint import Checkpoints
 from .costs import costs
 from .distributed.checkpoints import newest_first
@@ -43,6 +42,8 @@ from .distributed.world import World
 from .hardware import memory_peak
 from .initial import check_initial_adapter, fetch_initial_weights
 from .loop import Trainer, is_out_of_memory
+from .methods.reference import References
+from .methods.splits import preferences_in, reference_identity, splits_of
 from .model import frozen_hash, load_base
 from .sizing import Sizing, plan
 from .targets import check_layers
@@ -235,13 +236,13 @@ def build(  # noqa: PLR0917 what is loaded, and what it is for
         load_weights(model, fetch_initial_weights(initial, scratch / f"rank-{world.rank}"), initial.uri)
     if unreached := reached.unreached(len(parameters)):
         report.warn("experts are out of reach", warning=unreached)
-    training = Batches(view.train)
-    validation = Batches(view.validation) if view.validation is not None else None
+    splits = splits_of(view, settings)
+    training = splits["train"]
     check_vocabulary(model, view)
     check_forward(model, settings.packing)
     cost = costs(model)
     memory = hardware.memory(where, processes=world.size)
-    sizing = plan(settings, int(training.lengths.max()), memory, cost, where.type)
+    sizing = plan(settings, training.longest, memory, cost, where.type)
     world.meet(stop)  # however long each took to load
     sizing = alike(sizing, base_hash, world)
     if sizing.checkpoint_activations:
@@ -268,7 +269,7 @@ def build(  # noqa: PLR0917 what is loaded, and what it is for
         config,
         model,
         training,
-        validation,
+        splits.get("validation"),
         total_steps=total,
         micro_batch=sizing.micro_batch,
         checkpoints=checkpoints,
@@ -279,6 +280,14 @@ def build(  # noqa: PLR0917 what is loaded, and what it is for
         world=world,
     )
     board.micro_batch.set(trainer.micro_batch)
+    trainer.test = splits.get("test")
+    if settings.method.needs_reference:
+        board.update(activity="Comparing")
+        identity = reference_identity(config, prepared, compute_type)
+        references = References(checkpoints.store, identity, scratch / f"rank-{world.rank}", stop, report)
+        compared, with_adapter = preferences_in(splits), initial is not None
+        # The others find what the leader stored.
+        world.leader_first(lambda: references.give(model, compared, with_adapter=with_adapter), stop)
     resumed_from = None
     for checkpoint in newest_first(checkpoints, world, stop):
         try:
@@ -346,7 +355,7 @@ def finish(
     if frozen_hash(base) != trainer.base_hash:
         raise RuntimeError("the frozen base model changed during training, so nothing is published")
     published = load_adapter(base, folder, compute_type)
-    test = measure(published, Batches(view.test) if view.test is not None else None, trainer.stop)
+    test = measure(published, trainer.test, trainer.objective, trainer.stop)
     report(
         "exported adapter measured",
         step=step,

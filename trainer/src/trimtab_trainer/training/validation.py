@@ -6,6 +6,9 @@ random numbers, and the model is left in the mode it was in.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
@@ -34,16 +37,26 @@ def mean_loss(
     world = world or World()
     size = batch_size or max(1, TOKENS_PER_BATCH[model.device.type] // int(split.lengths.max()))
     total, tokens = 0.0, 0.0
+    with evaluating(model, stop, world):
+        for batch in split.micro_batches(np.arange(len(split)), size, model.device, world.share):
+            stop.check()
+            if batch.supervised_tokens:
+                total += summed_loss(model.hidden(batch), batch.targets, model.head).item()
+                tokens += batch.supervised_tokens
+    total, tokens = world.sum([total, tokens])
+    return total / tokens
+
+
+@contextmanager
+def evaluating(model: Adapted, stop: Interruption, world: World | None = None) -> Iterator[None]:
+    """Give forward passes without dropout and gradient, which a signal ends at once; the model's mode is put back.
+
+    `world` are the processes that each do their share: if one is told to stop, all end.
+    """
     was_training = model.peft.training
     model.peft.eval()
     try:
-        with world.working(stop), torch.no_grad(), model.arithmetic():
-            for batch in split.micro_batches(np.arange(len(split)), size, model.device, world.share):
-                stop.check()
-                if batch.supervised_tokens:
-                    total += summed_loss(model.hidden(batch), batch.targets, model.head).item()
-                    tokens += batch.supervised_tokens
+        with (world or World()).working(stop), torch.no_grad(), model.arithmetic():
+            yield
     finally:
         model.peft.train(was_training)
-    total, tokens = world.sum([total, tokens])
-    return total / tokens

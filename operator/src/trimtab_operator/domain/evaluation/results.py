@@ -75,7 +75,8 @@ def note_outcome(
     """Return the status with the results, and the verdict on them as the condition `Passed`."""
     size = len(json.dumps(status.model_copy(update={"results": [], "conditions": []}).to_json(), separators=(",", ":")))
     verdict = judge(evaluation.spec.thresholds, outcome, STATUS_BYTES - size)
-    message = "; ".join(filter(None, (verdict.message, served_nothing(evaluation, status))))
+    looks = f"these rows were seen by {outcome.looks} Evaluations" if outcome.looks > 1 else None
+    message = "; ".join(filter(None, (verdict.message, looks, served_nothing(evaluation, status))))
     condition = make_condition(
         evaluation, "True" if verdict.passed else "False", verdict.reason.value, message, now, kind=PASSED
     )
@@ -85,6 +86,7 @@ def note_outcome(
             "results": list(verdict.results),
             "results_omitted": verdict.omitted,
             "report_uri": outcome.report_uri,
+            "looks": outcome.looks or status.looks,
             "rows": outcome.rows or status.rows,
             "progress": EvaluationProgress(tasks_done=tasks, tasks=tasks, percent=100),
             "conditions": [*(c for c in status.conditions if c.type != PASSED), condition],

@@ -1,16 +1,16 @@
-"""The rule of the gate: from thresholds and facts to a verdict. A pure function; what is not known never opens it."""
+"""The verdict for the status: that of the rule of the gate, which the report says too, and the figures behind it."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trimtab_trainer.contract import Check, EvaluationOutcome, Result, Threshold
+from trimtab_trainer.contract import EvaluationOutcome, Result, Threshold, verdict
+from trimtab_trainer.contract.bounds import Bound, Finding
 
 from trimtab_operator.api import RESULTS_KEPT, FailedCheck, PassedReason, ResultStatus
-
-from .checks import Bound, Finding, judge_bounds
 
 SIGNIFICANT_DIGITS = 5
 """Of figures in the status; the report has all of them."""
@@ -33,66 +33,14 @@ class Verdict:
 
 
 def judge(thresholds: list[Threshold], outcome: EvaluationOutcome, room: int = 10_000) -> Verdict:
-    """Return the verdict, with results of at most `room` bytes of JSON.
-
-    Where several bounds fail, the reason is that of a missing metric first, then of the first bound in the order of the
-    spec that is missed, then of too few rows.
-    """
-    bounds = judge_bounds(thresholds, outcome.checks)
-    results, omitted = _results(thresholds, outcome, bounds, room)
-    if not bounds:
-        message = "no threshold is set: the figures were measured and not judged"
-        return Verdict(True, PassedReason.NO_THRESHOLDS, message, results, omitted)
-    worst = max(bound.finding for bound in bounds)
-    if worst is Finding.KEPT:
-        message = f"every threshold is kept: {_counted(len(bounds), 'bound')} on {_counted(outcome.rows, 'row')}"
-        return Verdict(True, PassedReason.PASSED, message, results, omitted)
-    first = next(bound for bound in bounds if bound.finding is worst)
-    others = sum(bound.finding is not Finding.KEPT for bound in bounds) - 1
-    message = _sentence(first, _rows(first, outcome))
-    if others:
-        message += f"; {_counted(others, 'other bound')} {'is' if others == 1 else 'are'} not kept either"
-    return Verdict(False, reason_of(first), message, results, omitted)
-
-
-def reason_of(bound: Bound) -> PassedReason:
-    """Return the one word for what is found about a bound."""
-    if bound.finding is Finding.KEPT:
-        return PassedReason.PASSED
-    if bound.finding is Finding.UNKNOWN:
-        return PassedReason.METRIC_MISSING
-    if bound.finding is Finding.UNDECIDED:
-        return PassedReason.INSUFFICIENT_ROWS
-    if bound.name == "maximumGroupGap":
-        return PassedReason.GROUP_GAP
-    return PassedReason.THRESHOLD_MISSED if bound.name in ("minimum", "maximum") else PassedReason.REGRESSED
-
-
-def _sentence(bound: Bound, rows: int) -> str:
-    check = bound.check or Check.model_validate({"threshold": bound.threshold, "bound": bound.name})
-    metric, limit = bound.metric, f"{bound.name} {_text(bound.limit)}"
-    estimate = _text(check.estimate)
-    match reason_of(bound):
-        case PassedReason.METRIC_MISSING:
-            return f"{metric} could not be computed as {limit} needs it, see the report"
-        case PassedReason.INSUFFICIENT_ROWS:
-            on = f" with {_counted(rows, 'row')}" if rows else ""
-            needed = f"; about {_counted(check.rows_needed, 'row')} would decide it" if check.rows_needed else ""
-            confidence = f"at confidence {bound.confidence:g}"
-            return f"{metric} is neither certain to keep nor to miss {limit}{on} {confidence}{needed}"
-        case PassedReason.GROUP_GAP:
-            groups = f" between the groups {check.best!r} and {check.worst!r}" if check.best and check.worst else ""
-            explained = f"of which chance does not explain {_text(check.low)}"
-            return f"{metric} differs by {estimate}{groups}, {explained}, and the {limit} is exceeded"
-        case PassedReason.REGRESSED:
-            than = "relative to the baseline" if bound.name == "maximumRelativeRegression" else "than the baseline"
-            return f"{metric} is worse by {estimate} {than}, beyond {limit}"
-        case _:
-            return f"{metric} is {estimate}, {'below' if bound.name == 'minimum' else 'above'} its {limit}"
+    """Return the verdict, with results of at most `room` bytes of JSON."""
+    found = verdict.judge(thresholds, outcome)
+    results, omitted = _results(thresholds, outcome, found.bounds, room)
+    return Verdict(found.passed, PassedReason(found.reason.value), found.message, results, omitted)
 
 
 def _results(
-    thresholds: list[Threshold], outcome: EvaluationOutcome, bounds: list[Bound], room: int
+    thresholds: list[Threshold], outcome: EvaluationOutcome, bounds: Sequence[Bound], room: int
 ) -> tuple[tuple[ResultStatus, ...], int]:
     """Return the results for the status: with thresholds first, then each task's headline, then the rest."""
     by_name: dict[str, Result] = {}
@@ -151,14 +99,10 @@ def _failed(bound: Bound) -> FailedCheck:
             "bound": bound.name,
             "limit": bound.limit,
             "estimate": _figure(check.estimate) if check is not None else None,
-            "reason": reason_of(bound).value,
+            "reason": verdict.reason_of(bound).value,
             "rowsNeeded": check.rows_needed if check is not None and undecided else None,
         }
     )
-
-
-def _rows(bound: Bound, outcome: EvaluationOutcome) -> int:
-    return next((r.count for r in outcome.results if f"{r.task}/{r.metric}" == bound.metric), 0)
 
 
 def _figure(value: float | None) -> float | None:
@@ -166,11 +110,3 @@ def _figure(value: float | None) -> float | None:
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
-
-
-def _text(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.4g}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count:,} {noun}s"

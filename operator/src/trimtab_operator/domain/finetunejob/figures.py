@@ -80,7 +80,8 @@ def note_prepared(status: FineTuneJobStatus, prepared: Prepared) -> FineTuneJobS
         tokens=prepared.tokens,
         supervised_tokens=prepared.supervised_tokens,
         dropped=prepared.dropped,
-        report_uri=prepared.report_uri,
+        # A trainer of another version may tell of the rows again, without their page.
+        report_uri=prepared.report_uri or (status.dataset.report_uri if status.dataset is not None else None),
     )
     progress = TrainingProgress(step=0, total_steps=prepared.total_steps, percent=0)
     return status.model_copy(
@@ -112,6 +113,7 @@ def prepared_of(status: FineTuneJobStatus) -> Prepared | None:
         tokens=dataset.tokens,
         supervised_tokens=dataset.supervised_tokens,
         dropped=dataset.dropped,
+        report_uri=dataset.report_uri,
         total_steps=(status.progress.total_steps or 0) if status.progress is not None else 0,
     )
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from trimtab_trainer.contract import Method
 from trimtab_trainer.contract.evaluation import EvaluationTask
 from trimtab_trainer.contract.sweep import Dimension, Direction, with_parameters
-from trimtab_trainer.contract.sweep_rows import OF_THE_TOKENS, differ, fields_of_rows
+from trimtab_trainer.contract.sweep_rows import OF_THE_TOKENS, differ, fields_of_loss, fields_of_rows
 
 from trimtab_operator.api import FineTuneJobSpec, FineTuneSweepSpec
 
@@ -42,6 +43,7 @@ def check_judging(spec: FineTuneSweepSpec, dimensions: tuple[Dimension, ...], te
             _check_direction("objective", "bitsPerByte", Direction.MINIMIZE, spec.objective.direction)
         else:
             _check_tokens(dimensions, template)
+        _check_loss(spec, dimensions, template)
         _check_rows(spec, dimensions, template, ("validation",))
     if spec.final is None:
         return
@@ -91,6 +93,23 @@ def _check_tokens(dimensions: tuple[Dimension, ...], template: Mapping[str, Any]
                     "tokens, so values could not be compared; set objective.metric: bitsPerByte, or "
                     "objective.evaluation"
                 )
+
+
+def _check_loss(spec: FineTuneSweepSpec, dimensions: tuple[Dimension, ...], template: Mapping[str, Any]) -> None:
+    """Refuse parameters that make the loss another quantity, and bits per byte of a loss that is none of tokens."""
+    for dimension in dimensions:
+        for path in fields_of_loss(template):
+            if differ(FineTuneJobSpec, dimension, template, path):
+                raise Incomparable(
+                    f"parameter {dimension.name}: {path} decides what the validation loss is, so values could not be "
+                    "compared; judge by objective.evaluation, with a task of type Preference"
+                )
+    method = spec.template.spec.training.method
+    if spec.objective.figure == "bitsPerByte" and method is not Method.SFT:
+        raise Incomparable(
+            f"objective: the loss of training.method: {method.value} is none of bytes; set metric: validationLoss, or "
+            "judge by objective.evaluation"
+        )
 
 
 def _check_rows(

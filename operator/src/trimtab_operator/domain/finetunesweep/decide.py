@@ -378,12 +378,20 @@ def _after_the_end(observed: Observed, now: datetime) -> Plan:
 
 
 def _is_kept(observed: Observed, name: str, pruned: set[str], *, over: bool) -> bool:
-    """Tell whether a FineTuneJob outlives the search: those that are over, and those that wait at their checkpoint."""
+    """Tell whether a FineTuneJob outlives the search: those that are over, and those that wait at their checkpoint.
+
+    Those wait that were pruned, and those that a deadline kept from training on all rows.
+    """
     sweep, best = observed.sweep, observed.sweep.status.best
     trial = name.removeprefix(f"{sweep.metadata.name}-")[:NAME_DIGITS]
+    refits = {each.fine_tune_job_name for each in sweep.status.final} if sweep.spec.folds is not None else set()
+    if name in refits and not over:
+        return True
     if sweep.spec.retain_trials == "All":
         return over or trial in pruned
-    return over and (name == sweep.metadata.name or (best is not None and trial == best.id))
+    if best is None:  # there is no best to keep, and nothing but these says why
+        return over
+    return over and (name == sweep.metadata.name or trial == best.id)
 
 
 def _progress(status: FineTuneSweepStatus, more: int = 0) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import takewhile
 from typing import Literal
 
 from trimtab_trainer.contract import Summary
 
-from trimtab_operator.api import AttemptStatus, WorkStatus
+from trimtab_operator.api import AttemptReason, AttemptStatus, WorkStatus
 from trimtab_operator.api.work import (
     ACCELERATORS_MAXIMUM,
     ATTEMPT_MESSAGE_LENGTH,
@@ -25,6 +26,8 @@ from .particulars import Particulars
 from .subject import J, S, Work
 
 ATTEMPTS_KEPT = 10
+PAUSE_AT_MOST = 300
+"""Seconds between two attempts, where nothing asks for more."""
 
 
 def accelerators(job: Work, attempt: AttemptStatus, *, works: bool) -> int:
@@ -50,6 +53,27 @@ def running_seconds(attempt: AttemptStatus, end: datetime) -> int:
     start = parse_time(attempt.start_time)
     since_start = max(0, round((end - start).total_seconds())) if start is not None else 0
     return (attempt.active_seconds or 0) + since_start
+
+
+def pause_seconds(status: WorkStatus, first: float) -> float:
+    """Return the seconds that pass between the last attempt and the next: `first`, twice as many each time.
+
+    Failures are counted over all attempts. A disruption costs no time, as the next node may be a good one; but a node
+    that refuses pods is free, so that the scheduler chooses it again and again.
+    """
+    last = status.attempts[-1] if status.attempts else None
+    if last is None:
+        return 0
+    if last.charged_to == "failures":
+        return max(_doubled(first, status.failures), last.retry_after_seconds or 0)
+    refused = takewhile(lambda each: each.reason == AttemptReason.POD_FAILED, reversed(status.attempts))
+    times = sum(1 for _ in refused)
+    return _doubled(first, times) if times else 0
+
+
+def _doubled(first: float, times: int) -> float:
+    """Return the pause after so many times; an exponent that is not bounded has no float after 1,024."""
+    return float(min(first * 2 ** min(times - 1, 16), PAUSE_AT_MOST))
 
 
 def active_seconds(status: WorkStatus, now: datetime) -> int:

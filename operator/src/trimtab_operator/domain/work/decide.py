@@ -307,8 +307,7 @@ def _start(kind: Particulars[J, S], observed: Observed[J], status: S, now: datet
     """No attempt is under way: start the next one, unless something has to pass first."""
     job, settings = observed.job, observed.settings
     last = status.attempts[-1] if status.attempts else None
-    if last is not None and last.charged_to == "failures":
-        delay = max(min(settings.retry_seconds * 2 ** (status.failures - 1), 300), last.retry_after_seconds or 0)
+    if last is not None and (delay := accounts.pause_seconds(status, settings.retry_seconds)) > 0:
         ended = parse_time(last.end_time) or now
         left = (ended + timedelta(seconds=delay) - now).total_seconds()
         if left > 0:

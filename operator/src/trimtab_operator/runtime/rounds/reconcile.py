@@ -86,7 +86,7 @@ class Reconciler:
             typed(stored)
         except ValidationError as error:
             body = stored.body
-            await self._actor.write_status(kind, body, not_understood(kind, body, error, self._now()))
+            await self._write(kind, body, not_understood(kind, body, error, self._now()))
             return None
         try:
             made = await self._planned(kind, stored)
@@ -141,11 +141,21 @@ class Reconciler:
             await self._tell_of_refusal(key, made, body)
         elif not acted:
             self._troubles.outlived(key)
-        wrote = made.status is not None and await self._actor.write_status(kind, body, made.status)
+        wrote = made.status is not None and await self._write(kind, body, made.status)
         await self._delivery.deliver(key.namespace, made)
         if made.notes and wrote:
             await self._events.post(body, made.notes)
         return 0.0 if acted or (wrote and made.follows_up) else made.look_again_seconds
+
+    async def _write(self, kind: AnyKind, body: Body, status: Body) -> bool:
+        """Write a status; where that is refused, an event says so, as the status itself cannot."""
+        try:
+            return await self._actor.write_status(kind, body, status)
+        except ApiError as error:
+            if error.status in REFUSALS:
+                words = f"the API server refuses its status, it is tried again: {error.message or error.reason}"
+                await self._events.post(body, (Note("Warning", "StatusRefused", words),))
+            raise
 
     async def _do(self, key: Key, made: Plan, body: Body) -> tuple[bool, bool]:
         """Carry out the actions; tell whether all were done, and whether something stood in the way.

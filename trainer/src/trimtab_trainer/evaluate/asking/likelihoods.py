@@ -26,6 +26,7 @@ from ...contract import Reason
 from ...errors import SettingsInvalid
 from ...interruption import Interruption
 from ...report import Report
+from ...training.adapter import Adapted
 from ...training.batches import MicroBatch
 from ...training.model import LanguageModel
 from ...training.sizing import CHUNK
@@ -67,6 +68,29 @@ def score_rows(
     return [
         RowScore(row.number, tuple(round(next(found), DECIMALS) + 0.0 for _ in row.sequences))  # + 0.0: no -0.0
         for row in rows
+    ]
+
+
+def score_pairs(
+    model: LanguageModel,
+    rows: list[EvaluationRow],
+    *,
+    batch_size: int | None,
+    stop: Interruption,
+    report: Report,
+) -> list[RowScore]:
+    """Return of each row the log-likelihoods of its sequences, by the model and then by its base alone.
+
+    Raises: as `log_likelihoods`.
+    """
+    own = score_rows(model, rows, batch_size=batch_size, stop=stop, report=report)
+    base = own
+    if isinstance(model, Adapted):
+        with model.peft.disable_adapter():
+            base = score_rows(model, rows, batch_size=batch_size, stop=stop, report=report)
+    return [
+        RowScore(score.number, score.log_likelihoods + alone.log_likelihoods)
+        for score, alone in zip(own, base, strict=True)
     ]
 
 

@@ -84,7 +84,10 @@ def leak_keys(task: EvaluationTask, question: Question) -> tuple[bytes, ...]:
     never puts two rows with one answer on two sides.
     """
     keys = (group_key(question.row),) if question.row.group is not None else ()
-    return (*keys, answer_key(question.row)) if _has_answer_of_its_own(task) else keys
+    if not has_answer_of_its_own(task):
+        return keys
+    # Of a pair what is asked: as pairs are trained on; and either answer, as others are.
+    return (*keys, *map(answer_key, (question.row, *question.row.answers)))
 
 
 def shingles(text: str) -> Shingles:
@@ -125,19 +128,16 @@ def _joining_keys(task: EvaluationTask, question: Question) -> Iterable[bytes]:
     row = question.row
     if row.group is not None and task.group_by != "group":
         yield group_key(row)
-    if (
-        _has_answer_of_its_own(task)
-        and row.format is not DatasetFormat.TEXT
-        and len(row.answer.split()) >= ANSWER_WORDS
-    ):
+    if has_answer_of_its_own(task) and row.format is not DatasetFormat.TEXT and len(row.unit.split()) >= ANSWER_WORDS:
         yield answer_key(row)
 
 
-def _has_answer_of_its_own(task: EvaluationTask) -> bool:
-    return task.type in (TaskType.PERPLEXITY, TaskType.GENERATION)
+def has_answer_of_its_own(task: EvaluationTask) -> bool:
+    """Tell whether answers are told apart by what they say: labels, choices and numbers are shared by chance."""
+    return task.type in (TaskType.PERPLEXITY, TaskType.GENERATION, TaskType.PREFERENCE)
 
 
 def _text(question: Question) -> str:
     row = question.row
     said = [spoken(message) for message in row.messages if message["role"] != "system"]
-    return "\n".join((*said, row.prompt, row.completion, row.text))
+    return "\n".join((*said, row.prompt, row.completion, row.text, *(each.answer for each in row.answers)))

@@ -68,7 +68,7 @@ def check_groups(task: EvaluationTask, rows: Iterable[tuple[str | None, int]], t
     for group, cluster in rows:
         of_group[str(group)].append(cluster)
     for threshold in thresholds:
-        if threshold.task != task.name or threshold.maximum_group_gap is None:
+        if threshold.task != task.name or not threshold.by_group:
             continue
         minimum = threshold.minimum_group_rows or DEFAULT_GROUP_ROWS
         judged = [name for name, members in of_group.items() if _enough(members, minimum)]
@@ -76,7 +76,7 @@ def check_groups(task: EvaluationTask, rows: Iterable[tuple[str | None, int]], t
         if len(judged) + _enough(pooled, minimum) < 2:
             largest = sorted(of_group, key=lambda name: (-len(of_group[name]), name))[:5]
             raise DataInvalid(
-                f"task {task.name}: a group gap needs two groups of at least {minimum} rows and "
+                f"task {task.name}: a bound on groups needs two groups of at least {minimum} rows and "
                 f"{MINIMUM_GROUP_CLUSTERS} clusters, but {task.group_by} has {len(of_group)} values, the largest "
                 f"{', '.join(f'{name} ({len(of_group[name])} rows)' for name in largest)}; add rows, raise "
                 "dataset.limit, or lower minimumGroupRows",

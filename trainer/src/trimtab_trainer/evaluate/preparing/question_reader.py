@@ -15,6 +15,7 @@ from itertools import chain
 from ...contract import DatasetFormat, EvaluationTask, Reason, TaskType
 from ...data.cleaning import Finding
 from ...data.formats import conform, resolve
+from ...data.keys import USED
 from ...data.readers import Record
 from ...data.source import Source
 from ...errors import DataInvalid, SettingsInvalid
@@ -26,6 +27,7 @@ from .questions import (
     labelled_question,
     multiple_choice_question,
     numbered_question,
+    preferring_question,
     referenced_question,
     text_question,
 )
@@ -113,6 +115,16 @@ def _reader(task: EvaluationTask, source: Source, templated: bool) -> Callable[[
     first = next(records, None)
     if first is None:
         raise DataInvalid(f"task {task.name}: {source.uri} holds no rows; upload the data", Reason.DATASET_EMPTY)
+    if task.type is TaskType.PREFERENCE:
+        keys = USED[DatasetFormat.PREFERENCE]
+        if not isinstance(first.value, dict) or not all(first.value.get(key) is not None for key in keys):
+            raise SettingsInvalid(
+                f"task {task.name}: {first.place} of {source.uri} has no {' and '.join(keys)}, which a Preference task "
+                "compares; give rows of {prompt, chosen, rejected}",
+                Reason.METRIC_NOT_APPLICABLE,
+            )
+        pair = partial(conform, row_format=DatasetFormat.PREFERENCE, ignore=ignore, named=named)
+        return lambda record: preferring_question(pair(record))
     detected = resolve(task.dataset.format or DatasetFormat.AUTO, chain([first], records), ignore, named)
     row = partial(conform, row_format=detected.format, guessed=detected.guessed, ignore=ignore, named=named)
     if task.type is TaskType.PERPLEXITY:

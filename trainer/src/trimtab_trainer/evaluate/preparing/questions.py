@@ -6,6 +6,7 @@ The shapes of rows, by the type of the task; `group` and the column of groupBy a
 - Generation, Classification, Regression: Messages, whose last assistant turn is the reference and what is before it the
   prompt; or PromptCompletion, whose completion is the reference. The reference of a Classification row is one of the
   task's labels (blanks around it do not count, case does); that of a Regression row is a finite number.
+- Preference: {prompt, chosen, rejected}, or conversations under chosen and rejected, as for training.
 - MultipleChoice: {"question" or "prompt": text, "choices": [2 to 64 texts], "answer": index from 0, or the choice}.
 
 A row that is none of these is refused with its file and line; `question_reader` reads all rows of a task.
@@ -55,9 +56,10 @@ class Question:
     @property
     def prompt(self) -> str:
         """What is asked, as text for people: who speaks is told where more than one message is before the answer."""
-        if self.row.format is not DatasetFormat.MESSAGES:
+        if not self.row.messages:
             return self.row.prompt
-        before = self.row.messages[: last_answer(self.row)]
+        # Of a pair the messages are the prompt alone.
+        before = self.row.messages if self.row.answers else self.row.messages[: last_answer(self.row)]
         if len(before) == 1:
             return spoken(before[0])
         return "\n".join(f"{message['role']}: {spoken(message)}" for message in before)
@@ -111,6 +113,18 @@ def referenced_question(row: Row) -> Question:
     if not reference.strip():
         raise Unreferenced
     return Question(row, hashlib.sha256(row.to_json()).digest(), None, reference)
+
+
+def preferring_question(row: Row) -> Question:
+    """Return a pair, of which the chosen answer is the right one.
+
+    Raises:
+        DataInvalid: DATASET_MALFORMED, both answers are the same.
+    """
+    if row.is_tied:
+        raise malformed(row.place, "has the same answer as chosen and as rejected")
+    said = tuple(each.answer for each in row.answers)
+    return Question(row, hashlib.sha256(row.to_json()).digest(), None, said[0], choices=said, answer=0)
 
 
 def labelled_question(row: Row, labels: tuple[str, ...]) -> Question:

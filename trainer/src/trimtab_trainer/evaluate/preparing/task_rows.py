@@ -12,7 +12,7 @@ from ...data.tokens import RowTokenizer
 from ...errors import DataInvalid
 from ...report import Report
 from ..rows import EvaluationRow
-from .clusters import clusters, leak_keys
+from .clusters import clusters, has_answer_of_its_own, leak_keys
 from .question_reader import ReadQuestions, read_questions
 from .tokenised import TokenisedQuestion, tokenise_questions
 
@@ -41,6 +41,7 @@ class TaskRows:
     rows: list[EvaluationRow]
     clusters: int
     trained_on: int
+    compared: list[str]
     dropped: int
     largest_token: int
 
@@ -63,6 +64,7 @@ def make_rows(task: EvaluationTask, source: Source, about: Circumstances, report
         rows,
         clusters=len({row.cluster for row in rows}),
         trained_on=sum(row.trained_on for row in rows),
+        compared=_compared(task, chosen, about),
         dropped=reading.read - len(rows),
         largest_token=max(asked.largest_token for asked in chosen),
     )
@@ -146,6 +148,14 @@ def _rows(task: EvaluationTask, chosen: list[TokenisedQuestion], about: Circumst
             )
         )
     return rows
+
+
+def _compared(task: EvaluationTask, chosen: list[TokenisedQuestion], about: Circumstances) -> list[str]:
+    """Return what of the rows was compared with what was trained on; nothing where that is not known."""
+    if about.trained is None:
+        return []
+    grouped = all(asked.question.row.group is not None for asked in chosen)
+    return [name for name, there in (("answers", has_answer_of_its_own(task)), ("groups", grouped)) if there]
 
 
 def _check_trained_on(task: EvaluationTask, made: TaskRows, about: Circumstances) -> None:

@@ -32,6 +32,9 @@ class PreparedTask(Model):
     rows: int = Field(ge=0, description="rows; 0 of a Harness task, whose rows the harness reads")
     clusters: int = Field(default=0, ge=0, description="units of resampling")
     trained_on: int = Field(default=0, ge=0, description="trainedOn: rows that the target was trained on")
+    compared: list[str] = Field(
+        default=[], description="what of the rows was compared with what the target was trained on: answers, groups"
+    )
     dropped: int = Field(default=0, ge=0, description="rows that are blank, doubled, too long or beyond the limit")
 
 

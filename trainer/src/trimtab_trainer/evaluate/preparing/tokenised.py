@@ -70,6 +70,8 @@ def tokenise_questions(
             for question, row in zip(batch, tokenizer.tokenise_whole(each.row for each in batch), strict=True):
                 sequence = _sequence(row, _content(question.row))
                 yield TokenisedQuestion(question, (sequence,), (), len(sequence.tokens))
+        elif task.type is TaskType.PREFERENCE:
+            yield from _pairs(batch, tokenizer)
         else:
             yield from _choices(batch, tokenizer)
 
@@ -96,6 +98,14 @@ def _choices(batch: list[Question], tokenizer: RowTokenizer) -> Iterator[Tokenis
             raise DataInvalid(f"{place}: the chat template leaves out the answer; correct the template or the row")
         if len({sequence.tokens for sequence in sequences}) != len(sequences):
             raise DataInvalid(f"{place}: two of its choices become the same tokens; make them distinct")
+        yield TokenisedQuestion(question, sequences, (), max(len(sequence.tokens) for sequence in sequences))
+
+
+def _pairs(batch: list[Question], tokenizer: RowTokenizer) -> Iterator[TokenisedQuestion]:
+    """Yield pairs: each answer behind the prompt, as training sees it."""
+    rows = tokenizer.tokenise(question.row for question in batch)
+    for question in batch:
+        sequences = tuple(_sequence(next(rows), answer) for answer in question.choices)
         yield TokenisedQuestion(question, sequences, (), max(len(sequence.tokens) for sequence in sequences))
 
 

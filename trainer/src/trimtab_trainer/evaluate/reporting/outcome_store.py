@@ -56,6 +56,7 @@ def publish(store: Store, results: EvaluationResults, page: str) -> EvaluationOu
         report_uri=store.address(f"{prefix}/{REPORT}"),
         results_digest=f"sha256:{hashlib.sha256(files[RESULTS]).hexdigest()}",
         rows=sum(task.rows for task in results.tasks),
+        looks=max((task.looks for task in results.tasks), default=0),
         results=in_order(results),
         checks=results.checks,
     )

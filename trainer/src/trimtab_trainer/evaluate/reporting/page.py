@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from ...contract import Check, Result, Threshold
-from ...contract.evaluation import BOUNDS, DEFAULT_GAP_CONFIDENCE
+from ...contract import Check, EvaluationOutcome, Result, Threshold
+from ...contract.bounds import Finding
+from ...contract.evaluation import DEFAULT_GAP_CONFIDENCE, as_told
+from ...contract.verdict import Verdict, judge
 from ...pages.environment import environment, leaves
 from ...pages.wording import measured
 from ..results import EvaluationResults, Example, GroupFigure, MetricByGroup, TaskResults
@@ -63,6 +65,7 @@ class Bound:
     threshold: Threshold
     bound: str
     check: Check | None
+    finding: str = wording.FINDINGS[Finding.UNKNOWN]
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,11 @@ class TaskView:
 def render(results: EvaluationResults) -> str:
     """Return the page. `results` may hold any text and any figures; what is not finite is "not measured"."""
     room = Room.of(results)
+    verdict = verdict_of(results)
     return _ENVIRONMENT.get_template("report.html.jinja").render(
         results=results,
-        bounds=[*_bounds(results)],
+        verdict=verdict,
+        bounds=[*_bounds(results, verdict)],
         tasks=[_task(number, task, room) for number, task in enumerate(results.tasks, 1)],
         text_limit=room.text,
         opened=len(results.tasks) <= OPEN_TASKS,
@@ -103,12 +108,24 @@ def render(results: EvaluationResults) -> str:
     )
 
 
-def _bounds(results: EvaluationResults) -> Iterator[Bound]:
+def verdict_of(results: EvaluationResults) -> Verdict:
+    """Return the verdict, as the operator gives it of what it is told."""
+    figures = [each for task in results.tasks for each in task.results]
+    told = EvaluationOutcome(
+        report_uri="",
+        results_digest=results.digest,
+        rows=sum(task.rows for task in results.tasks),
+        results=figures,
+        checks=as_told(results.checks),
+    )
+    return judge(results.thresholds, told)
+
+
+def _bounds(results: EvaluationResults, verdict: Verdict) -> Iterator[Bound]:
     checks: dict[tuple[int, str], Check] = {(check.threshold, check.bound): check for check in results.checks}
-    for index, threshold in enumerate(results.thresholds):
-        for bound in BOUNDS:
-            if wording.of_threshold(threshold, bound) is not None:
-                yield Bound(threshold, bound, checks.get((index, bound)))
+    for each in verdict.bounds:
+        threshold, check = results.thresholds[each.threshold], checks.get((each.threshold, each.name))
+        yield Bound(threshold, each.name, check, wording.FINDINGS[each.finding])
 
 
 def _task(number: int, task: TaskResults, room: Room) -> TaskView:

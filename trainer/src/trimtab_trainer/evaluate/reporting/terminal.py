@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...contract import Check, EvaluationConfig, EvaluationOutcome
+from ...contract.verdict import judge
 
 HEADS = ("metric", "value", "95 % interval", "rows", "baseline", "change")
 CHECK_HEADS = ("threshold", "bound", "allowed", "found", "rows needed")
 
 
 def table(config: EvaluationConfig, outcome: EvaluationOutcome) -> str:
-    """Return the figures, what is known about the thresholds, and where the report lies; the verdict is the operator's.
+    """Return the figures, what is known about the thresholds, the verdict, and where the report lies.
 
     Args:
         config: whose thresholds the checks count.
@@ -33,7 +34,9 @@ def table(config: EvaluationConfig, outcome: EvaluationOutcome) -> str:
         parts.append(f"and {outcome.omitted} more in the report")
     if outcome.checks:
         parts += ["", _columns(CHECK_HEADS, [_check(config, check) for check in outcome.checks])]
-    return "\n".join(["", *parts, "", f"report: {outcome.report_uri}"])
+    found = judge(config.thresholds, outcome)
+    verdict = f"{'passed' if found.passed else 'not passed'} ({found.reason.value}): {found.message}"
+    return "\n".join(["", *parts, "", verdict, f"report: {outcome.report_uri}"])
 
 
 def _check(config: EvaluationConfig, check: Check) -> tuple[str, ...]:

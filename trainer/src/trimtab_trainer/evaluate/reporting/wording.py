@@ -5,10 +5,18 @@ from __future__ import annotations
 import math
 
 from ...contract import Check, Threshold
+from ...contract.bounds import Finding
 from ...pages.wording import NOT_MEASURED, figure, percent, setting, short
 from ..results import EvaluatedModel
 
 SMALLEST_P = 0.0001
+FINDINGS = {
+    Finding.KEPT: "kept",
+    Finding.UNDECIDED: "undecided",
+    Finding.MISSED: "missed",
+    Finding.UNKNOWN: "not known",
+}
+"""What was found of a bound, in a word."""
 
 
 def probability(value: float | None) -> str:
@@ -34,6 +42,11 @@ def limit(threshold: Threshold, bound: str) -> str:
             return f"at most {setting(threshold.maximum_regression)} worse than the baseline"
         case "maximumRelativeRegression":
             return f"at most {percent(threshold.maximum_relative_regression, 6)} worse than the baseline"
+        case "maximumWorseRatio":
+            by = f" by more than {setting(threshold.worse_by)}" if threshold.worse_by else ""
+            return f"at most {percent(threshold.maximum_worse_ratio, 6)} of the rows worse than the baseline's{by}"
+        case "maximumGroupRegression":
+            return f"no group more than {setting(threshold.maximum_group_regression)} worse than the baseline"
         case _:
             return f"at most {setting(threshold.maximum_group_gap)} between the best and the worst group"
 
@@ -46,6 +59,8 @@ def found(check: Check) -> str:
         return figure(check.estimate)
     if check.bound == "maximumGroupGap":
         return f"gap {figure(check.estimate)}"
+    if check.bound == "maximumWorseRatio":
+        return f"{percent(check.estimate, 2)} of the rows worse"
     size = abs(check.estimate)
     amount = percent(size, 2) if check.bound == "maximumRelativeRegression" else figure(size)
     return f"{amount} {'worse' if check.estimate > 0 else 'better'}" if check.estimate else "no change"
@@ -53,13 +68,7 @@ def found(check: Check) -> str:
 
 def of_threshold(threshold: Threshold, bound: str) -> float | None:
     """Return the number of a bound."""
-    return {
-        "minimum": threshold.minimum,
-        "maximum": threshold.maximum,
-        "maximumRegression": threshold.maximum_regression,
-        "maximumRelativeRegression": threshold.maximum_relative_regression,
-        "maximumGroupGap": threshold.maximum_group_gap,
-    }[bound]
+    return threshold.limits.get(bound)
 
 
 def against_limit(check: Check, threshold: Threshold) -> str:

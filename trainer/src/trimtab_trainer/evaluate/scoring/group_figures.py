@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,8 @@ from ...contract import Check, Threshold
 from ...contract.evaluation import DEFAULT_GAP_CONFIDENCE, DEFAULT_GROUP_ROWS
 from ..results import GroupFigure, MetricByGroup
 from ..rows import EvaluationRow
-from ..statistics import Array, Distribution, Gap, Partition, Resampling, finite, gap, partition
-from .metrics import Measure
+from ..statistics import Array, Distribution, Figure, Gap, Partition, Resampling, bound_checks, finite, gap, partition
+from .measure import Measure
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,66 @@ class FiguresByGroup:
         self._lower = {name: each.lower_is_better for each in sides[0] for name in each.results}
         self._cuts: dict[int, _Cut] = {}
 
-    def check(self, index: int, threshold: Threshold) -> Check:
+    def checks(self, index: int, threshold: Threshold) -> Iterator[Check]:
+        """Return what is known about the bounds of a threshold that are about groups."""
+        if threshold.maximum_group_gap is not None:
+            yield self._gap_check(index, threshold)
+        if threshold.maximum_group_regression is not None:
+            yield self._regression_check(index, threshold, threshold.maximum_group_regression)
+
+    def _regression_check(self, index: int, threshold: Threshold, limit: float) -> Check:
+        """Return what is known about the regression of the worst group: each group has to keep the limit.
+
+        So a group that breaks it is passed no more often than by its own test, and that one group breaks it is claimed
+        at the smallest p by the number of groups (Bonferroni).
+        """
+        groups = self._cut(threshold.minimum_group_rows or DEFAULT_GROUP_ROWS).partition
+        bound = Threshold.model_validate(
+            {"metric": threshold.metric, "maximumRegression": limit, "confidence": threshold.confidence}
+        )
+        found = [
+            (name, check)
+            for name, figure in self._of_groups(threshold.result, groups)
+            for check in bound_checks(index, bound, figure)
+        ]
+        if not found or any(check.estimate is None for _, check in found):
+            return Check(threshold=index, bound="maximumGroupRegression")
+        worst, check = max(found, key=lambda each: each[1].estimate or 0.0)
+        facts: dict[str, object] = {"bound": "maximumGroupRegression", "worst": worst}
+        if threshold.confidence is not None:
+            p_pass, p_fail, needed = zip(*((c.p_pass, c.p_fail, c.rows_needed) for _, c in found), strict=True)
+            facts["p_pass"] = max(1.0 if p is None else p for p in p_pass)
+            facts["p_fail"] = min(1.0, len(found) * min(1.0 if p is None else p for p in p_fail))
+            shares = [len(self._groups) / len(groups.rows[at]) for at in groups.judged]
+            rows = [None if n is None else math.ceil(n * share) for n, share in zip(needed, shares, strict=True)]
+            facts["rows_needed"] = None if None in rows else max(each for each in rows if each is not None)
+        return check.model_copy(update=facts)
+
+    def _of_groups(self, name: str, groups: Partition) -> Iterator[tuple[str, Figure]]:
+        """Return a figure of both sides in each group that is judged."""
+        measured = [next(each for each in side if name in each.results) for side in self._sides]
+        target, baseline = measured
+        column = target.results.index(name)
+        for at in groups.judged:
+            rows = groups.rows[at]
+            ours, theirs = self._resampling.distributions(
+                [self._resampling.part(m.statistics, m.values, rows, weights=m.weights) for m in measured]
+            )
+            yield (
+                groups.names[at],
+                Figure(
+                    "",
+                    name,
+                    len(rows),
+                    ours[column],
+                    theirs[column],
+                    target.lower_is_better,
+                    target.range if target.range == baseline.range else None,
+                    broken_row=target.broken_row,
+                ),
+            )
+
+    def _gap_check(self, index: int, threshold: Threshold) -> Check:
         """Return what is known about a threshold's group gap."""
         cut, found = self._gap(threshold.result, threshold)
         if found is None:
@@ -76,6 +136,8 @@ class FiguresByGroup:
             pooled=list(cut.partition.pooled),
             gap=None if found is None else found.gap,
             gap_low=None if found is None else found.low,
+            gap_high=None if found is None else finite(found.high),
+            gap_visible=None if found is None else finite(found.visible),
             worst=None if found is None else cut.partition.names[found.worst],
             best=None if found is None else cut.partition.names[found.best],
         )

@@ -12,15 +12,17 @@ the figure is then unknown, never quietly that of the other rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ...contract import EvaluationTask, Metric, TaskType
-from ...contract.evaluation import LOWER_IS_BETTER, RESULTS
+from ...contract.evaluation import LOWER_IS_BETTER, OF_PROBABILITIES, RESULTS
 from ..rows import EvaluationRow, RowScore
-from ..statistics import Array
+from ..statistics import Array, BrokenRow
+from .calibration import calibration
+from .measure import Measure, mean, ratio
+from .pair_metrics import pair_values
 from .parsing import parse_label, parse_number
 from .text_metrics import bleu, bleu_statistics, chrf, chrf_statistics, exact_match, rouge_l, token_f1
 
@@ -28,33 +30,10 @@ NO_LABEL = -1
 """Predicted index of an answer that is none of the labels."""
 UNKNOWN = -2
 """Predicted index where the likelihoods are not finite numbers."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One metric of one model on the rows of a task.
-
-    Attributes:
-        results: names of its figures.
-        statistics: [rows, k]; their sums over rows suffice for the figures.
-        values: from sums [..., k] to figures [..., len(results)]; NaN where they are undefined.
-        row_figure: what `row_values` are, for people.
-        row_values: one figure a row, [rows], for wins, losses and examples; NaN where it is undefined.
-        lower_is_better: of the figures and of the row scores.
-        range: worst and best value that the figures can take; None where there is no bound.
-        kinds: [rows] index of the kind of each row where the first figure is a mean over so many kinds (`kinds_count`)
-            however few rows they have; None of other metrics.
-    """
-
-    results: tuple[str, ...]
-    statistics: Array
-    values: Callable[[Array], Array]
-    row_figure: str
-    row_values: Array
-    lower_is_better: bool = False
-    range: tuple[float, float] | None = None
-    kinds: Array | None = None
-    kinds_count: int = 0
+NATS_OF_A_BROKEN_ROW = 1.0
+"""By how much the mean likelihood of a row's tokens is worse where a model is broken for it: a perplexity times 2.7."""
+BYTES_OF_A_TOKEN = 4.0
+"""About as many, to count the same in bits per byte."""
 
 
 def measures(
@@ -82,24 +61,23 @@ def measures(
             return [_likelihood(metric, rows, scores) for metric in chosen]
         case TaskType.GENERATION:
             texts, references = _texts(task, scores), [row.reference for row in rows]
-            return [_text(metric, texts, references) for metric in chosen]
+            return [
+                _truncated(scores) if metric is Metric.TRUNCATED_RATIO else _text(metric, texts, references)
+                for metric in chosen
+            ]
         case TaskType.REGRESSION:
             errors = _errors(task, rows, scores)
-            return [_regression(metric, errors) for metric in chosen]
+            return [
+                _truncated(scores) if metric is Metric.TRUNCATED_RATIO else _regression(metric, errors)
+                for metric in chosen
+            ]
+        case TaskType.PREFERENCE:
+            return [_pairs(metric, rows, scores) for metric in chosen]
         case _:
-            return [_choice(metric, task, rows, scores) for metric in chosen]
-
-
-def ratio(sums: Array) -> Array:
-    """Return the first column by the second: [..., 2] to [..., 1]; NaN where the second is 0."""
-    with np.errstate(all="ignore"):
-        return np.asarray(sums[..., :1] / sums[..., 1:2], np.float64)
-
-
-def mean(name: str, values: Array, *, lower_is_better: bool = False, range: tuple[float, float] | None) -> Measure:  # noqa: A002 - the field of Measure that it fills
-    """Return the metric that is the mean of one value a row, [rows]."""
-    statistics = np.stack([values, np.ones(len(values))], axis=1)
-    return Measure((name,), statistics, ratio, name, values, lower_is_better, range)
+            return [
+                calibration(metric, rows, scores) if metric in OF_PROBABILITIES else _choice(metric, task, rows, scores)
+                for metric in chosen
+            ]
 
 
 def predictions(task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Array:
@@ -138,6 +116,11 @@ def _likelihood(metric: Metric, rows: Sequence[EvaluationRow], scores: Sequence[
         "bits per byte" if per_byte else "nats per token",
         ratio(statistics)[:, 0],
         lower_is_better=True,
+        broken_row=BrokenRow(
+            NATS_OF_A_BROKEN_ROW / math.log(2) / BYTES_OF_A_TOKEN if per_byte else NATS_OF_A_BROKEN_ROW,
+            logarithmic=not per_byte,
+        ),
+        weights=statistics[:, 1],
     )
 
 
@@ -166,6 +149,12 @@ def _text(metric: Metric, texts: list[str], references: list[str]) -> Measure:
     return mean(name, by_metric[metric](texts, references), range=(0.0, 1.0))
 
 
+def _truncated(scores: Sequence[RowScore]) -> Measure:
+    """Return how many answers were cut off at maxNewTokens: they say less than the model would have."""
+    cut = np.array([not score.stopped for score in scores], np.float64)
+    return mean(RESULTS[Metric.TRUNCATED_RATIO][0], cut, lower_is_better=True, range=(1.0, 0.0))
+
+
 def _errors(task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Array:
     """Return parsed minus right number, NaN where nothing could be parsed; [rows]."""
     errors = np.full(len(rows), np.nan)
@@ -185,7 +174,14 @@ def _regression(metric: Metric, errors: Array) -> Measure:
         return mean(name, (~parsable).astype(np.float64), lower_is_better=True, range=(1.0, 0.0))
     by_row = np.abs(errors) if metric is Metric.MEAN_ABSOLUTE_ERROR else errors**2
     statistics = np.stack([np.where(parsable, by_row, 0.0), parsable.astype(np.float64)], axis=1)
-    return Measure((name,), statistics, ratio, name, by_row, lower_is_better=True)
+    endless = BrokenRow(math.inf)
+    return Measure((name,), statistics, ratio, name, by_row, lower_is_better=True, broken_row=endless)
+
+
+def _pairs(metric: Metric, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Measure:
+    (name,) = RESULTS[metric]
+    share = metric not in (Metric.PAIR_MARGIN, Metric.REWARD_MARGIN)
+    return mean(name, pair_values(metric, rows, scores), range=(0.0, 1.0) if share else None)
 
 
 def _choice(metric: Metric, task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Measure:

@@ -13,7 +13,8 @@ from ...contract import EvaluationTask, TaskType
 from ..results import Example, Histogram
 from ..rows import EvaluationRow, RowScore
 from ..statistics import Array, finite
-from .metrics import NO_LABEL, UNKNOWN, Measure, predictions
+from .measure import Measure
+from .metrics import NO_LABEL, UNKNOWN, predictions
 
 BINS = 24
 OUTERMOST = 0.005
@@ -122,6 +123,8 @@ def _answers(
     """Return what each row was answered, for people."""
     if task.type in (TaskType.CLASSIFICATION, TaskType.MULTIPLE_CHOICE) and not task.generates:
         return [_choice(*each) for each in zip(rows, scores, predictions(task, rows, scores), strict=True)]
+    if task.type is TaskType.PREFERENCE:
+        return [_pair(score) for score in scores]
     return [
         score.text if score.text is not None else _likelihood(task, row, score, float(figure), measure.row_figure)
         for row, score, figure in zip(rows, scores, measure.row_values, strict=True)
@@ -133,6 +136,18 @@ def _choice(row: EvaluationRow, score: RowScore, chosen: float) -> str:
         return "log-likelihoods that are not finite numbers"
     own, right = score.log_likelihoods[int(chosen)], score.log_likelihoods[row.answer]
     return f"{row.choices[int(chosen)]} (log-likelihood {own:.3f}; of the right answer {right:.3f})"
+
+
+def _pair(score: RowScore) -> str:
+    chosen, rejected, *base = score.log_likelihoods
+    if not all(map(math.isfinite, score.log_likelihoods)):
+        return "log-likelihoods that are not finite numbers"
+    told = "the chosen" if chosen > rejected else "the rejected" if chosen < rejected else "neither"
+    gained = [own - before for own, before in zip((chosen, rejected), base, strict=True)]
+    return (
+        f"{told} (log-likelihoods: chosen {chosen:.3f}, rejected {rejected:.3f}; "
+        f"gained over the base {gained[0]:+.3f}, {gained[1]:+.3f})"
+    )
 
 
 def _likelihood(task: EvaluationTask, row: EvaluationRow, score: RowScore, figure: float, name: str) -> str:

@@ -30,6 +30,7 @@ class Part:
     Attributes:
         units: [u] units that have rows in this part.
         sizes: [u] how many rows each has.
+        weights: [u] what each weighs in the figures; None: its rows.
         sums: [u, k] of their rows' statistics.
         values: from sums [..., k] to figures [..., r].
     """
@@ -38,16 +39,12 @@ class Part:
     sizes: Array
     sums: Array
     values: Callable[[Array], Array]
+    weights: Array | None = None
 
     @property
     def total(self) -> Array:
         """Return the figures of all rows; [r]."""
         return self.values(self.sums.sum(axis=0))
-
-    @property
-    def effective(self) -> float:
-        """Return how many units of equal size would tell as much (Kish 1965, 8.2); a few large ones tell little."""
-        return float(self.sizes.sum() ** 2 / (self.sizes**2).sum()) if len(self.sizes) else 0.0
 
     def left_out(self, count: int) -> Array:
         """Return the figures without one unit, for each of `count` units; [count, r]."""
@@ -72,19 +69,29 @@ class Resampling:
             self.unit_of_row = bundle[self.unit_of_row]
 
     def part(
-        self, statistics: npt.NDArray[np.floating], values: Callable[[Array], Array], rows: Indices | None = None
+        self,
+        statistics: npt.NDArray[np.floating],
+        values: Callable[[Array], Array],
+        rows: Indices | None = None,
+        *,
+        weights: Array | None = None,
     ) -> Part:
         """Sum statistics [rows, k] by unit.
 
         Args:
             rows: the rows that take part; the statistics are of all rows.
+            weights: [rows], what each of all rows weighs in the figures; None: the same.
         """
         taken = np.arange(len(self.unit_of_row)) if rows is None else rows
         units, place = np.unique(self.unit_of_row[taken], return_inverse=True)
         sums = np.empty((len(units), statistics.shape[1]))
         for column in range(statistics.shape[1]):
             sums[:, column] = np.bincount(place, statistics[taken, column].astype(np.float64), len(units))
-        return Part(units, np.bincount(place, minlength=len(units)).astype(np.float64), sums, values)
+        sizes = np.bincount(place, minlength=len(units)).astype(np.float64)
+        if weights is None:
+            return Part(units, sizes, sums, values)
+        weighed = np.bincount(place, weights[taken], len(units)).astype(np.float64)
+        return Part(units, sizes, sums, values, weighed)
 
     def figures(self, parts: Sequence[Part]) -> list[Array]:
         """Return the figures of each part in each resample, all of the same resamples; [B, r] each."""
@@ -108,9 +115,15 @@ class Resampling:
         found = []
         for part, resampled in zip(parts, self.figures(parts), strict=True):
             estimates, without = part.total, part.left_out(self.units)
+            sizes = np.zeros(self.units)
+            sizes[part.units] = part.sizes
+            weights = None
+            if part.weights is not None:
+                weights = np.zeros(self.units)
+                weights[part.units] = part.weights
             found.append(
                 [
-                    Distribution(float(estimates[at]), resampled[:, at], without[:, at], part.effective)
+                    Distribution(float(estimates[at]), resampled[:, at], without[:, at], sizes, weights)
                     for at in range(len(estimates))
                 ]
             )

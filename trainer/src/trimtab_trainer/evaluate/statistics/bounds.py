@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ...contract import Check, Threshold
+from .broken_rows import unseen
 from .distribution import Distribution
 from .figure import Figure, finite
 from .p_values import p_at_least, p_at_most
@@ -32,6 +33,7 @@ class _Bound:
         tolerance: of a regression what is allowed of it; None of a value.
         broken: p of the truth just beyond the limit; a small one excludes it.
         kept: p of the truth just within the limit.
+        value: of the figure at the limit.
     """
 
     name: str
@@ -40,6 +42,7 @@ class _Bound:
     tolerance: float | None
     broken: PValue
     kept: PValue
+    value: float
 
 
 def bound_checks(index: int, threshold: Threshold, figure: Figure) -> list[Check]:
@@ -61,9 +64,9 @@ def _of_value(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
     low, high = figure.ends
     below, above = partial(p_at_most, edge=high, span=figure.span), partial(p_at_least, edge=low, span=figure.span)
     if threshold.minimum is not None:
-        yield _Bound("minimum", threshold.minimum, figure.target, None, broken=below, kept=above)
+        yield _Bound("minimum", threshold.minimum, figure.target, None, below, above, threshold.minimum)
     if threshold.maximum is not None:
-        yield _Bound("maximum", threshold.maximum, figure.target, None, broken=above, kept=below)
+        yield _Bound("maximum", threshold.maximum, figure.target, None, above, below, threshold.maximum)
 
 
 def _of_loss(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
@@ -84,7 +87,15 @@ def _of_loss(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
             # One row can lose all of the range; while no row lost anything, the loss was not seen.
             broken=partial(p_at_least, edge=0.0, span=span),
             kept=partial(p_at_most, edge=span, span=None if span is None else 2 * span),
+            value=figure.value_at(limit, relative=relative),
         )
+
+
+def _share_to_see(bound: _Bound, figure: Figure) -> float | None:
+    """Return the share of broken rows that has to be seen if there is one; None of figures with bounds."""
+    if figure.broken_row is None or figure.range is not None:
+        return None
+    return figure.broken_row.share(figure.target.estimate, bound.value)
 
 
 def _check(index: int, bound: _Bound, confidence: float | None, figure: Figure) -> Check:
@@ -94,9 +105,11 @@ def _check(index: int, bound: _Bound, confidence: float | None, figure: Figure) 
         needed = math.ceil(rows * MINIMUM_OF_A_KIND / max(fewest, 1))
         facts |= {"p_pass": 1.0, "p_fail": 1.0, "rows_needed": needed}
     elif confidence is not None and facts["estimate"] is not None:
-        facts["p_pass"] = bound.broken(bound.distribution, bound.limit)
+        share = _share_to_see(bound, figure)
+        hidden = 0.0 if share is None else unseen(share, bound.distribution.effective_weight)
+        facts["p_pass"] = max(bound.broken(bound.distribution, bound.limit), hidden)
         facts["p_fail"] = bound.kept(bound.distribution, bound.limit)
         facts["rows_needed"] = rows_needed(
-            bound.distribution, bound.limit, bound.tolerance, rows=rows, confidence=confidence
+            bound.distribution, bound.limit, bound.tolerance, rows=rows, confidence=confidence, share=share
         )
     return Check.model_validate({"threshold": index, "bound": bound.name, **facts})

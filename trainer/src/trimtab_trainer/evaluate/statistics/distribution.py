@@ -20,6 +20,12 @@ UNDEFINED_SHARE = 0.05
 """Share of resamples in which a figure may be undefined before its interval is."""
 
 
+def kish(sizes: Array) -> float:
+    """Return how many of equal size tell as much as these (Kish 1965, 8.2); 0 of none."""
+    squares = float((sizes**2).sum())
+    return float(sizes.sum() ** 2 / squares) if squares > 0 else 0.0
+
+
 @dataclass(frozen=True)
 class Distribution:
     """A figure and its distribution under resampling.
@@ -28,18 +34,20 @@ class Distribution:
         estimate: on the rows as they are.
         resampled: [B]; NaN where it is undefined.
         left_out: [units], without one unit each.
-        effective: how many units of equal size would tell as much; None: they are of equal size.
+        sizes: [units], how many rows each has; None: all the same.
+        weights: [units], what each weighs in the figure, as its tokens in a perplexity; None: its rows.
     """
 
     estimate: float
     resampled: Array
     left_out: Array
-    effective: float | None = None
+    sizes: Array | None = None
+    weights: Array | None = None
 
     def map(self, function: Callable[[Array], Array]) -> Distribution:
         """Return the distribution of a function of the figure."""
         estimate = float(function(np.array(self.estimate)))
-        return Distribution(estimate, function(self.resampled), function(self.left_out), self.effective)
+        return Distribution(estimate, function(self.resampled), function(self.left_out), self.sizes, self.weights)
 
     def against(self, other: Distribution, function: Callable[[Array, Array], Array]) -> Distribution:
         """Return the distribution of a function of two figures of the same resamples."""
@@ -48,7 +56,8 @@ class Distribution:
             estimate,
             function(self.resampled, other.resampled),
             function(self.left_out, other.left_out),
-            self.effective,
+            self.sizes,
+            self.weights,
         )
 
     @property
@@ -57,8 +66,18 @@ class Distribution:
 
     @property
     def effective_units(self) -> float:
-        """Return how many units of equal size would tell as much as these."""
-        return self.units if self.effective is None else self.effective
+        """Return how many units of equal size would tell as much (Kish 1965, 8.2); a few large ones tell little."""
+        return self.units if self.sizes is None else kish(self.sizes)
+
+    @property
+    def effective_weight(self) -> float:
+        """Return how many units of equal weight in the figure would tell as much."""
+        return self.effective_units if self.weights is None else kish(self.weights)
+
+    @cached_property
+    def influence(self) -> Array:
+        """Return by how much each unit raises the figure, [units]: the jackknife's."""
+        return np.asarray(self.left_out.mean() - self.left_out, np.float64)
 
     @cached_property
     def standard_error(self) -> float:

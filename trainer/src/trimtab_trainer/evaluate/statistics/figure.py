@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from .arrays import Array
+from .broken_rows import BrokenRow
 from .distribution import Distribution
 
 
@@ -19,6 +20,7 @@ class Figure:
     Attributes:
         rows: how many rows it is of.
         range: worst and best value it can take; None where there is no bound.
+        broken_row: what one broken row costs, where there is no bound; None where there is.
         fewest: clusters with a row of the rarest kind, where it is a mean over kinds of rows; None of other figures.
     """
 
@@ -30,6 +32,7 @@ class Figure:
     lower_is_better: bool
     range: tuple[float, float] | None
     fewest: int | None = None
+    broken_row: BrokenRow | None = None
 
     @property
     def ends(self) -> tuple[float | None, float | None]:
@@ -45,6 +48,17 @@ class Figure:
     def change(self) -> Distribution | None:
         """Return target - baseline."""
         return None if self.baseline is None else self.target.against(self.baseline, np.subtract)
+
+    def value_at(self, loss: float, *, relative: bool) -> float:
+        """Return the target's value at a loss against the baseline.
+
+        Raises:
+            ValueError: there is no baseline.
+        """
+        if self.baseline is None:
+            raise ValueError(f"{self.task}/{self.name}: a regression needs a baseline")
+        base = self.baseline.estimate
+        return base + (1.0 if self.lower_is_better else -1.0) * (loss * abs(base) if relative else loss)
 
     def loss(self, *, relative: bool) -> Distribution:
         """Return how much worse the target is than the baseline, as a share of the baseline's value if relative.

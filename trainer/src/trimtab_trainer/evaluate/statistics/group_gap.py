@@ -31,6 +31,8 @@ MINIMUM_GROUP_CLUSTERS = 5
 COMMON_SHARE = 0.5
 _PAIRS_AT_ONCE = 4_000_000
 _PAIRS = 400_000_000
+_POWER = 0.8416
+"""Normal score of 80 %."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ class Gap:
     Attributes:
         gap: raw, at least 0.
         low: its lower simultaneous confidence bound, at least 0.
+        high: its upper one: no two groups differ by more, as far as these rows tell.
+        visible: a gap of any two groups that would have been shown with a probability of 80 %: below it a gap can be
+            there and not be shown.
         worst, best: indices of the groups.
     """
 
@@ -66,6 +71,8 @@ class Gap:
     low: float
     worst: int
     best: int
+    high: float = 0.0
+    visible: float = 0.0
 
 
 def large_enough(rows: int, clusters: int, *, minimum_rows: int) -> bool:
@@ -119,13 +126,13 @@ def gap(estimates: Array, resampled: Array, part: Partition, *, lower_is_better:
     if len(draws) < len(resampled) / 2:
         return None
     clusters = np.array(part.clusters, np.float64)[judged]
-    low = lower_bound(values, draws, clusters, confidence=confidence)
+    low, high, visible = bounds_of(values, draws, clusters, confidence=confidence)
     worst, best = (values.argmax(), values.argmin()) if lower_is_better else (values.argmin(), values.argmax())
-    return Gap(float(values.max() - values.min()), low, int(judged[worst]), int(judged[best]))
+    return Gap(float(values.max() - values.min()), low, int(judged[worst]), int(judged[best]), high, visible)
 
 
-def lower_bound(values: Array, draws: Array, clusters: Array, *, confidence: float) -> float:
-    """Return the lower simultaneous confidence bound of the largest pairwise difference, at least 0.
+def bounds_of(values: Array, draws: Array, clusters: Array, *, confidence: float) -> tuple[float, float, float]:
+    """Return the simultaneous confidence bounds of the largest pairwise difference, and what would have been shown.
 
     Args:
         values: [groups].
@@ -144,14 +151,17 @@ def lower_bound(values: Array, draws: Array, clusters: Array, *, confidence: flo
     errors = np.sqrt(np.maximum(squares, 0.0))
     difference = np.abs(values[first] - values[second])
     if not used.any():
-        return float(difference.max())
+        return float(difference.max()), float(difference.max()), 0.0
     first, second, errors = first[used], second[used], errors[used]
     critical = _critical(draws - values, first, second, errors, confidence)
     freedom = (variance[first] + variance[second]) ** 2 / (
         variance[first] ** 2 / (clusters[first] - 1) + variance[second] ** 2 / (clusters[second] - 1)
     )
-    bounds = difference[used] - t_score(np.full(len(errors), critical), freedom) * errors
-    return max(float(bounds.max()), 0.0, float(difference[~used].max(initial=0.0)))
+    noise = t_score(np.full(len(errors), critical), freedom) * errors
+    certain = float(difference[~used].max(initial=0.0))
+    low = max(float((difference[used] - noise).max()), 0.0, certain)
+    high = max(float((difference[used] + noise).max()), certain)
+    return low, high, float((noise + _POWER * errors).max())
 
 
 def _critical(deviations: Array, first: Indices, second: Indices, errors: Array, confidence: float) -> float:

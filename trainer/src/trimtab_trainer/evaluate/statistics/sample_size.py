@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
+from .broken_rows import rows_to_see
 from .distribution import Distribution
 from .p_values import MINIMUM_CLUSTERS
 
@@ -14,7 +15,13 @@ _NORMAL = NormalDist()
 
 
 def rows_needed(
-    distribution: Distribution, bound: float, tolerance: float | None, *, rows: int, confidence: float
+    distribution: Distribution,
+    bound: float,
+    tolerance: float | None,
+    *,
+    rows: int,
+    confidence: float,
+    share: float | None = None,
 ) -> int | None:
     """Return how many rows would decide at POWER, about ((z_a + z_b) * sd / margin)^2; None if no number would.
 
@@ -24,6 +31,7 @@ def rows_needed(
             it and at most all of it, as for an unchanged model. None: the distance from the bound.
         rows: rows behind the distribution; clusters count by their mean size.
         confidence: of the test, one-sided.
+        share: of broken rows that has to be seen if there is one; None: no such share.
     """
     error, margin = distribution.standard_error, abs(bound - distribution.estimate)
     if tolerance:
@@ -32,5 +40,8 @@ def rows_needed(
         return None
     scores = _NORMAL.inv_cdf(confidence) + _NORMAL.inv_cdf(POWER)
     # sd^2 / rows = error^2, whatever the size of the clusters; fewer than MINIMUM_CLUSTERS decide nothing at all.
-    needed = math.ceil(rows * max((scores * error / margin) ** 2, MINIMUM_CLUSTERS / distribution.effective_units))
+    fewest = MINIMUM_CLUSTERS / distribution.effective_units
+    if share is not None:
+        fewest = max(fewest, rows_to_see(share, confidence) / distribution.effective_weight)
+    needed = math.ceil(rows * max((scores * error / margin) ** 2, fewest))
     return needed if needed <= ROWS_CAP else None

@@ -22,7 +22,7 @@ import math
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from trimtab_trainer.contract import BOUNDS, Check, Threshold
+from .evaluation import Check, Threshold
 
 ROUNDING = 1e-12
 """Relative slack of comparisons of probabilities, which are quotients."""
@@ -70,22 +70,10 @@ def judge_bounds(thresholds: list[Threshold], checks: list[Check]) -> list[Bound
     bounds = [
         _judged(Bound(index, threshold.metric, name, limit, threshold.confidence, known.get((index, name))))
         for index, threshold in enumerate(thresholds)
-        for name, limit in limits_of(threshold).items()
+        for name, limit in threshold.limits.items()
     ]
     missed = _surely_missed([bound for bound in bounds if bound.tested])
     return [_tested(bound, (bound.threshold, bound.name) in missed) for bound in bounds]
-
-
-def limits_of(threshold: Threshold) -> dict[str, float]:
-    """Return the limits that a threshold sets, by the name of the bound."""
-    limits = {
-        "minimum": threshold.minimum,
-        "maximum": threshold.maximum,
-        "maximumRegression": threshold.maximum_regression,
-        "maximumRelativeRegression": threshold.maximum_relative_regression,
-        "maximumGroupGap": threshold.maximum_group_gap,
-    }
-    return {name: limit for name in BOUNDS if (limit := limits[name]) is not None}
 
 
 def _judged(bound: Bound) -> Bound:

@@ -1,0 +1,97 @@
+"""The quickstart with everything real: training on the node, the gate, vLLM, and an answer of the adapter."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.demo.api import Body
+from deploy.demo.installation import ADMIN, SERVICE_URL, Installation, restricted_namespace
+from deploy.demo.mirror import Mirror
+from tests.e2e.tenants import MIRRORED, ON_A_NODE, Tenant, condition, succeeded
+from tests.engine.markers import BASE_MODEL, base_model, upload
+from tests.engine.serving import ENGINE_SECONDS
+from tests.quickstart import Newcomer
+
+pytestmark = ON_A_NODE
+
+ROWS = 160
+SYLLABLES = ("ba", "di", "fo", "gu", "ke", "la", "mi", "no", "pu", "re", "sa", "ti", "vo", "wu", "ze")
+
+
+@pytest.fixture
+def tenant(installation: Installation) -> Iterator[Tenant]:
+    """A namespace with nothing in it, not even keys."""
+    if installation.cluster is None:
+        pytest.skip("needs the local cluster: base model and rows lie where the quickstart has them")
+    name = f"e2e-{secrets.token_hex(4)}"
+    installation.api.apply(restricted_namespace(name))
+    made = Tenant(installation, name, Mirror(installation.api, name, MIRRORED))
+    try:
+        yield made
+    finally:
+        made.remove()
+
+
+def put_what_the_quickstart_reads(installation: Installation, base: Path) -> None:
+    """Upload the base model and rows."""
+    with installation.storage() as client:
+        upload(client, base)
+        for file in base.iterdir():
+            client.upload_file(str(file), "models", f"base/{file.name}")
+        rows = [row(random.Random(number)) for number in range(ROWS)]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        client.put_object(Bucket="datasets", Key="rows/rows.jsonl", Body=text.encode())
+
+
+def row(dice: random.Random) -> Body:
+    """Return a row that is like no other: near duplicates would all lie on one side of the split."""
+    words = ["".join(dice.choice(SYLLABLES) for _ in range(3)) for _ in range(10)]
+    asked, told = " ".join(words[:5]), " ".join(words[5:])
+    return {"messages": [{"role": "user", "content": f"What follows {asked}?"}, {"role": "assistant", "content": told}]}
+
+
+def serves(body: Body) -> bool:
+    return condition(body, "Ready").get("status") == "True"
+
+
+def test_from_an_empty_namespace_to_an_answer_of_the_adapter(
+    installation: Installation, tenant: Tenant, tmp_path: Path
+) -> None:
+    base = base_model()
+    put_what_the_quickstart_reads(installation, base)
+    shutil.copyfile(base / "config.json", tmp_path / "config.json")
+    keys = {
+        "AWS_ACCESS_KEY_ID": ADMIN.access,
+        "AWS_SECRET_ACCESS_KEY": ADMIN.secret,
+        "AWS_ENDPOINT_URL": SERVICE_URL,
+        "AWS_REGION": "us-east-1",
+    }
+    types = Newcomer(installation.kubeconfig, tenant.namespace, tmp_path, keys).types
+
+    assert types("keys").startswith("secret/object-storage created")
+    installation.install_serving(tenant.namespace, replicas=1)
+    types("new")
+    assert types("check") == ""
+    assert "ACCELERATOR" in types("estimate")
+    assert types("apply").splitlines() == [
+        f"{kind}/guide created" for kind in ("finetunejob", "evaluation", "adapterrollout")
+    ]
+
+    tenant.of("FineTuneJob").wait_reason("guide", "Completed")
+    assert "Completed" in types("describe")
+    tenant.of("Evaluation").wait("guide", "a verdict", lambda body: succeeded(body) != "Unknown", ENGINE_SECONDS)
+    tenant.of("AdapterRollout").wait("guide", "the adapter served", serves, ENGINE_SECONDS)
+    listed = types("list")
+    assert re.search(r"^evaluation/guide +Completed +True", listed, re.MULTILINE), listed
+    assert re.search(r"^adapterrollout/guide +Serving +True", listed, re.MULTILINE), listed
+    answers = types("ask", 600)
+    assert answers.startswith(f"== {BASE_MODEL}\n"), answers
+    assert re.search(r"^== guide \(guide@[0-9a-f]{8}\)\n.+", answers, re.MULTILINE), answers

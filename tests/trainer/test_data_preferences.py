@@ -1,0 +1,233 @@
+"""Rows of preferences: read as they were meant, refused by name, and stored as pairs that stay together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from trimtab_trainer.contract import DatasetFormat, Method, Reason
+from trimtab_trainer.data.formats import Row, conform, resolve
+from trimtab_trainer.data.readers import Record
+from trimtab_trainer.data.shingles import said
+from trimtab_trainer.errors import DataInvalid
+from trimtab_trainer.training.batches import Batches
+
+from tests.trainer.data_bench import DataBench
+from tests.trainer.tiny import make_tiny_model
+
+ASKED = {"role": "user", "content": "Where is part 7?"}
+RIGHT, WRONG = {"role": "assistant", "content": "On shelf 3."}, {"role": "assistant", "content": "Nobody knows."}
+READ = ([ASKED], [RIGHT], [WRONG])
+
+PAIRS: dict[str, dict[str, Any]] = {
+    "messages": {"prompt": [ASKED], "chosen": [RIGHT], "rejected": [WRONG]},
+    "whole conversations": {"chosen": [ASKED, RIGHT], "rejected": [ASKED, WRONG]},
+    "whole conversations beside what is asked": {
+        "prompt": "Where is part 7?",
+        "chosen": [ASKED, RIGHT],
+        "rejected": [ASKED, WRONG],
+        "score_chosen": 8.5,
+        "messages": [ASKED, RIGHT],
+    },
+    "a text and messages": {"prompt": "Where is part 7?", "chosen": [RIGHT], "rejected": [WRONG]},
+    "messages and texts": {"prompt": [ASKED], "chosen": "On shelf 3.", "rejected": "Nobody knows."},
+    "single messages": {"prompt": [ASKED], "chosen": RIGHT, "rejected": WRONG},
+}
+
+REFUSED: dict[str, tuple[Method, dict[str, Any], str]] = {
+    "no answer": (
+        Method.DPO,
+        {"prompt": "a", "chosen": "b", "rejected": None},
+        "it has ['chosen', 'prompt', 'rejected']",
+    ),
+    "texts without a prompt": (Method.DPO, {"chosen": "b", "rejected": "c"}, "lacks prompt: chosen and rejected alone"),
+    "nothing in common": (
+        Method.ORPO,
+        {"chosen": [ASKED, RIGHT], "rejected": [ASKED | {"content": "What?"}, WRONG]},
+        "nothing in common before the answers",
+    ),
+    "another prompt than in the messages": (
+        Method.DPO,
+        {"prompt": "Who?", "chosen": [ASKED, RIGHT], "rejected": [ASKED, WRONG]},
+        "has a prompt that is not in the messages",
+    ),
+    "an answer before what is asked": (
+        Method.DPO,
+        {"prompt": [ASKED, RIGHT], "chosen": [RIGHT], "rejected": [WRONG]},
+        "a prompt that ends with an assistant's turn",
+    ),
+    "a question for an answer": (
+        Method.DPO,
+        {"prompt": [ASKED], "chosen": [RIGHT, ASKED], "rejected": [WRONG]},
+        "does not begin and end with an assistant's turn",
+    ),
+    "a margin": (Method.DPO, {**PAIRS["messages"], "margin": 2}, "how much an answer is preferred is not learned"),
+    "a key within a message": (
+        Method.DPO,
+        {"prompt": [ASKED], "chosen": [RIGHT | {"rating": 5}], "rejected": [WRONG]},
+        "line 1, chosen, message 1 has rating",
+    ),
+    "labels for DPO": (
+        Method.DPO,
+        {"prompt": "a", "completion": "b", "label": True},
+        "learned by training.method: KTO",
+    ),
+    "pairs for KTO": (Method.KTO, PAIRS["messages"], "learned by training.method: DPO or ORPO"),
+    "pairs for SFT": (Method.SFT, PAIRS["whole conversations"], "learned by training.method: DPO or ORPO"),
+    "messages for DPO": (Method.DPO, {"messages": [ASKED, RIGHT]}, "takes rows of {prompt, chosen, rejected}"),
+    "a label that is a word": (Method.KTO, {"prompt": "a", "completion": "b", "label": "good"}, "true or false"),
+    "no completion": (
+        Method.KTO,
+        {"prompt": "a", "completion": None, "label": True},
+        "takes rows of {prompt, completion, label}",
+    ),
+}
+
+
+def read(value: dict[str, Any], method: Method, *ignore: str) -> Row:
+    record = Record(value, "a.jsonl line 1")
+    detected = resolve(DatasetFormat.AUTO, iter([record]), ignore, method=method)
+    return conform(record, detected.format, guessed=detected.guessed, ignore=ignore)
+
+
+@pytest.mark.parametrize("shape", PAIRS)
+def test_a_pair_is_what_it_was_meant_to_be_in_any_shape(shape: str) -> None:
+    row = read(PAIRS[shape], Method.DPO)
+    assert row.format is DatasetFormat.PREFERENCE
+    assert list(row.messages) == READ[0]
+    assert [list(each.messages[1:]) for each in row.answers] == [READ[1], READ[2]]
+    assert row.to_json() == read(PAIRS["messages"], Method.ORPO).to_json()
+    assert row.unit == "Where is part 7?"
+    assert read(json.loads(row.to_json()), Method.DPO).to_json() == row.to_json()
+
+
+def test_turns_of_the_prompt_are_given_and_those_behind_it_learned() -> None:
+    before = [ASKED, WRONG, {"role": "user", "content": "Really?"}]
+    row = read({"chosen": [*before, RIGHT], "rejected": [*before, WRONG]}, Method.DPO)
+    assert [message.get("weight") for message in row.answers[0].messages] == [None, 0, None, None]
+    assert row.answers[0].answer == "On shelf 3."
+    assert [message.get("weight") for message in row.messages] == [None, None, None]
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_compared_is_refused_by_name(case: str) -> None:
+    method, value, trouble = REFUSED[case]
+    with pytest.raises(DataInvalid) as caught:
+        read(value, method)
+    assert trouble in caught.value.message
+    assert "a.jsonl line 1" in caught.value.message
+
+
+def test_labels_and_keys_to_ignore() -> None:
+    value = {"prompt": [ASKED], "completion": [WRONG | {"rating": 1}], "label": 0, "margin": 1}
+    row = read(value, Method.KTO, "rating", "margin")
+    assert row.label is False
+    assert row.ignored == ("margin", "messages.rating")
+    assert read({"prompt": "a", "completion": "b", "label": True}, Method.KTO).label is True
+    plain = read({"prompt": "a", "completion": "b", "label": True}, Method.SFT)
+    assert (plain.format, plain.label) == (DatasetFormat.PROMPT_COMPLETION, None)
+
+
+def test_all_that_a_pair_says_is_compared_with_other_rows() -> None:
+    assert said(PAIRS["messages"]) == "Where is part 7?\nOn shelf 3.\nNobody knows."
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> DataBench:
+    return DataBench(make_tiny_model(tmp_path / "base"), tmp_path, training={"method": "DPO"})
+
+
+def question(number: int, more: str = "") -> dict[str, Any]:
+    return {
+        "prompt": f"What is the {number}th word of the old book on the {number * 7}th shelf?",
+        "chosen": f"The word is {number}.{more}",
+        "rejected": f"Nobody can say {number}.",
+        "kind": "rare" if number % 8 == 0 else "common",
+    }
+
+
+def test_the_two_answers_of_a_pair_are_one_sequence_behind_the_same_tokens(bench: DataBench) -> None:
+    bench.put("data/a.jsonl", [question(number) for number in range(40)])
+    bench.dataset = {"test": {"fraction": 0.25}}
+    outcome = bench.prepare()
+    train = bench.view(outcome).train
+    assert outcome.prepared.rows == len(train)
+    assert train.rows.tolist() == [2] * len(train)
+    assert train.wanted is not None
+    assert train.wanted.tolist() == [True, False] * len(train)
+    starts = [*np.flatnonzero(train.positions == 0).tolist(), len(train.tokens)]
+    for chosen, rejected, end in zip(starts[::2], starts[1::2], starts[2::2], strict=False):
+        first = int(np.argmax(train.supervised[chosen:rejected]))
+        assert train.tokens[chosen : chosen + first].tolist() == train.tokens[rejected : rejected + first].tolist()
+        assert train.supervised[rejected + first]
+        assert not train.supervised[rejected : rejected + first].any()
+        assert end > rejected
+    assert Batches(train).supervised.all()
+    assert outcome.warnings == ("columns of the data that are ignored: kind",)
+
+
+def test_a_pair_goes_as_a_whole_or_not_at_all(bench: DataBench) -> None:
+    rows = [question(number) for number in range(8)]
+    rows[2]["chosen"] = "word " * 300  # too long: its other answer goes with it
+    rows[4]["rejected"] = rows[4]["chosen"]  # no preference
+    rows[5]["rejected"] = "  "
+    rows[6] = rows[7]
+    bench.put("data/a.jsonl", rows)
+    outcome = bench.prepare()
+    train = bench.view(outcome).train
+    assert len(train) == 4
+    summary = bench.summary(outcome)
+    assert summary["droppedFor"]["tooLong"] == 2, "sequences, as of a conversation that became several"
+    findings = bench.findings(outcome)["training"]
+    assert (findings["unsupervised"]["count"], findings["duplicate"]["count"]) == (1, 1)
+    assert findings["blank"]["count"] == 1
+
+
+def test_pairs_of_one_prompt_are_on_one_side(bench: DataBench) -> None:
+    bench.put("data/a.jsonl", [question(number, f" Or {more}.") for number in range(40) for more in range(3)])
+    bench.dataset = {"test": {"fraction": 0.3}, "cleaning": {"nearDuplicates": "Keep"}}
+    view = bench.view(bench.prepare())
+    assert view.test is not None
+    assert len(view.test) % 3 == len(view.train) % 3 == 0
+
+
+def test_groups_are_balanced_by_whole_pairs(bench: DataBench) -> None:
+    bench.put("data/a.jsonl", [question(number) for number in range(16)])
+    bench.dataset = {"balance": {"column": "kind"}}
+    train = bench.view(bench.prepare()).train
+    assert len(train) == 14 + 2 * 4
+    assert train.wanted is not None
+    assert train.wanted.tolist() == [True, False] * len(train)
+    bench.dataset = {"balance": {"column": "kind", "by": "Weight"}}
+    weighed = bench.view(bench.prepare()).train
+    assert weighed.weights is not None
+    assert weighed.weights.tolist() == np.repeat(weighed.weights[::2], 2).tolist()
+    assert sorted(set(weighed.weights.tolist())) == [1.0, 4.0]
+
+
+def test_a_prompt_that_is_other_tokens_on_each_side_is_told_of(bench: DataBench) -> None:
+    """Without a chat template the end of a text and the beginning of what follows may be one token."""
+    make_tiny_model(bench.base, chat_template=None)
+    rows = [question(number) for number in range(4)]
+    rows[1] |= {"prompt": "The quick bro", "chosen": "wn fox", "rejected": "ken lamp"}
+    bench.put("data/a.jsonl", rows)
+    outcome = bench.prepare()
+    assert [each for each in outcome.warnings if "1 pairs have a prompt that is other tokens" in each]
+
+
+def test_methods_share_rows_and_views_that_are_the_same_and_no_others(bench: DataBench) -> None:
+    bench.put("data/a.jsonl", [question(number) for number in range(12)])
+    dpo = bench.prepare().prepared
+    bench.training = {"method": "ORPO"}
+    orpo = bench.prepare().prepared
+    assert (dpo.rows_digest, dpo.view_digest) == (orpo.rows_digest, orpo.view_digest)
+    assert dpo.run_digest != orpo.run_digest
+    bench.training = {"method": "DPO", "preference": {}}
+    assert bench.prepare().prepared.run_digest == dpo.run_digest, "defaults that are written are defaults"
+    bench.training = {}
+    with pytest.raises(DataInvalid) as caught:
+        bench.prepare()
+    assert caught.value.reason is Reason.FORMAT_UNKNOWN

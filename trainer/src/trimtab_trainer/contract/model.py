@@ -1,0 +1,49 @@
+"""What every setting is made of: frozen values with camelCase names, their rules, and the versions of contracts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+Rule = tuple[str, str]
+"""A CEL expression and the message shown when it is false."""
+
+
+class Model(BaseModel):
+    """Frozen value with camelCase JSON names; unknown fields are errors.
+
+    A field that is added to what the operator writes (the run configuration and its sections) keeps what its default
+    did before, and is left out of the JSON at that default: `Field(default=3, exclude_if=lambda value: value == 3)`.
+    So runs of before keep their digests and are read by trainers of before, and a field that a trainer does not know
+    is one that matters: it is refused, by name.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, use_enum_values=False
+    )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form (camelCase, no absent fields)."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Received(Model):
+    """What the other side says: another version may say more, so unknown fields are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+def speaks(version: object, contract: str) -> bool:
+    """Tell whether a version is that of a contract: the same, or one of its minor versions (`.../v1.2`).
+
+    Minor versions only add: fields that one may ignore to what the trainer says, and to what it is told such that are
+    written only where they matter. Where old words come to mean something else, the version becomes `v2`.
+    """
+    return isinstance(version, str) and (version == contract or version.startswith(contract + "."))
+
+
+def rules(*pairs: Rule) -> dict[str, Any]:
+    """Return the schema extension that carries CEL rules, each with its message."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}

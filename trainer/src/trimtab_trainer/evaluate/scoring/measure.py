@@ -1,0 +1,63 @@
+"""One metric of one model: statistics of rows whose sums suffice for its figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..statistics import Array, BrokenRow
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One metric of one model on the rows of a task.
+
+    Attributes:
+        results: names of its figures.
+        statistics: [rows, k]; their sums over rows suffice for the figures.
+        values: from sums [..., k] to figures [..., len(results)]; NaN where they are undefined.
+        row_figure: what `row_values` are, for people.
+        row_values: one figure a row, [rows], for wins, losses and examples; NaN where it is undefined.
+        lower_is_better: of the figures and of the row scores.
+        range: worst and best value that the figures can take; None where there is no bound.
+        broken_row: what one broken row costs of the figures, where they have no bound.
+        weights: [rows], what each row weighs in the figures; None: the same.
+        kinds: [rows] index of the kind of each row where the first figure is a mean over so many kinds (`kinds_count`)
+            however few rows they have; None of other metrics.
+    """
+
+    results: tuple[str, ...]
+    statistics: Array
+    values: Callable[[Array], Array]
+    row_figure: str
+    row_values: Array
+    lower_is_better: bool = False
+    range: tuple[float, float] | None = None
+    broken_row: BrokenRow | None = None
+    weights: Array | None = None
+    kinds: Array | None = None
+    kinds_count: int = 0
+
+
+def ratio(sums: Array) -> Array:
+    """Return the first column by the second: [..., 2] to [..., 1]; NaN where the second is 0."""
+    with np.errstate(all="ignore"):
+        return np.asarray(sums[..., :1] / sums[..., 1:2], np.float64)
+
+
+def mean(name: str, values: Array, *, lower_is_better: bool = False, range: tuple[float, float] | None) -> Measure:  # noqa: A002 - the field of Measure that it fills
+    """Return the metric that is the mean of one value a row, [rows]."""
+    statistics = np.stack([values, np.ones(len(values))], axis=1)
+    return Measure(
+        (name,),
+        statistics,
+        ratio,
+        name,
+        values,
+        lower_is_better,
+        range,
+        broken_row=BrokenRow(math.inf) if range is None else None,
+    )
