@@ -117,7 +117,7 @@ class Trainer:
         """Rows that the exported adapter is measured on."""
         self.total_steps = total_steps
         self.world = world or World()
-        self.micro_batch = shared_micro_batch(micro_batch, self.settings.batch_size, self.world.size)
+        self.micro_batch = self.shared(micro_batch)
         self.checkpoints = checkpoints
         self.base_hash = base_hash
         self.stop, self.report, self.board = stop, report, board
@@ -296,6 +296,12 @@ class Trainer:
         """What else helps in float16, whose largest number is 65504."""
         return ", or quantization.computeType: Float32" if self.model.compute_type is torch.float16 else ""
 
+    def shared(self, micro_batch: int) -> int:
+        """Return a micro-batch that leaves no process waiting longer than is needed; one that is set stays."""
+        if self.settings.micro_batch_size is not None:
+            return micro_batch
+        return shared_micro_batch(micro_batch, self.settings.batch_size, self.world.size)
+
     def shrink(self, reason: str) -> None:
         """Halve the micro-batch after memory ran out.
 
@@ -314,8 +320,7 @@ class Trainer:
                 f"a single sequence of up to {int(self.training.lengths.max())} tokens does not fit into memory "
                 f"({reason}); raise the memory limit, or lower training.maxSequenceLength or lora.rank"
             )
-        size, batch_size = self.world.size, self.settings.batch_size
-        self.micro_batch = shared_micro_batch(smaller_micro_batch(self.micro_batch, batch_size), batch_size, size)
+        self.micro_batch = self.shared(smaller_micro_batch(self.micro_batch, self.settings.batch_size))
         self.board.micro_batch.set(self.micro_batch)
         self.report("memory ran out, micro-batch halved", micro_batch=self.micro_batch, reason=reason)
 
@@ -480,8 +485,7 @@ class Trainer:
         self._saved_step = self.state.step
         # The same cuts, so the same sums: a run that was interrupted ends with the same bits.
         # Where there are more processes than then, none of them may go without.
-        micro_batch = self.state.micro_batch or self.micro_batch
-        self.micro_batch = shared_micro_batch(micro_batch, self.settings.batch_size, self.world.size)
+        self.micro_batch = self.shared(self.state.micro_batch or self.micro_batch)
         self.board.micro_batch.set(self.micro_batch)
         if checkpoint.base_hash != self.base_hash:
             self.report.warn("the frozen base differs from the checkpoint's: made on another kind of machine")
