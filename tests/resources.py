@@ -5,4 +5,4 @@ from __future__ import annotations
 from trimtab_operator.runtime.kube import OWN
 
 FINETUNEJOBS, FINETUNESWEEPS = OWN["FineTuneJob"], OWN["FineTuneSweep"]
-EVALUATIONS, ADAPTERROLLOUTS = OWN["Evaluation"], OWN["AdapterRollout"]
+EVALUATIONS, ADAPTERROLLOUTS, REVIEWS = OWN["Evaluation"], OWN["AdapterRollout"], OWN["Review"]

@@ -6,7 +6,7 @@ from .grafana import Dashboard, Panel, Row, Series, Variable
 
 OBJECTS = '{namespace=~"$namespace", name=~"$rollout"}'
 PODS = '{namespace=~"$pods"}'
-READY_OR_COMING = "Serving|Loading|Canary|Moving|Paused|WaitingForSource"
+READY_OR_COMING = "Serving|Loading|Canary|Moving|Paused|WaitingForSource|AwaitingApproval"
 
 
 def _vllm(metric: str) -> str:
@@ -44,7 +44,8 @@ NOW = Row(
         ),
         Panel(
             "Rollouts in trouble",
-            "Neither serving, nor on the way, nor paused, nor waiting for a verdict. kubectl get arl -A says why.",
+            "Neither serving, nor on the way, nor paused, nor waiting for a verdict or an approval. "
+            "kubectl get arl -A says why.",
             (Series(f'sum(trimtab_adapterrollouts{{state!~"{READY_OR_COMING}"}}) or vector(0)'),),
             "stat",
             width=4,
@@ -100,6 +101,29 @@ ROLLOUTS = Row(
                     "histogram_quantile(0.9, sum by (outcome, le) "
                     "(increase(trimtab_adapterrollout_duration_seconds_bucket[1d])))",
                     "nine of ten, {{outcome}}",
+                ),
+            ),
+            unit="s",
+        ),
+        Panel(
+            "Decisions",
+            "Reviews by what they count as. AuthorNotBound: the admission policy was not in force when they were made.",
+            (Series("sum by (state) (trimtab_reviews)", "{{state}}"),),
+            stacked=True,
+        ),
+        Panel(
+            "Time that revisions wait for approvals",
+            "Of those whose waiting is over. Runbook: TrimtabApprovalWaiting.",
+            (
+                Series(
+                    "histogram_quantile(0.5, sum by (le) "
+                    "(increase(trimtab_adapterrollout_approval_wait_seconds_bucket[7d])))",
+                    "half",
+                ),
+                Series(
+                    "histogram_quantile(0.9, sum by (le) "
+                    "(increase(trimtab_adapterrollout_approval_wait_seconds_bucket[7d])))",
+                    "nine of ten",
                 ),
             ),
             unit="s",

@@ -18,6 +18,8 @@ for _, condition in ipairs(status.conditions) do
     health.message = condition.reason .. ": " .. condition.message
     if condition.status == "True" or condition.reason == "Paused" then
       health.status = "Healthy" -- paused: as somebody wanted it, and a sync wave may go on
+    elseif condition.reason == "AwaitingApproval" then
+      health.status = "Suspended" -- until people have decided
     elseif condition.status == "False" and not moves[condition.reason] then
       health.status = "Degraded"
     end

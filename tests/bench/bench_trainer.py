@@ -1,180 +1,178 @@
-"""Tokens per second of the training loop beside a plain loop of peft and transformers, on the same model and data.
+"""The trainer beside TRL's SFTTrainer at its fastest, in pairs that take turns, on the same work.
 
-    python tests/bench/bench_trainer.py [--base-model FOLDER] [--steps 4] [--rounds 2]
+    python tests/bench/bench_trainer.py [--base-model FOLDER] [--pairs 5] [--steps 3] [--loss-steps 200]
 
-Each side runs in a process of its own, in turn, so that peak memory and start are its own and a busy machine meets
-both. The plain loop is what a careful person writes: the same NF4 base, adapters, packing and micro-batches, and the
-model's own loss. Without --base-model a model of SmolLM2-135M's shape with random weights is made. The last line is
-one JSON object.
+Same model in NF4, same packed sequences in the same order, same first adapter, optimizer, clipping and threads. Each
+turn is a process of its own, so that peak memory and start are its own, and a busy machine meets both of a pair.
+OMP_NUM_THREADS=1 makes the figures by processor time steady on a busy machine. Without --base-model a model of
+SmolLM2-135M's shape with random weights is made. The last line is one JSON object:
+
+    tokens_ratio   ours by TRL's tokens a second, at the same micro-batch; the median of the pairs
+    processor_ratio  the same by seconds of processors, which other work on the machine does not change much
+    best_ratio     the same, each side with the micro-batch that is its fastest; ours within TRL's memory
+    memory_ratio   ours by TRL's peak, at the same micro-batch
+    startup_ratio  from the start of the process to the end of its first step
+    loss_ratio     mean loss of the last twentieth of --loss-steps steps on a small model
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
-import statistics
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import mean, median
 from typing import Any
 
 STARTED = time.monotonic()
-ROWS, LENGTH, PACKED, SUPERVISED = 4, 512, 4, 0.6
-"""Sequences of a micro-batch, their tokens, rows packed into each, and the share of tokens with a loss."""
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.bench.race.work import SHAPES, Work, make_model  # noqa: E402
+
+SIDES = ("trimtab", "trl")
+BATCH, LENGTH = 4, 512
+LOSS_BATCH, LOSS_LENGTH = 4, 128
 
 
 def main() -> None:
-    """Run both sides in turn, or one of them (--side)."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    """Run the race, or one turn of one side (--turn)."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--base-model", type=Path, help="folder of a base model; one is made if absent")
-    parser.add_argument("--steps", type=int, default=4, help="steps that are timed, after one that is not")
-    parser.add_argument("--rounds", type=int, default=2, help="turns of each side")
-    parser.add_argument("--side", choices=("trimtab", "plain"), help=argparse.SUPPRESS)
+    parser.add_argument("--shape", choices=tuple(SHAPES), default="smollm2", help="of the model that is made")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=3, help="that are timed, after one that is not")
+    parser.add_argument(
+        "--batch", type=int, default=BATCH, help="sequences of a step, and of a pass of the first pairs"
+    )
+    parser.add_argument("--layout", choices=("rows", "line"), help="of TRL's sequences; the faster one if absent")
+    parser.add_argument("--length", type=int, default=LENGTH, help="tokens that a sequence has at most")
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--loss-steps", type=int, default=200, help="0 leaves the loss out")
+    parser.add_argument(
+        "--micro-batches", type=int, nargs="*", help="to take each side's best of; all that divide the batch if absent"
+    )
+    parser.add_argument("--turn", nargs=2, metavar=("SIDE", "WORK"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.side:
-        print(json.dumps(SIDES[options.side](options.base_model, options.steps)))
+    if options.turn:
+        side, document = options.turn
+        values = json.loads(document)
+        print(json.dumps(turn(side, Work(**{**values, "base_model": Path(values["base_model"])}))))
         return
     with tempfile.TemporaryDirectory() as scratch:
-        folder = options.base_model or make_model(Path(scratch) / "base")
-        figures: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-        for _ in range(options.rounds):
-            for side, found in figures.items():
-                command = [sys.executable, __file__, "--side", side, "--base-model", str(folder)]
-                answer = subprocess.run(
-                    [*command, "--steps", str(options.steps)], check=True, capture_output=True, text=True
-                )
-                found.append(json.loads(answer.stdout.splitlines()[-1]))
-                print(f"{side:8} {found[-1]}", flush=True)
-    medians = {
-        side: {name: statistics.median(one[name] for one in found) for name in found[0]}
-        for side, found in figures.items()
-    }
-    speed = medians["trimtab"]["tokens_per_second"] / medians["plain"]["tokens_per_second"]
-    memory = medians["trimtab"]["peak_mib"] / medians["plain"]["peak_mib"]
-    print(json.dumps({**medians, "speed_ratio": round(speed, 3), "memory_ratio": round(memory, 3)}))
+        folder = options.base_model or make_model(Path(scratch) / "base", options.shape)
+        sizes = options.micro_batches
+        if sizes is None:
+            sizes = [n for n in range(1, options.batch + 1) if options.batch % n == 0]
+        work = Work(folder, options.batch, options.batch, options.length, options.steps, options.dropout)
+        result = race(work, options.pairs, sizes, options.layout) if options.pairs else {}
+        if options.loss_steps:
+            small = make_model(Path(scratch) / "small", "tiny" if options.shape == "tiny" else "small")
+            result |= losses(Work(small, LOSS_BATCH, LOSS_BATCH, LOSS_LENGTH, options.loss_steps - 1, options.dropout))
+    print(json.dumps(result))
 
 
-def make_model(folder: Path) -> Path:
-    """Write a random model of SmolLM2-135M's shape."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+def turn(side: str, work: Work) -> dict[str, Any]:
+    """Return the figures of a side, in this process."""
+    from tests.bench.race import trimtab_side, trl_side
 
-    torch.manual_seed(0)
-    LlamaForCausalLM(
-        LlamaConfig(
-            hidden_size=576,
-            intermediate_size=1536,
-            num_hidden_layers=30,
-            num_attention_heads=9,
-            num_key_value_heads=3,
-            vocab_size=49152,
-            max_position_embeddings=2048,
-            tie_word_embeddings=True,
-        )
-    ).save_pretrained(folder)
-    return folder
+    return (trimtab_side.run if side == "trimtab" else trl_side.run)(work, STARTED)
 
 
-def data(vocabulary: int) -> Any:
-    """Return packed sequences of random tokens."""
-    import numpy as np
-    from trimtab_trainer.data.view import Sequences
-
-    random = np.random.default_rng(0)
-    row = LENGTH // PACKED
-    positions = np.tile(np.arange(row, dtype=np.int32), ROWS * PACKED)
-    return Sequences(
-        random.integers(3, vocabulary, ROWS * LENGTH).astype(np.int32),
-        positions,
-        positions >= row * (1 - SUPERVISED),
-        np.arange(ROWS + 1, dtype=np.int64) * LENGTH,
-        np.full(ROWS, PACKED, np.int32),
-    )
+def in_process(side: str, work: Work) -> dict[str, Any]:
+    """Return the figures of a side, from a process of its own; say them."""
+    document = json.dumps({**asdict(work), "base_model": str(work.base_model)})
+    answer = subprocess.run([sys.executable, __file__, "--turn", side, document], capture_output=True, text=True)
+    if answer.returncode:
+        raise SystemExit(f"{side} failed: {answer.stderr[-3000:]}")
+    found: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
+    told = {name: value for name, value in found.items() if name != "losses"}
+    print(f"{side:8} {work.micro_batch} x {work.length}{'' if work.rows else ', one line'}: {told}", flush=True)
+    return found
 
 
-def timed(step: Any, steps: int) -> dict[str, float]:
-    """Run one step that is not timed and some that are; return the figures."""
-    step()
-    first = time.monotonic() - STARTED
-    taken = []
-    for _ in range(steps):
-        started = time.monotonic()
-        step()
-        taken.append(time.monotonic() - started)
+def race(work: Work, pairs: int, micro_batches: list[int], layout: str | None) -> dict[str, Any]:
+    """Return the ratios of speed, memory and start; without micro-batches to choose from, at the same one alone."""
+    if layout is None:
+        joined = in_process("trl", replace(work, rows=False))["tokens_per_processor_second"]
+        layout = "rows" if in_process("trl", work)["tokens_per_processor_second"] >= joined else "line"
+    work = replace(work, rows=layout == "rows")
+    equal = paired(work, work, pairs)
+    best = fastest(work, pairs, micro_batches) if micro_batches else {}
     return {
-        "tokens_per_second": round(ROWS * LENGTH / statistics.median(taken), 1),
-        "start_to_first_step_seconds": round(first, 1),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+        "pairs": pairs,
+        "tokens_ratio": ratio(equal, "tokens_per_second"),
+        "tokens_ratios": ratios(equal, "tokens_per_second"),
+        "processor_ratio": ratio(equal, "tokens_per_processor_second"),
+        "memory_ratio": ratio(equal, "peak_mib"),
+        "startup_ratio": ratio(equal, "start_to_first_step_seconds"),
+        "best_ratio": None,  # not asked for, or none of ours is within TRL's memory
+        **best,
+        "medians": {side: medians(equal[side]) for side in SIDES},
+        "trl_layout": layout,
+        "processors": len(os.sched_getaffinity(0)),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "load": [round(each, 1) for each in os.getloadavg()],
     }
 
 
-def trimtab(folder: Path, steps: int) -> dict[str, float]:
-    """Time our loop, without storage."""
-    from trimtab_trainer.training import hardware
-
-    hardware.configure()
-    from trimtab_trainer.contract.settings import ComputeType
-    from trimtab_trainer.training.adapter import add_adapter
-    from trimtab_trainer.training.model import load_base
-
-    from tests.trainer.train.runs import run_config, trainer
-
-    with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch)
-        training = {"maxSteps": 1000, "batchSize": ROWS, "microBatchSize": ROWS}
-        config = run_config(root, lora={"rank": 16, "alpha": 32, "dropout": 0.05}, training=training)
-        where = hardware.device()
-        kind = hardware.compute_type(ComputeType.AUTO, where)
-        model = add_adapter(load_base(folder, config.quantization, kind, where), config.lora, kind, 1)
-        vocabulary = int(model.causal.get_input_embeddings().weight.shape[0])
-        return timed(trainer(folder, root, config, data(vocabulary), model=model).step, steps)
+def fastest(work: Work, pairs: int, micro_batches: list[int]) -> dict[str, Any]:
+    """Return the ratios where each side has its fastest micro-batch, ours within the memory of TRL's."""
+    tried = {
+        side: {size: in_process(side, replace(work, micro_batch=size)) for size in micro_batches} for side in SIDES
+    }
+    theirs = max(tried["trl"], key=lambda size: tried["trl"][size]["tokens_per_second"])
+    limit = tried["trl"][theirs]["peak_mib"]
+    within = {size: f["tokens_per_second"] for size, f in tried["trimtab"].items() if f["peak_mib"] <= limit}
+    if not within:
+        return {}
+    ours = max(within, key=lambda size: within[size])
+    found = paired(replace(work, micro_batch=ours), replace(work, micro_batch=theirs), pairs)
+    return {
+        "best_ratio": ratio(found, "tokens_per_second"),
+        "best_processor_ratio": ratio(found, "tokens_per_processor_second"),
+        "best_memory_ratio": ratio(found, "peak_mib"),
+        "best_micro_batch": {"trimtab": ours, "trl": theirs},
+    }
 
 
-def plain(folder: Path, steps: int) -> dict[str, float]:
-    """Time the plain loop."""
-    from trimtab_trainer.training import hardware
-
-    hardware.configure()
-    import numpy as np
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-    from trimtab_trainer.contract.settings import ComputeType
-    from trimtab_trainer.training.batches import Batches
-
-    where = hardware.device()
-    kind = hardware.compute_type(ComputeType.AUTO, where)
-    scheme = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=kind
-    )
-    base = AutoModelForCausalLM.from_pretrained(
-        str(folder), dtype=kind, quantization_config=scheme, local_files_only=True, device_map={"": where}
-    )
-    model = get_peft_model(
-        base,
-        LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, lora_dropout=0.05, target_modules="all-linear"),
-    )
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-4)
-    batches = Batches(data(int(base.get_input_embeddings().weight.shape[0])))
-    batch = batches.lay(np.arange(ROWS), where)
-    model.train()
-
-    def step() -> None:
-        logits = model(input_ids=batch.tokens, position_ids=batch.positions, use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten())
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return timed(step, steps)
+def paired(ours: Work, theirs: Work, pairs: int) -> dict[str, list[dict[str, Any]]]:
+    """Return the figures of both sides, element by element a pair."""
+    found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    for number in range(pairs):
+        for side in SIDES if number % 2 == 0 else reversed(SIDES):
+            found[side].append(in_process(side, ours if side == "trimtab" else theirs))
+    return found
 
 
-SIDES = {"trimtab": trimtab, "plain": plain}
+def ratios(found: dict[str, list[dict[str, Any]]], name: str) -> list[float]:
+    """Return ours by theirs, of each pair."""
+    return [round(our[name] / their[name], 3) for our, their in zip(found["trimtab"], found["trl"], strict=True)]
+
+
+def ratio(found: dict[str, list[dict[str, Any]]], name: str) -> float:
+    """Return the median of the pairs."""
+    return round(median(ratios(found, name)), 3)
+
+
+def medians(found: list[dict[str, Any]]) -> dict[str, float]:
+    return {name: median(one[name] for one in found) for name in found[0] if name != "losses"}
+
+
+def losses(work: Work) -> dict[str, Any]:
+    """Return how the losses of the last steps compare; the first ones tell that both began alike."""
+    found = {side: in_process(side, work)["losses"] for side in SIDES}
+    newest = max(1, len(found["trimtab"]) // 20)
+    ends = {side: mean(each[-newest:]) for side, each in found.items()}
+    return {
+        "loss_ratio": round(ends["trimtab"] / ends["trl"], 4),
+        "losses": {side: [each[0], round(ends[side], 5)] for side, each in found.items()},
+    }
+
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     main()

@@ -42,6 +42,12 @@ FULL = adapterrollout(
             "maxPodsAtOnce": 4,
             "drainSeconds": 60,
             "analysis": {"minimumRequests": 100, "maximumErrorRatioIncrease": 0.01, "maximumLatencyRatio": 1.2},
+            "approvals": {
+                "required": 2,
+                "from": {"groups": ["leads", "safety"]},
+                "notByAuthorOfTheJob": True,
+                "before": "Canary",
+            },
         },
         "probe": {
             "kind": "Chat",
@@ -81,7 +87,9 @@ ROLLOUT_STATUS: Body = {
         )
     ],
     "served": {"digest": DIGEST, "uri": URI, "generation": 1, "sinceTime": TIME, "passedTime": TIME, "canary": "told"},
-    "revisions": [{"name": REVISION, "uri": URI, "digest": DIGEST, "state": "Serving", "pods": 1}],
+    "revisions": [
+        {"name": REVISION, "uri": URI, "digest": DIGEST, "state": "Serving", "pods": 1, "approvedBy": ["alice"]}
+    ],
     "pods": {"desired": 2, "updated": 2, "ready": 1},
     "podReasons": [{"pod": "vllm-0", "reason": "EngineDown", "message": "connection refused"}],
     "podReasonsOmitted": 1,
@@ -110,6 +118,7 @@ ROLLOUT_STATUS: Body = {
         "look": {"time": 0.25, "requests": 20},
         "held": "190 of 200 requests have not ended",
     },
+    "approval": {"digest": DIGEST, "required": 2, "approvedBy": ["alice"], "sinceTime": TIME},
     "sequence": [0, 1],
     "summary": {"adapter": "000000000000", "pods": "1/2"},
 }

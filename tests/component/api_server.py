@@ -60,9 +60,20 @@ class ApiServer:
         )
         self._used = 0.0
 
-    def request(self, method: str, path: str, body: Body | None = None, patch: str = "", **query: str) -> Answer:
-        """Send one request; a patch is `merge` or `apply`."""
-        headers = {"Content-Type": CONTENT_TYPES.get(patch, "application/json"), "Accept": "application/json"}
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Body | None = None,
+        patch: str = "",
+        *,
+        impersonate: str = "",
+        **query: str,
+    ) -> Answer:
+        """Send one request; a patch is `merge` or `apply`. `impersonate`: the user in whose name it is sent."""
+        content = CONTENT_TYPES.get(patch, "application/json")
+        headers = {"Content-Type": content, "Accept": "application/json"}
+        headers |= {"Impersonate-User": impersonate} if impersonate else {}
         data = None if body is None else json.dumps(body)
         if time.monotonic() - self._used > IDLE_SECONDS:
             self._connection.close()  # the next request opens it again: the server may have closed it by now

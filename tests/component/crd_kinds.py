@@ -9,7 +9,13 @@ from pathlib import Path
 import yaml
 from trimtab_operator.api.reference import nodes
 
-from tests.component import adapterrollout_samples, crd_samples, evaluation_samples, finetunesweep_samples
+from tests.component import (
+    adapterrollout_samples,
+    crd_samples,
+    evaluation_samples,
+    finetunesweep_samples,
+    review_samples,
+)
 from tests.component.crd_samples import Body
 
 
@@ -91,4 +97,12 @@ FINETUNESWEEP = Kind(
         "spec.final.evaluation.baseline",
     ),
 )
-KINDS = (FINETUNEJOB, FINETUNESWEEP, EVALUATION, ADAPTERROLLOUT)
+REVIEW = Kind(
+    name="Review",
+    plural="reviews",
+    minimal=review_samples.MINIMAL,
+    full=review_samples.FULL,
+    variants={"full": review_samples.FULL},
+    status=review_samples.STATUS,
+)
+KINDS = (FINETUNEJOB, FINETUNESWEEP, EVALUATION, ADAPTERROLLOUT, REVIEW)

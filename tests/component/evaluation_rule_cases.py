@@ -124,6 +124,21 @@ _TASK_CASES: dict[Rule, Case] = {
         refused=[task("Generation", topP=0.5), task("Generation", topP=0.5, temperature=0)],
         passed=[task("Generation", topP=0.5, temperature=0.1), task("Generation", temperature=0)],
     ),
+    (
+        "spec.tasks[]",
+        "BrierScore and CalibrationError need predictBy: Likelihood: a generated label has no probability",
+    ): Case(
+        refused=[
+            task("Classification", predictBy="Generation", metrics=[each])
+            for each in ("BrierScore", "CalibrationError")
+        ],
+        passed=[
+            task("Classification", metrics=["BrierScore", "CalibrationError"]),
+            task("Classification", predictBy="Likelihood", metrics=["BrierScore"]),
+            task("Classification", predictBy="Generation", metrics=["Accuracy"]),
+            task("MultipleChoice", metrics=["CalibrationError"]),
+        ],
+    ),
     ("spec.tasks[]", "metrics must not repeat a value"): Case(
         refused=[task("Generation", metrics=["BLEU", "ChrF", "BLEU"])],
         passed=[task("Generation", metrics=["BLEU", "ChrF"])],
@@ -172,14 +187,6 @@ _THRESHOLD_CASES: dict[Rule, Case] = {
     ("spec.thresholds[]", "minimumGroupRows belongs to maximumGroupGap and maximumGroupRegression"): Case(
         refused=[threshold(minimum=0, minimumGroupRows=2)],
         passed=[{"spec.tasks[0].groupBy": "group", **threshold(maximumGroupGap=0, minimumGroupRows=2)}],
-    ),
-    ("spec", "a threshold with confidence needs at least 1000 resamples: of fewer the seed decides"): Case(
-        refused=[{"spec.resamples": 999, **threshold(minimum=0, confidence=0.95)}],
-        passed=[
-            {"spec.resamples": 1_000, **threshold(minimum=0, confidence=0.95)},
-            {"spec.resamples": 100, **threshold(minimum=0)},
-            {"spec.resamples": 100},
-        ],
     ),
     ("spec.thresholds[]", "worseBy belongs to maximumWorseRatio"): Case(
         refused=[threshold(minimum=0, worseBy=0.5)],
@@ -323,7 +330,7 @@ _UPDATES: dict[str, Case] = {
         refused=[
             {"spec.tasks[1].groupBy": "group"},
             {"spec.tasks[2].topP": ...},
-            {"spec.tasks[2].metrics": ["ExactMatch", "RougeL", "TokenF1", "BLEU", "ChrF"]},
+            {"spec.tasks[2].metrics": ["ExactMatch", "RougeL", "TokenF1", "BLEU", "ChrF", "TruncatedRatio"]},
             {"spec.tasks[2].metrics": ...},
             {"spec.tasks[0].dataset.uri": "s3://datasets/other/"},
             {"spec.tasks": [FULL["spec"]["tasks"][number] for number in (1, 0, 2, 3, 4)]},

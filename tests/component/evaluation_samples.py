@@ -19,7 +19,13 @@ def evaluation(spec: Body, **metadata: Any) -> Body:
 
 
 HELD_OUT = {"name": "heldout", "type": "Perplexity", "dataset": {"split": "Test"}}
-OWN_ROWS = {"uri": "s3://datasets/questions/", "format": "Messages", "ignoreKeys": ["images"], "limit": 100}
+OWN_ROWS = {
+    "uri": "s3://datasets/questions/",
+    "format": "Messages",
+    "ignoreKeys": ["images"],
+    "limit": 100,
+    "final": True,
+}
 
 MINIMAL = evaluation({"target": {"fineTuneJobName": "sample"}, "tasks": [HELD_OUT]})
 
@@ -37,7 +43,7 @@ FULL = evaluation(
                 "name": "answers",
                 "type": "Generation",
                 "dataset": OWN_ROWS,
-                "metrics": ["RougeL", "ExactMatch", "TokenF1", "BLEU", "ChrF"],
+                "metrics": ["RougeL", "ExactMatch", "TokenF1", "BLEU", "ChrF", "TruncatedRatio"],
                 "groupBy": "apiGroup",
                 "maxNewTokens": 96,
                 "stop": ["\n\n"],
@@ -62,7 +68,14 @@ FULL = evaluation(
         "thresholds": [
             {"metric": "answers/rougeL", "minimum": 0.3, "maximumRegression": 0.02, "confidence": 0.95},
             {"metric": "heldout/perplexity", "maximum": 12, "maximumRelativeRegression": 0.05},
-            {"metric": "answers/tokenF1", "maximumGroupGap": 0.1, "minimumGroupRows": 50},
+            {
+                "metric": "answers/tokenF1",
+                "maximumGroupGap": 0.1,
+                "minimumGroupRows": 50,
+                "maximumWorseRatio": 0.1,
+                "worseBy": 0.2,
+                "maximumGroupRegression": 0.05,
+            },
         ],
         "precision": "AsTrained",
         "quantization": {"type": "NF4", "doubleQuantization": False, "computeType": "Float32"},
@@ -118,6 +131,7 @@ EVALUATION_STATUS: Body = {
     "dataDigest": DIGEST,
     "evaluationDigest": DIGEST,
     "rows": 100,
+    "looks": 3,
     "reportURI": "s3://adapters/out/evaluations/0/report.html",
     "results": [
         {

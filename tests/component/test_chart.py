@@ -14,7 +14,7 @@ from trimtab_operator import agentkey
 from tests.component.api_server import ApiServer
 from tests.component.patience import Patience
 from tests.unit.chart.chart import NAMESPACE, Body, Rendered
-from tests.unit.chart.test_objects import BY_NAME, IN_NAMESPACES, LEASES, NODES, Grant
+from tests.unit.chart.test_objects import BY_NAME, IN_NAMESPACES, LEASES, NODES, POLICIES, Grant
 
 pytestmark = pytest.mark.cluster
 
@@ -30,6 +30,8 @@ URLS = {
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
     "Service": "/api/v1/namespaces/{}/services",
+    "ValidatingAdmissionPolicy": "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
+    "ValidatingAdmissionPolicyBinding": "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
     "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
 }
 EVERYTHING: Body = {
@@ -103,6 +105,8 @@ def test_the_operator_may_do_what_it_does(server: ApiServer, installed: str) -> 
         assert may(server, installed, "default", grant), grant
     for grant, names in BY_NAME.items():
         assert all(may(server, installed, "default", grant, name) for name in names), grant
+    for grant, names in POLICIES.items():
+        assert all(may(server, installed, "", grant, name) for name in names), grant
     for grant in NODES:
         assert may(server, installed, "", grant), grant
     for grant in LEASES:
@@ -127,6 +131,9 @@ def test_the_operator_may_do_nothing_more(server: ApiServer, installed: str) -> 
         ("trimtab.dev", "evaluations/status", "update"),
         ("trimtab.dev", "adapterrollouts", "delete"),
         ("trimtab.dev", "adapterrollouts", "patch"),
+        ("trimtab.dev", "reviews", "create"),
+        ("trimtab.dev", "reviews", "delete"),
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies", "get"),
         ("coordination.k8s.io", "leases", "patch"),
     ]:
         assert not may(server, installed, "default", grant), grant
@@ -164,7 +171,7 @@ def test_the_key_is_made_once_on_a_real_api_server(server: ApiServer) -> None:
     server.delete(path)
 
 
-@pytest.mark.parametrize("plural", ["finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts"])
+@pytest.mark.parametrize("plural", ["finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts", "reviews"])
 def test_who_may_edit_a_namespace_may_create_work_there(server: ApiServer, installed: str, plural: str) -> None:
     for role, verbs in {"edit": {"get", "create", "delete"}, "view": {"get"}, "admin": {"get", "create"}}.items():
         binding = {

@@ -101,7 +101,7 @@ def test_two_tenants_without_any_right_of_the_cluster(
 ) -> None:
     one, other = two_namespaces
     apart: Body = {**ALONE, "crds": {"enabled": False}}
-    own: Body = {**apart, "rbac": {"nodes": False, "aggregate": False}}
+    own: Body = {**apart, "rbac": {"nodes": False, "aggregate": False}, "admissionPolicies": {"enabled": False}}
     with uninstalled(helm, ("trimtab", one), ("trimtab", other)):
         helm("install", "trimtab", str(DIRECTORY), "-n", one, **own, watchNamespaces=[one])
         helm("install", "trimtab", str(DIRECTORY), "-n", other, **apart, watchNamespaces=[other])
@@ -111,7 +111,7 @@ def test_two_tenants_without_any_right_of_the_cluster(
             f"trimtab:{other}",
             *(
                 f"trimtab:{other}:{kind}-{role}"
-                for kind in ("finetunejob", "finetunesweep", "evaluation", "adapterrollout")
+                for kind in ("finetunejob", "finetunesweep", "evaluation", "adapterrollout", "review")
                 for role in ("viewer", "editor")
             ),
         }

@@ -8,10 +8,11 @@ import pytest
 
 from tests.component.adapterrollout_rule_cases import ADAPTERROLLOUT_CASES
 from tests.component.api_server import ApiServer
-from tests.component.crd_kinds import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, FINETUNESWEEP, KINDS, Kind
+from tests.component.crd_kinds import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, FINETUNESWEEP, KINDS, REVIEW, Kind
 from tests.component.crd_samples import DIGEST, Body, change
 from tests.component.evaluation_rule_cases import EVALUATION_CASES
 from tests.component.finetunesweep_rule_cases import FINETUNESWEEP_CASES
+from tests.component.review_samples import REVIEW_CASES
 from tests.component.rule_cases import FINETUNEJOB_CASES, Case, Rule
 
 pytestmark = pytest.mark.cluster
@@ -23,6 +24,7 @@ CASES: list[tuple[Kind, Rule, Case]] = [
         (FINETUNESWEEP, FINETUNESWEEP_CASES),
         (EVALUATION, EVALUATION_CASES),
         (ADAPTERROLLOUT, ADAPTERROLLOUT_CASES),
+        (REVIEW, REVIEW_CASES),
     )
     for rule, case in cases.items()
 ]

@@ -18,9 +18,10 @@ from trimtab_operator.api import (
 from trimtab_operator.api.evaluation import EvaluationSpec
 from trimtab_operator.api.finetunejob import FineTuneJobSpec
 from trimtab_operator.api.reference import fields
+from trimtab_operator.api.review import Review, ReviewSpec
 
 from tests.component.api_server import ApiServer
-from tests.component.crd_kinds import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, FINETUNESWEEP, KINDS, Kind
+from tests.component.crd_kinds import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, FINETUNESWEEP, KINDS, REVIEW, Kind
 from tests.component.crd_samples import Body, change
 
 pytestmark = pytest.mark.cluster
@@ -52,6 +53,8 @@ def test_the_server_fills_in_what_the_models_do(server: ApiServer, namespace: st
         assert FineTuneSweep.parse(answer.body).spec == FineTuneSweepSpec.model_validate(sample["spec"])
     elif kind is ADAPTERROLLOUT:
         assert AdapterRollout.parse(answer.body).spec == AdapterRolloutSpec.model_validate(sample["spec"])
+    elif kind is REVIEW:
+        assert Review.parse(answer.body).spec == ReviewSpec.model_validate(sample["spec"])
     else:
         spec = Evaluation.parse(answer.body).spec
         assert spec == EvaluationSpec.model_validate(sample["spec"])

@@ -18,6 +18,7 @@ URLS = {
     "FineTuneJob": "/apis/trimtab.dev/v1alpha1/namespaces/{}/finetunejobs",
     "Evaluation": "/apis/trimtab.dev/v1alpha1/namespaces/{}/evaluations",
     "AdapterRollout": "/apis/trimtab.dev/v1alpha1/namespaces/{}/adapterrollouts",
+    "Review": "/apis/trimtab.dev/v1alpha1/namespaces/{}/reviews",
     "Secret": "/api/v1/namespaces/{}/secrets",
     "Job": "/apis/batch/v1/namespaces/{}/jobs",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",

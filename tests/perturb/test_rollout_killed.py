@@ -1,9 +1,9 @@
 """The operator is killed right after each of its writes but Events, and after each document that an agent has taken.
 
-A life: an adapter is served, a second one takes its place by way of a canary, a third fails its probe and is taken
-back. The process ends after API server or agent has done what it asked and before it knows that; another one goes on
-from what is in the cluster and in the pods. The end must be that of an undisturbed life, no alias ever means what was
-not proven, and clients notice nothing.
+A life: an adapter is served, a second one takes its place by way of a canary and of a person's approval, a third fails
+its probe and is taken back. The process ends after API server or agent has done what it asked and before it knows that;
+another one goes on from what is in the cluster and in the pods. The end must be that of an undisturbed life, no alias
+ever means what was not proven, and clients notice nothing.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from trimtab_operator.runtime.kube import Body, Kube
 
 from tests.component.api_server import ApiServer
 from tests.component.operator.process import OperatorProcess
-from tests.component.rollout.objects import artifact, ready_of
+from tests.component.reviews import policies
+from tests.component.rollout.objects import QUICK, artifact, ready_of
 from tests.component.rollout.scene import NAME, Scene, new_key
 from tests.perturb.proxy import Proxy, Write
+from tests.resources import REVIEWS
 from tests.serving.adapters import Published
 from tests.serving.fleet import Call, Fleet, Pod, serving
 
@@ -74,7 +76,10 @@ class Lives:
             new_key(folder / "keys")
             try:
                 async with Proxy(self._kubeconfig) as proxy:
-                    settings = {"TRIMTAB_AGENT_KEYS": str(folder / "keys")}
+                    settings = {
+                        "TRIMTAB_AGENT_KEYS": str(folder / "keys"),
+                        "TRIMTAB_ADMISSION_POLICIES": policies.RELEASE,
+                    }
                     operator = OperatorProcess(proxy.kubeconfig(folder), namespace, folder, **settings)
                     scene = Scene(self._kube, namespace, self._fleet, operator, folder / "keys")
                     return await self._lived(scene, proxy, after_write, after_document)
@@ -124,13 +129,26 @@ class Lives:
         return Life(masked(body["status"]), writes, documents, killed.is_set())
 
 
+async def approve(scene: Scene, adapter: Published) -> None:
+    """Let the user that all tests are approve an adapter."""
+    spec = {
+        "subject": {"kind": "AdapterRollout", "name": NAME, "digest": adapter.digest},
+        "decision": "Approve",
+        "author": "admin",
+    }
+    head = {"apiVersion": REVIEWS.api_version, "kind": REVIEWS.kind, "metadata": {"name": "approve"}}
+    await scene.kube.create(REVIEWS, scene.namespace, {**head, "spec": spec})
+
+
 async def story(scene: Scene, first: Published, second: Published, third: Published) -> Body:
-    """Let the three adapters be wanted one after the other; return the AdapterRollout at the end."""
+    """Let the adapters be wanted one after the other; return the AdapterRollout at the end."""
     bad = third.name(NAME)
     await scene.apply(artifact(first))
     await scene.served(first)
     async with scene.asking(first, second, number=2, pause=0.02) as verdicts:
-        await scene.edit(source=artifact(second))
+        await scene.edit(source=artifact(second), strategy={**QUICK, "approvals": {"required": 1}})
+        await scene.until_state("AwaitingApproval")
+        await approve(scene, second)
         await scene.served(second)
         await scene.edit(source=artifact(third), probe={"contains": "a word that nobody says"})
 
@@ -151,8 +169,14 @@ async def story(scene: Scene, first: Published, second: Published, third: Publis
     return end
 
 
-async def test_killed_after_each_write_and_after_each_document(kube: Kube, kubeconfig: Path, tmp_path: Path) -> None:
+async def test_killed_after_each_write_and_after_each_document(
+    kube: Kube, server: ApiServer, kubeconfig: Path, tmp_path: Path
+) -> None:
+    policies.install(server)
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(policies.uninstall, server)
+        subject = {"kind": "AdapterRollout", "name": NAME, "digest": "sha256:" + "0" * 64}
+        policies.takes_effect(server, REVIEWS.path("default"), {"subject": subject, "decision": "Approve"})
         fleet = await stack.enter_async_context(serving(kube, tmp_path / "fleet", timeouts=Timeouts()))
         lives = Lives(kube, kubeconfig, fleet, tmp_path / "lives")
         reference = await lives.live()

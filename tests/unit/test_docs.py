@@ -17,6 +17,7 @@ from trimtab_operator.api import (
     FineTuneJob,
     PassedReason,
 )
+from trimtab_operator.api.review import Review
 from trimtab_operator.api.rollout_reasons import POD_EXPLANATIONS, READY_EXPLANATIONS
 from trimtab_trainer.contract import EvaluationConfig, EvaluationTask, ExitCode, RunConfig, Threshold
 
@@ -25,7 +26,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"`[^`\n]*`")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-METADATA = {"namespace": "default", "uid": "0"}
+METADATA = {"name": "generated", "namespace": "default", "uid": "0"}
 README_LINES = 120
 
 
@@ -75,6 +76,8 @@ def test_every_object_of_ours_is_one(document: Path) -> None:
         for body in yaml.safe_load_all(text):
             if isinstance(body, dict) and body.get("kind") == "FineTuneJob":
                 FineTuneJob.parse({**body, "metadata": {**METADATA, **body["metadata"]}})
+            if isinstance(body, dict) and body.get("kind") == "Review":
+                Review.parse({**body, "metadata": {**METADATA, **body["metadata"]}})
             if isinstance(body, dict) and body.get("kind") == "Evaluation":
                 Evaluation.parse({**body, "metadata": {**METADATA, **body["metadata"]}}).spec.check()
             if isinstance(body, dict) and body.get("kind") == "AdapterRollout":

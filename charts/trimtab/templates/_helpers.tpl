@@ -31,6 +31,11 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- printf "%s:%s" (include "trimtab.fullname" .) .Release.Namespace }}
 {{- end }}
 
+{{- /* What the names of the admission policies begin with. They may have no colon. */ -}}
+{{- define "trimtab.policyPrefix" -}}
+{{- join "." (compact (list (include "trimtab.fullname" .) .Release.Namespace)) }}
+{{- end }}
+
 {{- /* All labels of an object, no key twice: (list . "operator" labels...). What comes later replaces what came before,
        a user's the chart's, but for those that selectors use. */ -}}
 {{- define "trimtab.componentLabels" -}}

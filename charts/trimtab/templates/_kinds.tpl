@@ -47,6 +47,16 @@
       "watch"
     ],
     "writers": "Who may write them decides which adapters the serving pods of the namespace answer with."
+  },
+  {
+    "singular": "review",
+    "plural": "reviews",
+    "verbs": [
+      "get",
+      "list",
+      "watch"
+    ],
+    "writers": "Who may write them approves adapters, as themselves and for no other: an admission policy sees to that."
   }
 ]
 {{- end }}

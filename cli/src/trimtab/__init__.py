@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .client import Client
     from .comparison import Comparison
     from .costs import Estimate
+    from .decisions import Decided
     from .errors import Conflict, Invalid, NotAllowed, NotFound, NotInstalled, Problem, Unreachable
     from .logs import LogLine
     from .manifests import Answers
@@ -28,6 +29,7 @@ __all__ = [
     "Conflict",
     "Curve",
     "CustomObject",
+    "Decided",
     "Estimate",
     "Evaluation",
     "Finding",
@@ -52,6 +54,7 @@ _MODULES = {
     "client": ("Client",),
     "comparison": ("Comparison",),
     "costs": ("Estimate",),
+    "decisions": ("Decided",),
     "errors": ("Conflict", "Invalid", "NotAllowed", "NotFound", "NotInstalled", "Problem", "Unreachable"),
     "logs": ("LogLine",),
     "manifests": ("Answers",),

@@ -16,11 +16,11 @@ from .errors import Invalid, NotAllowed, NotFound, NotInstalled, Problem, near
 from .kinds import Kind, kind_named, kinds
 from .kubeconfig import connection_of
 from .objects import Curve, CustomObject, parse
-from .server import Resource, Server
+from .server import SELF_SUBJECT_REVIEWS, Resource, Server
 from .tables import Listing
 
 if TYPE_CHECKING:
-    from . import applying, asking, checking, comparison, costs, manifests, replies
+    from . import applying, asking, checking, comparison, costs, decisions, manifests, replies
     from .logs import LogLine
     from .story import Story
 
@@ -237,6 +237,24 @@ class Client:
         """Let an object go on from where it was held up."""
         return self._hold(name, held=False, dry_run=dry_run)
 
+    def approve(
+        self, name: str, message: str = "", *, digest: str | None = None, dry_run: bool = False
+    ) -> decisions.Decided:
+        """Approve an adapter, as the user that you are: of a rollout the one that waits, or that with a digest."""
+        return self._decide("Approve", name, message, digest, dry_run)
+
+    def reject(
+        self, name: str, message: str = "", *, digest: str | None = None, dry_run: bool = False
+    ) -> decisions.Decided:
+        """Reject an adapter: a rollout that asks for approvals does not serve it, or takes its canary back."""
+        return self._decide("Reject", name, message, digest, dry_run)
+
+    def comment(
+        self, name: str, message: str, *, digest: str | None = None, dry_run: bool = False
+    ) -> decisions.Decided:
+        """Say something about an adapter; nothing follows from it."""
+        return self._decide("Comment", name, message, digest, dry_run)
+
     def check(self, file: str | Path) -> tuple[checking.Finding, ...]:
         """Return what is wrong with a file of manifests; nothing is stored."""
         from . import checking
@@ -271,9 +289,10 @@ class Client:
         return [each.name if plain.count(each.name) == 1 else f"{each.kind.singular}/{each.name}" for each in found]
 
     def _hold(self, name: str, *, held: bool, dry_run: bool) -> CustomObject:
-        about = self.get(name)
+        about, verb = self.get(name), "suspend" if held else "resume"
+        if about.kind.stop is None:
+            raise Invalid(f"a {about.kind.name} does nothing", f"there is nothing to {verb}")
         if about.ended:
-            verb = "suspend" if held else "resume"
             raise Invalid(
                 f"{about.kind.singular}/{about.name} has ended ({about.state})", f"there is nothing to {verb}"
             )
@@ -283,6 +302,19 @@ class Client:
         patch = {"metadata": {"uid": about.metadata.get("uid")}, "spec": {about.kind.stop: held}}
         path = _resource(about.kind).path(self.namespace, about.name)
         return parse(about.kind, self._server.merge(path, patch, dry_run=dry_run))
+
+    def _decide(
+        self, decision: decisions.Word, name: str, message: str, digest: str | None, dry_run: bool
+    ) -> decisions.Decided:
+        from . import decisions
+
+        about = self.get(name)
+        chosen = decisions.digest_of(about, decision, digest)
+        answer = self._server.create(SELF_SUBJECT_REVIEWS.path(), decisions.who_am_i(), dry_run=False)
+        body = decisions.review(about, decision, chosen, message, decisions.User.of(answer))
+        kind = kind_named("review")
+        stored = self._server.create(_resource(kind).path(self.namespace), body, dry_run=dry_run)
+        return decisions.Decided(parse(kind, stored), about, chosen)
 
     def _one_of(self, name: str, *kind_names: str) -> CustomObject:
         """Return the object of a name among kinds; without a kind in the name the first of them that has it."""

@@ -34,7 +34,7 @@ class Kind:
 
     Attributes:
         summary: type of the condition whose reason is the state.
-        stop: field of the spec that holds an object up while it is true.
+        stop: field of the spec that holds an object up while it is true; None where nothing does.
         addresses: patterns of the fields that are addresses, by path.
         reasons: explanations by type of condition and reason.
     """
@@ -46,7 +46,7 @@ class Kind:
     singular: str
     short_name: str
     summary: str
-    stop: str
+    stop: str | None
     addresses: dict[str, str] = field(hash=False, repr=False)
     columns: tuple[Column, ...]
     wide_columns: tuple[Column, ...]

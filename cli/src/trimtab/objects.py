@@ -106,7 +106,7 @@ class CustomObject(Shown):
     @property
     def stopped(self) -> bool:
         """Whether a person has held it up: `spec.suspend`, of an AdapterRollout `spec.paused`."""
-        return self.spec.get(self.kind.stop) is True
+        return self.kind.stop is not None and self.spec.get(self.kind.stop) is True
 
     @property
     def kept_by(self) -> str:

@@ -50,6 +50,7 @@ class Resource:
 
 
 PODS = Resource("", "v1", "pods")
+SELF_SUBJECT_REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews")
 
 
 class Server:
@@ -87,6 +88,11 @@ class Server:
             if not metadata.get("continue"):
                 return found, str(metadata.get("resourceVersion", ""))
             wanted["continue"] = metadata["continue"]
+
+    def create(self, path: str, body: Body, *, dry_run: bool = False) -> Body:
+        """Create an object."""
+        query = {"fieldManager": "kubectl-trimtab", **({"dryRun": "All"} if dry_run else {})}
+        return self._answer("POST", path, query=query, body=body)
 
     def merge(self, path: str, patch: Body, *, dry_run: bool = False) -> Body:
         """Merge changes into an object."""

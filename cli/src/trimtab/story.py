@@ -59,6 +59,8 @@ def story(about: CustomObject, now: datetime) -> Story:
         ("Results", tuple(_results(about))),
         ("Adapter", tuple(_adapter(about))),
         ("Trials", tuple(_trials(about))),
+        ("Approval", tuple(_approval(about, now))),
+        ("Decision", tuple(_decision(about))),
         ("Pods", tuple(_pods(about))),
         ("Cost", tuple(_cost(about))),
     )
@@ -193,6 +195,28 @@ def _trials(about: CustomObject) -> Iterator[str]:
         value, job = number(about.best.get("value")), text(about.best.get("fineTuneJobName"))
         yield f"best: {job}" + ("" if value is None else f" with {value:.4g}")
         yield ", ".join(f"{name} {value}" for name, value in mapping(about.best.get("parameters")).items())
+
+
+def _approval(about: CustomObject, now: datetime) -> Iterator[str]:
+    told = mapping(about.told.get("approval"))
+    if not isinstance(about, AdapterRollout) or not told:
+        return
+    names = [each for each in listed(told.get("approvedBy")) if isinstance(each, str)]
+    since = age(told.get("sinceTime"), now)
+    by = f" ({', '.join(names)})" if names else ""
+    waits = f", waited for since {since}" if since else ""
+    yield f"{len(names)} of {told.get('required')} approvals{by}{waits}"
+    yield text(told.get("digest"))
+
+
+def _decision(about: CustomObject) -> Iterator[str]:
+    if about.kind.name != "Review":
+        return
+    subject = mapping(about.spec.get("subject"))
+    yield f"{text(about.spec.get('decision'))} by {text(about.spec.get('author'))}"
+    yield f"{text(subject.get('kind'))} {text(subject.get('name'))}, {text(subject.get('digest'))}"
+    if message := text(about.spec.get("message")):
+        yield message
 
 
 def _pods(about: CustomObject) -> Iterator[str]:

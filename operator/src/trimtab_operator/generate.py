@@ -21,6 +21,7 @@ from .api.kindtable import kind_table
 from .api.reference import reference
 from .domain.gitops import MARKS
 from .domain.kinds import KINDS
+from .domain.review.policies import SPECS
 
 GENERATED = "Generated from operator/src/trimtab_operator/api by `make generate`; do not edit."
 CUSTOM_RESOURCES = tuple(kind.crd for kind in KINDS.values())
@@ -35,6 +36,7 @@ def generated_files() -> dict[str, str]:
         files[f"crds/{name}"] = f"# {GENERATED}\n{_yaml(crd)}"
         files[f"charts/trimtab/templates/crds/{name}"] = _chart_template(crd)
     files["charts/trimtab/templates/_kinds.tpl"] = _kinds()
+    files["charts/trimtab/templates/_policies.tpl"] = _template("trimtab.policies", _policies())
     files["cli/src/trimtab/kinds.json"] = kind_table(CUSTOM_RESOURCES, GROUP, VERSION, MARKS)
     return {**files, "docs/api.md": reference([(each, crd_of(each)) for each in CUSTOM_RESOURCES], GENERATED)}
 
@@ -78,8 +80,17 @@ def _kinds() -> str:
         }
         for kind in KINDS.values()
     ]
-    body = json.dumps(listed, indent=2)
-    return f'{{{{- /* {GENERATED} */ -}}}}\n{{{{- define "trimtab.kinds" -}}}}\n{body}\n{{{{- end }}}}\n'
+    return _template("trimtab.kinds", listed)
+
+
+def _policies() -> list[dict[str, Any]]:
+    """Return the admission policies for the chart, which gives them their names."""
+    return [{"policy": policy.value, "spec": spec} for policy, spec in SPECS.items()]
+
+
+def _template(name: str, value: Any) -> str:
+    body = json.dumps(value, indent=2)
+    return f'{{{{- /* {GENERATED} */ -}}}}\n{{{{- define "{name}" -}}}}\n{body}\n{{{{- end }}}}\n'
 
 
 def _chart_template(crd: dict[str, Any]) -> str:

@@ -199,7 +199,7 @@ MODELS = (
         Trap.INITIAL,
         "training begins anew, and the manifest says otherwise",
         "training/train.py",
-        "        load_weights(model, fetch_initial_weights(initial, scratch), initial.uri)",
+        '        load_weights(model, fetch_initial_weights(initial, scratch / f"rank-{world.rank}"), initial.uri)',
         "        pass",
         "train/test_initial.py::test_training_goes_on_from_its_weights_and_the_new_adapter_names_it",
     ),

@@ -48,3 +48,12 @@ def test_micro_batches_hold_every_sequence_once_the_longest_first() -> None:
     assert widths == sorted(widths, reverse=True)
     assert sum(part.real_tokens for part in parts) == sum(len(row) for row in rows)
     assert sum(int((part.targets != IGNORED).sum()) for part in parts) == int(batches.supervised.sum())
+
+
+def test_shorter_sequences_fill_a_pass_up_to_its_tokens() -> None:
+    rows = [[5] * length for length in (32, 16, 16, 8, 8, 8, 8, 4, 4)]
+    batches = Batches(unpacked(rows))
+    parts = list(batches.micro_batches(np.arange(9), 1, CPU, tokens=32))
+    assert [tuple(part.tokens.shape) for part in parts] == [(1, 32), (2, 16), (4, 8), (2, 4)]
+    told = list(batches.micro_batches(np.arange(9), 3, CPU))
+    assert [len(part.tokens) for part in told] == [3, 3, 3]

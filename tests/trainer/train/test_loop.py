@@ -17,7 +17,8 @@ from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.training.adapter import add_adapter
 from trimtab_trainer.training.batches import Batches
 from trimtab_trainer.training.checkpoint import LARGEST_SCALE, TrainingState
-from trimtab_trainer.training.loop import Trainer, evaluated, is_out_of_memory, smaller_micro_batch
+from trimtab_trainer.training.exhausted import is_out_of_memory
+from trimtab_trainer.training.loop import Trainer, evaluated, smaller_micro_batch
 from trimtab_trainer.training.model import frozen_hash, load_base
 from trimtab_trainer.training.validation import mean_loss
 
@@ -192,7 +193,7 @@ class TestMemory:
 
         def hidden(batch: Any) -> torch.Tensor:
             tried.append(len(batch.tokens))
-            if len(batch.tokens) > fits or not (kept or run.model.checkpoints_activations):
+            if len(batch.tokens) > fits or not (kept or run.model.recomputed):
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
             return whole(batch)
 
@@ -215,7 +216,18 @@ class TestMemory:
         run = trainer(tiny, tmp_path, run_config(tmp_path), unpacked(random_rows(4)))
         self.starve(run, fits=1, kept=False)
         assert run.run().step == 4
-        assert run.model.checkpoints_activations
+        assert run.model.recomputed == 1
+
+    def test_an_evaluation_halves_its_batches_too(self, tiny: Path, tmp_path: Path) -> None:
+        run = trainer(tiny, tmp_path, run_config(tmp_path), unpacked(random_rows(4)))
+        held_out = Batches(unpacked(random_rows(7)))
+        plenty = mean_loss(run.model, held_out, Interruption(), 7)
+        tried = self.starve(run, fits=2)
+        assert mean_loss(run.model, held_out, Interruption(), 7) == pytest.approx(plenty, rel=1e-6)
+        assert tried == [7, 3, 1, 1, 1, 1, 1, 1, 1]
+        self.starve(run, fits=0)
+        with pytest.raises(OutOfMemory, match=r"lower training\.maxSequenceLength"):
+            mean_loss(run.model, held_out, Interruption(), 7)
 
     def test_when_one_sequence_does_not_fit_it_ends_with_a_next_step(self, tiny: Path, tmp_path: Path) -> None:
         run = trainer(tiny, tmp_path, run_config(tmp_path), unpacked(random_rows(4)))

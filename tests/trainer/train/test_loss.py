@@ -40,7 +40,7 @@ def test_a_weight_counts_as_so_many_positions() -> None:
     want.backward()  # type: ignore[no-untyped-call]
     assert hidden.grad is not None
     gradient, hidden.grad = hidden.grad, None
-    loss = summed_loss(hidden, targets, lambda h: h @ weight.T, 7, weights)
+    loss = summed_loss(hidden, targets, lambda h: h @ weight.T, 7, weights=weights)
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == pytest.approx(want.item(), rel=1e-6)
     torch.testing.assert_close(hidden.grad, gradient, rtol=1e-5, atol=1e-7)

@@ -16,9 +16,10 @@ from trimtab_trainer.data.view import Sequences
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.probe import check_forward
+from trimtab_trainer.training import model as model_module
 from trimtab_trainer.training.adapter import Adapted, add_adapter
 from trimtab_trainer.training.batches import Batches
-from trimtab_trainer.training.model import frozen_hash, load_base
+from trimtab_trainer.training.model import checksums, frozen_hash, load_base
 from trimtab_trainer.training.targets import linear_modules
 from trimtab_trainer.training.validation import mean_loss
 
@@ -230,24 +231,28 @@ def test_nf4_is_nf4_and_double_quantization_can_be_off(tiny: Path) -> None:
         assert (state.quant_type, state.nested) == ("nf4", double)
 
 
-def test_checkpointed_activations_give_the_same_gradient(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("share", "both"), [(1.0, (4, 4)), (0.5, (2, 4))], ids=["all layers", "every other layer"])
+def test_checkpointed_activations_give_the_same_gradient(
+    share: float, both: tuple[int, int], tiny: Path, tmp_path: Path
+) -> None:
     data = unpacked(random_rows(8))
     config = run_config(tmp_path, lora={"dropout": 0.1})
     kept, twice = (trainer(tiny, tmp_path, config, data) for _ in range(2))
-    twice.model.checkpoint_activations()
-    passes = {id(kept): 0, id(twice): 0}
+    twice.model.checkpoint_activations(share)
+    passes = {id(kept): [0, 0], id(twice): [0, 0]}
     for run in (kept, twice):
         shake(run.model)
 
-        def count(*_: object, of: int = id(run)) -> None:
-            passes[of] += 1
+        for layer in (0, 1):
 
-        run.model.causal.get_submodule("model.layers.0.mlp").register_forward_pre_hook(count)
+            def count(*_: object, of: int = id(run), layer: int = layer) -> None:
+                passes[of][layer] += 1
+
+            run.model.causal.get_submodule(f"model.layers.{layer}.mlp").register_forward_pre_hook(count)
     one, other = gradients(kept), gradients(twice)
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert (passes[id(kept)], passes[id(twice)]) == (2, 4), (
-        "two micro-batches, each layer computed once more to go back"
-    )
+    assert passes[id(kept)] == [2, 2], "two micro-batches"
+    assert passes[id(twice)] == list(both), "each such layer is computed once more to go back"
 
 
 def test_a_base_model_without_all_its_weights_is_refused(tiny: Path, tmp_path: Path) -> None:
@@ -296,3 +301,26 @@ def test_a_model_that_computes_otherwise_is_an_end_by_name(tiny: Path, monkeypat
     monkeypatch.setattr(model, "hidden", lambda *_: (_ for _ in ()).throw(RuntimeError("CUDA error: unspecified")))
     with pytest.raises(RuntimeError, match="CUDA error"):
         check_forward(model, packing=False)
+
+
+class TestChecksums:
+    """What stands for the bytes of the base on an accelerator."""
+
+    def test_any_bit_and_any_exchange_shows(self) -> None:
+        tensor = torch.randn(300, 40, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+        found = {tuple(checksums(tensor).tolist())}
+        for place in (0, 7, 299):
+            changed = tensor.clone()
+            changed.view(torch.int16)[place, 3] ^= 1
+            found.add(tuple(checksums(changed).tolist()))
+            exchanged = tensor.clone()
+            exchanged[place, 0], exchanged[place, 1] = tensor[place, 1], tensor[place, 0]
+            found.add(tuple(checksums(exchanged).tolist()))
+        assert len(found) == 7
+        assert torch.equal(checksums(tensor), checksums(tensor.clone()))
+
+    def test_parts_add_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        tensor = torch.arange(1000, dtype=torch.int16)
+        whole = checksums(tensor)
+        monkeypatch.setattr(model_module, "CHECKSUM_BYTES", 64)
+        assert torch.equal(checksums(tensor), whole)

@@ -11,6 +11,7 @@ from trimtab_agent.failures import FailureReason
 from trimtab_operator.api import (
     EVALUATION_REASONS,
     FINETUNEJOB_REASONS,
+    NOT_UNDERSTOOD,
     PASSED,
     PROGRESSING,
     READY,
@@ -28,6 +29,7 @@ from trimtab_operator.api.evaluation import EVALUATION
 from trimtab_operator.api.finetunejob import FINETUNEJOB
 from trimtab_operator.api.finetunesweep import FINETUNESWEEP, REPORTED, ReportReason, SweepState
 from trimtab_operator.api.reference import fields, nodes
+from trimtab_operator.api.review import RECORDED, REVIEW, ReviewReason
 from trimtab_operator.api.rollout_reasons import POD_EXPLANATIONS
 from trimtab_operator.domain.adapterrollout.rollback import HARM
 from trimtab_operator.domain.adapterrollout.waves import OF_THE_POD
@@ -94,6 +96,7 @@ REASONS: list[tuple[CustomResource, str, set[str]]] = [
     (ADAPTERROLLOUT, READY, set(OF_ROLLOUTS)),
     (ADAPTERROLLOUT, PROGRESSING, {each.value for each in OF_ROLLOUTS if each is not RolloutReason.NOT_UNDERSTOOD}),
     (ADAPTERROLLOUT, VERIFIED, set(OF_VERIFIED)),
+    (REVIEW, RECORDED, {*ReviewReason, NOT_UNDERSTOOD}),
     (ADAPTERROLLOUT, "podReasons", {*OF_TRAFFIC, *OF_PODS, *FailureReason, *refusals()}),
 ]
 

@@ -29,10 +29,10 @@ IN_NAMESPACES: set[Grant] = {
     *(
         ("trimtab.dev", plural, verb) for plural in ("finetunejobs", "evaluations") for verb in ("create", "patch")
     ),  # the trials of a sweep, and what they are judged by
-    *(("trimtab.dev", "adapterrollouts", verb) for verb in ("get", "list", "watch")),
+    *(("trimtab.dev", plural, verb) for plural in ("adapterrollouts", "reviews") for verb in ("get", "list", "watch")),
     *(
         ("trimtab.dev", f"{plural}/status", "patch")
-        for plural in ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts")
+        for plural in ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts", "reviews")
     ),
     *(("batch", "jobs", verb) for verb in ("get", "list", "watch", "create", "patch", "delete")),
     *(("", "pods", verb) for verb in ("get", "list", "watch")),
@@ -41,6 +41,13 @@ IN_NAMESPACES: set[Grant] = {
 }
 BY_NAME: dict[Grant, set[str]] = {("", "configmaps", "patch"): {"trimtab-agent-keys", "trimtab-desired"}}
 """What it may do in a namespace to objects of these names alone."""
+POLICIES: dict[Grant, set[str]] = {
+    ("admissionregistration.k8s.io", resource, "get"): {
+        f"trimtab.{NAMESPACE}.{policy}.trimtab.dev" for policy in ("reviews", "authors")
+    }
+    for resource in ("validatingadmissionpolicies", "validatingadmissionpolicybindings")
+}
+"""Whether these are in force decides whether a Review counts."""
 NODES: set[Grant] = {("", "nodes", "get")}
 LEASES: set[Grant] = {("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "patch")}
 
@@ -67,15 +74,15 @@ def test_the_operator_may_do_this_and_nothing_else() -> None:
     rendered = Rendered()
     everywhere, leader = rendered.one("ClusterRole", CLUSTER_NAME), rendered.one("Role", "trimtab-leader")
     assert grants(everywhere) == IN_NAMESPACES | NODES
-    assert grants_by_name(everywhere) == BY_NAME
+    assert grants_by_name(everywhere) == BY_NAME | POLICIES
     assert grants(leader) | grants_by_name(leader).keys() == LEASES
     assert leader["metadata"]["namespace"] == NAMESPACE
 
 
-def test_in_named_namespaces_only_nodes_are_read_beyond_them() -> None:
+def test_in_named_namespaces_only_nodes_and_policies_are_read_beyond_them() -> None:
     rendered = Rendered({"watchNamespaces": ["a", "b"]})
     assert grants(rendered.one("ClusterRole", CLUSTER_NAME)) == NODES
-    assert grants_by_name(rendered.one("ClusterRole", CLUSTER_NAME)) == {}
+    assert grants_by_name(rendered.one("ClusterRole", CLUSTER_NAME)) == POLICIES
     stay = [body for body in rendered.release if body["kind"] == "Role"]
     roles = {(role["metadata"]["namespace"], role["metadata"]["name"]): role for role in stay}
     assert roles.keys() == {("a", "trimtab"), ("b", "trimtab"), (NAMESPACE, "trimtab-leader")}
@@ -107,6 +114,7 @@ def test_every_role_is_bound_to_the_operator() -> None:
         ("finetunesweep", "finetunesweeps"),
         ("evaluation", "evaluations"),
         ("adapterrollout", "adapterrollouts"),
+        ("review", "reviews"),
     ],
 )
 def test_users_get_their_rights_by_aggregation(singular: str, plural: str) -> None:
@@ -178,6 +186,7 @@ def test_the_operator_takes_the_settings_and_its_defaults_are_the_charts() -> No
         "identity": "pod",
         "lease_name": "trimtab",
         "agent_keys": Path("/etc/trimtab/agent-keys"),
+        "admission_policies": f"trimtab.{NAMESPACE}",
     }
     resources = {name: found[name] for name in ("prepare_resources", "train_resources")}
     assert found == {**own, **chosen, **resources}
@@ -304,6 +313,7 @@ def test_two_releases_share_no_object(one: tuple[str, str], other: tuple[str, st
 OF_A_TENANT: Body = {
     "crds": {"enabled": False},
     "rbac": {"nodes": False, "aggregate": False},
+    "admissionPolicies": {"enabled": False},
     "watchNamespaces": ["team-a"],
     "metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}, "dashboards": {"enabled": True}},
 }

@@ -151,6 +151,7 @@ CASES: dict[str, tuple[Any, Look, Any]] = {
     "settings.auditSeconds": (60, env("AUDIT_SECONDS"), "60"),
     "settings.requestSeconds": (30, env("REQUEST_SECONDS"), "30"),
     "settings.leaseSeconds": (15, env("LEASE_SECONDS"), "15"),
+    "admissionPolicies.enabled": (False, env("ADMISSION_POLICIES"), ""),
     "crds.enabled": (False, count("CustomResourceDefinition"), 0),
     "crds.keep": (
         False,
@@ -316,6 +317,7 @@ TOGETHER: dict[str, tuple[Body, Look, Any, Any]] = {
         {"https://wiki.example/trimtab"},
     ),
     f"{THRESHOLD}.rolloutStuckFor": (RULES, lasts("TrimtabRolloutStuck"), "2h", "2h"),
+    f"{THRESHOLD}.approvalWaitFor": (RULES, lasts("TrimtabApprovalWaiting"), "2h", "2h"),
     f"{THRESHOLD}.adapterNotReadyFor": (RULES, lasts("TrimtabAdapterNotReady"), "2h", "2h"),
     f"{THRESHOLD}.gateFailures": (RULES, expression_has("TrimtabGateFailing", ">= 7 #"), 7, True),
     f"{THRESHOLD}.sweepStuckFor": (RULES, lasts("TrimtabSweepStuck"), "2h", "2h"),

@@ -18,7 +18,7 @@ import yaml
 
 Body = dict[str, Any]
 GROUP = "/apis/trimtab.dev/v1alpha1"
-PLURALS = ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts")
+PLURALS = ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts", "reviews")
 NAMESPACE = "team-a"
 
 
@@ -41,6 +41,8 @@ class FakeCluster:
     objects: dict[str, Body] = field(default_factory=dict)
     answers: dict[str, tuple[int, Body | bytes]] = field(default_factory=dict)
     asked: list[Request] = field(default_factory=list)
+    user: str = "alice"
+    groups: tuple[str, ...] = ("leads", "system:authenticated")
     on_patch: Callable[[Body, Request], tuple[int, Body]] | None = None
     otherwise: Callable[[Request], tuple[int, Body | bytes] | None] | None = None
     """Answers first, what it has an answer for."""
@@ -72,6 +74,8 @@ class FakeCluster:
             return told
         if request.path in self.answers:
             return self.answers[request.path]
+        if request.method == "POST":
+            return self._posted(request)
         known = self.objects.get(request.path)
         if request.method == "PATCH" and self.on_patch is not None:
             return self.on_patch(known or {}, request)
@@ -84,6 +88,14 @@ class FakeCluster:
             inside = [body for path, body in sorted(self.objects.items()) if self._listed(request.path, path, plural)]
             return 200, {"metadata": {"resourceVersion": "7"}, "items": inside}
         return 404, {"message": f'"{plural}" not found', "reason": "NotFound", "details": {"name": plural}}
+
+    def _posted(self, request: Request) -> tuple[int, Body]:
+        """Create an object, or tell who asks."""
+        body: Body = copy.deepcopy(request.body)
+        if body["kind"] == "SelfSubjectReview":
+            return 201, {**body, "status": {"userInfo": {"username": self.user, "groups": list(self.groups)}}}
+        body["metadata"]["name"] = body["metadata"].pop("generateName") + "x7k2p"
+        return 201, body if "dryRun" in request.query else self.put(body)
 
     @staticmethod
     def _listed(asked: str, path: str, plural: str) -> bool:
@@ -245,4 +257,33 @@ SERVED: Body = {
         "pods": {"desired": 2, "ready": 2},
     },
 }
+WAITS: Body = {
+    "kind": "AdapterRollout",
+    "metadata": {"name": "guide"},
+    "spec": {
+        "adapterName": "guide",
+        "strategy": {"approvals": {"required": 2, "from": {"groups": ["leads"]}}},
+    },
+    "status": {
+        "conditions": [
+            condition(
+                "Ready",
+                "False",
+                "AwaitingApproval",
+                "guide@57304f9f has 1 of 2 approvals; asked are leads; approved by bob; its canary was good",
+            )
+        ],
+        "summary": {"adapter": "0b1c2d3e4f50", "pods": "0/2"},
+        "served": {"digest": f"sha256:{'0b1c2d3e4f50' + '0' * 52}", "uri": "s3://out/adapters/0b1c2d3e4f50"},
+        "step": {"digest": f"sha256:{'57304f9f7684' + '0' * 52}", "phase": "Canary"},
+        "approval": {
+            "digest": f"sha256:{'57304f9f7684' + '0' * 52}",
+            "required": 2,
+            "approvedBy": ["bob"],
+            "sinceTime": ago(hours=2),
+        },
+        "pods": {"desired": 2, "ready": 0},
+    },
+}
+"""A rollout that waits for one more approval."""
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold red]x[/] \u202egnp.exe\r\nFORGED  Completed\x9b31m\u2028"

@@ -10,7 +10,7 @@ import pytest
 from trimtab.client import Client
 from trimtab.command import app
 
-from tests.unit.cli.cluster import LOSS, SERVED, STEPS, FakeCluster, condition, finetunejob
+from tests.unit.cli.cluster import LOSS, SERVED, STEPS, WAITS, FakeCluster, condition, finetunejob
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.test_asking import Engines, events, model
 
@@ -40,6 +40,14 @@ def documented(cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyP
     return cluster
 
 
+@pytest.fixture
+def waiting(documented: FakeCluster, command: str) -> FakeCluster:
+    """The same with a rollout that waits, where that is what is shown."""
+    if "guide" in command:
+        documented.put(WAITS)
+    return documented
+
+
 def test_the_verbs_are_those_of_the_command() -> None:
     _, _, verbs = DOCUMENT.partition("\n## Verbs\n")
     assert set(re.findall(r"^### (\w+)$", verbs, re.MULTILINE)) == VERBS
@@ -50,7 +58,9 @@ def test_the_client_has_every_verb() -> None:
 
 
 @pytest.mark.parametrize(("command", "shown"), TRANSCRIPTS, ids=[command for command, _ in TRANSCRIPTS])
-def test_what_is_shown_is_what_it_says(command: str, shown: str, documented: FakeCluster, run: Run) -> None:
+def test_what_is_shown_is_what_it_says(
+    command: str, shown: str, documented: FakeCluster, waiting: FakeCluster, run: Run
+) -> None:
     """Lines of stdout and stderr are one stream in a terminal, so their order is not compared."""
     program, plugin, *arguments = shlex.split(command)
     assert (program, plugin) == ("kubectl", "trimtab")

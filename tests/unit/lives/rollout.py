@@ -28,6 +28,7 @@ from trimtab_operator.runtime.rounds.workqueue import Retry
 from tests.unit.domain.rollout.world import NAME, Agent, Counted, artifact, evaluation, revision, sha
 from tests.unit.lives.agents import AgentsInMemory, Network, Pod
 from tests.unit.lives.faults import Died, Fate, FaultyApi
+from tests.unit.lives.people import RELEASE, People
 from tests.unit.lives.promises import NEWS_SECONDS, REFUSED, Promises
 from tests.unit.lives.watches import deliver
 from tests.unit.runtime.objects import NAMESPACE
@@ -58,7 +59,8 @@ class Life:
         self.api = FaultyApi(self.random, self.now)
         self.operator: Rounds
         self.promises = Promises(self.api, self.now, self._pods_that_count, self.story)
-        self.api.wrote = self.promises.wrote
+        self.people = People(self.api, self.random, self.now)
+        self.api.wrote = self._wrote
         self.network = Network([], self._take, self.promises.sent)
         self.due: dict[Key, float] = {}
         """Whom the operator is to look at, and when."""
@@ -91,9 +93,15 @@ class Life:
             agents=AgentsInMemory(self.network, fate, ids),
             lease_transitions=lambda: self.lease,
             tell=self._tell,
+            policies=RELEASE,
         )
         self._hear(1.0)
         self.following = asyncio.create_task(self.operator.poller.run())
+
+    def _wrote(self, before: Body | None, after: Body | None) -> None:
+        self.promises.wrote(before, after)
+        if after is not None and after["kind"] == "AdapterRollout":
+            assert not self.people.served_without(after, before), (self.story, "served without its approvals")
 
     def _tell(self, key: Key) -> None:
         if key.kind != "Evaluation":  # those have lives of their own
@@ -142,13 +150,15 @@ class Life:
         return self.promises.rollout(name)
 
     def _make(self, name: str) -> None:
-        strategy = {
+        strategy: dict[str, Any] = {
             "canarySeconds": self.random.choice((0, 20, 20)),
             "maxPodsAtOnce": self.random.choice((0, 0, 1, 2)),
             "drainSeconds": self.random.choice((5, 20)),
         }
         if strategy["canarySeconds"]:
             strategy |= {"canaryWeight": self.random.choice((100, 30)), "canaryPods": self.random.choice((1, 1, 2))}
+        if name == NAME and (approvals := self.people.asks()) is not None:
+            strategy["approvals"] = approvals
         self.api.put(
             OWN["AdapterRollout"],
             {
@@ -296,6 +306,21 @@ class Life:
         if ("evaluations", NAMESPACE, name) in self.api.objects:
             self.api.drop(OWN["Evaluation"], NAMESPACE, name)
 
+    def people_decide(self) -> None:
+        self.people.decide(self.random.choice(LETTERS))
+
+    def a_review_is_deleted(self) -> None:
+        self.people.delete_one()
+
+    def the_policy_comes_or_goes(self) -> None:
+        self.people.the_policy_comes_or_goes()
+
+    def the_user_asks_others(self) -> None:
+        if (found := self._rollout()) is not None:
+            strategy = {key: value for key, value in found["spec"]["strategy"].items() if key != "approvals"}
+            approvals = self.people.asks()
+            self._edit(strategy={**strategy, **({"approvals": approvals} if approvals is not None else {})})
+
     def the_user_pauses_or_goes_on(self) -> None:
         if (found := self._rollout()) is not None:
             self._edit(paused=not found["spec"].get("paused", False))
@@ -361,6 +386,12 @@ class Life:
             self.an_evaluation_has_a_verdict,
             self.an_evaluation_is_deleted,
             self.the_user_pauses_or_goes_on,
+            self.people_decide,
+            self.people_decide,
+            self.people_decide,
+            self.a_review_is_deleted,
+            self.the_policy_comes_or_goes,
+            self.the_user_asks_others,
             self.the_rollout_is_deleted_or_made_anew,
             self.another_claims_the_name,
             self.the_operator_dies,
@@ -404,6 +435,7 @@ class Life:
             agent.fails = {sha(REFUSED): ("ProbeFailed", True)}
             self._show(pod)
         self.network.arrive()
+        self.people.agree("".join(LETTERS))
         for name in (NAME, RIVAL):
             if (found := self._rollout(name)) is not None and found["spec"].get("paused"):
                 self._edit(name, paused=False)
@@ -468,6 +500,8 @@ class Life:
         letter = served["digest"][7] if served else None
         wanted = {revision(letter): 100} if letter else {}
         wrong = [pod.agent.name for pod in selected if pod.agent.table.get(NAME, {}) != wanted]
+        if served is None and state[1] == "Rejected":
+            wrong = []  # what a rollout of the name before served is served on, as long as nothing takes its place
         if wrong:
             return f"{wrong} do not answer with {wanted}"
         shares = [share for pod in selected for share in pod.agent.shares.values()]
@@ -487,7 +521,7 @@ class Life:
         serving = ("True", "Serving") if some else ("False", "NoPods")
         taken = {serving} if served and rollout["status"]["served"]["generation"] == generation else set()
         if "artifact" in source:
-            return self._states_of(source["artifact"]["digest"][7], served, serving, some=some)
+            return self._states_of(rollout, source["artifact"]["digest"][7], served, serving, some=some)
         found = self.api.objects.get(("evaluations", NAMESPACE, source["evaluationName"]))
         if found is None:
             return {("False", "EvaluationNotFound")} | taken
@@ -497,14 +531,16 @@ class Life:
         if passed == "False":
             return {("False", "EvaluationNotPassed")}
         baseline = found["status"].get("baseline", {}).get("digest")
-        states = self._states_of(found["status"]["target"]["digest"][7], served, serving, some=some)
+        states = self._states_of(rollout, found["status"]["target"]["digest"][7], served, serving, some=some)
         return states | ({("False", "BaselineChanged")} if baseline not in (None, sha(served or "")) else set())
 
     def _states_of(
-        self, letter: str, served: str | None, serving: tuple[str, str], *, some: bool
+        self, rollout: Body, letter: str, served: str | None, serving: tuple[str, str], *, some: bool
     ) -> set[tuple[str, str]]:
         if served == letter:
             return {serving}
+        if "approvals" in rollout["spec"]["strategy"] and self.people.reject(letter):
+            return {("False", "Rejected"), ("False", "RolledBack")}
         if not some:
             return {("False", "NoPods"), ("False", "RolledBack")}
         return set() if letter in GOOD else {("False", "RolledBack")}

@@ -23,12 +23,21 @@ ROOT = Path(__file__).parents[3]
 SOURCE = ROOT / "charts/trimtab/alerts.yaml"
 STORIES = sorted(Path(__file__).with_name("stories").glob("*.yaml"))
 NAMES = re.compile(r"# (\w+)$", re.MULTILINE)
-STATES = re.compile(r'(\w+)\{(?:state|verdict|reason|outcome)[!=]~"([^"]+)"')
+STATES = re.compile(r'(\w+)\{(?:state|verdict|reason|outcome)[!=][~"]"?([^"]+)"')
 
 ALERTS: list[dict[str, Any]] = [
     rule for group in yaml.safe_load(SOURCE.read_text())["groups"] for rule in group["rules"]
 ]
-SILENT = {"Serving", "Paused", "Canary", "WaitingForSource", "NothingPassed", "EvaluationNotPassed", "RolledBack"}
+SILENT = {
+    "Serving",
+    "Paused",
+    "Canary",
+    "WaitingForSource",
+    "NothingPassed",
+    "EvaluationNotPassed",
+    "Rejected",
+    "RolledBack",
+}
 """States of an AdapterRollout that are wanted, wait for others, or have an alert of their own by another metric."""
 
 

@@ -25,9 +25,10 @@ KINDS = {
     "finetunejob": "finetunejobs",
     "evaluation": "evaluations",
     "adapterrollout": "adapterrollouts",
+    "review": "reviews",
 }
 COMMAND = re.compile(r"^kubectl [^\n]*", re.MULTILINE)
-OBJECT = re.compile(r"get (finetunesweep|finetunejob|evaluation|adapterrollout)s? ")
+OBJECT = re.compile(r"get (finetunesweep|finetunejob|evaluation|adapterrollout|review)s? ")
 
 
 @cache

@@ -25,6 +25,7 @@ from trimtab_operator.runtime.rounds.act import Actor
 from trimtab_operator.runtime.rounds.events import Events
 from trimtab_operator.runtime.rounds.inquiries import Inquiries
 from trimtab_operator.runtime.rounds.known import Known, Troubles
+from trimtab_operator.runtime.rounds.policies import Policies
 from trimtab_operator.runtime.rounds.reconcile import Reconciler
 
 from tests.unit.runtime.fake_api import FakeApi
@@ -49,6 +50,7 @@ class Rounds:
         may_send: Callable[[], bool] = lambda: True,
         lease_transitions: Callable[[], int] = lambda: 3,
         tell: Callable[[Key], None] | None = None,
+        policies: str = "",
     ) -> None:
         self.api = api or FakeApi()
         self.told: list[Key] = []
@@ -76,7 +78,7 @@ class Rounds:
                 terms=self.terms,
             ),
             troubles=self.troubles,
-            inquiries=Inquiries(self.api, self.cache, self.poller, self.desired),
+            inquiries=Inquiries(self.api, self.cache, self.poller, self.desired, Policies(self.api, policies)),
             actor=self.actor,
             delivery=Delivery(self.poller, self.desired, self.signing, self.terms, now),
             events=self.events,

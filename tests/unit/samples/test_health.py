@@ -116,6 +116,8 @@ def adapterrollouts() -> dict[str, Expected]:
             argo, flux = "Progressing", "InProgress"
         if reason == RolloutReason.PAUSED:
             argo, flux = "Healthy", "Current"
+        if reason == RolloutReason.AWAITING_APPROVAL:
+            argo, flux = "Suspended", "InProgress"
         others = condition("Progressing", "True", "Moving"), condition("Verified", "True", "Serving")
         cases[reason] = made("AdapterRollout", condition("Ready", status, reason), *others), argo, reason, flux
     return cases

@@ -12,6 +12,7 @@ from .contract import Reason
 from .errors import SettingsInvalid
 from .training.batches import MicroBatch
 from .training.model import LanguageModel, brief
+from .training.rows import row_layout
 
 OF_THE_MACHINE = ("memory", "cuda", "cublas", "hip", "alloc")
 """Words of errors that say nothing of the model."""
@@ -23,10 +24,23 @@ PROBE_TOLERANCE = 0.02
 def check_forward(model: LanguageModel, packing: bool) -> None:
     """Refuse a base model that this trainer would compute wrongly: short probes, and no trace of them.
 
+    A model that is right under masks but not by rows, because some layer of it does not get the layout, goes on under
+    masks.
+
     Raises:
         SettingsInvalid: BASE_MODEL_INVALID when its logits are not those of its output head; SETTINGS_INVALID when
             packing is on and rows of one sequence influence each other (state-space models, say).
     """
+    try:
+        _check(model, packing)
+    except SettingsInvalid:
+        if not model.attends_by_rows:
+            raise
+        model.attend_under_masks()
+        _check(model, packing)
+
+
+def _check(model: LanguageModel, packing: bool) -> None:
     try:
         _probe_forward(model, packing)
         if any(parameter.requires_grad for parameter in model.causal.parameters()):
@@ -79,7 +93,8 @@ def _probe_backward(model: LanguageModel) -> None:
 
 
 def _probe(tokens: Tensor, positions: Tensor) -> MicroBatch:
-    return MicroBatch(tokens, positions, tokens, tokens.numel(), 0)
+    rows = row_layout(positions.cpu().numpy().copy(), tokens.device)
+    return MicroBatch(tokens, positions, tokens, tokens.numel(), 0, rows=rows)
 
 
 def _differ(one: Tensor, other: Tensor) -> bool:

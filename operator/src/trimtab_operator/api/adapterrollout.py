@@ -13,6 +13,7 @@ from trimtab_trainer.contract import Model
 from trimtab_trainer.contract.model import rules
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI
 
+from .approvals import APPROVALS_MAXIMUM, AUTHOR_TOLD, Approvals, ApprovalStatus
 from .conditions import Condition
 from .customresource import AGE, CustomObject, CustomResource, condition_path
 from .evaluation import OBJECT_NAME
@@ -214,6 +215,7 @@ class Strategy(Model):
         default=30, ge=0, le=3600, description="drainSeconds that a revision stays loaded after its last use."
     )
     analysis: Analysis = Field(default=Analysis(), description="analysis of the canary.")
+    approvals: Approvals | None = Field(default=None, description="approvals that a revision waits for; absent: none.")
 
     @model_validator(mode="after")
     def _weight_has_time(self) -> Self:
@@ -286,6 +288,12 @@ class RevisionStatus(Model):
     digest: DIGEST = Field(description="digest of the adapter.")
     state: RevisionState = Field(description="state of the revision.")
     pods: int = Field(default=0, ge=0, description="pods whose engines list it, proven, as read back.")
+    approved_by: list[AUTHOR_TOLD] = Field(
+        default=[],
+        max_length=APPROVALS_MAXIMUM,
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        description="approvedBy: whose approvals it was served with; long names are cut.",
+    )
 
 
 class PodCounts(Model):
@@ -434,6 +442,9 @@ class AdapterRolloutStatus(SummarizedStatus):
         description="rejected adapters of this generation, newest last.",
     )
     step: RolloutStep | None = Field(default=None, description="step that is under way.")
+    approval: ApprovalStatus | None = Field(
+        default=None, description="approval of the revision that is wanted and not served yet."
+    )
     sequence: list[COUNT] | None = Field(
         default=None,
         min_length=2,

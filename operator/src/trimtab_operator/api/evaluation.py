@@ -16,10 +16,8 @@ from trimtab_trainer.contract import (
     check_tasks_and_thresholds,
 )
 from trimtab_trainer.contract.evaluation import (
-    FEW_RESAMPLES,
     MAXIMUM_TASKS,
     MAXIMUM_THRESHOLDS,
-    RESAMPLES_OF_A_TEST,
     check_resamples,
 )
 from trimtab_trainer.contract.model import rules
@@ -173,11 +171,6 @@ class EvaluationSpec(Model):
             (
                 "!has(self.quantization) || self.precision == 'AsTrained'",
                 "quantization is for the precision AsTrained",
-            ),
-            (
-                f"!has(self.resamples) || self.resamples >= {RESAMPLES_OF_A_TEST} || !has(self.thresholds) || "
-                "self.thresholds.all(t, !has(t.confidence))",
-                FEW_RESAMPLES,
             ),
             *THRESHOLD_RULES,
             one_device_rule(),

@@ -35,7 +35,7 @@ def _kind(resource: CustomResource) -> dict[str, Any]:
         "singular": resource.singular,
         "shortName": resource.short_name,
         "summary": resource.summary,
-        "stop": next(name for name in STOPS if name in resource.spec.model_fields),
+        "stop": next((name for name in STOPS if name in resource.spec.model_fields), None),
         "addresses": _addresses(resource),
         "columns": [_column(column) for column in resource.columns],
         "wideColumns": [_column(column) for column in resource.wide_columns],

@@ -18,6 +18,8 @@ class RolloutReason(StrEnum):
     CANARY = "Canary"
     MOVING = "Moving"
     PAUSED = "Paused"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    AUTHORS_NOT_BOUND = "AuthorsNotBound"
     # at rest
     SERVING = "Serving"
     NO_PODS = "NoPods"
@@ -36,6 +38,7 @@ class RolloutReason(StrEnum):
     RANK_TOO_HIGH = "RankTooHigh"
     AGENT_KEY_MISSING = "AgentKeyMissing"
     NOT_UNDERSTOOD = "NotUnderstood"
+    REJECTED = "Rejected"
     # taken back
     ROLLED_BACK = "RolledBack"
     ERROR_RATIO = "ErrorRatio"
@@ -109,6 +112,11 @@ _REFUSED: dict[RolloutReason, Explanation] = {
         "The operator has no key to sign documents with, so agents would believe nothing; what is served goes on.",
         "Set `agentKey` of the chart: let it make the key, or name the Secret that has it.",
     ),
+    RolloutReason.REJECTED: _false(
+        "A reviewer rejects the digest, so it does not begin, or was taken back; what was served is served on.",
+        "Read the Reviews with `kubectl get rev`; name another adapter. When the reviewer approves it after all, or "
+        "deletes the Review, it begins anew.",
+    ),
     RolloutReason.ROLLED_BACK: _false(
         "The canary was worse, or could not prove the adapter: requests are with the revision before. The digest is "
         "not tried again until the spec changes.",
@@ -132,6 +140,16 @@ _READY: dict[RolloutReason, Explanation] = {
     RolloutReason.MOVING: _false("The alias moves on the pods that are left."),
     RolloutReason.PAUSED: _false(
         "`spec.paused` is true: no new revision begins, and no requests move on.", "Set `spec.paused: false`."
+    ),
+    RolloutReason.AWAITING_APPROVAL: _false(
+        "The revision waits for the approvals that `strategy.approvals` requires. A canary goes on meanwhile, and a "
+        "bad one is still taken back.",
+        "Look at the adapter, then `kubectl trimtab approve` or `reject`; the message names the command.",
+    ),
+    RolloutReason.AUTHORS_NOT_BOUND: _false(
+        "Approvals are required, and nothing makes sure who wrote a Review, so none counts: the admission policy of "
+        "the chart is not in force.",
+        "Set `admissionPolicies.enabled: true` in the values of the chart, or take `strategy.approvals` out.",
     ),
     RolloutReason.NO_PODS: _false(
         "No pod matches the selector; the adapter waits for one.",

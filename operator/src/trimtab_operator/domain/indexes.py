@@ -48,6 +48,21 @@ def sweeps_among(indexes: Iterable[str]) -> tuple[str, ...]:
     return tuple(index for index in indexes if index.startswith(SWEEPS))
 
 
+def decisions_about(namespace: str, rollout: str) -> str:
+    """Return the index of an AdapterRollout that asks for approvals."""
+    return f"decisions/{namespace}/{rollout}"
+
+
+def decided_on(namespace: str, rollout: str, digest: str) -> str:
+    """Return the index of the Reviews that decide about one adapter of an AdapterRollout."""
+    return f"{decisions_about(namespace, rollout)}/{digest}"
+
+
+def decided_about(index: str) -> str:
+    """Return the index of the AdapterRollout that Reviews with an index decide about."""
+    return index.rpartition("/")[0]
+
+
 def of_artifact(namespace: str, digest: str) -> str:
     """Return the index of the FineTuneJobs that published an adapter."""
     return f"artifact/{namespace}/{digest}"

@@ -10,8 +10,9 @@ from .evaluation import EVALUATION
 from .finetunejob import FINE_TUNE_JOB
 from .finetunesweep import FINE_TUNE_SWEEP
 from .kind import Kind
+from .review import REVIEWS
 
 KINDS: Mapping[str, Kind[Any, Any]] = {
-    kind.name: kind for kind in (FINE_TUNE_JOB, FINE_TUNE_SWEEP, EVALUATION, ADAPTER_ROLLOUT)
+    kind.name: kind for kind in (FINE_TUNE_JOB, FINE_TUNE_SWEEP, EVALUATION, ADAPTER_ROLLOUT, REVIEWS)
 }
 """Kinds by name, in the order in which people meet them."""

@@ -105,7 +105,15 @@ class Importance:
     request: SuggestionRequest
 
 
-Inquiry = EventsOf | NodeOf | MountedShare | IsMounted | AgentsOf | NextPoints | Importance
+@dataclass(frozen=True)
+class PolicyInForce:
+    """Inquiry: since when an admission policy of the chart is in force; the answer is a `review.policies.Force`, which
+    may be some seconds old."""
+
+    policy: str
+
+
+Inquiry = EventsOf | NodeOf | MountedShare | IsMounted | AgentsOf | NextPoints | Importance | PolicyInForce
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,16 @@ CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap")
 NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+POLICIES = Resource(
+    "admissionregistration.k8s.io", "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False
+)
+POLICY_BINDINGS = Resource(
+    "admissionregistration.k8s.io",
+    "v1",
+    "validatingadmissionpolicybindings",
+    "ValidatingAdmissionPolicyBinding",
+    namespaced=False,
+)
 OWN = {kind.name: Resource(GROUP, VERSION, kind.crd.plural, kind.name) for kind in KINDS.values()}
 """The resources of our kinds, by kind."""
 BY_KIND = {**OWN, JOBS.kind: JOBS, CONFIGMAPS.kind: CONFIGMAPS}

@@ -37,6 +37,7 @@ from .rounds.act import Actor
 from .rounds.events import Events
 from .rounds.inquiries import Inquiries
 from .rounds.known import Known, Troubles
+from .rounds.policies import Policies
 from .rounds.reconcile import Reconciler, failed, utc_now
 from .rounds.workqueue import WorkQueue
 from .settings import Settings
@@ -86,7 +87,9 @@ class Leading:
                 terms=terms,
             ),
             troubles=troubles,
-            inquiries=Inquiries(kube, self._cache, self._poller, self._desired),
+            inquiries=Inquiries(
+                kube, self._cache, self._poller, self._desired, Policies(kube, settings.admission_policies)
+            ),
             actor=Actor(kube, self._cache),
             delivery=Delivery(self._poller, self._desired, signing, terms, utc_now),
             events=Events(kube, utc_now, settings.identity),

@@ -73,12 +73,17 @@ EVALUATION_SECONDS = Histogram(
 ROLLBACKS = Counter("trimtab_rollbacks_total", "Revisions that were taken back, by reason.", ["reason"])
 ROLLOUT_SECONDS = Histogram(
     "trimtab_adapterrollout_duration_seconds",
-    "Time from a revision being wanted to its end as Served, RolledBack or Superseded.",
+    "Time from a revision being wanted to its end as Served, RolledBack, Rejected or Superseded.",
     ["outcome"],
     buckets=(1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14_400, 86_400),
 )
 REVISION_FAILURES = Counter(
     "trimtab_revision_failures_total", "Reasons that pods gave for not being up to date.", ["reason"]
+)
+APPROVAL_SECONDS = Histogram(
+    "trimtab_adapterrollout_approval_wait_seconds",
+    "Time that a revision waited for nothing but approvals.",
+    buckets=(60, 300, 900, 3600, 14_400, 28_800, 86_400, 259_200, 604_800),
 )
 AGENT_REQUESTS = Counter("trimtab_agent_requests_total", "Requests to agents of serving pods.", ["method", "code"])
 
@@ -96,6 +101,7 @@ _MEASURED: Mapping[str, Counter | Histogram] = {
     "revision_failures": REVISION_FAILURES,
     "rollbacks": ROLLBACKS,
     "adapterrollout_seconds": ROLLOUT_SECONDS,
+    "approval_seconds": APPROVAL_SECONDS,
 }
 
 

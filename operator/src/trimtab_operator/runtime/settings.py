@@ -64,6 +64,8 @@ class Settings(BaseModel):
     scratch_size: QUANTITY = "50Gi"
     shm_size: QUANTITY = "1Gi"
 
+    admission_policies: str = Field(default="", max_length=200)
+    """What the names of the chart's admission policies begin with; empty: there are none."""
     agent_keys: Path | None = None
     """Folder with the private keys that sign documents for agents."""
     object_metrics: bool = False

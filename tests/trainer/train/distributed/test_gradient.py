@@ -61,7 +61,7 @@ def test_the_gradient_is_that_of_one_process(tiny: Path, tmp_path: Path, size: i
     ((want, loss),) = on_ranks(1, tmp_path / "one", body)
     for found, mean in on_ranks(size, tmp_path / "several", body):
         assert_close(found, want)
-        assert mean == pytest.approx(loss, rel=1e-9)
+        assert mean == pytest.approx(loss, rel=1e-6)
 
 
 def test_a_whole_run_of_several_processes_is_that_of_one(tiny: Path, tmp_path: Path) -> None:

@@ -15,11 +15,14 @@ from typing import Any, Self
 from trimtab_agent.contract import PodAnswer, Share
 from trimtab_operator.api import Evaluation
 from trimtab_operator.api.adapterrollout import ADAPTERROLLOUT, AdapterRollout, AdapterRolloutStatus
+from trimtab_operator.api.review import Review
 from trimtab_operator.domain.adapterrollout import AgentTruth, Observed, ServingPod
 from trimtab_operator.domain.adapterrollout import plan as decide
 from trimtab_operator.domain.adapterrollout.claims import Claim
-from trimtab_operator.domain.adapterrollout.observed import Refusal
-from trimtab_operator.domain.plan import AgentsOf, MountedShare, Plan
+from trimtab_operator.domain.adapterrollout.observed import Maker, Refusal
+from trimtab_operator.domain.plan import AgentsOf, MountedShare, Plan, PolicyInForce
+from trimtab_operator.domain.review.policies import Force, Policy
+from trimtab_operator.domain.views import format_time
 
 T0 = datetime(2026, 1, 5, 12, 0, 0, tzinfo=UTC)
 NAME = "guide"
@@ -85,6 +88,18 @@ def evaluation(
         status["baseline"] = artifact(baseline) if baseline is not None else {}
     metadata = {"name": name, "namespace": "team", "uid": f"e-{name}", "labels": dict(labels or {})}
     return Evaluation.parse({"metadata": metadata, "spec": spec, "status": status})
+
+
+def review(
+    name: str, decision: str, author: str, letter: str, *groups: str, created: datetime = T0, message: str = ""
+) -> Review:
+    """Return a Review of the rollout about the adapter with a letter."""
+    metadata = {"name": name, "namespace": "team", "uid": f"r-{name}", "creationTimestamp": format_time(created)}
+    subject = {"kind": "AdapterRollout", "name": NAME, "digest": sha(letter)}
+    spec = {
+        "subject": subject, "decision": decision, "author": author, "authorGroups": list(groups), "message": message
+    }  # fmt: skip
+    return Review.parse({"metadata": metadata, "spec": spec})
 
 
 @dataclass
@@ -296,6 +311,9 @@ class World:
         self.evaluations: tuple[Evaluation, ...] = ()
         self.others: tuple[Claim, ...] = ()
         self.ranks: dict[str, int] = {}
+        self.reviews: list[Review] = []
+        self.makers: dict[str, tuple[Maker, ...]] = {}
+        self.forces = {policy: Force(T0 - timedelta(days=1)) for policy in Policy}
         self.mounted: Share | None = None
         self.lease = 0
         self.term = 0
@@ -328,7 +346,10 @@ class World:
             pods=pods,
             lease_transitions=max(self.lease, self.term),
             ranks=dict(self.ranks),
+            reviews=tuple(self.reviews),
+            makers=dict(self.makers),
             answers={
+                **{PolicyInForce(policy): force for policy, force in self.forces.items()},
                 MountedShare(metadata.namespace, metadata.name): self.mounted,
                 AgentsOf(tuple(pod.uid for pod in sorted(pods, key=lambda p: p.name) if pod.uid in canaries)): True,
             },
@@ -371,6 +392,13 @@ class World:
         body["spec"] = {**body["spec"], **spec}
         self.rollout = AdapterRollout.parse(body)
         return self
+
+    def reviewed(self, decision: str, author: str, letter: str, *groups: str, message: str = "") -> Review:
+        """Let somebody decide about an adapter, a second later."""
+        self.now += timedelta(seconds=1)
+        made = review(f"r{len(self.reviews)}", decision, author, letter, *groups, created=self.now, message=message)
+        self.reviews.append(made)
+        return made
 
     def scale_up(self, name: str) -> Agent:
         """Start a pod, which takes the mounted document first."""

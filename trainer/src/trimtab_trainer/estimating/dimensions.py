@@ -19,6 +19,8 @@ from ..errors import SettingsInvalid
 NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "granite", "smollm3", "olmo2")
 ALL_LINEAR = "all-linear"
+EAGER = ("gemma2", "gpt_oss")
+"""Kinds that transformers computes in its own attention, not in torch's: soft caps and sinks."""
 OUTWARD = ("down_proj", "w2")
 """What the matrix of an expert is called whose numbers go back to the residual; the others are joined."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
@@ -62,6 +64,7 @@ class Dimensions:
         rest: norms, biases and what else there is.
         experts_at_once: experts that a token passes.
         expert_inner: numbers between the matrices of one expert.
+        eager: attention keeps a probability for each pair of tokens.
     """
 
     linear: tuple[Linear, ...]
@@ -75,6 +78,7 @@ class Dimensions:
     joined: tuple[Joined, ...] = ()
     experts_at_once: int = 0
     expert_inner: int = 0
+    eager: bool = False
 
     @property
     def weights(self) -> int:
@@ -125,6 +129,7 @@ def dimensions(shapes: Shapes, config: Mapping[str, Any], lora: LoraSettings) ->
         rest=rest,
         experts_at_once=int(at_once or 0),
         expert_inner=int(text.get("moe_intermediate_size") or text.get("intermediate_size") or 0) if experts else 0,
+        eager=bool(text.get("attn_logit_softcapping")) or text.get("model_type") in EAGER,
     )
 
 

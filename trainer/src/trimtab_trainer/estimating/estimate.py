@@ -20,7 +20,7 @@ class Estimate:
 
     Attributes:
         micro_batch: sequences of a forward pass.
-        recomputed: activations are computed twice instead of kept.
+        recomputed: share of the layers whose activations are computed twice instead of kept.
         fits: whether the peak is within what the accelerator has.
         seconds: of all training steps, and of what they are compared with; None where it is not known how many tokens
             there are.
@@ -30,7 +30,7 @@ class Estimate:
     device: Device
     memory: Memory
     micro_batch: int
-    recomputed: bool
+    recomputed: float
     tokens_per_second: float
     seconds: float | None
     accelerators: int = 1
@@ -47,7 +47,8 @@ class Estimate:
             "peakBytes": self.memory.peak,
             "parts": asdict(self.memory),
             "microBatch": self.micro_batch,
-            "activationsComputedTwice": self.recomputed,
+            "activationsComputedTwice": self.recomputed > 0,
+            "shareOfLayersComputedTwice": self.recomputed,
             "tokensPerSecond": round(self.tokens_per_second, 1),
             "seconds": self.seconds and round(self.seconds),
             "accelerators": self.accelerators,
@@ -85,18 +86,18 @@ def estimate(
         rank=lora.rank,
         dropout=lora.dropout,
         tokens=passed,
-        recomputed=sizing.checkpoint_activations,
+        recomputed=sizing.recomputed,
         where=where,
+        longest=longest,
     )
-    speed = tokens_per_second(dims, quantization, device, passed, recomputed=sizing.checkpoint_activations)
-    speed *= accelerators
+    speed = tokens_per_second(dims, quantization, device, passed, recomputed=sizing.recomputed) * accelerators
     whole = None
     if training.max_steps is not None:
         whole = training.max_steps * training.batch_size * longest
     elif tokens is not None:
         whole = tokens * (training.epochs or DEFAULT_EPOCHS)
     seconds = whole / speed * _passes(training, whole, tokens) if whole is not None else None
-    return Estimate(device, memory, micro_batch, sizing.checkpoint_activations, speed, seconds, accelerators)
+    return Estimate(device, memory, micro_batch, sizing.recomputed, speed, seconds, accelerators)
 
 
 def _passes(training: TrainingSettings, whole: float, tokens: int | None) -> float:

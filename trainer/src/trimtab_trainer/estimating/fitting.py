@@ -84,8 +84,9 @@ def _of_processor(limits: TrainLimits, dims: Dimensions, config: RunConfig, toke
         rank=rank,
         dropout=config.lora.dropout,
         tokens=sizing.micro_batch * longest,
-        recomputed=sizing.checkpoint_activations,
+        recomputed=sizing.recomputed,
         where=where,
+        longest=longest,
     )
     data = tokens * DATA_BYTES
     if memory.peak + data <= limit:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ..contract import Optimizer, QuantizationSettings, TrainingSettings
 from ..contract.settings import QuantizationType
-from ..training.sizing import CHUNK, Costs, Sizing, plan
+from ..training.sizing import CHUNK, Costs, Sizing, computed_twice, plan, scores_of_layer
 from .dimensions import Dimensions
 
 NF4_BITS, NF4_PLAIN_BITS = 4.127, 4.5
@@ -67,6 +67,8 @@ def costs(dims: Dimensions, quantization: QuantizationSettings, rank: int, where
         recomputed_per_token=dims.layers * dims.hidden * where.width + kept // dims.layers,
         fixed=base + 16 * parameters + 3 * 4 * CHUNK * dims.vocabulary + 3 * made // dims.layers,
         kept_fixed=made,
+        scores=dims.layers * scores_of_layer(dims.heads, where.width) if dims.eager else 0,
+        scores_at_once=scores_of_layer(dims.heads, where.width) if dims.eager else 0,
     )
 
 
@@ -92,22 +94,27 @@ def peak(
     rank: int,
     dropout: float,
     tokens: int,
-    recomputed: bool,
+    recomputed: float,
     where: Arithmetic,
+    longest: int = 0,
 ) -> Memory:
     """Return the peak of a training step with so many tokens in a forward pass.
 
     Args:
-        recomputed: activations are computed twice instead of kept.
+        recomputed: share of the layers whose activations are computed twice instead of kept.
+        longest: tokens that one is compared with, where attention is eager.
     """
     width, layers = where.width, dims.layers
     layer = _kept(dims, rank, dropout, where) // layers
-    kept = layers * dims.hidden * width + layer if recomputed else layers * layer
+    if dims.eager:
+        layer += scores_of_layer(dims.heads, width) * longest
+    twice = sum(computed_twice(layers, recomputed))
+    kept = twice * dims.hidden * width + (layers - twice) * layer + (layer if twice else 0)
     # Behind the last block: the norm's input in float32, its output, and the gradient that the loss leaves.
     ends = dims.hidden * (4 + 3 * width)
     # A copy of each adapted tensor of experts, and for a moment the gradient of one layer's, and what that is made of.
     made = dims.made_anew * width
-    copies = made // layers if recomputed else made
+    copies = made // layers if twice == layers else made * (layers - twice) // layers
     largest = max((each.ins * each.outs for each in dims.linear), default=0)
     widest = max((max(each.ins, each.outs) for each in dims.linear), default=dims.hidden)
     backward = tokens * widest * 4 * width + max(largest * (4 + width), 2 * made // layers)

@@ -20,12 +20,12 @@ DEQUANTIZED_BYTES = 2.5
 
 
 def tokens_per_second(
-    dims: Dimensions, quantization: QuantizationSettings, device: Device, tokens: int, *, recomputed: bool
+    dims: Dimensions, quantization: QuantizationSettings, device: Device, tokens: int, *, recomputed: float
 ) -> float:
-    """Return the tokens a second of passes of so many tokens."""
+    """Return the tokens a second of passes of so many tokens, with a share of layers computed twice."""
     linear = sum(each.ins * each.outs for each in dims.linear) + dims.vocabulary * dims.hidden
     active = linear + 3 * dims.layers * dims.experts_at_once * dims.expert_inner * dims.hidden
-    products = (6 if recomputed else 4) * active * tokens / (SHARE * device.products)
+    products = (4 + 2 * recomputed) * active * tokens / (SHARE * device.products)
     quantized = linear if quantization.type is QuantizationType.NF4 else 0
-    moved = (3 if recomputed else 2) * quantized * DEQUANTIZED_BYTES / device.bandwidth
+    moved = (2 + recomputed) * quantized * DEQUANTIZED_BYTES / device.bandwidth
     return tokens / (products + moved)

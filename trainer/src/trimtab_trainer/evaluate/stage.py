@@ -21,7 +21,7 @@ from ..progress import ProgressBoard
 from ..report import Report
 from ..storage import Store, open_store
 from ..training import hardware
-from ..training.loop import is_out_of_memory
+from ..training.exhausted import is_out_of_memory
 from ..training.model import LanguageModel
 from ..training.train import machine
 from .asking.adapters import FetchedAdapter, fetch_adapter

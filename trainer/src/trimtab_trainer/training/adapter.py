@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..contract import LoraSettings, Reason
 from ..errors import SettingsInvalid
 from .model import LanguageModel, brief, some
+from .sizing import computed_twice
 from .targets import resolve_targets
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Adapted(LanguageModel):
         self.parameters: dict[str, nn.Parameter] = dict(
             sorted((published_name(name), p) for name, p in peft.named_parameters() if ".lora_" in name)
         )
-        self.checkpoints_activations = False
+        self.recomputed = 0.0
 
     @property
     def target_modules(self) -> tuple[str, ...]:
@@ -52,10 +53,18 @@ class Adapted(LanguageModel):
         """Names of the adapted parameters that are no linear layer's, sorted."""
         return tuple(sorted(self.peft.peft_config[ADAPTER].target_parameters or ()))
 
-    def checkpoint_activations(self) -> None:
-        """Keep one layer's activations instead of all, for a third more computation."""
+    def checkpoint_activations(self, share: float = 1.0) -> None:
+        """Compute the activations of a share of the layers twice instead of keeping them.
+
+        For all it is a third more computation, and one layer's activations instead of all.
+        """
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
         self.causal.activation_checkpointing_enable({"use_reentrant": False})
-        self.checkpoints_activations = True
+        layers = [module for module in self.text.modules() if isinstance(module, GradientCheckpointingLayer)]
+        for layer, twice in zip(layers, computed_twice(len(layers), share), strict=True):
+            layer.gradient_checkpointing = twice
+        self.recomputed = share
 
     def adapter_tensors(self) -> dict[str, Tensor]:
         """Return a copy of the adapter's weights on the processor, by published name."""
@@ -78,6 +87,7 @@ class Adapted(LanguageModel):
 
     def remove(self) -> PreTrainedModel:
         """Take the adapter off and return the bare base model."""
+        self.attend_under_masks()
         base: PreTrainedModel = self.peft.unload()
         if hasattr(base, "peft_config"):
             del base.peft_config

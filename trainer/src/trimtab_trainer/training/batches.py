@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from .rows import RowLayout, row_layout
 
 IGNORED = -100
 """Target of a position that has no loss; the value that torch's cross-entropy ignores."""
@@ -44,7 +47,8 @@ class MicroBatch:
     """B sequences padded to T tokens; `tokens`, `positions` and `targets` are int64 [B, T].
 
     `targets[b, t]` is the token that position t has to predict, or IGNORED; `weights[b, t]` float32 is what that
-    counts, if not all count alike.
+    counts, if not all count alike. `rows` tells where packed rows lie; absent where each sequence is one.
+    `chosen` int64 [n] are the places in [B * T] that have a target.
     """
 
     tokens: Tensor
@@ -53,6 +57,8 @@ class MicroBatch:
     real_tokens: int
     supervised_tokens: int
     weights: Tensor | None = None
+    rows: RowLayout | None = None
+    chosen: Tensor | None = None
 
 
 def lengths(sequences: Sequences) -> npt.NDArray[np.int64]:
@@ -107,15 +113,19 @@ class Batches:
         return int(self.lengths.max())
 
     def micro_batches(
-        self, indices: npt.NDArray[np.int64], size: int, where: torch.device, share: slice = ALL
+        self, indices: npt.NDArray[np.int64], size: int, where: torch.device, tokens: int = 0, share: slice = ALL
     ) -> Iterator[MicroBatch]:
         """Yield the sequences, longest first (least padding, and too little memory shows at once), `size` at a time.
 
-        `share` tells which of the micro-batches.
+        Of shorter ones more are taken: as many as make up to `tokens`, padding included. `share` tells which of the
+        micro-batches.
         """
         order = indices[np.argsort(-self.lengths[indices], kind="stable")]
-        for start in range(0, len(order), size)[share]:
-            yield self.lay(order[start : start + size], where)
+        starts = [0]
+        while starts[-1] < len(order):
+            starts.append(starts[-1] + max(size, tokens // int(self.lengths[order[starts[-1]]])))
+        for start, end in list(pairwise(starts))[share]:
+            yield self.lay(order[start:end], where)
 
     def lay(self, indices: npt.NDArray[np.int64], where: torch.device) -> MicroBatch:
         """Return one micro-batch of these sequences, on the device."""
@@ -134,10 +144,18 @@ class Batches:
             if counting is not None and self.weights is not None:
                 counting[line, :length] = self.weights[first:last]
         return MicroBatch(
-            tokens=torch.from_numpy(tokens).to(where),
-            positions=torch.from_numpy(positions).to(where),
-            targets=torch.from_numpy(wanted).to(where),
+            tokens=sent(tokens, where),
+            positions=sent(positions, where),
+            targets=sent(wanted, where),
             real_tokens=int(self.lengths[indices].sum()),
             supervised_tokens=int(self.supervised[indices].sum()),
-            weights=None if counting is None else torch.from_numpy(counting).to(where),
+            weights=None if counting is None else sent(counting, where),
+            rows=row_layout(positions, where),
+            chosen=sent(np.flatnonzero(wanted != IGNORED), where),
         )
+
+
+def sent(array: npt.NDArray[Any], where: torch.device) -> Tensor:
+    """Return an array on the device, without waiting for an accelerator that still computes what came before."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(where, non_blocking=True) if where.type == "cuda" else tensor.to(where)

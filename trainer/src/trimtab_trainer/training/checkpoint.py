@@ -249,22 +249,17 @@ class Checkpoints:
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint: on disk now, in storage on a thread. The one before is waited for first.
+        """Write a checkpoint on a thread: on disk, then in storage. The one before is waited for first.
+
+        Its tensors are copies in the host's memory, so training may go on at once.
 
         Raises:
             TrainerError: checkpoints before this one could not be stored.
         """
         started = time.monotonic()
         self.wait()
-        name = self.name(checkpoint.state.step)
-        folder = self._scratch / name
-        shutil.rmtree(folder, ignore_errors=True)
-        checkpoint.write(folder)
-        best = checkpoint.state.best
-        if best is not None and best.checkpoint == name:
-            shutil.copyfile(folder / ADAPTER_FILE, self.best_adapter)
-        light = replace(checkpoint, adapter={}, optimizer_tensors={})  # the tensors are on disk by now
-        self._thread = threading.Thread(target=self._store_one, args=(folder, name, light, started), name="checkpoint")
+        # In a list, which the thread empties: what a thread was called with lives as long as it does.
+        self._thread = threading.Thread(target=self._store_one, args=([checkpoint], started), name="checkpoint")
         self._thread.start()
 
     def keep_best(self, tensors: dict[str, Tensor]) -> None:
@@ -295,9 +290,17 @@ class Checkpoints:
             self._thread.join()
             self._thread = None
 
-    def _store_one(self, folder: Path, name: str, checkpoint: Checkpoint, started: float) -> None:
+    def _store_one(self, saved: list[Checkpoint], started: float) -> None:
+        checkpoint = saved.pop()
+        step, best = checkpoint.state.step, checkpoint.state.best
+        name = self.name(step)
+        folder = self._scratch / name
         try:
-            step, best = checkpoint.state.step, checkpoint.state.best
+            shutil.rmtree(folder, ignore_errors=True)
+            checkpoint.write(folder)
+            checkpoint = replace(checkpoint, adapter={}, optimizer_tensors={})  # the tensors are on disk by now
+            if best is not None and best.checkpoint == name:
+                shutil.copyfile(folder / ADAPTER_FILE, self.best_adapter)
             if best is not None and best.checkpoint != name:
                 stored = best.model_copy(update={"checkpoint": self._stored_best(best)})
                 if stored != best:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from .adapter import Adapted
-from .sizing import CHUNK, Costs
+from .sizing import CHUNK, Costs, scores_of_layer
 from .targets import adapted_layers, adapted_tensors
+
+EAGER = "eager"
 
 
 def costs(model: Adapted) -> Costs:
@@ -22,6 +24,7 @@ def costs(model: Adapted) -> Costs:
     kept += 2 * width * chosen * sum(sum(p.shape[1:]) for p in experts)
     base = sum(p.numel() * p.element_size() for p in model.peft.parameters())
     adapter = sum(p.numel() for p in model.parameters.values())
+    heads = int(getattr(config, "num_attention_heads", 0) or 0)
     made = [p.numel() * p.element_size() for p in joined]
     return Costs(
         kept_per_token=kept,
@@ -29,4 +32,6 @@ def costs(model: Adapted) -> Costs:
         # Of a layer's joined tensors: with the adapter on them, the gradient of that, and what the gradient is made of.
         fixed=base + 16 * adapter + 3 * 4 * CHUNK * vocabulary + 3 * sum(made) // layers,
         kept_fixed=sum(made),
+        scores=layers * scores_of_layer(heads, width) if model.attention == EAGER else 0,
+        scores_at_once=scores_of_layer(heads, width) if model.attention == EAGER else 0,
     )

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..contract import EarlyStopping, PreferenceFigures, Reason, RunConfig
+from ..contract import EarlyStopping, Method, PreferenceFigures, Reason, RunConfig
 from ..errors import DataInvalid, Interrupted, OutOfMemory, ProcessLost, SettingsInvalid
 from ..interruption import Interruption
 from ..progress import ProgressBoard
@@ -33,7 +33,9 @@ from .distributed.checkpoints import check_alike
 from .distributed.sharing import shared_micro_batch
 from .distributed.world import World
 from .energy import EnergyMeter
+from .exhausted import is_out_of_memory
 from .hardware import memory_peak
+from .idle import Idle
 from .methods.figures import PreferenceSums, figures_of, told
 from .methods.objective import added, objective_of
 from .optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_learning_rate
@@ -124,6 +126,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.settings, model.parameters.values())
         self.state = TrainingState()
         self.energy = EnergyMeter.of(model.device, self.world.size)
+        self.idle = Idle()
         self._checked_gradients = False
         self._saved_step: int | None = 0  # step whose weights are in a checkpoint (0: nothing to save)
         self._reported = 0.0
@@ -152,6 +155,7 @@ class Trainer:
                     self.save()
                 if finished:
                     self.checkpoints.wait(everything=True)
+                    self.report("trained", steps=self.state.step, **self.idle.shares())
                     return self.state
                 self.step()
         except (Interrupted, ProcessLost) as error:
@@ -220,11 +224,13 @@ class Trainer:
         self.model.peft.train()
         indices = sequences_of_step(self.settings, len(self.training), self.state.step)
         tokens = int(self.training.supervised[indices].sum())
-        nats = 0.0
+        losses = []
         step = self.objective.begin(self.model, self.training, indices, self.micro_batch, self.stop)
         weight = step.weight
         share, places = self.world.share, itertools.count(self.world.rank, self.world.size)
-        for batch in self.training.micro_batches(indices, self.micro_batch, self.model.device, share):
+        where = self.model.device
+        batches = self.training.micro_batches(indices, self.micro_batch, where, self.pass_tokens, share)
+        for batch in self.idle.waiting_for_data(batches):
             self.stop.check()
             torch.manual_seed(step_seed(self.settings, self.state.step, next(places)))
             if batch.supervised_tokens == 0:
@@ -233,7 +239,9 @@ class Trainer:
                 hidden = self.model.hidden(batch)
                 loss = step(hidden, batch, self.model.head)
             (loss * (self.scale / weight)).backward()  # type: ignore[no-untyped-call]
-            nats += loss.item()
+            losses.append(loss.detach())
+        # Once for the step: an accelerator is asked for nothing between its micro-batches.
+        nats = float(sum(torch.stack(losses).tolist())) if losses else 0.0
         taken = int(self.training.lengths[indices].sum())
         return Share(nats, weight, step.count, tokens, taken, step.sums)
 
@@ -261,6 +269,15 @@ class Trainer:
             self._checked_gradients = True
         nats *= share.count / weight if weight else 1.0  # so that nats a token are the weighted mean
         return StepResult(nats, share.count, tokens, share.tokens, norm, sums)
+
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens of a forward pass up to which it takes more sequences than a micro-batch.
+
+        0 where that is set, where several processes share them, and of pairs, which are no lines.
+        """
+        alone = self.world.size == 1 and self.settings.method is Method.SFT
+        return self.micro_batch * self.training.longest if alone and self.settings.micro_batch_size is None else 0
 
     @property
     def scale(self) -> float:
@@ -311,7 +328,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if self.micro_batch == 1 and not self.model.checkpoints_activations:
+        if self.micro_batch == 1 and self.model.recomputed < 1:
             self.model.checkpoint_activations()
             self.report("memory ran out, activations are computed twice instead of kept", reason=reason)
             return
@@ -450,16 +467,17 @@ class Trainer:
 
     def _write(self) -> None:
         self.board.update(activity="Checkpointing")
-        tensors, numbers = optimizer_state(self.optimizer, self.model.parameters)
-        self.checkpoints.save(
-            Checkpoint(
-                state=self.state,
-                adapter=self.model.adapter_tensors(),
-                optimizer_tensors=tensors,
-                optimizer_numbers=numbers,
-                base_hash=self.base_hash,
+        with self.idle.saving():
+            tensors, numbers = optimizer_state(self.optimizer, self.model.parameters)
+            self.checkpoints.save(
+                Checkpoint(
+                    state=self.state,
+                    adapter=self.model.adapter_tensors(),
+                    optimizer_tensors=tensors,
+                    optimizer_numbers=numbers,
+                    base_hash=self.base_hash,
+                )
             )
-        )
 
     def save_what_is_new(self) -> None:
         """Before an early end: put everything done so far into a checkpoint that is whole in storage."""
@@ -543,9 +561,3 @@ def evaluated(
 def smaller_micro_batch(size: int, batch_size: int) -> int:
     """Return the largest divisor of batchSize that is at most half of a micro-batch."""
     return next((n for n in range(size // 2, 0, -1) if batch_size % n == 0), 1)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error means that accelerator or processor had no memory left."""
-    words = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)

@@ -22,7 +22,13 @@ Head = Callable[[Tensor], Tensor]
 
 
 def summed_loss(
-    hidden: Tensor, targets: Tensor, head: Head, chunk: int = CHUNK, weights: Tensor | None = None
+    hidden: Tensor,
+    targets: Tensor,
+    head: Head,
+    chunk: int = CHUNK,
+    *,
+    weights: Tensor | None = None,
+    chosen: Tensor | None = None,
 ) -> Tensor:
     """Return the summed negative log-likelihood in nats, float32, of the supervised positions.
 
@@ -32,8 +38,10 @@ def summed_loss(
         head: the frozen output head.
         chunk: positions whose logits exist at the same time.
         weights: float32 [B, T], by which the positions are multiplied; all 1 if absent.
+        chosen: int64 [n], where in [B * T] there is a loss; they are looked for if absent, which an accelerator has to
+            be waited for.
     """
-    where = targets.flatten() != IGNORED
+    where = targets.flatten() != IGNORED if chosen is None else chosen
     counting = None if weights is None else weights.flatten()[where]
     return _SummedLoss.apply(hidden.flatten(0, 1)[where], (targets.flatten()[where], counting), head, chunk)  # type: ignore[no-any-return, no-untyped-call]
 

@@ -22,6 +22,7 @@ from ..base.layers import is_conditional
 from ..contract import QuantizationSettings, Reason
 from ..contract.settings import QuantizationType
 from ..errors import SettingsInvalid
+from .attention import LAYOUT, attend_by_rows, attend_under_masks, laid, supports_rows
 from .batches import MicroBatch
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ FOUR_POSITIONS = frozenset({
 })  # fmt: skip
 """Kinds in which time, height and width have positions of their own, and which tell packed rows apart by a fourth,
 that of the text, which comes first."""
+
+CHECKSUM_BYTES = 1 << 24
+"""Of a tensor, at once: each takes some 40 bytes while it is summed."""
+CHECKSUM_FACTORS = (-7046029254386353131, -4417276706812531889)
+"""Odd 64-bit numbers without a pattern: those of xxHash64 and of the golden ratio, as signed ones."""
 
 
 def load_base(
@@ -114,12 +120,38 @@ def keep_weights_in_place(model: nn.Module) -> None:
 
 
 def frozen_hash(model: nn.Module) -> str:
-    """Return the sha256 over names and bytes of all that is frozen, quantization constants included."""
-    sha256 = hashlib.sha256()
-    for name, tensor in sorted(_frozen_tensors(model)):
+    """Return the sha256 over names and bytes of all that is frozen, quantization constants included.
+
+    On an accelerator it is over `checksums` that are computed there: the weights do not leave it.
+    """
+    sha256, sums = hashlib.sha256(), []
+    for name, tensor in sorted(_frozen_tensors(model), key=lambda named: named[0]):
         sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        sha256.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
+        if tensor.is_cuda:
+            sums.append(checksums(tensor))
+        else:
+            sha256.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+    if sums:
+        sha256.update(torch.stack(sums).cpu().numpy().tobytes())
     return sha256.hexdigest()
+
+
+def checksums(tensor: Tensor) -> Tensor:
+    """Return int64 [2] of a tensor's bytes, on its device: sums modulo 2^64 with two weights for each place.
+
+    They change with any byte and with places that change hands; they are no protection from somebody who wants them
+    equal, which is what the sha256 of the files is for.
+    """
+    data = tensor.detach().contiguous().flatten().view(torch.uint8)
+    total = torch.zeros(2, dtype=torch.int64, device=data.device)
+    for start in range(0, len(data), CHECKSUM_BYTES):
+        part = data[start : start + CHECKSUM_BYTES].to(torch.int64) + 1
+        places = torch.arange(start + 1, start + 1 + len(part), device=data.device)
+        for index, factor in enumerate(CHECKSUM_FACTORS):
+            weights = places * factor
+            weights = (weights ^ (weights >> 29)) * factor
+            total[index] += (part * weights).sum()
+    return total
 
 
 def _frozen_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -145,6 +177,24 @@ class LanguageModel:
         self.head = LogitsHead(causal)
         self.text: nn.Module = text_part(causal)
         self.position_axes = 4 if causal.config.model_type in FOUR_POSITIONS else 1
+        self.attends_by_rows = False
+
+    def attend_by_rows(self) -> None:
+        """Compute packed sequences row by row instead of under masks, where the model can."""
+        if supports_rows(self.causal):
+            attend_by_rows(self.causal)
+            self.attends_by_rows = True
+
+    def attend_under_masks(self) -> None:
+        """Compute packed sequences as transformers does."""
+        if self.attends_by_rows:
+            attend_under_masks(self.causal)
+            self.attends_by_rows = False
+
+    @property
+    def attention(self) -> str:
+        """How attention is computed, for records: `rows`, or what transformers calls it."""
+        return "rows" if self.attends_by_rows else str(self.causal.config.get_text_config()._attn_implementation)
 
     def arithmetic(self) -> AbstractContextManager[Any]:
         """Return the context of a forward pass: products in the compute type, sums and norms as torch knows best."""
@@ -155,10 +205,16 @@ class LanguageModel:
     def hidden(self, batch: MicroBatch) -> Tensor:
         """Return the last hidden states [B, T, H] of a micro-batch; rows packed into a sequence do not see each other.
 
-        transformers makes the block-diagonal mask from the positions, but only without attention_mask and cache.
+        By rows, the layers are given where they lie; else transformers makes a block-diagonal mask of the positions,
+        but only without attention_mask and cache.
         """
         positions = batch.positions if self.position_axes == 1 else batch.positions.expand(self.position_axes, -1, -1)
-        output = self.text(input_ids=batch.tokens, position_ids=positions, use_cache=False)
+        inputs = {"input_ids": batch.tokens, "position_ids": positions, "use_cache": False}
+        if self.attends_by_rows and batch.rows is not None:
+            with laid():
+                output = self.text(**inputs, **{LAYOUT: batch.rows})
+        else:
+            output = self.text(**inputs)
         return output.last_hidden_state  # type: ignore[no-any-return]
 
 

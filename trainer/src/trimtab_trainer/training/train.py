@@ -39,12 +39,14 @@ from .distributed.checkpoints import newest_first
 from .distributed.processes import Place
 from .distributed.sharing import check_batch, uneven
 from .distributed.world import World
+from .exhausted import is_out_of_memory
 from .hardware import memory_peak
 from .initial import check_initial_adapter, fetch_initial_weights
-from .loop import Trainer, is_out_of_memory
+from .loop import Trainer
 from .methods.reference import References
 from .methods.splits import preferences_in, reference_identity, splits_of
 from .model import frozen_hash, load_base
+from .product import fuse
 from .sizing import Sizing, plan
 from .targets import check_layers
 
@@ -239,14 +241,17 @@ def build(  # noqa: PLR0917 what is loaded, and what it is for
     splits = splits_of(view, settings)
     training = splits["train"]
     check_vocabulary(model, view)
+    fused = fuse(model.peft)
+    if settings.packing:
+        model.attend_by_rows()
     check_forward(model, settings.packing)
     cost = costs(model)
     memory = hardware.memory(where, processes=world.size)
     sizing = plan(settings, training.longest, memory, cost, where.type)
     world.meet(stop)  # however long each took to load
     sizing = alike(sizing, base_hash, world)
-    if sizing.checkpoint_activations:
-        model.checkpoint_activations()
+    if sizing.recomputed:
+        model.checkpoint_activations(sizing.recomputed)
     total = total_steps(settings, len(training))
     if (waiting := uneven(settings, world.size)) is not None:
         report.warn("accelerators wait", warning=waiting)
@@ -258,8 +263,11 @@ def build(  # noqa: PLR0917 what is loaded, and what it is for
         adapter_parameters=sum(p.numel() for p in model.parameters.values()),
         target_modules=list(model.target_modules),
         adapted=len(layers) + len(parameters),
+        attention=model.attention,
+        fused=fused,
         micro_batch=sizing.micro_batch,
-        checkpoint_activations=sizing.checkpoint_activations,
+        checkpoint_activations=sizing.recomputed > 0,
+        recomputed_layers=sizing.recomputed,
         sequences=len(training),
         total_steps=total,
         world_size=world.size,
@@ -310,7 +318,7 @@ def alike(sizing: Sizing, base_hash: str, world: World) -> Sizing:
     found = world.gather((sizing, base_hash))
     if len({base for _, base in found}) > 1:
         raise RuntimeError(f"the frozen base is not the same in all {world.size} processes, so their sums mean nothing")
-    return Sizing(min(each.micro_batch for each, _ in found), any(each.checkpoint_activations for each, _ in found))
+    return Sizing(min(each.micro_batch for each, _ in found), max(each.recomputed for each, _ in found))
 
 
 def load_weights(model: Adapted, file: Path, uri: str) -> None:

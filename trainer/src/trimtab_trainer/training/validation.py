@@ -1,7 +1,7 @@
 """The loss on held-out sequences: summed nats over counted tokens, so it does not depend on how they are batched.
 
 `loop` calls it during training and `publish` for the exported adapter. It changes nothing: no dropout, no gradient, no
-random numbers, and the model is left in the mode it was in.
+random numbers, and the model is left in the mode it was in. Where memory runs out, a batch is cut in two.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from ..errors import OutOfMemory
 from ..interruption import Interruption
 from .adapter import Adapted
 from .batches import Batches
 from .distributed.world import World
+from .exhausted import is_out_of_memory
 from .loss import summed_loss
 
 TOKENS_PER_BATCH = {"cuda": 16384, "cpu": 4096}
@@ -33,18 +36,25 @@ def mean_loss(
         stop: raises `Interrupted` between and inside batches.
         batch_size: sequences of a forward pass; so many as make a few thousand tokens if absent.
         world: the processes that do it together; this one alone if absent.
+
+    Raises:
+        OutOfMemory: a single sequence does not fit.
     """
     world = world or World()
     size = batch_size or max(1, TOKENS_PER_BATCH[model.device.type] // int(split.lengths.max()))
-    total, tokens = 0.0, 0.0
+    waiting = np.argsort(-split.lengths, kind="stable").astype(np.int64)[world.share]
+    total = 0.0
     with evaluating(model, stop, world):
-        for batch in split.micro_batches(np.arange(len(split)), size, model.device, world.share):
+        while len(waiting):
             stop.check()
-            if batch.supervised_tokens:
-                total += summed_loss(model.hidden(batch), batch.targets, model.head).item()
-                tokens += batch.supervised_tokens
-    total, tokens = world.sum([total, tokens])
-    return total / tokens
+            found = _nats(model, split, waiting[:size])
+            if isinstance(found, str):
+                size = _smaller(min(size, len(waiting)), split, found)
+                continue
+            total += found
+            waiting = waiting[size:]
+    (total,) = world.sum([total])
+    return total / int(split.supervised.sum())
 
 
 @contextmanager
@@ -60,3 +70,30 @@ def evaluating(model: Adapted, stop: Interruption, world: World | None = None) -
             yield
     finally:
         model.peft.train(was_training)
+
+
+def _nats(model: Adapted, split: Batches, indices: npt.NDArray[np.int64]) -> float | str:
+    """Return the summed nats of some sequences, or with which words memory ran out."""
+    try:
+        batch = split.lay(indices, model.device)
+        return summed_loss(model.hidden(batch), batch.targets, model.head).item() if batch.supervised_tokens else 0.0
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return str(error).partition("\n")[0]
+
+
+def _smaller(size: int, split: Batches, reason: str) -> int:
+    """Return half of a batch, with the memory of the whole one given back.
+
+    Raises:
+        OutOfMemory: it is one sequence already.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if size == 1:
+        raise OutOfMemory(
+            f"a single sequence of up to {int(split.lengths.max())} tokens does not fit into memory where its loss is "
+            f"measured ({reason}); raise the memory limit, or lower training.maxSequenceLength"
+        )
+    return size // 2

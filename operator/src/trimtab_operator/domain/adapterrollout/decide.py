@@ -10,6 +10,7 @@ from trimtab_operator.api.adapterrollout import READY, AdapterRolloutStatus, Pha
 from ..cluster import Cluster, Key
 from ..kind import Answers
 from ..plan import AgentsOf, Document, Inquiry, IsMounted, MountedShare, Plan, Withdrawal
+from .approvals import inquiries
 from .conflicts import conflict
 from .documents import documents, mounted, next_sequence, retired
 from .observed import Observed
@@ -23,13 +24,19 @@ RETIRE_AGAIN_SECONDS = 2.0
 WITHOUT_KEY_SECONDS = 30.0
 AT_REST_SECONDS = 60.0
 """Nothing waits for time then; a change of a pod, an object or an Evaluation calls for a look at once."""
+POLICY_SECONDS = 10.0
+"""While approvals are waited for: whether it is certain who wrote them is not watched."""
 
 
 def plan(observed: Observed, now: datetime) -> Plan:
     """Decide. The same facts give the same plan, whoever asks, however often."""
     rollout, metadata = observed.rollout, observed.rollout.metadata
-    inquiries = (MountedShare(metadata.namespace, metadata.name), *_counts(observed))
-    if unanswered := tuple(each for each in inquiries if each not in observed.answers):
+    wanted = (
+        MountedShare(metadata.namespace, metadata.name),
+        *_counts(observed),
+        *inquiries(rollout.spec.strategy.approvals),
+    )
+    if unanswered := tuple(each for each in wanted if each not in observed.answers):
         return Plan(inquiries=unanswered)
     status = _of_this_generation(observed)
     held = without_key(observed) or conflict(observed)
@@ -62,10 +69,14 @@ def plan(observed: Observed, now: datetime) -> Plan:
         sequence=used,
         mounted=for_new_pods,
         notes=notes(rollout, told),
-        look_again_seconds=LOOK_AGAIN_SECONDS if busy else AT_REST_SECONDS,
+        look_again_seconds=LOOK_AGAIN_SECONDS if busy else _at_rest(status),
         confirm=any(document.moves for document in sends),
         follows_up=False,
     )
+
+
+def _at_rest(status: AdapterRolloutStatus) -> float:
+    return POLICY_SECONDS if status.approval is not None else AT_REST_SECONDS
 
 
 def _left_behind(observed: Observed, now: datetime) -> tuple[Document, ...]:

@@ -14,6 +14,7 @@ from trimtab_agent.contract import EngineLimits, PodAnswer, Revision, RevisionAn
 
 from trimtab_operator.api import Evaluation
 from trimtab_operator.api.adapterrollout import AdapterRollout
+from trimtab_operator.api.review import Review
 
 from ..plan import Inquiry, MountedShare
 from .claims import Claim
@@ -216,6 +217,15 @@ class ServingPod:
 
 
 @dataclass(frozen=True)
+class Maker:
+    """Who made a FineTuneJob that published an adapter: `author` as it says, empty where it does not."""
+
+    job: str
+    author: str
+    created: str
+
+
+@dataclass(frozen=True)
 class Observed:
     """Everything about one AdapterRollout at one moment.
 
@@ -228,6 +238,8 @@ class Observed:
             document of an earlier one.
         can_sign: whether there is a key to sign documents with.
         ranks: of adapters by digest, where a FineTuneJob tells it.
+        reviews: decisions about adapters that it may want; none where it asks for no approvals.
+        makers: of adapters by digest, where it matters.
         answers: to inquiries of this round.
     """
 
@@ -239,6 +251,8 @@ class Observed:
     lease_transitions: int = 0
     can_sign: bool = True
     ranks: Mapping[str, int] = field(default_factory=dict)
+    reviews: tuple[Review, ...] = ()
+    makers: Mapping[str, tuple[Maker, ...]] = field(default_factory=dict)
     answers: Mapping[Inquiry, object] = field(default_factory=dict)
 
     @property

@@ -16,11 +16,20 @@ from datetime import datetime
 
 from trimtab_agent.contract import Revision
 
-from trimtab_operator.api.adapterrollout import TOLD_LENGTH, AdapterRolloutStatus, Phase, RolloutStep, ServedRevision
+from trimtab_operator.api.adapterrollout import (
+    TOLD_LENGTH,
+    AdapterRolloutStatus,
+    Phase,
+    RolloutStep,
+    ServedRevision,
+)
+from trimtab_operator.api.approvals import ApprovedBefore
+from trimtab_operator.api.rollout_reasons import RolloutReason as Reason
 
 from ..conditions import cut
 from ..views import format_time
 from .analysis import Comparison, zero
+from .approvals import Standing, standing, waits
 from .conflicts import name_taken
 from .limits import does_not_fit
 from .observed import Observed
@@ -38,6 +47,7 @@ class At:
     Attributes:
         target: the new revision that is wanted, None if none is.
         found: what the canary's requests tell, None where there is nothing to compare.
+        standing: what people have decided about the target, None where nobody is asked.
     """
 
     observed: Observed
@@ -45,6 +55,7 @@ class At:
     target: Revision | None
     now: datetime
     found: Comparison | None = None
+    standing: Standing | None = None
 
     @property
     def phase(self) -> Phase | None:
@@ -99,20 +110,44 @@ def proven_everywhere(at: At) -> bool:
     return proven(at) and settled(at.observed, at.step(), at.coming(), at.now)
 
 
-def nothing_to_compare(at: At) -> bool:
+def needs_no_canary(at: At) -> bool:
     """And the proof suffices: nothing is served yet, there is no time for a canary, or it was served before."""
     first = served(at.observed.rollout, at.status) is None
     untimed = at.observed.rollout.spec.strategy.canary_seconds == 0
     return proven_everywhere(at) and (first or untimed or was_served(at.status, at.coming().digest))
 
 
+def approved(at: At) -> bool:
+    """Those who are asked approve it, at this moment."""
+    return at.standing is None or at.standing.approved
+
+
+def nothing_to_compare(at: At) -> bool:
+    return needs_no_canary(at) and approved(at)
+
+
+def something_to_compare(at: At) -> bool:
+    return proven_everywhere(at) and not needs_no_canary(at)
+
+
 def time_is_over(at: At) -> bool:
     return proven(at) and seconds_in(at.step(), at.now) >= at.observed.rollout.spec.strategy.canary_seconds
 
 
-def canary_is_over(at: At) -> bool:
+def canary_was_good(at: At) -> bool:
     """Its time is over and nothing holds it; had it been worse, it would have been taken back before."""
     return time_is_over(at) and _holds(at) is None
+
+
+def canary_is_over(at: At) -> bool:
+    return canary_was_good(at) and approved(at)
+
+
+def waits_for_approval(at: At) -> bool:
+    """Nothing else keeps it from being served everywhere."""
+    if at.target is None or approved(at):
+        return False
+    return canary_was_good(at) if at.phase is Phase.CANARY else at.phase is Phase.LOADING and needs_no_canary(at)
 
 
 def _holds(at: At) -> str | None:
@@ -181,7 +216,7 @@ def promote(at: At) -> AdapterRolloutStatus:
                 passed=_passed_last(at.observed, target, at.step().passed),
                 canary=_told_by_the_canary(at),
             ),
-            "revisions": promoted(at.observed.rollout, at.status, target),
+            "revisions": promoted(at.observed.rollout, at.status, target, at.standing.told if at.standing else []),
             "step": RolloutStep(
                 digest=target.digest, uri=target.uri, generation=generation, phase=Phase.DRAINING, since=moment
             ),
@@ -212,7 +247,7 @@ WAY: tuple[Turn, ...] = (
     Turn((Phase.CANARY,), time_is_over, hold),
     Turn((Phase.CANARY,), canary_is_over, promote),
     Turn((Phase.LOADING,), nothing_to_compare, promote),
-    Turn((Phase.LOADING,), proven_everywhere, to_the_canary),
+    Turn((Phase.LOADING,), something_to_compare, to_the_canary),
 )
 
 
@@ -228,16 +263,55 @@ def advance(
             status = taken_back(observed, status, coming, why)
     observed = replace(observed, rollout=observed.rollout.model_copy(update={"status": status}))
     wish = _remembered(observed, status, wanted(observed))
+    asked = None
+    if isinstance(wish, Revision) and not _is_served(status, wish):
+        asked = standing(observed, wish)
+        wish = _rejected(wish, asked) or wish
     status = _abandoned(observed, status, wish)
-    if not isinstance(wish, Held) and incoming(observed, status) is None:
-        wish = _refused(observed, status, wish) or wish
-    at = At(observed, status, wish if isinstance(wish, Revision) else None, now, found)
+    coming = wish if isinstance(wish, Revision) else None
+    if coming is not None and incoming(observed, status) is None:
+        wish = _refused(observed, status, coming) or _unapproved(observed, coming, asked) or coming
+    at = At(observed, status, wish if isinstance(wish, Revision) else None, now, found, asked)
     if at.target is not None and _is_served(status, at.target):
         at = replace(at, status=_named(observed, status, at.target), target=None)
     for turn in WAY:
         if at.phase in turn.phases and turn.when(at):
             at = replace(at, status=turn.then(at))
-    return at.status, wish
+    waiting = waits_for_approval(at) or _is_held_for(wish)
+    return with_approval(at.status, coming, asked, now if waiting else None), wish
+
+
+def with_approval(
+    status: AdapterRolloutStatus, coming: Revision | None, asked: Standing | None, waiting: datetime | None
+) -> AdapterRolloutStatus:
+    """Return the status with what is approved of the revision that comes; `waiting`: now, if nothing else is waited
+    for."""
+    if coming is None or asked is None or _is_served(status, coming):
+        return status.model_copy(update={"approval": None})
+    told, before = asked.status(coming.digest), status.approval
+    if waiting is not None:
+        same = before is not None and before.digest == coming.digest
+        since = before.since if before is not None and same and before.since is not None else format_time(waiting)
+        told = told.model_copy(update={"since": since})
+    return status.model_copy(update={"approval": told})
+
+
+def _is_held_for(wish: Revision | Held) -> bool:
+    return isinstance(wish, Held) and wish.reason in (Reason.AWAITING_APPROVAL, Reason.AUTHORS_NOT_BOUND)
+
+
+def _rejected(target: Revision, asked: Standing | None) -> Held | None:
+    """Return why a revision must not be served, wherever it is on its way."""
+    if asked is None or asked.rejected is None:
+        return None
+    return Held(Reason.REJECTED, f"{target.name}: {asked.rejected}", final=True)
+
+
+def _unapproved(observed: Observed, target: Revision, asked: Standing | None) -> Held | None:
+    """Return why a revision does not begin its way: it is to be approved before anything is loaded."""
+    if asked is None or asked.before is not ApprovedBefore.CANARY or asked.approved:
+        return None
+    return Held(*waits(observed, target, asked))
 
 
 def _remembered(observed: Observed, status: AdapterRolloutStatus, target: Revision | Held) -> Revision | Held:

@@ -35,12 +35,15 @@ def was_served(status: AdapterRolloutStatus, digest: str) -> bool:
     return any(each.digest == digest and each.state in WAS_SERVED for each in status.revisions)
 
 
-def promoted(rollout: AdapterRollout, status: AdapterRolloutStatus, revision: Revision) -> list[RevisionStatus]:
-    """Return the history after a revision became the served one, newest first."""
+def promoted(
+    rollout: AdapterRollout, status: AdapterRolloutStatus, revision: Revision, approved_by: list[str]
+) -> list[RevisionStatus]:
+    """Return the history after a revision became the served one, newest first; `approved_by`: with whose approval."""
     kept = [each for each in status.revisions if each.digest != revision.digest]
     after = {RevisionState.SERVING: RevisionState.PREVIOUS, RevisionState.PREVIOUS: RevisionState.RETIRED}
     moved = [each.model_copy(update={"state": after.get(each.state, each.state)}) for each in kept]
-    return trimmed(rollout, [_status(revision, RevisionState.SERVING), *moved])
+    now_served = _status(revision, RevisionState.SERVING).model_copy(update={"approved_by": approved_by})
+    return trimmed(rollout, [now_served, *moved])
 
 
 def begun(rollout: AdapterRollout, status: AdapterRolloutStatus, revision: Revision) -> list[RevisionStatus]:

@@ -29,6 +29,7 @@ from trimtab_operator.api.rollout_reasons import RolloutReason as Reason
 from ..conditions import ConditionStatus, condition, cut, found, note_of
 from ..plan import Note
 from ..views import format_time
+from .approvals import standing, waits
 from .observed import Observed, ServingPod
 from .revisions import served
 from .source import Held
@@ -36,8 +37,22 @@ from .traffic import incoming, positive
 
 STATUS_BYTES = 9_500
 MESSAGE_LENGTH = 400
-QUIET = frozenset({Reason.SERVING, Reason.LOADING, Reason.CANARY, Reason.MOVING, Reason.PAUSED, Reason.NO_PODS})
+QUIET = frozenset(
+    {
+        Reason.SERVING,
+        Reason.LOADING,
+        Reason.CANARY,
+        Reason.MOVING,
+        Reason.PAUSED,
+        Reason.NO_PODS,
+        Reason.AWAITING_APPROVAL,
+    }
+)
 """Reasons that are no warnings."""
+
+
+WAITS = frozenset({Reason.PAUSED, Reason.NO_PODS, Reason.AWAITING_APPROVAL, Reason.AUTHORS_NOT_BOUND})
+"""Reasons of a revision that is wanted and does not get on by itself."""
 
 
 Said = tuple[ConditionStatus, str, str]
@@ -151,12 +166,17 @@ def _under_way(observed: Observed, status: AdapterRolloutStatus, target: Revisio
     proven = sum(pod.proves(name, target.name) for pod in pods)
     if observed.rollout.spec.paused:
         return Reason.PAUSED, f"{target.name} is proven in {proven} of {len(pods)} pods; set paused to false to go on"
+    if (asked := standing(observed, target)) is not None and status.approval is not None and status.approval.since:
+        reason, message = waits(observed, target, asked)
+        in_traffic = step is not None and step.phase is Phase.CANARY
+        return reason, f"{message}; its canary was good and goes on" if in_traffic else message
     if step is not None and step.phase is Phase.CANARY:
         seconds = observed.rollout.spec.strategy.canary_seconds
         names = ", ".join(pod.name for pod in pods if pod.uid in step.canaries)
         if step.held is not None:
             return Reason.CANARY, f"{target.name} stays in {names}, not yet served by the others: {step.held}"
-        return Reason.CANARY, f"{target.name} takes traffic in {names} for {seconds} s since {step.since}"
+        told = f"; {len(asked.approved_by)} of {asked.required} approvals" if asked is not None else ""
+        return Reason.CANARY, f"{target.name} takes traffic in {names} for {seconds} s since {step.since}{told}"
     message = f"{target.name} is proven in {proven} of {len(pods)} pods"
     bad = [each for pod in pods if (each := pod_reason(observed, target, pod)) is not None]
     if bad:
@@ -168,7 +188,7 @@ def _progressing(observed: Observed, status: AdapterRolloutStatus, target: Revis
     if isinstance(target, Held):
         return "False", target.reason, target.message
     truth, reason, message = _ready(observed, status, target)
-    if truth == "True" or reason in (Reason.PAUSED, Reason.NO_PODS):
+    if truth == "True" or reason in WAITS:
         return "False", reason, message
     return "True", reason, message
 

@@ -29,6 +29,7 @@ from ...domain.cluster import Key
 from ...domain.gitops import MARKS
 from ...domain.kind import AnyKind
 from ...domain.kinds import KINDS
+from ...domain.review.policies import AUTHOR_ANNOTATION
 from ...domain.views import MANAGED_BY_LABEL, SERVE, STAGE_LABEL, JobView, PodView, ServingPodView
 from ...domain.work.queue import is_of_queue
 from .. import metrics
@@ -69,6 +70,11 @@ def _rank(label: str) -> int:
     return 0 if label in MARKS else 1 if is_of_queue(label) else 2
 
 
+def _is_read(annotation: str) -> bool:
+    """Tell whether the value of an annotation is asked for."""
+    return annotation == AUTHOR_ANNOTATION or is_of_queue(annotation)
+
+
 def slim(body: Body) -> Body:
     """Return what is read of an object of ours: annotations may be a quarter of a MiB, and nobody asks for most."""
     metadata = body["metadata"]
@@ -80,9 +86,10 @@ def slim(body: Body) -> Body:
     if owners := [each for each in metadata.get("ownerReferences") or () if each.get("controller")]:
         kept["ownerReferences"] = [{"uid": each["uid"], "controller": True} for each in owners[:1]]
     told = {key: "" for key in annotations if key in MARKS}  # that it is there says all
-    told |= {k: v for k, v in annotations.items() if is_of_queue(k) and len(v) <= ANNOTATION_LENGTH}
+    told |= {k: v for k, v in annotations.items() if _is_read(k) and len(v) <= ANNOTATION_LENGTH}
     if told:
-        kept["annotations"] = dict(islice(told.items(), LABELS_KEPT))
+        ordered = sorted(told.items(), key=lambda each: each[0] != AUTHOR_ANNOTATION)
+        kept["annotations"] = dict(islice(ordered, LABELS_KEPT))
     return {**{key: body[key] for key in ("apiVersion", "kind", "spec", "status") if key in body}, "metadata": kept}
 
 

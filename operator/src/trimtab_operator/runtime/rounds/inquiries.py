@@ -8,11 +8,23 @@ from typing import Any, Protocol
 
 from ...domain.cluster import Key
 from ...domain.kind import Needs
-from ...domain.plan import AgentsOf, EventsOf, Importance, Inquiry, IsMounted, MountedShare, NextPoints, NodeOf
+from ...domain.plan import (
+    AgentsOf,
+    EventsOf,
+    Importance,
+    Inquiry,
+    IsMounted,
+    MountedShare,
+    NextPoints,
+    NodeOf,
+    PolicyInForce,
+)
+from ...domain.review.policies import Policy
 from ..cluster.cache import Cache, Store
 from ..kube import EVENTS, NODES, PODS, ApiError, Body, NotFound, Resource
 from ..pods.agentpoller import AgentPoller
 from ..pods.desired import Desired
+from .policies import Policies
 from .suggesting import important, suggested
 
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
@@ -28,8 +40,9 @@ class Reader(Protocol):
 class Inquiries:
     """Asks the API server and the agents."""
 
-    def __init__(self, reader: Reader, cache: Cache, agents: AgentPoller, desired: Desired) -> None:
+    def __init__(self, reader: Reader, cache: Cache, agents: AgentPoller, desired: Desired, policies: Policies) -> None:
         self._reader = reader
+        self._policies = policies
         self._cache = cache
         self._agents = agents
         self._desired = desired
@@ -54,6 +67,8 @@ class Inquiries:
                 return await suggested(request)
             case Importance(request):
                 return await important(request)
+            case PolicyInForce(policy):
+                return await self._policies.force(Policy(policy))
             case AgentsOf(pods):
                 await self._agents.refresh(pods)
                 return pods

@@ -27,7 +27,7 @@ from ...probe import check_forward
 from ...report import Report
 from ...training import hardware
 from ...training.adapter import load_adapter
-from ...training.loop import is_out_of_memory
+from ...training.exhausted import is_out_of_memory
 from ...training.model import LanguageModel, frozen_hash, load_base
 from ..preparing.adapters import invalid_adapter
 from .adapters import FetchedAdapter

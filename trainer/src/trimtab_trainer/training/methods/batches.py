@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..batches import ALL, IGNORED, Batches, MicroBatch, Sequences
+from ..rows import row_layout
 
 Int64 = npt.NDArray[np.int64]
 
@@ -113,9 +114,12 @@ class PreferenceBatches(Batches):
         return np.concatenate([np.arange(first, first + count) for first, count in firsts])
 
     def micro_batches(
-        self, indices: Int64, size: int, where: torch.device, share: slice = ALL
+        self, indices: Int64, size: int, where: torch.device, tokens: int = 0, share: slice = ALL
     ) -> Iterator[PreferenceBatch]:
-        """Yield the pairs or labelled answers, `size` at a time, in the order of `Batches.micro_batches`."""
+        """Yield the pairs or labelled answers, `size` at a time, in the order of `Batches.micro_batches`.
+
+        `tokens` asks for more of shorter ones, which these are not cut by.
+        """
         order = indices[np.argsort(-self.lengths[indices], kind="stable")]
         return (self.lay(order[start : start + size], where) for start in range(0, len(order), size)[share])
 
@@ -158,6 +162,7 @@ class PreferenceBatches(Batches):
             targets=on_device(wanted),
             real_tokens=sum(end - start for start, end in spans),
             supervised_tokens=int(counts.sum()),
+            rows=row_layout(positions, where),
             places=places,
             answer_tokens=on_device(counts),
             asked_tokens=on_device(asked),

@@ -73,7 +73,7 @@ class SupervisedStep:
 
     def __call__(self, hidden: Tensor, batch: MicroBatch, head: Head) -> Tensor:
         """Return the summed loss of a batch."""
-        return summed_loss(hidden, batch.targets, head, weights=batch.weights)
+        return summed_loss(hidden, batch.targets, head, weights=batch.weights, chosen=batch.chosen)
 
 
 class Supervised:
@@ -196,7 +196,7 @@ class Preferring:
         with evaluating(model, stop, world):
             step = self._step(model, split, everything, size, stop)
             total = 0.0
-            for batch in split.micro_batches(everything, size, model.device, world.share):
+            for batch in split.micro_batches(everything, size, model.device, share=world.share):
                 stop.check()
                 total += step(model.hidden(batch), batch, model.head).item()
         (total,) = world.sum([total])

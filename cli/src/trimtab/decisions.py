@@ -1,0 +1,138 @@
+"""What a person decides about an adapter, as a Review: which digest is meant, and who decides. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from .errors import Invalid
+from .objects import AdapterRollout, CustomObject, Evaluation, FineTuneJob, mapping, sequence, text
+from .views import Shown
+
+Word = Literal["Approve", "Reject", "Comment"]
+VERBS: Mapping[str, str] = {"Approve": "approves", "Reject": "rejects", "Comment": "comments on"}
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+PART = re.compile(r"(?:sha256:)?([0-9a-f]{8,64})")
+"""Of a digest: its first digits, as a list shows them."""
+
+
+@dataclass(frozen=True)
+class User:
+    """Who asks, as the API server knows them."""
+
+    name: str
+    groups: tuple[str, ...]
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Self:
+        """Return the user of a SelfSubjectReview.
+
+        Raises:
+            Invalid: the API server names none.
+        """
+        told = mapping(mapping(answer.get("status")).get("userInfo"))
+        if not (name := text(told.get("username"))):
+            raise Invalid("the API server does not say who you are", "see kubectl auth whoami")
+        return cls(name, tuple(each for each in sequence(told.get("groups")) if isinstance(each, str)))
+
+
+@dataclass(frozen=True)
+class Decided(Shown):
+    """A decision: the Review as it was stored, what it is about, and which adapter."""
+
+    review: CustomObject
+    about: CustomObject
+    digest: str
+
+    @property
+    def sentence(self) -> str:
+        spec = self.review.spec
+        verb = VERBS.get(text(spec.get("decision")), "decides about")
+        return f"{text(spec.get('author'))} {verb} {self.digest} of {self.about.kind.singular}/{self.about.name}"
+
+    @property
+    def waits_for(self) -> str:
+        """The digest that the rollout waits for, where that is another one: then this changes nothing there yet."""
+        wanted = waiting(self.about)
+        return wanted if wanted != self.digest else ""
+
+
+def who_am_i() -> dict[str, Any]:
+    return {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+
+
+def waiting(about: CustomObject) -> str:
+    """Return the digest that is to be approved, or is on its way; empty where nothing is."""
+    step = mapping(about.told.get("step"))
+    coming = "" if step.get("phase") == "Draining" else text(step.get("digest"))
+    return text(mapping(about.told.get("approval")).get("digest")) or coming
+
+
+def digest_of(about: CustomObject, decision: Word, given: str | None) -> str:
+    """Return the digest that is meant: what waits, what the object published or judged, or what was given.
+
+    Raises:
+        Invalid: it has none, or what was given is no digest or the beginning of none that the object knows.
+    """
+    if not isinstance(about, AdapterRollout | Evaluation | FineTuneJob):
+        raise Invalid(f"a {about.kind.name} has no adapter to decide about", "name an AdapterRollout")
+    known = _known(about)
+    if given is not None:
+        return _whole(given, known)
+    if isinstance(about, AdapterRollout):
+        found = waiting(about) or (about.served_digest if decision == "Comment" else "")
+        why = "no adapter of it waits"
+    else:
+        found, why = next(iter(known), ""), "it has no adapter yet"
+    if not found:
+        raise Invalid(f"{about.kind.singular}/{about.name}: {why}", "say which one with --digest")
+    return found
+
+
+def _known(about: CustomObject) -> list[str]:
+    told = about.told
+    if isinstance(about, FineTuneJob):
+        found = [about.adapter_digest]
+    elif isinstance(about, Evaluation):
+        found = [text(mapping(told.get("target")).get("digest"))]
+    else:
+        revisions = [text(mapping(each).get("digest")) for each in sequence(told.get("revisions"))]
+        found = [waiting(about), text(mapping(told.get("served")).get("digest")), *revisions]
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def _whole(given: str, known: list[str]) -> str:
+    if DIGEST.fullmatch(given):
+        return given
+    part = PART.fullmatch(given)
+    found = [each for each in known if part is not None and each.startswith(f"sha256:{part[1]}")]
+    if len(found) != 1:
+        raise Invalid(f"{given} is no digest", "write sha256: and 64 digits, or the first 8 or more of one it shows")
+    return found[0]
+
+
+def review(about: CustomObject, decision: Word, digest: str, message: str, user: User) -> dict[str, Any]:
+    """Return the Review of a decision.
+
+    Raises:
+        Invalid: it would count for nothing, for the rollout asks others.
+    """
+    approvals = mapping(mapping(about.spec.get("strategy")).get("approvals"))
+    asked = [each for each in sequence(mapping(approvals.get("from")).get("groups")) if isinstance(each, str)]
+    groups = [group for group in user.groups if group in asked]
+    if asked and not groups and decision != "Comment":
+        raise Invalid(
+            f"{user.name} is in none of the groups {', '.join(asked)}",
+            "ask one of them; kubectl trimtab comment says something without deciding",
+        )
+    spec = {
+        "subject": {"kind": about.kind.name, "name": about.name, "digest": digest},
+        "decision": decision,
+        **({"message": message} if message else {}),
+        "author": user.name,
+        **({"authorGroups": groups} if groups else {}),
+    }
+    metadata = {"generateName": f"{about.name[:40]}-{decision.lower()}-", "namespace": about.namespace}
+    return {"apiVersion": about.kind.api_version, "kind": "Review", "metadata": metadata, "spec": spec}
