@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..batches import ALL, IGNORED, Batches, MicroBatch, Sequences
+from ..batches import ALL, IGNORED, Batches, MicroBatch, Sequences, sent
 from ..rows import row_layout
 
 Int64 = npt.NDArray[np.int64]
@@ -118,7 +118,7 @@ class PreferenceBatches(Batches):
     ) -> Iterator[PreferenceBatch]:
         """Yield the pairs or labelled answers, `size` at a time, in the order of `Batches.micro_batches`.
 
-        `tokens` asks for more of shorter ones, which these are not cut by.
+        Never more of shorter ones, whatever `tokens` would allow.
         """
         order = indices[np.argsort(-self.lengths[indices], kind="stable")]
         return (self.lay(order[start : start + size], where) for start in range(0, len(order), size)[share])
@@ -153,22 +153,19 @@ class PreferenceBatches(Batches):
             whole = np.array([int((self.whole_targets[start:end] != IGNORED).sum()) for start, end in spans], np.int64)
             asked = np.where(self.wanted[places], whole - counts, 0)
 
-        def on_device(array: npt.NDArray[np.generic]) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(where)
-
         return PreferenceBatch(
-            tokens=on_device(tokens),
-            positions=on_device(positions),
-            targets=on_device(wanted),
+            tokens=sent(tokens, where),
+            positions=sent(positions, where),
+            targets=sent(wanted, where),
             real_tokens=sum(end - start for start, end in spans),
             supervised_tokens=int(counts.sum()),
             rows=row_layout(positions, where),
             places=places,
-            answer_tokens=on_device(counts),
-            asked_tokens=on_device(asked),
-            is_answer=on_device(answered[wanted != IGNORED]),
-            wanted=on_device(self.wanted[places]),
-            unit_weights=on_device(self.unit_weights[indices]),
+            answer_tokens=sent(counts, where),
+            asked_tokens=sent(asked, where),
+            is_answer=sent(answered[wanted != IGNORED], where),
+            wanted=sent(self.wanted[places], where),
+            unit_weights=sent(self.unit_weights[indices], where),
         )
 
     def _lines(self, indices: Int64, spans: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
