@@ -6,12 +6,14 @@ of a pod spec. List items have no static defaults: a GitOps tool that compares l
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 from trimtab_trainer.contract import Model
 from trimtab_trainer.contract.model import Rule, rules
 
+from .quantity import count_of
 from .scheduling import ATOMIC, LABEL_VALUE, Affinity, Toleration, TopologySpreadConstraint, keyed_by
 
 RESERVED_PATHS = ("/run/trimtab", "/work", "/dev", "/tmp")
@@ -107,12 +109,27 @@ def _at_most_one(amounts: str, names: str) -> str:
 
 _SLICES = r"nvidia\\.com/(gpu\\.shared|mig-.*)"
 _GPUS = rf"nvidia\\.com/gpu|{_SLICES}|amd\\.com/gpu"
+ONE_AT_MOST = re.compile(_GPUS.replace("\\\\", "\\"))  # in CEL a backslash is written twice
+"""Resources of which work that does not train has one."""
 _ONLY_TRAINING = "only training uses several GPUs, and more than one would be held for nothing: ask for 1"
 _ONE_SLICE: Rule = (
     _at_most_one("self", _SLICES),
     "slices of GPUs cannot train together, and more than one would be held for nothing: ask for 1, or for GPUs",
 )
 _ONE_DEVICE: Rule = (_at_most_one("self", _GPUS), _ONLY_TRAINING)
+
+
+def check_one_device(template: PodTemplate) -> None:
+    """Refuse what `one_device_rule` refuses.
+
+    Raises:
+        ValueError: the work would hold GPUs that it does not use.
+    """
+    resources = template.resources
+    asked = [] if resources is None else [resources.limits or {}, resources.requests or {}]
+    several = (name for side in asked for name in side if ONE_AT_MOST.fullmatch(name) and count_of(side[name]) > 1)
+    if any(several):
+        raise ValueError(_ONLY_TRAINING)
 
 
 def one_device_rule() -> Rule:

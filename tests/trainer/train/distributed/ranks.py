@@ -19,9 +19,7 @@ WAIT_SECONDS = 240
 """A process that has not ended by then is a failure, whatever else the machine does."""
 
 
-def on_ranks(
-    size: int, folder: Path, body: Callable[[World], T], *, patience: int = 120, wait: float = WAIT_SECONDS
-) -> list[T]:
+def on_ranks(size: int, folder: Path, body: Callable[[World], T], *, patience: int = 120) -> list[T]:
     """Return what the body gives in each of so many processes, by rank; one that raises fails the test."""
     folder.mkdir(parents=True, exist_ok=True)
     if size == 1:
@@ -31,7 +29,7 @@ def on_ranks(
     processes = [context.Process(target=_one, args=(place, folder, body, patience)) for place in places]
     for process in processes:
         process.start()
-    end = time.monotonic() + wait
+    end = time.monotonic() + WAIT_SECONDS
     for process in processes:
         process.join(max(0.0, end - time.monotonic()))
     hanging = [rank for rank, process in enumerate(processes) if process.is_alive()]

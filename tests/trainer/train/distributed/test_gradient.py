@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -204,16 +204,16 @@ def test_when_one_hangs_the_others_wait_so_long_and_no_longer(tmp_path: Path) ->
     from trimtab_trainer.errors import ProcessLost
 
     def body(world: World) -> str:
-        if world.rank == 1:
-            signal.pause()
+        while world.rank == 1 and not (tmp_path / "said").exists():
+            time.sleep(0.05)
         try:
             world.sum([1.0])
         except ProcessLost as error:
             (tmp_path / "said").write_text(error.message)
         os._exit(0)
 
-    with pytest.raises(AssertionError, match=r"hanging: \[1\]"):
-        on_ranks(2, tmp_path / "two", body, patience=2, wait=15)
+    with pytest.raises(FileNotFoundError):  # neither has a result
+        on_ranks(2, tmp_path / "two", body, patience=2)
     assert "the other processes are lost" in (tmp_path / "said").read_text()
 
 

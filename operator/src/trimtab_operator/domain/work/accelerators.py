@@ -6,13 +6,11 @@ cores of a shared device, network cards and the like are resources with a domain
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
-from trimtab_operator.api.pod import PodTemplate, ResourceRequirements
-
-from ..quantity import LARGEST, count_of
+from trimtab_operator.api.pod import ONE_AT_MOST, PodTemplate, ResourceRequirements
+from trimtab_operator.api.quantity import LARGEST, count_of
 
 
 def devices(limits: Mapping[str, object], patterns: Iterable[str]) -> int:
@@ -29,14 +27,10 @@ def claimed(template: PodTemplate, resources: ResourceRequirements | None) -> in
     return sum(count for each, count in zip(template.resource_claims, counts, strict=True) if each.name in used)
 
 
-ONE_AT_MOST = re.compile(r"nvidia\.com/(gpu|gpu\.shared|mig-.*)|amd\.com/gpu")
-"""Resources of which an evaluation has one."""
-
-
 def for_one_accelerator(template: PodTemplate) -> PodTemplate:
     """Return the template of an evaluation that has what a training has, but one GPU of its several."""
     document = template.to_json()
     for amounts in (document.get("resources") or {}).values():
         if isinstance(amounts, dict):
-            amounts.update({name: 1 for name in amounts if ONE_AT_MOST.fullmatch(name) and str(amounts[name]) != "0"})
+            amounts.update({name: 1 for name in amounts if ONE_AT_MOST.fullmatch(name) and count_of(amounts[name]) > 1})
     return PodTemplate.model_validate(document)

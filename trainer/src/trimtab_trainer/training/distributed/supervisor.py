@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,8 +55,7 @@ def supervise(
     Raises:
         TrainerError: the run did not end well.
     """
-    folder = scratch / f"processes-{os.getpid()}"
-    folder.mkdir(parents=True)
+    folder = Path(tempfile.mkdtemp(prefix="processes-", dir=scratch))  # a meeting of before would be joined
     killed_before = killed_for_memory()
     processes = [_start(Place(rank, size, folder / "meeting"), arguments, folder) for rank in range(size)]
     report("processes started", world_size=size, pids=[each.handle.pid for each in processes])

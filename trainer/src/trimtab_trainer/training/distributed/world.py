@@ -10,6 +10,7 @@ A signal never raises inside: callers ask outside of `Interruption.at_once`, or 
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ T = TypeVar("T")
 PATIENCE = "TRIMTAB_RANK_TIMEOUT_SECONDS"
 PATIENCE_SECONDS = 900
 """What a process may take longer than the others: storage that a checkpoint waits for, a slower accelerator."""
+LOOPBACK = "lo"
 ASKED_EVERY = 0.05
 """Seconds between two looks at whether the others are there."""
 
@@ -65,8 +67,9 @@ class World:
         if self.size == 1:
             return
         # All are on one machine: no name has to be resolved and no other interface is needed.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+        if LOOPBACK in (name for _, name in socket.if_nameindex()):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", LOOPBACK)
         backend = "gloo"
         if torch.cuda.is_available():
             backend = "cpu:gloo,cuda:nccl"
