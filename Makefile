@@ -79,6 +79,10 @@ test-site: $(INSTALLED) docs ## The documentation's site in a browser; not part 
 test-sweep: $(INSTALLED) ## A whole FineTuneSweep with real training, folds, pruning, a final and two deaths; not part of `make test`.
 	$(BIN)/pytest -s tests/sweeps
 
+.PHONY: test-console
+test-console: $(INSTALLED) ## The console in Chromium against a real API server, with times and pictures; not part of `make test`.
+	$(BIN)/pytest -s tests/console
+
 .PHONY: test-engine
 test-engine: $(INSTALLED) ## AdapterRollouts on a real vLLM under load; not part of `make test`, it takes long to start.
 	$(BIN)/pytest -s tests/engine
@@ -237,6 +241,14 @@ bench-preference: $(INSTALLED) ## Train on pairs with real weights, and evaluate
 bench-cli: $(INSTALLED) ## Measure how soon the command line answers; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_cli.py
 
+.PHONY: bench-console
+bench-console: $(INSTALLED) ## Measure the console under 50 open pages and 2,000 objects; the last line is JSON.
+	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_console.py
+
+.PHONY: vendor-console
+vendor-console: ## Fetch the console's scripts, styles and font from the npm packages that its lock names.
+	$(PYTHON) -m deploy.console
+
 # Its libraries are the pinned ones; they are unpacked into ~/.shiv when it is first run.
 .PHONY: zipapp
 zipapp: $(INSTALLED) ## Make dist/kubectl-trimtab, one file that runs with this machine's Python, and the file that completes it.
@@ -252,6 +264,7 @@ zipapp: $(INSTALLED) ## Make dist/kubectl-trimtab, one file that runs with this 
 lock: $(UV) ## Pin every dependency with its hashes.
 	$(COMPILE) --override requirements/overrides.txt --override requirements/left-out.txt --group pyproject.toml:dev operator/pyproject.toml trainer/pyproject.toml cli/pyproject.toml --all-extras -o requirements/dev.txt
 	$(COMPILE) --override requirements/overrides.txt -c requirements/dev.txt operator/pyproject.toml -o requirements/operator.txt
+	$(COMPILE) -c requirements/dev.txt cli/pyproject.toml --extra ui -o requirements/console.txt
 	$(COMPILE) -c requirements/dev.txt cli/pyproject.toml -o requirements/cli.txt
 	$(COMPILE) --group pyproject.toml:docs -o requirements/docs.txt
 	$(COMPILE) trainer/pyproject.toml --extra prepare -o requirements/prepare.txt

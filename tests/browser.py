@@ -65,7 +65,7 @@ def opened(page: Path | str, folder: Path, width: int = 1280, *, dark: bool = Fa
     """Open a file or an address in a window of this width, with all its parts unfolded, and draw it into `folder`."""
     address = page if isinstance(page, str) else page.as_uri()
     picture = folder / f"{Path(address).stem}-{width}{'-dark' if dark else ''}.png"
-    with _browser(folder) as devtools:
+    with browser(folder) as devtools:
         for domain in ("Page", "Runtime", "Log", "Network", "DOM"):
             devtools.ask(f"{domain}.enable")
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -88,12 +88,12 @@ def opened(page: Path | str, folder: Path, width: int = 1280, *, dark: bool = Fa
     )
 
 
-class _DevTools:
+class DevTools:
     """A conversation with one page."""
 
     def __init__(self, read: int, write: int) -> None:
         self._read, self._write = read, write
-        self._deadline = time.monotonic() + SECONDS
+        self._deadline = 0.0
         self._buffer = b""
         self._number = 0
         self._session: dict[str, str] = {}
@@ -107,6 +107,7 @@ class _DevTools:
 
     def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._number += 1
+        self._deadline = time.monotonic() + SECONDS
         message = {"id": self._number, "method": method, "params": parameters, **self._session}
         os.write(self._write, json.dumps(message).encode() + b"\0")
         while True:
@@ -117,6 +118,8 @@ class _DevTools:
                 return result
 
     def wait(self, method: str) -> None:
+        """Wait for an event of this kind, or be content with one that came before."""
+        self._deadline = time.monotonic() + SECONDS
         while not any(event["method"] == method for event in self.events):
             self._next()
 
@@ -134,7 +137,8 @@ class _DevTools:
 
 
 @contextmanager
-def _browser(folder: Path) -> Iterator[_DevTools]:
+def browser(folder: Path) -> Iterator[DevTools]:
+    """Yield a conversation with a new browser's only page."""
     command, answers = os.pipe(), os.pipe()
     options = ("--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe", "about:blank")
     # It reads from descriptor 3 and writes to 4.
@@ -150,7 +154,7 @@ def _browser(folder: Path) -> Iterator[_DevTools]:
     try:
         os.close(command[0])
         os.close(answers[1])
-        devtools = _DevTools(answers[0], command[1])
+        devtools = DevTools(answers[0], command[1])
         devtools.attach()
         yield devtools
     finally:

@@ -30,7 +30,7 @@ from .inventory import Package, installed, release
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/trimtab/Chart.yaml"
-PRODUCT = ("operator", "prepare", "trainer")
+PRODUCT = ("operator", "prepare", "trainer", "console")
 NAMESPACE = uuid.UUID("6f6b7c1e-3a0e-5f0a-9b6e-6d1d3f7f5f11")
 """Of the serial numbers, which are made of what the document is about."""
 

@@ -55,6 +55,11 @@ class Client:
     def close(self) -> None:
         self._server.close()
 
+    @property
+    def server(self) -> Server:
+        """The API server, for what is no verb."""
+        return self._server
+
     def list(self, kind: str | None = None, *, all_namespaces: bool = False) -> Listing:
         """Return the objects of a kind, or of all kinds that the cluster serves and the user may list."""
         found: list[CustomObject] = []

@@ -3,7 +3,7 @@
 What is slow to import is imported by the verb that needs it. The verbs register themselves, in the order of the help.
 """
 
-from . import reading, reviewing, trying, writing
+from . import opening, reading, reviewing, trying, writing
 from .options import app
 
-__all__ = ["app", "reading", "reviewing", "trying", "writing"]
+__all__ = ["app", "opening", "reading", "reviewing", "trying", "writing"]

@@ -77,6 +77,11 @@ def gitops_marks() -> frozenset[str]:
     return frozenset(_table()["gitOpsMarks"])
 
 
+def lower_is_better() -> frozenset[str]:
+    """Return the metrics of which less is better; of all others more is."""
+    return frozenset(_table()["lowerIsBetter"])
+
+
 @cache
 def kinds() -> tuple[Kind, ...]:
     """Return all kinds, in the order in which people meet them."""

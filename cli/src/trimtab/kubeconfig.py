@@ -26,6 +26,8 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 IMPERSONATION = {"as": "Impersonate-User", "as-uid": "Impersonate-Uid"}
 FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 """Fields that are paths, meant from the folder of their kubeconfig."""
+CONNECTIONS = 32
+"""Kept to one API server: watches and pages at the same time take as many, and others are opened and closed."""
 LISTS = ("clusters", "users", "contexts")
 
 Body = dict[str, Any]
@@ -159,7 +161,7 @@ def _plain(named: Context) -> Connection:
         told = token()
         return {**({"Authorization": told} if told else {}), **impersonated}
 
-    return Connection(address, urllib3.PoolManager(retries=False, **more), credentials)
+    return Connection(address, urllib3.PoolManager(retries=False, maxsize=CONNECTIONS, **more), credentials)
 
 
 def _token(user: Body) -> Callable[[], str]:

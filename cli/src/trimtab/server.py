@@ -89,11 +89,6 @@ class Server:
                 return found, str(metadata.get("resourceVersion", ""))
             wanted["continue"] = metadata["continue"]
 
-    def create(self, path: str, body: Body, *, dry_run: bool = False) -> Body:
-        """Create an object."""
-        query = {"fieldManager": "kubectl-trimtab", **({"dryRun": "All"} if dry_run else {})}
-        return self._answer("POST", path, query=query, body=body)
-
     def merge(self, path: str, patch: Body, *, dry_run: bool = False) -> Body:
         """Merge changes into an object."""
         query = {"fieldManager": "kubectl-trimtab", **({"dryRun": "All"} if dry_run else {})}
@@ -117,8 +112,18 @@ class Server:
         }
         return self._answer("PATCH", path, query=query, body=body, content_type=APPLY_PATCH)
 
-    def watch(self, path: str, since: str, seconds: int = 240) -> Iterator[Body]:
+    def create(self, path: str, body: Body, *, dry_run: bool = False) -> Body:
+        """Make an object of a list; of a dry run nothing is stored. One of the name is a `Conflict`."""
+        query = {"fieldManager": "kubectl-trimtab", "fieldValidation": "Strict"}
+        return self._answer("POST", path, query=query | ({"dryRun": "All"} if dry_run else {}), body=body)
+
+    def watch(
+        self, path: str, since: str, seconds: int = 240, begun: Callable[[Callable[[], None]], None] | None = None
+    ) -> Iterator[Body]:
         """Yield events since a resourceVersion until the API server ends the watch.
+
+        Args:
+            begun: is given what ends the watch at once, from whatever thread.
 
         Raises:
             Expired: that is too long ago.
@@ -126,15 +131,18 @@ class Server:
         query = {
             "watch": "1", "resourceVersion": since, "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)
         }  # fmt: skip
-        for line in self.lines(path, seconds + READ_SECONDS, **query):
-            try:
-                event: Body = json.loads(line)
-            except ValueError as error:
-                raise Unreachable(f"{self.address} broke off a watch", "is the cluster up?") from error
-            if event.get("type") == "ERROR":
-                told = event.get("object") or {}
-                raise refusal(int(told.get("code") or 0), told, "watch", path)
-            yield event
+        with self.opened("GET", path, query=query, seconds=seconds + READ_SECONDS) as response:
+            if begun is not None:
+                begun(response.shutdown)
+            for line in self.lines_of(response):
+                try:
+                    event: Body = json.loads(line)
+                except ValueError as error:
+                    raise Unreachable(f"{self.address} broke off a watch", "is the cluster up?") from error
+                if event.get("type") == "ERROR":
+                    told = event.get("object") or {}
+                    raise refusal(int(told.get("code") or 0), told, "watch", path)
+                yield event
 
     def lines(self, path: str, seconds: float = READ_SECONDS, **query: str) -> Iterator[bytes]:
         """Yield the lines of an answer as they come; `seconds` is how long nothing may come."""

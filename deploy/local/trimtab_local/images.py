@@ -34,6 +34,7 @@ DEBIAN = "docker.io/library/debian:bookworm-slim"
 SUITE = "bookworm"
 INPUTS = {  # image -> what its Containerfile copies, relative to the root of the repository
     "operator": ("deploy/images/tools.txt", "requirements/operator.txt", "trainer", "operator"),
+    "console": ("deploy/images/tools.txt", "requirements/console.txt", "cli"),
     "prepare": ("deploy/images/tools.txt", "requirements/prepare.txt", "trainer"),
     "trainer": ("deploy/images/tools.txt", "requirements/trainer.txt", "trainer"),
     "seaweedfs": ("deploy/images/tools.txt", "deploy/images/seaweedfs.txt"),

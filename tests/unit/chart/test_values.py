@@ -95,9 +95,28 @@ def dashboards(rendered: Rendered) -> list[Body]:
     return [body["metadata"] for body in rendered.all("ConfigMap")]
 
 
+CONSOLE_NAME = "trimtab-console"
+
+
+def console_pod(rendered: Rendered) -> Body:
+    template: Body = rendered.one("Deployment", CONSOLE_NAME)["spec"]["template"]
+    return template
+
+
+def console(rendered: Rendered) -> Body:
+    container: Body = console_pod(rendered)["spec"]["containers"][0]
+    return container
+
+
+def console_policy(rendered: Rendered) -> Body:
+    spec: Body = rendered.one("NetworkPolicy", CONSOLE_NAME)["spec"]
+    return spec
+
+
 RULES: Body = {"metrics": {"prometheusRule": {"enabled": True}}}
 DASHBOARDS: Body = {"metrics": {"dashboards": {"enabled": True}}}
 SERVICE: Body = {"metrics": {"service": {"enabled": True}}}
+CONSOLE: Body = {"console": {"enabled": True, "hosts": ["trimtab.example.com"]}}
 SERVICE_MONITOR: Body = {"metrics": {"serviceMonitor": {"enabled": True}}}
 MONITORS: Body = {"metrics": {"podMonitor": {"enabled": True}}}
 THRESHOLD = "metrics.prometheusRule.thresholds"
@@ -344,6 +363,50 @@ TOGETHER: dict[str, tuple[Body, Look, Any, Any]] = {
         {"grafana_folder": "Trimtab"},
         [{"grafana_folder": "Trimtab"}] * 3,
     ),
+    "console.enabled": ({"console": {"hosts": ["a"]}}, count("Deployment", CONSOLE_NAME), True, 1),
+    "console.hosts": (
+        CONSOLE,
+        lambda r: [each for each in console(r)["args"] if each.startswith("--host")],
+        ["a.example:8443", "b"],
+        ["--host=a.example:8443", "--host=b"],
+    ),
+    "console.image": (CONSOLE, lambda r: console(r)["image"], "r.example/b:1", "r.example/b:1"),
+    "console.imagePullPolicy": (CONSOLE, lambda r: console(r)["imagePullPolicy"], "Never", "Never"),
+    "console.namespace": (CONSOLE, lambda r: "--namespace=ml" in console(r)["args"], "ml", True),
+    "console.port": (CONSOLE, lambda r: console(r)["ports"][0]["containerPort"], 9000, 9000),
+    "console.targetPort": (
+        CONSOLE,
+        lambda r: r.one("Service", CONSOLE_NAME)["spec"]["ports"][0]["targetPort"],
+        4180,
+        4180,
+    ),
+    "console.proxyFrom": (CONSOLE, lambda r: console_policy(r)["ingress"][0].get("from"), SELECTOR, SELECTOR),
+    "console.extraEgress": (CONSOLE, lambda r: console_policy(r)["egress"][2:], PEERS, PEERS),
+    "console.extraContainers": (
+        CONSOLE,
+        lambda r: console_pod(r)["spec"]["containers"][1:],
+        [{"name": "proxy"}],
+        [{"name": "proxy"}],
+    ),
+    "console.extraVolumes": (
+        CONSOLE,
+        lambda r: console_pod(r)["spec"]["volumes"][2:],
+        [{"name": "a"}],
+        [{"name": "a"}],
+    ),
+    "console.resources": (
+        CONSOLE,
+        lambda r: console(r)["resources"]["limits"],
+        {"limits": {"memory": "1Gi"}},
+        {"memory": "1Gi"},
+    ),
+    "console.podLabels": (CONSOLE, lambda r: console_pod(r)["metadata"]["labels"].get("team"), {"team": "a"}, "a"),
+    "console.podAnnotations": (
+        CONSOLE,
+        lambda r: console_pod(r)["metadata"].get("annotations"),
+        {"mesh": "off"},
+        {"mesh": "off"},
+    ),
 }
 """Values that do something only with another one: that one, what to look at, the value, and what is seen."""
 
@@ -432,6 +495,9 @@ WRONG: dict[str, Any] = {
     "networkPolicy.agentPorts": [],
     "agentKey.existingSecret": "Not a name",
     "podLabels": {"a": 1},
+    "console.hosts": ["https://trimtab.example.com"],
+    "console.targetPort": 80,
+    "console.unheard": 1,
 }
 
 

@@ -137,7 +137,7 @@ def serve(cluster: FakeCluster, tls: ssl.SSLContext | None = None) -> ThreadingH
     cluster.address = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     return server
 
 

@@ -54,7 +54,7 @@ def test_the_verbs_are_those_of_the_command() -> None:
 
 
 def test_the_client_has_every_verb() -> None:
-    assert all(callable(getattr(Client, verb)) for verb in VERBS)
+    assert all(callable(getattr(Client, verb)) for verb in VERBS - {"ui"})  # which is a process, and no question
 
 
 @pytest.mark.parametrize(("command", "shown"), TRANSCRIPTS, ids=[command for command, _ in TRANSCRIPTS])

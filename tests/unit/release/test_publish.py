@@ -25,7 +25,7 @@ def digest(letter: str) -> str:
     return "sha256:" + letter * 64
 
 
-DIGESTS = dict(zip(PRODUCT, map(digest, "abc"), strict=True))
+DIGESTS = dict(zip(PRODUCT, map(digest, "abcd"), strict=True))
 
 
 def test_the_packaged_chart_is_pinned_and_otherwise_what_it_was() -> None:

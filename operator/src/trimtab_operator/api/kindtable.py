@@ -9,6 +9,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from trimtab_trainer.contract.evaluation import LOWER_IS_BETTER
+
 from .crd import schema_of
 from .customresource import Column, CustomResource
 from .reference import nodes
@@ -23,6 +25,7 @@ def kind_table(resources: Sequence[CustomResource], group: str, version: str, ma
         "group": group,
         "version": version,
         "gitOpsMarks": marks,
+        "lowerIsBetter": sorted(LOWER_IS_BETTER),
         "kinds": [_kind(resource) for resource in resources],
     }
     return json.dumps(table, indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,200 @@
+"""The console as one table of addresses, with what stands around every request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from importlib.resources import files
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from ..errors import Conflict, Invalid, NotAllowed, NotFound, NotInstalled, Problem, Unreachable
+from ..kinds import kind_named
+from ..text import clean
+from .addresses import ALL, page_path
+from .context import KINDS, Context
+from .feeds import TooMany
+from .guard import Guard
+from .streams import Changes
+from .views import reading, writing
+from .views.forms import read_form
+from .views.responding import redirect, set_session, templates
+
+STATUSES: tuple[tuple[type[Problem], int], ...] = (
+    (NotAllowed, 403),
+    (NotFound, 404),
+    (NotInstalled, 404),
+    (Conflict, 409),
+    (Invalid, 422),
+    (TooMany, 503),
+    (Unreachable, 502),
+)
+STREAMS, STREAMS_OF_ONE = 512, 128
+ASSET_SECONDS = 31_536_000
+SERVED = (".css", ".js", ".svg", ".woff2")
+OBJECT = "/ns/{namespace}/{plural}/{name}"
+
+Read = Callable[[Context, Request], Response]
+Write = Callable[[Context, Request, Mapping[str, str]], Response]
+
+
+class Console:
+    """The application; `end` ends what is streamed, which nothing else would."""
+
+    def __init__(self, context: Context, hosts: Collection[str]) -> None:
+        self._context = context
+        self._over: dict[asyncio.Event, str] = {}
+        reads: tuple[tuple[str, Read], ...] = (
+            ("/", reading.begin),
+            ("/ns/{namespace}", reading.show_overview),
+            ("/ns/{namespace}/compare", reading.show_compare),
+            ("/ns/{namespace}/approvals", reading.show_approvals),
+            ("/ns/{namespace}/new", writing.show_new),
+            ("/ns/{namespace}/{plural}", reading.show_list),
+            (OBJECT, reading.show_object),
+            (f"{OBJECT}/manifest", reading.show_manifest),
+            (f"{OBJECT}/events", reading.show_events),
+            (f"{OBJECT}/log", reading.show_log),
+            (f"{OBJECT}/back", writing.show_back),
+        )
+        writes: tuple[tuple[str, Write], ...] = (
+            (f"{OBJECT}/back", writing.go_back),
+            (f"{OBJECT}/{{verb}}", writing.hold),
+            ("/ns/{namespace}/approvals", writing.decide),
+            ("/ns/{namespace}/new", writing.make),
+        )
+        self.app = Starlette(
+            routes=[
+                Route("/healthz", _alive),
+                Route("/login", self._login),
+                Route("/go", _go),
+                Route("/assets/{name:path}", _asset),
+                Route("/ns/{namespace}/changes", _Stream(self)),
+                *(Route(path, functools.partial(self._read, view), methods=["GET"]) for path, view in reads),
+                *(Route(path, functools.partial(self._write, view), methods=["POST"]) for path, view in writes),
+            ],
+            middleware=[Middleware(Guard, hosts=hosts)],
+            exception_handlers={Problem: self._problem, HTTPException: self._http},
+            lifespan=self._lifespan,
+        )
+
+    def end(self) -> None:
+        """End all streams; called in the loop's thread."""
+        for over in self._over:
+            over.set()
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        async def sweep() -> None:
+            while True:
+                await asyncio.sleep(1)
+                self._context.feeds.sweep()
+
+        sweeper = asyncio.create_task(sweep())
+        try:
+            yield
+        finally:
+            sweeper.cancel()
+            self.end()
+            self._context.feeds.close()
+
+    async def _read(self, view: Read, request: Request) -> Response:
+        return await run_in_threadpool(view, self._context, request)
+
+    async def _write(self, view: Write, request: Request) -> Response:
+        if view is writing.hold and request.path_params["verb"] not in ("suspend", "resume"):
+            raise HTTPException(404)
+        self._context.caller(request)  # nobody's form is not even read
+        form = await read_form(request)
+        return await run_in_threadpool(view, self._context, request, form)
+
+    async def _login(self, request: Request) -> Response:
+        session = self._context.sessions.redeem(request.query_params.get("token", ""))
+        if session is None:
+            raise NotAllowed("this address was used already, or is not whole", "start kubectl trimtab ui again")
+        response = RedirectResponse("/", 303)
+        set_session(self._context, response, session)
+        return response
+
+    async def _problem(self, request: Request, error: Exception) -> Response:
+        problem = error if isinstance(error, Problem) else Problem(str(error))
+        status = next((status for kind, status in STATUSES if isinstance(problem, kind)), 500)
+        return await run_in_threadpool(_refusal, status, clean(problem.sentence), clean(problem.next_step))
+
+    async def _http(self, request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        return _refusal(status, "there is no such page" if status == 404 else "this cannot be done here", "go back")
+
+    async def stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Tell a page of changes in its namespace; of the kind of `about` only those of that object."""
+        request = Request(scope, receive)
+        caller = self._context.caller(request)
+        if len(self._over) >= STREAMS or list(self._over.values()).count(caller.key) >= STREAMS_OF_ONE:
+            raise TooMany("too many pages are open", "close some")
+        namespace = request.path_params["namespace"]
+        plural, _, name = request.query_params.get("about", "").partition("/")
+        changed, over, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
+
+        def heard(of: str, which: str) -> None:
+            if of and of == plural and which not in ("", name):
+                return
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and the page with it
+                loop.call_soon_threadsafe((changed if of else over).set)
+
+        kinds = [kind_named(each) for each in KINDS]
+        leave = self._context.feeds.listen(caller, kinds, "" if namespace == ALL else namespace, heard)
+        self._over[over] = caller.key
+
+        def left() -> None:
+            self._over.pop(over, None)
+            leave()
+
+        await Changes(changed, over, left)(scope, receive, send)
+
+
+class _Stream:
+    """An ASGI application, which a Route takes as it is."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._console.stream(scope, receive, send)
+
+
+async def _alive(request: Request) -> Response:
+    return PlainTextResponse("ok")
+
+
+async def _go(request: Request) -> Response:
+    """Go to the namespace that a person chose, on the page that they were on."""
+    namespace, part = request.query_params.get("namespace", "").strip(), request.query_params.get("part", "")
+    return redirect(page_path(namespace or ALL, *([part] if part else [])))
+
+
+async def _asset(request: Request) -> Response:
+    name = request.path_params["name"]
+    folder = files("trimtab.console") / "assets"
+    known = {
+        f"{prefix}{each.name}": each
+        for prefix, place in (("", folder), ("vendor/", folder / "vendor"))
+        for each in place.iterdir()
+        if each.name.endswith(SERVED)
+    }
+    if name not in known:
+        raise HTTPException(404)
+    return FileResponse(str(known[name]), headers={"Cache-Control": f"public, max-age={ASSET_SECONDS}, immutable"})
+
+
+def _refusal(status: int, sentence: str, next_step: str) -> Response:
+    text = templates().get_template("problem.html").render(status=status, sentence=sentence, next_step=next_step)
+    return Response(text, status, media_type="text/html")

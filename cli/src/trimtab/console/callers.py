@@ -1,0 +1,116 @@
+"""Who asks: `caller(request)` is the only way to an API server, and it is always the asking user's.
+
+On loopback that is the user of the kubeconfig, for whoever has the session; in a cluster it is whose bearer token the
+request carries, as an authenticating proxy sets it. Without either there is no server: the console has no account of
+its own to fall back to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from starlette.requests import HTTPConnection
+
+from ..errors import NotAllowed
+from ..kubeconfig import connection_to
+from ..server import Server
+from .sessions import Sessions
+
+TOKEN_HEADERS = ("x-forwarded-access-token", "authorization")
+"""In this order: behind a proxy that also authenticates itself the first is the user's."""
+TOKEN_BYTES = 16_384
+CALLERS = 256
+"""Whose connections are kept; the one that asked longest ago goes first."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A user of an API server.
+
+    Attributes:
+        key: of what is kept for this user alone; it is no secret and says nothing of one.
+        namespace: that is meant where none is said.
+        session: name of the browser's session, empty before it has one.
+    """
+
+    key: str
+    server: Server = field(repr=False)
+    namespace: str
+    session: str = field(repr=False)
+
+
+class Callers(Protocol):
+    """How callers are known."""
+
+    @property
+    def cookie(self) -> str:
+        """Name of the cookie with the session."""
+
+    def caller(self, request: HTTPConnection) -> Caller:
+        """Return who asks.
+
+        Raises:
+            NotAllowed: nobody that is known.
+        """
+
+
+@dataclass(frozen=True)
+class OfKubeconfig:
+    """The user of a kubeconfig, for browsers with a session."""
+
+    server: Server
+    namespace: str
+    sessions: Sessions
+    cookie: str
+
+    def caller(self, request: HTTPConnection) -> Caller:
+        session = request.cookies.get(self.cookie, "")
+        if not self.sessions.knows(session):
+            raise NotAllowed("this browser has no session", "open the address that kubectl trimtab ui printed")
+        return Caller("kubeconfig", self.server, self.namespace, session)
+
+
+class OfBearerToken:
+    """The user whose token a request carries.
+
+    Args:
+        address, authority: of the API server, and the file with its certificate authority.
+        namespace: that is shown first.
+    """
+
+    def __init__(self, address: str, authority: str, namespace: str, cookie: str) -> None:
+        self._address, self._authority, self._namespace = address, authority, namespace
+        self.cookie = cookie
+        self._servers: OrderedDict[str, Server] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def caller(self, request: HTTPConnection) -> Caller:
+        token = _token(request)
+        if not token:
+            raise NotAllowed("nobody is logged in", "the proxy in front of the console has to send the user's token")
+        key = hashlib.sha256(token.encode()).hexdigest()
+        return Caller(key, self._server(key, token), self._namespace, request.cookies.get(self.cookie, ""))
+
+    def _server(self, key: str, token: str) -> Server:
+        with self._lock:
+            if key not in self._servers:
+                self._servers[key] = Server(connection_to(self._address, {"token": token}, self._authority))
+            self._servers.move_to_end(key)
+            while len(self._servers) > CALLERS:
+                self._servers.popitem(last=False)[1].close()
+            return self._servers[key]
+
+
+def _token(request: HTTPConnection) -> str:
+    """Return the bearer token of a request; empty without one, or where it is none."""
+    for name in TOKEN_HEADERS:
+        told = request.headers.get(name, "")
+        scheme, _, rest = told.partition(" ")
+        value = rest.strip() if scheme.lower() == "bearer" else told if name != "authorization" else ""
+        if value and len(value) <= TOKEN_BYTES and value.isascii() and value.isprintable() and " " not in value:
+            return value
+    return ""

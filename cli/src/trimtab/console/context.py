@@ -1,0 +1,139 @@
+"""What all requests share: feeds, sessions, and the few things that are asked once a user and kept shortly."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from starlette.requests import HTTPConnection
+
+from ..errors import NotAllowed, NotFound, NotInstalled, Problem
+from ..kinds import Kind, kind_named
+from ..objects import CustomObject, mapping, parse, sequence, text
+from ..server import Resource
+from .callers import Caller, Callers
+from .feeds import Feeds
+from .pages.approvals import Author
+from .sessions import Sessions
+
+KINDS: Final = ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts")
+"""That have pages, in the order of the menu."""
+NAMESPACES = Resource("", "v1", "namespaces")
+SELF = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+KEPT, KEPT_SECONDS = 512, 60.0
+NAMESPACES_SHOWN = 500
+
+Value = TypeVar("Value")
+
+
+@dataclass
+class Kept:
+    """Answers to questions of one user, for a minute."""
+
+    _answers: OrderedDict[tuple[str, str], tuple[float, Any]] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, caller: Caller, question: str, ask: Callable[[], Value]) -> Value:
+        key, now = (caller.key, question), time.monotonic()
+        with self._lock:
+            known = self._answers.get(key)
+        if known is not None and now - known[0] < KEPT_SECONDS:
+            return known[1]  # type: ignore[no-any-return]
+        answer = ask()
+        with self._lock:
+            self._answers[key] = (now, answer)
+            while len(self._answers) > KEPT:
+                self._answers.popitem(last=False)
+        return answer
+
+
+@dataclass
+class Context:
+    """A console.
+
+    Attributes:
+        address: of the API server, for people.
+        secure: whether browsers come by HTTPS, for the cookie.
+    """
+
+    callers: Callers
+    feeds: Feeds
+    sessions: Sessions
+    address: str
+    secure: bool
+    kept: Kept = field(default_factory=Kept)
+
+    def caller(self, request: HTTPConnection) -> Caller:
+        return self.callers.caller(request)
+
+    def user(self, caller: Caller) -> Author:
+        """Return the user as the API server knows them; without a name where it does not say."""
+
+        def ask() -> Author:
+            body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+            try:
+                answer = caller.server.create(SELF, body)
+            except (NotInstalled, NotAllowed):
+                return Author("")
+            told = mapping(mapping(answer.get("status")).get("userInfo"))
+            groups = tuple(each for each in sequence(told.get("groups")) if isinstance(each, str))
+            return Author(text(told.get("username")), groups)
+
+        return self.kept.of(caller, "user", ask)
+
+    def namespaces(self, caller: Caller) -> tuple[str, ...]:
+        """Return the namespaces that the user may see; none where the user may not list them."""
+
+        def ask() -> tuple[str, ...]:
+            try:
+                found = caller.server.items(NAMESPACES.path())
+            except Problem:
+                return ()
+            return tuple(sorted(text(mapping(each.get("metadata")).get("name")) for each in found)[:NAMESPACES_SHOWN])
+
+        return self.kept.of(caller, "namespaces", ask)
+
+    def everything(self, caller: Caller, namespace: str) -> tuple[list[CustomObject], list[str]]:
+        """Return all objects of a namespace that the user may see, and which kinds are not shown and why.
+
+        Raises:
+            Problem: none of the kinds can be seen.
+        """
+        kinds = [kind_named(plural) for plural in KINDS]
+        self.feeds.begin(caller, kinds, namespace)
+        found: list[CustomObject] = []
+        refusals: list[Problem] = []
+        not_shown = []
+        for kind in kinds:
+            try:
+                found += self.feeds.objects(caller, kind, namespace)
+            except (NotAllowed, NotInstalled) as problem:
+                refusals.append(problem)
+                if isinstance(problem, NotAllowed):
+                    not_shown.append(f"{kind.name}s ({problem.sentence})")
+        if len(refusals) == len(kinds):
+            raise refusals[0]
+        return found, not_shown
+
+    def one(self, caller: Caller, kind: Kind, namespace: str, name: str) -> tuple[CustomObject, Sequence[CustomObject]]:
+        """Return an object, and the others of its namespace that the user may see.
+
+        Raises:
+            Problem: it cannot be read, or is not there.
+        """
+        try:
+            others, _ = self.everything(caller, namespace)
+        except (NotAllowed, NotInstalled):
+            others = []
+        for each in others:
+            if each.kind == kind and each.name == name and each.namespace == namespace:
+                return each, others
+        path = Resource(kind.group, kind.version, kind.plural).path(namespace, name)
+        try:
+            return parse(kind, caller.server.get(path)), others
+        except NotFound as problem:
+            raise NotFound(f"there is no {kind.name} {name} in {namespace}", "look at the list") from problem

@@ -1,0 +1,91 @@
+"""The process that serves the console: on loopback as the user of a kubeconfig, or in a cluster as whoever asks."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Collection
+from types import FrameType
+
+import uvicorn
+
+from ..errors import Unreachable
+from ..server import Server
+from .app import Console
+from .callers import OfBearerToken, OfKubeconfig
+from .context import Context
+from .feeds import Feeds
+from .sessions import Sessions
+
+LOOPBACK = "127.0.0.1"
+END_SECONDS = 3
+BACKLOG = 128
+
+
+class _Uvicorn(uvicorn.Server):
+    """Ends streams when it is told to stop: it waits for all answers to end, and these do not."""
+
+    def __init__(self, config: uvicorn.Config, console: Console) -> None:
+        super().__init__(config)
+        self._console = console
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._console.end()
+        super().handle_exit(sig, frame)
+
+
+def serve_loopback(server: Server, namespace: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve browsers of this machine until Ctrl-C.
+
+    Args:
+        port: 0 takes a free one.
+        ready: is given the address, which opens one session.
+
+    Raises:
+        Unreachable: the port is taken.
+    """
+    listening = listen(LOOPBACK, port)
+    port = listening.getsockname()[1]
+    sessions = Sessions()
+    callers = OfKubeconfig(server, namespace, sessions, cookie=f"trimtab-{port}")
+    context = Context(callers, Feeds(), sessions, server.address, secure=False)
+    hosts = [f"{name}:{port}" for name in (LOOPBACK, "localhost")]
+    ready(f"http://{LOOPBACK}:{port}/login?token={sessions.invitation()}")
+    run(Console(context, hosts), listening)
+
+
+def serve_cluster(
+    address: str, authority: str, namespace: str, hosts: Collection[str], port: int, *, secure: bool
+) -> None:
+    """Serve whoever a proxy in front of it has authenticated, with the token that it sends."""
+    sessions = Sessions()
+    cookie = "__Host-trimtab" if secure else "trimtab"
+    callers = OfBearerToken(address, authority, namespace, cookie)
+    context = Context(callers, Feeds(), sessions, address, secure=secure)
+    run(Console(context, hosts), listen("0.0.0.0", port))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(BACKLOG)  # before anybody is told the address
+    except OSError as error:
+        listening.close()
+        raise Unreachable(f"the port {port} cannot be used ({error.strerror})", "give another with --port") from error
+    return listening
+
+
+def run(console: Console, listening: socket.socket) -> None:
+    config = uvicorn.Config(
+        console.app,
+        access_log=False,  # addresses may have a token in them, and names are their owners'
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=END_SECONDS,
+        h11_max_incomplete_event_size=65_536,
+        ws="none",
+    )
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
+        _Uvicorn(config, console).run(sockets=[listening])

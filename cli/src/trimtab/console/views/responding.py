@@ -1,0 +1,144 @@
+"""A page value becomes an answer: the whole page, its live part, or a file that stands alone."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from base64 import b64encode
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from ..addresses import ALL, namespace_path, page_path, within
+from ..callers import Caller
+from ..context import KINDS, Context
+from ..pictures.curve import spark
+from ..sessions import new_session
+
+LIVE = "live"
+"""The block that a live page asks for again, and the id of its element."""
+MENU = (
+    ("Overview", "", "o"),
+    ("Runs", "finetunejobs", "r"),
+    ("Sweeps", "finetunesweeps", "s"),
+    ("Evaluations", "evaluations", "e"),
+    ("Rollouts", "adapterrollouts", "u"),
+    ("Compare", "compare", "c"),
+    ("Approvals", "approvals", "a"),
+)
+DONE = {
+    "suspended": "It is held up.",
+    "resumed": "It goes on.",
+    "back": "The rollout was told to go back.",
+    "approve": "Your approval is recorded.",
+    "reject": "Your rejection is recorded.",
+    "comment": "Your comment is recorded.",
+}
+"""What a page says after a write; the address has the word alone."""
+
+
+@cache
+def templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("trimtab.console"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["coded"] = coded
+    environment.globals |= {
+        "all_namespaces": ALL,
+        "asset": asset,
+        "kinds": KINDS,
+        "menu": MENU,
+        "namespace_path": namespace_path,
+        "page_path": page_path,
+        "spark": spark,
+    }
+    return environment
+
+
+CODED = re.compile(r"`([^`]+)`")
+
+
+def coded(line: str) -> Markup:
+    """Return a line of the meaning of a reason, its `names` as code; all else of it is text."""
+    return Markup(CODED.sub(r"<code>\1</code>", str(escape(line))))  # escaped before
+
+
+@cache
+def asset(name: str) -> str:
+    """Return the address of a file, which has its content's hash so that browsers keep it for good."""
+    return f"/assets/{name}?v={hashlib.sha256(_file(name)).hexdigest()[:12]}"
+
+
+@cache
+def _file(name: str) -> bytes:
+    return (files("trimtab.console") / "assets" / name).read_bytes()
+
+
+@cache
+def _style() -> tuple[Markup, str]:
+    """Return the style sheet for a page that stands alone, and the hash that its policy allows it by."""
+    text = _file("console.css").decode()
+    return Markup(text), b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def respond(
+    context: Context,
+    caller: Caller,
+    request: Request,
+    template: str,
+    page: Any,
+    *,
+    namespace: str,
+    status: int = 200,
+    **more: Any,
+) -> Response:
+    """Return a page; the block of its live part where a live page asks; a file to keep for `?export`."""
+    session = caller.session or new_session()
+    export = "export" in request.query_params
+    found = templates().get_template(template)
+    values = {
+        "follows": LIVE in found.blocks,
+        "page": page,
+        "namespace": namespace,
+        "namespaces": context.namespaces(caller),
+        "path": request.url.path,
+        "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
+        "form_token": context.sessions.form_token(session),
+        "user": context.user(caller).name,
+        "cluster": context.address,
+        "done": DONE.get(request.query_params.get("done", ""), ""),
+        "export": export,
+        "style": _style() if export else None,
+        "tab": "",
+        **more,
+    }
+    if request.headers.get("hx-target") == LIVE and LIVE in found.blocks:
+        text = "".join(found.blocks[LIVE](found.new_context(values)))
+        return HTMLResponse(text, status)
+    response = HTMLResponse(found.render(values), status)
+    if export:
+        name = "".join(each if each.isalnum() or each == "-" else "-" for each in request.url.path.strip("/"))
+        response.headers["Content-Disposition"] = f'attachment; filename="trimtab-{name}.html"'
+    if session != caller.session:
+        set_session(context, response, session)
+    return response
+
+
+def set_session(context: Context, response: Response, session: str) -> None:
+    response.set_cookie(
+        context.callers.cookie, session, path="/", httponly=True, samesite="strict", secure=context.secure
+    )
+
+
+def redirect(path: str, done: str = "") -> Response:
+    """Return the way to a page of the console and nowhere else."""
+    return RedirectResponse(within(path) + (f"?done={done}" if done else ""), 303)
