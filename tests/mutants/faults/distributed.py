@@ -37,8 +37,8 @@ DISTRIBUTED = [
         Trap.TOGETHER,
         "they wait for it until they are killed, and no checkpoint is written",
         "training/distributed/world.py",
-        "        if self.any(stop.requested):\n            stop.request()\n",
-        "",
+        "        if self.any(stop.requested):",
+        "        if stop.requested:",
         "train/distributed/test_gradient.py::test_one_that_is_told_to_stop_tells_all_and_one_checkpoint_is_written[hidden-1]",
     ),
     Mutant(

@@ -198,7 +198,7 @@ MODELS = (
         "the initial adapter's weights are not taken",
         Trap.INITIAL,
         "training begins anew, and the manifest says otherwise",
-        "training/train.py",
+        "training/loading.py",
         '        load_weights(model, fetch_initial_weights(initial, scratch / f"rank-{world.rank}"), initial.uri)',
         "        pass",
         "train/test_initial.py::test_training_goes_on_from_its_weights_and_the_new_adapter_names_it",

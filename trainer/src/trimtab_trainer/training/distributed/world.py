@@ -122,9 +122,9 @@ class World:
 
     def stop_together(self, stop: Interruption) -> None:
         """Raise `Interrupted` in all processes if any of them was told to stop."""
-        if self.any(stop.requested):
+        if self.any(stop.requested):  # whoever is told after this tells it the next time
             stop.request()
-        stop.check()
+            stop.check()
 
     @contextmanager
     def working(self, stop: Interruption) -> Iterator[None]:
