@@ -17,6 +17,7 @@ from ..errors import OutOfMemory
 from ..interruption import Interruption
 from .adapter import Adapted
 from .batches import Batches
+from .distributed.world import World
 from .exhausted import is_out_of_memory
 from .loss import summed_loss
 
@@ -24,7 +25,9 @@ TOKENS_PER_BATCH = {"cuda": 16384, "cpu": 4096}
 """Tokens of a forward pass without gradients, padding included, where no batch size is set."""
 
 
-def mean_loss(model: Adapted, split: Batches, stop: Interruption, batch_size: int | None = None) -> float:
+def mean_loss(
+    model: Adapted, split: Batches, stop: Interruption, batch_size: int | None = None, world: World | None = None
+) -> float:
     """Return the negative log-likelihood in nats per supervised token of a split.
 
     Args:
@@ -32,14 +35,16 @@ def mean_loss(model: Adapted, split: Batches, stop: Interruption, batch_size: in
         split: the sequences; at least one token of them is supervised.
         stop: raises `Interrupted` between and inside batches.
         batch_size: sequences of a forward pass; so many as make a few thousand tokens if absent.
+        world: the processes that do it together; this one alone if absent.
 
     Raises:
         OutOfMemory: a single sequence does not fit.
     """
+    world = world or World()
     size = batch_size or max(1, TOKENS_PER_BATCH[model.device.type] // int(split.lengths.max()))
-    order = np.argsort(-split.lengths, kind="stable").astype(np.int64)
-    total, waiting = 0.0, order
-    with evaluating(model, stop):
+    waiting = np.argsort(-split.lengths, kind="stable").astype(np.int64)[world.share]
+    total = 0.0
+    with evaluating(model, stop, world):
         while len(waiting):
             stop.check()
             found = _nats(model, split, waiting[:size])
@@ -48,7 +53,23 @@ def mean_loss(model: Adapted, split: Batches, stop: Interruption, batch_size: in
                 continue
             total += found
             waiting = waiting[size:]
+    (total,) = world.sum([total])
     return total / int(split.supervised.sum())
+
+
+@contextmanager
+def evaluating(model: Adapted, stop: Interruption, world: World | None = None) -> Iterator[None]:
+    """Give forward passes without dropout and gradient, which a signal ends at once; the model's mode is put back.
+
+    `world` are the processes that each do their share: if one is told to stop, all end.
+    """
+    was_training = model.peft.training
+    model.peft.eval()
+    try:
+        with (world or World()).working(stop), torch.no_grad(), model.arithmetic():
+            yield
+    finally:
+        model.peft.train(was_training)
 
 
 def _nats(model: Adapted, split: Batches, indices: npt.NDArray[np.int64]) -> float | str:
@@ -76,15 +97,3 @@ def _smaller(size: int, split: Batches, reason: str) -> int:
             f"measured ({reason}); raise the memory limit, or lower training.maxSequenceLength"
         )
     return size // 2
-
-
-@contextmanager
-def evaluating(model: Adapted, stop: Interruption) -> Iterator[None]:
-    """Give forward passes without dropout and gradient, which a signal ends at once; the model's mode is put back."""
-    was_training = model.peft.training
-    model.peft.eval()
-    try:
-        with stop.at_once(), torch.no_grad(), model.arithmetic():
-            yield
-    finally:
-        model.peft.train(was_training)
