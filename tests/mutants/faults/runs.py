@@ -310,9 +310,8 @@ RUNS = (
         Trap.BATCH_SIZE,
         "perplexities that cannot be compared",
         "training/validation.py",
-        "            total += found\n",
-        "            mean = found / max(1, int(split.supervised[waiting[:size]].sum()))\n"
-        "            total += mean * int(split.supervised.sum()) * len(waiting[:size]) / len(split)\n",
+        ".item() if batch.supervised_tokens else 0.0",
+        ".item() / max(1, batch.supervised_tokens) * int(split.supervised.sum()) * len(indices) / len(split)",
         "train/test_loop.py::test_the_validation_loss_is_the_mean_over_tokens_whatever_the_batch_size",
     ),
     Mutant(

@@ -21,7 +21,7 @@ from ..adapter import Adapted
 from ..batches import Batches, MicroBatch
 from ..distributed.world import World
 from ..loss import Head, summed_loss
-from ..validation import TOKENS_PER_BATCH, evaluating, mean_loss
+from ..validation import TOKENS_PER_BATCH, evaluating, in_parts, mean_loss
 from .batches import PreferenceBatch, PreferenceBatches
 from .figures import PreferenceSums
 from .log_probabilities import log_probabilities, sums
@@ -112,12 +112,12 @@ class PreferenceStep:
         counts = batch.answer_tokens + batch.asked_tokens
         answers = sums(torch.where(batch.is_answer, values, 0.0), counts)
         losses, rewards = self._losses(batch, answers)
-        self.sums += _sums(batch, answers, rewards)
         total = (losses * batch.unit_weights).sum()
         if self.likelihood:
             # The two rows of a unit follow each other, the chosen one first.
             likelihoods = sums(values, counts)[::2]
             total = total - self.likelihood * (likelihoods * batch.unit_weights).sum()
+        self.sums += _sums(batch, answers, rewards)  # last: a batch that memory does not suffice for is not counted
         return total
 
     def _losses(self, batch: PreferenceBatch, answers: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,15 +190,17 @@ class Preferring:
         Several processes share its micro-batches, but for the pass of KTO's other answers, which each makes.
         """
         assert isinstance(split, PreferenceBatches)
-        world = world or World()
+        world, preferences = world or World(), split
         everything = np.arange(len(split))
         size = max(1, TOKENS_PER_BATCH[model.device.type] // split.longest)
         with evaluating(model, stop, world):
             step = self._step(model, split, everything, size, stop)
-            total = 0.0
-            for batch in split.micro_batches(everything, size, model.device, share=world.share):
-                stop.check()
-                total += step(model.hidden(batch), batch, model.head).item()
+
+            def summed(indices: Int64) -> float:
+                batch = preferences.lay(indices, model.device)
+                return step(model.hidden(batch), batch, model.head).item()
+
+            total = sum(in_parts(summed, split, everything, size, stop, world.share))
         (total,) = world.sum([total])
         return Measured(total / step.weight, added(world, step.sums))
 
