@@ -100,4 +100,5 @@ def test_a_kubelet_that_stops_for_a_minute_costs_nothing(
         cluster.kubelet("continue")
     body = tenant.wait_end("frozen")
     check_end(tenant, body, reference(played), failures=0, disruptions=0)
-    assert tenant.jobs("frozen") == ["frozen-prepare-0", "frozen-train-1"]
+    # A Job that outlives its trainer, as the node was slow to say so, is deleted; none is made again.
+    assert set(tenant.jobs("frozen")) <= {"frozen-prepare-0", "frozen-train-1"}
