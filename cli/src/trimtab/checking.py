@@ -12,6 +12,7 @@ import yaml
 
 from .errors import Conflict, Invalid, NotFound, near
 from .kinds import kinds
+from .loader import ManifestLoader
 from .objects import mapping, text
 from .paths import value_at
 from .server import Resource, Server
@@ -98,11 +99,11 @@ def read(file: Path) -> tuple[list[Document], list[Finding]]:
         raise Invalid(f"{file} has {len(raw):,} bytes, more than any manifest", "split it")
     name, documents, findings = str(file), [], []
     try:
-        loader = yaml.SafeLoader(raw.decode("utf-8-sig"))
+        loader = ManifestLoader(raw.decode("utf-8-sig"))
         while loader.check_node():
             node = loader.get_node()
             body = loader.construct_document(node)
-            findings += [Finding(name, line, sentence) for line, sentence in _repeated(node)]
+            findings += [Finding(name, line, sentence) for line, sentence in repeated(node)]
             if isinstance(body, dict) and isinstance(node, yaml.MappingNode):
                 documents.append(Document(body, node))
             elif body is not None and node is not None:
@@ -195,7 +196,7 @@ def _missing(server: Server, namespace: str, documents: Sequence[Document], file
                 yield Finding(str(file), document.line(path), sentence, fault=False)
 
 
-def _repeated(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
+def repeated(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
     """Yield keys that a mapping has twice, of which YAML would take the last and say nothing."""
     waiting, visited = [node], set()
     while waiting:

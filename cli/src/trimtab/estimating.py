@@ -34,8 +34,12 @@ def read_job(file: Path) -> Mapping[str, Any]:
     """
     import yaml
 
+    from .loader import ManifestLoader
+
     try:
-        bodies = [each for each in yaml.safe_load_all(file.read_text(encoding="utf-8")) if isinstance(each, dict)]
+        bodies = [
+            each for each in yaml.load_all(file.read_text(encoding="utf-8"), ManifestLoader) if isinstance(each, dict)
+        ]
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise Invalid(f"{file} cannot be read ({error})", "give a file of manifests") from error
     jobs = [each for each in bodies if each.get("kind") == "FineTuneJob"]

@@ -163,3 +163,25 @@ def test_a_file_that_is_not_there_or_is_no_manifest(tmp_path: Path) -> None:
     assert "this is no YAML" in read(tmp_path / "deep")[1][0].sentence
     (tmp_path / "round").write_text("&a {kind: *a}")
     read(tmp_path / "round")
+
+
+def test_numbers_dates_and_times_are_read_as_kubectl_reads_them(file: Path) -> None:
+    file.write_text(
+        "kind: FineTuneJob\n"
+        "metadata: {name: a, annotations: {made: 2026-11-29, at: 12:30, when: 2026-11-29T12:00:00Z, of: 1:30.5}}\n"
+        "spec: {2026-1-1: a, training:\n"
+        "  {learningRate: 1e-4, weightDecay: 1E-2, epochs: 3, seed: 0x1F, warmupRatio: .5}}\n"
+    )
+    (document,), findings = read(file)
+    assert findings == []
+    assert document.body["metadata"]["annotations"] == {
+        "made": "2026-11-29", "at": "12:30", "when": "2026-11-29T12:00:00Z", "of": "1:30.5"
+    }  # fmt: skip
+    training = {"learningRate": 1e-4, "weightDecay": 1e-2, "epochs": 3, "seed": 31, "warmupRatio": 0.5}
+    assert document.body["spec"] == {"training": training, "2026-1-1": "a"}
+
+
+@pytest.mark.parametrize("value", ["!!binary aGk=", "!!set {a}", "!!timestamp 2026-11-29", "!!omap [a: 1]"])
+def test_what_json_does_not_have_is_a_fault_of_its_line(file: Path, value: str) -> None:
+    file.write_text(f"kind: FineTuneJob\nmetadata: {{name: a}}\nspec:\n  output: {value}\n")
+    assert [(each.line, "this is no YAML" in each.sentence) for each in read(file)[1]] == [(4, True)]

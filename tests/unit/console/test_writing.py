@@ -169,6 +169,26 @@ def test_what_the_form_does_not_make(
     assert not [each for each in cluster.asked if each.method == "POST"]
 
 
+def test_a_manifest_is_read_as_kubectl_reads_it(browser: TestClient, cluster: WatchedCluster, form_token: str) -> None:
+    metadata, spec = "{name: a, annotations: {made: 2026-11-29}}", "{training: {learningRate: 1e-4}}"
+    written = f"{JOB_HEAD}metadata: {metadata}\nspec: {spec}"
+    form = {"form_token": form_token, "manifest": written, "wish": "make"}
+    assert browser.post("/ns/team-a/new", data=form, headers=ORIGIN).status_code == 200
+    body = writes(cluster)[0][2]
+    assert isinstance(body, dict)
+    assert body["metadata"]["annotations"] == {"made": "2026-11-29"}
+    assert body["spec"] == {"training": {"learningRate": 1e-4}}
+
+
+@pytest.mark.parametrize("spec", ["{x: !!binary aGk=}", "{x: !!set {a}}", "{suspend: true, suspend: false}"])
+def test_what_no_json_says_is_not_made(
+    spec: str, browser: TestClient, cluster: WatchedCluster, form_token: str
+) -> None:
+    form = {"form_token": form_token, "manifest": f"{JOB_HEAD}metadata: {{name: a}}\nspec: {spec}", "wish": "make"}
+    assert browser.post("/ns/team-a/new", data=form, headers=ORIGIN).status_code == 422
+    assert writes(cluster) == []
+
+
 REVIEW = {
     "metadata": {"name": "field-guide-v3-x1", "namespace": "team-a", "creationTimestamp": "2026-11-28T12:00:00Z"},
     "spec": {

@@ -11,8 +11,10 @@ import yaml
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ...checking import repeated
 from ...errors import Conflict, Invalid, NotFound, NotInstalled, Problem
 from ...kinds import Kind, kind_named, kinds
+from ...loader import ManifestLoader
 from ...manifests import Answers, manifests
 from ...objects import AdapterRollout, mapping, text
 from ...server import Resource
@@ -186,7 +188,10 @@ def _bodies(written: str, namespace: str) -> list[tuple[str, dict[str, Any]]]:
     """
     try:
         _check_shape(written)
-        found = [each for each in yaml.safe_load_all(written) if each is not None]
+        for node in yaml.compose_all(written, ManifestLoader):
+            for line, sentence in repeated(node):
+                raise Invalid(f"line {line}: {sentence}")
+        found = [each for each in yaml.load_all(written, ManifestLoader) if each is not None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise Invalid(f"this is no YAML: {clean(error)}", "look at its indent") from error
     if not found or len(found) > MANIFESTS:
