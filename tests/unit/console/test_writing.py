@@ -282,9 +282,12 @@ def test_what_stands_is_what_the_operator_counts(browser: TestClient, cluster: W
     nearly = f"{digest('next')[:-1]}{'0' if digest('next')[-1] != '0' else '1'}"
     unbound = said("Approve", author="forged")
     unbound["status"] = {"conditions": [{"type": "Recorded", "status": "False", "reason": "AuthorNotBound"}]}
+    gone = said("Approve", author="withdrawn")
+    gone["metadata"]["deletionTimestamp"] = "2026-11-28T13:00:00Z"
     reviews = [
         *(said(decision) for decision in ("Reject", "Approve", "Comment")),
         unbound,
+        gone,
         said("Approve", author="nearly", subject={"digest": nearly}),
         said("Approve", "team-b", author="elsewhere"),
     ]
@@ -293,8 +296,8 @@ def test_what_stands_is_what_the_operator_counts(browser: TestClient, cluster: W
     card = page[page.index('id="decide-team-a-AdapterRollout-asks-') :].partition("</li>")[0]
     assert card.count("eve") == 1
     assert "Reject" in card
-    assert not [name for name in ("forged", "nearly", "elsewhere") if name in card]
-    assert page.count("counts for nothing") == 1
+    assert not [name for name in ("forged", "nearly", "elsewhere", "withdrawn") if name in card]
+    assert page.count("counts for nothing") == 2
     assert "AdapterRollout asks in team-b" in page
 
 

@@ -20,7 +20,7 @@ class Said:
     """One Review.
 
     Attributes:
-        counts: False where the operator says that nothing made sure who wrote it.
+        counts: False where the operator says that nothing made sure who wrote it, or where it is deleted.
     """
 
     namespace: str
@@ -95,7 +95,7 @@ def _said(body: Body, now: datetime) -> tuple[tuple[str, bool, str], Said]:
         subject=clean(text(subject.get("name"))),
         digest=short(digest),
         full_digest=digest,
-        counts=recorded.get("status") != "False",
+        counts=recorded.get("status") != "False" and not metadata.get("deletionTimestamp"),
         decision=clean(decision),
         tone=TONES.get(decision, ""),
         message=clean(text(spec.get("message"))),
