@@ -107,17 +107,17 @@ def _said(body: Body, now: datetime) -> tuple[tuple[str, bool, str], Said]:
 def _candidates(objects: Iterable[CustomObject], said: Sequence[Said], now: datetime) -> Iterator[Candidate]:
     """Yield what waits for approvals first, then what is judged or on its way, each adapter once."""
     found = []
+    stands: dict[tuple[str, ...], dict[str, Said]] = {}
+    for each in said:  # the newest first; a comment decides nothing
+        if each.decision != "Comment" and each.counts:
+            key = (each.namespace, each.subject_kind, each.subject, each.full_digest)
+            stands.setdefault(key, {}).setdefault(each.author, each)
     for about in objects:
         for digest in _digests(about):
             told = row(about, now)
             approval = mapping(about.told.get("approval"))
             awaited = digest == approval.get("digest")
-            key = (clean(about.namespace), about.kind.name, clean(about.name), clean(digest))
-            ours = [each for each in said if (each.namespace, each.subject_kind, each.subject, each.full_digest) == key]
-            latest: dict[str, Said] = {}
-            for each in ours:  # the newest first; a comment decides nothing
-                if each.decision != "Comment" and each.counts:
-                    latest.setdefault(each.author, each)
+            standing = stands.get((clean(about.namespace), about.kind.name, clean(about.name), clean(digest)), {})
             found.append(
                 Candidate(
                     about.kind.name,
@@ -130,7 +130,7 @@ def _candidates(objects: Iterable[CustomObject], said: Sequence[Said], now: date
                     digest,
                     awaited,
                     _progress(approval) if awaited else "",
-                    tuple(latest.values()),
+                    tuple(standing.values()),
                 )
             )
     yield from sorted(found, key=lambda each: (not each.awaited, each.kind, each.namespace, each.name))
