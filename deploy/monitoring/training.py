@@ -176,6 +176,17 @@ RUNS = Row(
         ),
         _of_run("Learning rate", "Of the newest step.", "trimtab_trainer_learning_rate{}"),
         _of_run(
+            "Pairs that are told apart",
+            "Of DPO, KTO and ORPO: the share of pairs whose chosen answer has more reward. It begins at a half.",
+            "trimtab_trainer_reward_accuracy{}",
+            "percentunit",
+        ),
+        _of_run(
+            "Margin of rewards",
+            "Reward of wanted answers minus that of the others. It grows while the accuracy stands still: by heart; train less.",
+            "trimtab_trainer_reward_margin{}",
+        ),
+        _of_run(
             "Memory of the accelerator, at most",
             "What tensors took; far below the card's: raise microBatchSize.",
             "trimtab_trainer_accelerator_memory_peak_bytes{}",

@@ -280,7 +280,7 @@ WAITS: Body = {
             "digest": f"sha256:{'57304f9f7684' + '0' * 52}",
             "required": 2,
             "approvedBy": ["bob"],
-            "sinceTime": ago(hours=2),
+            "sinceTime": ago(days=2),
         },
         "pods": {"desired": 2, "ready": 0},
     },

@@ -130,7 +130,7 @@ def test_a_review_cannot_be_decided_about_nor_held_up(waiting: FakeCluster, run:
 
 def test_what_waits_and_what_was_decided_is_told(waiting: FakeCluster, run: Run) -> None:
     story = run("describe", "guide").out
-    assert "Approval  1 of 2 approvals (bob), waited for since 2h" in story
+    assert "Approval  1 of 2 approvals (bob), waited for since 2d" in story
     assert COMING in story
     run("approve", "guide", "-m", "reads well")
     told = run("describe", "review/guide-approve-x7k2p").out

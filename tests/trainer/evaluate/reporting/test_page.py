@@ -196,7 +196,7 @@ def test_what_was_found_is_said() -> None:
         "0.812 0.790 to 0.834",
         "+0.192 better +0.150 to +0.230",
         "480 rows in 470 clusters",
-        "4 rows are, or nearly are, rows that the target was trained on",
+        "4 rows have the answer or the group of a row that the target was trained on",
         "12 were dropped beforehand",
         "better in 110, equal in 350, worse in 20",
         "At least 0.100 of it is more than sampling noise.",
