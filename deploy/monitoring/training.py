@@ -183,7 +183,7 @@ RUNS = Row(
         ),
         _of_run(
             "Margin of rewards",
-            "Reward of wanted answers minus that of the others. It grows while the accuracy stands still: by heart; train less.",
+            "Reward of wanted answers minus that of the others. It grows while the accuracy stands still: by heart.",
             "trimtab_trainer_reward_margin{}",
         ),
         _of_run(

@@ -9,7 +9,17 @@ from trimtab_trainer.contract.evaluation import PAIRS_OF_PREFERENCE
 
 from tests.component.crd_samples import DIGEST, Body
 from tests.component.evaluation_samples import FULL, HELD_OUT, OTHER_DIGEST
-from tests.component.rule_cases import CHANGES_OF_NO_RESULT, SHARED, Case, Rule, immutable
+from tests.component.rule_cases import (
+    CHANGES_OF_NO_RESULT,
+    GPUS,
+    ONE_EACH,
+    ONE_GPU,
+    SHARED,
+    Case,
+    Rule,
+    asks,
+    immutable,
+)
 
 URI = "s3://datasets/questions/"
 LABELS = ["yes", "no"]
@@ -359,6 +369,15 @@ EVALUATION_CASES: dict[Rule, Case] = {
     **_TASK_CASES,
     **_THRESHOLD_CASES,
     **_MODEL_CASES,
+    ("spec", ONE_GPU): Case(
+        refused=[
+            asks("resources", **{side: {name: count}})
+            for side in ("limits", "requests")
+            for name in GPUS
+            for count in (2, "1k")
+        ],
+        passed=[asks("resources", **{side: each}) for side in ("limits", "requests") for each in ONE_EACH],
+    ),
     **immutable(
         "Evaluation",
         _UPDATES,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trimtab_operator.api.finetunejob import NAME_LENGTH
@@ -69,6 +69,16 @@ def claims(*names: str, resources: str = "resources", **used: str) -> Body:
     }
 
 
+GPUS = ("nvidia.com/gpu", "amd.com/gpu")
+SLICES = ("nvidia.com/gpu.shared", "nvidia.com/mig-1g.10gb")
+ONE_GPU = "only training uses several GPUs, and more than one would be held for nothing: ask for 1"
+ONE_SLICE = "slices of GPUs cannot train together, and more than one would be held for nothing: ask for 1, or for GPUs"
+ONE_EACH: list[Body] = [
+    {"nvidia.com/gpu": 1, "amd.com/gpu": "0"},
+    {"nvidia.com/mig-1g.10gb": 1},
+    {"nvidia.com/gpumem": 8000, "nvidiaxcom.io/gpu": 2, "rdma.example.com/hca": 2},
+]
+
 RESOURCE_CASES: dict[Rule, Case] = {
     **{
         (
@@ -123,23 +133,19 @@ RESOURCE_CASES: dict[Rule, Case] = {
         for resources in BOTH
     },
     **{
-        (
-            f"spec.template.{resources}.{side}",
-            "one GPU is used so far, and more would be held for nothing: ask for 1",
-        ): Case(
+        (f"spec.template.prepareResources.{side}", ONE_GPU): Case(
             refused=[
-                asks(resources, **{side: {name: count}})
-                for name in ("nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-1g.10gb", "amd.com/gpu")
-                for count in (2, "1k")
+                asks("prepareResources", **{side: {name: count}}) for name in (*GPUS, *SLICES) for count in (2, "1k")
             ],
-            passed=[
-                asks(resources, **{side: {"nvidia.com/gpu": 1, "amd.com/gpu": "0"}}),
-                asks(
-                    resources, **{side: {"nvidia.com/gpumem": 8000, "nvidiaxcom.io/gpu": 2, "rdma.example.com/hca": 2}}
-                ),
-            ],
+            passed=[asks("prepareResources", **{side: each}) for each in ONE_EACH],
         )
-        for resources in BOTH
+        for side in ("limits", "requests")
+    },
+    **{
+        (f"spec.template.resources.{side}", ONE_SLICE): Case(
+            refused=[asks("resources", **{side: {name: count}}) for name in SLICES for count in (2, "1k")],
+            passed=[asks("resources", **{side: each}) for each in ONE_EACH],
+        )
         for side in ("limits", "requests")
     },
     **{
@@ -366,6 +372,13 @@ _UPDATES: dict[str, Case] = {
 }
 
 
+def _with_several_gpus(side: str) -> dict[Rule, Case]:
+    """Return the case of slices once more: whole GPUs train together."""
+    rule = (f"spec.template.resources.{side}", ONE_SLICE)
+    several = [asks("resources", **{side: {name: count}}) for name in GPUS for count in (2, "8", "1k")]
+    return {rule: replace(SHARED[rule], passed=[*SHARED[rule].passed, *several])}
+
+
 def learns(method: str, **preference: Any) -> Body:
     """Return the changes to a method, and to what shapes its loss."""
     return {"spec.training.method": method, **({"spec.training.preference": preference} if preference else {})}
@@ -417,6 +430,8 @@ METHOD_CASES: dict[Rule, Case] = {
 }
 FINETUNEJOB_CASES: dict[Rule, Case] = {
     **SHARED,
+    **_with_several_gpus("limits"),
+    **_with_several_gpus("requests"),
     **METHOD_CASES,
     ("spec", "training.earlyStopping needs dataset.validation"): Case(
         refused=[{"spec.training.earlyStopping": {}}],

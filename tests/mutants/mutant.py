@@ -43,6 +43,7 @@ class Trap(Enum):
     SPLITS = "splits that move"
     HUB = "bytes of a hub"
     DEVICE = "an accelerator that is not used"
+    TOGETHER = "processes that train together"
 
 
 class Stale(Exception):

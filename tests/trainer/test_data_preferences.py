@@ -184,6 +184,25 @@ def test_a_pair_goes_as_a_whole_or_not_at_all(bench: DataBench) -> None:
     findings = bench.findings(outcome)["training"]
     assert (findings["unsupervised"]["count"], findings["duplicate"]["count"]) == (1, 1)
     assert findings["blank"]["count"] == 1
+    assert outcome.prepared.dropped == 8, "of both answers of four pairs"
+    assert outcome.warnings[1].startswith("8 of 16 rows are dropped: ")
+    assert "2 have a blank answer" in outcome.warnings[1]
+
+
+def test_half_of_the_pairs_are_more_than_four_tenths(bench: DataBench) -> None:
+    bench.put(
+        "data/a.jsonl",
+        [question(number) | {"rejected": " "} if number % 2 else question(number) for number in range(8)],
+    )
+    bench.dataset = {"cleaning": {"maximumDropped": 0.4}}
+    with pytest.raises(DataInvalid, match="8 of 16 rows are dropped: 8 have a blank answer"):
+        bench.prepare()
+
+
+def test_data_without_a_preference_are_refused_by_what_they_lack(bench: DataBench) -> None:
+    bench.put("data/a.jsonl", [question(number) | {"rejected": question(number)["chosen"]} for number in range(8)])
+    with pytest.raises(DataInvalid, match="8 rows, all of them blank, of two equal answers, of invalid text or"):
+        bench.prepare()
 
 
 def test_pairs_of_one_prompt_are_on_one_side(bench: DataBench) -> None:

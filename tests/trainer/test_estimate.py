@@ -158,6 +158,18 @@ def test_time_is_tokens_over_speed_and_steps_are_tokens_too() -> None:
     assert 3_000 < found.tokens_per_second < 22_000, "between a third of what is published, and the physical limit"
 
 
+def test_several_accelerators_take_as_much_of_their_time_and_a_part_of_ours() -> None:
+    config = RunConfig.model_validate(document(maxSequenceLength=2048, batchSize=4))
+    device = find_device("H100-80GB")
+    assert device is not None
+    one = estimate(sizes(LLAMA_8B), config, device, 1_000_000).to_json()
+    four = estimate(sizes(LLAMA_8B), config, device, 1_000_000, accelerators=4).to_json()
+    assert (one["microBatch"], four["microBatch"], four["accelerators"]) == (2, 1, 4)
+    assert four["seconds"] == pytest.approx(four["acceleratorSeconds"] / 4, abs=1)
+    assert one["acceleratorSeconds"] <= four["acceleratorSeconds"] < 2 * one["acceleratorSeconds"]
+    assert four["peakBytes"] < one["peakBytes"]
+
+
 def test_pairs_take_both_answers_and_what_they_are_compared_with_takes_passes() -> None:
     dims, device = sizes(LLAMA_8B), find_device("H100-80GB")
     assert device is not None

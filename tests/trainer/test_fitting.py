@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from trimtab_trainer.contract import RunConfig, TrainLimits
+from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.estimating.dimensions import dimensions, shapes_of_config
-from trimtab_trainer.estimating.fitting import warnings_of_limits
+from trimtab_trainer.estimating.fitting import check_held, warnings_of_limits
 
 from .test_estimate import GIB, LLAMA_8B, LLAMA_70B, document
 
@@ -86,6 +87,34 @@ def test_rows_are_in_memory_too() -> None:
     limits = {"accelerators": 1, "memoryBytes": 8 * GIB}
     (found,) = said(LLAMA_8B, limits, tokens=500_000_000)
     assert "data 7.9 GiB" in found
+
+
+def test_libraries_and_rows_are_in_memory_once_for_each_process() -> None:
+    limits = {"accelerators": 2, "memoryBytes": 8 * GIB}
+    (found,) = said(LLAMA_8B, limits, tokens=300_000_000)
+    assert "data 9.5 GiB" in found
+    assert said(LLAMA_8B, {**limits, "accelerators": 1}, tokens=300_000_000) == []
+
+
+def test_a_base_model_is_not_divided_among_accelerators() -> None:
+    """Each would hold all of it: 36.8 GiB in NF4 are more than an L4 has, however many there are."""
+
+    def checked(count: int, product: str, **sections: Any) -> None:
+        config = RunConfig.model_validate({**document(), **sections})
+        dims = dimensions(shapes_of_config(LLAMA_70B), LLAMA_70B, config.lora)
+        check_held(TrainLimits(accelerators=count, accelerator_product=product), dims, config)
+
+    checked(1, "NVIDIA-L4")  # a warning, which `said` above
+    checked(8, "NVIDIA-A100-SXM4-80GB")
+    checked(8, "Quadro-K600")
+    with pytest.raises(SettingsInvalid) as refused:
+        checked(8, "NVIDIA-L4")
+    assert refused.value.message == (
+        "the base model takes 36.8 GiB, and each of the 8 accelerators (NVIDIA-L4) holds 21.9 GiB: a base model is not "
+        "yet divided among accelerators; take larger ones"
+    )
+    with pytest.raises(SettingsInvalid, match=r"take larger ones, or set quantization\.type: NF4"):
+        checked(8, "NVIDIA-A100-SXM4-80GB", quantization={"type": "None"})
 
 
 def test_limits_are_read_from_the_environment_as_far_as_they_are_understood() -> None:

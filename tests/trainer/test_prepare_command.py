@@ -88,6 +88,22 @@ def test_a_pod_that_will_not_hold_the_run_is_the_first_warning(
         assert not [warning for warning in last_words(tmp_path).warnings if "memory" in warning]
 
 
+def test_a_batch_that_its_accelerators_cannot_share_is_refused_before_they_are_asked_for(
+    document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document["training"] |= {"batchSize": 6, "microBatchSize": 2}
+    monkeypatch.setenv("TRIMTAB_TRAIN_LIMITS", json.dumps({"accelerators": 8}))
+    assert main(command(tmp_path, document)) == ExitCode.SETTINGS_INVALID
+    assert "training.batchSize 6 is less than the 8 accelerators" in last_words(tmp_path).message
+    monkeypatch.setenv("TRIMTAB_TRAIN_LIMITS", json.dumps({"accelerators": 4}))
+    assert main(command(tmp_path, document)) == ExitCode.SETTINGS_INVALID
+    assert "training.microBatchSize 2 on 4 accelerators" in last_words(tmp_path).message
+    del document["training"]["microBatchSize"]
+    assert main(command(tmp_path, document)) == ExitCode.DONE
+    told = [each for each in last_words(tmp_path).warnings if "accelerators" in each]
+    assert told[0].startswith("training.batchSize 6 cannot be divided among 4 accelerators")
+
+
 def test_a_good_end_is_told_three_ways(
     document: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from trimtab_operator.runtime.kube import CONFIGMAPS, JOBS, MERGE_PATCH, Body, Kube, NotFound
-from trimtab_trainer.contract import LoraSettings, Reason, RunConfig, Stage, TrainLimits
+from trimtab_trainer.contract import PROCESSES, LoraSettings, Reason, RunConfig, Stage, TrainLimits
 from trimtab_trainer.estimating.dimensions import dimensions, shapes_of_config
 from trimtab_trainer.estimating.fitting import warnings_of_limits
 
@@ -77,6 +77,23 @@ async def test_a_pod_that_will_not_hold_the_run_is_a_condition_and_an_event(
     assert warned["message"].startswith("training takes about 4")
     assert "and NVIDIA-L4 has 21.9 GiB for it: take A100-80GB or a larger one" in warned["message"]
     await events_of(kube, namespace, body, {"PreparedWithWarnings"})
+
+
+async def test_two_gpus_are_one_pod_of_two_processes_and_both_are_paid_for(
+    kube: Kube, namespace: str, start: Start
+) -> None:
+    await start()
+    template = {"resources": {"limits": {"nvidia.com/gpu": 2}}}
+    async with playing(kube, namespace, lambda stage, attempt: Act(seconds=2.0)):
+        await kube.create(FINETUNEJOBS, namespace, finetunejob("two", namespace, template=template))
+        body = await until_state(kube, namespace, "two", "Completed")
+    job = await kube.get(JOBS, namespace, "two-train-1")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "2"
+    assert {"name": PROCESSES, "value": "2"} in container["env"]
+    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (1, 1)
+    status = body["status"]
+    assert status["acceleratorSeconds"] == 2 * status["attempts"][-1]["activeSeconds"] > 0
 
 
 async def test_a_failed_attempt_is_followed_by_another_and_bad_data_is_not(

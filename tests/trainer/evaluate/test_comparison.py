@@ -268,6 +268,45 @@ def test_a_group_that_is_worse_than_in_the_baseline_is_found_though_the_whole_is
     assert (worst.estimate > 0.2, worst.p_fail < 0.05) == (True, True)
 
 
+def test_a_group_in_which_no_loss_was_seen_is_not_certain_because_other_groups_have_many_rows() -> None:
+    """30 rows without a loss do not exclude one of 5 %, however many rows the whole has."""
+    groups = ["core"] * 370 + ["apps"] * 30
+    rows, right = choice_rows([0] * ROWS, groups=groups), choice_scores([0] * ROWS)
+    bound = {"metric": "t/accuracy", "maximumGroupRegression": 0.05, "confidence": 0.95}
+    _, (check,) = compared(task("Classification", groupBy="group"), rows, right, right, bound)
+    assert check.p_pass is not None
+    assert check.p_pass >= 0.95**30 > 0.05
+
+
+def test_a_macro_figure_of_a_group_is_not_tested_where_a_label_has_few_rows_in_it() -> None:
+    answers = ([0, 1, 2] * 100)[:298] + [0, 1] * 50 + [2] * 2
+    groups = ["core"] * 298 + ["apps"] * 102
+    scores = choice_scores(answers)
+    _, checks = compared(
+        task("Classification", groupBy="group"),
+        choice_rows(answers, groups=groups),
+        scores,
+        scores,
+        *({"metric": f"t/f1{each}", "maximumGroupRegression": 0.1, "confidence": 0.95} for each in ("Macro", "Micro")),
+    )
+    macro, micro = checks
+    assert micro.p_pass is not None
+    assert micro.p_pass < 0.05
+    assert (macro.p_pass, macro.p_fail) == (1.0, 1.0)
+
+
+def test_errors_that_are_small_on_one_side_alone_have_no_bound() -> None:
+    """The range of a Harness metric is guessed from its values; sides that do not agree have none."""
+    target = [RowScore(at, figures={"err": 0.1 + 0.001 * (at % 7)}) for at in range(40)]
+    baseline = [RowScore(at, figures={"err": 2.0 + 0.001 * (at % 7)}) for at in range(40)]
+    bound = {"metric": "t/err", "maximumRegression": 0.1, "confidence": 0.95}
+    lower = {"err": True}
+    rows = likelihood_rows([4] * 40)
+    for ours, theirs in ((target, baseline), (baseline, [*baseline])):
+        _, (check,) = compared(task("Harness"), rows, ours, theirs, bound, lower_is_better=lower)
+        assert check.p_pass == pytest.approx(0.98**40)
+
+
 def test_few_rows_that_are_very_bad_are_counted_where_the_mean_passes() -> None:
     rows, target, baseline = likelihoods(worse=-0.05)
     for number in range(30):

@@ -94,6 +94,16 @@ def test_any_text_gives_a_page_of_the_same_structure(text: str) -> None:
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", rendered)
 
 
+def test_the_page_tells_what_each_of_several_processes_used() -> None:
+    ranks = [{"device": "NVIDIA L4", "memoryPeakBytes": 17 << 30}, {"device": "NVIDIA L4", "memoryPeakBytes": 16 << 30}]
+    machine = {"device": "NVIDIA L4", "accelerators": 2, "worldSize": 2, "threads": 4, "ranks": ranks}
+    text = Page.of(render(record(figures=figures(machine=machine)))).text
+    assert "Most memory of rank 0 17.0 GiB, NVIDIA L4" in text
+    assert "Most memory of rank 1 16.0 GiB, NVIDIA L4" in text
+    assert "worldSize 2" in text
+    assert "memoryPeakBytes" not in text
+
+
 def test_the_page_needs_nothing_but_itself_and_names_no_path_of_the_machine() -> None:
     text = render(record())
     page = Page.of(text)

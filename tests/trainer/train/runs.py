@@ -17,6 +17,7 @@ from trimtab_trainer.storage import open_store
 from trimtab_trainer.training.adapter import Adapted, add_adapter
 from trimtab_trainer.training.batches import Batches
 from trimtab_trainer.training.checkpoint import Checkpoints
+from trimtab_trainer.training.distributed.world import World
 from trimtab_trainer.training.loop import Trainer
 from trimtab_trainer.training.model import frozen_hash, load_base
 
@@ -107,6 +108,7 @@ def trainer(
     stop: Interruption | None = None,
     model: Adapted | None = None,
     log: io.StringIO | None = None,
+    world: World | None = None,
 ) -> Trainer:
     """Return a trainer on sequences in memory, with checkpoints below the output of the configuration."""
     model = model or adapted(base_folder, config)
@@ -116,7 +118,7 @@ def trainer(
         config,
         RUN_DIGEST,
         attempt,
-        scratch=root / f"scratch-{attempt}",
+        scratch=root / f"scratch-{attempt}-{world.rank if world is not None else 0}",
         report=report,
         board=figures,
     )
@@ -132,6 +134,7 @@ def trainer(
         stop=stop or Interruption(),
         report=report,
         board=figures,
+        world=world,
     )
 
 

@@ -206,6 +206,10 @@ GIVEN: dict[str, tuple[dict[str, str], list[str], tuple[str, int] | None]] = {
     "the same where there is one": ({"NVIDIA_VISIBLE_DEVICES": "all"}, ["nvidia0", "nvidiactl"], ("NVIDIA", 1)),
     "a driver without devices": ({**POD, "NVIDIA_VISIBLE_DEVICES": "none"}, ["nvidiactl", "nvidia-uvm"], None),
     "by CDI, which leaves a node": ({**POD, "NVIDIA_VISIBLE_DEVICES": "void"}, ["nvidia3"], ("NVIDIA", 1)),
+    "two by CDI": ({**POD, "NVIDIA_VISIBLE_DEVICES": "void"}, ["nvidia0", "nvidia3", "nvidiactl"], ("NVIDIA", 2)),
+    "all of a node, which a base image asks for": (
+        {**POD, "NVIDIA_VISIBLE_DEVICES": "all"}, ["nvidia0", "nvidia1"], ("NVIDIA", 1),
+    ),
     "a workstation": ({}, ["nvidia0", "kfd", "dri/renderD128"], None),
     "a processor is what is wanted": ({"NVIDIA_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": ""}, ["nvidia0"], None),
     "the same in another spelling": ({"NVIDIA_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": "-1"}, [], None),
@@ -241,15 +245,17 @@ def test_a_device_that_torch_does_not_see_is_an_end_by_name(monkeypatch: pytest.
     assert end.value.reason is Reason.ACCELERATOR_UNUSABLE
 
 
-def test_several_devices_are_an_end_by_name_because_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_devices_are_an_end_by_name_where_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     held = accelerator.Given("NVIDIA", 2, "NVIDIA_VISIBLE_DEVICES=GPU-1,GPU-2", "CUDA_VISIBLE_DEVICES")
     with pytest.raises(
-        SettingsInvalid, match=r"2 of NVIDIA's accelerators given .*but one is used so far.*ask for 1"
+        SettingsInvalid, match=r"2 of NVIDIA's accelerators given .*but only training uses several.*ask for 1"
     ) as end:
         hardware.check_accelerator(held)
     assert end.value.reason is Reason.ACCELERATOR_UNUSABLE
+    with pytest.raises(SettingsInvalid, match="3 processes are to train, each on an accelerator, but torch sees 2"):
+        hardware.check_accelerator(held, processes=3)
 
 
 def test_a_device_for_which_torch_has_no_program_is_an_end_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,12 +289,12 @@ def test_train_ends_before_anything_is_loaded_when_its_accelerator_is_not_seen(
     last = tmp_path / "last.json"
     ended = subprocess.run(
         [sys.executable, "-m", "trimtab_trainer", "train", "--config", "run.json", "--termination-log", str(last)],
-        env={**os.environ, "NVIDIA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16"},
+        env={**os.environ, "NVIDIA_VISIBLE_DEVICES": "GPU-nobody-has-this,GPU-nor-that"},
         cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert ended.returncode == ExitCode.SETTINGS_INVALID, ended.stdout
     words = TerminationMessage.decode(last.read_text())
     assert words is not None
     assert words.reason is Reason.ACCELERATOR_UNUSABLE
-    assert "NVIDIA_VISIBLE_DEVICES=0,1" in words.message
+    assert "NVIDIA_VISIBLE_DEVICES=GPU-nobody" in words.message
     assert "model loaded" not in ended.stdout

@@ -55,8 +55,8 @@ def on_call(owner: Any, name: str, count: int) -> Callable[[pytest.MonkeyPatch],
 OBJECTIVE = "trimtab_trainer.training.methods.objective"
 
 POINTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], int | None]] = {
-    "while the base model is fetched": (on_call("trimtab_trainer.training.train", "fetch_base_model", 1), None),
-    "while the model is loaded": (on_call("trimtab_trainer.training.train", "load_base", 1), None),
+    "while the base model is fetched": (on_call("trimtab_trainer.training.loading", "fetch_base_model", 1), None),
+    "while the model is loaded": (on_call("trimtab_trainer.training.loading", "load_base", 1), None),
     "in the first step": (on_call(OBJECTIVE, "summed_loss", 1), None),
     "between the micro-batches of the fourth step": (
         on_call(OBJECTIVE, "summed_loss", 7),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from trimtab_operator.domain.finetunejob import TRAINING
+from trimtab_operator.domain.finetunejob.figures import note_progress
 from trimtab_operator.domain.settings import ACCELERATOR_RESOURCES, Settings
 from trimtab_operator.domain.views import ACCELERATORS_LABEL, JobView
-from trimtab_operator.domain.work.accelerators import devices
+from trimtab_operator.domain.work.accelerators import devices, for_one_accelerator
+from trimtab_operator.domain.work.attempt import Attempt
 from trimtab_operator.domain.work.job import accelerators_per_pod, build_job
-from trimtab_trainer.contract import Stage
+from trimtab_trainer.contract import Progress, Stage
 
 from tests.unit.domain.makers import PREPARED, SETTINGS, World, finetunejob
 
@@ -152,3 +155,27 @@ def test_a_claim_that_is_not_there_is_said(told: bool) -> None:
     assert "spec.template.resourceClaims" in world.message
     world.running()
     assert world.state == "Preparing"
+
+
+def test_an_evaluation_of_what_several_trained_has_one_of_them() -> None:
+    resources = {"limits": {"nvidia.com/gpu": 4, "memory": "24Gi"}, "requests": {"amd.com/gpu": "0", "cpu": 2}}
+    template = finetunejob(template={"resources": resources, "labels": {"team": "a"}}).spec.template
+    found = for_one_accelerator(template).to_json()
+    assert found["resources"] == {
+        "limits": {"nvidia.com/gpu": 1, "memory": "24Gi"},
+        "requests": {"amd.com/gpu": "0", "cpu": 2},
+    }
+    assert found["labels"] == {"team": "a"}
+    assert template.to_json()["resources"] == resources
+
+
+def test_the_status_tells_how_many_processes_train() -> None:
+    world = World(template={"resources": {"limits": {"nvidia.com/gpu": 2}}}).settle().prepared().running()
+    told = Progress(run_uid="u", attempt=1, stage=Stage.TRAIN, activity="Training", step=1, total_steps=2)
+    seen = Attempt(world.jobs[-1], (), told.model_copy(update={"world_size": 2}))
+    status = note_progress(world.job.status, seen)
+    assert status.progress is not None
+    assert status.progress.world_size == 2
+    status = note_progress(world.job.status, replace(seen, progress=told.model_copy(update={"world_size": 1})))
+    assert status.progress is not None
+    assert status.progress.world_size is None

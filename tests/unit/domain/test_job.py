@@ -206,6 +206,37 @@ def test_prepare_alone_is_told_what_the_pod_that_trains_will_have() -> None:
     assert told_of_training(Stage.TRAIN, **template) is None
 
 
+@pytest.mark.parametrize(
+    ("resources", "count"),
+    [
+        ({"limits": {"nvidia.com/gpu": 4, "memory": "24Gi"}}, 4),
+        ({"requests": {"amd.com/gpu": "2"}}, 2),
+        ({"claims": [{"name": "pair"}]}, 2),
+    ],
+)
+def test_the_pod_that_trains_is_told_of_how_many_processes_it_is_and_holds_as_many_accelerators(
+    resources: dict[str, Any], count: int
+) -> None:
+    claims = [{"name": "pair", "resourceClaimTemplateName": "two", "accelerators": 2}] if "claims" in resources else []
+    template: dict[str, Any] = {"resources": resources, "resourceClaims": claims}
+    job = job_of(finetunejob(template=template), Stage.TRAIN)
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    told = {each["name"]: each["value"] for each in container["env"]}
+    assert told["TRIMTAB_PROCESSES"] == str(count)
+    assert job["metadata"]["labels"]["trimtab.dev/accelerators"] == str(count)
+    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (1, 1)
+    assert container["args"][0] == "train"
+    assert told_of_training(Stage.PREPARE, **template)["accelerators"] == count  # type: ignore[index]
+    before = job_of(finetunejob(template=template), Stage.PREPARE)["spec"]["template"]["spec"]["containers"][0]
+    assert "TRIMTAB_PROCESSES" not in {each["name"] for each in before["env"]}
+
+
+def test_a_pod_of_one_accelerator_is_one_process_whatever_its_trainers_version() -> None:
+    job = job_of(finetunejob(template={"resources": {"limits": {"nvidia.com/gpu": 1}}}), Stage.TRAIN)
+    env = job["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert "TRIMTAB_PROCESSES" not in {each["name"] for each in env}
+
+
 def test_prepare_is_told_what_the_operators_settings_give_the_pod_that_trains() -> None:
     settings = replace(
         SETTINGS,

@@ -16,6 +16,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,6 +25,7 @@ from .command.settings_help import settings_help
 from .config import ONE_VERSION, at_the_mirror, read_config, read_found
 from .contract import (
     TRAIN_LIMITS,
+    Artifact,
     EvaluationConfig,
     EvaluationOutcome,
     ExitCode,
@@ -35,18 +37,21 @@ from .contract import (
     RunConfig,
     RunIdentity,
     Stage,
+    Summary,
     TerminationMessage,
     TrainLimits,
+    canonical_json,
 )
 from .contract.outcome import PACKED_OUTCOME_BYTES
 from .contract.sweep_record import SweepRecord
 from .errors import HubFailed, OutOfMemory, SettingsInvalid, TrainerError
 from .interruption import Interruption
-from .report import Report
+from .report import Report, Trouble
 from .storage import open_store
 from .sweep import command as sweep
 from .sweep.files import read_record
 from .training.accelerator import check_alone
+from .training.distributed.processes import Place, end_with_parent, processes
 
 if TYPE_CHECKING:
     from .progress import ProgressBoard
@@ -157,7 +162,11 @@ def parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace, stop: Interruption) -> int:
     """Run one stage and tell how it ended."""
+    place = Place.told(os.environ)
     report = Report({"stage": options.stage}, terminal.Lines() if terminal.watched() else None)
+    if place is not None:
+        end_with_parent()
+        report = report if place.leads else Trouble({**report.context, "rank": place.rank}, report.stream)
     last = TerminationMessage(
         stage=Stage.TRAIN if options.stage in FOR_PEOPLE else Stage(options.stage),
         run_uid=RunIdentity().uid,
@@ -178,7 +187,7 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
         )
         last = last.model_copy(update={"run_uid": config.run.uid})
         run = f"{config.run.namespace}/{config.run.name}"
-        report = Report({**report.context, "run": run, "attempt": options.attempt}, report.stream)
+        report = replace(report, context={**report.context, "run": run, "attempt": options.attempt})
         with ExitStack() as stack:
             scratch = options.scratch or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-")))
             scratch.mkdir(parents=True, exist_ok=True)
@@ -282,11 +291,49 @@ def _fine_tuning(  # noqa: PLR0917 what every stage is given, and where the base
                 "summary": summary,
                 "warnings": warnings,
             }
+    place = Place.told(os.environ)
+    if place is None and (size := processes(os.environ)) > 1:
+        artifact, summary = _together(size, options, config, prepared, scratch, report, stop)
+        return {"prepared": prepared, "artifact": artifact, "summary": summary, "warnings": warnings}
+    if place is not None and not place.leads:
+        with stop.at_once():
+            from .training.train import follow
+        follow(config, prepared, options.attempt, scratch, report, stop, place)
+        return {}
     with _progress(options, config.run, Stage.TRAIN, report) as board:
         with stop.at_once():
             from .training.train import train
-        artifact, summary = train(config, prepared, options.attempt, scratch, report, board, stop, origin)
+        artifact, summary = train(config, prepared, options.attempt, scratch, report, board, stop, origin, place)
     return {"prepared": prepared, "artifact": artifact, "summary": summary, "warnings": warnings}
+
+
+def _together(  # noqa: PLR0917 what every stage is given
+    size: int,
+    options: argparse.Namespace,
+    config: RunConfig,
+    prepared: Prepared,
+    scratch: Path,
+    report: Report,
+    stop: Interruption,
+) -> tuple[Artifact | None, Summary]:
+    """Train in several processes, unless the run has its result already."""
+    from .publishing.result import read_result
+    from .training.distributed.supervisor import supervise
+
+    with stop.at_once():
+        store = open_store(config.output.uri, config.output.credentials)
+        done = read_result(store, prepared.run_digest, report)
+    if done is not None:
+        report("this run has its result already", digest=done.digest)
+        return done.artifact, done.summary
+    arguments = [options.stage, "--config", str(options.config), "--scratch", str(scratch)]
+    arguments += ["--attempt", str(options.attempt), "--prepared", canonical_json(prepared.to_json()).decode()]
+    if options.progress_port is not None:
+        arguments += ["--progress-port", str(options.progress_port)]
+    if options.mirrored is not None:
+        arguments += ["--mirrored", options.mirrored]
+    words = supervise(size, arguments, scratch, stop, report)
+    return words.artifact, words.summary
 
 
 def _limits(report: Report) -> TrainLimits | None:

@@ -82,6 +82,12 @@ class HubFailed(StorageFailed):
         self.retry_after = retry_after
 
 
+class ProcessLost(TrainerError):
+    """One of the processes that train together ended, or did not answer in time; the others cannot go on alone."""
+
+    default_reason = Reason.PROCESS_LOST
+
+
 class Interrupted(TrainerError):
     """Told to stop; what was done so far is kept, and the next attempt goes on from there."""
 

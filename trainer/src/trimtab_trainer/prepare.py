@@ -35,11 +35,12 @@ from .data.tokens import RowTokenizer, Vocabulary
 from .data.view import total_steps
 from .errors import SettingsInvalid
 from .estimating.dimensions import dimensions
-from .estimating.fitting import warnings_of_limits
+from .estimating.fitting import check_held, warnings_of_limits
 from .publishing.result import read_result
 from .report import Report
 from .serving_limits import serving_warnings
 from .storage import FileEntry, Store, open_store
+from .training.distributed.sharing import check_batch, uneven
 from .training.initial import check_initial_adapter
 
 PROBE = "data/.writable"
@@ -132,6 +133,8 @@ def prepare(config: RunConfig, scratch: Path, report: Report, limits: TrainLimit
     Raises:
         SettingsInvalid, DataInvalid, StorageFailed: with a named reason and the next step.
     """
+    accelerators = max(1, limits.accelerators) if limits is not None else 1
+    check_batch(config.training, accelerators)
     uris = source_uris(config)
     output = open_store(config.output.uri, config.output.credentials)
     check_writable(output)
@@ -188,16 +191,23 @@ def prepare(config: RunConfig, scratch: Path, report: Report, limits: TrainLimit
     artifact, summary_of_run = (done.artifact, done.summary) if done is not None else (None, Summary())
     report("prepared", **prepared.to_json(), artifact=artifact.to_json() if artifact else None)
     warnings = [*_too_small(limits, config, checked, summary["train"]), *checked.warnings, *warnings_of(summary)]
+    if waiting := uneven(config.training, accelerators):
+        warnings.append(waiting)
     if untrained := untrained_tokens(model, Vocabulary.of(summary[VOCABULARY])):
         warnings.append(untrained)
     return Outcome(prepared, artifact, summary_of_run, tuple(_told(warnings, report)))
 
 
 def _too_small(limits: TrainLimits | None, config: RunConfig, checked: CheckedModel, side: dict[str, int]) -> list[str]:
-    """Return what of the pod that will train does not hold the run; first of all warnings, for it decides over it."""
+    """Return what of the pod that will train does not hold the run; first of all warnings, for it decides over it.
+
+    Raises:
+        SettingsInvalid: it has several accelerators, none of which holds the base model.
+    """
     if limits is None:
         return []
     dims = dimensions(checked.shapes, checked.model.config, config.lora)
+    check_held(limits, dims, config)
     longest = side.get("longest", config.training.max_sequence_length)  # views of before do not tell
     return warnings_of_limits(limits, dims, config, tokens=side["tokens"], longest=longest)
 

@@ -47,6 +47,13 @@ class Report:
         stream.flush()
 
 
+class Trouble(Report):
+    """Of a process that is not the one to speak: it tells what somebody should look at, and nothing else."""
+
+    def __call__(self, message: str, **fields: Any) -> None:
+        """Say nothing."""
+
+
 def _is_endless(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 

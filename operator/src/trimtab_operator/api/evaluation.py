@@ -32,7 +32,7 @@ from .finetunejob import (
     OutputTarget,
     unchanged,
 )
-from .pod import PodTemplate
+from .pod import PodTemplate, check_one_device, one_device_rule
 from .reasons import EVALUATION_EXPLANATIONS, OF_WARNED, PASSED_EXPLANATIONS
 from .work import RetryBudgets, WorkStatus
 
@@ -173,6 +173,7 @@ class EvaluationSpec(Model):
                 "quantization is for the precision AsTrained",
             ),
             *THRESHOLD_RULES,
+            one_device_rule(),
         )
     )
 
@@ -253,6 +254,7 @@ class EvaluationSpec(Model):
                 raise ValueError("target and baseline must differ: both are the same artifact")
         if self.quantization is not None and self.precision is not Precision.AS_TRAINED:
             raise ValueError("quantization is for the precision AsTrained")
+        check_one_device(self.template)
         return self
 
     def check(self) -> None:

@@ -232,6 +232,9 @@ class TrainingProgress(Model):
     validation_loss: float | None = Field(default=None, description="validationLoss in nats per supervised token.")
     tokens_per_second: float | None = Field(default=None, description="tokensPerSecond of the last steps.")
     eta_seconds: int | None = Field(default=None, ge=0, description="etaSeconds until the last step.")
+    world_size: int | None = Field(
+        default=None, ge=2, description="worldSize: processes that train, each on its accelerator; absent: one."
+    )
 
 
 class CurveStatus(Model):

@@ -6,12 +6,14 @@ of a pod spec. List items have no static defaults: a GitOps tool that compares l
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 from trimtab_trainer.contract import Model
 from trimtab_trainer.contract.model import Rule, rules
 
+from .quantity import count_of
 from .scheduling import ATOMIC, LABEL_VALUE, Affinity, Toleration, TopologySpreadConstraint, keyed_by
 
 RESERVED_PATHS = ("/run/trimtab", "/work", "/dev", "/tmp")
@@ -100,11 +102,41 @@ _WHOLE_DEVICES: Rule = (
 )
 
 
-_ONE_DEVICE: Rule = (
-    r"self.all(k, !k.matches('^(nvidia\\.com/(gpu|gpu\\.shared|mig-.*)|amd\\.com/gpu)$') || "
-    "quantity(string(self[k])).compareTo(quantity('1')) <= 0)",
-    "one GPU is used so far, and more would be held for nothing: ask for 1",
+def _at_most_one(amounts: str, names: str) -> str:
+    one = f"quantity(string({amounts}[k])).compareTo(quantity('1')) <= 0"
+    return f"{amounts}.all(k, !k.matches('^({names})$') || {one})"
+
+
+_SLICES = r"nvidia\\.com/(gpu\\.shared|mig-.*)"
+_GPUS = rf"nvidia\\.com/gpu|{_SLICES}|amd\\.com/gpu"
+ONE_AT_MOST = re.compile(_GPUS.replace("\\\\", "\\"))  # in CEL a backslash is written twice
+"""Resources of which work that does not train has one."""
+_ONLY_TRAINING = "only training uses several GPUs, and more than one would be held for nothing: ask for 1"
+_ONE_SLICE: Rule = (
+    _at_most_one("self", _SLICES),
+    "slices of GPUs cannot train together, and more than one would be held for nothing: ask for 1, or for GPUs",
 )
+_ONE_DEVICE: Rule = (_at_most_one("self", _GPUS), _ONLY_TRAINING)
+
+
+def check_one_device(template: PodTemplate) -> None:
+    """Refuse what `one_device_rule` refuses.
+
+    Raises:
+        ValueError: the work would hold GPUs that it does not use.
+    """
+    resources = template.resources
+    asked = [] if resources is None else [resources.limits or {}, resources.requests or {}]
+    several = (name for side in asked for name in side if ONE_AT_MOST.fullmatch(name) and count_of(side[name]) > 1)
+    if any(several):
+        raise ValueError(_ONLY_TRAINING)
+
+
+def one_device_rule() -> Rule:
+    """Return the rule of the spec of work that uses one accelerator, about its template's resources."""
+    sides = [f"self.template.resources.{side}" for side in ("limits", "requests")]
+    each = " && ".join(f"(!has({side}) || {_at_most_one(side, _GPUS)})" for side in sides)
+    return f"!has(self.template.resources) || ({each})", _ONLY_TRAINING
 
 
 def _in_both(comparison: str, rest: str) -> str:
@@ -128,6 +160,10 @@ class UsedClaim(Model):
     request: NAME | None = Field(default=None, description="request of the claim to use; absent: all of it.")
 
 
+_LIMITS = "limits that the container must stay within; nvidia.com/gpu and the like: absent: the requests."
+_REQUESTS = "requests that the scheduler sets aside; absent: the limits."
+
+
 class ResourceRequirements(Model):
     """Compute resources of the container."""
 
@@ -145,20 +181,37 @@ class ResourceRequirements(Model):
     limits: dict[str, QUANTITY] | None = Field(
         default=None,
         max_length=16,
-        json_schema_extra=rules(_NAMES_OF_RESOURCES, _WHOLE_DEVICES, _ONE_DEVICE),
-        description="limits that the container must stay within; nvidia.com/gpu and the like: absent: the requests.",
+        json_schema_extra=rules(_NAMES_OF_RESOURCES, _WHOLE_DEVICES, _ONE_SLICE),
+        description=_LIMITS,
     )
     requests: dict[str, QUANTITY] | None = Field(
         default=None,
         max_length=16,
-        json_schema_extra=rules(_NAMES_OF_RESOURCES, _WHOLE_DEVICES, _ONE_DEVICE),
-        description="requests that the scheduler sets aside; absent: the limits.",
+        json_schema_extra=rules(_NAMES_OF_RESOURCES, _WHOLE_DEVICES, _ONE_SLICE),
+        description=_REQUESTS,
     )
     claims: list[UsedClaim] | None = Field(
         default=None,
         max_length=16,
         json_schema_extra=keyed_by("name"),
         description="claims of the resourceClaims that the container uses.",
+    )
+
+
+class SingleResourceRequirements(ResourceRequirements):
+    """Compute resources of a container that uses one accelerator at most."""
+
+    limits: dict[str, QUANTITY] | None = Field(
+        default=None,
+        max_length=16,
+        json_schema_extra=rules(_NAMES_OF_RESOURCES, _WHOLE_DEVICES, _ONE_DEVICE),
+        description=_LIMITS,
+    )
+    requests: dict[str, QUANTITY] | None = Field(
+        default=None,
+        max_length=16,
+        json_schema_extra=rules(_NAMES_OF_RESOURCES, _WHOLE_DEVICES, _ONE_DEVICE),
+        description=_REQUESTS,
     )
 
 
@@ -389,7 +442,7 @@ class PodTemplate(Model):
         default=None,
         description="resources of the train Job's container; what they lack is taken from the operator's setting.",
     )
-    prepare_resources: ResourceRequirements | None = Field(
+    prepare_resources: SingleResourceRequirements | None = Field(
         default=None, description="prepareResources of the prepare Job's container, which needs no accelerator."
     )
     resource_claims: list[ResourceClaim] = Field(

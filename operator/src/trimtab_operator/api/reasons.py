@@ -131,9 +131,9 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
     ),
     Reason.ACCELERATOR_UNUSABLE: _failed(
         "The pod was given an accelerator that the trainer cannot use: it would have computed on the processor. Or it "
-        "was given several, of which one is used so far.",
-        "Mend the driver of the node that the attempt names, or take an image that is built for this accelerator; ask "
-        "for one.",
+        "was given more or fewer than processes are to train.",
+        "Mend the driver of the node that the attempt names, or take an image that is built for this accelerator; of a "
+        "claim say how many `accelerators` it stands for.",
     ),
     Reason.ARTIFACT_NOT_FOUND: _failed(
         "Nothing is at the URI of `lora.initialAdapter`.", "Take URI and digest from a FineTuneJob's `status.artifact`."
@@ -169,6 +169,11 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
     ),
     Reason.STORAGE_FAILED: Explanation(
         "attempt", "Object storage failed for longer than the trainer retries.", "Look at the storage if it repeats."
+    ),
+    Reason.PROCESS_LOST: Explanation(
+        "attempt",
+        "One of the processes that train together was killed, crashed or did not answer; the others ended with it.",
+        "Look at the node's accelerators (`dmesg`, Xid errors) and at the limit of memory if it repeats.",
     ),
     Reason.INTERRUPTED: Explanation("attempt", "The pod was told to end, and wrote a checkpoint.", "Nothing."),
     AttemptReason.SPEC_CHANGED: Explanation(

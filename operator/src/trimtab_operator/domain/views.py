@@ -18,9 +18,8 @@ from typing import Any
 from trimtab_trainer.contract import TerminationMessage
 from trimtab_trainer.contract.outcome import TERMINATION_MESSAGE_BYTES
 
+from trimtab_operator.api.quantity import count_of
 from trimtab_operator.api.work import ACCELERATORS_MAXIMUM
-
-from .quantity import count_of
 
 STAGE_LABEL = "trimtab.dev/stage"
 SERVE = "serve"

@@ -39,7 +39,7 @@ from .evaluation import (
 )
 from .figures import PreferenceFigures
 from .hub import HubSource, Mirrored, MirroredSource, from_hub, hub_sources, relocated
-from .limits import TRAIN_LIMITS, TrainLimits
+from .limits import PROCESSES, TRAIN_LIMITS, TrainLimits
 from .methods import Method, PreferenceLoss, PreferenceSettings
 from .model import Model, Received
 from .outcome import (
@@ -49,6 +49,7 @@ from .outcome import (
     ExitCode,
     Prepared,
     Progress,
+    Rank,
     Reason,
     Stage,
     Summary,
@@ -77,6 +78,7 @@ __all__ = [
     "CONTRACT_VERSION",
     "METRICS_OF",
     "PACKED_OUTCOME_BYTES",
+    "PROCESSES",
     "RESULTS",
     "TRAIN_LIMITS",
     "Artifact",
@@ -118,6 +120,7 @@ __all__ = [
     "PreparedEvaluation",
     "Progress",
     "QuantizationSettings",
+    "Rank",
     "Reason",
     "Received",
     "Result",

@@ -15,6 +15,9 @@ from .model import Received
 
 TRAIN_LIMITS = "TRIMTAB_TRAIN_LIMITS"
 """Name of the variable; its value is JSON."""
+PROCESSES = "TRIMTAB_PROCESSES"
+"""Name of the variable that tells the train stage how many processes it is: one for each accelerator of its pod. A
+trainer of before does not look, and refuses several accelerators by itself."""
 
 
 class TrainLimits(Received):

@@ -104,6 +104,7 @@ class Reason(StrEnum):
     HUB_QUOTA_EXCEEDED = "HubQuotaExceeded"
     SOURCE_DAMAGED = "SourceDamaged"
     INTERRUPTED = "Interrupted"
+    PROCESS_LOST = "ProcessLost"
     BUG = "InternalError"
 
     @classmethod
@@ -153,6 +154,13 @@ class Artifact(Received):
     )
 
 
+class Rank(Received):
+    """One of the processes that trained: what it computed on, and the most memory that it took there."""
+
+    device: str = Field(default="", max_length=128)
+    memory_peak_bytes: COUNT = None
+
+
 class Summary(Received):
     """Figures of the end of a run; absent where they do not apply, or cannot be kept."""
 
@@ -165,6 +173,8 @@ class Summary(Received):
     resumed_from_step: COUNT = None
     checkpoint_step: COUNT = Field(default=None, description="checkpointStep: newest checkpoint in storage")
     tokens_per_second: FIGURE = None
+    world_size: COUNT = Field(default=None, description="worldSize: processes that trained, each on its accelerator")
+    ranks: tuple[Rank, ...] | None = Field(default=None, max_length=1024, description="ranks: those, if several")
     preference: PREFERENCE = Field(default=None, description="preference method's figures over the newest steps")
     validation_preference: PREFERENCE = Field(default=None, description="validationPreference: on the validation rows")
     test_preference: PREFERENCE = Field(default=None, description="testPreference: on the test rows")
@@ -200,7 +210,7 @@ class TerminationMessage(Received):
             return None
 
     def encode(self) -> str:
-        """Return the JSON text, shortened until it fits: curve, message, warnings, names of target modules."""
+        """Return the JSON text, shortened until it fits: ranks, curve, message, warnings, names of target modules."""
         message, warnings, artifact, summary = self.message, self.warnings, self.artifact, self.summary
         while True:
             shortened = self.model_copy(
@@ -210,7 +220,9 @@ class TerminationMessage(Received):
             excess = len(text.encode()) - TERMINATION_MESSAGE_BYTES
             if excess <= 0:
                 return text
-            if summary.curve is not None:
+            if summary.ranks is not None:
+                summary = summary.model_copy(update={"ranks": None})
+            elif summary.curve is not None:
                 summary = summary.model_copy(update={"curve": summary.curve.thinner()})
             elif message not in ("", "..."):
                 message = message[: max(0, len(message) - excess - 4)] + "..."
@@ -266,4 +278,5 @@ class Progress(Received):
     eta_seconds: float | None = None
     checkpoint_step: int | None = None
     checkpoint_time: str | None = None
+    world_size: int | None = Field(default=None, description="worldSize: processes that train, each on its accelerator")
     curve: Curve | None = Field(default=None, description="both curves so far, over all attempts")

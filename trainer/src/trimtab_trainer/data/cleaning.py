@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
-from ..contract import Cleaning, Handling, InvalidText, Reason
+from ..contract import Cleaning, DatasetFormat, Handling, InvalidText, Reason
 from ..contract.parsing import Unreadable, whole_number
 from ..errors import DataInvalid
 from .formats import Detected, Row, conform
@@ -266,7 +266,9 @@ class Cleaner:
                 Reason.NO_ASSISTANT_TURN,
             )
         if not self._kept:
-            what = f"{audit.read} rows, all of them blank, of invalid text or of weight 0" if audit.read else "no rows"
+            tied = ", of two equal answers" if self._detected.format is DatasetFormat.PREFERENCE else ""
+            why = f"blank{tied}, of invalid text or of weight 0"
+            what = f"{audit.read} rows, all of them {why}" if audit.read else "no rows"
             raise DataInvalid(f"{uri} holds {what}; upload the data", Reason.DATASET_EMPTY)
 
     def _valid(self, written: str, row: Row, audit: Audit) -> bool:

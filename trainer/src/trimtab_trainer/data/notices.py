@@ -36,16 +36,16 @@ def check_dropped(
         TooMuchDropped: DATASET_INVALID.
     """
     maximum = request.cleaning.maximum_dropped
-    if dropped_share(rows, summary, told) > maximum:
+    if dropped_share(rows, summary, told, request) > maximum:
         raise TooMuchDropped(
             f"{_of_dropped(rows, selection, summary, told, request)}; that is more than "
             f"dataset.cleaning.maximumDropped = {maximum:g}: correct the data, or raise it"
         )
 
 
-def dropped_share(rows: Rows, summary: dict[str, Any], told: dict[str, Any]) -> float:
-    """Return the share of what was read that is not used; a conversation that became several rows counts as these."""
-    return float(summary["dropped"]) / max(1, _read(rows, told))
+def dropped_share(rows: Rows, summary: dict[str, Any], told: dict[str, Any], request: Request) -> float:
+    """Return the share of what was read that is not used, both in sequences."""
+    return float(summary["dropped"]) / max(1, sequences_read(rows, told["rowsRead"], request))
 
 
 def notices_of(
@@ -54,7 +54,7 @@ def notices_of(
     """Return the notices of a view; they name no files, so that they are the same for the same rows."""
     cleaning = request.cleaning
     notices = []
-    if dropped_share(rows, summary, told) > cleaning.warn_dropped:
+    if dropped_share(rows, summary, told, request) > cleaning.warn_dropped:
         notices.append(
             f"{_of_dropped(rows, selection, summary, told, request)} "
             f"(dataset.cleaning.warnDropped is {cleaning.warn_dropped:g})"
@@ -85,16 +85,18 @@ def notices_of(
 def _of_dropped(
     rows: Rows, selection: Selection, summary: dict[str, Any], told: dict[str, Any], request: Request
 ) -> str:
-    counts = [(told["findings"][name], words) for name, words in CLEANED.items() if name != "invalid"]
+    answers = request.training.method.answers
+    counts = [(told["findings"][name] * answers, words) for name, words in CLEANED.items() if name != "invalid"]
     if told["findings"]["invalid"] and request.cleaning.invalid_text.value == "Drop":
-        counts.append((told["findings"]["invalid"], CLEANED["invalid"]))
+        counts.append((told["findings"]["invalid"] * answers, CLEANED["invalid"]))
     counts.extend((summary["droppedFor"].get(reason, 0), words) for reason, words in DECIDED.items())
     if too_long := summary["droppedFor"][TOO_LONG]:
         limit = request.training.max_sequence_length
         words = f"are longer than training.maxSequenceLength = {limit} tokens{_raise_it(rows, selection, limit)}"
         counts.append((too_long, words))
     listed = "; ".join(f"{count} {words}" for count, words in sorted(counts, key=lambda each: -each[0]) if count)
-    return f"{summary['dropped']} of {_read(rows, told)} rows are dropped: {listed}"
+    read = sequences_read(rows, told["rowsRead"], request)
+    return f"{summary['dropped']} of {read} rows are dropped: {listed}"
 
 
 def _raise_it(rows: Rows, selection: Selection, limit: int) -> str:
@@ -108,5 +110,10 @@ def _raise_it(rows: Rows, selection: Selection, limit: int) -> str:
     return f" (raise it to {enough} to keep {'99 % of them' if more else 'them'} whole{more})"
 
 
-def _read(rows: Rows, told: dict[str, Any]) -> int:
-    return int(told["rowsRead"]) + len(rows) - int(np.count_nonzero(rows.first))
+def sequences_read(rows: Rows, read: int, request: Request) -> int:
+    """Return how many sequences the rows that were read are, or would have been.
+
+    Two of a pair, also of one that is not kept; a conversation that became several counts as these.
+    """
+    answers = request.training.method.answers
+    return answers * read + len(rows) - answers * int(np.count_nonzero(rows.first))

@@ -19,7 +19,7 @@ from ..pages.environment import environment, leaves
 from .figures import by_file, used
 from .fitting import learned
 from .linked import text_of
-from .notices import CLEANED, DECIDED
+from .notices import CLEANED, DECIDED, sequences_read
 from .request import Request
 from .rows import Rows
 from .selection import NEAR, SIDES, TOO_LONG, Selection
@@ -77,8 +77,7 @@ def render(audit: dict[str, Any], findings: dict[str, Any], rows: Rows, selectio
     return _ENVIRONMENT.get_template("data.html.jinja").render(
         audit=audit,
         dropped=sum(reason.rows for reason in reasons),
-        # A conversation that became several sequences counts as these where they are dropped.
-        read=audit["rowsRead"] + len(rows) - int(np.count_nonzero(rows.first)),
+        read=sequences_read(rows, audit["rowsRead"], request),
         reasons=sorted((reason for reason in reasons if reason.rows), key=lambda reason: -reason.rows),
         groups=groups,
         left_out={name: max(0, len(each) - GROUP_ROWS) for name, each in audit["groups"].items()},
@@ -117,7 +116,7 @@ def _cleaned(findings: dict[str, Any], request: Request) -> Iterator[Reason]:
             continue
         found = [source[name] for source in findings.values()]
         places = tuple(place for each in found for place in each["examples"])[:DROPPED_EXAMPLES]
-        yield Reason(words, sum(each["count"] for each in found), places)
+        yield Reason(words, request.training.method.answers * sum(each["count"] for each in found), places)
 
 
 def _decided(rows: Rows, selection: Selection) -> Iterator[Reason]:

@@ -118,7 +118,7 @@ class _Making:
         self._request, self._rows, self._told = request, rows, told
         asked = _asked(request) if request.asked else None
         self._selection = select(rows, request.dataset, request.training, asked, scratch / "bands")
-        self.summary = _summary(self._selection, told)
+        self.summary = _summary(self._selection, told, request.training.method.answers)
         check_dropped(rows, self._selection, self.summary, told, request)
 
     def write_view(self, folder: Path) -> dict[str, Any]:
@@ -171,13 +171,13 @@ class _Making:
                 opened.writelines(self._rows.line(row) for row in chosen.tolist())
 
 
-def _summary(selection: Selection, told: dict[str, Any]) -> dict[str, Any]:
+def _summary(selection: Selection, told: dict[str, Any], answers: int) -> dict[str, Any]:
     dropped = {reason: len(rows) for reason, rows in selection.dropped.items()}
     return {
         "cleaned": told["cleaned"],
         "leaked": dropped[LEAKED],
         "droppedFor": dropped,
-        "dropped": told["cleaned"] + sum(dropped.values()),
+        "dropped": told["cleaned"] * answers + sum(dropped.values()),
         "tooLong": dropped[TOO_LONG],
     }
 

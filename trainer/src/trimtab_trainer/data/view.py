@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from ..contract import Method, TrainingSettings
 from ..contract.settings import DEFAULT_EPOCHS
-from ..storage import Store, fetch_prepared
+from ..storage import Store, fetch_prepared, prepared_manifest
 from ..storage.layout import view_prefix
 from .fitting import Fitted, learned
 from .packing import pack
@@ -84,15 +84,15 @@ class View:
         return file if file.exists() else None
 
 
-def load_view(store: Store, digest: str, scratch: Path) -> View:
-    """Download a view, verify every file, and return it.
+def load_view(store: Store, digest: str, scratch: Path, *, there: bool = False) -> View:
+    """Download a view, verify every file, and return it; `there`: another process of this machine did the former.
 
     Raises:
         PreparedDataMissing: it is not there, or not as it was written.
     """
     prefix = view_prefix(digest)
     folder = scratch / "views" / prefix.rpartition("/")[2]
-    manifest = fetch_prepared(store, prefix, folder)
+    manifest = prepared_manifest(store, prefix) if there else fetch_prepared(store, prefix, folder)
     train = _read(folder, "train")
     assert train is not None
     return View(train, _read(folder, "validation"), _read(folder, "test"), manifest.document, folder)

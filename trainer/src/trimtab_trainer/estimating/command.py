@@ -13,6 +13,7 @@ from ..config import at_the_mirror, read_config, read_found
 from ..contract import Mirrored, RunConfig, from_hub
 from ..errors import SettingsInvalid
 from ..pages.wording import duration, figure
+from ..training.distributed.sharing import check_batch
 from .devices import DEVICES, GIB, Device, find_device
 from .dimensions import Dimensions, dimensions, shapes_of_config
 from .estimate import Estimate, estimate
@@ -36,7 +37,11 @@ def run(options: argparse.Namespace) -> int:
         found = find_base_model(config.base_model)
         model, shapes = found.config, read_shapes(found)
     dims = dimensions(shapes, model, config.lora)
-    found_all = [estimate(dims, config, device, options.tokens) for device in devices_of(options.accelerator)]
+    check_batch(config.training, options.accelerators)
+    found_all = [
+        estimate(dims, config, device, options.tokens, accelerators=options.accelerators)
+        for device in devices_of(options.accelerator)
+    ]
     if options.json:
         print(json.dumps({"weights": dims.weights, "estimates": [each.to_json() for each in found_all]}, indent=2))
     else:
@@ -81,7 +86,9 @@ def table(dims: Dimensions, config: RunConfig, estimates: list[Estimate]) -> str
     """Return the estimates for people, one accelerator a line."""
     timed = any(each.seconds is not None for each in estimates)
     head = ("accelerator", "fits", "peak", "of", "base", "adapter", "activations", "a moment", "micro-batch")
-    head += ("tokens/s", *(("time = accelerator time",) if timed else ()))
+    several = any(each.accelerators > 1 for each in estimates)
+    times = ("time", "accelerator time") if several else ("time = accelerator time",)
+    head += ("tokens/s", *(times if timed else ()))
     lines = [head]
     for each in estimates:
         memory = each.memory
@@ -94,6 +101,7 @@ def table(dims: Dimensions, config: RunConfig, estimates: list[Estimate]) -> str
                 f"{each.micro_batch}{', twice' if each.recomputed else ''}",
                 figure(each.tokens_per_second, 0),
                 *((duration(each.seconds),) if timed else ()),
+                *((duration(each.seconds and each.seconds * each.accelerators),) if timed and several else ()),
             )
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
@@ -103,5 +111,6 @@ def table(dims: Dimensions, config: RunConfig, estimates: list[Estimate]) -> str
         f"{'pairs of ' if config.training.method.is_paired else ''}sequences of up to "
         f"{config.training.max_sequence_length:,} tokens; sizes in GiB; "
         "twice: activations are computed twice"
+        + (f"; {estimates[0].accelerators} accelerators, sizes are of each" if several else "")
     )
     return "\n".join([about, "", *rows])

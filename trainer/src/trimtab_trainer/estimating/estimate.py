@@ -1,4 +1,4 @@
-"""A run on one type of accelerator: its memory, how its batches are cut, and how long it takes."""
+"""A run on one type of accelerator, one or several: its memory, how its batches are cut, and how long it takes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from ..contract import Method, RunConfig, TrainingSettings
 from ..contract.settings import DEFAULT_EPOCHS, ComputeType
+from ..training.distributed.sharing import shared_micro_batch
 from .devices import Device
 from .dimensions import Dimensions
 from .memory import Arithmetic, Memory, cut, peak
@@ -23,6 +24,7 @@ class Estimate:
         fits: whether the peak is within what the accelerator has.
         seconds: of all training steps, and of what they are compared with; None where it is not known how many tokens
             there are.
+        accelerators: how many train together; memory is of each.
     """
 
     device: Device
@@ -31,6 +33,7 @@ class Estimate:
     recomputed: float
     tokens_per_second: float
     seconds: float | None
+    accelerators: int = 1
 
     @property
     def fits(self) -> bool:
@@ -48,25 +51,34 @@ class Estimate:
             "shareOfLayersComputedTwice": self.recomputed,
             "tokensPerSecond": round(self.tokens_per_second, 1),
             "seconds": self.seconds and round(self.seconds),
-            "acceleratorSeconds": self.seconds and round(self.seconds),
+            "accelerators": self.accelerators,
+            "acceleratorSeconds": self.seconds and round(self.seconds * self.accelerators),
         }
 
 
 def estimate(
-    dims: Dimensions, config: RunConfig, device: Device, tokens: int | None = None, longest: int | None = None
+    dims: Dimensions,
+    config: RunConfig,
+    device: Device,
+    tokens: int | None = None,
+    longest: int | None = None,
+    *,
+    accelerators: int = 1,
 ) -> Estimate:
-    """Return what a run takes on one accelerator.
+    """Return what a run takes on one accelerator, or on several that train together.
 
     Args:
         tokens: of an epoch's training rows; without them time is known only where maxSteps is set.
         longest: tokens of the longest sequence, both answers of a pair; as many as there may be, if absent.
+        accelerators: each holds the base model and computes its share; what they tell each other is not counted.
     """
     training, quantization, lora = config.training, config.quantization, config.lora
     # Auto takes Float16 where an accelerator has no bfloat16.
     width = 4 if quantization.compute_type is ComputeType.FLOAT32 else 2
     where, longest = Arithmetic("cuda", width), longest or training.max_sequence_length * training.method.answers
     sizing = cut(dims, quantization, training, rank=lora.rank, longest=longest, memory=device.memory, where=where)
-    passed = sizing.micro_batch * longest
+    micro_batch = shared_micro_batch(sizing.micro_batch, training.batch_size, accelerators)
+    passed = micro_batch * longest
     memory = peak(
         dims,
         quantization,
@@ -78,14 +90,14 @@ def estimate(
         where=where,
         longest=longest,
     )
-    speed = tokens_per_second(dims, quantization, device, passed, recomputed=sizing.recomputed)
+    speed = tokens_per_second(dims, quantization, device, passed, recomputed=sizing.recomputed) * accelerators
     whole = None
     if training.max_steps is not None:
         whole = training.max_steps * training.batch_size * longest
     elif tokens is not None:
         whole = tokens * (training.epochs or DEFAULT_EPOCHS)
     seconds = whole / speed * _passes(training, whole, tokens) if whole is not None else None
-    return Estimate(device, memory, sizing.micro_batch, sizing.recomputed, speed, seconds)
+    return Estimate(device, memory, micro_batch, sizing.recomputed, speed, seconds, accelerators)
 
 
 def _passes(training: TrainingSettings, whole: float, tokens: int | None) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from ..contract import RunConfig, TrainLimits
 from ..contract.settings import ComputeType, Optimizer, QuantizationType
+from ..errors import SettingsInvalid
 from .devices import DEVICES, GIB, Device, find_device
 from .dimensions import Dimensions
 from .estimate import estimate
@@ -37,8 +38,27 @@ def warnings_of_limits(
         found.append(_of_accelerator(device, limits.accelerator_product or device.name, dims, config, longest))
     if limits.memory_bytes is not None:
         of_memory = _of_host if limits.accelerators else _of_processor
-        found.append(of_memory(limits.memory_bytes, dims, config, tokens, longest))
+        found.append(of_memory(limits, dims, config, tokens, longest))
     return [warning for warning in found if warning]
+
+
+def check_held(limits: TrainLimits, dims: Dimensions, config: RunConfig) -> None:
+    """Refuse a base model that is meant to be divided among accelerators: each of them holds all of it.
+
+    Raises:
+        SettingsInvalid: there are several, and one does not hold it.
+    """
+    device = find_device(limits.accelerator_product or "") if limits.accelerators > 1 else None
+    if device is None:
+        return
+    base = estimate(dims, config, device, longest=1).memory.base
+    if base > device.memory:
+        raise SettingsInvalid(
+            f"the base model takes {_gib(base)}, and each of the {limits.accelerators} accelerators "
+            f"({limits.accelerator_product}) holds {_gib(device.memory)}: a base model is not yet divided among "
+            "accelerators; take larger ones"
+            + ("" if config.quantization.type is QuantizationType.NF4 else ", or set quantization.type: NF4")
+        )
 
 
 def _of_accelerator(device: Device, product: str, dims: Dimensions, config: RunConfig, longest: int) -> str:
@@ -53,7 +73,8 @@ def _of_accelerator(device: Device, product: str, dims: Dimensions, config: RunC
     )
 
 
-def _of_processor(limit: int, dims: Dimensions, config: RunConfig, tokens: int, longest: int) -> str:
+def _of_processor(limits: TrainLimits, dims: Dimensions, config: RunConfig, tokens: int, longest: int) -> str:
+    limit = limits.memory_bytes or 0
     width = 4 if config.quantization.compute_type is ComputeType.FLOAT32 else 2
     where, settings, rank = Arithmetic("cpu", width), (config.quantization, config.training), config.lora.rank
     sizing = cut(dims, *settings, rank=rank, longest=longest, memory=limit, where=where)
@@ -76,14 +97,16 @@ def _of_processor(limit: int, dims: Dimensions, config: RunConfig, tokens: int, 
     )
 
 
-def _of_host(limit: int, dims: Dimensions, config: RunConfig, tokens: int, longest: int) -> str:
-    data, stored = tokens * DATA_BYTES, adapter_weights(dims, config.lora.rank) * STORED_BYTES
-    needed = PROCESS["cpu"] + data + stored
+def _of_host(limits: TrainLimits, dims: Dimensions, config: RunConfig, tokens: int, longest: int) -> str:
+    limit, processes = limits.memory_bytes or 0, max(1, limits.accelerators)
+    data, stored = processes * tokens * DATA_BYTES, adapter_weights(dims, config.lora.rank) * STORED_BYTES
+    libraries = processes * PROCESS["cpu"]
+    needed = libraries + data + stored
     if needed <= limit:
         return ""
     return (
         f"beside the accelerator training takes at least {_gib(needed)} of the pod's memory (libraries "
-        f"{_gib(PROCESS['cpu'])}, data {_gib(data)}, a checkpoint {_gib(stored)}), and its limit is {_gib(limit)}: "
+        f"{_gib(libraries)}, data {_gib(data)}, a checkpoint {_gib(stored)}), and its limit is {_gib(limit)}: "
         "raise template.resources.limits.memory"
     )
 

@@ -125,20 +125,11 @@ def _figures(
                 found[at][column],
                 found[count + at][column] if len(sides) > 1 else None,
                 measure.lower_is_better,
-                # Of a harness metric the range is guessed from its values: both sides must agree.
-                measure.range if measure.range == other.range else None,
-                _fewest(measure, resampling) if column == 0 else None,
-                measure.broken_row,
+                measure.range_with(other),
+                measure.fewest(resampling.unit_of_row) if column == 0 else None,
+                measure.broken_row or other.broken_row,
             )
     return figures
-
-
-def _fewest(measure: Measure, resampling: Resampling) -> int | None:
-    """Return how many clusters have a row of the rarest kind, of a figure that is a mean over kinds."""
-    if measure.kinds is None:
-        return None
-    pairs = np.unique(np.stack([measure.kinds.astype(np.int64), resampling.unit_of_row], axis=1), axis=0)
-    return int(np.bincount(pairs[:, 0], minlength=measure.kinds_count).min())
 
 
 def _result(figure: Figure) -> Result:

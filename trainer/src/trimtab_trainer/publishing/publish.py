@@ -29,6 +29,7 @@ from ..contract import (
     MirroredSource,
     PreferenceFigures,
     Prepared,
+    Rank,
     RunConfig,
     Summary,
     defining,
@@ -172,6 +173,7 @@ def publish(
     held_out: HeldOut,
     machine: dict[str, Any],
     report: Report,
+    ranks: tuple[Rank, ...] = (),
     origin: MirroredSource | None = None,
 ) -> tuple[Artifact, Summary]:
     """Upload an exported folder with its records, commit its manifest, and note it as the run's result.
@@ -193,6 +195,8 @@ def publish(
         test_loss=test.adapter if test else None,
         base_test_loss=test.base if test else None,
         tokens_per_second=state.tokens / state.seconds if state.seconds else None,
+        world_size=max(1, len(ranks)),
+        ranks=ranks or None,
         preference=state.preference,
         validation_preference=state.preference_at(published_step),
         test_preference=test.preference if test else None,

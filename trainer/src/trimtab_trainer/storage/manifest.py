@@ -163,8 +163,21 @@ def fetch_prepared(store: Store, prefix: str, target: Path) -> Manifest:
     Raises:
         PreparedDataMissing: there is no manifest (a lifecycle rule deleted it), or a file is not what it says.
     """
+    return _prepared(store, prefix, lambda: fetch(store, prefix, target))
+
+
+def prepared_manifest(store: Store, prefix: str) -> Manifest:
+    """Return the manifest of what an earlier stage wrote.
+
+    Raises:
+        PreparedDataMissing: there is none.
+    """
+    return _prepared(store, prefix, lambda: read_manifest(store, prefix))
+
+
+def _prepared(store: Store, prefix: str, read: Callable[[], Manifest | None]) -> Manifest:
     try:
-        manifest = fetch(store, prefix, target)
+        manifest = read()
     except (ObjectMissing, ObjectDamaged) as error:
         raise PreparedDataMissing(f"{error.message}; the prepare stage has to run again") from error
     if manifest is None:

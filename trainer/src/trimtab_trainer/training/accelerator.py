@@ -27,17 +27,25 @@ SHOWN_LENGTH = 80
 class Vendor:
     """How devices of one make are given: `visible` variables name them, `nodes` are patterns below /dev.
 
-    `hidden_by` are those that users set: naming no device in one of them is a wish for the processor.
+    `hidden_by` are those that users set: naming no device in one of them is a wish for the processor. `node_each`: each
+    node is a device.
     """
 
     name: str
     visible: tuple[str, ...]
     hidden_by: tuple[str, ...]
     nodes: tuple[str, ...]
+    node_each: bool = False
 
 
 VENDORS = (
-    Vendor("NVIDIA", ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"), ("CUDA_VISIBLE_DEVICES",), ("nvidia[0-9]*",)),
+    Vendor(
+        "NVIDIA",
+        ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),
+        ("CUDA_VISIBLE_DEVICES",),
+        ("nvidia[0-9]*",),
+        node_each=True,
+    ),
     Vendor(
         "AMD",
         ("AMD_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"),
@@ -76,7 +84,9 @@ def given(environment: Mapping[str, str], root: Path = Path("/")) -> Given | Non
         nodes = sorted(node for pattern in vendor.nodes for node in (root / "dev").glob(pattern))
         told = any(environment.get(name, "").strip().lower() == "all" for name in vendor.visible)
         if nodes and (in_pod or told):
-            return Given(vendor.name, 1, f"/{nodes[0].relative_to(root)}", vendor.hidden_by[0])
+            count = len(nodes) if vendor.node_each and not told else 1
+            shown = ", ".join(f"/{node.relative_to(root)}" for node in nodes[:count])[:SHOWN_LENGTH]
+            return Given(vendor.name, count, shown, vendor.hidden_by[0])
     return None
 
 
@@ -90,7 +100,7 @@ def check_alone(environment: Mapping[str, str]) -> None:
     if several.isdigit() and int(several) > 1:
         raise SettingsInvalid(
             f"WORLD_SIZE={several[:SHOWN_LENGTH]}: this is one of several processes, and a run is the work of one; "
-            "start trimtab-trainer itself, without torchrun"
+            "start trimtab-trainer itself, without torchrun: it starts a process for each accelerator"
         )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,8 @@ from .rows import RowLayout, row_layout
 
 IGNORED = -100
 """Target of a position that has no loss; the value that torch's cross-entropy ignores."""
+ALL = slice(None)
+"""Of all micro-batches."""
 
 
 class Sequences(Protocol):
@@ -110,18 +113,19 @@ class Batches:
         return int(self.lengths.max())
 
     def micro_batches(
-        self, indices: npt.NDArray[np.int64], size: int, where: torch.device, tokens: int = 0
+        self, indices: npt.NDArray[np.int64], size: int, where: torch.device, tokens: int = 0, share: slice = ALL
     ) -> Iterator[MicroBatch]:
         """Yield the sequences, longest first (least padding, and too little memory shows at once), `size` at a time.
 
-        Of shorter ones more are taken: as many as make up to `tokens`, padding included.
+        Of shorter ones more are taken: as many as make up to `tokens`, padding included. `share` tells which of the
+        micro-batches.
         """
         order = indices[np.argsort(-self.lengths[indices], kind="stable")]
-        start = 0
-        while start < len(order):
-            end = start + max(size, tokens // int(self.lengths[order[start]]))
+        starts = [0]
+        while starts[-1] < len(order):
+            starts.append(starts[-1] + max(size, tokens // int(self.lengths[order[starts[-1]]])))
+        for start, end in list(pairwise(starts))[share]:
             yield self.lay(order[start:end], where)
-            start = end
 
     def lay(self, indices: npt.NDArray[np.int64], where: torch.device) -> MicroBatch:
         """Return one micro-batch of these sequences, on the device."""

@@ -1,6 +1,7 @@
 """The energy that the accelerator took, where the machine tells: NVIDIA's counter of joules since its driver started.
 
 The counter is the board's, read through nvidia-ml-py: all that it took while this process held it, waiting included.
+Where several processes train, one of them reads the boards of all.
 A slice of a board (MIG, time slices) and other makes have none. `loop` reads it once a step.
 """
 
@@ -41,15 +42,17 @@ class EnergyMeter:
         self._last = read() if read is not None else 0.0
 
     @classmethod
-    def of(cls, where: torch.device) -> EnergyMeter:
-        """Return the meter of a device; one that tells nothing where there is no counter."""
+    def of(cls, where: torch.device, boards: int = 1) -> EnergyMeter:
+        """Return the meter of a device, or of all `boards` of this machine; without a counter it tells nothing."""
         if where.type != "cuda" or torch.version.hip is not None:
             return cls(None)
-        uuid = f"GPU-{torch.cuda.get_device_properties(where).uuid}"
+        devices = [where] if boards == 1 else [torch.device("cuda", index) for index in range(boards)]
+        uuids = [f"GPU-{torch.cuda.get_device_properties(each).uuid}" for each in devices]
         try:
             import pynvml
 
-            return cls(counter(pynvml, uuid))
+            counters = [counter(pynvml, uuid) for uuid in uuids]
+            return cls(lambda: sum(read() for read in counters))
         except Exception:  # no library, no driver, no counter (a slice, an old board): nothing depends on it
             return cls(None)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..contract import Reason
 from ..contract.settings import ComputeType
 from ..errors import SettingsInvalid
 from .accelerator import Given, given
+from .control_groups import control_groups, lines
 
 NO_PROGRAM = "no kernel image is available"
 
@@ -36,8 +37,10 @@ COMPUTE_TYPES = {
 }
 
 
-def configure() -> None:
+def configure(processes: int = 1, rank: int = 0) -> None:
     """Make this process offline, reproducible and as wide as its processors; call it before importing transformers.
+
+    `processes` are those of this machine that train as one, and share what it has; this one is `rank` of them.
 
     Raises:
         SettingsInvalid: ACCELERATOR_UNUSABLE.
@@ -52,16 +55,18 @@ def configure() -> None:
     # bitsandbytes hands some of its operations to it when it is imported: other bits where there is a compiler, and
     # everywhere a longer start.
     torch.compile = _uncompiled
-    torch.set_num_threads(processors())
+    torch.set_num_threads(max(1, processors() // processes))
     # On CUDA some kernels (attention's backward) have no deterministic form: they warn, and the run goes on.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     # It would also fill all fresh memory with NaN, a check for programs under suspicion that costs 6 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    check_accelerator(given(os.environ))
+    check_accelerator(given(os.environ), processes, rank)
 
 
-def check_accelerator(given: Given | None) -> None:
+def check_accelerator(given: Given | None, processes: int = 1, rank: int = 0) -> None:
     """Refuse to compute on the processor while an accelerator is held, or on one that this torch has no programs for.
+
+    Each process has one accelerator, or none has; from here on it is this process's own.
 
     Raises:
         SettingsInvalid: ACCELERATOR_UNUSABLE, with what torch says of it.
@@ -74,12 +79,19 @@ def check_accelerator(given: Given | None) -> None:
             f"{given.hidden_by} hides it, and the processor is used)",
             Reason.ACCELERATOR_UNUSABLE,
         )
-    if given is not None and given.count > 1:
+    if given is not None and given.count > processes:
         raise SettingsInvalid(
-            f"{given.count} of {given.vendor}'s accelerators given ({given.evidence}), but one is used so far, and the "
-            f"others would be held for nothing; ask for 1 (or name one alone in {given.hidden_by})",
+            f"{given.count} of {given.vendor}'s accelerators given ({given.evidence}), but only training uses several, "
+            f"and the others would be held for nothing; ask for 1 (or name one alone in {given.hidden_by})",
             Reason.ACCELERATOR_UNUSABLE,
         )
+    if processes > 1 and 0 < seen < processes:
+        raise SettingsInvalid(
+            f"{processes} processes are to train, each on an accelerator, but torch sees {seen}; give as many",
+            Reason.ACCELERATOR_UNUSABLE,
+        )
+    if seen and processes > 1:
+        torch.cuda.set_device(rank)
     if seen:
         try:
             torch.ones(1, device=device()).sum().item()
@@ -115,7 +127,7 @@ def steady_products(root: Path = Path("/")) -> None:
     Without it the library (MKL) divides larger products among threads in other ways, with other rounding. It is asked
     for by its variable, which is read with the first product: call it before that. What is set already stays.
     """
-    for line in _lines(root / "proc/cpuinfo"):
+    for line in lines(root / "proc/cpuinfo"):
         name, _, value = line.partition(":")
         if name.strip() == "flags":
             flags = set(value.split())
@@ -150,7 +162,7 @@ def processors(root: Path = Path("/")) -> int:
     if wish.isdigit() and int(wish) > 0:
         allowed = min(allowed, int(wish))
     limits = []
-    for group in _control_groups(root, "cpu"):
+    for group in control_groups(root, "cpu"):
         quota, period = _first(group / "cpu.max"), ""
         if quota is not None:
             quota, _, period = quota.partition(" ")
@@ -161,32 +173,32 @@ def processors(root: Path = Path("/")) -> int:
     return max(1, min(allowed, int(min(limits, default=allowed))))
 
 
-def memory(where: torch.device, root: Path = Path("/")) -> int:
+def memory(where: torch.device, root: Path = Path("/"), *, processes: int = 1) -> int:
     """Return the bytes to plan with: what no other process has of the accelerator, or what this one may take.
 
     What the base model takes already is among them, because the plan counts it. For the processor it is the limit, not
-    what is free now: every attempt of a run must come to the same plan.
+    what is free now: every attempt of a run must come to the same plan. `processes` share it.
     """
     if where.type == "cuda":
         free, _ = torch.cuda.mem_get_info(where)
         return int(free + torch.cuda.memory_reserved(where))
     limits = []
-    for group in _control_groups(root, "memory"):
+    for group in control_groups(root, "memory"):
         for file in ("memory.max", "memory.limit_in_bytes"):
             limit = _first(group / file)
             if limit and limit != "max":
                 limits.append(int(limit))
-    for line in _lines(root / "proc/meminfo"):
+    for line in lines(root / "proc/meminfo"):
         if line.startswith("MemTotal:"):
             limits.append(int(line.split()[1]) * 1024)
-    return min(limits, default=1 << 62)
+    return min(limits, default=1 << 62) // processes
 
 
 def memory_peak(where: torch.device, root: Path = Path("/")) -> int | None:
     """Return the most bytes that tensors took of the accelerator so far, or that this process had in memory."""
     if where.type == "cuda":
         return int(torch.cuda.max_memory_allocated(where))
-    for line in _lines(root / "proc/self/status"):
+    for line in lines(root / "proc/self/status"):
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return None
@@ -196,7 +208,7 @@ def describe(where: torch.device) -> str:
     """Return the name of the accelerator or of the processor, for records."""
     if where.type == "cuda":
         return torch.cuda.get_device_name(where)
-    for line in _lines(Path("/proc/cpuinfo")):
+    for line in lines(Path("/proc/cpuinfo")):
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return "cpu"
@@ -206,7 +218,7 @@ def _multiplies_bfloat16(where: torch.device, root: Path) -> bool:
     if where.type == "cuda":
         return torch.cuda.get_device_capability(where) >= (8, 0)
     vendor = ""
-    for line in _lines(root / "proc/cpuinfo"):
+    for line in lines(root / "proc/cpuinfo"):
         name, _, value = line.partition(":")
         if name.strip() == "vendor_id":
             vendor = value.strip()
@@ -216,31 +228,5 @@ def _multiplies_bfloat16(where: torch.device, root: Path) -> bool:
     return False
 
 
-def _control_groups(root: Path, controller: str) -> Iterator[Path]:
-    """Yield the folders of this process's control group and of its ancestors (in a container, one: the top)."""
-    top = root / "sys/fs/cgroup"
-    for line in _lines(root / "proc/self/cgroup"):
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        names = controllers.split(",")
-        if controllers and controller not in names:
-            continue
-        for base in [top / controllers, top / controller] if controllers else [top]:
-            folder = base / path.lstrip("/")
-            while True:
-                if folder.is_dir():
-                    yield folder
-                if folder in (base, folder.parent):
-                    break
-                folder = folder.parent
-
-
 def _first(file: Path) -> str | None:
-    return next(iter(_lines(file)), None)
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text().splitlines()
-    except OSError:
-        return []
+    return next(iter(lines(file)), None)

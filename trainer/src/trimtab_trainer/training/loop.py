@@ -4,12 +4,16 @@ A step's gradient is the mean over all supervised tokens of its batch: every mic
 by the tokens of the whole batch, so how a batch is cut into micro-batches does not change it. `train` builds a
 `Trainer`, resumes it from a checkpoint or not, and calls `run`.
 
+Several processes (`distributed`) each compute their share of a step's micro-batches; the gradient is the sum, so that
+all of them take the same step. What one of them meets is told to all before anything is changed.
+
 The state changes only between steps and as a whole. Whatever interrupts (a signal, too little memory) finds it at the
 end of a step, and what was begun since is thrown away.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from dataclasses import dataclass
@@ -17,20 +21,23 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..contract import EarlyStopping, PreferenceFigures, Reason, RunConfig
-from ..errors import DataInvalid, Interrupted, OutOfMemory, SettingsInvalid
+from ..contract import EarlyStopping, Method, PreferenceFigures, Reason, RunConfig
+from ..errors import DataInvalid, Interrupted, OutOfMemory, ProcessLost, SettingsInvalid
 from ..interruption import Interruption
 from ..progress import ProgressBoard
 from ..report import Report
 from .adapter import Adapted
 from .batches import Batches
 from .checkpoint import Best, Checkpoint, Checkpoints, Point, TrainingPoint, TrainingState
+from .distributed.checkpoints import check_alike
+from .distributed.sharing import shared_micro_batch
+from .distributed.world import World
 from .energy import EnergyMeter
 from .exhausted import is_out_of_memory
 from .hardware import memory_peak
 from .idle import Idle
 from .methods.figures import PreferenceSums, figures_of, told
-from .methods.objective import objective_of
+from .methods.objective import added, objective_of
 from .optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_learning_rate
 from .schedule import learning_rate, sequences_of_step, step_seed, steps_per_epoch
 
@@ -40,6 +47,23 @@ REPORT_SECONDS = 10
 """Time between the log lines of steps."""
 CURVE_POINTS = 500
 """Most points of the training curve that a run keeps."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What this process adds to a step: a summed loss and a method's sums, beside the gradient in the parameters.
+
+    Attributes:
+        weight, count: what the loss of the whole step is divided by, and what it is a mean over.
+        supervised_tokens, tokens: of the whole step.
+    """
+
+    nats: float = 0.0
+    weight: float = 0.0
+    count: int = 0
+    supervised_tokens: int = 0
+    tokens: int = 0
+    preference: PreferenceSums | None = None
 
 
 @dataclass(frozen=True)
@@ -71,12 +95,14 @@ class Trainer:
         stop: Interruption,
         report: Report,
         board: ProgressBoard,
+        world: World | None = None,
     ) -> None:
         """Take everything a run needs.
 
         Args:
             micro_batch: sequences of one forward pass, halved when memory runs out.
             base_hash: `frozen_hash` of the model.
+            world: the processes that train together; this one alone if absent.
 
         Raises:
             DataInvalid: no token of a split is supervised.
@@ -92,13 +118,14 @@ class Trainer:
         self.test: Batches | None = None
         """Rows that the exported adapter is measured on."""
         self.total_steps = total_steps
-        self.micro_batch = micro_batch
+        self.world = world or World()
+        self.micro_batch = self.shared(micro_batch)
         self.checkpoints = checkpoints
         self.base_hash = base_hash
         self.stop, self.report, self.board = stop, report, board
         self.optimizer = make_optimizer(self.settings, model.parameters.values())
         self.state = TrainingState()
-        self.energy = EnergyMeter.of(model.device)
+        self.energy = EnergyMeter.of(model.device, self.world.size)
         self.idle = Idle()
         self._checked_gradients = False
         self._saved_step: int | None = 0  # step whose weights are in a checkpoint (0: nothing to save)
@@ -114,23 +141,26 @@ class Trainer:
             Interrupted: told to stop; everything done is in a checkpoint.
             SettingsInvalid: the loss is not finite.
             OutOfMemory: a single sequence does not fit.
+            ProcessLost: another process is gone; everything done is in a checkpoint.
             TrainerError: storage failed.
         """
         try:
             while True:
-                self.stop.check()
+                self.world.stop_together(self.stop)
                 if self.evaluation_is_due():
                     self.evaluate()
                 finished = self.state.step >= self.total_steps or self.state.stopped_early
                 if finished or self.checkpoint_is_due():
+                    check_alike(self.model.parameters, self.world, self.state.step)
                     self.save()
                 if finished:
                     self.checkpoints.wait(everything=True)
                     self.report("trained", steps=self.state.step, **self.idle.shares())
                     return self.state
                 self.step()
-        except Interrupted:
+        except (Interrupted, ProcessLost) as error:
             with self.stop.later():
+                self.report(error.message, step=self.state.step)
                 self.save_what_is_new()
             raise
 
@@ -158,41 +188,51 @@ class Trainer:
         rate = learning_rate(self.settings, state.step, self.total_steps)
         set_learning_rate(self.optimizer, rate)
         while True:
-            try:
-                with self.stop.at_once():
-                    result = self.gradient()
-                if result is not None:
-                    break
-                self.lower_scale()
+            reason: str | None = None
+            share = Share()
+            with self.world.working(self.stop):
+                try:
+                    share = self.accumulate()
+                except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    reason = str(error).partition("\n")[0]
+            if self.world.any(reason is not None):
+                self.shrink(reason or "in another process")
                 continue
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = str(error).partition("\n")[0]
-            self.shrink(reason)
+            result = self.combine(share)
+            if result is not None:
+                break
+            self.lower_scale()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.advance(result, rate, time.monotonic() - started)
 
     def gradient(self) -> StepResult | None:
-        """Accumulate the gradient of the state's step in the parameters, clipped; change nothing else.
+        """Leave the gradient of the state's step in the parameters, clipped; change nothing else.
 
         Returns None where float16 could not hold the scaled gradient.
 
         Raises:
             SettingsInvalid: the loss or the gradient is not finite.
         """
+        return self.combine(self.accumulate())
+
+    def accumulate(self) -> Share:
+        """Accumulate in the parameters what this process adds to the gradient of the state's step."""
         self.optimizer.zero_grad(set_to_none=True)
         self.model.peft.train()
         indices = sequences_of_step(self.settings, len(self.training), self.state.step)
         tokens = int(self.training.supervised[indices].sum())
         losses = []
-        torch.manual_seed(step_seed(self.settings, self.state.step))
         step = self.objective.begin(self.model, self.training, indices, self.micro_batch, self.stop)
         weight = step.weight
-        batches = self.training.micro_batches(indices, self.micro_batch, self.model.device, self.pass_tokens)
+        share, places = self.world.share, itertools.count(self.world.rank, self.world.size)
+        where = self.model.device
+        batches = self.training.micro_batches(indices, self.micro_batch, where, self.pass_tokens, share)
         for batch in self.idle.waiting_for_data(batches):
             self.stop.check()
+            torch.manual_seed(step_seed(self.settings, self.state.step, next(places)))
             if batch.supervised_tokens == 0:
                 continue
             with self.model.arithmetic():
@@ -202,7 +242,15 @@ class Trainer:
             losses.append(loss.detach())
         # Once for the step: an accelerator is asked for nothing between its micro-batches.
         nats = float(sum(torch.stack(losses).tolist())) if losses else 0.0
-        parameters = self.model.parameters
+        taken = int(self.training.lengths[indices].sum())
+        return Share(nats, weight, step.count, tokens, taken, step.sums)
+
+    def combine(self, share: Share) -> StepResult | None:
+        """Make the gradient of the whole step of what all processes have of it, clipped."""
+        parameters, tokens, weight = self.model.parameters, share.supervised_tokens, share.weight
+        (nats,) = self.world.sum([share.nats])
+        sums = added(self.world, share.preference)
+        self.world.add_gradients(parameters)
         limit = self.settings.max_gradient_norm or math.inf
         if self.scale != 1.0:
             for parameter in parameters.values():
@@ -219,14 +267,17 @@ class Trainer:
         if tokens and not self._checked_gradients:
             self.check_gradients()
             self._checked_gradients = True
-        nats *= step.count / weight if weight else 1.0  # so that nats a token are the weighted mean
-        taken = int(self.training.lengths[indices].sum())
-        return StepResult(nats, step.count, tokens, taken, norm, step.sums)
+        nats *= share.count / weight if weight else 1.0  # so that nats a token are the weighted mean
+        return StepResult(nats, share.count, tokens, share.tokens, norm, sums)
 
     @property
     def pass_tokens(self) -> int:
-        """Tokens of a forward pass up to which it takes more sequences than a micro-batch; 0 where that is set."""
-        return self.micro_batch * int(self.training.lengths.max()) if self.settings.micro_batch_size is None else 0
+        """Tokens of a forward pass up to which it takes more sequences than a micro-batch.
+
+        0 where that is set, where several processes share them, and of pairs, which are no lines.
+        """
+        alone = self.world.size == 1 and self.settings.method is Method.SFT
+        return self.micro_batch * self.training.longest if alone and self.settings.micro_batch_size is None else 0
 
     @property
     def scale(self) -> float:
@@ -262,6 +313,12 @@ class Trainer:
         """What else helps in float16, whose largest number is 65504."""
         return ", or quantization.computeType: Float32" if self.model.compute_type is torch.float16 else ""
 
+    def shared(self, micro_batch: int) -> int:
+        """Return a micro-batch that leaves no process waiting longer than is needed; one that is set stays."""
+        if self.settings.micro_batch_size is not None:
+            return micro_batch
+        return shared_micro_batch(micro_batch, self.settings.batch_size, self.world.size)
+
     def shrink(self, reason: str) -> None:
         """Halve the micro-batch after memory ran out.
 
@@ -280,7 +337,7 @@ class Trainer:
                 f"a single sequence of up to {int(self.training.lengths.max())} tokens does not fit into memory "
                 f"({reason}); raise the memory limit, or lower training.maxSequenceLength or lora.rank"
             )
-        self.micro_batch = smaller_micro_batch(self.micro_batch, self.settings.batch_size)
+        self.micro_batch = self.shared(smaller_micro_batch(self.micro_batch, self.settings.batch_size))
         self.board.micro_batch.set(self.micro_batch)
         self.report("memory ran out, micro-batch halved", micro_batch=self.micro_batch, reason=reason)
 
@@ -368,7 +425,7 @@ class Trainer:
             return
         started = time.monotonic()
         self.board.update(activity="Evaluating")
-        measured = self.objective.measure(self.model, self.validation, self.stop)
+        measured = self.objective.measure(self.model, self.validation, self.stop, self.world)
         loss, preference = measured.loss, figures_of(measured.sums)
         if not math.isfinite(loss):
             raise SettingsInvalid(
@@ -401,9 +458,14 @@ class Trainer:
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint of the state, unless that was done."""
+        """Write a checkpoint of the state, unless that was done; the leader does for all."""
         if self._saved_step == self.state.step:
             return
+        if self.world.leads:
+            self._write()
+        self._saved_step = self.state.step
+
+    def _write(self) -> None:
         self.board.update(activity="Checkpointing")
         with self.idle.saving():
             tensors, numbers = optimizer_state(self.optimizer, self.model.parameters)
@@ -416,11 +478,9 @@ class Trainer:
                     base_hash=self.base_hash,
                 )
             )
-        self._saved_step = self.state.step
 
     def save_what_is_new(self) -> None:
         """Before an early end: put everything done so far into a checkpoint that is whole in storage."""
-        self.report("told to stop", step=self.state.step)
         self.checkpoints.settle()
         if self._saved_step == self.state.step != (self.checkpoints.newest_step or 0):
             self._saved_step = None  # its upload failed and was tolerated; now is the last chance
@@ -442,7 +502,8 @@ class Trainer:
         self.state = checkpoint.state
         self._saved_step = self.state.step
         # The same cuts, so the same sums: a run that was interrupted ends with the same bits.
-        self.micro_batch = self.state.micro_batch or self.micro_batch
+        # Where there are more processes than then, none of them may go without.
+        self.micro_batch = self.shared(self.state.micro_batch or self.micro_batch)
         self.board.micro_batch.set(self.micro_batch)
         if checkpoint.base_hash != self.base_hash:
             self.report.warn("the frozen base differs from the checkpoint's: made on another kind of machine")

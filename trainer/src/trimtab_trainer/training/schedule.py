@@ -46,11 +46,12 @@ def learning_rate(training: TrainingSettings, step: int, total: int) -> float:
     return training.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
 
-def step_seed(training: TrainingSettings, step: int) -> int:
-    """Return the seed of a step's dropout: a 63-bit number made of the run's seed and the step.
+def step_seed(training: TrainingSettings, step: int, micro_batch: int = 0) -> int:
+    """Return the seed of the dropout of a step's micro-batch: a 63-bit number made of the run's seed and its place.
 
-    Dropout is seeded anew at every step, so that it depends on nothing else: not on whether an evaluation ran
-    before, whether a step was tried again with smaller micro-batches, or whether the run was resumed.
+    Dropout is seeded anew for every micro-batch, so that it depends on nothing else: not on whether an evaluation ran
+    before, whether the run was resumed, or which of several processes computes it.
     """
-    digest = hashlib.sha256(f"{training.seed}/{step}".encode()).digest()
+    place = f"{training.seed}/{step}" + (f"/{micro_batch}" if micro_batch else "")
+    digest = hashlib.sha256(place.encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

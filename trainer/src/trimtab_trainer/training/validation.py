@@ -6,8 +6,9 @@ random numbers, and the model is left in the mode it was in. Where memory runs o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +17,20 @@ import torch
 from ..errors import OutOfMemory
 from ..interruption import Interruption
 from .adapter import Adapted
-from .batches import Batches
+from .batches import ALL, Batches
+from .distributed.world import World
 from .exhausted import is_out_of_memory
 from .loss import summed_loss
+
+Found = TypeVar("Found")
 
 TOKENS_PER_BATCH = {"cuda": 16384, "cpu": 4096}
 """Tokens of a forward pass without gradients, padding included, where no batch size is set."""
 
 
-def mean_loss(model: Adapted, split: Batches, stop: Interruption, batch_size: int | None = None) -> float:
+def mean_loss(
+    model: Adapted, split: Batches, stop: Interruption, batch_size: int | None = None, world: World | None = None
+) -> float:
     """Return the negative log-likelihood in nats per supervised token of a split.
 
     Args:
@@ -32,34 +38,75 @@ def mean_loss(model: Adapted, split: Batches, stop: Interruption, batch_size: in
         split: the sequences; at least one token of them is supervised.
         stop: raises `Interrupted` between and inside batches.
         batch_size: sequences of a forward pass; so many as make a few thousand tokens if absent.
+        world: the processes that do it together; this one alone if absent.
 
     Raises:
         OutOfMemory: a single sequence does not fit.
     """
+    world = world or World()
     size = batch_size or max(1, TOKENS_PER_BATCH[model.device.type] // int(split.lengths.max()))
-    order = np.argsort(-split.lengths, kind="stable").astype(np.int64)
-    total, waiting = 0.0, order
-    with evaluating(model, stop):
-        while len(waiting):
-            stop.check()
-            found = _nats(model, split, waiting[:size])
-            if isinstance(found, str):
-                size = _smaller(min(size, len(waiting)), split, found)
-                continue
-            total += found
-            waiting = waiting[size:]
+
+    def nats(indices: npt.NDArray[np.int64]) -> float:
+        batch = split.lay(indices, model.device)
+        return summed_loss(model.hidden(batch), batch.targets, model.head).item() if batch.supervised_tokens else 0.0
+
+    with evaluating(model, stop, world):
+        total = sum(in_parts(nats, split, np.arange(len(split)), size, stop, world.share))
+    (total,) = world.sum([total])
     return total / int(split.supervised.sum())
 
 
-def _nats(model: Adapted, split: Batches, indices: npt.NDArray[np.int64]) -> float | str:
-    """Return the summed nats of some sequences, or with which words memory ran out."""
+def in_parts(  # noqa: PLR0917 what is computed, and of what
+    found: Callable[[npt.NDArray[np.int64]], Found],
+    split: Batches,
+    indices: npt.NDArray[np.int64],
+    size: int,
+    stop: Interruption,
+    share: slice = ALL,
+) -> Iterator[Found]:
+    """Yield what is found of `size` sequences at a time, the longest first; of half as many where memory runs out.
+
+    Args:
+        found: what is computed of sequences; it keeps nothing when it fails.
+        split: the sequences.
+        indices: those that are taken, int64[n].
+        size: of the first part.
+        stop: raises `Interrupted` between parts.
+        share: which of them, in this order, are this process's.
+
+    Raises:
+        OutOfMemory: a single sequence does not fit.
+    """
+    waiting = indices[np.argsort(-split.lengths[indices], kind="stable")][share]
+    while len(waiting):
+        stop.check()
+        part = waiting[:size]
+        try:
+            one = found(part)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).partition("\n")[0]
+        else:
+            yield one
+            waiting = waiting[size:]
+            continue
+        size = _smaller(len(part), split, reason)
+
+
+@contextmanager
+def evaluating(model: Adapted, stop: Interruption, world: World | None = None) -> Iterator[None]:
+    """Give forward passes without dropout and gradient, which a signal ends at once; the model's mode is put back.
+
+    `world` are the processes that each do their share: if one is told to stop, all end.
+    """
+    was_training = model.peft.training
+    model.peft.eval()
     try:
-        batch = split.lay(indices, model.device)
-        return summed_loss(model.hidden(batch), batch.targets, model.head).item() if batch.supervised_tokens else 0.0
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return str(error).partition("\n")[0]
+        with (world or World()).working(stop), torch.no_grad(), model.arithmetic():
+            yield
+    finally:
+        model.peft.train(was_training)
 
 
 def _smaller(size: int, split: Batches, reason: str) -> int:
@@ -76,15 +123,3 @@ def _smaller(size: int, split: Batches, reason: str) -> int:
             f"measured ({reason}); raise the memory limit, or lower training.maxSequenceLength"
         )
     return size // 2
-
-
-@contextmanager
-def evaluating(model: Adapted, stop: Interruption) -> Iterator[None]:
-    """Give forward passes without dropout and gradient, which a signal ends at once; the model's mode is put back."""
-    was_training = model.peft.training
-    model.peft.eval()
-    try:
-        with stop.at_once(), torch.no_grad(), model.arithmetic():
-            yield
-    finally:
-        model.peft.train(was_training)

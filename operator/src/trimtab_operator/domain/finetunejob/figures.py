@@ -56,6 +56,7 @@ def note_progress(status: FineTuneJobStatus, attempt: Attempt) -> FineTuneJobSta
         validation_loss=_rounded(progress.validation_loss),
         tokens_per_second=_rounded(progress.tokens_per_second, 1),
         eta_seconds=round(progress.eta_seconds) if progress.eta_seconds is not None else None,
+        world_size=_several(progress.world_size),
     )
     update: dict[str, object] = {"progress": shown}
     if progress.curve is not None:
@@ -130,6 +131,7 @@ def note_artifact(status: FineTuneJobStatus, words: TerminationMessage) -> FineT
         loss=_rounded(summary.loss),
         validation_loss=_rounded(summary.validation_loss),
         tokens_per_second=_rounded(summary.tokens_per_second, 1),
+        world_size=_several(summary.world_size),
     )
     published = ArtifactStatus(
         uri=artifact.uri,
@@ -168,6 +170,10 @@ def _curve(told: Curve) -> CurveStatus:
         validation_steps=list(told.validation_steps),
         validation_loss=list(told.validation_loss),
     )
+
+
+def _several(world_size: int | None) -> int | None:
+    return world_size if world_size is not None and world_size > 1 else None
 
 
 def _rounded(value: float | None, digits: int = 4) -> float | None:

@@ -14,6 +14,7 @@ from trimtab_operator.api.sweep_judging import FinalEvaluation, SweepEvaluation
 from ..ownership import controlled_by
 from ..plan import Action, Body, Create
 from ..views import SWEEP_LABEL
+from ..work.accelerators import for_one_accelerator
 from ..work.conditions import condition_of
 from ..work.queue import is_of_queue
 from .observed import Observed
@@ -83,7 +84,7 @@ def evaluation_of(sweep: FineTuneSweep, judged: SweepEvaluation, *, name: str, t
         "datasetSecretName": judged.dataset_secret_name,
         "batchSize": judged.batch_size,
         "retries": template.spec.retries.to_json(),
-        "template": template.spec.template.to_json(),
+        "template": for_one_accelerator(template.spec.template).to_json(),
     }
     if isinstance(judged, FinalEvaluation):
         asked["baseline"] = judged.baseline.to_json() if judged.baseline is not None else None

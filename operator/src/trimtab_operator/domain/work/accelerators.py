@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
-from trimtab_operator.api.pod import PodTemplate, ResourceRequirements
-
-from ..quantity import LARGEST, count_of
+from trimtab_operator.api.pod import ONE_AT_MOST, PodTemplate, ResourceRequirements
+from trimtab_operator.api.quantity import LARGEST, count_of
 
 
 def devices(limits: Mapping[str, object], patterns: Iterable[str]) -> int:
@@ -26,3 +25,12 @@ def claimed(template: PodTemplate, resources: ResourceRequirements | None) -> in
     used = {claim.name for claim in (resources.claims if resources is not None else None) or ()}
     counts = (1 if each.accelerators is None else each.accelerators for each in template.resource_claims)
     return sum(count for each, count in zip(template.resource_claims, counts, strict=True) if each.name in used)
+
+
+def for_one_accelerator(template: PodTemplate) -> PodTemplate:
+    """Return the template of an evaluation that has what a training has, but one GPU of its several."""
+    document = template.to_json()
+    for amounts in (document.get("resources") or {}).values():
+        if isinstance(amounts, dict):
+            amounts.update({name: 1 for name in amounts if ONE_AT_MOST.fullmatch(name) and count_of(amounts[name]) > 1})
+    return PodTemplate.model_validate(document)

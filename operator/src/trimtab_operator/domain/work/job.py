@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from trimtab_trainer.contract import TRAIN_LIMITS, Credentials, Mirrored, Model, Stage, canonical_json
+from trimtab_trainer.contract import PROCESSES, TRAIN_LIMITS, Credentials, Mirrored, Model, Stage, canonical_json
 
 from trimtab_operator.api.pod import EnvVar, PodTemplate, ResourceRequirements
 
@@ -179,7 +179,10 @@ def _environment(chosen: Sequence[EnvVar], told: dict[str, str]) -> list[Body]:
 
 
 def _told(kind: Staging[J], job: J, settings: Settings, stage: Stage) -> dict[str, str]:
-    """Return what `prepare` is told of the pod that will train."""
+    """Return what `prepare` is told of the pod that will train, and that pod of how many processes it is."""
+    count = accelerators_per_pod(job, settings, stage)
+    if stage is Stage.TRAIN and count > 1:
+        return {PROCESSES: str(count)}
     if stage is not Stage.PREPARE or Stage.TRAIN not in kind.stages:
         return {}
     _, resources = _resources(job, settings, Stage.TRAIN)

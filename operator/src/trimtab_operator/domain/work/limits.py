@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from trimtab_trainer.contract import TrainLimits
 
-from ..quantity import count_of
+from trimtab_operator.api.quantity import count_of
 
 PRODUCT_LABELS = ("nvidia.com/gpu.product", "amd.com/gpu.product-name", "cloud.google.com/gke-accelerator")
 """Labels of nodes that name their accelerators."""

@@ -14,7 +14,7 @@ import aiohttp
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from trimtab_trainer.contract import Progress, Stage
-from trimtab_trainer.contract.figures import CURVES, FIGURE, WHOLE, figure
+from trimtab_trainer.contract.figures import COUNT, CURVES, FIGURE, WHOLE, figure
 
 from ...domain.cluster import Key
 from ...domain.views import JobView, PodView, parse_time
@@ -63,6 +63,7 @@ class ToldProgress(BaseModel):
     eta_seconds: Annotated[float | None, BeforeValidator(figure)] = Field(default=None, ge=0)
     checkpoint_step: WHOLE | None = None
     checkpoint_time: Annotated[str | None, BeforeValidator(moment)] = None
+    world_size: COUNT = None
     curve: CURVES = None
 
     @property

@@ -92,8 +92,9 @@ class FiguresByGroup:
                     ours[column],
                     theirs[column],
                     target.lower_is_better,
-                    target.range if target.range == baseline.range else None,
-                    broken_row=target.broken_row,
+                    target.range_with(baseline),
+                    target.fewest(self._resampling.unit_of_row, rows) if column == 0 else None,
+                    target.broken_row or baseline.broken_row,
                 ),
             )
 

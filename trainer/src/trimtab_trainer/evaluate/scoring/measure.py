@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..statistics import Array, BrokenRow
+from ..statistics import Array, BrokenRow, Indices
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,24 @@ class Measure:
     weights: Array | None = None
     kinds: Array | None = None
     kinds_count: int = 0
+
+    def range_with(self, other: Measure) -> tuple[float, float] | None:
+        """Return the range of both sides: of a harness metric it is guessed from values, so they have to agree."""
+        return self.range if self.range == other.range else None
+
+    def fewest(self, units: Indices, rows: Indices | None = None) -> int | None:
+        """Return how many clusters have a row of the rarest kind; None of a figure that is no mean over kinds.
+
+        Args:
+            units: the cluster of each row, [rows].
+            rows: those of a group, of which only the kinds that it has are counted; None: all rows and kinds.
+        """
+        if self.kinds is None:
+            return None
+        taken = slice(None) if rows is None else rows
+        pairs = np.unique(np.stack([self.kinds.astype(np.int64)[taken], units[taken]], axis=1), axis=0)
+        counts = np.bincount(pairs[:, 0], minlength=self.kinds_count)
+        return int(counts.min() if rows is None else counts[counts > 0].min())
 
 
 def ratio(sums: Array) -> Array:

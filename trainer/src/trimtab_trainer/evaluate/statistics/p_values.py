@@ -147,8 +147,11 @@ def _unseen(distribution: Distribution, bound: float, edge: float | None, span: 
     """
     if edge is None or span is None:
         return 0.0
-    count = distribution.units
-    pseudo = count * distribution.estimate - (count - 1) * distribution.left_out
+    shares = distribution.left_out
+    if distribution.sizes is not None:
+        shares = shares[distribution.sizes > 0]  # of a group its own clusters, not those that have none of its rows
+    count = len(shares)
+    pseudo = count * distribution.estimate - (count - 1) * shares
     if (pseudo > edge + 1e-6 * span).any():
         return 0.0
     return float((1 - min(max((bound - edge) / span, 0.0), 1.0)) ** count)

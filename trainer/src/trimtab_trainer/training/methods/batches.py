@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..batches import IGNORED, Batches, MicroBatch, Sequences, sent
+from ..batches import ALL, IGNORED, Batches, MicroBatch, Sequences, sent
 from ..rows import row_layout
 
 Int64 = npt.NDArray[np.int64]
@@ -114,14 +114,14 @@ class PreferenceBatches(Batches):
         return np.concatenate([np.arange(first, first + count) for first, count in firsts])
 
     def micro_batches(
-        self, indices: Int64, size: int, where: torch.device, tokens: int = 0
+        self, indices: Int64, size: int, where: torch.device, tokens: int = 0, share: slice = ALL
     ) -> Iterator[PreferenceBatch]:
         """Yield the pairs or labelled answers, `size` at a time, in the order of `Batches.micro_batches`.
 
         Never more of shorter ones, whatever `tokens` would allow.
         """
         order = indices[np.argsort(-self.lengths[indices], kind="stable")]
-        return (self.lay(order[start : start + size], where) for start in range(0, len(order), size))
+        return (self.lay(order[start : start + size], where) for start in range(0, len(order), size)[share])
 
     def lay(self, indices: Int64, where: torch.device) -> PreferenceBatch:
         """Return one micro-batch of these pairs or labelled answers, on the device."""

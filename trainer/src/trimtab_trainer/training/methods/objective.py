@@ -19,8 +19,9 @@ from ...contract import Method, TrainingSettings
 from ...interruption import Interruption
 from ..adapter import Adapted
 from ..batches import Batches, MicroBatch
+from ..distributed.world import World
 from ..loss import Head, summed_loss
-from ..validation import TOKENS_PER_BATCH, evaluating, mean_loss
+from ..validation import TOKENS_PER_BATCH, evaluating, in_parts, mean_loss
 from .batches import PreferenceBatch, PreferenceBatches
 from .figures import PreferenceSums
 from .log_probabilities import log_probabilities, sums
@@ -59,7 +60,7 @@ class Objective(Protocol):
         self, model: Adapted, split: Batches, indices: Int64, micro_batch: int, stop: Interruption
     ) -> StepLoss: ...
 
-    def measure(self, model: Adapted, split: Batches, stop: Interruption) -> Measured: ...
+    def measure(self, model: Adapted, split: Batches, stop: Interruption, world: World | None = None) -> Measured: ...
 
 
 @dataclass
@@ -82,9 +83,9 @@ class Supervised:
         """Return the loss of a step of these sequences."""
         return SupervisedStep(float(split.counted[indices].sum()), int(split.supervised[indices].sum()))
 
-    def measure(self, model: Adapted, split: Batches, stop: Interruption) -> Measured:
-        """Return the loss of a split in nats per supervised token."""
-        return Measured(mean_loss(model, split, stop))
+    def measure(self, model: Adapted, split: Batches, stop: Interruption, world: World | None = None) -> Measured:
+        """Return the loss of a split in nats per supervised token, measured by all processes together."""
+        return Measured(mean_loss(model, split, stop, None, world))
 
 
 @dataclass
@@ -111,12 +112,12 @@ class PreferenceStep:
         counts = batch.answer_tokens + batch.asked_tokens
         answers = sums(torch.where(batch.is_answer, values, 0.0), counts)
         losses, rewards = self._losses(batch, answers)
-        self.sums += _sums(batch, answers, rewards)
         total = (losses * batch.unit_weights).sum()
         if self.likelihood:
             # The two rows of a unit follow each other, the chosen one first.
             likelihoods = sums(values, counts)[::2]
             total = total - self.likelihood * (likelihoods * batch.unit_weights).sum()
+        self.sums += _sums(batch, answers, rewards)  # last: a batch that memory does not suffice for is not counted
         return total
 
     def _losses(self, batch: PreferenceBatch, answers: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,18 +184,30 @@ class Preferring:
             step.kl = torch.tensor(max(0.0, gained), device=model.device)
         return step
 
-    def measure(self, model: Adapted, split: Batches, stop: Interruption) -> Measured:
-        """Return the loss of a split, a mean over its pairs or labelled answers, and its sums."""
+    def measure(self, model: Adapted, split: Batches, stop: Interruption, world: World | None = None) -> Measured:
+        """Return the loss of a split, a mean over its pairs or labelled answers, and its sums.
+
+        Several processes share its micro-batches, but for the pass of KTO's other answers, which each makes.
+        """
         assert isinstance(split, PreferenceBatches)
+        world, preferences = world or World(), split
         everything = np.arange(len(split))
         size = max(1, TOKENS_PER_BATCH[model.device.type] // split.longest)
-        with evaluating(model, stop):
+        with evaluating(model, stop, world):
             step = self._step(model, split, everything, size, stop)
-            total = 0.0
-            for batch in split.micro_batches(everything, size, model.device):
-                stop.check()
-                total += step(model.hidden(batch), batch, model.head).item()
-        return Measured(total / step.weight, step.sums)
+
+            def summed(indices: Int64) -> float:
+                batch = preferences.lay(indices, model.device)
+                return step(model.hidden(batch), batch, model.head).item()
+
+            total = sum(in_parts(summed, split, everything, size, stop, world.share))
+        (total,) = world.sum([total])
+        return Measured(total / step.weight, added(world, step.sums))
+
+
+def added(world: World, sums: PreferenceSums | None) -> PreferenceSums | None:
+    """Return a method's sums over what all processes have; None of a method that has none."""
+    return sum(filter(None, world.gather(sums)), PreferenceSums()) if sums is not None else None
 
 
 def objective_of(settings: TrainingSettings) -> Objective:

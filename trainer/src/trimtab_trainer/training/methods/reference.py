@@ -25,7 +25,7 @@ from ...report import Report
 from ...storage import MANIFEST, ObjectDamaged, ObjectMissing, Store, fetch, store_folder
 from ...storage.layout import reference_prefix
 from ..adapter import Adapted
-from ..validation import TOKENS_PER_BATCH, evaluating
+from ..validation import TOKENS_PER_BATCH, evaluating, in_parts
 from .batches import PreferenceBatches, Reference
 from .log_probabilities import log_probabilities, sums
 
@@ -55,15 +55,22 @@ def answer_log_probabilities(
         indices: of sequences, int64[n].
         stop: ends it.
         size: sequences of a forward pass; so many as make a few thousand tokens if absent.
+
+    Raises:
+        OutOfMemory: a single pair or row does not fit.
     """
     size = size or max(1, TOKENS_PER_BATCH[model.device.type] // split.longest)
     found = np.zeros(len(split.wanted), np.float32)
+
+    def some(chosen: Int64) -> tuple[Int64, Float32]:
+        batch = split.lay(chosen, model.device)
+        values = log_probabilities(model.hidden(batch), batch.targets, model.head)
+        counts = batch.answer_tokens + batch.asked_tokens
+        return batch.places, sums(torch.where(batch.is_answer, values, 0.0), counts).cpu().numpy()
+
     with evaluating(model, stop):
-        for batch in split.micro_batches(indices, size, model.device):
-            stop.check()
-            values = log_probabilities(model.hidden(batch), batch.targets, model.head)
-            counts = batch.answer_tokens + batch.asked_tokens
-            found[batch.places] = sums(torch.where(batch.is_answer, values, 0.0), counts).cpu().numpy()
+        for places, answers in in_parts(some, split, indices, size, stop):
+            found[places] = answers
     return found[split.places(indices)]
 
 

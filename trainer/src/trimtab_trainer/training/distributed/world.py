@@ -1,0 +1,209 @@
+"""What processes that train as one tell each other: agreements, sums, and what the leader knows.
+
+Every process calls the same methods in the same order. They agree over gloo, on the processor, where one that died is
+noticed at once and one that hangs after `patience`; only gradients of accelerators go over NCCL, right after all have
+agreed that they are there. Alone (one process) every method gives what it was given.
+
+A signal never raises inside: callers ask outside of `Interruption.at_once`, or where all can be thrown away.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from ...errors import Interrupted, ProcessLost
+from ...interruption import Interruption
+from .processes import Place
+from .sharing import dealt
+
+T = TypeVar("T")
+PATIENCE = "TRIMTAB_RANK_TIMEOUT_SECONDS"
+PATIENCE_SECONDS = 900
+"""What a process may take longer than the others: storage that a checkpoint waits for, a slower accelerator."""
+LOOPBACK = "lo"
+ASKED_EVERY = 0.05
+"""Seconds between two looks at whether the others are there."""
+
+
+class World:
+    """This process among those that train one run."""
+
+    def __init__(self, place: Place | None = None) -> None:
+        """Know where this process is; `join` meets the others."""
+        place = place or Place()
+        self.rank, self.size = place.rank, place.size
+        self._meeting = place.meeting
+        self._patience = timedelta(seconds=int(os.environ.get(PATIENCE, PATIENCE_SECONDS)))
+        self._store: Any = None
+        self._met = 0
+        self._bucket: Tensor | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that speaks for all."""
+        return self.rank == 0
+
+    @property
+    def share(self) -> slice:
+        """Which of all micro-batches are computed here."""
+        return dealt(self.rank, self.size)
+
+    def join(self) -> None:
+        """Meet the others; each has an accelerator of its own by now, where there are any.
+
+        Raises:
+            ProcessLost: they do not come.
+        """
+        if self.size == 1:
+            return
+        # All are on one machine: no name has to be resolved and no other interface is needed.
+        if LOOPBACK in (name for _, name in socket.if_nameindex()):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", LOOPBACK)
+        backend = "gloo"
+        if torch.cuda.is_available():
+            backend = "cpu:gloo,cuda:nccl"
+        self._store = dist.FileStore(str(self._meeting), self.size)  # type: ignore[attr-defined]
+        with _lost("they did not come"):
+            dist.init_process_group(
+                backend, store=self._store, rank=self.rank, world_size=self.size, timeout=self._patience
+            )
+        if dist.get_world_size() != self.size:
+            raise ProcessLost(f"{dist.get_world_size()} processes are here, {self.size} were started")
+
+    def leave(self) -> None:
+        """Need the others no more."""
+        if self._store is not None:
+            self._store = None
+            dist.destroy_process_group()
+
+    # -- agreements ---------------------------------------------------------------------------------------------------
+
+    def meet(self, stop: Interruption) -> None:
+        """Wait for all, however long they take: whoever dies meanwhile ends the run from outside."""
+        self._met += 1
+        if self.size == 1:
+            return
+        self._store.set(f"met/{self._met}/{self.rank}", "1")
+        others = [f"met/{self._met}/{rank}" for rank in range(self.size)]
+        self._await(others, stop)
+
+    def leader_first(self, work: Callable[[], T], stop: Interruption, then: Callable[[], T] | None = None) -> T:
+        """Do something in the leader, and in the others once that is done (`then`, if that is something else)."""
+        if self.size == 1 or self.leads:
+            result = work()
+        self._met += 1
+        if self.size == 1:
+            return result
+        if self.leads:
+            self._store.set(f"met/{self._met}/0", "1")
+            return result
+        self._await([f"met/{self._met}/0"], stop)
+        return (then or work)()
+
+    def _await(self, keys: list[str], stop: Interruption) -> None:
+        while not self._store.check(keys):
+            stop.check()
+            time.sleep(ASKED_EVERY)
+
+    def any(self, here: bool) -> bool:
+        """Tell whether it is so in any process."""
+        return here if self.size == 1 else self.sum([float(here)])[0] > 0
+
+    def stop_together(self, stop: Interruption) -> None:
+        """Raise `Interrupted` in all processes if any of them was told to stop."""
+        if self.any(stop.requested):  # whoever is told after this tells it the next time
+            stop.request()
+            stop.check()
+
+    @contextmanager
+    def working(self, stop: Interruption) -> Iterator[None]:
+        """Give a block in which each does its share, thrown away by all if any is told to stop meanwhile."""
+        told = False
+        try:
+            with stop.at_once():
+                yield
+        except Interrupted:
+            told = True
+        if told:
+            stop.request()
+        self.stop_together(stop)
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Return the sums over all processes, in float64."""
+        if self.size == 1:
+            return list(values)
+        told = torch.tensor(values, dtype=torch.float64)
+        with _lost():
+            dist.all_reduce(told)
+        found: list[float] = told.tolist()
+        return found
+
+    def gather(self, value: T) -> list[T]:
+        """Return what each process gives, by rank."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        with _lost():
+            dist.all_gather_object(found, value)
+        return found
+
+    def from_leader(self, value: T, stop: Interruption) -> T:
+        """Return the leader's value in all processes, however long it takes to find it."""
+        if self.size == 1:
+            return value
+        self.leader_first(lambda: None, stop)
+        told: list[Any] = [value]
+        with _lost():
+            dist.broadcast_object_list(told, src=0, device=torch.device("cpu"))
+        found: T = told[0]
+        return found
+
+    # -- gradients ----------------------------------------------------------------------------------------------------
+
+    def add_gradients(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Replace each gradient by its sum over all processes; one that nobody has stays None.
+
+        One flat float32 buffer, kept: an adapter is small, and the sums are the same bits in every process.
+        """
+        if self.size == 1:
+            return
+        every = list(parameters.values())
+        sizes = [p.numel() for p in every]
+        if self._bucket is None:
+            self._bucket = torch.empty(sum(sizes) + len(every), dtype=torch.float32, device=every[0].device)
+        bucket, there = self._bucket, self._bucket[-len(every) :]
+        views = [view.view_as(p) for view, p in zip(torch.split(bucket[: -len(every)], sizes), every, strict=True)]
+        for view, parameter in zip(views, every, strict=True):
+            if parameter.grad is None:
+                view.zero_()
+            else:
+                view.copy_(parameter.grad)
+        there.copy_(torch.tensor([float(p.grad is not None) for p in every]))
+        with _lost():
+            dist.all_reduce(bucket)
+        for view, parameter, count in zip(views, every, there.tolist(), strict=True):
+            if not count:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.empty_like(parameter)
+            parameter.grad.copy_(view)
+
+
+@contextmanager
+def _lost(what: str = "they did not answer") -> Iterator[None]:
+    """Give a block whose failure means that others are gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ProcessLost(f"the other processes are lost: {what} ({str(error).partition(chr(10))[0][:200]})") from error

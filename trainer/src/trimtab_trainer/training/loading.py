@@ -1,0 +1,236 @@
+"""From what `prepare` wrote to a trainer that is ready for its next step: base model, adapter, data, plan, checkpoint.
+
+`train` calls it, in each of several processes alike; what they have to agree on is asked here, before the first step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from ..base.architecture import read_shapes, target_modules, target_parameters
+from ..base.base_model import fetch_base_model, find_base_model
+from ..base.layers import reach
+from ..contract import Prepared, Rank, Reason, RunConfig, StoredBaseModel
+from ..data.view import View, load_view, total_steps
+from ..errors import SettingsInvalid
+from ..interruption import Interruption
+from ..probe import check_forward
+from ..progress import ProgressBoard
+from ..report import Report
+from ..storage import open_store
+from . import hardware
+from .adapter import Adapted, add_adapter
+from .checkpoint import Checkpoints
+from .costs import costs
+from .distributed.checkpoints import newest_first
+from .distributed.sharing import check_batch, uneven
+from .distributed.world import World
+from .hardware import memory_peak
+from .initial import check_initial_adapter, fetch_initial_weights
+from .loop import Trainer
+from .methods.reference import References
+from .methods.splits import preferences_in, reference_identity, splits_of
+from .model import frozen_hash, load_base
+from .product import fuse
+from .sizing import Sizing, plan
+from .targets import check_layers
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run that is ready for its next step."""
+
+    base_folder: Path
+    view: View
+    trainer: Trainer
+    resumed_from: int | None
+
+    def run(self, world: World) -> tuple[Rank, ...]:
+        """Train to the end; return what each process used, if there are several, and need the others no more."""
+        self.trainer.run()
+        if world.size == 1:
+            return ()
+        # Not to be interrupted: the leader's last checkpoint may still be on its way, and it is told to stop by itself.
+        world.meet(Interruption())
+        where = self.trainer.model.device
+        ranks = world.gather(Rank(device=hardware.describe(where)[:128], memory_peak_bytes=memory_peak(where)))
+        world.leave()
+        return tuple(ranks)
+
+
+def load(
+    config: RunConfig,
+    prepared: Prepared,
+    checkpoints: Checkpoints,
+    world: World,
+    *,
+    scratch: Path,
+    stop: Interruption,
+    report: Report,
+    board: ProgressBoard,
+) -> Loaded:
+    """Put base model and data in place, once for all processes of this machine, and build the trainer."""
+    hardware.configure(world.size, world.rank)
+    check_batch(config.training, world.size)
+    world.join()
+    store, base = open_store(config.output.uri, config.output.credentials), scratch / "base-model"
+    folder = world.leader_first(
+        lambda: fetch_base_model(config.base_model, base, prepared.base_model_digest), stop, then=lambda: base
+    )
+    view = world.leader_first(
+        lambda: load_view(store, prepared.view_digest, scratch),
+        stop,
+        then=lambda: load_view(store, prepared.view_digest, scratch, there=True),
+    )
+    trainer, resumed_from = build(
+        config, prepared, folder, view, checkpoints, world, scratch=scratch, stop=stop, report=report, board=board
+    )
+    return Loaded(folder, view, trainer, resumed_from)
+
+
+def build(  # noqa: PLR0917 what is loaded, and what it is for
+    config: RunConfig,
+    prepared: Prepared,
+    folder: Path,
+    view: View,
+    checkpoints: Checkpoints,
+    world: World,
+    *,
+    scratch: Path,
+    stop: Interruption,
+    report: Report,
+    board: ProgressBoard,
+) -> tuple[Trainer, int | None]:
+    """Load the model, plan the micro-batch, and resume; return the trainer and the step it goes on from."""
+    settings = config.training
+    where = hardware.device()
+    compute_type = hardware.compute_type(config.quantization.compute_type, where)
+    files = find_base_model(StoredBaseModel(uri=folder.as_uri()))
+    shapes = read_shapes(files)
+    layers = target_modules(shapes, config.lora, files.config)
+    parameters = target_parameters(shapes, config.lora, files.config)
+    reached = reach(shapes, files.config)
+    base = load_base(folder, config.quantization, compute_type, where)
+    base_hash = frozen_hash(base)
+    model = add_adapter(base, config.lora, compute_type, settings.seed, reached.left_out)
+    check_layers(model, layers, parameters)
+    if (initial := check_initial_adapter(config, prepared.base_model_digest, layers, parameters)) is not None:
+        load_weights(model, fetch_initial_weights(initial, scratch / f"rank-{world.rank}"), initial.uri)
+    if unreached := reached.unreached(len(parameters)):
+        report.warn("experts are out of reach", warning=unreached)
+    splits = splits_of(view, settings)
+    training = splits["train"]
+    check_vocabulary(model, view)
+    fused = fuse(model.peft)
+    if settings.packing:
+        model.attend_by_rows()
+    check_forward(model, settings.packing)
+    cost = costs(model)
+    memory = hardware.memory(where, processes=world.size)
+    sizing = plan(settings, training.longest, memory, cost, where.type)
+    world.meet(stop)  # however long each took to load
+    sizing = alike(sizing, base_hash, world)
+    if sizing.recomputed:
+        model.checkpoint_activations(sizing.recomputed)
+    total = total_steps(settings, len(training))
+    if (waiting := uneven(settings, world.size)) is not None:
+        report.warn("accelerators wait", warning=waiting)
+    report(
+        "model loaded",
+        device=hardware.describe(where),
+        compute_type=str(compute_type).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        adapter_parameters=sum(p.numel() for p in model.parameters.values()),
+        target_modules=list(model.target_modules),
+        adapted=len(layers) + len(parameters),
+        attention=model.attention,
+        fused=fused,
+        micro_batch=sizing.micro_batch,
+        checkpoint_activations=sizing.recomputed > 0,
+        recomputed_layers=sizing.recomputed,
+        sequences=len(training),
+        total_steps=total,
+        world_size=world.size,
+    )
+    board.update(total_steps=total)
+    trainer = Trainer(
+        config,
+        model,
+        training,
+        splits.get("validation"),
+        total_steps=total,
+        micro_batch=sizing.micro_batch,
+        checkpoints=checkpoints,
+        base_hash=base_hash,
+        stop=stop,
+        report=report,
+        board=board,
+        world=world,
+    )
+    board.micro_batch.set(trainer.micro_batch)
+    trainer.test = splits.get("test")
+    if settings.method.needs_reference:
+        board.update(activity="Comparing")
+        identity = reference_identity(config, prepared, compute_type)
+        references = References(checkpoints.store, identity, scratch / f"rank-{world.rank}", stop, report)
+        compared, with_adapter = preferences_in(splits), initial is not None
+        # The others find what the leader stored.
+        world.leader_first(lambda: references.give(model, compared, with_adapter=with_adapter), stop)
+    resumed_from = None
+    for checkpoint in newest_first(checkpoints, world, stop):
+        try:
+            trainer.resume(checkpoint)
+        except ValueError as error:
+            report.warn("checkpoint is not one of this run", step=checkpoint.state.step, error=str(error))
+            continue
+        resumed_from = checkpoint.state.step
+        report("resumed", step=resumed_from, total_steps=total)
+        break
+    return trainer, resumed_from
+
+
+def alike(sizing: Sizing, base_hash: str, world: World) -> Sizing:
+    """Return the plan that suits every process.
+
+    Raises:
+        RuntimeError: they do not have the same base model in memory.
+    """
+    found = world.gather((sizing, base_hash))
+    if len({base for _, base in found}) > 1:
+        raise RuntimeError(f"the frozen base is not the same in all {world.size} processes, so their sums mean nothing")
+    return Sizing(min(each.micro_batch for each, _ in found), max(each.recomputed for each, _ in found))
+
+
+def load_weights(model: Adapted, file: Path, uri: str) -> None:
+    """Set the weights of a fresh adapter to those of one that was published.
+
+    Raises:
+        SettingsInvalid: they are of other modules than this model's.
+    """
+    try:
+        model.load_adapter_tensors(load_file(file))
+    except ValueError as error:
+        raise SettingsInvalid(
+            f"lora.initialAdapter at {uri} does not fit these settings: {error}; set lora.targetModules and "
+            "lora.targetParameters to what it was trained with"
+        ) from error
+
+
+def check_vocabulary(model: Adapted, view: View) -> None:
+    """Refuse tokens that the model has no embedding for.
+
+    Raises:
+        SettingsInvalid: BASE_MODEL_INVALID.
+    """
+    size = int(model.causal.get_input_embeddings().weight.shape[0])
+    largest = max(int(s.tokens.max()) for s in (view.train, view.validation, view.test) if s is not None)
+    if largest >= size:
+        raise SettingsInvalid(
+            f"the tokenizer makes token {largest}, but the base model has only {size} embeddings; "
+            "take the tokenizer that belongs to the model",
+            Reason.BASE_MODEL_INVALID,
+        )
