@@ -10,7 +10,7 @@ from pathlib import Path
 from .checking import check, read
 from .errors import Conflict, Invalid, NotFound
 from .kinds import kinds
-from .objects import mapping, text
+from .objects import mapping
 from .server import Body, Resource, Server
 
 SECRETS = Resource("", "v1", "secrets")
@@ -45,7 +45,7 @@ def apply(server: Server, namespace: str, file: Path, *, dry_run: bool = False) 
     written = []
     for document in read(file)[0]:
         kind = next(kind for kind in kinds() if kind.name == document.kind)
-        where = text(mapping(document.body.get("metadata")).get("namespace")) or namespace
+        where = document.namespace or namespace
         path = Resource(kind.group, kind.version, kind.plural).path(where, document.name)
         outcome = _write(server, path, document.body, dry_run=dry_run)
         written.append(Applied(f"{kind.singular}/{document.name}", outcome))

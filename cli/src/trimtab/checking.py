@@ -12,6 +12,7 @@ import yaml
 
 from .errors import Conflict, Invalid, NotFound, near
 from .kinds import kinds
+from .loader import ManifestLoader
 from .objects import mapping, text
 from .paths import value_at
 from .server import Resource, Server
@@ -56,6 +57,11 @@ class Document:
     def name(self) -> str:
         return text(mapping(self.body.get("metadata")).get("name"))
 
+    @property
+    def namespace(self) -> str:
+        """The namespace that it names, empty for the one that is meant."""
+        return text(mapping(self.body.get("metadata")).get("namespace"))
+
     def line(self, path: str) -> int:
         """Return the line of a field such as `spec.tasks[0].name`, or of the nearest above it that is there."""
         here: yaml.Node = self.node
@@ -98,11 +104,11 @@ def read(file: Path) -> tuple[list[Document], list[Finding]]:
         raise Invalid(f"{file} has {len(raw):,} bytes, more than any manifest", "split it")
     name, documents, findings = str(file), [], []
     try:
-        loader = yaml.SafeLoader(raw.decode("utf-8-sig"))
+        loader = ManifestLoader(raw.decode("utf-8-sig"))
         while loader.check_node():
             node = loader.get_node()
             body = loader.construct_document(node)
-            findings += [Finding(name, line, sentence) for line, sentence in _repeated(node)]
+            findings += [Finding(name, line, sentence) for line, sentence in repeated(node)]
             if isinstance(body, dict) and isinstance(node, yaml.MappingNode):
                 documents.append(Document(body, node))
             elif body is not None and node is not None:
@@ -126,15 +132,15 @@ def check(server: Server, namespace: str, file: Path) -> tuple[Finding, ...]:
         Problem: the file cannot be read, or the API server not asked.
     """
     documents, findings = read(file)
-    seen: dict[tuple[str, str], int] = {}
+    seen: dict[tuple[str, str, str], int] = {}
     for document in documents:
-        own = [Finding(str(file), line, sentence) for line, sentence in _shape(document, seen)]
+        own = [Finding(str(file), line, sentence) for line, sentence in _shape(document, namespace, seen)]
         findings += own or _answered(server, namespace, document, file)
     findings += _missing(server, namespace, documents, file)
     return tuple(sorted(findings, key=lambda each: each.line))
 
 
-def _shape(document: Document, seen: dict[tuple[str, str], int]) -> Iterator[tuple[int, str]]:
+def _shape(document: Document, namespace: str, seen: dict[tuple[str, str, str], int]) -> Iterator[tuple[int, str]]:
     """Yield what is wrong with an object that the API server could not even be asked about."""
     names = [kind.name for kind in kinds()]
     if document.kind not in names:
@@ -146,16 +152,17 @@ def _shape(document: Document, seen: dict[tuple[str, str], int]) -> Iterator[tup
         yield document.line("apiVersion"), f"apiVersion has to be {wanted}"
     if not document.name:
         yield document.line("metadata"), "metadata.name is missing; give it a name"
-    elif (first := seen.setdefault((document.kind, document.name), document.line("metadata.name"))) != document.line(
-        "metadata.name"
-    ):
-        yield document.line("metadata.name"), f"{document.kind} {document.name} is in line {first} too; remove one"
+    else:
+        line = document.line("metadata.name")
+        first = seen.setdefault((document.kind, document.namespace or namespace, document.name), line)
+        if first != line:
+            yield line, f"{document.kind} {document.name} is in line {first} too; remove one"
 
 
 def _answered(server: Server, namespace: str, document: Document, file: Path) -> list[Finding]:
     """Return what the API server has against an object: unknown fields, its schema, its rules, admission."""
     kind = next(kind for kind in kinds() if kind.name == document.kind)
-    where = text(mapping(document.body.get("metadata")).get("namespace")) or namespace
+    where = document.namespace or namespace
     path = Resource(kind.group, kind.version, kind.plural).path(where, document.name)
     try:
         server.apply_dry(path, document.body)
@@ -180,14 +187,14 @@ def _finding(document: Document, file: Path, field: str, message: str) -> Findin
 
 def _missing(server: Server, namespace: str, documents: Sequence[Document], file: Path) -> Iterator[Finding]:
     """Yield references to what is neither in the file nor in the cluster: it would be waited for."""
-    here = {(document.kind, document.name) for document in documents}
+    here = {(document.kind, document.namespace or namespace, document.name) for document in documents}
     for document in documents:
         for kind_name, path in REFERENCES.get(document.kind, {}).items():
             value = text(value_at(document.body, f".{path}"))
-            if not value or (kind_name, value) in here:
+            where = document.namespace or namespace
+            if not value or (kind_name, where, value) in here:
                 continue
             kind = next(kind for kind in kinds() if kind.name == kind_name)
-            where = text(mapping(document.body.get("metadata")).get("namespace")) or namespace
             try:
                 server.get(Resource(kind.group, kind.version, kind.plural).path(where, value))
             except NotFound:
@@ -195,7 +202,7 @@ def _missing(server: Server, namespace: str, documents: Sequence[Document], file
                 yield Finding(str(file), document.line(path), sentence, fault=False)
 
 
-def _repeated(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
+def repeated(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
     """Yield keys that a mapping has twice, of which YAML would take the last and say nothing."""
     waiting, visited = [node], set()
     while waiting:

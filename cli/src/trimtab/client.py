@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import Invalid, NotAllowed, NotFound, NotInstalled, Problem, near
 from .kinds import Kind, kind_named, kinds
 from .kubeconfig import connection_of
-from .objects import Curve, CustomObject, parse
+from .objects import Curve, CustomObject, mapping, parse, text
 from .server import SELF_SUBJECT_REVIEWS, Resource, Server
 from .tables import Listing
 
@@ -217,9 +217,9 @@ class Client:
         from . import costs, estimating
 
         job = estimating.read_job(Path(file))
-        name = str((job.get("metadata") or {}).get("name") or file)
+        name = text(mapping(job.get("metadata")).get("name")) or str(file)
         weights, devices = estimating.by_the_trainer(
-            job.get("spec") or {},
+            mapping(job.get("spec")),
             model_config=None if model_config is None else Path(model_config),
             accelerators=accelerators,
             tokens=tokens,

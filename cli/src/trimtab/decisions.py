@@ -13,6 +13,7 @@ from .views import Shown
 
 Word = Literal["Approve", "Reject", "Comment"]
 VERBS: Mapping[str, str] = {"Approve": "approves", "Reject": "rejects", "Comment": "comments on"}
+MESSAGE_LENGTH = 1024
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 PART = re.compile(r"(?:sha256:)?([0-9a-f]{8,64})")
 """Of a digest: its first digits, as a list shows them."""
@@ -23,7 +24,7 @@ class User:
     """Who asks, as the API server knows them."""
 
     name: str
-    groups: tuple[str, ...]
+    groups: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> Self:
@@ -113,19 +114,27 @@ def _whole(given: str, known: list[str]) -> str:
     return found[0]
 
 
-def review(about: CustomObject, decision: Word, digest: str, message: str, user: User) -> dict[str, Any]:
-    """Return the Review of a decision.
+def review(about: CustomObject, decision: str, digest: str, message: str, user: User) -> dict[str, Any]:
+    """Return the Review of a decision; its name is the API server's to choose.
 
     Raises:
-        Invalid: it would count for nothing, for the rollout asks others.
+        Invalid: it is no decision, a comment without words, too long, or would count for nothing, for the rollout asks
+            others.
     """
+    message = message.strip()
+    if decision not in VERBS:
+        raise Invalid(f"{decision!r} is no decision", f"choose {', '.join(VERBS)}")
+    if decision == "Comment" and not message:
+        raise Invalid("a comment needs words", "say what you think of it")
+    if len(message) > MESSAGE_LENGTH:
+        raise Invalid(f"the message has {len(message):,} characters", f"write at most {MESSAGE_LENGTH:,}")
     approvals = mapping(mapping(about.spec.get("strategy")).get("approvals"))
     asked = [each for each in sequence(mapping(approvals.get("from")).get("groups")) if isinstance(each, str)]
     groups = [group for group in user.groups if group in asked]
     if asked and not groups and decision != "Comment":
         raise Invalid(
             f"{user.name} is in none of the groups {', '.join(asked)}",
-            "ask one of them; kubectl trimtab comment says something without deciding",
+            "ask one of them; a comment says something without deciding",
         )
     spec = {
         "subject": {"kind": about.kind.name, "name": about.name, "digest": digest},
@@ -134,5 +143,6 @@ def review(about: CustomObject, decision: Word, digest: str, message: str, user:
         "author": user.name,
         **({"authorGroups": groups} if groups else {}),
     }
-    metadata = {"generateName": f"{about.name[:40]}-{decision.lower()}-", "namespace": about.namespace}
+    begin = about.name[:40].rstrip("-.")  # of which a name with an end of its own may be made
+    metadata = {"generateName": f"{begin}-{decision.lower()}-", "namespace": about.namespace}
     return {"apiVersion": about.kind.api_version, "kind": "Review", "metadata": metadata, "spec": spec}

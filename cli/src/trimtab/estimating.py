@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .checking import read
 from .costs import OnDevice
 from .errors import Invalid, Problem
 from .objects import mapping, number, text
@@ -30,15 +31,13 @@ def read_job(file: Path) -> Mapping[str, Any]:
     """Return the FineTuneJob of a file of manifests.
 
     Raises:
-        Invalid: there is not one, but none or several.
+        Invalid: there is not one, but none or several, or it has a fault.
+        NotFound: the file cannot be read.
     """
-    import yaml
-
-    try:
-        bodies = [each for each in yaml.safe_load_all(file.read_text(encoding="utf-8")) if isinstance(each, dict)]
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise Invalid(f"{file} cannot be read ({error})", "give a file of manifests") from error
-    jobs = [each for each in bodies if each.get("kind") == "FineTuneJob"]
+    documents, findings = read(file)
+    if findings:
+        raise Invalid(str(findings[0]), "correct the line")
+    jobs = [each.body for each in documents if each.kind == "FineTuneJob"]
     if len(jobs) != 1:
         raise Invalid(f"{file} has {len(jobs)} FineTuneJobs", "give a file with one")
     return jobs[0]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import output
-from .errors import Invalid
 from .options import Context, DryRun, Kubeconfig, Name, Namespace, app, client_of
 
 if TYPE_CHECKING:
@@ -64,8 +63,6 @@ def comment(
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Say something about an adapter; nothing follows from it."""
-    if not message:
-        raise Invalid("a comment needs words", "give them with -m")
     with client_of(namespace, context, kubeconfig) as client:
         _tell(client.comment(name, message, digest=digest, dry_run=dry_run), dry_run)
 

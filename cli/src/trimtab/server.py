@@ -186,13 +186,14 @@ class Server:
         """
         headers = {"Accept": JSON, "User-Agent": "kubectl-trimtab"}
         headers |= {} if body is None else {"Content-Type": content_type}
+        sent = None if body is None else _written(body)
         url = self.address + path + (f"?{urlencode(query)}" if query else "")
         try:
             response = self._connection.pool.request(
                 method,
                 url,
                 headers={**headers, **self._connection.credentials()},
-                body=None if body is None else json.dumps(body).encode(),
+                body=sent,
                 timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=seconds),
                 preload_content=False,
                 retries=False,
@@ -213,6 +214,18 @@ class Server:
                 f"the API server {self.address} does not answer ({_short(error)})",
                 "is the cluster up? See kubectl cluster-info",
             ) from error
+
+
+def _written(body: Body) -> bytes:
+    """Return a body as JSON.
+
+    Raises:
+        Invalid: it has what JSON does not have, such as a number that is none.
+    """
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Invalid(f"this cannot be written as JSON ({error})", "look for .nan, .inf and what is no text") from error
 
 
 def _short(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,9 @@ GOOD = manifests(
         "demo", "s3://models/base", "s3://datasets/rows/", "s3://adapters/demo", "object-storage", serving="app=vllm"
     )
 )
+
+
+HEAD = "apiVersion: trimtab.dev/v1alpha1\nkind: FineTuneJob\n"
 
 
 @pytest.fixture
@@ -163,3 +167,92 @@ def test_a_file_that_is_not_there_or_is_no_manifest(tmp_path: Path) -> None:
     assert "this is no YAML" in read(tmp_path / "deep")[1][0].sentence
     (tmp_path / "round").write_text("&a {kind: *a}")
     read(tmp_path / "round")
+
+
+def test_numbers_dates_and_times_are_read_as_kubectl_reads_them(file: Path) -> None:
+    file.write_text(
+        "kind: FineTuneJob\n"
+        "metadata: {name: a, annotations: {made: 2026-11-29, at: 12:30, when: 2026-11-29T12:00:00Z, of: 1:30.5}}\n"
+        "spec: {2026-1-1: a, training:\n"
+        "  {learningRate: 1e-4, weightDecay: 1E-2, epochs: 3, seed: 0x1F, warmupRatio: .5}}\n"
+    )
+    (document,), findings = read(file)
+    assert findings == []
+    assert document.body["metadata"]["annotations"] == {
+        "made": "2026-11-29", "at": "12:30", "when": "2026-11-29T12:00:00Z", "of": "1:30.5"
+    }  # fmt: skip
+    training = {"learningRate": 1e-4, "weightDecay": 1e-2, "epochs": 3, "seed": 31, "warmupRatio": 0.5}
+    assert document.body["spec"] == {"training": training, "2026-1-1": "a"}
+
+
+@pytest.mark.parametrize("value", ["!!binary aGk=", "!!set {a}", "!!timestamp 2026-11-29", "!!omap [a: 1]"])
+def test_what_json_does_not_have_is_a_fault_of_its_line(file: Path, value: str) -> None:
+    file.write_text(f"kind: FineTuneJob\nmetadata: {{name: a}}\nspec:\n  output: {value}\n")
+    assert [(each.line, "this is no YAML" in each.sentence) for each in read(file)[1]] == [(4, True)]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "a: &a [*a]\n",
+        "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"{after}: &{after} [{', '.join([f'*{name}'] * 10)}]\n" for name, after in pairwise("abcdefghi")),
+    ],
+    ids=["within itself", "large"],
+)
+def test_aliases_that_make_large_what_is_small_are_a_fault(
+    file: Path, cluster: FakeCluster, run: Run, written: str
+) -> None:
+    file.write_text(f"apiVersion: trimtab.dev/v1alpha1\nkind: FineTuneJob\nmetadata: {{name: a}}\n{written}")
+    for verb in ("check", "apply", "estimate"):
+        ran = run(verb, str(file))
+        assert ran.code == 1
+        assert "its aliases (*) make it too large" in ran.out + ran.err
+
+
+def test_what_aliases_stand_for_is_written_out(file: Path) -> None:
+    file.write_text("kind: FineTuneJob\nmetadata: {name: a}\nx: &x {b: 1}\ny: {<<: *x, c: 2}\nz: [*x, *x]\n")
+    (document,), findings = read(file)
+    assert findings == []
+    assert document.body["y"] == {"b": 1, "c": 2}
+    assert document.body["z"] == [{"b": 1}, {"b": 1}]
+
+
+def test_what_is_no_number_is_told_and_not_that_no_cluster_answers(file: Path, cluster: FakeCluster, run: Run) -> None:
+    file.write_text(f"{HEAD}metadata: {{name: a}}\nspec: {{training: {{learningRate: .nan}}}}\n")
+    ran = run("check", str(file))
+    assert ran.code == 1
+    assert "this cannot be written as JSON" in ran.out
+    assert [request for request in cluster.asked if request.method == "PATCH"] == []
+
+
+def test_one_name_in_two_namespaces_is_two_objects(file: Path, cluster: FakeCluster, run: Run) -> None:
+    accepts(cluster)
+    one = f"{HEAD}metadata: {{name: a, namespace: %s}}\n---\n"
+    file.write_text(one % "team-a" + one % "team-b")
+    assert run("check", str(file)).code == 0
+    file.write_text(one % "team-a" + f"{HEAD}metadata: {{name: a}}\n")
+    assert "FineTuneJob a is in line 3 too" in run("check", str(file)).out
+
+
+def test_what_is_of_another_namespace_is_no_reference(file: Path, cluster: FakeCluster, run: Run) -> None:
+    accepts(cluster)
+    target = HEAD.replace("FineTuneJob", "Evaluation") + "metadata: {name: e}\nspec: {target: {fineTuneJobName: a}}\n"
+    file.write_text(f"{HEAD}metadata: {{name: a, namespace: team-b}}\n---\n{target}")
+    assert "FineTuneJob a is neither in this file nor in team-a" in run("check", str(file)).out
+
+
+@pytest.mark.parametrize("metadata", ["x", "{name: 1}", "[]"])
+def test_an_estimate_of_a_file_needs_no_name(
+    file: Path, cluster: FakeCluster, run: Run, metadata: str, tmp_path: Path
+) -> None:
+    file.write_text(f"{HEAD}metadata: {metadata}\nspec: none\n")
+    ran = run("estimate", str(file))
+    assert ran.code == 1
+    assert ran.err.startswith("error: the trainer cannot estimate it")
+
+
+def test_what_is_nested_too_deep_is_told(file: Path, cluster: FakeCluster, run: Run) -> None:
+    file.write_text("a: " + "[" * 3000 + "]" * 3000)
+    for verb in ("check", "estimate"):
+        assert run(verb, str(file)).code == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from trimtab.client import Client
 from trimtab.errors import Invalid
@@ -102,6 +104,22 @@ def test_a_job_has_an_adapter_once_it_is_published(cluster: FakeCluster) -> None
 
 def test_a_comment_needs_words(waiting: FakeCluster, run: Run) -> None:
     assert "a comment needs words" in run("comment", "guide").err
+    assert "a comment needs words" in run("comment", "guide", "-m", "  ").err
+    with Client() as client, pytest.raises(Invalid, match="needs words"):
+        client.comment("guide", "")
+
+
+def test_a_message_has_an_end(waiting: FakeCluster, run: Run) -> None:
+    assert "the message has 1,025 characters: write at most 1,024" in run("approve", "guide", "-m", "a" * 1025).err
+    assert written(waiting) == []
+
+
+@pytest.mark.parametrize("name", [f"{'a' * 39}.b", f"{'a' * 39}-b", f"{'a' * 38}.-b"])
+def test_a_long_name_makes_the_name_of_a_review(cluster: FakeCluster, name: str) -> None:
+    cluster.put({**WAITS, "metadata": {"name": name}})
+    with Client() as client:
+        made = client.approve(name).review.name
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", made)
 
 
 def test_a_review_cannot_be_decided_about_nor_held_up(waiting: FakeCluster, run: Run) -> None:

@@ -15,7 +15,7 @@ from trimtab.kinds import kind_named
 
 from tests.console.objects import queued, training
 
-KIND = kind_named("finetunejob")
+KIND, SWEEPS = kind_named("finetunejob"), kind_named("finetunesweep")
 
 
 class Listed:
@@ -151,6 +151,51 @@ def test_rights_that_were_taken_end_the_pages_stream(feeds: Feeds) -> None:
     server.refused = NotAllowed("no more", "")
     server.tell("ERROR", {})
     until(lambda: "" in heard)
+    feeds.sweep()
+    assert len(feeds) == 0
+
+
+class Partial(Listed):
+    """The same, where the user may see FineTuneJobs and nothing else."""
+
+    def listed(self, path: str) -> tuple[list[dict[str, Any]], str]:
+        if not path.endswith("/finetunejobs"):
+            raise NotAllowed("jane cannot list this", "")
+        return super().listed(path)
+
+
+def test_who_may_see_one_kind_follows_it(feeds: Feeds) -> None:
+    server, heard = Partial(), []
+    leave = feeds.listen(caller(server), [SWEEPS, KIND], "a", lambda of, name: heard.append((of, name)))
+    with pytest.raises(NotAllowed):
+        feeds.objects(caller(server), SWEEPS, "a")
+    until(lambda: server.open == 1)
+    server.tell("ADDED", _stored(queued("next"), 2))
+    until(lambda: ("finetunejobs", "next") in heard)
+    assert ("", "") not in heard
+    server.refused = NotAllowed("no more", "")
+    server.tell("ERROR", {})
+    until(lambda: ("", "") in heard)
+    leave()
+
+
+def test_who_may_see_nothing_has_no_stream(feeds: Feeds) -> None:
+    server, heard = Listed(), []
+    server.refused = NotAllowed("no", "")
+    feeds.listen(caller(server), [SWEEPS, KIND], "a", lambda of, name: heard.append(of))
+    until(lambda: "" in heard)
+
+
+def test_a_page_that_is_one_too_many_leaves_nothing_open(feeds: Feeds) -> None:
+    server = Listed()
+    leaves = [
+        feeds.listen(caller(server), [KIND], f"n{number}", lambda of, name: None) for number in range(FEEDS_OF_ONE - 1)
+    ]
+    with pytest.raises(TooMany):
+        feeds.listen(caller(server), [KIND, SWEEPS], "another", lambda of, name: None)
+    for leave in leaves:
+        leave()
+    time.sleep(0.01)
     feeds.sweep()
     assert len(feeds) == 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from starlette.testclient import TestClient
+from trimtab.console.serving import loopback_hosts
 
 from tests.unit.cli.cluster import FakeCluster
 from tests.unit.console.conftest import HOME, ORIGIN
@@ -16,6 +17,12 @@ def test_another_name_is_answered_by_nothing(host: str, browser: TestClient) -> 
     told = browser.get("/ns/team-a", headers={"Host": host})
     assert told.status_code == 403
     assert "field-guide" not in told.text
+
+
+@pytest.mark.parametrize(("port", "there"), [(8090, False), (80, True)])
+def test_a_port_that_browsers_leave_out_may_be_left_out(port: int, there: bool) -> None:
+    assert ("127.0.0.1" in loopback_hosts(port)) is there
+    assert f"localhost:{port}" in loopback_hosts(port)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from starlette.testclient import TestClient
 
-from tests.console.objects import HOSTILE, completed, digest
+from tests.console.objects import HOSTILE, completed, digest, rollout
 from tests.unit.cli.cluster import FakeCluster
 
 PAGES = {
@@ -187,3 +187,24 @@ def test_namespaces_are_gone_to_and_nowhere_else(browser: TestClient) -> None:
         where = browser.get("/go", params={"namespace": odd, "part": odd}).headers["location"]
         assert where == "/" or where.startswith("/ns/"), where
         assert "//" not in where
+
+
+def test_what_waits_for_approvals_has_not_failed(browser: TestClient, cluster: FakeCluster) -> None:
+    waits = rollout("asks")
+    message = "asks has 0 of 1 approvals"
+    waits["status"]["conditions"] = [
+        {"type": type_, "status": "False", "reason": "AwaitingApproval", "message": message}
+        for type_ in ("Ready", "Progressing")
+    ]
+    cluster.put(waits)
+    path = "/ns/team-a/adapterrollouts"
+    assert message in browser.get(f"{path}?state=waiting").text
+    assert message not in browser.get(f"{path}?state=failed").text
+
+
+def test_of_two_runs_of_a_name_none_is_taken_for_the_other(browser: TestClient, cluster: FakeCluster) -> None:
+    cluster.put(completed("field-guide-v3", namespace="team-b"))
+    told = browser.get("/ns/-/compare?name=field-guide-v3&name=field-guide-v2")
+    assert told.status_code == 422
+    assert "field-guide-v3 is in 2 namespaces" in told.text
+    assert browser.get("/ns/-/compare?name=field-guide-v4&name=field-guide-v2").status_code == 200

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from trimtab.console.addresses import ORDERS, STATES, Selection, within
 from trimtab.console.pages.job import bars
@@ -86,6 +86,7 @@ def test_the_best_so_far_only_gets_better() -> None:
     assert [dot.best for dot in made.dots] == [False, False, True]
 
 
+@example({"page": "1" * 5000})
 @given(st.dictionaries(st.sampled_from(["text", "state", "order", "page", "x"]), st.text(max_size=200)))
 def test_any_address_is_a_selection(query: dict[str, str]) -> None:
     found = Selection.read(query)

@@ -169,6 +169,26 @@ def test_what_the_form_does_not_make(
     assert not [each for each in cluster.asked if each.method == "POST"]
 
 
+def test_a_manifest_is_read_as_kubectl_reads_it(browser: TestClient, cluster: WatchedCluster, form_token: str) -> None:
+    metadata, spec = "{name: a, annotations: {made: 2026-11-29}}", "{training: {learningRate: 1e-4}}"
+    written = f"{JOB_HEAD}metadata: {metadata}\nspec: {spec}"
+    form = {"form_token": form_token, "manifest": written, "wish": "make"}
+    assert browser.post("/ns/team-a/new", data=form, headers=ORIGIN).status_code == 200
+    body = writes(cluster)[0][2]
+    assert isinstance(body, dict)
+    assert body["metadata"]["annotations"] == {"made": "2026-11-29"}
+    assert body["spec"] == {"training": {"learningRate": 1e-4}}
+
+
+@pytest.mark.parametrize("spec", ["{x: !!binary aGk=}", "{x: !!set {a}}", "{suspend: true, suspend: false}"])
+def test_what_no_json_says_is_not_made(
+    spec: str, browser: TestClient, cluster: WatchedCluster, form_token: str
+) -> None:
+    form = {"form_token": form_token, "manifest": f"{JOB_HEAD}metadata: {{name: a}}\nspec: {spec}", "wish": "make"}
+    assert browser.post("/ns/team-a/new", data=form, headers=ORIGIN).status_code == 422
+    assert writes(cluster) == []
+
+
 REVIEW = {
     "metadata": {"name": "field-guide-v3-x1", "namespace": "team-a", "creationTimestamp": "2026-11-28T12:00:00Z"},
     "spec": {
@@ -231,4 +251,60 @@ def test_a_rollout_that_waits_comes_first_and_is_decided_about_in_the_groups_tha
     body = writes(cluster)[-1][2]
     assert isinstance(body, dict)
     assert body["spec"]["authorGroups"] == ["leads"]
-    assert body["metadata"] == {"generateName": "asks-reject-"}
+    assert body["metadata"] == {"generateName": "asks-reject-", "namespace": "team-a"}
+
+
+def test_who_is_in_none_of_the_groups_that_are_asked_is_told_before(
+    browser: TestClient, cluster: WatchedCluster, form_token: str
+) -> None:
+    waits = rollout("asks")
+    waits["spec"]["strategy"] = {"approvals": {"required": 1, "from": {"groups": ["owners"]}}}
+    waits["status"]["approval"] = {"digest": digest("next"), "required": 1, "approvedBy": []}
+    cluster.put(waits)
+    form = {"form_token": form_token, "kind": "AdapterRollout", "name": "asks", "digest": digest("next")}
+    told = browser.post("/ns/team-a/approvals", data={**form, "decision": "Approve"}, headers=ORIGIN)
+    assert told.status_code == 422
+    assert "jane is in none of the groups owners" in told.text
+    assert writes(cluster) == []
+
+
+def said(decision: str, namespace: str = "team-a", **changes: Any) -> dict[str, Any]:
+    subject = {"kind": "AdapterRollout", "name": "asks", "digest": digest("next")}
+    metadata = {"name": f"asks-{decision.lower()}", "namespace": namespace, "creationTimestamp": "2026-11-28T12:00:00Z"}
+    spec = {"subject": {**subject, **changes.pop("subject", {})}, "decision": decision, "author": "eve", "message": "x"}
+    return {"metadata": metadata, "spec": {**spec, **changes}}
+
+
+def test_what_stands_is_what_the_operator_counts(browser: TestClient, cluster: WatchedCluster) -> None:
+    waits = rollout("asks")
+    waits["status"]["approval"] = {"digest": digest("next"), "required": 1, "approvedBy": []}
+    cluster.put(waits)
+    nearly = f"{digest('next')[:-1]}{'0' if digest('next')[-1] != '0' else '1'}"
+    unbound = said("Approve", author="forged")
+    unbound["status"] = {"conditions": [{"type": "Recorded", "status": "False", "reason": "AuthorNotBound"}]}
+    gone = said("Approve", author="withdrawn")
+    gone["metadata"]["deletionTimestamp"] = "2026-11-28T13:00:00Z"
+    reviews = [
+        *(said(decision) for decision in ("Reject", "Approve", "Comment")),
+        unbound,
+        gone,
+        said("Approve", author="nearly", subject={"digest": nearly}),
+        said("Approve", "team-b", author="elsewhere"),
+    ]
+    cluster.answers[f"{API.rpartition('/namespaces')[0]}/reviews"] = (200, {"metadata": {}, "items": reviews})
+    page = browser.get("/ns/-/approvals").text
+    card = page[page.index('id="decide-team-a-AdapterRollout-asks-') :].partition("</li>")[0]
+    assert card.count("eve") == 1
+    assert "Reject" in card
+    assert not [name for name in ("forged", "nearly", "elsewhere", "withdrawn") if name in card]
+    assert page.count("counts for nothing") == 2
+    assert "AdapterRollout asks in team-b" in page
+
+
+def test_what_is_being_taken_out_is_not_to_be_decided_about(browser: TestClient, cluster: WatchedCluster) -> None:
+    gone = rollout("leaves")
+    gone["status"]["step"] = {"digest": digest("old"), "phase": "Draining"}
+    cluster.put(gone)
+    cluster.answers[f"{API}/reviews"] = (200, {"metadata": {}, "items": []})
+    page = browser.get("/ns/team-a/approvals").text
+    assert digest("old") not in page

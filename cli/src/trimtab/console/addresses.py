@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from urllib.parse import quote, urlencode
@@ -14,6 +15,7 @@ ALL = "-"
 STATES = ("running", "waiting", "failed", "done")
 ORDERS = ("-age", "age", "name", "-name", "state", "loss", "-loss")
 TEXT_LENGTH = 100
+PAGE = re.compile(r"[1-9][0-9]{0,5}")
 ROWS = 50
 """Of a table's page."""
 
@@ -55,7 +57,7 @@ class Selection:
             text=query.get("text", "").strip()[:TEXT_LENGTH],
             state=state if state in STATES else "",
             order=order if order in ORDERS else ORDERS[0],
-            page=int(page) if page.isascii() and page.isdigit() and 1 <= int(page[:6]) == int(page) else 1,
+            page=int(page) if PAGE.fullmatch(page) else 1,
         )
 
     def query(self, **changes: object) -> str:

@@ -11,19 +11,18 @@ from typing import Any, Final, TypeVar
 
 from starlette.requests import HTTPConnection
 
-from ..errors import NotAllowed, NotFound, NotInstalled, Problem
+from ..decisions import User, who_am_i
+from ..errors import Invalid, NotAllowed, NotFound, NotInstalled, Problem
 from ..kinds import Kind, kind_named
-from ..objects import CustomObject, mapping, parse, sequence, text
-from ..server import Resource
+from ..objects import CustomObject, mapping, parse, text
+from ..server import SELF_SUBJECT_REVIEWS, Resource
 from .callers import Caller, Callers
 from .feeds import Feeds
-from .pages.approvals import Author
 from .sessions import Sessions
 
 KINDS: Final = ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts")
 """That have pages, in the order of the menu."""
 NAMESPACES = Resource("", "v1", "namespaces")
-SELF = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 KEPT, KEPT_SECONDS = 512, 60.0
 NAMESPACES_SHOWN = 500
 
@@ -70,18 +69,14 @@ class Context:
     def caller(self, request: HTTPConnection) -> Caller:
         return self.callers.caller(request)
 
-    def user(self, caller: Caller) -> Author:
+    def user(self, caller: Caller) -> User:
         """Return the user as the API server knows them; without a name where it does not say."""
 
-        def ask() -> Author:
-            body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        def ask() -> User:
             try:
-                answer = caller.server.create(SELF, body)
-            except (NotInstalled, NotAllowed):
-                return Author("")
-            told = mapping(mapping(answer.get("status")).get("userInfo"))
-            groups = tuple(each for each in sequence(told.get("groups")) if isinstance(each, str))
-            return Author(text(told.get("username")), groups)
+                return User.of(caller.server.create(SELF_SUBJECT_REVIEWS.path(), who_am_i()))
+            except (Invalid, NotInstalled, NotAllowed):
+                return User("")
 
         return self.kept.of(caller, "user", ask)
 

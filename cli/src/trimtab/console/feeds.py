@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import Expired, Problem, Unreachable
+from ..errors import Expired, NotAllowed, NotInstalled, Problem, Unreachable
 from ..kinds import Kind
 from ..objects import CustomObject, mapping, parse
 from ..server import Body, Resource, Server
@@ -50,6 +50,7 @@ class Feed:
     _objects: dict[tuple[str, str], CustomObject] = field(default_factory=dict)
     _ready: threading.Event = field(default_factory=threading.Event)
     _over: threading.Event = field(default_factory=threading.Event)
+    _was_listed: bool = False
     _end_watch: Callable[[], None] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -81,6 +82,11 @@ class Feed:
     def listed(self) -> bool:
         """Whether the first list is there."""
         return self._ready.is_set() and self.problem is None
+
+    @property
+    def refused(self) -> bool:
+        """Whether it cannot be seen, and never could."""
+        return not self._was_listed and isinstance(self.problem, NotAllowed | NotInstalled)
 
     def learn(self, body: Body) -> None:
         """Take an object as it is now, from the watch or as the answer to a write; what is older changes nothing."""
@@ -119,6 +125,7 @@ class Feed:
         bodies, version = self.server.listed(path)
         with self._lock:
             self._objects = {_place(each): parse(self.kind, _light(each)) for each in bodies}
+            self._was_listed = True
         self._ready.set()
         self._tell("")
         return version
@@ -196,15 +203,44 @@ class Feeds:
                 feed.learn(body)
 
     def listen(self, caller: Caller, kinds: Sequence[Kind], namespace: str, heard: Heard) -> Callable[[], None]:
-        """Tell of every change; return what ends that."""
-        feeds = [self._feed(caller, kind, namespace, heard) for kind in kinds]
+        """Tell of every change; return what ends that.
+
+        A kind that the user may not see, or the cluster does not have, is told by the page already: the others are
+        followed, and only where none is left nothing more will come.
+
+        Raises:
+            TooMany: so much is open that not all of them can be followed; then none is.
+        """
+        followed: list[tuple[Feed, Heard]] = []
+        left = {kind.plural for kind in kinds}
+
+        def hears(feed: Feed) -> Heard:
+            def hear(of: str, which: str) -> None:
+                if not of and feed.refused:
+                    left.discard(feed.kind.plural)
+                    if left:
+                        return
+                heard(of, which)
+
+            return hear
 
         def leave() -> None:
             with self._lock:
-                for feed in feeds:
-                    feed.heard.discard(heard)
+                for feed, hear in followed:
+                    feed.heard.discard(hear)
                     feed.touched = time.monotonic()
 
+        try:
+            for kind in kinds:
+                feed = self._feed(caller, kind, namespace)
+                followed.append((feed, hears(feed)))
+                feed.heard.add(followed[-1][1])
+        except TooMany:
+            leave()
+            raise
+        for feed, hear in followed:
+            if feed.problem is not None:  # before anybody listened
+                hear("", "")
         return leave
 
     def sweep(self) -> None:
@@ -228,7 +264,7 @@ class Feeds:
     def __len__(self) -> int:
         return len(self._feeds)
 
-    def _feed(self, caller: Caller, kind: Kind, namespace: str, heard: Heard | None = None) -> Feed:
+    def _feed(self, caller: Caller, kind: Kind, namespace: str) -> Feed:
         key = (caller.key, kind.plural, namespace)
         with self._lock:
             feed = self._feeds.get(key)
@@ -239,8 +275,6 @@ class Feeds:
                 feed = self._feeds[key] = Feed(caller.server, kind, namespace)
                 feed.begin()
             feed.touched = time.monotonic()
-            if heard is not None:
-                feed.heard.add(heard)
             return feed
 
 

@@ -18,6 +18,7 @@ from .feeds import Feeds
 from .sessions import Sessions
 
 LOOPBACK = "127.0.0.1"
+HTTP = 80
 END_SECONDS = 3
 BACKLOG = 128
 
@@ -49,9 +50,8 @@ def serve_loopback(server: Server, namespace: str, port: int, ready: Callable[[s
     sessions = Sessions()
     callers = OfKubeconfig(server, namespace, sessions, cookie=f"trimtab-{port}")
     context = Context(callers, Feeds(), sessions, server.address, secure=False)
-    hosts = [f"{name}:{port}" for name in (LOOPBACK, "localhost")]
     ready(f"http://{LOOPBACK}:{port}/login?token={sessions.invitation()}")
-    run(Console(context, hosts), listening)
+    run(Console(context, loopback_hosts(port)), listening)
 
 
 def serve_cluster(
@@ -63,6 +63,12 @@ def serve_cluster(
     callers = OfBearerToken(address, authority, namespace, cookie)
     context = Context(callers, Feeds(), sessions, address, secure=secure)
     run(Console(context, hosts), listen("0.0.0.0", port))
+
+
+def loopback_hosts(port: int) -> list[str]:
+    """Return what browsers of this machine write into Host; of port 80 they leave the port out."""
+    names = (LOOPBACK, "localhost")
+    return [*(f"{name}:{port}" for name in names), *(names if port == HTTP else ())]
 
 
 def listen(host: str, port: int) -> socket.socket:

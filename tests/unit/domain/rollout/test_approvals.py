@@ -118,6 +118,22 @@ def test_an_approval_that_is_deleted_during_the_canary_is_lacking_afterwards() -
     assert world.after(80).condition() == ("False", "AwaitingApproval")
 
 
+def deleted(review: Review) -> Review:
+    """Return a Review that a finalizer keeps."""
+    metadata = review.metadata.model_copy(update={"deletion_timestamp": "2026-11-28T12:00:00Z"})
+    return review.model_copy(update={"metadata": metadata})
+
+
+@pytest.mark.parametrize(("decision", "state"), [("Approve", "AwaitingApproval"), ("Reject", "Serving")])
+def test_what_its_author_has_deleted_counts_no_more_though_a_finalizer_keeps_it(decision: str, state: str) -> None:
+    world = waiting(required=1)
+    world.reviewed(decision, "alice", "b")
+    world.reviews[0] = deleted(world.reviews[0])
+    if decision == "Reject":
+        world.reviewed("Approve", "bob", "b")
+    assert world.after(3).condition()[1] == state
+
+
 def test_the_first_adapter_is_loaded_and_proven_but_nobody_is_served_before_it_is_approved() -> None:
     strategy = {"canarySeconds": 60, "approvals": {"required": 1}}
     world = World({"artifact": artifact("a")}, strategy=strategy).after(20)
@@ -262,6 +278,8 @@ def test_more_decisions_than_are_read_count_for_nothing_at_all() -> None:
         review(f"r{n}", "Approve", f"user-{n}", "b", created=world.now) for n in range(REVIEWS_AT_MOST + 1)
     ]
     assert world.after(3).condition() == ("False", "AuthorsNotBound")
+    world.reviews[0] = deleted(world.reviews[0])
+    assert world.after(3).condition() == ("False", "AuthorsNotBound"), "others may have been left out for it"
     world.reviews.pop()
     assert served(world.after(3), B)
 

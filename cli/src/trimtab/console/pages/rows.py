@@ -21,8 +21,11 @@ from ...text import age, clean, duration, time_of
 from ..addresses import Selection, object_path
 
 WAITING = frozenset(
-    {"Pending", "Queued", "Suspended", "Paused", "NothingPassed", "NoPods", "WaitingForSource", "NotYet"}
-)
+    {
+        "AwaitingApproval", "NoPods", "NotYet", "NothingPassed", "Paused", "Pending", "Queued", "Suspended",
+        "WaitingForSource",
+    }
+)  # fmt: skip
 """States in which nothing is computed."""
 SPARKS = 32
 SHORT_DIGEST = 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from ...errors import NotAllowed, NotFound, NotInstalled
+from ...errors import Invalid, NotAllowed, NotFound, NotInstalled
 from ...kinds import Kind, kind_named
 from ...logs import log_lines
 from ...objects import AdapterRollout, CustomObject, Evaluation, FineTuneJob, FineTuneSweep, mapping, text
@@ -153,6 +154,9 @@ def show_compare(context: Context, request: Request) -> Response:
     kind = kind_named(plural if plural in ("finetunejobs", "evaluations") else "finetunejobs")
     known = context.feeds.objects(caller, kind, namespace)
     names = list(dict.fromkeys(filter(None, request.query_params.getlist("name"))))[:MOST]
+    counted = Counter(each.name for each in known)
+    if several := [name for name in names if counted[name] > 1]:
+        raise Invalid(f"{several[0]} is in {counted[several[0]]} namespaces", "choose one above, then compare")
     by_name = {each.name: each for each in known}
     chosen = [by_name[name] for name in names if name in by_name]
     missing = [name for name in names if name not in by_name]

@@ -3,7 +3,6 @@ back, decide, and make what a form describes. A write names the uid of what the 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,15 +10,17 @@ import yaml
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ...checking import repeated
+from ...decisions import DIGEST, review
 from ...errors import Conflict, Invalid, NotFound, NotInstalled, Problem
 from ...kinds import Kind, kind_named, kinds
+from ...loader import ManifestLoader
 from ...manifests import Answers, manifests
 from ...objects import AdapterRollout, mapping, text
 from ...server import Resource
 from ...text import clean
 from ..addresses import object_path, page_path
 from ..context import KINDS, Context
-from ..pages.approvals import review
 from ..pages.head import head
 from ..pages.rollout import way_back
 from .forms import check_form
@@ -27,7 +28,6 @@ from .reading import REVIEWS, asked, now, the_object
 from .responding import redirect, respond
 
 Form = Mapping[str, str]
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MANIFESTS, MANIFEST_LENGTH, DEPTH = 10, 100_000, 60
 """Of one form."""
 
@@ -106,12 +106,12 @@ def decide(context: Context, request: Request, form: Form) -> Response:
     subject = next((kind for kind in kinds() if kind.name == form.get("kind") and kind.plural in KINDS), None)
     if subject is None or not namespace or not DIGEST.fullmatch(form.get("digest", "")):
         raise Invalid("this is nothing to decide about", "use the page of approvals")
-    author = context.user(caller)
-    if not author.name:
+    user = context.user(caller)
+    if not user.name:
         raise NotInstalled("the API server does not say who you are", "it has to be of version 1.28 or later")
     about, _ = context.one(caller, subject, namespace, form.get("name", ""))
     decision = form.get("decision", "")
-    body = review(about, form["digest"], decision, form.get("message", ""), author)
+    body = review(about, decision, form["digest"], form.get("message", ""), user)
     caller.server.create(REVIEWS.path(namespace), body)
     return redirect(page_path(namespace, "approvals"), decision.lower())
 
@@ -186,7 +186,10 @@ def _bodies(written: str, namespace: str) -> list[tuple[str, dict[str, Any]]]:
     """
     try:
         _check_shape(written)
-        found = [each for each in yaml.safe_load_all(written) if each is not None]
+        for node in yaml.compose_all(written, ManifestLoader):
+            for line, sentence in repeated(node):
+                raise Invalid(f"line {line}: {sentence}")
+        found = [each for each in yaml.load_all(written, ManifestLoader) if each is not None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise Invalid(f"this is no YAML: {clean(error)}", "look at its indent") from error
     if not found or len(found) > MANIFESTS:

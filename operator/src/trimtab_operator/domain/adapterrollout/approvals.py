@@ -88,6 +88,7 @@ def standing(observed: Observed, revision: Revision) -> Standing | None:
     about = [each for each in observed.reviews if each.spec.subject.digest == revision.digest]
     if len(about) > REVIEWS_AT_MOST:
         return replace(found, unbound=f"there are more than {REVIEWS_AT_MOST} Reviews of it; delete some")
+    about = [each for each in about if not _taken_back(each)]
     known = [each for each in about if force.covers(each.metadata.creation_timestamp)]
     last = latest([each for each in known if _asked(approvals, each)])
     for review in last:
@@ -104,6 +105,11 @@ def standing(observed: Observed, revision: Revision) -> Standing | None:
             passed_over = f"{cut(excluded[0], TOLD)} made the FineTuneJob"
         approving = [author for author in approving if author not in makers]
     return replace(found, approved_by=tuple(approving), passed_over=passed_over)
+
+
+def _taken_back(review: Review) -> bool:
+    """Tell whether its author has deleted it: a finalizer, which everybody may add who edits, does not keep it."""
+    return review.metadata.deletion_timestamp is not None
 
 
 def latest(reviews: Sequence[Review]) -> list[Review]:
