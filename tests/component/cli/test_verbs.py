@@ -289,8 +289,9 @@ def test_logs_of_pods_that_have_no_node_and_of_those_that_are_gone(
 
 
 def test_watch_tells_changes_until_it_is_interrupted(objects: Objects, kubeconfig: Path, namespace: str) -> None:
-    command = [sys.executable, "-u", "-m", "trimtab", "watch", "--kubeconfig", str(kubeconfig), "-n", namespace]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+    heeding = ["env", "--default-signal=INT"]  # what runs in the background of a script inherits that it is ignored
+    watch = [sys.executable, "-u", "-m", "trimtab", "watch", "--kubeconfig", str(kubeconfig), "-n", namespace]
+    with subprocess.Popen([*heeding, *watch], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         assert watching.stderr is not None
         try:
