@@ -63,7 +63,7 @@ FINETUNEJOB = Kind(
     plural="finetunejobs",
     minimal=crd_samples.MINIMAL,
     full=crd_samples.FULL,
-    variants=dict(zip(("fractions", "uris", "folds"), crd_samples.VARIANTS, strict=True)),
+    variants=dict(zip(("fractions", "uris", "folds", "pairs", "labelled"), crd_samples.VARIANTS, strict=True)),
     status=crd_samples.STATUS,
 )
 EVALUATION = Kind(

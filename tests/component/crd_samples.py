@@ -226,6 +226,8 @@ def _steps(path: str) -> list[Any]:
     return [int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", path)]
 
 
+OF_ANSWERS: Body = {"spec.training.lossOn": "Completions", "spec.dataset.cleaning.tooLong": "Drop"}
+"""What preferences can be learned with."""
 VARIANTS = [
     FULL,
     change(
@@ -238,6 +240,24 @@ VARIANTS = [
             "spec.dataset.validation": {"folds": 5, "fold": 0},
             "spec.training.epochs": ...,
             "spec.training.maxSteps": 100,
+        },
+    ),
+    change(
+        FULL,
+        {
+            **OF_ANSWERS,
+            "spec.dataset.format": "Preference",
+            "spec.training.method": "DPO",
+            "spec.training.preference": {"beta": 0.2, "loss": "Robust", "labelSmoothing": 0.1},
+        },
+    ),
+    change(
+        FULL,
+        {
+            **OF_ANSWERS,
+            "spec.dataset.format": "UnpairedPreference",
+            "spec.training.method": "KTO",
+            "spec.training.preference": {"beta": 0.2, "desirableWeight": 1.5, "undesirableWeight": 0.5},
         },
     ),
 ]
@@ -265,6 +285,7 @@ STATUS: Body = {
         "validationLoss": 2.5,
         "tokensPerSecond": 1.5,
         "etaSeconds": 1,
+        "worldSize": 2,
     },
     "curve": {"steps": [1, 2], "loss": [2.5, 2.4], "validationSteps": [2], "validationLoss": [2.5]},
     "baseModelDigest": DIGEST,

@@ -16,7 +16,7 @@ from trimtab_trainer.contract import METRICS_OF
 
 from tests.component.api_server import ApiServer
 from tests.component.crd_kinds import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, FINETUNESWEEP, KINDS, Kind
-from tests.component.crd_samples import Body, change, find
+from tests.component.crd_samples import OF_ANSWERS, Body, change, find
 
 pytestmark = pytest.mark.cluster
 
@@ -71,7 +71,21 @@ COMPANIONS: dict[str, Body] = {
     "FineTuneJob spec.dataset.validation.fold": {"spec.dataset.validation.folds": 100},
     "FineTuneJob spec.training.batchSize": {"spec.training.microBatchSize": 1},
     "FineTuneJob spec.training.microBatchSize": {"spec.training.batchSize": 65536},
+    "FineTuneJob spec.dataset.format Preference": {**OF_ANSWERS, "spec.training.method": "DPO"},
+    "FineTuneJob spec.dataset.format UnpairedPreference": {**OF_ANSWERS, "spec.training.method": "KTO"},
+    "FineTuneJob spec.training.preference.loss Sigmoid": {"spec.training.preference.labelSmoothing": ...},
+    "FineTuneJob spec.training.preference.loss Hinge": {"spec.training.preference.labelSmoothing": ...},
+    "FineTuneJob spec.training.preference.loss IPO": {"spec.training.preference.labelSmoothing": ...},
+    "FineTuneJob spec.training.method SFT": {"spec.training.preference": ..., "spec.dataset.format": "Auto"},
+    "FineTuneJob spec.training.method KTO": {"spec.training.preference": ..., "spec.dataset.format": "Auto"},
+    "FineTuneJob spec.training.method ORPO": {"spec.training.preference": ...},
     "Evaluation spec.tasks": {"spec.thresholds": []},
+    "Evaluation spec.tasks[].dataset.format Preference": {
+        "spec.thresholds": [],
+        "spec.tasks": [
+            {"name": name, "type": "Preference", "dataset": {"uri": "s3://datasets/pairs/"}} for name in "abc"
+        ],
+    },
     "Evaluation spec.tasks[].type Classification": {"spec.tasks[0].labels": ["yes", "no"]},
     "Evaluation spec.tasks[].type Harness": {"spec.tasks[0].harnessTask": "arc_easy"},
     "Evaluation spec.tasks[].predictBy Likelihood": {"spec.tasks[3].maxNewTokens": ...},
@@ -109,6 +123,8 @@ COMPANIONS: dict[str, Body] = {
 """Changes elsewhere without which a rule would refuse a value that its own bound allows; None: the same
 value, or what a function makes of it."""
 
+REFUSED = {"Evaluation spec.tasks[].dataset.format UnpairedPreference"}
+"""Values of an enum that a rule refuses wherever they stand: the type is that of the rows of runs."""
 CHARACTERS = "a1/%"
 """What strings are stretched with, the first that the pattern takes."""
 
@@ -292,6 +308,8 @@ def test_every_bound_of(server: ApiServer, kind: Kind, path: str, node: Body) ->
             f"{check}: refused for another reason: {message}"
         )
     for check, right in accepted(path, node, value):
+        if f"{kind.name} {path} {right}" in REFUSED:
+            continue
         ok, message = send(server, kind, sample, changes_for(kind, path, place, right))
         assert ok, f"{check}: refused {right!r}: {message}"
 

@@ -39,7 +39,7 @@ class Users:
     of_carol: Path
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def users(server: ApiServer, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Users:
     folder = tmp_path_factory.mktemp("users")
     alice = kubeconfig_of(kubeconfig, folder, "alice", "leads", "safety")
@@ -48,7 +48,7 @@ def users(server: ApiServer, kubeconfig: Path, tmp_path_factory: pytest.TempPath
     return Users(server, ApiServer(alice), ApiServer(bob), ApiServer(carol), alice, bob, carol)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def policed(server: ApiServer, users: Users) -> Iterator[None]:
     """The policies, and what the chart adds to the roles of users; gone afterwards: other tests write as they like."""
     roles = [body for body in Rendered().all("ClusterRole") if body["metadata"]["name"].endswith(OF_USERS)]
