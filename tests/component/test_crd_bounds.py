@@ -123,7 +123,7 @@ COMPANIONS: dict[str, Body] = {
 """Changes elsewhere without which a rule would refuse a value that its own bound allows; None: the same
 value, or what a function makes of it."""
 
-REFUSED = {"Evaluation spec.tasks[].dataset.format UnpairedPreference"}
+NEVER_ACCEPTED = {"Evaluation spec.tasks[].dataset.format UnpairedPreference"}
 """Values of an enum that a rule refuses wherever they stand: the type is that of the rows of runs."""
 CHARACTERS = "a1/%"
 """What strings are stretched with, the first that the pattern takes."""
@@ -308,7 +308,7 @@ def test_every_bound_of(server: ApiServer, kind: Kind, path: str, node: Body) ->
             f"{check}: refused for another reason: {message}"
         )
     for check, right in accepted(path, node, value):
-        if f"{kind.name} {path} {right}" in REFUSED:
+        if f"{kind.name} {path} {right}" in NEVER_ACCEPTED:
             continue
         ok, message = send(server, kind, sample, changes_for(kind, path, place, right))
         assert ok, f"{check}: refused {right!r}: {message}"
