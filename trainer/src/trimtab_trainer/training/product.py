@@ -27,25 +27,17 @@ class _Product(torch.autograd.Function):
     def forward(  # noqa: PLR0917 as `apply` passes them
         ctx: Any, inputs: Tensor, dropped: Tensor, down: Tensor, up: Tensor, base: nn.Module, scaling: float
     ) -> Tensor:
-        kind = inputs.dtype
-        output: Tensor = base(inputs)
-        inner = dropped @ down.to(kind).t()
-        ctx.save_for_backward(dropped, inner, down, up)
-        ctx.base, ctx.scaling = base, scaling
-        return output.addmm_(inner, up.to(kind).t(), alpha=scaling)
+        return _taken(ctx, inputs, dropped, down, up, base=base, scaling=scaling)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        dropped, inner, down, up = ctx.saved_tensors
-        kind = upstream.dtype
-        toward_inner = (upstream @ up.to(kind)).mul_(ctx.scaling)
+        kind, down = upstream.dtype, ctx.saved_tensors[2]
+        toward_inner, to_down, to_up = _of_adapter(ctx, upstream)
         to_inputs = to_dropped = None
         if ctx.needs_input_grad[0]:
             to_inputs = upstream @ base_weight(ctx.base, kind)
         if ctx.needs_input_grad[1]:
             to_dropped = toward_inner @ down.to(kind)
-        to_down = (toward_inner.t() @ dropped).to(down.dtype)
-        to_up = (upstream.t() @ inner).mul_(ctx.scaling).to(up.dtype)
         return to_inputs, to_dropped, to_down, to_up, None, None
 
 
@@ -56,24 +48,37 @@ class _ProductOfOne(torch.autograd.Function):
     def forward(  # noqa: PLR0917 as `apply` passes them
         ctx: Any, inputs: Tensor, down: Tensor, up: Tensor, base: nn.Module, scaling: float
     ) -> Tensor:
-        kind = inputs.dtype
-        output: Tensor = base(inputs)
-        inner = inputs @ down.to(kind).t()
-        ctx.save_for_backward(inputs, inner, down, up)
-        ctx.base, ctx.scaling = base, scaling
-        return output.addmm_(inner, up.to(kind).t(), alpha=scaling)
+        return _taken(ctx, inputs, inputs, down, up, base=base, scaling=scaling)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        inputs, inner, down, up = ctx.saved_tensors
-        kind = upstream.dtype
-        toward_inner = (upstream @ up.to(kind)).mul_(ctx.scaling)
+        kind, down = upstream.dtype, ctx.saved_tensors[2]
+        toward_inner, to_down, to_up = _of_adapter(ctx, upstream)
         to_inputs = None
         if ctx.needs_input_grad[0]:
             to_inputs = (upstream @ base_weight(ctx.base, kind)).addmm_(toward_inner, down.to(kind))
-        to_down = (toward_inner.t() @ inputs).to(down.dtype)
-        to_up = (upstream.t() @ inner).mul_(ctx.scaling).to(up.dtype)
         return to_inputs, to_down, to_up, None, None
+
+
+def _taken(
+    ctx: Any, inputs: Tensor, dropped: Tensor, down: Tensor, up: Tensor, *, base: nn.Module, scaling: float
+) -> Tensor:
+    """Return the product [n, out], and keep what its gradients need."""
+    kind = inputs.dtype
+    output: Tensor = base(inputs)
+    inner = dropped @ down.to(kind).t()
+    ctx.save_for_backward(dropped, inner, down, up)
+    ctx.base, ctx.scaling = base, scaling
+    return output.addmm_(inner, up.to(kind).t(), alpha=scaling)
+
+
+def _of_adapter(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of A x [n, rank], A and B."""
+    dropped, inner, down, up = ctx.saved_tensors
+    toward_inner = (upstream @ up.to(upstream.dtype)).mul_(ctx.scaling)
+    to_down = (toward_inner.t() @ dropped).to(down.dtype)
+    to_up = (upstream.t() @ inner).mul_(ctx.scaling).to(up.dtype)
+    return toward_inner, to_down, to_up
 
 
 def base_weight(base: nn.Module, kind: torch.dtype) -> Tensor:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from .curve import drawable
 
 WIDTH, HEIGHT, MARGIN = 320, 34, 12
-MAXIMUM = "maximum"
 
 
 @dataclass(frozen=True)

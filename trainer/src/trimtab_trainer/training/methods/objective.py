@@ -159,13 +159,10 @@ class Preferring:
         """Take the method and what shapes its loss; splits have their references with them."""
         self._settings = settings
 
-    def begin(self, model: Adapted, split: Batches, indices: Int64, micro_batch: int, stop: Interruption) -> StepLoss:
-        """Return the loss of a step of these pairs or labelled answers."""
-        return self._step(model, split, indices, micro_batch, stop)
-
-    def _step(
+    def begin(
         self, model: Adapted, split: Batches, indices: Int64, micro_batch: int, stop: Interruption
     ) -> PreferenceStep:
+        """Return the loss of a step of these pairs or labelled answers."""
         assert isinstance(split, PreferenceBatches)
         reference, others = split.reference, split.mismatched
         weights = split.unit_weights[indices].astype(np.float64)
@@ -194,7 +191,7 @@ class Preferring:
         everything = np.arange(len(split))
         size = max(1, TOKENS_PER_BATCH[model.device.type] // split.longest)
         with evaluating(model, stop, world):
-            step = self._step(model, split, everything, size, stop)
+            step = self.begin(model, split, everything, size, stop)
 
             def summed(indices: Int64) -> float:
                 batch = preferences.lay(indices, model.device)
