@@ -8,9 +8,9 @@ from datetime import datetime
 
 from ...decisions import waiting
 from ...objects import AdapterRollout, Body, CustomObject, Evaluation, mapping, number, sequence, text
-from ...text import clean
+from ...text import age, clean
 from ..addresses import object_path
-from .rows import row, short, since
+from .rows import row, short
 
 TONES = {"Approve": "done", "Reject": "failed", "Comment": ""}
 
@@ -100,7 +100,7 @@ def _said(body: Body, now: datetime) -> tuple[tuple[str, bool, str], Said]:
         tone=TONES.get(decision, ""),
         message=clean(text(spec.get("message"))),
         author=clean(text(spec.get("author"))),
-        age=since(born, now),
+        age=age(born, now),
     )
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from ...errors import Invalid
 from ...objects import AdapterRollout, Body, CustomObject, mapping, number, sequence, text
-from ...text import clean
+from ...text import age, clean
 from ..addresses import object_path
 from .head import Fact, Head, head
 from .lineage import Stage, lineage
-from .rows import short, since
+from .rows import short
 
 PHASES = (("Loading", "Load and prove"), ("Canary", "Canary"), ("Moving", "Everywhere"), ("Serving", "Serving"))
 
@@ -111,7 +111,7 @@ def _facts(about: AdapterRollout, now: datetime) -> Iterator[Fact]:
     yield Fact("Model", clean(text(about.spec.get("adapterName"))), "what clients ask for")
     if about.served_digest:
         yield Fact("Served", short(about.served_digest), about.served_digest)
-        if ago := since(mapping(about.told.get("served")).get("sinceTime"), now):
+        if ago := age(mapping(about.told.get("served")).get("sinceTime"), now):
             yield Fact("Since", f"{ago} ago")
     source = mapping(about.spec.get("source"))
     if name := text(source.get("evaluationName")):
@@ -125,7 +125,7 @@ def _facts(about: AdapterRollout, now: datetime) -> Iterator[Fact]:
 def _canary(about: AdapterRollout, now: datetime) -> Iterator[str]:
     step = mapping(about.told.get("step"))
     if step:
-        ago = since(step.get("sinceTime"), now)
+        ago = age(step.get("sinceTime"), now)
         yield f"{short(text(step.get('digest')))} is in the phase {clean(text(step.get('phase')))}" + (
             f" since {ago}" if ago else ""
         )

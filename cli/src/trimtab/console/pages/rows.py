@@ -17,7 +17,7 @@ from ...objects import (
     sequence,
     text,
 )
-from ...text import age, clean, duration, time_of
+from ...text import age, clean, duration
 from ..addresses import Selection, object_path
 
 WAITING = frozenset(
@@ -192,8 +192,3 @@ def accelerators(about: CustomObject) -> int:
         if not mapping(each).get("reason")
     )
     return int(sum(held))
-
-
-def since(told: object, now: datetime) -> str:
-    """Return how long ago a time was, empty for what is none."""
-    return age(told, now) if time_of(told) is not None else ""

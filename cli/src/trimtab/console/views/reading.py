@@ -16,7 +16,7 @@ from ...kinds import Kind, kind_named
 from ...logs import log_lines
 from ...objects import AdapterRollout, CustomObject, Evaluation, FineTuneJob, FineTuneSweep, mapping, text
 from ...server import Resource
-from ...text import clean
+from ...text import age, clean
 from ..addresses import ALL, Selection, namespace_path
 from ..callers import Caller
 from ..context import KINDS, Context
@@ -27,7 +27,6 @@ from ..pages.head import head
 from ..pages.job import job_page
 from ..pages.overview import listing, overview
 from ..pages.rollout import rollout_page
-from ..pages.rows import since
 from ..pages.sweep import sweep_page
 from .responding import respond
 
@@ -111,7 +110,7 @@ def _event(body: dict[str, Any]) -> dict[str, str]:
     count = series.get("count") or body.get("count") or 1
     return {
         "time": time,
-        "age": since(time, now()),
+        "age": age(time, now()),
         "type": clean(text(body.get("type"))),
         "reason": clean(text(body.get("reason"))),
         "message": clean(text(body.get("message"))),
