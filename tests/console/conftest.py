@@ -27,7 +27,7 @@ USERS = {
     "rita": {"apiGroups": ["trimtab.dev"], "resources": ["*"], "verbs": ["get", "list", "watch"]},
     "eve": None,
 }
-"""Rights in the team's namespace: everything of Trimtab, to read it, and nothing."""
+"""Rights in the team's namespace: everything of Trimtab and to ask models, to read it, and nothing."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ def user(team: Team, config: dict[str, Any], name: str, rights: dict[str, Any] |
     if rights is not None:
         roles = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
         rules = [rights, {"apiGroups": [""], "resources": ["pods", "pods/log", "events"], "verbs": ["get", "list"]}]
+        if "*" in rights["verbs"]:
+            rules.append({"apiGroups": [""], "resources": ["pods/proxy"], "verbs": ["get", "create"]})
         binding = {
             "metadata": {"name": name},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},

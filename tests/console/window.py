@@ -78,6 +78,10 @@ class Window:
         drawn = self._devtools.ask("Page.captureScreenshot", captureBeyondViewport=True, clip=clip, **form)
         file.write_bytes(base64.b64decode(drawn["data"]))
 
+    def downloads(self, folder: Path) -> None:
+        """Let files that the page gives go into a folder."""
+        self._devtools.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+
     def cookies(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._devtools.ask("Network.getCookies", urls=[self._home])["cookies"]
         return found
