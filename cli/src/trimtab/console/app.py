@@ -27,7 +27,7 @@ from .context import KINDS, Context
 from .feeds import TooMany
 from .guard import Guard
 from .streams import Changes, Words
-from .views import playground, reading, writing
+from .views import playground, reading, reports, writing
 from .views.forms import check_form, read_form
 from .views.responding import redirect, set_session, templates
 from .views.signing import CALLBACK, SIGN_IN, SIGN_OUT, SIGNED_OUT, Signing, way_in
@@ -73,6 +73,8 @@ class Console:
             (f"{OBJECT}/events", reading.show_events),
             (f"{OBJECT}/log", reading.show_log),
             (f"{OBJECT}/back", writing.show_back),
+            (f"{OBJECT}/reports/{{which}}", reports.show_report),
+            (f"{OBJECT}/reports/{{which}}/page", reports.show_content),
         )
         writes: tuple[tuple[str, Write], ...] = (
             (f"{OBJECT}/back", writing.go_back),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Callable, Collection
 from types import FrameType
@@ -17,6 +18,7 @@ from .context import Context
 from .feeds import Feeds
 from .provider import Provider
 from .sessions import Sessions
+from .storage import Storage
 from .visits import Visits
 
 LOOPBACK = "127.0.0.1"
@@ -51,7 +53,7 @@ def serve_loopback(server: Server, namespace: str, port: int, ready: Callable[[s
     port = listening.getsockname()[1]
     sessions = Sessions()
     callers = OfKubeconfig(server, namespace, sessions, cookie=f"trimtab-{port}")
-    context = Context(callers, Feeds(), sessions, server.address, secure=False)
+    context = Context(callers, Feeds(), sessions, server.address, secure=False, storage=Storage.of(os.environ))
     ready(f"http://{LOOPBACK}:{port}/login?token={sessions.invitation()}")
     run(Console(context, loopback_hosts(port)), listening)
 
@@ -74,7 +76,7 @@ def serve_cluster(
         if provider is not None
         else OfBearerToken(address, authority, namespace, cookie)
     )
-    context = Context(callers, Feeds(), sessions, address, secure=secure)
+    context = Context(callers, Feeds(), sessions, address, secure=secure, storage=Storage.of(os.environ))
     run(Console(context, hosts), listen("0.0.0.0", port))
 
 

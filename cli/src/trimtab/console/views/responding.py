@@ -116,6 +116,7 @@ def respond(
         "form_token": context.sessions.form_token(session),
         "user": context.user(caller).name,
         "cluster": context.address,
+        "opens_reports": context.storage is not None,
         "is_signed_in": caller.is_signed_in,
         "done": DONE.get(request.query_params.get("done", ""), ""),
         "export": export,
