@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -102,10 +103,15 @@ def user(team: Team, config: dict[str, Any], name: str, rights: dict[str, Any] |
 
 
 @contextlib.contextmanager
-def console(config: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run `kubectl trimtab ui` as the user of a kubeconfig; yield the address that it prints."""
+def console(config: Path, **variables: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run `kubectl trimtab ui` as the user of a kubeconfig; yield the address that it prints.
+
+    Args:
+        variables: of its environment.
+    """
     command = [sys.executable, "-m", "trimtab", "ui", "--kubeconfig", str(config)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, **variables}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     try:
         address = process.stdout.readline().strip()

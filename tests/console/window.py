@@ -64,6 +64,20 @@ class Window:
     def text(self) -> str:
         return str(self.run("document.body ? document.body.innerText : ''"))
 
+    def trust_everybody(self) -> None:
+        """Take every certificate, as those of a test's own authority."""
+        self._devtools.ask("Security.setIgnoreCertificateErrors", ignore=True)
+
+    def inside(self, address: str) -> str:
+        """Return the text of a frame within the page, whose address ends so, once it is there."""
+        end = time.monotonic() + SECONDS
+        while True:
+            tree = self._devtools.ask("DOM.getDocument", depth=-1, pierce=True)["root"]
+            if words := " ".join(_words(tree, address, inside=False)):
+                return words
+            assert time.monotonic() < end, f"no frame shows {address}"
+            time.sleep(0.02)
+
     def size(self, width: int, *, dark: bool = False) -> None:
         screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self._devtools.ask("Emulation.setDeviceMetricsOverride", **screen)
@@ -100,6 +114,15 @@ class Window:
             if each["method"] == "Network.requestWillBeSent"
         ]
         return [each for each in asked if not each.startswith((self._home, "data:"))]
+
+
+def _words(node: dict[str, Any], address: str, *, inside: bool) -> Iterator[str]:
+    """Yield the text of a document within another, whose address ends so."""
+    inside = inside or str(node.get("documentURL", "")).endswith(address)
+    if inside and node["nodeName"] == "#text" and node["nodeValue"].strip():
+        yield node["nodeValue"].strip()
+    for child in (*node.get("children", ()), *filter(None, (node.get("contentDocument"),))):
+        yield from _words(child, address, inside=inside)
 
 
 @contextmanager

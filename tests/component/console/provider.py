@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import subprocess
 import time
@@ -93,17 +94,34 @@ def taken_by(server: ApiServer, folder: Path, *issuers: Running) -> Iterator[Non
         }
         for each in issuers
     ]
-    file.write_text(yaml.safe_dump(told))
+    settle(server, file, yaml.safe_dump(told))
     try:
-        patience = Patience("the API server's new settings")
-        counted = "apiserver_authentication_config_controller_automatic_reloads_total{"
-        while not any(counted in line and 'status="success"' in line for line in metrics(server)):
-            patience.spend(lambda: [line for line in metrics(server) if "authentication_config" in line])
-            time.sleep(0.2)
         yield
     finally:
-        file.write_text(before)
+        settle(server, file, before)
+
+
+def settle(server: ApiServer, file: Path, text: str) -> None:
+    """Write settings, and wait until the API server goes by them: it tells the hash of those that it has."""
+    file.write_text(text)
+    wanted, patience = hashlib.sha256(text.encode()).hexdigest(), Patience("the API server's new settings")
+    while not any(wanted in line for line in metrics(server)):
+        patience.spend(metrics(server))
+        time.sleep(0.2)
+
+
+def may(server: ApiServer, namespace: str, subject: str) -> None:
+    """Give a user of a provider the role of the team's jane in its namespace."""
+    group = "rbac.authorization.k8s.io"
+    binding = {
+        "metadata": {"generateName": "oidc-"},
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": "jane"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": f"oidc:{subject}"}],
+    }
+    answer = server.create(f"/apis/{group}/v1/namespaces/{namespace}/rolebindings", binding)
+    assert answer.accepted, answer.message
 
 
 def metrics(server: ApiServer) -> list[str]:
-    return server.get("/metrics").message.splitlines()
+    told = server.get("/metrics").message.splitlines()
+    return [line for line in told if line.startswith("apiserver_authentication_config_controller_")]

@@ -14,7 +14,7 @@ import requests
 from trimtab_local import Cluster
 
 from tests.component.conftest import INSTANCE
-from tests.component.console.provider import CLIENT, PASSWORD, SECRET, USERS, Running, provider, taken_by
+from tests.component.console.provider import CLIENT, PASSWORD, SECRET, USERS, Running, may, provider, taken_by
 from tests.component.console.test_console import free_port, in_cluster
 from tests.component.patience import Patience
 from tests.component.serving_pod import own_address
@@ -101,13 +101,7 @@ class Scene:
 def scenes(team_of_three: Team, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Scene]]:
     server, made = team_of_three.server, {}
     host = own_address(server)
-    binding = {
-        "metadata": {"name": "oidc"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "jane"},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": f"oidc:{USERS['jane']}"}],
-    }
-    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{team_of_three.namespace}/rolebindings"
-    assert server.create(path, binding).accepted
+    may(server, team_of_three.namespace, USERS["jane"])
     with contextlib.ExitStack() as stack:
         running = {}
         for word, lifetime in (("hour", "1h"), ("moment", f"{BRIEF_SECONDS}s")):

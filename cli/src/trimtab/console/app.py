@@ -22,7 +22,7 @@ from ..errors import Conflict, Invalid, NotAllowed, NotFound, NotInstalled, Prob
 from ..kinds import kind_named
 from ..text import clean
 from .addresses import ALL, page_path
-from .callers import OfProvider
+from .callers import Caller, OfProvider
 from .context import KINDS, Context
 from .feeds import TooMany
 from .guard import Guard
@@ -122,17 +122,21 @@ class Console:
     async def _read(self, view: Read, request: Request) -> Response:
         return await run_in_threadpool(view, self._context, request)
 
+    async def _caller(self, request: Request) -> Caller:
+        """Return who asks, in another thread: a provider may be asked for newer tokens."""
+        return await run_in_threadpool(self._context.caller, request)
+
     async def _write(self, view: Write, request: Request) -> Response:
         if view is writing.hold and request.path_params["verb"] not in ("suspend", "resume"):
             raise HTTPException(404)
-        self._context.caller(request)  # nobody's form is not even read
+        await self._caller(request)  # nobody's form is not even read
         form = await read_form(request)
         return await run_in_threadpool(view, self._context, request, form)
 
     async def _answers(self, request: Request) -> ASGIApp:
         """Answer a question in the words of models as they come; a refusal is JSON, for the page's script."""
         try:
-            caller = self._context.caller(request)  # nobody's form is not even read
+            caller = await self._caller(request)  # nobody's form is not even read
             form = await read_form(request)
             question = await run_in_threadpool(playground.the_question, self._context, request, form)
             if len(self._questions) >= QUESTIONS or self._questions.count(caller.key) >= QUESTIONS_OF_ONE:
@@ -169,7 +173,7 @@ class Console:
             return answer
 
         async def leave(request: Request) -> Response:
-            caller = self._context.caller(request)
+            caller = await self._caller(request)
             check_form(self._context, caller, await read_form(request))
             for over, key in self._over.items():
                 if key == caller.key:
@@ -207,7 +211,7 @@ class Console:
     async def stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Tell a page of changes in its namespace; of the kind of `about` only those of that object."""
         request = Request(scope, receive)
-        caller = self._context.caller(request)
+        caller = await self._caller(request)
         if len(self._over) >= STREAMS or list(self._over.values()).count(caller.key) >= STREAMS_OF_ONE:
             raise TooMany("too many pages are open", "close some")
         namespace = request.path_params["namespace"]
