@@ -3,8 +3,10 @@ which a person downloads are those that training reads."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,16 +38,39 @@ SAYS = {
 
 
 class Speaking(FakeEngine):
-    """An engine whose models say what a test wants."""
+    """An engine whose models say what a test wants, some of them only half of it before they may go on.
+
+    Attributes:
+        left: answers that were given up before they were whole.
+    """
 
     def __init__(self) -> None:
         super().__init__(max_loras=4)
         self.says = dict(SAYS)
+        self.held: set[str] = set()
+        self.may_go_on = threading.Event()
+        self.left = 0
         self.loaded |= {SERVED: "/a", NEW: "/b"}
 
     async def _complete(self, document: dict[str, Any], send: Any) -> None:
         self.answered.append(document["model"])
-        await stream(send, document["model"], self.says[document["model"]])
+        said, half = self.says[document["model"]], len(self.says[document["model"]]) // 2
+        if document["model"] not in self.held:
+            await stream(send, document["model"], said)
+            return
+
+        async def held(message: Any) -> None:
+            nonlocal half
+            half -= message["type"] == "http.response.body"
+            while half < 0 and not self.may_go_on.is_set():
+                await asyncio.sleep(0.01)
+            await send(message)
+
+        try:
+            await stream(held, document["model"], said)
+        except asyncio.CancelledError:
+            self.left += 1
+            raise
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +136,33 @@ def test_a_preference_becomes_rows_that_training_reads(
         assert pair.prompt == ({"role": "user", "content": QUESTION},)
         better, worse = ({"role": "assistant", "content": text} for text in (SAYS[NEW], rejected))
         assert pair.answers == ((better,), (worse,))
+
+
+def test_words_come_as_they_are_said_and_who_leaves_ends_them(
+    opens: Opens, team_of_three: Team, engine: Speaking
+) -> None:
+    half = SAYS[NEW][: len(SAYS[NEW]) // 2]
+    first = "document.querySelectorAll('.answer .said')[1]?.textContent"
+    engine.held = {NEW}
+    with opens("jane") as page:
+        page.visit(playground(team_of_three))
+        choose(page, BASE, NEW)
+        page.type("#text", QUESTION)
+        page.click("#ask", f"{first} === {json.dumps(half)}")
+        assert page.run("document.getElementById('ask').disabled")
+        engine.may_go_on.set()
+        page.wait("!document.getElementById('ask').disabled")
+        assert answers(page) == [SAYS[BASE], SAYS[NEW]]
+        engine.may_go_on.clear()
+        page.click("#ask", f"{first} === {json.dumps(half)}")
+        page.click("#stop", "document.body.innerText.includes('Stopped')")
+        patience = Patience("the engine's end")
+        while not engine.left:
+            patience.spend(engine.left)
+            time.sleep(0.01)
+        assert "This one is better" not in page.text(), "what is not whole is not compared"
+        clean(page)
+    engine.held = set()
 
 
 def test_blind_names_are_hidden_until_a_preference(opens: Opens, team_of_three: Team, engine: Speaking) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.browser import COMPLAINTS, DevTools, browser
+from tests.browser import COMPLAINTS, DevTools, Navigated, browser
 
 SECONDS = 30.0
 
@@ -55,9 +56,10 @@ class Window:
         """Wait until an expression is true; while a page is replaced there is nothing to ask."""
         end = time.monotonic() + SECONDS
         while True:
-            told = self._devtools.ask("Runtime.evaluate", expression=expression, returnByValue=True)
-            if told["result"].get("value") is True:
-                return
+            with contextlib.suppress(Navigated):
+                told = self._devtools.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+                if told["result"].get("value") is True:
+                    return
             assert time.monotonic() < end, f"{expression} did not come: {self.text()[:2000]}"
             time.sleep(0.005)
 

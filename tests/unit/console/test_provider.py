@@ -91,6 +91,16 @@ class FakeProvider:
         return jwt.encode(self.header, claims, self.key, algorithms=[self.header["alg"]])
 
 
+class Clock:
+    """A clock that a test turns."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
 @pytest.fixture
 def fake() -> Iterator[FakeProvider]:
     made = FakeProvider()
@@ -225,6 +235,19 @@ def test_a_provider_that_is_none(
     assert SECRET not in str(refused.value)
 
 
+def test_a_provider_that_does_not_answer_is_not_asked_by_everybody(fake: FakeProvider) -> None:
+    clock = Clock()
+    provider = Provider(Settings(fake.issuer, CLIENT, SECRET), clock)
+    fake.answers["/.well-known/openid-configuration"] = (503, {})
+    with pytest.raises(Unreachable, match="answered 503"):
+        given(provider)
+    del fake.answers["/.well-known/openid-configuration"]
+    with pytest.raises(Unreachable, match="answered 503"):
+        given(provider)
+    clock.ahead = 3
+    assert given(provider).subject == "jane"
+
+
 @pytest.mark.parametrize("issuer", ["http://login.example.com", "login.example.com", "ftp://a", "", "https://"])
 def test_an_issuer_that_others_could_read_along_is_refused(issuer: str) -> None:
     with pytest.raises(Invalid, match="is no https address"):
@@ -237,16 +260,6 @@ def test_without_a_secret_none_is_sent(fake: FakeProvider) -> None:
     given(Provider(Settings(fake.issuer, CLIENT)))
     assert fake.asked[0]["client_id"] == CLIENT
     assert "client_secret" not in fake.asked[0]
-
-
-class Clock:
-    """A clock that a test turns."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def __call__(self) -> float:
-        return time.time() + self.ahead
 
 
 @pytest.fixture

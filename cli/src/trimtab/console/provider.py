@@ -7,6 +7,7 @@ cryptography; they are an extra, imported when somebody signs in.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ SECONDS, LEEWAY_SECONDS = 10.0, 60
 """For an answer, and between its clock and this one's."""
 KNOWN_SECONDS = 600.0
 """How long its addresses are believed."""
+REFUSED_SECONDS = 2.0
+"""How long it is not asked again for them when it did not tell them: whoever comes would hold up a thread."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 INSTALL = "install the console with its extra oidc: uv tool install './cli[ui,oidc]' from a checkout"
 
@@ -79,6 +82,8 @@ class Provider:
         self.settings = settings
         self._clock = clock
         self._known: tuple[float, Mapping[str, Any]] | None = None
+        self._refused: tuple[float, Unreachable] | None = None
+        self._lock = threading.Lock()
 
     def sign_in(self, back: str, state: str, nonce: str, verifier: str) -> str:
         """Return the address at which a person says who they are, and which leads them back with a code."""
@@ -165,15 +170,25 @@ class Provider:
         return address
 
     def _metadata(self) -> Mapping[str, Any]:
-        if self._known is not None and self._clock() - self._known[0] < KNOWN_SECONDS:
+        with self._lock:  # whoever comes meanwhile waits for the same answer
+            if self._known is not None and self._clock() - self._known[0] < KNOWN_SECONDS:
+                return self._known[1]
+            if self._refused is not None and self._clock() - self._refused[0] < REFUSED_SECONDS:
+                raise Unreachable(self._refused[1].sentence, self._refused[1].next_step)
+            try:
+                self._known = (self._clock(), self._discovered())
+            except Unreachable as problem:
+                self._refused = (self._clock(), problem)
+                raise
             return self._known[1]
+
+    def _discovered(self) -> Mapping[str, Any]:
         told = self._read(self.settings.issuer.rstrip("/") + DISCOVERY)
         if told.get("issuer") != self.settings.issuer:
             raise Unreachable(
                 f"the provider calls itself {clean(told.get('issuer'))} and not {self.settings.issuer}",
                 "name it as it names itself, to the last slash",
             )
-        self._known = (self._clock(), told)
         return told
 
     def _read(self, address: str) -> Mapping[str, Any]:
