@@ -12,7 +12,7 @@ DISTRIBUTED = [
         "training/loop.py",
         "        self.world.add_gradients(parameters)\n",
         "",
-        "train/distributed/test_gradient.py::test_a_whole_run_of_several_processes_is_that_of_one",
+        "train/distributed/test_gradient.py::test_a_whole_run_of_several_processes_is_that_of_one[1]",
     ),
     Mutant(
         "processes of one run are not given different rows",
@@ -30,7 +30,7 @@ DISTRIBUTED = [
         "training/loop.py",
         "itertools.count(self.world.rank, self.world.size)",
         "itertools.count()",
-        "train/distributed/test_gradient.py::test_a_whole_run_of_several_processes_is_that_of_one",
+        "train/distributed/test_gradient.py::test_a_whole_run_of_several_processes_is_that_of_one[1]",
     ),
     Mutant(
         "one that is told to stop does not tell the others",

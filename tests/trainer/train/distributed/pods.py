@@ -95,7 +95,15 @@ class Pod:
     """One of the pods of an attempt."""
 
     def __init__(
-        self, root: Path, run: StageRun, attempt: int, *, node: int = 0, anew: bool = False, **env: str
+        self,
+        root: Path,
+        run: StageRun,
+        attempt: int,
+        *,
+        env: Mapping[str, str],
+        node: int = 0,
+        prepares: bool = False,
+        anew: bool = False,
     ) -> None:
         """Start the stage's container.
 
@@ -105,6 +113,7 @@ class Pod:
             attempt: number.
             env: beside the test's own.
             node: which of the attempt's pods.
+            prepares: it is not told what was prepared.
             anew: start Python anew, as a real container does.
         """
         config, prepared = root / "run.json", root / "prepared.json"
@@ -112,15 +121,10 @@ class Pod:
         prepared.write_text(json.dumps(run.prepared.to_json()))
         name = f"{attempt}-{node}"
         self._words = root / f"last-words-{name}"
-        line = [sys.executable, "-m", "trimtab_trainer", "train", "--config", str(config), "--prepared", str(prepared)]
-        line += [
-            "--attempt",
-            str(attempt),
-            "--scratch",
-            str(root / f"pod-{name}"),
-            "--termination-log",
-            str(self._words),
-        ]
+        line = [sys.executable, "-m", "trimtab_trainer", "train", "--config", str(config)]
+        line += [] if prepares else ["--prepared", str(prepared)]
+        line += ["--attempt", str(attempt), "--scratch", str(root / f"pod-{name}")]
+        line += ["--termination-log", str(self._words)]
         reading, writing = os.pipe()
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **env}
         start = subprocess.Popen if anew else Forked
