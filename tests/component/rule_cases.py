@@ -482,6 +482,10 @@ FINETUNEJOB_CASES: dict[Rule, Case] = {
         )
         for side in ("validation", "test")
     },
+    ("", "name must have no dots where spec.nodes is more than 1: the host names of the pods are made of it"): Case(
+        refused=[{"metadata.name": "a.b", "spec.nodes": 2}],
+        passed=[{"metadata.name": "a.b"}, {"metadata.name": "c.d", "spec.nodes": 1}, {"spec.nodes": 64}],
+    ),
     ("spec.dataset.test", "exactly one of fraction and uri must be set"): Case(
         refused=[{"spec.dataset.test": {}}, {"spec.dataset.test": {"fraction": 0.1, "uri": "s3://datasets/t/"}}],
         passed=[{"spec.dataset.test": {"fraction": 0.1}}, {"spec.dataset.test": {"uri": "s3://datasets/t/"}}],

@@ -37,6 +37,8 @@ IN_NAMESPACES: set[Grant] = {
     *(("batch", "jobs", verb) for verb in ("get", "list", "watch", "create", "patch", "delete")),
     *(("", "pods", verb) for verb in ("get", "list", "watch")),
     *(("", "configmaps", verb) for verb in ("get", "create")),
+    *(("", "services", verb) for verb in ("get", "create")),
+    *(("networking.k8s.io", "networkpolicies", verb) for verb in ("get", "create")),
     *(("events.k8s.io", "events", verb) for verb in ("get", "list", "create", "patch")),
 }
 BY_NAME: dict[Grant, set[str]] = {("", "configmaps", "patch"): {"trimtab-agent-keys", "trimtab-desired"}}

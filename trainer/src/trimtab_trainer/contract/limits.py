@@ -32,7 +32,7 @@ class TrainLimits(Received):
 
     memory_bytes: int | None = Field(default=None, ge=0, description="memoryBytes it may take")
     accelerators: int = Field(default=0, ge=0, description="accelerators it is given")
-    nodes: int = Field(default=1, ge=1, description="nodes: pods that train together, each with these limits")
+    nodes: int | None = Field(default=None, ge=1, description="nodes that train together, if several, each with these")
     accelerator_product: str | None = Field(
         default=None, max_length=253, description="acceleratorProduct that its node must have"
     )
@@ -40,7 +40,7 @@ class TrainLimits(Received):
     @property
     def processes(self) -> int:
         """How many train together: one for each accelerator of each pod."""
-        return self.nodes * max(1, self.accelerators)
+        return (self.nodes or 1) * max(1, self.accelerators)
 
     @classmethod
     def told(cls, environment: Mapping[str, str]) -> Self | None:
