@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from trimtab_trainer.contract import ExitCode, Reason
-from trimtab_trainer.errors import Interrupted, ProcessLost, SettingsInvalid, TrainerError
+from trimtab_trainer.errors import Interrupted, SettingsInvalid, TrainerError
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.training.distributed.meeting import meet
 from trimtab_trainer.training.distributed.nodes import Nodes
@@ -95,6 +95,19 @@ def test_what_one_pod_meets_ends_both_by_name_and_nothing_is_lost(tmp_path: Path
     assert (len(last.told("published")), beside.told("published")) == (1, [])
 
 
+def test_a_pod_that_waits_in_vain_says_for_whom_and_is_no_failure(tmp_path: Path) -> None:
+    told = {
+        "PET_NNODES": "2",
+        "PET_NODE_RANK": "0",
+        "PET_MASTER_ADDR": "127.0.0.1",
+        "PET_MASTER_PORT": str(free_port()),
+    }
+    pod = Pod(tmp_path, stage_run(tmp_path), 0, env={**told, "TRIMTAB_RANK_TIMEOUT_SECONDS": "1"})
+    ended = pod.ended()
+    assert (ended.code, ended.words.reason) == (ExitCode.INTERRUPTED, Reason.INTERRUPTED)
+    assert "the other pods did not come: of 2 pods 1 are here, and 1 not" in ended.words.message
+
+
 def test_pods_that_are_to_prepare_first_are_refused(tmp_path: Path) -> None:
     run = stage_run(tmp_path)
     pod = Pod(tmp_path, run, 0, env={"PET_NNODES": "2", "PET_NODE_RANK": "0", "PET_MASTER_ADDR": "a"}, prepares=True)
@@ -131,7 +144,7 @@ def test_a_pod_that_sees_fewer_than_the_others_is_refused_by_name() -> None:
     first, second = come([place(0, 2, port), place(1, 3, port)], ["run a"] * 2, seconds=3)
     assert isinstance(first, SettingsInvalid)
     assert 'rank 0 was told [2, 1, "run a"] (processes of all pods, of each, run) and rank 1 [3, 1' in first.message
-    assert isinstance(second, ProcessLost)  # the third of its three does not come
+    assert isinstance(second, Interrupted)  # the third of its three does not come
 
 
 def test_a_pod_of_another_run_or_attempt_is_refused_by_name() -> None:
@@ -142,10 +155,10 @@ def test_a_pod_of_another_run_or_attempt_is_refused_by_name() -> None:
 
 def test_a_pod_that_does_not_come_ends_the_others_by_name() -> None:
     (alone,) = come([place(0, 2, free_port())], ["run a"], seconds=1)
-    assert isinstance(alone, ProcessLost)
+    assert isinstance(alone, Interrupted)
     assert "the other pods did not come: of 2 pods 1 are here, and 1 not" in alone.message
     (headless,) = come([place(1, 2, free_port())], ["run a"], seconds=1)
-    assert isinstance(headless, ProcessLost)
+    assert isinstance(headless, Interrupted)
     assert "nobody answers at localhost" in headless.message
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import distributed as dist
 
-from ...errors import ProcessLost, SettingsInvalid
+from ...errors import Interrupted, SettingsInvalid
 from ...interruption import Interruption
 from .processes import Place
 
@@ -34,9 +34,8 @@ def meet(place: Place, about: str, patience: timedelta, stop: Interruption) -> A
         stop: ends the waiting.
 
     Raises:
-        ProcessLost: some do not come.
+        Interrupted: told to stop; or some do not come, which is nobody's fault, and what is held goes to others.
         SettingsInvalid: some are not what the others are.
-        Interrupted: told to stop.
     """
     assert place.address is not None
     host, port = place.address
@@ -77,7 +76,7 @@ def _wait(true: Callable[[], bool], end: float, stop: Interruption, otherwise: C
     while not true():
         stop.check()
         if time.monotonic() > end:
-            raise ProcessLost(
+            raise Interrupted(
                 f"the other pods did not come: {otherwise()}; let a queue admit all pods together, or free the nodes"
             )
         time.sleep(ASKED_EVERY)

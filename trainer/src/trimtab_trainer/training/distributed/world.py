@@ -68,6 +68,7 @@ class World:
 
         Raises:
             ProcessLost: they do not come.
+            Interrupted: those of other pods do not.
             SettingsInvalid: they are not what this one is.
         """
         if self.size == 1:
