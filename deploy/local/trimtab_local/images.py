@@ -173,7 +173,7 @@ def environment() -> Mapping[str, str]:
     if not config.is_file() or config.read_text() != wanted:
         with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
             file.write(wanted)
-        os.replace(file.name, config)
+        Path(file.name).replace(config)
     return {
         **os.environ,
         "BUILDAH_ISOLATION": "chroot",
