@@ -37,6 +37,10 @@ GROUP = "trimtab.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 NODES_MAXIMUM = 64
+OWN_CLAIMS = (
+    "several nodes cannot share the accelerators of one claim: set resourceClaimTemplateName, so that each pod has its "
+    "own, or accelerators: 0 where the claim has none"
+)
 NAME_LENGTH = 45
 """Children add up to 18 characters to the name, and a Job's name may have 63."""
 _KEYS = (
@@ -189,6 +193,13 @@ class FineTuneJobSpec(Model):
             (
                 "!has(self.training) || !has(self.training.earlyStopping) || has(self.dataset.validation)",
                 "training.earlyStopping needs dataset.validation",
+            ),
+            (
+                "!has(self.nodes) || self.nodes == 1 || !has(self.template) || !has(self.template.resourceClaims) || "
+                "!has(self.template.resources) || !has(self.template.resources.claims) || "
+                "!self.template.resources.claims.exists(c, self.template.resourceClaims.exists(r, r.name == c.name && "
+                "has(r.resourceClaimName) && (!has(r.accelerators) || r.accelerators > 0)))",
+                OWN_CLAIMS,
             ),
             *DATA_RULES,
         )
