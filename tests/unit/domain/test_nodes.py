@@ -11,13 +11,14 @@ import pytest
 from trimtab_operator.api.finetunejob import NODES_MAXIMUM
 from trimtab_operator.domain.evaluation import EVALUATING
 from trimtab_operator.domain.finetunejob import TRAINING
-from trimtab_operator.domain.plan import EventsOf, NodeOf
+from trimtab_operator.domain.plan import EventsOf, NodeOf, Plan
 from trimtab_operator.domain.settings import PodDefaults
 from trimtab_operator.domain.views import INDEX_LABEL, JobView, PodView
 from trimtab_operator.domain.work.ending import cause_of
 from trimtab_operator.domain.work.inputs import config_inputs, job_inputs
 from trimtab_operator.domain.work.job import build_job
 from trimtab_operator.domain.work.peers import build_peers
+from trimtab_operator.domain.work.staged import needs
 from trimtab_trainer.contract import TRAIN_LIMITS, Reason, Stage, TrainLimits
 from trimtab_trainer.training.distributed.nodes import Nodes, nodes
 
@@ -278,6 +279,15 @@ def test_an_attempt_ends_by_the_pod_that_has_the_cause(case: str) -> None:
     world.fails()
     attempt = world.job.status.attempts[1]
     assert (attempt.reason, attempt.charged_to) == (reason, charged)
+
+
+def test_an_end_that_not_all_pods_have_told_of_is_read_anew() -> None:
+    world = training()
+    world.each_runs().after(5).ends(0, 1, Reason.PROCESS_LOST).ends(1, 12, Reason.OUT_OF_MEMORY)
+    world.change_job(failed=True, active=0, ended=world.now)
+    assert needs(world.observed(), Plan()).jobs == {}
+    world.pods = [pod for pod in world.pods if pod.index == 0]
+    assert needs(world.observed(), Plan()).jobs.keys() == {"demo-train-1"}
 
 
 def test_of_two_that_fail_of_themselves_the_first_tells() -> None:

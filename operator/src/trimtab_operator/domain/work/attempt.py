@@ -150,7 +150,7 @@ class Attempt:
     @property
     def settled(self) -> bool:
         """Whether nothing can be otherwise any more: its Job has ended, and the last words of its pods are spoken."""
-        return self.job.finished and bool(self.pods) and all(pod.over for pod in self.pods)
+        return self.job.finished and not self.incomplete and all(pod.over for pod in self.pods)
 
     def ended(self, now: datetime) -> bool:
         """Tell whether it is over: by its Job, or because its trainers are and nothing else in the pods ends."""
