@@ -32,6 +32,7 @@ API_VERSIONS = {
     "ResourceQuota": "v1",
     "Event": "v1",
     "Namespace": "v1",
+    "NetworkPolicy": "networking.k8s.io/v1",
     "Node": "v1",
 }
 """Where the kinds that are asked for by name are; what is applied says it itself."""

@@ -130,6 +130,7 @@ TEMPLATE: Body = {
 
 FULL = finetunejob(
     {
+        "nodes": 1,
         "baseModel": {"uri": "s3://models/base", "digest": DIGEST, "secretName": "object-storage"},
         "dataset": {
             "format": "Messages",

@@ -210,13 +210,13 @@ class World:
         self.jobs[-1] = replace(self.jobs[-1], **fields)
         return self
 
-    def pod(self, **fields: Any) -> Self:
-        """Create or change the pod of the newest Job."""
+    def pod(self, index: int = 0, **fields: Any) -> Self:
+        """Create or change the pod of the newest Job, of several that of an index."""
         job = self.current
-        mine = [pod for pod in self.pods if pod.job_uid == job.uid]
+        mine = [pod for pod in self.pods if pod.job_uid == job.uid and pod.index == index]
         if not mine:
             name = f"{job.name}-x{len(self.pods)}"
-            fresh = PodView("team", name, f"uid-{name}", job.uid, job.name, "demo", created=self.now)
+            fresh = PodView("team", name, f"uid-{name}", job.uid, job.name, "demo", created=self.now, index=index)
             self.pods.append(replace(fresh, **fields))
         else:
             self.pods[self.pods.index(mine[-1])] = replace(mine[-1], **fields)

@@ -24,6 +24,7 @@ from .command import ask, before, terminal
 from .command.settings_help import settings_help
 from .config import ONE_VERSION, at_the_mirror, read_config, read_found
 from .contract import (
+    NODES,
     TRAIN_LIMITS,
     Artifact,
     EvaluationConfig,
@@ -51,6 +52,7 @@ from .storage import open_store
 from .sweep import command as sweep
 from .sweep.files import read_record
 from .training.accelerator import check_alone
+from .training.distributed.nodes import Nodes, nodes
 from .training.distributed.processes import Place, end_with_parent, processes
 
 if TYPE_CHECKING:
@@ -223,7 +225,9 @@ def _stage(
     stop: Interruption,
 ) -> dict[str, Any]:
     """Run one stage; return what the termination message says of it."""
-    check_alone(os.environ)
+    # Only a pod of several that train tells of the others.
+    if options.stage != Stage.TRAIN or NODES not in os.environ:
+        check_alone(os.environ)
     if isinstance(config, SweepRecord):
         # Both files are written whole, and again by whoever comes next.
         with stop.at_once(), _progress(options, config.run, Stage.REPORT, report):
@@ -275,6 +279,11 @@ def _fine_tuning(  # noqa: PLR0917 what every stage is given, and where the base
 ) -> dict[str, Any]:
     """Run prepare or train; return what the termination message says of it."""
     prepared = read_found(options.prepared, Prepared) if options.stage == Stage.TRAIN else None
+    place, together = Place.told(os.environ), Nodes()
+    if place is None and options.stage == Stage.TRAIN:
+        together = nodes(os.environ, processes(os.environ))
+    if prepared is None and together.count > 1:
+        raise SettingsInvalid("of several pods none prepares: run `prepare` once, and give all of them its --prepared")
     warnings: tuple[str, ...] = ()
     if prepared is None:
         # Preparing can be repeated, so nothing in it can be torn.
@@ -291,9 +300,8 @@ def _fine_tuning(  # noqa: PLR0917 what every stage is given, and where the base
                 "summary": summary,
                 "warnings": warnings,
             }
-    place = Place.told(os.environ)
-    if place is None and (size := processes(os.environ)) > 1:
-        artifact, summary = _together(size, options, config, prepared, scratch, report, stop)
+    if together.size > 1:
+        artifact, summary = _together(together, options, config, prepared, scratch, report, stop)
         return {"prepared": prepared, "artifact": artifact, "summary": summary, "warnings": warnings}
     if place is not None and not place.leads:
         with stop.at_once():
@@ -308,7 +316,7 @@ def _fine_tuning(  # noqa: PLR0917 what every stage is given, and where the base
 
 
 def _together(  # noqa: PLR0917 what every stage is given
-    size: int,
+    nodes: Nodes,
     options: argparse.Namespace,
     config: RunConfig,
     prepared: Prepared,
@@ -332,7 +340,7 @@ def _together(  # noqa: PLR0917 what every stage is given
         arguments += ["--progress-port", str(options.progress_port)]
     if options.mirrored is not None:
         arguments += ["--mirrored", options.mirrored]
-    words = supervise(size, arguments, scratch, stop, report)
+    words = supervise(nodes, arguments, scratch, stop, report)
     return words.artifact, words.summary
 
 

@@ -42,6 +42,10 @@ QUEUE_TRACES = frozenset(
     for name in ("managed", "multikueue-origin", "parent-workload", "prebuilt-workload-name", "stopping")
 )
 """What Kueue writes itself, or what can be true of one Job only."""
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+"""On the pods of a Job of several, by Kubernetes, which has an annotation of the same name."""
+PODS_MAXIMUM = 1024
+"""Of a Job, as it is read."""
 OWN_CONTROLLER = "kubernetes.io/job-controller"
 QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 CONTAINER = "trainer"
@@ -114,6 +118,10 @@ def _accelerators(labels: Mapping[str, object]) -> int | None:
     return None if held is None else min(count_of(held), ACCELERATORS_MAXIMUM)
 
 
+def _pods(completions: object) -> int:
+    return min(max(1, completions), PODS_MAXIMUM) if isinstance(completions, int) else 1
+
+
 @dataclass(frozen=True, slots=True)
 class JobView:
     """A batch/v1 Job of a FineTuneJob, an Evaluation or a FineTuneSweep."""
@@ -145,6 +153,8 @@ class JobView:
     """How many its pods hold together; None: it was made by an operator that did not say so."""
     inputs: str = ""
     """Digits of what it was made from, likewise."""
+    pods: int = 1
+    """How many work together."""
 
     @property
     def finished(self) -> bool:
@@ -186,6 +196,7 @@ class JobView:
             ended=parse_time(end.get("lastTransitionTime")) if end else None,
             accelerators=_accelerators(labels),
             inputs=str(labels.get(INPUTS_LABEL, "")),
+            pods=_pods(body.get("spec", {}).get("completions")),
         )
 
 
@@ -230,6 +241,8 @@ class PodView:
     """Termination message, as it was written."""
     beside: str = ""
     """Of a pod that failed: which other container did."""
+    index: int = 0
+    """Which of the Job's pods it is: that of 0 speaks for all."""
 
     @property
     def last_words(self) -> TerminationMessage | None:
@@ -297,6 +310,7 @@ class PodView:
             terminated_time=parse_time(terminated.get("finishedAt")),
             said=str(terminated.get("message") or "")[-TERMINATION_MESSAGE_BYTES:],
             beside=_failed_beside(statuses) if status.get("phase") == "Failed" else "",
+            index=parse_number(labels.get(INDEX_LABEL)) or 0,
         )
 
 

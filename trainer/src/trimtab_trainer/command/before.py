@@ -26,6 +26,7 @@ def add_parsers(stages: Any) -> None:
     )
     estimate.add_argument("--accelerator", action="append", metavar="NAME", help="such as H100-80GB; all if absent")
     estimate.add_argument("--accelerators", type=int, default=1, help="how many of them train together; 1 if absent")
+    estimate.add_argument("--nodes", type=int, default=1, help="how many pods, each with so many; 1 if absent")
     estimate.add_argument("--tokens", type=int, help="tokens of the training rows, as `prepare` counts them")
     estimate.add_argument("--json", action="store_true", help="for programs")
     for each in (check, estimate):

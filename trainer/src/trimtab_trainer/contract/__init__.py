@@ -39,7 +39,18 @@ from .evaluation import (
 )
 from .figures import PreferenceFigures
 from .hub import HubSource, Mirrored, MirroredSource, from_hub, hub_sources, relocated
-from .limits import PROCESSES, TRAIN_LIMITS, TrainLimits
+from .limits import (
+    ADDRESS,
+    MEETING_PORT,
+    NODE,
+    NODES,
+    PORT,
+    PROCESSES,
+    PROCESSES_PER_NODE,
+    TRAIN_LIMITS,
+    WORLD_SIZE,
+    TrainLimits,
+)
 from .methods import Method, PreferenceLoss, PreferenceSettings
 from .model import Model, Received
 from .outcome import (
@@ -73,14 +84,21 @@ from .settings import (
 )
 
 __all__ = [
+    "ADDRESS",
     "BOUNDS",
     "COLUMN",
     "CONTRACT_VERSION",
+    "MEETING_PORT",
     "METRICS_OF",
+    "NODE",
+    "NODES",
     "PACKED_OUTCOME_BYTES",
+    "PORT",
     "PROCESSES",
+    "PROCESSES_PER_NODE",
     "RESULTS",
     "TRAIN_LIMITS",
+    "WORLD_SIZE",
     "Artifact",
     "Balance",
     "BalanceBy",

@@ -26,6 +26,9 @@ class Training(Particulars[FineTuneJob, FineTuneJobStatus]):
     parts = {Stage.MIRROR: "mirror", Stage.PREPARE: "prepare", Stage.TRAIN: "train"}  # noqa: RUF012  a Mapping, never written
     config_part = "run"
 
+    def pods(self, job: FineTuneJob, stage: Stage) -> int:
+        return job.spec.nodes if stage is Stage.TRAIN else 1
+
     def run_config(self, job: FineTuneJob) -> RunConfig:
         return build_run_config(job)
 
@@ -91,7 +94,8 @@ class Training(Particulars[FineTuneJob, FineTuneJobStatus]):
             return State.PREPARING.value, message
         if attempt.publishing:
             return State.PUBLISHING.value, f"Job {attempt.name} verifies and publishes the adapter"
-        return State.TRAINING.value, f"Job {attempt.name} trains the adapter"
+        together = f" in {attempt.job.pods} pods" if attempt.job.pods > 1 else ""
+        return State.TRAINING.value, f"Job {attempt.name} trains the adapter{together}"
 
     def resumes(self, status: FineTuneJobStatus) -> str:
         return "it continues from its checkpoint" if status.checkpoint is not None else ""

@@ -31,6 +31,7 @@ from .job import build_job, build_run_config_map, stage_image
 from .names import next_number
 from .observed import Observed
 from .particulars import Particulars
+from .peers import build_peers
 from .subject import J, S, Work
 from .waiting import Waiting, refused, waiting_of
 
@@ -173,8 +174,8 @@ def _settle_open(kind: Particulars[J, S], observed: Observed[J], books: _Books[S
         if ending.told_to and accounts.was_suspended(books.status, seen):
             ending = replace(ending, verdict=Verdict.SUSPENDED)
         return _close(kind, observed.job, books, ending, seen=seen, now=now)
-    overdue, pod = seen.overdue_at(observed.settings.node_loss_seconds), seen.pod
-    if overdue is not None and now >= overdue and pod is not None and pod.node:
+    overdue = seen.overdue(observed.settings.node_loss_seconds)
+    if overdue is not None and now >= overdue[1] and (pod := overdue[0]).node:
         inquiry = NodeOf(pod.node)
         books = replace(books, inquiries=(inquiry,))
         answer = observed.answers.get(inquiry)
@@ -329,6 +330,8 @@ def _start(kind: Particulars[J, S], observed: Observed[J], status: S, now: datet
     mirrored, prepared = kind.mirrored(status), kind.prepared(job, status)
     body = build_job(kind, job, settings, stage, number=number, mirrored=mirrored, prepared=prepared)
     actions: tuple[Action, ...] = (Create(body),)
+    if kind.pods(job, stage) > 1:
+        actions = (*(Create(peer) for peer in build_peers(kind, job, stage)), *actions)
     mounted = any(seen.inputs == job_inputs(kind, job) for seen in observed.attempts)
     if not mounted or last is None or last.charged_to is not None:
         actions = (Create(build_run_config_map(kind, job)), *actions)
@@ -470,8 +473,8 @@ def _ends_in(seen: Attempt, observed: Observed[Any], now: datetime) -> float | N
     """Return the seconds until a Terminating pod is overdue, or what outlives the trainer has had its time."""
     if seen.left_alone():
         return max(0.1, seen.lingers(now))
-    overdue = seen.overdue_at(observed.settings.node_loss_seconds)
-    return max(1.0, (overdue - now).total_seconds()) if overdue is not None else None
+    overdue = seen.overdue(observed.settings.node_loss_seconds)
+    return max(1.0, (overdue[1] - now).total_seconds()) if overdue is not None else None
 
 
 def _look_again_by(decision: _Decision[S], seconds: float | None) -> _Decision[S]:

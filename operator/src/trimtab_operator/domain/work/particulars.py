@@ -58,6 +58,10 @@ class Staging(ABC, Generic[J]):
         """Return the stages that an object goes through: who wants nothing of a hub mirrors nothing."""
         return tuple(stage for stage in self.stages if stage is not Stage.MIRROR or self.from_hub(job))
 
+    def pods(self, job: J, stage: Stage) -> int:
+        """Return how many pods work together at a stage."""
+        return 1
+
     @abstractmethod
     def run_config(self, job: J) -> Model:
         """Return the trainer's configuration; it is the same for every attempt."""
