@@ -96,9 +96,9 @@ def test_the_accelerators_of_all_pods_are_counted_and_prepare_is_told_of_them() 
 def test_a_queue_may_not_admit_some_of_them_alone() -> None:
     minimum = "kueue.x-k8s.io/job-min-parallelism"
     defaults = replace(SETTINGS, work_pods=PodDefaults.model_validate({"annotations": {minimum: "1"}}))
-    assert minimum in job_of(settings=defaults)["metadata"]["annotations"]
-    body = job_of(settings=defaults, nodes=2)
-    assert minimum not in body["metadata"]["annotations"] | body["spec"]["template"]["metadata"]["annotations"]
+    for count in (1, 2):
+        body = job_of(settings=defaults, nodes=count)
+        assert minimum not in body["metadata"]["annotations"] | body["spec"]["template"]["metadata"]["annotations"]
 
 
 def test_they_find_each_other_by_a_service_and_nobody_else_reaches_them() -> None:

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -103,7 +102,6 @@ class Pod:
         env: Mapping[str, str],
         node: int = 0,
         prepares: bool = False,
-        anew: bool = False,
     ) -> None:
         """Start the stage's container.
 
@@ -114,7 +112,6 @@ class Pod:
             env: beside the test's own.
             node: which of the attempt's pods.
             prepares: it is not told what was prepared.
-            anew: start Python anew, as a real container does.
         """
         config, prepared = root / "run.json", root / "prepared.json"
         config.write_text(json.dumps(run.config.to_json()))
@@ -127,8 +124,7 @@ class Pod:
         line += ["--termination-log", str(self._words)]
         reading, writing = os.pipe()
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **env}
-        start = subprocess.Popen if anew else Forked
-        self.handle: Any = start(line, env=environment, stdout=writing)
+        self.handle = Forked(line, env=environment, stdout=writing)
         os.close(writing)
         self._out = os.fdopen(reading)
         self.events: list[dict[str, Any]] = []
@@ -157,11 +153,9 @@ class Pod:
         return Ended(code, found, self.events)
 
 
-def container(
-    root: Path, run: StageRun, attempt: int, disturb: Disturbance | None = None, *, anew: bool = False
-) -> Ended:
+def container(root: Path, run: StageRun, attempt: int, disturb: Disturbance | None = None) -> Ended:
     """Run the stage in one pod of two processes."""
-    pod = Pod(root, run, attempt, env={"TRIMTAB_PROCESSES": "2"}, anew=anew)
+    pod = Pod(root, run, attempt, env={"TRIMTAB_PROCESSES": "2"})
     if disturb is not None:
         pod.until(disturb[0])
         started = next(event["pids"] for event in pod.events if event["message"] == "processes started")

@@ -40,7 +40,7 @@ def test_whatever_happens_to_one_of_them_ends_all_by_name_and_the_next_attempt_g
     assert (stopped.code, stopped.words.reason) == (ExitCode.INTERRUPTED, Reason.INTERRUPTED)
     assert {event["exit_code"] for event in stopped.told("process ended")} == {ExitCode.INTERRUPTED}
 
-    ended = container(root, run, 2, anew=True)  # Python, as a pod starts it
+    ended = container(root, run, 2)
     assert ended.code == ExitCode.DONE, ended.words.message
     resumed = [ended_.told("resumed") for ended_ in (stopped, ended)]
     steps = [event[0]["step"] for event in resumed]

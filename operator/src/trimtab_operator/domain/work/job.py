@@ -292,8 +292,7 @@ def build_job(
         INPUTS_LABEL: job_inputs(kind, job),
     }
     annotations = {**default.annotations, **template.annotations, **queue_annotations(job.metadata)}
-    if nodes > 1:
-        annotations.pop(QUEUE_MINIMUM, None)  # some of them alone would wait for the others for ever
+    annotations.pop(QUEUE_MINIMUM, None)  # some of several would wait for the others for ever; of one Kueue refuses it
     metadata = _metadata(kind, job, attempt_name(kind, job, stage, number), {**labels, **of_job})
     # Policies ask labels of Jobs as of pods, and Kueue looks at the Job.
     metadata["labels"] = {**default.labels, **template.labels, **queue_labels(job.metadata), **metadata["labels"]}
