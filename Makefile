@@ -264,7 +264,7 @@ zipapp: $(INSTALLED) ## Make dist/kubectl-trimtab, one file that runs with this 
 lock: $(UV) ## Pin every dependency with its hashes.
 	$(COMPILE) --override requirements/overrides.txt --override requirements/left-out.txt --group pyproject.toml:dev operator/pyproject.toml trainer/pyproject.toml cli/pyproject.toml --all-extras -o requirements/dev.txt
 	$(COMPILE) --override requirements/overrides.txt -c requirements/dev.txt operator/pyproject.toml -o requirements/operator.txt
-	$(COMPILE) -c requirements/dev.txt cli/pyproject.toml --extra ui -o requirements/console.txt
+	$(COMPILE) --override requirements/overrides.txt -c requirements/dev.txt cli/pyproject.toml --extra ui --extra oidc --extra storage -o requirements/console.txt
 	$(COMPILE) -c requirements/dev.txt cli/pyproject.toml -o requirements/cli.txt
 	$(COMPILE) --group pyproject.toml:docs -o requirements/docs.txt
 	$(COMPILE) trainer/pyproject.toml --extra prepare -o requirements/prepare.txt

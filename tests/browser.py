@@ -27,6 +27,7 @@ PACKAGES = {
     "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf": "fonts-dejavu-core",
 }
 SECONDS = 120
+GONE = "Inspected target navigated or closed"
 COMPLAINTS = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
 
 
@@ -88,6 +89,10 @@ def opened(page: Path | str, folder: Path, width: int = 1280, *, dark: bool = Fa
     )
 
 
+class Navigated(Exception):
+    """The page went while it was asked: another one comes."""
+
+
 class DevTools:
     """A conversation with one page."""
 
@@ -113,6 +118,8 @@ class DevTools:
         while True:
             told = self._next()
             if told.get("id") == self._number:
+                if told.get("error", {}).get("message") == GONE:
+                    raise Navigated(method)
                 assert "error" not in told, told
                 result: dict[str, Any] = told["result"]
                 return result

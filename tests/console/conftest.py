@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ USERS = {
     "rita": {"apiGroups": ["trimtab.dev"], "resources": ["*"], "verbs": ["get", "list", "watch"]},
     "eve": None,
 }
-"""Rights in the team's namespace: everything of Trimtab, to read it, and nothing."""
+"""Rights in the team's namespace: everything of Trimtab and to ask models, to read it, and nothing."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def user(team: Team, config: dict[str, Any], name: str, rights: dict[str, Any] |
     if rights is not None:
         roles = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
         rules = [rights, {"apiGroups": [""], "resources": ["pods", "pods/log", "events"], "verbs": ["get", "list"]}]
+        if "*" in rights["verbs"]:
+            rules.append({"apiGroups": [""], "resources": ["pods/proxy"], "verbs": ["get", "create"]})
         binding = {
             "metadata": {"name": name},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
@@ -100,10 +103,15 @@ def user(team: Team, config: dict[str, Any], name: str, rights: dict[str, Any] |
 
 
 @contextlib.contextmanager
-def console(config: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run `kubectl trimtab ui` as the user of a kubeconfig; yield the address that it prints."""
+def console(config: Path, **variables: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run `kubectl trimtab ui` as the user of a kubeconfig; yield the address that it prints.
+
+    Args:
+        variables: of its environment.
+    """
     command = [sys.executable, "-m", "trimtab", "ui", "--kubeconfig", str(config)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, **variables}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     try:
         address = process.stdout.readline().strip()

@@ -329,9 +329,9 @@ def evaluation(name: str, target: str, *, passed: bool, **metadata: Any) -> Body
     return body("Evaluation", name, spec, status, **metadata)
 
 
-def revision(name: str, state: str, pods: int) -> Body:
+def revision(name: str, state: str, pods: int, adapter: str) -> Body:
     return {
-        "name": f"field-guide@{digest(name)[7:15]}",
+        "name": f"{adapter}@{digest(name)[7:15]}",
         "uri": f"s3://adapters/field-guide/adapters/{digest(name)[7:]}",
         "digest": digest(name),
         "state": state,
@@ -342,9 +342,9 @@ def revision(name: str, state: str, pods: int) -> Body:
 def rollout(name: str = "field-guide", *, moving: bool = False, **metadata: Any) -> Body:
     served = "field-guide-v2" if moving else "field-guide-v3"
     old = "field-guide-v1" if moving else "field-guide-v2"
-    revisions = [revision(served, "Serving", 4), revision(old, "Previous", 4), revision("field-guide-v0", "Retired", 0)]
+    revisions = [(served, "Serving", 4), (old, "Previous", 4), ("field-guide-v0", "Retired", 0)]
     if moving:
-        revisions = [revision("field-guide-v3", "Incoming", 1), *revisions]
+        revisions = [("field-guide-v3", "Incoming", 1), *revisions]
     conditions = (
         [
             condition("Ready", "False", "Canary", "1 of 4 pods answers with 20 % of the requests; 38 s are left"),
@@ -375,7 +375,7 @@ def rollout(name: str = "field-guide", *, moving: bool = False, **metadata: Any)
             "sinceTime": ago(days=2),
             "canary": "412 requests, 0 errors; latency 0.98 of before",
         },
-        "revisions": revisions,
+        "revisions": [revision(*each, adapter=name) for each in revisions],
         "pods": {"desired": 4, "updated": 1 if moving else 4, "ready": 0 if moving else 4},
         "podReasons": [{"pod": "vllm-6d9f-x2k", "reason": "NotVerified", "message": "it loads"}] if moving else [],
         "summary": {"adapter": digest(served)[7:19], "pods": "0/4" if moving else "4/4"},

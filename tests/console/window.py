@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.browser import COMPLAINTS, DevTools, browser
+from tests.browser import COMPLAINTS, DevTools, Navigated, browser
 
 SECONDS = 30.0
 
@@ -55,14 +56,29 @@ class Window:
         """Wait until an expression is true; while a page is replaced there is nothing to ask."""
         end = time.monotonic() + SECONDS
         while True:
-            told = self._devtools.ask("Runtime.evaluate", expression=expression, returnByValue=True)
-            if told["result"].get("value") is True:
-                return
+            with contextlib.suppress(Navigated):
+                told = self._devtools.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+                if told["result"].get("value") is True:
+                    return
             assert time.monotonic() < end, f"{expression} did not come: {self.text()[:2000]}"
             time.sleep(0.005)
 
     def text(self) -> str:
         return str(self.run("document.body ? document.body.innerText : ''"))
+
+    def trust_everybody(self) -> None:
+        """Take every certificate, as those of a test's own authority."""
+        self._devtools.ask("Security.setIgnoreCertificateErrors", ignore=True)
+
+    def inside(self, address: str) -> str:
+        """Return the text of a frame within the page, whose address ends so, once it is there."""
+        end = time.monotonic() + SECONDS
+        while True:
+            tree = self._devtools.ask("DOM.getDocument", depth=-1, pierce=True)["root"]
+            if words := " ".join(_words(tree, address, inside=False)):
+                return words
+            assert time.monotonic() < end, f"no frame shows {address}"
+            time.sleep(0.02)
 
     def size(self, width: int, *, dark: bool = False) -> None:
         screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
@@ -77,6 +93,10 @@ class Window:
         form: dict[str, Any] = {"format": "webp", "quality": 82} if file.suffix == ".webp" else {"format": "png"}
         drawn = self._devtools.ask("Page.captureScreenshot", captureBeyondViewport=True, clip=clip, **form)
         file.write_bytes(base64.b64decode(drawn["data"]))
+
+    def downloads(self, folder: Path) -> None:
+        """Let files that the page gives go into a folder."""
+        self._devtools.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
 
     def cookies(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._devtools.ask("Network.getCookies", urls=[self._home])["cookies"]
@@ -96,6 +116,15 @@ class Window:
             if each["method"] == "Network.requestWillBeSent"
         ]
         return [each for each in asked if not each.startswith((self._home, "data:"))]
+
+
+def _words(node: dict[str, Any], address: str, *, inside: bool) -> Iterator[str]:
+    """Yield the text of a document within another, whose address ends so."""
+    inside = inside or str(node.get("documentURL", "")).endswith(address)
+    if inside and node["nodeName"] == "#text" and node["nodeValue"].strip():
+        yield node["nodeValue"].strip()
+    for child in (*node.get("children", ()), *filter(None, (node.get("contentDocument"),))):
+        yield from _words(child, address, inside=inside)
 
 
 @contextmanager

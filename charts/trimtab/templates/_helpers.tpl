@@ -174,3 +174,9 @@ any: true
   resources: [events]
   verbs: [get, list, create, patch] # list: why a pod does not start
 {{- end }}
+
+{{/* Port of an https address. */}}
+{{- define "trimtab.addressPort" -}}
+{{- $host := (urlParse .).host -}}
+{{- if regexMatch ":[0-9]+$" $host -}}{{ regexFind "[0-9]+$" $host }}{{- else -}}443{{- end -}}
+{{- end }}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +20,39 @@ PORT_NAME = "http"
 AGENT = "trimtab-agent"
 DIGEST_CHARACTERS = 8
 """Of a digest, in the name of a revision."""
+ANSWER_CHARACTERS = 1_000_000
+"""Of one answer: an engine that never ends would fill the memory."""
 
 
 Heard = Callable[[Sequence[Reply]], None]
+
+
+class Ends:
+    """Ends answers that are under way, from whatever thread: the engine then computes no more of them."""
+
+    def __init__(self) -> None:
+        self._ends: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+        self.over = False
+
+    def add(self, end: Callable[[], None]) -> None:
+        with self._lock:
+            self._ends.append(end)
+            over = self.over
+        if over:  # it was ended before there was anything to end
+            _ended(end)
+
+    def end(self) -> None:
+        with self._lock:
+            self.over = True
+            ends, self._ends = self._ends, []
+        for each in ends:
+            _ended(each)
+
+
+def _ended(end: Callable[[], None]) -> None:
+    with contextlib.suppress(ValueError, RuntimeError, OSError):  # its connection was closed before
+        end()
 
 
 def ask(
@@ -32,18 +63,20 @@ def ask(
     *,
     chat: bool = True,
     heard: Heard | None = None,
+    ends: Ends | None = None,
 ) -> Replies:
     """Ask all models at once, and return what they answered.
 
     Args:
         heard: called with what there is of all answers, whenever there is more; by one thread at a time.
+        ends: what ends the answers before they are whole.
 
     Raises:
         Problem: none of them answered.
     """
     replies = [Reply(model, "") for model in models]
     problems: list[Problem | None] = [None] * len(models)
-    lock, began = threading.Lock(), time.monotonic()
+    lock, began, ends = threading.Lock(), time.monotonic(), ends or Ends()
 
     def put(place: int, **changes: Any) -> None:
         with lock:
@@ -56,8 +89,10 @@ def ask(
     def listen(place: int) -> None:
         try:
             whole = ""
-            for revision, word in engine.words(models[place], question, settings, chat=chat):
+            for revision, word in engine.words(models[place], question, settings, chat=chat, begun=ends.add):
                 whole += word
+                if len(whole) > ANSWER_CHARACTERS:
+                    raise Problem(f"{models[place]} answers without end", "see the engine's log")
                 put(place, text=whole, revision=revision)
             put(place, text=whole)
         except Problem as problem:
@@ -108,6 +143,38 @@ def chosen(models: list[Body], adapter: str, revisions: Sequence[str], *, base: 
             )
         wanted += found[:1]
     return [each for each in dict.fromkeys(wanted) if each]
+
+
+def first_that_serves(engines: Sequence[Engine], wanted: Callable[[list[Body]], list[str]]) -> tuple[Engine, list[str]]:
+    """Return the first engine that has all that is wanted, and the names of that.
+
+    Args:
+        wanted: returns the names of an engine's models that are asked, or raises NotFound.
+
+    Raises:
+        NotFound: none has it.
+    """
+    refused: NotFound | None = None
+    for each in engines:
+        try:
+            return each, wanted(each.models())
+        except NotFound as problem:  # another pod may have it: a canary has what the others do not have yet
+            refused = refused or problem
+    assert refused is not None, "there is an engine, and it was asked"
+    raise refused
+
+
+def all_of(models: list[Body], names: Sequence[str]) -> list[str]:
+    """Return names, all of which an engine serves.
+
+    Raises:
+        NotFound: it does not serve one.
+    """
+    served = [text(each.get("id")) for each in models]
+    for name in names:
+        if name not in served:
+            raise NotFound(f"no pod serves all of {', '.join(names)}", "choose fewer, or load the page again")
+    return list(names)
 
 
 def engines_of(server: Server, rollout: CustomObject, port: int | None) -> list[Engine]:

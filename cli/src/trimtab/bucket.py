@@ -1,14 +1,15 @@
 """What a run left in object storage, for when its pods are gone: its curves, and where its report is.
 
-It is read with the user's own keys, from the environment or a profile as every S3 tool has them, and never with those
-of the cluster. boto3 is an extra: who has no keys needs none.
+It is read with the user's own keys, from the environment or a profile as every S3 tool has them, or with those that a
+console was given, and never with those of the cluster. boto3 is an extra: who has no keys needs none.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,23 +37,76 @@ class Record:
     lines: tuple[str, ...]
 
 
-class Bucket:
-    """One bucket, as the user of this machine's keys."""
+@dataclass(frozen=True)
+class Keys:
+    """Keys that were given by name, beside which nothing of the environment or a profile counts."""
 
-    def __init__(self, name: str) -> None:
-        try:
-            from boto3.session import Session
-            from botocore.config import Config
-        except ImportError as error:
-            raise Invalid("reading object storage needs boto3, which is not installed", INSTALL) from error
-        settings = Config(
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=READ_SECONDS,
-            retries={"total_max_attempts": 3},
-            s3={"addressing_style": "path"},
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str = field(default="", repr=False)
+    endpoint_url: str = ""
+    region: str = ""
+    ca_bundle: str = ""
+
+    @classmethod
+    def of(cls, variables: Mapping[str, str], prefix: str) -> Keys | None:
+        """Return the keys of an environment, named as every S3 tool names them behind a prefix; None without any.
+
+        Raises:
+            Invalid: one of a pair is missing.
+        """
+
+        def told(name: str) -> str:
+            return variables.get(f"{prefix}AWS_{name}", "").strip()
+
+        access, secret = told("ACCESS_KEY_ID"), told("SECRET_ACCESS_KEY")
+        if bool(access) != bool(secret):
+            missing = f"{prefix}AWS_{'SECRET_ACCESS_KEY' if access else 'ACCESS_KEY_ID'}"
+            raise Invalid(f"{missing} is missing", "keys of an object storage are pairs")
+        if not access:
+            return None
+        region = told("REGION") or told("DEFAULT_REGION") or "us-east-1"
+        return cls(access, secret, told("SESSION_TOKEN"), told("ENDPOINT_URL"), region, told("CA_BUNDLE"))
+
+    def client(self) -> Any:
+        """Return a client of an S3 storage.
+
+        Raises:
+            Invalid: boto3 is not installed.
+        """
+        return _client(
+            {
+                "aws_access_key_id": self.access_key_id,
+                "aws_secret_access_key": self.secret_access_key,
+                "aws_session_token": self.session_token or None,
+                "region_name": self.region,
+            },
+            endpoint_url=self.endpoint_url or None,
+            verify=self.ca_bundle or None,
         )
+
+
+def _client(keys: Mapping[str, Any], **more: Any) -> Any:
+    try:
+        from boto3.session import Session
+        from botocore.config import Config
+    except ImportError as error:
+        raise Invalid("reading object storage needs boto3, which is not installed", INSTALL) from error
+    settings = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        retries={"total_max_attempts": 3},
+        s3={"addressing_style": "path"},
+    )
+    return Session(**keys).client("s3", config=settings, **more)  # the default session would keep keys of before
+
+
+class Bucket:
+    """One bucket, as the user of this machine's keys, or of a client that was made with others."""
+
+    def __init__(self, name: str, client: Any = None) -> None:
         self.name = name
-        self._client: Any = Session().client("s3", config=settings)  # the default one would keep keys of before
+        self._client: Any = _client({}) if client is None else client
 
     def read(self, key: str) -> bytes:
         """Return an object, up to the bound.
@@ -125,12 +179,12 @@ def record_of(about: CustomObject) -> Record:
     """
     artifact = mapping(about.told.get("artifact"))
     if uri := text(artifact.get("uri")):
-        name, folder = _place(uri)
+        name, folder = place_of(uri)
         return _record(f"{uri.rstrip('/')}/{METRICS}", Bucket(name).verified(folder, METRICS))
     digest = text(about.told.get("runDigest")).removeprefix("sha256:")
     if not digest:
         raise NotFound(f"{about.name} has written nothing yet", "its status has no runDigest")
-    name, folder = _place(text(mapping(about.spec.get("output")).get("uri")))
+    name, folder = place_of(text(mapping(about.spec.get("output")).get("uri")))
     bucket, checkpoints = Bucket(name), "/".join(filter(None, (folder, "runs", digest, "checkpoints")))
     for step in sorted(bucket.folders(f"{checkpoints}/"), reverse=True):
         try:
@@ -141,7 +195,12 @@ def record_of(about: CustomObject) -> Record:
     raise NotFound(f"no checkpoint of {about.name} is in s3://{name}/{checkpoints}", "the status tells what is known")
 
 
-def _place(uri: str) -> tuple[str, str]:
+def place_of(uri: str) -> tuple[str, str]:
+    """Return the bucket and the path of an address.
+
+    Raises:
+        Invalid: it is none of a bucket.
+    """
     parts = urlsplit(uri)
     if parts.scheme != "s3" or not parts.netloc:
         raise Invalid(f"{uri or 'its output'} is not in a bucket", "look at the volume that it is on")

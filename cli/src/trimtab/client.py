@@ -158,16 +158,10 @@ class Client:
         about = self._one_of(name, "AdapterRollout")
         adapter = asking.adapter_of(about)
         engines = [engine.at(url)] if url else asking.engines_of(self._server, about, port)
-        refused: NotFound | None = None
-        for each in engines:
-            try:
-                models = asking.chosen(each.models(), adapter, revisions, base=base)
-            except NotFound as problem:  # another pod may have it: a canary has what the others do not have yet
-                refused = refused or problem
-                continue
-            return asking.ask(each, models, question, settings, chat=chat, heard=heard)
-        assert refused is not None, "there is an engine, and it was asked"
-        raise refused
+        chosen, models = asking.first_that_serves(
+            engines, lambda listed: asking.chosen(listed, adapter, revisions, base=base)
+        )
+        return asking.ask(chosen, models, question, settings, chat=chat, heard=heard)
 
     def estimate(
         self,

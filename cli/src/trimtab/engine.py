@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,12 +53,26 @@ class Engine:
             raise Problem(f"{self.name} lists no models", "is it an engine with the OpenAI API? Give --port")
         return found
 
-    def words(self, model: str, question: str, settings: Mapping[str, Any], *, chat: bool) -> Iterator[tuple[str, str]]:
-        """Yield what a model answers as it comes, each with the revision that answers, empty where no guard says it."""
+    def words(
+        self,
+        model: str,
+        question: str,
+        settings: Mapping[str, Any],
+        *,
+        chat: bool,
+        begun: Callable[[Callable[[], None]], None] | None = None,
+    ) -> Iterator[tuple[str, str]]:
+        """Yield what a model answers as it comes, each with the revision that answers, empty where no guard says it.
+
+        Args:
+            begun: is given what ends the answer at once, from whatever thread.
+        """
         asked = {"messages": [{"role": "user", "content": question}]} if chat else {"prompt": question}
         body = {"model": model, "stream": True, **asked, **settings}
         path = self.path + (CHAT if chat else COMPLETIONS)
         with self.server.opened("POST", path, body=body, seconds=SILENT_SECONDS, refused=self._refused) as response:
+            if begun is not None:
+                begun(response.shutdown)
             revision = str(response.headers.get(REVISION) or "")
             for line in self.server.lines_of(response):
                 event = line.removeprefix(b"data:").strip()

@@ -137,6 +137,7 @@ class Cluster:
         instance.kubectl.write_text(KUBECTL.format(program=programs / "kubectl", kubeconfig=self.kubeconfig))
         instance.kubectl.chmod(0o755)
         pki.make(instance)
+        (instance.folder / "authentication.yaml").write_text(node.AUTHENTICATION)
         if not self.control_plane:
             node.write(instance, self._image("pause"))
             self._make_cgroups()

@@ -58,6 +58,14 @@ nodeLeaseDurationSeconds: 16
 maxPods: 60
 """
 
+AUTHENTICATION = """\
+# Who comes with an ID token of an issuer that is named here is known by it; the API server reads changes as they come.
+apiVersion: apiserver.config.k8s.io/v1
+kind: AuthenticationConfiguration
+anonymous: {enabled: false}
+jwt: []
+"""
+
 PROXY = """\
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration

@@ -42,7 +42,7 @@ run etcd --data-dir etcd --unsafe-no-fsync --log-level warn \
 run kube-apiserver --etcd-servers http://127.0.0.1:2379 \
   --bind-address 0.0.0.0 --advertise-address "$ADDRESS" --secure-port 6443 --service-cluster-ip-range "$SERVICES" \
   --tls-cert-file pki/apiserver.crt --tls-private-key-file pki/apiserver.key --client-ca-file pki/ca.crt \
-  --anonymous-auth=false --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction \
+  --authentication-config authentication.yaml --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction \
   --allow-privileged=true --default-not-ready-toleration-seconds 30 --default-unreachable-toleration-seconds 30 \
   --service-account-issuer https://kubernetes.default.svc.cluster.local \
   --service-account-key-file pki/sa.pub --service-account-signing-key-file pki/sa.key \

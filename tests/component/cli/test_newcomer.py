@@ -6,26 +6,18 @@ statuses is played, and so is the engine behind the guard. `tests/engine` goes t
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-import yaml
-from trimtab_agent.guard import Guard
 
 from tests.component.api_server import ApiServer
 from tests.component.cli.test_verbs import COMPLETED, DIGEST, GROUP, TRAINING, Objects, condition
+from tests.component.serving_pod import make_pod, serving
 from tests.quickstart import Newcomer
-from tests.serving.asgi_server import AsgiServer
-from tests.serving.fake_engine import BASE, FakeEngine, with_app
+from tests.serving.fake_engine import BASE, FakeEngine
 
 pytestmark = pytest.mark.cluster
 
@@ -44,42 +36,6 @@ KEYS = {
     "AWS_ENDPOINT_URL": "https://s3.example.com",
 }
 REVISION = "guide@55555555"
-
-
-@contextmanager
-def serving(server: ApiServer, folder: Path) -> Iterator[tuple[str, int]]:
-    """An engine behind its guard where the API server can reach it, which serves `guide`; yield address and port."""
-    address = urlsplit(yaml.safe_load(server.kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
-    with socket.create_connection((address.hostname or "", address.port or 443)) as cable:
-        here = cable.getsockname()[0]
-    engine = FakeEngine()
-    engine.loaded[REVISION], engine.markers[REVISION] = str(folder), "ADAPTED"
-    (folder / "aliases.json").write_text(json.dumps({"version": 1, "aliases": {"guide": {"to": {REVISION: 1}}}}))
-    (folder / "token").write_text("a-token")
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, daemon=True).start()
-    asgi = AsgiServer(with_app(engine, Guard(engine, str(folder))), host=here)
-    asyncio.run_coroutine_threadsafe(asgi.start(), loop).result(30)
-    try:
-        yield here, asgi.port
-    finally:
-        asyncio.run_coroutine_threadsafe(asgi.stop(), loop).result(30)
-        loop.call_soon_threadsafe(loop.stop)
-
-
-def make_pod(server: ApiServer, namespace: str, address: str, port: int) -> None:
-    """Make a serving pod that is ready, and whose address is the engine's."""
-    server.create(f"/api/v1/namespaces/{namespace}/serviceaccounts", {"metadata": {"name": "default"}})
-    container = {"name": "vllm", "image": "none", "ports": [{"name": "http", "containerPort": port}]}
-    spec = {"containers": [container], "automountServiceAccountToken": False}
-    metadata = {"name": "vllm-0", "labels": {"app": "vllm"}}
-    place = f"/api/v1/namespaces/{namespace}/pods"
-    answer = server.create(place, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-    assert answer.accepted, answer.message
-    ready = {"type": "Ready", "status": "True"}
-    status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": [ready]}
-    answer = server.request("PATCH", f"{place}/vllm-0/status", {"status": status}, "merge")
-    assert answer.accepted, answer.message
 
 
 def test_from_the_quickstart_to_an_answer(server: ApiServer, kubeconfig: Path, namespace: str, tmp_path: Path) -> None:
@@ -115,7 +71,9 @@ def test_from_the_quickstart_to_an_answer(server: ApiServer, kubeconfig: Path, n
     objects.status("evaluations", "guide", passed)
     ready = {"conditions": [condition("Ready", "True", "Serving", "every pod answers with it")]}
     objects.status("adapterrollouts", "guide", ready)
-    with serving(server, tmp_path) as (address, port):
+    engine = FakeEngine()
+    engine.loaded[REVISION], engine.markers[REVISION] = str(tmp_path), "ADAPTED"
+    with serving(server, tmp_path, engine, {"guide": REVISION}) as (address, port):
         make_pod(server, namespace, address, port)
         told = run("list")
         assert re.search(r"^evaluation/guide +Completed +True", told, re.MULTILINE)

@@ -146,18 +146,24 @@ def _token(config: Path) -> str:
     return str(yaml.safe_load(config.read_text())["users"][0]["user"]["token"])
 
 
+def free_port(host: str = "127.0.0.1") -> int:
+    with socket.socket() as free:
+        free.bind((host, 0))
+        return int(free.getsockname()[1])
+
+
 @contextlib.contextmanager
-def in_cluster(config: Path, folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def in_cluster(
+    config: Path, folder: Path, *more: str, port: int = 0, **variables: str
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run the console as a pod does, without an account, on loopback; yield its address."""
     cluster = yaml.safe_load(config.read_text())["clusters"][0]["cluster"]
     authority = folder / "ca.crt"
     authority.write_bytes(b64decode(cluster["certificate-authority-data"]))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = port or free_port()
     command = [sys.executable, "-m", "trimtab.console", "--host", f"127.0.0.1:{port}", "--port", str(port)]
-    command += ["--api-server", cluster["server"], "--certificate-authority", str(authority), "--plain-http"]
-    environment = {name: value for name, value in os.environ.items() if name not in ("KUBECONFIG", "HOME")}
+    command += ["--api-server", cluster["server"], "--certificate-authority", str(authority), "--plain-http", *more]
+    environment = variables | {name: value for name, value in os.environ.items() if name not in ("KUBECONFIG", "HOME")}
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**environment, "HOME": str(folder)}, cwd=folder
     )

@@ -9,7 +9,11 @@ from helm_python import HelmError
 
 from tests.unit.chart.chart import Rendered
 
-ENABLED = {"console": {"enabled": True, "hosts": ["trimtab.example.com"]}}
+ENABLED: dict[str, Any] = {"console": {"enabled": True, "hosts": ["trimtab.example.com"]}}
+OIDC = {"issuer": "https://login.example.com:8443/a", "clientId": "trimtab", "secretName": "client"}
+SIGNS_IN: dict[str, Any] = {
+    "console": {**ENABLED["console"], "oidc": {**OIDC, "certificateAuthorityName": "authority"}}
+}
 KINDS = ("Deployment", "Service", "NetworkPolicy")
 
 
@@ -71,8 +75,8 @@ def test_the_program_takes_its_arguments(monkeypatch: pytest.MonkeyPatch) -> Non
     (container,) = Rendered(ENABLED).one("Deployment", "trimtab-console")["spec"]["template"]["spec"]["containers"]
     served: dict[str, Any] = {}
 
-    def serve(address: str, authority: str, namespace: str, hosts: list[str], port: int, *, secure: bool) -> None:
-        served.update(address=address, namespace=namespace, hosts=hosts, port=port, secure=secure)
+    def serve(address: str, authority: str, namespace: str, hosts: list[str], port: int, **more: Any) -> None:
+        served.update(address=address, namespace=namespace, hosts=hosts, port=port, **more)
 
     monkeypatch.setattr(serving, "serve_cluster", serve)
     monkeypatch.setattr("sys.argv", ["console", *container["args"]])
@@ -85,6 +89,45 @@ def test_the_program_takes_its_arguments(monkeypatch: pytest.MonkeyPatch) -> Non
         "hosts": ["trimtab.example.com"],
         "port": 8090,
         "secure": True,
+        "provider": None,
     }
     mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
     assert program.AUTHORITY.startswith(f"{mounts['cluster']}/")
+
+
+def test_the_program_signs_people_in_where_the_chart_names_an_issuer(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trimtab.console import __main__ as program
+    from trimtab.console import serving
+    from trimtab.console.provider import SCOPES, Settings
+
+    pod = Rendered(SIGNS_IN).one("Deployment", "trimtab-console")["spec"]["template"]["spec"]
+    container, served = pod["containers"][0], []
+    monkeypatch.setattr(serving, "serve_cluster", lambda *_, provider, **__: served.append(provider.settings))
+    monkeypatch.setattr("sys.argv", ["console", *container["args"]])
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv(container["env"][0]["name"], "a-secret\n")
+    program.main()
+    authority = "/run/trimtab/provider/ca.crt"
+    assert served == [Settings(OIDC["issuer"], OIDC["clientId"], "a-secret", SCOPES, authority)]
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    assert authority == f"{mounts['provider']}/ca.crt"
+
+
+def test_the_provider_and_the_storage_can_be_reached_where_they_are_named() -> None:
+    values = {"console": {**SIGNS_IN["console"], "storage": {"secretName": "reader", "ports": [8333]}}}
+    policy = Rendered(values).one("NetworkPolicy", "trimtab-console")["spec"]
+    assert [[port["port"] for port in rule["ports"]] for rule in policy["egress"][2:]] == [[8443], [8333]]
+    plain = {"console": {**ENABLED["console"], "oidc": {**OIDC, "issuer": "https://login.example.com"}}}
+    assert Rendered(plain).one("NetworkPolicy", "trimtab-console")["spec"]["egress"][2]["ports"][0]["port"] == 443
+
+
+def test_no_secret_is_in_the_deployment() -> None:
+    values = {"console": {**SIGNS_IN["console"], "storage": {"secretName": "reader"}}}
+    container = Rendered(values).one("Deployment", "trimtab-console")["spec"]["template"]["spec"]["containers"][0]
+    assert [each.keys() for each in container["env"]] == [{"name", "valueFrom"}]
+    assert "secret" not in str(container["args"])
+
+
+def test_an_issuer_without_a_client_is_refused() -> None:
+    with pytest.raises(HelmError, match=r"console\.oidc\.clientId is empty"):
+        Rendered({"console": {**ENABLED["console"], "oidc": {"issuer": "https://login.example.com"}}})

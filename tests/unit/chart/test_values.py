@@ -117,6 +117,8 @@ RULES: Body = {"metrics": {"prometheusRule": {"enabled": True}}}
 DASHBOARDS: Body = {"metrics": {"dashboards": {"enabled": True}}}
 SERVICE: Body = {"metrics": {"service": {"enabled": True}}}
 CONSOLE: Body = {"console": {"enabled": True, "hosts": ["trimtab.example.com"]}}
+ISSUER: Body = {"console": {**CONSOLE["console"], "oidc": {"issuer": "https://login.example.com", "clientId": "a"}}}
+KEYS: Body = {"console": {**CONSOLE["console"], "storage": {"secretName": "reader"}}}
 SERVICE_MONITOR: Body = {"metrics": {"serviceMonitor": {"enabled": True}}}
 MONITORS: Body = {"metrics": {"podMonitor": {"enabled": True}}}
 THRESHOLD = "metrics.prometheusRule.thresholds"
@@ -374,6 +376,50 @@ TOGETHER: dict[str, tuple[Body, Look, Any, Any]] = {
     "console.imagePullPolicy": (CONSOLE, lambda r: console(r)["imagePullPolicy"], "Never", "Never"),
     "console.namespace": (CONSOLE, lambda r: "--namespace=ml" in console(r)["args"], "ml", True),
     "console.port": (CONSOLE, lambda r: console(r)["ports"][0]["containerPort"], 9000, 9000),
+    "console.oidc.issuer": (
+        {"console": {**CONSOLE["console"], "oidc": {"clientId": "a"}}},
+        lambda r: [each for each in console(r)["args"] if "issuer" in each],
+        "https://login.example.com/realm",
+        ["--oidc-issuer=https://login.example.com/realm"],
+    ),
+    "console.oidc.clientId": (ISSUER, lambda r: "--oidc-client-id=b" in console(r)["args"], "b", True),
+    "console.oidc.secretName": (
+        ISSUER,
+        lambda r: console(r).get("env"),
+        "client",
+        [
+            {
+                "name": "TRIMTAB_CONSOLE_OIDC_CLIENT_SECRET",
+                "valueFrom": {"secretKeyRef": {"name": "client", "key": "client-secret"}},
+            }
+        ],
+    ),
+    "console.oidc.scopes": (
+        ISSUER,
+        lambda r: [each for each in console(r)["args"] if "scope" in each],
+        ["openid", "groups"],
+        ["--oidc-scope=openid", "--oidc-scope=groups"],
+    ),
+    "console.oidc.certificateAuthorityName": (
+        ISSUER,
+        lambda r: [
+            each["configMap"]["name"] for each in console_pod(r)["spec"]["volumes"] if each["name"] == "provider"
+        ],
+        "authority",
+        ["authority"],
+    ),
+    "console.storage.secretName": (
+        CONSOLE,
+        lambda r: console(r).get("envFrom"),
+        "reader",
+        [{"prefix": "TRIMTAB_CONSOLE_STORAGE_", "secretRef": {"name": "reader"}}],
+    ),
+    "console.storage.ports": (
+        KEYS,
+        lambda r: console_policy(r)["egress"][2:],
+        [443, 8333],
+        [{"ports": [{"protocol": "TCP", "port": 443}, {"protocol": "TCP", "port": 8333}]}],
+    ),
     "console.targetPort": (
         CONSOLE,
         lambda r: r.one("Service", CONSOLE_NAME)["spec"]["ports"][0]["targetPort"],
@@ -497,6 +543,10 @@ WRONG: dict[str, Any] = {
     "podLabels": {"a": 1},
     "console.hosts": ["https://trimtab.example.com"],
     "console.targetPort": 80,
+    "console.oidc.issuer": "http://login.example.com",
+    "console.oidc.scopes": ["profile"],
+    "console.oidc.secretName": "Not a name",
+    "console.storage.ports": [],
     "console.unheard": 1,
 }
 

@@ -29,9 +29,9 @@ class Authority:
     folder: Path
     pair: Pair
 
-    def issue(self, name: str) -> Pair:
-        """Return the pair of a name, which is good for 127.0.0.1 too."""
-        return _pair(self.folder, name, self.pair)
+    def issue(self, name: str, address: str = "127.0.0.1") -> Pair:
+        """Return the pair of a name, which is good for an address too."""
+        return _pair(self.folder, name, self.pair, address)
 
     def of_a_server(self) -> ssl.SSLContext:
         """Return the settings of a server that takes nobody without a certificate."""
@@ -47,7 +47,7 @@ def authority(folder: Path) -> Authority:
     return Authority(folder, _pair(folder, "authority", None))
 
 
-def _pair(folder: Path, name: str, issuer: Pair | None) -> Pair:
+def _pair(folder: Path, name: str, issuer: Pair | None, address: str = "127.0.0.1") -> Pair:
     key = ec.generate_private_key(ec.SECP256R1())
     signer = key
     subject = by = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -65,7 +65,7 @@ def _pair(folder: Path, name: str, issuer: Pair | None) -> Pair:
         .not_valid_before(now - datetime.timedelta(minutes=5))
         .not_valid_after(now + datetime.timedelta(hours=1))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         .sign(signer, hashes.SHA256())

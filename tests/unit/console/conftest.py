@@ -34,6 +34,8 @@ class WatchedCluster(FakeCluster):
             return 201, {"status": {"userInfo": {"username": "jane", "groups": ["leads", "system:authenticated"]}}}
         if request.method == "POST":
             self.asked.append(request)
+            if self.otherwise is not None and (told := self.otherwise(request)) is not None:
+                return told
             if request.path in self.answers:
                 return self.answers[request.path]
             if "dryRun" not in request.query:

@@ -7,8 +7,10 @@ import os
 import sys
 
 from ..errors import Problem
+from .provider import SCOPES, Provider, Settings
 
 AUTHORITY = "/run/trimtab/cluster/ca.crt"
+CLIENT_SECRET = "TRIMTAB_CONSOLE_OIDC_CLIENT_SECRET"
 
 
 def main() -> None:
@@ -19,6 +21,10 @@ def main() -> None:
     parser.add_argument("--api-server", help="address; by default that of the cluster this runs in")
     parser.add_argument("--certificate-authority", default=AUTHORITY)
     parser.add_argument("--plain-http", action="store_true", help="browsers come without TLS: for tests alone")
+    parser.add_argument("--oidc-issuer", default="", help="people sign in here; without it a proxy sends their tokens")
+    parser.add_argument("--oidc-client-id", default="", help=f"of the console there; its secret is in {CLIENT_SECRET}")
+    parser.add_argument("--oidc-scope", action="append", help=f"by default {' '.join(SCOPES)}")
+    parser.add_argument("--oidc-certificate-authority", default="", help="file; by default what this machine trusts")
     options = parser.parse_args()
     from .serving import serve_cluster
 
@@ -31,9 +37,21 @@ def main() -> None:
             options.host,
             options.port,
             secure=not options.plain_http,
+            provider=_provider(options) if options.oidc_issuer else None,
         )
     except Problem as problem:
         sys.exit(f"error: {problem}")
+
+
+def _provider(options: argparse.Namespace) -> Provider:
+    settings = Settings(
+        options.oidc_issuer,
+        options.oidc_client_id,
+        os.environ.pop(CLIENT_SECRET, "").strip(),
+        tuple(options.oidc_scope or SCOPES),
+        options.oidc_certificate_authority,
+    )
+    return Provider(settings)
 
 
 def _own_cluster() -> str:

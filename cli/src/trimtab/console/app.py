@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from importlib.resources import files
 
 from starlette.applications import Starlette
@@ -13,21 +13,25 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..asking import Ends, Heard, ask
 from ..errors import Conflict, Invalid, NotAllowed, NotFound, NotInstalled, Problem, Unreachable
 from ..kinds import kind_named
 from ..text import clean
 from .addresses import ALL, page_path
+from .callers import Caller, OfProvider
 from .context import KINDS, Context
 from .feeds import TooMany
 from .guard import Guard
-from .streams import Changes
-from .views import reading, writing
-from .views.forms import read_form
+from .streams import Changes, Words
+from .views import playground, reading, reports, writing
+from .views.forms import check_form, read_form
 from .views.responding import redirect, set_session, templates
+from .views.signing import CALLBACK, SIGN_IN, SIGN_OUT, SIGNED_OUT, Signing, way_in
+from .visits import NotSignedIn
 
 STATUSES: tuple[tuple[type[Problem], int], ...] = (
     (NotAllowed, 403),
@@ -39,6 +43,8 @@ STATUSES: tuple[tuple[type[Problem], int], ...] = (
     (Unreachable, 502),
 )
 STREAMS, STREAMS_OF_ONE = 512, 128
+QUESTIONS, QUESTIONS_OF_ONE = 64, 4
+"""That are answered at the same time: of all users, and of one."""
 ASSET_SECONDS = 31_536_000
 SERVED = (".css", ".js", ".svg", ".woff2")
 OBJECT = "/ns/{namespace}/{plural}/{name}"
@@ -53,11 +59,13 @@ class Console:
     def __init__(self, context: Context, hosts: Collection[str]) -> None:
         self._context = context
         self._over: dict[asyncio.Event, str] = {}
+        self._questions: list[str] = []
         reads: tuple[tuple[str, Read], ...] = (
             ("/", reading.begin),
             ("/ns/{namespace}", reading.show_overview),
             ("/ns/{namespace}/compare", reading.show_compare),
             ("/ns/{namespace}/approvals", reading.show_approvals),
+            ("/ns/{namespace}/playground", playground.show_playground),
             ("/ns/{namespace}/new", writing.show_new),
             ("/ns/{namespace}/{plural}", reading.show_list),
             (OBJECT, reading.show_object),
@@ -65,6 +73,8 @@ class Console:
             (f"{OBJECT}/events", reading.show_events),
             (f"{OBJECT}/log", reading.show_log),
             (f"{OBJECT}/back", writing.show_back),
+            (f"{OBJECT}/reports/{{which}}", reports.show_report),
+            (f"{OBJECT}/reports/{{which}}/page", reports.show_content),
         )
         writes: tuple[tuple[str, Write], ...] = (
             (f"{OBJECT}/back", writing.go_back),
@@ -79,6 +89,8 @@ class Console:
                 Route("/go", _go),
                 Route("/assets/{name:path}", _asset),
                 Route("/ns/{namespace}/changes", _Stream(self)),
+                Route(f"{OBJECT}/answers", self._answers, methods=["POST"]),
+                *self._of_signing(),
                 *(Route(path, functools.partial(self._read, view), methods=["GET"]) for path, view in reads),
                 *(Route(path, functools.partial(self._write, view), methods=["POST"]) for path, view in writes),
             ],
@@ -110,12 +122,70 @@ class Console:
     async def _read(self, view: Read, request: Request) -> Response:
         return await run_in_threadpool(view, self._context, request)
 
+    async def _caller(self, request: Request) -> Caller:
+        """Return who asks, in another thread: a provider may be asked for newer tokens."""
+        return await run_in_threadpool(self._context.caller, request)
+
     async def _write(self, view: Write, request: Request) -> Response:
         if view is writing.hold and request.path_params["verb"] not in ("suspend", "resume"):
             raise HTTPException(404)
-        self._context.caller(request)  # nobody's form is not even read
+        await self._caller(request)  # nobody's form is not even read
         form = await read_form(request)
         return await run_in_threadpool(view, self._context, request, form)
+
+    async def _answers(self, request: Request) -> ASGIApp:
+        """Answer a question in the words of models as they come; a refusal is JSON, for the page's script."""
+        try:
+            caller = await self._caller(request)  # nobody's form is not even read
+            form = await read_form(request)
+            question = await run_in_threadpool(playground.the_question, self._context, request, form)
+            if len(self._questions) >= QUESTIONS or self._questions.count(caller.key) >= QUESTIONS_OF_ONE:
+                raise TooMany("too many questions are being answered", "wait for an answer")
+        except Problem as problem:
+            told = {"sentence": problem.sentence, "next_step": problem.next_step}
+            return JSONResponse(told, _status(problem))
+        over = asyncio.Event()
+        self._over[over] = caller.key
+        self._questions.append(caller.key)
+
+        def left() -> None:
+            self._over.pop(over, None)
+            self._questions.remove(caller.key)
+
+        def ask_all(heard: Heard, ends: Ends) -> None:
+            ask(
+                question.engine, question.models, question.text, question.settings,
+                chat=question.chat, heard=heard, ends=ends,
+            )  # fmt: skip
+
+        return Words(ask_all, over, left)
+
+    def _of_signing(self) -> list[Route]:
+        """Return the addresses of signing in and out, where people do that here."""
+        if not isinstance(self._context.callers, OfProvider):
+            return []
+        signing = Signing(self._context, self._context.callers.visits)
+
+        def asked(view: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
+            async def answer(request: Request) -> Response:
+                return await run_in_threadpool(view, request)
+
+            return answer
+
+        async def leave(request: Request) -> Response:
+            caller = await self._caller(request)
+            check_form(self._context, caller, await read_form(request))
+            for over, key in self._over.items():
+                if key == caller.key:
+                    over.set()
+            return signing.leave(request, caller)
+
+        return [
+            Route(SIGN_IN, asked(signing.begin), methods=["GET"]),
+            Route(CALLBACK, asked(signing.end), methods=["GET"]),
+            Route(SIGN_OUT, leave, methods=["POST"]),
+            Route(SIGNED_OUT, asked(signing.left), methods=["GET"]),
+        ]
 
     async def _login(self, request: Request) -> Response:
         session = self._context.sessions.redeem(request.query_params.get("token", ""))
@@ -127,8 +197,12 @@ class Console:
 
     async def _problem(self, request: Request, error: Exception) -> Response:
         problem = error if isinstance(error, Problem) else Problem(str(error))
-        status = next((status for kind, status in STATUSES if isinstance(problem, kind)), 500)
-        return await run_in_threadpool(_refusal, status, clean(problem.sentence), clean(problem.next_step))
+        if isinstance(problem, NotSignedIn) and request.method == "GET":
+            if "hx-request" in request.headers:  # a part of a live page: the whole of it is asked for again
+                return PlainTextResponse("", 403, {"HX-Refresh": "true"})
+            if request.headers.get("sec-fetch-dest", "document") == "document":
+                return RedirectResponse(way_in(request), 303)
+        return await run_in_threadpool(_refusal, _status(problem), clean(problem.sentence), clean(problem.next_step))
 
     async def _http(self, request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
@@ -137,7 +211,7 @@ class Console:
     async def stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Tell a page of changes in its namespace; of the kind of `about` only those of that object."""
         request = Request(scope, receive)
-        caller = self._context.caller(request)
+        caller = await self._caller(request)
         if len(self._over) >= STREAMS or list(self._over.values()).count(caller.key) >= STREAMS_OF_ONE:
             raise TooMany("too many pages are open", "close some")
         namespace = request.path_params["namespace"]
@@ -193,6 +267,10 @@ async def _asset(request: Request) -> Response:
     if name not in known:
         raise HTTPException(404)
     return FileResponse(str(known[name]), headers={"Cache-Control": f"public, max-age={ASSET_SECONDS}, immutable"})
+
+
+def _status(problem: Problem) -> int:
+    return next((status for kind, status in STATUSES if isinstance(problem, kind)), 500)
 
 
 def _refusal(status: int, sentence: str, next_step: str) -> Response:

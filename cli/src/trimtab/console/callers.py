@@ -1,8 +1,8 @@
 """Who asks: `caller(request)` is the only way to an API server, and it is always the asking user's.
 
 On loopback that is the user of the kubeconfig, for whoever has the session; in a cluster it is whose bearer token the
-request carries, as an authenticating proxy sets it. Without either there is no server: the console has no account of
-its own to fall back to.
+request carries, as an authenticating proxy sets it, or who has signed in at a provider. Without any of these there is
+no server: the console has no account of its own to fall back to.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
 
 from starlette.requests import HTTPConnection
 
 from ..errors import NotAllowed
 from ..kubeconfig import connection_to
 from ..server import Server
-from .sessions import Sessions
+from .sessions import Sessions, digest
+from .visits import Visits
 
 TOKEN_HEADERS = ("x-forwarded-access-token", "authorization")
 """In this order: behind a proxy that also authenticates itself the first is the user's."""
 TOKEN_BYTES = 16_384
+SameSite = Literal["strict", "lax"]
 CALLERS = 256
 """Whose connections are kept; the one that asked longest ago goes first."""
 
@@ -35,12 +37,14 @@ class Caller:
         key: of what is kept for this user alone; it is no secret and says nothing of one.
         namespace: that is meant where none is said.
         session: name of the browser's session, empty before it has one.
+        is_signed_in: whether the session is one that can be signed out of.
     """
 
     key: str
     server: Server = field(repr=False)
     namespace: str
     session: str = field(repr=False)
+    is_signed_in: bool = False
 
 
 class Callers(Protocol):
@@ -49,6 +53,10 @@ class Callers(Protocol):
     @property
     def cookie(self) -> str:
         """Name of the cookie with the session."""
+
+    @property
+    def same_site(self) -> SameSite:
+        """When browsers send that cookie with what another site leads to."""
 
     def caller(self, request: HTTPConnection) -> Caller:
         """Return who asks.
@@ -66,6 +74,7 @@ class OfKubeconfig:
     namespace: str
     sessions: Sessions
     cookie: str
+    same_site: SameSite = "strict"
 
     def caller(self, request: HTTPConnection) -> Caller:
         session = request.cookies.get(self.cookie, "")
@@ -85,6 +94,7 @@ class OfBearerToken:
     def __init__(self, address: str, authority: str, namespace: str, cookie: str) -> None:
         self._address, self._authority, self._namespace = address, authority, namespace
         self.cookie = cookie
+        self.same_site: SameSite = "strict"
         self._servers: OrderedDict[str, Server] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -103,6 +113,30 @@ class OfBearerToken:
             while len(self._servers) > CALLERS:
                 self._servers.popitem(last=False)[1].close()
             return self._servers[key]
+
+
+class OfProvider:
+    """Who has signed in at an OpenID Connect provider; the ID token is the bearer token. Headers count for nothing.
+
+    Args:
+        address, authority: of the API server, and the file with its certificate authority.
+        namespace: that is shown first.
+    """
+
+    def __init__(self, address: str, authority: str, namespace: str, cookie: str, visits: Visits) -> None:
+        self._connection = connection_to(address, {}, authority)
+        self._namespace = namespace
+        self.cookie = cookie
+        # Who comes back from the provider, or by a link in a message, is signed in; forms have tokens and origins.
+        self.same_site: SameSite = "lax"
+        self.visits = visits
+
+    def caller(self, request: HTTPConnection) -> Caller:
+        session = request.cookies.get(self.cookie, "")
+        visit = self.visits.of(session)
+        visit.id_token()  # before anything is asked, so that nobody gets half a page
+        server = Server(replace(self._connection, credentials=visit.credentials))
+        return Caller(digest(session), server, self._namespace, session, is_signed_in=True)
 
 
 def _token(request: HTTPConnection) -> str:

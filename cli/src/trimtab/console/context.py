@@ -19,6 +19,7 @@ from ..server import SELF_SUBJECT_REVIEWS, Resource
 from .callers import Caller, Callers
 from .feeds import Feeds
 from .sessions import Sessions
+from .storage import Storage
 
 KINDS: Final = ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts")
 """That have pages, in the order of the menu."""
@@ -57,6 +58,7 @@ class Context:
     Attributes:
         address: of the API server, for people.
         secure: whether browsers come by HTTPS, for the cookie.
+        storage: reads pages of reports, where the console was given keys.
     """
 
     callers: Callers
@@ -64,6 +66,7 @@ class Context:
     sessions: Sessions
     address: str
     secure: bool
+    storage: Storage | None = None
     kept: Kept = field(default_factory=Kept)
 
     def caller(self, request: HTTPConnection) -> Caller:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Callable, Collection
 from types import FrameType
@@ -12,10 +13,13 @@ import uvicorn
 from ..errors import Unreachable
 from ..server import Server
 from .app import Console
-from .callers import OfBearerToken, OfKubeconfig
+from .callers import Callers, OfBearerToken, OfKubeconfig, OfProvider
 from .context import Context
 from .feeds import Feeds
+from .provider import Provider
 from .sessions import Sessions
+from .storage import Storage
+from .visits import Visits
 
 LOOPBACK = "127.0.0.1"
 HTTP = 80
@@ -49,19 +53,30 @@ def serve_loopback(server: Server, namespace: str, port: int, ready: Callable[[s
     port = listening.getsockname()[1]
     sessions = Sessions()
     callers = OfKubeconfig(server, namespace, sessions, cookie=f"trimtab-{port}")
-    context = Context(callers, Feeds(), sessions, server.address, secure=False)
+    context = Context(callers, Feeds(), sessions, server.address, secure=False, storage=Storage.of(os.environ))
     ready(f"http://{LOOPBACK}:{port}/login?token={sessions.invitation()}")
     run(Console(context, loopback_hosts(port)), listening)
 
 
 def serve_cluster(
-    address: str, authority: str, namespace: str, hosts: Collection[str], port: int, *, secure: bool
+    address: str,
+    authority: str,
+    namespace: str,
+    hosts: Collection[str],
+    port: int,
+    *,
+    secure: bool,
+    provider: Provider | None = None,
 ) -> None:
-    """Serve whoever a proxy in front of it has authenticated, with the token that it sends."""
+    """Serve whoever signs in at a provider; without one, whoever a proxy has authenticated, with the token it sends."""
     sessions = Sessions()
     cookie = "__Host-trimtab" if secure else "trimtab"
-    callers = OfBearerToken(address, authority, namespace, cookie)
-    context = Context(callers, Feeds(), sessions, address, secure=secure)
+    callers: Callers = (
+        OfProvider(address, authority, namespace, cookie, Visits(provider))
+        if provider is not None
+        else OfBearerToken(address, authority, namespace, cookie)
+    )
+    context = Context(callers, Feeds(), sessions, address, secure=secure, storage=Storage.of(os.environ))
     run(Console(context, hosts), listen("0.0.0.0", port))
 
 

@@ -37,14 +37,14 @@ class Sessions:
                 return None
             self._token = None
             name = new_session()
-            self._known[_digest(name)] = None
+            self._known[digest(name)] = None
             while len(self._known) > SESSIONS:
                 self._known.popitem(last=False)
             return name
 
     def knows(self, name: str) -> bool:
         with self._lock:
-            return _digest(name) in self._known
+            return digest(name) in self._known
 
     def form_token(self, name: str) -> str:
         """Return what a form of a session has to carry."""
@@ -58,5 +58,6 @@ def new_session() -> str:
     return secrets.token_urlsafe(32)
 
 
-def _digest(name: str) -> str:
+def digest(name: str) -> str:
+    """Return what a session is known by here: its name is the browser's alone."""
     return hashlib.sha256(name.encode()).hexdigest()

@@ -30,6 +30,7 @@ MENU = (
     ("Rollouts", "adapterrollouts", "u"),
     ("Compare", "compare", "c"),
     ("Approvals", "approvals", "a"),
+    ("Playground", "playground", "p"),
 )
 DONE = {
     "suspended": "It is held up.",
@@ -115,6 +116,8 @@ def respond(
         "form_token": context.sessions.form_token(session),
         "user": context.user(caller).name,
         "cluster": context.address,
+        "opens_reports": context.storage is not None,
+        "is_signed_in": caller.is_signed_in,
         "done": DONE.get(request.query_params.get("done", ""), ""),
         "export": export,
         "style": _style() if export else None,
@@ -135,7 +138,12 @@ def respond(
 
 def set_session(context: Context, response: Response, session: str) -> None:
     response.set_cookie(
-        context.callers.cookie, session, path="/", httponly=True, samesite="strict", secure=context.secure
+        context.callers.cookie,
+        session,
+        path="/",
+        httponly=True,
+        samesite=context.callers.same_site,
+        secure=context.secure,
     )
 
 

@@ -1,0 +1,230 @@
+"""Asking models side by side in Chromium, through a real API server to an engine behind its guard; and that the rows
+which a person downloads are those that training reads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trimtab_trainer.data.preferences import Reader
+
+from tests.component.patience import Patience
+from tests.component.serving_pod import make_pod, serving
+from tests.console.conftest import Opens, Team
+from tests.console.objects import HOSTILE, digest
+from tests.console.test_day import clean
+from tests.console.test_pictures import UNNAMED, show
+from tests.console.window import Window
+from tests.serving.fake_engine import BASE, FakeEngine, stream
+
+pytestmark = pytest.mark.cluster
+
+QUESTION = "A hiker asks: may I drink from the stream below the hut?"
+ADAPTER = "field-guide-next"
+SERVED, NEW = (f"{ADAPTER}@{digest(f'field-guide-v{number}')[7:15]}" for number in (2, 3))
+SAYS = {
+    BASE: "Yes! Mountain streams are pure and safe. Enjoy the fresh taste of nature, and remember to bring a bottle.",
+    SERVED: "Better not as it is.\n\nCattle graze above the hut until October. Boil the water, or filter it.",
+    NEW: "Not untreated: cattle graze above the hut until October.\n\n1. Boil it for a minute (three above 2,000 m),\n"
+    "2. or filter it at 0.2 µm.\n\nThe tap behind the hut is tested each spring; use that.",
+}
+
+
+class Speaking(FakeEngine):
+    """An engine whose models say what a test wants, some of them only half of it before they may go on.
+
+    Attributes:
+        left: answers that were given up before they were whole.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(max_loras=4)
+        self.says = dict(SAYS)
+        self.held: set[str] = set()
+        self.may_go_on = threading.Event()
+        self.left = 0
+        self.loaded |= {SERVED: "/a", NEW: "/b"}
+
+    async def _complete(self, document: dict[str, Any], send: Any) -> None:
+        self.answered.append(document["model"])
+        said, half = self.says[document["model"]], len(self.says[document["model"]]) // 2
+        if document["model"] not in self.held:
+            await stream(send, document["model"], said)
+            return
+
+        async def held(message: Any) -> None:
+            nonlocal half
+            half -= message["type"] == "http.response.body"
+            while half < 0 and not self.may_go_on.is_set():
+                await asyncio.sleep(0.01)
+            await send(message)
+
+        try:
+            await stream(held, document["model"], said)
+        except asyncio.CancelledError:
+            self.left += 1
+            raise
+
+
+@pytest.fixture(scope="module")
+def engine(team_of_three: Team, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Speaking]:
+    made, folder = Speaking(), tmp_path_factory.mktemp("engine")
+    server, namespace = team_of_three.server, team_of_three.namespace
+    with serving(server, folder, made, {ADAPTER: SERVED}) as (address, port):
+        make_pod(server, namespace, address, port)
+        yield made
+        path = f"/api/v1/namespaces/{namespace}/pods/vllm-0"
+        server.request("DELETE", path, gracePeriodSeconds="0")
+
+
+def playground(team: Team) -> str:
+    return f"/ns/{team.namespace}/playground?rollout={ADAPTER}"
+
+
+def ask(page: Window, question: str = QUESTION) -> None:
+    page.type("#text", question)
+    page.click("#ask", "!document.getElementById('ask').disabled && !document.getElementById('said-section').hidden")
+
+
+def choose(page: Window, *names: str) -> None:
+    boxes = "document.querySelectorAll('input[name=model]')"
+    page.run(f"{boxes}.forEach((each) => {{ each.checked = {json.dumps(names)}.includes(each.value) }})")
+
+
+def titles(page: Window) -> list[str]:
+    return list(page.run("[...document.querySelectorAll('.answer h3')].map((each) => each.textContent)"))
+
+
+def answers(page: Window) -> list[str]:
+    return list(page.run("[...document.querySelectorAll('.answer .said')].map((each) => each.textContent)"))
+
+
+def downloaded(page: Window, folder: Path) -> list[dict[str, Any]]:
+    page.downloads(folder)
+    page.click("#download", "true")
+    patience = Patience("the file")
+    while not (found := list(folder.glob("*.jsonl"))):
+        patience.spend(len(list(folder.iterdir())))
+        time.sleep(0.01)
+    return [json.loads(line) for line in found[0].read_text().splitlines()]
+
+
+def test_a_preference_becomes_rows_that_training_reads(
+    opens: Opens, team_of_three: Team, engine: Speaking, tmp_path: Path
+) -> None:
+    with opens("jane") as page:
+        page.visit(playground(team_of_three))
+        choose(page, BASE, SERVED, NEW)
+        ask(page)
+        assert titles(page) == [BASE, NEW, SERVED]
+        assert answers(page) == [SAYS[BASE], SAYS[NEW], SAYS[SERVED]]
+        page.run("document.querySelectorAll('.better')[1].click()")
+        assert "Noted: 2 rows." in page.text()
+        assert "This one is better" not in page.text(), "it was said"
+        rows = downloaded(page, tmp_path)
+        clean(page)
+    assert [set(row) for row in rows] == [{"prompt", "chosen", "rejected"}] * 2
+    for row, rejected in zip(rows, (SAYS[BASE], SAYS[SERVED]), strict=True):
+        pair = Reader("rows.jsonl, line 1").pair(row)
+        assert pair.prompt == ({"role": "user", "content": QUESTION},)
+        better, worse = ({"role": "assistant", "content": text} for text in (SAYS[NEW], rejected))
+        assert pair.answers == ((better,), (worse,))
+
+
+def test_words_come_as_they_are_said_and_who_leaves_ends_them(
+    opens: Opens, team_of_three: Team, engine: Speaking
+) -> None:
+    half = SAYS[NEW][: len(SAYS[NEW]) // 2]
+    first = "document.querySelectorAll('.answer .said')[1]?.textContent"
+    engine.held = {NEW}
+    with opens("jane") as page:
+        page.visit(playground(team_of_three))
+        choose(page, BASE, NEW)
+        page.type("#text", QUESTION)
+        page.click("#ask", f"{first} === {json.dumps(half)}")
+        assert page.run("document.getElementById('ask').disabled")
+        engine.may_go_on.set()
+        page.wait("!document.getElementById('ask').disabled")
+        assert answers(page) == [SAYS[BASE], SAYS[NEW]]
+        engine.may_go_on.clear()
+        page.click("#ask", f"{first} === {json.dumps(half)}")
+        page.click("#stop", "document.body.innerText.includes('Stopped')")
+        patience = Patience("the engine's end")
+        while not engine.left:
+            patience.spend(engine.left)
+            time.sleep(0.01)
+        assert "This one is better" not in page.text(), "what is not whole is not compared"
+        clean(page)
+    engine.held = set()
+
+
+def test_blind_names_are_hidden_until_a_preference(opens: Opens, team_of_three: Team, engine: Speaking) -> None:
+    orders: set[tuple[str, ...]] = set()
+    with opens("jane") as page:
+        page.visit(playground(team_of_three))
+        choose(page, BASE, SERVED, NEW)
+        page.run("document.getElementById('blind').click()")
+        page.type("#text", QUESTION)
+        patience = Patience("another order")
+        while len(orders) < 2:
+            patience.spend(len(orders))
+            page.click("#ask", "!document.getElementById('ask').disabled")
+            assert titles(page) == ["Answer 1", "Answer 2", "Answer 3"]
+            said = page.run("document.getElementById('said-section').innerText")
+            assert not [name for name in (BASE, SERVED, NEW) if name in said]
+            orders.add(tuple(answers(page)))
+        page.click(".answer .better", "document.querySelectorAll('.answer.is-better').length === 1")
+        assert [SAYS[name] for name in titles(page)] == answers(page), "each answer has its own name now"
+        clean(page)
+
+
+def test_what_models_say_is_text_and_the_same_is_no_preference(
+    opens: Opens, team_of_three: Team, engine: Speaking
+) -> None:
+    engine.says |= {BASE: HOSTILE, SERVED: HOSTILE}
+    with opens("jane") as page:
+        page.visit(playground(team_of_three))
+        choose(page, BASE, SERVED)
+        ask(page, HOSTILE)
+        assert answers(page) == [HOSTILE, HOSTILE]
+        assert page.run("document.querySelectorAll('#answers script, #answers img').length") == 0
+        assert "There is nothing to prefer" in page.text()
+        clean(page)
+    engine.says |= SAYS
+
+
+def test_who_may_not_ask_is_told_why(opens: Opens, team_of_three: Team, engine: Speaking) -> None:
+    before = len(engine.answered)
+    with opens("rita") as page:
+        page.visit(playground(team_of_three))
+        assert "asking needs the right to get and create pods/proxy" in page.text()
+        assert page.run("document.getElementById('asking')") is None
+        page.visit(f"/ns/{team_of_three.other}/playground", "document.readyState === 'complete'")
+        assert "is forbidden" in page.text()
+    assert len(engine.answered) == before
+
+
+def test_it_fits_every_window(opens: Opens, team_of_three: Team, engine: Speaking, tmp_path: Path) -> None:
+    folder = os.environ.get("TRIMTAB_PICTURES")
+    with opens("jane") as page:
+        for width in (400, 820, 1440, 1920):
+            for dark in (False, True) if width in (400, 1440) else (False,):
+                show(page, team_of_three, f"/playground?rollout={ADAPTER}", width, dark=dark)
+                choose(page, BASE, SERVED, NEW)
+                page.run("document.getElementById('blind').click()")
+                ask(page)
+                assert page.run("document.documentElement.scrollWidth") <= width
+                assert page.run(UNNAMED) == []
+                page.run("document.querySelectorAll('.better')[1].click()")
+                page.picture(tmp_path / f"playground-{width}{'-dark' if dark else ''}.png")
+                if folder and (width, dark) == (1440, False):
+                    page.picture(Path(folder) / "console-playground.webp", most=1400)
+                page.run("document.getElementById('forget').click()")  # else the browser asks before it goes
+        clean(page)
