@@ -32,6 +32,14 @@ PROGRESS_POLLS = Counter("trimtab_progress_polls_total", "Questions for progress
 PROGRESS_STALLED = Gauge(
     "trimtab_progress_stalled_seconds", "Longest time since any running trainer made a step; 0 while none runs."
 )
+NOTIFICATIONS = Counter(
+    "trimtab_notifications_total",
+    "Notifications by endpoint: delivered, given up, and requests that failed.",
+    ["endpoint", "result"],
+)
+NOTIFICATION_RECORDS_FAILED = Counter(
+    "trimtab_notification_records_failed_total", "Writes of what was delivered that failed; they are repeated."
+)
 LEADER = Gauge("trimtab_leader", "1 while this replica leads.")
 BUILD = Info("trimtab_build", "Version of the operator.")
 
