@@ -364,6 +364,12 @@ TOGETHER: dict[str, tuple[Body, Look, Any, Any]] = {
         5_000_000,
         True,
     ),
+    f"{THRESHOLD}.notificationWaitingSeconds": (
+        RULES,
+        expression_has("TrimtabNotificationsNotDelivered", "> 60 #"),
+        60,
+        True,
+    ),
     f"{THRESHOLD}.notLeadingFor": (RULES, lasts("TrimtabOperatorNotLeading"), "2h", "2h"),
     "metrics.dashboards.labels": (
         DASHBOARDS,

@@ -70,6 +70,8 @@ class Leading:
         self._queue: WorkQueue[Key] = WorkQueue()
         add = self._queue.add
         pods_changed = asyncio.Event()
+        self._outside = aiohttp.ClientSession(trust_env=True, cookie_jar=aiohttp.DummyCookieJar())
+        """For what is outside of the cluster: a proxy may lead there."""
         self._notifier = self._notifying()
         seen = self._notifier.seen if self._notifier is not None else None
         self._cache = Cache(follow=add, serving=pods_changed.set, seen=seen)
@@ -118,10 +120,14 @@ class Leading:
         if not settings.notifications:
             return None
         pace = Pace(settled=SETTLED_ROUNDS * (settings.request_seconds + settings.audit_seconds))
-        session = aiohttp.ClientSession(trust_env=True, cookie_jar=aiohttp.DummyCookieJar())  # a proxy may lead out
-        sender = Sender(session, Secrets(settings.notification_secrets), seconds=pace.request)
+        sender = Sender(self._outside, Secrets(settings.notification_secrets), seconds=pace.request)
         records = Records(self._kube, settings.namespace, f"{settings.lease_name}-notifications")
         return Notifier(settings.notifications, sender, records, now=utc_now, pace=pace)
+
+    async def close(self) -> None:
+        """Close the connections of one that never ran; those of one that did end with the process."""
+        await self._session.close()
+        await self._outside.close()
 
     async def run(self, started: Callable[[], None]) -> None:
         """Run until cancelled; any part that ends takes the rest with it. `started` is called when kopf runs."""

@@ -34,11 +34,8 @@ PROGRESS_STALLED = Gauge(
 )
 NOTIFICATIONS = Counter(
     "trimtab_notifications_total",
-    "Notifications by endpoint: delivered, given up, and requests that failed.",
-    ["endpoint", "result"],
-)
-NOTIFICATION_RECORDS_FAILED = Counter(
-    "trimtab_notification_records_failed_total", "Writes of what was delivered that failed; they are repeated."
+    "Notifications by the endpoint's name: delivered, given up, and requests that failed.",
+    ["receiver", "result"],  # Prometheus has a label endpoint of its own
 )
 LEADER = Gauge("trimtab_leader", "1 while this replica leads.")
 BUILD = Info("trimtab_build", "Version of the operator.")

@@ -196,7 +196,6 @@ class Notifier(Collector):
             try:
                 await self._records.write(records, [each.endpoint.name for each in self._outboxes])
             except (ApiError, Unreachable) as error:
-                metrics.NOTIFICATION_RECORDS_FAILED.inc()
                 log.warning("notifications not written down", extra=keys(err=str(error)))
                 self._to_write |= names
                 self._changed.set()
@@ -246,12 +245,12 @@ class Notifier(Collector):
 
     def collect(self) -> Iterable[Metric]:
         pending = GaugeMetricFamily(
-            "trimtab_notifications_pending", "Notifications that wait to be delivered.", labels=["endpoint"]
+            "trimtab_notifications_pending", "Notifications that wait to be delivered.", labels=["receiver"]
         )
         waited = GaugeMetricFamily(
             "trimtab_notifications_waiting_seconds",
             "How long the notification that waits longest has waited; 0 where none does.",
-            labels=["endpoint"],
+            labels=["receiver"],
         )
         for outbox in self._outboxes:
             pending.add_metric([outbox.endpoint.name], len(outbox))
