@@ -1,4 +1,4 @@
-"""Notifications while the operator is killed right after each of its writes: every state that its objects go through is
+"""Notifications while the operator is killed right after each of its writes: every state that an object goes through is
 told, signed, and under the same id however often.
 
 The record of what was told is one of these writes, so it is killed between a delivery and its record too, and between a
@@ -14,29 +14,45 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
+from trimtab_operator.domain.kinds import KINDS
+from trimtab_operator.domain.notifications import transitions_of
 from trimtab_operator.runtime.kube import CONFIGMAPS, Kube, NotFound
 
 from tests.component.api_server import ApiServer
 from tests.component.operator.conftest import playing
-from tests.component.operator.finetunejobs import evaluation, finetunejob, over, until
+from tests.component.operator.finetunejobs import finetunejob, over, until
 from tests.component.operator.process import OperatorProcess
 from tests.component.patience import Patience
 from tests.perturb.proxy import Proxy, Write
-from tests.receiver import KEY, Receiver, accept, data_of, secret
-from tests.resources import EVALUATIONS, FINETUNEJOBS
+from tests.receiver import KEY, Receiver, accept, secret
+from tests.resources import FINETUNEJOBS
 
 AT_ONCE = 3
 RECORD = "trimtab-operator-notifications"
-Told = tuple[str, str, str, int | None]
-"""Kind, type of the condition, reason and attempt."""
+
+
+class Watching(Proxy):
+    """A proxy that knows every state that objects have gone through."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        super().__init__(kubeconfig)
+        self.states: dict[str, int] = {}
+        """By id of the transition, how many writes there had been when the object said so first."""
+
+    async def _note(self, method: str, resource: str, name: str, content: bytes) -> None:
+        kind = next((kind for kind in KINDS.values() if resource == f"{kind.crd.plural}/status"), None)
+        for each in transitions_of(kind, json.loads(content), 1, "") if kind is not None else ():
+            self.states.setdefault(each.id, len(self.writes) + 1)
+        await super()._note(method, resource, name, content)
 
 
 @dataclass(frozen=True)
 class Life:
-    """What was told of a FineTuneJob and its Evaluation."""
+    """What was told of a FineTuneJob, by id, and what it went through."""
 
-    told: Counter[Told]
-    ids: dict[Told, set[str]]
+    told: Counter[str]
+    reasons: list[str]
+    states: dict[str, int]
     writes: list[Write]
     killed: bool
 
@@ -50,9 +66,9 @@ def settings_of(folder: Path, receiver: Receiver) -> dict[str, str]:
 
 
 async def live(kube: Kube, kubeconfig: Path, namespace: str, folder: Path, kill_after: int = 0) -> Life:
-    """Run one FineTuneJob and its Evaluation to their ends; kill the operator after a write, and start another one."""
+    """Run one FineTuneJob to its end; kill the operator after a write, and start another one."""
     killed = asyncio.Event()
-    async with Receiver() as receiver, Proxy(kubeconfig) as proxy, playing(kube, namespace):
+    async with Receiver() as receiver, Watching(kubeconfig) as proxy, playing(kube, namespace):
         operator = OperatorProcess(proxy.kubeconfig(folder), namespace, folder, **settings_of(folder, receiver))
 
         async def after_write(number: int, write: Write) -> None:
@@ -69,29 +85,26 @@ async def live(kube: Kube, kubeconfig: Path, namespace: str, folder: Path, kill_
         again = asyncio.create_task(start_again())
         try:
             await operator.start()
-            await operator.ready()
-            patience = Patience("the record of a new endpoint")
-            while not any(write.name == RECORD for write in proxy.writes):  # from now on it is told
-                patience.spend(operator.tail)
-                await asyncio.sleep(0.05)
-            await kube.create(EVALUATIONS, namespace, evaluation("demo", namespace))
+            await until_recorded(proxy)  # from now on it is told
             await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
-            await until(kube, namespace, "demo", over, what="the end", resource=EVALUATIONS)
-            patience = Patience("the verdict")
-            while not any(reason == "Passed" for _, _, reason in receiver.told):
+            await until(kube, namespace, "demo", over, what="the end")
+            patience = Patience("the end to be told")
+            while "Completed" not in (reason for _, _, reason in receiver.told):
                 patience.spend(lambda: len(receiver.told))
                 await asyncio.sleep(0.05)
-            await asyncio.sleep(3)  # what else it would do: the record is written
+            await until_recorded(proxy, after=len(proxy.writes) - 1)
         finally:
             again.cancel()
             await operator.kill()
-    told, ids = Counter[Told](), dict[Told, set[str]]()
-    for event in receiver.received:
-        data = data_of(event)
-        one = (data["kind"], data["condition"]["type"], data["condition"]["reason"], data.get("attempt"))
-        told[one] += 1
-        ids.setdefault(one, set()).add(event.get_id())
-    return Life(told, ids, proxy.writes, killed.is_set())
+    told = Counter(str(event.get_id()) for event in receiver.received)
+    return Life(told, [reason for _, _, reason in receiver.told], proxy.states, proxy.writes, killed.is_set())
+
+
+async def until_recorded(proxy: Proxy, after: int = 0) -> None:
+    patience = Patience("a write of the record")
+    while not any(write.name == RECORD for write in proxy.writes[after:]):
+        patience.spend(lambda: len(proxy.writes))
+        await asyncio.sleep(0.05)
 
 
 async def test_killed_after_each_write_everything_is_told(
@@ -111,28 +124,26 @@ async def test_killed_after_each_write_everything_is_told(
                 server.delete(f"/api/v1/namespaces/{name}")
 
     reference = await one(0)
-    assert set(reference.told.values()) == {1}
-    assert {(kind, reason) for kind, _, reason, _ in reference.told} >= {
-        ("FineTuneJob", "Training"),
-        ("FineTuneJob", "Completed"),
-        ("Evaluation", "Completed"),
-        ("Evaluation", "Passed"),
-    }
+    assert reference.told == dict.fromkeys(reference.states, 1)
+    assert reference.reasons == ["Preparing", "Training", "Completed"]
     of_record = [write for write in reference.writes if write.name == RECORD]
-    print(f"\n{sum(reference.told.values())} notifications, {len(of_record)} writes of the record")
-    assert len(of_record) <= 1 + sum(reference.told.values())
+    others = len(reference.writes) - len(of_record)
+    print(f"\n{others} writes as ever, {len(of_record)} of the record, {len(reference.told)} notifications")
+    assert len(of_record) <= 1 + len(reference.told)  # one when the endpoint was new
     count = len(reference.writes)
     lives = await asyncio.gather(*(one(number) for number in range(1, count + 1)))
-    twice = 0
     for number, life in enumerate(lives, start=1):
         story = f"killed after write {number} ({reference.writes[number - 1]}): {[str(w) for w in life.writes]}"
         assert life.killed or len(life.writes) < number, story
-        # A life that is interrupted may go through a state less, or wait for its Evaluation a little longer.
-        ends = {told for told in reference.told if told[2] in ("Training", "Completed", "Passed", "Evaluating")}
-        assert ends <= life.told.keys(), story
-        assert all(len(ids) == 1 for ids in life.ids.values()), story
-        twice += sum(count - 1 for count in life.told.values())
-    print(f"killed after each of {count} writes: all told, {twice} of them twice")
+        assert life.told.keys() <= life.states.keys(), story
+        for missed in life.states.keys() - life.told.keys():  # only what the killed one had left again itself
+            assert any(life.states[missed] < written <= number for written in life.states.values()), story
+    missing = sum(len(life.states) - len(life.told) for life in lives)
+    assert missing <= 1, "what is passed through is told at once as a rule"
+    twice = sum(times - 1 for life in lives for times in life.told.values())
+    print(
+        f"killed after each of {count} writes: all {sum(len(life.told) for life in lives)} told, {twice} of them twice"
+    )
 
 
 async def test_an_endpoint_that_is_down_delays_nothing_and_hears_of_it_later(

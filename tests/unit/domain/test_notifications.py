@@ -168,7 +168,7 @@ def test_a_text_calls_nobody_and_links_nowhere() -> None:
 def test_an_endpoint_is_told_what_it_asks_for() -> None:
     (done,) = said(body(condition("Succeeded", "True", "Completed")))
     base = {"name": "a", "url": "https://a.example", "secretName": "a"}
-    wants = {
+    wants: dict[str, tuple[dict[str, list[str]], bool]] = {
         "everything": ({}, True),
         "its kind": ({"kinds": ["FineTuneJob"]}, True),
         "another kind": ({"kinds": ["Evaluation"]}, False),
@@ -181,7 +181,7 @@ def test_an_endpoint_is_told_what_it_asks_for() -> None:
         assert Endpoint.model_validate({**base, **chosen}).wants(done) is wanted, story
 
 
-WRONG = {
+WRONG: dict[str, tuple[dict[str, object], str]] = {
     "nowhere": ({"url": "", "secretName": "", "format": "Slack"}, "neither url nor secretName"),
     "unsigned": ({"secretName": ""}, "CloudEvents are signed: name a Secret"),
     "a reason that is misspelt": ({"reasons": ["Complete"]}, "did you mean Completed?"),
