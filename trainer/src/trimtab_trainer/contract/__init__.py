@@ -71,6 +71,7 @@ from .settings import (
     TrainingSettings,
     Validation,
 )
+from .tracking import StoredMlflow, TrackingRecord
 
 __all__ = [
     "BOUNDS",
@@ -132,6 +133,7 @@ __all__ = [
     "StoredBaseModel",
     "StoredBaseline",
     "StoredDataset",
+    "StoredMlflow",
     "StoredOutput",
     "Summary",
     "TaskDataset",
@@ -139,6 +141,7 @@ __all__ = [
     "TerminationMessage",
     "Threshold",
     "TooLong",
+    "TrackingRecord",
     "TrainLimits",
     "TrainingData",
     "TrainingSettings",
