@@ -38,7 +38,7 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server that keeps its runs in SQLite."""
     folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
     uri = f"http://127.0.0.1:{port}"
-    command = [_environment() / "bin/mlflow", "server", "--port", str(port), "--workers", "1"]
+    command = [str(_environment() / "bin/mlflow"), "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/runs.db", "--artifacts-destination", str(folder)]
     log = folder / "log"
     with log.open("wb") as out:

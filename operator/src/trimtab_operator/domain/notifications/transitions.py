@@ -14,12 +14,13 @@ from typing import Any
 from trimtab_operator.api import PASSED, WARNED
 from trimtab_operator.api.conditions import MESSAGE_LENGTH
 from trimtab_operator.api.rollout_reasons import RolloutReason
+from trimtab_operator.api.tracking import TRACKED
 
 from ..conditions import cut
 from ..kind import AnyKind
 from ..plan import Body
 
-VERDICTS = (PASSED, WARNED)
+VERDICTS = (PASSED, WARNED, TRACKED)
 """Conditions beside the summary that are told, once they are not Unknown any more."""
 CONDITIONS_READ = 8
 WORD_LENGTH, NAME_LENGTH = 64, 253

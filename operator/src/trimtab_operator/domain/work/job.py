@@ -45,7 +45,7 @@ ENVIRONMENT = {
 """What every work pod is told, unless its template says otherwise."""
 PODS = 1
 """Of an attempt."""
-CPU_STAGES = (Stage.MIRROR, Stage.PREPARE, Stage.REPORT)
+CPU_STAGES = (Stage.MIRROR, Stage.PREPARE, Stage.REPORT, Stage.TRACK)
 """With the image and the resources of preparing."""
 
 
