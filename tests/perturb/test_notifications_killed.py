@@ -68,7 +68,8 @@ def settings_of(folder: Path, receiver: Receiver) -> dict[str, str]:
 async def live(kube: Kube, kubeconfig: Path, namespace: str, folder: Path, kill_after: int = 0) -> Life:
     """Run one FineTuneJob to its end; kill the operator after a write, and start another one."""
     killed = asyncio.Event()
-    async with Receiver() as receiver, Watching(kubeconfig) as proxy, playing(kube, namespace):
+    proxy = Watching(kubeconfig)
+    async with Receiver() as receiver, proxy, playing(kube, namespace):
         operator = OperatorProcess(proxy.kubeconfig(folder), namespace, folder, **settings_of(folder, receiver))
 
         async def after_write(number: int, write: Write) -> None:

@@ -94,7 +94,7 @@ def _observe(kind: Particulars[J, Any], cluster: Cluster, job: J) -> Observed[J]
 def _rests(body: Body) -> bool:
     """Tell whether an object that has ended was looked at since it changed last, and nothing of it comes later."""
     status, spec, generation = body.get("status", {}), body.get("spec", {}), body["metadata"].get("generation")
-    told = next((each for each in status.get("conditions") or () if each.get("type") == TRACKED), {})
+    told: Body = next((each for each in status.get("conditions") or () if each.get("type") == TRACKED), {})
     tracked = told.get("status", "Unknown") != "Unknown" and told.get("observedGeneration") == generation
     left = spec.get("ttlSecondsAfterFinished") is not None or ("tracking" in spec and not tracked)
     return status.get("observedGeneration") == generation and not left
