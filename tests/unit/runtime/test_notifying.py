@@ -18,13 +18,14 @@ import pytest
 from aiohttp import web
 from prometheus_client.registry import REGISTRY
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
-from trimtab_operator.domain.notifications import Endpoint, Format
+from trimtab_operator.domain.kinds import KINDS
+from trimtab_operator.domain.notifications import Endpoint, Format, transitions_of
 from trimtab_operator.runtime.cluster.cache import Cache
 from trimtab_operator.runtime.kube import CONFIGMAPS, OWN, ApiError, Body, Unreachable, items_of
 from trimtab_operator.runtime.notifying import notifier as notifier_module
 from trimtab_operator.runtime.notifying import outbox as outbox_module
 from trimtab_operator.runtime.notifying.notifier import REFUSALS_MAXIMUM, Notifier, Pace
-from trimtab_operator.runtime.notifying.outbox import Outbox, Record
+from trimtab_operator.runtime.notifying.outbox import Outbox, Present, Record
 from trimtab_operator.runtime.notifying.record import Records
 from trimtab_operator.runtime.notifying.secrets import Secrets, SecretUnusable, signature_headers
 from trimtab_operator.runtime.notifying.sender import Sender, outcome_of
@@ -504,17 +505,48 @@ async def test_those_that_are_gone_are_forgotten(world: World, monkeypatch: pyte
         assert len(leader.notifier._said) <= 11
 
 
-def test_marks_are_forgotten_once_the_version_covers_them() -> None:
-    from trimtab_operator.domain.kinds import KINDS
-    from trimtab_operator.domain.notifications import transitions_of
-
+def test_marks_are_forgotten_once_nobody_will_ask_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     outbox = Outbox(Endpoint(name="a", url="https://a.example", secret_name="a"), Record({"FineTuneJob": 5}))
-    for version in (6, 8):
+    marks = {}
+    for version in range(6, 12):
         body = says(f"a-{version}", "Training")
         (one,) = transitions_of(KINDS["FineTuneJob"], body, version, "now")
         outbox.add(one)
         outbox.done(one)
-    record = outbox.advance({"FineTuneJob": 7}, lambda kind, uid: int(uid.rpartition("-")[2]))
-    assert record.since == {"FineTuneJob": 7}
-    assert len(record.told) == 1
-    assert outbox.advance({"FineTuneJob": 9}, lambda kind, uid: None).told == ()
+        marks[one.uid] = one.mark
+    over, gone, other = "uid-a-6", "uid-a-7", "uid-a-8"
+
+    def present(kind: str, uid: str) -> Present | None:
+        says_now = ("x",) if uid == other else (marks[uid],)
+        return None if uid == gone else Present(int(uid.rpartition("-")[2]), uid == over, says_now)
+
+    record = outbox.advance({"FineTuneJob": 9}, present)
+    assert record.since == {"FineTuneJob": 9}
+    assert set(record.told) == {marks[f"uid-a-{version}"] for version in (9, 10, 11)}
+    monkeypatch.setattr(outbox_module, "TOLD_WRITTEN", 2)  # what has to be there comes first
+    assert set(outbox.advance({"FineTuneJob": 9}, present).told) == {marks["uid-a-10"], marks["uid-a-11"]}
+    assert outbox.advance({"FineTuneJob": 99}, lambda kind, uid: None).told == ()
+
+
+@pytest.mark.parametrize("told", ["by the leader before", "never: the endpoint is new"])
+async def test_what_goes_on_for_long_is_not_told_again_when_it_changes(
+    world: World, receiver: Receiver, told: str
+) -> None:
+    """Long after it was told, what is written down is past its version; then it changes, and says the same."""
+    if told.startswith("never"):
+        world.write(says("lasting", "Training"))
+    async with leading(world) as leader:
+        if not told.startswith("never"):
+            leader.sees(says("lasting", "Training"))
+        for number in range(5):  # each is written down, and so moves what is
+            leader.sees(says(f"a-{number}", "Completed", "True"))
+            await quiet(world, leader)
+        leader.sees(says("lasting", "Training", progress={"step": 9}))
+        await quiet(world, leader)
+    before = len(receiver.received)
+    for step in (10, 11):
+        world.write(says("lasting", "Training", progress={"step": step}))
+        async with leading(world) as leader:
+            leader.sees(says(f"b-{step}", "Completed", "True"))
+            await quiet(world, leader)
+    assert [name for _, name, _ in receiver.told[before:]] == ["b-10", "b-11"]

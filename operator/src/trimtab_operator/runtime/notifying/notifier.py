@@ -24,7 +24,7 @@ from .. import metrics
 from ..cluster.cache import Cache, version_of
 from ..kube import ApiError, Body, Unreachable
 from ..logs import keys
-from .outbox import Outbox
+from .outbox import Outbox, Present
 from .record import Records
 from .sender import Outcome, Sender
 
@@ -189,7 +189,7 @@ class Notifier(Collector):
             names, self._to_write = self._to_write, set()
             self._settle()
             records = {
-                each.endpoint.name: each.advance(self._settled, self._version_of)
+                each.endpoint.name: each.advance(self._settled, self._present)
                 for each in self._outboxes
                 if each.endpoint.name in names
             }
@@ -208,10 +208,12 @@ class Notifier(Collector):
             self._settled = {kind: max(version, newest.get(kind, 0)) for kind, version in self._settled.items()}
             self._settling = (now, dict(self._newest))
 
-    def _version_of(self, kind: str, uid: str) -> int | None:
+    def _present(self, kind: str, uid: str) -> Present | None:
         assert self._cache is not None, "not filled yet"
         entry = self._cache.owners[kind].of_uid(uid)
-        return entry.version if entry is not None else None
+        if entry is None or entry.view is None:
+            return None
+        return Present(entry.version, entry.view.over, self._said.get(uid, ()))
 
     async def _look_again(self, outbox: Outbox) -> None:
         """Take in what found no room, from what all objects say now, until there is no room again."""

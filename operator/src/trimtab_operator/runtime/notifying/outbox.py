@@ -1,8 +1,8 @@
 """What one endpoint has still to hear, and what it has heard. No I/O.
 
 What has to outlive a death is small: for each kind a resourceVersion, `since`, up to which all is told that the objects
-said then, and the marks of what was told of objects that are newer. Whoever goes on compares the first list with that.
-What is not in there is told again rather than not at all.
+said then, and the marks of what was told of objects that are newer, or that go on and so will be. Whoever goes on
+compares the first list with that. What is not in there is told again rather than not at all.
 """
 
 from __future__ import annotations
@@ -43,6 +43,15 @@ class Record:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
         return cls(versions, marks[-TOLD_WRITTEN:])
+
+
+@dataclass(frozen=True)
+class Present:
+    """An object as it is now: its resourceVersion, whether it has ended, and the marks of what it says."""
+
+    version: int
+    over: bool
+    marks: tuple[str, ...]
 
 
 @dataclass
@@ -93,11 +102,11 @@ class Outbox:
 
     def found(self, transition: Transition) -> None:
         """Take in what an object said when it was first looked at."""
-        since = self.since.get(transition.kind)
-        if since is None or transition.version <= since or not self.endpoint.wants(transition):
+        if not self.endpoint.wants(transition):
             return
-        if transition.mark in self._known or transition.mark in self.told:
-            self.told[transition.mark] = (transition.kind, transition.uid)
+        since, mark = self.since.get(transition.kind), transition.mark
+        if since is None or transition.version <= since or mark in self._known or mark in self.told:
+            self.told[mark] = (transition.kind, transition.uid)
         else:
             self.add(transition)
 
@@ -133,12 +142,12 @@ class Outbox:
         if not self.overflowed:
             self._left_out.clear()
 
-    def advance(self, seen: Mapping[str, int], version_of: Callable[[str, str], int | None]) -> Record:
-        """Move `since` on, forget the marks that it covers, and return what to write down.
+    def advance(self, seen: Mapping[str, int], present: Callable[[str, str], Present | None]) -> Record:
+        """Move `since` on, forget the marks that nobody will ask for, and return what to write down.
 
         Args:
             seen: by kind, a resourceVersion up to which certainly every change was taken in.
-            version_of: the version that an object has now, given kind and uid; None where it is gone.
+            present: an object as it is now, given kind and uid; None where it is gone.
         """
         limits = dict(self._left_out)
         for waiting in self._pending.values():
@@ -147,10 +156,15 @@ class Outbox:
         for kind, version in seen.items():
             reached = min(version, limits[kind] - 1) if kind in limits else version
             self.since[kind] = max(self.since.get(kind, 0), reached)
-        kept = {}
+        newer: dict[str, tuple[str, str]] = {}
+        lasting: dict[str, tuple[str, str]] = {}
         for mark, (kind, uid) in self.told.items():
-            current = version_of(kind, uid)
-            if current is not None and current > self.since.get(kind, 0):
-                kept[mark] = (kind, uid)
-        self.told = kept
-        return Record(dict(self.since), tuple(kept)[-TOLD_WRITTEN:])
+            found = present(kind, uid)
+            if found is not None and mark in found.marks:
+                if found.version > self.since.get(kind, 0):
+                    newer[mark] = (kind, uid)
+                elif not found.over:  # it may change while it says the same
+                    lasting[mark] = (kind, uid)
+        room = max(0, TOLD_WRITTEN - len(newer))
+        self.told = {**dict(list(lasting.items())[max(0, len(lasting) - room) :]), **newer}
+        return Record(dict(self.since), tuple(self.told)[-TOLD_WRITTEN:])
