@@ -79,6 +79,10 @@ test-site: $(INSTALLED) docs ## The documentation's site in a browser; not part 
 test-sweep: $(INSTALLED) ## A whole FineTuneSweep with real training, folds, pruning, a final and two deaths; not part of `make test`.
 	$(BIN)/pytest -s tests/sweeps
 
+.PHONY: test-trackers
+test-trackers: $(INSTALLED) ## What runs tell trackers, to a real MLflow from the package index; not part of `make test`.
+	$(BIN)/pytest tests/trackers
+
 .PHONY: test-console
 test-console: $(INSTALLED) ## The console in Chromium against a real API server, with times and pictures; not part of `make test`.
 	$(BIN)/pytest -s tests/console

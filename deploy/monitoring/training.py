@@ -277,6 +277,16 @@ OPERATOR = Row(
                 ),
             ),
         ),
+        Panel(
+            "Notifications",
+            "What endpoints outside are told. Waiting for long: runbook TrimtabNotificationsNotDelivered.",
+            (
+                Series(
+                    "sum by (receiver, result) (increase(trimtab_notifications_total[1h]))", "{{receiver}} {{result}}"
+                ),
+                Series("max by (receiver) (trimtab_notifications_pending)", "{{receiver}} waiting"),
+            ),
+        ),
     ),
     collapsed=True,
 )

@@ -192,6 +192,7 @@ FULL = finetunejob(
         "suspend": True,
         "activeDeadlineSeconds": 3600,
         "ttlSecondsAfterFinished": 60,
+        "tracking": {"mlflow": {"uri": "https://mlflow.example/a", "experiment": "a", "secretName": "tracker"}},
         "template": TEMPLATE,
     }
 )

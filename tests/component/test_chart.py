@@ -41,6 +41,7 @@ EVERYTHING: Body = {
     "metrics": {"annotations": True, "perObject": True, "dashboards": {"enabled": True}, "service": {"enabled": True}},
     "agentKey": {"resources": {"limits": {"cpu": 1, "memory": "1Gi"}}},
     "networkPolicy": {"metricsFrom": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]},
+    "notifications": [{"name": "bus", "url": "https://bus.example", "secretName": "bus"}],
     "imagePullSecrets": [{"name": "registry"}],
     "priorityClassName": "system-cluster-critical",
     "podLabels": {"a": "b"},
@@ -131,6 +132,21 @@ def test_the_operator_may_do_nothing_more(server: ApiServer, installed: str) -> 
         assert not may(server, installed, "default", grant), grant
     assert not may(server, installed, "default", ("", "configmaps", "patch"), name="another")
     assert not may(server, installed, NAMESPACE, ("coordination.k8s.io", "leases", "patch"), name="another")
+
+
+def test_with_notifications_it_may_write_their_record_and_no_other(server: ApiServer) -> None:
+    values = {"notifications": [{"name": "bus", "url": "https://bus.example", "secretName": "bus"}]}
+    roles = [body for body in Rendered(values, name="told").release if "Role" in body["kind"]]
+    for body in roles:
+        assert server.apply(f"{url(body)}/{body['metadata']['name']}", body).accepted
+    user = f"system:serviceaccount:{NAMESPACE}:told-trimtab"
+    for verb in ("get", "patch"):
+        assert may(server, user, NAMESPACE, ("", "configmaps", verb), name="told-trimtab-notifications")
+    assert may(server, user, NAMESPACE, ("", "configmaps", "create"))
+    assert not may(server, user, NAMESPACE, ("", "configmaps", "patch"), name="another")
+    assert not may(server, user, NAMESPACE, ("", "secrets", "get"), name="bus")
+    for body in roles:
+        server.delete(f"{url(body)}/{body['metadata']['name']}")
 
 
 def test_the_job_that_makes_the_key_may_do_that_alone(server: ApiServer) -> None:

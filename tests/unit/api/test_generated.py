@@ -31,6 +31,7 @@ from trimtab_operator.api.finetunesweep import FINETUNESWEEP, REPORTED, ReportRe
 from trimtab_operator.api.reference import fields, nodes
 from trimtab_operator.api.review import RECORDED, REVIEW, ReviewReason
 from trimtab_operator.api.rollout_reasons import POD_EXPLANATIONS
+from trimtab_operator.api.tracking import TRACKED, TrackedReason
 from trimtab_operator.domain.adapterrollout.rollback import HARM
 from trimtab_operator.domain.adapterrollout.waves import OF_THE_POD
 from trimtab_operator.generate import CUSTOM_RESOURCES, generated_files, main
@@ -91,6 +92,7 @@ REASONS: list[tuple[CustomResource, str, set[str]]] = [
     (EVALUATION, PASSED, set(PassedReason)),
     (FINETUNEJOB, WARNED, set(WarnedReason)),
     (EVALUATION, WARNED, set(WarnedReason)),
+    (FINETUNEJOB, TRACKED, set(TrackedReason)),
     (FINETUNESWEEP, SUCCEEDED, set(SweepState)),
     (FINETUNESWEEP, REPORTED, set(ReportReason)),
     (ADAPTERROLLOUT, READY, set(OF_ROLLOUTS)),

@@ -190,6 +190,7 @@ def test_the_operator_takes_the_settings_and_its_defaults_are_the_charts() -> No
         "identity": "pod",
         "lease_name": "trimtab",
         "agent_keys": Path("/etc/trimtab/agent-keys"),
+        "notification_secrets": Path("/etc/trimtab/notifications"),
         "admission_policies": f"trimtab.{NAMESPACE}",
     }
     resources = {name: found[name] for name in ("prepare_resources", "train_resources")}

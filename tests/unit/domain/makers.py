@@ -15,6 +15,7 @@ from trimtab_operator.domain.plan import Inquiry, Plan
 from trimtab_operator.domain.settings import Settings
 from trimtab_operator.domain.views import QUEUE_LABEL, JobView, PodView
 from trimtab_operator.domain.work import Observed, Particulars, attempts_of, plan
+from trimtab_operator.domain.work.staged import AFTERWARDS
 from trimtab_trainer.contract import (
     Artifact,
     EvaluationOutcome,
@@ -306,7 +307,10 @@ class World:
             rollout=self.rollout,
             job=self.job,
             settings=SETTINGS,
-            attempts=attempts_of(self.jobs, self.pods, self.progress, self.silent),
+            attempts=attempts_of(
+                [job for job in self.jobs if job.stage not in AFTERWARDS], self.pods, self.progress, self.silent
+            ),
+            afterwards=attempts_of([job for job in self.jobs if job.stage in AFTERWARDS], self.pods),
             answers=dict(answers or {}),
             taken=self.taken,
             refused=self.refused,

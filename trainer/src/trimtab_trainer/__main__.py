@@ -1,5 +1,5 @@
-"""`trimtab-trainer mirror|prepare|train|evaluate|report`: one stage in one process, for a pod and for a laptop alike;
-and `check|estimate|ask|import|sweep|sweep-report`, for people.
+"""`trimtab-trainer mirror|prepare|train|evaluate|report|track`: one stage in one process, for a pod and for a laptop
+alike; and `check|estimate|ask|import|sweep|sweep-report`, for people.
 
 Every end is told three ways: the exit code, the last event on stdout, and the termination message (JSON) in the file
 that Kubernetes keeps. Only `train`, `evaluate` and `ask` import torch.
@@ -40,6 +40,7 @@ from .contract import (
     Stage,
     Summary,
     TerminationMessage,
+    TrackingRecord,
     TrainLimits,
     canonical_json,
 )
@@ -140,7 +141,8 @@ def parser() -> argparse.ArgumentParser:
     train = stages.add_parser("train", help="train and publish the adapter; prepares first unless --prepared is given")
     evaluate = stages.add_parser("evaluate", help="evaluate an adapter; prepares first unless --prepared is given")
     page = stages.add_parser("report", help="write the page of a search into its output; needs no GPU and no torch")
-    for stage in (mirror, prepare, train, evaluate, page):
+    track = stages.add_parser("track", help="tell a tracker (MLflow) what a run measured; needs no GPU and no torch")
+    for stage in (mirror, prepare, train, evaluate, page, track):
         stage.add_argument(
             "--config", type=Path, required=True, help="configuration of the run or the evaluation, YAML or JSON"
         )
@@ -184,9 +186,7 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
             return before.run(options)
         if options.stage in sweep.COMMANDS:
             return sweep.run(options, stop)
-        config = (
-            read_record(options.config) if options.stage == Stage.REPORT else read_config(options.config, last.stage)
-        )
+        config = _config(options.config, last.stage)
         last = last.model_copy(update={"run_uid": config.run.uid})
         run = f"{config.run.namespace}/{config.run.name}"
         report = replace(report, context={**report.context, "run": run, "attempt": options.attempt})
@@ -210,6 +210,16 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
     return int(code)
 
 
+def _config(file: Path, stage: Stage) -> RunConfig | EvaluationConfig | SweepRecord | TrackingRecord:
+    if stage is Stage.REPORT:
+        return read_record(file)
+    if stage is Stage.TRACK:
+        from .tracking.stage import read_tracking
+
+        return read_tracking(file)
+    return read_config(file, stage)
+
+
 def _write(last: TerminationMessage, file: Path, report: Report) -> None:
     try:
         file.write_text(last.encode())
@@ -219,7 +229,7 @@ def _write(last: TerminationMessage, file: Path, report: Report) -> None:
 
 def _stage(
     options: argparse.Namespace,
-    config: RunConfig | EvaluationConfig | SweepRecord,
+    config: RunConfig | EvaluationConfig | SweepRecord | TrackingRecord,
     scratch: Path,
     report: Report,
     stop: Interruption,
@@ -228,6 +238,12 @@ def _stage(
     # Only a pod of several that train tells of the others.
     if options.stage != Stage.TRAIN or NODES not in os.environ:
         check_alone(os.environ)
+    if isinstance(config, TrackingRecord):
+        # Whoever comes next finds the run by its uid, and tells what is missing.
+        with stop.at_once(), _progress(options, config.run, Stage.TRACK, report):
+            from .tracking.stage import track
+
+            return {"message": track(config, report)}
     if isinstance(config, SweepRecord):
         # Both files are written whole, and again by whoever comes next.
         with stop.at_once(), _progress(options, config.run, Stage.REPORT, report):
@@ -383,7 +399,12 @@ def _progress(options: argparse.Namespace, run: RunIdentity, stage: Stage, repor
     """Serve the stage's figures; a port that is taken is a warning, for no stage depends on it."""
     from .progress import ProgressBoard, ProgressServer
 
-    activity = {Stage.MIRROR: "Mirroring", Stage.PREPARE: "Preparing", Stage.REPORT: "Reporting"}.get(stage, "Loading")
+    activity = {
+        Stage.MIRROR: "Mirroring",
+        Stage.PREPARE: "Preparing",
+        Stage.REPORT: "Reporting",
+        Stage.TRACK: "Tracking",
+    }.get(stage, "Loading")
     board = ProgressBoard(run.uid, options.attempt, stage, activity)
     with ExitStack() as stack:
         if options.progress_port is not None:

@@ -31,6 +31,7 @@ from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, con
 from .pod import PodTemplate
 from .reasons import FINETUNEJOB_EXPLANATIONS, OF_WARNED
 from .scheduling import ATOMIC
+from .tracking import OF_TRACKED, Tracking
 from .work import RetryBudgets, WorkStatus
 
 GROUP = "trimtab.dev"
@@ -238,6 +239,9 @@ class FineTuneJobSpec(Model):
         description="nodes is how many pods train together, each with the template's resources; like these it does "
         "not define the result, and the next attempt takes what it is then.",
     )
+    tracking: Tracking | None = Field(
+        default=None, description="tracking: the tracker that is told what the run measured, after its end."
+    )
     template: PodTemplate = Field(default=PodTemplate(), description="template of the pods.")
 
 
@@ -417,5 +421,5 @@ FINETUNEJOB = CustomResource(
     ),
     summary=SUCCEEDED,
     writers="Who may create them may create pods with any Secret and any service account of the namespace.",
-    reasons={SUCCEEDED: (OF_SUCCEEDED, FINETUNEJOB_EXPLANATIONS), **OF_WARNED},
+    reasons={SUCCEEDED: (OF_SUCCEEDED, FINETUNEJOB_EXPLANATIONS), **OF_WARNED, **OF_TRACKED},
 )

@@ -32,6 +32,11 @@ PROGRESS_POLLS = Counter("trimtab_progress_polls_total", "Questions for progress
 PROGRESS_STALLED = Gauge(
     "trimtab_progress_stalled_seconds", "Longest time since any running trainer made a step; 0 while none runs."
 )
+NOTIFICATIONS = Counter(
+    "trimtab_notifications_total",
+    "Notifications by the endpoint's name: delivered, given up, and requests that failed.",
+    ["receiver", "result"],  # Prometheus has a label endpoint of its own
+)
 LEADER = Gauge("trimtab_leader", "1 while this replica leads.")
 BUILD = Info("trimtab_build", "Version of the operator.")
 

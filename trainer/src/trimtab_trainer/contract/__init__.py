@@ -82,6 +82,7 @@ from .settings import (
     TrainingSettings,
     Validation,
 )
+from .tracking import StoredMlflow, TrackingRecord
 
 __all__ = [
     "ADDRESS",
@@ -150,6 +151,7 @@ __all__ = [
     "StoredBaseModel",
     "StoredBaseline",
     "StoredDataset",
+    "StoredMlflow",
     "StoredOutput",
     "Summary",
     "TaskDataset",
@@ -157,6 +159,7 @@ __all__ = [
     "TerminationMessage",
     "Threshold",
     "TooLong",
+    "TrackingRecord",
     "TrainLimits",
     "TrainingData",
     "TrainingSettings",

@@ -49,6 +49,7 @@ class Stage(StrEnum):
     TRAIN = "train"
     EVALUATE = "evaluate"
     REPORT = "report"
+    TRACK = "track"
 
 
 class Reason(StrEnum):

@@ -23,6 +23,7 @@ from ..ended import comes_back, time_is_over
 from ..plan import Action, Create, Inquiry, NodeOf, Note, Plan
 from ..views import format_time, parse_time
 from . import accounts
+from .afterwards import LONGEST_SECONDS, Afterwards
 from .attempt import Attempt
 from .conditions import ConditionStatus, condition_of, is_over, make_condition, note_warnings, notes_of
 from .ending import LOST, Ending, Verdict, ending_of, lost, vanished
@@ -35,6 +36,7 @@ from .peers import build_peers
 from .subject import J, S, Work
 from .waiting import Waiting, refused, waiting_of
 
+TAKEN_AGAIN_SECONDS = 10.0
 UNREADABLE = (
     "its progress cannot be read, which does it no harm: let the operator's pods in at port 9401 to see how far it is "
     "(a NetworkPolicy may forbid it)"
@@ -134,16 +136,45 @@ def _unless_refused(observed: Observed[Any], made: Plan, now: datetime) -> Plan:
 
 
 def _after_the_end(observed: Observed[Any], now: datetime) -> Plan:
-    """Terminal is terminal. What is left is to delete the job when its time is over."""
-    job = observed.job
+    """Terminal is terminal. What is left is what the kind does afterwards, and to delete the job in its time."""
+    job, left = observed.job, observed.kind.afterwards(observed, now)
     ttl, ended = job.spec.ttl_seconds_after_finished, job.status.completion_time
+    waits = _outlives_its_ttl(left, ended, now)
     goes, look_again = time_is_over(
-        observed.kind.name, job.metadata, ttl=ttl, completed=ended, settings=observed.settings, now=now
+        observed.kind.name,
+        job.metadata,
+        ttl=None if waits else ttl,
+        completed=ended,
+        settings=observed.settings,
+        now=now,
     )
     if goes is not None:
         return _unless_refused(observed, Plan(actions=(goes,), confirm=True), now)
-    status = job.status.model_copy(update={"observed_generation": job.metadata.generation})
-    return Plan(status=status.to_json(), look_again_seconds=look_again)
+    hindered = _hindered(observed, now) if left.actions else None
+    if left.actions and hindered is None:
+        return Plan(actions=left.actions, confirm=True)
+    conditions = list(job.status.conditions)
+    notes: tuple[Note, ...] = ()
+    if (said := left.condition) is not None:
+        conditions = [*(each for each in conditions if each.type != said.type), said]
+        notes = notes_of(job, said) if said.status == "False" else ()
+    status = job.status.model_copy(update={"observed_generation": job.metadata.generation, "conditions": conditions})
+    again = hindered or look_again or (LONGEST_SECONDS if waits and ttl is not None else None)
+    return Plan(status=status.to_json(), notes=notes, look_again_seconds=again)
+
+
+def _outlives_its_ttl(left: Afterwards, ended: str | None, now: datetime) -> bool:
+    """Tell whether what is done after the end keeps an object from being deleted still."""
+    completed = parse_time(ended)
+    return not left.over and completed is not None and now - completed < timedelta(seconds=LONGEST_SECONDS)
+
+
+def _hindered(observed: Observed[Any], now: datetime) -> float | None:
+    """Return in how many seconds to try again what was refused or met another's name, None where neither is so."""
+    if observed.taken is not None:
+        return TAKEN_AGAIN_SECONDS
+    pause = observed.refused.pause(now) if observed.refused is not None else 0.0
+    return pause if pause > 0 else None
 
 
 def _settle(kind: Particulars[J, S], observed: Observed[J], now: datetime) -> _Books[S]:

@@ -20,8 +20,8 @@ from .subject import J
 
 DIGITS = 8
 
-OF_NO_JOB = frozenset({"suspend", "retries", "active_deadline_seconds", "ttl_seconds_after_finished"})
-"""What is decided on without a Job."""
+OF_NO_JOB = frozenset({"suspend", "retries", "active_deadline_seconds", "ttl_seconds_after_finished", "tracking"})
+"""What is decided on without a Job, or after the end by one whose name says it."""
 
 
 def config_inputs(kind: Staging[J], job: J) -> str:

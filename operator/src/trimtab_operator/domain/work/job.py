@@ -44,7 +44,7 @@ ENVIRONMENT = {
     "TORCHINDUCTOR_CACHE_DIR": f"{HOME}/torchinductor",
 }
 """What every work pod is told, unless its template says otherwise."""
-CPU_STAGES = (Stage.MIRROR, Stage.PREPARE, Stage.REPORT)
+CPU_STAGES = (Stage.MIRROR, Stage.PREPARE, Stage.REPORT, Stage.TRACK)
 """With the image and the resources of preparing."""
 
 

@@ -24,6 +24,7 @@ class Observed(Generic[J]):
         kind: what is particular to its kind.
         job: the FineTuneJob or Evaluation as the API server has it.
         attempts: its attempts that are there, in order of their number.
+        afterwards: what is done after its end, of which the status keeps no account.
         answers: to inquiries of this round: events as ((reason, message), ...), nodes as a word.
         taken: a name that is not free now.
         refused: what the API server did not let happen.
@@ -35,6 +36,7 @@ class Observed(Generic[J]):
     job: J
     settings: Settings
     attempts: tuple[Attempt, ...] = ()
+    afterwards: tuple[Attempt, ...] = ()
     answers: Mapping[Inquiry, object] = field(default_factory=dict)
     taken: NameTaken | None = None
     refused: Refusal | None = None

@@ -6,16 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Generic
+from typing import TYPE_CHECKING, ClassVar, Generic
 
 from trimtab_trainer.contract import Mirrored, Model, Stage, TerminationMessage
 
 from trimtab_operator.api import AdapterRollout, Condition, FineTuneJob
 
 from ..plan import Note
+from .afterwards import Afterwards
 from .attempt import Attempt
 from .ending import Ending
 from .subject import J, S
+
+if TYPE_CHECKING:
+    from .observed import Observed
 
 OUTPUT = "output"
 """The directory of the Secret for the output, which every stage mounts."""
@@ -156,6 +160,10 @@ class Particulars(Staging[J], Generic[J, S]):
     def hold(self, job: J, status: S, upstream: FineTuneJob | None, rollout: AdapterRollout | None) -> Hold[S] | None:
         """Return what keeps the next attempt from starting, if anything does. The two are what the job refers to."""
         return None
+
+    def afterwards(self, observed: Observed[J], now: datetime) -> Afterwards:
+        """Return what is left to do about one that has ended."""
+        return Afterwards()
 
     def other_conditions(self, job: J, status: S, succeeded: Condition, now: datetime) -> list[Condition]:
         """Return the conditions beside `Succeeded`."""
