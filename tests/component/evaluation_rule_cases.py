@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trimtab_trainer.contract import METRICS_OF
-from trimtab_trainer.contract.evaluation import PAIRS_OF_PREFERENCE
+from trimtab_trainer.contract.evaluation import GENERATING, OF_TURNS, PAIRS_OF_PREFERENCE, SCHEMA_OF_SPLIT
 
 from tests.component.crd_samples import DIGEST, Body
 from tests.component.evaluation_samples import FULL, HELD_OUT, OTHER_DIGEST
@@ -36,7 +36,11 @@ BASELINE: Body = {"spec.baseline": {"baseModel": True}}
 
 def task(kind: str, **fields: Any) -> Body:
     """Return the change to one task of this type, complete but for what `fields` set."""
-    needed: dict[str, Body] = {"Classification": {"labels": LABELS}, "Harness": {"harnessTask": "arc_easy"}}
+    needed: dict[str, Body] = {
+        "Classification": {"labels": LABELS},
+        "Harness": {"harnessTask": "arc_easy"},
+        "Regex": {"pattern": "[0-9]"},
+    }
     whole = {"name": "a", "type": kind, "dataset": {"uri": URI}, **needed.get(kind, {}), **fields}
     return {"spec.tasks": [{key: value for key, value in whole.items() if value is not None}]}
 
@@ -66,8 +70,6 @@ def only(field: str, value: Any, *types: str, **beside: Any) -> dict[Rule, Case]
     }
 
 
-GENERATING = ("Generation", "Regression", "Classification")
-
 _TASK_CASES: dict[Rule, Case] = {
     ("spec.tasks[]", "a Classification task needs labels"): Case(
         refused=[task("Classification", labels=None)], passed=[task("Classification"), task("MultipleChoice")]
@@ -84,6 +86,20 @@ _TASK_CASES: dict[Rule, Case] = {
     **only("stop", ["\n"], *GENERATING),
     **only("temperature", 0.5, "Generation"),
     **only("topP", 0.5, "Generation", temperature=0.5),
+    **only("turns", "Each", *OF_TURNS),
+    **only("jsonSchema", "{}", "JsonSchema"),
+    **only("pattern", "a", "Regex"),
+    ("spec.tasks[]", "a Regex task needs pattern"): Case(
+        refused=[task("Regex", pattern=None)], passed=[task("Regex"), task("JsonSchema")]
+    ),
+    ("spec.tasks[]", SCHEMA_OF_SPLIT): Case(
+        refused=[task("JsonSchema", dataset={"split": "Test"})],
+        passed=[
+            task("JsonSchema", dataset={"split": "Test"}, jsonSchema="{}"),
+            task("JsonSchema"),
+            task("Regex", dataset={"split": "Test"}),
+        ],
+    ),
     **only("harnessTask", "arc_easy", "Harness"),
     **only("fewShot", 1, "Harness"),
     ("spec.tasks[]", "maxNewTokens and stop of a Classification task need predictBy: Generation"): Case(

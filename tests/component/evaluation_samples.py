@@ -43,7 +43,10 @@ FULL = evaluation(
                 "name": "answers",
                 "type": "Generation",
                 "dataset": OWN_ROWS,
-                "metrics": ["RougeL", "ExactMatch", "TokenF1", "BLEU", "ChrF", "TruncatedRatio"],
+                "metrics": [
+                    *("RougeL", "ExactMatch", "TokenF1", "BLEU", "ChrF"),
+                    *("TruncatedRatio", "TokensPerAnswer", "SecondsPerAnswer"),
+                ],
                 "groupBy": "apiGroup",
                 "maxNewTokens": 96,
                 "stop": ["\n\n"],
@@ -57,6 +60,20 @@ FULL = evaluation(
                 "labels": ["yes", "no"],
                 "predictBy": "Generation",
             },
+            {
+                "name": "calls",
+                "type": "ToolCalls",
+                "dataset": OWN_ROWS,
+                "turns": "Each",
+                "metrics": ["ValidRatio", "NameAccuracy", "ArgumentsAccuracy", "TokensPerAnswer", "SecondsPerAnswer"],
+            },
+            {
+                "name": "extracted",
+                "type": "JsonSchema",
+                "dataset": OWN_ROWS,
+                "jsonSchema": '{"type": "object"}',
+            },
+            {"name": "dated", "type": "Regex", "dataset": OWN_ROWS, "pattern": "^[0-9]{4}", "metrics": ["MatchRatio"]},
             {
                 "name": "choices",
                 "type": "Harness",

@@ -88,6 +88,7 @@ COMPANIONS: dict[str, Body] = {
     },
     "Evaluation spec.tasks[].type Classification": {"spec.tasks[0].labels": ["yes", "no"]},
     "Evaluation spec.tasks[].type Harness": {"spec.tasks[0].harnessTask": "arc_easy"},
+    "Evaluation spec.tasks[].type Regex": {"spec.tasks[0].pattern": "a"},
     "Evaluation spec.tasks[].predictBy Likelihood": {"spec.tasks[3].maxNewTokens": ...},
     "Evaluation spec.tasks[].temperature": {"spec.tasks[2].topP": ...},
     "Evaluation spec.precision AsServed": {"spec.quantization": ...},
@@ -113,6 +114,7 @@ COMPANIONS: dict[str, Body] = {
                 "dataset": {"uri": "s3://datasets/questions/"},
                 "metrics": [metric],
                 **({"labels": ["yes", "no"]} if type_of_task == "Classification" else {}),
+                **({"pattern": "a"} if type_of_task == "Regex" else {}),
             },
         }
         for type_of_task, metrics in METRICS_OF.items()

@@ -35,6 +35,7 @@ from .evaluation import (
     TaskDataset,
     TaskType,
     Threshold,
+    Turns,
     check_tasks_and_thresholds,
 )
 from .figures import PreferenceFigures
@@ -142,6 +143,7 @@ __all__ = [
     "TrainLimits",
     "TrainingData",
     "TrainingSettings",
+    "Turns",
     "Validation",
     "canonical_json",
     "check_tasks_and_thresholds",

@@ -24,6 +24,7 @@ EVALUATION_VERSION = "trimtab.dev/evaluation/v1"
 MAXIMUM_TASKS = 50
 MAXIMUM_THRESHOLDS = 32
 MAXIMUM_LABELS = 200
+MAXIMUM_SCHEMA, MAXIMUM_PATTERN = 16_384, 1_024
 
 DEFAULT_NEW_TOKENS = 128
 DEFAULT_GROUP_ROWS = 30
@@ -52,6 +53,9 @@ class TaskType(StrEnum):
     MULTIPLE_CHOICE = "MultipleChoice"
     REGRESSION = "Regression"
     PREFERENCE = "Preference"
+    TOOL_CALLS = "ToolCalls"
+    JSON_SCHEMA = "JsonSchema"
+    REGEX = "Regex"
     HARNESS = "Harness"
 
 
@@ -81,6 +85,12 @@ class Metric(StrEnum):
     TRUNCATED_RATIO = "TruncatedRatio"
     BRIER_SCORE = "BrierScore"
     CALIBRATION_ERROR = "CalibrationError"
+    VALID_RATIO = "ValidRatio"
+    NAME_ACCURACY = "NameAccuracy"
+    ARGUMENTS_ACCURACY = "ArgumentsAccuracy"
+    MATCH_RATIO = "MatchRatio"
+    TOKENS_PER_ANSWER = "TokensPerAnswer"
+    SECONDS_PER_ANSWER = "SecondsPerAnswer"
 
 
 RESULTS: dict[Metric, tuple[str, ...]] = {
@@ -107,8 +117,17 @@ RESULTS: dict[Metric, tuple[str, ...]] = {
     Metric.TRUNCATED_RATIO: ("truncatedRatio",),
     Metric.BRIER_SCORE: ("brierScore",),
     Metric.CALIBRATION_ERROR: ("calibrationError",),
+    Metric.VALID_RATIO: ("validRatio",),
+    Metric.NAME_ACCURACY: ("nameAccuracy",),
+    Metric.ARGUMENTS_ACCURACY: ("argumentsAccuracy",),
+    Metric.MATCH_RATIO: ("matchRatio",),
+    Metric.TOKENS_PER_ANSWER: ("tokensPerAnswer",),
+    Metric.SECONDS_PER_ANSWER: ("secondsPerAnswer",),
 }
 """Names of the figures, as thresholds and results spell them: `<task>/<name>`. Averages are always named."""
+
+OF_ANSWERS = (Metric.TRUNCATED_RATIO, Metric.TOKENS_PER_ANSWER, Metric.SECONDS_PER_ANSWER)
+"""Metrics of how an answer was written, whatever it says."""
 
 METRICS_OF: dict[TaskType, tuple[Metric, ...]] = {
     TaskType.PERPLEXITY: (Metric.PERPLEXITY, Metric.BITS_PER_BYTE),
@@ -118,7 +137,7 @@ METRICS_OF: dict[TaskType, tuple[Metric, ...]] = {
         Metric.TOKEN_F1,
         Metric.BLEU,
         Metric.CHRF,
-        Metric.TRUNCATED_RATIO,
+        *OF_ANSWERS,
     ),
     TaskType.CLASSIFICATION: (
         Metric.ACCURACY,
@@ -138,7 +157,7 @@ METRICS_OF: dict[TaskType, tuple[Metric, ...]] = {
         Metric.MEAN_ABSOLUTE_ERROR,
         Metric.MEAN_SQUARED_ERROR,
         Metric.UNPARSABLE_RATIO,
-        Metric.TRUNCATED_RATIO,
+        *OF_ANSWERS,
     ),
     TaskType.PREFERENCE: (
         Metric.PAIR_ACCURACY,
@@ -147,9 +166,22 @@ METRICS_OF: dict[TaskType, tuple[Metric, ...]] = {
         Metric.REWARD_ACCURACY,
         Metric.REWARD_MARGIN,
     ),
+    TaskType.TOOL_CALLS: (
+        Metric.EXACT_MATCH,
+        Metric.VALID_RATIO,
+        Metric.NAME_ACCURACY,
+        Metric.ARGUMENTS_ACCURACY,
+        *OF_ANSWERS,
+    ),
+    TaskType.JSON_SCHEMA: (Metric.VALID_RATIO, Metric.EXACT_MATCH, *OF_ANSWERS),
+    TaskType.REGEX: (Metric.MATCH_RATIO, *OF_ANSWERS),
     TaskType.HARNESS: (),
 }
-"""Metrics that apply to a type, the headline first; all of them are the default. A harness task names its own."""
+"""Metrics that apply to a type, the headline first. A harness task names its own."""
+
+BY_NAME_ALONE = frozenset({Metric.SECONDS_PER_ANSWER})
+"""Metrics that are computed where `metrics` names them; all others are the default. Seconds are of a machine: no other
+evaluation shares them, and answers are written one at a time."""
 
 OF_PROBABILITIES = frozenset({Metric.BRIER_SCORE, Metric.CALIBRATION_ERROR})
 """Metrics of the probabilities of labels or choices, which a generated answer has none of."""
@@ -164,6 +196,8 @@ LOWER_IS_BETTER = frozenset(
         "truncatedRatio",
         "brierScore",
         "calibrationError",
+        "tokensPerAnswer",
+        "secondsPerAnswer",
     }
 )
 """Figures of our own metrics where less is better; a harness task says it of its own."""
@@ -183,6 +217,13 @@ class PredictBy(StrEnum):
 
     LIKELIHOOD = "Likelihood"
     GENERATION = "Generation"
+
+
+class Turns(StrEnum):
+    """Which of a conversation's answers are asked for."""
+
+    LAST = "Last"
+    EACH = "Each"
 
 
 class TaskDataset(Model):
@@ -236,7 +277,12 @@ PAIRS_OF_PREFERENCE = "a Preference task takes rows of the format Preference, an
 NO_KEYS_OF_HARNESS = "a Harness task reads the columns that its YAML file names; remove ignoreKeys"
 
 
+SCHEMA_OF_SPLIT = "a JsonSchema task of the split Test needs jsonSchema: held-out rows have no schema of their own"
 NO_PROBABILITIES = "BrierScore and CalibrationError need predictBy: Likelihood: a generated label has no probability"
+
+
+GENERATING = ("Generation", "Regression", "Classification", "ToolCalls", "JsonSchema", "Regex")
+OF_TURNS = ("Generation", "ToolCalls", "JsonSchema", "Regex")
 
 
 def _only(field: str, *types: str) -> tuple[str, str]:
@@ -254,10 +300,18 @@ class EvaluationTask(Model):
             ("self.type != 'Harness' || has(self.dataset.uri)", "a Harness task needs dataset.uri"),
             _only("labels", "Classification"),
             _only("predictBy", "Classification"),
-            _only("maxNewTokens", "Generation", "Regression", "Classification"),
-            _only("stop", "Generation", "Regression", "Classification"),
+            _only("maxNewTokens", *GENERATING),
+            _only("stop", *GENERATING),
             _only("temperature", "Generation"),
             _only("topP", "Generation"),
+            _only("turns", *OF_TURNS),
+            _only("jsonSchema", "JsonSchema"),
+            _only("pattern", "Regex"),
+            ("self.type != 'Regex' || has(self.pattern)", "a Regex task needs pattern"),
+            (
+                "self.type != 'JsonSchema' || has(self.jsonSchema) || has(self.dataset.uri)",
+                SCHEMA_OF_SPLIT,
+            ),
             # these are refused by prepare as well, where there is no API server: by reasons of their own
             (
                 "self.type != 'MultipleChoice' || has(self.dataset.uri)",
@@ -317,7 +371,8 @@ class EvaluationTask(Model):
         min_length=1,
         max_length=max(map(len, METRICS_OF.values())),
         json_schema_extra={"x-kubernetes-list-type": "atomic"},  # in order: sets are compared without
-        description="metrics to compute; absent: all that apply to the type. The first is the headline.",
+        description="metrics to compute; absent: all that apply to the type but SecondsPerAnswer. The first is the "
+        "headline.",
     )
     group_by: str | None = Field(
         default=None,
@@ -354,6 +409,24 @@ class EvaluationTask(Model):
         default=None, ge=0, le=10, description="temperature of sampling; 0 or absent: greedy."
     )
     top_p: float | None = Field(default=None, gt=0, le=1, description="topP of sampling: the nucleus' mass.")
+    turns: Turns | None = Field(
+        default=None,
+        description="turns of a conversation that are asked for: its Last answer (the default), or Each of them, with "
+        "what stands before it in the row.",
+    )
+    json_schema: str | None = Field(
+        default=None,
+        min_length=2,
+        max_length=MAXIMUM_SCHEMA,
+        description="jsonSchema that answers are to satisfy, as JSON text; absent: each row's own, in its column "
+        "schema.",
+    )
+    pattern: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAXIMUM_PATTERN,
+        description="pattern that is to be found in an answer, in RE2's syntax; ^ and $ are its ends.",
+    )
     harness_task: str | None = Field(
         default=None,
         min_length=1,
@@ -368,13 +441,19 @@ class EvaluationTask(Model):
         """Return the metrics to compute, the headline first."""
         if self.metrics is not None:
             return tuple(self.metrics)
-        return tuple(each for each in METRICS_OF[self.type] if not (self.generates and each in OF_PROBABILITIES))
+        left_out = BY_NAME_ALONE | (OF_PROBABILITIES if self.generates else frozenset())
+        return tuple(each for each in METRICS_OF[self.type] if each not in left_out)
+
+    @property
+    def timed(self) -> bool:
+        """Tell whether it is measured how long answers take."""
+        return Metric.SECONDS_PER_ANSWER in self.chosen_metrics
 
     @property
     def generates(self) -> bool:
         """Tell whether the task's predictions are generated text."""
         generated = self.type is TaskType.CLASSIFICATION and self.predict_by is PredictBy.GENERATION
-        return generated or self.type in (TaskType.GENERATION, TaskType.REGRESSION)
+        return generated or (self.type.value in GENERATING and self.type is not TaskType.CLASSIFICATION)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -392,14 +471,20 @@ class EvaluationTask(Model):
             else self.dataset.format in (DatasetFormat.PREFERENCE, DatasetFormat.UNPAIRED_PREFERENCE)
         ):
             raise ValueError(PAIRS_OF_PREFERENCE)
-        generating = (TaskType.GENERATION, TaskType.REGRESSION, TaskType.CLASSIFICATION)
-        allowed: dict[str, tuple[TaskType, ...]] = {
+        if kind is TaskType.REGEX and self.pattern is None:
+            raise ValueError("a Regex task needs pattern")
+        if kind is TaskType.JSON_SCHEMA and self.json_schema is None and self.dataset.uri is None:
+            raise ValueError(SCHEMA_OF_SPLIT)
+        allowed: dict[str, tuple[str, ...]] = {
             "labels": (TaskType.CLASSIFICATION,),
             "predict_by": (TaskType.CLASSIFICATION,),
-            "max_new_tokens": generating,
-            "stop": generating,
+            "max_new_tokens": GENERATING,
+            "stop": GENERATING,
             "temperature": (TaskType.GENERATION,),
             "top_p": (TaskType.GENERATION,),
+            "turns": OF_TURNS,
+            "json_schema": (TaskType.JSON_SCHEMA,),
+            "pattern": (TaskType.REGEX,),
             "harness_task": (TaskType.HARNESS,),
             "few_shot": (TaskType.HARNESS,),
         }

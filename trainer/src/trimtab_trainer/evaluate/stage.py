@@ -13,7 +13,15 @@ from typing import Any
 
 import torch
 
-from ..contract import EvaluationConfig, EvaluationOutcome, EvaluationTask, PreparedEvaluation, TaskType, Threshold
+from ..contract import (
+    EvaluationConfig,
+    EvaluationOutcome,
+    EvaluationTask,
+    PreparedEvaluation,
+    TaskType,
+    Threshold,
+    digest_of,
+)
 from ..errors import OutOfMemory
 from ..interruption import Interruption
 from ..pages.wording import short
@@ -186,7 +194,14 @@ class Evaluation:
             quantization=self.models.quantization,
             compute_type=str(self.models.compute_type).removeprefix("torch."),
             seed=seed_of(task, self.config.seed),
+            generated=task.generates,
+            timed=self._timed() if task.timed else None,
         )
+
+    def _timed(self) -> dict[str, str]:
+        """Return what seconds are measured by: this evaluation alone, on the machine that it runs on."""
+        told = machine(self.models.device, self.models.compute_type)
+        return {"evaluation": self.prepared.evaluation_digest, "machine": digest_of(told)}
 
     def _answers(self, model: LanguageModel, task: EvaluationTask) -> TaskScores:
         size, stop = self.config.batch_size, self.stop
@@ -206,7 +221,15 @@ class Evaluation:
         decoding, ends = Decoding.of(task, self.config.seed), self.models.ends
         return TaskScores(
             generate_rows(
-                model, self.models.tokenizer, rows, decoding, ends, batch_size=size, stop=stop, report=self.report
+                model,
+                self.models.tokenizer,
+                rows,
+                decoding,
+                ends,
+                batch_size=size,
+                timed=task.timed,
+                stop=stop,
+                report=self.report,
             )
         )
 

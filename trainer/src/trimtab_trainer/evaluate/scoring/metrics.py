@@ -17,13 +17,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ...contract import EvaluationTask, Metric, TaskType
-from ...contract.evaluation import LOWER_IS_BETTER, OF_PROBABILITIES, RESULTS
+from ...contract.evaluation import DEFAULT_NEW_TOKENS, LOWER_IS_BETTER, OF_ANSWERS, OF_PROBABILITIES, RESULTS
 from ..rows import EvaluationRow, RowScore
 from ..statistics import Array, BrokenRow
 from .calibration import calibration
 from .measure import Measure, mean, ratio
 from .pair_metrics import pair_values
 from .parsing import parse_label, parse_number
+from .structured import STRUCTURED, structured_values
 from .text_metrics import bleu, bleu_statistics, chrf, chrf_statistics, exact_match, rouge_l, token_f1
 
 NO_LABEL = -1
@@ -62,13 +63,21 @@ def measures(
         case TaskType.GENERATION:
             texts, references = _texts(task, scores), [row.reference for row in rows]
             return [
-                _truncated(scores) if metric is Metric.TRUNCATED_RATIO else _text(metric, texts, references)
+                _written(metric, task, scores) if metric in OF_ANSWERS else _text(metric, texts, references)
                 for metric in chosen
             ]
         case TaskType.REGRESSION:
             errors = _errors(task, rows, scores)
             return [
-                _truncated(scores) if metric is Metric.TRUNCATED_RATIO else _regression(metric, errors)
+                _written(metric, task, scores) if metric in OF_ANSWERS else _regression(metric, errors)
+                for metric in chosen
+            ]
+        case kind if kind in STRUCTURED:
+            values = structured_values(task, rows, _texts(task, scores))
+            return [
+                _written(metric, task, scores)
+                if metric in OF_ANSWERS
+                else mean(RESULTS[metric][0], values[metric], range=(0.0, 1.0))
                 for metric in chosen
             ]
         case TaskType.PREFERENCE:
@@ -149,10 +158,20 @@ def _text(metric: Metric, texts: list[str], references: list[str]) -> Measure:
     return mean(name, by_metric[metric](texts, references), range=(0.0, 1.0))
 
 
-def _truncated(scores: Sequence[RowScore]) -> Measure:
-    """Return how many answers were cut off at maxNewTokens: they say less than the model would have."""
-    cut = np.array([not score.stopped for score in scores], np.float64)
-    return mean(RESULTS[Metric.TRUNCATED_RATIO][0], cut, lower_is_better=True, range=(1.0, 0.0))
+def _written(metric: Metric, task: EvaluationTask, scores: Sequence[RowScore]) -> Measure:
+    """Return how answers were written: how many were cut off, their tokens, their seconds.
+
+    Answers that maxNewTokens cut off say less than the model would have.
+    """
+    (name,) = RESULTS[metric]
+    if metric is Metric.TRUNCATED_RATIO:
+        cut = np.array([not score.stopped for score in scores], np.float64)
+        return mean(name, cut, lower_is_better=True, range=(1.0, 0.0))
+    of_tokens = metric is Metric.TOKENS_PER_ANSWER
+    told = [score.tokens if of_tokens else score.seconds for score in scores]
+    values = np.array([math.nan if each is None else each for each in told], np.float64)
+    most = float(task.max_new_tokens or DEFAULT_NEW_TOKENS)
+    return mean(name, values, lower_is_better=True, range=(most, 0.0) if of_tokens else None)
 
 
 def _errors(task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Array:
