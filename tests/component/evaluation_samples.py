@@ -73,6 +73,24 @@ FULL = evaluation(
                 "dataset": OWN_ROWS,
                 "jsonSchema": '{"type": "object"}',
             },
+            {
+                "name": "preferred",
+                "type": "Judge",
+                "dataset": OWN_ROWS,
+                "judging": {
+                    "mode": "Rubric",
+                    "instructions": "A good answer is right and short.",
+                    "minimumScore": 0,
+                    "maximumScore": 10,
+                    "minimumAgreement": 0.8,
+                },
+            },
+            {
+                "name": "compared",
+                "type": "Judge",
+                "dataset": OWN_ROWS,
+                "judging": {"instructions": "Prefer the answer that is right.", "showReference": True},
+            },
             {"name": "dated", "type": "Regex", "dataset": OWN_ROWS, "pattern": "^[0-9]{4}", "metrics": ["MatchRatio"]},
             {
                 "name": "choices",
@@ -94,6 +112,9 @@ FULL = evaluation(
                 "maximumGroupRegression": 0.05,
             },
         ],
+        "judge": {
+            "endpoint": {"url": "http://vllm.judges:8000/v1", "model": "judge", "secretName": "judge"},
+        },
         "precision": "AsTrained",
         "quantization": {"type": "NF4", "doubleQuantization": False, "computeType": "Float32"},
         "datasetSecretName": "object-storage",
@@ -110,10 +131,12 @@ FULL = evaluation(
     }
 )
 
+_JUDGE = {"uri": "s3://models/judge", "digest": DIGEST, "secretName": "object-storage"}
 _ARTIFACT = {"uri": "s3://adapters/out/adapters/1", "digest": OTHER_DIGEST, "secretName": "object-storage"}
 VARIANTS: dict[str, Body] = {
     "artifact": FULL,
     "job": change(FULL, {"spec.target": {"fineTuneJobName": "sample"}, "spec.baseline": {"artifact": _ARTIFACT}}),
+    "judged here": change(FULL, {"spec.judge": {"model": _JUDGE}}),
     "served": change(FULL, {"spec.target": {"fineTuneJobName": "sample"}, "spec.baseline": {"rolloutName": "guide"}}),
     "base model": change(
         FULL,

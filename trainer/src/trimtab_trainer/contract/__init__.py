@@ -40,6 +40,7 @@ from .evaluation import (
 )
 from .figures import PreferenceFigures
 from .hub import HubSource, Mirrored, MirroredSource, from_hub, hub_sources, relocated
+from .judging import JudgeMode, Judging, StoredEndpoint, StoredJudge, StoredJudgeModel
 from .limits import PROCESSES, TRAIN_LIMITS, TrainLimits
 from .methods import Method, PreferenceLoss, PreferenceSettings
 from .model import Model, Received
@@ -103,6 +104,8 @@ __all__ = [
     "HubSource",
     "InitialAdapter",
     "InvalidText",
+    "JudgeMode",
+    "Judging",
     "LoraSettings",
     "LossOn",
     "Method",
@@ -133,6 +136,9 @@ __all__ = [
     "StoredBaseModel",
     "StoredBaseline",
     "StoredDataset",
+    "StoredEndpoint",
+    "StoredJudge",
+    "StoredJudgeModel",
     "StoredOutput",
     "Summary",
     "TaskDataset",

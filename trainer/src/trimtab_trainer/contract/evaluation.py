@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from .figures import WHOLE
+from .judging import JudgeMode, Judging, StoredJudge
 from .model import Model, Received, rules, speaks
 from .run import Credentials, RunIdentity, StoredBaseModel, StoredOutput
 from .settings import DIGEST, KEY, OBJECT_URI, DatasetFormat, QuantizationSettings
@@ -31,6 +32,7 @@ DEFAULT_GROUP_ROWS = 30
 DEFAULT_GAP_CONFIDENCE = 0.95
 OUTCOME_BYTES = 1 << 18
 """Of a packed outcome, before it is packed into a termination message of 4 kB: more was not written by `pack`."""
+UNRELIABLE_LENGTH = 400
 OTHER_GROUPS = "other"
 """Name of the group that small groups are pooled into."""
 
@@ -56,6 +58,7 @@ class TaskType(StrEnum):
     TOOL_CALLS = "ToolCalls"
     JSON_SCHEMA = "JsonSchema"
     REGEX = "Regex"
+    JUDGE = "Judge"
     HARNESS = "Harness"
 
 
@@ -89,6 +92,11 @@ class Metric(StrEnum):
     NAME_ACCURACY = "NameAccuracy"
     ARGUMENTS_ACCURACY = "ArgumentsAccuracy"
     MATCH_RATIO = "MatchRatio"
+    WIN_RATE = "WinRate"
+    JUDGE_SCORE = "JudgeScore"
+    INCONSISTENT_RATIO = "InconsistentRatio"
+    UNREADABLE_RATIO = "UnreadableRatio"
+    AGREEMENT = "Agreement"
     TOKENS_PER_ANSWER = "TokensPerAnswer"
     SECONDS_PER_ANSWER = "SecondsPerAnswer"
 
@@ -121,6 +129,11 @@ RESULTS: dict[Metric, tuple[str, ...]] = {
     Metric.NAME_ACCURACY: ("nameAccuracy",),
     Metric.ARGUMENTS_ACCURACY: ("argumentsAccuracy",),
     Metric.MATCH_RATIO: ("matchRatio",),
+    Metric.WIN_RATE: ("winRate",),
+    Metric.JUDGE_SCORE: ("judgeScore",),
+    Metric.INCONSISTENT_RATIO: ("inconsistentRatio",),
+    Metric.UNREADABLE_RATIO: ("unreadableRatio",),
+    Metric.AGREEMENT: ("agreement",),
     Metric.TOKENS_PER_ANSWER: ("tokensPerAnswer",),
     Metric.SECONDS_PER_ANSWER: ("secondsPerAnswer",),
 }
@@ -175,6 +188,14 @@ METRICS_OF: dict[TaskType, tuple[Metric, ...]] = {
     ),
     TaskType.JSON_SCHEMA: (Metric.VALID_RATIO, Metric.EXACT_MATCH, *OF_ANSWERS),
     TaskType.REGEX: (Metric.MATCH_RATIO, *OF_ANSWERS),
+    TaskType.JUDGE: (
+        Metric.WIN_RATE,
+        Metric.JUDGE_SCORE,
+        Metric.INCONSISTENT_RATIO,
+        Metric.UNREADABLE_RATIO,
+        Metric.AGREEMENT,
+        *OF_ANSWERS,
+    ),
     TaskType.HARNESS: (),
 }
 """Metrics that apply to a type, the headline first. A harness task names its own."""
@@ -182,6 +203,10 @@ METRICS_OF: dict[TaskType, tuple[Metric, ...]] = {
 BY_NAME_ALONE = frozenset({Metric.SECONDS_PER_ANSWER})
 """Metrics that are computed where `metrics` names them; all others are the default. Seconds are of a machine: no other
 evaluation shares them, and answers are written one at a time."""
+
+OF_PAIRS = frozenset({Metric.WIN_RATE, Metric.INCONSISTENT_RATIO})
+OF_SCORES = frozenset({Metric.JUDGE_SCORE})
+"""Metrics of one mode of a judge."""
 
 OF_PROBABILITIES = frozenset({Metric.BRIER_SCORE, Metric.CALIBRATION_ERROR})
 """Metrics of the probabilities of labels or choices, which a generated answer has none of."""
@@ -198,6 +223,8 @@ LOWER_IS_BETTER = frozenset(
         "calibrationError",
         "tokensPerAnswer",
         "secondsPerAnswer",
+        "inconsistentRatio",
+        "unreadableRatio",
     }
 )
 """Figures of our own metrics where less is better; a harness task says it of its own."""
@@ -281,8 +308,9 @@ SCHEMA_OF_SPLIT = "a JsonSchema task of the split Test needs jsonSchema: held-ou
 NO_PROBABILITIES = "BrierScore and CalibrationError need predictBy: Likelihood: a generated label has no probability"
 
 
-GENERATING = ("Generation", "Regression", "Classification", "ToolCalls", "JsonSchema", "Regex")
+GENERATING = ("Generation", "Regression", "Classification", "ToolCalls", "JsonSchema", "Regex", "Judge")
 OF_TURNS = ("Generation", "ToolCalls", "JsonSchema", "Regex")
+NO_SCORES_OF_PAIRS = "JudgeScore is of the mode Rubric, WinRate and InconsistentRatio are of the mode Pairwise"
 
 
 def _only(field: str, *types: str) -> tuple[str, str]:
@@ -308,6 +336,13 @@ class EvaluationTask(Model):
             _only("jsonSchema", "JsonSchema"),
             _only("pattern", "Regex"),
             ("self.type != 'Regex' || has(self.pattern)", "a Regex task needs pattern"),
+            _only("judging", "Judge"),
+            ("self.type != 'Judge' || has(self.judging)", "a Judge task needs judging"),
+            (
+                "!has(self.metrics) || !has(self.judging) || !self.metrics.exists(m, has(self.judging.mode) && "
+                "self.judging.mode == 'Rubric' ? m == 'WinRate' || m == 'InconsistentRatio' : m == 'JudgeScore')",
+                NO_SCORES_OF_PAIRS,
+            ),
             (
                 "self.type != 'JsonSchema' || has(self.jsonSchema) || has(self.dataset.uri)",
                 SCHEMA_OF_SPLIT,
@@ -427,6 +462,7 @@ class EvaluationTask(Model):
         max_length=MAXIMUM_PATTERN,
         description="pattern that is to be found in an answer, in RE2's syntax; ^ and $ are its ends.",
     )
+    judging: Judging | None = Field(default=None, description="judging: what spec.judge is asked of the answers.")
     harness_task: str | None = Field(
         default=None,
         min_length=1,
@@ -441,8 +477,15 @@ class EvaluationTask(Model):
         """Return the metrics to compute, the headline first."""
         if self.metrics is not None:
             return tuple(self.metrics)
-        left_out = BY_NAME_ALONE | (OF_PROBABILITIES if self.generates else frozenset())
+        left_out = BY_NAME_ALONE | (OF_PROBABILITIES if self.generates else frozenset()) | self._of_other_modes
         return tuple(each for each in METRICS_OF[self.type] if each not in left_out)
+
+    @property
+    def _of_other_modes(self) -> frozenset[Metric]:
+        """Metrics that a judge in this task's mode does not give."""
+        if self.judging is None:
+            return frozenset()
+        return OF_PAIRS if self.judging.chosen_mode is JudgeMode.RUBRIC else OF_SCORES
 
     @property
     def timed(self) -> bool:
@@ -475,6 +518,10 @@ class EvaluationTask(Model):
             raise ValueError("a Regex task needs pattern")
         if kind is TaskType.JSON_SCHEMA and self.json_schema is None and self.dataset.uri is None:
             raise ValueError(SCHEMA_OF_SPLIT)
+        if kind is TaskType.JUDGE and self.judging is None:
+            raise ValueError("a Judge task needs judging")
+        if self._of_other_modes & set(self.metrics or ()):
+            raise ValueError(NO_SCORES_OF_PAIRS)
         allowed: dict[str, tuple[str, ...]] = {
             "labels": (TaskType.CLASSIFICATION,),
             "predict_by": (TaskType.CLASSIFICATION,),
@@ -485,6 +532,7 @@ class EvaluationTask(Model):
             "turns": OF_TURNS,
             "json_schema": (TaskType.JSON_SCHEMA,),
             "pattern": (TaskType.REGEX,),
+            "judging": (TaskType.JUDGE,),
             "harness_task": (TaskType.HARNESS,),
             "few_shot": (TaskType.HARNESS,),
         }
@@ -678,6 +726,7 @@ class EvaluationConfig(Model):
     baseline: StoredBaseline | None = None
     tasks: list[EvaluationTask] = Field(min_length=1, max_length=MAXIMUM_TASKS)
     thresholds: list[Threshold] = Field(default=[], max_length=MAXIMUM_THRESHOLDS)
+    judge: StoredJudge | None = None
     output: StoredOutput
     dataset_credentials: Credentials | None = None
     precision: Precision = Precision.AS_TRAINED
@@ -701,8 +750,28 @@ class EvaluationConfig(Model):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         check_tasks_and_thresholds(self.tasks, self.thresholds, has_baseline=self.baseline is not None)
+        check_judge(self.tasks, has_judge=self.judge is not None, has_baseline=self.baseline is not None)
         check_resamples(self.resamples, self.thresholds)
         return self
+
+
+NO_JUDGE = "a Judge task needs spec.judge"
+NO_PAIR = "a Judge task of the mode Pairwise needs spec.baseline, whose answers the target's are held against"
+
+
+def check_judge(tasks: list[EvaluationTask], *, has_judge: bool, has_baseline: bool) -> None:
+    """Refuse tasks that nobody can judge.
+
+    Raises:
+        ValueError: with the next step.
+    """
+    for task in tasks:
+        if task.judging is None:
+            continue
+        if not has_judge:
+            raise ValueError(NO_JUDGE)
+        if task.judging.chosen_mode is JudgeMode.PAIRWISE and not has_baseline:
+            raise ValueError(NO_PAIR)
 
 
 RESAMPLES_OF_A_TEST = 1_000
@@ -868,6 +937,9 @@ class EvaluationOutcome(Received):
     looks: WHOLE = Field(default=0, description="evaluations that saw the most used of these rows, this one included")
     results: list[Result] = Field(default=[])
     omitted: WHOLE = Field(default=0, description="results that are in the report only")
+    unreliable: str | None = Field(
+        default=None, max_length=UNRELIABLE_LENGTH, description="why a judge's words decide nothing, in a sentence"
+    )
     checks: list[Check] = Field(default=[])
 
     def pack(self, limit: int) -> str:
@@ -885,6 +957,7 @@ class EvaluationOutcome(Received):
                 "resultsDigest": self.results_digest,
                 "rows": self.rows,
                 "looks": self.looks,
+                **({"unreliable": self.unreliable} if self.unreliable is not None else {}),
                 "omitted": self.omitted + len(self.results) - len(results),
                 "results": [[_packed(getattr(each, name)) for each in results] for name in _RESULT_COLUMNS],
                 "checks": [

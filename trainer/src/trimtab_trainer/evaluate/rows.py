@@ -37,6 +37,10 @@ class Sequence:
         return sum(stop - start for start, stop in self.spans)
 
 
+OF_SOME_TYPES = ("schema", "calls", "worse", "score")
+"""Fields of a row that are left out where they are None."""
+
+
 @dataclass(frozen=True)
 class EvaluationRow:
     """One row of a task.
@@ -57,6 +61,8 @@ class EvaluationRow:
         number_reference: the right number of a Regression row.
         schema: JSON text: what a JsonSchema row's answer is to satisfy, where the task does not say it; of a ToolCalls
             row an object of the arguments' schemas, each JSON text, by the names of the tools.
+        worse: of a Judge row an answer that people found worse than the reference.
+        score: of a Judge row the score that people gave the reference.
         calls: of a ToolCalls row the right calls, JSON text [[name, arguments], ...].
     """
 
@@ -74,11 +80,13 @@ class EvaluationRow:
     number_reference: float | None = None
     schema: str | None = None
     calls: str | None = None
+    worse: str | None = None
+    score: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as a JSON object; what only some types have is left out of the others, whose digests stay."""
         value = {field.name: getattr(self, field.name) for field in fields(self)}
-        value = {name: each for name, each in value.items() if each is not None or name not in ("schema", "calls")}
+        value = {name: each for name, each in value.items() if each is not None or name not in OF_SOME_TYPES}
         value["sequences"] = [[each.tokens, each.spans, each.characters, each.bytes] for each in self.sequences]
         return value
 

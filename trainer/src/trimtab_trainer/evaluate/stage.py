@@ -38,11 +38,13 @@ from .asking.likelihoods import score_pairs, score_rows
 from .asking.models import Models, quantization
 from .asking.score_store import ScoresKey, TaskScores, read_scores, seed_of, write_scores
 from .comparison import compare
+from .judging.choosing import judge_of
+from .judging.judge import judge_task
 from .preparing.looks import note_looks
 from .preparing.task_store import PreparedTask, PreparedTasks, load_tasks
 from .reporting.outcome_store import publish, read_outcome
 from .reporting.page import render
-from .results import EvaluatedModel, EvaluationResults, TaskResults
+from .results import EvaluatedModel, EvaluationResults, JudgeResults, TaskResults
 from .rows import EvaluationRow
 
 
@@ -84,7 +86,7 @@ def evaluate(  # noqa: PLR0917 all of them in the order that they are needed
         try:
             run = Evaluation(config, prepared, store, scratch=scratch, report=report, board=board, stop=stop)
             report("evaluating", attempt=attempt, tasks=prepared.tasks, sides=len(run.sides))
-            outcome = run.publish(run.compare(run.ask()))
+            outcome = run.publish(run.compare(run.judge(run.ask())))
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise OutOfMemory(
@@ -136,6 +138,7 @@ class Evaluation:
         scheme = quantization(config, adapters)
         asked_as = self.sides[0].adapter
         template = asked_as.chat_template if asked_as is not None else None
+        self.judges: dict[str, JudgeResults] = {}
         self.models = Models(config, prepared, scheme, chat_template=template, scratch=scratch, report=report)
 
     def _adapter(self, role: str) -> FetchedAdapter | None:
@@ -233,6 +236,35 @@ class Evaluation:
             )
         )
 
+    # -- judging ------------------------------------------------------------------------------------------------------
+
+    def judge(self, found: dict[tuple[str, str], TaskScores]) -> dict[tuple[str, str], TaskScores]:
+        """Return the scores with what the judge says of those that are judged, once all answers are there."""
+        settings, tasks = self.config.judge, [task for task in self.config.tasks if task.judging is not None]
+        if settings is None or not tasks:
+            return found
+        self.models.release()
+        self.board.update(activity="Judging")
+        judge = judge_of(settings, self.scratch, self.config.batch_size)
+        with self.stop.at_once():
+            for task in tasks:
+                target, baseline = found["target", task.name], found.get(("baseline", task.name))
+                judged, self.judges[task.name] = judge_task(
+                    judge,
+                    self.store,
+                    task,
+                    self._rows(task, target),
+                    target.scores,
+                    baseline.scores if baseline is not None else None,
+                    folder=self.scratch / "judgements",
+                    stop=self.stop,
+                    report=self.report,
+                )
+                found["target", task.name] = TaskScores(judged.target)
+                if judged.baseline is not None:
+                    found["baseline", task.name] = TaskScores(judged.baseline)
+        return found
+
     # -- figures ------------------------------------------------------------------------------------------------------
 
     def compare(self, found: dict[tuple[str, str], TaskScores]) -> EvaluationResults:
@@ -280,6 +312,7 @@ class Evaluation:
             seed=self.config.seed,
             resamples=self.config.resamples,
             lower_is_better=target.lower_is_better,
+            judge=self.judges.get(task.name),
         )
 
     def _rows(self, task: EvaluationTask, scores: TaskScores) -> list[EvaluationRow]:

@@ -105,6 +105,11 @@ class Models:
     def _hash(self) -> str:
         return frozen_hash(self._base)
 
+    def release(self) -> None:
+        """Let go of the base model's weights: another model needs the memory."""
+        if self.__dict__.pop("_base", None) is not None and self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     @contextmanager
     def of(self, adapter: FetchedAdapter | None) -> Iterator[LanguageModel]:
         """Give the base model, with an adapter or alone; the adapter is off again when the block has ended.

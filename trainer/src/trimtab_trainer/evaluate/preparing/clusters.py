@@ -137,7 +137,7 @@ def _joining_keys(task: EvaluationTask, question: Question) -> Iterable[bytes]:
 
 def has_answer_of_its_own(task: EvaluationTask) -> bool:
     """Tell whether answers are told apart by what they say: labels, choices and numbers are shared by chance."""
-    return task.type in (TaskType.PERPLEXITY, TaskType.GENERATION, TaskType.PREFERENCE)
+    return task.type in (TaskType.PERPLEXITY, TaskType.GENERATION, TaskType.PREFERENCE, TaskType.JUDGE)
 
 
 def _text(question: Question) -> str:

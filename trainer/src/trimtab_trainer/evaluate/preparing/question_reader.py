@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 
-from ...contract import DatasetFormat, EvaluationTask, Reason, TaskType, Turns
+from ...contract import DatasetFormat, EvaluationTask, JudgeMode, Reason, TaskType, Turns
 from ...data.cleaning import Finding
 from ...data.formats import Row, conform, resolve
 from ...data.keys import USED
@@ -23,11 +23,14 @@ from ..scoring.patterns import PatternRefused, pattern_of
 from ..scoring.schemas import SchemaRefused, schema_of
 from .group_column import group_of, refuse_ungrouped
 from .questions import (
+    SCORE,
+    WORSE,
     Question,
     Unlabelled,
     Unreferenced,
     calling_question,
     json_question,
+    judged_question,
     labelled_question,
     matching_question,
     multiple_choice_question,
@@ -63,7 +66,7 @@ def read_questions(task: EvaluationTask, source: Source, *, templated: bool) -> 
         SettingsInvalid: METRIC_NOT_APPLICABLE where the rows' format has no answer to compare with.
     """
     asking = _asking(task, source, templated)
-    used = (task.group_by, SCHEMA if task.type is TaskType.JSON_SCHEMA and task.json_schema is None else None)
+    used = (task.group_by, *_columns(task))
     reading, seen = ReadQuestions(), set[bytes]()
     speechless, unreferenced, unlabelled, ungrouped = Finding(), Finding(), Finding(), Finding()
     unknown = ""
@@ -194,10 +197,22 @@ def _row_reader(
             return row, lambda each, record: json_question(
                 referenced_question(each), task.json_schema, record.value.get(SCHEMA)
             )
+        case TaskType.JUDGE if task.judging is not None:
+            judging = task.judging
+            return row, lambda each, record: judged_question(referenced_question(each), judging, record.value)
         case TaskType.REGEX:
             _check_settings(task)
             return row, lambda each, _: matching_question(referenced_question(each), task.pattern or "")
     return row, lambda each, _: referenced_question(each)
+
+
+def _columns(task: EvaluationTask) -> tuple[str, ...]:
+    """Return the columns that a task uses beside those of the format."""
+    if task.type is TaskType.JSON_SCHEMA and task.json_schema is None:
+        return (SCHEMA,)
+    if task.judging is None or task.judging.show_reference is not None:
+        return ()
+    return (WORSE,) if task.judging.chosen_mode is JudgeMode.PAIRWISE else (SCORE,)
 
 
 def _check_settings(task: EvaluationTask) -> None:

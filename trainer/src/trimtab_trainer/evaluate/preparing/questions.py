@@ -10,6 +10,8 @@ The shapes of rows, by the type of the task; `group` and the column of groupBy a
 - JsonSchema: as Generation; the reference is JSON that the schema accepts: the task's, or the row's own in the column
   `schema`, an object or JSON text.
 - Regex: as Generation; the reference is a text that the pattern is found in.
+- Judge: as Generation; beside it, of the mode Pairwise, `worse`: an answer that people found worse than the reference,
+  and of the mode Rubric `score`: the whole number that they gave the reference.
 - Preference: {prompt, chosen, rejected}, or conversations under chosen and rejected, as for training.
 - MultipleChoice: {"question" or "prompt": text, "choices": [2 to 64 texts], "answer": index from 0, or the choice}.
 
@@ -19,20 +21,23 @@ A row that is none of these is refused with its file and line; `question_reader`
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...contract import DatasetFormat, canonical_json
+from ...contract import DatasetFormat, JudgeMode, Judging, canonical_json
 from ...data.formats import Row, conform
 from ...data.keys import check_row
 from ...data.messages import is_learned, malformed, spoken
+from ...data.messages import text as checked_text
 from ...data.readers import Record
 from ..scoring.parsing import NUMBER, parse_number
 from ..scoring.patterns import pattern_of
 from ..scoring.schemas import SchemaRefused, parsed, schema_of
 from ..scoring.tool_calls import calls_text
 
+WORSE, SCORE = "worse", "score"
+"""Columns of what people said of a Judge row's own answer: one that is worse, or a score of it."""
 MINIMUM_CHOICES, MAXIMUM_CHOICES = 2, 64
 
 
@@ -49,7 +54,7 @@ class Question:
         choices: the texts to choose from.
         answer: index of the right choice.
         number: the right number of a Regression row.
-        schema, calls: as those of `rows.EvaluationRow`.
+        schema, calls, worse, score: as those of `rows.EvaluationRow`.
         conversation: identity of the conversation that several questions are of; None where each row is one.
     """
 
@@ -63,6 +68,8 @@ class Question:
     number: float | None = None
     schema: str | None = None
     calls: str | None = None
+    worse: str | None = None
+    score: int | None = None
     conversation: bytes | None = None
 
     @property
@@ -206,6 +213,36 @@ def json_question(question: Question, schema: str | None, own: Any) -> Question:
     _check_accepted(schema, value, f"{place} has an answer")
     identity = question.identity if kept is None else hashlib.sha256(question.identity + kept.encode()).digest()
     return replace(question, schema=kept, identity=identity)
+
+
+def judged_question(question: Question, judging: Judging, value: Mapping[str, Any]) -> Question:
+    """Return a question whose answers are judged, with what people said of its own.
+
+    Args:
+        question: with its reference.
+        judging: what the judge is asked.
+        value: the row's columns, `worse` and `score` among them.
+
+    Raises:
+        DataInvalid: DATASET_MALFORMED.
+    """
+    place = question.row.place
+    if judging.show_reference is not None:
+        return question
+    if judging.chosen_mode is JudgeMode.PAIRWISE:
+        worse = value.get(WORSE)
+        if worse is None or worse == "":
+            return question
+        worse = checked_text(worse, WORSE, place).strip()
+        if worse == question.reference.strip():
+            raise malformed(place, "has its own answer as the worse one")
+        return replace(question, worse=worse, identity=hashlib.sha256(question.identity + worse.encode()).digest())
+    score, (low, high) = value.get(SCORE), judging.scores
+    if score is None:
+        return question
+    if isinstance(score, bool) or not isinstance(score, int) or not low <= score <= high:
+        raise malformed(place, f"has a score that is no whole number from {low} to {high}")
+    return replace(question, score=score, identity=hashlib.sha256(question.identity + bytes([score])).digest())
 
 
 def matching_question(question: Question, pattern: str) -> Question:

@@ -147,6 +147,8 @@ def _rows(task: EvaluationTask, chosen: list[TokenisedQuestion], about: Circumst
                 number_reference=question.number,
                 schema=question.schema,
                 calls=question.calls,
+                worse=question.worse,
+                score=question.score,
             )
         )
     return rows

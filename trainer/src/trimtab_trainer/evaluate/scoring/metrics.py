@@ -80,6 +80,11 @@ def measures(
                 else mean(RESULTS[metric][0], values[metric], range=(0.0, 1.0))
                 for metric in chosen
             ]
+        case TaskType.JUDGE:
+            return [
+                _written(metric, task, scores) if metric in OF_ANSWERS else _judged(metric, task, scores)
+                for metric in chosen
+            ]
         case TaskType.PREFERENCE:
             return [_pairs(metric, rows, scores) for metric in chosen]
         case _:
@@ -156,6 +161,20 @@ def _text(metric: Metric, texts: list[str], references: list[str]) -> Measure:
         return Measure((name,), statistics, lambda s: chrf(s)[..., None], name, chrf(statistics), range=(0.0, 100.0))
     by_metric = {Metric.EXACT_MATCH: exact_match, Metric.TOKEN_F1: token_f1, Metric.ROUGE_L: rouge_l}
     return mean(name, by_metric[metric](texts, references), range=(0.0, 1.0))
+
+
+def _judged(metric: Metric, task: EvaluationTask, scores: Sequence[RowScore]) -> Measure:
+    """Return what a judge said of each row; agreement is a share of the rows that people judged."""
+    (name,) = RESULTS[metric]
+    values = np.array([(score.figures or {}).get(name, math.nan) for score in scores], np.float64)
+    if metric is Metric.AGREEMENT:
+        labelled = ~np.isnan(values)
+        statistics = np.stack([np.where(labelled, values, 0.0), labelled.astype(np.float64)], axis=1)
+        return Measure((name,), statistics, ratio, name, values, range=(0.0, 1.0))
+    low, high = task.judging.scores if metric is Metric.JUDGE_SCORE and task.judging is not None else (0, 1)
+    less = name in LOWER_IS_BETTER
+    ends = (float(high), float(low)) if less else (float(low), float(high))
+    return mean(name, values, lower_is_better=less, range=ends)
 
 
 def _written(metric: Metric, task: EvaluationTask, scores: Sequence[RowScore]) -> Measure:
