@@ -482,3 +482,21 @@ def test_a_regression_needs_a_baseline() -> None:
 def test_scores_of_no_row_are_no_baseline() -> None:
     with pytest.raises(ValueError, match="0 scores are not those of its 4 rows"):
         compared(task("MultipleChoice"), choice_rows([0] * 4), choice_scores([0] * 4), [])
+
+
+def test_an_agreement_is_as_certain_as_its_own_rows_are_many() -> None:
+    """30 of 600 rows have people's judgement, and the judge shares all: 0.95 ** 30 is 0.21, and 0.95 ** 600 is nothing."""
+    asked = task("Judge", judging={"instructions": "Prefer what is right."}, groupBy="kind")
+    told = {"winRate": 0.5, "inconsistentRatio": 0.0, "unreadableRatio": 0.0}
+    scores = [
+        RowScore(at, text="a", tokens=1, figures=told | ({"agreement": 1.0} if at % 20 == 0 else {}))
+        for at in range(600)
+    ]
+    rows = [row(at, group="even" if at % 2 == 0 else "odd") for at in range(600)]
+    bound = Threshold(metric="t/agreement", minimum=0.95, confidence=0.95)
+    found, checks = compare(asked, about(600), rows, scores, scores, [(0, bound)], seed=1, resamples=1_000)
+    agreement = next(each for each in found.results if each.metric == "agreement")
+    assert (agreement.value, agreement.count) == (1.0, 30)
+    assert checks[0].p_pass == pytest.approx(0.95**30, abs=0.01)
+    by_group = next(each for each in found.groups if each.metric == "agreement")
+    assert {each.name: each.value for each in by_group.groups} == {"even": 1.0, "odd": None}

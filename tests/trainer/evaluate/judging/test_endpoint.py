@@ -139,6 +139,14 @@ def test_a_port_where_nobody_listens() -> None:
         Asking(url).ask()
 
 
+def test_each_task_has_its_own_patience(server: JudgeServer) -> None:
+    judge = Asking(server.url)
+    judge.ask()
+    server.troubles = [503]
+    assert len(judge.ask()) == 2
+    assert judge.pauses == [1.0]
+
+
 def test_it_stops_when_told_to(server: JudgeServer) -> None:
     stop, begun = Interruption(), threading.Event()
 

@@ -330,3 +330,26 @@ def test_seconds_are_told_where_they_were_measured_and_unknown_elsewhere() -> No
     untimed = figures(measures(timed, rows, text_scores(["1", "2 3"])))
     assert math.isnan(untimed["secondsPerAnswer"])
     assert untimed["tokensPerAnswer"] == 2.5
+
+
+def test_a_judges_figures_are_of_the_rows_that_have_them() -> None:
+    judging = {"instructions": "Prefer what is right."}
+    asked = task("Judge", judging=judging, metrics=["WinRate", "InconsistentRatio", "Agreement"])
+    of_rows = [
+        {"winRate": 1.0, "agreement": 1.0},
+        {"winRate": 0.5},
+        {"winRate": 0.0, "agreement": 0.0},
+        {"winRate": 1.0},
+    ]
+    scores = [RowScore(at, text="", figures={"inconsistentRatio": 0.25} | each) for at, each in enumerate(of_rows)]
+    found = measures(asked, text_rows([""] * 4), scores)
+    assert figures(found) == pytest.approx({"winRate": 0.625, "inconsistentRatio": 0.25, "agreement": 0.5})
+    assert [each.lower_is_better for each in found] == [False, True, False]
+    assert [each.range for each in found] == [(0.0, 1.0), (1.0, 0.0), (0.0, 1.0)]
+    agreement = found[-1]
+    assert agreement.taken is not None
+    assert agreement.taken.tolist() == [0, 2]
+    assert agreement.among(np.array([2, 3])).tolist() == [2]
+    scored = task("Judge", judging=judging | {"mode": "Rubric", "maximumScore": 7}, metrics=["JudgeScore"])
+    (score,) = measures(scored, text_rows([""]), [RowScore(0, text="", figures={"judgeScore": 6.0})])
+    assert score.range == (1.0, 7.0)

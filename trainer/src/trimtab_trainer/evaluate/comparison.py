@@ -114,7 +114,11 @@ def _worse(index: int, threshold: Threshold, sides: Sequence[Sequence[Measure]],
 def _figures(
     task: EvaluationTask, resampling: Resampling, sides: Sequence[Sequence[Measure]], rows: int
 ) -> dict[str, Figure]:
-    parts = [resampling.part(each.statistics, each.values, weights=each.weights) for side in sides for each in side]
+    parts = [
+        resampling.part(each.statistics, each.values, each.taken, weights=each.weights)
+        for side in sides
+        for each in side
+    ]
     found = resampling.distributions(parts)
     count = len(sides[0])
     figures = {}
@@ -124,7 +128,7 @@ def _figures(
             figures[name] = Figure(
                 task.name,
                 name,
-                rows,
+                rows if measure.taken is None else len(measure.taken),
                 found[at][column],
                 found[count + at][column] if len(sides) > 1 else None,
                 measure.lower_is_better,

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import httpx2
@@ -48,12 +47,12 @@ WAY_OUT = (
 class Endpoint:
     """Asks one model of one server."""
 
-    def __init__(self, settings: StoredEndpoint, pause: Callable[[float], object] = time.sleep) -> None:
+    def __init__(self, settings: StoredEndpoint, pause: Callable[[float], object] | None = None) -> None:
         """Read the key.
 
         Args:
             settings: whom to ask; the key API_KEY of its Secret may be absent.
-            pause: waits so many seconds.
+            pause: waits so many seconds; absent: it waits until then, or until nobody waits for the reply any more.
 
         Raises:
             SettingsInvalid: CREDENTIALS_MISSING; or the url is none.
@@ -78,7 +77,6 @@ class Endpoint:
         self._settings, self._pause = settings, pause
         self._address = f"{settings.url.rstrip('/')}/chat/completions"
         self._headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
-        self._given_up = threading.Event()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -95,23 +93,43 @@ class Endpoint:
         """
         timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         limits = httpx2.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
-        pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="judge")
-        with httpx2.Client(timeout=timeout, limits=limits, headers=self._headers, follow_redirects=False) as client:
-            replies: list[Future[Judgement]] = [pool.submit(self._reply, client, each) for each in asked]
-            try:
-                waiting = set(replies)
-                while waiting:
-                    stop.check()
-                    done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_EXCEPTION)
-                    for each in done:
-                        each.result()
-            finally:
-                self._given_up.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-        report("judge asked", questions=len(replies), model=self._settings.model)
-        return [each.result() for each in replies]
+        given_up = threading.Event()
+        waiting, replies = SimpleQueue[int](), SimpleQueue[tuple[int, Judgement | Exception]]()
+        for number in range(len(asked)):
+            waiting.put(number)
 
-    def _reply(self, client: httpx2.Client, asked: Judgement) -> Judgement:
+        def work() -> None:
+            while not given_up.is_set():
+                try:
+                    number = waiting.get_nowait()
+                except Empty:
+                    return
+                try:
+                    replies.put((number, self._reply(client, asked[number], given_up)))
+                except Exception as error:  # raised again where it is waited for
+                    replies.put((number, error))
+
+        found: dict[int, Judgement] = {}
+        with httpx2.Client(timeout=timeout, limits=limits, headers=self._headers, follow_redirects=False) as client:
+            # Daemons: a process that is told to stop does not wait for a server that does not answer.
+            for number in range(min(AT_ONCE, len(asked))):
+                threading.Thread(target=work, name=f"judge-{number}", daemon=True).start()
+            try:
+                while len(found) < len(asked):
+                    stop.check()
+                    try:
+                        number, reply = replies.get(timeout=0.5)
+                    except Empty:
+                        continue
+                    if isinstance(reply, Exception):
+                        raise reply
+                    found[number] = reply
+            finally:
+                given_up.set()
+        report("judge asked", questions=len(found), model=self._settings.model)
+        return [found[number] for number in range(len(asked))]
+
+    def _reply(self, client: httpx2.Client, asked: Judgement, given_up: threading.Event) -> Judgement:
         attempt = 1
         while True:
             try:
@@ -119,9 +137,9 @@ class Endpoint:
                 return replace(asked, reply=text[:REPLY_CHARACTERS], model=model)
             except JudgeFailed as error:
                 pause = 2.0 ** (attempt - 1) if error.retry_after is None else float(error.retry_after)
-                if attempt == ATTEMPTS or pause > PATIENCE_SECONDS or self._given_up.is_set():
+                if attempt == ATTEMPTS or pause > PATIENCE_SECONDS or given_up.is_set():
                     raise
-            self._pause(pause)
+            (self._pause or given_up.wait)(pause)
             attempt += 1
 
     def _once(self, client: httpx2.Client, prompt: JudgePrompt) -> tuple[str, str | None]:
@@ -183,8 +201,8 @@ class Endpoint:
             hint = "it has no such model, or the url is not what /chat/completions follows (often it ends with /v1)"
         else:
             hint = (
-                "the question may be longer than the model takes, or the server may not take a response_format of a "
-                "JSON schema, which keeps replies readable"
+                "the question may be longer than the model takes, or the server may not take max_tokens, or a "
+                "response_format of a JSON schema, which keeps replies readable"
             )
         return SettingsInvalid(
             f"{url} does not take what is asked of the model {self._settings.model} ({status}): {hint}",

@@ -170,7 +170,7 @@ def _judged(metric: Metric, task: EvaluationTask, scores: Sequence[RowScore]) ->
     if metric is Metric.AGREEMENT:
         labelled = ~np.isnan(values)
         statistics = np.stack([np.where(labelled, values, 0.0), labelled.astype(np.float64)], axis=1)
-        return Measure((name,), statistics, ratio, name, values, range=(0.0, 1.0))
+        return Measure((name,), statistics, ratio, name, values, range=(0.0, 1.0), taken=np.flatnonzero(labelled))
     low, high = task.judging.scores if metric is Metric.JUDGE_SCORE and task.judging is not None else (0, 1)
     less = name in LOWER_IS_BETTER
     ends = (float(high), float(low)) if less else (float(low), float(high))
