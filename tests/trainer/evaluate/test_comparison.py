@@ -485,7 +485,7 @@ def test_scores_of_no_row_are_no_baseline() -> None:
 
 
 def test_an_agreement_is_as_certain_as_its_own_rows_are_many() -> None:
-    """30 of 600 rows have people's judgement, and the judge shares all: 0.95 ** 30 is 0.21, and 0.95 ** 600 is nothing."""
+    """The judge shares the people's judgement on all 30 of 600 rows that have one; 0.95 ** 600 would be nothing."""
     asked = task("Judge", judging={"instructions": "Prefer what is right."}, groupBy="kind")
     told = {"winRate": 0.5, "inconsistentRatio": 0.0, "unreadableRatio": 0.0}
     scores = [
