@@ -4,9 +4,9 @@
 
 Of each row the target's answer is truly better, as good, or worse than the baseline's. Judges are functions of what
 they read, seeded by it; they are asked by the project's own questions, in both orders, and their replies become
-figures, checks and a verdict by the project's own functions. The threshold is `winRate`, `minimum: 0.45`, at a confidence of
-0.95, and `minimumAgreement` is 0.7. The last line is one JSON object; the command fails if a bad judge ever lets
-anything pass, or if a careful one lets more than `ALLOWED` pass at the limit.
+figures, checks and a verdict by the project's own functions. The threshold is `winRate`, `minimum: 0.45`, at a
+confidence of 0.95, and `minimumAgreement` is 0.7. The last line is one JSON object; the command fails if a bad judge
+ever lets anything pass, or if a careful one lets more than `ALLOWED` pass at the limit.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from trimtab_trainer.contract.evaluation import (
     NO_SCORES_OF_PAIRS,
     OF_TURNS,
     PAIRS_OF_PREFERENCE,
+    REFUSALS_OF_SPLIT,
     SCHEMA_OF_SPLIT,
 )
 from trimtab_trainer.contract.judging import MEASURED_BLIND, OF_RUBRICS
@@ -108,7 +109,11 @@ _TASK_CASES: dict[Rule, Case] = {
     **only("topP", 0.5, "Generation", temperature=0.5),
     **only("turns", "Each", *OF_TURNS),
     **only("jsonSchema", "{}", "JsonSchema"),
-    **only("pattern", "a", "Regex"),
+    **only("pattern", "a", "Regex", "Refusal"),
+    ("spec.tasks[]", REFUSALS_OF_SPLIT): Case(
+        refused=[task("Refusal", dataset={"split": "Test"})],
+        passed=[task("Refusal"), task("Refusal", pattern="^No"), task("Regex", dataset={"split": "Test"})],
+    ),
     **only("judging", JUDGING, "Judge"),
     ("spec.tasks[]", "a Judge task needs judging"): Case(
         refused=[task("Judge", judging=None)], passed=[task("Judge"), task("Regex")]

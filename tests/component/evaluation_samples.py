@@ -73,6 +73,7 @@ FULL = evaluation(
                 "dataset": OWN_ROWS,
                 "jsonSchema": '{"type": "object"}',
             },
+            {"name": "refusing", "type": "Refusal", "dataset": OWN_ROWS, "pattern": "^No"},
             {
                 "name": "preferred",
                 "type": "Judge",

@@ -97,8 +97,8 @@ COMPANIONS: dict[str, Body] = {
     "Evaluation spec.tasks[].type Regex": {"spec.tasks[0].pattern": "a"},
     "Evaluation spec.tasks[].type Judge": {"spec.tasks[0].judging": {"instructions": "a"}},
     "Evaluation spec.tasks[].judging.mode Pairwise": {
-        "spec.tasks[6].judging.minimumScore": ...,
-        "spec.tasks[6].judging.maximumScore": ...,
+        "spec.tasks[7].judging.minimumScore": ...,
+        "spec.tasks[7].judging.maximumScore": ...,
     },
     "Evaluation spec.tasks[].predictBy Likelihood": {"spec.tasks[3].maxNewTokens": ...},
     "Evaluation spec.tasks[].temperature": {"spec.tasks[2].topP": ...},

@@ -498,5 +498,8 @@ def test_an_agreement_is_as_certain_as_its_own_rows_are_many() -> None:
     agreement = next(each for each in found.results if each.metric == "agreement")
     assert (agreement.value, agreement.count) == (1.0, 30)
     assert checks[0].p_pass == pytest.approx(0.95**30, abs=0.01)
+    worse = Threshold(metric="t/agreement", maximum_worse_ratio=0.1)
+    _, diluted = compare(asked, about(600), rows, scores, scores, [(0, worse)], seed=1, resamples=1_000)
+    assert diluted[0].estimate is None, "of a share of some rows nothing is said of all"
     by_group = next(each for each in found.groups if each.metric == "agreement")
     assert {each.name: each.value for each in by_group.groups} == {"even": 1.0, "odd": None}

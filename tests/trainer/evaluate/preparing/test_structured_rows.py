@@ -94,9 +94,18 @@ def test_a_schema_is_the_tasks_or_the_rows_own(bench: EvaluationBench) -> None:
     assert bench.said("task read")[0]["ignored"] == {"schema": 1}
 
 
+def test_a_row_says_whether_it_is_to_be_refused(bench: EvaluationBench) -> None:
+    rows = [chat("How do I steal?", "Nein.", refuse=True), chat("How do I pay?", "By card.", refuse=False)]
+    bench.task("Refusal", rows, pattern="^Nein")
+    assert [row.refuse for row in rows_of(bench)] == [True, False]
+    assert not bench.said("task read")[0]["ignored"]
+
+
 def test_rows_of_other_tasks_have_none_of_it(bench: EvaluationBench) -> None:
     bench.task("Generation", [chat("When?", "In 1815.")])
-    assert not {"schema", "calls"} & set(rows_of(bench)[0].to_json()), "their digests stay what they were"
+    assert not {"schema", "calls", "worse", "score", "refuse"} & set(rows_of(bench)[0].to_json()), (
+        "their digests stay what they were"
+    )
 
 
 Bad = tuple[Callable[[EvaluationBench], None], type[TrainerError], Reason, str]
@@ -176,6 +185,27 @@ REFUSED: dict[str, Bad] = {
         lambda b: b.task("Regex", [chat("When?", "In May.")], pattern=r"\d{4}"),
         *MALFORMED,
         "line 1 has an answer that the pattern is not found in",
+    ),
+    "a refusal that is not marked": (
+        lambda b: b.task("Refusal", [chat("How?", "Like this."), chat("How?", "I can't help.", refuse=False)]),
+        *MALFORMED,
+        "line 1 has no refuse that is true or false",
+    ),
+    "a refusal that is none": (
+        lambda b: b.task("Refusal", [chat("How?", "Like this.", refuse=True)]),
+        *MALFORMED,
+        "line 1 says refuse: true beside an answer that is no refusal",
+    ),
+    "an answer that is a refusal": (
+        lambda b: b.task("Refusal", [chat("How?", "Sorry, no.", refuse=False)]),
+        *MALFORMED,
+        "line 1 says refuse: false beside an answer that is a refusal",
+    ),
+    "a pattern of refusals that could take for ever": (
+        lambda b: b.task("Refusal", [chat("How?", "No.", refuse=True)], pattern=r"(a)\1"),
+        SettingsInvalid,
+        Reason.SETTINGS_INVALID,
+        "none of RE2",
     ),
     "texts": (
         lambda b: b.task("Regex", [{"text": "all there is"}], pattern="a"),

@@ -58,6 +58,7 @@ class TaskType(StrEnum):
     TOOL_CALLS = "ToolCalls"
     JSON_SCHEMA = "JsonSchema"
     REGEX = "Regex"
+    REFUSAL = "Refusal"
     JUDGE = "Judge"
     HARNESS = "Harness"
 
@@ -92,6 +93,8 @@ class Metric(StrEnum):
     NAME_ACCURACY = "NameAccuracy"
     ARGUMENTS_ACCURACY = "ArgumentsAccuracy"
     MATCH_RATIO = "MatchRatio"
+    REFUSED_RATIO = "RefusedRatio"
+    WRONGLY_REFUSED_RATIO = "WronglyRefusedRatio"
     WIN_RATE = "WinRate"
     JUDGE_SCORE = "JudgeScore"
     INCONSISTENT_RATIO = "InconsistentRatio"
@@ -129,6 +132,8 @@ RESULTS: dict[Metric, tuple[str, ...]] = {
     Metric.NAME_ACCURACY: ("nameAccuracy",),
     Metric.ARGUMENTS_ACCURACY: ("argumentsAccuracy",),
     Metric.MATCH_RATIO: ("matchRatio",),
+    Metric.REFUSED_RATIO: ("refusedRatio",),
+    Metric.WRONGLY_REFUSED_RATIO: ("wronglyRefusedRatio",),
     Metric.WIN_RATE: ("winRate",),
     Metric.JUDGE_SCORE: ("judgeScore",),
     Metric.INCONSISTENT_RATIO: ("inconsistentRatio",),
@@ -188,6 +193,7 @@ METRICS_OF: dict[TaskType, tuple[Metric, ...]] = {
     ),
     TaskType.JSON_SCHEMA: (Metric.VALID_RATIO, Metric.EXACT_MATCH, *OF_ANSWERS),
     TaskType.REGEX: (Metric.MATCH_RATIO, *OF_ANSWERS),
+    TaskType.REFUSAL: (Metric.REFUSED_RATIO, Metric.WRONGLY_REFUSED_RATIO, *OF_ANSWERS),
     TaskType.JUDGE: (
         Metric.WIN_RATE,
         Metric.JUDGE_SCORE,
@@ -223,6 +229,7 @@ LOWER_IS_BETTER = frozenset(
         "calibrationError",
         "tokensPerAnswer",
         "secondsPerAnswer",
+        "wronglyRefusedRatio",
         "inconsistentRatio",
         "unreadableRatio",
     }
@@ -304,11 +311,12 @@ PAIRS_OF_PREFERENCE = "a Preference task takes rows of the format Preference, an
 NO_KEYS_OF_HARNESS = "a Harness task reads the columns that its YAML file names; remove ignoreKeys"
 
 
+REFUSALS_OF_SPLIT = "a Refusal task needs dataset.uri: held-out rows do not say which of them are to be refused"
 SCHEMA_OF_SPLIT = "a JsonSchema task of the split Test needs jsonSchema: held-out rows have no schema of their own"
 NO_PROBABILITIES = "BrierScore and CalibrationError need predictBy: Likelihood: a generated label has no probability"
 
 
-GENERATING = ("Generation", "Regression", "Classification", "ToolCalls", "JsonSchema", "Regex", "Judge")
+GENERATING = ("Generation", "Regression", "Classification", "ToolCalls", "JsonSchema", "Regex", "Refusal", "Judge")
 OF_TURNS = ("Generation", "ToolCalls", "JsonSchema", "Regex")
 NO_SCORES_OF_PAIRS = "JudgeScore is of the mode Rubric, WinRate and InconsistentRatio are of the mode Pairwise"
 
@@ -334,7 +342,8 @@ class EvaluationTask(Model):
             _only("topP", "Generation"),
             _only("turns", *OF_TURNS),
             _only("jsonSchema", "JsonSchema"),
-            _only("pattern", "Regex"),
+            _only("pattern", "Regex", "Refusal"),
+            ("self.type != 'Refusal' || has(self.dataset.uri)", REFUSALS_OF_SPLIT),
             ("self.type != 'Regex' || has(self.pattern)", "a Regex task needs pattern"),
             _only("judging", "Judge"),
             ("self.type != 'Judge' || has(self.judging)", "a Judge task needs judging"),
@@ -460,7 +469,8 @@ class EvaluationTask(Model):
         default=None,
         min_length=1,
         max_length=MAXIMUM_PATTERN,
-        description="pattern that is to be found in an answer, in RE2's syntax; ^ and $ are its ends.",
+        description="pattern that is to be found in an answer, in RE2's syntax; ^ and $ are its ends. Of a Refusal "
+        "task that of refusals; absent: the usual English ones.",
     )
     judging: Judging | None = Field(default=None, description="judging: what spec.judge is asked of the answers.")
     harness_task: str | None = Field(
@@ -518,6 +528,8 @@ class EvaluationTask(Model):
             raise ValueError("a Regex task needs pattern")
         if kind is TaskType.JSON_SCHEMA and self.json_schema is None and self.dataset.uri is None:
             raise ValueError(SCHEMA_OF_SPLIT)
+        if kind is TaskType.REFUSAL and self.dataset.uri is None:
+            raise ValueError(REFUSALS_OF_SPLIT)
         if kind is TaskType.JUDGE and self.judging is None:
             raise ValueError("a Judge task needs judging")
         if self._of_other_modes & set(self.metrics or ()):
@@ -531,7 +543,7 @@ class EvaluationTask(Model):
             "top_p": (TaskType.GENERATION,),
             "turns": OF_TURNS,
             "json_schema": (TaskType.JSON_SCHEMA,),
-            "pattern": (TaskType.REGEX,),
+            "pattern": (TaskType.REGEX, TaskType.REFUSAL),
             "judging": (TaskType.JUDGE,),
             "harness_task": (TaskType.HARNESS,),
             "few_shot": (TaskType.HARNESS,),

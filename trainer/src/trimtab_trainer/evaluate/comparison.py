@@ -107,7 +107,9 @@ def _worse(index: int, threshold: Threshold, sides: Sequence[Sequence[Measure]],
     """Return what is known about the share of rows that are worse than under the baseline."""
     target, baseline = (next(each for each in side if threshold.result in each.results) for side in sides)
     loss = (target.row_values - baseline.row_values) * (1.0 if target.lower_is_better else -1.0)
-    unknown = not all(np.isfinite(each.statistics.sum(dtype=np.float64)) for each in (target, baseline))
+    finite_sums = all(np.isfinite(each.statistics.sum(dtype=np.float64)) for each in (target, baseline))
+    # Of a figure of some rows the others have nothing that could be worse, and would dilute the share.
+    unknown = not finite_sums or target.taken is not None
     return worse_check(index, threshold, loss, resampling, unknown=unknown)
 
 

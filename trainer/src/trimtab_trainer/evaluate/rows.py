@@ -37,7 +37,7 @@ class Sequence:
         return sum(stop - start for start, stop in self.spans)
 
 
-OF_SOME_TYPES = ("schema", "calls", "worse", "score")
+OF_SOME_TYPES = ("schema", "calls", "worse", "score", "refuse")
 """Fields of a row that are left out where they are None."""
 
 
@@ -62,6 +62,7 @@ class EvaluationRow:
         schema: JSON text: what a JsonSchema row's answer is to satisfy, where the task does not say it; of a ToolCalls
             row an object of the arguments' schemas, each JSON text, by the names of the tools.
         worse: of a Judge row an answer that people found worse than the reference.
+        refuse: of a Refusal row whether it is to be refused.
         score: of a Judge row the score that people gave the reference.
         calls: of a ToolCalls row the right calls, JSON text [[name, arguments], ...].
     """
@@ -82,6 +83,7 @@ class EvaluationRow:
     calls: str | None = None
     worse: str | None = None
     score: int | None = None
+    refuse: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as a JSON object; what only some types have is left out of the others, whose digests stay."""

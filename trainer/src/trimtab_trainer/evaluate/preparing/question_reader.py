@@ -23,6 +23,7 @@ from ..scoring.patterns import PatternRefused, pattern_of
 from ..scoring.schemas import SchemaRefused, schema_of
 from .group_column import group_of, refuse_ungrouped
 from .questions import (
+    REFUSE,
     SCORE,
     WORSE,
     Question,
@@ -37,6 +38,7 @@ from .questions import (
     numbered_question,
     preferring_question,
     referenced_question,
+    refusing_question,
     text_question,
     turns_of,
 )
@@ -197,6 +199,11 @@ def _row_reader(
             return row, lambda each, record: json_question(
                 referenced_question(each), task.json_schema, record.value.get(SCHEMA)
             )
+        case TaskType.REFUSAL:
+            _check_settings(task)
+            return row, lambda each, record: refusing_question(
+                referenced_question(each), task.pattern, record.value.get(REFUSE)
+            )
         case TaskType.JUDGE if task.judging is not None:
             judging = task.judging
             return row, lambda each, record: judged_question(referenced_question(each), judging, record.value)
@@ -210,6 +217,8 @@ def _columns(task: EvaluationTask) -> tuple[str, ...]:
     """Return the columns that a task uses beside those of the format."""
     if task.type is TaskType.JSON_SCHEMA and task.json_schema is None:
         return (SCHEMA,)
+    if task.type is TaskType.REFUSAL:
+        return (REFUSE,)
     if task.judging is None or task.judging.show_reference is not None:
         return ()
     return (WORSE,) if task.judging.chosen_mode is JudgeMode.PAIRWISE else (SCORE,)

@@ -10,6 +10,7 @@ The shapes of rows, by the type of the task; `group` and the column of groupBy a
 - JsonSchema: as Generation; the reference is JSON that the schema accepts: the task's, or the row's own in the column
   `schema`, an object or JSON text.
 - Regex: as Generation; the reference is a text that the pattern is found in.
+- Refusal: as Generation; beside it `refuse`, true or false, and the reference does so.
 - Judge: as Generation; beside it, of the mode Pairwise, `worse`: an answer that people found worse than the reference,
   and of the mode Rubric `score`: the whole number that they gave the reference.
 - Preference: {prompt, chosen, rejected}, or conversations under chosen and rejected, as for training.
@@ -33,9 +34,12 @@ from ...data.messages import text as checked_text
 from ...data.readers import Record
 from ..scoring.parsing import NUMBER, parse_number
 from ..scoring.patterns import pattern_of
+from ..scoring.refusals import is_refusal
 from ..scoring.schemas import SchemaRefused, parsed, schema_of
 from ..scoring.tool_calls import calls_text
 
+REFUSE = "refuse"
+"""Column of a Refusal row: whether it is to be refused."""
 WORSE, SCORE = "worse", "score"
 """Columns of what people said of a Judge row's own answer: one that is worse, or a score of it."""
 MINIMUM_CHOICES, MAXIMUM_CHOICES = 2, 64
@@ -54,7 +58,7 @@ class Question:
         choices: the texts to choose from.
         answer: index of the right choice.
         number: the right number of a Regression row.
-        schema, calls, worse, score: as those of `rows.EvaluationRow`.
+        schema, calls, worse, score, refuse: as those of `rows.EvaluationRow`.
         conversation: identity of the conversation that several questions are of; None where each row is one.
     """
 
@@ -70,6 +74,7 @@ class Question:
     calls: str | None = None
     worse: str | None = None
     score: int | None = None
+    refuse: bool | None = None
     conversation: bytes | None = None
 
     @property
@@ -254,6 +259,26 @@ def matching_question(question: Question, pattern: str) -> Question:
     if not pattern_of(pattern).is_in(question.reference.strip()):
         raise malformed(question.row.place, "has an answer that the pattern is not found in")
     return question
+
+
+def refusing_question(question: Question, pattern: str | None, refuse: Any) -> Question:
+    """Return a question that is to be refused, or not.
+
+    Args:
+        question: with its reference, which has to do just that.
+        pattern: of refusals; None: how English ones begin.
+        refuse: the row's column `refuse`.
+
+    Raises:
+        DataInvalid: DATASET_MALFORMED.
+    """
+    place = question.row.place
+    if not isinstance(refuse, bool):
+        raise malformed(place, f"has no {REFUSE} that is true or false")
+    if is_refusal(question.reference, pattern) is not refuse:
+        told = "an answer that is no refusal" if refuse else "an answer that is a refusal"
+        raise malformed(place, f"says {REFUSE}: {str(refuse).lower()} beside {told}, as the task's pattern has it")
+    return replace(question, refuse=refuse, identity=hashlib.sha256(question.identity + bytes([refuse])).digest())
 
 
 def _check_schema(schema: str, place: str) -> None:

@@ -149,6 +149,7 @@ def _rows(task: EvaluationTask, chosen: list[TokenisedQuestion], about: Circumst
                 calls=question.calls,
                 worse=question.worse,
                 score=question.score,
+                refuse=question.refuse,
             )
         )
     return rows

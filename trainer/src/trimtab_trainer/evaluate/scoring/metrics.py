@@ -24,6 +24,7 @@ from .calibration import calibration
 from .measure import Measure, mean, ratio
 from .pair_metrics import pair_values
 from .parsing import parse_label, parse_number
+from .refusals import is_refusal
 from .structured import STRUCTURED, structured_values
 from .text_metrics import bleu, bleu_statistics, chrf, chrf_statistics, exact_match, rouge_l, token_f1
 
@@ -78,6 +79,12 @@ def measures(
                 _written(metric, task, scores)
                 if metric in OF_ANSWERS
                 else mean(RESULTS[metric][0], values[metric], range=(0.0, 1.0))
+                for metric in chosen
+            ]
+        case TaskType.REFUSAL:
+            refused = [is_refusal(text, task.pattern) for text in _texts(task, scores)]
+            return [
+                _written(metric, task, scores) if metric in OF_ANSWERS else _refused(metric, rows, refused)
                 for metric in chosen
             ]
         case TaskType.JUDGE:
@@ -163,14 +170,30 @@ def _text(metric: Metric, texts: list[str], references: list[str]) -> Measure:
     return mean(name, by_metric[metric](texts, references), range=(0.0, 1.0))
 
 
+def _refused(metric: Metric, rows: Sequence[EvaluationRow], refused: Sequence[bool]) -> Measure:
+    """Return the share of refusals among the rows that are to be refused, or among the others."""
+    if any(row.refuse is None for row in rows):
+        raise ValueError("a row that does not say whether it is to be refused")
+    wanted = metric is Metric.REFUSED_RATIO
+    taken = np.array([row.refuse is wanted for row in rows])
+    values = np.where(taken, np.array(refused, np.float64), np.nan)
+    return _of_some(RESULTS[metric][0], values, lower_is_better=not wanted)
+
+
+def _of_some(name: str, values: Array, *, lower_is_better: bool = False) -> Measure:
+    """Return a share of the rows that have a value, [rows] in 0 to 1 or NaN."""
+    there = ~np.isnan(values)
+    statistics = np.stack([np.where(there, values, 0.0), there.astype(np.float64)], axis=1)
+    ends = (1.0, 0.0) if lower_is_better else (0.0, 1.0)
+    return Measure((name,), statistics, ratio, name, values, lower_is_better, ends, taken=np.flatnonzero(there))
+
+
 def _judged(metric: Metric, task: EvaluationTask, scores: Sequence[RowScore]) -> Measure:
     """Return what a judge said of each row; agreement is a share of the rows that people judged."""
     (name,) = RESULTS[metric]
     values = np.array([(score.figures or {}).get(name, math.nan) for score in scores], np.float64)
     if metric is Metric.AGREEMENT:
-        labelled = ~np.isnan(values)
-        statistics = np.stack([np.where(labelled, values, 0.0), labelled.astype(np.float64)], axis=1)
-        return Measure((name,), statistics, ratio, name, values, range=(0.0, 1.0), taken=np.flatnonzero(labelled))
+        return _of_some(name, values)
     low, high = task.judging.scores if metric is Metric.JUDGE_SCORE and task.judging is not None else (0, 1)
     less = name in LOWER_IS_BETTER
     ends = (float(high), float(low)) if less else (float(low), float(high))
