@@ -6,6 +6,8 @@ import time
 
 QUIET_SECONDS = 120.0
 LOOK_SECONDS = 0.5
+LONGEST_SECONDS = 900.0
+"""However much moves: a log that goes on, or an object that is written for ever, is no progress."""
 
 
 class Patience:
@@ -20,7 +22,7 @@ class Patience:
         self._what = what
         self._quiet = quiet
         self._seen: object = None
-        self._changed = time.monotonic()
+        self._begun = self._changed = time.monotonic()
         self._looked = 0.0
 
     def spend(self, seen: object) -> None:
@@ -32,3 +34,4 @@ class Patience:
         if (fresh := seen() if callable(seen) else seen) != self._seen:
             self._seen, self._changed = fresh, now
         assert now - self._changed < self._quiet, f"{self._what} did not come, nothing moves any more: {fresh}"
+        assert now - self._begun < LONGEST_SECONDS, f"{self._what} did not come, but other things go on: {fresh}"

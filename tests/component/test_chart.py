@@ -13,8 +13,9 @@ from trimtab_operator import agentkey
 
 from tests.component.api_server import ApiServer
 from tests.component.patience import Patience
+from tests.component.users import becomes_allowed, may
 from tests.unit.chart.chart import NAMESPACE, Body, Rendered
-from tests.unit.chart.test_objects import BY_NAME, IN_NAMESPACES, LEASES, NODES, POLICIES, Grant
+from tests.unit.chart.test_objects import BY_NAME, IN_NAMESPACES, LEASES, NODES, POLICIES
 
 pytestmark = pytest.mark.cluster
 
@@ -79,15 +80,6 @@ def test_every_object_is_accepted(server: ApiServer, values: Body) -> None:
         assert answer.accepted, f"{body['kind']}: {answer.message}"
 
 
-def may(server: ApiServer, user: str, namespace: str, grant: Grant, name: str = "") -> bool:
-    group, resource, verb = grant
-    plural, _, subresource = resource.partition("/")
-    attributes = {"group": group, "resource": plural, "subresource": subresource, "verb": verb, "name": name}
-    review = {"spec": {"user": user, "resourceAttributes": {**attributes, "namespace": namespace}}}
-    answer = server.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
-    return bool(answer.body["status"]["allowed"])
-
-
 @pytest.fixture(scope="module")
 def installed(server: ApiServer) -> Iterator[str]:
     """The roles of a release; its user."""
@@ -102,15 +94,15 @@ def installed(server: ApiServer) -> Iterator[str]:
 
 def test_the_operator_may_do_what_it_does(server: ApiServer, installed: str) -> None:
     for grant in IN_NAMESPACES:
-        assert may(server, installed, "default", grant), grant
-    for grant, names in BY_NAME.items():
-        assert all(may(server, installed, "default", grant, name) for name in names), grant
-    for grant, names in POLICIES.items():
-        assert all(may(server, installed, "", grant, name) for name in names), grant
+        becomes_allowed(server, installed, "default", grant)
+    for where, by_name in (("default", BY_NAME), ("", POLICIES)):
+        for grant, names in by_name.items():
+            for name in names:
+                becomes_allowed(server, installed, where, grant, name)
     for grant in NODES:
-        assert may(server, installed, "", grant), grant
+        becomes_allowed(server, installed, "", grant)
     for grant in LEASES:
-        assert may(server, installed, NAMESPACE, grant, name="trimtab"), grant
+        becomes_allowed(server, installed, NAMESPACE, grant, name="trimtab")
 
 
 def test_the_operator_may_do_nothing_more(server: ApiServer, installed: str) -> None:
@@ -146,8 +138,8 @@ def test_the_job_that_makes_the_key_may_do_that_alone(server: ApiServer) -> None
     for body in roles:
         assert server.apply(f"{url(body)}/{body['metadata']['name']}", body).accepted
     user = f"system:serviceaccount:{NAMESPACE}:{name}"
-    assert may(server, user, NAMESPACE, ("", "secrets", "get"), name)
-    assert may(server, user, NAMESPACE, ("", "secrets", "create"))
+    becomes_allowed(server, user, NAMESPACE, ("", "secrets", "get"), name)
+    becomes_allowed(server, user, NAMESPACE, ("", "secrets", "create"))
     assert not may(server, user, NAMESPACE, ("", "secrets", "get"), "another")
     for verb in ("list", "watch", "update", "patch", "delete"):
         assert not may(server, user, NAMESPACE, ("", "secrets", verb), name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tests.component.api_server import ApiServer
+from tests.component.patience import Patience
+from tests.unit.chart.test_objects import Grant
 
 
 def kubeconfig_of(admin: Path, folder: Path, name: str, *groups: str) -> Path:
@@ -61,3 +64,20 @@ def allow(server: ApiServer, namespace: str, role: str, *users: str) -> None:
             },
         )
         assert answer.accepted, answer.message
+
+
+def may(server: ApiServer, user: str, namespace: str, grant: Grant, name: str = "") -> bool:
+    group, resource, verb = grant
+    plural, _, subresource = resource.partition("/")
+    attributes = {"group": group, "resource": plural, "subresource": subresource, "verb": verb, "name": name}
+    review = {"spec": {"user": user, "resourceAttributes": {**attributes, "namespace": namespace}}}
+    answer = server.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+    return bool(answer.body["status"]["allowed"])
+
+
+def becomes_allowed(server: ApiServer, user: str, namespace: str, grant: Grant, name: str = "") -> None:
+    """Wait until the API server's authorizer has heard of roles: it watches them, and answers from what it has seen."""
+    patience = Patience(f"{user} may {grant}")
+    while not may(server, user, namespace, grant, name):
+        patience.spend(None)
+        time.sleep(0.05)

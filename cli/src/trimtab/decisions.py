@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -17,6 +17,8 @@ MESSAGE_LENGTH = 1024
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 PART = re.compile(r"(?:sha256:)?([0-9a-f]{8,64})")
 """Of a digest: its first digits, as a list shows them."""
+SECOND = 1.0
+"""What times of objects are whole numbers of: decisions of one second have no order."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,19 @@ class Decided(Shown):
         """The digest that the rollout waits for, where that is another one: then this changes nothing there yet."""
         wanted = waiting(self.about)
         return wanted if wanted != self.digest else ""
+
+
+def outdone(approval: Mapping[str, Any], reviews: Iterable[Mapping[str, Any]]) -> bool:
+    """Tell whether a stored approval counts for nothing: its author rejected the adapter in the same second."""
+    return any(
+        mapping(each.get("spec")).get("decision") == "Reject" and _of_one_moment(each) == _of_one_moment(approval)
+        for each in reviews
+    )
+
+
+def _of_one_moment(review: Mapping[str, Any]) -> tuple[Any, ...]:
+    spec, metadata = mapping(review.get("spec")), mapping(review.get("metadata"))
+    return (metadata.get("creationTimestamp"), spec.get("author"), mapping(spec.get("subject")))
 
 
 def who_am_i() -> dict[str, Any]:

@@ -168,9 +168,12 @@ def environment() -> Mapping[str, str]:
     folder = cache() / "buildah"
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "storage.conf"
-    config.write_text(
-        f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/store"\nrunroot = "{folder}/run"\n',
-    )
+    wanted = f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/store"\nrunroot = "{folder}/run"\n'
+    # Whole, and only once: another buildah may be reading it, and of an empty one it takes the machine's own store.
+    if not config.is_file() or config.read_text() != wanted:
+        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
+            file.write(wanted)
+        Path(file.name).replace(config)
     return {
         **os.environ,
         "BUILDAH_ISOLATION": "chroot",

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 
-from trimtab_operator.runtime.kube import LEASES, MERGE_PATCH, Kube
+from trimtab_operator.runtime.kube import LEASES, MERGE_PATCH, Body, Kube, NotFound
 
 from tests.component.operator.conftest import Start, playing
 from tests.component.operator.finetunejobs import finetunejob, jobs_of, until_state
@@ -80,3 +80,32 @@ async def test_a_leader_whose_lease_was_taken_ends(kube: Kube, namespace: str, s
     renewed = {"spec": {"holderIdentity": "someone-else", "renewTime": "2999-01-01T00:00:00.000000Z"}}
     await kube.patch(LEASES, namespace, "trimtab-operator", MERGE_PATCH, renewed)
     assert await asyncio.wait_for(first.process.wait(), QUIET_SECONDS) == 1
+
+
+async def test_a_lease_that_is_deleted_makes_no_second_leader(kube: Kube, namespace: str, start: Start) -> None:
+    """Who follows waits for as long as the leader may still write, which in the meantime makes the Lease anew."""
+    first = await start("first")
+    await until_leading(first)
+    second = await start("second")
+    patience = Patience("the second one has seen the Lease")
+    while not any(line["msg"] == "following" for line in second.log_lines()):
+        patience.spend(second.tail)
+        await asyncio.sleep(0.05)
+    for _ in range(2):
+        lease = await kube.get(LEASES, namespace, "trimtab-operator")
+        await kube.delete(LEASES, namespace, "trimtab-operator", lease["metadata"]["uid"])
+        patience = Patience("the Lease is made anew")
+        while (again := await found(kube, namespace)) is None:
+            patience.spend(first.tail)
+            await asyncio.sleep(0.05)
+        assert again["spec"]["holderIdentity"] == "first"
+    assert (await first.leading(), await second.leading()) == (True, False)
+    await first.kill()
+    await until_leading(second)
+
+
+async def found(kube: Kube, namespace: str) -> Body | None:
+    try:
+        return await kube.get(LEASES, namespace, "trimtab-operator")
+    except NotFound:
+        return None

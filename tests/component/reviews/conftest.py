@@ -15,7 +15,7 @@ from tests.component.review_samples import SUBJECT
 from tests.component.reviews import policies
 from tests.component.rollout.conftest import fleet, scene, shared_kube
 from tests.component.rollout.scene import new_key
-from tests.component.users import allow, kubeconfig_of
+from tests.component.users import allow, becomes_allowed, kubeconfig_of
 from tests.unit.chart.chart import Rendered
 
 OF_USERS = tuple(
@@ -72,6 +72,8 @@ def team(server: ApiServer, namespace: str, policed: None) -> str:
     """A namespace where alice and bob may edit, and carol may look."""
     allow(server, namespace, "edit", "alice", "bob")
     allow(server, namespace, "view", "carol")
+    for user, verb in (("alice", "create"), ("bob", "create"), ("carol", "get")):
+        becomes_allowed(server, user, namespace, ("trimtab.dev", "reviews", verb))
     return namespace
 
 

@@ -43,6 +43,8 @@ class FakeCluster:
     asked: list[Request] = field(default_factory=list)
     user: str = "alice"
     groups: tuple[str, ...] = ("leads", "system:authenticated")
+    now: str = "2026-11-01T12:00:00Z"
+    """Of what is created: a clock that stands still."""
     on_patch: Callable[[Body, Request], tuple[int, Body]] | None = None
     otherwise: Callable[[Request], tuple[int, Body | bytes] | None] | None = None
     """Answers first, what it has an answer for."""
@@ -94,7 +96,10 @@ class FakeCluster:
         body: Body = copy.deepcopy(request.body)
         if body["kind"] == "SelfSubjectReview":
             return 201, {**body, "status": {"userInfo": {"username": self.user, "groups": list(self.groups)}}}
-        body["metadata"]["name"] = body["metadata"].pop("generateName") + "x7k2p"
+        begin = body["metadata"].pop("generateName")
+        made = sum(path.rpartition("/")[2].startswith(begin) for path in self.objects)
+        body["metadata"]["name"] = f"{begin}x7k2p{made or ''}"
+        body["metadata"]["creationTimestamp"] = self.now
         return 201, body if "dryRun" in request.query else self.put(body)
 
     @staticmethod

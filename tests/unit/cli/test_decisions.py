@@ -50,6 +50,17 @@ def test_a_rejection_and_a_comment_are_no_approvals(waiting: FakeCluster, run: R
     assert [each["decision"] for each in written(waiting)] == ["Reject", "Comment"]
 
 
+def test_who_approves_in_the_second_of_their_own_rejection_approves_again_in_the_next(
+    waiting: FakeCluster, run: Run
+) -> None:
+    """Of one second the rejection stands: the API server's times have no fractions."""
+    run("reject", "guide", "-m", "it swears")
+    assert "alice approves" in run("approve", "guide", "-m", "it does not").out
+    assert [each["decision"] for each in written(waiting)] == ["Reject", "Approve", "Approve"]
+    run("approve", "guide", "--digest", OTHER)
+    assert [each["decision"] for each in written(waiting)][3:] == ["Approve"]
+
+
 def test_a_dry_run_stores_nothing(waiting: FakeCluster, run: Run) -> None:
     assert "(dry run, nothing was stored)" in run("approve", "guide", "--dry-run").out
     assert written(waiting) == []

@@ -164,3 +164,15 @@ def test_links_lead_out_of_a_store_that_is_mounted_on_itself(store: Path, tmp_pa
         run([*around, "cp", "--archive", "--link", f"{source}/.", target])
     run([*around, *images.hard_links(source, target)])
     assert (target / "etc" / "os").samefile(source / "etc" / "os")
+
+
+def test_what_tells_the_builder_its_store_is_never_empty_while_another_builder_reads_it(store: Path) -> None:
+    config = Path(images.environment()["CONTAINERS_STORAGE_CONF"])
+    text, found = config.read_text(), config.stat()
+    images.environment()
+    assert (config.stat().st_ino, config.stat().st_mtime_ns) == (found.st_ino, found.st_mtime_ns)
+    config.write_text("")
+    opened = config.open()  # what another one has begun to read stays as it is
+    images.environment()
+    assert (config.read_text(), opened.read()) == (text, "")
+    assert [each.name for each in config.parent.iterdir() if each.is_file()] == ["storage.conf"]

@@ -34,11 +34,19 @@ FENCE_SHARE = 0.9
 
 
 class Lock(BaseLock):  # type: ignore[misc]
-    """A Lease. Only the version that was read is replaced, so of two candidates one fails."""
+    """A Lease. Only the version that was read is replaced, so of two candidates one fails.
 
-    def __init__(self, kube: Kube, name: str, namespace: str, identity: str) -> None:
+    One that has gone, by hand or with what a backup restored, ends nobody's leadership at once: its holder may still
+    write until it hears of it. Whoever has seen it in another's hand waits for as long as it was given.
+    """
+
+    def __init__(self, kube: Kube, name: str, namespace: str, identity: str, seconds: float) -> None:
         super().__init__(name, namespace, identity)
         self._kube = kube
+        self._seconds = seconds
+        self._another = float("-inf")
+        """Monotonic time at which the Lease was last read in another one's hand."""
+        self._followed: str | None = None
         self._lease: Body = {}
         self.renewed = float("-inf")
         """Monotonic time at which the last successful write was sent."""
@@ -55,13 +63,20 @@ class Lock(BaseLock):  # type: ignore[misc]
             self._lease = await self._kube.get(LEASES, namespace, name)
         except (ApiError, Unreachable) as error:
             absent = isinstance(error, NotFound)
-            refusal = ApiException(status=404 if absent else 0, reason=str(error))
-            refusal.body = '{"code": 404}' if absent else None
             if absent:
                 self.looked = time.monotonic()
+            free = absent and time.monotonic() - self._another > self._seconds
+            refusal = ApiException(status=404 if free else 0, reason=str(error))
+            refusal.body = '{"code": 404}' if free else None  # then it is created
             return False, refusal
         self.looked = time.monotonic()
         spec = self._lease.get("spec", {})
+        holder = spec.get("holderIdentity")
+        if holder not in (None, "", self.identity):
+            self._another = self.looked
+            if holder != self._followed:
+                log.info("following", extra=keys(identity=self.identity, holder=holder))
+        self._followed = holder
         fields = ("holderIdentity", "leaseDurationSeconds", "acquireTime", "renewTime")
         return True, LeaderElectionRecord(*(str(spec[field]) if spec.get(field) else None for field in fields))
 
@@ -124,7 +139,7 @@ class Leadership:
     ) -> None:
         self._seconds = seconds
         self._kube = Kube(configuration, seconds * REQUEST_SHARE)
-        self._lock = Lock(self._kube, name, namespace, identity)
+        self._lock = Lock(self._kube, name, namespace, identity, seconds)
         self._tasks: tuple[asyncio.Task[None], ...] = ()
         self.leading = False
 
