@@ -241,6 +241,16 @@ def test_what_can_be_known_of_a_judge_is_known_before_a_gpu_is_asked_for(made: T
         assert caught.value.reason is reason
 
 
+def test_a_key_that_is_not_there_is_missed_before_anything_is_asked(made: Trained, tmp_path: Path) -> None:
+    endpoint = {"url": "http://127.0.0.1:1/v1", "model": "judge", "credentials": {"directory": str(tmp_path / "none")}}
+    run = evaluation(made, tmp_path, tasks=[task(rows(tmp_path))], thresholds=[], judge={"endpoint": endpoint})
+    with pytest.raises(SettingsInvalid, match="has no key API_KEY") as caught:
+        run.evaluate()
+    assert caught.value.reason is Reason.CREDENTIALS_MISSING
+    assert not run.events("model loaded")
+    assert not run.scores()
+
+
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "too few labels": ({}, {"minimumAgreement": 0.8}, "0 of its 24 rows have people's judgement"),
     "the answer itself": (

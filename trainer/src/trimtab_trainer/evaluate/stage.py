@@ -123,7 +123,7 @@ class Evaluation:
         """Fetch rows and adapters, and see to the precision; the base model is fetched when it is needed.
 
         Raises:
-            SettingsInvalid: an adapter is not the one that was prepared for.
+            SettingsInvalid: an adapter is not the one that was prepared for; the judge's key is not there.
             DataInvalid: rows that are to be seen once were seen.
             ObjectMissing, ObjectDamaged: something is not in storage as it was written.
         """
@@ -139,6 +139,8 @@ class Evaluation:
         asked_as = self.sides[0].adapter
         template = asked_as.chat_template if asked_as is not None else None
         self.judges: dict[str, JudgeResults] = {}
+        # Before anything is asked: what its key lacks is known by now.
+        self._judge = judge_of(config.judge, scratch, config.batch_size) if config.judge is not None else None
         self.models = Models(config, prepared, scheme, chat_template=template, scratch=scratch, report=report)
 
     def _adapter(self, role: str) -> FetchedAdapter | None:
@@ -240,12 +242,11 @@ class Evaluation:
 
     def judge(self, found: dict[tuple[str, str], TaskScores]) -> dict[tuple[str, str], TaskScores]:
         """Return the scores with what the judge says of those that are judged, once all answers are there."""
-        settings, tasks = self.config.judge, [task for task in self.config.tasks if task.judging is not None]
-        if settings is None or not tasks:
+        judge, tasks = self._judge, [task for task in self.config.tasks if task.judging is not None]
+        if judge is None or not tasks:
             return found
         self.models.release()
         self.board.update(activity="Judging")
-        judge = judge_of(settings, self.scratch, self.config.batch_size)
         with self.stop.at_once():
             for task in tasks:
                 target, baseline = found["target", task.name], found.get(("baseline", task.name))
