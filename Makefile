@@ -205,6 +205,10 @@ bench-prepare: $(INSTALLED) ## Measure prepare at 10,000 to 1,000,000 rows, and 
 bench-verdicts: $(INSTALLED) ## Judge a good adapter and three that are not, on the demonstration's data.
 	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_verdicts.py
 
+.PHONY: bench-judges
+bench-judges: $(INSTALLED) ## What a gate with a judge says, for judges that are good and judges that are not; the last line is JSON.
+	PYTHONPATH=. $(BIN)/python tests/bench/bench_judges.py
+
 .PHONY: bench-rollout
 bench-rollout: $(INSTALLED) ## Measure AdapterRollouts over fleets of serving pods; the last line is JSON.
 	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_rollout.py

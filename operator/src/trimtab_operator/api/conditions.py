@@ -75,6 +75,7 @@ class PassedReason(StrEnum):
     INSUFFICIENT_ROWS = "InsufficientRows"
     METRIC_MISSING = "MetricMissing"
     NO_THRESHOLDS = "NoThresholds"
+    JUDGE_UNRELIABLE = "JudgeUnreliable"
     EVALUATION_FAILED = "EvaluationFailed"
     NOT_YET = "NotYet"
 
@@ -122,6 +123,10 @@ _OF_EVALUATIONS: frozenset[str] = frozenset(
         TrainerReason.TEST_SPLIT_MISSING,
         TrainerReason.TRAINED_ON,
         TrainerReason.FINAL_SET_OPENED,
+        TrainerReason.JUDGE_REFUSED,
+        TrainerReason.JUDGE_PROMPT_TOO_LONG,
+        TrainerReason.JUDGE_UNREACHABLE,
+        TrainerReason.JUDGE_OVERLOADED,
     }
 )
 _OF_FINETUNEJOBS: frozenset[str] = frozenset(

@@ -363,6 +363,24 @@ _EVALUATION: dict[State | Reason | AttemptReason, Explanation] = {
         "Rows of a task with `dataset.final` were seen by another Evaluation.",
         "Take rows that none has seen; or remove `final`, and mind `status.looks`.",
     ),
+    Reason.JUDGE_REFUSED: _failed(
+        "The judge's endpoint does not take what it is asked, or does not answer as an OpenAI-compatible server.",
+        "Correct `judge.endpoint.url` or `.model`; the message says what it answered.",
+    ),
+    Reason.JUDGE_PROMPT_TOO_LONG: _failed(
+        "A question to the local judge has more tokens than the judge was made for.",
+        "Lower `maxNewTokens`, shorten the rows or `judging.instructions`, or take a judge with a longer context.",
+    ),
+    Reason.JUDGE_UNREACHABLE: Explanation(
+        "attempt",
+        "The judge's endpoint did not answer, after several attempts; the answers to be judged are kept.",
+        "Let pods with the label `trimtab.dev/egress: judge` out to it, or see why it does not answer.",
+    ),
+    Reason.JUDGE_OVERLOADED: Explanation(
+        "attempt",
+        "The judge's endpoint was asked too often; the answers to be judged are kept.",
+        "Wait, or raise the quota of its key; the next attempt waits as long as the endpoint asks.",
+    ),
     Reason.INTERRUPTED: Explanation("attempt", "The pod was told to end; the tasks that were done count.", "Nothing."),
 }
 
@@ -405,6 +423,11 @@ _PASSED: dict[PassedReason, Explanation] = {
     ),
     PassedReason.METRIC_MISSING: _failed(
         "A threshold's metric could not be computed of the rows.", "Look at the task in the report; correct its rows."
+    ),
+    PassedReason.JUDGE_UNRELIABLE: _failed(
+        "The judge of a task is not to be relied on: it agrees too little with people, goes by the order of the "
+        "answers, or says nothing that can be read.",
+        "Read the message; take a better judge, clearer `judging.instructions`, or look at the judgements in storage.",
     ),
     PassedReason.EVALUATION_FAILED: _failed(
         "The evaluation itself failed, so nothing is known of the adapter.", "Read the condition `Succeeded`."

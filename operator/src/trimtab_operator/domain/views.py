@@ -24,6 +24,8 @@ from trimtab_operator.api.work import ACCELERATORS_MAXIMUM
 STAGE_LABEL = "trimtab.dev/stage"
 SERVE = "serve"
 """The stage of pods that serve: not ours, but with our agent beside the engine."""
+EGRESS_LABEL = "trimtab.dev/egress"
+"""Of a pod that asks more than object storage: what it asks."""
 ATTEMPT_LABEL = "trimtab.dev/attempt"
 JOB_LABEL = "trimtab.dev/finetunejob"
 EVALUATION_LABEL = "trimtab.dev/evaluation"

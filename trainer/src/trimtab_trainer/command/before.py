@@ -1,5 +1,5 @@
-"""Commands for people that need no torch: `check` and `estimate` before anything is started, and `import` of what was
-made elsewhere. What they need is loaded when they run."""
+"""Commands for people that need no torch: `check` and `estimate` before anything is started, `import` of what was made
+elsewhere, `suite` for rows of our own. What they need is loaded when they run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import TrainerError
 
 ABOUT_A_RUN = ("check", "estimate")
-COMMANDS = (*ABOUT_A_RUN, "import")
+COMMANDS = (*ABOUT_A_RUN, "import", "suite")
 
 
 def add_parsers(stages: Any) -> None:
@@ -39,6 +39,11 @@ def add_parsers(stages: Any) -> None:
     imported.add_argument("--secret-directory", metavar="FOLDER", help="one file per access key; else environment")
     imported.add_argument("--json", action="store_true", help="for programs")
 
+    suite = stages.add_parser("suite", help="write rows of our own for Evaluations into a bucket or folder")
+    suite.add_argument("name", choices=("forgetting",), metavar="NAME", help="forgetting: what a model knew before")
+    suite.add_argument("--to", required=True, metavar="URI", help="where to: <to>/<name>.jsonl")
+    suite.add_argument("--secret-directory", metavar="FOLDER", help="one file per access key; else environment")
+
 
 def run(options: argparse.Namespace) -> int:
     """Run one of them for a person; return the exit code."""
@@ -47,6 +52,10 @@ def run(options: argparse.Namespace) -> int:
             from . import check
 
             return check.run(options)
+        if options.stage == "suite":
+            from . import suite
+
+            return suite.run(options)
         if options.stage == "import":
             from ..publishing import importing
 

@@ -35,10 +35,12 @@ from .evaluation import (
     TaskDataset,
     TaskType,
     Threshold,
+    Turns,
     check_tasks_and_thresholds,
 )
 from .figures import PreferenceFigures
 from .hub import HubSource, Mirrored, MirroredSource, from_hub, hub_sources, relocated
+from .judging import JudgeMode, Judging, StoredEndpoint, StoredJudge, StoredJudgeModel
 from .limits import (
     ADDRESS,
     MEETING_PORT,
@@ -121,6 +123,8 @@ __all__ = [
     "HubSource",
     "InitialAdapter",
     "InvalidText",
+    "JudgeMode",
+    "Judging",
     "LoraSettings",
     "LossOn",
     "Method",
@@ -151,6 +155,9 @@ __all__ = [
     "StoredBaseModel",
     "StoredBaseline",
     "StoredDataset",
+    "StoredEndpoint",
+    "StoredJudge",
+    "StoredJudgeModel",
     "StoredMlflow",
     "StoredOutput",
     "Summary",
@@ -163,6 +170,7 @@ __all__ = [
     "TrainLimits",
     "TrainingData",
     "TrainingSettings",
+    "Turns",
     "Validation",
     "canonical_json",
     "check_tasks_and_thresholds",

@@ -96,6 +96,11 @@ class Reason(StrEnum):
     TEST_SPLIT_MISSING = "TestSplitMissing"
     TRAINED_ON = "TrainedOn"
     FINAL_SET_OPENED = "FinalSetOpened"
+    # of judges: 10, and 13 where asking again may help
+    JUDGE_REFUSED = "JudgeRefused"
+    JUDGE_PROMPT_TOO_LONG = "JudgePromptTooLong"
+    JUDGE_UNREACHABLE = "JudgeUnreachable"
+    JUDGE_OVERLOADED = "JudgeOverloaded"
     # 12, 13, 14, 1
     OUT_OF_MEMORY = "OutOfMemory"
     STORAGE_FAILED = "StorageFailed"

@@ -75,6 +75,11 @@ def evaluation_scores_prefix(scores_digest: str) -> str:
     return f"evaluations/scores/{hexadecimal(scores_digest)}"
 
 
+def evaluation_judgements_prefix(judgements_digest: str) -> str:
+    """What one judge said of one task's answers."""
+    return f"evaluations/judgements/{hexadecimal(judgements_digest)}"
+
+
 def evaluation_looks_prefix(rows_digest: str) -> str:
     """Which evaluations have looked at rows."""
     return f"evaluations/looks/{hexadecimal(rows_digest)}"

@@ -16,6 +16,7 @@ from ..views import (
     ACCELERATORS_LABEL,
     ATTEMPT_LABEL,
     CONTAINER,
+    EGRESS_LABEL,
     INPUTS_LABEL,
     MANAGED_BY_LABEL,
     QUEUE_LABEL,
@@ -301,7 +302,14 @@ def build_job(
         for key, value in {**default.labels, **template.labels}.items()
         if key not in (QUEUE_LABEL, QUEUE_PRIORITY_LABEL)
     }
-    pod_labels |= {MANAGED_BY_LABEL: "trimtab", kind.label: job.metadata.name, **labels}
+    # Also those that a template could not take away, or give itself.
+    pod_labels = {key: value for key, value in pod_labels.items() if key != EGRESS_LABEL}
+    pod_labels |= {
+        MANAGED_BY_LABEL: "trimtab",
+        kind.label: job.metadata.name,
+        **kind.policy_labels(job, stage),
+        **labels,
+    }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

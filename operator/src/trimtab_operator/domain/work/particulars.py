@@ -85,6 +85,10 @@ class Staging(ABC, Generic[J]):
             return {role: name for role, name in secrets.items() if role in hub or role == OUTPUT}
         return {role: name for role, name in secrets.items() if role not in hub}
 
+    def policy_labels(self, job: J, stage: Stage) -> Mapping[str, str]:
+        """Return labels of a stage's pods that policies look for, beside those that all work pods have."""
+        return {}
+
 
 class Particulars(Staging[J], Generic[J, S]):
     """What is particular to a kind of work.
