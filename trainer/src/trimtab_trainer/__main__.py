@@ -1,8 +1,8 @@
-"""`trimtab-trainer mirror|prepare|train|evaluate|report`: one stage in one process, for a pod and for a laptop alike;
-and `check|estimate|ask|import|sweep|sweep-report`, for people.
+"""`trimtab-trainer mirror|prepare|train|evaluate|report|export`: one stage in one process, for a pod and for a laptop
+alike; and `check|estimate|ask|import|merge|sweep|sweep-report`, for people.
 
 Every end is told three ways: the exit code, the last event on stdout, and the termination message (JSON) in the file
-that Kubernetes keeps. Only `train`, `evaluate` and `ask` import torch.
+that Kubernetes keeps. Only `train`, `evaluate`, `ask`, `export` and `merge` import torch.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .command import ask, before, terminal
+from .command import ask, before, merge, terminal
 from .command.settings_help import settings_help
-from .config import ONE_VERSION, at_the_mirror, read_config, read_found
+from .config import ONE_VERSION, at_the_mirror, read_config, read_export, read_found
 from .contract import (
     TRAIN_LIMITS,
     Artifact,
     EvaluationConfig,
     EvaluationOutcome,
     ExitCode,
+    ExportConfig,
     Mirrored,
     MirroredSource,
     Prepared,
@@ -56,7 +57,7 @@ from .training.distributed.processes import Place, end_with_parent, processes
 if TYPE_CHECKING:
     from .progress import ProgressBoard
 
-FOR_PEOPLE = ("ask", *before.COMMANDS, *sweep.COMMANDS)
+FOR_PEOPLE = ("ask", "merge", *before.COMMANDS, *sweep.COMMANDS)
 """Commands that are no stage of a run: nobody waits for their last words."""
 USAGE = 2
 """Exit code of a command line that cannot be understood, where nobody asked for last words."""
@@ -138,9 +139,10 @@ def parser() -> argparse.ArgumentParser:
     train = stages.add_parser("train", help="train and publish the adapter; prepares first unless --prepared is given")
     evaluate = stages.add_parser("evaluate", help="evaluate an adapter; prepares first unless --prepared is given")
     page = stages.add_parser("report", help="write the page of a search into its output; needs no GPU and no torch")
-    for stage in (mirror, prepare, train, evaluate, page):
+    export = stages.add_parser("export", help="make one model of a base model and an adapter; needs no GPU")
+    for stage in (mirror, prepare, train, evaluate, page, export):
         stage.add_argument(
-            "--config", type=Path, required=True, help="configuration of the run or the evaluation, YAML or JSON"
+            "--config", type=Path, required=True, help="configuration of the run, the evaluation or the export"
         )
         stage.add_argument("--scratch", type=Path, help="folder for local copies; a temporary one if absent")
         stage.add_argument("--attempt", type=int, default=0, help="counts the attempts of a run")
@@ -157,6 +159,9 @@ def parser() -> argparse.ArgumentParser:
     for name in ("prepare", "train", *before.ABOUT_A_RUN):
         stages.choices[name].epilog = settings_help()
     ask.add_arguments(stages.add_parser("ask", help="ask the base model and the adapter the same question"))
+    merge.add_arguments(
+        stages.add_parser("merge", help="make one model of a base model and a published adapter; needs no GPU")
+    )
     return top
 
 
@@ -178,13 +183,14 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
         if options.stage == "ask":
             ask.run(options)
             return int(code)
+        if options.stage == "merge":
+            with stop.at_once():
+                return merge.run(options, report)
         if options.stage in before.COMMANDS:
             return before.run(options)
         if options.stage in sweep.COMMANDS:
             return sweep.run(options, stop)
-        config = (
-            read_record(options.config) if options.stage == Stage.REPORT else read_config(options.config, last.stage)
-        )
+        config = _read_config(options)
         last = last.model_copy(update={"run_uid": config.run.uid})
         run = f"{config.run.namespace}/{config.run.name}"
         report = replace(report, context={**report.context, "run": run, "attempt": options.attempt})
@@ -208,6 +214,14 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
     return int(code)
 
 
+def _read_config(options: argparse.Namespace) -> RunConfig | EvaluationConfig | SweepRecord | ExportConfig:
+    if options.stage == Stage.REPORT:
+        return read_record(options.config)
+    if options.stage == Stage.EXPORT:
+        return read_export(options.config)
+    return read_config(options.config, Stage(options.stage))
+
+
 def _write(last: TerminationMessage, file: Path, report: Report) -> None:
     try:
         file.write_text(last.encode())
@@ -217,7 +231,7 @@ def _write(last: TerminationMessage, file: Path, report: Report) -> None:
 
 def _stage(
     options: argparse.Namespace,
-    config: RunConfig | EvaluationConfig | SweepRecord,
+    config: RunConfig | EvaluationConfig | SweepRecord | ExportConfig,
     scratch: Path,
     report: Report,
     stop: Interruption,
@@ -230,6 +244,12 @@ def _stage(
             from .sweep.stage import write_report
 
             return {"message": write_report(config, report)}
+    if isinstance(config, ExportConfig):
+        # What is stored before the manifest does not exist, so nothing in it can be torn.
+        with stop.at_once(), _progress(options, config.run, Stage.EXPORT, report) as board:
+            from .exporting.stage import export
+
+            return {"exported": export(config, scratch, report, board)}
     mirrored = read_found(options.mirrored, Mirrored, "--mirrored")
     if options.stage == Stage.MIRROR:
         return _mirroring(options, config, mirrored or Mirrored(), scratch, report, stop)

@@ -37,6 +37,7 @@ from .evaluation import (
     Threshold,
     check_tasks_and_thresholds,
 )
+from .exporting import EXPORT_VERSION, ExportConfig, Exported, ExportFormat, WeightType
 from .figures import PreferenceFigures
 from .hub import HubSource, Mirrored, MirroredSource, from_hub, hub_sources, relocated
 from .limits import PROCESSES, TRAIN_LIMITS, TrainLimits
@@ -76,6 +77,7 @@ __all__ = [
     "BOUNDS",
     "COLUMN",
     "CONTRACT_VERSION",
+    "EXPORT_VERSION",
     "METRICS_OF",
     "PACKED_OUTCOME_BYTES",
     "PROCESSES",
@@ -97,6 +99,9 @@ __all__ = [
     "EvaluationOutcome",
     "EvaluationTask",
     "ExitCode",
+    "ExportConfig",
+    "ExportFormat",
+    "Exported",
     "Handling",
     "HeldOut",
     "HubSource",
@@ -143,6 +148,7 @@ __all__ = [
     "TrainingData",
     "TrainingSettings",
     "Validation",
+    "WeightType",
     "canonical_json",
     "check_tasks_and_thresholds",
     "defining",
