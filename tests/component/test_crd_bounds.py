@@ -118,6 +118,11 @@ COMPANIONS: dict[str, Body] = {
         for type_of_task, metrics in METRICS_OF.items()
         for metric in metrics
     },
+    **{
+        f"AdapterExport {path}": changes
+        for path, changes in _OF_TEMPLATES.items()
+        if path.startswith(("spec.template.volumes", "spec.template.volumeMounts"))
+    },
     **{f"{kind.name} {path}": changes for kind in (FINETUNEJOB, EVALUATION) for path, changes in _OF_TEMPLATES.items()},
 }
 """Changes elsewhere without which a rule would refuse a value that its own bound allows; None: the same

@@ -21,6 +21,7 @@ class ExportFormat(StrEnum):
     """What is made of a base model and an adapter."""
 
     MERGED = "Merged"
+    GGUF = "GGUF"
 
 
 class WeightType(StrEnum):

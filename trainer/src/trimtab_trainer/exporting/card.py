@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..contract import ExportFormat
 from ..contract.settings import QuantizationType
 from .request import Request
 
@@ -9,11 +10,12 @@ from .request import Request
 def model_card(request: Request) -> str:
     """Return the Markdown text."""
     config, quantization = request.config, request.quantization
+    library = "transformers" if config.format is ExportFormat.MERGED else "llama.cpp"
     base = config.base_model.uri if not config.base_model.uri.startswith("file:") else request.base_digest
     return f"""---
-library_name: transformers
+library_name: {library}
 pipeline_tag: text-generation
-tags: [trimtab, merged]
+tags: [trimtab, {config.format.value.lower()}]
 ---
 
 # {config.run.name}

@@ -98,12 +98,11 @@ class Merge:
         with self._open(shard) as file:
             write_tensors(target, planned, lambda name: self.tensor(name, file.get_tensor(name)))
 
-    def tensors(self, shards: list[str]) -> Iterator[tuple[str, Tensor]]:
-        """Yield every tensor of the merged model."""
-        for shard in shards:
-            with self._open(shard) as file:
-                for name in file.keys():  # noqa: SIM118 it is no dict
-                    yield name, self.tensor(name, file.get_tensor(name))
+    def tensors(self, shard: str) -> Iterator[tuple[str, Tensor]]:
+        """Yield every tensor of one shard of the merged model, in the order of `planned`."""
+        with self._open(shard) as file:
+            for name in file.keys():  # noqa: SIM118 it is no dict
+                yield name, self.tensor(name, file.get_tensor(name))
 
     def tensor(self, name: str, weight: Tensor) -> Tensor:
         """Return a tensor of the merged model, given that of the base model."""

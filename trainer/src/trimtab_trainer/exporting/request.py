@@ -13,16 +13,26 @@ import torch
 from pydantic import ValidationError
 
 from ..base.architecture import check_architecture, read_shapes
-from ..base.base_model import BaseModel, check_pin, digest_of_entries, entries_of, find_base_model
+from ..base.base_model import (
+    BaseModel,
+    check_pin,
+    digest_of_entries,
+    entries_of,
+    find_base_model,
+    invalid,
+    read_json,
+)
 from ..base.layers import Shapes
-from ..contract import QuantizationSettings, digest_of
-from ..contract.exporting import ExportConfig
+from ..contract import ExportConfig, ExportFormat, QuantizationSettings, digest_of
 from ..contract.parsing import Unreadable, read_object
 from ..contract.settings import ComputeType, QuantizationType
 from ..errors import SettingsInvalid
 from ..evaluate.preparing.adapters import VerifiedAdapter, find_adapter, invalid_adapter
 from ..storage.layout import ADAPTER_METRICS
+from ..training.model import brief
 from .adaptation import NotMergeable, check_settings
+from .gguf.families import NotConvertible
+from .gguf.file import Conversion
 
 COMPUTE_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 OF_SETTINGS = {
@@ -45,6 +55,7 @@ class Request:
         shapes: of its tensors.
         quantization: how training held it.
         compute_type: name of the type that training's matrix products had.
+        conversion: to GGUF, where that is asked for.
     """
 
     config: ExportConfig
@@ -54,6 +65,7 @@ class Request:
     shapes: Shapes
     quantization: QuantizationSettings
     compute_type: str
+    conversion: Conversion | None = None
 
     @property
     def digest(self) -> str:
@@ -91,7 +103,17 @@ def check_request(config: ExportConfig) -> Request:
         check_settings(adapter.config())
     except NotMergeable as error:
         raise not_mergeable(config, error) from error
-    return Request(config, adapter, base, base_digest, shapes, quantization, compute_type)
+    conversion = _conversion(base, shapes) if config.format is ExportFormat.GGUF else None
+    return Request(config, adapter, base, base_digest, shapes, quantization, compute_type, conversion)
+
+
+def _conversion(base: BaseModel, shapes: Shapes) -> Conversion:
+    try:
+        return Conversion.of(base.config, shapes, read_json(base.store, "tokenizer.json"))
+    except NotConvertible as error:
+        raise SettingsInvalid(f"format GGUF: {error}") from error
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise invalid(f"config.json or tokenizer.json lacks what GGUF needs ({brief(error)})") from error
 
 
 def not_mergeable(config: ExportConfig, error: NotMergeable) -> SettingsInvalid:

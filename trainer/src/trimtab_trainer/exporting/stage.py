@@ -1,6 +1,7 @@
 """The `export` stage: `<destination>/exports/<digest of what it is made from>/`, the manifest last, once.
 
-    model*.safetensors, config.json, generation_config.json, tokenizer*, chat_template.jinja    the model
+    model*.safetensors, config.json, generation_config.json, tokenizer*, chat_template.jinja    the model, Merged
+    model.gguf                                                                                  the model, GGUF
     README.md                                                                                   what it was made of
     MANIFEST.json    {artifact: {files, adapter, baseModel, export}, records: {files}, lineage}
 
@@ -12,12 +13,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ..base.base_model import CONFIG, GENERATION_CONFIG, INDEX, TOKENIZER, fetch_base_model
-from ..contract import Reason, digest_of
-from ..contract.exporting import ExportConfig, Exported
+from ..contract import ExportConfig, Exported, Reason, WeightType, digest_of
 from ..data.view import CHAT_TEMPLATE
 from ..errors import SettingsInvalid
 from ..progress import ProgressBoard
@@ -38,6 +41,7 @@ from ..storage import (
 from ..storage.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, export_prefix
 from .adaptation import Adaptation, NotMergeable
 from .card import model_card
+from .gguf.file import MODEL, write_model
 from .merge import Merge, with_type
 from .request import COMPUTE_TYPES, Request, check_request, fetch_adapter_files, not_mergeable
 from .tensor_files import index_of
@@ -84,7 +88,8 @@ def _merge_of(request: Request, scratch: Path) -> Merge:
             Adaptation.read(adapter),
             quantization=request.quantization,
             compute_type=COMPUTE_TYPES[request.compute_type],
-            weight_type=request.config.weight_type,
+            # Rounded where it is written, for there vectors are not.
+            weight_type=WeightType.FLOAT32 if request.conversion is not None else request.config.weight_type,
         )
     except NotMergeable as error:
         raise not_mergeable(request.config, error) from error
@@ -99,22 +104,11 @@ def _make(
     made = scratch / "export"
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
-    shards = request.base.shards
-    planned = {shard: merge.planned(shard) for shard in shards}
-    files = []
-    for number, shard in enumerate(shards):
-        board.update(activity="Exporting", step=number, total_steps=len(shards))
-        merge.write(shard, planned[shard], made / shard)
-        files.append(_stored(store, prefix, made / shard))
-        report("shard stored", shard=shard, bytes=files[-1].size)
-        (made / shard).unlink()
-    board.update(activity="Publishing", step=len(shards))
-    _write_settings(request, merge, scratch, made)
-    if INDEX in request.base.sizes:
-        write_json(made / INDEX, index_of(planned))
-    files += [_stored(store, prefix, file) for file in sorted(made.iterdir())]
+    make = _merged if request.conversion is None else _gguf
+    files = make(request, merge, made, scratch, lambda file: _stored(store, prefix, file, report), board)
+    board.update(activity="Publishing", step=len(request.base.shards))
     (made / CARD).write_text(model_card(request))
-    records = [_stored(store, prefix, made / CARD)]
+    records = [_stored(store, prefix, made / CARD, report)]
     return {
         "artifact": {
             "files": [entry.to_json() for entry in sorted(files)],
@@ -130,6 +124,52 @@ def _make(
         "records": {"files": [entry.to_json() for entry in records]},
         "lineage": {"adapter": request.config.adapter.uri, "baseModel": request.config.base_model.uri},
     }
+
+
+def _merged(  # noqa: PLR0917 what every format is given
+    request: Request, merge: Merge, made: Path, scratch: Path, store: Callable[[Path], FileEntry], board: ProgressBoard
+) -> list[FileEntry]:
+    """Make and store the files of a merged model, one shard after the other."""
+    shards = request.base.shards
+    planned = {shard: merge.planned(shard) for shard in shards}
+    files = []
+    for number, shard in enumerate(shards):
+        board.update(activity="Exporting", step=number, total_steps=len(shards))
+        merge.write(shard, planned[shard], made / shard)
+        files.append(store(made / shard))
+        (made / shard).unlink()
+    _write_settings(request, merge, scratch, made)
+    if INDEX in request.base.sizes:
+        write_json(made / INDEX, index_of(planned))
+    return files + [store(file) for file in sorted(made.iterdir())]
+
+
+def _gguf(  # noqa: PLR0917 what every format is given
+    request: Request, merge: Merge, made: Path, scratch: Path, store: Callable[[Path], FileEntry], board: ProgressBoard
+) -> list[FileEntry]:
+    """Make and store the one file of a GGUF model."""
+    assert request.conversion is not None
+    settings = made / "settings"
+    settings.mkdir()
+    _write_settings(request, merge, scratch, settings)
+    shards = request.base.shards
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for number, shard in enumerate(shards):
+            board.update(activity="Exporting", step=number, total_steps=len(shards))
+            yield from merge.tensors(shard)
+
+    write_model(
+        made / MODEL,
+        request.conversion,
+        shapes=request.shapes,
+        order=[each.name for shard in shards for each in merge.planned(shard)],
+        tensors=tensors(),
+        weight_type=request.config.weight_type,
+        name=request.config.run.name,
+        folder=settings,
+    )
+    return [store(made / MODEL)]
 
 
 def _write_settings(request: Request, merge: Merge, scratch: Path, made: Path) -> None:
@@ -153,8 +193,9 @@ def _drop_template(file: Path) -> None:
         write_json(file, settings)
 
 
-def _stored(store: Store, prefix: str, file: Path) -> FileEntry:
+def _stored(store: Store, prefix: str, file: Path, report: Report) -> FileEntry:
     entry = store.upload(file, f"{prefix}/{file.name}")
+    report("file stored", file=file.name, bytes=entry.size)
     return FileEntry(file.name, entry.size, entry.sha256)
 
 

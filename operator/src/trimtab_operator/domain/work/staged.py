@@ -21,7 +21,7 @@ from .attempt import attempts_of
 from .decide import plan
 from .names import job_names_to_confirm
 from .observed import Observed
-from .particulars import Particulars
+from .particulars import Particulars, References
 from .subject import J
 
 
@@ -62,7 +62,7 @@ def _observe(kind: Particulars[J, Any], cluster: Cluster, job: J) -> Observed[J]
     key = Key(kind.name, metadata.namespace, metadata.name)
     jobs = cluster.jobs_of(metadata.uid)
     uids = [view.uid for view in jobs]
-    upstream, rollout = kind.waits_for(job), kind.follows_rollout(job)
+    others = {other: cluster.named(other, metadata.namespace, name) for other, name in _refers(kind, job)}
     return Observed(
         kind=kind,
         job=job,
@@ -75,9 +75,18 @@ def _observe(kind: Particulars[J, Any], cluster: Cluster, job: J) -> Observed[J]
         ),
         taken=cluster.taken(key),
         refused=cluster.refused(key),
-        upstream=cluster.named("FineTuneJob", metadata.namespace, upstream) if upstream is not None else None,
-        rollout=cluster.named("AdapterRollout", metadata.namespace, rollout) if rollout is not None else None,
+        references=References(others.get("FineTuneJob"), others.get("AdapterRollout"), others.get("Evaluation")),
     )
+
+
+def _refers(kind: Particulars[J, Any], job: J) -> tuple[tuple[str, str], ...]:
+    """Return kind and name of each object that is referred to."""
+    named = (
+        ("FineTuneJob", kind.waits_for(job)),
+        ("AdapterRollout", kind.follows_rollout(job)),
+        ("Evaluation", kind.follows_evaluation(job)),
+    )
+    return tuple((other, name) for other, name in named if name is not None)
 
 
 def _rests(body: Body) -> bool:
@@ -109,8 +118,7 @@ def needs(observed: Observed[Any], planned: Plan) -> Needs:
         for attempt in job.status.attempts[-1:]:
             if attempt.reason != Reason.COMPLETED and attempt.job_name not in known:
                 jobs.setdefault(attempt.job_name, attempt.job_uid)
-    refers = (("FineTuneJob", kind.waits_for(job)), ("AdapterRollout", kind.follows_rollout(job)))
-    objects = tuple(Key(other, job.metadata.namespace, name) for other, name in refers if name is not None)
+    objects = tuple(Key(other, job.metadata.namespace, name) for other, name in _refers(kind, job))
     return Needs(bool(planned.actions), objects, jobs)
 
 
