@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from trimtab_trainer.contract.exporting import WRONG_DESTINATION
+
 from tests.component.crd_samples import DIGEST, STATUS, TEMPLATE, TIME, Body, change
 from tests.component.rule_cases import CHANGES_OF_NO_RESULT, SHARED, Case, Rule, asks, immutable
 
@@ -26,7 +28,7 @@ OF_ONE_JOB = {
         for key, value in TEMPLATE.items()
         if key not in ("prepareImage", "prepareResources", "resourceClaims")
     },
-    "resources": {"limits": {"cpu": 4, "memory": "32Gi"}, "requests": {"cpu": "500m"}},
+    "resources": {"limits": {"cpu": 4, "memory": "32Gi", "ephemeral-storage": "90Gi"}},
 }
 
 
@@ -48,7 +50,14 @@ FULL = adapterexport(
 )
 VARIANTS: dict[str, Body] = {
     "artifact": FULL,
-    "job": change(FULL, {"spec.source": {"fineTuneJobName": "sample"}, "spec.baseModel": ...}),
+    "job": change(
+        FULL,
+        {
+            "spec.source": {"fineTuneJobName": "sample"},
+            "spec.baseModel": ...,
+            "spec.template.resources": {"requests": {"cpu": "500m", "memory": "2Gi", "ephemeral-storage": "9Gi"}},
+        },
+    ),
     "evaluation": change(FULL, {"spec.source": {"evaluationName": "sample"}, "spec.baseModel": ...}),
 }
 EXPORT_STATUS: Body = {
@@ -78,9 +87,6 @@ EXPORT_STATUS: Body = {
 }
 
 _OTHER = {**ARTIFACT, "uri": "s3://adapters/out/adapters/1"}
-_NO_DEVICES = (
-    "this computes on processors, and a device would be held for nothing: ask for cpu, memory and ephemeral-storage"
-)
 _OF_DEVICES = ("spec.template.resources", "spec.template.prepareResources", "spec.template.resourceClaims")
 
 
@@ -96,18 +102,22 @@ def _shared() -> dict[Rule, Case]:
 
 ADAPTEREXPORT_CASES: dict[Rule, Case] = {
     **_shared(),
-    **{
-        (f"spec.template.resources.{side}", _NO_DEVICES): Case(
-            refused=[
-                asks("resources", **{side: {name: 1}}) for name in ("nvidia.com/gpu", "hugepages-2Mi", "example.com/a")
-            ],
-            passed=[asks("resources", **{side: {"cpu": 4, "memory": "8Gi", "ephemeral-storage": "9Gi"}})],
-        )
-        for side in ("limits", "requests")
-    },
     ("spec.template.resources", "a request must not be above the limit"): Case(
-        refused=[asks("resources", requests={"cpu": 2}, limits={"cpu": "1500m"})],
-        passed=[asks("resources", requests={"cpu": 1}, limits={"cpu": "1500m"})],
+        refused=[
+            asks("resources", requests={name: 2}, limits={name: "1500m"})
+            for name in ("cpu", "memory", "ephemeral-storage")
+        ],
+        passed=[
+            asks("resources", requests={"cpu": 1, "memory": "1Gi"}, limits={"cpu": "1500m"}),
+            asks("resources", requests={"ephemeral-storage": "1Gi"}, limits={"ephemeral-storage": "1Gi"}),
+        ],
+    ),
+    ("spec", WRONG_DESTINATION): Case(
+        refused=[{"spec.format": "OCI"}, {"spec.destination.uri": "oci://registry.example/models/guide:1"}],
+        passed=[
+            {"spec.format": "OCI", "spec.destination.uri": "oci://registry.example:5000/models/guide:1"},
+            {"spec.format": "GGUF", "spec.destination.uri": "file:///data/models"},
+        ],
     ),
     ("spec.source", "exactly one of fineTuneJobName, evaluationName and artifact must be set"): Case(
         refused=[

@@ -229,6 +229,8 @@ def test_it_is_told_when_what_it_waits_for_changes(source: dict[str, str], index
         ({"source": {"fineTuneJobName": "a", "evaluationName": "b"}}, "exactly one of"),
         ({"source": {"artifact": ALONE["source"]["artifact"]}}, "baseModel is needed with source.artifact"),
         ({"baseModel": ALONE["baseModel"]}, "baseModel is needed with source.artifact"),
+        ({"format": "OCI"}, "format OCI goes to oci://"),
+        ({"destination": {"uri": "oci://registry.example/a:1"}}, "format OCI goes to oci://"),
     ],
 )
 def test_the_model_refuses_what_the_definition_refuses(spec: dict[str, Any], words: str) -> None:

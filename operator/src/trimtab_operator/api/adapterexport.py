@@ -6,13 +6,14 @@ from typing import Self
 
 from pydantic import ConfigDict, Field, computed_field, model_validator
 from trimtab_trainer.contract import ExportFormat, Model, QuantizationSettings, WeightType
+from trimtab_trainer.contract.exporting import SIZE_MAXIMUM, WRONG_DESTINATION, check_destination
 from trimtab_trainer.contract.model import rules
-from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI
+from trimtab_trainer.contract.settings import DIGEST, EXPORT_URI, OBJECT_URI
 
 from .conditions import SUCCEEDED
 from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
 from .evaluation import OBJECT_NAME, Artifact
-from .finetunejob import NAME_LENGTH, SECRET_NAME, OutputTarget, unchanged
+from .finetunejob import NAME_LENGTH, SECRET_NAME, unchanged
 from .pod import ProcessorTemplate
 from .reasons import EXPORT_EXPLANATIONS, OF_WARNED
 from .work import RetryBudgets, WorkStatus
@@ -61,6 +62,20 @@ class ExportBaseModel(Model):
     secret_name: SECRET_NAME | None = None
 
 
+class ExportDestination(Model):
+    """Where the model goes."""
+
+    uri: EXPORT_URI = Field(
+        description="uri of a prefix that the export may write to, where the model is put at exports/<digest>; of "
+        "format OCI oci://host/repository:tag."
+    )
+    secret_name: SECRET_NAME | None = Field(
+        default=None,
+        description="secretName of a Secret with the keys of a source; of format OCI of type "
+        "kubernetes.io/dockerconfigjson, optionally with ca.crt, the certificates of the registry's issuer.",
+    )
+
+
 class AdapterExportSpec(Model):
     """What to export, as what, and where to."""
 
@@ -73,11 +88,12 @@ class AdapterExportSpec(Model):
                     "format": ExportFormat,
                     "weightType": WeightType,
                     "quantization": QuantizationSettings,
-                    "destination": OutputTarget,
+                    "destination": ExportDestination,
                 },
                 kind="AdapterExport",
             ),
             ("has(self.source.artifact) == has(self.baseModel)", _BASE),
+            ("(self.format == 'OCI') == self.destination.uri.startsWith('oci://')", WRONG_DESTINATION),
         )
     )
 
@@ -86,7 +102,8 @@ class AdapterExportSpec(Model):
     format: ExportFormat = Field(
         default=ExportFormat.MERGED,
         description="format: Merged, a model of its own in safetensors, which transformers and vLLM load; or "
-        "GGUF, one file that llama.cpp loads.",
+        "GGUF, one file that llama.cpp loads; or OCI, the merged model as an image in a registry, which Kubernetes "
+        "mounts as a volume.",
     )
     weight_type: WeightType = Field(
         default=WeightType.BFLOAT16,
@@ -97,7 +114,7 @@ class AdapterExportSpec(Model):
         description="quantization of the base model in training, where the adapter does not tell it because it was "
         "imported.",
     )
-    destination: OutputTarget = Field(description="destination: the model is put at exports/<digest> below it.")
+    destination: ExportDestination = Field(description="destination of the model.")
     retries: RetryBudgets = Field(default=RetryBudgets(), description="retries before the export fails.")
     suspend: bool = Field(default=False, description="suspend ends the pod; false begins the export anew.")
     active_deadline_seconds: int | None = Field(
@@ -119,6 +136,7 @@ class AdapterExportSpec(Model):
     def _consistent(self) -> Self:
         if (self.source.artifact is None) != (self.base_model is None):
             raise ValueError(_BASE)
+        check_destination(self.format, self.destination.uri)
         return self
 
 
@@ -142,7 +160,7 @@ class ExportedStatus(Model):
 
     uri: str = Field(max_length=1200, description="uri where it lies.")
     digest: DIGEST = Field(description="digest of its files and of what it was made from.")
-    size_bytes: int = Field(ge=0, le=2**63 - 1, description="sizeBytes of all its files.")
+    size_bytes: int = Field(ge=0, le=SIZE_MAXIMUM, description="sizeBytes of all its files.")
     files: int = Field(default=0, ge=0, le=2**31 - 1, description="files that it consists of.")
     adapter_digest: DIGEST = Field(description="adapterDigest of the adapter in it.")
     base_model_digest: DIGEST = Field(description="baseModelDigest of the base model in it.")

@@ -161,7 +161,6 @@ class UsedClaim(Model):
 
 
 _LIMITS = "limits that the container must stay within; nvidia.com/gpu and the like: absent: the requests."
-_LIMITS_OF_PROCESSORS = "limits that the container must stay within."
 _REQUESTS = "requests that the scheduler sets aside; absent: the limits."
 
 
@@ -216,27 +215,38 @@ class SingleResourceRequirements(ResourceRequirements):
     )
 
 
-_PROCESSOR_ONLY: Rule = (
-    "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'])",
-    "this computes on processors, and a device would be held for nothing: ask for cpu, memory and ephemeral-storage",
-)
+class ProcessorAmounts(Model):
+    """Amounts of what a container without accelerators uses."""
+
+    cpu: QUANTITY | None = Field(default=None, description="cpu in processors.")
+    memory: QUANTITY | None = Field(default=None, description="memory in bytes.")
+    ephemeral_storage: QUANTITY | None = Field(
+        default=None, alias="ephemeral-storage", description="ephemeral-storage in bytes."
+    )
+
+
+def _below_its_limit(name: str) -> str:
+    request, limit = f"self.requests.{name}", f"self.limits.{name}"
+    below = f"quantity(string({request})).compareTo(quantity(string({limit}))) <= 0"
+    return f"(!has(self.requests) || !has({request}) || !has(self.limits) || !has({limit}) || {below})"
 
 
 class ProcessorResources(Model):
     """Compute resources of a container that uses no accelerator."""
 
     model_config = ConfigDict(
-        json_schema_extra=rules((_in_both("<=", "false"), "a request must not be above the limit"))
+        json_schema_extra=rules(
+            (
+                " && ".join(map(_below_its_limit, ("cpu", "memory", "ephemeral__dash__storage"))),
+                "a request must not be above the limit",
+            )
+        )
     )
 
     claims: ClassVar[None] = None
 
-    limits: dict[str, QUANTITY] | None = Field(
-        default=None, max_length=16, json_schema_extra=rules(_PROCESSOR_ONLY), description=_LIMITS_OF_PROCESSORS
-    )
-    requests: dict[str, QUANTITY] | None = Field(
-        default=None, max_length=16, json_schema_extra=rules(_PROCESSOR_ONLY), description=_REQUESTS
-    )
+    limits: ProcessorAmounts | None = Field(default=None, description="limits that the container must stay within.")
+    requests: ProcessorAmounts | None = Field(default=None, description=_REQUESTS)
 
 
 AnyResources = ResourceRequirements | ProcessorResources

@@ -22,9 +22,10 @@ from ..contract import (
     Stage,
     StoredArtifact,
     StoredBaseModel,
-    StoredOutput,
+    StoredDestination,
     WeightType,
 )
+from ..contract.exporting import OCI_SCHEME
 from ..contract.settings import QuantizationType
 from ..progress import ProgressBoard
 from ..report import Report
@@ -34,7 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `trimtab-trainer merge`."""
     parser.add_argument("--base-model", required=True, metavar="URI", help="base model the adapter was trained on")
     parser.add_argument("--adapter", required=True, metavar="URI", help="folder of the adapter: .../adapters/<digest>")
-    parser.add_argument("--to", required=True, metavar="URI", help="where to store it: <to>/exports/<digest>")
+    parser.add_argument(
+        "--to",
+        required=True,
+        metavar="URI",
+        help="where to store it: <to>/exports/<digest>, or oci://host/repository:tag",
+    )
     parser.add_argument(
         "--weights",
         choices=[each.value for each in WeightType],
@@ -47,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how training held the base model, where the adapter does not say (it was imported)",
     )
     parser.add_argument("--secret-directory", metavar="FOLDER", help="one file per access key; else environment")
+    parser.add_argument("--registry-directory", metavar="FOLDER", help="with .dockerconfigjson, for --to oci://")
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -59,15 +66,17 @@ def run(options: argparse.Namespace, report: Report) -> int:
     from ..exporting.stage import export
 
     credentials = Credentials(directory=options.secret_directory) if options.secret_directory else None
+    to_image = options.to.startswith(OCI_SCHEME)
+    registry = Credentials(directory=options.registry_directory) if options.registry_directory else None
     told = {"type": options.quantization} if options.quantization else None
     config = ExportConfig(
         run=RunIdentity(name="merged"),
         base_model=StoredBaseModel(uri=options.base_model, credentials=credentials),
         adapter=StoredArtifact(uri=options.adapter, credentials=credentials),
-        format=ExportFormat.MERGED,
+        format=ExportFormat.OCI if to_image else ExportFormat.MERGED,
         weight_type=WeightType(options.weights),
         quantization=QuantizationSettings.model_validate(told) if told is not None else None,
-        destination=StoredOutput(uri=options.to, credentials=credentials),
+        destination=StoredDestination(uri=options.to, credentials=registry if to_image else credentials),
     )
     with tempfile.TemporaryDirectory(prefix="trimtab-") as scratch:
         board = ProgressBoard(config.run.uid, 0, Stage.EXPORT)

@@ -37,7 +37,7 @@ from .evaluation import (
     Threshold,
     check_tasks_and_thresholds,
 )
-from .exporting import EXPORT_VERSION, ExportConfig, Exported, ExportFormat, WeightType
+from .exporting import EXPORT_VERSION, ExportConfig, Exported, ExportFormat, StoredDestination, WeightType
 from .figures import PreferenceFigures
 from .hub import HubSource, Mirrored, MirroredSource, from_hub, hub_sources, relocated
 from .limits import PROCESSES, TRAIN_LIMITS, TrainLimits
@@ -137,6 +137,7 @@ __all__ = [
     "StoredBaseModel",
     "StoredBaseline",
     "StoredDataset",
+    "StoredDestination",
     "StoredOutput",
     "Summary",
     "TaskDataset",

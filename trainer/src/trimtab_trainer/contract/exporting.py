@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from .evaluation import StoredArtifact
 from .model import Model, Received, speaks
-from .run import RunIdentity, StoredBaseModel, StoredOutput
-from .settings import DIGEST, QuantizationSettings
+from .run import Credentials, RunIdentity, StoredBaseModel
+from .settings import DIGEST, EXPORT_URI, QuantizationSettings
 
 EXPORT_VERSION = "trimtab.dev/export/v1"
 
+OCI_SCHEME = "oci://"
+WRONG_DESTINATION = "format OCI goes to oci://host/repository:tag, every other format to s3:// or file://"
+SIZE_MAXIMUM = 10**15
+"""Bytes: no model is as large, and JSON's numbers are exact up to there."""
 ADDRESS = Annotated[str, Field(max_length=1200)]
 
 
@@ -22,6 +26,7 @@ class ExportFormat(StrEnum):
 
     MERGED = "Merged"
     GGUF = "GGUF"
+    OCI = "OCI"
 
 
 class WeightType(StrEnum):
@@ -29,6 +34,23 @@ class WeightType(StrEnum):
 
     BFLOAT16 = "BFloat16"
     FLOAT32 = "Float32"
+
+
+class StoredDestination(Model):
+    """Where an export goes: a prefix of object storage or of a volume, or an image of a registry."""
+
+    uri: EXPORT_URI
+    credentials: Credentials | None = None
+
+
+def check_destination(export_format: ExportFormat, uri: str) -> None:
+    """Refuse an image elsewhere than in a registry, and a folder there.
+
+    Raises:
+        ValueError: with what has to change.
+    """
+    if (export_format is ExportFormat.OCI) != uri.startswith(OCI_SCHEME):
+        raise ValueError(WRONG_DESTINATION)
 
 
 class ExportConfig(Model):
@@ -43,7 +65,7 @@ class ExportConfig(Model):
     quantization: QuantizationSettings | None = Field(
         default=None, description="quantization of the base model in training, where the adapter does not tell it"
     )
-    destination: StoredOutput
+    destination: StoredDestination
 
     @field_validator("version")
     @classmethod
@@ -52,13 +74,18 @@ class ExportConfig(Model):
             raise ValueError(f"this trainer reads {EXPORT_VERSION}")
         return version
 
+    @model_validator(mode="after")
+    def _where_it_can_go(self) -> Self:
+        check_destination(self.format, self.destination.uri)
+        return self
+
 
 class Exported(Received):
     """What an export made, and where it lies."""
 
     uri: ADDRESS
     digest: DIGEST
-    size_bytes: int = Field(ge=0, le=2**63 - 1, description="sizeBytes of all its files")
+    size_bytes: int = Field(ge=0, le=SIZE_MAXIMUM, description="sizeBytes of all its files")
     files: int = Field(default=0, ge=0, le=2**31 - 1, description="files that it consists of")
     adapter_digest: DIGEST
     base_model_digest: DIGEST

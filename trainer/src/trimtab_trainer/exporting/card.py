@@ -10,7 +10,7 @@ from .request import Request
 def model_card(request: Request) -> str:
     """Return the Markdown text."""
     config, quantization = request.config, request.quantization
-    library = "transformers" if config.format is ExportFormat.MERGED else "llama.cpp"
+    library = "llama.cpp" if config.format is ExportFormat.GGUF else "transformers"
     base = config.base_model.uri if not config.base_model.uri.startswith("file:") else request.base_digest
     return f"""---
 library_name: {library}

@@ -5,6 +5,8 @@
     README.md                                                                                   what it was made of
     MANIFEST.json    {artifact: {files, adapter, baseModel, export}, records: {files}, lineage}
 
+Format OCI goes to a registry instead: the files of Merged, each a layer (`oci.image`).
+
 A shard is made, stored and forgotten before the next: the disk holds the base model and one shard. What is there and
 verifies is not made again.
 """
@@ -20,9 +22,10 @@ from typing import Any
 from torch import Tensor
 
 from ..base.base_model import CONFIG, GENERATION_CONFIG, INDEX, TOKENIZER, fetch_base_model
-from ..contract import ExportConfig, Exported, Reason, WeightType, digest_of
+from ..contract import ExportConfig, Exported, ExportFormat, Reason, WeightType, digest_of
+from ..contract.exporting import OCI_SCHEME
 from ..data.view import CHAT_TEMPLATE
-from ..errors import SettingsInvalid
+from ..errors import SettingsInvalid, StorageFailed
 from ..progress import ProgressBoard
 from ..publishing.publish import write_json
 from ..report import Report
@@ -43,6 +46,9 @@ from .adaptation import Adaptation, NotMergeable
 from .card import model_card
 from .gguf.file import MODEL, write_model
 from .merge import Merge, with_type
+from .oci.image import REQUEST, Image, find_image
+from .oci.keys import read_certificates, read_login, source_of
+from .oci.registry import Reference, Registry
 from .request import COMPUTE_TYPES, Request, check_request, fetch_adapter_files, not_mergeable
 from .tensor_files import index_of
 from .training_weights import linears_of
@@ -58,6 +64,8 @@ def export(config: ExportConfig, scratch: Path, report: Report, board: ProgressB
         TrainerError: storage failed; nothing half-written is visible.
     """
     request = check_request(config)
+    if config.format is ExportFormat.OCI:
+        return _pushed(request, scratch, report, board)
     store = open_store(config.destination.uri, config.destination.credentials)
     prefix = export_prefix(request.digest)
     if (done := _made_before(store, prefix, report)) is not None:
@@ -71,6 +79,57 @@ def export(config: ExportConfig, scratch: Path, report: Report, board: ProgressB
     if manifest is None:
         raise ObjectDamaged(f"{store.address(prefix)} is not as it was stored; export it again")
     return _exported(store, prefix, manifest, request)
+
+
+def _pushed(request: Request, scratch: Path, report: Report, board: ProgressBoard) -> Exported:
+    """Make the merged model and push it as an image, unless the tag is of this very export; return where."""
+    config = request.config
+    reference, credentials = Reference.parse(config.destination.uri), config.destination.credentials
+    registry = Registry(
+        reference, read_login(credentials, reference.host), read_certificates(credentials), source_of(credentials)
+    )
+    found = find_image(registry, reference.tag, request.digest)
+    if found is None:
+        board.update(activity="Loading")
+        made = _emptied(scratch / "export")
+        image = Image(registry)
+        (made / CARD).write_text(model_card(request))
+        image.add(made / CARD)  # first: whether the registry takes anything shows before anything is computed
+        (made / CARD).unlink()
+
+        def store(file: Path) -> FileEntry:
+            image.add(file)
+            report("file pushed", file=file.name, bytes=file.stat().st_size)
+            return FileEntry.read(file, file.name)
+
+        _merged(request, _merge_of(request, scratch), made, scratch, store, board)
+        board.update(activity="Publishing", step=len(request.base.shards))
+        image.commit(
+            reference.tag,
+            {
+                "org.opencontainers.image.title": config.run.name,
+                REQUEST: request.digest,
+                "dev.trimtab.adapter.digest": request.adapter.digest,
+                "dev.trimtab.base-model.digest": request.base_digest,
+            },
+        )
+        found = find_image(registry, reference.tag, request.digest)
+    if found is None:
+        raise StorageFailed(f"{config.destination.uri} is not what was pushed to it; somebody else pushes there too")
+    return Exported(
+        uri=f"{OCI_SCHEME}{reference.host}/{reference.repository}@{found.digest}",
+        digest=found.digest,
+        size_bytes=found.size,
+        files=found.files,
+        adapter_digest=request.adapter.digest,
+        base_model_digest=request.base_digest,
+    )
+
+
+def _emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _merge_of(request: Request, scratch: Path) -> Merge:
@@ -101,9 +160,7 @@ def _make(
     request: Request, merge: Merge, store: Store, prefix: str, scratch: Path, *, report: Report, board: ProgressBoard
 ) -> dict[str, Any]:
     """Store all files but the manifest; return that."""
-    made = scratch / "export"
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir(parents=True)
+    made = _emptied(scratch / "export")
     make = _merged if request.conversion is None else _gguf
     files = make(request, merge, made, scratch, lambda file: _stored(store, prefix, file, report), board)
     board.update(activity="Publishing", step=len(request.base.shards))

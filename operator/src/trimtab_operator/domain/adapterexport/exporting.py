@@ -14,7 +14,7 @@ from trimtab_trainer.contract import (
     Stage,
     StoredArtifact,
     StoredBaseModel,
-    StoredOutput,
+    StoredDestination,
     TerminationMessage,
 )
 
@@ -52,7 +52,7 @@ class Exporting(Particulars[AdapterExport, AdapterExportStatus]):
             format=spec.format,
             weight_type=spec.weight_type,
             quantization=spec.quantization,
-            destination=StoredOutput(uri=spec.destination.uri, credentials=keys[DESTINATION]),
+            destination=StoredDestination(uri=spec.destination.uri, credentials=keys[DESTINATION]),
         )
 
     def secrets(self, job: AdapterExport) -> Mapping[str, str | None]:
