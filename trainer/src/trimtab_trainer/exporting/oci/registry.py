@@ -82,7 +82,7 @@ class Registry:
     def __init__(self, reference: Reference, login: Login | None, certificates: str | None, source: str) -> None:
         self._reference, self._login, self._source = reference, login, source
         self._session = requests.Session()
-        self._session.trust_env = False  # no .netrc, and no proxy that is given the login
+        self._session.auth = lambda request: request  # else a .netrc of the image would have a say
         self._session.verify = certificates if certificates is not None else True
         self._authorization: str | None = None
 
