@@ -118,6 +118,7 @@ COMPANIONS: dict[str, Body] = {
         for type_of_task, metrics in METRICS_OF.items()
         for metric in metrics
     },
+    "AdapterExport spec.format OCI": {"spec.destination.uri": "oci://registry.example/models/guide:1"},
     **{
         f"AdapterExport {path}": changes
         for path, changes in _OF_TEMPLATES.items()

@@ -17,10 +17,9 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from deploy.samples.convert_base_model import convert, packaged_gguf
-from tests.trainer.exporting.models import Trained, trained
+from tests.trainer.exporting.models import NF4, Trained, trained
 
 LENGTH = 24
-NF4 = {"type": "NF4", "computeType": "Float32"}
 TEXTS = [
     "What is spec.backoffLimit of a Job for?",
     "It's 2026, and 31415 is a number; we'll see\n\n\tdef f(x):\n        return x  # twice",

@@ -22,6 +22,7 @@ from trimtab_trainer.training.model import load_base
 from tests.trainer.train.stage import stage_run
 
 CPU = torch.device("cpu")
+NF4 = {"type": "NF4", "computeType": "Float32"}
 TOKENS = torch.randint(3, 380, (4, 64), generator=torch.Generator().manual_seed(0))
 
 

@@ -27,9 +27,7 @@ from trimtab_trainer.exporting.request import check_request
 
 from tests.trainer.tiny import CHATML_GENERATION, make_tiny_model, tiny_tokenizer
 
-from .models import Trained, answers, divergence, loaded, trained
-
-NF4 = {"type": "NF4", "computeType": "Float32"}
+from .models import NF4, Trained, answers, divergence, loaded, trained
 
 
 def family(kind: str) -> Any:
@@ -54,11 +52,6 @@ def family(kind: str) -> Any:
         (folder / "config.json").write_text(json.dumps(told))
 
     return make
-
-
-@pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return trained(tmp_path_factory.mktemp("usual"), quantization=NF4)
 
 
 def read(folder: Path) -> Any:

@@ -19,9 +19,8 @@ from trimtab_trainer.training.model import load_base
 
 from tests.trainer.tiny import CHATML_GENERATION, make_tiny_experts, make_tiny_model
 
-from .models import CPU, Trained, answers, divergence, loaded, trained
+from .models import CPU, NF4, Trained, answers, divergence, loaded, trained
 
-NF4 = {"type": "NF4", "computeType": "Float32"}
 PLAIN = {"type": "None", "computeType": "Float32"}
 KINDS: dict[str, dict[str, Any]] = {
     "over NF4": {"quantization": NF4},
@@ -31,11 +30,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "with lengths of its own, DoRA": {"quantization": NF4, "lora": {"useDora": True}},
     "on some layers alone": {"quantization": NF4, "lora": {"targetModules": ["q_proj", "down_proj"]}},
 }
-
-
-@pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return trained(tmp_path_factory.mktemp("usual"), quantization=NF4)
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())

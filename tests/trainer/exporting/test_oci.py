@@ -30,9 +30,8 @@ from trimtab_trainer.exporting.oci.image import INDEX, MANIFEST, REQUEST, Image,
 from trimtab_trainer.exporting.oci.keys import Login, read_certificates, read_login
 from trimtab_trainer.exporting.oci.registry import Reference, Registry
 
-from .models import Trained, divergence, loaded, trained
+from .models import Trained, divergence, loaded
 
-NF4 = {"type": "NF4", "computeType": "Float32"}
 MODULE = binaries.Module(Path(__file__).parent / "registry", {"registry": "."})
 USER, PASSWORD = "pusher", "registry-password"
 HASHED = "$2a$04$o3g7.WzICIlUVOaHSzbgA.xVxCmIidd7MMctmh6z4CdqBFVMsbllS"
@@ -95,11 +94,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     finally:
         process.kill()
         process.wait()
-
-
-@pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return trained(tmp_path_factory.mktemp("usual"), quantization=NF4)
 
 
 @pytest.fixture

@@ -21,14 +21,7 @@ from trimtab_trainer.storage import open_store, upload_folder
 from tests.trainer.conftest import ObjectStorage
 from tests.trainer.tiny import make_tiny_model
 
-from .models import Trained, trained
-
-NF4 = {"type": "NF4", "computeType": "Float32"}
-
-
-@pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return trained(tmp_path_factory.mktemp("usual"), quantization=NF4)
+from .models import Trained
 
 
 def republished(made: Trained, to: Path, change: Any) -> dict[str, Any]:
