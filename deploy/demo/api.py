@@ -24,6 +24,7 @@ API_VERSIONS = {
     "FineTuneSweep": "trimtab.dev/v1alpha1",
     "Evaluation": "trimtab.dev/v1alpha1",
     "AdapterRollout": "trimtab.dev/v1alpha1",
+    "AdapterExport": "trimtab.dev/v1alpha1",
     "Job": "batch/v1",
     "Deployment": "apps/v1",
     "Pod": "v1",

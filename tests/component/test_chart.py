@@ -121,6 +121,7 @@ def test_the_operator_may_do_nothing_more(server: ApiServer, installed: str) -> 
         ("trimtab.dev", "finetunesweeps", "create"),
         ("trimtab.dev", "finetunesweeps", "patch"),
         ("trimtab.dev", "evaluations", "update"),
+        ("trimtab.dev", "adapterexports", "create"),
         ("trimtab.dev", "evaluations/status", "update"),
         ("trimtab.dev", "adapterrollouts", "delete"),
         ("trimtab.dev", "adapterrollouts", "patch"),
@@ -179,7 +180,9 @@ def test_the_key_is_made_once_on_a_real_api_server(server: ApiServer) -> None:
     server.delete(path)
 
 
-@pytest.mark.parametrize("plural", ["finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts", "reviews"])
+@pytest.mark.parametrize(
+    "plural", ["finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts", "reviews", "adapterexports"]
+)
 def test_who_may_edit_a_namespace_may_create_work_there(server: ApiServer, installed: str, plural: str) -> None:
     for role, verbs in {"edit": {"get", "create", "delete"}, "view": {"get"}, "admin": {"get", "create"}}.items():
         binding = {

@@ -132,6 +132,12 @@ COMPANIONS: dict[str, Body] = {
         for type_of_task, metrics in METRICS_OF.items()
         for metric in metrics
     },
+    "AdapterExport spec.format OCI": {"spec.destination.uri": "oci://registry.example/models/guide:1"},
+    **{
+        f"AdapterExport {path}": changes
+        for path, changes in _OF_TEMPLATES.items()
+        if path.startswith(("spec.template.volumes", "spec.template.volumeMounts"))
+    },
     **{f"{kind.name} {path}": changes for kind in (FINETUNEJOB, EVALUATION) for path, changes in _OF_TEMPLATES.items()},
 }
 """Changes elsewhere without which a rule would refuse a value that its own bound allows; None: the same

@@ -10,6 +10,7 @@ import pytest
 from trimtab_agent.failures import FailureReason
 from trimtab_operator.api import (
     EVALUATION_REASONS,
+    EXPORT_REASONS,
     FINETUNEJOB_REASONS,
     NOT_UNDERSTOOD,
     PASSED,
@@ -22,6 +23,7 @@ from trimtab_operator.api import (
     RolloutReason,
     WarnedReason,
 )
+from trimtab_operator.api.adapterexport import ADAPTEREXPORT
 from trimtab_operator.api.adapterrollout import ADAPTERROLLOUT
 from trimtab_operator.api.crd import schema_of
 from trimtab_operator.api.customresource import CustomResource
@@ -93,6 +95,8 @@ REASONS: list[tuple[CustomResource, str, set[str]]] = [
     (FINETUNEJOB, WARNED, set(WarnedReason)),
     (EVALUATION, WARNED, set(WarnedReason)),
     (FINETUNEJOB, TRACKED, set(TrackedReason)),
+    (ADAPTEREXPORT, SUCCEEDED, set(EXPORT_REASONS)),
+    (ADAPTEREXPORT, WARNED, set(WarnedReason)),
     (FINETUNESWEEP, SUCCEEDED, set(SweepState)),
     (FINETUNESWEEP, REPORTED, set(ReportReason)),
     (ADAPTERROLLOUT, READY, set(OF_ROLLOUTS)),

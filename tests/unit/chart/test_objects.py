@@ -25,7 +25,7 @@ Grant = tuple[str, str, str]
 IN_NAMESPACES: set[Grant] = {
     *(
         ("trimtab.dev", plural, verb)
-        for plural in ("finetunejobs", "finetunesweeps", "evaluations")
+        for plural in ("finetunejobs", "finetunesweeps", "evaluations", "adapterexports")
         for verb in ("get", "list", "watch", "delete")
     ),
     *(
@@ -34,7 +34,7 @@ IN_NAMESPACES: set[Grant] = {
     *(("trimtab.dev", plural, verb) for plural in ("adapterrollouts", "reviews") for verb in ("get", "list", "watch")),
     *(
         ("trimtab.dev", f"{plural}/status", "patch")
-        for plural in ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts", "reviews")
+        for plural in ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts", "reviews", "adapterexports")
     ),
     *(("batch", "jobs", verb) for verb in ("get", "list", "watch", "create", "patch", "delete")),
     *(("", "pods", verb) for verb in ("get", "list", "watch")),
@@ -119,6 +119,7 @@ def test_every_role_is_bound_to_the_operator() -> None:
         ("evaluation", "evaluations"),
         ("adapterrollout", "adapterrollouts"),
         ("review", "reviews"),
+        ("adapterexport", "adapterexports"),
     ],
 )
 def test_users_get_their_rights_by_aggregation(singular: str, plural: str) -> None:

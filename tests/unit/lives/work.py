@@ -1,6 +1,6 @@
-"""One life of a FineTuneJob or an Evaluation: the real rounds over an API server that goes wrong, between Jobs and pods
-that do whatever they may in a cluster, with an operator that dies and a cache that lags. What must hold is looked at
-after every write.
+"""One life of a FineTuneJob, an Evaluation or an AdapterExport: the real rounds over an API server that goes wrong,
+between Jobs and pods that do whatever they may in a cluster, with an operator that dies and a cache that lags. What
+must hold is looked at after every write.
 """
 
 from __future__ import annotations
@@ -19,10 +19,18 @@ from trimtab_operator.runtime.kube import JOBS, NODES, OWN, PODS, Body
 from trimtab_operator.runtime.rounds.gate import has_ended, summary_of
 from trimtab_trainer.contract import ExitCode, Reason, Stage, Summary, TerminationMessage
 
-from tests.unit.domain.makers import ARTIFACT, OUTCOME, PREPARED, PREPARED_EVALUATION, adapterrollout, finished
+from tests.unit.domain.makers import (
+    ARTIFACT,
+    EXPORTED,
+    OUTCOME,
+    PREPARED,
+    PREPARED_EVALUATION,
+    adapterrollout,
+    finished,
+)
 from tests.unit.lives.faults import FaultyApi
 from tests.unit.lives.life import OneObject
-from tests.unit.runtime.objects import NAMESPACE, evaluation, finetunejob
+from tests.unit.runtime.objects import NAMESPACE, adapterexport, evaluation, finetunejob
 
 T0 = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 REASONS = {
@@ -41,7 +49,7 @@ LATER_RETRIES = {"onFailure": "Automatic", "onDisruption": 3}
 
 
 class Life(OneObject):
-    """`kind` is FineTuneJob or Evaluation; everything that happens follows from the seed."""
+    """`kind` is FineTuneJob, Evaluation or AdapterExport; everything that happens follows from the seed."""
 
     def __init__(self, kind: str, seed: int) -> None:
         self.random = Random(f"{kind} {seed}")
@@ -58,15 +66,17 @@ class Life(OneObject):
         self.queued = self.random.random() < 0.3
         self.operator = self._new_operator()
         self.api.put(OWN[kind], self._object())
-        if kind == "Evaluation":
+        if kind != "FineTuneJob":
             self._upstream()
 
     def _object(self) -> Body:
-        body = finetunejob() if self.kind.name == "FineTuneJob" else evaluation()
+        made = {"FineTuneJob": finetunejob(), "Evaluation": evaluation(), "AdapterExport": adapterexport()}
+        body = made[self.kind.name]
         body["spec"]["retries"] = RETRIES
         if self.kind.name == "FineTuneJob":
             body["spec"]["nodes"] = self.random.choice((1, 1, 2, 3))
-        body["spec"]["template"] = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+        if self.kind.name != "AdapterExport":
+            body["spec"]["template"] = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
         if self.random.random() < 0.2:
             body["spec"]["activeDeadlineSeconds"] = 3000
         if self.random.random() < 0.2:
@@ -243,6 +253,8 @@ class Life(OneObject):
         prepares = job["metadata"]["labels"]["trimtab.dev/stage"] == "prepare"
         if self.kind.name == "Evaluation":
             return {"prepared_evaluation": PREPARED_EVALUATION} if prepares else {"packed_outcome": OUTCOME.pack(3072)}
+        if self.kind.name == "AdapterExport":
+            return {"exported": EXPORTED}
         return {"prepared": PREPARED} if prepares else {"artifact": ARTIFACT, "summary": Summary(step=100)}
 
     def it_succeeds(self) -> None:

@@ -1,8 +1,8 @@
-"""`trimtab-trainer mirror|prepare|train|evaluate|report|track`: one stage in one process, for a pod and for a laptop
-alike; and `check|estimate|ask|import|sweep|sweep-report`, for people.
+"""`trimtab-trainer mirror|prepare|train|evaluate|report|track|export`: one stage in one process, for a pod and for a
+laptop alike; and `check|estimate|ask|import|merge|sweep|sweep-report`, for people.
 
 Every end is told three ways: the exit code, the last event on stdout, and the termination message (JSON) in the file
-that Kubernetes keeps. Only `train`, `evaluate` and `ask` import torch.
+that Kubernetes keeps. Only `train`, `evaluate`, `ask`, `export` and `merge` import torch.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .command import ask, before, terminal
+from .command import ask, before, merge, terminal
 from .command.settings_help import settings_help
-from .config import ONE_VERSION, at_the_mirror, read_config, read_found
+from .config import ONE_VERSION, at_the_mirror, read_config, read_export, read_found
 from .contract import (
     NODES,
     TRAIN_LIMITS,
@@ -30,6 +30,7 @@ from .contract import (
     EvaluationConfig,
     EvaluationOutcome,
     ExitCode,
+    ExportConfig,
     Mirrored,
     MirroredSource,
     Prepared,
@@ -59,7 +60,7 @@ from .training.distributed.processes import Place, end_with_parent, processes
 if TYPE_CHECKING:
     from .progress import ProgressBoard
 
-FOR_PEOPLE = ("ask", *before.COMMANDS, *sweep.COMMANDS)
+FOR_PEOPLE = ("ask", "merge", *before.COMMANDS, *sweep.COMMANDS)
 """Commands that are no stage of a run: nobody waits for their last words."""
 USAGE = 2
 """Exit code of a command line that cannot be understood, where nobody asked for last words."""
@@ -142,9 +143,10 @@ def parser() -> argparse.ArgumentParser:
     evaluate = stages.add_parser("evaluate", help="evaluate an adapter; prepares first unless --prepared is given")
     page = stages.add_parser("report", help="write the page of a search into its output; needs no GPU and no torch")
     track = stages.add_parser("track", help="tell a tracker (MLflow) what a run measured; needs no GPU and no torch")
-    for stage in (mirror, prepare, train, evaluate, page, track):
+    export = stages.add_parser("export", help="make one model of a base model and an adapter; needs no GPU")
+    for stage in (mirror, prepare, train, evaluate, page, track, export):
         stage.add_argument(
-            "--config", type=Path, required=True, help="configuration of the run or the evaluation, YAML or JSON"
+            "--config", type=Path, required=True, help="configuration of the run, the evaluation or the export"
         )
         stage.add_argument("--scratch", type=Path, help="folder for local copies; a temporary one if absent")
         stage.add_argument("--attempt", type=int, default=0, help="counts the attempts of a run")
@@ -161,6 +163,9 @@ def parser() -> argparse.ArgumentParser:
     for name in ("prepare", "train", *before.ABOUT_A_RUN):
         stages.choices[name].epilog = settings_help()
     ask.add_arguments(stages.add_parser("ask", help="ask the base model and the adapter the same question"))
+    merge.add_arguments(
+        stages.add_parser("merge", help="make one model of a base model and a published adapter; needs no GPU")
+    )
     return top
 
 
@@ -182,6 +187,9 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
         if options.stage == "ask":
             ask.run(options)
             return int(code)
+        if options.stage == "merge":
+            with stop.at_once():
+                return merge.run(options, report)
         if options.stage in before.COMMANDS:
             return before.run(options)
         if options.stage in sweep.COMMANDS:
@@ -210,13 +218,15 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
     return int(code)
 
 
-def _config(file: Path, stage: Stage) -> RunConfig | EvaluationConfig | SweepRecord | TrackingRecord:
+def _config(file: Path, stage: Stage) -> RunConfig | EvaluationConfig | SweepRecord | TrackingRecord | ExportConfig:
     if stage is Stage.REPORT:
         return read_record(file)
     if stage is Stage.TRACK:
         from .tracking.stage import read_tracking
 
         return read_tracking(file)
+    if stage is Stage.EXPORT:
+        return read_export(file)
     return read_config(file, stage)
 
 
@@ -229,7 +239,7 @@ def _write(last: TerminationMessage, file: Path, report: Report) -> None:
 
 def _stage(
     options: argparse.Namespace,
-    config: RunConfig | EvaluationConfig | SweepRecord | TrackingRecord,
+    config: RunConfig | EvaluationConfig | SweepRecord | TrackingRecord | ExportConfig,
     scratch: Path,
     report: Report,
     stop: Interruption,
@@ -250,6 +260,12 @@ def _stage(
             from .sweep.stage import write_report
 
             return {"message": write_report(config, report)}
+    if isinstance(config, ExportConfig):
+        # What is stored before the manifest does not exist, so nothing in it can be torn.
+        with stop.at_once(), _progress(options, config.run, Stage.EXPORT, report) as board:
+            from .exporting.stage import export
+
+            return {"exported": export(config, scratch, report, board)}
     mirrored = read_found(options.mirrored, Mirrored, "--mirrored")
     if options.stage == Stage.MIRROR:
         return _mirroring(options, config, mirrored or Mirrored(), scratch, report, stop)

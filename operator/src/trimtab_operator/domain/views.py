@@ -29,13 +29,19 @@ EGRESS_LABEL = "trimtab.dev/egress"
 ATTEMPT_LABEL = "trimtab.dev/attempt"
 JOB_LABEL = "trimtab.dev/finetunejob"
 EVALUATION_LABEL = "trimtab.dev/evaluation"
+EXPORT_LABEL = "trimtab.dev/adapterexport"
 ACCELERATORS_LABEL = "trimtab.dev/accelerators"
 """On a Job: how many accelerators its pods hold together."""
 SWEEP_LABEL = "trimtab.dev/finetunesweep"
 """On a FineTuneJob: the sweep whose trial it is. On a Job: the sweep whose page it writes."""
 INPUTS_LABEL = "trimtab.dev/inputs"
 """On a Job: digits of what it was made from."""
-OWNER_LABELS = {"FineTuneJob": JOB_LABEL, "Evaluation": EVALUATION_LABEL, "FineTuneSweep": SWEEP_LABEL}
+OWNER_LABELS = {
+    "FineTuneJob": JOB_LABEL,
+    "Evaluation": EVALUATION_LABEL,
+    "FineTuneSweep": SWEEP_LABEL,
+    "AdapterExport": EXPORT_LABEL,
+}
 """The label that says whose a child is, by the kind of the owner."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -126,7 +132,7 @@ def _pods(completions: object) -> int:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A batch/v1 Job of a FineTuneJob, an Evaluation or a FineTuneSweep."""
+    """A batch/v1 Job of a FineTuneJob, an Evaluation, a FineTuneSweep or an AdapterExport."""
 
     namespace: str
     name: str

@@ -38,6 +38,7 @@ from .evaluation import (
     Turns,
     check_tasks_and_thresholds,
 )
+from .exporting import EXPORT_VERSION, ExportConfig, Exported, ExportFormat, StoredDestination, WeightType
 from .figures import PreferenceFigures
 from .hub import HubSource, Mirrored, MirroredSource, from_hub, hub_sources, relocated
 from .judging import JudgeMode, Judging, StoredEndpoint, StoredJudge, StoredJudgeModel
@@ -91,6 +92,7 @@ __all__ = [
     "BOUNDS",
     "COLUMN",
     "CONTRACT_VERSION",
+    "EXPORT_VERSION",
     "MEETING_PORT",
     "METRICS_OF",
     "NODE",
@@ -118,6 +120,9 @@ __all__ = [
     "EvaluationOutcome",
     "EvaluationTask",
     "ExitCode",
+    "ExportConfig",
+    "ExportFormat",
+    "Exported",
     "Handling",
     "HeldOut",
     "HubSource",
@@ -155,6 +160,7 @@ __all__ = [
     "StoredBaseModel",
     "StoredBaseline",
     "StoredDataset",
+    "StoredDestination",
     "StoredEndpoint",
     "StoredJudge",
     "StoredJudgeModel",
@@ -172,6 +178,7 @@ __all__ = [
     "TrainingSettings",
     "Turns",
     "Validation",
+    "WeightType",
     "canonical_json",
     "check_tasks_and_thresholds",
     "defining",

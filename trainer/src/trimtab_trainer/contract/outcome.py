@@ -11,6 +11,7 @@ from pydantic import Field
 
 from .curve import Curve
 from .evaluation import EvaluationOutcome, PreparedEvaluation
+from .exporting import Exported
 from .figures import COUNT, CURVES, FIGURE, PREFERENCE, WHOLE
 from .hub import Mirrored
 from .model import Received, speaks
@@ -50,6 +51,7 @@ class Stage(StrEnum):
     EVALUATE = "evaluate"
     REPORT = "report"
     TRACK = "track"
+    EXPORT = "export"
 
 
 class Reason(StrEnum):
@@ -206,6 +208,7 @@ class TerminationMessage(Received):
     summary: Summary = Summary()
     prepared_evaluation: PreparedEvaluation | None = None
     packed_outcome: str | None = Field(default=None, description="packedOutcome: `EvaluationOutcome.pack`")
+    exported: Exported | None = None
 
     @property
     def outcome(self) -> EvaluationOutcome | None:
@@ -264,7 +267,7 @@ class TerminationMessage(Received):
 class Progress(Received):
     """Answer of `GET :9401/progress`.
 
-    `step` counts tasks of an evaluation (of target and baseline apart), and files while mirroring.
+    `step` counts tasks of an evaluation (of target and baseline apart), files while mirroring and shards of an export.
     """
 
     run_uid: str
@@ -272,7 +275,7 @@ class Progress(Received):
     stage: Stage
     activity: str = Field(
         description="Mirroring, Preparing, Loading, Comparing (answers, with the model before training), "
-        "Training, Evaluating, Checkpointing or Publishing"
+        "Training, Evaluating, Checkpointing, Exporting or Publishing"
     )
     step: int = 0
     total_steps: int = 0

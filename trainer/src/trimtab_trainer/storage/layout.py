@@ -93,3 +93,8 @@ def evaluation_prefix(evaluation_digest: str) -> str:
 def sweep_prefix(name: str, uid: str) -> str:
     """Page and trials of one sweep."""
     return f"sweeps/{name}-{uid[:8]}"
+
+
+def export_prefix(request_digest: str) -> str:
+    """Folder of what was made of a base model and an adapter, by what it was made from."""
+    return f"exports/{hexadecimal(request_digest)}"

@@ -9,11 +9,9 @@ from trimtab_trainer.contract import EvaluationConfig, Mirrored, PreparedEvaluat
 
 from trimtab_operator.api import (
     PASSED,
-    AdapterRollout,
     Condition,
     Evaluation,
     EvaluationStatus,
-    FineTuneJob,
     PassedReason,
     State,
 )
@@ -24,7 +22,7 @@ from ..work.attempt import Attempt
 from ..work.conditions import make_condition, notes_of
 from ..work.ending import Ending
 from ..work.mirrors import mirrored_of, mirroring, note_mirrored
-from ..work.particulars import Hold, Particulars
+from ..work.particulars import Hold, Particulars, References
 from .resolve import models_of, needs_resolving, resolve, rollout_of, served_nothing, sources_of
 from .results import note_outcome, note_prepared, note_progress, prepared_of, verdict_of
 from .run_config import build_run_config
@@ -139,15 +137,13 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
     def follows_rollout(self, job: Evaluation) -> str | None:
         return rollout_of(job) if needs_resolving(job) else None
 
-    def hold(
-        self, job: Evaluation, status: EvaluationStatus, upstream: FineTuneJob | None, rollout: AdapterRollout | None
-    ) -> Hold[EvaluationStatus] | None:
+    def hold(self, job: Evaluation, status: EvaluationStatus, found: References) -> Hold[EvaluationStatus] | None:
         try:
             job.spec.check()
         except ValueError as error:
             message = f"{error}; create another Evaluation"
             return Hold(State.SPEC_INVALID.value, message, status, final=True)
-        return resolve(job, status, upstream, rollout)
+        return resolve(job, status, found.upstream, found.rollout)
 
     def other_conditions(
         self, job: Evaluation, status: EvaluationStatus, succeeded: Condition, now: datetime

@@ -38,7 +38,7 @@ def accelerators(job: Work, attempt: AttemptStatus, *, works: bool) -> int:
     if attempt.accelerators is not None or not works:
         return attempt.accelerators or 0
     template = job.spec.template
-    limits = (template.resources.limits if template.resources is not None else None) or {}
+    limits = (template.resources.to_json() if template.resources is not None else {}).get("limits", {})
     return min(devices(limits, ACCELERATOR_RESOURCES), ACCELERATORS_MAXIMUM)
 
 

@@ -68,7 +68,7 @@ class _Decision(Generic[S]):
 
 
 def plan(observed: Observed[J], now: datetime) -> Plan:
-    """Decide what to do about a FineTuneJob or an Evaluation now."""
+    """Decide what to do about a FineTuneJob, an Evaluation or an AdapterExport now."""
     return _plan(observed.kind, observed, now)
 
 
@@ -354,7 +354,7 @@ def _start(kind: Particulars[J, S], observed: Observed[J], status: S, now: datet
         message = f"{taken.name} belongs to something else; delete or rename that, and {goes_on}"
         return _Decision(State.NAME_TAKEN.value, message, status, look_again_seconds=10)
 
-    if hold := kind.hold(job, status, observed.upstream, observed.rollout):
+    if hold := kind.hold(job, status, observed.references):
         succeeded: ConditionStatus = "False" if hold.final else "Unknown"
         return _Decision(hold.reason, hold.message, hold.status, succeeded, confirm=hold.confirm)
     stage, number = _next_stage(kind, job, status), next_number(job, observed.highest_number)
@@ -434,7 +434,7 @@ def _next_stage(kind: Particulars[J, S], job: J, status: S) -> Stage:
     mirrors = Stage.MIRROR in kind.stages_of(job)
     if mirrors and (kind.mirrored(status) is None or (last is not None and last.reason == Reason.MIRROR_MISSING)):
         return Stage.MIRROR
-    if kind.prepared(job, status) is None or _prepares_again(last):
+    if Stage.PREPARE in kind.stages and (kind.prepared(job, status) is None or _prepares_again(last)):
         return Stage.PREPARE
     return kind.stages[-1]
 

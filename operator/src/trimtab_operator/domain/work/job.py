@@ -7,7 +7,7 @@ from typing import Any
 
 from trimtab_trainer.contract import PROCESSES, TRAIN_LIMITS, Credentials, Mirrored, Model, Stage, canonical_json
 
-from trimtab_operator.api.pod import EnvVar, PodTemplate, ResourceRequirements
+from trimtab_operator.api.pod import AnyResources, AnyTemplate, EnvVar
 
 from ..ownership import controlled_by
 from ..plan import Body
@@ -46,7 +46,7 @@ ENVIRONMENT = {
 }
 """What every work pod is told, unless its template says otherwise."""
 CPU_STAGES = (Stage.MIRROR, Stage.PREPARE, Stage.REPORT, Stage.TRACK)
-"""With the image and the resources of preparing."""
+"""With the image and the resources of preparing. Exporting needs torch too, but no accelerator."""
 
 
 def _metadata(kind: Staging[J], job: J, name: str, labels: dict[str, str]) -> Body:
@@ -110,14 +110,11 @@ def merge_resources(chosen: dict[str, Any], default: dict[str, Any]) -> dict[str
     return {**merged, "claims": claims} if claims else merged
 
 
-def _resources(job: Work, settings: Settings, stage: Stage) -> tuple[ResourceRequirements | None, dict[str, Any]]:
+def _resources(job: Work, settings: Settings, stage: Stage) -> tuple[AnyResources | None, dict[str, Any]]:
     """Return what the template asks for a stage's container, and what it gets."""
     template = job.spec.template
-    chosen, default = (
-        (template.prepare_resources, settings.prepare_resources)
-        if stage in CPU_STAGES
-        else (template.resources, settings.train_resources)
-    )
+    chosen: AnyResources | None = template.prepare_resources if stage in CPU_STAGES else template.resources
+    default = settings.prepare_resources if stage in (*CPU_STAGES, Stage.EXPORT) else settings.train_resources
     return chosen, merge_resources(chosen.to_json() if chosen is not None else {}, default)
 
 
@@ -193,7 +190,7 @@ def _told(kind: Staging[J], job: J, settings: Settings, stage: Stage) -> dict[st
     return {TRAIN_LIMITS: canonical_json(limits.to_json()).decode()}
 
 
-def _defaulted(template: PodTemplate, default: PodDefaults) -> Body:
+def _defaulted(template: AnyTemplate, default: PodDefaults) -> Body:
     """Return the fields of the pod that the operator's settings have defaults for; the template's words come first."""
     secrets = {secret.name: secret for secret in (*template.image_pull_secrets, *default.image_pull_secrets)}
     added = [toleration for toleration in default.tolerations if toleration not in template.tolerations]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic
 
 from trimtab_trainer.contract import Mirrored, Model, Stage, TerminationMessage
 
-from trimtab_operator.api import AdapterRollout, Condition, FineTuneJob
+from trimtab_operator.api import AdapterRollout, Condition, Evaluation, FineTuneJob
 
 from ..plan import Note
 from .afterwards import Afterwards
@@ -39,6 +39,24 @@ class Hold(Generic[S]):
     status: S
     final: bool = False
     confirm: bool = False
+
+
+@dataclass(frozen=True)
+class References:
+    """What a job refers to, as far as it is there and needed still.
+
+    Attributes:
+        upstream: the FineTuneJob that is waited for.
+        rollout: the AdapterRollout that a baseline names.
+        evaluation: the Evaluation that is waited for.
+    """
+
+    upstream: FineTuneJob | None = None
+    rollout: AdapterRollout | None = None
+    evaluation: Evaluation | None = None
+
+
+NONE = References()
 
 
 class Staging(ABC, Generic[J]):
@@ -161,8 +179,12 @@ class Particulars(Staging[J], Generic[J, S]):
         """Return the name of the AdapterRollout that says what to compare with, as long as that is not fixed."""
         return None
 
-    def hold(self, job: J, status: S, upstream: FineTuneJob | None, rollout: AdapterRollout | None) -> Hold[S] | None:
-        """Return what keeps the next attempt from starting, if anything does. The two are what the job refers to."""
+    def follows_evaluation(self, job: J) -> str | None:
+        """Return the name of the Evaluation that is waited for, as long as what it says is not fixed."""
+        return None
+
+    def hold(self, job: J, status: S, found: References) -> Hold[S] | None:
+        """Return what keeps the next attempt from starting, if anything does."""
         return None
 
     def afterwards(self, observed: Observed[J], now: datetime) -> Afterwards:

@@ -23,7 +23,7 @@ from .conditions import is_over
 from .decide import plan
 from .names import job_names_to_confirm
 from .observed import Observed
-from .particulars import Particulars
+from .particulars import Particulars, References
 from .subject import J
 
 AFTERWARDS = frozenset({Stage.TRACK.value})
@@ -72,7 +72,7 @@ def _observe(kind: Particulars[J, Any], cluster: Cluster, job: J) -> Observed[J]
     jobs = [view for view in every if view.stage not in AFTERWARDS]
     after = [view for view in every if view.stage in AFTERWARDS]
     uids = [view.uid for view in jobs]
-    upstream, rollout = kind.waits_for(job), kind.follows_rollout(job)
+    others = {other: cluster.named(other, metadata.namespace, name) for other, name in _refers(kind, job)}
     return Observed(
         kind=kind,
         job=job,
@@ -86,9 +86,18 @@ def _observe(kind: Particulars[J, Any], cluster: Cluster, job: J) -> Observed[J]
         afterwards=attempts_of(after, [pod for view in after for pod in cluster.pods_of(view.uid)]),
         taken=cluster.taken(key),
         refused=cluster.refused(key),
-        upstream=cluster.named("FineTuneJob", metadata.namespace, upstream) if upstream is not None else None,
-        rollout=cluster.named("AdapterRollout", metadata.namespace, rollout) if rollout is not None else None,
+        references=References(others.get("FineTuneJob"), others.get("AdapterRollout"), others.get("Evaluation")),
     )
+
+
+def _refers(kind: Particulars[J, Any], job: J) -> tuple[tuple[str, str], ...]:
+    """Return kind and name of each object that is referred to."""
+    named = (
+        ("FineTuneJob", kind.waits_for(job)),
+        ("AdapterRollout", kind.follows_rollout(job)),
+        ("Evaluation", kind.follows_evaluation(job)),
+    )
+    return tuple((other, name) for other, name in named if name is not None)
 
 
 def _rests(body: Body) -> bool:
@@ -125,8 +134,7 @@ def needs(observed: Observed[Any], planned: Plan) -> Needs:
         for attempt in job.status.attempts[-1:]:
             if attempt.reason != Reason.COMPLETED and attempt.job_name not in known:
                 jobs.setdefault(attempt.job_name, attempt.job_uid)
-    refers = (("FineTuneJob", kind.waits_for(job)), ("AdapterRollout", kind.follows_rollout(job)))
-    objects = tuple(Key(other, job.metadata.namespace, name) for other, name in refers if name is not None)
+    objects = tuple(Key(other, job.metadata.namespace, name) for other, name in _refers(kind, job))
     return Needs(bool(planned.actions), objects, jobs)
 
 
