@@ -84,6 +84,14 @@ def engine(team_of_three: Team, tmp_path_factory: pytest.TempPathFactory) -> Ite
         server.request("DELETE", path, gracePeriodSeconds="0")
 
 
+@pytest.fixture(autouse=True)
+def as_it_was(engine: Speaking) -> Iterator[None]:
+    """Whatever a test wanted of the engine, the next one finds it as it was."""
+    yield
+    engine.held, engine.says = set(), dict(SAYS)
+    engine.may_go_on.clear()
+
+
 def playground(team: Team) -> str:
     return f"/ns/{team.namespace}/playground?rollout={ADAPTER}"
 
@@ -162,7 +170,6 @@ def test_words_come_as_they_are_said_and_who_leaves_ends_them(
             time.sleep(0.01)
         assert "This one is better" not in page.text(), "what is not whole is not compared"
         clean(page)
-    engine.held = set()
 
 
 def test_blind_names_are_hidden_until_a_preference(opens: Opens, team_of_three: Team, engine: Speaking) -> None:
@@ -197,7 +204,6 @@ def test_what_models_say_is_text_and_the_same_is_no_preference(
         assert page.run("document.querySelectorAll('#answers script, #answers img').length") == 0
         assert "There is nothing to prefer" in page.text()
         clean(page)
-    engine.says |= SAYS
 
 
 def test_who_may_not_ask_is_told_why(opens: Opens, team_of_three: Team, engine: Speaking) -> None:
