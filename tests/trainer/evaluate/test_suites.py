@@ -17,7 +17,7 @@ from trimtab_trainer.evaluate.suites import forgetting
 from tests.trainer.evaluate.bench import EvaluationBench
 from tests.trainer.evaluate.scored import about
 
-BYTES = "ecfa2deef6eb505410b6bbc65cc8513b7ad5c707c12d00481b563ab5f41a7cc9"
+BYTES = "872cdc1307e08ee2c3f53960dd0cada69b865eee11b65ee25e73a6921d1ffec1"
 
 
 def test_the_rows_are_these() -> None:

@@ -57,12 +57,14 @@ KINDS = {
     "a kind of weather": "rain snow fog hail sunshine thunder drizzle frost storm blizzard mist sleet",
 }
 PAST = (
-    "go went, eat ate, drink drank, write wrote, read read, run ran, see saw, take took, give gave, come "
-    "came, buy bought, bring brought, think thought, teach taught, catch caught, begin began, sing sang, "
-    "swim swam, drive drove, ride rode, break broke, speak spoke, choose chose, fly flew, grow grew, know "
-    "knew, throw threw, draw drew, wear wore, tear tore, feel felt, keep kept, sleep slept, leave left, "
-    "lose lost, build built, send sent, spend spent, sit sat, stand stood, win won, find found, hold "
-    "held, tell told, sell sold, make made, hear heard, meet met, forget forgot, hide hid"
+    "go went, eat ate, drink drank, write wrote, run ran, see saw, take took, give gave, come came, buy "
+    "bought, bring brought, think thought, teach taught, catch caught, begin began, sing sang, swim swam, "
+    "drive drove, ride rode, break broke, speak spoke, choose chose, fly flew, grow grew, know knew, "
+    "throw threw, draw drew, wear wore, tear tore, feel felt, keep kept, sleep slept, leave left, lose "
+    "lost, build built, send sent, spend spent, sit sat, stand stood, win won, find found, hold held, "
+    "tell told, sell sold, make made, hear heard, meet met, forget forgot, hide hid, fall fell, freeze "
+    "froze, shake shook, steal stole, wake woke, bite bit, blow blew, fight fought, lend lent, lead led, "
+    "ring rang, rise rose, seek sought, shine shone, sink sank, stick stuck"
 )
 NAMES = (
     *("Ann", "Ben", "Carla", "David", "Emma", "Frank", "Grace", "Henry", "Iris", "Jack"),
@@ -172,12 +174,14 @@ def _kinds(draws: random.Random) -> Iterator[Asked]:
 
 
 def _grammar(draws: random.Random) -> Iterator[Asked]:
-    verbs = [pair.split() for pair in PAST.split(", ") if len(set(pair.split())) == 2]
-    asked = [(name, verb) for verb in verbs for name in draws.sample(NAMES, 3)]
+    verbs = [pair.split() for pair in PAST.split(", ")]
+    asked = [
+        *((f"What is the past tense of the verb '{now}'?", then, 1, verbs) for now, then in verbs),
+        *((f"Of which verb is '{then}' the past tense?", now, 0, verbs) for now, then in verbs),
+    ]
     draws.shuffle(asked)
-    for name, (now, then) in asked:
-        wrong = [f"{now}ed", f"{now}s", now, f"{now}ing"]
-        yield f"Complete the sentence about {name} with the right form of '{now}': Yesterday {name} ...", then, wrong
+    for question, answer, form, listed in asked:
+        yield question, answer, draws.sample([pair[form] for pair in listed if pair[form] != answer], 3)
 
 
 def _reading(draws: random.Random) -> Iterator[Asked]:
