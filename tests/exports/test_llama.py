@@ -14,10 +14,16 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from trimtab_trainer.contract import ExportConfig, StoredBaseModel
+from trimtab_trainer.exporting.stage import export
+from trimtab_trainer.publishing.importing import import_adapter
+from trimtab_trainer.report import Report
+from trimtab_trainer.storage import open_store
 
 from deploy.samples.convert_base_model import convert, packaged_gguf
-from tests.trainer.exporting.models import NF4, Trained, trained
+from tests.trainer.exporting.models import NF4, board
 
 LENGTH = 24
 TEXTS = [
@@ -32,25 +38,49 @@ QUESTIONS = ["What is field 7 for?", "What is field 30 for?", "What is the capit
 
 @dataclass(frozen=True)
 class Exported:
-    """The same export as safetensors and as GGUF."""
+    """The same export as safetensors and as GGUF, and the base model."""
 
+    base: Path
     merged: Path
     model: Path
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The base model's folder, and the address of an adapter that changes its answers."""
     root = tmp_path_factory.mktemp("smollm2")
-    training = {"learningRate": 0.001, "maxSteps": 4, "maxSequenceLength": 64}
-    return trained(root, lambda folder: convert(packaged_gguf(), folder), rows=12, quantization=NF4, training=training)
+    convert(packaged_gguf(), root / "base")
+    torch.manual_seed(0)
+    settings = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules="all-linear")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(root / "base", dtype=torch.float32), settings)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(std=0.01)
+    model.save_pretrained(root / "saved")
+    output = open_store((root / "output").as_uri(), None)
+    made = import_adapter(root / "saved", StoredBaseModel(uri=(root / "base").as_uri()), output)
+    return root / "base", made.uri
 
 
 @pytest.fixture(scope="session")
-def exported(made: Trained, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported(adapter: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    base, uri = adapter
     scratch = tmp_path_factory.mktemp("scratch")
-    _, merged = made.export(scratch)
-    _, folder = made.export(scratch, format="GGUF")
-    return Exported(merged, folder / "model.gguf")
+    folders = []
+    for made in ("Merged", "GGUF"):
+        document = {
+            "run": {"name": "guide"},
+            "baseModel": {"uri": base.as_uri()},
+            "adapter": {"uri": uri},
+            "format": made,
+            "weightType": "Float32",
+            "quantization": NF4,
+            "destination": {"uri": (scratch / "exported").as_uri()},
+        }
+        found = export(ExportConfig.model_validate(document), scratch, Report(), board())
+        folders.append(Path(found.uri.removeprefix("file://")))
+    return Exported(base, folders[0], folders[1] / "model.gguf")
 
 
 def prompts(tokenizer: Any) -> list[list[int]]:
@@ -74,7 +104,7 @@ def greedy(folder: Path, asked: list[list[int]]) -> list[list[int]]:
     return answers
 
 
-def test_llama_cpp_answers_as_the_merged_model_does(made: Trained, exported: Exported, tmp_path: Path) -> None:
+def test_llama_cpp_answers_as_the_merged_model_does(exported: Exported, tmp_path: Path) -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(exported.merged)
     asked = prompts(tokenizer)
     questions = tmp_path / "questions.json"
@@ -92,4 +122,4 @@ def test_llama_cpp_answers_as_the_merged_model_does(made: Trained, exported: Exp
     assert told["eos"] == tokenizer.eos_token_id
     answers = greedy(exported.merged, asked)
     assert told["answers"] == answers
-    assert answers != greedy(made.root / "base", asked)  # the adapter is in it
+    assert answers != greedy(exported.base, asked)  # the adapter is in it
