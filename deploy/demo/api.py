@@ -24,6 +24,7 @@ API_VERSIONS = {
     "FineTuneSweep": "trimtab.dev/v1alpha1",
     "Evaluation": "trimtab.dev/v1alpha1",
     "AdapterRollout": "trimtab.dev/v1alpha1",
+    "AdapterExport": "trimtab.dev/v1alpha1",
     "Job": "batch/v1",
     "Deployment": "apps/v1",
     "Pod": "v1",
@@ -32,6 +33,7 @@ API_VERSIONS = {
     "ResourceQuota": "v1",
     "Event": "v1",
     "Namespace": "v1",
+    "NetworkPolicy": "networking.k8s.io/v1",
     "Node": "v1",
 }
 """Where the kinds that are asked for by name are; what is applied says it itself."""

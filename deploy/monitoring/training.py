@@ -277,6 +277,16 @@ OPERATOR = Row(
                 ),
             ),
         ),
+        Panel(
+            "Notifications",
+            "What endpoints outside are told. Waiting for long: runbook TrimtabNotificationsNotDelivered.",
+            (
+                Series(
+                    "sum by (receiver, result) (increase(trimtab_notifications_total[1h]))", "{{receiver}} {{result}}"
+                ),
+                Series("max by (receiver) (trimtab_notifications_pending)", "{{receiver}} waiting"),
+            ),
+        ),
     ),
     collapsed=True,
 )
@@ -316,11 +326,35 @@ SWEEPS = Row(
     collapsed=True,
 )
 
+EXPORTS = Row(
+    "Exports",
+    (
+        Panel(
+            "Exports by state",
+            "What all AdapterExports are doing. kubectl get aex -A shows each with its size.",
+            (Series("sum by (state) (trimtab_adapterexports)", "{{state}}"),),
+        ),
+        Panel(
+            "Duration of half of the exports",
+            "From the first Job to the end.",
+            (
+                Series(
+                    "histogram_quantile(0.5, sum by (outcome, le) "
+                    "(increase(trimtab_adapterexport_duration_seconds_bucket[7d])))",
+                    "{{outcome}}",
+                ),
+            ),
+            unit="s",
+        ),
+    ),
+    collapsed=True,
+)
+
 TRAINING = Dashboard(
     name="training",
     title="Trimtab / Training",
     what="FineTuneJobs from the queue to the adapter, what accelerators were spent on, and the operator itself.",
-    rows=(NOW, JOBS, ATTEMPTS, RUNS, SWEEPS, OPERATOR),
+    rows=(NOW, JOBS, ATTEMPTS, RUNS, SWEEPS, EXPORTS, OPERATOR),
     variables=(
         Variable("namespace", "Namespace", "label_values(trimtab_trainer_step, namespace)"),
         Variable("pod", "Run", 'label_values(trimtab_trainer_step{namespace=~"$namespace"}, pod)'),

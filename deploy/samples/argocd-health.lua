@@ -1,4 +1,4 @@
--- Health of a FineTuneJob or a FineTuneSweep for Argo CD; argocd-cm.yaml has it where Argo CD looks for it.
+-- Health of a FineTuneJob, a FineTuneSweep or an AdapterExport for Argo CD; argocd-cm.yaml has it where Argo CD looks for it.
 local health = {status = "Progressing", message = "Waiting for the operator"}
 local status = obj.status
 if status == nil or status.conditions == nil then

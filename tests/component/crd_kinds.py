@@ -10,6 +10,7 @@ import yaml
 from trimtab_operator.api.reference import nodes
 
 from tests.component import (
+    adapterexport_samples,
     adapterrollout_samples,
     crd_samples,
     evaluation_samples,
@@ -105,4 +106,12 @@ REVIEW = Kind(
     variants={"full": review_samples.FULL},
     status=review_samples.STATUS,
 )
-KINDS = (FINETUNEJOB, FINETUNESWEEP, EVALUATION, ADAPTERROLLOUT, REVIEW)
+ADAPTEREXPORT = Kind(
+    name="AdapterExport",
+    plural="adapterexports",
+    minimal=adapterexport_samples.MINIMAL,
+    full=adapterexport_samples.FULL,
+    variants=adapterexport_samples.VARIANTS,
+    status=adapterexport_samples.EXPORT_STATUS,
+)
+KINDS = (FINETUNEJOB, FINETUNESWEEP, EVALUATION, ADAPTERROLLOUT, REVIEW, ADAPTEREXPORT)

@@ -130,6 +130,7 @@ TEMPLATE: Body = {
 
 FULL = finetunejob(
     {
+        "nodes": 1,
         "baseModel": {"uri": "s3://models/base", "digest": DIGEST, "secretName": "object-storage"},
         "dataset": {
             "format": "Messages",
@@ -191,6 +192,7 @@ FULL = finetunejob(
         "suspend": True,
         "activeDeadlineSeconds": 3600,
         "ttlSecondsAfterFinished": 60,
+        "tracking": {"mlflow": {"uri": "https://mlflow.example/a", "experiment": "a", "secretName": "tracker"}},
         "template": TEMPLATE,
     }
 )

@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from trimtab_trainer.contract import METRICS_OF
-from trimtab_trainer.contract.evaluation import PAIRS_OF_PREFERENCE
+from trimtab_trainer.contract.evaluation import (
+    GENERATING,
+    NO_JUDGE,
+    NO_PAIR,
+    NO_SCORES_OF_PAIRS,
+    OF_TURNS,
+    PAIRS_OF_PREFERENCE,
+    REFUSALS_OF_SPLIT,
+    SCHEMA_OF_SPLIT,
+)
+from trimtab_trainer.contract.judging import MEASURED_BLIND, OF_RUBRICS
 
 from tests.component.crd_samples import DIGEST, Body
 from tests.component.evaluation_samples import FULL, HELD_OUT, OTHER_DIGEST
@@ -34,11 +44,26 @@ BASE_MODEL: Body = {
 BASELINE: Body = {"spec.baseline": {"baseModel": True}}
 
 
+JUDGING: Body = {"instructions": "Prefer what is right."}
+ENDPOINT: Body = {"endpoint": {"url": "http://judge:8000/v1", "model": "judge"}}
+
+
+def judged(**fields: Any) -> Body:
+    """Return the change to one Judge task with these settings."""
+    return task("Judge", judging={**JUDGING, **fields})
+
+
 def task(kind: str, **fields: Any) -> Body:
     """Return the change to one task of this type, complete but for what `fields` set."""
-    needed: dict[str, Body] = {"Classification": {"labels": LABELS}, "Harness": {"harnessTask": "arc_easy"}}
+    needed: dict[str, Body] = {
+        "Classification": {"labels": LABELS},
+        "Harness": {"harnessTask": "arc_easy"},
+        "Regex": {"pattern": "[0-9]"},
+        "Judge": {"judging": JUDGING},
+    }
     whole = {"name": "a", "type": kind, "dataset": {"uri": URI}, **needed.get(kind, {}), **fields}
-    return {"spec.tasks": [{key: value for key, value in whole.items() if value is not None}]}
+    judged: Body = {"spec.judge": ENDPOINT, **BASELINE} if kind == "Judge" else {}
+    return {**judged, "spec.tasks": [{key: value for key, value in whole.items() if value is not None}]}
 
 
 def threshold(**fields: Any) -> Body:
@@ -66,8 +91,6 @@ def only(field: str, value: Any, *types: str, **beside: Any) -> dict[Rule, Case]
     }
 
 
-GENERATING = ("Generation", "Regression", "Classification")
-
 _TASK_CASES: dict[Rule, Case] = {
     ("spec.tasks[]", "a Classification task needs labels"): Case(
         refused=[task("Classification", labels=None)], passed=[task("Classification"), task("MultipleChoice")]
@@ -84,6 +107,73 @@ _TASK_CASES: dict[Rule, Case] = {
     **only("stop", ["\n"], *GENERATING),
     **only("temperature", 0.5, "Generation"),
     **only("topP", 0.5, "Generation", temperature=0.5),
+    **only("turns", "Each", *OF_TURNS),
+    **only("jsonSchema", "{}", "JsonSchema"),
+    **only("pattern", "a", "Regex", "Refusal"),
+    ("spec.tasks[]", REFUSALS_OF_SPLIT): Case(
+        refused=[task("Refusal", dataset={"split": "Test"})],
+        passed=[task("Refusal"), task("Refusal", pattern="^No"), task("Regex", dataset={"split": "Test"})],
+    ),
+    **only("judging", JUDGING, "Judge"),
+    ("spec.tasks[]", "a Judge task needs judging"): Case(
+        refused=[task("Judge", judging=None)], passed=[task("Judge"), task("Regex")]
+    ),
+    ("spec.tasks[]", NO_SCORES_OF_PAIRS): Case(
+        refused=[
+            {**judged(), **task("Judge", metrics=["JudgeScore"])},
+            task("Judge", judging={**JUDGING, "mode": "Rubric"}, metrics=["WinRate"]),
+            task("Judge", judging={**JUDGING, "mode": "Rubric"}, metrics=["JudgeScore", "InconsistentRatio"]),
+        ],
+        passed=[
+            task("Judge", metrics=["WinRate", "InconsistentRatio", "Agreement"]),
+            task("Judge", judging={**JUDGING, "mode": "Rubric"}, metrics=["JudgeScore", "UnreadableRatio"]),
+        ],
+    ),
+    ("spec.tasks[].judging", OF_RUBRICS): Case(
+        refused=[judged(minimumScore=1), judged(maximumScore=9, mode="Pairwise")],
+        passed=[judged(minimumScore=1, mode="Rubric"), judged(mode="Pairwise")],
+    ),
+    ("spec.tasks[].judging", "minimumScore must be below maximumScore"): Case(
+        refused=[
+            judged(mode="Rubric", minimumScore=5),
+            judged(mode="Rubric", maximumScore=1),
+            judged(mode="Rubric", minimumScore=3, maximumScore=3),
+        ],
+        passed=[judged(mode="Rubric", minimumScore=0, maximumScore=1), judged(mode="Rubric", minimumScore=4)],
+    ),
+    ("spec.tasks[].judging", MEASURED_BLIND): Case(
+        refused=[judged(minimumAgreement=0.8, showReference=True)],
+        passed=[judged(minimumAgreement=0.8), judged(showReference=True)],
+    ),
+    ("spec.judge", "exactly one of endpoint and model must be set"): Case(
+        refused=[
+            {"spec.judge": {}},
+            {"spec.judge": {**ENDPOINT, "model": {"uri": "s3://models/judge", "digest": DIGEST}}},
+        ],
+        passed=[{"spec.judge": ENDPOINT}, {"spec.judge": {"model": {"uri": "s3://models/judge", "digest": DIGEST}}}],
+    ),
+    ("spec", NO_JUDGE): Case(
+        refused=[{key: value for key, value in task("Judge").items() if key != "spec.judge"}],
+        passed=[task("Judge"), task("Regex")],
+    ),
+    ("spec", NO_PAIR): Case(
+        refused=[
+            {key: value for key, value in each.items() if key != "spec.baseline"}
+            for each in (judged(), judged(mode="Pairwise"))
+        ],
+        passed=[{key: value for key, value in judged(mode="Rubric").items() if key != "spec.baseline"}, judged()],
+    ),
+    ("spec.tasks[]", "a Regex task needs pattern"): Case(
+        refused=[task("Regex", pattern=None)], passed=[task("Regex"), task("JsonSchema")]
+    ),
+    ("spec.tasks[]", SCHEMA_OF_SPLIT): Case(
+        refused=[task("JsonSchema", dataset={"split": "Test"})],
+        passed=[
+            task("JsonSchema", dataset={"split": "Test"}, jsonSchema="{}"),
+            task("JsonSchema"),
+            task("Regex", dataset={"split": "Test"}),
+        ],
+    ),
     **only("harnessTask", "arc_easy", "Harness"),
     **only("fewShot", 1, "Harness"),
     ("spec.tasks[]", "maxNewTokens and stop of a Classification task need predictBy: Generation"): Case(
@@ -156,7 +246,8 @@ _TASK_CASES: dict[Rule, Case] = {
                 task(kind, metrics=[metrics[0], "Perplexity" if kind != "Perplexity" else "BLEU"]),
                 task(kind, metrics=["Accuracy" if kind in ("Perplexity", "Regression", "Generation") else "BLEU"]),
             ],
-            passed=[task(kind, metrics=list(metrics)), task(kind)],
+            # Of a judge some are of another mode.
+            passed=[task(kind, metrics=[each for each in metrics if each != "JudgeScore"]), task(kind)],
         )
         for kind, metrics in METRICS_OF.items()
         if metrics
@@ -333,7 +424,7 @@ _UPDATES: dict[str, Case] = {
             {"spec.tasks[2].metrics": ["ExactMatch", "RougeL", "TokenF1", "BLEU", "ChrF", "TruncatedRatio"]},
             {"spec.tasks[2].metrics": ...},
             {"spec.tasks[0].dataset.uri": "s3://datasets/other/"},
-            {"spec.tasks": [FULL["spec"]["tasks"][number] for number in (1, 0, 2, 3, 4)]},
+            {"spec.tasks": [FULL["spec"]["tasks"][number] for number in (1, 0, *range(2, len(FULL["spec"]["tasks"])))]},
             {"spec.tasks": FULL["spec"]["tasks"][:3]},
         ],
         passed=[],
@@ -359,6 +450,15 @@ _UPDATES: dict[str, Case] = {
         refused=[{"spec.output.uri": "s3://adapters/other"}],
         passed=[{"spec.output.secretName": "other"}, {"spec.output.secretName": ...}],
     ),
+    "judge": Case(
+        given=FULL,
+        refused=[
+            {"spec.judge.endpoint.url": "http://other:8000/v1"},
+            {"spec.judge.endpoint.model": "other"},
+            {"spec.judge": {"model": {"uri": "s3://models/judge", "digest": DIGEST}}},
+        ],
+        passed=[{"spec.judge.endpoint.secretName": "other"}, {"spec.judge.endpoint.secretName": ...}],
+    ),
     "maximumTrainedOnRatio": Case(refused=[{"spec.maximumTrainedOnRatio": 1}], passed=[]),
     "resamples": Case(refused=[{"spec.resamples": 100}], passed=[{"spec.resamples": 10_000}]),
     "seed": Case(refused=[{"spec.seed": 18}], passed=[{"spec.seed": ...}]),
@@ -381,7 +481,7 @@ EVALUATION_CASES: dict[Rule, Case] = {
     **immutable(
         "Evaluation",
         _UPDATES,
-        dict.fromkeys(("target", "baseModel", "baseline", "output"), "secretName"),
+        dict.fromkeys(("target", "baseModel", "baseline", "output", "judge"), "secretName"),
         [
             *CHANGES_OF_NO_RESULT,
             {"spec.datasetSecretName": "other"},

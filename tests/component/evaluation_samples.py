@@ -43,7 +43,10 @@ FULL = evaluation(
                 "name": "answers",
                 "type": "Generation",
                 "dataset": OWN_ROWS,
-                "metrics": ["RougeL", "ExactMatch", "TokenF1", "BLEU", "ChrF", "TruncatedRatio"],
+                "metrics": [
+                    *("RougeL", "ExactMatch", "TokenF1", "BLEU", "ChrF"),
+                    *("TruncatedRatio", "TokensPerAnswer", "SecondsPerAnswer"),
+                ],
                 "groupBy": "apiGroup",
                 "maxNewTokens": 96,
                 "stop": ["\n\n"],
@@ -57,6 +60,39 @@ FULL = evaluation(
                 "labels": ["yes", "no"],
                 "predictBy": "Generation",
             },
+            {
+                "name": "calls",
+                "type": "ToolCalls",
+                "dataset": OWN_ROWS,
+                "turns": "Each",
+                "metrics": ["ValidRatio", "NameAccuracy", "ArgumentsAccuracy", "TokensPerAnswer", "SecondsPerAnswer"],
+            },
+            {
+                "name": "extracted",
+                "type": "JsonSchema",
+                "dataset": OWN_ROWS,
+                "jsonSchema": '{"type": "object"}',
+            },
+            {"name": "refusing", "type": "Refusal", "dataset": OWN_ROWS, "pattern": "^No"},
+            {
+                "name": "preferred",
+                "type": "Judge",
+                "dataset": OWN_ROWS,
+                "judging": {
+                    "mode": "Rubric",
+                    "instructions": "A good answer is right and short.",
+                    "minimumScore": 0,
+                    "maximumScore": 10,
+                    "minimumAgreement": 0.8,
+                },
+            },
+            {
+                "name": "compared",
+                "type": "Judge",
+                "dataset": OWN_ROWS,
+                "judging": {"instructions": "Prefer the answer that is right.", "showReference": True},
+            },
+            {"name": "dated", "type": "Regex", "dataset": OWN_ROWS, "pattern": "^[0-9]{4}", "metrics": ["MatchRatio"]},
             {
                 "name": "choices",
                 "type": "Harness",
@@ -77,6 +113,9 @@ FULL = evaluation(
                 "maximumGroupRegression": 0.05,
             },
         ],
+        "judge": {
+            "endpoint": {"url": "http://vllm.judges:8000/v1", "model": "judge", "secretName": "judge"},
+        },
         "precision": "AsTrained",
         "quantization": {"type": "NF4", "doubleQuantization": False, "computeType": "Float32"},
         "datasetSecretName": "object-storage",
@@ -93,10 +132,12 @@ FULL = evaluation(
     }
 )
 
+_JUDGE = {"uri": "s3://models/judge", "digest": DIGEST, "secretName": "object-storage"}
 _ARTIFACT = {"uri": "s3://adapters/out/adapters/1", "digest": OTHER_DIGEST, "secretName": "object-storage"}
 VARIANTS: dict[str, Body] = {
     "artifact": FULL,
     "job": change(FULL, {"spec.target": {"fineTuneJobName": "sample"}, "spec.baseline": {"artifact": _ARTIFACT}}),
+    "judged here": change(FULL, {"spec.judge": {"model": _JUDGE}}),
     "served": change(FULL, {"spec.target": {"fineTuneJobName": "sample"}, "spec.baseline": {"rolloutName": "guide"}}),
     "base model": change(
         FULL,

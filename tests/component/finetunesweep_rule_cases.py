@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trimtab_operator.api.finetunesweep import PRUNED_BY_LOSS, RUNGS_ARE_VALIDATED
+from trimtab_operator.api.sweep_judging import NO_JUDGES
 
 from tests.component.crd_samples import Body, change
 from tests.component.evaluation_rule_cases import EVALUATION_CASES
@@ -76,14 +77,25 @@ def _asked(section: str, changes: Body) -> Body:
     return made
 
 
+def _without_judge(changes: Body) -> Body:
+    """Return changes without the judge of a Judge task, which no sweep has."""
+    if not _is_judged(changes):
+        return changes
+    return {path: value for path, value in changes.items() if path not in ("spec.judge", "spec.baseline")}
+
+
+def _is_judged(changes: Body) -> bool:
+    return any(each["type"] == "Judge" for each in changes.get("spec.tasks", ()))
+
+
 def _judging(section: str, given: Body, path: str, case: Case) -> tuple[str, Case]:
     refused, passed = (
         [
             _asked(section, changes)
-            for changes in every
+            for changes in map(_without_judge, every)
             if all(each.startswith(ASKED if section == "final" else "spec.tasks") for each in changes)
         ]
-        for every in (case.refused, case.passed)
+        for every in (case.refused, [each for each in case.passed if not _is_judged(each)])
     )
     return f"spec.{section}.evaluation{path.removeprefix('spec')}", Case(refused, passed or [{}], given=given)
 
@@ -96,6 +108,7 @@ JUDGING: dict[Rule, Case] = {
     for where, made in [_judging(section, given, path, case)]
 }
 
+JUDGE_TASK = {**HELD_OUT[0], "type": "Judge", "judging": {"instructions": "Prefer what is right."}}
 PARAMETERS = "spec.parameters"
 
 
@@ -120,6 +133,12 @@ FREE: Body = {"maxTrials": 9, "parallelTrials": 1, "suspend": False, "budget": .
 FINETUNESWEEP_CASES: dict[Rule, Case] = {
     **EMBEDDED,
     **JUDGING,
+    **{
+        (f"spec.{section}.evaluation", NO_JUDGES): Case(
+            refused=[_asked(section, {"spec.tasks": [JUDGE_TASK]})], passed=[{}], given=given
+        )
+        for section, given in (("objective", JUDGED), ("final", ENDS))
+    },
     ("spec.objective", "metric and evaluation exclude each other; set one"): Case(
         refused=[{"spec.objective.metric": "bitsPerByte"}],
         passed=[{}, {"spec.objective": {"metric": "bitsPerByte"}}, {"spec.objective": ...}],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trimtab_operator.api.finetunejob import NAME_LENGTH
+from trimtab_operator.api.finetunejob import NAME_LENGTH, OWN_CLAIMS
 from trimtab_trainer.contract.methods import (
     ANSWERS_ONLY,
     NO_CUTTING,
@@ -482,6 +482,25 @@ FINETUNEJOB_CASES: dict[Rule, Case] = {
         )
         for side in ("validation", "test")
     },
+    ("spec", OWN_CLAIMS): Case(
+        refused=[{"spec.nodes": 2, **claims("a", resource="a")}],
+        passed=[
+            claims("a", resource="a"),
+            {"spec.nodes": 2, **claims("a", resources="prepareResources", resource="a")},
+            {
+                "spec.nodes": 2,
+                "spec.template.resourceClaims": [
+                    {"name": "a", "resourceClaimTemplateName": "a"},
+                    {"name": "b", "resourceClaimName": "b", "accelerators": 0},
+                ],
+                "spec.template.resources": {"claims": [{"name": "a"}, {"name": "b"}]},
+            },
+        ],
+    ),
+    ("", "name must have no dots where spec.nodes is more than 1: the host names of the pods are made of it"): Case(
+        refused=[{"metadata.name": "a.b", "spec.nodes": 2}],
+        passed=[{"metadata.name": "a.b"}, {"metadata.name": "c.d", "spec.nodes": 1}, {"spec.nodes": 64}],
+    ),
     ("spec.dataset.test", "exactly one of fraction and uri must be set"): Case(
         refused=[{"spec.dataset.test": {}}, {"spec.dataset.test": {"fraction": 0.1, "uri": "s3://datasets/t/"}}],
         passed=[{"spec.dataset.test": {"fraction": 0.1}}, {"spec.dataset.test": {"uri": "s3://datasets/t/"}}],

@@ -41,6 +41,7 @@ EVERYTHING: Body = {
     "metrics": {"annotations": True, "perObject": True, "dashboards": {"enabled": True}, "service": {"enabled": True}},
     "agentKey": {"resources": {"limits": {"cpu": 1, "memory": "1Gi"}}},
     "networkPolicy": {"metricsFrom": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]},
+    "notifications": [{"name": "bus", "url": "https://bus.example", "secretName": "bus"}],
     "imagePullSecrets": [{"name": "registry"}],
     "priorityClassName": "system-cluster-critical",
     "podLabels": {"a": "b"},
@@ -120,6 +121,7 @@ def test_the_operator_may_do_nothing_more(server: ApiServer, installed: str) -> 
         ("trimtab.dev", "finetunesweeps", "create"),
         ("trimtab.dev", "finetunesweeps", "patch"),
         ("trimtab.dev", "evaluations", "update"),
+        ("trimtab.dev", "adapterexports", "create"),
         ("trimtab.dev", "evaluations/status", "update"),
         ("trimtab.dev", "adapterrollouts", "delete"),
         ("trimtab.dev", "adapterrollouts", "patch"),
@@ -131,6 +133,21 @@ def test_the_operator_may_do_nothing_more(server: ApiServer, installed: str) -> 
         assert not may(server, installed, "default", grant), grant
     assert not may(server, installed, "default", ("", "configmaps", "patch"), name="another")
     assert not may(server, installed, NAMESPACE, ("coordination.k8s.io", "leases", "patch"), name="another")
+
+
+def test_with_notifications_it_may_write_their_record_and_no_other(server: ApiServer) -> None:
+    values = {"notifications": [{"name": "bus", "url": "https://bus.example", "secretName": "bus"}]}
+    roles = [body for body in Rendered(values, name="told").release if "Role" in body["kind"]]
+    for body in roles:
+        assert server.apply(f"{url(body)}/{body['metadata']['name']}", body).accepted
+    user = f"system:serviceaccount:{NAMESPACE}:told-trimtab"
+    for verb in ("get", "patch"):
+        assert may(server, user, NAMESPACE, ("", "configmaps", verb), name="told-trimtab-notifications")
+    assert may(server, user, NAMESPACE, ("", "configmaps", "create"))
+    assert not may(server, user, NAMESPACE, ("", "configmaps", "patch"), name="another")
+    assert not may(server, user, NAMESPACE, ("", "secrets", "get"), name="bus")
+    for body in roles:
+        server.delete(f"{url(body)}/{body['metadata']['name']}")
 
 
 def test_the_job_that_makes_the_key_may_do_that_alone(server: ApiServer) -> None:
@@ -163,7 +180,9 @@ def test_the_key_is_made_once_on_a_real_api_server(server: ApiServer) -> None:
     server.delete(path)
 
 
-@pytest.mark.parametrize("plural", ["finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts", "reviews"])
+@pytest.mark.parametrize(
+    "plural", ["finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts", "reviews", "adapterexports"]
+)
 def test_who_may_edit_a_namespace_may_create_work_there(server: ApiServer, installed: str, plural: str) -> None:
     for role, verbs in {"edit": {"get", "create", "delete"}, "view": {"get"}, "admin": {"get", "create"}}.items():
         binding = {

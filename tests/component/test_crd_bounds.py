@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from trimtab_operator.api.reference import nodes
-from trimtab_trainer.contract import METRICS_OF
+from trimtab_trainer.contract import METRICS_OF, TaskType
 
 from tests.component.api_server import ApiServer
 from tests.component.crd_kinds import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, FINETUNESWEEP, KINDS, Kind
@@ -40,6 +40,12 @@ def using(value: Any) -> list[Body]:
 def claimed(value: Any) -> list[Body]:
     """Return the resourceClaims that these claims of a container use."""
     return [{**each, "resourceClaimName": "a"} for each in using(value)]
+
+
+JUDGING: dict[str, Body] = {
+    metric: {"instructions": "a", **({"mode": "Rubric"} if metric == "JudgeScore" else {})}
+    for metric in METRICS_OF[TaskType.JUDGE]
+}
 
 
 def metric_of_the_first(tasks: Any) -> str:
@@ -88,6 +94,12 @@ COMPANIONS: dict[str, Body] = {
     },
     "Evaluation spec.tasks[].type Classification": {"spec.tasks[0].labels": ["yes", "no"]},
     "Evaluation spec.tasks[].type Harness": {"spec.tasks[0].harnessTask": "arc_easy"},
+    "Evaluation spec.tasks[].type Regex": {"spec.tasks[0].pattern": "a"},
+    "Evaluation spec.tasks[].type Judge": {"spec.tasks[0].judging": {"instructions": "a"}},
+    "Evaluation spec.tasks[].judging.mode Pairwise": {
+        "spec.tasks[7].judging.minimumScore": ...,
+        "spec.tasks[7].judging.maximumScore": ...,
+    },
     "Evaluation spec.tasks[].predictBy Likelihood": {"spec.tasks[3].maxNewTokens": ...},
     "Evaluation spec.tasks[].temperature": {"spec.tasks[2].topP": ...},
     "Evaluation spec.precision AsServed": {"spec.quantization": ...},
@@ -113,10 +125,18 @@ COMPANIONS: dict[str, Body] = {
                 "dataset": {"uri": "s3://datasets/questions/"},
                 "metrics": [metric],
                 **({"labels": ["yes", "no"]} if type_of_task == "Classification" else {}),
+                **({"pattern": "a"} if type_of_task == "Regex" else {}),
+                **({"judging": JUDGING[metric]} if type_of_task == "Judge" else {}),
             },
         }
         for type_of_task, metrics in METRICS_OF.items()
         for metric in metrics
+    },
+    "AdapterExport spec.format OCI": {"spec.destination.uri": "oci://registry.example/models/guide:1"},
+    **{
+        f"AdapterExport {path}": changes
+        for path, changes in _OF_TEMPLATES.items()
+        if path.startswith(("spec.template.volumes", "spec.template.volumeMounts"))
     },
     **{f"{kind.name} {path}": changes for kind in (FINETUNEJOB, EVALUATION) for path, changes in _OF_TEMPLATES.items()},
 }

@@ -6,9 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.component.adapterexport_samples import ADAPTEREXPORT_CASES
 from tests.component.adapterrollout_rule_cases import ADAPTERROLLOUT_CASES
 from tests.component.api_server import ApiServer
-from tests.component.crd_kinds import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, FINETUNESWEEP, KINDS, REVIEW, Kind
+from tests.component.crd_kinds import (
+    ADAPTEREXPORT,
+    ADAPTERROLLOUT,
+    EVALUATION,
+    FINETUNEJOB,
+    FINETUNESWEEP,
+    KINDS,
+    REVIEW,
+    Kind,
+)
 from tests.component.crd_samples import DIGEST, Body, change
 from tests.component.evaluation_rule_cases import EVALUATION_CASES
 from tests.component.finetunesweep_rule_cases import FINETUNESWEEP_CASES
@@ -25,6 +35,7 @@ CASES: list[tuple[Kind, Rule, Case]] = [
         (EVALUATION, EVALUATION_CASES),
         (ADAPTERROLLOUT, ADAPTERROLLOUT_CASES),
         (REVIEW, REVIEW_CASES),
+        (ADAPTEREXPORT, ADAPTEREXPORT_CASES),
     )
     for rule, case in cases.items()
 ]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from trimtab_operator.api import (
+    AdapterExport,
+    AdapterExportSpec,
     AdapterRollout,
     AdapterRolloutSpec,
     Evaluation,
@@ -21,7 +23,16 @@ from trimtab_operator.api.reference import fields
 from trimtab_operator.api.review import Review, ReviewSpec
 
 from tests.component.api_server import ApiServer
-from tests.component.crd_kinds import ADAPTERROLLOUT, EVALUATION, FINETUNEJOB, FINETUNESWEEP, KINDS, REVIEW, Kind
+from tests.component.crd_kinds import (
+    ADAPTEREXPORT,
+    ADAPTERROLLOUT,
+    EVALUATION,
+    FINETUNEJOB,
+    FINETUNESWEEP,
+    KINDS,
+    REVIEW,
+    Kind,
+)
 from tests.component.crd_samples import Body, change
 
 pytestmark = pytest.mark.cluster
@@ -53,6 +64,8 @@ def test_the_server_fills_in_what_the_models_do(server: ApiServer, namespace: st
         assert FineTuneSweep.parse(answer.body).spec == FineTuneSweepSpec.model_validate(sample["spec"])
     elif kind is ADAPTERROLLOUT:
         assert AdapterRollout.parse(answer.body).spec == AdapterRolloutSpec.model_validate(sample["spec"])
+    elif kind is ADAPTEREXPORT:
+        assert AdapterExport.parse(answer.body).spec == AdapterExportSpec.model_validate(sample["spec"])
     elif kind is REVIEW:
         assert Review.parse(answer.body).spec == ReviewSpec.model_validate(sample["spec"])
     else:

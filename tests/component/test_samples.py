@@ -19,6 +19,7 @@ URLS = {
     "Evaluation": "/apis/trimtab.dev/v1alpha1/namespaces/{}/evaluations",
     "AdapterRollout": "/apis/trimtab.dev/v1alpha1/namespaces/{}/adapterrollouts",
     "Review": "/apis/trimtab.dev/v1alpha1/namespaces/{}/reviews",
+    "AdapterExport": "/apis/trimtab.dev/v1alpha1/namespaces/{}/adapterexports",
     "Secret": "/api/v1/namespaces/{}/secrets",
     "Job": "/apis/batch/v1/namespaces/{}/jobs",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",

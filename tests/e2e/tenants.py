@@ -194,11 +194,11 @@ class Tenant:
         selector = ",".join(f"{key}={value}" for key, value in self.labels(name).items())
         return self.installation.api.objects(kind, self.namespace, selector)
 
-    def running_pod(self, name: str, stage: str = "train") -> Body:
-        """Wait for the running pod of a stage."""
+    def running_pod(self, name: str, stage: str = "train", **labels: str) -> Body:
+        """Wait for the running pod of a stage, of several that with these labels."""
 
         def look() -> Body | None:
-            for pod in self.mirror.objects("Pod", {**self.labels(name), "trimtab.dev/stage": stage}):
+            for pod in self.mirror.objects("Pod", {**self.labels(name), "trimtab.dev/stage": stage, **labels}):
                 if pod.get("status", {}).get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]:
                     return pod
             return None

@@ -121,3 +121,24 @@ async def test_suspending_gives_the_quota_to_the_next_in_line_and_resuming_stand
             body = await until_state(kube, namespace, "demo", "Completed")
     assert charged(body) == NOTHING
     assert max(map(len, scene.together)) == 1
+
+
+async def test_the_pods_of_two_nodes_are_admitted_together_or_not_at_all(
+    kube: Kube, namespace: str, server: ApiServer, start: Start
+) -> None:
+    """Though a policy of the platform's says that Jobs may begin with some of their pods."""
+    kubelet = Kubelet(kube, namespace, server=server)
+    with queue_of(server, namespace, cpu=QUOTA) as queue:  # room for one trainer
+        async with on_a_node(kubelet):
+            await start(
+                TRIMTAB_WORK_PODS=json.dumps({"annotations": {"kueue.x-k8s.io/job-min-parallelism": "1"}}),
+            )
+            body = finetunejob("demo", namespace, {QUEUE: "gpus"}, template=TEMPLATE, nodes=2)
+            await kube.create(FINETUNEJOBS, namespace, body)
+            await Scene(kube, namespace).until_waiting("demo-train-1")
+            assert kubelet.pods == [("prepare", 0)]
+            give(server, queue, 2 * QUOTA)
+            body = await until_state(kube, namespace, "demo", "Completed")
+    assert kubelet.pods == [("prepare", 0), ("train", 1), ("train", 1)]
+    assert charged(body) == NOTHING
+    assert (await jobs_of(kube, namespace))["demo-train-1"]["spec"]["parallelism"] == 2

@@ -200,10 +200,10 @@ def test_arguments_of_a_later_operator_are_refused_by_name(
 
 def test_a_stage_of_a_later_operator_is_refused_by_name(tmp_path: Path) -> None:
     log = tmp_path / "last.json"
-    assert main(["merge", "--termination-log", str(log), "--attempt", "1"]) == ExitCode.SETTINGS_INVALID
+    assert main(["distill", "--termination-log", str(log), "--attempt", "1"]) == ExitCode.SETTINGS_INVALID
     words = TerminationMessage.decode(log.read_text())
     assert words is not None
-    assert "'merge'" in words.message
+    assert "'distill'" in words.message
 
 
 def test_a_person_is_shown_the_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -234,6 +234,12 @@ def test_the_table_is_for_people_and_json_for_programs(tmp_path: Path, capsys: p
     assert math.isfinite(found["tokensPerSecond"])
 
 
+def test_several_pods_have_so_many_accelerators_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(tmp_path, "--json", "--accelerator", "H100", "--accelerators", "4", "--nodes", "2")) == 0
+    (found,) = json.loads(capsys.readouterr().out)["estimates"]
+    assert found["accelerators"] == 8
+
+
 def test_an_accelerator_that_is_not_known_is_refused_by_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ from trimtab_trainer.contract import ExitCode, Reason, Stage, Summary, Terminati
 from trimtab_trainer.errors import Interrupted, OutOfMemory, ProcessLost, SettingsInvalid, StorageFailed, TrainerError
 from trimtab_trainer.training.control_groups import killed_for_memory
 from trimtab_trainer.training.distributed.ending import End, outcome
+from trimtab_trainer.training.distributed.nodes import Nodes
 from trimtab_trainer.training.distributed.processes import Place, processes
 from trimtab_trainer.training.distributed.sharing import check_batch, dealt, shared_micro_batch, uneven
 
@@ -45,9 +46,18 @@ def test_a_number_of_processes_that_is_none_is_refused(tmp_path: Path, told: str
 
 
 def test_a_process_is_told_its_place_by_its_environment(tmp_path: Path) -> None:
-    place = Place(1, 4, tmp_path / "meeting")
-    assert Place.told(place.environment()) == place
+    place = Place.of(Nodes(processes=4), 1, tmp_path / "meeting")
+    assert Place.told(place.environment()) == place == Place(1, 4, str(tmp_path / "meeting"), 1, 4)
+    assert (place.node, place.address) == (0, None)
     assert Place.told({"RANK": "1", "WORLD_SIZE": "4"}) is None
+
+
+def test_processes_of_several_pods_are_numbered_through(tmp_path: Path) -> None:
+    place = Place.of(Nodes(1, 2, 4, "demo-train-1-0.ftj-demo:29400"), 2, tmp_path)
+    assert Place.told(place.environment()) == place
+    assert (place.rank, place.size, place.local_rank, place.node) == (6, 8, 2, 1)
+    assert place.address == ("demo-train-1-0.ftj-demo", 29400)
+    assert not place.leads
 
 
 def test_every_micro_batch_is_of_one_process() -> None:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from trimtab_operator.api import (
     EVALUATION_REASONS,
+    EXPORT_REASONS,
     FINETUNEJOB_REASONS,
     AdapterRollout,
     Evaluation,
@@ -117,7 +118,7 @@ def rows(text: str) -> set[str]:
 
 def test_every_reason_has_its_row() -> None:
     before, _, after = (ROOT / "docs/failure-modes.md").read_text().partition("\n## AdapterRollouts\n")
-    assert {*FINETUNEJOB_REASONS, *EVALUATION_REASONS, *PassedReason} <= rows(before)
+    assert {*FINETUNEJOB_REASONS, *EVALUATION_REASONS, *EXPORT_REASONS, *PassedReason} <= rows(before)
     of_conditions, _, of_pods = after.partition("\n## ")[0].partition("`status.podReasons`), or")
     assert set(READY_EXPLANATIONS) <= rows(of_conditions)
     assert rows(of_pods) == set(POD_EXPLANATIONS)

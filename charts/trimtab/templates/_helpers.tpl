@@ -161,6 +161,12 @@ any: true
   resources: [configmaps]
   verbs: [get, create] # the settings of a run; deleted with their owner
 - apiGroups: [""]
+  resources: [services]
+  verbs: [get, create] # by which the pods of a run find each other
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, create] # and by which nobody else reaches them
+- apiGroups: [""]
   resources: [configmaps]
   resourceNames: [trimtab-agent-keys, trimtab-desired] # what the agents of a namespace mount
   verbs: [patch]

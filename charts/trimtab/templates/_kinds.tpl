@@ -57,6 +57,17 @@
       "watch"
     ],
     "writers": "Who may write them approves adapters, as themselves and for no other: an admission policy sees to that."
+  },
+  {
+    "singular": "adapterexport",
+    "plural": "adapterexports",
+    "verbs": [
+      "get",
+      "list",
+      "watch",
+      "delete"
+    ],
+    "writers": "Who may create them may create pods with any Secret and any service account of the namespace."
   }
 ]
 {{- end }}

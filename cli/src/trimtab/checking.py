@@ -25,6 +25,7 @@ STEP = re.compile(r"[^.\[\]]+")
 REFERENCES = {
     "Evaluation": {"FineTuneJob": "spec.target.fineTuneJobName", "AdapterRollout": "spec.baseline.rolloutName"},
     "AdapterRollout": {"Evaluation": "spec.source.evaluationName"},
+    "AdapterExport": {"FineTuneJob": "spec.source.fineTuneJobName", "Evaluation": "spec.source.evaluationName"},
 }
 """Fields with the name of another object, by kind and the other's kind."""
 

@@ -38,7 +38,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class OnDevice:
-    """A run on one type of accelerator: sizes in bytes; `seconds` is None where the tokens are not known."""
+    """A run on one type of accelerator: sizes in bytes, of each; `seconds` is None where the tokens are not known.
+
+    `accelerators` train together, and the speed and the time are theirs.
+    """
 
     accelerator: str
     fits: bool
@@ -48,6 +51,12 @@ class OnDevice:
     recomputed: bool
     tokens_per_second: float
     seconds: float | None
+    accelerators: int = 1
+
+    @property
+    def accelerator_seconds(self) -> float | None:
+        """Seconds times accelerators."""
+        return None if self.seconds is None else self.seconds * self.accelerators
 
 
 @dataclass(frozen=True)

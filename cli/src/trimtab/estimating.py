@@ -22,6 +22,8 @@ from .objects import mapping, number, text
 TRAINER = "trimtab-trainer"
 SECONDS = 300
 """How long the trainer may take: it reads the headers of the weights from object storage."""
+GPU = "/gpu"
+"""How the names of resources end that are whole GPUs."""
 SHARED = ("lora", "quantization", "training", "checkpoint")
 """Parts of a spec that the trainer's configuration has as they are."""
 KINDS_OF_FILES = (".yaml", ".yml", ".json")
@@ -53,6 +55,15 @@ def configuration(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {**stored, **{name: spec[name] for name in SHARED if spec.get(name) is not None}}
 
 
+def together(spec: Mapping[str, Any]) -> int:
+    """Return how many accelerators a FineTuneJob trains on: GPUs of a pod times pods; 1 of what asks for none."""
+    resources = mapping(mapping(spec.get("template")).get("resources"))
+    asked = {**mapping(resources.get("requests")), **mapping(resources.get("limits"))}
+    gpus = sum(int(str(count)) for name, count in asked.items() if name.endswith(GPU) and str(count).isdecimal())
+    nodes = spec.get("nodes")
+    return max(1, gpus) * (nodes if isinstance(nodes, int) and nodes > 0 else 1)
+
+
 def by_the_trainer(
     spec: Mapping[str, Any],
     *,
@@ -79,6 +90,7 @@ def by_the_trainer(
         command = [program, "estimate", "--json", "--config", str(file)]
         command += ["--model-config", str(model_config)] if model_config else []
         command += ["--tokens", str(tokens)] if tokens is not None else []
+        command += ["--accelerators", str(count)] if (count := together(spec)) > 1 else []
         command += [part for name in accelerators for part in ("--accelerator", name)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
@@ -120,6 +132,7 @@ def _read(output: str) -> tuple[int, tuple[OnDevice, ...]]:
                 recomputed=bool(each["activationsComputedTwice"]),
                 tokens_per_second=float(each["tokensPerSecond"]),
                 seconds=number(each["seconds"]),
+                accelerators=int(each.get("accelerators", 1)),
             )
             for each in told["estimates"]
         )

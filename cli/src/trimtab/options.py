@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="trimtab",
     help="What trains, how the loss falls, why something stopped, how two runs differ: FineTuneJobs, FineTuneSweeps, "
-    "Evaluations, AdapterRollouts and Reviews, with the rights of your kubeconfig.",
+    "Evaluations, AdapterRollouts, Reviews and AdapterExports, with the rights of your kubeconfig.",
     epilog="A name is demo, or finetunejob/demo where two kinds have it. Exit codes: 0 done, 1 an error or a fault in "
     "what was checked, 2 a wrong command line, 3 no cluster answers, 4 not allowed.",
     no_args_is_help=True,

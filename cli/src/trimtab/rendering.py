@@ -166,9 +166,11 @@ def estimate(value: Estimate, price: float | None = None) -> RenderableType:
             ]
             cells += [f"{each.micro_batch}{' twice' if each.recomputed else ''}", f"{each.tokens_per_second:,.0f}"]
             cells += ["" if each.seconds is None else duration(each.seconds)]
-            cells += [f"{(each.seconds or 0) / 3600 * (price or 0):,.2f}"] if costs else []
+            cells += [f"{(each.accelerator_seconds or 0) / 3600 * (price or 0):,.2f}"] if costs else []
             grid.add_row(*map(line, cells))
         about = f"{value.weights / 1e9:.2f} billion weights; sizes in GiB; twice: activations are computed twice"
+        if (count := max(each.accelerators for each in value.devices)) > 1:
+            about += f"; {count} accelerators train together, sizes are of each"
         parts += [*([Text("")] if parts else []), line(about), Text(""), grid]
     return Group(*parts)
 

@@ -17,7 +17,7 @@ from trimtab_operator.runtime.kube import JOBS, MERGE_PATCH, PODS, ApiError, Bod
 from trimtab_trainer.contract import ExitCode, Reason, Stage, Summary, TerminationMessage
 from trimtab_trainer.contract.outcome import PACKED_OUTCOME_BYTES
 
-from tests.unit.domain.makers import ARTIFACT, OUTCOME, PREPARED, PREPARED_EVALUATION
+from tests.unit.domain.makers import ARTIFACT, EXPORTED, OUTCOME, PREPARED, PREPARED_EVALUATION
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,7 @@ def last_words(
         prepared_evaluation=PREPARED_EVALUATION if done and stage is Stage.PREPARE and evaluates else None,
         packed_outcome=OUTCOME.pack(PACKED_OUTCOME_BYTES) if done and stage is Stage.EVALUATE else None,
         artifact=ARTIFACT if done and stage is Stage.TRAIN else None,
+        exported=EXPORTED if done and stage is Stage.EXPORT else None,
         summary=Summary(step=100, total_steps=100, loss=1.5, validation_loss=validation_loss)
         if stage is Stage.TRAIN
         else Summary(),

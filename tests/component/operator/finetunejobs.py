@@ -1,4 +1,4 @@
-"""Make FineTuneJobs and Evaluations, and wait for what becomes of them."""
+"""Make FineTuneJobs, Evaluations and AdapterExports, and wait for what becomes of them."""
 
 from __future__ import annotations
 
@@ -37,6 +37,19 @@ def evaluation(name: str, namespace: str, **spec: object) -> Body:
                 {"name": "answers", "type": "Generation", "dataset": {"split": "Test"}},
             ],
             "thresholds": [{"metric": "heldout/perplexity", "maximum": 12.0}],
+            **spec,
+        },
+    }
+
+
+def adapterexport(name: str, namespace: str, **spec: object) -> Body:
+    return {
+        "apiVersion": "trimtab.dev/v1alpha1",
+        "kind": "AdapterExport",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "source": {"fineTuneJobName": name},
+            "destination": {"uri": "s3://models/guide", "secretName": "object-storage"},
             **spec,
         },
     }

@@ -91,7 +91,7 @@ def test_in_a_pod_prepare_and_evaluate_are_two_processes_with_last_words(
     assert (second.stage, second.attempt, second.run_uid) == (Stage.EVALUATE, 2, "1b4e28ba")
     assert second.prepared_evaluation == first.prepared_evaluation
     assert second.outcome is not None
-    assert len(second.outcome.results) == 25
+    assert len(second.outcome.results) == 27
     assert second.outcome.report_uri.startswith("file://")
     # What is done is told by prepare: no second Job is needed for it.
     assert main(command(tmp_path, value, "--termination-log", str(log), stage="prepare")) == ExitCode.DONE

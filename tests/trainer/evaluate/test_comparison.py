@@ -418,7 +418,7 @@ def test_a_histogram_of_rights_and_wrongs_has_two_bars_and_of_nothing_none() -> 
     rights = next(each for each in found.histograms if each.figure == "accuracy")
     assert (rights.edges, rights.target) == ([0.0, 0.5, 1.0], [1, 3])
     nothing, _ = compared(task("Regression"), [row(0, number_reference=1.0)], text_scores(["?"]))
-    assert [each.figure for each in nothing.histograms] == ["unparsableRatio", "truncatedRatio"]
+    assert [each.figure for each in nothing.histograms] == ["unparsableRatio", "truncatedRatio", "tokensPerAnswer"]
 
 
 def test_corpus_metrics_have_intervals_too() -> None:
@@ -431,7 +431,7 @@ def test_corpus_metrics_have_intervals_too() -> None:
         assert each.value is not None
         assert each.low <= each.value <= each.high
         assert each.change is not None
-        assert each.change <= 0
+        assert each.change <= 0 or each.metric == "tokensPerAnswer"
 
 
 def test_a_number_that_cannot_be_parsed_loses_against_one_that_can() -> None:
@@ -482,3 +482,24 @@ def test_a_regression_needs_a_baseline() -> None:
 def test_scores_of_no_row_are_no_baseline() -> None:
     with pytest.raises(ValueError, match="0 scores are not those of its 4 rows"):
         compared(task("MultipleChoice"), choice_rows([0] * 4), choice_scores([0] * 4), [])
+
+
+def test_an_agreement_is_as_certain_as_its_own_rows_are_many() -> None:
+    """The judge shares the people's judgement on all 30 of 600 rows that have one; 0.95 ** 600 would be nothing."""
+    asked = task("Judge", judging={"instructions": "Prefer what is right."}, groupBy="kind")
+    told = {"winRate": 0.5, "inconsistentRatio": 0.0, "unreadableRatio": 0.0}
+    scores = [
+        RowScore(at, text="a", tokens=1, figures=told | ({"agreement": 1.0} if at % 20 == 0 else {}))
+        for at in range(600)
+    ]
+    rows = [row(at, group="even" if at % 2 == 0 else "odd") for at in range(600)]
+    bound = Threshold(metric="t/agreement", minimum=0.95, confidence=0.95)
+    found, checks = compare(asked, about(600), rows, scores, scores, [(0, bound)], seed=1, resamples=1_000)
+    agreement = next(each for each in found.results if each.metric == "agreement")
+    assert (agreement.value, agreement.count) == (1.0, 30)
+    assert checks[0].p_pass == pytest.approx(0.95**30, abs=0.01)
+    worse = Threshold(metric="t/agreement", maximum_worse_ratio=0.1)
+    _, diluted = compare(asked, about(600), rows, scores, scores, [(0, worse)], seed=1, resamples=1_000)
+    assert diluted[0].estimate is None, "of a share of some rows nothing is said of all"
+    by_group = next(each for each in found.groups if each.metric == "agreement")
+    assert {each.name: each.value for each in by_group.groups} == {"even": 1.0, "odd": None}

@@ -88,7 +88,7 @@ def test_the_outcome_names_what_checks_are_about_first_and_is_read_back(undistur
     paths = [f"{result.task}/{result.metric}" for result in outcome.results]
     assert sorted(paths[:2]) == ["heldout/perplexity", "kinds/accuracy"]
     assert paths[2:5] == ["answers/rougeL", "choices/accuracy", "numbers/meanAbsoluteError"]
-    assert len(paths) == len(set(paths)) == 25
+    assert len(paths) == len(set(paths)) == 27
     assert [(check.threshold, check.bound) for check in outcome.checks] == [
         (0, "minimum"),
         (0, "maximumRegression"),
@@ -395,7 +395,7 @@ def test_without_thresholds_or_baseline_it_is_a_measurement(made: Trained, tmp_p
     run = evaluation(made, tmp_path, thresholds=[], baseline=None)
     outcome = run.evaluate()
     assert outcome.checks == []
-    assert [result.baseline for result in outcome.results] == [None] * 25
+    assert [result.baseline for result in outcome.results] == [None] * 27
     assert run.board.read().total_steps == 5
 
 

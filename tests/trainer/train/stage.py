@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,11 @@ class StageRun:
         return self.output / "adapters" / artifact.digest.removeprefix("sha256:")
 
 
-def stage_run(root: Path, rows: int = 40, **sections: Any) -> StageRun:
+def stage_run(
+    root: Path, rows: int = 40, *, make_base: Callable[[Path], Any] | None = None, **sections: Any
+) -> StageRun:
     """Make the base model and the data, and prepare a run of six steps with validation and test."""
-    make_tiny_model(root / "base")
+    (make_base or make_tiny_model)(root / "base")
     write_rows(root / "train.jsonl", tiny_rows(rows))
     sections.setdefault("dataset", {"validation": {"fraction": 0.2}, "test": {"fraction": 0.2}})
     training = {"maxSteps": 6, "evaluateEverySteps": 2, "maxSequenceLength": 128, "batchSize": 4}

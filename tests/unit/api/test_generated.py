@@ -10,6 +10,7 @@ import pytest
 from trimtab_agent.failures import FailureReason
 from trimtab_operator.api import (
     EVALUATION_REASONS,
+    EXPORT_REASONS,
     FINETUNEJOB_REASONS,
     NOT_UNDERSTOOD,
     PASSED,
@@ -22,6 +23,7 @@ from trimtab_operator.api import (
     RolloutReason,
     WarnedReason,
 )
+from trimtab_operator.api.adapterexport import ADAPTEREXPORT
 from trimtab_operator.api.adapterrollout import ADAPTERROLLOUT
 from trimtab_operator.api.crd import schema_of
 from trimtab_operator.api.customresource import CustomResource
@@ -31,6 +33,7 @@ from trimtab_operator.api.finetunesweep import FINETUNESWEEP, REPORTED, ReportRe
 from trimtab_operator.api.reference import fields, nodes
 from trimtab_operator.api.review import RECORDED, REVIEW, ReviewReason
 from trimtab_operator.api.rollout_reasons import POD_EXPLANATIONS
+from trimtab_operator.api.tracking import TRACKED, TrackedReason
 from trimtab_operator.domain.adapterrollout.rollback import HARM
 from trimtab_operator.domain.adapterrollout.waves import OF_THE_POD
 from trimtab_operator.generate import CUSTOM_RESOURCES, generated_files, main
@@ -91,6 +94,9 @@ REASONS: list[tuple[CustomResource, str, set[str]]] = [
     (EVALUATION, PASSED, set(PassedReason)),
     (FINETUNEJOB, WARNED, set(WarnedReason)),
     (EVALUATION, WARNED, set(WarnedReason)),
+    (FINETUNEJOB, TRACKED, set(TrackedReason)),
+    (ADAPTEREXPORT, SUCCEEDED, set(EXPORT_REASONS)),
+    (ADAPTEREXPORT, WARNED, set(WarnedReason)),
     (FINETUNESWEEP, SUCCEEDED, set(SweepState)),
     (FINETUNESWEEP, REPORTED, set(ReportReason)),
     (ADAPTERROLLOUT, READY, set(OF_ROLLOUTS)),

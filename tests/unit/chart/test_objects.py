@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import combinations, product
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from trimtab_operator.domain.views import INDEX_LABEL
 from trimtab_operator.runtime import settings
 from trimtab_operator.runtime.settings import Settings
 
@@ -23,7 +25,7 @@ Grant = tuple[str, str, str]
 IN_NAMESPACES: set[Grant] = {
     *(
         ("trimtab.dev", plural, verb)
-        for plural in ("finetunejobs", "finetunesweeps", "evaluations")
+        for plural in ("finetunejobs", "finetunesweeps", "evaluations", "adapterexports")
         for verb in ("get", "list", "watch", "delete")
     ),
     *(
@@ -32,11 +34,13 @@ IN_NAMESPACES: set[Grant] = {
     *(("trimtab.dev", plural, verb) for plural in ("adapterrollouts", "reviews") for verb in ("get", "list", "watch")),
     *(
         ("trimtab.dev", f"{plural}/status", "patch")
-        for plural in ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts", "reviews")
+        for plural in ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts", "reviews", "adapterexports")
     ),
     *(("batch", "jobs", verb) for verb in ("get", "list", "watch", "create", "patch", "delete")),
     *(("", "pods", verb) for verb in ("get", "list", "watch")),
     *(("", "configmaps", verb) for verb in ("get", "create")),
+    *(("", "services", verb) for verb in ("get", "create")),
+    *(("networking.k8s.io", "networkpolicies", verb) for verb in ("get", "create")),
     *(("events.k8s.io", "events", verb) for verb in ("get", "list", "create", "patch")),
 }
 BY_NAME: dict[Grant, set[str]] = {("", "configmaps", "patch"): {"trimtab-agent-keys", "trimtab-desired"}}
@@ -115,6 +119,7 @@ def test_every_role_is_bound_to_the_operator() -> None:
         ("evaluation", "evaluations"),
         ("adapterrollout", "adapterrollouts"),
         ("review", "reviews"),
+        ("adapterexport", "adapterexports"),
     ],
 )
 def test_users_get_their_rights_by_aggregation(singular: str, plural: str) -> None:
@@ -186,6 +191,7 @@ def test_the_operator_takes_the_settings_and_its_defaults_are_the_charts() -> No
         "identity": "pod",
         "lease_name": "trimtab",
         "agent_keys": Path("/etc/trimtab/agent-keys"),
+        "notification_secrets": Path("/etc/trimtab/notifications"),
         "admission_policies": f"trimtab.{NAMESPACE}",
     }
     resources = {name: found[name] for name in ("prepare_resources", "train_resources")}
@@ -240,6 +246,16 @@ def test_what_is_scraped_is_where_the_operator_works(watched: list[str], selecte
         spec = rendered.one("PodMonitor", name)["spec"]
         assert spec["namespaceSelector"] == selected
         assert [endpoint["port"] for endpoint in spec["podMetricsEndpoints"]] == [port]
+
+
+def test_of_several_pods_that_train_together_the_first_alone_is_scraped() -> None:
+    spec = Rendered({"metrics": {"podMonitor": {"enabled": True}}}).one("PodMonitor", "trimtab-work")["spec"]
+    (relabeling,) = spec["podMetricsEndpoints"][0]["relabelings"]
+    assert relabeling["action"] == "drop"
+    (label,) = relabeling["sourceLabels"]
+    assert label == "__meta_kubernetes_pod_label_" + re.sub(r"[^a-z]", "_", INDEX_LABEL)
+    dropped = [value for value in ("", "0", "1", "10", "63") if re.fullmatch(relabeling["regex"], value)]
+    assert dropped == ["1", "10", "63"]
 
 
 def test_names_of_objects_are_not_replaced_by_those_of_the_pod() -> None:

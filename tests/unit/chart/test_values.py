@@ -16,6 +16,8 @@ SELECTOR = [{"podSelector": {"matchLabels": {"app": "prometheus"}}}]
 PEERS = [{"ports": [{"protocol": "TCP", "port": 4317}]}]
 SPREAD = [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]
 
+NOTIFIED = [{"name": "bus", "url": "https://bus.example/in", "secretName": "bus-key", "reasons": ["Completed"]}]
+
 Look = Callable[[Rendered], Any]
 """What to look at in the rendered chart."""
 
@@ -42,6 +44,10 @@ def egress_ports(which: int) -> Look:
         return [port["port"] for port in rule["ports"]]
 
     return look
+
+
+def notified(field: str) -> Look:
+    return lambda r: r.one("NetworkPolicy", "trimtab-notifications")["spec"]["egress"][0].get(field)
 
 
 def policy(rendered: Rendered) -> Body:
@@ -193,6 +199,7 @@ CASES: dict[str, tuple[Any, Look, Any]] = {
         lambda r: [rule for rule in cluster_role(r)["rules"] if "nodes" in rule["resources"]],
         [],
     ),
+    "notifications": (NOTIFIED, env_json("NOTIFICATIONS"), NOTIFIED),
     "agentKey.existingSecret": ("mine", lambda r: (key_secret(r), len(r.hooks)), ("mine", 0)),
     "agentKey.resources": (
         {"limits": {"memory": "1Gi"}},
@@ -281,6 +288,13 @@ CASES: dict[str, tuple[Any, Look, Any]] = {
 }
 
 TOGETHER: dict[str, tuple[Body, Look, Any, Any]] = {
+    "networkPolicy.notificationPorts": (
+        {"notifications": NOTIFIED},
+        notified("ports"),
+        [8443],
+        [{"protocol": "TCP", "port": 8443}],
+    ),
+    "networkPolicy.notificationsTo": ({"notifications": NOTIFIED}, notified("to"), SELECTOR, SELECTOR),
     "podDisruptionBudget.enabled": (
         {"replicas": 2},
         count("PodDisruptionBudget"),
@@ -350,6 +364,12 @@ TOGETHER: dict[str, tuple[Body, Look, Any, Any]] = {
         RULES,
         expression_has("TrimtabRetriesBurning", "> 5000000 #"),
         5_000_000,
+        True,
+    ),
+    f"{THRESHOLD}.notificationWaitingSeconds": (
+        RULES,
+        expression_has("TrimtabNotificationsNotDelivered", "> 60 #"),
+        60,
         True,
     ),
     f"{THRESHOLD}.notLeadingFor": (RULES, lasts("TrimtabOperatorNotLeading"), "2h", "2h"),
@@ -506,6 +526,7 @@ def test_an_unknown_value_is_refused(key: str) -> None:
 
 
 WRONG: dict[str, Any] = {
+    "notifications": [{"name": "bus", "url": "ftp://bus.example"}],
     "replicas": 0,
     "operator.image": "a b",
     "prepare.image": {"repository": "a/b:1"},
@@ -605,7 +626,7 @@ def test_a_value_that_cannot_work_is_refused(key: str) -> None:
         Rendered(nested(key, WRONG[key]))
 
 
-@pytest.mark.parametrize("ports", ["apiServerPorts", "agentPorts"])
+@pytest.mark.parametrize("ports", ["apiServerPorts", "agentPorts", "notificationPorts"])
 def test_a_rule_without_ports_which_would_mean_all_of_them_is_refused(ports: str) -> None:
     with pytest.raises(HelmError, match=ports):
         Rendered({"networkPolicy": {ports: None}})

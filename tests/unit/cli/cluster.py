@@ -18,7 +18,7 @@ import yaml
 
 Body = dict[str, Any]
 GROUP = "/apis/trimtab.dev/v1alpha1"
-PLURALS = ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts", "reviews")
+PLURALS = ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts", "reviews", "adapterexports")
 NAMESPACE = "team-a"
 
 

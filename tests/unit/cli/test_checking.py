@@ -115,7 +115,10 @@ CASES = {
         5,
     ),
     "kind FineTunejob: did you mean FineTuneJob or FineTuneSweep?": ("apiVersion: x\nkind: FineTunejob\n", 2),
-    "kind is missing: check knows FineTuneJob, FineTuneSweep, Evaluation, AdapterRollout, Review": ("a: 1\n", 1),
+    "kind is missing: check knows FineTuneJob, FineTuneSweep, Evaluation, AdapterRollout, Review, AdapterExport": (
+        "a: 1\n",
+        1,
+    ),
     "apiVersion has to be trimtab.dev/v1alpha1": ("kind: Evaluation\nmetadata: {name: a}\napiVersion: v1\n", 3),
     "metadata.name is missing; give it a name": (
         "apiVersion: trimtab.dev/v1alpha1\nkind: Evaluation\nmetadata:\n  labels: {}\n",

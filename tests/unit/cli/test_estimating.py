@@ -12,7 +12,7 @@ import pytest
 import yaml
 from trimtab import Client, Invalid
 from trimtab.costs import Cost, cost_of
-from trimtab.estimating import configuration
+from trimtab.estimating import configuration, together
 from trimtab.kinds import kind_named
 from trimtab.objects import parse
 from trimtab_trainer.contract import RunConfig
@@ -60,6 +60,52 @@ def test_a_file_is_estimated_without_a_cluster(
     assert head.split() == ["ACCELERATOR", "FITS", "PEAK", "OF", "MICRO-BATCH", "TOKENS/S", "TIME", "COST"]
     assert first.split()[:2] == ["H100-80GB", "yes"]
     assert second.split()[0] == "L4"
+
+
+@pytest.mark.parametrize(
+    ("spec", "want"),
+    [
+        ({}, 1),
+        ({"nodes": 2}, 2),
+        ({"template": {"resources": {"limits": {"nvidia.com/gpu": 4}}}}, 4),
+        ({"nodes": 2, "template": {"resources": {"requests": {"nvidia.com/gpu": "8"}}}}, 16),
+        ({"nodes": 2, "template": {"resources": {"limits": {"nvidia.com/gpu": 1, "cpu": "4"}}}}, 2),
+        ({"nodes": "two", "template": {"resources": {"limits": {"nvidia.com/gpu": "1k", "amd.com/gpu": 2}}}}, 2),
+    ],
+)
+def test_gpus_of_all_pods_train_together(spec: dict[str, object], want: int) -> None:
+    assert together(spec) == want
+
+
+def test_a_run_of_several_is_estimated_as_such_and_all_are_paid_for(
+    manifests: Path, model_config: Path, run: Run, tmp_path: Path
+) -> None:
+    bodies = list(yaml.safe_load_all(manifests.read_text()))
+    spec = next(each["spec"] for each in bodies if each["kind"] == "FineTuneJob")
+    spec |= {"nodes": 2, "template": {"resources": {"limits": {"nvidia.com/gpu": 4}}}}
+    (tmp_path / "several.yaml").write_text(yaml.safe_dump_all(bodies))
+    chosen = (
+        "--model-config",
+        str(model_config),
+        "--accelerator",
+        "H100-80GB",
+        "--tokens",
+        "12000000",
+        "--price",
+        "36",
+    )
+    several, one = (run("estimate", str(file), *chosen).out for file in (tmp_path / "several.yaml", manifests))
+    assert "8 accelerators train together, sizes are of each" in several
+    assert "train together" not in one
+    (found,) = Client.estimate_file(tmp_path / "several.yaml", model_config=model_config, tokens=12_000_000).devices[
+        -1:
+    ]
+    assert found.accelerators == 8
+    assert found.seconds is not None
+    assert found.accelerator_seconds == 8 * found.seconds
+    assert float(several.split()[-1].replace(",", "")) == pytest.approx(
+        float(one.split()[-1].replace(",", "")), rel=0.2
+    )
 
 
 def test_it_is_the_trainers_own_estimate(manifests: Path, model_config: Path, tmp_path: Path) -> None:

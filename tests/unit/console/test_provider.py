@@ -195,7 +195,9 @@ def unsigned(fake: FakeProvider) -> str:
     return f"eyJhbGciOiJub25lIn0.{claims}."
 
 
-@pytest.mark.parametrize("written", ["", "a", "a.b.c", "eyJ.eyJ.", unsigned], ids=str)
+@pytest.mark.parametrize(
+    "written", ["", "a", "a.b.c", "eyJ.eyJ.", unsigned], ids=["empty", "a", "three letters", "no JSON", "unsigned"]
+)
 def test_what_is_no_id_token(written: Any, fake: FakeProvider, provider: Provider) -> None:
     token = written(fake) if callable(written) else written
     fake.answers["/token"] = (200, {"access_token": "a", "token_type": "Bearer", "id_token": token})

@@ -7,17 +7,20 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from trimtab_operator.api import AdapterRollout, Evaluation, FineTuneJob
+from trimtab_operator.api import AdapterExport, AdapterRollout, Evaluation, FineTuneJob
+from trimtab_operator.domain.adapterexport import EXPORTING
 from trimtab_operator.domain.cluster import NameTaken, Refusal
 from trimtab_operator.domain.evaluation import EVALUATING
 from trimtab_operator.domain.finetunejob import TRAINING
 from trimtab_operator.domain.plan import Inquiry, Plan
 from trimtab_operator.domain.settings import Settings
 from trimtab_operator.domain.views import QUEUE_LABEL, JobView, PodView
-from trimtab_operator.domain.work import Observed, Particulars, attempts_of, plan
+from trimtab_operator.domain.work import Observed, Particulars, References, attempts_of, plan
+from trimtab_operator.domain.work.staged import AFTERWARDS
 from trimtab_trainer.contract import (
     Artifact,
     EvaluationOutcome,
+    Exported,
     Prepared,
     PreparedEvaluation,
     Progress,
@@ -30,6 +33,7 @@ from trimtab_trainer.contract import (
 T0 = datetime(2026, 1, 5, 12, 0, 0, tzinfo=UTC)
 UID = "11111111-2222-3333-4444-555555555555"
 EVALUATION_UID = "99999999-2222-3333-4444-555555555555"
+EXPORT_UID = "77777777-2222-3333-4444-555555555555"
 SETTINGS = Settings(
     prepare_image="prepare:1",
     trainer_image="trainer:1",
@@ -70,6 +74,14 @@ PREPARED_EVALUATION = PreparedEvaluation(
     target_digest=sha("e"),
     tasks=2,
     rows=300,
+)
+EXPORTED = Exported(
+    uri="s3://models/guide/exports/8",
+    digest=sha("8"),
+    size_bytes=271_000_000,
+    files=6,
+    adapter_digest=sha("e"),
+    base_model_digest=sha("a"),
 )
 OUTCOME = EvaluationOutcome.model_validate(
     {
@@ -130,6 +142,18 @@ def evaluation(**spec: Any) -> Evaluation:
     return Evaluation.parse(body)
 
 
+def adapterexport(**spec: Any) -> AdapterExport:
+    body = {
+        "metadata": {"name": "demo", "namespace": "team", "uid": EXPORT_UID, "generation": 1, "resourceVersion": "1"},
+        "spec": {
+            "source": {"fineTuneJobName": "demo"},
+            "destination": {"uri": "s3://models/guide", "secretName": "models"},
+            **spec,
+        },
+    }
+    return AdapterExport.parse(body)
+
+
 def adapterrollout(serves: str | None = None) -> AdapterRollout:
     """Return the AdapterRollout `guide`, which serves the adapter with a digest of one letter, or nothing yet."""
     body: dict[str, Any] = {
@@ -154,6 +178,7 @@ class World:
     kind: Particulars[Any, Any] = TRAINING
     upstream: FineTuneJob | None = None
     rollout: AdapterRollout | None = None
+    judge: Evaluation | None = None
 
     def __init__(self, **spec: Any) -> None:
         self.job: Any = self.make(**spec)
@@ -210,13 +235,13 @@ class World:
         self.jobs[-1] = replace(self.jobs[-1], **fields)
         return self
 
-    def pod(self, **fields: Any) -> Self:
-        """Create or change the pod of the newest Job."""
+    def pod(self, index: int = 0, **fields: Any) -> Self:
+        """Create or change the pod of the newest Job, of several that of an index."""
         job = self.current
-        mine = [pod for pod in self.pods if pod.job_uid == job.uid]
+        mine = [pod for pod in self.pods if pod.job_uid == job.uid and pod.index == index]
         if not mine:
             name = f"{job.name}-x{len(self.pods)}"
-            fresh = PodView("team", name, f"uid-{name}", job.uid, job.name, "demo", created=self.now)
+            fresh = PodView("team", name, f"uid-{name}", job.uid, job.name, "demo", created=self.now, index=index)
             self.pods.append(replace(fresh, **fields))
         else:
             self.pods[self.pods.index(mine[-1])] = replace(mine[-1], **fields)
@@ -302,11 +327,13 @@ class World:
         """Return what a decision sees that was given some answers in this round; it is given none of rounds before."""
         return Observed(
             kind=self.kind,
-            upstream=self.upstream,
-            rollout=self.rollout,
+            references=References(self.upstream, self.rollout, self.judge),
             job=self.job,
             settings=SETTINGS,
-            attempts=attempts_of(self.jobs, self.pods, self.progress, self.silent),
+            attempts=attempts_of(
+                [job for job in self.jobs if job.stage not in AFTERWARDS], self.pods, self.progress, self.silent
+            ),
+            afterwards=attempts_of([job for job in self.jobs if job.stage in AFTERWARDS], self.pods),
             answers=dict(answers or {}),
             taken=self.taken,
             refused=self.refused,
@@ -421,3 +448,21 @@ class EvaluationWorld(World):
     def condition(self, kind: str = "Passed") -> tuple[str, str, str]:
         found = next(c for c in self.job.status.conditions if c.type == kind)
         return found.status, found.reason, found.message
+
+
+class ExportWorld(World):
+    """A cluster of one AdapterExport; `upstream` and `judge` are what it refers to, if they are there."""
+
+    kind = EXPORTING
+
+    def __init__(self, upstream: FineTuneJob | None = None, judge: Evaluation | None = None, **spec: Any) -> None:
+        super().__init__(**spec)
+        self.upstream = upstream
+        self.judge = judge
+
+    @staticmethod
+    def make(**spec: Any) -> AdapterExport:
+        return adapterexport(**spec)
+
+    def exported(self) -> Self:
+        return self.succeeds(self.words(Reason.COMPLETED, exported=EXPORTED))

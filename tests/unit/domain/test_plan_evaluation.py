@@ -519,3 +519,74 @@ def test_the_status_stays_small() -> None:
     assert size < 10_000
     assert world.job.status.results_omitted + len(world.job.status.results) == 2 * tasks
     assert len(world.job.status.results) >= 8
+
+
+JUDGED: dict[str, Any] = {
+    "baseline": {"baseModel": True},
+    "tasks": [
+        {
+            "name": "judged",
+            "type": "Judge",
+            "dataset": {"split": "Test"},
+            "judging": {"instructions": "Prefer what is right.", "minimumAgreement": 0.8},
+        }
+    ],
+    "thresholds": [],
+}
+
+
+def test_the_key_of_a_judge_and_the_way_out_are_of_the_pod_that_asks_it() -> None:
+    endpoint = {"url": "http://vllm.judges:8000/v1", "model": "judge", "secretName": "judge-key"}
+    template = {"labels": {"trimtab.dev/egress": "judge", "team": "a"}}
+    world = started(judge={"endpoint": endpoint}, template=template, **JUDGED)
+    config = config_of(world)
+    assert config.judge is not None
+    assert config.judge.endpoint is not None
+    assert config.judge.endpoint.credentials is not None
+    assert config.judge.endpoint.credentials.directory == "/run/trimtab/secrets/judge"
+    assert "judge-key" not in json.dumps(config.judge.endpoint.to_json() | {"credentials": None})
+    preparing = world.created[-1]
+    assert "judge" not in secrets_of(preparing)
+    assert "trimtab.dev/egress" not in preparing["spec"]["template"]["metadata"]["labels"], "whatever the template says"
+    world.prepared()
+    asking = world.created[-1]
+    assert secrets_of(asking)["judge"] == "judge-key"
+    labels = asking["spec"]["template"]["metadata"]["labels"]
+    assert (labels["trimtab.dev/egress"], labels["team"]) == ("judge", "a")
+
+
+def test_a_judge_from_storage_has_no_way_out_and_is_looked_at_by_prepare() -> None:
+    model = {"uri": "s3://models/judge", "digest": sha("5"), "secretName": "models"}
+    world = started(judge={"model": model}, **JUDGED)
+    config = config_of(world)
+    assert config.judge is not None
+    assert config.judge.model is not None
+    assert (config.judge.model.uri, config.judge.model.digest) == ("s3://models/judge", sha("5"))
+    assert secrets_of(world.created[-1])["judge"] == "models"
+    world.prepared()
+    assert secrets_of(world.created[-1])["judge"] == "models"
+    assert "trimtab.dev/egress" not in world.created[-1]["spec"]["template"]["metadata"]["labels"]
+
+
+def test_without_a_judge_nothing_is_mounted_for_one() -> None:
+    world = started().prepared()
+    assert "judge" not in EVALUATING.secrets(world.job), "jobs that were made before are not made anew"
+    assert "trimtab.dev/egress" not in world.created[-1]["spec"]["template"]["metadata"]["labels"]
+
+
+def test_a_judge_that_is_not_to_be_relied_on_decides_nothing() -> None:
+    endpoint = {"url": "http://vllm.judges:8000/v1", "model": "judge"}
+    unreliable = "the judge of task judged decides nothing: it agrees with people on 3 of 40 rows"
+    world = started(judge={"endpoint": endpoint}, **JUDGED).prepared().running()
+    world.evaluated(OUTCOME.model_copy(update={"unreliable": unreliable}))
+    assert (world.state, world.succeeded) == ("Completed", "True")
+    assert world.condition()[:2] == ("False", "JudgeUnreliable")
+    assert unreliable in world.condition()[2]
+
+
+def test_a_judge_that_wants_to_be_left_alone_is_asked_later() -> None:
+    endpoint = {"url": "http://vllm.judges:8000/v1", "model": "judge"}
+    world = started(judge={"endpoint": endpoint}, **JUDGED).prepared().running()
+    world.exits(13, world.words(Reason.JUDGE_OVERLOADED, "left alone for 300 s", retry_after_seconds=300))
+    assert world.state == "Retrying"
+    assert "300 s" in world.message

@@ -335,3 +335,15 @@ def test_results_whose_names_are_cut_are_there_once() -> None:
     verdict = judged([], [], results=[{"task": "t", "metric": name, "value": 1.0} for name in names])
     assert [result.metric for result in verdict.results] == ["first", "m" * 64, "last"]
     assert verdict.omitted == 1
+
+
+def test_a_judge_that_is_not_to_be_relied_on_lets_nothing_pass_and_misses_nothing() -> None:
+    why = "the judge of task t decides nothing: the order decides"
+    kept = threshold(minimum=0.4), [check("minimum", estimate=0.5)]
+    missed = threshold(minimum=0.6), [check("minimum", estimate=0.5)]
+    for bound, checks in (kept, missed):
+        verdict = judged([bound], checks, unreliable=why)
+        assert (verdict.passed, verdict.reason.value, verdict.message) == (False, "JudgeUnreliable", why)
+    assert judged([], [], unreliable=why).reason.value == "JudgeUnreliable", "not even where there is no threshold"
+    told = EvaluationOutcome(report_uri="s3://o", results_digest=sha("a"), unreliable=why)
+    assert EvaluationOutcome.unpack(told.pack(3_000)).unreliable == why

@@ -16,7 +16,7 @@ from tests.unit.runtime.serving import new_key
 LIVES = int(os.environ.get("TRIMTAB_LIVES", "2000"))
 CHUNK = 50
 STEPS = 14
-KINDS = ("FineTuneJob", "Evaluation", "FineTuneJob", "AdapterRollout")
+KINDS = ("FineTuneJob", "Evaluation", "AdapterExport", "FineTuneJob", "AdapterRollout")
 
 
 @pytest.fixture(scope="session")

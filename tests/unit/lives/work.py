@@ -1,6 +1,6 @@
-"""One life of a FineTuneJob or an Evaluation: the real rounds over an API server that goes wrong, between Jobs and pods
-that do whatever they may in a cluster, with an operator that dies and a cache that lags. What must hold is looked at
-after every write.
+"""One life of a FineTuneJob, an Evaluation or an AdapterExport: the real rounds over an API server that goes wrong,
+between Jobs and pods that do whatever they may in a cluster, with an operator that dies and a cache that lags. What
+must hold is looked at after every write.
 """
 
 from __future__ import annotations
@@ -14,15 +14,23 @@ from typing import Any
 from trimtab_operator.api import NOT_UNDERSTOOD
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.kinds import KINDS
-from trimtab_operator.domain.views import OWNER_LABELS, QUEUE_LABEL, format_time
+from trimtab_operator.domain.views import INDEX_LABEL, OWNER_LABELS, QUEUE_LABEL, format_time
 from trimtab_operator.runtime.kube import JOBS, NODES, OWN, PODS, Body
 from trimtab_operator.runtime.rounds.gate import has_ended, summary_of
 from trimtab_trainer.contract import ExitCode, Reason, Stage, Summary, TerminationMessage
 
-from tests.unit.domain.makers import ARTIFACT, OUTCOME, PREPARED, PREPARED_EVALUATION, adapterrollout, finished
+from tests.unit.domain.makers import (
+    ARTIFACT,
+    EXPORTED,
+    OUTCOME,
+    PREPARED,
+    PREPARED_EVALUATION,
+    adapterrollout,
+    finished,
+)
 from tests.unit.lives.faults import FaultyApi
 from tests.unit.lives.life import OneObject
-from tests.unit.runtime.objects import NAMESPACE, evaluation, finetunejob
+from tests.unit.runtime.objects import NAMESPACE, adapterexport, evaluation, finetunejob
 
 T0 = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 REASONS = {
@@ -41,7 +49,7 @@ LATER_RETRIES = {"onFailure": "Automatic", "onDisruption": 3}
 
 
 class Life(OneObject):
-    """`kind` is FineTuneJob or Evaluation; everything that happens follows from the seed."""
+    """`kind` is FineTuneJob, Evaluation or AdapterExport; everything that happens follows from the seed."""
 
     def __init__(self, kind: str, seed: int) -> None:
         self.random = Random(f"{kind} {seed}")
@@ -58,13 +66,17 @@ class Life(OneObject):
         self.queued = self.random.random() < 0.3
         self.operator = self._new_operator()
         self.api.put(OWN[kind], self._object())
-        if kind == "Evaluation":
+        if kind != "FineTuneJob":
             self._upstream()
 
     def _object(self) -> Body:
-        body = finetunejob() if self.kind.name == "FineTuneJob" else evaluation()
+        made = {"FineTuneJob": finetunejob(), "Evaluation": evaluation(), "AdapterExport": adapterexport()}
+        body = made[self.kind.name]
         body["spec"]["retries"] = RETRIES
-        body["spec"]["template"] = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+        if self.kind.name == "FineTuneJob":
+            body["spec"]["nodes"] = self.random.choice((1, 1, 2, 3))
+        if self.kind.name != "AdapterExport":
+            body["spec"]["template"] = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
         if self.random.random() < 0.2:
             body["spec"]["activeDeadlineSeconds"] = 3000
         if self.random.random() < 0.2:
@@ -161,9 +173,27 @@ class Life(OneObject):
         live = self._live()
         return live[-1] if live else None
 
-    def _pod_of(self, job: Body) -> Body | None:
+    def _pods_of(self, job: Body) -> dict[int, Body]:
+        """Return the pods that are there, by their index."""
         uid = job["metadata"]["uid"]
-        return next((p for p in self._mine("pods") if p["metadata"]["ownerReferences"][0]["uid"] == uid), None)
+        mine = [p for p in self._mine("pods") if p["metadata"]["ownerReferences"][0]["uid"] == uid]
+        return {int(p["metadata"]["labels"][INDEX_LABEL]): p for p in mine}
+
+    def _some_pod_of(self, job: Body | None) -> Body | None:
+        pods = self._pods_of(job) if job is not None else {}
+        return self.random.choice([pods[index] for index in sorted(pods)]) if pods else None
+
+    def _others_notice(self, job: Body, cause: Body) -> None:
+        """Let those go that train together with a pod that is gone: they end by themselves, or are deleted."""
+        for pod in self._pods_of(job).values():
+            if pod["metadata"]["name"] == cause["metadata"]["name"]:
+                continue
+            if "running" in _state_of(pod) and self.random.random() < 0.7:
+                code = self.random.choice((ExitCode.BUG, ExitCode.INTERRUPTED))
+                reason = Reason.PROCESS_LOST if code is ExitCode.BUG else Reason.INTERRUPTED
+                self._terminate(pod, int(code), self._words(job, reason, message="the others"), "Failed")
+            elif "terminated" not in _state_of(pod):
+                self.api.drop(PODS, NAMESPACE, pod["metadata"]["name"])
 
     def _change(self, job: Body, **status: Any) -> None:
         self.api.put(JOBS, {**job, "status": {**job.get("status", {}), **status}})
@@ -179,7 +209,8 @@ class Life(OneObject):
         job = self._newest()
         if job is None or job["spec"].get("suspend"):
             return
-        if (pod := self._pod_of(job)) is not None:
+        index = self.random.randrange(job["spec"]["completions"])
+        if (pod := self._pods_of(job).get(index)) is not None:
             if pod["status"]["phase"] == "Pending" and "deletionTimestamp" not in pod["metadata"]:
                 statuses = [{"name": "trainer", "state": state}]
                 self.api.put(PODS, {**pod, "status": {**pod["status"], "phase": phase, "containerStatuses": statuses}})
@@ -187,9 +218,10 @@ class Life(OneObject):
         labels = {
             OWNER_LABELS[self.kind.name]: "demo",
             "trimtab.dev/stage": job["metadata"]["labels"]["trimtab.dev/stage"],
+            INDEX_LABEL: str(index),
         }
         owner = {"kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"], "controller": True}
-        name = f"{job['metadata']['name']}-x"
+        name = f"{job['metadata']['name']}-{index}-x"
         scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": format_time(self.now)}
         pod = {
             "apiVersion": "v1",
@@ -221,12 +253,23 @@ class Life(OneObject):
         prepares = job["metadata"]["labels"]["trimtab.dev/stage"] == "prepare"
         if self.kind.name == "Evaluation":
             return {"prepared_evaluation": PREPARED_EVALUATION} if prepares else {"packed_outcome": OUTCOME.pack(3072)}
+        if self.kind.name == "AdapterExport":
+            return {"exported": EXPORTED}
         return {"prepared": PREPARED} if prepares else {"artifact": ARTIFACT, "summary": Summary(step=100)}
 
     def it_succeeds(self) -> None:
+        """Each pod does its part, and then the first publishes."""
         job = self._newest()
-        pod = self._pod_of(job) if job is not None else None
-        if job is None or pod is None or pod["status"]["phase"] == "Pending":
+        pods = self._pods_of(job) if job is not None else {}
+        if job is None or len(pods) < job["spec"]["completions"]:
+            return
+        if any(pod["status"]["phase"] == "Pending" for pod in pods.values()):
+            return
+        pod = pods.pop(0)
+        for other in pods.values():
+            if "running" in _state_of(other):
+                self._terminate(other, 0, self._words(job, Reason.COMPLETED), "Succeeded")
+        if pods and self.random.random() < 0.3:
             return
         sidecar = self.random.random() < 0.2
         self._terminate(
@@ -240,11 +283,12 @@ class Life(OneObject):
 
     def it_exits(self) -> None:
         job = self._newest()
-        pod = self._pod_of(job) if job is not None else None
-        if job is None or pod is None or pod["status"]["phase"] == "Pending":
+        pod = self._some_pod_of(job)
+        if job is None or pod is None or pod["status"]["phase"] == "Pending" or pod["status"]["phase"] == "Succeeded":
             return
         code = self.random.choice(list(REASONS))
         self._terminate(pod, int(code), self._words(job, REASONS[code], message="because"), "Failed")
+        self._others_notice(job, pod)
         if self.random.random() < 0.3:
             self.api.drop(PODS, NAMESPACE, pod["metadata"]["name"])
         rule = RULES.get(int(code))
@@ -253,9 +297,10 @@ class Life(OneObject):
 
     def it_is_evicted(self) -> None:
         job = self._newest()
-        pod = self._pod_of(job) if job is not None else None
+        pod = self._some_pod_of(job)
         if job is None or pod is None:
             return
+        self._others_notice(job, pod)
         self.api.drop(PODS, NAMESPACE, pod["metadata"]["name"])
         text = "Pod a/b has condition DisruptionTarget matching FailJob rule at index 0"
         self._change(job, active=0, conditions=[self._condition("Failed", text)])
@@ -266,14 +311,13 @@ class Life(OneObject):
             self._delete(job)
 
     def _delete(self, job: Body) -> None:
-        pod = self._pod_of(job)
+        pods = self._pods_of(job)
         self.api.drop(JOBS, NAMESPACE, job["metadata"]["name"])
-        if pod is not None:
+        for pod in pods.values():
             self.api.drop(PODS, NAMESPACE, pod["metadata"]["name"])
 
     def the_pod_is_to_go_and_its_node_may_be_dead(self) -> None:
-        job = self._newest()
-        pod = self._pod_of(job) if job is not None else None
+        pod = self._some_pod_of(self._newest())
         if pod is not None:
             deletion = format_time(self.now + timedelta(seconds=30))
             self.api.put(PODS, {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": deletion}})
@@ -386,13 +430,20 @@ class Life(OneObject):
             return
         if job["spec"].get("suspend"):
             self._suspend(job, suspend=False)
-        elif (pod := self._pod_of(job)) is None or pod["status"]["phase"] != "Pending":
-            self.the_pod_runs()
-            self.it_succeeds()
-        elif "deletionTimestamp" in pod["metadata"]:
+        elif any(
+            pod["status"]["phase"] == "Pending" and "deletionTimestamp" in pod["metadata"]
+            for pod in self._pods_of(job).values()
+        ):
             self.it_is_evicted()
         else:
-            self.the_pod_runs()
+            for _ in range(4 * job["spec"]["completions"]):
+                self.the_pod_runs()
+            self.it_succeeds()
+
+
+def _state_of(pod: Body) -> Body:
+    state: Body = pod["status"]["containerStatuses"][0]["state"]
+    return state
 
 
 def _finished(job: Body) -> bool:

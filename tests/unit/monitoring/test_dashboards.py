@@ -14,9 +14,11 @@ from kubernetes.aio.client import Configuration
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.metrics import MetricWrapperBase
 from trimtab_agent import metrics as agent
+from trimtab_operator.domain.notifications import Endpoint
 from trimtab_operator.runtime import metrics as operator
 from trimtab_operator.runtime.kube import Kube
 from trimtab_operator.runtime.leading import Leading
+from trimtab_operator.runtime.notifying.notifier import Notifier
 from trimtab_operator.runtime.objectmetrics import ObjectMetrics
 from trimtab_operator.runtime.settings import Settings
 from trimtab_trainer.contract import Stage
@@ -81,10 +83,12 @@ async def existing(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     collectors: list[Any] = []
     monkeypatch.setattr(operator.States, "register", lambda each: collectors.append(each))
     monkeypatch.setattr(ObjectMetrics, "register", lambda each: collectors.append(each))
-    settings = Settings(prepare_image="a", trainer_image="a", object_metrics=True)
+    monkeypatch.setattr(Notifier, "register", lambda each: collectors.append(each))
+    told = (Endpoint(name="bus", secret_name="bus"),)
+    settings = Settings(prepare_image="a", trainer_image="a", object_metrics=True, notifications=told)
     kube = Kube(Configuration())
     leading = Leading(kube, settings, lambda: 0)
-    await leading._session.close()
+    await leading.close()
     await kube.close()
     for collector in collectors:
         found.update((family.name, set(family._labelnames)) for family in collector.collect())

@@ -50,6 +50,22 @@ def evaluation(
     }
 
 
+def adapterexport(name: str = "demo", uid: str = "aex-1", version: int = 1, **status: object) -> Body:
+    return {
+        "apiVersion": "trimtab.dev/v1alpha1",
+        "kind": "AdapterExport",
+        "metadata": {
+            "namespace": NAMESPACE,
+            "name": name,
+            "uid": uid,
+            "resourceVersion": str(version),
+            "generation": 1,
+        },
+        "spec": {"source": {"fineTuneJobName": "demo"}, "destination": {"uri": "s3://models/guide"}},
+        "status": status,
+    }
+
+
 def job(
     name: str = "demo-train-1",
     uid: str = "job-1",

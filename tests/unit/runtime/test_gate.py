@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import pytest
 from trimtab_operator.api import AdapterRolloutStatus, FineTuneJobStatus
 from trimtab_operator.api.schema import structural
+from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.runtime.kube import Body
-from trimtab_operator.runtime.rounds.gate import changes, merged
+from trimtab_operator.runtime.rounds.gate import admitted, changes, merged
 
 FIRST: Body = {"number": 0, "stage": "prepare", "jobName": "demo-prepare-0", "jobUID": "u0", "reason": "Completed"}
 SECOND: Body = {"number": 1, "stage": "train", "jobName": "demo-train-1", "jobUID": "u1"}
@@ -86,3 +87,30 @@ def without(status: Body) -> Body:
             value = [without(each) if isinstance(each, dict) else each for each in value]
         known[key] = value
     return known
+
+
+def _condition(kind: str, status: str, reason: str) -> Body:
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": "",
+        "lastTransitionTime": "2026-01-05T12:00:00Z",
+    }
+
+
+def test_of_what_has_ended_only_the_conditions_that_come_later_change() -> None:
+    ended = _condition("Succeeded", "True", "Completed")
+    warned = _condition("Warned", "True", "FinishedWithWarnings")
+    kept: Body = {"failures": 1, "observedGeneration": 2, "conditions": [ended, warned]}
+    again = _condition("Succeeded", "Unknown", "Training")
+    tracked = _condition("Tracked", "Unknown", "Tracking")
+    wanted: Body = {"failures": 0, "observedGeneration": 3, "conditions": [again, tracked]}
+    first = admitted(KINDS["FineTuneJob"], {"status": kept}, wanted)
+    assert first == {"failures": 1, "observedGeneration": 3, "conditions": [ended, warned, tracked]}
+    told = _condition("Tracked", "True", "Tracked")
+    then = admitted(KINDS["FineTuneJob"], {"status": first}, {"conditions": [told, again]})
+    assert then["conditions"] == [ended, warned, told]
+    assert admitted(KINDS["FineTuneJob"], {"status": then}, {"conditions": [again]}) == then
+    evaluated = admitted(KINDS["Evaluation"], {"status": kept}, wanted)
+    assert evaluated["conditions"] == [ended, warned]

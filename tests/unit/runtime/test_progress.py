@@ -96,6 +96,17 @@ async def test_the_answer_of_another_run_at_a_reused_address_is_ignored(
     assert trainer.told == []
 
 
+async def test_of_several_pods_the_first_alone_is_asked(trainer: Trainer) -> None:
+    trainer.cache.pods.remove("pod-1")
+    for name, index in (("second", "1"), ("first", "0")):
+        assert await trainer.polled() is None
+        body = pod(f"demo-train-1-{index}", name)
+        body["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] = index
+        body["status"]["podIP"] = "127.0.0.1"
+        trainer.cache.pods.put(body)
+    assert await trainer.polled() == ANSWER
+
+
 async def test_an_unreachable_trainer_is_no_failure_and_keeps_the_last_answer(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,11 @@ def test_a_flag_that_cannot_be_used_ends_the_program(
     ("name", "value"),
     [
         ("TRIMTAB_WORK_PODS", '{"tolerances": []}'),
+        ("TRIMTAB_NOTIFICATIONS.0.url", '[{"name": "a", "secretName": "a", "url": "ftp://a"}]'),
+        ("TRIMTAB_NOTIFICATIONS.1", '[{"name": "a", "secretName": "a"}, {"name": "b"}]'),
+        ("TRIMTAB_NOTIFICATIONS", '[{"name": "a", "secretName": "a"}, {"name": "a", "secretName": "b"}]'),
+        ("TRIMTAB_NOTIFICATIONS", "{}"),
+        ("TRIMTAB_NOTIFICATIONS", "[{"),
         ("TRIMTAB_WORK_PODS.securityContext.runAsUser", '{"securityContext": {"runAsUser": 0}}'),
         ("TRIMTAB_WORK_PODS", '{"securityContext": {"privileged": true}}'),
         ("TRIMTAB_TRAINER_IMAGE", ""),

@@ -14,6 +14,7 @@ from trimtab_operator.api import PassedReason, RolloutReason, State, SweepState
 from trimtab_operator.api.finetunesweep import FINETUNESWEEP
 from trimtab_operator.api.reasons import (
     EVALUATION_EXPLANATIONS,
+    EXPORT_EXPLANATIONS,
     FINETUNEJOB_EXPLANATIONS,
     PASSED_EXPLANATIONS,
     Explanation,
@@ -24,6 +25,7 @@ SAMPLES = Path(__file__).parents[3] / "deploy/samples"
 SCRIPTS = {
     "FineTuneJob": "argocd-health.lua",
     "FineTuneSweep": "argocd-health.lua",
+    "AdapterExport": "argocd-health.lua",
     "Evaluation": "argocd-health-evaluation.lua",
     "AdapterRollout": "argocd-health-adapterrollout.lua",
 }
@@ -138,9 +140,24 @@ def finetunesweeps() -> dict[str, Expected]:
     return cases
 
 
+def adapterexports() -> dict[str, Expected]:
+    cases: dict[str, Expected] = {}
+    for reason, status in lasting(EXPORT_EXPLANATIONS):
+        argo, flux = {
+            "Unknown": ("Progressing", "InProgress"),
+            "True": ("Healthy", "Current"),
+            "False": ("Degraded", "Failed"),
+        }[status]
+        if reason == State.SUSPENDED.value:
+            argo = "Suspended"
+        cases[reason] = made("AdapterExport", condition("Succeeded", status, reason)), argo, reason, flux
+    return cases
+
+
 BY_KIND = {
     "FineTuneJob": finetunejobs(),
     "FineTuneSweep": finetunesweeps(),
+    "AdapterExport": adapterexports(),
     "Evaluation": evaluations(),
     "AdapterRollout": adapterrollouts(),
 }

@@ -10,6 +10,7 @@ import yaml
 from trimtab_operator.api import AdapterRolloutSpec
 from trimtab_operator.api.evaluation import EvaluationSpec
 from trimtab_operator.api.finetunejob import FineTuneJobSpec
+from trimtab_operator.domain.views import EGRESS_LABEL, MANAGED_BY_LABEL, STAGE_LABEL
 
 from tests.unit.chart.chart import NAMESPACE, Rendered
 
@@ -90,3 +91,11 @@ def test_the_policies_let_the_charts_operator_in() -> None:
 def test_work_and_serving_pods_reach_the_same_storage() -> None:
     policies = {body["metadata"]["name"]: body["spec"] for body in load(SAMPLES / "networkpolicy.yaml")}
     assert policies["trimtab-storage"]["egress"] == policies["trimtab-serving-storage"]["egress"]
+
+
+def test_what_asks_more_than_storage_is_let_out_by_a_policy_of_its_own() -> None:
+    policies = {body["metadata"]["name"]: body["spec"] for body in load(SAMPLES / "networkpolicy.yaml")}
+    labels = {name: policies[name]["podSelector"]["matchLabels"] for name in ("trimtab-hub", "trimtab-judge")}
+    assert labels["trimtab-hub"][STAGE_LABEL] == "mirror"
+    assert labels["trimtab-judge"] == {MANAGED_BY_LABEL: "trimtab", EGRESS_LABEL: "judge"}
+    assert all(policies[name]["policyTypes"] == ["Egress"] for name in labels)

@@ -1,8 +1,8 @@
-"""`trimtab-trainer mirror|prepare|train|evaluate|report`: one stage in one process, for a pod and for a laptop alike;
-and `check|estimate|ask|import|sweep|sweep-report`, for people.
+"""`trimtab-trainer mirror|prepare|train|evaluate|report|track|export`: one stage in one process, for a pod and for a
+laptop alike; and `check|estimate|ask|import|merge|sweep|sweep-report`, for people.
 
 Every end is told three ways: the exit code, the last event on stdout, and the termination message (JSON) in the file
-that Kubernetes keeps. Only `train`, `evaluate` and `ask` import torch.
+that Kubernetes keeps. Only `train`, `evaluate`, `ask`, `export` and `merge` import torch.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .command import ask, before, terminal
+from .command import ask, before, merge, terminal
 from .command.settings_help import settings_help
-from .config import ONE_VERSION, at_the_mirror, read_config, read_found
+from .config import ONE_VERSION, at_the_mirror, read_config, read_export, read_found
 from .contract import (
+    NODES,
     TRAIN_LIMITS,
     Artifact,
     EvaluationConfig,
     EvaluationOutcome,
     ExitCode,
+    ExportConfig,
     Mirrored,
     MirroredSource,
     Prepared,
@@ -39,24 +41,26 @@ from .contract import (
     Stage,
     Summary,
     TerminationMessage,
+    TrackingRecord,
     TrainLimits,
     canonical_json,
 )
 from .contract.outcome import PACKED_OUTCOME_BYTES
 from .contract.sweep_record import SweepRecord
-from .errors import HubFailed, OutOfMemory, SettingsInvalid, TrainerError
+from .errors import HubFailed, JudgeFailed, OutOfMemory, SettingsInvalid, TrainerError
 from .interruption import Interruption
 from .report import Report, Trouble
 from .storage import open_store
 from .sweep import command as sweep
 from .sweep.files import read_record
 from .training.accelerator import check_alone
+from .training.distributed.nodes import Nodes, nodes
 from .training.distributed.processes import Place, end_with_parent, processes
 
 if TYPE_CHECKING:
     from .progress import ProgressBoard
 
-FOR_PEOPLE = ("ask", *before.COMMANDS, *sweep.COMMANDS)
+FOR_PEOPLE = ("ask", "merge", *before.COMMANDS, *sweep.COMMANDS)
 """Commands that are no stage of a run: nobody waits for their last words."""
 USAGE = 2
 """Exit code of a command line that cannot be understood, where nobody asked for last words."""
@@ -138,9 +142,11 @@ def parser() -> argparse.ArgumentParser:
     train = stages.add_parser("train", help="train and publish the adapter; prepares first unless --prepared is given")
     evaluate = stages.add_parser("evaluate", help="evaluate an adapter; prepares first unless --prepared is given")
     page = stages.add_parser("report", help="write the page of a search into its output; needs no GPU and no torch")
-    for stage in (mirror, prepare, train, evaluate, page):
+    track = stages.add_parser("track", help="tell a tracker (MLflow) what a run measured; needs no GPU and no torch")
+    export = stages.add_parser("export", help="make one model of a base model and an adapter; needs no GPU")
+    for stage in (mirror, prepare, train, evaluate, page, track, export):
         stage.add_argument(
-            "--config", type=Path, required=True, help="configuration of the run or the evaluation, YAML or JSON"
+            "--config", type=Path, required=True, help="configuration of the run, the evaluation or the export"
         )
         stage.add_argument("--scratch", type=Path, help="folder for local copies; a temporary one if absent")
         stage.add_argument("--attempt", type=int, default=0, help="counts the attempts of a run")
@@ -157,6 +163,9 @@ def parser() -> argparse.ArgumentParser:
     for name in ("prepare", "train", *before.ABOUT_A_RUN):
         stages.choices[name].epilog = settings_help()
     ask.add_arguments(stages.add_parser("ask", help="ask the base model and the adapter the same question"))
+    merge.add_arguments(
+        stages.add_parser("merge", help="make one model of a base model and a published adapter; needs no GPU")
+    )
     return top
 
 
@@ -178,13 +187,14 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
         if options.stage == "ask":
             ask.run(options)
             return int(code)
+        if options.stage == "merge":
+            with stop.at_once():
+                return merge.run(options, report)
         if options.stage in before.COMMANDS:
             return before.run(options)
         if options.stage in sweep.COMMANDS:
             return sweep.run(options, stop)
-        config = (
-            read_record(options.config) if options.stage == Stage.REPORT else read_config(options.config, last.stage)
-        )
+        config = _config(options.config, last.stage)
         last = last.model_copy(update={"run_uid": config.run.uid})
         run = f"{config.run.namespace}/{config.run.name}"
         report = replace(report, context={**report.context, "run": run, "attempt": options.attempt})
@@ -200,12 +210,24 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
         else:
             report.error("stage ended early", reason=known.reason.value, error=known.message)
         last = last.model_copy(update={"reason": known.reason, "message": known.message})
-        if isinstance(known, HubFailed):
+        if isinstance(known, HubFailed | JudgeFailed):
             last = last.model_copy(update={"retry_after_seconds": known.retry_after})
         code = known.exit_code
     if getattr(options, "termination_log", None) is not None:
         _write(last, options.termination_log, report)
     return int(code)
+
+
+def _config(file: Path, stage: Stage) -> RunConfig | EvaluationConfig | SweepRecord | TrackingRecord | ExportConfig:
+    if stage is Stage.REPORT:
+        return read_record(file)
+    if stage is Stage.TRACK:
+        from .tracking.stage import read_tracking
+
+        return read_tracking(file)
+    if stage is Stage.EXPORT:
+        return read_export(file)
+    return read_config(file, stage)
 
 
 def _write(last: TerminationMessage, file: Path, report: Report) -> None:
@@ -217,19 +239,33 @@ def _write(last: TerminationMessage, file: Path, report: Report) -> None:
 
 def _stage(
     options: argparse.Namespace,
-    config: RunConfig | EvaluationConfig | SweepRecord,
+    config: RunConfig | EvaluationConfig | SweepRecord | TrackingRecord | ExportConfig,
     scratch: Path,
     report: Report,
     stop: Interruption,
 ) -> dict[str, Any]:
     """Run one stage; return what the termination message says of it."""
-    check_alone(os.environ)
+    # Only a pod of several that train tells of the others.
+    if options.stage != Stage.TRAIN or NODES not in os.environ:
+        check_alone(os.environ)
+    if isinstance(config, TrackingRecord):
+        # Whoever comes next finds the run by its uid, and tells what is missing.
+        with stop.at_once(), _progress(options, config.run, Stage.TRACK, report):
+            from .tracking.stage import track
+
+            return {"message": track(config, report)}
     if isinstance(config, SweepRecord):
         # Both files are written whole, and again by whoever comes next.
         with stop.at_once(), _progress(options, config.run, Stage.REPORT, report):
             from .sweep.stage import write_report
 
             return {"message": write_report(config, report)}
+    if isinstance(config, ExportConfig):
+        # What is stored before the manifest does not exist, so nothing in it can be torn.
+        with stop.at_once(), _progress(options, config.run, Stage.EXPORT, report) as board:
+            from .exporting.stage import export
+
+            return {"exported": export(config, scratch, report, board)}
     mirrored = read_found(options.mirrored, Mirrored, "--mirrored")
     if options.stage == Stage.MIRROR:
         return _mirroring(options, config, mirrored or Mirrored(), scratch, report, stop)
@@ -275,6 +311,11 @@ def _fine_tuning(  # noqa: PLR0917 what every stage is given, and where the base
 ) -> dict[str, Any]:
     """Run prepare or train; return what the termination message says of it."""
     prepared = read_found(options.prepared, Prepared) if options.stage == Stage.TRAIN else None
+    place, together = Place.told(os.environ), Nodes()
+    if place is None and options.stage == Stage.TRAIN:
+        together = nodes(os.environ, processes(os.environ))
+    if prepared is None and together.count > 1:
+        raise SettingsInvalid("of several pods none prepares: run `prepare` once, and give all of them its --prepared")
     warnings: tuple[str, ...] = ()
     if prepared is None:
         # Preparing can be repeated, so nothing in it can be torn.
@@ -291,9 +332,8 @@ def _fine_tuning(  # noqa: PLR0917 what every stage is given, and where the base
                 "summary": summary,
                 "warnings": warnings,
             }
-    place = Place.told(os.environ)
-    if place is None and (size := processes(os.environ)) > 1:
-        artifact, summary = _together(size, options, config, prepared, scratch, report, stop)
+    if together.size > 1:
+        artifact, summary = _together(together, options, config, prepared, scratch, report, stop)
         return {"prepared": prepared, "artifact": artifact, "summary": summary, "warnings": warnings}
     if place is not None and not place.leads:
         with stop.at_once():
@@ -308,7 +348,7 @@ def _fine_tuning(  # noqa: PLR0917 what every stage is given, and where the base
 
 
 def _together(  # noqa: PLR0917 what every stage is given
-    size: int,
+    nodes: Nodes,
     options: argparse.Namespace,
     config: RunConfig,
     prepared: Prepared,
@@ -332,7 +372,7 @@ def _together(  # noqa: PLR0917 what every stage is given
         arguments += ["--progress-port", str(options.progress_port)]
     if options.mirrored is not None:
         arguments += ["--mirrored", options.mirrored]
-    words = supervise(size, arguments, scratch, stop, report)
+    words = supervise(nodes, arguments, scratch, stop, report)
     return words.artifact, words.summary
 
 
@@ -375,7 +415,12 @@ def _progress(options: argparse.Namespace, run: RunIdentity, stage: Stage, repor
     """Serve the stage's figures; a port that is taken is a warning, for no stage depends on it."""
     from .progress import ProgressBoard, ProgressServer
 
-    activity = {Stage.MIRROR: "Mirroring", Stage.PREPARE: "Preparing", Stage.REPORT: "Reporting"}.get(stage, "Loading")
+    activity = {
+        Stage.MIRROR: "Mirroring",
+        Stage.PREPARE: "Preparing",
+        Stage.REPORT: "Reporting",
+        Stage.TRACK: "Tracking",
+    }.get(stage, "Loading")
     board = ProgressBoard(run.uid, options.attempt, stage, activity)
     with ExitStack() as stack:
         if options.progress_port is not None:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
-from .contract import EvaluationConfig, Mirrored, Prepared, PreparedEvaluation, RunConfig, Stage, relocated
+from .contract import (
+    EXPORT_VERSION,
+    EvaluationConfig,
+    ExportConfig,
+    Mirrored,
+    Prepared,
+    PreparedEvaluation,
+    RunConfig,
+    Stage,
+    relocated,
+)
 from .contract.evaluation import EVALUATION_VERSION
 from .contract.model import speaks
 from .contract.outcome import CONTRACT_VERSION
@@ -30,14 +40,7 @@ def read_config(file: Path, stage: Stage = Stage.TRAIN) -> RunConfig | Evaluatio
     Raises:
         SettingsInvalid: it cannot be read, or belongs to another stage; the message names file, line or fields.
     """
-    try:
-        # JSON is tried first: YAML reads 1e-4 as text, and takes ten times as long.
-        text = file.read_text()
-        value = json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
-    except OSError as error:
-        raise SettingsInvalid(f"{file}: {error.strerror}; give the run configuration with --config") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise SettingsInvalid(f"{file} is neither YAML nor JSON: {error}") from error
+    value = _read(file)
     version = value.get("version") if isinstance(value, dict) else None
     evaluation = speaks(version, EVALUATION_VERSION)
     if version is not None and not evaluation and not speaks(version, CONTRACT_VERSION):
@@ -55,6 +58,35 @@ def read_config(file: Path, stage: Stage = Stage.TRAIN) -> RunConfig | Evaluatio
         return EvaluationConfig.model_validate(value) if evaluation else RunConfig.model_validate(value)
     except ValidationError as error:
         raise SettingsInvalid(f"{file}: {_words(error)}") from error
+
+
+def read_export(file: Path) -> ExportConfig:
+    """Return the configuration of an export in a YAML or JSON file; people may leave the version out.
+
+    Raises:
+        SettingsInvalid: it cannot be read, or is none; the message names file, line or fields.
+    """
+    value = _read(file)
+    version = value.get("version") if isinstance(value, dict) else None
+    if version is not None and not speaks(version, EXPORT_VERSION):
+        raise SettingsInvalid(
+            f"{file} is of version {str(version)[:80]!r}, and this trainer exports by {EXPORT_VERSION}; {ONE_VERSION}"
+        )
+    try:
+        return ExportConfig.model_validate(value)
+    except ValidationError as error:
+        raise SettingsInvalid(f"{file}: {_words(error)}") from error
+
+
+def _read(file: Path) -> Any:
+    try:
+        # JSON is tried first: YAML reads 1e-4 as text, and takes ten times as long.
+        text = file.read_text()
+        return json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
+    except OSError as error:
+        raise SettingsInvalid(f"{file}: {error.strerror}; give the run configuration with --config") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise SettingsInvalid(f"{file} is neither YAML nor JSON: {error}") from error
 
 
 def read_found(text: str | None, kind: type[Found], option: str = "--prepared") -> Found | None:

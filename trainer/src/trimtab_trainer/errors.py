@@ -82,6 +82,20 @@ class HubFailed(StorageFailed):
         self.retry_after = retry_after
 
 
+class JudgeFailed(StorageFailed):
+    """A judge's endpoint did not answer, or not in time; trying again may help.
+
+    Attributes:
+        retry_after: how many seconds it asks to be left alone, if it says so.
+    """
+
+    default_reason = Reason.JUDGE_UNREACHABLE
+
+    def __init__(self, message: str, reason: Reason | None = None, retry_after: int | None = None) -> None:
+        super().__init__(message, reason)
+        self.retry_after = retry_after
+
+
 class ProcessLost(TrainerError):
     """One of the processes that train together ended, or did not answer in time; the others cannot go on alone."""
 

@@ -133,7 +133,7 @@ def prepare(config: RunConfig, scratch: Path, report: Report, limits: TrainLimit
     Raises:
         SettingsInvalid, DataInvalid, StorageFailed: with a named reason and the next step.
     """
-    accelerators = max(1, limits.accelerators) if limits is not None else 1
+    accelerators = limits.processes if limits is not None else 1
     check_batch(config.training, accelerators)
     uris = source_uris(config)
     output = open_store(config.output.uri, config.output.credentials)

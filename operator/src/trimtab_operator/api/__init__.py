@@ -1,5 +1,6 @@
 """The custom resources that users write. The pydantic models are the source of the CRDs."""
 
+from .adapterexport import AdapterExport, AdapterExportSpec, AdapterExportStatus, ExportedStatus
 from .adapterrollout import (
     PROGRESSING,
     READY,
@@ -10,6 +11,7 @@ from .adapterrollout import (
 )
 from .conditions import (
     EVALUATION_REASONS,
+    EXPORT_REASONS,
     FINETUNEJOB_REASONS,
     NOT_UNDERSTOOD,
     PASSED,
@@ -61,6 +63,7 @@ from .work import AttemptStatus, WorkStatus
 __all__ = [
     "API_VERSION",
     "EVALUATION_REASONS",
+    "EXPORT_REASONS",
     "FINETUNEJOB_REASONS",
     "GROUP",
     "NOT_UNDERSTOOD",
@@ -72,6 +75,9 @@ __all__ = [
     "VERIFIED",
     "VERSION",
     "WARNED",
+    "AdapterExport",
+    "AdapterExportSpec",
+    "AdapterExportStatus",
     "AdapterRollout",
     "AdapterRolloutSpec",
     "AdapterRolloutStatus",
@@ -89,6 +95,7 @@ __all__ = [
     "EvaluationSpec",
     "EvaluationStatus",
     "EvaluationTarget",
+    "ExportedStatus",
     "FailedCheck",
     "FineTuneJob",
     "FineTuneJobSpec",

@@ -47,6 +47,7 @@ class State(StrEnum):
     PREPARING = "Preparing"
     TRAINING = "Training"
     EVALUATING = "Evaluating"
+    EXPORTING = "Exporting"
     PUBLISHING = "Publishing"
     RETRYING = "Retrying"
     NAME_TAKEN = "NameTaken"
@@ -62,6 +63,7 @@ class State(StrEnum):
     POD_REFUSED = "PodRefused"
     SPEC_INVALID = "SpecInvalid"
     FINE_TUNE_JOB_FAILED = "FineTuneJobFailed"
+    EVALUATION_NOT_PASSED = "EvaluationNotPassed"
     NOTHING_TO_COMPARE = "NothingToCompare"
 
 
@@ -75,6 +77,7 @@ class PassedReason(StrEnum):
     INSUFFICIENT_ROWS = "InsufficientRows"
     METRIC_MISSING = "MetricMissing"
     NO_THRESHOLDS = "NoThresholds"
+    JUDGE_UNRELIABLE = "JudgeUnreliable"
     EVALUATION_FAILED = "EvaluationFailed"
     NOT_YET = "NotYet"
 
@@ -122,6 +125,10 @@ _OF_EVALUATIONS: frozenset[str] = frozenset(
         TrainerReason.TEST_SPLIT_MISSING,
         TrainerReason.TRAINED_ON,
         TrainerReason.FINAL_SET_OPENED,
+        TrainerReason.JUDGE_REFUSED,
+        TrainerReason.JUDGE_PROMPT_TOO_LONG,
+        TrainerReason.JUDGE_UNREACHABLE,
+        TrainerReason.JUDGE_OVERLOADED,
     }
 )
 _OF_FINETUNEJOBS: frozenset[str] = frozenset(
@@ -132,7 +139,37 @@ _OF_FINETUNEJOBS: frozenset[str] = frozenset(
         TrainerReason.SPLIT_IMPOSSIBLE,
     }
 )
+_OF_EXPORTS: frozenset[str] = frozenset({State.EXPORTING, State.EVALUATION_NOT_PASSED})
+_OF_DATA: frozenset[str] = frozenset(
+    {
+        State.MIRRORING,
+        State.PREPARING,
+        State.NOTHING_TO_COMPARE,
+        TrainerReason.SOURCE_NOT_FOUND,
+        TrainerReason.SOURCE_GATED,
+        TrainerReason.REVISION_NOT_FOUND,
+        TrainerReason.REVISION_MOVED,
+        TrainerReason.CHAT_TEMPLATE_INVALID,
+        TrainerReason.ACCELERATOR_UNUSABLE,
+        TrainerReason.DATASET_INVALID,
+        TrainerReason.DATASET_NOT_FOUND,
+        TrainerReason.DATASET_EMPTY,
+        TrainerReason.DATASET_MALFORMED,
+        TrainerReason.FORMAT_UNKNOWN,
+        TrainerReason.NO_ASSISTANT_TURN,
+        TrainerReason.PREPARED_DATA_MISSING,
+        TrainerReason.MIRROR_MISSING,
+        TrainerReason.HUB_UNREACHABLE,
+        TrainerReason.HUB_QUOTA_EXCEEDED,
+        TrainerReason.SOURCE_DAMAGED,
+        TrainerReason.PROCESS_LOST,
+    }
+)
+"""Of work that has data, asks a hub, or holds accelerators."""
 _ALL: frozenset[str] = frozenset({*State, *AttemptReason, *TrainerReason})
 
-FINETUNEJOB_REASONS: tuple[str, ...] = tuple(sorted(_ALL - _OF_EVALUATIONS))
-EVALUATION_REASONS: tuple[str, ...] = tuple(sorted(_ALL - _OF_FINETUNEJOBS))
+FINETUNEJOB_REASONS: tuple[str, ...] = tuple(sorted(_ALL - _OF_EVALUATIONS - _OF_EXPORTS))
+EVALUATION_REASONS: tuple[str, ...] = tuple(sorted(_ALL - _OF_FINETUNEJOBS - _OF_EXPORTS))
+EXPORT_REASONS: tuple[str, ...] = tuple(
+    sorted((_ALL - _OF_FINETUNEJOBS - _OF_EVALUATIONS - _OF_DATA) | {State.FINE_TUNE_JOB_FAILED, State.SPEC_INVALID})
+)

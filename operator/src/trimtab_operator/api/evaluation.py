@@ -18,8 +18,12 @@ from trimtab_trainer.contract import (
 from trimtab_trainer.contract.evaluation import (
     MAXIMUM_TASKS,
     MAXIMUM_THRESHOLDS,
+    NO_JUDGE,
+    NO_PAIR,
+    check_judge,
     check_resamples,
 )
+from trimtab_trainer.contract.judging import ENDPOINT_MODEL, ENDPOINT_URL
 from trimtab_trainer.contract.model import rules
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI
 
@@ -104,6 +108,52 @@ class EvaluationBaseline(Model):
         return self
 
 
+class JudgeEndpoint(Model):
+    """An OpenAI-compatible server, such as a model in the cluster: the one thing that is asked beside storage."""
+
+    url: ENDPOINT_URL = Field(description="url that /chat/completions follows, such as http://vllm.judges:8000/v1.")
+    model: ENDPOINT_MODEL = Field(description="model to ask, by its name there.")
+    secret_name: SECRET_NAME | None = Field(
+        default=None, description="secretName of a Secret with the key API_KEY; absent: the server wants none."
+    )
+
+
+class JudgeModel(Model):
+    """A model that the evaluate pod loads once the answers are there."""
+
+    uri: OBJECT_URI = Field(description="uri of the model's folder, as that of a base model.")
+    digest: DIGEST = Field(description="digest the model must have.")
+    secret_name: SECRET_NAME | None = Field(
+        default=None, description="secretName of the Secret with the keys for the uri."
+    )
+
+
+class EvaluationJudge(Model):
+    """Who judges the answers of Judge tasks."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("has(self.endpoint) != has(self.model)", "exactly one of endpoint and model must be set")
+        )
+    )
+
+    endpoint: JudgeEndpoint | None = Field(default=None, description="endpoint of an OpenAI-compatible server.")
+    model: JudgeModel | None = Field(default=None, description="model in object storage.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.endpoint is None) == (self.model is None):
+            raise ValueError("exactly one of endpoint and model must be set")
+        return self
+
+    @property
+    def secret_name(self) -> str | None:
+        """The Secret of either."""
+        if self.endpoint is not None:
+            return self.endpoint.secret_name
+        return self.model.secret_name if self.model is not None else None
+
+
 _TASKS_UNCHANGED = (
     "has(self.tasks) == has(oldSelf.tasks) && self.tasks == oldSelf.tasks && "
     "self.tasks.map(t, t.name) == oldSelf.tasks.map(t, t.name)",
@@ -145,6 +195,7 @@ class EvaluationSpec(Model):
                     "precision": Precision,
                     "quantization": QuantizationSettings,
                     "output": OutputTarget,
+                    "judge": EvaluationJudge,
                     "maximumTrainedOnRatio": float,
                     "resamples": int,
                     "seed": int,
@@ -173,6 +224,12 @@ class EvaluationSpec(Model):
                 "quantization is for the precision AsTrained",
             ),
             *THRESHOLD_RULES,
+            ("has(self.judge) || self.tasks.all(t, t.type != 'Judge')", NO_JUDGE),
+            (
+                "has(self.baseline) || self.tasks.all(t, !has(t.judging) || has(t.judging.mode) && t.judging.mode == "
+                "'Rubric')",
+                NO_PAIR,
+            ),
             one_device_rule(),
         )
     )
@@ -207,6 +264,7 @@ class EvaluationSpec(Model):
         description="datasetSecretName of a Secret with the keys for the tasks' uris; absent: that of the "
         "FineTuneJob's dataset, else the pod's workload identity.",
     )
+    judge: EvaluationJudge | None = Field(default=None, description="judge of the Judge tasks' answers.")
     output: OutputTarget | None = Field(
         default=None, description="output for scores and reports; absent: that of the FineTuneJob."
     )
@@ -254,6 +312,7 @@ class EvaluationSpec(Model):
                 raise ValueError("target and baseline must differ: both are the same artifact")
         if self.quantization is not None and self.precision is not Precision.AS_TRAINED:
             raise ValueError("quantization is for the precision AsTrained")
+        check_judge(self.tasks, has_judge=self.judge is not None, has_baseline=self.baseline is not None)
         check_one_device(self.template)
         return self
 

@@ -31,11 +31,17 @@ from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, con
 from .pod import PodTemplate
 from .reasons import FINETUNEJOB_EXPLANATIONS, OF_WARNED
 from .scheduling import ATOMIC
+from .tracking import OF_TRACKED, Tracking
 from .work import RetryBudgets, WorkStatus
 
 GROUP = "trimtab.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
+NODES_MAXIMUM = 64
+OWN_CLAIMS = (
+    "several nodes cannot share the accelerators of one claim: set resourceClaimTemplateName, so that each pod has its "
+    "own, or accelerators: 0 where the claim has none"
+)
 NAME_LENGTH = 45
 """Children add up to 18 characters to the name, and a Job's name may have 63."""
 _KEYS = (
@@ -189,6 +195,13 @@ class FineTuneJobSpec(Model):
                 "!has(self.training) || !has(self.training.earlyStopping) || has(self.dataset.validation)",
                 "training.earlyStopping needs dataset.validation",
             ),
+            (
+                "!has(self.nodes) || self.nodes == 1 || !has(self.template) || !has(self.template.resourceClaims) || "
+                "!has(self.template.resources) || !has(self.template.resources.claims) || "
+                "!self.template.resources.claims.exists(c, self.template.resourceClaims.exists(r, r.name == c.name && "
+                "has(r.resourceClaimName) && (!has(r.accelerators) || r.accelerators > 0)))",
+                OWN_CLAIMS,
+            ),
             *DATA_RULES,
         )
     )
@@ -218,6 +231,16 @@ class FineTuneJobSpec(Model):
         ge=0,
         le=315_360_000,
         description="ttlSecondsAfterFinished after which the FineTuneJob is deleted; what it published stays.",
+    )
+    nodes: int = Field(
+        default=1,
+        ge=1,
+        le=NODES_MAXIMUM,
+        description="nodes is how many pods train together, each with the template's resources; like these it does "
+        "not define the result, and the next attempt takes what it is then.",
+    )
+    tracking: Tracking | None = Field(
+        default=None, description="tracking: the tracker that is told what the run measured, after its end."
     )
     template: PodTemplate = Field(default=PodTemplate(), description="template of the pods.")
 
@@ -364,6 +387,10 @@ class FineTuneJob(CustomObject):
     model_config = ConfigDict(
         json_schema_extra=rules(
             (f"self.metadata.name.size() <= {NAME_LENGTH}", f"name must have at most {NAME_LENGTH} characters"),
+            (
+                "!has(self.spec.nodes) || self.spec.nodes == 1 || !self.metadata.name.contains('.')",
+                "name must have no dots where spec.nodes is more than 1: the host names of the pods are made of it",
+            ),
         ),
     )
 
@@ -394,5 +421,5 @@ FINETUNEJOB = CustomResource(
     ),
     summary=SUCCEEDED,
     writers="Who may create them may create pods with any Secret and any service account of the namespace.",
-    reasons={SUCCEEDED: (OF_SUCCEEDED, FINETUNEJOB_EXPLANATIONS), **OF_WARNED},
+    reasons={SUCCEEDED: (OF_SUCCEEDED, FINETUNEJOB_EXPLANATIONS), **OF_WARNED, **OF_TRACKED},
 )

@@ -7,7 +7,7 @@ of a pod spec. List items have no static defaults: a GitOps tool that compares l
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 from trimtab_trainer.contract import Model
@@ -215,6 +215,43 @@ class SingleResourceRequirements(ResourceRequirements):
     )
 
 
+class ProcessorAmounts(Model):
+    """Amounts of what a container without accelerators uses."""
+
+    cpu: QUANTITY | None = Field(default=None, description="cpu in processors.")
+    memory: QUANTITY | None = Field(default=None, description="memory in bytes.")
+    ephemeral_storage: QUANTITY | None = Field(
+        default=None, alias="ephemeral-storage", description="ephemeral-storage in bytes."
+    )
+
+
+def _below_its_limit(name: str) -> str:
+    request, limit = f"self.requests.{name}", f"self.limits.{name}"
+    below = f"quantity(string({request})).compareTo(quantity(string({limit}))) <= 0"
+    return f"(!has(self.requests) || !has({request}) || !has(self.limits) || !has({limit}) || {below})"
+
+
+class ProcessorResources(Model):
+    """Compute resources of a container that uses no accelerator."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                " && ".join(map(_below_its_limit, ("cpu", "memory", "ephemeral__dash__storage"))),
+                "a request must not be above the limit",
+            )
+        )
+    )
+
+    claims: ClassVar[None] = None
+
+    limits: ProcessorAmounts | None = Field(default=None, description="limits that the container must stay within.")
+    requests: ProcessorAmounts | None = Field(default=None, description=_REQUESTS)
+
+
+AnyResources = ResourceRequirements | ProcessorResources
+
+
 class KeyToPath(Model):
     """A key of a ConfigMap or Secret, and the file it becomes."""
 
@@ -404,52 +441,19 @@ def _claims_of(resources: str, used: str) -> str:
     return f"has(self.{resources}) && has(self.{resources}.claims) && self.{resources}.claims.exists(c, {used})"
 
 
-class PodTemplate(Model):
-    """The pods of the job, as far as users choose them."""
+_MOUNTED: Rule = (
+    "!has(self.volumeMounts) || self.volumeMounts.all(m, has(self.volumes) && "
+    "self.volumes.exists(v, v.name == m.name))",
+    "every volumeMounts name must be the name of one of the volumes",
+)
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            (
-                "!has(self.volumeMounts) || self.volumeMounts.all(m, has(self.volumes) && "
-                "self.volumes.exists(v, v.name == m.name))",
-                "every volumeMounts name must be the name of one of the volumes",
-            ),
-            *(
-                (
-                    f"!({_claims_of(resources, _UNKNOWN_CLAIM)})",
-                    f"every name in the claims of {resources} must be the name of one of the resourceClaims",
-                )
-                for resources in ("resources", "prepareResources")
-            ),
-            (
-                "!has(self.resourceClaims) || self.resourceClaims.all(r, "
-                f"({_claims_of('resources', 'c.name == r.name')}) || "
-                f"({_claims_of('prepareResources', 'c.name == r.name')}))",
-                "every one of the resourceClaims must be in the claims of resources or prepareResources: no pod gets "
-                "it otherwise",
-            ),
-        )
-    )
+
+class WorkTemplate(Model):
+    """What users choose of every kind of work pod."""
 
     image: IMAGE = Field(default="", description="image of the train Job; empty: the operator's setting.")
-    prepare_image: IMAGE = Field(
-        default="", description="prepareImage of the CPU-only prepare Job; empty: the operator's setting."
-    )
     image_pull_secrets: list[LocalObjectReference] = Field(
-        default=[], max_length=16, json_schema_extra=keyed_by("name"), description="imagePullSecrets for both images."
-    )
-    resources: ResourceRequirements | None = Field(
-        default=None,
-        description="resources of the train Job's container; what they lack is taken from the operator's setting.",
-    )
-    prepare_resources: SingleResourceRequirements | None = Field(
-        default=None, description="prepareResources of the prepare Job's container, which needs no accelerator."
-    )
-    resource_claims: list[ResourceClaim] = Field(
-        default=[],
-        max_length=16,
-        json_schema_extra=keyed_by("name"),
-        description="resourceClaims: devices by dynamic resource allocation.",
+        default=[], max_length=16, json_schema_extra=keyed_by("name"), description="imagePullSecrets of the pods."
     )
     termination_grace_period_seconds: int = Field(
         default=120, ge=1, le=3600, description="terminationGracePeriodSeconds: the time a checkpoint has."
@@ -498,5 +502,65 @@ class PodTemplate(Model):
         description="annotations added to the Jobs and their pods.",
     )
     env: list[EnvVar] = Field(
-        default=[], max_length=64, json_schema_extra=keyed_by("name"), description="env: variables of both containers."
+        default=[], max_length=64, json_schema_extra=keyed_by("name"), description="env: variables of the containers."
     )
+
+
+class PodTemplate(WorkTemplate):
+    """The pods of the job, as far as users choose them."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            _MOUNTED,
+            *(
+                (
+                    f"!({_claims_of(resources, _UNKNOWN_CLAIM)})",
+                    f"every name in the claims of {resources} must be the name of one of the resourceClaims",
+                )
+                for resources in ("resources", "prepareResources")
+            ),
+            (
+                "!has(self.resourceClaims) || self.resourceClaims.all(r, "
+                f"({_claims_of('resources', 'c.name == r.name')}) || "
+                f"({_claims_of('prepareResources', 'c.name == r.name')}))",
+                "every one of the resourceClaims must be in the claims of resources or prepareResources: no pod gets "
+                "it otherwise",
+            ),
+        )
+    )
+
+    prepare_image: IMAGE = Field(
+        default="", description="prepareImage of the CPU-only prepare Job; empty: the operator's setting."
+    )
+    resources: ResourceRequirements | None = Field(
+        default=None,
+        description="resources of the train Job's container; what they lack is taken from the operator's setting.",
+    )
+    prepare_resources: SingleResourceRequirements | None = Field(
+        default=None, description="prepareResources of the prepare Job's container, which needs no accelerator."
+    )
+    resource_claims: list[ResourceClaim] = Field(
+        default=[],
+        max_length=16,
+        json_schema_extra=keyed_by("name"),
+        description="resourceClaims: devices by dynamic resource allocation.",
+    )
+
+
+class ProcessorTemplate(WorkTemplate):
+    """The pods of work in one Job that computes on processors, as far as users choose them."""
+
+    model_config = ConfigDict(json_schema_extra=rules(_MOUNTED))
+
+    prepare_image: ClassVar[str] = ""
+    prepare_resources: ClassVar[None] = None
+    resource_claims: ClassVar[tuple[ResourceClaim, ...]] = ()
+
+    image: IMAGE = Field(default="", description="image of the Job; empty: the operator's setting for training.")
+    resources: ProcessorResources | None = Field(
+        default=None,
+        description="resources of the container; what they lack is taken from the operator's setting for preparing.",
+    )
+
+
+AnyTemplate = PodTemplate | ProcessorTemplate

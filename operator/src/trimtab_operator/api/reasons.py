@@ -7,7 +7,7 @@ from typing import Literal
 
 from trimtab_trainer.contract import Reason
 
-from .conditions import WARNED, AttemptReason, PassedReason, State, WarnedReason
+from .conditions import EXPORT_REASONS, WARNED, AttemptReason, PassedReason, State, WarnedReason
 
 
 @dataclass(frozen=True)
@@ -363,6 +363,24 @@ _EVALUATION: dict[State | Reason | AttemptReason, Explanation] = {
         "Rows of a task with `dataset.final` were seen by another Evaluation.",
         "Take rows that none has seen; or remove `final`, and mind `status.looks`.",
     ),
+    Reason.JUDGE_REFUSED: _failed(
+        "The judge's endpoint does not take what it is asked, or does not answer as an OpenAI-compatible server.",
+        "Correct `judge.endpoint.url` or `.model`; the message says what it answered.",
+    ),
+    Reason.JUDGE_PROMPT_TOO_LONG: _failed(
+        "A question to the local judge has more tokens than the judge was made for.",
+        "Lower `maxNewTokens`, shorten the rows or `judging.instructions`, or take a judge with a longer context.",
+    ),
+    Reason.JUDGE_UNREACHABLE: Explanation(
+        "attempt",
+        "The judge's endpoint did not answer, after several attempts; the answers to be judged are kept.",
+        "Let pods with the label `trimtab.dev/egress: judge` out to it, or see why it does not answer.",
+    ),
+    Reason.JUDGE_OVERLOADED: Explanation(
+        "attempt",
+        "The judge's endpoint was asked too often; the answers to be judged are kept.",
+        "Wait, or raise the quota of its key; the next attempt waits as long as the endpoint asks.",
+    ),
     Reason.INTERRUPTED: Explanation("attempt", "The pod was told to end; the tasks that were done count.", "Nothing."),
 }
 
@@ -378,6 +396,83 @@ EVALUATION_EXPLANATIONS: dict[str, Explanation] = {
     each.value: told for each, told in _ALL.items() if each not in _OF_FINETUNEJOBS
 }
 """Explanations of an Evaluation's `Succeeded`, by reason."""
+
+_EXPORT: dict[State | Reason | AttemptReason, Explanation] = {
+    State.PENDING: _active(
+        "The FineTuneJob or the Evaluation of the source is waited for: it is still active, or there is none of this "
+        "name (FineTuneJobNotFound, EvaluationNotFound). Or an object of an earlier AdapterExport of this name is "
+        "still there.",
+        "Nothing while the source is active. Else create what is missing, or correct the name in a new one.",
+    ),
+    State.SUSPENDED: _active(
+        "`spec.suspend` is true, and the pod is gone.", "Set `spec.suspend: false`, and the export begins anew."
+    ),
+    State.EXPORTING: _active("Weights are merged and stored, one file after the other; `status.progress` moves."),
+    State.PUBLISHING: _active("All weights are stored; the rest is, and all of it is read back and verified."),
+    State.RETRYING: _active("An attempt ended; the next one begins anew."),
+    State.COMPLETED: Explanation(
+        "succeeded",
+        "The model is stored and verified.",
+        "Take it from `status.artifact.uri`; pin `status.artifact.digest`.",
+    ),
+    State.FINE_TUNE_JOB_FAILED: _failed(
+        "The FineTuneJob of the source failed, so there is no adapter to export.",
+        "Look at the FineTuneJob; create it and the AdapterExport again.",
+    ),
+    State.EVALUATION_NOT_PASSED: _failed(
+        "The Evaluation of the source ended without a pass, or its target is the base model alone.",
+        "Look at the Evaluation. To export the adapter all the same, name it in `source.artifact`.",
+    ),
+    State.SPEC_INVALID: _failed(
+        "The base model cannot be read from where the source says that it is.",
+        "Name adapter and base model in `source.artifact` and `baseModel` of a new AdapterExport.",
+    ),
+    State.DEADLINE_EXCEEDED: _failed(
+        "Pods ran for `activeDeadlineSeconds`.", "Create the AdapterExport again with a longer deadline."
+    ),
+    State.RETRIES_EXHAUSTED: _failed(
+        "More attempts failed, or were disrupted, than `spec.retries` allows.",
+        "Read the attempts' reasons; create the AdapterExport again.",
+    ),
+    State.SCRATCH_SPACE_EXCEEDED: _failed(
+        "The pod wrote more than its scratch space holds and was evicted.",
+        "Raise `scratchSize` in the operator's settings: it holds the base model and the largest of its files again.",
+    ),
+    Reason.SETTINGS_INVALID: _failed(
+        "The adapter does not say over which base it was trained (it was imported), or a model of this family "
+        "cannot be written in the `format` that is asked for.",
+        "Say so in `quantization`, or take another `format`, in a new AdapterExport.",
+    ),
+    Reason.BASE_MODEL_CHANGED: _failed(
+        "The base model is not the one of `baseModel.digest`.", "Restore the model that the adapter was trained on."
+    ),
+    Reason.OUT_OF_MEMORY: _failed(
+        "The memory of the container is too small for the adapter and the largest matrix.",
+        "Raise `template.resources.limits.memory` in a new AdapterExport.",
+    ),
+    Reason.ARTIFACT_NOT_FOUND: _failed("Nothing is at the URI of the adapter.", "Correct `source.artifact`."),
+    Reason.ARTIFACT_INVALID: _failed(
+        "The adapter is incomplete or damaged, does not fit the base model's layers, or is more than a change of "
+        "single matrices.",
+        "Publish it again; one that cannot be merged can still be served.",
+    ),
+    Reason.ARTIFACT_CHANGED: _failed(
+        "What is at the URI of the adapter has another digest than the one that was asked for.",
+        "Restore the adapter, or create an AdapterExport with the digest that is there.",
+    ),
+    Reason.BASE_MODEL_MISMATCH: _failed(
+        "The adapter was trained on another base model than `baseModel`.",
+        "Set `baseModel.uri` to the model whose digest the message names.",
+    ),
+    Reason.INTERRUPTED: Explanation("attempt", "The pod was told to end.", "Nothing; the next attempt begins anew."),
+}
+
+EXPORT_EXPLANATIONS: dict[str, Explanation] = {
+    each: told
+    for each, told in {**FINETUNEJOB_EXPLANATIONS, **{k.value: v for k, v in _EXPORT.items()}}.items()
+    if each in EXPORT_REASONS
+}
+"""Explanations of an AdapterExport's `Succeeded`, by reason."""
 
 _PASSED: dict[PassedReason, Explanation] = {
     PassedReason.NOT_YET: _active("The evaluation is still active.", "Wait for `Succeeded`."),
@@ -405,6 +500,11 @@ _PASSED: dict[PassedReason, Explanation] = {
     ),
     PassedReason.METRIC_MISSING: _failed(
         "A threshold's metric could not be computed of the rows.", "Look at the task in the report; correct its rows."
+    ),
+    PassedReason.JUDGE_UNRELIABLE: _failed(
+        "The judge of a task is not to be relied on: it agrees too little with people, goes by the order of the "
+        "answers, or says nothing that can be read.",
+        "Read the message; take a better judge, clearer `judging.instructions`, or look at the judgements in storage.",
     ),
     PassedReason.EVALUATION_FAILED: _failed(
         "The evaluation itself failed, so nothing is known of the adapter.", "Read the condition `Succeeded`."

@@ -37,13 +37,17 @@ class SweepTemplateMetadata(Model):
     )
 
 
+NO_JUDGES = "Judge tasks are for Evaluations of their own: a sweep has no judge"
+_NO_JUDGES = ("self.tasks.all(t, t.type != 'Judge')", NO_JUDGES)
+
+
 class SweepEvaluation(Model):
     """What the adapter of a trial is asked, and the figure of the answers that counts.
 
     Base model, output and Secrets are those of the trial; pods and retries are as its own.
     """
 
-    model_config = ConfigDict(json_schema_extra=rules(_NAMES_A_TASK))
+    model_config = ConfigDict(json_schema_extra=rules(_NAMES_A_TASK, _NO_JUDGES))
 
     tasks: list[EvaluationTask] = Field(
         min_length=1,
@@ -81,6 +85,8 @@ class SweepEvaluation(Model):
         Raises:
             ValueError: with what there is instead.
         """
+        if any(task.type is TaskType.JUDGE for task in self.tasks):
+            raise ValueError(NO_JUDGES)
         if len({task.name for task in self.tasks}) < len(self.tasks):
             raise ValueError("every task needs a name of its own")
         task, name = self.task, self.metric.partition("/")[2]
@@ -98,6 +104,7 @@ class FinalEvaluation(SweepEvaluation):
     model_config = ConfigDict(
         json_schema_extra=rules(
             _NAMES_A_TASK,
+            _NO_JUDGES,
             *THRESHOLD_RULES,
             (
                 "!has(self.thresholds) || self.thresholds.all(t, has(t.confidence))",

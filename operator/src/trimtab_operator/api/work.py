@@ -1,4 +1,4 @@
-"""What FineTuneJobs and Evaluations share: work in attempts, with budgets for those that end badly."""
+"""What FineTuneJobs, Evaluations and AdapterExports share: work in attempts, with budgets for those that end badly."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class AttemptStatus(Model):
     """One Job, and how it ended."""
 
     number: int = Field(ge=0, description="number of the attempt, counted over all stages.")
-    stage: str = Field(max_length=16, description="stage: mirror, prepare, train or evaluate.")
+    stage: str = Field(max_length=16, description="stage: mirror, prepare, train, evaluate or export.")
     job_name: str = Field(max_length=63, description="jobName of the attempt's Job.")
     job_uid: str = Field(alias="jobUID", max_length=64, description="jobUID of the attempt's Job.")
     reason: str | None = Field(default=None, max_length=64, description="reason the attempt ended; absent: it runs.")

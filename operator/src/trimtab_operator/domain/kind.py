@@ -78,6 +78,7 @@ class Kind(Generic[O, D]):
             ten thousand of those after a restart, and most say so themselves.
         selects: labels of the pods that it serves from.
         retire: what is left to be done when an object does not exist any more.
+        later: types of conditions that are still written of an object that has ended, and nothing else of it.
         makes: names of those of our kinds that it makes objects of.
     """
 
@@ -94,6 +95,7 @@ class Kind(Generic[O, D]):
     rests: Callable[[Body], bool] = always_more
     selects: Callable[[Body], Mapping[str, str]] = selects_nothing
     retire: Callable[[Cluster, Key, Answers, datetime], Plan] = leaves_nothing
+    later: frozenset[str] = frozenset()
     makes: tuple[str, ...] = ()
 
     @property

@@ -24,16 +24,24 @@ from trimtab_operator.api.work import ACCELERATORS_MAXIMUM
 STAGE_LABEL = "trimtab.dev/stage"
 SERVE = "serve"
 """The stage of pods that serve: not ours, but with our agent beside the engine."""
+EGRESS_LABEL = "trimtab.dev/egress"
+"""Of a pod that asks more than object storage: what it asks."""
 ATTEMPT_LABEL = "trimtab.dev/attempt"
 JOB_LABEL = "trimtab.dev/finetunejob"
 EVALUATION_LABEL = "trimtab.dev/evaluation"
+EXPORT_LABEL = "trimtab.dev/adapterexport"
 ACCELERATORS_LABEL = "trimtab.dev/accelerators"
 """On a Job: how many accelerators its pods hold together."""
 SWEEP_LABEL = "trimtab.dev/finetunesweep"
 """On a FineTuneJob: the sweep whose trial it is. On a Job: the sweep whose page it writes."""
 INPUTS_LABEL = "trimtab.dev/inputs"
 """On a Job: digits of what it was made from."""
-OWNER_LABELS = {"FineTuneJob": JOB_LABEL, "Evaluation": EVALUATION_LABEL, "FineTuneSweep": SWEEP_LABEL}
+OWNER_LABELS = {
+    "FineTuneJob": JOB_LABEL,
+    "Evaluation": EVALUATION_LABEL,
+    "FineTuneSweep": SWEEP_LABEL,
+    "AdapterExport": EXPORT_LABEL,
+}
 """The label that says whose a child is, by the kind of the owner."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -42,6 +50,10 @@ QUEUE_TRACES = frozenset(
     for name in ("managed", "multikueue-origin", "parent-workload", "prebuilt-workload-name", "stopping")
 )
 """What Kueue writes itself, or what can be true of one Job only."""
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+"""On the pods of a Job of several, by Kubernetes, which has an annotation of the same name."""
+PODS_MAXIMUM = 1024
+"""Of a Job, as it is read."""
 OWN_CONTROLLER = "kubernetes.io/job-controller"
 QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 CONTAINER = "trainer"
@@ -114,9 +126,13 @@ def _accelerators(labels: Mapping[str, object]) -> int | None:
     return None if held is None else min(count_of(held), ACCELERATORS_MAXIMUM)
 
 
+def _pods(completions: object) -> int:
+    return min(max(1, completions), PODS_MAXIMUM) if isinstance(completions, int) else 1
+
+
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A batch/v1 Job of a FineTuneJob, an Evaluation or a FineTuneSweep."""
+    """A batch/v1 Job of a FineTuneJob, an Evaluation, a FineTuneSweep or an AdapterExport."""
 
     namespace: str
     name: str
@@ -145,6 +161,8 @@ class JobView:
     """How many its pods hold together; None: it was made by an operator that did not say so."""
     inputs: str = ""
     """Digits of what it was made from, likewise."""
+    pods: int = 1
+    """How many work together."""
 
     @property
     def finished(self) -> bool:
@@ -186,6 +204,7 @@ class JobView:
             ended=parse_time(end.get("lastTransitionTime")) if end else None,
             accelerators=_accelerators(labels),
             inputs=str(labels.get(INPUTS_LABEL, "")),
+            pods=_pods(body.get("spec", {}).get("completions")),
         )
 
 
@@ -230,6 +249,8 @@ class PodView:
     """Termination message, as it was written."""
     beside: str = ""
     """Of a pod that failed: which other container did."""
+    index: int = 0
+    """Which of the Job's pods it is: that of 0 speaks for all."""
 
     @property
     def last_words(self) -> TerminationMessage | None:
@@ -297,6 +318,7 @@ class PodView:
             terminated_time=parse_time(terminated.get("finishedAt")),
             said=str(terminated.get("message") or "")[-TERMINATION_MESSAGE_BYTES:],
             beside=_failed_beside(statuses) if status.get("phase") == "Failed" else "",
+            index=parse_number(labels.get(INDEX_LABEL)) or 0,
         )
 
 

@@ -74,6 +74,8 @@ class Resource:
 JOBS = Resource("batch", "v1", "jobs", "Job")
 PODS = Resource("", "v1", "pods", "Pod")
 CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap")
+SERVICES = Resource("", "v1", "services", "Service")
+NETWORK_POLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
@@ -89,7 +91,7 @@ POLICY_BINDINGS = Resource(
 )
 OWN = {kind.name: Resource(GROUP, VERSION, kind.crd.plural, kind.name) for kind in KINDS.values()}
 """The resources of our kinds, by kind."""
-BY_KIND = {**OWN, JOBS.kind: JOBS, CONFIGMAPS.kind: CONFIGMAPS}
+BY_KIND = {**OWN, **{each.kind: each for each in (JOBS, CONFIGMAPS, SERVICES, NETWORK_POLICIES)}}
 
 
 class ApiError(Exception):

@@ -25,6 +25,10 @@ from .cluster.watch import Inbox, Watch
 from .kube import JOBS, PODS, ApiError, Kube, Resource, Unreachable
 from .logs import keys
 from .lull import Lull
+from .notifying.notifier import Notifier, Pace
+from .notifying.record import Records
+from .notifying.secrets import Secrets
+from .notifying.sender import Sender
 from .objectmetrics import ObjectMetrics, pod_counts
 from .pods.agentpoller import NAMESPACE, AgentPoller
 from .pods.agents import Agents
@@ -50,6 +54,8 @@ ENDED_AT_ONCE, ENDED_PAUSE_SECONDS = 8, 0.01
 """Of what had ended before this term: how many wait beside everything else, and until there is room for more."""
 KOPF_LULL_SECONDS = 5.0
 """Without an object of kopf's own first list it has ended."""
+SETTLED_ROUNDS = 2
+"""Of a request and an audit: after them what was written is known, though its answer and its watch event were lost."""
 STALLED_SECONDS = 120.0
 """Longer than any request or round may take: a queue that waits and finishes nothing for so long is stuck."""
 
@@ -64,7 +70,11 @@ class Leading:
         self._queue: WorkQueue[Key] = WorkQueue()
         add = self._queue.add
         pods_changed = asyncio.Event()
-        self._cache = Cache(follow=add, serving=pods_changed.set)
+        self._outside = aiohttp.ClientSession(trust_env=True, cookie_jar=aiohttp.DummyCookieJar())
+        """For what is outside of the cluster: a proxy may lead there."""
+        self._notifier = self._notifying()
+        seen = self._notifier.seen if self._notifier is not None else None
+        self._cache = Cache(follow=add, serving=pods_changed.set, seen=seen)
         self._audit = Audit(kube, self._cache, add, namespaces=settings.watch_namespaces, every=settings.audit_seconds)
         self._progress = ProgressPoller(self._cache, add, settings.progress_seconds)
         signing = SigningKeys(settings.agent_keys)
@@ -101,6 +111,23 @@ class Leading:
         metrics.States("trimtab_serving_pods", "Pods of all AdapterRollouts", self._pods_by_state).register()
         if settings.object_metrics:
             ObjectMetrics(self._cache).register()
+        if self._notifier is not None:
+            self._notifier.register()
+
+    def _notifying(self) -> Notifier | None:
+        """Return who tells endpoints outside of the cluster, None where there are none."""
+        settings = self._settings
+        if not settings.notifications:
+            return None
+        pace = Pace(settled=SETTLED_ROUNDS * (settings.request_seconds + settings.audit_seconds))
+        sender = Sender(self._outside, Secrets(settings.notification_secrets), seconds=pace.request)
+        records = Records(self._kube, settings.namespace, f"{settings.lease_name}-notifications")
+        return Notifier(settings.notifications, sender, records, now=utc_now, pace=pace)
+
+    async def close(self) -> None:
+        """Close the connections of one that never ran; those of one that did end with the process."""
+        await self._session.close()
+        await self._outside.close()
 
     async def run(self, started: Callable[[], None]) -> None:
         """Run until cancelled; any part that ends takes the rest with it. `started` is called when kopf runs."""
@@ -114,6 +141,8 @@ class Leading:
             group.create_task(self._progress.run(), name="progress")
             group.create_task(self._poller.run(), name="agents")
             group.create_task(self._look_for_orphans(), name="orphans")
+            if self._notifier is not None:
+                group.create_task(self._notifier.run(), name="notifications")
             group.create_task(self._look_at_what_has_ended(), name="ended")
             self._watch_children(group)
             group.create_task(self._watch_while_kopf_lists(), name="watch until kopf does")
@@ -122,11 +151,15 @@ class Leading:
     async def _fill(self) -> tuple[int, int]:
         """Read the cluster. Lists are many small objects without cycles, which the collector would search in vain."""
         version = await self._kube.version()
+        if self._notifier is not None:
+            await self._notifier.load()
         gc.disable()
         try:
             await self._audit.fill()
         finally:
             gc.enable()
+        if self._notifier is not None:
+            self._notifier.filled(self._cache, self._audit.moments)
         gc.collect()
         gc.freeze()  # modules and the first list stay
         return version

@@ -32,6 +32,11 @@ PROGRESS_POLLS = Counter("trimtab_progress_polls_total", "Questions for progress
 PROGRESS_STALLED = Gauge(
     "trimtab_progress_stalled_seconds", "Longest time since any running trainer made a step; 0 while none runs."
 )
+NOTIFICATIONS = Counter(
+    "trimtab_notifications_total",
+    "Notifications by the endpoint's name: delivered, given up, and requests that failed.",
+    ["receiver", "result"],  # Prometheus has a label endpoint of its own
+)
 LEADER = Gauge("trimtab_leader", "1 while this replica leads.")
 BUILD = Info("trimtab_build", "Version of the operator.")
 
@@ -70,6 +75,14 @@ EVALUATION_SECONDS = Histogram(
 )
 
 
+EXPORT_SECONDS = Histogram(
+    "trimtab_adapterexport_duration_seconds",
+    "Time from an AdapterExport's first Job to its end.",
+    ["outcome"],
+    buckets=(30, 60, 120, 300, 600, 1800, 3600, 7200, 14_400, 28_800),
+)
+
+
 ROLLBACKS = Counter("trimtab_rollbacks_total", "Revisions that were taken back, by reason.", ["reason"])
 ROLLOUT_SECONDS = Histogram(
     "trimtab_adapterrollout_duration_seconds",
@@ -98,6 +111,7 @@ _MEASURED: Mapping[str, Counter | Histogram] = {
     "sweep_saved_seconds": SWEEP_SAVED_SECONDS,
     "evaluations": EVALUATIONS,
     "evaluation_seconds": EVALUATION_SECONDS,
+    "adapterexport_seconds": EXPORT_SECONDS,
     "revision_failures": REVISION_FAILURES,
     "rollbacks": ROLLBACKS,
     "adapterrollout_seconds": ROLLOUT_SECONDS,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from ..domain.notifications.endpoints import ENDPOINTS_MAXIMUM, Endpoint
 from ..domain.settings import ACCELERATOR_RESOURCES, PodDefaults
 from ..domain.settings import Settings as DomainSettings
 
@@ -23,6 +25,10 @@ class SettingsInvalid(Exception):
 
 def _from_json(value: object) -> object:
     return json.loads(value or "{}") if isinstance(value, str) else value
+
+
+def _from_json_list(value: object) -> object:
+    return json.loads(value or "[]") if isinstance(value, str) else value
 
 
 def _from_list(value: object) -> object:
@@ -68,6 +74,12 @@ class Settings(BaseModel):
     """What the names of the chart's admission policies begin with; empty: there are none."""
     agent_keys: Path | None = None
     """Folder with the private keys that sign documents for agents."""
+    notifications: Annotated[
+        tuple[Endpoint, ...], BeforeValidator(_from_json_list), Field(max_length=ENDPOINTS_MAXIMUM)
+    ] = ()
+    """Endpoints that are told of changes, as JSON."""
+    notification_secrets: Path | None = None
+    """Folder with a folder for each endpoint that has a Secret."""
     object_metrics: bool = False
     """Metrics with namespace and name in their labels."""
     progress_seconds: SECONDS = 10
@@ -80,6 +92,14 @@ class Settings(BaseModel):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     metrics_port: PORT = 9402
     health_port: PORT = 9403
+
+    @field_validator("notifications")
+    @classmethod
+    def _have_names(cls, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        names = Counter(each.name for each in endpoints)
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise ValueError(f"two endpoints have the name {twice[0]}")
+        return endpoints
 
     @property
     def domain(self) -> DomainSettings:
@@ -126,7 +146,7 @@ def read(environment: Mapping[str, str] = os.environ, given: Mapping[str, str | 
 
 def _lines(error: ValidationError | json.JSONDecodeError) -> list[str]:
     if isinstance(error, json.JSONDecodeError):
-        return [f"{PREFIX}*_RESOURCES: not JSON: {error.msg}"]
+        return [f"{PREFIX}*: a setting that has to be JSON is none: {error.msg}"]
     return [f"{PREFIX}{_place(found['loc'])}: {found['msg']}" for found in error.errors()]
 
 

@@ -100,9 +100,10 @@ class TestEnds:
     ) -> None:
         hello, more = tokenizer.encode("Yes, it is"), tokenizer.encode(" and goes on")
         Script(monkeypatch, [*hello, END, *more])
-        assert answers(bare_model(tiny), tokenizer, self.prompts(1), ends=frozenset({END})) == [
-            Answer("Yes, it is", True)
-        ]
+        (answer,) = answers(bare_model(tiny), tokenizer, self.prompts(1), ends=frozenset({END}))
+        assert answer == Answer("Yes, it is", True)
+        assert answer.tokens == len(hello) + 1, "the one that ended it is written too"
+        assert answer.seconds > 0
 
     def test_an_answer_that_never_ends_has_the_most_tokens(
         self, tiny: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
@@ -111,6 +112,7 @@ class TestEnds:
         Script(monkeypatch, [letter])
         (answer,) = answers(bare_model(tiny), tokenizer, self.prompts(1), Decoding(7), frozenset({END}))
         assert answer == Answer("aaaaaaa", False)
+        assert answer.tokens == 7
 
     def test_lines_end_on_their_own_and_leave_the_batch(
         self, tiny: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch

@@ -209,6 +209,16 @@ def test_what_was_found_is_said() -> None:
         assert words in text
 
 
+@pytest.mark.parametrize("trained_on", [0, 4])
+@pytest.mark.parametrize("compared", [[], ["answers", "groups"]])
+@pytest.mark.parametrize("looks", [0, 2])
+def test_what_the_rows_are_is_a_sentence(trained_on: int, compared: list[str], looks: int) -> None:
+    page = render(results(task(trained_on=trained_on, compared=compared, looks=looks)))
+    text = re.sub("<[^>]*>", "", page)
+    sentence = text[text.index("the rows of a cluster") : text.index("were dropped beforehand")]
+    assert not re.search(r"\s;|;\S", sentence), sentence
+
+
 def test_without_a_baseline_nothing_is_compared() -> None:
     confusion = Confusion(labels=["a", "b"], target=[[3, 0, 0], [0, 4, 0]])
     alone = task(

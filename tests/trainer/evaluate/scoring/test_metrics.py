@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -198,6 +199,7 @@ def test_numbers_are_compared_where_there_are_any() -> None:
             "meanSquaredError": sklearn.mean_squared_error(references[:3], parsed),
             "unparsableRatio": 0.25,
             "truncatedRatio": 0.0,
+            "tokensPerAnswer": 3.0,
         },
         EXACT,
         EXACT,
@@ -293,3 +295,61 @@ def test_answers_that_were_cut_off_are_counted(kind: str) -> None:
     rows = [row(at, number_reference=1.0, reference="1") for at in range(4)]
     scores = [RowScore(at, text="1", stopped=at > 0) for at in range(4)]
     assert figures(measures(task(kind), rows, scores))["truncatedRatio"] == 0.25
+
+
+def test_answers_with_a_form_are_what_they_are() -> None:
+    tools = json.dumps({"ping": "{}"})
+    rows = [row(at, schema=tools, calls='[["ping",{}]]') for at in range(3)]
+    found = figures(measures(task("ToolCalls"), rows, text_scores(['{"name": "ping"}', "no", "{"])))
+    shares = {"exactMatch": 1 / 3, "validRatio": 1 / 3, "nameAccuracy": 1 / 3, "argumentsAccuracy": 1 / 3}
+    assert found == pytest.approx(shares | {"truncatedRatio": 0.0, "tokensPerAnswer": 7 / 3}, EXACT)
+
+    rows = [row(at, reference='{"a": 1}', schema='{"type": "object"}') for at in range(4)]
+    texts = ['{"a": 1.0}', '{"a": 2}', "[]", "words"]
+    found = figures(measures(task("JsonSchema", metrics=["ValidRatio", "ExactMatch"]), rows, text_scores(texts)))
+    assert found == pytest.approx({"validRatio": 0.5, "exactMatch": 0.25}, EXACT)
+    of_task = task("JsonSchema", metrics=["ValidRatio"], jsonSchema='{"type": "array"}')
+    assert figures(measures(of_task, rows, text_scores(texts))) == pytest.approx({"validRatio": 0.25}, EXACT)
+
+    found = figures(measures(task("Regex", metrics=["MatchRatio"]), text_rows(["1"] * 2), text_scores(["is 7", "is"])))
+    assert found == pytest.approx({"matchRatio": 0.5}, EXACT)
+
+
+@pytest.mark.parametrize("kind", ["ToolCalls", "JsonSchema"])
+def test_rows_of_another_task_are_no_rows_of_this_one(kind: str) -> None:
+    with pytest.raises(ValueError, match=r"to (compare with|check against)"):
+        measures(task(kind), text_rows(["1"]), text_scores(["1"]))
+
+
+def test_seconds_are_told_where_they_were_measured_and_unknown_elsewhere() -> None:
+    rows, timed = text_rows(["1"] * 2), task("Regex", metrics=["SecondsPerAnswer", "TokensPerAnswer"])
+    scores = [RowScore(at, text="1", tokens=2, seconds=0.5 + at) for at in range(2)]
+    assert timed.timed
+    assert not task("Regex").timed
+    assert figures(measures(timed, rows, scores)) == pytest.approx({"secondsPerAnswer": 1.0, "tokensPerAnswer": 2.0})
+    untimed = figures(measures(timed, rows, text_scores(["1", "2 3"])))
+    assert math.isnan(untimed["secondsPerAnswer"])
+    assert untimed["tokensPerAnswer"] == 2.5
+
+
+def test_a_judges_figures_are_of_the_rows_that_have_them() -> None:
+    judging = {"instructions": "Prefer what is right."}
+    asked = task("Judge", judging=judging, metrics=["WinRate", "InconsistentRatio", "Agreement"])
+    of_rows = [
+        {"winRate": 1.0, "agreement": 1.0},
+        {"winRate": 0.5},
+        {"winRate": 0.0, "agreement": 0.0},
+        {"winRate": 1.0},
+    ]
+    scores = [RowScore(at, text="", figures={"inconsistentRatio": 0.25} | each) for at, each in enumerate(of_rows)]
+    found = measures(asked, text_rows([""] * 4), scores)
+    assert figures(found) == pytest.approx({"winRate": 0.625, "inconsistentRatio": 0.25, "agreement": 0.5})
+    assert [each.lower_is_better for each in found] == [False, True, False]
+    assert [each.range for each in found] == [(0.0, 1.0), (1.0, 0.0), (0.0, 1.0)]
+    agreement = found[-1]
+    assert agreement.taken is not None
+    assert agreement.taken.tolist() == [0, 2]
+    assert agreement.among(np.array([2, 3])).tolist() == [2]
+    scored = task("Judge", judging=judging | {"mode": "Rubric", "maximumScore": 7}, metrics=["JudgeScore"])
+    (score,) = measures(scored, text_rows([""]), [RowScore(0, text="", figures={"judgeScore": 6.0})])
+    assert score.range == (1.0, 7.0)

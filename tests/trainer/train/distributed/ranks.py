@@ -5,12 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import socket
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from trimtab_trainer.training.distributed.nodes import Nodes
 from trimtab_trainer.training.distributed.processes import Place
 from trimtab_trainer.training.distributed.world import PATIENCE, World
 
@@ -19,13 +21,27 @@ WAIT_SECONDS = 240
 """A process that has not ended by then is a failure, whatever else the machine does."""
 
 
-def on_ranks(size: int, folder: Path, body: Callable[[World], T], *, patience: int = 120) -> list[T]:
-    """Return what the body gives in each of so many processes, by rank; one that raises fails the test."""
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+    return port
+
+
+def on_ranks(size: int, folder: Path, body: Callable[[World], T], *, pods: int = 1, patience: int = 120) -> list[T]:
+    """Return what the body gives in each of so many processes, by rank; one that raises fails the test.
+
+    Those of several pods meet at an address, as there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if size == 1:
         return [body(World())]
     context = multiprocessing.get_context("fork")
-    places = [Place(rank, size, folder / "meeting") for rank in range(size)]
+    each, address = size // pods, f"127.0.0.1:{free_port()}" if pods > 1 else ""
+    places = [
+        Place.of(Nodes(rank // each, pods, each, address), rank % each, folder / "meeting") for rank in range(size)
+    ]
     processes = [context.Process(target=_one, args=(place, folder, body, patience)) for place in places]
     for process in processes:
         process.start()

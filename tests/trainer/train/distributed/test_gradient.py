@@ -64,7 +64,8 @@ def test_the_gradient_is_that_of_one_process(tiny: Path, tmp_path: Path, size: i
         assert mean == pytest.approx(loss, rel=1e-6)
 
 
-def test_a_whole_run_of_several_processes_is_that_of_one(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pods", [1, 2])
+def test_a_whole_run_of_several_processes_is_that_of_one(tiny: Path, tmp_path: Path, pods: int) -> None:
     """With dropout, clipping, evaluations and a best checkpoint: the cuts are the same, so is all else."""
     early = {"evaluateEverySteps": 2, "earlyStopping": {"patience": 9}, "optimizer": "AdamW", "learningRate": 0.005}
     config = settings(tmp_path, training=early, lora={"dropout": 0.2}, checkpoint={"everySteps": 3})
@@ -79,7 +80,7 @@ def test_a_whole_run_of_several_processes_is_that_of_one(tiny: Path, tmp_path: P
         return run.model.adapter_tensors(), remembered, losses, evaluated, norms
 
     (want,) = on_ranks(1, tmp_path / "one", body)
-    first, second = on_ranks(2, tmp_path / "two", body)
+    first, second = on_ranks(2, tmp_path / "two", body, pods=pods)
     moved = torch.cat([(first[0][name] - want[0][name]).flatten() for name in want[0]]).norm()
     assert moved < 1e-5 * torch.cat([tensor.flatten() for tensor in want[0].values()]).norm()
     assert_same(second[0], first[0])

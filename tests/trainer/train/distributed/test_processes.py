@@ -5,61 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from trimtab_trainer.contract import ExitCode, Reason, TerminationMessage
+from trimtab_trainer.contract import ExitCode, Reason
 
 from tests.trainer.train.stage import StageRun, stage_run
 
-WAIT = 400
-"""Seconds, of which a quiet machine needs a tenth."""
-
-
-@dataclass
-class Ended:
-    """A pod's container that is over."""
-
-    code: int
-    words: TerminationMessage
-    events: list[dict[str, Any]]
-
-    def told(self, message: str) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["message"] == message]
-
-
-def container(
-    root: Path, run: StageRun, attempt: int, disturb: tuple[str, Callable[[list[int]], None]] | None = None, **env: str
-) -> Ended:
-    """Run the stage as an operator's pod does, in two processes.
-
-    `disturb` is an event of the log, and what happens then; it is given the container's process and those it started.
-    """
-    config, prepared, words = root / "run.json", root / "prepared.json", root / f"last-words-{attempt}"
-    config.write_text(json.dumps(run.config.to_json()))
-    prepared.write_text(json.dumps(run.prepared.to_json()))
-    command = [sys.executable, "-m", "trimtab_trainer", "train", "--config", str(config), "--prepared", str(prepared)]
-    command += ["--attempt", str(attempt), "--scratch", str(root / f"pod-{attempt}"), "--termination-log", str(words)]
-    environment = {**os.environ, "TRIMTAB_PROCESSES": "2", "OMP_NUM_THREADS": "1", **env}
-    events: list[dict[str, Any]] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            events.append(json.loads(line))
-            started = [event["pids"] for event in events if event["message"] == "processes started"]
-            if disturb is not None and events[-1]["message"] == disturb[0]:
-                disturb[1]([process.pid, *started[0]])
-                disturb = None
-        code = process.wait(timeout=WAIT)
-    found = TerminationMessage.decode(words.read_text())
-    assert found is not None
-    return Ended(code, found, events)
+from .pods import container
 
 
 def weights(run: StageRun, uri: str) -> dict[str, torch.Tensor]:

@@ -1,5 +1,5 @@
-"""Commands for people that need no torch: `check` and `estimate` before anything is started, and `import` of what was
-made elsewhere. What they need is loaded when they run."""
+"""Commands for people that need no torch: `check` and `estimate` before anything is started, `import` of what was made
+elsewhere, `suite` for rows of our own. What they need is loaded when they run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import TrainerError
 
 ABOUT_A_RUN = ("check", "estimate")
-COMMANDS = (*ABOUT_A_RUN, "import")
+COMMANDS = (*ABOUT_A_RUN, "import", "suite")
 
 
 def add_parsers(stages: Any) -> None:
@@ -26,6 +26,7 @@ def add_parsers(stages: Any) -> None:
     )
     estimate.add_argument("--accelerator", action="append", metavar="NAME", help="such as H100-80GB; all if absent")
     estimate.add_argument("--accelerators", type=int, default=1, help="how many of them train together; 1 if absent")
+    estimate.add_argument("--nodes", type=int, default=1, help="how many pods, each with so many; 1 if absent")
     estimate.add_argument("--tokens", type=int, help="tokens of the training rows, as `prepare` counts them")
     estimate.add_argument("--json", action="store_true", help="for programs")
     for each in (check, estimate):
@@ -38,6 +39,11 @@ def add_parsers(stages: Any) -> None:
     imported.add_argument("--secret-directory", metavar="FOLDER", help="one file per access key; else environment")
     imported.add_argument("--json", action="store_true", help="for programs")
 
+    suite = stages.add_parser("suite", help="write rows of our own for Evaluations into a bucket or folder")
+    suite.add_argument("name", choices=("forgetting",), metavar="NAME", help="forgetting: what a model knew before")
+    suite.add_argument("--to", required=True, metavar="URI", help="where to: <to>/<name>.jsonl")
+    suite.add_argument("--secret-directory", metavar="FOLDER", help="one file per access key; else environment")
+
 
 def run(options: argparse.Namespace) -> int:
     """Run one of them for a person; return the exit code."""
@@ -46,6 +52,10 @@ def run(options: argparse.Namespace) -> int:
             from . import check
 
             return check.run(options)
+        if options.stage == "suite":
+            from . import suite
+
+            return suite.run(options)
         if options.stage == "import":
             from ..publishing import importing
 

@@ -35,11 +35,25 @@ from .evaluation import (
     TaskDataset,
     TaskType,
     Threshold,
+    Turns,
     check_tasks_and_thresholds,
 )
+from .exporting import EXPORT_VERSION, ExportConfig, Exported, ExportFormat, StoredDestination, WeightType
 from .figures import PreferenceFigures
 from .hub import HubSource, Mirrored, MirroredSource, from_hub, hub_sources, relocated
-from .limits import PROCESSES, TRAIN_LIMITS, TrainLimits
+from .judging import JudgeMode, Judging, StoredEndpoint, StoredJudge, StoredJudgeModel
+from .limits import (
+    ADDRESS,
+    MEETING_PORT,
+    NODE,
+    NODES,
+    PORT,
+    PROCESSES,
+    PROCESSES_PER_NODE,
+    TRAIN_LIMITS,
+    WORLD_SIZE,
+    TrainLimits,
+)
 from .methods import Method, PreferenceLoss, PreferenceSettings
 from .model import Model, Received
 from .outcome import (
@@ -71,16 +85,25 @@ from .settings import (
     TrainingSettings,
     Validation,
 )
+from .tracking import StoredMlflow, TrackingRecord
 
 __all__ = [
+    "ADDRESS",
     "BOUNDS",
     "COLUMN",
     "CONTRACT_VERSION",
+    "EXPORT_VERSION",
+    "MEETING_PORT",
     "METRICS_OF",
+    "NODE",
+    "NODES",
     "PACKED_OUTCOME_BYTES",
+    "PORT",
     "PROCESSES",
+    "PROCESSES_PER_NODE",
     "RESULTS",
     "TRAIN_LIMITS",
+    "WORLD_SIZE",
     "Artifact",
     "Balance",
     "BalanceBy",
@@ -97,11 +120,16 @@ __all__ = [
     "EvaluationOutcome",
     "EvaluationTask",
     "ExitCode",
+    "ExportConfig",
+    "ExportFormat",
+    "Exported",
     "Handling",
     "HeldOut",
     "HubSource",
     "InitialAdapter",
     "InvalidText",
+    "JudgeMode",
+    "Judging",
     "LoraSettings",
     "LossOn",
     "Method",
@@ -132,6 +160,11 @@ __all__ = [
     "StoredBaseModel",
     "StoredBaseline",
     "StoredDataset",
+    "StoredDestination",
+    "StoredEndpoint",
+    "StoredJudge",
+    "StoredJudgeModel",
+    "StoredMlflow",
     "StoredOutput",
     "Summary",
     "TaskDataset",
@@ -139,10 +172,13 @@ __all__ = [
     "TerminationMessage",
     "Threshold",
     "TooLong",
+    "TrackingRecord",
     "TrainLimits",
     "TrainingData",
     "TrainingSettings",
+    "Turns",
     "Validation",
+    "WeightType",
     "canonical_json",
     "check_tasks_and_thresholds",
     "defining",

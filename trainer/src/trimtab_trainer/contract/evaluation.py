@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from .figures import WHOLE
+from .judging import JudgeMode, Judging, StoredJudge
 from .model import Model, Received, rules, speaks
 from .run import Credentials, RunIdentity, StoredBaseModel, StoredOutput
 from .settings import DIGEST, KEY, OBJECT_URI, DatasetFormat, QuantizationSettings
@@ -24,12 +25,14 @@ EVALUATION_VERSION = "trimtab.dev/evaluation/v1"
 MAXIMUM_TASKS = 50
 MAXIMUM_THRESHOLDS = 32
 MAXIMUM_LABELS = 200
+MAXIMUM_SCHEMA, MAXIMUM_PATTERN = 16_384, 1_024
 
 DEFAULT_NEW_TOKENS = 128
 DEFAULT_GROUP_ROWS = 30
 DEFAULT_GAP_CONFIDENCE = 0.95
 OUTCOME_BYTES = 1 << 18
 """Of a packed outcome, before it is packed into a termination message of 4 kB: more was not written by `pack`."""
+UNRELIABLE_LENGTH = 400
 OTHER_GROUPS = "other"
 """Name of the group that small groups are pooled into."""
 
@@ -52,6 +55,11 @@ class TaskType(StrEnum):
     MULTIPLE_CHOICE = "MultipleChoice"
     REGRESSION = "Regression"
     PREFERENCE = "Preference"
+    TOOL_CALLS = "ToolCalls"
+    JSON_SCHEMA = "JsonSchema"
+    REGEX = "Regex"
+    REFUSAL = "Refusal"
+    JUDGE = "Judge"
     HARNESS = "Harness"
 
 
@@ -81,6 +89,19 @@ class Metric(StrEnum):
     TRUNCATED_RATIO = "TruncatedRatio"
     BRIER_SCORE = "BrierScore"
     CALIBRATION_ERROR = "CalibrationError"
+    VALID_RATIO = "ValidRatio"
+    NAME_ACCURACY = "NameAccuracy"
+    ARGUMENTS_ACCURACY = "ArgumentsAccuracy"
+    MATCH_RATIO = "MatchRatio"
+    REFUSED_RATIO = "RefusedRatio"
+    WRONGLY_REFUSED_RATIO = "WronglyRefusedRatio"
+    WIN_RATE = "WinRate"
+    JUDGE_SCORE = "JudgeScore"
+    INCONSISTENT_RATIO = "InconsistentRatio"
+    UNREADABLE_RATIO = "UnreadableRatio"
+    AGREEMENT = "Agreement"
+    TOKENS_PER_ANSWER = "TokensPerAnswer"
+    SECONDS_PER_ANSWER = "SecondsPerAnswer"
 
 
 RESULTS: dict[Metric, tuple[str, ...]] = {
@@ -107,8 +128,24 @@ RESULTS: dict[Metric, tuple[str, ...]] = {
     Metric.TRUNCATED_RATIO: ("truncatedRatio",),
     Metric.BRIER_SCORE: ("brierScore",),
     Metric.CALIBRATION_ERROR: ("calibrationError",),
+    Metric.VALID_RATIO: ("validRatio",),
+    Metric.NAME_ACCURACY: ("nameAccuracy",),
+    Metric.ARGUMENTS_ACCURACY: ("argumentsAccuracy",),
+    Metric.MATCH_RATIO: ("matchRatio",),
+    Metric.REFUSED_RATIO: ("refusedRatio",),
+    Metric.WRONGLY_REFUSED_RATIO: ("wronglyRefusedRatio",),
+    Metric.WIN_RATE: ("winRate",),
+    Metric.JUDGE_SCORE: ("judgeScore",),
+    Metric.INCONSISTENT_RATIO: ("inconsistentRatio",),
+    Metric.UNREADABLE_RATIO: ("unreadableRatio",),
+    Metric.AGREEMENT: ("agreement",),
+    Metric.TOKENS_PER_ANSWER: ("tokensPerAnswer",),
+    Metric.SECONDS_PER_ANSWER: ("secondsPerAnswer",),
 }
 """Names of the figures, as thresholds and results spell them: `<task>/<name>`. Averages are always named."""
+
+OF_ANSWERS = (Metric.TRUNCATED_RATIO, Metric.TOKENS_PER_ANSWER, Metric.SECONDS_PER_ANSWER)
+"""Metrics of how an answer was written, whatever it says."""
 
 METRICS_OF: dict[TaskType, tuple[Metric, ...]] = {
     TaskType.PERPLEXITY: (Metric.PERPLEXITY, Metric.BITS_PER_BYTE),
@@ -118,7 +155,7 @@ METRICS_OF: dict[TaskType, tuple[Metric, ...]] = {
         Metric.TOKEN_F1,
         Metric.BLEU,
         Metric.CHRF,
-        Metric.TRUNCATED_RATIO,
+        *OF_ANSWERS,
     ),
     TaskType.CLASSIFICATION: (
         Metric.ACCURACY,
@@ -138,7 +175,7 @@ METRICS_OF: dict[TaskType, tuple[Metric, ...]] = {
         Metric.MEAN_ABSOLUTE_ERROR,
         Metric.MEAN_SQUARED_ERROR,
         Metric.UNPARSABLE_RATIO,
-        Metric.TRUNCATED_RATIO,
+        *OF_ANSWERS,
     ),
     TaskType.PREFERENCE: (
         Metric.PAIR_ACCURACY,
@@ -147,9 +184,35 @@ METRICS_OF: dict[TaskType, tuple[Metric, ...]] = {
         Metric.REWARD_ACCURACY,
         Metric.REWARD_MARGIN,
     ),
+    TaskType.TOOL_CALLS: (
+        Metric.EXACT_MATCH,
+        Metric.VALID_RATIO,
+        Metric.NAME_ACCURACY,
+        Metric.ARGUMENTS_ACCURACY,
+        *OF_ANSWERS,
+    ),
+    TaskType.JSON_SCHEMA: (Metric.VALID_RATIO, Metric.EXACT_MATCH, *OF_ANSWERS),
+    TaskType.REGEX: (Metric.MATCH_RATIO, *OF_ANSWERS),
+    TaskType.REFUSAL: (Metric.REFUSED_RATIO, Metric.WRONGLY_REFUSED_RATIO, *OF_ANSWERS),
+    TaskType.JUDGE: (
+        Metric.WIN_RATE,
+        Metric.JUDGE_SCORE,
+        Metric.INCONSISTENT_RATIO,
+        Metric.UNREADABLE_RATIO,
+        Metric.AGREEMENT,
+        *OF_ANSWERS,
+    ),
     TaskType.HARNESS: (),
 }
-"""Metrics that apply to a type, the headline first; all of them are the default. A harness task names its own."""
+"""Metrics that apply to a type, the headline first. A harness task names its own."""
+
+BY_NAME_ALONE = frozenset({Metric.SECONDS_PER_ANSWER})
+"""Metrics that are computed where `metrics` names them; all others are the default. Seconds are of a machine: no other
+evaluation shares them, and answers are written one at a time."""
+
+OF_PAIRS = frozenset({Metric.WIN_RATE, Metric.INCONSISTENT_RATIO})
+OF_SCORES = frozenset({Metric.JUDGE_SCORE})
+"""Metrics of one mode of a judge."""
 
 OF_PROBABILITIES = frozenset({Metric.BRIER_SCORE, Metric.CALIBRATION_ERROR})
 """Metrics of the probabilities of labels or choices, which a generated answer has none of."""
@@ -164,6 +227,11 @@ LOWER_IS_BETTER = frozenset(
         "truncatedRatio",
         "brierScore",
         "calibrationError",
+        "tokensPerAnswer",
+        "secondsPerAnswer",
+        "wronglyRefusedRatio",
+        "inconsistentRatio",
+        "unreadableRatio",
     }
 )
 """Figures of our own metrics where less is better; a harness task says it of its own."""
@@ -183,6 +251,13 @@ class PredictBy(StrEnum):
 
     LIKELIHOOD = "Likelihood"
     GENERATION = "Generation"
+
+
+class Turns(StrEnum):
+    """Which of a conversation's answers are asked for."""
+
+    LAST = "Last"
+    EACH = "Each"
 
 
 class TaskDataset(Model):
@@ -236,7 +311,14 @@ PAIRS_OF_PREFERENCE = "a Preference task takes rows of the format Preference, an
 NO_KEYS_OF_HARNESS = "a Harness task reads the columns that its YAML file names; remove ignoreKeys"
 
 
+REFUSALS_OF_SPLIT = "a Refusal task needs dataset.uri: held-out rows do not say which of them are to be refused"
+SCHEMA_OF_SPLIT = "a JsonSchema task of the split Test needs jsonSchema: held-out rows have no schema of their own"
 NO_PROBABILITIES = "BrierScore and CalibrationError need predictBy: Likelihood: a generated label has no probability"
+
+
+GENERATING = ("Generation", "Regression", "Classification", "ToolCalls", "JsonSchema", "Regex", "Refusal", "Judge")
+OF_TURNS = ("Generation", "ToolCalls", "JsonSchema", "Regex")
+NO_SCORES_OF_PAIRS = "JudgeScore is of the mode Rubric, WinRate and InconsistentRatio are of the mode Pairwise"
 
 
 def _only(field: str, *types: str) -> tuple[str, str]:
@@ -254,10 +336,26 @@ class EvaluationTask(Model):
             ("self.type != 'Harness' || has(self.dataset.uri)", "a Harness task needs dataset.uri"),
             _only("labels", "Classification"),
             _only("predictBy", "Classification"),
-            _only("maxNewTokens", "Generation", "Regression", "Classification"),
-            _only("stop", "Generation", "Regression", "Classification"),
+            _only("maxNewTokens", *GENERATING),
+            _only("stop", *GENERATING),
             _only("temperature", "Generation"),
             _only("topP", "Generation"),
+            _only("turns", *OF_TURNS),
+            _only("jsonSchema", "JsonSchema"),
+            _only("pattern", "Regex", "Refusal"),
+            ("self.type != 'Refusal' || has(self.dataset.uri)", REFUSALS_OF_SPLIT),
+            ("self.type != 'Regex' || has(self.pattern)", "a Regex task needs pattern"),
+            _only("judging", "Judge"),
+            ("self.type != 'Judge' || has(self.judging)", "a Judge task needs judging"),
+            (
+                "!has(self.metrics) || !has(self.judging) || !self.metrics.exists(m, has(self.judging.mode) && "
+                "self.judging.mode == 'Rubric' ? m == 'WinRate' || m == 'InconsistentRatio' : m == 'JudgeScore')",
+                NO_SCORES_OF_PAIRS,
+            ),
+            (
+                "self.type != 'JsonSchema' || has(self.jsonSchema) || has(self.dataset.uri)",
+                SCHEMA_OF_SPLIT,
+            ),
             # these are refused by prepare as well, where there is no API server: by reasons of their own
             (
                 "self.type != 'MultipleChoice' || has(self.dataset.uri)",
@@ -317,7 +415,8 @@ class EvaluationTask(Model):
         min_length=1,
         max_length=max(map(len, METRICS_OF.values())),
         json_schema_extra={"x-kubernetes-list-type": "atomic"},  # in order: sets are compared without
-        description="metrics to compute; absent: all that apply to the type. The first is the headline.",
+        description="metrics to compute; absent: all that apply to the type but SecondsPerAnswer. The first is the "
+        "headline.",
     )
     group_by: str | None = Field(
         default=None,
@@ -354,6 +453,26 @@ class EvaluationTask(Model):
         default=None, ge=0, le=10, description="temperature of sampling; 0 or absent: greedy."
     )
     top_p: float | None = Field(default=None, gt=0, le=1, description="topP of sampling: the nucleus' mass.")
+    turns: Turns | None = Field(
+        default=None,
+        description="turns of a conversation that are asked for: its Last answer (the default), or Each of them, with "
+        "what stands before it in the row.",
+    )
+    json_schema: str | None = Field(
+        default=None,
+        min_length=2,
+        max_length=MAXIMUM_SCHEMA,
+        description="jsonSchema that answers are to satisfy, as JSON text; absent: each row's own, in its column "
+        "schema.",
+    )
+    pattern: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAXIMUM_PATTERN,
+        description="pattern that is to be found in an answer, in RE2's syntax; ^ and $ are its ends. Of a Refusal "
+        "task that of refusals; absent: the usual English ones.",
+    )
+    judging: Judging | None = Field(default=None, description="judging: what spec.judge is asked of the answers.")
     harness_task: str | None = Field(
         default=None,
         min_length=1,
@@ -368,13 +487,26 @@ class EvaluationTask(Model):
         """Return the metrics to compute, the headline first."""
         if self.metrics is not None:
             return tuple(self.metrics)
-        return tuple(each for each in METRICS_OF[self.type] if not (self.generates and each in OF_PROBABILITIES))
+        left_out = BY_NAME_ALONE | (OF_PROBABILITIES if self.generates else frozenset()) | self._of_other_modes
+        return tuple(each for each in METRICS_OF[self.type] if each not in left_out)
+
+    @property
+    def _of_other_modes(self) -> frozenset[Metric]:
+        """Metrics that a judge in this task's mode does not give."""
+        if self.judging is None:
+            return frozenset()
+        return OF_PAIRS if self.judging.chosen_mode is JudgeMode.RUBRIC else OF_SCORES
+
+    @property
+    def timed(self) -> bool:
+        """Tell whether it is measured how long answers take."""
+        return Metric.SECONDS_PER_ANSWER in self.chosen_metrics
 
     @property
     def generates(self) -> bool:
         """Tell whether the task's predictions are generated text."""
         generated = self.type is TaskType.CLASSIFICATION and self.predict_by is PredictBy.GENERATION
-        return generated or self.type in (TaskType.GENERATION, TaskType.REGRESSION)
+        return generated or (self.type.value in GENERATING and self.type is not TaskType.CLASSIFICATION)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -392,14 +524,27 @@ class EvaluationTask(Model):
             else self.dataset.format in (DatasetFormat.PREFERENCE, DatasetFormat.UNPAIRED_PREFERENCE)
         ):
             raise ValueError(PAIRS_OF_PREFERENCE)
-        generating = (TaskType.GENERATION, TaskType.REGRESSION, TaskType.CLASSIFICATION)
-        allowed: dict[str, tuple[TaskType, ...]] = {
+        if kind is TaskType.REGEX and self.pattern is None:
+            raise ValueError("a Regex task needs pattern")
+        if kind is TaskType.JSON_SCHEMA and self.json_schema is None and self.dataset.uri is None:
+            raise ValueError(SCHEMA_OF_SPLIT)
+        if kind is TaskType.REFUSAL and self.dataset.uri is None:
+            raise ValueError(REFUSALS_OF_SPLIT)
+        if kind is TaskType.JUDGE and self.judging is None:
+            raise ValueError("a Judge task needs judging")
+        if self._of_other_modes & set(self.metrics or ()):
+            raise ValueError(NO_SCORES_OF_PAIRS)
+        allowed: dict[str, tuple[str, ...]] = {
             "labels": (TaskType.CLASSIFICATION,),
             "predict_by": (TaskType.CLASSIFICATION,),
-            "max_new_tokens": generating,
-            "stop": generating,
+            "max_new_tokens": GENERATING,
+            "stop": GENERATING,
             "temperature": (TaskType.GENERATION,),
             "top_p": (TaskType.GENERATION,),
+            "turns": OF_TURNS,
+            "json_schema": (TaskType.JSON_SCHEMA,),
+            "pattern": (TaskType.REGEX, TaskType.REFUSAL),
+            "judging": (TaskType.JUDGE,),
             "harness_task": (TaskType.HARNESS,),
             "few_shot": (TaskType.HARNESS,),
         }
@@ -593,6 +738,7 @@ class EvaluationConfig(Model):
     baseline: StoredBaseline | None = None
     tasks: list[EvaluationTask] = Field(min_length=1, max_length=MAXIMUM_TASKS)
     thresholds: list[Threshold] = Field(default=[], max_length=MAXIMUM_THRESHOLDS)
+    judge: StoredJudge | None = None
     output: StoredOutput
     dataset_credentials: Credentials | None = None
     precision: Precision = Precision.AS_TRAINED
@@ -616,8 +762,28 @@ class EvaluationConfig(Model):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         check_tasks_and_thresholds(self.tasks, self.thresholds, has_baseline=self.baseline is not None)
+        check_judge(self.tasks, has_judge=self.judge is not None, has_baseline=self.baseline is not None)
         check_resamples(self.resamples, self.thresholds)
         return self
+
+
+NO_JUDGE = "a Judge task needs spec.judge"
+NO_PAIR = "a Judge task of the mode Pairwise needs spec.baseline, whose answers the target's are held against"
+
+
+def check_judge(tasks: list[EvaluationTask], *, has_judge: bool, has_baseline: bool) -> None:
+    """Refuse tasks that nobody can judge.
+
+    Raises:
+        ValueError: with the next step.
+    """
+    for task in tasks:
+        if task.judging is None:
+            continue
+        if not has_judge:
+            raise ValueError(NO_JUDGE)
+        if task.judging.chosen_mode is JudgeMode.PAIRWISE and not has_baseline:
+            raise ValueError(NO_PAIR)
 
 
 RESAMPLES_OF_A_TEST = 1_000
@@ -783,6 +949,9 @@ class EvaluationOutcome(Received):
     looks: WHOLE = Field(default=0, description="evaluations that saw the most used of these rows, this one included")
     results: list[Result] = Field(default=[])
     omitted: WHOLE = Field(default=0, description="results that are in the report only")
+    unreliable: str | None = Field(
+        default=None, max_length=UNRELIABLE_LENGTH, description="why a judge's words decide nothing, in a sentence"
+    )
     checks: list[Check] = Field(default=[])
 
     def pack(self, limit: int) -> str:
@@ -800,6 +969,7 @@ class EvaluationOutcome(Received):
                 "resultsDigest": self.results_digest,
                 "rows": self.rows,
                 "looks": self.looks,
+                **({"unreliable": self.unreliable} if self.unreliable is not None else {}),
                 "omitted": self.omitted + len(self.results) - len(results),
                 "results": [[_packed(getattr(each, name)) for each in results] for name in _RESULT_COLUMNS],
                 "checks": [

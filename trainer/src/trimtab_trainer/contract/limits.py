@@ -18,6 +18,13 @@ TRAIN_LIMITS = "TRIMTAB_TRAIN_LIMITS"
 PROCESSES = "TRIMTAB_PROCESSES"
 """Name of the variable that tells the train stage how many processes it is: one for each accelerator of its pod. A
 trainer of before does not look, and refuses several accelerators by itself."""
+NODES, PROCESSES_PER_NODE, NODE = "PET_NNODES", "PET_NPROC_PER_NODE", "PET_NODE_RANK"
+ADDRESS, PORT = "PET_MASTER_ADDR", "PET_MASTER_PORT"
+WORLD_SIZE = "WORLD_SIZE"
+"""Names of the variables that tell the pods of one attempt of each other: torchrun's, as Kubeflow Trainer sets them.
+The last is the number of all processes: a trainer of before refuses to be one of several by it."""
+MEETING_PORT = 29400
+"""Where the processes of several pods meet, in the pod of index 0; torchrun's."""
 
 
 class TrainLimits(Received):
@@ -25,9 +32,15 @@ class TrainLimits(Received):
 
     memory_bytes: int | None = Field(default=None, ge=0, description="memoryBytes it may take")
     accelerators: int = Field(default=0, ge=0, description="accelerators it is given")
+    nodes: int | None = Field(default=None, ge=1, description="nodes that train together, if several, each with these")
     accelerator_product: str | None = Field(
         default=None, max_length=253, description="acceleratorProduct that its node must have"
     )
+
+    @property
+    def processes(self) -> int:
+        """How many train together: one for each accelerator of each pod."""
+        return (self.nodes or 1) * max(1, self.accelerators)
 
     @classmethod
     def told(cls, environment: Mapping[str, str]) -> Self | None:

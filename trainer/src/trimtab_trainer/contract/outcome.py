@@ -11,6 +11,7 @@ from pydantic import Field
 
 from .curve import Curve
 from .evaluation import EvaluationOutcome, PreparedEvaluation
+from .exporting import Exported
 from .figures import COUNT, CURVES, FIGURE, PREFERENCE, WHOLE
 from .hub import Mirrored
 from .model import Received, speaks
@@ -49,6 +50,8 @@ class Stage(StrEnum):
     TRAIN = "train"
     EVALUATE = "evaluate"
     REPORT = "report"
+    TRACK = "track"
+    EXPORT = "export"
 
 
 class Reason(StrEnum):
@@ -95,6 +98,11 @@ class Reason(StrEnum):
     TEST_SPLIT_MISSING = "TestSplitMissing"
     TRAINED_ON = "TrainedOn"
     FINAL_SET_OPENED = "FinalSetOpened"
+    # of judges: 10, and 13 where asking again may help
+    JUDGE_REFUSED = "JudgeRefused"
+    JUDGE_PROMPT_TOO_LONG = "JudgePromptTooLong"
+    JUDGE_UNREACHABLE = "JudgeUnreachable"
+    JUDGE_OVERLOADED = "JudgeOverloaded"
     # 12, 13, 14, 1
     OUT_OF_MEMORY = "OutOfMemory"
     STORAGE_FAILED = "StorageFailed"
@@ -200,6 +208,7 @@ class TerminationMessage(Received):
     summary: Summary = Summary()
     prepared_evaluation: PreparedEvaluation | None = None
     packed_outcome: str | None = Field(default=None, description="packedOutcome: `EvaluationOutcome.pack`")
+    exported: Exported | None = None
 
     @property
     def outcome(self) -> EvaluationOutcome | None:
@@ -258,7 +267,7 @@ class TerminationMessage(Received):
 class Progress(Received):
     """Answer of `GET :9401/progress`.
 
-    `step` counts tasks of an evaluation (of target and baseline apart), and files while mirroring.
+    `step` counts tasks of an evaluation (of target and baseline apart), files while mirroring and shards of an export.
     """
 
     run_uid: str
@@ -266,7 +275,7 @@ class Progress(Received):
     stage: Stage
     activity: str = Field(
         description="Mirroring, Preparing, Loading, Comparing (answers, with the model before training), "
-        "Training, Evaluating, Checkpointing or Publishing"
+        "Training, Evaluating, Checkpointing, Exporting or Publishing"
     )
     step: int = 0
     total_steps: int = 0

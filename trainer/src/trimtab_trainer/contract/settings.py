@@ -20,6 +20,9 @@ _REPOSITORY = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _REVISION = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 HUB_SCHEME = "hf://"
 OBJECT_URI = Annotated[str, Field(min_length=6, max_length=1024, pattern=rf"^({_STORED})$")]
+IMAGE_URI = r"oci://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?"
+"""An image in a registry, by its tag; `latest` if that is left out."""
+EXPORT_URI = Annotated[str, Field(min_length=6, max_length=1024, pattern=rf"^({_STORED}|{IMAGE_URI})$")]
 MODEL_URI = Annotated[
     str,
     Field(

@@ -22,6 +22,7 @@ class VerdictReason(StrEnum):
     INSUFFICIENT_ROWS = "InsufficientRows"
     METRIC_MISSING = "MetricMissing"
     NO_THRESHOLDS = "NoThresholds"
+    JUDGE_UNRELIABLE = "JudgeUnreliable"
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,13 @@ class Verdict:
 def judge(thresholds: list[Threshold], outcome: EvaluationOutcome) -> Verdict:
     """Return the verdict.
 
-    Where several bounds fail, the reason is that of a missing metric first, then of the first bound in the order of the
-    spec that is missed, then of too few rows.
+    Where a judge is not to be relied on, nothing is decided, whatever its figures say. Where several bounds fail, the
+    reason is that of a missing metric first, then of the first bound in the order of the spec that is missed, then of
+    too few rows.
     """
     bounds = judge_bounds(thresholds, outcome.checks)
+    if outcome.unreliable is not None:
+        return Verdict(False, VerdictReason.JUDGE_UNRELIABLE, outcome.unreliable, tuple(bounds))
     if not bounds:
         message = "no threshold is set: the figures were measured and not judged"
         return Verdict(True, VerdictReason.NO_THRESHOLDS, message)

@@ -155,9 +155,9 @@ class RowTokenizer:
             spare=tuple(sorted(set(control.values()) - used)),
         )
 
-    def text(self, tokens: Int32) -> str:
-        """Return tokens int32[n] as text, control tokens too."""
-        written: str = self._backend.decode(tokens.tolist(), skip_special_tokens=False)
+    def text(self, tokens: Int32, *, control: bool = True) -> str:
+        """Return tokens int32[n] as text, with control tokens or as an answer is read, without."""
+        written: str = self._backend.decode(tokens.tolist(), skip_special_tokens=not control)
         return written
 
     def tokenise(self, rows: Iterable[Row]) -> Iterator[Tokenised]:

@@ -37,9 +37,10 @@ def run(options: argparse.Namespace) -> int:
         found = find_base_model(config.base_model)
         model, shapes = found.config, read_shapes(found)
     dims = dimensions(shapes, model, config.lora)
-    check_batch(config.training, options.accelerators)
+    accelerators = options.accelerators * options.nodes
+    check_batch(config.training, accelerators)
     found_all = [
-        estimate(dims, config, device, options.tokens, accelerators=options.accelerators)
+        estimate(dims, config, device, options.tokens, accelerators=accelerators)
         for device in devices_of(options.accelerator)
     ]
     if options.json:

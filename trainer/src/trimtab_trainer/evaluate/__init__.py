@@ -14,6 +14,8 @@ asking      models and their answers: likelihoods, generated texts, the store of
 harness     tasks of lm-evaluation-harness: their files checked, their documents read, the library run
 scoring     what each answer is worth: metrics, confusions, rows beside each other, groups. Pure
 statistics  what figures of so many rows can tell: resampling, p-values, group gaps. Pure, and knows no rows
+judging     answers judged by another model
+suites      rows of our own
 reporting   report, results and outcome: charts, words, tables, the store of outcomes
 
 import-linter holds these folders to it (`make lint`): who may import whom, and who never sees torch

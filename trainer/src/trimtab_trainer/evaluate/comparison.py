@@ -15,7 +15,7 @@ import numpy as np
 from ..contract import Check, EvaluationTask, Reason, Result, TaskType, Threshold
 from ..errors import SettingsInvalid
 from .preparing.task_store import PreparedTask
-from .results import Histogram, TaskResults
+from .results import Histogram, JudgeResults, TaskResults
 from .rows import EvaluationRow, RowScore
 from .scoring.confusion import confusion
 from .scoring.group_figures import FiguresByGroup
@@ -36,6 +36,7 @@ def compare(  # noqa: PLR0917 the six of them in the order that they are made
     seed: int,
     resamples: int,
     lower_is_better: Mapping[str, bool] | None = None,
+    judge: JudgeResults | None = None,
 ) -> tuple[TaskResults, list[Check]]:
     """Return a task's part of results.json, and facts about its thresholds; the same input gives the same output.
 
@@ -46,6 +47,7 @@ def compare(  # noqa: PLR0917 the six of them in the order that they are made
         rows, target, baseline: in the same order, with the same numbers.
         thresholds: those of this task, with their index in the configuration.
         lower_is_better: of a Harness task, its metrics, the headline first, and whether less is better.
+        judge: of a Judge task, whose scores have the judge's figures.
 
     Raises:
         SettingsInvalid: METRIC_NOT_APPLICABLE, a threshold is not about a figure of this task, as that of a Harness
@@ -91,6 +93,7 @@ def compare(  # noqa: PLR0917 the six of them in the order that they are made
         groups=[] if by_group is None else [by_group.table(name, own) for name in figures],
         confusion=confusion(task, rows, target, baseline) if task.type is TaskType.CLASSIFICATION else None,
         histograms=_histograms(sides),
+        judge=judge,
         wins=apart.wins,
         losses=apart.losses,
         ties=apart.ties,
@@ -104,14 +107,20 @@ def _worse(index: int, threshold: Threshold, sides: Sequence[Sequence[Measure]],
     """Return what is known about the share of rows that are worse than under the baseline."""
     target, baseline = (next(each for each in side if threshold.result in each.results) for side in sides)
     loss = (target.row_values - baseline.row_values) * (1.0 if target.lower_is_better else -1.0)
-    unknown = not all(np.isfinite(each.statistics.sum(dtype=np.float64)) for each in (target, baseline))
+    finite_sums = all(np.isfinite(each.statistics.sum(dtype=np.float64)) for each in (target, baseline))
+    # Of a figure of some rows the others have nothing that could be worse, and would dilute the share.
+    unknown = not finite_sums or target.taken is not None
     return worse_check(index, threshold, loss, resampling, unknown=unknown)
 
 
 def _figures(
     task: EvaluationTask, resampling: Resampling, sides: Sequence[Sequence[Measure]], rows: int
 ) -> dict[str, Figure]:
-    parts = [resampling.part(each.statistics, each.values, weights=each.weights) for side in sides for each in side]
+    parts = [
+        resampling.part(each.statistics, each.values, each.taken, weights=each.weights)
+        for side in sides
+        for each in side
+    ]
     found = resampling.distributions(parts)
     count = len(sides[0])
     figures = {}
@@ -121,7 +130,7 @@ def _figures(
             figures[name] = Figure(
                 task.name,
                 name,
-                rows,
+                rows if measure.taken is None else len(measure.taken),
                 found[at][column],
                 found[count + at][column] if len(sides) > 1 else None,
                 measure.lower_is_better,

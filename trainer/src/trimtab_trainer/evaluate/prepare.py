@@ -29,6 +29,8 @@ from ..report import Report
 from ..storage import FileEntry, open_store
 from .harness.documents import asked_groups
 from .harness.files import read_task
+from .judging.judge import identity_of
+from .judging.prepare import check_judge_model, check_labels
 from .preparing.adapters import VerifiedAdapter, check_tokenizers, find_adapter
 from .preparing.dataset_files import DatasetFiles, check_dataset_files
 from .preparing.group_column import check_groups
@@ -71,6 +73,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     tokenizer_files = fetch_tokenizer(model, scratch / "tokenizer")
     if config.baseline is not None:
         check_tokenizers(config, target, baseline, tokenizer_files)
+    check_judge_model(config, report)
     report("artifacts checked", target=_digest(target), baseline=_digest(baseline))
 
     about = Circumstances(
@@ -90,6 +93,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
             continue
         made = make_rows(task, files.of(task), about, report)
         check_groups(task, ((row.group, row.cluster) for row in made.rows), config.thresholds)
+        check_labels(task, made.rows)
         file = rows_file(folder, task.name)
         write_lines(file, made.rows)
         largest = max(largest, made.largest_token)
@@ -173,6 +177,7 @@ def evaluation_digest(
             "quantization": config.quantization.to_json() if config.quantization is not None else None,
             "resamples": config.resamples,
             "seed": config.seed,
+            **({"judge": identity_of(config.judge)} if config.judge is not None else {}),
         }
     )
 

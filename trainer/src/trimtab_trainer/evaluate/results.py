@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from ..contract import Check, Model, Precision, Result, TaskType, Threshold
+from ..contract import Check, JudgeMode, Model, Precision, Result, TaskType, Threshold
 from ..contract.settings import DIGEST
 
 RESULTS_VERSION = "trimtab.dev/results/v1"
@@ -91,6 +91,25 @@ class Example(Model):
     baseline_score: float | None = None
 
 
+class JudgeResults(Model):
+    """Who judged a task's answers, what was asked, and how far that can be relied on."""
+
+    judge: dict[str, Any] = Field(description="endpoint and model, or digest and computeType")
+    models: list[str] = Field(default=[], description="names that the endpoint replied under")
+    words: DIGEST = Field(description="digest of the words that judges are asked with")
+    mode: JudgeMode
+    instructions: str
+    judgements: DIGEST = Field(description="judgements lie in <output>/evaluations/judgements/<digest>")
+    asked: int = Field(description="questions that were put to the judge")
+    pairs: int = Field(default=0, description="pairs of different answers, people's among them")
+    inconsistent: int = Field(default=0, description="pairs in which the order of the answers decided")
+    unreadable: int = Field(default=0, description="replies that say nothing")
+    labelled: int = Field(default=0, description="rows that people judged")
+    agreed: int = Field(default=0, description="those of them on which the judge says the same")
+    minimum_agreement: float | None = None
+    unreliable: str | None = Field(default=None, description="why its words decide nothing")
+
+
 class TaskResults(Model):
     """One task."""
 
@@ -109,6 +128,7 @@ class TaskResults(Model):
     groups: list[MetricByGroup] = Field(default=[])
     confusion: Confusion | None = None
     histograms: list[Histogram] = Field(default=[])
+    judge: JudgeResults | None = None
     wins: int = 0
     losses: int = 0
     ties: int = 0
@@ -136,3 +156,8 @@ class EvaluationResults(Model):
     lineage: dict[str, Any] = Field(
         default={}, description="digests of data, settings and base model that the target was made from; machine"
     )
+
+    @property
+    def unreliable(self) -> str | None:
+        """Why nothing is decided: what is to be said of the first judge that cannot be relied on."""
+        return next((task.judge.unreliable for task in self.tasks if task.judge and task.judge.unreliable), None)

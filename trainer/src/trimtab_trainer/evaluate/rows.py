@@ -37,6 +37,10 @@ class Sequence:
         return sum(stop - start for start, stop in self.spans)
 
 
+OF_SOME_TYPES = ("schema", "calls", "worse", "score", "refuse")
+"""Fields of a row that are left out where they are None."""
+
+
 @dataclass(frozen=True)
 class EvaluationRow:
     """One row of a task.
@@ -55,6 +59,12 @@ class EvaluationRow:
         choices: the texts to choose from (labels or choices); empty where there are none.
         answer: index of the right choice.
         number_reference: the right number of a Regression row.
+        schema: JSON text: what a JsonSchema row's answer is to satisfy, where the task does not say it; of a ToolCalls
+            row an object of the arguments' schemas, each JSON text, by the names of the tools.
+        worse: of a Judge row an answer that people found worse than the reference.
+        refuse: of a Refusal row whether it is to be refused.
+        score: of a Judge row the score that people gave the reference.
+        calls: of a ToolCalls row the right calls, JSON text [[name, arguments], ...].
     """
 
     number: int
@@ -69,10 +79,16 @@ class EvaluationRow:
     choices: tuple[str, ...] = ()
     answer: int | None = None
     number_reference: float | None = None
+    schema: str | None = None
+    calls: str | None = None
+    worse: str | None = None
+    score: int | None = None
+    refuse: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row as a JSON object."""
+        """Return the row as a JSON object; what only some types have is left out of the others, whose digests stay."""
         value = {field.name: getattr(self, field.name) for field in fields(self)}
+        value = {name: each for name, each in value.items() if each is not None or name not in OF_SOME_TYPES}
         value["sequences"] = [[each.tokens, each.spans, each.characters, each.bytes] for each in self.sequences]
         return value
 
@@ -96,6 +112,8 @@ class RowScore:
         log_likelihoods: in nats, summed over the spans of each sequence of the row.
         text: what was generated, without the stop string; None where nothing is.
         stopped: whether the answer ended by itself, not by maxNewTokens.
+        tokens: that were written, the one that ended the answer among them; None where nothing was.
+        seconds: from the beginning of its batch to the end of the answer.
         figures: what a harness task says of the row, by metric.
     """
 
@@ -103,11 +121,14 @@ class RowScore:
     log_likelihoods: tuple[float, ...] = ()
     text: str | None = None
     stopped: bool = True
+    tokens: int | None = None
+    seconds: float | None = None
     figures: dict[str, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the score as a JSON object."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Return the score as a JSON object, without tokens and seconds where nothing was written."""
+        value = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: each for name, each in value.items() if each is not None or name not in ("tokens", "seconds")}
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> RowScore:

@@ -13,7 +13,15 @@ from typing import Any
 
 import torch
 
-from ..contract import EvaluationConfig, EvaluationOutcome, EvaluationTask, PreparedEvaluation, TaskType, Threshold
+from ..contract import (
+    EvaluationConfig,
+    EvaluationOutcome,
+    EvaluationTask,
+    PreparedEvaluation,
+    TaskType,
+    Threshold,
+    digest_of,
+)
 from ..errors import OutOfMemory
 from ..interruption import Interruption
 from ..pages.wording import short
@@ -30,11 +38,13 @@ from .asking.likelihoods import score_pairs, score_rows
 from .asking.models import Models, quantization
 from .asking.score_store import ScoresKey, TaskScores, read_scores, seed_of, write_scores
 from .comparison import compare
+from .judging.choosing import judge_of
+from .judging.judge import judge_task
 from .preparing.looks import note_looks
 from .preparing.task_store import PreparedTask, PreparedTasks, load_tasks
 from .reporting.outcome_store import publish, read_outcome
 from .reporting.page import render
-from .results import EvaluatedModel, EvaluationResults, TaskResults
+from .results import EvaluatedModel, EvaluationResults, JudgeResults, TaskResults
 from .rows import EvaluationRow
 
 
@@ -76,7 +86,7 @@ def evaluate(  # noqa: PLR0917 all of them in the order that they are needed
         try:
             run = Evaluation(config, prepared, store, scratch=scratch, report=report, board=board, stop=stop)
             report("evaluating", attempt=attempt, tasks=prepared.tasks, sides=len(run.sides))
-            outcome = run.publish(run.compare(run.ask()))
+            outcome = run.publish(run.compare(run.judge(run.ask())))
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise OutOfMemory(
@@ -113,7 +123,7 @@ class Evaluation:
         """Fetch rows and adapters, and see to the precision; the base model is fetched when it is needed.
 
         Raises:
-            SettingsInvalid: an adapter is not the one that was prepared for.
+            SettingsInvalid: an adapter is not the one that was prepared for; the judge's key is not there.
             DataInvalid: rows that are to be seen once were seen.
             ObjectMissing, ObjectDamaged: something is not in storage as it was written.
         """
@@ -128,6 +138,9 @@ class Evaluation:
         scheme = quantization(config, adapters)
         asked_as = self.sides[0].adapter
         template = asked_as.chat_template if asked_as is not None else None
+        self.judges: dict[str, JudgeResults] = {}
+        # Before anything is asked: what its key lacks is known by now.
+        self._judge = judge_of(config.judge, scratch, config.batch_size) if config.judge is not None else None
         self.models = Models(config, prepared, scheme, chat_template=template, scratch=scratch, report=report)
 
     def _adapter(self, role: str) -> FetchedAdapter | None:
@@ -186,7 +199,14 @@ class Evaluation:
             quantization=self.models.quantization,
             compute_type=str(self.models.compute_type).removeprefix("torch."),
             seed=seed_of(task, self.config.seed),
+            generated=task.generates,
+            timed=self._timed() if task.timed else None,
         )
+
+    def _timed(self) -> dict[str, str]:
+        """Return what seconds are measured by: this evaluation alone, on the machine that it runs on."""
+        told = machine(self.models.device, self.models.compute_type)
+        return {"evaluation": self.prepared.evaluation_digest, "machine": digest_of(told)}
 
     def _answers(self, model: LanguageModel, task: EvaluationTask) -> TaskScores:
         size, stop = self.config.batch_size, self.stop
@@ -206,9 +226,45 @@ class Evaluation:
         decoding, ends = Decoding.of(task, self.config.seed), self.models.ends
         return TaskScores(
             generate_rows(
-                model, self.models.tokenizer, rows, decoding, ends, batch_size=size, stop=stop, report=self.report
+                model,
+                self.models.tokenizer,
+                rows,
+                decoding,
+                ends,
+                batch_size=size,
+                timed=task.timed,
+                stop=stop,
+                report=self.report,
             )
         )
+
+    # -- judging ------------------------------------------------------------------------------------------------------
+
+    def judge(self, found: dict[tuple[str, str], TaskScores]) -> dict[tuple[str, str], TaskScores]:
+        """Return the scores with what the judge says of those that are judged, once all answers are there."""
+        judge, tasks = self._judge, [task for task in self.config.tasks if task.judging is not None]
+        if judge is None or not tasks:
+            return found
+        self.models.release()
+        self.board.update(activity="Judging")
+        with self.stop.at_once():
+            for task in tasks:
+                target, baseline = found["target", task.name], found.get(("baseline", task.name))
+                judged, self.judges[task.name] = judge_task(
+                    judge,
+                    self.store,
+                    task,
+                    self._rows(task, target),
+                    target.scores,
+                    baseline.scores if baseline is not None else None,
+                    folder=self.scratch / "judgements",
+                    stop=self.stop,
+                    report=self.report,
+                )
+                found["target", task.name] = TaskScores(judged.target)
+                if judged.baseline is not None:
+                    found["baseline", task.name] = TaskScores(judged.baseline)
+        return found
 
     # -- figures ------------------------------------------------------------------------------------------------------
 
@@ -257,6 +313,7 @@ class Evaluation:
             seed=self.config.seed,
             resamples=self.config.resamples,
             lower_is_better=target.lower_is_better,
+            judge=self.judges.get(task.name),
         )
 
     def _rows(self, task: EvaluationTask, scores: TaskScores) -> list[EvaluationRow]:

@@ -75,6 +75,11 @@ def evaluation_scores_prefix(scores_digest: str) -> str:
     return f"evaluations/scores/{hexadecimal(scores_digest)}"
 
 
+def evaluation_judgements_prefix(judgements_digest: str) -> str:
+    """What one judge said of one task's answers."""
+    return f"evaluations/judgements/{hexadecimal(judgements_digest)}"
+
+
 def evaluation_looks_prefix(rows_digest: str) -> str:
     """Which evaluations have looked at rows."""
     return f"evaluations/looks/{hexadecimal(rows_digest)}"
@@ -88,3 +93,8 @@ def evaluation_prefix(evaluation_digest: str) -> str:
 def sweep_prefix(name: str, uid: str) -> str:
     """Page and trials of one sweep."""
     return f"sweeps/{name}-{uid[:8]}"
+
+
+def export_prefix(request_digest: str) -> str:
+    """Folder of what was made of a base model and an adapter, by what it was made from."""
+    return f"exports/{hexadecimal(request_digest)}"

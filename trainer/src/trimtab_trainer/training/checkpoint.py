@@ -231,6 +231,7 @@ class Checkpoints:
         self.store, self._report, self._board = store, report, board
         self._prefix = checkpoints_prefix(run_digest)
         self._keep = config.checkpoint.keep
+        self.attempt = attempt
         self._suffix = f"{short_uid(config.run.uid)}-{attempt}"
         self._scratch = scratch / "checkpoints"
         self._thread: threading.Thread | None = None

@@ -73,15 +73,15 @@ def load(
     report: Report,
     board: ProgressBoard,
 ) -> Loaded:
-    """Put base model and data in place, once for all processes of this machine, and build the trainer."""
-    hardware.configure(world.size, world.rank)
+    """Put base model and data in place, once for all processes of this pod, and build the trainer."""
+    hardware.configure(world.local_size, world.local_rank)
     check_batch(config.training, world.size)
-    world.join()
+    world.join(f"{prepared.run_digest} in attempt {checkpoints.attempt}", stop)
     store, base = open_store(config.output.uri, config.output.credentials), scratch / "base-model"
-    folder = world.leader_first(
+    folder = world.pod_first(
         lambda: fetch_base_model(config.base_model, base, prepared.base_model_digest), stop, then=lambda: base
     )
-    view = world.leader_first(
+    view = world.pod_first(
         lambda: load_view(store, prepared.view_digest, scratch),
         stop,
         then=lambda: load_view(store, prepared.view_digest, scratch, there=True),
@@ -130,7 +130,7 @@ def build(  # noqa: PLR0917 what is loaded, and what it is for
         model.attend_by_rows()
     check_forward(model, settings.packing)
     cost = costs(model)
-    memory = hardware.memory(where, processes=world.size)
+    memory = hardware.memory(where, processes=world.local_size)
     sizing = plan(settings, training.longest, memory, cost, where.type)
     world.meet(stop)  # however long each took to load
     sizing = alike(sizing, base_hash, world)

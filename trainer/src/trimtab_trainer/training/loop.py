@@ -125,7 +125,9 @@ class Trainer:
         self.stop, self.report, self.board = stop, report, board
         self.optimizer = make_optimizer(self.settings, model.parameters.values())
         self.state = TrainingState()
-        self.energy = EnergyMeter.of(model.device, self.world.size)
+        # Boards of other pods are not seen: nothing is told then, rather than a part for the whole.
+        alone = self.world.size == self.world.local_size
+        self.energy = EnergyMeter.of(model.device, self.world.size) if alone else EnergyMeter(None)
         self.idle = Idle()
         self._checked_gradients = False
         self._saved_step: int | None = 0  # step whose weights are in a checkpoint (0: nothing to save)

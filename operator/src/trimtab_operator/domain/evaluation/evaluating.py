@@ -9,26 +9,25 @@ from trimtab_trainer.contract import EvaluationConfig, Mirrored, PreparedEvaluat
 
 from trimtab_operator.api import (
     PASSED,
-    AdapterRollout,
     Condition,
     Evaluation,
     EvaluationStatus,
-    FineTuneJob,
     PassedReason,
     State,
 )
 
 from ..plan import Note
-from ..views import EVALUATION_LABEL
+from ..views import EGRESS_LABEL, EVALUATION_LABEL
 from ..work.attempt import Attempt
 from ..work.conditions import make_condition, notes_of
 from ..work.ending import Ending
 from ..work.mirrors import mirrored_of, mirroring, note_mirrored
-from ..work.particulars import Hold, Particulars
+from ..work.particulars import Hold, Particulars, References
 from .resolve import models_of, needs_resolving, resolve, rollout_of, served_nothing, sources_of
 from .results import note_outcome, note_prepared, note_progress, prepared_of, verdict_of
 from .run_config import build_run_config
 
+JUDGE = "judge"
 GOES_ON = "it goes on with the tasks that are not done"
 
 
@@ -55,7 +54,23 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
             "output": sources.output.secret_name,
             "target": models.target.secret_name if models.target is not None else None,
             "baseline": models.baseline.secret_name if models.baseline is not None else None,
+            # Not where there is no judge: what Jobs are made from is compared by these.
+            **({JUDGE: job.spec.judge.secret_name} if job.spec.judge is not None else {}),
         }
+
+    def mounted(self, job: Evaluation, stage: Stage) -> Mapping[str, str | None]:
+        """Return the Secrets that a stage mounts: the key of an endpoint is in no pod but the one that asks it."""
+        found = super().mounted(job, stage)
+        if self._asks_endpoint(job) and stage is not Stage.EVALUATE:
+            return {role: name for role, name in found.items() if role != JUDGE}
+        return found
+
+    def policy_labels(self, job: Evaluation, stage: Stage) -> Mapping[str, str]:
+        """Return the label by which a NetworkPolicy lets the pod out that asks a judge's endpoint."""
+        return {EGRESS_LABEL: JUDGE} if self._asks_endpoint(job) and stage is Stage.EVALUATE else {}
+
+    def _asks_endpoint(self, job: Evaluation) -> bool:
+        return job.spec.judge is not None and job.spec.judge.endpoint is not None
 
     def from_hub(self, job: Evaluation) -> frozenset[str]:
         resolved = job.status.resolved
@@ -122,15 +137,13 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
     def follows_rollout(self, job: Evaluation) -> str | None:
         return rollout_of(job) if needs_resolving(job) else None
 
-    def hold(
-        self, job: Evaluation, status: EvaluationStatus, upstream: FineTuneJob | None, rollout: AdapterRollout | None
-    ) -> Hold[EvaluationStatus] | None:
+    def hold(self, job: Evaluation, status: EvaluationStatus, found: References) -> Hold[EvaluationStatus] | None:
         try:
             job.spec.check()
         except ValueError as error:
             message = f"{error}; create another Evaluation"
             return Hold(State.SPEC_INVALID.value, message, status, final=True)
-        return resolve(job, status, upstream, rollout)
+        return resolve(job, status, found.upstream, found.rollout)
 
     def other_conditions(
         self, job: Evaluation, status: EvaluationStatus, succeeded: Condition, now: datetime

@@ -8,12 +8,15 @@ from trimtab_trainer.contract import (
     StoredArtifact,
     StoredBaseline,
     StoredBaseModel,
+    StoredEndpoint,
+    StoredJudge,
+    StoredJudgeModel,
     StoredOutput,
 )
 from trimtab_trainer.contract.evaluation import EVALUATION_VERSION
 
 from trimtab_operator.api import Evaluation
-from trimtab_operator.api.evaluation import Artifact
+from trimtab_operator.api.evaluation import Artifact, EvaluationJudge
 
 from ..work.job import credentials
 from .resolve import models_of, sources_of
@@ -37,6 +40,7 @@ def build_run_config(evaluation: Evaluation) -> EvaluationConfig:
         baseline=StoredBaseline(artifact=_stored(models.baseline, "baseline")) if models.compared else None,
         tasks=spec.tasks,
         thresholds=spec.thresholds,
+        judge=_judge(spec.judge),
         output=StoredOutput(uri=sources.output.uri, credentials=credentials(sources.output.secret_name, "output")),
         dataset_credentials=credentials(sources.dataset_secret_name, "dataset"),
         precision=spec.precision,
@@ -45,6 +49,17 @@ def build_run_config(evaluation: Evaluation) -> EvaluationConfig:
         resamples=spec.resamples,
         seed=spec.seed,
         batch_size=spec.batch_size,
+    )
+
+
+def _judge(judge: EvaluationJudge | None) -> StoredJudge | None:
+    if judge is None:
+        return None
+    keys = credentials(judge.secret_name, "judge")
+    endpoint, model = judge.endpoint, judge.model
+    return StoredJudge(
+        endpoint=StoredEndpoint(url=endpoint.url, model=endpoint.model, credentials=keys) if endpoint else None,
+        model=StoredJudgeModel(uri=model.uri, digest=model.digest, credentials=keys) if model else None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trimtab_operator.api import FineTuneJob
 from trimtab_operator.api.finetunejob import FINETUNEJOB
+from trimtab_operator.api.tracking import TRACKED
 
 from ..cluster import Key
 from ..indexes import of_artifact, of_sweep, sweeps_among, waiting_for
@@ -37,4 +38,5 @@ FINE_TUNE_JOB = staged(
     concerns=_concerns,
     gauge="trimtab_finetunejobs",
     seconds="finetunejob_seconds",
+    later=frozenset({TRACKED}),
 )

@@ -10,12 +10,15 @@ from trimtab_trainer.contract import Mirrored, Prepared, RunConfig, Stage, Termi
 from trimtab_operator.api import FineTuneJob, FineTuneJobStatus, State
 
 from ..views import JOB_LABEL
+from ..work.afterwards import Afterwards
 from ..work.attempt import Attempt
 from ..work.ending import Ending
 from ..work.mirrors import mirrored_of, mirroring, note_mirrored
+from ..work.observed import Observed
 from ..work.particulars import Particulars
 from .figures import lost_seconds, note_artifact, note_checkpoint, note_prepared, note_progress, prepared_of
 from .run_config import build_run_config
+from .tracking import telling
 
 
 class Training(Particulars[FineTuneJob, FineTuneJobStatus]):
@@ -25,6 +28,9 @@ class Training(Particulars[FineTuneJob, FineTuneJobStatus]):
     stages = (Stage.MIRROR, Stage.PREPARE, Stage.TRAIN)
     parts = {Stage.MIRROR: "mirror", Stage.PREPARE: "prepare", Stage.TRAIN: "train"}  # noqa: RUF012  a Mapping, never written
     config_part = "run"
+
+    def pods(self, job: FineTuneJob, stage: Stage) -> int:
+        return job.spec.nodes if stage is Stage.TRAIN else 1
 
     def run_config(self, job: FineTuneJob) -> RunConfig:
         return build_run_config(job)
@@ -91,7 +97,11 @@ class Training(Particulars[FineTuneJob, FineTuneJobStatus]):
             return State.PREPARING.value, message
         if attempt.publishing:
             return State.PUBLISHING.value, f"Job {attempt.name} verifies and publishes the adapter"
-        return State.TRAINING.value, f"Job {attempt.name} trains the adapter"
+        together = f" in {attempt.job.pods} pods" if attempt.job.pods > 1 else ""
+        return State.TRAINING.value, f"Job {attempt.name} trains the adapter{together}"
+
+    def afterwards(self, observed: Observed[FineTuneJob], now: datetime) -> Afterwards:
+        return telling(observed, now)
 
     def resumes(self, status: FineTuneJobStatus) -> str:
         return "it continues from its checkpoint" if status.checkpoint is not None else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
-from trimtab_operator.api.pod import ONE_AT_MOST, PodTemplate, ResourceRequirements
+from trimtab_operator.api.pod import ONE_AT_MOST, AnyResources, AnyTemplate, PodTemplate
 from trimtab_operator.api.quantity import LARGEST, count_of
 
 
@@ -20,7 +20,7 @@ def devices(limits: Mapping[str, object], patterns: Iterable[str]) -> int:
     return min(LARGEST, sum(count_of(limits[name]) for name in counted))
 
 
-def claimed(template: PodTemplate, resources: ResourceRequirements | None) -> int:
+def claimed(template: AnyTemplate, resources: AnyResources | None) -> int:
     """Return the number of devices that a container's claims stand for: what each says of itself, else one."""
     used = {claim.name for claim in (resources.claims if resources is not None else None) or ()}
     counts = (1 if each.accelerators is None else each.accelerators for each in template.resource_claims)

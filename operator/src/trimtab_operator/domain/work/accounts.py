@@ -38,7 +38,7 @@ def accelerators(job: Work, attempt: AttemptStatus, *, works: bool) -> int:
     if attempt.accelerators is not None or not works:
         return attempt.accelerators or 0
     template = job.spec.template
-    limits = (template.resources.limits if template.resources is not None else None) or {}
+    limits = (template.resources.to_json() if template.resources is not None else {}).get("limits", {})
     return min(devices(limits, ACCELERATOR_RESOURCES), ACCELERATORS_MAXIMUM)
 
 
@@ -111,13 +111,15 @@ def enter(status: S, seen: Attempt, images: dict[str, str], now: datetime) -> S:
 
 
 def note_start(status: S, seen: Attempt) -> S:
-    """Return the status with the start of the pod that runs now; one that is over may have been counted already."""
-    attempt, pod = open_attempt(status), seen.pod
-    if attempt is None or attempt.start_time is not None or pod is None or pod.started is None:
+    """Return the status with the start of the first pod that runs now; one that is over may be counted already."""
+    attempt = open_attempt(status)
+    if attempt is None or attempt.start_time is not None:
         return status
-    if pod.over and attempt.active_seconds is not None:
+    counted = attempt.active_seconds is not None
+    started = [pod.started for pod in seen.current if pod.started is not None and not (pod.over and counted)]
+    if not started:
         return status
-    return replace_last(status, attempt.model_copy(update={"start_time": format_time(pod.started)}))
+    return replace_last(status, attempt.model_copy(update={"start_time": format_time(min(started))}))
 
 
 def tells_only_a_start(kind: Particulars[J, S], before: WorkStatus, after: WorkStatus) -> bool:

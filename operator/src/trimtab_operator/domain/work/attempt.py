@@ -1,4 +1,8 @@
-"""`Attempt`: one try at one stage, as decisions see it. That it is one Job with one pod today is known here alone."""
+"""`Attempt`: one try at one stage, as decisions see it: a Job, with one pod or with several that train as one.
+
+The pod of index 0 has the leader, which tells progress and has the result. One that fails ends all: the Job's
+controller deletes the others then.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +25,8 @@ class Attempt:
     """A snapshot of one attempt.
 
     Attributes:
-        progress: the newest answer of its pod.
-        silent: whether its pod runs, is asked for its progress and has never answered.
+        progress: the newest answer of the pod that speaks for all.
+        silent: whether that runs, is asked for its progress and has never answered.
     """
 
     job: JobView
@@ -93,11 +97,34 @@ class Attempt:
         return told
 
     @property
+    def current(self) -> tuple[PodView, ...]:
+        """The newest pod of each index, before those that are being deleted, in the order of the indexes."""
+        newest: dict[int, PodView] = {}
+        for pod in sorted(
+            self.pods, key=lambda p: (p.deletion_time is None, p.created.timestamp() if p.created else 0), reverse=True
+        ):
+            newest.setdefault(pod.index, pod)
+        return tuple(newest[index] for index in sorted(newest))
+
+    @property
     def pod(self) -> PodView | None:
-        """The newest pod, before those that are being deleted."""
-        return max(
-            self.pods, key=lambda p: (p.deletion_time is None, p.created.timestamp() if p.created else 0), default=None
-        )
+        """The pod that speaks for all."""
+        return next((pod for pod in self.current if pod.index == 0), None)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether some of its pods are not there."""
+        return len(self.current) < self.job.pods
+
+    @property
+    def waits(self) -> PodView | None:
+        """The first pod that does not run yet."""
+        return next((pod for pod in self.current if not (pod.running or pod.over)), None)
+
+    @property
+    def runs(self) -> bool:
+        """Whether any pod runs, or has."""
+        return any(pod.running or pod.over for pod in self.current)
 
     @property
     def live(self) -> bool:
@@ -106,29 +133,27 @@ class Attempt:
 
     @property
     def at_rest(self) -> bool:
-        """Whether nothing runs: there is no pod, or it is over."""
-        return self.pod is None or self.pod.over
-
-    @property
-    def runs(self) -> bool:
-        return self.pod is not None and self.pod.running
+        """Whether nothing runs: there is no pod, or all are over."""
+        return all(pod.over for pod in self.current)
 
     @property
     def stopped(self) -> datetime | None:
-        """When the trainer ended, if its pod still tells."""
-        return self.pod.terminated_time if self.pod is not None else None
+        """When the last trainer of its pods ended, if they still tell."""
+        times = [pod.terminated_time for pod in self.current if pod.terminated_time is not None]
+        return max(times) if times and self.at_rest else None
 
     def left_alone(self) -> bool:
-        """Tell whether the trainer has ended and something beside it keeps the pod, and with it what the pod holds."""
-        return self.live and self.pod is not None and self.pod.terminated and self.pod.phase == "Running"
+        """Tell whether all trainers have ended and something beside one keeps its pod, and with it what that holds."""
+        ended = self.at_rest and not self.incomplete
+        return self.live and ended and any(pod.terminated and pod.phase == "Running" for pod in self.current)
 
     @property
     def settled(self) -> bool:
         """Whether nothing can be otherwise any more: its Job has ended, and the last words of its pods are spoken."""
-        return self.job.finished and bool(self.pods) and all(pod.over for pod in self.pods)
+        return self.job.finished and not self.incomplete and all(pod.over for pod in self.pods)
 
     def ended(self, now: datetime) -> bool:
-        """Tell whether it is over: by its Job, or because its trainer is and nothing else in the pod ends."""
+        """Tell whether it is over: by its Job, or because its trainers are and nothing else in the pods ends."""
         return self.job.finished or (self.left_alone() and self.lingers(now) <= 0)
 
     def lingers(self, now: datetime) -> float:
@@ -136,12 +161,17 @@ class Attempt:
         since = self.stopped or now
         return (since + timedelta(seconds=LINGER_SECONDS) - now).total_seconds()
 
-    def overdue_at(self, node_loss_seconds: float) -> datetime | None:
-        """Return when a pod that is being deleted should have gone, None if none is."""
-        pod = self.pod
-        if pod is None or pod.deletion_time is None or pod.over:
+    def overdue(self, node_loss_seconds: float) -> tuple[PodView, datetime] | None:
+        """Return the pod that is being deleted and should have gone first, and when; None if none is."""
+        times = [
+            (pod.deletion_time + timedelta(seconds=node_loss_seconds), pod.index, pod)
+            for pod in self.current
+            if pod.deletion_time is not None and not pod.over
+        ]
+        if not times:
             return None
-        return pod.deletion_time + timedelta(seconds=node_loss_seconds)
+        time, _, pod = min(times, key=lambda each: each[:2])
+        return pod, time
 
     def delete(self) -> Delete:
         """Return the action that ends it and gives back what it holds."""

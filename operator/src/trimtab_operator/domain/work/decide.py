@@ -23,6 +23,7 @@ from ..ended import comes_back, time_is_over
 from ..plan import Action, Create, Inquiry, NodeOf, Note, Plan
 from ..views import format_time, parse_time
 from . import accounts
+from .afterwards import LONGEST_SECONDS, Afterwards
 from .attempt import Attempt
 from .conditions import ConditionStatus, condition_of, is_over, make_condition, note_warnings, notes_of
 from .ending import LOST, Ending, Verdict, ending_of, lost, vanished
@@ -31,9 +32,11 @@ from .job import build_job, build_run_config_map, stage_image
 from .names import next_number
 from .observed import Observed
 from .particulars import Particulars
+from .peers import build_peers
 from .subject import J, S, Work
 from .waiting import Waiting, refused, waiting_of
 
+TAKEN_AGAIN_SECONDS = 10.0
 UNREADABLE = (
     "its progress cannot be read, which does it no harm: let the operator's pods in at port 9401 to see how far it is "
     "(a NetworkPolicy may forbid it)"
@@ -65,7 +68,7 @@ class _Decision(Generic[S]):
 
 
 def plan(observed: Observed[J], now: datetime) -> Plan:
-    """Decide what to do about a FineTuneJob or an Evaluation now."""
+    """Decide what to do about a FineTuneJob, an Evaluation or an AdapterExport now."""
     return _plan(observed.kind, observed, now)
 
 
@@ -133,16 +136,45 @@ def _unless_refused(observed: Observed[Any], made: Plan, now: datetime) -> Plan:
 
 
 def _after_the_end(observed: Observed[Any], now: datetime) -> Plan:
-    """Terminal is terminal. What is left is to delete the job when its time is over."""
-    job = observed.job
+    """Terminal is terminal. What is left is what the kind does afterwards, and to delete the job in its time."""
+    job, left = observed.job, observed.kind.afterwards(observed, now)
     ttl, ended = job.spec.ttl_seconds_after_finished, job.status.completion_time
+    waits = _outlives_its_ttl(left, ended, now)
     goes, look_again = time_is_over(
-        observed.kind.name, job.metadata, ttl=ttl, completed=ended, settings=observed.settings, now=now
+        observed.kind.name,
+        job.metadata,
+        ttl=None if waits else ttl,
+        completed=ended,
+        settings=observed.settings,
+        now=now,
     )
     if goes is not None:
         return _unless_refused(observed, Plan(actions=(goes,), confirm=True), now)
-    status = job.status.model_copy(update={"observed_generation": job.metadata.generation})
-    return Plan(status=status.to_json(), look_again_seconds=look_again)
+    hindered = _hindered(observed, now) if left.actions else None
+    if left.actions and hindered is None:
+        return Plan(actions=left.actions, confirm=True)
+    conditions = list(job.status.conditions)
+    notes: tuple[Note, ...] = ()
+    if (said := left.condition) is not None:
+        conditions = [*(each for each in conditions if each.type != said.type), said]
+        notes = notes_of(job, said) if said.status == "False" else ()
+    status = job.status.model_copy(update={"observed_generation": job.metadata.generation, "conditions": conditions})
+    again = hindered or look_again or (LONGEST_SECONDS if waits and ttl is not None else None)
+    return Plan(status=status.to_json(), notes=notes, look_again_seconds=again)
+
+
+def _outlives_its_ttl(left: Afterwards, ended: str | None, now: datetime) -> bool:
+    """Tell whether what is done after the end keeps an object from being deleted still."""
+    completed = parse_time(ended)
+    return not left.over and completed is not None and now - completed < timedelta(seconds=LONGEST_SECONDS)
+
+
+def _hindered(observed: Observed[Any], now: datetime) -> float | None:
+    """Return in how many seconds to try again what was refused or met another's name, None where neither is so."""
+    if observed.taken is not None:
+        return TAKEN_AGAIN_SECONDS
+    pause = observed.refused.pause(now) if observed.refused is not None else 0.0
+    return pause if pause > 0 else None
 
 
 def _settle(kind: Particulars[J, S], observed: Observed[J], now: datetime) -> _Books[S]:
@@ -173,8 +205,8 @@ def _settle_open(kind: Particulars[J, S], observed: Observed[J], books: _Books[S
         if ending.told_to and accounts.was_suspended(books.status, seen):
             ending = replace(ending, verdict=Verdict.SUSPENDED)
         return _close(kind, observed.job, books, ending, seen=seen, now=now)
-    overdue, pod = seen.overdue_at(observed.settings.node_loss_seconds), seen.pod
-    if overdue is not None and now >= overdue and pod is not None and pod.node:
+    overdue = seen.overdue(observed.settings.node_loss_seconds)
+    if overdue is not None and now >= overdue[1] and (pod := overdue[0]).node:
         inquiry = NodeOf(pod.node)
         books = replace(books, inquiries=(inquiry,))
         answer = observed.answers.get(inquiry)
@@ -322,13 +354,15 @@ def _start(kind: Particulars[J, S], observed: Observed[J], status: S, now: datet
         message = f"{taken.name} belongs to something else; delete or rename that, and {goes_on}"
         return _Decision(State.NAME_TAKEN.value, message, status, look_again_seconds=10)
 
-    if hold := kind.hold(job, status, observed.upstream, observed.rollout):
+    if hold := kind.hold(job, status, observed.references):
         succeeded: ConditionStatus = "False" if hold.final else "Unknown"
         return _Decision(hold.reason, hold.message, hold.status, succeeded, confirm=hold.confirm)
     stage, number = _next_stage(kind, job, status), next_number(job, observed.highest_number)
     mirrored, prepared = kind.mirrored(status), kind.prepared(job, status)
     body = build_job(kind, job, settings, stage, number=number, mirrored=mirrored, prepared=prepared)
     actions: tuple[Action, ...] = (Create(body),)
+    if kind.pods(job, stage) > 1:
+        actions = (*(Create(peer) for peer in build_peers(kind, job, stage)), *actions)
     mounted = any(seen.inputs == job_inputs(kind, job) for seen in observed.attempts)
     if not mounted or last is None or last.charged_to is not None:
         actions = (Create(build_run_config_map(kind, job)), *actions)
@@ -400,7 +434,7 @@ def _next_stage(kind: Particulars[J, S], job: J, status: S) -> Stage:
     mirrors = Stage.MIRROR in kind.stages_of(job)
     if mirrors and (kind.mirrored(status) is None or (last is not None and last.reason == Reason.MIRROR_MISSING)):
         return Stage.MIRROR
-    if kind.prepared(job, status) is None or _prepares_again(last):
+    if Stage.PREPARE in kind.stages and (kind.prepared(job, status) is None or _prepares_again(last)):
         return Stage.PREPARE
     return kind.stages[-1]
 
@@ -470,8 +504,8 @@ def _ends_in(seen: Attempt, observed: Observed[Any], now: datetime) -> float | N
     """Return the seconds until a Terminating pod is overdue, or what outlives the trainer has had its time."""
     if seen.left_alone():
         return max(0.1, seen.lingers(now))
-    overdue = seen.overdue_at(observed.settings.node_loss_seconds)
-    return max(1.0, (overdue - now).total_seconds()) if overdue is not None else None
+    overdue = seen.overdue(observed.settings.node_loss_seconds)
+    return max(1.0, (overdue[1] - now).total_seconds()) if overdue is not None else None
 
 
 def _look_again_by(decision: _Decision[S], seconds: float | None) -> _Decision[S]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -79,6 +79,41 @@ _EXIT_CODE = re.compile(r"failed with exit code (\d{1,9})\b")
 _SCRATCH = re.compile(r"(?i)emptydir volume|ephemeral.storage (usage|limit)|ephemeral local storage")
 
 
+NAMED_CAUSES = frozenset(
+    {ExitCode.SETTINGS_INVALID, ExitCode.DATA_INVALID, ExitCode.OUT_OF_MEMORY, ExitCode.STORAGE_FAILED}
+)
+"""Exit codes of what nobody else can have caused."""
+
+
+def cause_of(pods: Sequence[PodView]) -> PodView | None:
+    """Return the pod that tells what an attempt ended of.
+
+    What one dies of the others only notice, as a process that was lost, or because they are told to stop.
+    """
+
+    def order(pod: PodView) -> tuple[int, bool, float, int]:
+        ended = pod.terminated_time
+        return _precedence(pod), ended is None, ended.timestamp() if ended is not None else 0.0, pod.index
+
+    return min(pods, key=order, default=None)
+
+
+def _precedence(pod: PodView) -> int:
+    lost = pod.last_words is not None and pod.last_words.reason is Reason.PROCESS_LOST
+    out_of_scratch = pod.reason == "Evicted" and not pod.disruption and _SCRATCH.search(pod.message) is not None
+    if pod.exit_code in NAMED_CAUSES or pod.terminated_reason == "OOMKilled" or out_of_scratch:
+        return 0
+    if pod.disruption:
+        return 1
+    if pod.exit_code is None:
+        return 2 if pod.phase == "Failed" else 5
+    if pod.exit_code == ExitCode.DONE:
+        return 6
+    if pod.exit_code == ExitCode.INTERRUPTED:
+        return 3
+    return 4 if lost else 2
+
+
 def _exit_code(job: JobView, pod: PodView | None) -> int | None:
     """Return the container's exit code, from the pod or else from the words of the Job's condition."""
     if pod is not None and pod.exit_code is not None:
@@ -109,6 +144,8 @@ def ending_of(
         now: the time of the end where nothing tells it.
     """
     job, pod = attempt.job, attempt.pod
+    if not (job.complete or (pod is not None and pod.terminated and pod.exit_code == ExitCode.DONE)):
+        pod = cause_of(attempt.current)
     ended = job.ended or attempt.stopped or now
     words = pod.last_words if pod is not None else None
     if words is not None and words.attempt != job.attempt:

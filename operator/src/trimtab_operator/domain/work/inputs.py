@@ -20,13 +20,13 @@ from .subject import J
 
 DIGITS = 8
 
-OF_NO_JOB = frozenset({"suspend", "retries", "active_deadline_seconds", "ttl_seconds_after_finished"})
-"""What is decided on without a Job."""
+OF_NO_JOB = frozenset({"suspend", "retries", "active_deadline_seconds", "ttl_seconds_after_finished", "tracking"})
+"""What is decided on without a Job, or after the end by one whose name says it."""
 
 
 def config_inputs(kind: Staging[J], job: J) -> str:
     """Return the digits of what the run configuration is made from."""
-    return _digits(_spec(job, OF_NO_JOB | {"template"}), dict(kind.secrets(job)))
+    return _digits(_spec(job, OF_NO_JOB | {"template", "nodes"}), dict(kind.secrets(job)))
 
 
 def job_inputs(kind: Staging[J], job: J) -> str:
@@ -45,7 +45,7 @@ def gives_way(kind: Staging[J], job: J, attempt: Attempt, *, ran: bool) -> bool:
         return False
     if attempt.suspended:
         return attempt.at_rest
-    return not ran and (attempt.pod is None or not (attempt.pod.running or attempt.pod.over))
+    return not ran and not any(pod.running or pod.over for pod in attempt.current)
 
 
 def _spec(job: J, without: frozenset[str]) -> object:

@@ -7,7 +7,7 @@ from typing import Any
 
 from trimtab_trainer.contract import PROCESSES, TRAIN_LIMITS, Credentials, Mirrored, Model, Stage, canonical_json
 
-from trimtab_operator.api.pod import EnvVar, PodTemplate, ResourceRequirements
+from trimtab_operator.api.pod import AnyResources, AnyTemplate, EnvVar
 
 from ..ownership import controlled_by
 from ..plan import Body
@@ -16,6 +16,7 @@ from ..views import (
     ACCELERATORS_LABEL,
     ATTEMPT_LABEL,
     CONTAINER,
+    EGRESS_LABEL,
     INPUTS_LABEL,
     MANAGED_BY_LABEL,
     QUEUE_LABEL,
@@ -28,7 +29,8 @@ from .inputs import job_inputs
 from .limits import limits_of
 from .names import attempt_name, run_config_name
 from .particulars import Staging
-from .queue import queue_annotations, queue_labels
+from .peers import MEETING, rank_variables, service_name
+from .queue import QUEUE_MINIMUM, queue_annotations, queue_labels
 from .subject import J, Work
 
 PROGRESS_PORT = 9401
@@ -43,10 +45,8 @@ ENVIRONMENT = {
     "TORCHINDUCTOR_CACHE_DIR": f"{HOME}/torchinductor",
 }
 """What every work pod is told, unless its template says otherwise."""
-PODS = 1
-"""Of an attempt."""
-CPU_STAGES = (Stage.MIRROR, Stage.PREPARE, Stage.REPORT)
-"""With the image and the resources of preparing."""
+CPU_STAGES = (Stage.MIRROR, Stage.PREPARE, Stage.REPORT, Stage.TRACK)
+"""With the image and the resources of preparing. Exporting needs torch too, but no accelerator."""
 
 
 def _metadata(kind: Staging[J], job: J, name: str, labels: dict[str, str]) -> Body:
@@ -110,14 +110,11 @@ def merge_resources(chosen: dict[str, Any], default: dict[str, Any]) -> dict[str
     return {**merged, "claims": claims} if claims else merged
 
 
-def _resources(job: Work, settings: Settings, stage: Stage) -> tuple[ResourceRequirements | None, dict[str, Any]]:
+def _resources(job: Work, settings: Settings, stage: Stage) -> tuple[AnyResources | None, dict[str, Any]]:
     """Return what the template asks for a stage's container, and what it gets."""
     template = job.spec.template
-    chosen, default = (
-        (template.prepare_resources, settings.prepare_resources)
-        if stage in CPU_STAGES
-        else (template.resources, settings.train_resources)
-    )
+    chosen: AnyResources | None = template.prepare_resources if stage in CPU_STAGES else template.resources
+    default = settings.prepare_resources if stage in (*CPU_STAGES, Stage.EXPORT) else settings.train_resources
     return chosen, merge_resources(chosen.to_json() if chosen is not None else {}, default)
 
 
@@ -171,11 +168,12 @@ def _volumes(kind: Staging[J], job: J, settings: Settings, stage: Stage) -> tupl
     return volumes, mounts
 
 
-def _environment(chosen: Sequence[EnvVar], told: dict[str, str]) -> list[Body]:
-    """Return the variables of the container, each name once; the template's come last."""
-    named = {variable.name for variable in chosen}
+def _environment(chosen: Sequence[EnvVar], told: dict[str, str], ranks: list[Body]) -> list[Body]:
+    """Return the variables of the container, each name once; the template's come last, but for who it is of several."""
+    of_ranks = {each["name"] for each in ranks}
+    named = of_ranks | {variable.name for variable in chosen}
     own = [{"name": name, "value": value} for name, value in {**ENVIRONMENT, **told}.items() if name not in named]
-    return [*own, *(variable.to_json() for variable in chosen)]
+    return [*own, *ranks, *(variable.to_json() for variable in chosen if variable.name not in of_ranks)]
 
 
 def _told(kind: Staging[J], job: J, settings: Settings, stage: Stage) -> dict[str, str]:
@@ -187,11 +185,12 @@ def _told(kind: Staging[J], job: J, settings: Settings, stage: Stage) -> dict[st
         return {}
     _, resources = _resources(job, settings, Stage.TRAIN)
     selector = {**settings.work_pods.node_selector, **job.spec.template.node_selector}
-    limits = limits_of(resources["limits"], accelerators_per_pod(job, settings, Stage.TRAIN), selector)
+    count, nodes = accelerators_per_pod(job, settings, Stage.TRAIN), kind.pods(job, Stage.TRAIN)
+    limits = limits_of(resources["limits"], count, selector, nodes)
     return {TRAIN_LIMITS: canonical_json(limits.to_json()).decode()}
 
 
-def _defaulted(template: PodTemplate, default: PodDefaults) -> Body:
+def _defaulted(template: AnyTemplate, default: PodDefaults) -> Body:
     """Return the fields of the pod that the operator's settings have defaults for; the template's words come first."""
     secrets = {secret.name: secret for secret in (*template.image_pull_secrets, *default.image_pull_secrets)}
     added = [toleration for toleration in default.tolerations if toleration not in template.tolerations]
@@ -203,8 +202,15 @@ def _defaulted(template: PodTemplate, default: PodDefaults) -> Body:
     }
 
 
-def _pod_spec(kind: Staging[J], job: J, settings: Settings, stage: Stage, arguments: list[str]) -> Body:
-    template = job.spec.template
+def _pod_spec(  # noqa: PLR0917 what every part of a Job is made from
+    kind: Staging[J], job: J, settings: Settings, stage: Stage, number: int, arguments: list[str]
+) -> Body:
+    template, nodes, ranks = job.spec.template, kind.pods(job, stage), []
+    ports: list[Body] = [{"name": "progress", "containerPort": PROGRESS_PORT, "protocol": "TCP"}]
+    if nodes > 1:
+        processes = max(1, accelerators_per_pod(job, settings, stage))
+        ranks = rank_variables(kind, job, stage, number=number, processes=processes)
+        ports.append({"name": "meeting", "containerPort": MEETING, "protocol": "TCP"})
     volumes, mounts = _volumes(kind, job, settings, stage)
     _, resources = _resources(job, settings, stage)
     container: Body = {
@@ -212,8 +218,8 @@ def _pod_spec(kind: Staging[J], job: J, settings: Settings, stage: Stage, argume
         "image": stage_image(job, settings, stage),
         "imagePullPolicy": settings.image_pull_policy,
         "args": arguments,
-        "env": _environment(template.env, _told(kind, job, settings, stage)),
-        "ports": [{"name": "progress", "containerPort": PROGRESS_PORT, "protocol": "TCP"}],
+        "env": _environment(template.env, _told(kind, job, settings, stage), ranks),
+        "ports": ports,
         "resources": resources,
         "volumeMounts": mounts,
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -238,6 +244,7 @@ def _pod_spec(kind: Staging[J], job: J, settings: Settings, stage: Stage, argume
     )
     return {
         **{key: pod[key] for key in passed_on if pod.get(key)},
+        **({"subdomain": service_name(kind, job, stage)} if nodes > 1 else {}),
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -263,7 +270,12 @@ def build_job(
     mirrored: Mirrored | None = None,
     prepared: Model | None = None,
 ) -> Body:
-    """Return the Job of an attempt. With a queue label it is created suspended, for Kueue to admit."""
+    """Return the Job of an attempt. With a queue label it is created suspended, for Kueue to admit.
+
+    Several pods are those of an Indexed Job, all of which are there or none is of use: Kueue admits them together, and
+    the first that fails ends the Job.
+    """
+    nodes = kind.pods(job, stage)
     arguments = [stage.value, "--config", f"{CONFIG_DIRECTORY}/run.json", "--attempt", str(number)]
     arguments += ["--scratch", "/work", "--termination-log", "/dev/termination-log"]
     arguments += ["--progress-port", str(PROGRESS_PORT)]
@@ -274,10 +286,11 @@ def build_job(
     template, default = job.spec.template, settings.work_pods
     labels = {STAGE_LABEL: stage.value, ATTEMPT_LABEL: str(number)}
     of_job = {
-        ACCELERATORS_LABEL: str(PODS * accelerators_per_pod(job, settings, stage)),
+        ACCELERATORS_LABEL: str(nodes * accelerators_per_pod(job, settings, stage)),
         INPUTS_LABEL: job_inputs(kind, job),
     }
     annotations = {**default.annotations, **template.annotations, **queue_annotations(job.metadata)}
+    annotations.pop(QUEUE_MINIMUM, None)  # some of several would wait for the others for ever; of one Kueue refuses it
     metadata = _metadata(kind, job, attempt_name(kind, job, stage, number), {**labels, **of_job})
     # Policies ask labels of Jobs as of pods, and Kueue looks at the Job.
     metadata["labels"] = {**default.labels, **template.labels, **queue_labels(job.metadata), **metadata["labels"]}
@@ -286,21 +299,29 @@ def build_job(
         for key, value in {**default.labels, **template.labels}.items()
         if key not in (QUEUE_LABEL, QUEUE_PRIORITY_LABEL)
     }
-    pod_labels |= {MANAGED_BY_LABEL: "trimtab", kind.label: job.metadata.name, **labels}
+    # Also those that a template could not take away, or give itself.
+    pod_labels = {key: value for key, value in pod_labels.items() if key != EGRESS_LABEL}
+    pod_labels |= {
+        MANAGED_BY_LABEL: "trimtab",
+        kind.label: job.metadata.name,
+        **kind.policy_labels(job, stage),
+        **labels,
+    }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {**metadata, "annotations": annotations},
         "spec": {
             "backoffLimit": 0,
-            "completions": PODS,
-            "parallelism": PODS,
+            **({"completionMode": "Indexed"} if nodes > 1 else {}),
+            "completions": nodes,
+            "parallelism": nodes,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": _pod_failure_policy(),
             "suspend": bool(metadata["labels"].get(QUEUE_LABEL)),  # an empty name is no queue's
             "template": {
                 "metadata": {"labels": pod_labels, "annotations": annotations},
-                "spec": _pod_spec(kind, job, settings, stage, arguments),
+                "spec": _pod_spec(kind, job, settings, stage, number, arguments),
             },
         },
     }

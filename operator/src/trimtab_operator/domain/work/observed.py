@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
-from trimtab_operator.api import AdapterRollout, FineTuneJob
-
 from ..cluster import NameTaken, Refusal
 from ..plan import Inquiry
 from ..settings import Settings
 from .attempt import Attempt
-from .particulars import Particulars
+from .particulars import NONE, Particulars, References
 from .subject import J
 
 
@@ -22,24 +20,24 @@ class Observed(Generic[J]):
 
     Attributes:
         kind: what is particular to its kind.
-        job: the FineTuneJob or Evaluation as the API server has it.
+        job: the FineTuneJob, Evaluation or AdapterExport as the API server has it.
         attempts: its attempts that are there, in order of their number.
+        afterwards: what is done after its end, of which the status keeps no account.
         answers: to inquiries of this round: events as ((reason, message), ...), nodes as a word.
         taken: a name that is not free now.
         refused: what the API server did not let happen.
-        upstream: the FineTuneJob that is waited for, if it is there.
-        rollout: the AdapterRollout that a baseline names, if it is there and needed still.
+        references: the objects that it refers to.
     """
 
     kind: Particulars[J, Any]
     job: J
     settings: Settings
     attempts: tuple[Attempt, ...] = ()
+    afterwards: tuple[Attempt, ...] = ()
     answers: Mapping[Inquiry, object] = field(default_factory=dict)
     taken: NameTaken | None = None
     refused: Refusal | None = None
-    upstream: FineTuneJob | None = None
-    rollout: AdapterRollout | None = None
+    references: References = NONE
 
     @property
     def highest_number(self) -> int:

@@ -6,16 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Generic
+from typing import TYPE_CHECKING, ClassVar, Generic
 
 from trimtab_trainer.contract import Mirrored, Model, Stage, TerminationMessage
 
-from trimtab_operator.api import AdapterRollout, Condition, FineTuneJob
+from trimtab_operator.api import AdapterRollout, Condition, Evaluation, FineTuneJob
 
 from ..plan import Note
+from .afterwards import Afterwards
 from .attempt import Attempt
 from .ending import Ending
 from .subject import J, S
+
+if TYPE_CHECKING:
+    from .observed import Observed
 
 OUTPUT = "output"
 """The directory of the Secret for the output, which every stage mounts."""
@@ -35,6 +39,24 @@ class Hold(Generic[S]):
     status: S
     final: bool = False
     confirm: bool = False
+
+
+@dataclass(frozen=True)
+class References:
+    """What a job refers to, as far as it is there and needed still.
+
+    Attributes:
+        upstream: the FineTuneJob that is waited for.
+        rollout: the AdapterRollout that a baseline names.
+        evaluation: the Evaluation that is waited for.
+    """
+
+    upstream: FineTuneJob | None = None
+    rollout: AdapterRollout | None = None
+    evaluation: Evaluation | None = None
+
+
+NONE = References()
 
 
 class Staging(ABC, Generic[J]):
@@ -58,6 +80,10 @@ class Staging(ABC, Generic[J]):
         """Return the stages that an object goes through: who wants nothing of a hub mirrors nothing."""
         return tuple(stage for stage in self.stages if stage is not Stage.MIRROR or self.from_hub(job))
 
+    def pods(self, job: J, stage: Stage) -> int:
+        """Return how many pods work together at a stage."""
+        return 1
+
     @abstractmethod
     def run_config(self, job: J) -> Model:
         """Return the trainer's configuration; it is the same for every attempt."""
@@ -76,6 +102,10 @@ class Staging(ABC, Generic[J]):
         if stage is Stage.MIRROR:
             return {role: name for role, name in secrets.items() if role in hub or role == OUTPUT}
         return {role: name for role, name in secrets.items() if role not in hub}
+
+    def policy_labels(self, job: J, stage: Stage) -> Mapping[str, str]:
+        """Return labels of a stage's pods that policies look for, beside those that all work pods have."""
+        return {}
 
 
 class Particulars(Staging[J], Generic[J, S]):
@@ -149,9 +179,17 @@ class Particulars(Staging[J], Generic[J, S]):
         """Return the name of the AdapterRollout that says what to compare with, as long as that is not fixed."""
         return None
 
-    def hold(self, job: J, status: S, upstream: FineTuneJob | None, rollout: AdapterRollout | None) -> Hold[S] | None:
-        """Return what keeps the next attempt from starting, if anything does. The two are what the job refers to."""
+    def follows_evaluation(self, job: J) -> str | None:
+        """Return the name of the Evaluation that is waited for, as long as what it says is not fixed."""
         return None
+
+    def hold(self, job: J, status: S, found: References) -> Hold[S] | None:
+        """Return what keeps the next attempt from starting, if anything does."""
+        return None
+
+    def afterwards(self, observed: Observed[J], now: datetime) -> Afterwards:
+        """Return what is left to do about one that has ended."""
+        return Afterwards()
 
     def other_conditions(self, job: J, status: S, succeeded: Condition, now: datetime) -> list[Condition]:
         """Return the conditions beside `Succeeded`."""

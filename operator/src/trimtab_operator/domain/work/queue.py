@@ -13,6 +13,8 @@ from trimtab_operator.api.customresource import ObjectMeta
 
 from ..views import QUEUE_TRACES
 
+QUEUE_MINIMUM = "kueue.x-k8s.io/job-min-parallelism"
+"""Annotation of a Job that Kueue may admit with fewer pods than it asks for."""
 _DOMAIN = re.compile(r"([^/]*\.)?kueue\.x-k8s\.io/.+")
 
 

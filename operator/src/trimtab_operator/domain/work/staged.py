@@ -7,10 +7,11 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from trimtab_trainer.contract import Reason
+from trimtab_trainer.contract import Reason, Stage
 
 from trimtab_operator.api import WorkStatus
 from trimtab_operator.api.customresource import CustomResource
+from trimtab_operator.api.tracking import TRACKED
 
 from ..cluster import Cluster, Key
 from ..ended import lived
@@ -18,11 +19,15 @@ from ..kind import Kind, Needs
 from ..measures import Measure
 from ..plan import Body, Create, Plan
 from .attempt import attempts_of
+from .conditions import is_over
 from .decide import plan
 from .names import job_names_to_confirm
 from .observed import Observed
-from .particulars import Particulars
+from .particulars import Particulars, References
 from .subject import J
+
+AFTERWARDS = frozenset({Stage.TRACK.value})
+"""Stages of what is done after the end: no attempts, and left alone by whoever ends those."""
 
 
 def no_verdict(status: WorkStatus) -> tuple[Measure, ...]:
@@ -40,8 +45,10 @@ def staged(
     gauge: str,
     seconds: str,
     verdict: Callable[[WorkStatus], tuple[Measure, ...]] = no_verdict,
+    later: frozenset[str] = frozenset(),
 ) -> Kind[J, Observed[J]]:
-    """Return the record. `seconds` is the histogram of lives; `verdict` tells more of an object that has just ended."""
+    """Return the record. `seconds` is the histogram of lives; `verdict` tells more of an object that has just ended,
+    and `later` are the types of conditions that are written after the end."""
     return Kind(
         crd=crd,
         ends=True,
@@ -54,15 +61,18 @@ def staged(
         measures=partial(_measures, seconds, verdict),
         gauge=gauge,
         rests=_rests,
+        later=later,
     )
 
 
 def _observe(kind: Particulars[J, Any], cluster: Cluster, job: J) -> Observed[J]:
     metadata = job.metadata
     key = Key(kind.name, metadata.namespace, metadata.name)
-    jobs = cluster.jobs_of(metadata.uid)
+    every = cluster.jobs_of(metadata.uid)
+    jobs = [view for view in every if view.stage not in AFTERWARDS]
+    after = [view for view in every if view.stage in AFTERWARDS]
     uids = [view.uid for view in jobs]
-    upstream, rollout = kind.waits_for(job), kind.follows_rollout(job)
+    others = {other: cluster.named(other, metadata.namespace, name) for other, name in _refers(kind, job)}
     return Observed(
         kind=kind,
         job=job,
@@ -73,17 +83,30 @@ def _observe(kind: Particulars[J, Any], cluster: Cluster, job: J) -> Observed[J]
             {uid: found for uid in uids if (found := cluster.progress(uid)) is not None},
             [uid for uid in uids if cluster.silent(uid)],
         ),
+        afterwards=attempts_of(after, [pod for view in after for pod in cluster.pods_of(view.uid)]),
         taken=cluster.taken(key),
         refused=cluster.refused(key),
-        upstream=cluster.named("FineTuneJob", metadata.namespace, upstream) if upstream is not None else None,
-        rollout=cluster.named("AdapterRollout", metadata.namespace, rollout) if rollout is not None else None,
+        references=References(others.get("FineTuneJob"), others.get("AdapterRollout"), others.get("Evaluation")),
     )
 
 
+def _refers(kind: Particulars[J, Any], job: J) -> tuple[tuple[str, str], ...]:
+    """Return kind and name of each object that is referred to."""
+    named = (
+        ("FineTuneJob", kind.waits_for(job)),
+        ("AdapterRollout", kind.follows_rollout(job)),
+        ("Evaluation", kind.follows_evaluation(job)),
+    )
+    return tuple((other, name) for other, name in named if name is not None)
+
+
 def _rests(body: Body) -> bool:
-    """Tell whether an object that has ended was looked at since it changed last, and is not to be deleted later."""
-    seen, generation = body.get("status", {}).get("observedGeneration"), body["metadata"].get("generation")
-    return seen == generation and body.get("spec", {}).get("ttlSecondsAfterFinished") is None
+    """Tell whether an object that has ended was looked at since it changed last, and nothing of it comes later."""
+    status, spec, generation = body.get("status", {}), body.get("spec", {}), body["metadata"].get("generation")
+    told: Body = next((each for each in status.get("conditions") or () if each.get("type") == TRACKED), {})
+    tracked = told.get("status", "Unknown") != "Unknown" and told.get("observedGeneration") == generation
+    left = spec.get("ttlSecondsAfterFinished") is not None or ("tracking" in spec and not tracked)
+    return status.get("observedGeneration") == generation and not left
 
 
 def needs(observed: Observed[Any], planned: Plan) -> Needs:
@@ -94,6 +117,8 @@ def needs(observed: Observed[Any], planned: Plan) -> Needs:
     that was given up last is looked for where nobody has told of it: it may still hold its accelerators, and has to go.
     """
     job, kind = observed.job, observed.kind
+    if is_over(job) and any(isinstance(action, Create) for action in planned.actions):
+        return Needs()  # what there is of what comes after the end is met by its creation
     closed = {attempt.job_uid for attempt in job.status.attempts if attempt.reason is not None}
     closed |= {seen.uid for seen in observed.attempts if seen.settled}
     jobs: dict[str, str | None] = {seen.name: seen.uid for seen in observed.attempts if seen.uid not in closed}
@@ -109,8 +134,7 @@ def needs(observed: Observed[Any], planned: Plan) -> Needs:
         for attempt in job.status.attempts[-1:]:
             if attempt.reason != Reason.COMPLETED and attempt.job_name not in known:
                 jobs.setdefault(attempt.job_name, attempt.job_uid)
-    refers = (("FineTuneJob", kind.waits_for(job)), ("AdapterRollout", kind.follows_rollout(job)))
-    objects = tuple(Key(other, job.metadata.namespace, name) for other, name in refers if name is not None)
+    objects = tuple(Key(other, job.metadata.namespace, name) for other, name in _refers(kind, job))
     return Needs(bool(planned.actions), objects, jobs)
 
 

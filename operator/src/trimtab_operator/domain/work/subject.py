@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from trimtab_operator.api import WorkStatus
 from trimtab_operator.api.customresource import ObjectMeta
-from trimtab_operator.api.pod import PodTemplate
+from trimtab_operator.api.pod import AnyTemplate
 from trimtab_operator.api.work import RetryBudgets
 
 
@@ -22,7 +22,7 @@ class WorkSpec(Protocol):
     @property
     def ttl_seconds_after_finished(self) -> int | None: ...
     @property
-    def template(self) -> PodTemplate: ...
+    def template(self) -> AnyTemplate: ...
     def model_dump(self, *, mode: str, by_alias: bool, exclude_defaults: bool, exclude: set[str]) -> dict[str, Any]: ...
 
 

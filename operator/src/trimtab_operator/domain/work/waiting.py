@@ -29,7 +29,7 @@ CONTAINER_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerErr
 VOLUME_EVENTS = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
 BEING_DELETED = "because it is being terminated"
 """Words of the API server about a namespace."""
-_COUNTED = re.compile(r"exceeded quota: [^,]*, requested: (count/[^,]*|pods)=")
+_COUNTED = re.compile(r"exceeded quota: [^,]*, requested: (count/[^,]*|pods|services)=")
 """A quota of how many objects there may be, which smaller requests do not help."""
 
 
@@ -52,14 +52,21 @@ class Waiting:
 
 
 def waiting_of(observed: Observed[Any], attempt: Attempt, now: datetime) -> Waiting | None:
-    """Return why an attempt that has not ended has no running pod, or None if it has one."""
-    job, pod = attempt.job, attempt.pod
-    if pod is not None and (pod.running or pod.over):
+    """Return why an attempt that has not ended has a pod that does not run, or None if all run, or have."""
+    job, pod = attempt.job, attempt.waits
+    if pod is None and not attempt.incomplete:
         return None
     if job.suspended:
-        return _suspended(attempt)
+        return None if attempt.runs else _suspended(attempt)
     if pod is None:
         return _without_pod(observed, job, now)
+    found = _not_running(observed, pod, now)
+    if job.pods == 1 or not found.message:
+        return found
+    return replace(found, message=f"pod {pod.index} of {job.pods}, for which the others wait: {found.message}")
+
+
+def _not_running(observed: Observed[Any], pod: PodView, now: datetime) -> Waiting:
     if pod.unschedulable:
         return Waiting(State.QUEUED, f"no node can take the pod: {pod.unschedulable}")
     if pod.waiting_reason in IMAGE_REASONS:

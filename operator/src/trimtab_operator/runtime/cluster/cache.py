@@ -19,7 +19,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
@@ -327,14 +327,19 @@ class Cache:
     """The stores, and whom a change concerns.
 
     `follow` is told of everyone who depends on an object that changed, whichever source the change came from: an answer
-    to an own write is no news to the watch that repeats it. `serving` is told that a serving pod came, changed or went.
+    to an own write is no news to the watch that repeats it. `serving` is told that a serving pod came, changed or went,
+    `seen` is given every new version of an object of ours before anything else is made of it.
     """
 
     def __init__(
-        self, follow: Callable[[Key], None] = lambda key: None, serving: Callable[[], None] = lambda: None
+        self,
+        follow: Callable[[Key], None] = lambda key: None,
+        serving: Callable[[], None] = lambda: None,
+        seen: Callable[[AnyKind, Body], None] | None = None,
     ) -> None:
         self.follow = follow
         self._serving = serving
+        self._seen = seen
 
         self.owners: dict[str, Store[Stored]] = {kind.name: self._own(kind) for kind in KINDS.values()}
         self.jobs: Store[JobView] = Store(
@@ -370,9 +375,12 @@ class Cache:
             for index in told:
                 self._tell(index, but=key)
 
-        return Store(
-            OWN[kind.name], partial(Stored.of, kind), lambda stored: stored.key, lambda stored: stored.indexes, changed
-        )
+        def view(body: Body) -> Stored:
+            if self._seen is not None:
+                self._seen(kind, body)
+            return Stored.of(kind, body)
+
+        return Store(OWN[kind.name], view, lambda stored: stored.key, lambda stored: stored.indexes, changed)
 
     @property
     def stores(self) -> tuple[Store[Any], ...]:

@@ -122,7 +122,8 @@ class ProgressPoller:
         found: dict[str, list[tuple[PodView, JobView]]] = {}
         for entry in self._cache.pods:
             pod = entry.view
-            if pod is not None and pod.running and pod.ip and pod.job_uid in jobs:
+            # Of several that train together the first speaks for all.
+            if pod is not None and pod.running and pod.ip and pod.job_uid in jobs and pod.index == 0:
                 found.setdefault(pod.namespace, []).append((pod, jobs[pod.job_uid]))
         self._account({pod.job_uid for pods in found.values() for pod, _ in pods})
         return found

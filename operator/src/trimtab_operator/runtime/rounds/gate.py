@@ -30,14 +30,22 @@ def has_ended(kind: AnyKind, body: Body) -> bool:
 def admitted(kind: AnyKind, stored: Body, status: Body) -> Body:
     """Return what may be written of a status.
 
-    Of an object that has ended nothing changes any more but the generation that was looked at: its verdict was acted
-    upon, its children may be gone, and another round from the start would do everything again.
+    Of an object that has ended nothing changes any more but the generation that was looked at, and conditions of the
+    types that its kind says come later: its verdict was acted upon, its children may be gone, and another round from
+    the start would do everything again.
     """
     if not has_ended(kind, stored):
         return status
     kept: Body = stored.get("status", {})
     seen = max(status.get("observedGeneration") or 0, kept.get("observedGeneration") or 0)
-    return {**kept, "observedGeneration": seen} if seen else kept
+    made = {**kept, "observedGeneration": seen} if seen else kept
+    told = {each["type"]: each for each in status.get("conditions") or () if each.get("type") in kind.later}
+    if not told:
+        return made
+    there = kept.get("conditions") or []
+    known = {each.get("type") for each in there}
+    conditions = [told.get(each.get("type"), each) for each in there]
+    return {**made, "conditions": [*conditions, *(each for name, each in told.items() if name not in known)]}
 
 
 def not_understood(kind: AnyKind, body: Body, error: ValidationError, now: datetime) -> Body:

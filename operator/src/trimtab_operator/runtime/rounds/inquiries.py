@@ -121,8 +121,9 @@ class Inquiries:
             return
         pods_known = pods.of_parent(entry.uid if entry is not None else uid or "")
         known = {pod.uid for pod in pods_known}
-        unfinished = entry is not None and entry.view is not None and not entry.view.finished
-        if known and (unfinished or all(pod.over for pod in pods_known)):
+        view = entry.view if entry is not None else None
+        unfinished = view is not None and not view.finished
+        if len(known) >= (view.pods if view is not None else 1) and (unfinished or all(pod.over for pod in pods_known)):
             return  # a live Job's pods decide nothing that cannot be undone, and the last words of a pod do not change
         there = await self._reader.items(PODS, namespace, {"labelSelector": f"{JOB_NAME_LABEL}={name}"})
         for pod in there:

@@ -11,8 +11,9 @@ equally likely.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,17 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was written, without the token or string that ended it; `stopped` if one did."""
+    """What was written, without the token or string that ended it; `stopped` if one did. Those that say it are equal.
+
+    Attributes:
+        tokens: that were written, with those that ended it.
+        seconds: from the beginning of its batch to its end, on this machine.
+    """
 
     text: str
     stopped: bool
+    tokens: int = field(default=0, compare=False)
+    seconds: float = field(default=0.0, compare=False)
 
 
 def generate_rows(
@@ -87,17 +95,31 @@ def generate_rows(
     ends: frozenset[int],
     *,
     batch_size: int | None,
+    timed: bool = False,
     stop: Interruption,
     report: Report,
 ) -> list[RowScore]:
     """Return an answer to every row, in the order of rows; texts are stripped.
 
+    Args:
+        timed: tell the seconds of answers: they are then written one at a time, so that no row waits for another's end.
+
     Raises: as `generate`.
     """
     prompts = [Prompt(row.number, row.prompt_tokens) for row in rows]
+    if timed:
+        batch_size = 1
+        # What is compiled and reserved once is no part of any answer.
+        generate(model, tokenizer, prompts[:1], decoding, ends, batch_size=1, stop=stop, report=report)
     answers = generate(model, tokenizer, prompts, decoding, ends, batch_size=batch_size, stop=stop, report=report)
     return [
-        RowScore(row.number, text=answer.text.strip(), stopped=answer.stopped)
+        RowScore(
+            row.number,
+            text=answer.text.strip(),
+            stopped=answer.stopped,
+            tokens=answer.tokens,
+            seconds=round(answer.seconds, 6) if timed else None,
+        )
         for row, answer in zip(rows, answers, strict=True)
     ]
 
@@ -175,6 +197,9 @@ class _Batch:
         self.model, self.tokenizer, self.decoding, self.ends = model, tokenizer, decoding, ends
         self.written: list[list[int]] = [[] for _ in prompts]
         self.ended = [False] * len(prompts)
+        self.taken = [0] * len(prompts)
+        self.began = time.perf_counter()
+        self.until = [self.began] * len(prompts)
         self.draws = [np.random.default_rng([decoding.seed, prompt.number]) for prompt in prompts]
         width = max(len(prompt.tokens) for prompt in prompts)
         tokens = torch.zeros((len(prompts), width), dtype=torch.int64)
@@ -231,6 +256,8 @@ class _Batch:
 
     def _take(self, prompt: int, token: int) -> None:
         written = self.written[prompt]
+        self.taken[prompt] += 1
+        self.until[prompt] = time.perf_counter()  # the token is here, so the accelerator has done what it was given
         if token in self.ends:
             self.ended[prompt] = True
             return
@@ -255,7 +282,12 @@ class _Batch:
     def _answer(self, prompt: int) -> Answer:
         text = self._decode(self.written[prompt])
         places = [place for each in self.decoding.stop if (place := text.find(each)) >= 0]
-        return Answer(text[: min(places)] if places else text, self.ended[prompt])
+        return Answer(
+            text[: min(places)] if places else text,
+            self.ended[prompt],
+            self.taken[prompt],
+            self.until[prompt] - self.began,
+        )
 
     def _decode(self, tokens: list[int]) -> str:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -6,6 +6,7 @@ be asked. Adapters are the published files, verified; after each the base model 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -104,6 +105,14 @@ class Models:
     @cached_property
     def _hash(self) -> str:
         return frozen_hash(self._base)
+
+    def release(self) -> None:
+        """Let go of the base model's weights: another model needs the memory."""
+        if self.__dict__.pop("_base", None) is None:
+            return
+        gc.collect()  # modules refer to each other in circles
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     @contextmanager
     def of(self, adapter: FetchedAdapter | None) -> Iterator[LanguageModel]:

@@ -44,6 +44,8 @@ class ScoresKey:
         quantization: of the base model; only what is in force counts.
         compute_type: of the matrix products, as torch names it, such as bfloat16.
         seed: of what is drawn; None where nothing is.
+        generated: answers were written, whose tokens are counted.
+        timed: of answers that are timed the evaluation and the machine: nobody else shares their seconds.
     """
 
     task: str
@@ -52,6 +54,8 @@ class ScoresKey:
     quantization: QuantizationSettings
     compute_type: str
     seed: int | None
+    generated: bool = False
+    timed: dict[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object; the batch size, the device and names are no part of it."""
@@ -66,6 +70,9 @@ class ScoresKey:
             "quantization": scheme,
             "computeType": self.compute_type,
             "seed": self.seed,
+            # What was written before tokens were counted lies elsewhere.
+            **({"counted": "tokens"} if self.generated else {}),
+            **({"timed": self.timed} if self.timed is not None else {}),
         }
 
     @property

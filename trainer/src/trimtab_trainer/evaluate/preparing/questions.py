@@ -6,6 +6,13 @@ The shapes of rows, by the type of the task; `group` and the column of groupBy a
 - Generation, Classification, Regression: Messages, whose last assistant turn is the reference and what is before it the
   prompt; or PromptCompletion, whose completion is the reference. The reference of a Classification row is one of the
   task's labels (blanks around it do not count, case does); that of a Regression row is a finite number.
+- ToolCalls: Messages with tools, whose last assistant turn (or each of them) makes the right calls, or speaks.
+- JsonSchema: as Generation; the reference is JSON that the schema accepts: the task's, or the row's own in the column
+  `schema`, an object or JSON text.
+- Regex: as Generation; the reference is a text that the pattern is found in.
+- Refusal: as Generation; beside it `refuse`, true or false, and the reference does so.
+- Judge: as Generation; beside it, of the mode Pairwise, `worse`: an answer that people found worse than the reference,
+  and of the mode Rubric `score`: the whole number that they gave the reference.
 - Preference: {prompt, chosen, rejected}, or conversations under chosen and rejected, as for training.
 - MultipleChoice: {"question" or "prompt": text, "choices": [2 to 64 texts], "answer": index from 0, or the choice}.
 
@@ -15,17 +22,26 @@ A row that is none of these is refused with its file and line; `question_reader`
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...contract import DatasetFormat, canonical_json
+from ...contract import DatasetFormat, JudgeMode, Judging, canonical_json
 from ...data.formats import Row, conform
 from ...data.keys import check_row
-from ...data.messages import malformed, spoken
+from ...data.messages import is_learned, malformed, spoken
+from ...data.messages import text as checked_text
 from ...data.readers import Record
 from ..scoring.parsing import NUMBER, parse_number
+from ..scoring.patterns import pattern_of
+from ..scoring.refusals import is_refusal
+from ..scoring.schemas import SchemaRefused, parsed, schema_of
+from ..scoring.tool_calls import calls_text
 
+REFUSE = "refuse"
+"""Column of a Refusal row: whether it is to be refused."""
+WORSE, SCORE = "worse", "score"
+"""Columns of what people said of a Judge row's own answer: one that is worse, or a score of it."""
 MINIMUM_CHOICES, MAXIMUM_CHOICES = 2, 64
 
 
@@ -42,6 +58,8 @@ class Question:
         choices: the texts to choose from.
         answer: index of the right choice.
         number: the right number of a Regression row.
+        schema, calls, worse, score, refuse: as those of `rows.EvaluationRow`.
+        conversation: identity of the conversation that several questions are of; None where each row is one.
     """
 
     row: Row
@@ -52,6 +70,12 @@ class Question:
     choices: tuple[str, ...] = ()
     answer: int | None = None
     number: float | None = None
+    schema: str | None = None
+    calls: str | None = None
+    worse: str | None = None
+    score: int | None = None
+    refuse: bool | None = None
+    conversation: bytes | None = None
 
     @property
     def prompt(self) -> str:
@@ -113,6 +137,161 @@ def referenced_question(row: Row) -> Question:
     if not reference.strip():
         raise Unreferenced
     return Question(row, hashlib.sha256(row.to_json()).digest(), None, reference)
+
+
+def turns_of(row: Row) -> list[Row]:
+    """Return the conversations that end with each of a row's answers, in order; those of weight 0 are left out.
+
+    Of a row that has but one answer, or none, itself.
+    """
+    if row.format is not DatasetFormat.MESSAGES:
+        return [row]
+    ends = [number for number, message in enumerate(row.messages, 1) if is_learned(message)]
+    if len(ends) < 2:
+        return [row]
+    return [replace(row, messages=row.messages[:end], place=f"{row.place}, message {end}") for end in ends]
+
+
+def calling_question(row: Row) -> Question:
+    """Return a row whose last answer calls tools, or does not.
+
+    Raises:
+        Unreferenced, DataInvalid: DATASET_MALFORMED, it has no tools, two of one name, or calls of others.
+    """
+    if not row.has_assistant_turn:
+        raise Unreferenced
+    row = replace(row, messages=row.messages[: last_answer(row) + 1])
+    answer = row.messages[-1]
+    if len(row.messages) == 1:
+        raise malformed(row.place, "has nothing before its answer, so nothing is asked")
+    if not row.tools:
+        raise malformed(row.place, "has no tools, which a ToolCalls task asks to call")
+    named = [tool["function"]["name"] for tool in row.tools]
+    if len(set(named)) != len(named):
+        raise malformed(row.place, "has two tools of the same name")
+    schemas = {}
+    for tool in row.tools:
+        parameters = tool["function"].get("parameters")
+        schemas[tool["function"]["name"]] = canonical_json({} if parameters is None else parameters).decode()
+    calls = [(call["function"]["name"], call["function"]["arguments"]) for call in answer.get("tool_calls", ())]
+    for name, schema in schemas.items():
+        _check_schema(schema, f"{row.place}, tool {name[:64]!r}")
+    for name, arguments in calls:
+        if name not in schemas:
+            raise malformed(row.place, f"calls {name[:64]!r}, which is none of its tools")
+        _check_accepted(schemas[name], arguments, f"{row.place} calls {name[:64]!r} with arguments")
+    reference = spoken(answer)
+    if not reference.strip():
+        raise Unreferenced
+    return Question(
+        row,
+        hashlib.sha256(row.to_json()).digest(),
+        None,
+        reference,
+        schema=canonical_json(schemas).decode(),
+        calls=calls_text(calls),
+    )
+
+
+def json_question(question: Question, schema: str | None, own: Any) -> Question:
+    """Return a question whose answer is JSON.
+
+    Args:
+        question: with its reference.
+        schema: the task's, as JSON text; None: the row has its own.
+        own: the row's column `schema`.
+
+    Raises:
+        DataInvalid: DATASET_MALFORMED.
+    """
+    place = question.row.place
+    kept = None
+    if schema is None:
+        if not isinstance(own, str | dict | bool):
+            raise malformed(place, "has no schema, and the task has no jsonSchema")
+        schema = kept = own if isinstance(own, str) else canonical_json(own).decode()
+        _check_schema(schema, place)
+    try:
+        value = parsed(question.reference)
+    except ValueError as error:
+        raise malformed(place, f"has an answer that is no JSON ({error})") from error
+    _check_accepted(schema, value, f"{place} has an answer")
+    identity = question.identity if kept is None else hashlib.sha256(question.identity + kept.encode()).digest()
+    return replace(question, schema=kept, identity=identity)
+
+
+def judged_question(question: Question, judging: Judging, value: Mapping[str, Any]) -> Question:
+    """Return a question whose answers are judged, with what people said of its own.
+
+    Args:
+        question: with its reference.
+        judging: what the judge is asked.
+        value: the row's columns, `worse` and `score` among them.
+
+    Raises:
+        DataInvalid: DATASET_MALFORMED.
+    """
+    place = question.row.place
+    if judging.show_reference is not None:
+        return question
+    if judging.chosen_mode is JudgeMode.PAIRWISE:
+        worse = value.get(WORSE)
+        if worse is None or worse == "":
+            return question
+        worse = checked_text(worse, WORSE, place).strip()
+        if worse == question.reference.strip():
+            raise malformed(place, "has its own answer as the worse one")
+        return replace(question, worse=worse, identity=hashlib.sha256(question.identity + worse.encode()).digest())
+    score, (low, high) = value.get(SCORE), judging.scores
+    if score is None:
+        return question
+    if isinstance(score, bool) or not isinstance(score, int) or not low <= score <= high:
+        raise malformed(place, f"has a score that is no whole number from {low} to {high}")
+    return replace(question, score=score, identity=hashlib.sha256(question.identity + bytes([score])).digest())
+
+
+def matching_question(question: Question, pattern: str) -> Question:
+    """Return a question whose answer is text that a pattern is found in.
+
+    Raises:
+        DataInvalid: DATASET_MALFORMED.
+    """
+    if not pattern_of(pattern).is_in(question.reference.strip()):
+        raise malformed(question.row.place, "has an answer that the pattern is not found in")
+    return question
+
+
+def refusing_question(question: Question, pattern: str | None, refuse: Any) -> Question:
+    """Return a question that is to be refused, or not.
+
+    Args:
+        question: with its reference, which has to do just that.
+        pattern: of refusals; None: how English ones begin.
+        refuse: the row's column `refuse`.
+
+    Raises:
+        DataInvalid: DATASET_MALFORMED.
+    """
+    place = question.row.place
+    if not isinstance(refuse, bool):
+        raise malformed(place, f"has no {REFUSE} that is true or false")
+    if is_refusal(question.reference, pattern) is not refuse:
+        told = "an answer that is no refusal" if refuse else "an answer that is a refusal"
+        raise malformed(place, f"says {REFUSE}: {str(refuse).lower()} beside {told}, as the task's pattern has it")
+    return replace(question, refuse=refuse, identity=hashlib.sha256(question.identity + bytes([refuse])).digest())
+
+
+def _check_schema(schema: str, place: str) -> None:
+    try:
+        schema_of(schema)
+    except SchemaRefused as error:
+        raise malformed(place, f"has a schema that cannot be checked against: {error}") from error
+
+
+def _check_accepted(schema: str, value: Any, what: str) -> None:
+    trouble = schema_of(schema).trouble(value)
+    if trouble is not None:
+        raise malformed(what, f"that its schema does not accept: {trouble}")
 
 
 def preferring_question(row: Row) -> Question:

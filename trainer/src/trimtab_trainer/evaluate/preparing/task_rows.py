@@ -145,6 +145,11 @@ def _rows(task: EvaluationTask, chosen: list[TokenisedQuestion], about: Circumst
                 choices=question.choices,
                 answer=question.answer,
                 number_reference=question.number,
+                schema=question.schema,
+                calls=question.calls,
+                worse=question.worse,
+                score=question.score,
+                refuse=question.refuse,
             )
         )
     return rows

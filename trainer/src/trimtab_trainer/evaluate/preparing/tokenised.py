@@ -11,19 +11,21 @@ label or choice, of all that the assistant says, or of the whole Text.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
-from ...contract import EvaluationTask, TaskType
+from ...contract import EvaluationTask, Reason, TaskType
 from ...contract.evaluation import DEFAULT_NEW_TOKENS
 from ...data.formats import Row
 from ...data.messages import is_learned, malformed, spoken
 from ...data.tokens import Bool, RowTokenizer, Tokenised
-from ...errors import DataInvalid
+from ...errors import DataInvalid, SettingsInvalid
 from ..rows import Sequence, Span
+from ..scoring.tool_calls import Call, Unreadable, expected_calls, read_calls
 from .questions import Question
 
 BATCH_QUESTIONS = 256
@@ -85,8 +87,30 @@ def _prompts(task: EvaluationTask, batch: list[Question], tokenizer: RowTokenize
         prompt = tuple(map(int, tokens))
         if not prompt:
             raise malformed(question.row.place, "has an empty prompt, so nothing is asked")
+        if question.calls is not None and question.schema is not None:
+            _check_calls(
+                question, question.schema, question.calls, tokenizer.text(whole.tokens[whole.supervised], control=False)
+            )
         straddled = whole.asked and prompt != tuple(map(int, whole.tokens[: len(prompt)]))
         yield TokenisedQuestion(question, (), prompt, len(prompt) + new, straddled=straddled)
+
+
+def _check_calls(question: Question, schemas: str, calls: str, text: str) -> None:
+    """Refuse a row whose own answer, as the chat template writes it, is not read as the calls that it makes.
+
+    Raises:
+        SettingsInvalid: CHAT_TEMPLATE_INVALID.
+    """
+    try:
+        read: tuple[Call, ...] | None = read_calls(text, json.loads(schemas))
+    except Unreadable:
+        read = None
+    if read != expected_calls(calls):
+        raise SettingsInvalid(
+            f"{question.row.place}: the chat template writes its answer as {text.strip()[:200]!r}, in which its calls "
+            "are not found; which forms a ToolCalls task reads is told in docs/evaluation-data.md",
+            Reason.CHAT_TEMPLATE_INVALID,
+        )
 
 
 def _choices(batch: list[Question], tokenizer: RowTokenizer) -> Iterator[TokenisedQuestion]:

@@ -59,6 +59,7 @@ def publish(store: Store, results: EvaluationResults, page: str) -> EvaluationOu
         looks=max((task.looks for task in results.tasks), default=0),
         results=in_order(results),
         checks=results.checks,
+        unreliable=results.unreliable,
     )
     manifest = {
         "version": OUTCOME_VERSION,

@@ -117,6 +117,7 @@ def verdict_of(results: EvaluationResults) -> Verdict:
         rows=sum(task.rows for task in results.tasks),
         results=figures,
         checks=as_told(results.checks),
+        unreliable=results.unreliable,
     )
     return judge(results.thresholds, told)
 

@@ -81,14 +81,14 @@ class FiguresByGroup:
         for at in groups.judged:
             rows = groups.rows[at]
             ours, theirs = self._resampling.distributions(
-                [self._resampling.part(m.statistics, m.values, rows, weights=m.weights) for m in measured]
+                [self._resampling.part(m.statistics, m.values, m.among(rows), weights=m.weights) for m in measured]
             )
             yield (
                 groups.names[at],
                 Figure(
                     "",
                     name,
-                    len(rows),
+                    len(target.among(rows)),
                     ours[column],
                     theirs[column],
                     target.lower_is_better,
@@ -163,7 +163,9 @@ class FiguresByGroup:
         target: dict[str, tuple[Array, Array]] = {}
         baseline: dict[str, Array] = {}
         for side, measured in enumerate(self._sides):
-            parts = [[self._resampling.part(m.statistics, m.values, rows) for rows in groups.rows] for m in measured]
+            parts = [
+                [self._resampling.part(m.statistics, m.values, m.among(rows)) for rows in groups.rows] for m in measured
+            ]
             # Of the baseline's groups only the values are shown.
             flat = [each for of_measure in parts for each in of_measure]
             resampled = self._resampling.figures(flat) if side == 0 else []

@@ -27,6 +27,7 @@ class Measure:
         weights: [rows], what each row weighs in the figures; None: the same.
         kinds: [rows] index of the kind of each row where the first figure is a mean over so many kinds (`kinds_count`)
             however few rows they have; None of other metrics.
+        taken: the rows that the figures are of, such as those with people's judgement; None: all.
     """
 
     results: tuple[str, ...]
@@ -40,6 +41,11 @@ class Measure:
     weights: Array | None = None
     kinds: Array | None = None
     kinds_count: int = 0
+    taken: Indices | None = None
+
+    def among(self, rows: Indices) -> Indices:
+        """Return those of some rows that the figures are of."""
+        return rows if self.taken is None else np.intersect1d(rows, self.taken)
 
     def range_with(self, other: Measure) -> tuple[float, float] | None:
         """Return the range of both sides: of a harness metric it is guessed from values, so they have to agree."""

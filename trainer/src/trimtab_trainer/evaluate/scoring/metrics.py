@@ -17,13 +17,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ...contract import EvaluationTask, Metric, TaskType
-from ...contract.evaluation import LOWER_IS_BETTER, OF_PROBABILITIES, RESULTS
+from ...contract.evaluation import DEFAULT_NEW_TOKENS, LOWER_IS_BETTER, OF_ANSWERS, OF_PROBABILITIES, RESULTS
 from ..rows import EvaluationRow, RowScore
 from ..statistics import Array, BrokenRow
 from .calibration import calibration
 from .measure import Measure, mean, ratio
 from .pair_metrics import pair_values
 from .parsing import parse_label, parse_number
+from .refusals import is_refusal
+from .structured import STRUCTURED, structured_values
 from .text_metrics import bleu, bleu_statistics, chrf, chrf_statistics, exact_match, rouge_l, token_f1
 
 NO_LABEL = -1
@@ -62,13 +64,32 @@ def measures(
         case TaskType.GENERATION:
             texts, references = _texts(task, scores), [row.reference for row in rows]
             return [
-                _truncated(scores) if metric is Metric.TRUNCATED_RATIO else _text(metric, texts, references)
+                _written(metric, task, scores) if metric in OF_ANSWERS else _text(metric, texts, references)
                 for metric in chosen
             ]
         case TaskType.REGRESSION:
             errors = _errors(task, rows, scores)
             return [
-                _truncated(scores) if metric is Metric.TRUNCATED_RATIO else _regression(metric, errors)
+                _written(metric, task, scores) if metric in OF_ANSWERS else _regression(metric, errors)
+                for metric in chosen
+            ]
+        case kind if kind in STRUCTURED:
+            values = structured_values(task, rows, _texts(task, scores))
+            return [
+                _written(metric, task, scores)
+                if metric in OF_ANSWERS
+                else mean(RESULTS[metric][0], values[metric], range=(0.0, 1.0))
+                for metric in chosen
+            ]
+        case TaskType.REFUSAL:
+            refused = [is_refusal(text, task.pattern) for text in _texts(task, scores)]
+            return [
+                _written(metric, task, scores) if metric in OF_ANSWERS else _refused(metric, rows, refused)
+                for metric in chosen
+            ]
+        case TaskType.JUDGE:
+            return [
+                _written(metric, task, scores) if metric in OF_ANSWERS else _judged(metric, task, scores)
                 for metric in chosen
             ]
         case TaskType.PREFERENCE:
@@ -149,10 +170,50 @@ def _text(metric: Metric, texts: list[str], references: list[str]) -> Measure:
     return mean(name, by_metric[metric](texts, references), range=(0.0, 1.0))
 
 
-def _truncated(scores: Sequence[RowScore]) -> Measure:
-    """Return how many answers were cut off at maxNewTokens: they say less than the model would have."""
-    cut = np.array([not score.stopped for score in scores], np.float64)
-    return mean(RESULTS[Metric.TRUNCATED_RATIO][0], cut, lower_is_better=True, range=(1.0, 0.0))
+def _refused(metric: Metric, rows: Sequence[EvaluationRow], refused: Sequence[bool]) -> Measure:
+    """Return the share of refusals among the rows that are to be refused, or among the others."""
+    if any(row.refuse is None for row in rows):
+        raise ValueError("a row that does not say whether it is to be refused")
+    wanted = metric is Metric.REFUSED_RATIO
+    taken = np.array([row.refuse is wanted for row in rows])
+    values = np.where(taken, np.array(refused, np.float64), np.nan)
+    return _of_some(RESULTS[metric][0], values, lower_is_better=not wanted)
+
+
+def _of_some(name: str, values: Array, *, lower_is_better: bool = False) -> Measure:
+    """Return a share of the rows that have a value, [rows] in 0 to 1 or NaN."""
+    there = ~np.isnan(values)
+    statistics = np.stack([np.where(there, values, 0.0), there.astype(np.float64)], axis=1)
+    ends = (1.0, 0.0) if lower_is_better else (0.0, 1.0)
+    return Measure((name,), statistics, ratio, name, values, lower_is_better, ends, taken=np.flatnonzero(there))
+
+
+def _judged(metric: Metric, task: EvaluationTask, scores: Sequence[RowScore]) -> Measure:
+    """Return what a judge said of each row; agreement is a share of the rows that people judged."""
+    (name,) = RESULTS[metric]
+    values = np.array([(score.figures or {}).get(name, math.nan) for score in scores], np.float64)
+    if metric is Metric.AGREEMENT:
+        return _of_some(name, values)
+    low, high = task.judging.scores if metric is Metric.JUDGE_SCORE and task.judging is not None else (0, 1)
+    less = name in LOWER_IS_BETTER
+    ends = (float(high), float(low)) if less else (float(low), float(high))
+    return mean(name, values, lower_is_better=less, range=ends)
+
+
+def _written(metric: Metric, task: EvaluationTask, scores: Sequence[RowScore]) -> Measure:
+    """Return how answers were written: how many were cut off, their tokens, their seconds.
+
+    Answers that maxNewTokens cut off say less than the model would have.
+    """
+    (name,) = RESULTS[metric]
+    if metric is Metric.TRUNCATED_RATIO:
+        cut = np.array([not score.stopped for score in scores], np.float64)
+        return mean(name, cut, lower_is_better=True, range=(1.0, 0.0))
+    of_tokens = metric is Metric.TOKENS_PER_ANSWER
+    told = [score.tokens if of_tokens else score.seconds for score in scores]
+    values = np.array([math.nan if each is None else each for each in told], np.float64)
+    most = float(task.max_new_tokens or DEFAULT_NEW_TOKENS)
+    return mean(name, values, lower_is_better=True, range=(most, 0.0) if of_tokens else None)
 
 
 def _errors(task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Array:

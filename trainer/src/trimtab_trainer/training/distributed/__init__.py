@@ -1,7 +1,9 @@
-"""A run on several accelerators of one machine: a process each, which train as one.
+"""A run on several accelerators, of one pod or of several: a process each, which train as one.
 
-processes   how many there are, and which of them this one is
-supervisor  starts them, ends them, and says how all of them ended
+nodes       which pods there are, and which of them this one is
+processes   how many there are in this pod, and which of all this one is
+supervisor  starts those of its pod, ends them, and says how all of them ended
+meeting     where those of several pods find each other
 ending      which of their ends is that of the run
 world       what they tell each other
 sharing     who computes which micro-batch

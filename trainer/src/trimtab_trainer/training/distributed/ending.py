@@ -52,20 +52,21 @@ class End:
 
 
 def outcome(ends: Sequence[End], size: int, *, told_to_stop: bool, out_of_memory: bool) -> TerminationMessage:
-    """Return the leader's last words of a run that was published.
+    """Return the first process's last words of a run that was published, or that a pod has done its part of.
 
     Args:
-        ends: of all processes, in the order in which they ended.
-        size: how many they were.
+        ends: of all processes of this pod, in the order in which they ended.
+        size: how many they are in all pods.
         told_to_stop: whether they were.
         out_of_memory: whether the kernel ended a process of this container for want of memory.
 
     Raises:
         TrainerError: the run was not published; it says what of.
     """
-    leader = next(end for end in ends if end.rank == 0)
-    if leader.code == 0 and leader.words is not None:
-        return leader.words
+    first = min(ends, key=lambda end: end.rank)
+    done = first.code == 0 if first.rank == 0 else all(end.code == 0 for end in ends)  # the leader publishes for all
+    if done and first.words is not None:
+        return first.words
     of_itself = [end for end in ends if not end.by_us]
     for cause in (*(end for end in of_itself if _is_cause(end)), *(end for end in of_itself if end.code < 0)):
         raise _error(cause, size, out_of_memory)
@@ -74,8 +75,8 @@ def outcome(ends: Sequence[End], size: int, *, told_to_stop: bool, out_of_memory
         message = interrupted.words.message if interrupted is not None and interrupted.words is not None else ""
         raise Interrupted(message or "told to stop")
     silent = sorted(end.rank for end in ends if end.by_us)
-    first = next((end for end in of_itself if end.words is not None), None)
-    told = f": {first.words.message}" if first is not None and first.words is not None else ""
+    spoken = next((end.words.message for end in of_itself if end.code and end.words is not None), None)
+    told = f": {spoken}" if spoken is not None else ""
     raise ProcessLost(f"{_named(silent, size)} gave no answer{told}" if silent else f"a process was lost{told}")
 
 

@@ -1,4 +1,4 @@
-"""How many processes train, and which of them this one is; no torch.
+"""How many processes train in this pod, and which of all this one is; no torch. `nodes` tells of other pods.
 
 What is given is what is used: one process for each accelerator, as the environment names them, or so many as
 TRIMTAB_PROCESSES says, which an operator sets to what the pod asked for. Where no accelerator is seen at all (a cluster
@@ -17,9 +17,12 @@ from pathlib import Path
 from ...contract import PROCESSES, Reason
 from ...errors import SettingsInvalid
 from ..accelerator import given
+from .nodes import Nodes
 
 RANK, WORLD_SIZE, MEETING = "TRIMTAB_RANK", "TRIMTAB_WORLD_SIZE", "TRIMTAB_MEETING"
+LOCAL_RANK, LOCAL_WORLD_SIZE = "TRIMTAB_LOCAL_RANK", "TRIMTAB_LOCAL_WORLD_SIZE"
 """What the supervisor tells each process; not torchrun's names, which libraries act on."""
+TCP = "tcp://"
 MOST = 1024
 SET_DEATH_SIGNAL = 1
 """Option of prctl(2): what to send to this process when its parent dies."""
@@ -27,26 +30,66 @@ SET_DEATH_SIGNAL = 1
 
 @dataclass(frozen=True)
 class Place:
-    """Which of how many processes this one is; they meet in a file."""
+    """Which of how many processes this one is.
+
+    Attributes:
+        rank, size: among all; local_rank and local_size among those of this pod.
+        meeting: where they meet: a file where all are in one pod, else tcp://host:port.
+    """
 
     rank: int = 0
     size: int = 1
-    meeting: Path | None = None
+    meeting: str = ""
+    local_rank: int = 0
+    local_size: int = 1
 
     @property
     def leads(self) -> bool:
         return self.rank == 0
+
+    @property
+    def node(self) -> int:
+        """Which of the pods it is in."""
+        return self.rank // self.local_size
+
+    @classmethod
+    def of(cls, nodes: Nodes, local_rank: int, meeting: Path) -> Place:
+        """Return the place of a process of a pod; `meeting` is a file for those of one pod alone."""
+        return cls(
+            rank=nodes.rank * nodes.processes + local_rank,
+            size=nodes.size,
+            meeting=f"{TCP}{nodes.meeting}" if nodes.count > 1 else str(meeting),
+            local_rank=local_rank,
+            local_size=nodes.processes,
+        )
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port where the processes of several pods meet; None where all are in this one."""
+        if not self.meeting.startswith(TCP):
+            return None
+        host, _, port = self.meeting.removeprefix(TCP).rpartition(":")
+        return host, int(port)
 
     @classmethod
     def told(cls, environment: Mapping[str, str]) -> Place | None:
         """Return what the supervisor told this process; None if no supervisor started it."""
         if RANK not in environment:
             return None
-        return cls(int(environment[RANK]), int(environment[WORLD_SIZE]), Path(environment[MEETING]))
+        rank, size, local_rank, local_size = (
+            int(environment[name]) for name in (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE)
+        )
+        return cls(rank, size, environment[MEETING], local_rank, local_size)
 
     def environment(self) -> dict[str, str]:
         """Return what `told` reads."""
-        return {RANK: str(self.rank), WORLD_SIZE: str(self.size), MEETING: str(self.meeting)}
+        return {
+            RANK: str(self.rank),
+            WORLD_SIZE: str(self.size),
+            LOCAL_RANK: str(self.local_rank),
+            LOCAL_WORLD_SIZE: str(self.local_size),
+            MEETING: self.meeting,
+        }
 
 
 def end_with_parent() -> None:

@@ -17,11 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...contract import ExitCode, TerminationMessage
+from ...contract import WORLD_SIZE, ExitCode, TerminationMessage
 from ...interruption import Interruption
 from ...report import Report
 from ..control_groups import killed_for_memory
 from .ending import End, outcome
+from .nodes import Nodes
 from .processes import Place
 
 LOOK_EVERY = 0.05
@@ -41,12 +42,12 @@ class _Process:
 
 
 def supervise(
-    size: int, arguments: Sequence[str], scratch: Path, stop: Interruption, report: Report
+    nodes: Nodes, arguments: Sequence[str], scratch: Path, stop: Interruption, report: Report
 ) -> TerminationMessage:
-    """Run a stage in several processes; return the leader's last words.
+    """Run a stage in several processes; return the last words of the first of them.
 
     Args:
-        size: how many.
+        nodes: how many there are in this pod, and in which others.
         arguments: of trimtab-trainer; each process is told in addition where its last words go.
         scratch: a folder.
         stop: what this process is told is passed on.
@@ -57,8 +58,10 @@ def supervise(
     """
     folder = Path(tempfile.mkdtemp(prefix="processes-", dir=scratch))  # a meeting of before would be joined
     killed_before = killed_for_memory()
-    processes = [_start(Place(rank, size, folder / "meeting"), arguments, folder) for rank in range(size)]
-    report("processes started", world_size=size, pids=[each.handle.pid for each in processes])
+    places = [Place.of(nodes, rank, folder / "meeting") for rank in range(nodes.processes)]
+    processes = [_start(place, arguments, folder) for place in places]
+    of_several = {"node": nodes.rank, "nodes": nodes.count} if nodes.count > 1 else {}
+    report("processes started", world_size=nodes.size, pids=[each.handle.pid for each in processes], **of_several)
     try:
         ends = _watch(processes, stop, report)
     finally:
@@ -66,18 +69,22 @@ def supervise(
             each.handle.kill()
             each.handle.wait()
     memory = killed_for_memory() > killed_before
-    return outcome(ends, size, told_to_stop=stop.requested, out_of_memory=memory)
+    return outcome(ends, nodes.size, told_to_stop=stop.requested, out_of_memory=memory)
 
 
 def _start(place: Place, arguments: Sequence[str], folder: Path) -> _Process:
     words = folder / f"last-words-{place.rank}.json"
     command = [sys.executable, "-m", "trimtab_trainer", *arguments, "--termination-log", str(words)]
-    handle = subprocess.Popen(command, env={**os.environ, **place.environment()})
+    environment = {name: value for name, value in os.environ.items() if name != WORLD_SIZE}  # libraries act on it
+    handle = subprocess.Popen(command, env={**environment, **place.environment()})
     return _Process(place.rank, handle, words)
 
 
 def _watch(processes: list[_Process], stop: Interruption, report: Report) -> list[End]:
-    """Wait for all to end; return how they did, in that order."""
+    """Wait for all to end; return how they did, in that order.
+
+    Those of other pods are nobody's to wait for here: what becomes of them is told by the sums that they take part in.
+    """
     ends: list[End] = []
     told, deadline = False, float("inf")
     while running := [each for each in processes if each.rank not in {end.rank for end in ends}]:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from torch import distributed as dist
 
 from ...errors import Interrupted, ProcessLost
 from ...interruption import Interruption
+from .meeting import is_here, meet
 from .processes import Place
 from .sharing import dealt
 
@@ -40,9 +41,9 @@ class World:
 
     def __init__(self, place: Place | None = None) -> None:
         """Know where this process is; `join` meets the others."""
-        place = place or Place()
+        self.place = place = place or Place()
         self.rank, self.size = place.rank, place.size
-        self._meeting = place.meeting
+        self.local_rank, self.local_size = place.local_rank, place.local_size
         self._patience = timedelta(seconds=int(os.environ.get(PATIENCE, PATIENCE_SECONDS)))
         self._store: Any = None
         self._met = 0
@@ -58,23 +59,32 @@ class World:
         """Which of all micro-batches are computed here."""
         return dealt(self.rank, self.size)
 
-    def join(self) -> None:
+    def join(self, about: str = "", stop: Interruption | None = None) -> None:
         """Meet the others; each has an accelerator of its own by now, where there are any.
+
+        Args:
+            about: what this process is about to do; those of other pods have to say the same.
+            stop: ends the waiting for other pods.
 
         Raises:
             ProcessLost: they do not come.
+            Interrupted: those of other pods do not.
+            SettingsInvalid: they are not what this one is.
         """
         if self.size == 1:
             return
-        # All are on one machine: no name has to be resolved and no other interface is needed.
-        if LOOPBACK in (name for _, name in socket.if_nameindex()):
+        # Where all are on one machine no name has to be resolved and no other interface is needed.
+        if is_here(self.place) and LOOPBACK in (name for _, name in socket.if_nameindex()):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
             os.environ.setdefault("NCCL_SOCKET_IFNAME", LOOPBACK)
         backend = "gloo"
         if torch.cuda.is_available():
             backend = "cpu:gloo,cuda:nccl"
-        self._store = dist.FileStore(str(self._meeting), self.size)  # type: ignore[attr-defined]
         with _lost("they did not come"):
+            if self.place.address is None:
+                self._store = dist.FileStore(self.place.meeting, self.size)  # type: ignore[attr-defined]
+            else:
+                self._store = meet(self.place, about, self._patience, stop or Interruption())
             dist.init_process_group(
                 backend, store=self._store, rank=self.rank, world_size=self.size, timeout=self._patience
             )
@@ -94,27 +104,41 @@ class World:
         self._met += 1
         if self.size == 1:
             return
-        self._store.set(f"met/{self._met}/{self.rank}", "1")
+        self._tell(f"met/{self._met}/{self.rank}")
         others = [f"met/{self._met}/{rank}" for rank in range(self.size)]
         self._await(others, stop)
 
-    def leader_first(self, work: Callable[[], T], stop: Interruption, then: Callable[[], T] | None = None) -> T:
-        """Do something in the leader, and in the others once that is done (`then`, if that is something else)."""
-        if self.size == 1 or self.leads:
-            result = work()
+    def leader_first(self, work: Callable[[], T], stop: Interruption) -> T:
+        """Do something in the leader, and in the others once that is done."""
+        return self._first(self.leads, "0", work, stop, work)
+
+    def pod_first(self, work: Callable[[], T], stop: Interruption, then: Callable[[], T]) -> T:
+        """Do something in the first process of each pod, and something else in its others once that is done."""
+        return self._first(self.local_rank == 0, f"pod-{self.place.node}", work, stop, then)
+
+    def _first(self, here: bool, who: str, work: Callable[[], T], stop: Interruption, then: Callable[[], T]) -> T:
+        result = work() if here or self.size == 1 else None
         self._met += 1
         if self.size == 1:
-            return result
-        if self.leads:
-            self._store.set(f"met/{self._met}/0", "1")
-            return result
-        self._await([f"met/{self._met}/0"], stop)
-        return (then or work)()
+            return cast(T, result)
+        if here:
+            self._tell(f"met/{self._met}/{who}")
+            return cast(T, result)
+        self._await([f"met/{self._met}/{who}"], stop)
+        return then()
+
+    def _tell(self, key: str) -> None:
+        with _lost():
+            self._store.set(key, "1")
 
     def _await(self, keys: list[str], stop: Interruption) -> None:
-        while not self._store.check(keys):
+        while not self._is_told(keys):
             stop.check()
             time.sleep(ASKED_EVERY)
+
+    def _is_told(self, keys: list[str]) -> bool:
+        with _lost():
+            return bool(self._store.check(keys))
 
     def any(self, here: bool) -> bool:
         """Tell whether it is so in any process."""

@@ -1,0 +1,1 @@
+"""Sends what `domain.notifications` says: queues, requests, and a record of what was delivered."""

@@ -1,0 +1,176 @@
+"""A judge behind an endpoint: asked in full or not at all, with bounded patience, and every trouble has a name."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from trimtab_trainer.contract import Credentials, Judging, Reason, StoredEndpoint
+from trimtab_trainer.errors import Interrupted, JudgeFailed, SettingsInvalid, TrainerError
+from trimtab_trainer.evaluate.judging.endpoint import ATTEMPTS, Endpoint
+from trimtab_trainer.evaluate.judging.judgements import Judgement, questions
+from trimtab_trainer.interruption import Interruption
+from trimtab_trainer.report import Report
+
+from tests.trainer.evaluate.judging.server import JudgeServer, Reply, serving, what_is_longer
+from tests.trainer.evaluate.scored import text_rows, text_scores
+
+SECRET = "sk-never-tell"
+
+
+@pytest.fixture
+def server() -> Iterator[JudgeServer]:
+    with serving(what_is_longer) as served:
+        yield served
+
+
+def asked(count: int = 1) -> list[Judgement]:
+    judging = Judging(instructions="Prefer the longer.")
+    longer = text_scores([f"a longer answer {number}" for number in range(count)])
+    return questions(judging, text_rows(["r"] * count), longer, text_scores(["short"] * count))
+
+
+class Asking:
+    """An endpoint whose pauses are noted and not waited for."""
+
+    def __init__(self, url: str, folder: Path | None = None, stop: Interruption | None = None) -> None:
+        keys = Credentials(directory=str(folder), secret_name="judge") if folder is not None else None
+        self.pauses: list[float] = []
+        self.log = io.StringIO()
+        self.stop = stop or Interruption()
+        self.endpoint = Endpoint(StoredEndpoint(url=url, model="judge", credentials=keys), self.pauses.append)
+
+    def ask(self, count: int = 1) -> list[Judgement]:
+        return self.endpoint.ask(asked(count), self.stop, Report(stream=self.log))
+
+
+def test_every_question_is_answered_in_its_place(server: JudgeServer) -> None:
+    replies = Asking(server.url).ask(30)
+    assert [(each.number, each.slot) for each in replies] == [(each.number, each.slot) for each in asked(30)]
+    assert {each.reply for each in replies if each.slot == "target first"} == {'{"better": "1"}'}
+    assert {each.reply for each in replies if each.slot == "baseline first"} == {'{"better": "2"}'}
+    assert {each.model for each in replies} == {"judge-1"}
+    body = server.requests[0]
+    assert (body["model"], body["temperature"]) == ("judge", 0)
+    assert body["response_format"]["json_schema"]["schema"]["properties"] == {
+        "better": {"type": "string", "enum": ["1", "2", "tie"]}
+    }
+    assert server.keys[0] is None
+
+
+def test_the_key_of_its_secret_is_sent_and_told_to_nobody(server: JudgeServer, tmp_path: Path) -> None:
+    (tmp_path / "API_KEY").write_text(f"{SECRET}\n")
+    judge = Asking(server.url, tmp_path)
+    judge.ask()
+    assert set(server.keys) == {f"Bearer {SECRET}"}
+    server.troubles = [401]
+    with pytest.raises(SettingsInvalid) as caught:
+        judge.ask()
+    assert caught.value.reason is Reason.ACCESS_DENIED
+    assert SECRET not in judge.log.getvalue() + caught.value.message + json.dumps(judge.endpoint.identity)
+
+
+TRANSIENT: dict[str, Reply] = {
+    "no answer": 0,
+    "overloaded": 503,
+    "asked too often": (429, {}),
+    "asked too often, and told for how long": (429, {"Retry-After": "7"}),
+    "told nonsense": (429, {"Retry-After": "soon"}),
+    "a broken gateway": 502,
+}
+
+
+@pytest.mark.parametrize("trouble", TRANSIENT)
+def test_what_passes_is_waited_for(trouble: str, server: JudgeServer) -> None:
+    server.troubles = [TRANSIENT[trouble]] * 3
+    judge = Asking(server.url)
+    replies = judge.ask()
+    assert all(each.said in ("1", "2") for each in replies), "no question is left out"
+    assert len(judge.pauses) == 3
+    assert (7.0 in judge.pauses) is (trouble == "asked too often, and told for how long")
+
+
+ENDS: dict[str, tuple[Reply, type[TrainerError], Reason, str]] = {
+    "never an answer": (0, JudgeFailed, Reason.JUDGE_UNREACHABLE, "trimtab.dev/egress: judge"),
+    "always 500": (500, JudgeFailed, Reason.JUDGE_UNREACHABLE, "answered 500"),
+    "always 429": (429, JudgeFailed, Reason.JUDGE_OVERLOADED, "asked too often"),
+    "for an hour": ((429, {"Retry-After": "3000"}), JudgeFailed, Reason.JUDGE_OVERLOADED, "for 3000 s"),
+    "forbidden": (403, SettingsInvalid, Reason.ACCESS_DENIED, "API_KEY of judge.endpoint.secretName"),
+    "no such model": (404, SettingsInvalid, Reason.JUDGE_REFUSED, "often it ends with /v1"),
+    "a bad request": (400, SettingsInvalid, Reason.JUDGE_REFUSED, "response_format"),
+    "another way": ((307, {"Location": "http://127.0.0.1:1/"}), SettingsInvalid, Reason.JUDGE_REFUSED, "307"),
+    "no completion": (b"<html>", SettingsInvalid, Reason.JUDGE_REFUSED, "OpenAI-compatible"),
+    "no choices": (b'{"choices": []}', SettingsInvalid, Reason.JUDGE_REFUSED, "OpenAI-compatible"),
+    "a list": (b"[1]", SettingsInvalid, Reason.JUDGE_REFUSED, "OpenAI-compatible"),
+    "without end": (b"[" * (1 << 21), SettingsInvalid, Reason.JUDGE_REFUSED, "OpenAI-compatible"),
+}
+
+
+@pytest.mark.parametrize("trouble", ENDS)
+def test_what_does_not_pass_ends_it_by_name(trouble: str, server: JudgeServer) -> None:
+    reply, error, reason, said = ENDS[trouble]
+    server.troubles = [reply] * 1_000
+    judge = Asking(server.url)
+    with pytest.raises(error, match=said) as caught:
+        judge.ask(3)
+    assert caught.value.reason is reason
+    assert len(judge.pauses) <= 6 * ATTEMPTS
+    if trouble == "for an hour":
+        assert isinstance(caught.value, JudgeFailed)
+        assert caught.value.retry_after == 3000
+        assert not judge.pauses, "who asks for an hour is not waited for here"
+
+
+def test_a_reply_without_words_is_one_that_cannot_be_read(server: JudgeServer) -> None:
+    server.troubles = [b'{"choices": [{"message": {"content": null}}], "model": 7}'] * 2
+    assert [(each.reply, each.said, each.model) for each in Asking(server.url).ask()] == [("", None, None)] * 2
+
+
+def test_a_port_where_nobody_listens() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    with pytest.raises(JudgeFailed, match="ConnectError"):
+        Asking(url).ask()
+
+
+def test_each_task_has_its_own_patience(server: JudgeServer) -> None:
+    judge = Asking(server.url)
+    judge.ask()
+    server.troubles = [503]
+    assert len(judge.ask()) == 2
+    assert judge.pauses == [1.0]
+
+
+def test_it_stops_when_told_to(server: JudgeServer) -> None:
+    stop, begun = Interruption(), threading.Event()
+
+    def slow(shown: object) -> str:
+        begun.set()
+        stop.request()
+        return '{"better": "tie"}'
+
+    server.judge = slow
+    with pytest.raises(Interrupted):
+        Asking(server.url, stop=stop).ask(200)
+    assert begun.is_set()
+    assert len(server.requests) < 400
+
+
+@pytest.mark.parametrize("key", ["", "two words", "no\nend", "ä"])
+def test_a_secret_without_a_key_is_said(key: str, tmp_path: Path) -> None:
+    (tmp_path / "API_KEY").write_text(key)
+    with pytest.raises(SettingsInvalid, match="Secret judge has no key API_KEY") as caught:
+        Asking("http://127.0.0.1:1/v1", tmp_path)
+    assert caught.value.reason is Reason.CREDENTIALS_MISSING
+
+
+@pytest.mark.parametrize("url", ["http://user:pass@host/v1", "http://host/v1?key=a", "http://host/v1#a"])
+def test_a_url_with_a_secret_in_it_is_none(url: str) -> None:
+    with pytest.raises((ValueError, SettingsInvalid)):
+        Asking(url)

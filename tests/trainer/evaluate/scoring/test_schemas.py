@@ -1,0 +1,128 @@
+"""Schemas and patterns of tenants: they say what they should, and none of them takes for ever."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from trimtab_trainer.evaluate.scoring.patterns import Pattern, PatternRefused
+from trimtab_trainer.evaluate.scoring.schemas import Schema, SchemaRefused, canonical, parsed
+
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "pattern": "^[A-Z]"}, "age": {"type": "integer", "minimum": 0}},
+    "patternProperties": {"^x-": {"type": "string"}},
+    "additionalProperties": False,
+    "required": ["name"],
+}
+
+
+def schema(value: Any) -> Schema:
+    return Schema(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("value", "accepted"),
+    [
+        ({"name": "Ada", "age": 36}, True),
+        ({"name": "Ada", "x-of": "here"}, True),
+        ({"name": "ada"}, False),
+        ({"name": "Ada", "x-of": 1}, False),
+        ({"name": "Ada", "born": 1815}, False),
+        ({"age": 36}, False),
+        ({"name": "Ada", "age": True}, False),
+        ([], False),
+    ],
+)
+def test_values_are_accepted_as_the_schema_says(value: Any, accepted: bool) -> None:
+    assert schema(PERSON).accepts(value) is accepted
+
+
+def test_other_properties_may_have_a_schema_and_items_be_unique() -> None:
+    of_numbers = schema({"additionalProperties": {"type": "number"}})
+    assert of_numbers.accepts({"a": 1})
+    assert not of_numbers.accepts({"a": "1"})
+    assert of_numbers.accepts("no object")
+    unique = schema({"uniqueItems": True})
+    assert unique.accepts([1, True, "1", [1]])
+    assert not unique.accepts([1, 1.0])
+    assert unique.accepts("no list")
+    assert schema({"patternProperties": {"a": False}}).accepts([])
+    assert not schema({"multipleOf": 1e-300, "type": "string"}).accepts(1e300)
+
+
+def test_references_within_the_schema_are_followed() -> None:
+    tree = schema({"$ref": "#/$defs/node", "$defs": {"node": {"type": "array", "items": {"$ref": "#/$defs/node"}}}})
+    assert tree.accepts([[], [[]]])
+    assert not tree.accepts([[1]])
+    assert "leads nowhere" in (schema({"$ref": "#/$defs/none"}).trouble(1) or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "no JSON"),
+        ("[]", "an object"),
+        ('{"type": "strin"}', "strin"),
+        ('{"$schema": "https://example.com/mine"}', "no draft"),
+        ('{"$schema": 1}', "no draft"),
+        ('{"$ref": "https://example.com/a.json"}', "leads out of the schema"),
+        ('{"$ref": "file:///etc/passwd"}', "leads out of the schema"),
+        ('{"items": {"unevaluatedItems": false}}', "unevaluatedItems is not checked"),
+        ('{"properties": {"a": {"$dynamicRef": "#a"}}}', r"\$dynamicRef is not checked"),
+        ('{"pattern": "(a)\\\\1"}', "none of RE2"),
+        ('{"allOf": [{"patternProperties": {"(?=a)": true}}]}', "none of RE2"),
+        ('{"not": ' * 5_000 + "{}" + "}" * 5_000, "levels|recursion"),
+    ],
+)
+def test_schemas_that_would_not_be_checked_are_refused(text: str, said: str) -> None:
+    with pytest.raises(SchemaRefused, match=said):
+        Schema(text)
+
+
+def test_names_and_values_are_no_keywords() -> None:
+    named = schema({"properties": {"pattern": {"type": "string"}, "$ref": {}, "unevaluatedItems": True}})
+    assert named.accepts({"pattern": "(", "$ref": 1})
+    assert schema({"enum": [{"pattern": "("}]}).accepts({"pattern": "("})
+
+
+def test_a_schema_that_doubles_with_each_reference_is_given_up() -> None:
+    names = [f"d{number}" for number in range(60)]
+    defs: dict[str, Any] = {
+        name: {"allOf": [{"$ref": f"#/$defs/{following}"}] * 2} for name, following in pairwise(names)
+    }
+    bomb = schema({"$ref": "#/$defs/d0", "$defs": {**defs, names[-1]: True}})
+    assert "more than 200000 steps" in (bomb.trouble({}) or "")
+    assert "steps" in (schema({"$ref": "#"}).trouble({}) or "")
+
+
+def test_patterns_take_linear_time() -> None:
+    began = time.process_time()
+    hostile = "a" * 200_000 + "b"
+    assert not Pattern("^(a+)+$").is_in(hostile)
+    assert not schema({"pattern": "^(a|aa)+$"}).accepts(hostile)
+    assert time.process_time() - began < 5, "a backtracking engine would not end this year"
+
+
+def test_patterns_are_found_anywhere_and_anchored_by_their_own_signs() -> None:
+    assert Pattern(r"\d{4}").is_in("in 1815")
+    assert not Pattern(r"^\d{4}$").is_in("in 1815")
+    assert Pattern("^ü+$").is_in("üü")
+    assert Pattern("^.$").is_in("\ud800"), "half of a surrogate pair is a character that cannot be read"
+    with pytest.raises(PatternRefused, match="none of RE2"):
+        Pattern("(((a{30}){30}){30})")
+
+
+def test_equal_values_are_equal_texts() -> None:
+    assert canonical({"b": [1.0], "a": "é"}) == canonical({"a": "é", "b": [1]})
+    assert canonical([True]) != canonical([1])
+    assert canonical(1e300) == canonical(10**300) or canonical(1e300) == canonical(int(1e300))
+
+
+@pytest.mark.parametrize("text", ["NaN", "-Infinity", "1e999", "[" * 100_000, "1" * 5_000, "", "{} {}"])
+def test_what_is_no_json_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        parsed(text)

@@ -1,0 +1,175 @@
+"""What is merged is what was trained: over the same quantized base, to the last bit that the stored type has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from trimtab_trainer.contract import QuantizationSettings
+from trimtab_trainer.exporting.tensor_files import Planned, write_tensors
+from trimtab_trainer.exporting.training_weights import as_trained, in_files, linears_of
+from trimtab_trainer.training.model import load_base
+
+from tests.trainer.tiny import CHATML_GENERATION, make_tiny_experts, make_tiny_model
+
+from .models import CPU, NF4, Trained, answers, divergence, loaded, trained
+
+PLAIN = {"type": "None", "computeType": "Float32"}
+KINDS: dict[str, dict[str, Any]] = {
+    "over NF4": {"quantization": NF4},
+    "over NF4 without double quantization": {"quantization": NF4 | {"doubleQuantization": False}},
+    "over a base that was not quantized": {"quantization": PLAIN},
+    "scaled by the root of the rank": {"quantization": NF4, "lora": {"useRslora": True}},
+    "with lengths of its own, DoRA": {"quantization": NF4, "lora": {"useDora": True}},
+    "on some layers alone": {"quantization": NF4, "lora": {"targetModules": ["q_proj", "down_proj"]}},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+def test_the_merged_model_answers_as_the_base_with_the_adapter_does(kind: dict[str, Any], tmp_path: Path) -> None:
+    made = trained(tmp_path, **kind)
+    _, folder = made.export(tmp_path / "scratch")
+    ours = made.logits(kind["quantization"])
+    assert divergence(ours, loaded(folder)) < 1e-9
+    assert divergence(ours, loaded(tmp_path / "base")) > 1e-4  # the adapter does something
+
+
+def test_in_bfloat16_it_is_as_far_off_as_that_type_is(usual: Trained, tmp_path: Path) -> None:
+    _, exact = usual.export(tmp_path / "scratch")
+    _, folder = usual.export(tmp_path / "scratch", weightType="BFloat16")
+    stored, precise = load_file(folder / "model.safetensors"), load_file(exact / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    assert all(torch.equal(tensor, precise[name].bfloat16()) for name, tensor in stored.items())
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+    rounded = AutoModelForCausalLM.from_pretrained(usual.root / "base", dtype=torch.bfloat16).float()
+    of_the_type = divergence(loaded(usual.root / "base"), answers(rounded))
+    assert divergence(usual.logits(NF4), loaded(folder)) < 2 * of_the_type
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("double", [True, False])
+def test_the_base_is_dequantized_to_the_bits_that_training_saw(kind: torch.dtype, double: bool, tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "base")
+    settings = QuantizationSettings(double_quantization=double)
+    modules = dict(load_base(folder, settings, kind, CPU).named_modules())
+    quantized = {name for name, module in modules.items() if isinstance(module, bitsandbytes.nn.Linear4bit)}
+    with safe_open(str(folder / "model.safetensors"), framework="pt") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 it is no dict
+        linears = linears_of(folder, shapes, settings)
+        assert {name for name, linear in linears.items() if linear.quantized} == quantized
+        for name in quantized:
+            weight: Any = modules[name].weight
+            expected = bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state)
+            mine = as_trained(file.get_tensor(f"{name}.weight"), linears[name], settings, kind)
+            assert mine.dtype == kind
+            assert torch.equal(mine, expected)
+
+
+def test_a_model_in_several_files_keeps_them(tmp_path: Path) -> None:
+    def in_two(folder: Path) -> None:
+        weights = load_file(make_tiny_model(folder) / "model.safetensors")
+        (folder / "model.safetensors").unlink()
+        names = sorted(weights)
+        places = {name: f"model-0000{1 + (index % 2)}-of-00002.safetensors" for index, name in enumerate(names)}
+        for shard in sorted(set(places.values())):
+            save_file({name: weights[name] for name in names if places[name] == shard}, folder / shard)
+        index = {"metadata": {"total_size": 1}, "weight_map": places}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    made = trained(tmp_path, in_two, quantization=NF4)
+    exported, folder = made.export(tmp_path / "scratch")
+    assert sorted(each.name for each in folder.glob("*.safetensors")) == [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ]
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    tensors = {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors.values())
+    assert index["weight_map"].keys() == tensors.keys()
+    assert divergence(made.logits(NF4), loaded(folder)) < 1e-9
+    assert exported.size_bytes == sum(each.stat().st_size for each in folder.iterdir() if each.name != "MANIFEST.json")
+
+
+def test_tokenizer_generation_settings_and_the_template_of_training_come_along(tmp_path: Path) -> None:
+    (tmp_path / "template.jinja").write_text(CHATML_GENERATION)
+    sections = {"validation": {"fraction": 0.2}, "chatTemplate": f"file://{tmp_path}/template.jinja"}
+    made = trained(tmp_path, quantization=NF4, dataset=sections)
+    _, folder = made.export(tmp_path / "scratch")
+    assert (folder / "generation_config.json").read_bytes() == (tmp_path / "base/generation_config.json").read_bytes()
+    assert (folder / "tokenizer.json").read_bytes() == (tmp_path / "base/tokenizer.json").read_bytes()
+    assert (folder / "chat_template.jinja").read_text() == CHATML_GENERATION
+    assert "chat_template" not in json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert tokenizer.chat_template == CHATML_GENERATION
+
+
+def test_of_a_mixture_the_experts_stay_as_they_are(tmp_path: Path) -> None:
+    made = trained(tmp_path, make_tiny_experts, quantization=NF4)
+    _, folder = made.export(tmp_path / "scratch")
+    before, after = load_file(tmp_path / "base/model.safetensors"), load_file(folder / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before if ".experts." in name)
+    assert divergence(made.logits(NF4), loaded(folder)) < 1e-9
+
+
+@pytest.mark.parametrize("quantization", [NF4, PLAIN], ids=["NF4", "plain"])
+def test_layers_that_lie_turned_in_the_files_are_merged_as_they_lie(
+    quantization: dict[str, Any], tmp_path: Path
+) -> None:
+    def gpt2(folder: Path) -> None:
+        make_tiny_model(folder)
+        torch.manual_seed(0)
+        config = GPT2Config(vocab_size=384, n_positions=512, n_embd=128, n_layer=2, n_head=4, eos_token_id=2)
+        # As models of this family are published: without the name of the part before the layers.
+        weights = {
+            name.removeprefix("transformer."): tensor.clone()
+            for name, tensor in GPT2LMHeadModel(config).state_dict().items()
+            if name != "lm_head.weight"
+        }
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "config.json").write_text(json.dumps(config.to_dict() | {"architectures": ["GPT2LMHeadModel"]}))
+
+    training = {"packing": False}
+    made = trained(
+        tmp_path, gpt2, quantization=quantization, lora={"targetModules": ["c_attn", "c_fc"]}, training=training
+    )
+    _, folder = made.export(tmp_path / "scratch")
+    assert divergence(made.logits(quantization), loaded(folder)) < 1e-9
+
+
+def test_layers_named_otherwise_in_the_files_of_a_model_with_vision_are_found() -> None:
+    shapes = {
+        "language_model.model.layers.0.self_attn.q_proj.weight": [64, 32],
+        "vision_tower.encoder.layers.0.self_attn.q_proj.weight": [16, 16],
+        "lm_head.weight": [9, 9],
+    }
+    text = "model.language_model.layers.0.self_attn.q_proj.weight"
+    assert in_files(text, [64, 32], shapes) == "language_model.model.layers.0.self_attn.q_proj.weight"
+    assert in_files(text, [16, 16], shapes) == "vision_tower.encoder.layers.0.self_attn.q_proj.weight"
+    assert in_files(text, [8, 8], shapes) is None
+    assert in_files("lm_head.weight", [9, 9], shapes) == "lm_head.weight"
+    assert in_files("model.projector.weight", [9, 9], shapes) is None
+
+
+def test_each_tensor_is_made_when_its_turn_comes_to_be_written(tmp_path: Path) -> None:
+    asked: list[str] = []
+    planned = [Planned(f"w{number}", torch.float32, (256, 256)) for number in range(8)]
+
+    def made(name: str) -> torch.Tensor:
+        asked.append(name)
+        assert (tmp_path / "out").stat().st_size < (len(asked) + 1) * (256 * 256 * 4) + 4096
+        return torch.full((256, 256), float(name[1:]))
+
+    write_tensors(tmp_path / "out", planned, made)
+    assert asked == [each.name for each in planned]
+    assert all(float(tensor.mean()) == float(name[1:]) for name, tensor in load_file(tmp_path / "out").items())
+    with pytest.raises(ValueError, match="planned was"):
+        write_tensors(tmp_path / "out", planned[:1], lambda name: torch.zeros(2, 2))

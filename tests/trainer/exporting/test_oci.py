@@ -1,0 +1,375 @@
+"""An export in a real registry (CNCF Distribution, compiled once): a real image, and who may push it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import socket
+import subprocess
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import requests
+from trimtab_local import binaries
+from trimtab_trainer.__main__ import main
+from trimtab_trainer.contract import Credentials, ExitCode, ExportConfig, Reason, TerminationMessage
+from trimtab_trainer.errors import SettingsInvalid, StorageFailed
+from trimtab_trainer.exporting.oci import registry as client
+from trimtab_trainer.exporting.oci.image import INDEX, MANIFEST, REQUEST, Image, Tar
+from trimtab_trainer.exporting.oci.keys import Login, read_certificates, read_login
+from trimtab_trainer.exporting.oci.registry import Reference, Registry
+
+from .models import Trained, divergence, loaded
+
+MODULE = binaries.Module(Path(__file__).parent / "registry", {"registry": "."})
+USER, PASSWORD = "pusher", "registry-password"
+HASHED = "$2a$04$o3g7.WzICIlUVOaHSzbgA.xVxCmIidd7MMctmh6z4CdqBFVMsbllS"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A registry on this machine that wants a login."""
+
+    host: str
+    keys: Path
+    log: Path
+
+    @property
+    def credentials(self) -> Credentials:
+        return Credentials(directory=str(self.keys), secret_name="registry")
+
+    def get(self, path: str, **headers: str) -> requests.Response:
+        return requests.get(f"http://{self.host}/v2/{path}", auth=(USER, PASSWORD), headers=headers, timeout=30)
+
+
+def write_login(folder: Path, host: str, password: str = PASSWORD) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    auth = base64.b64encode(f"{USER}:{password}".encode()).decode()
+    (folder / ".dockerconfigjson").write_text(json.dumps({"auths": {host: {"auth": auth}}}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("registry")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{free.getsockname()[1]}"
+    (folder / "htpasswd").write_text(f"{USER}:{HASHED}\n")
+    config = {
+        "version": 0.1,
+        "log": {"level": "warn"},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "blobs")}, "delete": {"enabled": True}},
+        "http": {"addr": host, "secret": "of tests"},
+        "auth": {"htpasswd": {"realm": "tests", "path": str(folder / "htpasswd")}},
+    }
+    (folder / "config.yml").write_text(json.dumps(config))
+    program = binaries.ensure(module=MODULE) / "registry"
+    with (folder / "log").open("wb") as log:
+        command = [str(program), "serve", str(folder / "config.yml")]
+        quiet = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=quiet)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                requests.get(f"http://{host}/v2/", timeout=5)
+                break
+            except requests.ConnectionError:
+                assert process.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.05)
+        yield Server(host, write_login(folder / "keys", host), folder / "log")
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "PAUSE_SECONDS", 0.0)
+
+
+def of_format(server: Server, repository: str, **changes: Any) -> dict[str, Any]:
+    destination = {"uri": f"oci://{server.host}/{repository}", "credentials": server.credentials.to_json()}
+    return {"format": "OCI", "destination": destination, **changes}
+
+
+def unpacked(server: Server, repository: str, tag: str, to: Path) -> dict[str, Any]:
+    """Pull an image by the protocol alone, as a container runtime does; return its index."""
+    index = server.get(f"{repository}/manifests/{tag}", Accept=INDEX)
+    assert index.headers["Content-Type"] == INDEX
+    found: dict[str, Any] = index.json()
+    for each in found["manifests"]:
+        answer = server.get(f"{repository}/manifests/{each['digest']}", Accept=MANIFEST)
+        assert (len(answer.content), f"sha256:{hashlib.sha256(answer.content).hexdigest()}") == (
+            each["size"],
+            each["digest"],
+        )
+        manifest = answer.json()
+        config = server.get(f"{repository}/blobs/{manifest['config']['digest']}").json()
+        assert config["architecture"] == each["platform"]["architecture"]
+        assert config["rootfs"]["diff_ids"] == [layer["digest"] for layer in manifest["layers"]]
+    for layer in manifest["layers"]:
+        data = server.get(f"{repository}/blobs/{layer['digest']}").content
+        assert len(data) == layer["size"]
+        assert f"sha256:{hashlib.sha256(data).hexdigest()}" == layer["digest"]
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            (folder, file) = tar.getmembers()
+            assert (folder.isdir(), file.name) == (True, layer["annotations"]["org.cncf.model.filepath"])
+            assert (file.mode, file.uid, file.gid, file.mtime) == (0o644, 0, 0, 0)
+            assert json.loads(layer["annotations"]["org.cncf.model.file.metadata+json"])["size"] == file.size
+            tar.extractall(to, filter="data")
+    return found
+
+
+def test_a_model_that_is_pulled_as_an_image_is_the_merged_model(server: Server, usual: Trained, tmp_path: Path) -> None:
+    made, _ = usual.export(tmp_path / "scratch", **of_format(server, "models/guide:v1"))
+    index = unpacked(server, "models/guide", "v1", tmp_path / "pulled")
+    _, merged = usual.export(tmp_path / "scratch")
+    assert divergence(loaded(merged), loaded(tmp_path / "pulled/models")) < 1e-12
+    assert {each.name for each in (tmp_path / "pulled/models").iterdir()} == {
+        each.name for each in merged.iterdir() if each.name != "MANIFEST.json"
+    }
+    assert [each["platform"]["architecture"] for each in index["manifests"]] == ["amd64", "arm64"]
+    assert index["annotations"]["dev.trimtab.adapter.digest"] == usual.artifact.digest
+    assert made.uri == f"oci://{server.host}/models/guide@{made.digest}"
+    assert server.get(f"models/guide/manifests/{made.digest}", Accept=INDEX).json() == index
+    assert made.files == len(list((tmp_path / "pulled/models").iterdir()))
+    again, _ = usual.export(tmp_path / "never", **of_format(server, "models/guide:v1"))
+    assert again == made
+    assert not (tmp_path / "never").exists()  # nothing was made
+
+
+def test_a_tag_of_something_else_is_moved_and_the_same_model_is_the_same_image(
+    server: Server, usual: Trained, tmp_path: Path
+) -> None:
+    one, _ = usual.export(tmp_path / "scratch", **of_format(server, "models/moved"))
+    other, _ = usual.export(tmp_path / "scratch", **of_format(server, "models/moved:latest", weightType="BFloat16"))
+    back, _ = usual.export(tmp_path / "scratch", **of_format(server, "models/moved"))
+    assert one == back != other
+
+
+def refused(made: Trained, tmp_path: Path, document: dict[str, Any]) -> SettingsInvalid:
+    with pytest.raises(SettingsInvalid) as caught:
+        made.export(tmp_path / "scratch", **document)
+    assert not (tmp_path / "scratch/base-model").exists()  # before anything is fetched or computed
+    assert PASSWORD not in caught.value.message
+    return caught.value
+
+
+def test_a_wrong_password_is_told_before_anything_is_computed(server: Server, usual: Trained, tmp_path: Path) -> None:
+    document = of_format(server, "models/guide:v2")
+    keys = write_login(tmp_path / "keys", server.host, "not-the-password")
+    document["destination"]["credentials"] = {"directory": str(keys), "secretName": "registry"}
+    error = refused(usual, tmp_path, document)
+    assert error.reason is Reason.ACCESS_DENIED
+    assert error.message == (
+        f"registry {server.host} does not let the login push to models/guide; correct Secret registry, or the rights "
+        "there"
+    )
+    del document["destination"]["credentials"]
+    assert "whoever has no login" in refused(usual, tmp_path, document).message
+
+
+def test_last_words_and_log_have_no_password(
+    server: Server, usual: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "export.json").write_text(json.dumps(usual.document(**of_format(server, "models/words:v1"))))
+    told = ["--config", str(tmp_path / "export.json"), "--termination-log", str(tmp_path / "last")]
+    assert main(["export", *told]) == ExitCode.DONE, (tmp_path / "last").read_text()
+    last = TerminationMessage.decode((tmp_path / "last").read_text())
+    assert last is not None
+    assert last.exported is not None
+    assert last.exported.uri.startswith(f"oci://{server.host}/models/words@sha256:")
+    said = capsys.readouterr().out + (tmp_path / "last").read_text()
+    assert PASSWORD not in said
+    assert base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode() not in said
+
+
+def test_a_person_pushes_with_one_command(server: Server, usual: Trained) -> None:
+    told = ["--base-model", f"file://{usual.root}/base", "--adapter", usual.adapter.as_uri()]
+    told += ["--to", f"oci://{server.host}/models/person", "--registry-directory", str(server.keys)]
+    assert main(["merge", *told]) == ExitCode.DONE
+    assert REQUEST in server.get("models/person/manifests/latest", Accept=INDEX).json()["annotations"]
+
+
+def test_a_layer_is_a_tar_of_its_file_however_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(bytes(range(256)) * 5000 + b"end")
+    tar = Tar(tmp_path / "model.bin")
+    read, pieces = tar.open(), []
+    while piece := read.read(1000):
+        pieces.append(piece)
+    assert len(tar.open()) == tar.size == len(b"".join(pieces))
+    assert tar.open().read() == b"".join(pieces)
+    assert f"sha256:{hashlib.sha256(b''.join(pieces)).hexdigest()}" == tar.digest
+    with pytest.raises(ValueError, match="from its beginning"):
+        read.seek(5)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as opened:
+        member = opened.extractfile("models/model.bin")
+        assert member is not None
+        assert member.read() == (tmp_path / "model.bin").read_bytes()
+
+
+def nobody(tmp_path: Path, host: str, **options: Any) -> Registry:
+    return Registry(Reference.parse(f"oci://{host}/a"), None, None, "no Secret", **options)
+
+
+def test_a_registry_that_does_not_answer_is_a_failure_of_storage(tmp_path: Path, impatient: None) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens
+        with pytest.raises(StorageFailed, match="did not take manifests/latest of a"):
+            nobody(tmp_path, f"127.0.0.1:{taken.getsockname()[1]}").manifest("latest", INDEX)
+
+
+def test_what_is_half_pushed_is_not_there(server: Server, tmp_path: Path) -> None:
+    login = Login(USER, PASSWORD)
+    registry = Registry(Reference.parse(f"oci://{server.host}/models/half"), login, None, "Secret registry")
+    (tmp_path / "a").write_text("a")
+    Image(registry).add(tmp_path / "a")
+    assert registry.manifest("latest", INDEX) is None
+
+
+@pytest.mark.parametrize("uri", ["oci://registry.example", "oci://registry.example/Upper", "s3://bucket/a", "oci:///a"])
+def test_an_address_that_is_none_is_refused(usual: Trained, uri: str) -> None:
+    with pytest.raises(SettingsInvalid, match="names no image"):
+        Reference.parse(uri)
+    with pytest.raises(ValueError, match=r"destination|oci://"):
+        ExportConfig.model_validate(usual.document(format="OCI", destination={"uri": uri}))
+
+
+def test_addresses_are_encrypted_but_on_this_machine() -> None:
+    for uri, address in {
+        "oci://registry.example:5000/a/b:1": "https://registry.example:5000/v2/a/b/",
+        "oci://docker.io/org/a": "https://registry-1.docker.io/v2/org/a/",
+        "oci://localhost:5000/a": "http://localhost:5000/v2/a/",
+    }.items():
+        assert Reference.parse(uri).address == address
+
+
+LOGINS: dict[str, tuple[Any, str]] = {
+    "user and password": ({"auths": {"r.example": {"username": "a", "password": "b"}}}, "r.example"),
+    "both in one": ({"auths": {"https://r.example/v1/": {"auth": base64.b64encode(b"a:b").decode()}}}, "r.example"),
+    "Docker Hub's own name": (
+        {"auths": {"https://index.docker.io/v1/": {"username": "a", "password": "b"}}},
+        "docker.io",
+    ),
+}
+
+
+@pytest.mark.parametrize(("config", "host"), LOGINS.values(), ids=LOGINS.keys())
+def test_a_login_is_read_as_kubectl_writes_it(config: Any, host: str, tmp_path: Path) -> None:
+    (tmp_path / ".dockerconfigjson").write_text(json.dumps(config))
+    assert read_login(Credentials(directory=str(tmp_path)), host) == Login("a", "b")
+    assert read_login(Credentials(directory=str(tmp_path)), "other.example") is None
+    assert "password" not in repr(Login("user", "password"))
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"auths": {"r.example": {}}}', '{"auths": {"r.example": {"auth": "%%"}}}', None]
+)
+def test_a_secret_that_has_no_login_is_refused_without_its_content(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / ".dockerconfigjson").write_text(text)
+    with pytest.raises(SettingsInvalid) as caught:
+        read_login(Credentials(directory=str(tmp_path), secret_name="mine"), "r.example")
+    assert caught.value.reason is Reason.CREDENTIALS_MISSING
+    assert "Secret mine" in caught.value.message
+    assert read_certificates(Credentials(directory=str(tmp_path))) is None
+    (tmp_path / "ca.crt").write_text("")
+    assert read_certificates(Credentials(directory=str(tmp_path))) == str(tmp_path / "ca.crt")
+
+
+class Gatekeeper(BaseHTTPRequestHandler):
+    """A registry with one blob, which wants a token that is given elsewhere; Distribution leaves that to others."""
+
+    answers: ClassVar[dict[str, int]] = {}
+    """What to say first, by path, instead of what is so."""
+    realm: ClassVar[str] = ""
+    seen: ClassVar[list[tuple[str, str]]] = []
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0]
+        self.seen.append((self.path, self.headers.get("Authorization", "")))
+        body, status = b"", self.answers.pop(path, 0)
+        if status == 0 and path == "/token":
+            known = self.headers.get("Authorization") == f"Basic {base64.b64encode(b'a:b').decode()}"
+            status, body = (200, b'{"access_token": "given"}') if known else (401, b"")
+        elif status == 0:
+            status = 200 if self.headers.get("Authorization") == "Bearer given" else 401
+        self.send_response(status)
+        if status == 401:
+            self.send_header("WWW-Authenticate", f'Bearer realm="{self.realm}",service="tests",scope="ignored"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 its name in the base class
+        """Say nothing."""
+
+
+@pytest.fixture
+def gate() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gatekeeper) as made:
+        host = f"127.0.0.1:{made.server_port}"
+        Gatekeeper.answers, Gatekeeper.realm, Gatekeeper.seen = {}, f"http://{host}/token", []
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        yield host
+        made.shutdown()
+        thread.join()
+
+
+def behind(host: str, user: str = "a") -> Registry:
+    return Registry(Reference.parse(f"oci://{host}/team/guide"), Login(user, "b"), None, "Secret mine")
+
+
+def test_a_token_is_asked_of_who_gives_it(gate: str) -> None:
+    assert behind(gate).has_blob("sha256:0")
+    (path,) = [path for path, _ in Gatekeeper.seen if path.startswith("/token")]
+    assert parse_qs(urlsplit(path).query) == {"service": ["tests"], "scope": ["repository:team/guide:pull,push"]}
+
+
+def test_who_is_not_known_there_is_told(gate: str) -> None:
+    with pytest.raises(SettingsInvalid, match="does not let the login push to team/guide; correct Secret mine"):
+        behind(gate, user="other").has_blob("sha256:0")
+
+
+@pytest.mark.parametrize("realm", ["http://elsewhere.example/token", "ftp://127.0.0.1/token", ""])
+def test_a_login_goes_to_nobody_without_encryption(gate: str, realm: str) -> None:
+    Gatekeeper.realm = realm
+    with pytest.raises(SettingsInvalid, match="does not let"):
+        behind(gate).has_blob("sha256:0")
+    assert all(not said.startswith("Basic") for _, said in Gatekeeper.seen)
+
+
+@pytest.mark.parametrize("status", [500, 503, 429, 408])
+def test_what_passes_is_asked_again(gate: str, status: int, impatient: None) -> None:
+    Gatekeeper.answers = {"/v2/team/guide/blobs/sha256:0": status}
+    assert behind(gate).has_blob("sha256:0")
+
+
+def test_what_does_not_pass_is_told(gate: str, impatient: None) -> None:
+    Gatekeeper.answers = {"/v2/team/guide/blobs/sha256:0": 405}
+    with pytest.raises(StorageFailed, match="HTTP 405"):
+        behind(gate).has_blob("sha256:0")
+
+
+def test_a_token_that_is_none_is_no_token(gate: str, impatient: None) -> None:
+    Gatekeeper.answers = {"/token": 200}
+    with pytest.raises(SettingsInvalid, match="does not let"):
+        behind(gate).has_blob("sha256:0")

@@ -1,0 +1,236 @@
+"""A judge behind an OpenAI-compatible endpoint: asked with bounded patience, answered in full or not at all.
+
+What may be cured by asking again (no answer, 408, 409, 429, 5xx) is asked again, with doubling pauses or those that the
+server asks for; all else ends the evaluation by name. Messages hold neither the key, nor the server's words, nor what
+was judged.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import httpx2
+
+from ...contract import Reason, StoredEndpoint
+from ...errors import JudgeFailed, SettingsInvalid, TrainerError
+from ...interruption import Interruption
+from ...keyfiles import is_endpoint, read_key
+from ...report import Report
+from .judgements import Judgement
+from .prompts import SCORE, JudgePrompt
+
+KEY = "API_KEY"
+AT_ONCE = 8
+"""Questions that are under way at the same time."""
+ATTEMPTS = 6
+"""Of one question, the first included; 1, 2, 4, 8 and 16 s lie between them, or what the server asks for."""
+PATIENCE_SECONDS = 60
+"""What a server may ask to be left alone for while this process waits."""
+LONGEST_WAIT_SECONDS = 3600
+CONNECT_SECONDS, READ_SECONDS = 10, 120
+REPLY_BYTES = 1 << 20
+REPLY_TOKENS = 32
+REPLY_CHARACTERS, MODEL_CHARACTERS = 2_000, 200
+TRY_AGAIN = (408, 409, 425, 429)
+WAY_OUT = (
+    "let pods with the label trimtab.dev/egress: judge out to it (a NetworkPolicy may forbid it), or see why it does "
+    "not answer"
+)
+
+
+class Endpoint:
+    """Asks one model of one server."""
+
+    def __init__(self, settings: StoredEndpoint, pause: Callable[[float], object] | None = None) -> None:
+        """Read the key.
+
+        Args:
+            settings: whom to ask; the key API_KEY of its Secret may be absent.
+            pause: waits so many seconds; absent: it waits until then, or until nobody waits for the reply any more.
+
+        Raises:
+            SettingsInvalid: CREDENTIALS_MISSING; or the url is none.
+        """
+        credentials = settings.credentials
+        key = None
+        if credentials is not None:
+            source = (
+                f"Secret {credentials.secret_name}" if credentials.secret_name else f"folder {credentials.directory}"
+            )
+            key = read_key(Path(credentials.directory) / KEY, source)
+            if key is None or not key.isascii() or not key.isprintable() or " " in key:
+                raise SettingsInvalid(
+                    f"{source} has no key {KEY}, or it holds what no key has; write it anew, or remove secretName to "
+                    "ask without one",
+                    Reason.CREDENTIALS_MISSING,
+                )
+        if not is_endpoint(settings.url):
+            raise SettingsInvalid(
+                "judge.endpoint.url is http:// or https:// and a host, without user, password or query"
+            )
+        self._settings, self._pause = settings, pause
+        self._address = f"{settings.url.rstrip('/')}/chat/completions"
+        self._headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Who is asked, as it is pinned with the judgements."""
+        return {"endpoint": self._settings.url, "model": self._settings.model}
+
+    def ask(self, asked: Sequence[Judgement], stop: Interruption, report: Report) -> list[Judgement]:
+        """Return every question with its reply, in order.
+
+        Raises:
+            Interrupted: told to stop.
+            JudgeFailed: JUDGE_UNREACHABLE, JUDGE_OVERLOADED.
+            SettingsInvalid: JUDGE_REFUSED, ACCESS_DENIED.
+        """
+        timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+        limits = httpx2.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
+        given_up = threading.Event()
+        waiting, replies = SimpleQueue[int](), SimpleQueue[tuple[int, Judgement | Exception]]()
+        for number in range(len(asked)):
+            waiting.put(number)
+
+        def work() -> None:
+            while not given_up.is_set():
+                try:
+                    number = waiting.get_nowait()
+                except Empty:
+                    return
+                try:
+                    replies.put((number, self._reply(client, asked[number], given_up)))
+                except Exception as error:  # raised again where it is waited for
+                    replies.put((number, error))
+
+        found: dict[int, Judgement] = {}
+        with httpx2.Client(timeout=timeout, limits=limits, headers=self._headers, follow_redirects=False) as client:
+            # Daemons: a process that is told to stop does not wait for a server that does not answer.
+            for number in range(min(AT_ONCE, len(asked))):
+                threading.Thread(target=work, name=f"judge-{number}", daemon=True).start()
+            try:
+                while len(found) < len(asked):
+                    stop.check()
+                    try:
+                        number, reply = replies.get(timeout=0.5)
+                    except Empty:
+                        continue
+                    if isinstance(reply, Exception):
+                        raise reply
+                    found[number] = reply
+            finally:
+                given_up.set()
+        report("judge asked", questions=len(found), model=self._settings.model)
+        return [found[number] for number in range(len(asked))]
+
+    def _reply(self, client: httpx2.Client, asked: Judgement, given_up: threading.Event) -> Judgement:
+        attempt = 1
+        while True:
+            try:
+                text, model = self._once(client, asked.prompt)
+                return replace(asked, reply=text[:REPLY_CHARACTERS], model=model)
+            except JudgeFailed as error:
+                pause = 2.0 ** (attempt - 1) if error.retry_after is None else float(error.retry_after)
+                if attempt == ATTEMPTS or pause > PATIENCE_SECONDS or given_up.is_set():
+                    raise
+            (self._pause or given_up.wait)(pause)
+            attempt += 1
+
+    def _once(self, client: httpx2.Client, prompt: JudgePrompt) -> tuple[str, str | None]:
+        body = {
+            "model": self._settings.model,
+            "messages": [{"role": "user", "content": prompt.text}],
+            "temperature": 0,
+            "seed": 0,
+            "max_tokens": REPLY_TOKENS,
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "judgement", "strict": True, "schema": reply_schema(prompt)},
+            },
+        }
+        try:
+            with client.stream("POST", self._address, json=body) as response:
+                if response.status_code != 200:
+                    raise self._refusal(response)
+                data = bytearray()
+                for chunk in response.iter_bytes():
+                    data += chunk
+                    if len(data) > REPLY_BYTES:
+                        raise self._no_reply()
+        except httpx2.ConnectError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise SettingsInvalid(
+                    f"the certificate of {self._settings.url} is not trusted; mount its authority's with a volume of "
+                    "the template, and name the file in SSL_CERT_FILE of template.env"
+                ) from None
+            raise self._unreachable(error) from None
+        except (httpx2.HTTPError, httpx2.StreamError) as error:
+            raise self._unreachable(error) from None
+        try:
+            document = json.loads(bytes(data))
+            text = document["choices"][0]["message"]["content"]
+            model = document.get("model")
+        except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError):
+            raise self._no_reply() from None
+        # What a server that cannot say it leaves out is a reply that cannot be read, and counts as one.
+        return text if isinstance(text, str) else "", model[:MODEL_CHARACTERS] if isinstance(model, str) else None
+
+    def _refusal(self, response: httpx2.Response) -> TrainerError:
+        status, url = response.status_code, self._settings.url
+        if status == 429:
+            seconds = _retry_after(response)
+            when = (
+                f"it asks to be left alone for {seconds} s" if seconds is not None else "it does not say for how long"
+            )
+            return JudgeFailed(f"{url} was asked too often from here (429), {when}", Reason.JUDGE_OVERLOADED, seconds)
+        if status in TRY_AGAIN or status >= 500:
+            return JudgeFailed(f"{url} answered {status}; {WAY_OUT}", retry_after=_retry_after(response))
+        if status in (401, 403):
+            return SettingsInvalid(
+                f"{url} denies access to the model {self._settings.model} ({status}); write a key that may ask it into "
+                f"{KEY} of judge.endpoint.secretName",
+                Reason.ACCESS_DENIED,
+            )
+        if status == 404:
+            hint = "it has no such model, or the url is not what /chat/completions follows (often it ends with /v1)"
+        else:
+            hint = (
+                "the question may be longer than the model takes, or the server may not take max_tokens, or a "
+                "response_format of a JSON schema, which keeps replies readable"
+            )
+        return SettingsInvalid(
+            f"{url} does not take what is asked of the model {self._settings.model} ({status}): {hint}",
+            Reason.JUDGE_REFUSED,
+        )
+
+    def _unreachable(self, error: Exception) -> JudgeFailed:
+        return JudgeFailed(f"no answer from {self._settings.url} ({type(error).__name__}); {WAY_OUT}")
+
+    def _no_reply(self) -> SettingsInvalid:
+        return SettingsInvalid(
+            f"{self._settings.url} does not answer as an OpenAI-compatible server does; correct judge.endpoint.url",
+            Reason.JUDGE_REFUSED,
+        )
+
+
+def reply_schema(prompt: JudgePrompt) -> dict[str, Any]:
+    """Return the JSON schema of the replies that count, by which servers that can keep the model to them."""
+    said = [json.loads(option)[prompt.key] for option in prompt.options]
+    kind = "integer" if prompt.key == SCORE else "string"
+    return {
+        "type": "object",
+        "properties": {prompt.key: {"type": kind, "enum": said}},
+        "required": [prompt.key],
+        "additionalProperties": False,
+    }
+
+
+def _retry_after(response: httpx2.Response) -> int | None:
+    text = response.headers.get("Retry-After", "").strip()
+    return min(int(text[:9]), LONGEST_WAIT_SECONDS) if text.isascii() and text.isdigit() else None

@@ -1,0 +1,81 @@
+"""User and password of a registry, from a Secret of type kubernetes.io/dockerconfigjson; never part of a message."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...contract import Credentials, Reason
+from ...contract.parsing import Unreadable, read_object
+from ...errors import SettingsInvalid
+
+CONFIG, CERTIFICATES = ".dockerconfigjson", "ca.crt"
+CONFIG_BYTES = 1 << 20
+DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
+"""One registry, under names of its own."""
+
+
+@dataclass(frozen=True, repr=False)
+class Login:
+    """A user and a password."""
+
+    user: str
+    password: str
+
+
+def read_login(credentials: Credentials | None, host: str) -> Login | None:
+    """Return the login for a registry, None where the Secret has none, or there is no Secret.
+
+    Raises:
+        SettingsInvalid: CREDENTIALS_MISSING, the Secret is of another type or cannot be read.
+    """
+    if credentials is None:
+        return None
+    source = source_of(credentials)
+    try:
+        config = read_object((Path(credentials.directory) / CONFIG).read_bytes(), CONFIG_BYTES)
+    except (OSError, Unreadable):
+        raise SettingsInvalid(
+            f"{source} has no key {CONFIG} that can be read; make it with kubectl create secret docker-registry",
+            Reason.CREDENTIALS_MISSING,
+        ) from None
+    entries = config.get("auths")
+    for name, entry in (entries if isinstance(entries, dict) else {}).items():
+        if _is_of(str(name), host) and isinstance(entry, dict):
+            return _login(entry, source)
+    return None
+
+
+def source_of(credentials: Credentials | None) -> str:
+    """Return the words for where a login comes from."""
+    if credentials is None:
+        return "destination.secretName, which is not set"
+    return f"Secret {credentials.secret_name}" if credentials.secret_name else f"folder {credentials.directory}"
+
+
+def read_certificates(credentials: Credentials | None) -> str | None:
+    """Return the path of the certificates that a Secret has for its registry."""
+    file = Path(credentials.directory) / CERTIFICATES if credentials is not None else None
+    return str(file) if file is not None and file.exists() else None
+
+
+def _is_of(name: str, host: str) -> bool:
+    there = name.removeprefix("https://").removeprefix("http://").split("/", 1)[0]
+    return there == host or (there in DOCKER_HUB and host in DOCKER_HUB)
+
+
+def _login(entry: dict[str, object], source: str) -> Login:
+    user, password = entry.get("username"), entry.get("password")
+    if isinstance(entry.get("auth"), str) and not user:
+        try:
+            user, _, password = base64.b64decode(str(entry["auth"]), validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            user = None
+    if not isinstance(user, str) or not isinstance(password, str) or not user:
+        raise SettingsInvalid(
+            f"{source} names the registry, but neither a user with a password nor what both are encoded in (auth)",
+            Reason.CREDENTIALS_MISSING,
+        ) from None
+    return Login(user, password)

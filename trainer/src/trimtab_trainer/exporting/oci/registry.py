@@ -1,0 +1,214 @@
+"""One repository of a registry: blobs and manifests are put, and looked for.
+
+The protocol: https://github.com/opencontainers/distribution-spec. A registry that wants to know who asks says where a
+token is given (https://distribution.github.io/distribution/spec/auth/token/), or takes user and password themselves.
+They go to that registry and to who gives its tokens, to nobody else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+from urllib.parse import urljoin, urlsplit
+
+import requests
+
+from ...contract import Reason
+from ...contract.parsing import Unreadable, read_object
+from ...errors import SettingsInvalid, StorageFailed
+from .keys import DOCKER_HUB, Login
+
+TIMEOUT = (10, 300)
+"""Seconds to connect, and between two bytes of an answer: a registry stores a blob before it answers."""
+ATTEMPTS, PAUSE_SECONDS = 4, 1.0
+ANSWER_BYTES = 4 << 20
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_REFERENCE = re.compile(
+    r"oci://(?P<host>[A-Za-z0-9.-]+(?::[0-9]{1,5})?)/(?P<repository>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
+    r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?"
+)
+_CHALLENGE = re.compile(r'([A-Za-z]+)="([^"]*)"')
+
+
+class Content(Protocol):
+    """The bytes of a blob, as often as they are read."""
+
+    @property
+    def digest(self) -> str: ...
+
+    def open(self) -> Any:
+        """Return an object with `read`, and with `__len__`, by which HTTP knows how long it is."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where an image goes: `oci://host[:port]/repository[:tag]`."""
+
+    host: str
+    repository: str
+    tag: str = "latest"
+
+    @classmethod
+    def parse(cls, uri: str) -> Self:
+        """Return the parts of a URI.
+
+        Raises:
+            SettingsInvalid: it is none.
+        """
+        found = _REFERENCE.fullmatch(uri)
+        if found is None:
+            raise SettingsInvalid(f"{uri} names no image in a registry: it is oci://host/repository:tag")
+        return cls(found["host"], found["repository"], found["tag"] or "latest")
+
+    @property
+    def address(self) -> str:
+        """The registry's address; one on this machine needs no certificate, as all tools have it."""
+        name = "registry-1.docker.io" if self.host in DOCKER_HUB else self.host
+        scheme = "http" if urlsplit(f"//{name}").hostname in LOOPBACK else "https"
+        return f"{scheme}://{name}/v2/{self.repository}/"
+
+
+class Registry:
+    """A repository, asked with a login where there is one.
+
+    Every method raises `SettingsInvalid` where retrying cannot help (access denied), else `StorageFailed`.
+    """
+
+    def __init__(self, reference: Reference, login: Login | None, certificates: str | None, source: str) -> None:
+        self._reference, self._login, self._source = reference, login, source
+        self._session = requests.Session()
+        self._session.auth = lambda request: request  # else a .netrc of the image would have a say
+        self._session.verify = certificates if certificates is not None else True
+        self._authorization: str | None = None
+
+    def has_blob(self, digest: str) -> bool:
+        """Tell whether a blob is there."""
+        return self._ask("HEAD", f"blobs/{digest}", good=(200, 404)).status_code == 200
+
+    def put_blob(self, content: Content) -> None:
+        """Put a blob, unless it is there."""
+        if self.has_blob(content.digest):
+            return
+
+        def upload() -> requests.Response:
+            begun = self._ask("POST", "blobs/uploads/", good=(202,))
+            place = urljoin(begun.url, begun.headers.get("Location", ""))
+            place += f"{'&' if urlsplit(place).query else '?'}digest={content.digest}"
+            headers = {"Content-Type": "application/octet-stream"}
+            return self._once("PUT", place, headers, content.open())
+
+        self._lasting(upload, (201,), f"blob {content.digest[:19]}")
+
+    def manifest(self, reference: str, accepted: str) -> bytes | None:
+        """Return a manifest by its tag or digest, None if there is none."""
+        answer = self._ask("GET", f"manifests/{reference}", good=(200, 404), headers={"Accept": accepted})
+        return answer.content if answer.status_code == 200 else None
+
+    def put_manifest(self, reference: str, data: bytes, media_type: str) -> None:
+        """Put a manifest, or an index of manifests, under a tag or its digest."""
+        self._ask("PUT", f"manifests/{reference}", good=(201,), headers={"Content-Type": media_type}, data=data)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        good: tuple[int, ...],
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+    ) -> requests.Response:
+        address = urljoin(self._reference.address, path)
+        return self._lasting(lambda: self._once(method, address, dict(headers or {}), data), good, path)
+
+    def _lasting(self, ask: Callable[[], requests.Response], good: tuple[int, ...], what: str) -> requests.Response:
+        """Ask until the answer is one of these, as often as trying again may help."""
+        trouble = ""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
+            try:
+                answer = ask()
+            except requests.exceptions.SSLError:
+                raise SettingsInvalid(
+                    f"the certificate of registry {self._reference.host} is not trusted; put its issuer's into key "
+                    f"ca.crt of {self._source}"
+                ) from None
+            except requests.RequestException as error:
+                trouble = type(error).__name__
+                continue
+            if answer.status_code in good:
+                return answer
+            if answer.status_code in (401, 403):
+                raise self._denied()
+            trouble = f"HTTP {answer.status_code}"
+            if answer.status_code < 500 and answer.status_code not in (408, 429):
+                break
+        raise StorageFailed(
+            f"registry {self._reference.host} did not take {what} of {self._reference.repository} ({trouble})"
+        )
+
+    def _once(self, method: str, address: str, headers: dict[str, str], data: Any) -> requests.Response:
+        answer = self._send(method, address, headers, data)
+        if answer.status_code == 401 and self._is_ours(address):
+            self._authorization = self._authorized(answer.headers.get("WWW-Authenticate", ""))
+            if hasattr(data, "seek"):
+                data.seek(0)
+            answer = self._send(method, address, headers, data)
+        return answer
+
+    def _send(self, method: str, address: str, headers: dict[str, str], data: Any) -> requests.Response:
+        known = {"Authorization": self._authorization} if self._authorization and self._is_ours(address) else {}
+        return self._session.request(
+            method, address, headers={**headers, **known}, data=data, timeout=TIMEOUT, allow_redirects=method != "PUT"
+        )
+
+    def _is_ours(self, address: str) -> bool:
+        asked, ours = urlsplit(address), urlsplit(self._reference.address)
+        return (asked.scheme, asked.netloc) == (ours.scheme, ours.netloc)
+
+    def _authorized(self, challenge: str) -> str:
+        """Return the header that answers a registry which wants to know who asks."""
+        scheme, _, words = challenge.partition(" ")
+        if scheme.lower() == "basic" and self._login is not None:
+            both = f"{self._login.user}:{self._login.password}"
+            return f"Basic {base64.b64encode(both.encode()).decode()}"
+        told = dict(_CHALLENGE.findall(words))
+        realm = urlsplit(told.get("realm", ""))
+        hidden = realm.scheme == "https" or (realm.scheme == "http" and realm.hostname in LOOPBACK)
+        if scheme.lower() != "bearer" or not hidden:
+            raise self._denied()
+        query = {
+            "service": told.get("service", ""),
+            "scope": f"repository:{self._reference.repository}:pull,push",
+        }
+        login = (self._login.user, self._login.password) if self._login is not None else None
+        answer = self._session.get(told["realm"], params=query, auth=login, timeout=TIMEOUT)
+        if answer.status_code in (400, 401, 403):
+            raise self._denied()
+        answer.raise_for_status()
+        try:
+            given = read_object(answer.content, ANSWER_BYTES)
+        except Unreadable:
+            raise self._denied() from None
+        token = given.get("token") or given.get("access_token")
+        if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
+            raise self._denied()
+        return f"Bearer {token}"
+
+    def _denied(self) -> SettingsInvalid:
+        who = "the login" if self._login is not None else "whoever has no login"
+        return SettingsInvalid(
+            f"registry {self._reference.host} does not let {who} push to {self._reference.repository}; correct "
+            f"{self._source}, or the rights there",
+            Reason.ACCESS_DENIED,
+        )
+
+
+def digest_of_bytes(data: bytes) -> str:
+    """Return the digest by which a registry knows these bytes."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -1,0 +1,236 @@
+"""MLflow's REST API 2.0, as far as a run needs it: MLflow's own client brings a database and a web server along.
+
+A run is found again by its uid, so whoever tells it twice tells the same run: parameters that are there stay, points
+have the run's own time, and so the same point is the same row.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+
+from ..contract import Credentials, Reason
+from ..contract.parsing import Unreadable, read_object
+from ..contract.tracking import StoredMlflow, TrackingRecord
+from ..errors import SettingsInvalid, StorageFailed
+from ..keyfiles import read_key
+from .figures import Told
+
+T = TypeVar("T")
+
+TOKEN, USERNAME, PASSWORD = "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+ATTEMPTS = 4
+"""Of a request, the first included; 1, 2 and 4 s lie between them."""
+CONNECT_SECONDS, TIMEOUT_SECONDS = 5.0, 30.0
+ANSWER_BYTES = 8 << 20
+METRICS_AT_ONCE, PARAMETERS_AT_ONCE = 1000, 100
+"""Limits of log-batch."""
+MAY_BE_CURED = frozenset((408, 425, 429, 500, 502, 503, 504))
+UNKNOWN = "RESOURCE_DOES_NOT_EXIST"
+EXISTS = "RESOURCE_ALREADY_EXISTS"
+
+for _library in ("httpx2", "httpcore2"):
+    logging.getLogger(_library).setLevel(logging.CRITICAL)
+
+
+class Refused(Exception):
+    """MLflow's own word for why it does not do something."""
+
+    def __init__(self, code: str, words: str) -> None:
+        super().__init__(words)
+        self.code = code
+
+
+class Mlflow:
+    """A tracking server, as one credential sees it.
+
+    Every method raises a `TrainerError` with a named reason; no message holds a credential.
+    """
+
+    def __init__(self, tracker: StoredMlflow, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._uri = tracker.uri.rstrip("/")
+        self._sleep = sleep
+        headers, auth = _credentials(tracker.credentials)
+        self._client = httpx2.Client(
+            headers={"User-Agent": "trimtab-trainer", **headers},
+            auth=auth,
+            follow_redirects=False,
+            timeout=httpx2.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def tell(self, record: TrackingRecord, told: Told) -> str:
+        """Make a run of this uid, or bring the one that there is up to date; return the address of its page."""
+        experiment = self._experiment(record.mlflow.experiment)
+        run = self._run(experiment, record)
+        identity, there = str(run["info"]["run_id"]), _parameters(run)
+        missing = {key: value for key, value in told.parameters.items() if key not in there}
+        for some in batched(list(missing.items()), PARAMETERS_AT_ONCE):
+            self._post("runs/log-batch", run_id=identity, params=_pairs(dict(some)))
+        moment = record.end_seconds * 1000
+        series = [
+            {"key": each.key, "value": each.value, "step": each.step, "timestamp": moment} for each in told.metrics
+        ]
+        for values in batched(series, METRICS_AT_ONCE):
+            self._post("runs/log-batch", run_id=identity, metrics=values)
+        self._post("runs/log-batch", run_id=identity, tags=_pairs(told.tags))
+        status = "FINISHED" if record.succeeded else "FAILED"
+        self._post("runs/update", run_id=identity, status=status, end_time=moment)
+        return f"{self._uri}/#/experiments/{experiment}/runs/{identity}"
+
+    def _experiment(self, name: str) -> str:
+        """Return the id of an experiment, which is made where it is not there."""
+        for _ in range(2):
+            try:
+                found = self._get("experiments/get-by-name", experiment_name=name)["experiment"]
+            except Refused as refused:
+                if refused.code != UNKNOWN:
+                    raise self._named(refused) from None
+            else:
+                if found.get("lifecycle_stage", "active") != "active":
+                    raise SettingsInvalid(
+                        f"the experiment {name!r} of {self._uri} is deleted; restore it there, or name another one"
+                    )
+                return str(found["experiment_id"])
+            try:
+                return str(self._asked("experiments/create", name=name)["experiment_id"])
+            except Refused as refused:
+                if refused.code != EXISTS:  # another run's Job was first
+                    raise self._named(refused) from None
+        raise StorageFailed(f"{self._uri} says of the experiment {name!r} that it is there, and that it is not")
+
+    def _run(self, experiment: str, record: TrackingRecord) -> dict[str, Any]:
+        question = {
+            "experiment_ids": [experiment],
+            "filter": f"tags.`trimtab.uid` = '{record.run.uid}'",
+            "max_results": 1,
+            "order_by": ["attributes.start_time ASC"],
+        }
+        found = self._post("runs/search", **question).get("runs") or []
+        if found:
+            first: dict[str, Any] = found[0]
+            return first
+        made: dict[str, Any] = self._post(
+            "runs/create",
+            experiment_id=experiment,
+            run_name=f"{record.run.namespace}/{record.run.name}",
+            start_time=record.start_seconds * 1000,
+            tags=_pairs({"trimtab.uid": record.run.uid}),
+        )["run"]
+        return made
+
+    def _get(self, path: str, **query: str) -> dict[str, Any]:
+        return self._ask("GET", path, query, None)
+
+    def _post(self, path: str, **body: Any) -> dict[str, Any]:
+        try:
+            return self._asked(path, **body)
+        except Refused as refused:
+            raise self._named(refused) from None
+
+    def _asked(self, path: str, **body: Any) -> dict[str, Any]:
+        return self._ask("POST", path, {}, body)
+
+    def _named(self, refused: Refused) -> SettingsInvalid:
+        return SettingsInvalid(f"{self._uri} refuses what it is told: {refused}")
+
+    def _ask(self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the answer to a request; what may be cured by asking again is asked again, a few times.
+
+        Raises:
+            Refused: MLflow says why not.
+            SettingsInvalid: it wants other credentials, or is no MLflow.
+            StorageFailed: it does not answer.
+        """
+        words = ""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                self._sleep(2.0 ** (attempt - 1))
+            try:
+                status, data = self._once(method, path, query, body)
+            except (httpx2.HTTPError, OSError) as error:
+                words = type(error).__name__
+                continue
+            if status not in MAY_BE_CURED:
+                return self._understood(status, data)
+            words = f"it answered {status}"
+        raise StorageFailed(
+            f"the tracker {self._uri} cannot be told: {words}; is mlflow.uri right, and open to this pod?"
+        )
+
+    def _once(
+        self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None
+    ) -> tuple[int, bytes]:
+        url = f"{self._uri}/api/2.0/mlflow/{path}"
+        content = json.dumps(body).encode() if body is not None else None
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        with self._client.stream(method, url, params=dict(query), content=content, headers=headers) as response:
+            data = b""
+            for chunk in response.iter_bytes():
+                data += chunk
+                if len(data) > ANSWER_BYTES:
+                    raise SettingsInvalid(f"{self._uri} answers with more than {ANSWER_BYTES} bytes; is it an MLflow?")
+            return response.status_code, data
+
+    def _understood(self, status: int, data: bytes) -> dict[str, Any]:
+        if status in (401, 403):
+            raise SettingsInvalid(
+                f"{self._uri} answered {status}: put a {TOKEN}, or {USERNAME} and {PASSWORD}, that may write to the "
+                "experiment into the Secret of the tracker",
+                Reason.ACCESS_DENIED,
+            )
+        try:
+            answer = read_object(data)
+        except Unreadable:
+            raise SettingsInvalid(
+                f"{self._uri} answered {status} and no JSON; mlflow.uri is the address of the server, without /api"
+            ) from None
+        if 200 <= status < 300:
+            return answer
+        raise Refused(str(answer.get("error_code")), f"{status} {str(answer.get('message'))[:500]}")
+
+
+def _credentials(credentials: Credentials | None) -> tuple[dict[str, str], tuple[str, str] | None]:
+    """Return the headers and the name with its password that the files of a Secret are; none asks as anybody."""
+    if credentials is None:
+        return {}, None
+    source = f"Secret {credentials.secret_name}" if credentials.secret_name else f"folder {credentials.directory}"
+    token, user, password = (
+        read_key(Path(credentials.directory) / name, source) for name in (TOKEN, USERNAME, PASSWORD)
+    )
+    for name, value in ((TOKEN, token), (USERNAME, user), (PASSWORD, password)):
+        if value is not None and not (value.isascii() and value.isprintable()):
+            raise SettingsInvalid(
+                f"key {name} of {source} holds a character that no credential has; write it anew",
+                Reason.CREDENTIALS_MISSING,
+            )
+    if token is not None:
+        return {"Authorization": f"Bearer {token}"}, None
+    if user is not None and password is not None:
+        return {}, (user, password)
+    raise SettingsInvalid(
+        f"{source} has neither {TOKEN} nor {USERNAME} with {PASSWORD}; add them, or remove secretName",
+        Reason.CREDENTIALS_MISSING,
+    )
+
+
+def _parameters(run: Mapping[str, Any]) -> set[str]:
+    found = (run.get("data") or {}).get("params") or []
+    return {str(each.get("key")) for each in found}
+
+
+def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def batched(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield values in order, at most so many at once."""
+    return (values[first : first + size] for first in range(0, len(values), size))
