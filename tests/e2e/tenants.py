@@ -20,7 +20,7 @@ from deploy.demo.mirror import QUIET_SECONDS, Mirror, Quiet
 
 T = TypeVar("T")
 
-MIRRORED = ("FineTuneJob", "FineTuneSweep", "Evaluation", "AdapterRollout", "Job", "Pod", "ConfigMap")
+MIRRORED = ("FineTuneJob", "FineTuneSweep", "Evaluation", "AdapterRollout", "AdapterExport", "Job", "Pod", "ConfigMap")
 ON_A_NODE = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 """For tests with real pods. Their waits end by themselves when nothing moves; the hour is for what moves for ever."""
 
