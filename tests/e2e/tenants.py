@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from trimtab_local.progress import Failed
 from deploy.demo.api import Body
 from deploy.demo.installation import Installation, restricted_namespace
 from deploy.demo.mirror import QUIET_SECONDS, Mirror, Quiet
+from tests.component.patience import Patience
 
 T = TypeVar("T")
 
@@ -207,8 +209,11 @@ class Tenant:
 
     def kill(self, pod: Body) -> None:
         """SIGKILL the process of a pod's container, as the kernel would."""
-        found = trainer_processes(pod["metadata"]["uid"])
-        assert found, "the container's process is not to be seen from here"
+        # A container that has just been started is the runtime's own process for a moment.
+        patience = Patience(f"the trainer's process in {pod['metadata']['name']}")
+        while not (found := trainer_processes(pod["metadata"]["uid"])):
+            patience.spend(None)
+            time.sleep(0.05)
         for process in found:
             os.kill(process, signal.SIGKILL)
 
