@@ -16,6 +16,7 @@ from trimtab_local import binaries
 
 from tests.component.api_server import ApiServer
 from tests.component.conftest import ROOT
+from tests.component.reviews import policies
 from tests.unit.chart.chart import DIRECTORY, Body
 
 pytestmark = pytest.mark.cluster
@@ -57,13 +58,14 @@ def two_namespaces(server: ApiServer) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def uninstalled(helm: Helm, *releases: tuple[str, str]) -> Iterator[None]:
-    """Leave no release behind, whatever happens: the definitions are those of all tests."""
+def uninstalled(helm: Helm, server: ApiServer, *releases: tuple[str, str]) -> Iterator[None]:
+    """Leave no release behind, whatever happens: the definitions are those of all tests, and policies bind them."""
     try:
         yield
     finally:
         for name, namespace in releases:
             helm("uninstall", name, "-n", namespace, "--ignore-not-found")
+        policies.lose_effect(server)
 
 
 def owner_of_definitions(server: ApiServer) -> set[tuple[str, str]]:
@@ -80,7 +82,7 @@ def test_definitions_that_are_there_are_taken_over(
 ) -> None:
     """Applied by hand, left by a release of another name, and applied by hand again: the README's commands."""
     first, second = two_namespaces
-    with uninstalled(helm, ("trimtab", first), ("tuning", second)):
+    with uninstalled(helm, server, ("trimtab", first), ("tuning", second)):
         refused = helm("install", "trimtab", str(DIRECTORY), "-n", first, check=False, **ALONE)
         assert IMPORTED in refused.stderr
         helm("install", "trimtab", str(DIRECTORY), "-n", first, "--take-ownership", **ALONE)
@@ -102,7 +104,7 @@ def test_two_tenants_without_any_right_of_the_cluster(
     one, other = two_namespaces
     apart: Body = {**ALONE, "crds": {"enabled": False}}
     own: Body = {**apart, "rbac": {"nodes": False, "aggregate": False}, "admissionPolicies": {"enabled": False}}
-    with uninstalled(helm, ("trimtab", one), ("trimtab", other)):
+    with uninstalled(helm, server, ("trimtab", one), ("trimtab", other)):
         helm("install", "trimtab", str(DIRECTORY), "-n", one, **own, watchNamespaces=[one])
         helm("install", "trimtab", str(DIRECTORY), "-n", other, **apart, watchNamespaces=[other])
         roles = server.get("/apis/rbac.authorization.k8s.io/v1/clusterroles").body["items"]
@@ -119,7 +121,7 @@ def test_two_tenants_without_any_right_of_the_cluster(
 
 def test_an_upgrade_that_reuses_values_leaves_ids_to_the_cluster(helm: Helm, server: ApiServer, namespace: str) -> None:
     ids: Body = {"runAsUser": None, "runAsGroup": None, "fsGroup": None}
-    with uninstalled(helm, ("trimtab", namespace)):
+    with uninstalled(helm, server, ("trimtab", namespace)):
         chart = ("trimtab", str(DIRECTORY), "-n", namespace)
         helm("install", *chart, **ALONE, crds={"enabled": False})
         helm("upgrade", *chart, "--reuse-values", podSecurityContext=ids, work={"podSecurityContext": ids})

@@ -9,11 +9,12 @@ from trimtab_operator.domain.review.policies import TAKES_EFFECT_SECONDS
 
 from tests.component.api_server import ApiServer, Body
 from tests.component.patience import Patience
-from tests.component.review_samples import review
+from tests.component.review_samples import SUBJECT, review
 from tests.unit.chart.chart import NAMESPACE, Rendered
 
 RELEASE = f"trimtab.{NAMESPACE}"
 """What their names begin with: the setting `admissionPolicies`."""
+REVIEWS_IN_DEFAULT = "/apis/trimtab.dev/v1alpha1/namespaces/default/reviews"
 GROUP = "/apis/admissionregistration.k8s.io/v1"
 PLURALS = {
     "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
@@ -40,6 +41,16 @@ def install(server: ApiServer) -> None:
 def uninstall(server: ApiServer) -> None:
     for body in reversed(rendered()):
         server.delete(path_of(body))
+    lose_effect(server)
+
+
+def lose_effect(server: ApiServer) -> None:
+    """Wait until the API server takes a Review in another's name again, by dry runs: it looks at policies by turns."""
+    patience = Patience("no policy is in effect any more")
+    forged = review({"subject": SUBJECT, "decision": "Approve", "author": "somebody-else"}, name="forged")
+    while not (answer := server.create(REVIEWS_IN_DEFAULT, forged, dryRun="All")).accepted:
+        patience.spend(answer.message)
+        time.sleep(0.1)
 
 
 def takes_effect(server: ApiServer, url: str, spec: Body) -> None:
