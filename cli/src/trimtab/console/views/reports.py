@@ -52,7 +52,7 @@ def show_report(context: Context, request: Request) -> Response:
 
 
 def show_content(context: Context, request: Request) -> Response:
-    """Give the report itself, which nobody but a frame of the console shows; why there is none is told in that frame."""
+    """Give the report itself, which nobody but a frame of the console shows, or say there why there is none."""
     try:
         _, _, about, _ = the_object(context, request)
         uri = uri_of(about, request.path_params["which"])
