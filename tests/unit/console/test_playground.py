@@ -70,6 +70,7 @@ def test_a_pod_that_does_not_answer_hides_no_other(
     browser: TestClient, engine: list[dict[str, Any]], cluster: WatchedCluster
 ) -> None:
     well = cluster.otherwise
+    assert well is not None
     gone = {"kind": "Status", "message": "error trying to reach service: dial tcp 10.0.0.1:8000: connection refused"}
     path = cluster.put_pod("a-broken-one", {"app": "vllm"})
     cluster.otherwise = lambda request: (503, gone) if request.path.startswith(path) else well(request)
