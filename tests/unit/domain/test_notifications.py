@@ -163,6 +163,11 @@ def test_a_text_calls_nobody_and_links_nowhere() -> None:
     assert "<" not in text
     assert "@here" not in text
     assert plain("a & b") == "a &amp; b"
+    (one,) = said(body(condition("Succeeded", "False", "<!channel>", "[click](https://evil.example) ![x][y]")))
+    text = json.loads(message_of(SLACK, one).body)["text"]
+    assert "<" not in text, "nor does what somebody wrote into a reason"
+    assert "](" not in text, "a link where Markdown is understood"
+    assert "][" not in text
 
 
 def test_an_endpoint_is_told_what_it_asks_for() -> None:
