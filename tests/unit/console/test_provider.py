@@ -298,7 +298,25 @@ def test_a_provider_that_is_away_is_waited_for_while_tokens_hold(
         mine.id_token()
     del fake.answers["/token"]
     fake.lifetime = 7200
+    clock.ahead += visits.PAUSE_SECONDS
     assert mine.id_token()
+
+
+def test_a_provider_that_is_away_is_not_asked_by_every_tab(
+    fake: FakeProvider, provider: Provider, clock: Clock
+) -> None:
+    """Each would wait for it in a thread of its own, one after the other."""
+    mine = visit(provider, clock)
+    fake.answers["/token"] = (500, b"no")
+    fake.asked.clear()
+    clock.ahead = 3590
+    assert {mine.id_token() for _ in range(20)} == {mine.id_token()}
+    assert len(fake.asked) == 1
+    clock.ahead = 3700
+    for _ in range(20):
+        with pytest.raises(Unreachable, match="does not answer"):
+            mine.id_token()
+    assert len(fake.asked) == 2
 
 
 @pytest.mark.parametrize(
