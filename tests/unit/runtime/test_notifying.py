@@ -631,3 +631,25 @@ async def test_a_record_of_a_clock_that_was_ahead_hides_nothing(world: World, re
 def test_a_record_of_another_version_has_no_time(told: str) -> None:
     record = Record.read(f'{{"since": {{"FineTuneJob": 5}}, "told": []{told}}}')
     assert record == Record({"FineTuneJob": 5})
+
+
+def test_marks_of_what_ended_lately_give_way_to_what_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = Outbox(Endpoint(name="a", url="https://a.example", secret_name="a"), Record({"FineTuneJob": 5}))
+    marks = {}
+    for name, reason, status, since in (
+        ("runs", "Training", "Unknown", "2026-11-29T08:00:00Z"),
+        ("lately", "Completed", "True", "2026-11-29T11:55:00Z"),
+        ("long-ago", "Completed", "True", "2026-11-29T08:00:00Z"),
+    ):
+        (one,) = transitions_of(KINDS["FineTuneJob"], says(name, reason, status, since), 4, "now")
+        outbox.add(one)
+        outbox.done(one)
+        marks[one.uid] = one.mark
+    over = {"uid-lately", "uid-long-ago"}
+
+    def kept(before: str) -> tuple[str, ...]:
+        return outbox.advance({}, lambda kind, uid: Present(4, uid in over, (marks[uid],)), before).told
+
+    assert set(kept("2026-11-29T11:50:00Z")) == {marks["uid-runs"], marks["uid-lately"]}
+    monkeypatch.setattr(outbox_module, "TOLD_WRITTEN", 1)
+    assert kept("2026-11-29T11:50:00Z") == (marks["uid-runs"],)

@@ -176,13 +176,16 @@ class Outbox:
             self.since[kind] = max(self.since.get(kind, 0), reached)
         newer: dict[str, tuple[str, str, str]] = {}
         lasting: dict[str, tuple[str, str, str]] = {}
+        ended: dict[str, tuple[str, str, str]] = {}
         for mark, (kind, uid, final) in self.told.items():
             found = present(kind, uid)
             if found is not None and mark in found.marks:
                 if found.version > self.since.get(kind, 0):
                     newer[mark] = (kind, uid, final)
-                elif not found.over or (final and final >= until):  # it may change while it says the same
+                elif not found.over:  # it may change while it says the same
                     lasting[mark] = (kind, uid, final)
-        room = max(0, TOLD_WRITTEN - len(newer))
-        self.told = {**dict(list(lasting.items())[max(0, len(lasting) - room) :]), **newer}
+                elif final and final >= until:  # it may be changed, and `until` does not cover it yet
+                    ended[mark] = (kind, uid, final)
+        others, room = [*ended.items(), *lasting.items()], max(0, TOLD_WRITTEN - len(newer))
+        self.told = {**dict(others[max(0, len(others) - room) :]), **newer}
         return Record(dict(self.since), tuple(self.told)[-TOLD_WRITTEN:], until)
