@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,9 +75,10 @@ def transitions_of(kind: AnyKind, body: Body, version: int, seen: str) -> tuple[
     Whatever somebody wrote into a status, this does not raise, and what it returns is bounded.
     """
     metadata, status = body["metadata"], _mapping(body.get("status"))
-    ended = _ended(kind, status)
+    told = list(_told(kind, status))
+    ended = _ended(kind, told)
     made = []
-    for each in _told(kind, status):
+    for each in told:
         condition, state, reason, since = (
             _text(each.get(key), WORD_LENGTH) for key in ("type", "status", "reason", "lastTransitionTime")
         )
@@ -119,11 +120,12 @@ def _told(kind: AnyKind, status: Body) -> Iterator[Body]:
     yield from (each for each in conditions if each.get("type") in VERDICTS and each.get("status") != "Unknown")
 
 
-def _ended(kind: AnyKind, status: Body) -> str:
-    """Return when an object ended, empty of one that goes on or of which nobody can tell."""
-    said = next((each for each in _told(kind, status) if each.get("type") == kind.summary == SUCCEEDED), {})
-    since = _text(said.get("lastTransitionTime"), WORD_LENGTH)
-    return since if said.get("status") in ("True", "False") and TIME.fullmatch(since) else ""
+def _ended(kind: AnyKind, told: Sequence[Body]) -> str:
+    """Return when an object ended, empty of one that goes on or of which nobody can tell; the summary is first."""
+    if kind.summary != SUCCEEDED or not told or told[0].get("type") != SUCCEEDED:
+        return ""
+    since = _text(told[0].get("lastTransitionTime"), WORD_LENGTH)
+    return since if told[0].get("status") in ("True", "False") and TIME.fullmatch(since) else ""
 
 
 def _attempt(status: Body) -> int | None:
