@@ -180,7 +180,7 @@ class Mlflow:
         path: str,
         query: Mapping[str, str],
         body: Mapping[str, Any] | None,
-        attempts: int = ATTEMPTS,
+        attempts: int | None = None,
     ) -> dict[str, Any]:
         """Return the answer to a request; what may be cured by asking again is asked again, a few times.
 
@@ -190,7 +190,7 @@ class Mlflow:
             StorageFailed: it does not answer.
         """
         words = ""
-        for attempt in range(attempts):
+        for attempt in range(attempts or ATTEMPTS):
             if attempt:
                 self._sleep(2.0 ** (attempt - 1))
             try:
