@@ -83,6 +83,15 @@ def test_a_hostile_report_does_nothing(team_of_three: Team, object_storage: Obje
         assert page.run("origin") == "null", "opened alone it is of nobody's origin either"
 
 
+def test_why_a_report_does_not_open_is_seen(team_of_three: Team, object_storage: ObjectStorage, tmp_path: Path) -> None:
+    body = completed("gone-report")
+    body["status"]["artifact"]["reportURI"] = "s3://trainer/gone/report.html"
+    team_of_three.make(body)
+    with opened(team_of_three, object_storage, tmp_path) as page:
+        page.visit(f"/ns/{team_of_three.namespace}/finetunejobs/gone-report/reports/report")
+        assert "s3://trainer/gone/report.html is not there" in page.inside("/reports/report/page")
+
+
 def test_without_keys_the_page_says_how(team_of_three: Team, object_storage: ObjectStorage, tmp_path: Path) -> None:
     home = reported(team_of_three, object_storage, "without-keys", "")
     with opened(team_of_three, None, tmp_path) as page:

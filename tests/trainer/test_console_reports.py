@@ -121,7 +121,23 @@ def test_what_cannot_be_opened_is_told(
     answer = browser.get(f"{home}/reports/data/page")
     assert answer.status_code == refusal[0]
     assert refusal[1] in answer.text
-    assert "<script>alert" not in browser.get(f"{home}/reports/data").text
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert answer.headers["x-frame-options"] == "SAMEORIGIN", "or the frame of the page would be empty"
+    assert "frame-ancestors 'self'" in answer.headers["content-security-policy"]
+    page = browser.get(f"{home}/reports/data").text
+    assert "<script>alert" not in page
+    assert ("<iframe" in page) == uri.startswith("s3://"), "what it cannot read anyhow is not tried"
+
+
+def test_keys_that_may_not_read_are_no_matter_of_who_looks(
+    opened: Any, cluster: WatchedCluster, object_storage: ObjectStorage
+) -> None:
+    keys = {**keys_of(object_storage, "reader"), f"{PREFIX}AWS_SECRET_ACCESS_KEY": "another"}
+    home = with_report(cluster, put(object_storage, "report.html"))
+    answer = opened(Storage.of(keys)).get(f"{home}/reports/data/page")
+    assert answer.status_code == 403
+    assert "tell who runs the console" in answer.text
+    assert "AWS_ACCESS_KEY_ID" not in answer.text
 
 
 def test_only_reports_that_an_object_names_are_opened(

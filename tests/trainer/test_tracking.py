@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import posixpath
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -130,9 +132,15 @@ def test_whatever_metrics_hold_is_read_without_an_error(tmp_path: Path) -> None:
         {"curve": 5, "settings": [], "steps": "many"},
         {"curve": [None, {"step": "x"}, {"step": -1, "loss": 1.0}, {"step": True}], "evaluations": {"a": 1}},
         {"a" * 999: 1.0, "settings": {"b;\n" * 99: "v" * 9999}, "steps": True},
+        dict.fromkeys(("", ".", "..", "../a", "/a", "a//b", "a/./b", "a/", "ü", "a:b", "a\n", "a" * 249 + "/b"), 1.0),
+        {"settings": {"": 1, "..": 1, "a//b": 1, "/": {"/": 1}}},
     ):
         told = told_of(one, hostile)
         assert all(len(each.key) <= KEY_LENGTH for each in told.metrics)
+        for key in (*(each.key for each in told.metrics), *told.parameters):
+            assert re.fullmatch(r"[\w.\- /]+", key, re.ASCII), "else MLflow refuses the whole run"
+            assert posixpath.normpath(key) == key
+            assert not key.startswith(("/", "."))
         assert all(len(k) <= KEY_LENGTH and len(v) <= VALUE_LENGTH for k, v in told.parameters.items())
 
 
@@ -193,6 +201,54 @@ def test_what_may_be_cured_is_asked_again(tmp_path: Path) -> None:
     with serving(recovering) as server:
         tell(server, tmp_path)
     assert [path for path, _, _ in server.asked][:3] == ["experiments/get-by-name"] * 3
+
+
+def test_a_run_whose_making_was_not_answered_is_looked_for_before_another_is_made(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def lost(path: str, body: dict[str, Any]) -> Reply:
+        if path == "runs/create":
+            made.append(f"r{len(made)}")
+            return 504, b"the proxy gave up waiting, MLflow did not"
+        if path == "runs/search":
+            return 200, {"runs": [{"info": {"run_id": each}, "data": {}} for each in made[:1]]}
+        return well(path, body)
+
+    with serving(lost) as server:
+        assert tell(server, tmp_path).endswith("/runs/r0")
+    assert made == ["r0"]
+
+    def down(path: str, body: dict[str, Any]) -> Reply:
+        return (503, b"") if path == "runs/create" else well(path, body)
+
+    with serving(down) as server, pytest.raises(StorageFailed, match="it answered 503"):
+        tell(server, tmp_path)
+    assert [path for path, _, _ in server.asked].count("runs/create") == ATTEMPTS
+
+
+ODD: tuple[Any, ...] = (
+    {}, {"experiment": None, "run": None, "runs": [5]}, {"experiment": {}, "run": {"info": []}, "runs": {"a": 1}},
+    {"experiment": {"experiment_id": {}}, "runs": "many"},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("where", ["experiments/get-by-name", "runs/search", "runs/create"])
+def test_an_answer_that_no_mlflow_gives_is_named(where: str, odd: dict[str, Any], tmp_path: Path) -> None:
+    if where == "runs/search" and not odd.get("runs"):
+        return  # that there is none
+    with (
+        serving(lambda path, body: (200, odd) if path == where else well(path, body)) as server,
+        pytest.raises(SettingsInvalid, match="is it an MLflow"),
+    ):
+        tell(server, tmp_path)
+
+
+@pytest.mark.parametrize("data", [None, [], {"params": 5}, {"params": [None, "x", {}]}])
+def test_parameters_that_are_no_parameters_are_not_there(data: Any, tmp_path: Path) -> None:
+    found = {"runs": [{"info": {"run_id": "r7"}, "data": data}]}
+    with serving(lambda path, body: (200, found) if path == "runs/search" else well(path, body)) as server:
+        assert tell(server, tmp_path).endswith("/runs/r7")
 
 
 def test_what_is_never_cured_ends_the_stage_by_name(tmp_path: Path) -> None:

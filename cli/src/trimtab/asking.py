@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .engine import Engine, base_of
-from .errors import NotFound, Problem, near
+from .errors import NotFound, Problem, Unreachable, near
 from .objects import CustomObject, mapping, sequence, text
 from .replies import Replies, Reply
 from .server import PODS, Body, Server
@@ -153,15 +153,22 @@ def first_that_serves(engines: Sequence[Engine], wanted: Callable[[list[Body]], 
 
     Raises:
         NotFound: none has it.
+        Unreachable: none answers.
     """
     refused: NotFound | None = None
+    silent: Unreachable | None = None
     for each in engines:
         try:
             return each, wanted(each.models())
         except NotFound as problem:  # another pod may have it: a canary has what the others do not have yet
             refused = refused or problem
-    assert refused is not None, "there is an engine, and it was asked"
-    raise refused
+        except Unreachable as problem:  # another may answer: this one may be about to end
+            if silent is not None:  # and who waited for two waits for no third
+                raise silent from problem
+            silent = problem
+    found = refused or silent
+    assert found is not None, "there is an engine, and it was asked"
+    raise found
 
 
 def all_of(models: list[Body], names: Sequence[str]) -> list[str]:

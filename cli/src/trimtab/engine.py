@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,10 @@ from .server import Body, Server, refusal
 MODELS, CHAT, COMPLETIONS = "/v1/models", "/v1/chat/completions", "/v1/completions"
 SILENT_SECONDS = 300
 """How long an engine may take for the next word: a queue before it, or a large model."""
+MODELS_SECONDS, MODELS_BYTES = 15.0, 4 << 20
+"""Of the list of its models: it is asked for before anything is shown."""
+LINE_BYTES = 8 << 20
+"""Of one event of an answer."""
 REVISION = "x-trimtab-revision"
 DONE = b"[DONE]"
 OWNER = "trimtab"
@@ -43,11 +48,18 @@ class Engine:
 
     def models(self) -> list[Body]:
         """Return what it serves: base, adapters, aliases."""
-        with self.server.opened("GET", self.path + MODELS, refused=self._refused) as response:
-            try:
-                told = json.loads(response.read())
-            except ValueError:
-                told = None
+        began = time.monotonic()
+        try:
+            with self.server.opened(
+                "GET", self.path + MODELS, seconds=MODELS_SECONDS, within=MODELS_SECONDS, refused=self._refused
+            ) as response:
+                told = _json(response.read(MODELS_BYTES + 1))
+        except Unreachable as problem:
+            if time.monotonic() - began < MODELS_SECONDS:
+                raise
+            raise Unreachable(
+                f"{self.name} does not say within {MODELS_SECONDS:g} s what it serves", "see the engine's log"
+            ) from problem
         found = [each for each in sequence(mapping(told).get("data")) if text(mapping(each).get("id"))]
         if not found:
             raise Problem(f"{self.name} lists no models", "is it an engine with the OpenAI API? Give --port")
@@ -74,17 +86,16 @@ class Engine:
             if begun is not None:
                 begun(response.shutdown)
             revision = str(response.headers.get(REVISION) or "")
-            for line in self.server.lines_of(response):
+            for line in self.server.lines_of(response, LINE_BYTES):
                 event = line.removeprefix(b"data:").strip()
                 if not line.startswith(b"data:") or event == DONE:
                     continue
                 yield revision, self._word(model, event)
 
     def _word(self, model: str, event: bytes) -> str:
-        try:
-            told = json.loads(event)
-        except ValueError:
-            raise Problem(f"{self.name} broke off its answer for {model}", "ask again") from None
+        told = _json(event)
+        if told is None:
+            raise Problem(f"{self.name} broke off its answer for {model}", "ask again")
         if error := mapping(told).get("error"):
             raise Problem(f"{self.name} gave up on {model} ({_said(error)})", "see the engine's log")
         choice = mapping(next(iter(sequence(mapping(told).get("choices"))), None))
@@ -121,6 +132,14 @@ class Engine:
                 return Problem(
                     f"{self.name} answered {code} ({said})", "see kubectl trimtab describe, and the engine's log"
                 )
+
+
+def _json(written: bytes) -> Any:
+    """Return what JSON says, None of what is none; engines are their tenants'."""
+    try:
+        return json.loads(written)
+    except (ValueError, RecursionError):
+        return None
 
 
 def at(address: str) -> Engine:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -150,12 +151,18 @@ class Server:
             yield from self.lines_of(response)
 
     @staticmethod
-    def lines_of(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-        """Yield the lines of an answer that was opened, as they come."""
+    def lines_of(response: urllib3.BaseHTTPResponse, most: int | None = None) -> Iterator[bytes]:
+        """Yield the lines of an answer that was opened, as they come.
+
+        Raises:
+            Problem: one has more than `most` bytes.
+        """
         begun = b""
         for chunk in response.stream(2**16):
             *whole, begun = (begun + chunk).split(b"\n")
             yield from whole
+            if most is not None and len(begun) > most:
+                raise Problem(f"what answers sends a line of more than {most:,} bytes", "see its log")
         if begun:
             yield begun
 
@@ -176,12 +183,14 @@ class Server:
         body: Body | None = None,
         content_type: str = JSON,
         seconds: float = READ_SECONDS,
+        within: float | None = None,
         refused: Refused | None = None,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         """Send a request and yield the answer, which is read within the context.
 
         Args:
             seconds: how long nothing may come.
+            within: how long all of it may take from its first line on; who sends byte by byte would hold up a thread.
             refused: makes the problem of an answer that is no success, where somebody else may answer.
         """
         headers = {"Accept": JSON, "User-Agent": "kubectl-trimtab"}
@@ -200,9 +209,10 @@ class Server:
                 redirect=False,
             )
             try:
-                if response.status >= 300:
-                    raise (refused or refusal)(response.status, _read(response), method, path)
-                yield response
+                with _ended(response, within):
+                    if response.status >= 300:
+                        raise (refused or refusal)(response.status, _read(response), method, path)
+                    yield response
             finally:
                 response.close()
         except urllib3.exceptions.SSLError as error:
@@ -214,6 +224,25 @@ class Server:
                 f"the API server {self.address} does not answer ({_short(error)})",
                 "is the cluster up? See kubectl cluster-info",
             ) from error
+
+
+@contextmanager
+def _ended(response: urllib3.BaseHTTPResponse, within: float | None) -> Iterator[None]:
+    """End what is still read of an answer after so many seconds."""
+
+    def end() -> None:
+        with suppress(ValueError, RuntimeError, OSError):  # it was closed meanwhile
+            response.shutdown()
+
+    timer = None if within is None else threading.Timer(within, end)
+    if timer is not None:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 def _written(body: Body) -> bytes:
@@ -237,7 +266,7 @@ def _read(response: urllib3.BaseHTTPResponse) -> Body:
     raw = response.read(ERROR_BYTES)
     try:
         told = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         told = None
     return told if isinstance(told, dict) else {"message": raw[:200].decode(errors="replace").strip()}
 

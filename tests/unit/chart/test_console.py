@@ -113,6 +113,13 @@ def test_the_program_signs_people_in_where_the_chart_names_an_issuer(monkeypatch
     assert authority == f"{mounts['provider']}/ca.crt"
 
 
+def test_values_that_know_no_ports_of_a_storage_open_no_others() -> None:
+    """As with --reuse-values of an older release."""
+    values = {"console": {**SIGNS_IN["console"], "storage": {"secretName": "reader", "ports": None}}}
+    policy = Rendered(values).one("NetworkPolicy", "trimtab-console")["spec"]
+    assert all(each["ports"] for each in policy["egress"])
+
+
 def test_the_provider_and_the_storage_can_be_reached_where_they_are_named() -> None:
     values = {"console": {**SIGNS_IN["console"], "storage": {"secretName": "reader", "ports": [8333]}}}
     policy = Rendered(values).one("NetworkPolicy", "trimtab-console")["spec"]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from trimtab import Client, NotFound
+from trimtab.engine import at
+from trimtab.errors import Problem
 
 from tests.unit.cli.cluster import FakeCluster, Request, condition
 from tests.unit.cli.conftest import Run
@@ -91,6 +96,63 @@ def test_a_revision_that_only_the_canary_has_is_asked_there(engines: Engines, ru
     engines.pod("vllm-1", [*MODELS, model(NEW, BASE)])
     assert run("ask", "guide", "Who?", "-r", NEW).code == 0
     assert {each["pod"].split("/")[-2] for each in engines.asked} == {"vllm-1:8000"}
+
+
+def test_a_pod_that_does_not_answer_keeps_nobody_from_the_next(engines: Engines, run: Run) -> None:
+    engines.pod("a-broken-one", [])
+    gone = {"kind": "Status", "message": "error trying to reach service: dial tcp 10.0.0.1:8000: connection refused"}
+    engines.cluster.otherwise = lambda request: (
+        (503, gone) if "a-broken-one" in request.path else engines.answer(request)
+    )
+    told = run("ask", "guide", "Who?", "--no-base")
+    assert (told.code, told.err) == (0, "")
+    assert {each["pod"].split("/")[-2] for each in engines.asked} == {"vllm-0:8000"}
+    engines.cluster.otherwise = lambda request: (503, gone) if "/proxy/" in request.path else None
+    assert "pod a-broken-one does not answer" in run("ask", "guide", "Who?").err
+
+
+@pytest.mark.parametrize("listed", [b"[" * 100_000, b" " * (4 << 20) + b'{"data": [{"id": "guide"}]}'])
+def test_a_list_of_models_that_is_none(engines: Engines, run: Run, listed: bytes) -> None:
+    engines.answers["models"] = (200, listed)
+    told = run("ask", "guide", "Who?")
+    assert (told.code, told.err.partition(":")[2].strip()) == (
+        1,
+        "pod vllm-0 lists no models: is it an engine with the OpenAI API? Give --port",
+    )
+
+
+def test_a_line_without_end_is_read_up_to_a_bound(engines: Engines, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trimtab.engine.LINE_BYTES", 1000)
+    engines.answers[ALIAS] = (200, b"data: " + b"x" * 100_000)
+    assert "more than 1,000 bytes" in run("ask", "guide", "Who?", "--no-base").err
+
+
+def test_a_list_that_comes_byte_by_byte_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trimtab.engine.MODELS_SECONDS", 0.5)
+    over = threading.Event()
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path.startswith("/well") else 500)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while not over.wait(0.05):
+                    self.wfile.write(b" ")
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        for path in ("well", "badly"):
+            with pytest.raises(Problem, match=r"does not say within 0\.5 s|answered 500"):
+                at(f"http://127.0.0.1:{server.server_port}/{path}").models()
+    finally:
+        over.set()
+        server.shutdown()
+        server.server_close()
 
 
 def test_a_revision_that_nobody_has(engines: Engines, run: Run) -> None:

@@ -66,6 +66,30 @@ def test_the_page_offers_what_the_engines_serve(browser: TestClient, engine: lis
     assert offered == [BASE, ADAPTER, OLD, NEW], "and nothing of other rollouts"
 
 
+def test_a_pod_that_does_not_answer_hides_no_other(
+    browser: TestClient, engine: list[dict[str, Any]], cluster: WatchedCluster
+) -> None:
+    well = cluster.otherwise
+    assert well is not None
+    gone = {"kind": "Status", "message": "error trying to reach service: dial tcp 10.0.0.1:8000: connection refused"}
+    path = cluster.put_pod("a-broken-one", {"app": "vllm"})
+    cluster.otherwise = lambda request: (503, gone) if request.path.startswith(path) else well(request)
+    assert f'value="{NEW}"' in browser.get(PAGE).text
+    cluster.otherwise = lambda request: (503, gone) if "/proxy/" in request.path else None
+    assert "pod a-broken-one does not answer" in browser.get(PAGE).text
+
+
+def test_an_engine_that_lists_without_end_fills_no_page() -> None:
+    about = parse(kind_named("adapterrollouts"), rollout("field-guide-next", moving=True))
+    assert isinstance(about, AdapterRollout)
+    known = [each["name"] for each in about.told["revisions"]]
+    adapter = known[0].partition("@")[0]
+    hostile = [*(f"{adapter}@{number:08x}" for number in range(10_000)), f"{adapter}@{'a' * 10_000}"]
+    made = choices_of(about, adapter, BASE, [*hostile, *known])
+    assert len(made) < 100
+    assert set(known) <= {each.name for each in made}, "those of the history come first"
+
+
 def test_words_come_with_the_place_of_their_model(
     browser: TestClient, engine: list[dict[str, Any]], form_token: str
 ) -> None:

@@ -298,7 +298,25 @@ def test_a_provider_that_is_away_is_waited_for_while_tokens_hold(
         mine.id_token()
     del fake.answers["/token"]
     fake.lifetime = 7200
+    clock.ahead += visits.PAUSE_SECONDS
     assert mine.id_token()
+
+
+def test_a_provider_that_is_away_is_not_asked_by_every_tab(
+    fake: FakeProvider, provider: Provider, clock: Clock
+) -> None:
+    """Each would wait for it in a thread of its own, one after the other."""
+    mine = visit(provider, clock)
+    fake.answers["/token"] = (500, b"no")
+    fake.asked.clear()
+    clock.ahead = 3590
+    assert {mine.id_token() for _ in range(20)} == {mine.id_token()}
+    assert len(fake.asked) == 1
+    clock.ahead = 3700
+    for _ in range(20):
+        with pytest.raises(Unreachable, match="does not answer"):
+            mine.id_token()
+    assert len(fake.asked) == 2
 
 
 @pytest.mark.parametrize(
@@ -393,8 +411,9 @@ def test_a_sign_in_that_takes_too_long_is_begun_again(
 
 @pytest.mark.parametrize("cookie", ["", "a", "a.b.c", "a.1.====", "a.99999999999.Lw==", "a.1.Lw=="])
 def test_a_cookie_that_was_made_up_begins_nothing(cookie: str, signing: TestClient, fake: FakeProvider) -> None:
-    signing.cookies.set("__Host-trimtab-sign-in", cookie)
-    assert signing.get("/callback?code=a&state=").status_code == 403
+    for state in ("", "abcdefghijkl"):
+        signing.cookies.set(f"__Host-trimtab-sign-in-{state}", cookie)
+        assert signing.get(f"/callback?code=a&state={state}").status_code == 403
     assert signing.get("/callback").status_code == 403
     assert fake.asked == []
 
@@ -402,6 +421,31 @@ def test_a_cookie_that_was_made_up_begins_nothing(cookie: str, signing: TestClie
 def test_a_long_address_is_not_carried_along(signing: TestClient, fake: FakeProvider) -> None:
     way = signed_in(signing, fake, f"/ns/team-a?text={'a' * 4000}")
     assert signing.get(way).headers["location"] == "/"
+
+
+def test_tabs_that_sign_in_at_the_same_time_all_get_where_they_were(signing: TestClient, fake: FakeProvider) -> None:
+    ways = [(path, signed_in(signing, fake, path), fake.nonce) for path in ("/ns/team-a", "/ns/team-b")]
+    assert len({way for _, way, _ in ways}) == 2
+    for path, way, nonce in ways:
+        fake.nonce = nonce
+        assert signing.get(way).headers["location"] == path
+    assert [name for name in signing.cookies if "sign-in" in name] == []
+    assert signing.get(ways[0][1]).status_code == 403, "each is good for one answer"
+
+
+def test_sign_ins_that_are_not_ended_do_not_fill_the_header(signing: TestClient, fake: FakeProvider) -> None:
+    for number in range(30):
+        way = signed_in(signing, fake, f"/ns/team-a?text={'a' * 700}{number}")
+        assert sum(len(name) + len(told) for name, told in signing.cookies.items()) < 4000
+    assert signing.get(way).status_code == 303
+
+
+def test_who_signs_out_while_the_provider_is_down_is_signed_out(signing: TestClient, fake: FakeProvider) -> None:
+    fake.answers["/.well-known/openid-configuration"] = (503, {})
+    answer = signing.get("/signed-out")
+    assert answer.status_code == 200
+    assert "You are signed out." in answer.text
+    assert "Sign out there too" not in answer.text
 
 
 def test_a_provider_that_is_down_is_told(signing: TestClient, fake: FakeProvider) -> None:

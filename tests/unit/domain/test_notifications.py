@@ -58,6 +58,23 @@ def test_the_summary_is_told_whatever_it_says_and_verdicts_once_there_is_one() -
     assert said({**body(), "status": {}}) == ()
 
 
+def test_only_of_what_has_ended_it_is_known_since_when_it_will_not_change() -> None:
+    end, later = "2026-11-29T10:00:00Z", "2026-11-29T11:00:00Z"
+    completed = condition("Succeeded", "True", "Completed", since=end)
+    warned = condition("Warned", "True", "LossRises", since="2026-11-29T08:00:00Z")
+    tracked = condition("Tracked", "True", "Tracked", since=later)
+    assert {each.type: each.final for each in said(body(warned, tracked, completed))} == {
+        "Succeeded": end, "Warned": end, "Tracked": later,
+    }  # fmt: skip
+    goes_on = (
+        body(condition("Succeeded", "Unknown", "Training", since=end), warned),
+        body(condition("Ready", "False", "Loading", since=end), kind="AdapterRollout"),
+        body(warned),
+        body(condition("Succeeded", "True", "Completed", since="2026-11-29T10:00:00+01:00"), warned),
+    )
+    assert {each.final for one in goes_on for each in said(one)} == {""}
+
+
 def test_an_id_is_that_of_a_change_and_of_nothing_else() -> None:
     training = body(condition("Succeeded", "Unknown", "Training"), attempts=[{"number": 1}])
     again = body(condition("Succeeded", "Unknown", "Training", "another message"), attempts=[{"number": 1}], failures=1)
@@ -163,6 +180,11 @@ def test_a_text_calls_nobody_and_links_nowhere() -> None:
     assert "<" not in text
     assert "@here" not in text
     assert plain("a & b") == "a &amp; b"
+    (one,) = said(body(condition("Succeeded", "False", "<!channel>", "[click](https://evil.example) ![x][y]")))
+    text = json.loads(message_of(SLACK, one).body)["text"]
+    assert "<" not in text, "nor does what somebody wrote into a reason"
+    assert "](" not in text, "a link where Markdown is understood"
+    assert "][" not in text
 
 
 def test_an_endpoint_is_told_what_it_asks_for() -> None:

@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -399,14 +399,24 @@ async def test_a_record_from_another_cluster_is_no_record(world: World, receiver
 
 
 @pytest.mark.parametrize(
-    "text", [None, "", "{", "[]", "5", '{"since": 3, "told": []}', '{"since": {"a": "x"}, "told": 1}']
-)
+    "text",
+    [
+        None,
+        "",
+        "{",
+        '{"since": {"FineTuneJob": 1e999}, "told": []}',
+        "[]",
+        "5",
+        '{"since": 3, "told": []}',
+        '{"since": {"a": "x"}, "told": 1}',
+    ],
+)  # fmt: skip
 def test_what_is_no_record_is_none(text: object) -> None:
     assert Record.read(text) is None
 
 
 def test_a_record_is_read_as_it_was_written() -> None:
-    record = Record({"Review": 7, "FineTuneJob": 5}, ("0" * 16, "1" * 16))
+    record = Record({"Review": 7, "FineTuneJob": 5}, ("0" * 16, "1" * 16), "2026-11-29T12:00:00Z")
     assert Record.read(record.to_text()) == record
 
 
@@ -550,3 +560,96 @@ async def test_what_goes_on_for_long_is_not_told_again_when_it_changes(
             leader.sees(says(f"b-{step}", "Completed", "True"))
             await quiet(world, leader)
     assert [name for _, name, _ in receiver.told[before:]] == ["b-10", "b-11"]
+
+
+@pytest.mark.parametrize("ended", ["2026-11-29T10:00:00Z", "2026-11-29T11:59:59Z"])
+@pytest.mark.parametrize("told", ["by the leader before", "never: the endpoint is new"])
+async def test_what_has_ended_is_not_told_again_when_somebody_labels_it(
+    world: World, receiver: Receiver, told: str, ended: str
+) -> None:
+    """What is written down is past its version, nothing more is delivered, and then all of them get a label."""
+    old = says("old", "Completed", "True", since=ended)
+    if told.startswith("never"):
+        world.write(old)
+    async with leading(world) as leader:
+        if not told.startswith("never"):
+            leader.sees(old)
+        for number in range(5):  # each is written down, and so moves what is
+            leader.sees(says(f"a-{number}", "Training"))
+            await quiet(world, leader)
+    before = len(receiver.received)
+    for label in ("x", "y"):
+        world.write(says("old", "Completed", "True", since=ended, ttl=label))
+        async with leading(world) as leader:
+            await quiet(world, leader)
+    async with leading(world) as leader:
+        leader.sees(says("b", "Training"))
+        await quiet(world, leader)
+    assert [name for _, name, _ in receiver.told[before:]] == ["b"]
+
+
+@pytest.mark.parametrize("memory", [1, 4096])
+async def test_what_ended_long_ago_and_was_never_told_is_told(
+    world: World, receiver: Receiver, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The endpoint takes one thing and no more for hours, which is when it is written down last."""
+    monkeypatch.setattr(outbox_module, "PENDING_MAXIMUM", memory)
+    accepted = receiver.answer
+
+    async def one(request: web.Request, number: int) -> web.StreamResponse:
+        return await accepted(request, number) if not receiver.received else web.Response(status=503)
+
+    receiver.answer = one
+    names = [f"ended-{number}" for number in range(5)]
+    async with leading(world) as leader:
+        leader.sees(says("first", "Training"))
+        for name in names:
+            leader.sees(says(name, "Completed", "True", since="2026-11-29T08:00:00Z"))
+        await until(lambda: receiver.requests > 2 and not leader.notifier._to_write)
+        await asyncio.sleep(0.05)
+    receiver.answer = accepted
+    async with leading(world) as leader:
+        await quiet(world, leader)
+    assert sorted({name for _, name, _ in receiver.told}) == [*names, "first"]
+
+
+async def test_a_record_of_a_clock_that_was_ahead_hides_nothing(world: World, receiver: Receiver) -> None:
+    async with leading(world) as leader:
+        leader.sees(says("a", "Training"))
+        await quiet(world, leader)
+    record = Record.read(world.record["bus"])
+    assert record is not None
+    assert record.until == "2026-11-29T11:50:00Z"
+    world.record["bus"] = replace(record, until="2126-11-29T11:50:00Z").to_text()
+    world.write(says("a", "Completed", "True", since="2026-11-29T11:59:00Z"))
+    async with leading(world) as leader:
+        await quiet(world, leader)
+    assert receiver.told[-1] == ("FineTuneJob", "a", "Completed")
+
+
+@pytest.mark.parametrize("told", ["", ', "until": 5', ', "until": "x"', ', "until": null'])
+def test_a_record_of_another_version_has_no_time(told: str) -> None:
+    record = Record.read(f'{{"since": {{"FineTuneJob": 5}}, "told": []{told}}}')
+    assert record == Record({"FineTuneJob": 5})
+
+
+def test_marks_of_what_ended_lately_give_way_to_what_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = Outbox(Endpoint(name="a", url="https://a.example", secret_name="a"), Record({"FineTuneJob": 5}))
+    marks = {}
+    for name, reason, status, since in (
+        ("runs", "Training", "Unknown", "2026-11-29T08:00:00Z"),
+        ("lately", "Completed", "True", "2026-11-29T11:55:00Z"),
+        ("long-ago", "Completed", "True", "2026-11-29T08:00:00Z"),
+    ):
+        (one,) = transitions_of(KINDS["FineTuneJob"], says(name, reason, status, since), 4, "now")
+        outbox.add(one)
+        outbox.done(one)
+        marks[one.uid] = one.mark
+    over = {"uid-lately", "uid-long-ago"}
+
+    def kept(before: str) -> tuple[str, ...]:
+        return outbox.advance({}, lambda kind, uid: Present(4, uid in over, (marks[uid],)), before).told
+
+    assert set(kept("2026-11-29T11:50:00Z")) == {marks["uid-runs"], marks["uid-lately"]}
+    monkeypatch.setattr(outbox_module, "TOLD_WRITTEN", 1)
+    assert kept("2026-11-29T11:50:00Z") == (marks["uid-runs"],)

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..asking import Ends, Heard, ask
-from ..errors import Conflict, Invalid, NotAllowed, NotFound, NotInstalled, Problem, Unreachable
+from ..errors import NotAllowed, Problem
 from ..kinds import kind_named
 from ..text import clean
 from .addresses import ALL, page_path
@@ -29,19 +29,10 @@ from .guard import Guard
 from .streams import Changes, Words
 from .views import playground, reading, reports, writing
 from .views.forms import check_form, read_form
-from .views.responding import redirect, set_session, templates
+from .views.responding import redirect, set_session, status_of, templates
 from .views.signing import CALLBACK, SIGN_IN, SIGN_OUT, SIGNED_OUT, Signing, way_in
 from .visits import NotSignedIn
 
-STATUSES: tuple[tuple[type[Problem], int], ...] = (
-    (NotAllowed, 403),
-    (NotFound, 404),
-    (NotInstalled, 404),
-    (Conflict, 409),
-    (Invalid, 422),
-    (TooMany, 503),
-    (Unreachable, 502),
-)
 STREAMS, STREAMS_OF_ONE = 512, 128
 QUESTIONS, QUESTIONS_OF_ONE = 64, 4
 """That are answered at the same time: of all users, and of one."""
@@ -143,7 +134,7 @@ class Console:
                 raise TooMany("too many questions are being answered", "wait for an answer")
         except Problem as problem:
             told = {"sentence": problem.sentence, "next_step": problem.next_step}
-            return JSONResponse(told, _status(problem))
+            return JSONResponse(told, status_of(problem))
         over = asyncio.Event()
         self._over[over] = caller.key
         self._questions.append(caller.key)
@@ -202,7 +193,7 @@ class Console:
                 return PlainTextResponse("", 403, {"HX-Refresh": "true"})
             if request.headers.get("sec-fetch-dest", "document") == "document":
                 return RedirectResponse(way_in(request), 303)
-        return await run_in_threadpool(_refusal, _status(problem), clean(problem.sentence), clean(problem.next_step))
+        return await run_in_threadpool(_refusal, status_of(problem), clean(problem.sentence), clean(problem.next_step))
 
     async def _http(self, request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
@@ -267,10 +258,6 @@ async def _asset(request: Request) -> Response:
     if name not in known:
         raise HTTPException(404)
     return FileResponse(str(known[name]), headers={"Cache-Control": f"public, max-age={ASSET_SECONDS}, immutable"})
-
-
-def _status(problem: Problem) -> int:
-    return next((status for kind, status in STATUSES if isinstance(problem, kind)), 500)
 
 
 def _refusal(status: int, sentence: str, next_step: str) -> Response:

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..bucket import Bucket, Keys, place_of
-from ..errors import Invalid
+from ..errors import Invalid, NotAllowed, Unreachable
 
 PREFIX = "TRIMTAB_CONSOLE_STORAGE_"
 """Of the variables with its keys, before the names that every S3 tool knows."""
+NEXT_STEP = (
+    "get it with your own keys (aws s3 cp), or tell who runs the console: its keys have to read this, and reach it"
+)
 PAGES = ("report.html", "data.html", "sweep.html")
 
 
@@ -46,4 +49,7 @@ class Storage:
         with self._lock:  # made once; it may be used by several threads
             if self._client is None:
                 self._client = self._keys.client()
-        return Bucket(bucket, self._client).read(path)
+        try:
+            return Bucket(bucket, self._client).read(path)
+        except (NotAllowed, Unreachable) as problem:  # its next step is that of a person's own keys
+            raise type(problem)(problem.sentence, NEXT_STEP) from problem

@@ -22,6 +22,9 @@ VISIT_SECONDS = 12 * 3600.0
 EARLY_SECONDS = 30.0
 """Before an ID token expires, another is asked for."""
 
+PAUSE_SECONDS = 5.0
+"""After a provider did not answer, until it is asked again for a person: each tab would hold up a thread."""
+
 
 class NotSignedIn(NotAllowed):
     """Nobody, or somebody whose time is over."""
@@ -37,6 +40,7 @@ class Visit:
         self._provider, self._tokens, self._clock = provider, tokens, clock
         self._began = clock()
         self._is_over = False
+        self._away: tuple[float, Unreachable] | None = None
         self._lock = threading.Lock()
 
     def end(self) -> None:
@@ -59,9 +63,15 @@ class Visit:
 
     def _refresh(self, now: float) -> None:
         """Ask for newer tokens; while those that there are still hold, it does no harm that there are none."""
+        if self._away is not None and now - self._away[0] < PAUSE_SECONDS:
+            if self._tokens.expires <= now:
+                raise Unreachable(self._away[1].sentence, self._away[1].next_step)
+            return
         try:
             self._tokens = self._provider.refreshed(self._tokens)
-        except Unreachable:
+            self._away = None
+        except Unreachable as problem:
+            self._away = (self._clock(), problem)  # it may have taken its time
             if self._tokens.expires <= now:
                 raise
         except NotAllowed as problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +65,7 @@ def _figures(record: TrackingRecord, metrics: Mapping[str, Any]) -> Iterator[Met
     found = {key: value for key, value in metrics.items() if key not in NOT_FIGURES}
     for key, value in {**record.figures, **dict(_leaves(found))}.items():
         if (number := finite(value)) is not None:
-            yield Metric(key[:KEY_LENGTH], number, last)
+            yield Metric(_key(key), number, last)
 
 
 def _points(record: TrackingRecord, metrics: Mapping[str, Any]) -> Iterator[Metric]:
@@ -99,13 +100,15 @@ def _leaves(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any
 
 
 def _kept(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return texts under keys that trackers take: letters, digits and a few signs."""
-    return {
-        "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in key)[:KEY_LENGTH]: str(value)[
-            :VALUE_LENGTH
-        ]
-        for key, value in values.items()
-    }
+    return {_key(key): str(value)[:VALUE_LENGTH] for key, value in values.items()}
+
+
+def _key(name: str) -> str:
+    """Return a key that trackers take: letters, digits and a few signs, and as a path one that says nothing twice."""
+    key = "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in name)[:KEY_LENGTH]
+    if posixpath.normpath(key) != key or key.startswith(("/", ".")):
+        key = f"_{key.replace('/', '_')}"[:KEY_LENGTH]
+    return key
 
 
 def finite(value: Any) -> float | None:

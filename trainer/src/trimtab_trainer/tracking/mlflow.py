@@ -71,7 +71,7 @@ class Mlflow:
         """Make a run of this uid, or bring the one that there is up to date; return the address of its page."""
         experiment = self._experiment(record.mlflow.experiment)
         run = self._run(experiment, record)
-        identity, there = str(run["info"]["run_id"]), _parameters(run)
+        identity, there = self._named_in(run, "info", "run_id"), _parameters(run)
         missing = {key: value for key, value in told.parameters.items() if key not in there}
         for some in batched(list(missing.items()), PARAMETERS_AT_ONCE):
             self._post("runs/log-batch", run_id=identity, params=_pairs(dict(some)))
@@ -90,18 +90,19 @@ class Mlflow:
         """Return the id of an experiment, which is made where it is not there."""
         for _ in range(2):
             try:
-                found = self._get("experiments/get-by-name", experiment_name=name)["experiment"]
+                answer = self._get("experiments/get-by-name", experiment_name=name)
             except Refused as refused:
                 if refused.code != UNKNOWN:
                     raise self._named(refused) from None
             else:
-                if found.get("lifecycle_stage", "active") != "active":
+                identity = self._named_in(answer, "experiment", "experiment_id")
+                if answer["experiment"].get("lifecycle_stage", "active") != "active":
                     raise SettingsInvalid(
                         f"the experiment {name!r} of {self._uri} is deleted; restore it there, or name another one"
                     )
-                return str(found["experiment_id"])
+                return identity
             try:
-                return str(self._asked("experiments/create", name=name)["experiment_id"])
+                return self._named_in(self._asked("experiments/create", name=name), "experiment_id")
             except Refused as refused:
                 if refused.code != EXISTS:  # another run's Job was first
                     raise self._named(refused) from None
@@ -114,18 +115,49 @@ class Mlflow:
             "max_results": 1,
             "order_by": ["attributes.start_time ASC"],
         }
-        found = self._post("runs/search", **question).get("runs") or []
-        if found:
-            first: dict[str, Any] = found[0]
-            return first
-        made: dict[str, Any] = self._post(
-            "runs/create",
-            experiment_id=experiment,
-            run_name=f"{record.run.namespace}/{record.run.name}",
-            start_time=record.start_seconds * 1000,
-            tags=_pairs({"trimtab.uid": record.run.uid}),
-        )["run"]
-        return made
+        made = {
+            "experiment_id": experiment,
+            "run_name": f"{record.run.namespace}/{record.run.name}",
+            "start_time": record.start_seconds * 1000,
+            "tags": _pairs({"trimtab.uid": record.run.uid}),
+        }
+        for attempt in range(ATTEMPTS):
+            found = self._post("runs/search", **question).get("runs") or []
+            if found:
+                return self._object(found[0] if isinstance(found, list) else None, "a run")
+            try:  # once: it may have been made though no answer came, and then it is found
+                return self._object(self._ask("POST", "runs/create", {}, made, attempts=1).get("run"), "a run")
+            except Refused as refused:
+                raise self._named(refused) from None
+            except StorageFailed:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                self._sleep(2.0**attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _object(self, value: Any, what: str) -> dict[str, Any]:
+        """Return an object of an answer.
+
+        Raises:
+            SettingsInvalid: it is none.
+        """
+        if not isinstance(value, dict):
+            raise SettingsInvalid(f"{self._uri} answers without {what} where MLflow has one; is it an MLflow?")
+        return value
+
+    def _named_in(self, answer: dict[str, Any], *path: str) -> str:
+        """Return the text at a place of an answer.
+
+        Raises:
+            SettingsInvalid: none is there.
+        """
+        *outer, last = path
+        for name in outer:
+            answer = self._object(answer.get(name), name)
+        value = answer.get(last)
+        if not isinstance(value, str) or not value:
+            raise SettingsInvalid(f"{self._uri} answers without {last} where MLflow has one; is it an MLflow?")
+        return value
 
     def _get(self, path: str, **query: str) -> dict[str, Any]:
         return self._ask("GET", path, query, None)
@@ -142,7 +174,14 @@ class Mlflow:
     def _named(self, refused: Refused) -> SettingsInvalid:
         return SettingsInvalid(f"{self._uri} refuses what it is told: {refused}")
 
-    def _ask(self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Mapping[str, Any] | None,
+        attempts: int | None = None,
+    ) -> dict[str, Any]:
         """Return the answer to a request; what may be cured by asking again is asked again, a few times.
 
         Raises:
@@ -151,7 +190,7 @@ class Mlflow:
             StorageFailed: it does not answer.
         """
         words = ""
-        for attempt in range(ATTEMPTS):
+        for attempt in range(attempts or ATTEMPTS):
             if attempt:
                 self._sleep(2.0 ** (attempt - 1))
             try:
@@ -223,8 +262,9 @@ def _credentials(credentials: Credentials | None) -> tuple[dict[str, str], tuple
 
 
 def _parameters(run: Mapping[str, Any]) -> set[str]:
-    found = (run.get("data") or {}).get("params") or []
-    return {str(each.get("key")) for each in found}
+    data = run.get("data")
+    found = data.get("params") if isinstance(data, dict) else None
+    return {str(each.get("key")) for each in found if isinstance(each, dict)} if isinstance(found, list) else set()
 
 
 def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:

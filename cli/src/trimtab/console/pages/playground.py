@@ -12,6 +12,8 @@ from .rows import short, tone_of
 
 MODELS, QUESTION_LENGTH, TOKENS = 6, 32_000, 4096
 """At most, of one question."""
+REVISIONS, NAME_LENGTH = 64, 512
+"""That are offered: whose engine it is chooses how many it lists."""
 WORDS = {"Incoming": "candidate", "Serving": "current", "Previous": "before", "Retired": "older"}
 """What a revision is, by its state."""
 
@@ -96,8 +98,9 @@ def choices_of(about: AdapterRollout, adapter: str, base: str, names: Sequence[s
     found = [Choice(base, "base", "", "", True)] if base else []
     if adapter in names:
         found.append(Choice(adapter, "served", "done", short(about.served_digest), True))
-    revisions = [name for name in dict.fromkeys(names) if name.startswith(f"{adapter}@")]
-    return (*found, *(_revision(name, told.get(name, {})) for name in sorted(revisions, key=lambda n: _order(told, n))))
+    ours = [name for name in dict.fromkeys(names) if name.startswith(f"{adapter}@") and len(name) <= NAME_LENGTH]
+    revisions = sorted(ours, key=lambda name: _order(told, name))[:REVISIONS]
+    return (*found, *(_revision(name, told.get(name, {})) for name in revisions))
 
 
 def _revision(name: str, told: Mapping[str, object]) -> Choice:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from ...asking import adapter_of, all_of, engines_of, first_that_serves
 from ...engine import Engine, base_of
-from ...errors import Invalid, NotFound, Problem
+from ...errors import Invalid, NotFound, Problem, Unreachable
 from ...kinds import kind_named
 from ...objects import AdapterRollout, CustomObject, mapping, number, sequence, text
 from ..context import Context
@@ -73,12 +73,21 @@ def _choices(engines: Sequence[Engine], about: AdapterRollout) -> tuple[Choice, 
     adapter, names, base = adapter_of(about), [], ""
     revisions = [each for each in map(mapping, sequence(about.told.get("revisions"))) if each.get("state") in LOADED]
     wanted = {text(each.get("name")) for each in revisions if number(each.get("pods"))}
+    silent: Unreachable | None = None
     for engine in engines[:LISTED]:
-        models = engine.models()
+        try:
+            models = engine.models()
+        except Unreachable as problem:  # another may answer: this one may be about to end
+            if silent is not None:  # and who waited for two waits for no third
+                break
+            silent = problem
+            continue
         base = base or base_of(models)
         names += [text(each.get("id")) for each in models]
         if wanted <= set(names):
             break
+    if silent is not None and not names:
+        raise silent
     return choices_of(about, adapter, base, names)
 
 

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
-from ...errors import NotFound, NotInstalled
+from ...errors import NotFound, NotInstalled, Problem
 from ...objects import CustomObject, Evaluation, FineTuneJob, FineTuneSweep, mapping, text
 from ...text import clean
 from ..context import Context
 from ..pages.head import Head, head
+from ..visits import NotSignedIn
 from .reading import now, the_object
-from .responding import respond
+from .responding import respond, status_of
 
 POLICY = (
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
@@ -44,18 +45,24 @@ def show_report(context: Context, request: Request) -> Response:
     caller, namespace, about, _ = the_object(context, request)
     uri, which = uri_of(about, request.path_params["which"]), request.path_params["which"]
     told = head(about, now())
-    source = f"{told.href}/reports/{which}/page" if context.storage is not None else ""
+    is_read = context.storage is not None and uri.startswith("s3://")
+    source = f"{told.href}/reports/{which}/page" if is_read else ""
     page = ReportPage(told, PurePosixPath(clean(uri)).name, clean(uri), source, _command(uri))
     return respond(context, caller, request, "report.html", page, namespace=namespace, tab=which)
 
 
 def show_content(context: Context, request: Request) -> Response:
-    """Give the report itself, which nobody but a frame of the console shows."""
-    _, _, about, _ = the_object(context, request)
-    uri = uri_of(about, request.path_params["which"])
-    if context.storage is None:
-        raise NotInstalled("this console has no keys of the object storage", f"get {clean(uri)} with your own")
-    return Response(context.storage.page(uri), media_type="text/html; charset=utf-8", headers=HEADERS)
+    """Give the report itself, which nobody but a frame of the console shows, or say there why there is none."""
+    try:
+        _, _, about, _ = the_object(context, request)
+        uri = uri_of(about, request.path_params["which"])
+        if context.storage is None:
+            raise NotInstalled("this console has no keys of the object storage", f"get {clean(uri)} with your own")
+        return Response(context.storage.page(uri), media_type="text/html; charset=utf-8", headers=HEADERS)
+    except NotSignedIn:
+        raise
+    except Problem as problem:  # any other page of the console is framed by nobody, so a browser would show nothing
+        return PlainTextResponse(clean(str(problem)), status_of(problem), headers=HEADERS)
 
 
 def _command(uri: str) -> str:

@@ -14,12 +14,23 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from ...errors import Conflict, Invalid, NotAllowed, NotFound, NotInstalled, Problem, Unreachable
 from ..addresses import ALL, namespace_path, page_path, within
 from ..callers import Caller
 from ..context import KINDS, Context
+from ..feeds import TooMany
 from ..pictures.curve import spark
 from ..sessions import new_session
 
+STATUSES: tuple[tuple[type[Problem], int], ...] = (
+    (NotAllowed, 403),
+    (NotFound, 404),
+    (NotInstalled, 404),
+    (Conflict, 409),
+    (Invalid, 422),
+    (TooMany, 503),
+    (Unreachable, 502),
+)
 LIVE = "live"
 """The block that a live page asks for again, and the id of its element."""
 MENU = (
@@ -63,6 +74,10 @@ def templates() -> jinja2.Environment:
         "spark": spark,
     }
     return environment
+
+
+def status_of(problem: Problem) -> int:
+    return next((status for kind, status in STATUSES if isinstance(problem, kind)), 500)
 
 
 CODED = re.compile(r"`([^`]+)`")

@@ -62,15 +62,16 @@ def cloud_event(endpoint: Endpoint, transition: Transition) -> Body:
 
 
 def slack_text(endpoint: Endpoint, transition: Transition) -> str:
-    """Return one paragraph. What somebody wrote into a message is text there: no link, and nobody is called by it."""
+    """Return one paragraph. What somebody wrote into a message is text there: it calls nobody, and hides no link."""
     where = f"{transition.namespace}/{transition.name}" + (f" on {endpoint.cluster}" if endpoint.cluster else "")
-    return f"*{transition.kind} {where}: {transition.reason}*\n{plain(transition.message)}".rstrip()
+    return f"*{transition.kind} {where}: {plain(transition.reason)}*\n{plain(transition.message)}".rstrip()
 
 
 def plain(text: str) -> str:
-    """Return what no chat reads as more than text: Slack's own escapes, and an @ that is no mention elsewhere."""
+    """Return what no chat reads as more than text: Slack's own escapes, and an @ and a ] that elsewhere are a mention
+    and a link of Markdown, which hides where it leads."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return escaped.replace("@", "@\u200b")
+    return escaped.replace("@", "@\u200b").replace("]", "]\u200b")
 
 
 def _json(value: Body) -> bytes:

@@ -7,11 +7,12 @@ later, after a death or as another leader, tells it under the same id, and recei
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab_operator.api import PASSED, WARNED
+from trimtab_operator.api import PASSED, SUCCEEDED, WARNED
 from trimtab_operator.api.conditions import MESSAGE_LENGTH
 from trimtab_operator.api.rollout_reasons import RolloutReason
 from trimtab_operator.api.tracking import TRACKED
@@ -25,6 +26,8 @@ VERDICTS = (PASSED, WARNED, TRACKED)
 CONDITIONS_READ = 8
 WORD_LENGTH, NAME_LENGTH = 64, 253
 MARK_LENGTH = 16
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+"""As we write times; two of them compare as texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class Transition:
         type: of the condition; so are status, reason, message and since, its lastTransitionTime.
         attempt: number of the newest attempt, of what runs in attempts.
         digest: of the adapter that it is about, where there is one.
+        final: of an object that has ended, since when this is so and will not change; empty of one that goes on.
     """
 
     id: str
@@ -62,6 +66,7 @@ class Transition:
     since: str
     attempt: int | None
     digest: str | None
+    final: str = ""
 
 
 def transitions_of(kind: AnyKind, body: Body, version: int, seen: str) -> tuple[Transition, ...]:
@@ -70,8 +75,10 @@ def transitions_of(kind: AnyKind, body: Body, version: int, seen: str) -> tuple[
     Whatever somebody wrote into a status, this does not raise, and what it returns is bounded.
     """
     metadata, status = body["metadata"], _mapping(body.get("status"))
+    told = list(_told(kind, status))
+    ended = _ended(kind, told)
     made = []
-    for each in _told(kind, status):
+    for each in told:
         condition, state, reason, since = (
             _text(each.get(key), WORD_LENGTH) for key in ("type", "status", "reason", "lastTransitionTime")
         )
@@ -100,6 +107,7 @@ def transitions_of(kind: AnyKind, body: Body, version: int, seen: str) -> tuple[
                 since=since,
                 attempt=attempt,
                 digest=digest,
+                final=max(ended, since) if ended and TIME.fullmatch(since) else "",
             )
         )
     return tuple(made)
@@ -110,6 +118,14 @@ def _told(kind: AnyKind, status: Body) -> Iterator[Body]:
     conditions = [each for each in _list(status.get("conditions"))[:CONDITIONS_READ] if isinstance(each, dict)]
     yield from (each for each in conditions if each.get("type") == kind.summary)
     yield from (each for each in conditions if each.get("type") in VERDICTS and each.get("status") != "Unknown")
+
+
+def _ended(kind: AnyKind, told: Sequence[Body]) -> str:
+    """Return when an object ended, empty of one that goes on or of which nobody can tell; the summary is first."""
+    if kind.summary != SUCCEEDED or not told or told[0].get("type") != SUCCEEDED:
+        return ""
+    since = _text(told[0].get("lastTransitionTime"), WORD_LENGTH)
+    return since if told[0].get("status") in ("True", "False") and TIME.fullmatch(since) else ""
 
 
 def _attempt(status: Body) -> int | None:

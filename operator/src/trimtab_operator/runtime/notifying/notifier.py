@@ -10,8 +10,8 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import REGISTRY, Collector
@@ -48,6 +48,7 @@ class Pace:
         longest: pause.
         write: from a delivery until it is written down, together with others.
         settled: after which a change that was written before a later one has certainly arrived.
+        late: after which what was written has certainly arrived, whatever the clock of the leader that wrote it says.
     """
 
     request: float = 10.0
@@ -55,6 +56,7 @@ class Pace:
     longest: float = 300.0
     write: float = 2.0
     settled: float = 60.0
+    late: float = 600.0
 
 
 class Notifier(Collector):
@@ -92,7 +94,11 @@ class Notifier(Collector):
         Raises:
             ApiError, Unreachable: as for any list at the start.
         """
-        records = await self._records.read()
+        now = format_time(self._now())
+        records = {
+            name: record if record.until <= now else replace(record, until="")  # of a clock that was ahead
+            for name, record in (await self._records.read()).items()
+        }
         self._outboxes = [Outbox(each.endpoint, records.get(each.endpoint.name)) for each in self._outboxes]
         for endpoint in (each.endpoint for each in self._outboxes):
             if trouble := self._sender.trouble(endpoint):
@@ -188,8 +194,9 @@ class Notifier(Collector):
             self._changed.clear()
             names, self._to_write = self._to_write, set()
             self._settle()
+            before = format_time(self._now() - timedelta(seconds=self._pace.late))
             records = {
-                each.endpoint.name: each.advance(self._settled, self._present)
+                each.endpoint.name: each.advance(self._settled, self._present, before)
                 for each in self._outboxes
                 if each.endpoint.name in names
             }
