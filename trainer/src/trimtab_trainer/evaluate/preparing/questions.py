@@ -35,7 +35,7 @@ from ...data.readers import Record
 from ..scoring.parsing import NUMBER, parse_number
 from ..scoring.patterns import pattern_of
 from ..scoring.refusals import is_refusal
-from ..scoring.schemas import SchemaRefused, parsed, schema_of
+from ..scoring.schemas import SchemaRefused, check_levels, parsed, schema_of
 from ..scoring.tool_calls import calls_text
 
 REFUSE = "refuse"
@@ -289,7 +289,11 @@ def _check_schema(schema: str, place: str) -> None:
 
 
 def _check_accepted(schema: str, value: Any, what: str) -> None:
-    trouble = schema_of(schema).trouble(value)
+    try:
+        check_levels(value)
+        trouble = schema_of(schema).trouble(value)
+    except ValueError as error:
+        trouble = str(error)
     if trouble is not None:
         raise malformed(what, f"that its schema does not accept: {trouble}")
 
