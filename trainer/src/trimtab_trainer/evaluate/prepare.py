@@ -30,7 +30,7 @@ from ..storage import FileEntry, open_store
 from .harness.documents import asked_groups
 from .harness.files import read_task
 from .judging.judge import identity_of
-from .judging.prepare import check_judge_model, check_labels
+from .judging.prepare import check_judge, check_labels
 from .preparing.adapters import VerifiedAdapter, check_tokenizers, find_adapter
 from .preparing.dataset_files import DatasetFiles, check_dataset_files
 from .preparing.group_column import check_groups
@@ -60,6 +60,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     output = open_store(config.output.uri, config.output.credentials)
     check_writable(output)
     check_dataset_files(config)
+    check_judge(config, report)
     model = find_base_model(config.base_model)
     check_architecture(model)
     shapes = read_shapes(model)
@@ -73,7 +74,6 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     tokenizer_files = fetch_tokenizer(model, scratch / "tokenizer")
     if config.baseline is not None:
         check_tokenizers(config, target, baseline, tokenizer_files)
-    check_judge_model(config, report)
     report("artifacts checked", target=_digest(target), baseline=_digest(baseline))
 
     about = Circumstances(
