@@ -317,7 +317,7 @@ class EvaluationSpec(Model):
         return self
 
     def check(self) -> None:
-        """Refuse what the schema cannot, or not in full: thresholds that no task can answer, a judge's url that is none.
+        """Refuse what the schema cannot, or not in full: thresholds that no task can answer, a url of no judge.
 
         Raises:
             ValueError: with the field and the next step.

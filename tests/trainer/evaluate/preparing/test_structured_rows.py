@@ -17,6 +17,9 @@ from tests.trainer.real_templates import make_model
 
 PART = {"type": "object", "properties": {"part": {"type": "integer"}}, "required": ["part"]}
 TOOL = {"type": "function", "function": {"name": "shelf_of", "description": "Tell the shelf.", "parameters": PART}}
+ANY_TOOL = {"type": "function", "function": {"name": "shelf_of", "description": "Tell.", "parameters": {}}}
+LOST = {"title": "lost", "allOf": [{"$ref": "#/title"}]}
+LOST_TOOL = {"type": "function", "function": {"name": "shelf_of", "description": "Tell.", "parameters": LOST}}
 SCHEMA = {"type": "object", "properties": {"year": {"type": "integer"}}, "required": ["year"]}
 
 
@@ -33,6 +36,17 @@ def conversation(part: Any = 7, tools: Any = (TOOL,), **more: Any) -> dict[str, 
         {"role": "assistant", "content": f"Part {part} is on a shelf."},
     ]
     return {"messages": messages, **({"tools": list(tools)} if tools else {})}
+
+
+def calling_row(part: Any, tool: dict[str, Any]) -> dict[str, Any]:
+    """Return a conversation that ends with a call."""
+    return {"messages": conversation(part)["messages"][:2], "tools": [tool]}
+
+
+def nested(levels: int, value: Any) -> Any:
+    for _ in range(levels):
+        value = {"not": value}
+    return value
 
 
 def rows_of(bench: EvaluationBench) -> list[EvaluationRow]:
@@ -168,6 +182,47 @@ REFUSED: dict[str, Bad] = {
         lambda b: b.task("JsonSchema", [chat("When?", "{}", schema={"type": 7})]),
         *MALFORMED,
         "line 1 has a schema that cannot be checked against",
+    ),
+    "a schema of the row with half of a surrogate pair": (
+        lambda b: b.task("JsonSchema", [chat("When?", "{}", schema={"const": "\ud800"})]),
+        *MALFORMED,
+        "line 1 has a schema",
+    ),
+    "a schema's text with half of a surrogate pair": (
+        lambda b: b.task("JsonSchema", [chat("When?", "{}", schema='{"const": "\ud800"}')]),
+        *MALFORMED,
+        "line 1 has half of a surrogate pair in its schema",
+    ),
+    "a schema of the row of very many levels": (
+        lambda b: b.task("JsonSchema", [chat("When?", "{}", schema=nested(100, {}))]),
+        *MALFORMED,
+        "line 1 has a schema .* nested too deeply",
+    ),
+    "a column of very many levels": (
+        lambda b: b.task("Regex", [chat("When?", "a", other=nested(600, 1))], pattern="a"),
+        *MALFORMED,
+        "line 1 is not JSON that can be read: nested too deeply",
+    ),
+    "an answer of very many levels": (
+        lambda b: b.task("JsonSchema", [chat("When?", json.dumps(nested(100, 1)))], jsonSchema="{}"),
+        *MALFORMED,
+        "line 1 has an answer that is no JSON .it is nested too deeply",
+    ),
+    "arguments of very many levels": (
+        lambda b: b.task("ToolCalls", [calling_row(nested(100, 1), ANY_TOOL)]),
+        *MALFORMED,
+        "nested too deeply",
+    ),
+    "a tool whose schema leads nowhere": (
+        lambda b: b.task("ToolCalls", [calling_row(7, LOST_TOOL)]),
+        *MALFORMED,
+        "leads to no schema",
+    ),
+    "a pattern with half of a surrogate pair": (
+        lambda b: b.task("JsonSchema", [chat("When?", '"a"')], jsonSchema='{"pattern": "\\ud800"}'),
+        SettingsInvalid,
+        Reason.SETTINGS_INVALID,
+        "half of a surrogate pair",
     ),
     "a schema of the task that is none": (
         lambda b: b.task("JsonSchema", [chat("When?", "{}")], jsonSchema='{"$ref": "http://a/b"}'),

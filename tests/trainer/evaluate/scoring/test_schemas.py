@@ -78,7 +78,7 @@ def test_references_within_the_schema_are_followed() -> None:
         ('{"pattern": "\\ud800"}', "surrogate pair"),
         ('{"properties": {"a": {"$schema": "http://json-schema.org/draft-07/schema#"}}}', r"another \$schema"),
         ('{"dependencies": {"default": {"pattern": "(?=a)"}}}', "none of RE2"),
-        ('{"not": ' * 5_000 + "{}" + "}" * 5_000, "levels|recursion"),
+        ('{"not": ' * 5_000 + "{}" + "}" * 5_000, "nested too deeply"),
     ],
 )
 def test_schemas_that_would_not_be_checked_are_refused(text: str, said: str) -> None:
@@ -144,8 +144,8 @@ def test_levels_are_bounded_alike_wherever_json_is_read() -> None:
     assert canonical(parsed(nested(LEVELS))) == nested(LEVELS)
     tree = schema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"$ref": "#"}}]})
     assert tree.accepts(parsed(nested(LEVELS)))
-    for levels in (LEVELS + 2, 600, 900):
-        with pytest.raises(ValueError, match="levels"):
+    for levels in (LEVELS + 1, 600, 900):
+        with pytest.raises(ValueError, match="nested too deeply"):
             parsed(nested(levels))
 
 

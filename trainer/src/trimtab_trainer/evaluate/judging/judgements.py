@@ -4,8 +4,8 @@ Of a pair both orders are asked. Only where both say the same answer, that one h
 one in which the verdict changed with the order is inconsistent. Equal answers are a tie, and nobody is asked. Pure.
 
 What a judge says that is none of the replies it was given is unreadable. It never helps the target: in a pair it counts
-as if it said the other answer (the answer of which people say that it is worse), so that a target that would lose gains
-nothing by an answer that silences the judge; of a score it is the lowest for the target and the highest for the baseline.
+as if it said the other answer (of people's, the worse one), so that a target that would lose gains nothing by an answer
+that silences the judge; of a score it is the lowest for the target and the highest for the baseline.
 """
 
 from __future__ import annotations

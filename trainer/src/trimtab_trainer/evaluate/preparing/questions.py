@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...contract import DatasetFormat, JudgeMode, Judging, canonical_json
+from ...contract.parsing import check_levels
 from ...data.formats import Row, conform
 from ...data.keys import check_row
 from ...data.messages import is_learned, malformed, spoken
@@ -35,7 +36,7 @@ from ...data.readers import Record
 from ..scoring.parsing import NUMBER, parse_number
 from ..scoring.patterns import pattern_of
 from ..scoring.refusals import is_refusal
-from ..scoring.schemas import SchemaRefused, check_levels, parsed, schema_of
+from ..scoring.schemas import LEVELS, SchemaRefused, parsed, schema_of
 from ..scoring.tool_calls import calls_text
 
 REFUSE = "refuse"
@@ -209,7 +210,10 @@ def json_question(question: Question, schema: str | None, own: Any) -> Question:
     if schema is None:
         if not isinstance(own, str | dict | bool):
             raise malformed(place, "has no schema, and the task has no jsonSchema")
-        schema = kept = own if isinstance(own, str) else canonical_json(own).decode()
+        try:
+            schema = kept = checked_text(own, "schema", place) if isinstance(own, str) else canonical_json(own).decode()
+        except UnicodeEncodeError:
+            raise malformed(place, "has a schema with half of a surrogate pair") from None
         _check_schema(schema, place)
     try:
         value = parsed(question.reference)
@@ -290,7 +294,7 @@ def _check_schema(schema: str, place: str) -> None:
 
 def _check_accepted(schema: str, value: Any, what: str) -> None:
     try:
-        check_levels(value)
+        check_levels(value, LEVELS)
         trouble = schema_of(schema).trouble(value)
     except ValueError as error:
         trouble = str(error)

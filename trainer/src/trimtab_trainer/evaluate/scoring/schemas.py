@@ -30,6 +30,7 @@ from jsonschema.validators import extend, validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from ...contract.parsing import check_levels
 from .patterns import PatternRefused, pattern_of
 
 STEPS = 200_000
@@ -67,29 +68,9 @@ def parsed(text: str) -> Any:
     try:
         value = json.loads(text, parse_constant=_no_number, parse_int=_whole, parse_float=_fraction)
     except RecursionError as error:
-        raise ValueError("it has too many levels") from error
-    check_levels(value)
+        raise ValueError("it is nested too deeply") from error
+    check_levels(value, LEVELS)
     return value
-
-
-def check_levels(value: Any) -> None:
-    """Refuse a JSON value of more than `LEVELS` levels, which others would not be able to walk.
-
-    Raises:
-        ValueError
-    """
-    level = [value]
-    for _ in range(LEVELS + 1):
-        level = [
-            child
-            for each in level
-            if isinstance(each, dict | list)
-            for child in (each.values() if isinstance(each, dict) else each)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return
-    raise ValueError("it has too many levels")
 
 
 def _no_number(name: str) -> NoReturn:
@@ -169,7 +150,7 @@ class Schema:
         return counted
 
     def _reference(self, validator: Any, reference: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
-        found = validator._resolver.lookup(reference)  # noqa: SLF001  as jsonschema's own
+        found = validator._resolver.lookup(reference)
         if not isinstance(found.contents, bool) and id(found.contents) not in self._looked_at:
             raise NoSchema(reference)
         yield from validator.descend(instance, found.contents, resolver=found.resolver)
