@@ -304,6 +304,12 @@ def test_labels_that_are_none_are_refused(case: str, made: Trained, tmp_path: Pa
         asking(made, tmp_path, "http://127.0.0.1:1/v1", [task(rows(tmp_path, **columns), **judging)])
 
 
+def test_a_threshold_on_agreement_with_nobody_is_refused(made: Trained, tmp_path: Path) -> None:
+    thresholds = [{"metric": "judged/agreement", "minimum": 0.8}]
+    with pytest.raises(DataInvalid, match="judged/agreement: none of the 24 rows has people's judgement"):
+        asking(made, tmp_path, "http://127.0.0.1:1/v1", [task(rows(tmp_path))], thresholds=thresholds)
+
+
 def test_labels_are_not_looked_at_where_the_judge_sees_the_reference(made: Trained, tmp_path: Path) -> None:
     run = asking(made, tmp_path, "http://127.0.0.1:1/v1", [task(rows(tmp_path, worse=7), showReference=True)])
     assert run.events("task read")[0]["ignored"] == {"worse": ROWS}

@@ -43,6 +43,12 @@ def calling_row(part: Any, tool: dict[str, Any]) -> dict[str, Any]:
     return {"messages": conversation(part)["messages"][:2], "tools": [tool]}
 
 
+def bounded(bench: EvaluationBench, figure: str, row: dict[str, Any]) -> None:
+    """Ask one Refusal row, with a threshold on a figure."""
+    bench.task("Refusal", [row])
+    bench.document["thresholds"] = [{"metric": f"task/{figure}", "minimum": 0.5}]
+
+
 def nested(levels: int, value: Any) -> Any:
     for _ in range(levels):
         value = {"not": value}
@@ -261,6 +267,18 @@ REFUSED: dict[str, Bad] = {
         SettingsInvalid,
         Reason.SETTINGS_INVALID,
         "none of RE2",
+    ),
+    "a threshold on refusals that none of the rows is to be": (
+        lambda b: bounded(b, "refusedRatio", chat("How?", "Like this.", refuse=False)),
+        DataInvalid,
+        Reason.DATASET_INVALID,
+        "threshold task/refusedRatio: none of the 1 rows has refuse: true",
+    ),
+    "a threshold on wrong refusals where all are to be": (
+        lambda b: bounded(b, "wronglyRefusedRatio", chat("How?", "I can't help.", refuse=True)),
+        DataInvalid,
+        Reason.DATASET_INVALID,
+        "threshold task/wronglyRefusedRatio: none of the 1 rows has refuse: false",
     ),
     "texts": (
         lambda b: b.task("Regex", [{"text": "all there is"}], pattern="a"),
