@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from trimtab_trainer.contract import Reason
+from trimtab_trainer.contract import DatasetFormat, JudgeMode, Judging, Reason
+from trimtab_trainer.data.formats import Row
 from trimtab_trainer.data.tokens import load_tokenizer
 from trimtab_trainer.errors import DataInvalid, SettingsInvalid, TrainerError
+from trimtab_trainer.evaluate.preparing.questions import judged_question, referenced_question, refusing_question
 from trimtab_trainer.evaluate.rows import EvaluationRow
 
 from tests.trainer.evaluate.bench import EvaluationBench, chat
@@ -130,6 +132,44 @@ def test_rows_of_other_tasks_have_none_of_it(bench: EvaluationBench) -> None:
 
 Bad = tuple[Callable[[EvaluationBench], None], type[TrainerError], Reason, str]
 MALFORMED = (DataInvalid, Reason.DATASET_MALFORMED)
+CELLS: dict[str, tuple[str, dict[str, Any], str, list[Any]]] = {
+    "scores": ("score", {"mode": "Rubric"}, "3,,  , 5 ", [3, None, None, 5]),
+    "worse answers": ("worse", {}, "No.,,  ,[]", ["No.", None, None, "[]"]),
+}
+
+
+@pytest.mark.parametrize("name", ["scores", "worse answers"])
+def test_labels_stand_in_tables_too(name: str, plain: EvaluationBench) -> None:
+    column, judging, cells, wanted = CELLS[name]
+    values = enumerate(cells.split(","))
+    lines = [f"prompt,completion,{column}", *(f"How {at}?,Like {at}.,{cell}" for at, cell in values)]
+    (plain.folder / "rows.csv").write_text("\n".join(lines))
+    plain.store.upload(plain.folder / "rows.csv", "eval/rows.csv")
+    plain.document["tasks"] = [
+        {
+            "name": "task",
+            "type": "Judge",
+            "dataset": {"uri": f"{plain.root}/eval/rows.csv"},
+            "judging": {"instructions": "Be just.", **judging},
+        }
+    ]
+    plain.document |= {"judge": {"endpoint": {"url": "http://judge/v1", "model": "judge"}}, "baseline": {}}
+    assert [getattr(row, column) for row in rows_of(plain)] == wanted
+
+
+@pytest.mark.parametrize(("score", "wanted"), [(4.0, 4), (float("nan"), None), ("4", 4), (4, 4)])
+def test_a_score_of_a_table_with_empty_cells_is_a_whole_number(score: Any, wanted: int | None) -> None:
+    row = Row("line 1", DatasetFormat.PROMPT_COMPLETION, prompt="How?", completion="So.")
+    judging = Judging(instructions="Be just.", mode=JudgeMode.RUBRIC)
+    assert judged_question(referenced_question(row), judging, {"score": score}).score == wanted
+
+
+@pytest.mark.parametrize("refuse", [True, "true", "True", " TRUE "])
+def test_whether_a_row_is_to_be_refused_may_be_text(refuse: Any) -> None:
+    row = Row("line 1", DatasetFormat.PROMPT_COMPLETION, prompt="How?", completion="I can't help.")
+    assert refusing_question(referenced_question(row), None, refuse).refuse is True
+
+
 REFUSED: dict[str, Bad] = {
     "no tools": (
         lambda b: b.task("ToolCalls", [conversation(tools=None)]),
@@ -279,6 +319,11 @@ REFUSED: dict[str, Bad] = {
         DataInvalid,
         Reason.DATASET_INVALID,
         "threshold task/wronglyRefusedRatio: none of the 1 rows has refuse: false",
+    ),
+    "calls of rows that are no conversations": (
+        lambda b: b.task("ToolCalls", [{"prompt": "Where?", "completion": "There."}]),
+        *MALFORMED,
+        "line 1 is no conversation",
     ),
     "texts": (
         lambda b: b.task("Regex", [{"text": "all there is"}], pattern="a"),
