@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -133,11 +134,19 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
+    """Return ports that nobody listens on, below those of outgoing connections, one of which could take them first."""
+    end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    draws, held = random.SystemRandom(), list[socket.socket]()
+    while len(held) < count:
+        found = socket.socket()
+        try:
+            found.bind(("127.0.0.1", draws.randrange(10_000, end)))
+        except OSError:
+            found.close()
+        else:
+            held.append(found)
+    ports = [int(each.getsockname()[1]) for each in held]
+    for each in held:
         each.close()
     return ports
 

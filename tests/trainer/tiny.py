@@ -178,7 +178,8 @@ def tiny_rows(count: int = 24) -> list[dict[str, Any]]:
 def write_rows(file: Path, rows: list[dict[str, Any]]) -> Path:
     """Write rows as JSON lines."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    file.write_text(lines, errors="backslashreplace")  # halves of surrogate pairs, as JSON writes them
     return file
 
 

@@ -301,3 +301,54 @@ def test_tests_of_few_resamples_are_refused_and_estimates_are_not() -> None:
     parsed(change(MINIMAL, {"spec.resamples": 1_000, **tested})).spec.check()
     with pytest.raises(ValueError, match="needs at least 1000 resamples"):
         parsed(change(MINIMAL, {"spec.resamples": 999, **tested})).spec.check()
+
+
+def judged(url: str) -> dict[str, Any]:
+    endpoint = {"endpoint": {"url": url, "model": "judge"}}
+    return {"spec.judge": endpoint}
+
+
+NO_JUDGES = {
+    "http://169.254.169.254/latest": "where a cloud tells",
+    "http://2852039166/": "where a cloud tells",
+    "http://0xA9FEA9FE/v1": "where a cloud tells",
+    "http://0251.0376.0251.0376/v1": "where a cloud tells",
+    "http://169.254.43518/v1": "where a cloud tells",
+    "http://[::ffff:169.254.169.254]/v1": "where a cloud tells",
+    "http://[64:ff9b::a9fe:a9fe]/v1": "where a cloud tells",
+    "http://[fe80::1]/v1": "where a cloud tells",
+    "http://[fd00:ec2::254]/v1": "where a cloud tells",
+    "http://100.100.100.200/v1": "where a cloud tells",
+    "http://Metadata.Google.Internal./v1": "where a cloud tells",
+    "http://judge:99999/v1": "cannot be read",
+    "http://judge:a/v1": "cannot be read",
+    "http://[::1/v1": "cannot be read",
+    "http://:80/v1": "and a host",
+    "http://judge:0/v1": "and a host",
+    "http://a..b/v1": "no name",
+    f"http://{'a' * 64}/v1": "no name",
+    "http://judge/v1?key=secret": "API_KEY",
+    "http://judge/v1#secret": "API_KEY",
+}
+
+
+@pytest.mark.parametrize("url", NO_JUDGES)
+def test_a_judge_is_asked_nowhere_that_no_judge_can_be(url: str) -> None:
+    with pytest.raises(ValueError, match=NO_JUDGES[url]) as caught:
+        parsed(change(MINIMAL, judged(url))).spec.check()
+    assert url not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://vllm.judges:8000/v1",
+        "https://judge.example.com/",
+        "http://10.0.0.7:8000/v1",
+        "http://[fd12::7]:8000/v1",
+        "http://127.0.0.1:8000/v1",
+        "http://metadata.team.svc.cluster.local./v1",
+    ],
+)
+def test_a_judge_is_asked_wherever_one_may_be(url: str) -> None:
+    parsed(change(MINIMAL, judged(url))).spec.check()

@@ -23,7 +23,7 @@ from trimtab_trainer.contract.evaluation import (
     check_judge,
     check_resamples,
 )
-from trimtab_trainer.contract.judging import ENDPOINT_MODEL, ENDPOINT_URL
+from trimtab_trainer.contract.judging import ENDPOINT_MODEL, ENDPOINT_URL, endpoint_trouble
 from trimtab_trainer.contract.model import rules
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI
 
@@ -317,13 +317,17 @@ class EvaluationSpec(Model):
         return self
 
     def check(self) -> None:
-        """Refuse what the schema cannot, or not in full: thresholds that no task can answer.
+        """Refuse what the schema cannot, or not in full: thresholds that no task can answer, a url of no judge.
 
         Raises:
             ValueError: with the field and the next step.
         """
         check_tasks_and_thresholds(self.tasks, self.thresholds, has_baseline=self.baseline is not None)
         check_resamples(self.resamples, self.thresholds)
+        endpoint = self.judge.endpoint if self.judge is not None else None
+        trouble = endpoint_trouble(endpoint.url) if endpoint is not None else None
+        if trouble is not None:
+            raise ValueError(trouble)
 
 
 class ModelStatus(Model):

@@ -287,7 +287,7 @@ _EVALUATION: dict[State | Reason | AttemptReason, Explanation] = {
         "Wait for the other version, or correct the field that the message names.",
     ),
     State.SPEC_INVALID: _failed(
-        "A threshold is on a result that its task does not give.",
+        "A threshold is on a result that its task does not give, or no judge can be asked at `judge.endpoint.url`.",
         "Correct the field that the message names, in a new Evaluation.",
     ),
     Reason.BASE_MODEL_CHANGED: _failed(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from trimtab_trainer.evaluate.judging.prompts import trial_prompt
 
 Reply = str | int | tuple[int, dict[str, str]] | bytes
 """What to answer: a reply, a status, a status with headers, or a body that is no completion."""
@@ -39,6 +42,8 @@ class JudgeServer:
     Attributes:
         judge: replies to what is shown.
         troubles: come first, each once, before the judge is asked at all.
+        trials: requests with a question of ours; they are not among `requests`, and `trial` answers them.
+        drip: seconds between the bytes of an answer.
     """
 
     judge: Callable[[Shown], Reply]
@@ -47,10 +52,16 @@ class JudgeServer:
     troubles: list[Reply] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    trial: Reply = '{"better": "1"}'
+    drip: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def reply(self, body: dict[str, Any], key: str | None) -> Reply:
         with self.lock:
+            if body["messages"][0]["content"] == trial_prompt().text:
+                self.trials.append(body)
+                return self.trial
             self.requests.append(body)
             self.keys.append(key)
             if self.troubles:
@@ -98,7 +109,9 @@ def serving(judge: Callable[[Shown], Reply]) -> Iterator[JudgeServer]:
             for name, value in {**headers, "Content-Length": str(len(data))}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data)
+            for piece in (data[at : at + 1] for at in range(len(data))) if served.drip else (data,):
+                self.wfile.write(piece)
+                time.sleep(served.drip)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that it overrides
             pass

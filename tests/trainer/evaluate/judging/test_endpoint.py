@@ -45,6 +45,9 @@ class Asking:
         self.stop = stop or Interruption()
         self.endpoint = Endpoint(StoredEndpoint(url=url, model="judge", credentials=keys), self.pauses.append)
 
+    def try_out(self) -> None:
+        self.endpoint.try_out(self.stop, Report(stream=self.log))
+
     def ask(self, count: int = 1) -> list[Judgement]:
         return self.endpoint.ask(asked(count), self.stop, Report(stream=self.log))
 
@@ -174,3 +177,77 @@ def test_a_secret_without_a_key_is_said(key: str, tmp_path: Path) -> None:
 def test_a_url_with_a_secret_in_it_is_none(url: str) -> None:
     with pytest.raises((ValueError, SettingsInvalid)):
         Asking(url)
+
+
+@pytest.mark.parametrize("name", ["\\ud800", "a\\nb\\u0007", "ä" * 5_000])
+def test_the_name_that_a_server_replies_under_can_be_written_and_shown(name: str, server: JudgeServer) -> None:
+    reply = f'{{"model": "{name}", "choices": [{{"message": {{"content": "{{\\"better\\": \\"1\\"}}"}}}}]}}'
+    server.troubles = [reply.encode()] * 2
+    for each in Asking(server.url).ask():
+        assert each.said == "1"
+        assert each.model is not None
+        assert each.model.isprintable()
+        assert len(each.model.encode()) <= 800
+
+
+def test_an_answer_that_drips_is_none(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trimtab_trainer.evaluate.judging.endpoint.READ_SECONDS", 0.2)
+    server.drip = 0.05
+    with pytest.raises(JudgeFailed, match="no answer in time"):
+        Asking(server.url).ask()
+
+
+def test_a_judge_that_can_be_asked_is_tried_with_nothing_of_the_rows(server: JudgeServer, tmp_path: Path) -> None:
+    (tmp_path / "API_KEY").write_text(SECRET)
+    judge = Asking(server.url, tmp_path)
+    judge.try_out()
+    assert (len(server.trials), server.requests, judge.pauses) == (1, [], [])
+    judge.ask()
+    (trial, asked) = server.trials[0], server.requests[0]
+    assert {**trial, "messages": ()} == {**asked, "messages": ()}, "what is tried is what is asked"
+    assert "judge tried" in judge.log.getvalue()
+    assert SECRET not in judge.log.getvalue()
+
+
+@pytest.mark.parametrize("trouble", ["forbidden", "no such model", "a bad request", "another way", "no completion"])
+def test_what_would_never_be_answered_is_known_at_once(trouble: str, server: JudgeServer) -> None:
+    server.trial, error, reason, said = ENDS[trouble]
+    judge = Asking(server.url)
+    with pytest.raises(error, match=said) as caught:
+        judge.try_out()
+    assert caught.value.reason is reason
+    assert not judge.pauses
+
+
+@pytest.mark.parametrize("trouble", ["always 500", "always 429", "for an hour"])
+def test_a_judge_that_is_busy_is_asked_later(trouble: str, server: JudgeServer) -> None:
+    server.trial = ENDS[trouble][0]
+    judge = Asking(server.url)
+    judge.try_out()
+    assert len(server.trials) == 1
+    assert "asked later" in judge.log.getvalue()
+
+
+def test_a_slow_judge_is_asked_later(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trimtab_trainer.evaluate.judging.endpoint.TRIAL_SECONDS", 0.1)
+    server.drip = 0.4
+    judge = Asking(server.url)
+    judge.try_out()
+    assert "no answer in time" in judge.log.getvalue()
+
+
+def test_a_judge_that_is_not_there_is_waited_for_within_bounds(server: JudgeServer) -> None:
+    server.trial = 0
+    judge = Asking(server.url)
+    with pytest.raises(JudgeFailed, match=r"trimtab\.dev/egress: judge") as caught:
+        judge.try_out()
+    assert caught.value.reason is Reason.JUDGE_UNREACHABLE
+    assert judge.pauses == [1, 2, 4, 8, 16]
+
+
+def test_a_reply_to_the_trial_that_says_nothing_is_told_and_decides_nothing(server: JudgeServer) -> None:
+    server.trial = "Let me think about it."
+    judge = Asking(server.url)
+    judge.try_out()
+    assert "none of those that it may give" in judge.log.getvalue()
+    assert "Let me think" not in judge.log.getvalue()

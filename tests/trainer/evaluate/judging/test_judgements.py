@@ -141,6 +141,27 @@ def test_what_cannot_be_read_never_helps_the_target() -> None:
     assert unreliable(RUBRIC, told) is not None
 
 
+@pytest.mark.parametrize(
+    ("silent", "won"),
+    [
+        ("no answer 2 of the target", 0.0),  # the judge prefers the baseline, and says so once
+        ("no answer 1 of the target", 0.0),
+        ("neither", 0.0),
+    ],
+)
+def test_a_target_that_silences_the_judge_where_it_would_lose_gains_nothing(silent: str, won: float) -> None:
+    def judge(shown: Shown) -> str:
+        first = shown.answers[0] == "x"
+        quiet = silent == "neither" or first is (silent == "no answer 1 of the target")
+        return "..." if quiet else what_is_longer(shown)
+
+    told = found(judge, ["x"], ["a longer answer"])
+    assert column(told.target, "winRate") == [won]
+    assert column(told.target, "inconsistentRatio") == [1.0]
+    better = found(judge, ["x"], [""])
+    assert column(better.target, "winRate") == ([0.0] if silent == "neither" else [0.5]), "and it wins nothing either"
+
+
 def test_an_endpoint_that_replies_as_two_models_is_two_judges() -> None:
     told = replace(found(what_is_longer, ["longer"], ["short"]), models=("judge-1", "judge-2"))
     assert "two judges" in (unreliable(PAIRWISE, told) or "")

@@ -251,6 +251,39 @@ def test_a_key_that_is_not_there_is_missed_before_anything_is_asked(made: Traine
     assert not run.scores()
 
 
+def test_a_judge_that_does_not_take_its_key_costs_no_answers(
+    made: Trained, server: JudgeServer, tmp_path: Path
+) -> None:
+    server.trial = 401
+    run = asking(made, tmp_path, server.url, [task(rows(tmp_path))])
+    with pytest.raises(SettingsInvalid) as caught:
+        run.evaluate()
+    assert caught.value.reason is Reason.ACCESS_DENIED
+    assert not run.events("model loaded")
+    assert not run.scores()
+    server.trial = '{"better": "1"}'
+    server.judge = lambda _: 403
+    with pytest.raises(SettingsInvalid):
+        run.evaluate(attempt=1)
+    assert len(server.trials) == 2
+    assert len(run.scores()) == 2
+    server.trial, server.judge = 401, what_is_longer
+    run.evaluate(attempt=2)
+    assert len(server.trials) == 2, "where all answers are there nobody is tried"
+
+
+def test_a_judge_that_judges_no_task_is_not_tried(made: Trained, server: JudgeServer, tmp_path: Path) -> None:
+    dataset = rows(tmp_path)
+    run = asking(made, tmp_path, server.url, [{"name": "text", "type": "Perplexity", "dataset": dataset}])
+    run.evaluate()
+    assert not server.trials
+
+
+def test_a_url_where_no_judge_is_asks_for_no_gpu(made: Trained, tmp_path: Path) -> None:
+    with pytest.raises(SettingsInvalid, match=r"judge\.endpoint\.url is where a cloud tells machines"):
+        asking(made, tmp_path, "http://169.254.169.254/latest", [task(rows(tmp_path))])
+
+
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "too few labels": ({}, {"minimumAgreement": 0.8}, "0 of its 24 rows have people's judgement"),
     "the answer itself": (
@@ -269,6 +302,12 @@ def test_labels_that_are_none_are_refused(case: str, made: Trained, tmp_path: Pa
     columns, judging, said = REFUSED[case]
     with pytest.raises(DataInvalid, match=said):
         asking(made, tmp_path, "http://127.0.0.1:1/v1", [task(rows(tmp_path, **columns), **judging)])
+
+
+def test_a_threshold_on_agreement_with_nobody_is_refused(made: Trained, tmp_path: Path) -> None:
+    thresholds = [{"metric": "judged/agreement", "minimum": 0.8}]
+    with pytest.raises(DataInvalid, match="judged/agreement: none of the 24 rows has people's judgement"):
+        asking(made, tmp_path, "http://127.0.0.1:1/v1", [task(rows(tmp_path))], thresholds=thresholds)
 
 
 def test_labels_are_not_looked_at_where_the_judge_sees_the_reference(made: Trained, tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from trimtab_trainer.contract import Reason
+from trimtab_trainer.contract import DatasetFormat, JudgeMode, Judging, Reason
+from trimtab_trainer.data.formats import Row
 from trimtab_trainer.data.tokens import load_tokenizer
 from trimtab_trainer.errors import DataInvalid, SettingsInvalid, TrainerError
+from trimtab_trainer.evaluate.preparing.questions import judged_question, referenced_question, refusing_question
 from trimtab_trainer.evaluate.rows import EvaluationRow
 
 from tests.trainer.evaluate.bench import EvaluationBench, chat
@@ -17,6 +19,9 @@ from tests.trainer.real_templates import make_model
 
 PART = {"type": "object", "properties": {"part": {"type": "integer"}}, "required": ["part"]}
 TOOL = {"type": "function", "function": {"name": "shelf_of", "description": "Tell the shelf.", "parameters": PART}}
+ANY_TOOL = {"type": "function", "function": {"name": "shelf_of", "description": "Tell.", "parameters": {}}}
+LOST = {"title": "lost", "allOf": [{"$ref": "#/title"}]}
+LOST_TOOL = {"type": "function", "function": {"name": "shelf_of", "description": "Tell.", "parameters": LOST}}
 SCHEMA = {"type": "object", "properties": {"year": {"type": "integer"}}, "required": ["year"]}
 
 
@@ -33,6 +38,23 @@ def conversation(part: Any = 7, tools: Any = (TOOL,), **more: Any) -> dict[str, 
         {"role": "assistant", "content": f"Part {part} is on a shelf."},
     ]
     return {"messages": messages, **({"tools": list(tools)} if tools else {})}
+
+
+def calling_row(part: Any, tool: dict[str, Any]) -> dict[str, Any]:
+    """Return a conversation that ends with a call."""
+    return {"messages": conversation(part)["messages"][:2], "tools": [tool]}
+
+
+def bounded(bench: EvaluationBench, figure: str, row: dict[str, Any]) -> None:
+    """Ask one Refusal row, with a threshold on a figure."""
+    bench.task("Refusal", [row])
+    bench.document["thresholds"] = [{"metric": f"task/{figure}", "minimum": 0.5}]
+
+
+def nested(levels: int, value: Any) -> Any:
+    for _ in range(levels):
+        value = {"not": value}
+    return value
 
 
 def rows_of(bench: EvaluationBench) -> list[EvaluationRow]:
@@ -110,6 +132,44 @@ def test_rows_of_other_tasks_have_none_of_it(bench: EvaluationBench) -> None:
 
 Bad = tuple[Callable[[EvaluationBench], None], type[TrainerError], Reason, str]
 MALFORMED = (DataInvalid, Reason.DATASET_MALFORMED)
+CELLS: dict[str, tuple[str, dict[str, Any], str, list[Any]]] = {
+    "scores": ("score", {"mode": "Rubric"}, "3,,  , 5 ", [3, None, None, 5]),
+    "worse answers": ("worse", {}, "No.,,  ,[]", ["No.", None, None, "[]"]),
+}
+
+
+@pytest.mark.parametrize("name", ["scores", "worse answers"])
+def test_labels_stand_in_tables_too(name: str, plain: EvaluationBench) -> None:
+    column, judging, cells, wanted = CELLS[name]
+    values = enumerate(cells.split(","))
+    lines = [f"prompt,completion,{column}", *(f"How {at}?,Like {at}.,{cell}" for at, cell in values)]
+    (plain.folder / "rows.csv").write_text("\n".join(lines))
+    plain.store.upload(plain.folder / "rows.csv", "eval/rows.csv")
+    plain.document["tasks"] = [
+        {
+            "name": "task",
+            "type": "Judge",
+            "dataset": {"uri": f"{plain.root}/eval/rows.csv"},
+            "judging": {"instructions": "Be just.", **judging},
+        }
+    ]
+    plain.document |= {"judge": {"endpoint": {"url": "http://judge/v1", "model": "judge"}}, "baseline": {}}
+    assert [getattr(row, column) for row in rows_of(plain)] == wanted
+
+
+@pytest.mark.parametrize(("score", "wanted"), [(4.0, 4), (float("nan"), None), ("4", 4), (4, 4)])
+def test_a_score_of_a_table_with_empty_cells_is_a_whole_number(score: Any, wanted: int | None) -> None:
+    row = Row("line 1", DatasetFormat.PROMPT_COMPLETION, prompt="How?", completion="So.")
+    judging = Judging(instructions="Be just.", mode=JudgeMode.RUBRIC)
+    assert judged_question(referenced_question(row), judging, {"score": score}).score == wanted
+
+
+@pytest.mark.parametrize("refuse", [True, "true", "True", " TRUE "])
+def test_whether_a_row_is_to_be_refused_may_be_text(refuse: Any) -> None:
+    row = Row("line 1", DatasetFormat.PROMPT_COMPLETION, prompt="How?", completion="I can't help.")
+    assert refusing_question(referenced_question(row), None, refuse).refuse is True
+
+
 REFUSED: dict[str, Bad] = {
     "no tools": (
         lambda b: b.task("ToolCalls", [conversation(tools=None)]),
@@ -169,6 +229,47 @@ REFUSED: dict[str, Bad] = {
         *MALFORMED,
         "line 1 has a schema that cannot be checked against",
     ),
+    "a schema of the row with half of a surrogate pair": (
+        lambda b: b.task("JsonSchema", [chat("When?", "{}", schema={"const": "\ud800"})]),
+        *MALFORMED,
+        "line 1 has a schema",
+    ),
+    "a schema's text with half of a surrogate pair": (
+        lambda b: b.task("JsonSchema", [chat("When?", "{}", schema='{"const": "\ud800"}')]),
+        *MALFORMED,
+        "line 1 has half of a surrogate pair in its schema",
+    ),
+    "a schema of the row of very many levels": (
+        lambda b: b.task("JsonSchema", [chat("When?", "{}", schema=nested(100, {}))]),
+        *MALFORMED,
+        "line 1 has a schema .* nested too deeply",
+    ),
+    "a column of very many levels": (
+        lambda b: b.task("Regex", [chat("When?", "a", other=nested(600, 1))], pattern="a"),
+        *MALFORMED,
+        "line 1 is not JSON that can be read: nested too deeply",
+    ),
+    "an answer of very many levels": (
+        lambda b: b.task("JsonSchema", [chat("When?", json.dumps(nested(100, 1)))], jsonSchema="{}"),
+        *MALFORMED,
+        "line 1 has an answer that is no JSON .it is nested too deeply",
+    ),
+    "arguments of very many levels": (
+        lambda b: b.task("ToolCalls", [calling_row(nested(100, 1), ANY_TOOL)]),
+        *MALFORMED,
+        "nested too deeply",
+    ),
+    "a tool whose schema leads nowhere": (
+        lambda b: b.task("ToolCalls", [calling_row(7, LOST_TOOL)]),
+        *MALFORMED,
+        "leads to no schema",
+    ),
+    "a pattern with half of a surrogate pair": (
+        lambda b: b.task("JsonSchema", [chat("When?", '"a"')], jsonSchema='{"pattern": "\\ud800"}'),
+        SettingsInvalid,
+        Reason.SETTINGS_INVALID,
+        "half of a surrogate pair",
+    ),
     "a schema of the task that is none": (
         lambda b: b.task("JsonSchema", [chat("When?", "{}")], jsonSchema='{"$ref": "http://a/b"}'),
         SettingsInvalid,
@@ -206,6 +307,23 @@ REFUSED: dict[str, Bad] = {
         SettingsInvalid,
         Reason.SETTINGS_INVALID,
         "none of RE2",
+    ),
+    "a threshold on refusals that none of the rows is to be": (
+        lambda b: bounded(b, "refusedRatio", chat("How?", "Like this.", refuse=False)),
+        DataInvalid,
+        Reason.DATASET_INVALID,
+        "threshold task/refusedRatio: none of the 1 rows has refuse: true",
+    ),
+    "a threshold on wrong refusals where all are to be": (
+        lambda b: bounded(b, "wronglyRefusedRatio", chat("How?", "I can't help.", refuse=True)),
+        DataInvalid,
+        Reason.DATASET_INVALID,
+        "threshold task/wronglyRefusedRatio: none of the 1 rows has refuse: false",
+    ),
+    "calls of rows that are no conversations": (
+        lambda b: b.task("ToolCalls", [{"prompt": "Where?", "completion": "There."}]),
+        *MALFORMED,
+        "line 1 is no conversation",
     ),
     "texts": (
         lambda b: b.task("Regex", [{"text": "all there is"}], pattern="a"),

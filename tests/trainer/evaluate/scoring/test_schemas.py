@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from trimtab_trainer.evaluate.scoring.patterns import Pattern, PatternRefused
-from trimtab_trainer.evaluate.scoring.schemas import Schema, SchemaRefused, canonical, parsed
+from trimtab_trainer.evaluate.scoring.schemas import LEVELS, Schema, SchemaRefused, canonical, parsed
 
 PERSON = {
     "type": "object",
@@ -75,7 +75,10 @@ def test_references_within_the_schema_are_followed() -> None:
         ('{"properties": {"a": {"$dynamicRef": "#a"}}}', r"\$dynamicRef is not checked"),
         ('{"pattern": "(a)\\\\1"}', "none of RE2"),
         ('{"allOf": [{"patternProperties": {"(?=a)": true}}]}', "none of RE2"),
-        ('{"not": ' * 5_000 + "{}" + "}" * 5_000, "levels|recursion"),
+        ('{"pattern": "\\ud800"}', "surrogate pair"),
+        ('{"properties": {"a": {"$schema": "http://json-schema.org/draft-07/schema#"}}}', r"another \$schema"),
+        ('{"dependencies": {"default": {"pattern": "(?=a)"}}}', "none of RE2"),
+        ('{"not": ' * 5_000 + "{}" + "}" * 5_000, "nested too deeply"),
     ],
 )
 def test_schemas_that_would_not_be_checked_are_refused(text: str, said: str) -> None:
@@ -97,6 +100,53 @@ def test_a_schema_that_doubles_with_each_reference_is_given_up() -> None:
     bomb = schema({"$ref": "#/$defs/d0", "$defs": {**defs, names[-1]: True}})
     assert "more than 200000 steps" in (bomb.trouble({}) or "")
     assert "steps" in (schema({"$ref": "#"}).trouble({}) or "")
+
+
+def test_a_draft_named_within_the_schema_takes_no_bound_away() -> None:
+    draft = "http://json-schema.org/draft-07/schema#"
+    within = {"$schema": draft, "pattern": "(?i)^[a-z]+$"}
+    assert schema({"$schema": draft, "properties": {"a": within}}).accepts({"a": "Aa"})
+    tree = schema(
+        {"$schema": draft, "properties": {"below": {"$ref": "#"}, "name": {"pattern": r"^\pL+$"}}},
+    )
+    assert tree.accepts({"below": {"below": {"name": "é"}}}), "only RE2 knows this class of characters"
+    assert not tree.accepts({"below": {"below": {"name": "1"}}})
+    bomb = schema({"$schema": draft, "allOf": [{"$ref": "#/definitions/a"}], "definitions": {"a": {"$ref": "#"}}})
+    assert "steps" in (bomb.trouble({}) or "")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"title": "abc", "$ref": "#/title"},
+        {"$defs": {"a": {"enum": [7]}}, "$ref": "#/$defs/a/enum/0"},
+        {"$defs": {"a": {"enum": [7]}}, "$ref": "#/$defs/a/enum/b"},
+        {"default": {"pattern": "(?=a)"}, "$ref": "#/default"},
+        {"examples": [{"type": "nonsense"}], "$ref": "#/examples/0"},
+        {"$defs": {"a": {"$id": "http://[::1"}}, "$ref": "#/$defs/a"},
+    ],
+)
+def test_a_reference_to_no_schema_accepts_nothing_and_says_so(value: Any) -> None:
+    made = schema({"$id": "http://example.com/a", **value})
+    assert "schema" in (made.trouble("a") or "")
+
+
+def test_what_a_value_cannot_be_written_with_is_told_all_the_same() -> None:
+    trouble = schema({"properties": {"\ud800": {"type": "string"}}}).trouble({"\ud800": 1})
+    assert trouble is not None
+    assert trouble.encode()
+
+
+def test_levels_are_bounded_alike_wherever_json_is_read() -> None:
+    def nested(levels: int) -> str:
+        return "[" * levels + "]" * levels
+
+    assert canonical(parsed(nested(LEVELS))) == nested(LEVELS)
+    tree = schema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"$ref": "#"}}]})
+    assert tree.accepts(parsed(nested(LEVELS)))
+    for levels in (LEVELS + 1, 600, 900):
+        with pytest.raises(ValueError, match="nested too deeply"):
+            parsed(nested(levels))
 
 
 def test_patterns_take_linear_time() -> None:

@@ -140,3 +140,13 @@ def test_calls_are_read_as_templates_of_real_models_write_them(name: str, tmp_pa
     (whole,) = tokenizer.tokenise_answers([row])
     text = tokenizer.text(whole.tokens[whole.supervised], control=False)
     assert read_calls(text, SCHEMAS) == (SEVEN,), text
+
+
+def test_an_answer_of_very_many_levels_is_no_call_and_no_crash() -> None:
+    for levels in (100, 600, 900):
+        deep = "[" * levels + "]" * levels
+        for text in (
+            f'{{"name": "shelf_of", "arguments": {{"part": {deep}}}}}',
+            f"<function=shelf_of>\n<parameter=part>\n{deep}\n</parameter>\n</function>",
+        ):
+            assert figures_of(text, {"shelf_of": '{"required": ["other"]}'}, ()).exact == 0.0

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -18,8 +21,61 @@ LARGEST_SCORE = 10
 LABELLED_ROWS = 20
 """Rows that people judged, without which `minimumAgreement` says nothing."""
 
+METADATA_NAMES = ("metadata.google.internal", "metadata.goog", "instance-data.ec2.internal")
+METADATA_ADDRESSES = ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254")
+"""Where machines of clouds are told who they are, beside link-local addresses: no judge answers there."""
+IN_IPV6 = IPv6Network("64:ff9b::/96")
+"""Addresses of IPv4 as NAT64 writes them."""
+
 MEASURED_BLIND = "minimumAgreement is measured on the rows' own answers, which a judge with showReference knows"
 OF_RUBRICS = "minimumScore and maximumScore are for the mode Rubric"
+
+
+def endpoint_trouble(url: str) -> str | None:
+    """Return why no judge can be asked at a url, in words that do not repeat it; None where one may be."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "judge.endpoint.url is none: its host or its port cannot be read"
+    if parts.scheme not in ("http", "https") or not host or port == 0:
+        return "judge.endpoint.url is http:// or https:// and a host, with a port or a path at most"
+    if "@" in parts.netloc or "?" in url or "#" in url:
+        return "judge.endpoint.url has no user, password, query or fragment; a key goes into its Secret, as API_KEY"
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return "judge.endpoint.url has no blanks, and no characters beyond ASCII"
+    if ":" not in host and not all(0 < len(label) <= 63 for label in host.removesuffix(".").split(".")):
+        return "judge.endpoint.url has a host that is no name: between its dots are 1 to 63 characters"
+    if _is_metadata(host):
+        return "judge.endpoint.url is where a cloud tells machines who they are, and no judge's; name a server"
+    return None
+
+
+def _is_metadata(host: str) -> bool:
+    name = host.rstrip(".").lower()
+    if name in METADATA_NAMES:
+        return True
+    address = _address(name)
+    if address is None:
+        return False
+    return address.is_link_local or str(address) in METADATA_ADDRESSES
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that a host is, in all the ways that C libraries read: 2852039166 is one."""
+    try:
+        found = ip_address(host)
+    except ValueError:
+        try:
+            return IPv4Address(socket.inet_aton(host))
+        except (OSError, ValueError):
+            return None
+    if isinstance(found, IPv6Address):
+        if found.ipv4_mapped is not None:
+            return found.ipv4_mapped
+        if found in IN_IPV6:
+            return IPv4Address(int(found) & 0xFFFFFFFF)
+    return found
 
 
 class JudgeMode(StrEnum):

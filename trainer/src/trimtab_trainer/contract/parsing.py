@@ -39,7 +39,7 @@ def read_json(data: bytes, limit: int = JSON_BYTES) -> Any:
             parse_int=_integer,
             parse_float=_float,
         )
-        _check_depth(value)
+        check_levels(value, DEPTH)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()  # halves of surrogate pairs have no UTF-8
     except Unreadable:
@@ -100,16 +100,21 @@ def _float(text: str) -> float:
     return value
 
 
-def _check_depth(value: Any) -> None:
+def check_levels(value: Any, most: int) -> None:
+    """Refuse a JSON value with more than `most` lists and objects within each other: what walks it would not end well.
+
+    Raises:
+        Unreadable
+    """
     level = [value]
-    for _ in range(DEPTH):
+    for _ in range(most):
         level = [
             child
             for each in level
             if isinstance(each, dict | list)
             for child in (each.values() if isinstance(each, dict) else each)
+            if isinstance(child, dict | list)
         ]
         if not level:
             return
-    if any(isinstance(each, dict | list) for each in level):
-        raise Unreadable("it is nested too deeply")
+    raise Unreadable("it is nested too deeply")

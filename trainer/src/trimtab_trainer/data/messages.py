@@ -13,9 +13,11 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..contract import Reason, canonical_json
+from ..contract.parsing import Unreadable, check_levels
 from ..errors import DataInvalid
 from .keys import ROLE_KEYS, check_message, is_absent, plain
 from .marks import RESERVED
+from .readers import LEVELS
 
 Message = dict[str, Any]
 
@@ -112,9 +114,14 @@ def from_text(value: Any, place: str, key: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        found = json.loads(value)
     except (ValueError, RecursionError):  # a number of thousands of digits is no JSONDecodeError
         raise malformed(place, f"has {key} that are text, but no JSON") from None
+    try:
+        check_levels(found, LEVELS)
+    except Unreadable:
+        raise malformed(place, f"has {key} that are nested too deeply") from None
+    return found
 
 
 def shortened(value: Any) -> str:

@@ -18,11 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..contract import Reason
+from ..contract.parsing import Unreadable, check_levels
 from ..errors import DataInvalid
 
 PARQUET_BATCH_ROWS = 1024
 FIELD_CHARACTERS = 1 << 30
 JSON_BYTES = 4 << 30
+LEVELS = 128
+"""Most lists and objects within each other, of a row or of a text that is JSON itself."""
 
 _SURPLUS = "\0surplus"
 
@@ -170,7 +173,14 @@ class _KeyTwice(ValueError):
 
 
 def _value(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_object)
+    value = json.loads(text, object_pairs_hook=_object)
+    if text.count("{") + text.count("[") > LEVELS:
+        # What Python bears depends on who calls: others walk these values too.
+        try:
+            check_levels(value, LEVELS)
+        except Unreadable:
+            raise RecursionError from None
+    return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

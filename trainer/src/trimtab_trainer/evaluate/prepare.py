@@ -7,6 +7,7 @@ their content address; and if this very evaluation has its outcome already, noth
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,14 +31,14 @@ from ..storage import FileEntry, open_store
 from .harness.documents import asked_groups
 from .harness.files import read_task
 from .judging.judge import identity_of
-from .judging.prepare import check_judge_model, check_labels
+from .judging.prepare import check_judge, check_labels
 from .preparing.adapters import VerifiedAdapter, check_tokenizers, find_adapter
 from .preparing.dataset_files import DatasetFiles, check_dataset_files
 from .preparing.group_column import check_groups
 from .preparing.task_rows import Circumstances, make_rows
 from .preparing.task_store import PreparedTask, harness_folder, rows_file, store_tasks
 from .reporting.outcome_store import read_outcome
-from .rows import write_lines
+from .rows import EvaluationRow, write_lines
 
 ASKED_BY = ("type", "labels", "predictBy", "maxNewTokens", "stop", "temperature", "topP", "harnessTask", "fewShot")
 """Settings of a task that decide what a model is asked; all others decide what is made of its answers."""
@@ -60,6 +61,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     output = open_store(config.output.uri, config.output.credentials)
     check_writable(output)
     check_dataset_files(config)
+    check_judge(config, report)
     model = find_base_model(config.base_model)
     check_architecture(model)
     shapes = read_shapes(model)
@@ -73,7 +75,6 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     tokenizer_files = fetch_tokenizer(model, scratch / "tokenizer")
     if config.baseline is not None:
         check_tokenizers(config, target, baseline, tokenizer_files)
-    check_judge_model(config, report)
     report("artifacts checked", target=_digest(target), baseline=_digest(baseline))
 
     about = Circumstances(
@@ -94,6 +95,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
         made = make_rows(task, files.of(task), about, report)
         check_groups(task, ((row.group, row.cluster) for row in made.rows), config.thresholds)
         check_labels(task, made.rows)
+        _check_thresholds_of_some(config, task, made.rows)
         file = rows_file(folder, task.name)
         write_lines(file, made.rows)
         largest = max(largest, made.largest_token)
@@ -125,6 +127,29 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     outcome = read_outcome(output, prepared.evaluation_digest)
     report("prepared", **prepared.to_json(), done=outcome is not None)
     return Found(prepared, outcome)
+
+
+def _check_thresholds_of_some(config: EvaluationConfig, task: EvaluationTask, rows: Sequence[EvaluationRow]) -> None:
+    """Refuse a threshold on a figure that is of some rows where there are none: it would be missing in the end.
+
+    Raises:
+        DataInvalid
+    """
+    counted = {
+        (TaskType.REFUSAL, "refusedRatio"): ("has refuse: true", sum(row.refuse is True for row in rows)),
+        (TaskType.REFUSAL, "wronglyRefusedRatio"): ("has refuse: false", sum(row.refuse is False for row in rows)),
+        (TaskType.JUDGE, "agreement"): (
+            "has people's judgement (the column worse, of a Rubric score)",
+            sum(row.worse is not None or row.score is not None for row in rows),
+        ),
+    }
+    for threshold in config.thresholds:
+        what, count = counted.get((task.type, threshold.result), ("", 1))
+        if threshold.task == task.name and not count:
+            raise DataInvalid(
+                f"threshold {threshold.metric}: none of the {len(rows)} rows {what}; add such rows, or remove the "
+                "threshold"
+            )
 
 
 def task_digest(task: EvaluationTask, files: tuple[FileEntry, ...]) -> str:

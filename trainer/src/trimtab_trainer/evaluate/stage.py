@@ -141,6 +141,7 @@ class Evaluation:
         self.judges: dict[str, JudgeResults] = {}
         # Before anything is asked: what its key lacks is known by now.
         self._judge = judge_of(config.judge, scratch, config.batch_size) if config.judge is not None else None
+        self._untried = self._judge
         self.models = Models(config, prepared, scheme, chat_template=template, scratch=scratch, report=report)
 
     def _adapter(self, role: str) -> FetchedAdapter | None:
@@ -170,6 +171,7 @@ class Evaluation:
                     self._note(found, side, task, stored)
             if not missing:
                 continue
+            self._try_judge()
             with self.models.of(side.adapter) as model:
                 for task, about in missing:
                     scores = self._answers(model, task)
@@ -177,6 +179,15 @@ class Evaluation:
                     stored = write_scores(self.store, key, scores, self.scratch / "scores", self.report)
                     self._note(found, side, task, stored)
         return found
+
+    def _try_judge(self) -> None:
+        """See once that the judge can be asked, while no answers are lost if not.
+
+        Where all answers are stored nobody is tried: what was judged may be all that is needed.
+        """
+        judge, self._untried = self._untried, None
+        if judge is not None and any(task.judging is not None for task in self.config.tasks):
+            judge.try_out(self.stop, self.report)
 
     def _stored(self, side: _Side, task: EvaluationTask, about: PreparedTask) -> TaskScores | None:
         scores = read_scores(self.store, self._key(side, task, about), self.scratch / "scores", self.report)

@@ -1,7 +1,8 @@
 """A judge behind an OpenAI-compatible endpoint: asked with bounded patience, answered in full or not at all.
 
 What may be cured by asking again (no answer, 408, 409, 429, 5xx) is asked again, with doubling pauses or those that the
-server asks for; all else ends the evaluation by name. Messages hold neither the key, nor the server's words, nor what
+server asks for; all else ends the evaluation by name. A question of our own is asked before there are answers, so that
+a wrong url, model or key costs seconds. Messages hold neither the key, nor the server's words, nor what
 was judged.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +20,14 @@ from typing import Any
 import httpx2
 
 from ...contract import Reason, StoredEndpoint
+from ...contract.judging import endpoint_trouble
 from ...errors import JudgeFailed, SettingsInvalid, TrainerError
 from ...interruption import Interruption
-from ...keyfiles import is_endpoint, read_key
+from ...keyfiles import read_key
+from ...pages.wording import visible
 from ...report import Report
 from .judgements import Judgement
-from .prompts import SCORE, JudgePrompt
+from .prompts import SCORE, JudgePrompt, read_reply, trial_prompt
 
 KEY = "API_KEY"
 AT_ONCE = 8
@@ -33,7 +37,7 @@ ATTEMPTS = 6
 PATIENCE_SECONDS = 60
 """What a server may ask to be left alone for while this process waits."""
 LONGEST_WAIT_SECONDS = 3600
-CONNECT_SECONDS, READ_SECONDS = 10, 120
+CONNECT_SECONDS, READ_SECONDS, TRIAL_SECONDS = 10, 120, 30
 REPLY_BYTES = 1 << 20
 REPLY_TOKENS = 32
 REPLY_CHARACTERS, MODEL_CHARACTERS = 2_000, 200
@@ -42,6 +46,10 @@ WAY_OUT = (
     "let pods with the label trimtab.dev/egress: judge out to it (a NetworkPolicy may forbid it), or see why it does "
     "not answer"
 )
+
+
+class _Later(JudgeFailed):
+    """A server that is there, and cannot answer now."""
 
 
 class Endpoint:
@@ -70,10 +78,9 @@ class Endpoint:
                     "ask without one",
                     Reason.CREDENTIALS_MISSING,
                 )
-        if not is_endpoint(settings.url):
-            raise SettingsInvalid(
-                "judge.endpoint.url is http:// or https:// and a host, without user, password or query"
-            )
+        trouble = endpoint_trouble(settings.url)
+        if trouble is not None:
+            raise SettingsInvalid(trouble)
         self._settings, self._pause = settings, pause
         self._address = f"{settings.url.rstrip('/')}/chat/completions"
         self._headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
@@ -83,6 +90,40 @@ class Endpoint:
         """Who is asked, as it is pinned with the judgements."""
         return {"endpoint": self._settings.url, "model": self._settings.model}
 
+    def try_out(self, stop: Interruption, report: Report) -> None:
+        """Ask a question of our own, in which there is nothing of the rows.
+
+        A server that is busy is there: it may be free once the answers are made, so it is not waited for.
+
+        Raises:
+            Interrupted: told to stop.
+            JudgeFailed: JUDGE_UNREACHABLE, nobody is there.
+            SettingsInvalid: JUDGE_REFUSED, ACCESS_DENIED.
+        """
+        prompt, model = trial_prompt(), self._settings.model
+        with self._client(TRIAL_SECONDS) as client:
+            for attempt in range(1, ATTEMPTS + 1):
+                stop.check()
+                try:
+                    text, _ = self._once(client, prompt)
+                    break
+                except _Later as error:
+                    report.warn("the judge cannot be tried now, it is asked later", model=model, why=error.message)
+                    return
+                except JudgeFailed:
+                    if attempt == ATTEMPTS:
+                        raise
+                (self._pause or time.sleep)(2.0 ** (attempt - 1))
+        if read_reply(prompt, text) is None:
+            report.warn("the judge was tried, and its reply is none of those that it may give", model=model)
+        else:
+            report("judge tried", model=model)
+
+    def _client(self, seconds: float) -> httpx2.Client:
+        timeout = httpx2.Timeout(seconds, connect=CONNECT_SECONDS)
+        limits = httpx2.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
+        return httpx2.Client(timeout=timeout, limits=limits, headers=self._headers, follow_redirects=False)
+
     def ask(self, asked: Sequence[Judgement], stop: Interruption, report: Report) -> list[Judgement]:
         """Return every question with its reply, in order.
 
@@ -91,8 +132,6 @@ class Endpoint:
             JudgeFailed: JUDGE_UNREACHABLE, JUDGE_OVERLOADED.
             SettingsInvalid: JUDGE_REFUSED, ACCESS_DENIED.
         """
-        timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-        limits = httpx2.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
         given_up = threading.Event()
         waiting, replies = SimpleQueue[int](), SimpleQueue[tuple[int, Judgement | Exception]]()
         for number in range(len(asked)):
@@ -110,7 +149,7 @@ class Endpoint:
                     replies.put((number, error))
 
         found: dict[int, Judgement] = {}
-        with httpx2.Client(timeout=timeout, limits=limits, headers=self._headers, follow_redirects=False) as client:
+        with self._client(READ_SECONDS) as client:
             # Daemons: a process that is told to stop does not wait for a server that does not answer.
             for number in range(min(AT_ONCE, len(asked))):
                 threading.Thread(target=work, name=f"judge-{number}", daemon=True).start()
@@ -154,6 +193,7 @@ class Endpoint:
                 "json_schema": {"name": "judgement", "strict": True, "schema": reply_schema(prompt)},
             },
         }
+        until = time.monotonic() + READ_SECONDS
         try:
             with client.stream("POST", self._address, json=body) as response:
                 if response.status_code != 200:
@@ -163,6 +203,8 @@ class Endpoint:
                     data += chunk
                     if len(data) > REPLY_BYTES:
                         raise self._no_reply()
+                    if time.monotonic() > until:  # the timeout is of each piece
+                        raise self._slow()
         except httpx2.ConnectError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise SettingsInvalid(
@@ -170,6 +212,8 @@ class Endpoint:
                     "the template, and name the file in SSL_CERT_FILE of template.env"
                 ) from None
             raise self._unreachable(error) from None
+        except httpx2.ReadTimeout:
+            raise self._slow() from None
         except (httpx2.HTTPError, httpx2.StreamError) as error:
             raise self._unreachable(error) from None
         try:
@@ -179,7 +223,8 @@ class Endpoint:
         except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError):
             raise self._no_reply() from None
         # What a server that cannot say it leaves out is a reply that cannot be read, and counts as one.
-        return text if isinstance(text, str) else "", model[:MODEL_CHARACTERS] if isinstance(model, str) else None
+        named = " ".join(visible(model).split())[:MODEL_CHARACTERS] if isinstance(model, str) else None
+        return text if isinstance(text, str) else "", named
 
     def _refusal(self, response: httpx2.Response) -> TrainerError:
         status, url = response.status_code, self._settings.url
@@ -188,9 +233,9 @@ class Endpoint:
             when = (
                 f"it asks to be left alone for {seconds} s" if seconds is not None else "it does not say for how long"
             )
-            return JudgeFailed(f"{url} was asked too often from here (429), {when}", Reason.JUDGE_OVERLOADED, seconds)
+            return _Later(f"{url} was asked too often from here (429), {when}", Reason.JUDGE_OVERLOADED, seconds)
         if status in TRY_AGAIN or status >= 500:
-            return JudgeFailed(f"{url} answered {status}; {WAY_OUT}", retry_after=_retry_after(response))
+            return _Later(f"{url} answered {status}; {WAY_OUT}", retry_after=_retry_after(response))
         if status in (401, 403):
             return SettingsInvalid(
                 f"{url} denies access to the model {self._settings.model} ({status}); write a key that may ask it into "
@@ -211,6 +256,9 @@ class Endpoint:
 
     def _unreachable(self, error: Exception) -> JudgeFailed:
         return JudgeFailed(f"no answer from {self._settings.url} ({type(error).__name__}); {WAY_OUT}")
+
+    def _slow(self) -> JudgeFailed:
+        return _Later(f"no answer in time from {self._settings.url}; see what it is busy with")
 
     def _no_reply(self) -> SettingsInvalid:
         return SettingsInvalid(

@@ -25,6 +25,9 @@ class Judge(Protocol):
     def identity(self) -> dict[str, Any]:
         """Who is asked, as it is pinned with the judgements."""
 
+    def try_out(self, stop: Interruption, report: Report) -> None:
+        """See that it can be asked, before answers are made for it."""
+
     def ask(self, asked: Sequence[Judgement], stop: Interruption, report: Report) -> list[Judgement]:
         """Return every question with its reply, in order."""
 

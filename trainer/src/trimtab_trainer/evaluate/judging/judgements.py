@@ -3,8 +3,9 @@
 Of a pair both orders are asked. Only where both say the same answer, that one has won; everything else is a tie, and
 one in which the verdict changed with the order is inconsistent. Equal answers are a tie, and nobody is asked. Pure.
 
-What a judge says that is none of the replies it was given is unreadable. It never helps the target: in a pair it makes
-a tie, of a score it is the lowest for the target and the highest for the baseline.
+What a judge says that is none of the replies it was given is unreadable. It never helps the target: in a pair it counts
+as if it said the other answer (of people's, the worse one), so that a target that would lose gains nothing by an answer
+that silences the judge; of a score it is the lowest for the target and the highest for the baseline.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from ...contract import JudgeMode, Judging
 from ..rows import EvaluationRow, RowScore
-from .prompts import FIRST, SECOND, JudgePrompt, pairwise_prompt, read_reply, rubric_prompt
+from .prompts import FIRST, SECOND, TIE, JudgePrompt, pairwise_prompt, read_reply, rubric_prompt
 
 TARGET_FIRST, BASELINE_FIRST = "target first", "baseline first"
 BETTER_FIRST, WORSE_FIRST = "people's choice first", "people's choice second"
@@ -189,11 +190,12 @@ class _Counts:
     def _both(self, one: Judgement, other: Judgement) -> tuple[float, float, int]:
         """Return 1, 0 or 0.5 for who wins that is first in `one`, whether both orders agree, and unreadable replies."""
         self.pairs += 1
-        said = one.said, other.said
-        unreadable = sum(each is None for each in said)
+        replies = one.said, other.said
+        unreadable = sum(each is None for each in replies)
         self.unreadable += unreadable
+        said = tuple(lost if each is None else each for each, lost in zip(replies, (SECOND, FIRST), strict=True))
         won = 1.0 if said == (FIRST, SECOND) else 0.0 if said == (SECOND, FIRST) else 0.5
-        steady = won != 0.5 or (said[0] == said[1] and said[0] not in (None, FIRST, SECOND))
+        steady = not unreadable and (won != 0.5 or said[0] == said[1] == TIE)
         self.inconsistent += not steady
         return won, float(steady), unreadable
 

@@ -54,6 +54,9 @@ class LocalJudge:
         """Who is asked, as it is pinned with the judgements."""
         return {"digest": self._settings.digest, "computeType": str(self._type).removeprefix("torch.")}
 
+    def try_out(self, stop: Interruption, report: Report) -> None:
+        """Do nothing: prepare has found the model, and its weights wait until those of the answers are gone."""
+
     def ask(self, asked: Sequence[Judgement], stop: Interruption, report: Report) -> list[Judgement]:
         """Return every question with the reply that is most likely, the first of equals.
 

@@ -7,18 +7,24 @@ from collections.abc import Sequence
 from ...base.architecture import check_architecture
 from ...base.base_model import check_pin, digest_of_entries, entries_of, find_base_model
 from ...contract import EvaluationConfig, EvaluationTask
-from ...contract.judging import LABELLED_ROWS
+from ...contract.judging import LABELLED_ROWS, endpoint_trouble
 from ...errors import DataInvalid, SettingsInvalid
 from ...report import Report
 from ..rows import EvaluationRow
 
 
-def check_judge_model(config: EvaluationConfig, report: Report) -> None:
-    """Refuse a local judge that is not there, or is another one than was pinned.
+def check_judge(config: EvaluationConfig, report: Report) -> None:
+    """Refuse an endpoint whose url is none, and a local judge that is not there, or is another one than was pinned.
+
+    Whether an endpoint answers is known to the pod that may ask it: see `endpoint.Endpoint.try_out`.
 
     Raises:
-        SettingsInvalid: BASE_MODEL_NOT_FOUND, BASE_MODEL_INVALID, BASE_MODEL_CHANGED, of the judge.
+        SettingsInvalid: of the endpoint; BASE_MODEL_NOT_FOUND, BASE_MODEL_INVALID, BASE_MODEL_CHANGED, of the model.
     """
+    if config.judge is not None and config.judge.endpoint is not None:
+        trouble = endpoint_trouble(config.judge.endpoint.url)
+        if trouble is not None:
+            raise SettingsInvalid(trouble)
     settings = config.judge.model if config.judge is not None else None
     if settings is None:
         return

@@ -102,6 +102,12 @@ def pairwise_prompt(judging: Judging, question: str, first: str, second: str, re
     return JudgePrompt(text, tuple(json.dumps({BETTER: each}) for each in (FIRST, SECOND, TIE)))
 
 
+def trial_prompt() -> JudgePrompt:
+    """Return a question of our own, with nothing of anybody's rows in it: whether a judge can be asked at all."""
+    judging = Judging(instructions="The answer that is right is better.")
+    return pairwise_prompt(judging, "How much is 1 + 1?", "2", "3", None)
+
+
 def rubric_prompt(judging: Judging, question: str, answer: str, reference: str | None) -> JudgePrompt:
     """Return the question how good an answer is."""
     low, high = judging.scores

@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...contract import DatasetFormat, JudgeMode, Judging, canonical_json
+from ...contract.parsing import check_levels
 from ...data.formats import Row, conform
 from ...data.keys import check_row
 from ...data.messages import is_learned, malformed, spoken
@@ -35,7 +36,7 @@ from ...data.readers import Record
 from ..scoring.parsing import NUMBER, parse_number
 from ..scoring.patterns import pattern_of
 from ..scoring.refusals import is_refusal
-from ..scoring.schemas import SchemaRefused, parsed, schema_of
+from ..scoring.schemas import LEVELS, SchemaRefused, parsed, schema_of
 from ..scoring.tool_calls import calls_text
 
 REFUSE = "refuse"
@@ -158,6 +159,8 @@ def calling_question(row: Row) -> Question:
     Raises:
         Unreferenced, DataInvalid: DATASET_MALFORMED, it has no tools, two of one name, or calls of others.
     """
+    if row.format is not DatasetFormat.MESSAGES:
+        raise malformed(row.place, "is no conversation (Messages) with tools, which a ToolCalls task asks to call")
     if not row.has_assistant_turn:
         raise Unreferenced
     row = replace(row, messages=row.messages[: last_answer(row) + 1])
@@ -209,7 +212,10 @@ def json_question(question: Question, schema: str | None, own: Any) -> Question:
     if schema is None:
         if not isinstance(own, str | dict | bool):
             raise malformed(place, "has no schema, and the task has no jsonSchema")
-        schema = kept = own if isinstance(own, str) else canonical_json(own).decode()
+        try:
+            schema = kept = checked_text(own, "schema", place) if isinstance(own, str) else canonical_json(own).decode()
+        except UnicodeEncodeError:
+            raise malformed(place, "has a schema with half of a surrogate pair") from None
         _check_schema(schema, place)
     try:
         value = parsed(question.reference)
@@ -235,19 +241,34 @@ def judged_question(question: Question, judging: Judging, value: Mapping[str, An
     if judging.show_reference is not None:
         return question
     if judging.chosen_mode is JudgeMode.PAIRWISE:
-        worse = value.get(WORSE)
-        if worse is None or worse == "":
+        worse = _given(value, WORSE)
+        if worse is None:
             return question
         worse = checked_text(worse, WORSE, place).strip()
         if worse == question.reference.strip():
             raise malformed(place, "has its own answer as the worse one")
         return replace(question, worse=worse, identity=hashlib.sha256(question.identity + worse.encode()).digest())
-    score, (low, high) = value.get(SCORE), judging.scores
-    if score is None:
+    given, (low, high) = _given(value, SCORE), judging.scores
+    if given is None:
         return question
-    if isinstance(score, bool) or not isinstance(score, int) or not low <= score <= high:
+    score = next((each for each in range(low, high + 1) if _is_number(given, each)), None)
+    if score is None:
         raise malformed(place, f"has a score that is no whole number from {low} to {high}")
     return replace(question, score=score, identity=hashlib.sha256(question.identity + bytes([score])).digest())
+
+
+def _given(row: Mapping[str, Any], column: str) -> Any:
+    """Return the value of a column that some rows have; None also where a table has a blank or no number."""
+    value = row.get(column)
+    blank = isinstance(value, str) and not value.strip()
+    return None if blank or value != value else value  # noqa: PLR0124  not a number: a null of pandas
+
+
+def _is_number(value: Any, number: int) -> bool:
+    """Tell whether a value is a whole number: text of a CSV file, or 3.0 of a table with empty cells, is one too."""
+    if isinstance(value, str):
+        return value.strip() == str(number)
+    return not isinstance(value, bool) and isinstance(value, int | float) and value == number
 
 
 def matching_question(question: Question, pattern: str) -> Question:
@@ -273,6 +294,8 @@ def refusing_question(question: Question, pattern: str | None, refuse: Any) -> Q
         DataInvalid: DATASET_MALFORMED.
     """
     place = question.row.place
+    if isinstance(refuse, str):  # a CSV file has no other
+        refuse = {"true": True, "false": False}.get(refuse.strip().lower())
     if not isinstance(refuse, bool):
         raise malformed(place, f"has no {REFUSE} that is true or false")
     if is_refusal(question.reference, pattern) is not refuse:
@@ -289,7 +312,11 @@ def _check_schema(schema: str, place: str) -> None:
 
 
 def _check_accepted(schema: str, value: Any, what: str) -> None:
-    trouble = schema_of(schema).trouble(value)
+    try:
+        check_levels(value, LEVELS)
+        trouble = schema_of(schema).trouble(value)
+    except ValueError as error:
+        trouble = str(error)
     if trouble is not None:
         raise malformed(what, f"that its schema does not accept: {trouble}")
 

@@ -28,6 +28,8 @@ class Pattern:
         options.max_mem = MEMORY_BYTES
         try:
             self._compiled = re2.compile(pattern, options)
+        except UnicodeEncodeError as error:
+            raise PatternRefused(f"the pattern {pattern[:80]!r} has half of a surrogate pair") from error
         except re2.error as error:
             told = error.args[0] if error.args else ""
             why = told.decode(errors="replace") if isinstance(told, bytes) else str(told)
@@ -37,7 +39,7 @@ class Pattern:
             ) from error
 
     def is_in(self, text: str) -> bool:
-        """Tell whether it is found anywhere in a text; what UTF-8 cannot write is read as U+FFFD."""
+        """Tell whether it is found anywhere in a text; what UTF-8 cannot write is read as a question mark."""
         return self._compiled.search(text.encode(errors="replace").decode()) is not None
 
 

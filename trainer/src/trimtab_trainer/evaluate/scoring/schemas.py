@@ -3,9 +3,14 @@
 The validator is that of jsonschema for draft 2020-12, or the draft that `$schema` names, with three bounds:
 
 - patterns are RE2's, in linear time;
-- references stay within the schema: nothing is loaded from elsewhere;
+- references stay within the schema, and lead to a schema that was looked at: nothing is loaded from elsewhere, and no
+  example or default becomes one;
 - a check that takes more than `STEPS` keywords is given up, whatever the machine: references can be nested so that
   their number doubles with each. What is given up does not count as valid.
+
+All of a schema is of one draft: at a `$schema` within it jsonschema would go on with its own validator of that draft,
+without these bounds. JSON of more than `LEVELS` levels is none, wherever it is read: what Python bears depends on who
+calls.
 
 Keywords that would be passed over or cannot be bounded are refused by name: no schema promises less than it says.
 `format` is an annotation, as the specification has it, and checks nothing.
@@ -20,15 +25,21 @@ from functools import lru_cache
 from typing import Any, NoReturn
 
 from jsonschema import ValidationError
+from jsonschema.exceptions import UnknownType
 from jsonschema.validators import extend, validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from ...contract.parsing import check_levels
 from .patterns import PatternRefused, pattern_of
 
 STEPS = 200_000
+LEVELS = 64
+"""Most lists and objects within each other, of an answer, a reference or a schema."""
 NO_SCHEMAS = ("enum", "const", "default", "examples")
 """Keywords whose values hold no schemas."""
+OF_NAMES = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
+"""Keywords whose values hold schemas by names that are no keywords."""
 REFUSED = ("$dynamicRef", "$recursiveRef", "unevaluatedProperties", "unevaluatedItems")
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 WHOLE = re.compile(r"-?[0-9]{1,300}", re.ASCII)
@@ -44,6 +55,10 @@ class TooManySteps(Exception):
     """A check that was given up."""
 
 
+class NoSchema(Exception):
+    """A reference to what is none, or is none that was looked at."""
+
+
 def parsed(text: str) -> Any:
     """Return the JSON value that a whole text is.
 
@@ -51,9 +66,11 @@ def parsed(text: str) -> Any:
         ValueError: it is none; also of a number that JSON does not have, and of too many levels.
     """
     try:
-        return json.loads(text, parse_constant=_no_number, parse_int=_whole, parse_float=_fraction)
+        value = json.loads(text, parse_constant=_no_number, parse_int=_whole, parse_float=_fraction)
     except RecursionError as error:
-        raise ValueError("it has too many levels") from error
+        raise ValueError("it is nested too deeply") from error
+    check_levels(value, LEVELS)
+    return value
 
 
 def _no_number(name: str) -> NoReturn:
@@ -101,19 +118,21 @@ class Schema:
             raise SchemaRefused(f"it is no JSON: {error}") from error
         if not isinstance(schema, dict | bool):
             raise SchemaRefused("a schema is an object, or true or false")
-        named = schema.get("$schema", DRAFT) if isinstance(schema, dict) else DRAFT
+        named = schema.pop("$schema", DRAFT) if isinstance(schema, dict) else DRAFT
         known = _draft(named)
         if known is None:
             raise SchemaRefused(f"its $schema {str(named)[:80]!r} is no draft of JSON Schema")
+        self._looked_at = set[int]()
         try:
-            _look(schema)
+            _look(schema, self._looked_at, named)
             wrong = next(known(known.META_SCHEMA).iter_errors(schema), None)
         except (PatternRefused, RecursionError) as error:
             raise SchemaRefused(str(error)) from error
         if wrong is not None:
-            raise SchemaRefused(f"{wrong.message[:200]}, at {wrong.json_path[:80]}")
+            raise SchemaRefused(_told(wrong))
         self._steps = 0
         checks = {name: self._counted(check) for name, check in known.VALIDATORS.items()}
+        checks["$ref"] = self._counted(self._reference)
         checks |= {"pattern": self._counted(_pattern), "patternProperties": self._counted(_pattern_properties)}
         for name, check in (("additionalProperties", _additional_properties), ("uniqueItems", _unique_items)):
             if name in checks:
@@ -130,6 +149,12 @@ class Schema:
 
         return counted
 
+    def _reference(self, validator: Any, reference: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        found = validator._resolver.lookup(reference)
+        if not isinstance(found.contents, bool) and id(found.contents) not in self._looked_at:
+            raise NoSchema(reference)
+        yield from validator.descend(instance, found.contents, resolver=found.resolver)
+
     def trouble(self, value: Any) -> str | None:
         """Return why a value is not accepted, or None if it is."""
         self._steps = 0
@@ -138,14 +163,28 @@ class Schema:
         except (TooManySteps, RecursionError):
             return f"it takes more than {STEPS} steps to check, or too many levels"
         except Unresolvable as error:
-            return f"a reference of the schema leads nowhere: {str(error)[:120]}"
+            return _plain_text(f"a reference of the schema leads nowhere: {str(error)[:120]}")
+        except NoSchema as error:
+            return _plain_text(f"a reference of the schema leads to no schema: {str(error)[:120]}")
         except ArithmeticError:
             return "a number of it is too large to check"
-        return None if error is None else f"{error.message[:200]}, at {error.json_path[:80]}"
+        except (ValueError, TypeError, LookupError, AttributeError, UnknownType) as error:
+            # What a draft's own schema lets through and its validator does not: an $id that is no URI, an old keyword.
+            return f"the schema cannot be checked against ({type(error).__name__})"
+        return None if error is None else _told(error)
 
     def accepts(self, value: Any) -> bool:
         """Tell whether a value satisfies it; one that takes too long to check does not."""
         return self.trouble(value) is None
+
+
+def _told(error: ValidationError) -> str:
+    return _plain_text(f"{error.message[:200]}, at {error.json_path[:80]}")
+
+
+def _plain_text(text: str) -> str:
+    """Return text that can be written: of keys with halves of surrogate pairs, which UTF-8 has not."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 @lru_cache(maxsize=256)
@@ -166,21 +205,31 @@ def _draft(named: Any) -> Any:
     return validator_for({"$schema": named}, default=unknown)
 
 
-def _look(schema: Any, names: bool = False) -> None:
-    """Refuse what is not checked here; `names`: the keys are names of properties, not keywords.
+def _look(schema: Any, seen: set[int], named: Any, names: bool = False) -> None:
+    """Refuse what is not checked here, note the schemas that were seen, and take out what they say of their draft.
+
+    Args:
+        schema: a schema or a part of one.
+        seen: takes the identities of objects that are schemas, or could be.
+        named: the draft, as `$schema` names it.
+        names: the keys are names of properties, not keywords.
 
     Raises:
         SchemaRefused, PatternRefused
     """
     if isinstance(schema, list):
         for each in schema:
-            _look(each)
+            _look(each, seen, named)
     if not isinstance(schema, dict):
         return
+    if names:
+        for value in schema.values():
+            _look(value, seen, named)
+        return
+    seen.add(id(schema))
+    if schema.pop("$schema", named) != named:
+        raise SchemaRefused("a part of it has another $schema than the whole; write all of it for one draft")
     for key, value in schema.items():
-        if names:
-            _look(value)
-            continue
         if key in REFUSED:
             raise SchemaRefused(f"{key} is not checked here; write it without")
         if key == "$ref" and isinstance(value, str) and not value.startswith("#"):
@@ -193,7 +242,7 @@ def _look(schema: Any, names: bool = False) -> None:
             for pattern in value:
                 pattern_of(pattern)
         if key not in NO_SCHEMAS:
-            _look(value, key in ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"))
+            _look(value, seen, named, key in OF_NAMES)
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
