@@ -44,6 +44,7 @@ from ..storage import (
 from ..storage.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, export_prefix
 from .adaptation import Adaptation, NotMergeable
 from .card import model_card
+from .gguf.families import EMBEDDING, HEAD
 from .gguf.file import MODEL, write_model
 from .merge import Merge, with_type
 from .oci.image import REQUEST, Image, find_image
@@ -206,10 +207,13 @@ def _gguf(  # noqa: PLR0917 what every format is given
 ) -> list[FileEntry]:
     """Make and store the one file of a GGUF model."""
     assert request.conversion is not None
+    conversion, shards = request.conversion, request.base.shards
+    if request.base.config.get("tie_word_embeddings") and merge.alike(shards, HEAD, EMBEDDING):
+        # llama.cpp takes the embedding where there is no head. One of other values is used, tied or not.
+        conversion = conversion.without(HEAD)
     settings = made / "settings"
     settings.mkdir()
     _write_settings(request, merge, scratch, settings)
-    shards = request.base.shards
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for number, shard in enumerate(shards):
@@ -218,7 +222,7 @@ def _gguf(  # noqa: PLR0917 what every format is given
 
     write_model(
         made / MODEL,
-        request.conversion,
+        conversion,
         shapes=request.shapes,
         order=[each.name for shard in shards for each in merge.planned(shard)],
         tensors=tensors(),

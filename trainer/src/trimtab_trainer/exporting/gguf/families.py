@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gguf
@@ -22,7 +22,7 @@ from ...base.layers import Shapes
 SUFFIXES = (".weight", ".bias")
 LEFT_OUT = re.compile(r".*\.rotary_emb\.inv_freq")
 """Computed again by whoever loads the model."""
-HEAD = "lm_head.weight"
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _TURNED = re.compile(r".*\.self_attn\.([qk])_proj\.(?:weight|bias)")
 
 
@@ -81,15 +81,19 @@ class Layout:
             )
         _check_settings(config)
         mapping = gguf.get_tensor_name_map(family.architecture, config["num_hidden_layers"])
-        tied, names = bool(config.get("tie_word_embeddings")), {}
+        names = {}
         for name in shapes:
-            if LEFT_OUT.fullmatch(name) or (tied and name == HEAD):
+            if LEFT_OUT.fullmatch(name):
                 continue
             found = mapping.get_name(name, try_suffixes=SUFFIXES)
             if found is None:
                 raise NotConvertible(f"its tensor {name} is unknown in GGUF's {family.architecture.name.lower()}")
             names[name] = found
         return cls(family, config, names)
+
+    def without(self, name: str) -> Layout:
+        """Return the layout without a tensor."""
+        return replace(self, names={each: there for each, there in self.names.items() if each != name})
 
     @property
     def heads(self) -> int:
@@ -179,4 +183,5 @@ def _check_settings(config: Mapping[str, Any]) -> None:
 def _slides(config: Mapping[str, Any]) -> bool:
     if config.get("model_type") in ("qwen2", "qwen3"):
         return bool(config.get("use_sliding_window"))
-    return bool(config.get("sliding_window"))
+    # MistralConfig has a window where nothing is said of one.
+    return bool(config.get("sliding_window", config.get("model_type") == "mistral"))
