@@ -105,7 +105,7 @@ def test_tokens_special_tokens_and_the_template_of_training_are_in_the_file(tmp_
     fields = gguf.GGUFReader(folder / "model.gguf").fields
     told = {name: field.contents() for name, field in fields.items()}
     assert told["general.architecture"] == "llama"
-    assert told["general.name"] == "guide"
+    assert told["general.name"] == f"adapter-{made.artifact.digest[7:19]}-merged"
     assert (told["tokenizer.ggml.model"], told["tokenizer.ggml.pre"]) == ("gpt2", "gpt-2")
     tokenizer = Tokenizer.from_file(str(tmp_path / "base/tokenizer.json"))
     assert told["tokenizer.ggml.tokens"] == [tokenizer.id_to_token(number) for number in range(384)]

@@ -160,6 +160,23 @@ def test_what_was_made_is_found_again_and_what_is_damaged_is_made_again(usual: T
     assert bytes(data) != (folder / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("form", ["Merged", "GGUF"])
+def test_two_exports_of_the_same_at_once_store_the_same_bytes(usual: Trained, tmp_path: Path, form: str) -> None:
+    """They write over each other's files before either has its manifest in place."""
+    shutil.copytree(usual.root / "base", tmp_path / "copy")
+    documents = (
+        {"run": {"name": "one"}},
+        {"run": {"name": "other"}, "baseModel": {"uri": f"file://{tmp_path}/copy"}},
+    )
+    contents = []
+    for number, changes in enumerate(documents):
+        destination = {"uri": f"file://{tmp_path}/out{number}"}
+        made, folder = usual.export(tmp_path / f"scratch{number}", format=form, destination=destination, **changes)
+        files = {each.name: each.read_bytes() for each in folder.iterdir() if each.name != "MANIFEST.json"}
+        contents.append((made.digest, folder.name, files))
+    assert contents[0] == contents[1]
+
+
 def test_other_questions_have_other_addresses(usual: Trained) -> None:
     digests = {
         check_request(ExportConfig.model_validate(usual.document(**changes))).digest

@@ -108,7 +108,7 @@ def _pushed(request: Request, scratch: Path, report: Report, board: ProgressBoar
         image.commit(
             reference.tag,
             {
-                "org.opencontainers.image.title": config.run.name,
+                "org.opencontainers.image.title": request.name,
                 REQUEST: request.digest,
                 "dev.trimtab.adapter.digest": request.adapter.digest,
                 "dev.trimtab.base-model.digest": request.base_digest,
@@ -227,7 +227,7 @@ def _gguf(  # noqa: PLR0917 what every format is given
         order=[each.name for shard in shards for each in merge.planned(shard)],
         tensors=tensors(),
         weight_type=request.config.weight_type,
-        name=request.config.run.name,
+        name=request.name,
         folder=settings,
     )
     return [store(made / MODEL)]
