@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ...contract import canonical_json
+from ...contract.exporting import SIZE_MAXIMUM
 from ...contract.parsing import Unreadable, read_object, whole_number
 from .registry import ANSWER_BYTES, Registry, digest_of_bytes
 
@@ -190,6 +191,7 @@ def find_image(registry: Registry, tag: str, request: str) -> Found | None:
         ]
         there = all(each == layers for each in others) and all(registry.has_blob(each["digest"]) for each in layers)
         size = sum(whole_number(each["size"], "the size of a layer") for each in layers)
+        whole_number(size, "the size of all layers", most=SIZE_MAXIMUM)
     except (Unreadable, KeyError, TypeError, ValueError):
         return None  # somebody else's image
     return Found(digest_of_bytes(data or b""), size, len(layers)) if there else None
