@@ -69,6 +69,21 @@ def test_every_family_computes_what_the_merged_model_does(kind: str, tmp_path: P
     assert divergence(loaded(tmp_path / "base"), answers(read(folder))) > 1e-4  # the adapter is in it
 
 
+def test_a_tensor_that_lies_in_two_files_is_refused_by_name(tmp_path: Path) -> None:
+    def make(folder: Path) -> None:
+        make_tiny_model(folder)
+        weights, name = load_file(folder / "model.safetensors"), "model.layers.0.mlp.up_proj.weight"
+        (folder / "model.safetensors").unlink()
+        save_file(weights, folder / "model-1.safetensors", metadata={"format": "pt"})
+        save_file({name: weights[name]}, folder / "model-2.safetensors", metadata={"format": "pt"})
+        places = dict.fromkeys(weights, "model-1.safetensors") | {name: "model-2.safetensors"}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+
+    made = trained(tmp_path, make, quantization=NF4, training={"maxSteps": 1})
+    with pytest.raises(SettingsInvalid, match=r"model\.layers\.0\.mlp\.up_proj\.weight is in two of its files"):
+        made.export(tmp_path / "scratch", format="GGUF")
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_a_head_that_is_tied_is_left_out_only_if_it_is_the_embedding(same: bool, tmp_path: Path) -> None:
     """transformers ties nothing where the files have both, and both differ."""

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ..base.base_model import CONFIG, GENERATION_CONFIG, INDEX, TOKENIZER, fetch_base_model
+from ..base.base_model import CONFIG, GENERATION_CONFIG, INDEX, TOKENIZER, fetch_base_model, invalid
 from ..contract import ExportConfig, Exported, ExportFormat, Reason, WeightType, digest_of
 from ..contract.exporting import OCI_SCHEME
 from ..data.view import CHAT_TEMPLATE
@@ -211,6 +212,9 @@ def _gguf(  # noqa: PLR0917 what every format is given
     if request.base.config.get("tie_word_embeddings") and merge.alike(shards, HEAD, EMBEDDING):
         # llama.cpp takes the embedding where there is no head. One of other values is used, tied or not.
         conversion = conversion.without(HEAD)
+    order = [each.name for shard in shards for each in merge.planned(shard)]
+    if twice := sorted({name for name, count in Counter(order).items() if count > 1} & conversion.layout.names.keys()):
+        raise invalid(f"{twice[0]} is in two of its files, and only one of them can be in a GGUF; upload it again")
     settings = made / "settings"
     settings.mkdir()
     _write_settings(request, merge, scratch, settings)
@@ -224,7 +228,7 @@ def _gguf(  # noqa: PLR0917 what every format is given
         made / MODEL,
         conversion,
         shapes=request.shapes,
-        order=[each.name for shard in shards for each in merge.planned(shard)],
+        order=order,
         tensors=tensors(),
         weight_type=request.config.weight_type,
         name=request.name,
