@@ -223,6 +223,27 @@ def test_a_person_merges_with_one_command(usual: Trained, tmp_path: Path, capsys
 
 
 @pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--base-model", "models/base"),
+        ("--base-model", "hf://org/model@main"),
+        ("--adapter", "adapters/x"),
+        ("--to", "/tmp/out"),
+        ("--to", "oci://registry.example/Upper"),
+    ],
+)
+def test_a_person_is_told_which_option_is_none(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {"--base-model": f"file://{tmp_path}/a", "--adapter": f"file://{tmp_path}/b", "--to": f"file://{tmp_path}/c"}
+    told[option] = value
+    assert main(["merge", *(word for pair in told.items() for word in pair)]) == ExitCode.SETTINGS_INVALID
+    said = capsys.readouterr()
+    assert option in said.out + said.err
+    assert "Traceback" not in said.out + said.err
+
+
+@pytest.mark.parametrize(
     ("document", "words"),
     [
         ({"version": "trimtab.dev/export/v9"}, "is of version 'trimtab.dev/export/v9'"),
