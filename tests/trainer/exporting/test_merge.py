@@ -194,5 +194,5 @@ def test_a_type_that_cannot_be_written_is_refused_by_name(usual: Trained, tmp_pa
     (tmp_path / "odd.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"12")
     settings = QuantizationSettings.model_validate(PLAIN)
     merge = Merge(tmp_path, settings, torch.float32, Adaptation.read(usual.adapter), {}, {}, torch.float32)
-    with pytest.raises(SettingsInvalid, match="odd in odd.safetensors is of type F4"):
+    with pytest.raises(SettingsInvalid, match=r"odd in odd\.safetensors is of type F4"):
         merge.planned("odd.safetensors")

@@ -309,7 +309,7 @@ class Hostile(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    do_HEAD = do_GET = do_POST = do_PUT = answer  # noqa: N815 names of the base class
+    do_HEAD = do_GET = do_POST = do_PUT = answer
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 its name in the base class
         """Say nothing."""

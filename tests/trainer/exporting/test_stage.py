@@ -59,6 +59,9 @@ def refused(made: Trained, tmp_path: Path, **changes: Any) -> SettingsInvalid:
         ("target_parameters", ["mlp.experts.gate_up_proj"], "joined tensors of experts"),
         ("modules_to_save", ["lm_head"], "whole layers"),
         ("rank_pattern", {"q_proj": 2}, "different ranks"),
+        ("alora_invocation_tokens", [5, 6], "behind certain tokens"),
+        ("init_lora_weights", "pissa", "a base model that was changed for it"),
+        ("lora_alpha", "high", "which is no size"),
     ],
 )
 def test_what_is_no_change_of_single_matrices_is_refused_by_name(
@@ -95,6 +98,20 @@ def test_a_layer_of_another_shape_is_refused(usual: Trained, tmp_path: Path) -> 
 
     error = refused(usual, tmp_path, adapter=republished(usual, tmp_path / "adapter", wider))
     assert "is 128 by 64, the base model's (128, 128)" in error.message
+
+
+@pytest.mark.parametrize("value", [np.float32("nan"), np.float32("inf"), np.int32(1)])
+def test_weights_that_are_no_finite_numbers_are_refused(usual: Trained, tmp_path: Path, value: Any) -> None:
+    def damaged(folder: Path) -> None:
+        file = folder / "adapter_model.safetensors"
+        weights = load_file(file)
+        name = next(name for name in weights if name.endswith("q_proj.lora_A.weight"))
+        weights[name] = np.full_like(weights[name], value, dtype=value.dtype)
+        save_file(weights, file)
+
+    error = refused(usual, tmp_path, adapter=republished(usual, tmp_path / "adapter", damaged))
+    assert error.reason is Reason.ARTIFACT_INVALID
+    assert "q_proj.lora_A.weight holds what is no finite number" in error.message
 
 
 def test_another_base_model_is_refused(usual: Trained, tmp_path: Path) -> None:
@@ -139,6 +156,8 @@ def test_weights_and_settings_that_do_not_agree_are_refused() -> None:
     weights = {"base_model.model.q.lora_A.weight": None, "base_model.model.q.lora_B.weight": None, "more": None}
     with pytest.raises(NotMergeable, match="do not agree at more"):
         Adaptation({"r": 4, "lora_alpha": 8}, weights)  # type: ignore[arg-type]
+    with pytest.raises(NotMergeable, match="its r is None"):
+        Adaptation({"lora_alpha": 8}, weights)  # type: ignore[arg-type]
 
 
 def test_what_was_made_is_found_again_and_what_is_damaged_is_made_again(usual: Trained, tmp_path: Path) -> None:

@@ -174,6 +174,7 @@ def _check_settings(config: Mapping[str, Any]) -> None:
         (f"rope_type {told['rope_type']}", told["rope_type"] not in ("default", "llama3")),
         (f"hidden_act {config.get('hidden_act')}", config.get("hidden_act", "silu") != "silu"),
         ("a sliding window", _slides(config)),
+        ("biases of attention", config.get("model_type") == "qwen3" and bool(config.get("attention_bias"))),
         ("rotation of a part of each head", config.get("partial_rotary_factor", 1.0) != 1.0),
     ):
         if wrong:

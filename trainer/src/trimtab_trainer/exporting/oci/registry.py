@@ -237,9 +237,7 @@ class Registry:
             "scope": f"repository:{self._reference.repository}:pull,push",
         }
         login = (self._login.user, self._login.password) if self._login is not None else None
-        answer = Answer.read(
-            self._session.get(told["realm"], params=query, auth=login, timeout=TIMEOUT, stream=True)
-        )
+        answer = Answer.read(self._session.get(told["realm"], params=query, auth=login, timeout=TIMEOUT, stream=True))
         if answer.status_code in (400, 401, 403):
             raise self._denied()
         if answer.status_code != 200:
