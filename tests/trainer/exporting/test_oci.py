@@ -277,6 +277,24 @@ def test_a_login_is_read_as_kubectl_writes_it(config: Any, host: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
+    ("repository", "user"),
+    [("team/guide", "team"), ("team/inner/guide", "inner"), ("teams/guide", "all"), ("team", "team")],
+)
+def test_of_several_logins_of_one_registry_the_one_of_the_longest_path_counts(
+    repository: str, user: str, tmp_path: Path
+) -> None:
+    names = {
+        "all": "https://r.example/v2/",
+        "inner": "r.example/team/inner/",
+        "team": "r.example/team",
+        "no": "s.example",
+    }
+    config = {"auths": {name: {"username": user, "password": "b"} for user, name in names.items()}}
+    (tmp_path / ".dockerconfigjson").write_text(json.dumps(config))
+    assert read_login(Credentials(directory=str(tmp_path)), "r.example", repository) == Login(user, "b")
+
+
+@pytest.mark.parametrize(
     "text", ["{", "[]", '{"auths": {"r.example": {}}}', '{"auths": {"r.example": {"auth": "%%"}}}', None]
 )
 def test_a_secret_that_has_no_login_is_refused_without_its_content(text: str | None, tmp_path: Path) -> None:

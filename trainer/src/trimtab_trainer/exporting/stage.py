@@ -88,7 +88,10 @@ def _pushed(request: Request, scratch: Path, report: Report, board: ProgressBoar
     config = request.config
     reference, credentials = Reference.parse(config.destination.uri), config.destination.credentials
     registry = Registry(
-        reference, read_login(credentials, reference.host), read_certificates(credentials), source_of(credentials)
+        reference,
+        read_login(credentials, reference.host, reference.repository),
+        read_certificates(credentials),
+        source_of(credentials),
     )
     found = find_image(registry, reference.tag, request.digest)
     if found is None:

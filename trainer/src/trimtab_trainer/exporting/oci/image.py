@@ -74,17 +74,18 @@ class _Reading:
     def seek(self, position: int) -> None:
         if position:
             raise ValueError("it is read from its beginning")
-        self._chunks, self._left = self._tar.chunks(), b""
+        self._chunks, self._left = self._tar.chunks(), memoryview(b"")
 
     def __len__(self) -> int:
         return self._tar.size
 
     def read(self, size: int = -1) -> bytes:
-        wanted = self._tar.size if size < 0 else size
-        while len(self._left) < wanted and (chunk := next(self._chunks, b"")):
-            self._left += chunk
-        piece, self._left = self._left[:wanted], self._left[wanted:]
-        return piece
+        wanted, pieces = self._tar.size if size < 0 else size, list[memoryview]()
+        while wanted and (self._left or (chunk := next(self._chunks, b""))):
+            left = self._left or memoryview(chunk)
+            pieces.append(left[:wanted])
+            self._left, wanted = left[wanted:], wanted - len(pieces[-1])
+        return b"".join(pieces)
 
 
 @dataclass(frozen=True)
