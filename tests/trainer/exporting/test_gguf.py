@@ -179,6 +179,7 @@ SHAPES = {"model.embed_tokens.weight": [9, 8], "model.layers.0.self_attn.rotary_
         ({"model_type": "qwen2", "use_sliding_window": True}, "a sliding window"),
         ({"partial_rotary_factor": 0.5}, "rotation of a part"),
         ({"model_type": "qwen3", "attention_bias": True}, "biases of attention"),
+        ({"model_type": "qwen2", "head_dim": 8}, "heads that together"),
     ],
 )
 def test_settings_that_llama_cpp_would_compute_otherwise_are_refused(change: dict[str, Any], words: str) -> None:

@@ -174,11 +174,17 @@ def _check_settings(config: Mapping[str, Any]) -> None:
         (f"rope_type {told['rope_type']}", told["rope_type"] not in ("default", "llama3")),
         (f"hidden_act {config.get('hidden_act')}", config.get("hidden_act", "silu") != "silu"),
         ("a sliding window", _slides(config)),
+        ("heads that together are not as wide as it", config.get("model_type") == "qwen2" and _widened(config)),
         ("biases of attention", config.get("model_type") == "qwen3" and bool(config.get("attention_bias"))),
         ("rotation of a part of each head", config.get("partial_rotary_factor", 1.0) != 1.0),
     ):
         if wrong:
             raise NotConvertible(f"a model of model_type {config.get('model_type')!r} with {what} cannot be written")
+
+
+def _widened(config: Mapping[str, Any]) -> bool:
+    size = config.get("head_dim")
+    return bool(size) and int(size) * int(config["num_attention_heads"]) != int(config["hidden_size"])
 
 
 def _slides(config: Mapping[str, Any]) -> bool:
