@@ -187,6 +187,14 @@ def test_settings_that_llama_cpp_would_compute_otherwise_are_refused(change: dic
         Layout.of(CONFIG | change, SHAPES)
 
 
+def test_heads_that_the_files_have_otherwise_are_refused() -> None:
+    """A config.json that does not name them means numbers of the family: of Mistral 8 heads of keys, of Qwen3 128."""
+    rows = "model.layers.0.self_attn.k_proj.weight"
+    with pytest.raises(NotConvertible, match=r"k_proj\.weight has 4 rows.*num_key_value_heads"):
+        Layout.of(CONFIG, {**SHAPES, rows: [4, 8]})
+    assert rows in Layout.of(CONFIG | {"num_key_value_heads": 1}, {**SHAPES, rows: [4, 8]}).names
+
+
 def test_a_tensor_that_has_no_name_there_is_refused_and_what_is_computed_again_is_left_out() -> None:
     assert Layout.of(CONFIG, SHAPES).names == {"model.embed_tokens.weight": "token_embd.weight"}
     with pytest.raises(NotConvertible, match=r"model\.layers\.0\.extra\.weight is unknown"):

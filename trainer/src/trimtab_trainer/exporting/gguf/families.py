@@ -89,7 +89,21 @@ class Layout:
             if found is None:
                 raise NotConvertible(f"its tensor {name} is unknown in GGUF's {family.architecture.name.lower()}")
             names[name] = found
-        return cls(family, config, names)
+        layout = cls(family, config, names)
+        layout._check_heads(shapes)
+        return layout
+
+    def _check_heads(self, shapes: Shapes) -> None:
+        """Refuse heads that the files have otherwise: where config.json is silent, families have their own numbers."""
+        for name, shape in shapes.items():
+            if (turned := _TURNED.fullmatch(name)) is None:
+                continue
+            heads = self.heads if turned[1] == "q" else self.key_value_heads
+            if shape[0] != heads * self.head_size:
+                raise NotConvertible(
+                    f"its tensor {name} has {shape[0]} rows, and its config.json does not say of how many heads of "
+                    "which size (num_key_value_heads, head_dim)"
+                )
 
     def without(self, name: str) -> Layout:
         """Return the layout without a tensor."""
@@ -183,8 +197,8 @@ def _check_settings(config: Mapping[str, Any]) -> None:
 
 
 def _widened(config: Mapping[str, Any]) -> bool:
-    size = config.get("head_dim")
-    return bool(size) and int(size) * int(config["num_attention_heads"]) != int(config["hidden_size"])
+    size, hidden = config.get("head_dim"), int(config["hidden_size"])
+    return size is not None and int(size) * int(config["num_attention_heads"]) != hidden
 
 
 def _slides(config: Mapping[str, Any]) -> bool:
