@@ -449,6 +449,23 @@ def test_a_token_is_asked_of_who_gives_it(gate: str) -> None:
     assert parse_qs(urlsplit(path).query) == {"service": ["tests"], "scope": ["repository:team/guide:pull,push"]}
 
 
+def test_the_certificates_of_the_secret_count_whatever_the_environment_says(
+    gate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    send = requests.adapters.HTTPAdapter.send
+
+    def seen(self: Any, request: Any, **options: Any) -> Any:
+        asked.append(options["verify"])
+        return send(self, request, **options | {"verify": False})
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", seen)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/of/the/environment")
+    for certificates in ("/of/the/secret", None):
+        Registry(Reference.parse(f"oci://{gate}/a"), Login("a", "b"), certificates, "Secret mine").has_blob("sha256:0")
+    assert asked == ["/of/the/secret"] * 3 + ["/of/the/environment"] * 3  # the blob, who gives tokens, the blob
+
+
 def test_who_is_not_known_there_is_told(gate: str) -> None:
     with pytest.raises(SettingsInvalid, match="does not let the login push to team/guide; correct Secret mine"):
         behind(gate, user="other").has_blob("sha256:0")

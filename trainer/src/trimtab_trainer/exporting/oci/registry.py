@@ -108,7 +108,8 @@ class Registry:
         self._reference, self._login, self._source = reference, login, source
         self._session = requests.Session()
         self._session.auth = lambda request: request  # else a .netrc of the image would have a say
-        self._session.verify = certificates if certificates is not None else True
+        # Given with each request: a session's own is overruled by REQUESTS_CA_BUNDLE.
+        self._verify: str | bool = certificates if certificates is not None else True
         self._authorization: str | None = None
 
     def has_blob(self, digest: str) -> bool:
@@ -210,6 +211,7 @@ class Registry:
                 data=data,
                 timeout=TIMEOUT,
                 allow_redirects=method != "PUT",
+                verify=self._verify,
                 stream=True,
             )
         )
@@ -237,7 +239,11 @@ class Registry:
             "scope": f"repository:{self._reference.repository}:pull,push",
         }
         login = (self._login.user, self._login.password) if self._login is not None else None
-        answer = Answer.read(self._session.get(told["realm"], params=query, auth=login, timeout=TIMEOUT, stream=True))
+        answer = Answer.read(
+            self._session.get(
+                told["realm"], params=query, auth=login, timeout=TIMEOUT, verify=self._verify, stream=True
+            )
+        )
         if answer.status_code in (400, 401, 403):
             raise self._denied()
         if answer.status_code != 200:
