@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 from transformers import AutoModelForCausalLM
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -69,6 +69,40 @@ def test_every_family_computes_what_the_merged_model_does(kind: str, tmp_path: P
     assert divergence(loaded(tmp_path / "base"), answers(read(folder))) > 1e-4  # the adapter is in it
 
 
+def test_a_tensor_that_lies_in_two_files_is_refused_by_name(tmp_path: Path) -> None:
+    def make(folder: Path) -> None:
+        make_tiny_model(folder)
+        weights, name = load_file(folder / "model.safetensors"), "model.layers.0.mlp.up_proj.weight"
+        (folder / "model.safetensors").unlink()
+        save_file(weights, folder / "model-1.safetensors", metadata={"format": "pt"})
+        save_file({name: weights[name]}, folder / "model-2.safetensors", metadata={"format": "pt"})
+        places = dict.fromkeys(weights, "model-1.safetensors") | {name: "model-2.safetensors"}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+
+    made = trained(tmp_path, make, quantization=NF4, training={"maxSteps": 1})
+    with pytest.raises(SettingsInvalid, match=r"model\.layers\.0\.mlp\.up_proj\.weight is in two of its files"):
+        made.export(tmp_path / "scratch", format="GGUF")
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_head_that_is_tied_is_left_out_only_if_it_is_the_embedding(same: bool, tmp_path: Path) -> None:
+    """transformers ties nothing where the files have both, and both differ."""
+
+    def make(folder: Path) -> None:
+        make_tiny_model(folder)
+        weights = load_file(folder / "model.safetensors")
+        embedding = weights["model.embed_tokens.weight"]
+        weights["lm_head.weight"] = embedding.clone() if same else embedding.flip(0).contiguous()
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    made = trained(tmp_path, make, quantization=NF4, training={"maxSteps": 1})
+    _, merged = made.export(tmp_path / "scratch")
+    _, folder = made.export(tmp_path / "scratch", format="GGUF")
+    names = {each.name for each in gguf.GGUFReader(folder / "model.gguf").tensors}
+    assert ("output.weight" in names) is not same
+    assert divergence(loaded(merged), answers(read(folder))) < 1e-9
+
+
 def test_matrices_are_bfloat16_and_vectors_are_not(usual: Trained, tmp_path: Path) -> None:
     _, folder = usual.export(tmp_path / "scratch", format="GGUF", weightType="BFloat16")
     reader = gguf.GGUFReader(folder / "model.gguf")
@@ -86,7 +120,7 @@ def test_tokens_special_tokens_and_the_template_of_training_are_in_the_file(tmp_
     fields = gguf.GGUFReader(folder / "model.gguf").fields
     told = {name: field.contents() for name, field in fields.items()}
     assert told["general.architecture"] == "llama"
-    assert told["general.name"] == "guide"
+    assert told["general.name"] == f"adapter-{made.artifact.digest[7:19]}-merged"
     assert (told["tokenizer.ggml.model"], told["tokenizer.ggml.pre"]) == ("gpt2", "gpt-2")
     tokenizer = Tokenizer.from_file(str(tmp_path / "base/tokenizer.json"))
     assert told["tokenizer.ggml.tokens"] == [tokenizer.id_to_token(number) for number in range(384)]
@@ -141,8 +175,11 @@ SHAPES = {"model.embed_tokens.weight": [9, 8], "model.layers.0.self_attn.rotary_
         ({"rope_parameters": {"rope_type": "dynamic"}}, "rope_type dynamic"),
         ({"hidden_act": "gelu"}, "hidden_act gelu"),
         ({"model_type": "mistral", "sliding_window": 4096}, "a sliding window"),
+        ({"model_type": "mistral"}, "a sliding window"),
         ({"model_type": "qwen2", "use_sliding_window": True}, "a sliding window"),
         ({"partial_rotary_factor": 0.5}, "rotation of a part"),
+        ({"model_type": "qwen3", "attention_bias": True}, "biases of attention"),
+        ({"model_type": "qwen2", "head_dim": 8}, "heads that together"),
     ],
 )
 def test_settings_that_llama_cpp_would_compute_otherwise_are_refused(change: dict[str, Any], words: str) -> None:
@@ -150,10 +187,16 @@ def test_settings_that_llama_cpp_would_compute_otherwise_are_refused(change: dic
         Layout.of(CONFIG | change, SHAPES)
 
 
+def test_heads_that_the_files_have_otherwise_are_refused() -> None:
+    """A config.json that does not name them means numbers of the family: of Mistral 8 heads of keys, of Qwen3 128."""
+    rows = "model.layers.0.self_attn.k_proj.weight"
+    with pytest.raises(NotConvertible, match=r"k_proj\.weight has 4 rows.*num_key_value_heads"):
+        Layout.of(CONFIG, {**SHAPES, rows: [4, 8]})
+    assert rows in Layout.of(CONFIG | {"num_key_value_heads": 1}, {**SHAPES, rows: [4, 8]}).names
+
+
 def test_a_tensor_that_has_no_name_there_is_refused_and_what_is_computed_again_is_left_out() -> None:
-    assert Layout.of(CONFIG, {**SHAPES, "lm_head.weight": [9, 8]}).names == {
-        "model.embed_tokens.weight": "token_embd.weight"
-    }
+    assert Layout.of(CONFIG, SHAPES).names == {"model.embed_tokens.weight": "token_embd.weight"}
     with pytest.raises(NotConvertible, match=r"model\.layers\.0\.extra\.weight is unknown"):
         Layout.of(CONFIG, {**SHAPES, "model.layers.0.extra.weight": [1]})
 
@@ -195,6 +238,11 @@ def split(pattern: str) -> dict[str, Any]:
     }
 
 
+def inverted(steps: dict[str, Any]) -> dict[str, Any]:
+    steps["pretokenizers"][0]["invert"] = True
+    return steps
+
+
 DIGITS = {"type": "Digits", "individual_digits": True}
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
@@ -223,6 +271,9 @@ def test_how_text_is_cut_is_found_from_what_the_tokenizer_says(changes: dict[str
         ({"model": {"type": "Unigram"}}, "Unigram"),
         ({"model": {"byte_fallback": True}}, "not BPE over bytes"),
         ({"pre_tokenizer": None}, "cuts text in a way"),
+        ({"normalizer": {"type": "Lowercase"}}, "changes text before it cuts it"),
+        ({"model": {"end_of_word_suffix": "</w>"}}, "marks parts of words"),
+        ({"pre_tokenizer": inverted(split(next(iter(BY_PATTERN)))), "model": {"ignore_merges": True}}, "cuts text"),
         ({"pre_tokenizer": BYTES | {"add_prefix_space": True}}, "cuts text in a way"),
         ({"pre_tokenizer": split(r"\d+")}, "cuts text in a way"),
         ({"pre_tokenizer": split(next(iter(BY_PATTERN))), "model": {"ignore_merges": False}}, "cuts text in a way"),

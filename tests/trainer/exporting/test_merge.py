@@ -13,7 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 from trimtab_trainer.contract import QuantizationSettings
-from trimtab_trainer.exporting.tensor_files import Planned, write_tensors
+from trimtab_trainer.errors import SettingsInvalid
+from trimtab_trainer.exporting.adaptation import Adaptation
+from trimtab_trainer.exporting.merge import Merge
+from trimtab_trainer.exporting.tensor_files import TYPES, Planned, write_tensors
 from trimtab_trainer.exporting.training_weights import as_trained, in_files, linears_of
 from trimtab_trainer.training.model import load_base
 
@@ -173,3 +176,23 @@ def test_each_tensor_is_made_when_its_turn_comes_to_be_written(tmp_path: Path) -
     assert all(float(tensor.mean()) == float(name[1:]) for name, tensor in load_file(tmp_path / "out").items())
     with pytest.raises(ValueError, match="planned was"):
         write_tensors(tmp_path / "out", planned[:1], lambda name: torch.zeros(2, 2))
+
+
+def test_every_type_that_safetensors_writes_is_written_as_the_library_does(tmp_path: Path) -> None:
+    tensors = {name: torch.ones(2, 3).to(kind) for kind, name in TYPES.items()} | {"none": torch.zeros(0, 4)}
+    planned = [Planned(name, each.dtype, tuple(each.shape)) for name, each in tensors.items()]
+    write_tensors(tmp_path / "ours", planned, tensors.__getitem__)
+    found = load_file(tmp_path / "ours")
+    assert found.keys() == tensors.keys()
+    for name, each in found.items():
+        assert (each.dtype, each.shape) == (tensors[name].dtype, tensors[name].shape)
+        assert torch.equal(each.view(torch.uint8), tensors[name].view(torch.uint8))
+
+
+def test_a_type_that_cannot_be_written_is_refused_by_name(usual: Trained, tmp_path: Path) -> None:
+    header = json.dumps({"odd": {"dtype": "F4", "shape": [2, 2], "data_offsets": [0, 2]}}).encode()
+    (tmp_path / "odd.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"12")
+    settings = QuantizationSettings.model_validate(PLAIN)
+    merge = Merge(tmp_path, settings, torch.float32, Adaptation.read(usual.adapter), {}, {}, torch.float32)
+    with pytest.raises(SettingsInvalid, match=r"odd in odd\.safetensors is of type F4"):
+        merge.planned("odd.safetensors")

@@ -26,7 +26,7 @@ from trimtab_trainer.__main__ import main
 from trimtab_trainer.contract import Credentials, ExitCode, ExportConfig, Reason, TerminationMessage
 from trimtab_trainer.errors import SettingsInvalid, StorageFailed
 from trimtab_trainer.exporting.oci import registry as client
-from trimtab_trainer.exporting.oci.image import INDEX, MANIFEST, REQUEST, Image, Tar
+from trimtab_trainer.exporting.oci.image import INDEX, MANIFEST, REQUEST, Image, Tar, find_image
 from trimtab_trainer.exporting.oci.keys import Login, read_certificates, read_login
 from trimtab_trainer.exporting.oci.registry import Reference, Registry
 
@@ -277,6 +277,24 @@ def test_a_login_is_read_as_kubectl_writes_it(config: Any, host: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
+    ("repository", "user"),
+    [("team/guide", "team"), ("team/inner/guide", "inner"), ("teams/guide", "all"), ("team", "team")],
+)
+def test_of_several_logins_of_one_registry_the_one_of_the_longest_path_counts(
+    repository: str, user: str, tmp_path: Path
+) -> None:
+    names = {
+        "all": "https://r.example/v2/",
+        "inner": "r.example/team/inner/",
+        "team": "r.example/team",
+        "no": "s.example",
+    }
+    config = {"auths": {name: {"username": user, "password": "b"} for user, name in names.items()}}
+    (tmp_path / ".dockerconfigjson").write_text(json.dumps(config))
+    assert read_login(Credentials(directory=str(tmp_path)), "r.example", repository) == Login(user, "b")
+
+
+@pytest.mark.parametrize(
     "text", ["{", "[]", '{"auths": {"r.example": {}}}', '{"auths": {"r.example": {"auth": "%%"}}}', None]
 )
 def test_a_secret_that_has_no_login_is_refused_without_its_content(text: str | None, tmp_path: Path) -> None:
@@ -289,6 +307,93 @@ def test_a_secret_that_has_no_login_is_refused_without_its_content(text: str | N
     assert read_certificates(Credentials(directory=str(tmp_path))) is None
     (tmp_path / "ca.crt").write_text("")
     assert read_certificates(Credentials(directory=str(tmp_path))) == str(tmp_path / "ca.crt")
+
+
+class Hostile(BaseHTTPRequestHandler):
+    """A registry that answers anything: status, headers and body, by method."""
+
+    said: ClassVar[dict[str, tuple[int, dict[str, str], bytes]]] = {}
+    seen: ClassVar[list[str]] = []
+
+    def answer(self) -> None:
+        self.seen.append(f"{self.command} {self.path}")
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        status, headers, body = self.said.get(self.command, (404, {}, b""))
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET = do_POST = do_PUT = answer
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 its name in the base class
+        """Say nothing."""
+
+
+@pytest.fixture
+def hostile(impatient: None) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hostile) as made:
+        Hostile.said, Hostile.seen = {}, []
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{made.server_port}"
+        made.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("place", ["http://[", "ftp://x.example/up", "http://127.0.0.1:notaport/", "//[::1/up"])
+def test_a_place_for_uploads_that_is_none_is_a_failure_of_storage(hostile: str, place: str, tmp_path: Path) -> None:
+    Hostile.said = {"POST": (202, {"Location": place}, b"")}
+    (tmp_path / "a").write_text("a")
+    with pytest.raises(StorageFailed, match="did not take blob"):
+        nobody(tmp_path, hostile).put_blob(Tar(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("realm", ["https://[", "http://[::1/token"])
+def test_a_giver_of_tokens_that_is_no_address_is_refused(hostile: str, realm: str, tmp_path: Path) -> None:
+    Hostile.said = {"HEAD": (401, {"WWW-Authenticate": f'Bearer realm="{realm}"'}, b"")}
+    with pytest.raises(SettingsInvalid, match="does not let"):
+        nobody(tmp_path, hostile).has_blob("sha256:0")
+
+
+def test_an_answer_without_end_is_not_read_to_its_end(hostile: str, tmp_path: Path) -> None:
+    Hostile.said = {"GET": (200, {}, bytes(client.ANSWER_BYTES + 1))}
+    with pytest.raises(StorageFailed, match="more than 4194304 bytes"):
+        nobody(tmp_path, hostile).manifest("latest", INDEX)
+
+
+def test_an_image_of_impossible_size_is_not_this_export(hostile: str, tmp_path: Path) -> None:
+    layers = [{"digest": "sha256:0", "size": 10**17}]
+    document = {"annotations": {REQUEST: "mine"}, "manifests": [{"digest": "sha256:0"}], "layers": layers}
+    Hostile.said = {"GET": (200, {}, json.dumps(document).encode()), "HEAD": (200, {}, b"")}
+    assert find_image(nobody(tmp_path, hostile), "latest", "mine") is None
+    layers[0]["size"] = 10
+    Hostile.said["GET"] = (200, {}, json.dumps(document).encode())
+    found = find_image(nobody(tmp_path, hostile), "latest", "mine")
+    assert found is not None
+    assert (found.size, found.files) == (10, 1)
+
+
+@pytest.mark.parametrize(
+    ("location", "place"),
+    [
+        ("/v2/a/blobs/uploads/1", "https://r.example:5000/v2/a/blobs/uploads/1"),
+        ("http://r.example/up/1?state=x", "https://r.example:5000/up/1?state=x"),  # what decrypts is in front of it
+        ("https://storage.example/up", "https://storage.example/up"),
+        ("http://storage.example/up", None),
+    ],
+)
+def test_a_model_goes_nowhere_without_encryption(tmp_path: Path, location: str, place: str | None) -> None:
+    begun = client.Answer(202, {"Location": location}, b"", "https://r.example:5000/v2/a/blobs/uploads/")
+    registry = nobody(tmp_path, "r.example:5000")
+    if place is not None:
+        assert registry._place(begun) == place
+        return
+    with pytest.raises(requests.RequestException, match="without encryption"):
+        registry._place(begun)
 
 
 class Gatekeeper(BaseHTTPRequestHandler):
@@ -342,6 +447,23 @@ def test_a_token_is_asked_of_who_gives_it(gate: str) -> None:
     assert behind(gate).has_blob("sha256:0")
     (path,) = [path for path, _ in Gatekeeper.seen if path.startswith("/token")]
     assert parse_qs(urlsplit(path).query) == {"service": ["tests"], "scope": ["repository:team/guide:pull,push"]}
+
+
+def test_the_certificates_of_the_secret_count_whatever_the_environment_says(
+    gate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    send = requests.adapters.HTTPAdapter.send
+
+    def seen(self: Any, request: Any, **options: Any) -> Any:
+        asked.append(options["verify"])
+        return send(self, request, **options | {"verify": False})
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", seen)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/of/the/environment")
+    for certificates in ("/of/the/secret", None):
+        Registry(Reference.parse(f"oci://{gate}/a"), Login("a", "b"), certificates, "Secret mine").has_blob("sha256:0")
+    assert asked == ["/of/the/secret"] * 3 + ["/of/the/environment"] * 3  # the blob, who gives tokens, the blob
 
 
 def test_who_is_not_known_there_is_told(gate: str) -> None:

@@ -59,6 +59,9 @@ def refused(made: Trained, tmp_path: Path, **changes: Any) -> SettingsInvalid:
         ("target_parameters", ["mlp.experts.gate_up_proj"], "joined tensors of experts"),
         ("modules_to_save", ["lm_head"], "whole layers"),
         ("rank_pattern", {"q_proj": 2}, "different ranks"),
+        ("alora_invocation_tokens", [5, 6], "behind certain tokens"),
+        ("init_lora_weights", "pissa", "a base model that was changed for it"),
+        ("lora_alpha", "high", "which is no size"),
     ],
 )
 def test_what_is_no_change_of_single_matrices_is_refused_by_name(
@@ -95,6 +98,20 @@ def test_a_layer_of_another_shape_is_refused(usual: Trained, tmp_path: Path) -> 
 
     error = refused(usual, tmp_path, adapter=republished(usual, tmp_path / "adapter", wider))
     assert "is 128 by 64, the base model's (128, 128)" in error.message
+
+
+@pytest.mark.parametrize("value", [np.float32("nan"), np.float32("inf"), np.int32(1)])
+def test_weights_that_are_no_finite_numbers_are_refused(usual: Trained, tmp_path: Path, value: Any) -> None:
+    def damaged(folder: Path) -> None:
+        file = folder / "adapter_model.safetensors"
+        weights = load_file(file)
+        name = next(name for name in weights if name.endswith("q_proj.lora_A.weight"))
+        weights[name] = np.full_like(weights[name], value, dtype=value.dtype)
+        save_file(weights, file)
+
+    error = refused(usual, tmp_path, adapter=republished(usual, tmp_path / "adapter", damaged))
+    assert error.reason is Reason.ARTIFACT_INVALID
+    assert "q_proj.lora_A.weight holds what is no finite number" in error.message
 
 
 def test_another_base_model_is_refused(usual: Trained, tmp_path: Path) -> None:
@@ -139,6 +156,8 @@ def test_weights_and_settings_that_do_not_agree_are_refused() -> None:
     weights = {"base_model.model.q.lora_A.weight": None, "base_model.model.q.lora_B.weight": None, "more": None}
     with pytest.raises(NotMergeable, match="do not agree at more"):
         Adaptation({"r": 4, "lora_alpha": 8}, weights)  # type: ignore[arg-type]
+    with pytest.raises(NotMergeable, match="its r is None"):
+        Adaptation({"lora_alpha": 8}, weights)  # type: ignore[arg-type]
 
 
 def test_what_was_made_is_found_again_and_what_is_damaged_is_made_again(usual: Trained, tmp_path: Path) -> None:
@@ -158,6 +177,23 @@ def test_what_was_made_is_found_again_and_what_is_damaged_is_made_again(usual: T
     repaired, _ = usual.export(tmp_path / "scratch", destination=destination)
     assert repaired == made
     assert bytes(data) != (folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("form", ["Merged", "GGUF"])
+def test_two_exports_of_the_same_at_once_store_the_same_bytes(usual: Trained, tmp_path: Path, form: str) -> None:
+    """They write over each other's files before either has its manifest in place."""
+    shutil.copytree(usual.root / "base", tmp_path / "copy")
+    documents = (
+        {"run": {"name": "one"}},
+        {"run": {"name": "other"}, "baseModel": {"uri": f"file://{tmp_path}/copy"}},
+    )
+    contents = []
+    for number, changes in enumerate(documents):
+        destination = {"uri": f"file://{tmp_path}/out{number}"}
+        made, folder = usual.export(tmp_path / f"scratch{number}", format=form, destination=destination, **changes)
+        files = {each.name: each.read_bytes() for each in folder.iterdir() if each.name != "MANIFEST.json"}
+        contents.append((made.digest, folder.name, files))
+    assert contents[0] == contents[1]
 
 
 def test_other_questions_have_other_addresses(usual: Trained) -> None:
@@ -203,6 +239,27 @@ def test_a_person_merges_with_one_command(usual: Trained, tmp_path: Path, capsys
     assert (Path(made["uri"].removeprefix("file://")) / "model.safetensors").exists()
     told[3] = f"file://{tmp_path}/nothing"
     assert main(["merge", *told, "--to", f"file://{tmp_path}/out"]) == ExitCode.SETTINGS_INVALID
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--base-model", "models/base"),
+        ("--base-model", "hf://org/model@main"),
+        ("--adapter", "adapters/x"),
+        ("--to", "/tmp/out"),
+        ("--to", "oci://registry.example/Upper"),
+    ],
+)
+def test_a_person_is_told_which_option_is_none(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {"--base-model": f"file://{tmp_path}/a", "--adapter": f"file://{tmp_path}/b", "--to": f"file://{tmp_path}/c"}
+    told[option] = value
+    assert main(["merge", *(word for pair in told.items() for word in pair)]) == ExitCode.SETTINGS_INVALID
+    said = capsys.readouterr()
+    assert option in said.out + said.err
+    assert "Traceback" not in said.out + said.err
 
 
 @pytest.mark.parametrize(

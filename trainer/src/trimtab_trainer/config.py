@@ -57,7 +57,7 @@ def read_config(file: Path, stage: Stage = Stage.TRAIN) -> RunConfig | Evaluatio
     try:
         return EvaluationConfig.model_validate(value) if evaluation else RunConfig.model_validate(value)
     except ValidationError as error:
-        raise SettingsInvalid(f"{file}: {_words(error)}") from error
+        raise SettingsInvalid(f"{file}: {words_of(error)}") from error
 
 
 def read_export(file: Path) -> ExportConfig:
@@ -75,7 +75,7 @@ def read_export(file: Path) -> ExportConfig:
     try:
         return ExportConfig.model_validate(value)
     except ValidationError as error:
-        raise SettingsInvalid(f"{file}: {_words(error)}") from error
+        raise SettingsInvalid(f"{file}: {words_of(error)}") from error
 
 
 def _read(file: Path) -> Any:
@@ -102,7 +102,7 @@ def read_found(text: str | None, kind: type[Found], option: str = "--prepared") 
     except OSError as error:
         raise SettingsInvalid(f"{option} {text}: {error.strerror}") from error
     except ValidationError as error:
-        raise SettingsInvalid(f"{option}: {_words(error)}") from error
+        raise SettingsInvalid(f"{option}: {words_of(error)}") from error
 
 
 def at_the_mirror(config: Config, mirrored: Mirrored | None) -> Config:
@@ -120,7 +120,7 @@ def at_the_mirror(config: Config, mirrored: Mirrored | None) -> Config:
         ) from None
 
 
-def _words(error: ValidationError) -> str:
+def words_of(error: ValidationError) -> str:
     found = error.errors(include_url=False, include_input=False, include_context=False)
     shown = [f"{'.'.join(str(part) for part in item['loc']) or 'configuration'}: {item['msg']}" for item in found]
     more = f" and {len(shown) - ERRORS_SHOWN} more" if len(shown) > ERRORS_SHOWN else ""

@@ -13,6 +13,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from ..config import words_of
 from ..contract import (
     Credentials,
     ExportConfig,
@@ -24,11 +27,16 @@ from ..contract import (
     StoredBaseModel,
     StoredDestination,
     WeightType,
+    from_hub,
 )
 from ..contract.exporting import OCI_SCHEME
 from ..contract.settings import QuantizationType
+from ..errors import SettingsInvalid
 from ..progress import ProgressBoard
 from ..report import Report
+
+OPTIONS = {"StoredBaseModel": "--base-model", "StoredArtifact": "--adapter", "StoredDestination": "--to"}
+"""Which option is of a part of the settings."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,15 +77,23 @@ def run(options: argparse.Namespace, report: Report) -> int:
     to_image = options.to.startswith(OCI_SCHEME)
     registry = Credentials(directory=options.registry_directory) if options.registry_directory else None
     told = {"type": options.quantization} if options.quantization else None
-    config = ExportConfig(
-        run=RunIdentity(name="merged"),
-        base_model=StoredBaseModel(uri=options.base_model, credentials=credentials),
-        adapter=StoredArtifact(uri=options.adapter, credentials=credentials),
-        format=ExportFormat.OCI if to_image else ExportFormat.MERGED,
-        weight_type=WeightType(options.weights),
-        quantization=QuantizationSettings.model_validate(told) if told is not None else None,
-        destination=StoredDestination(uri=options.to, credentials=registry if to_image else credentials),
-    )
+    try:
+        config = ExportConfig(
+            run=RunIdentity(name="merged"),
+            base_model=StoredBaseModel(uri=options.base_model, credentials=credentials),
+            adapter=StoredArtifact(uri=options.adapter, credentials=credentials),
+            format=ExportFormat.OCI if to_image else ExportFormat.MERGED,
+            weight_type=WeightType(options.weights),
+            quantization=QuantizationSettings.model_validate(told) if told is not None else None,
+            destination=StoredDestination(uri=options.to, credentials=registry if to_image else credentials),
+        )
+    except ValidationError as error:
+        raise SettingsInvalid(f"{OPTIONS.get(error.title, 'options')}: {words_of(error)}") from error
+    if from_hub(config.base_model.uri):
+        raise SettingsInvalid(
+            f"--base-model: {config.base_model.uri} is on a hub; give the copy that training read, which lies in the "
+            "output of its run, at models/<digest>"
+        )
     with tempfile.TemporaryDirectory(prefix="trimtab-") as scratch:
         board = ProgressBoard(config.run.uid, 0, Stage.EXPORT)
         told_to = Report(report.context, report.stream or sys.stderr)  # stdout is for what was made

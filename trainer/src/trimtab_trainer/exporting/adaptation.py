@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..publishing.importing import changed_base
 from ..storage.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 PREFIX = "base_model.model."
@@ -36,6 +37,12 @@ OTHERS = {
     "lora_bias": "biases",
     "trainable_token_indices": "rows of the embedding",
     "layer_replication": "repeated layers",
+    "alora_invocation_tokens": "an effect behind certain tokens alone",
+    "use_qalora": "inputs that are pooled",
+    "use_bdlora": "matrices of blocks",
+    "kasa_config": "weights between its matrices",
+    "arrow_config": "several adapters",
+    "megatron_config": "layers of Megatron's",
 }
 """Settings of adapter_config.json that make an adapter more than a change of single matrices."""
 
@@ -49,6 +56,12 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for name, what in OTHERS.items():
         if settings.get(name):
             raise NotMergeable(f"it has {what} ({name})")
+    if (begun := changed_base(settings)) is not None:
+        raise NotMergeable(f"it was trained on a base model that was changed for it (init_lora_weights {begun})")
+    for name in ("r", "lora_alpha"):
+        value = settings.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+            raise NotMergeable(f"its {name} is {str(value)[:40]}, which is no size")
 
 
 class Adaptation:
@@ -72,6 +85,9 @@ class Adaptation:
         expected = {f"{PREFIX}{module}{suffix}" for module in self.modules for suffix in suffixes}
         if odd := sorted(expected ^ tensors.keys()):
             raise NotMergeable(f"its weights and its {ADAPTER_CONFIG} do not agree at {odd[0]}")
+        for name, tensor in sorted(tensors.items()):
+            if not (tensor.is_floating_point() and bool(tensor.isfinite().all())):
+                raise NotMergeable(f"{name} holds what is no finite number")
 
     @classmethod
     def read(cls, folder: Path) -> Adaptation:

@@ -8,20 +8,18 @@ from .request import Request
 
 
 def model_card(request: Request) -> str:
-    """Return the Markdown text."""
+    """Return the Markdown text: of what the model is made from alone, as its folder's name is."""
     config, quantization = request.config, request.quantization
     library = "llama.cpp" if config.format is ExportFormat.GGUF else "transformers"
-    base = config.base_model.uri if not config.base_model.uri.startswith("file:") else request.base_digest
     return f"""---
 library_name: {library}
 pipeline_tag: text-generation
 tags: [trimtab, {config.format.value.lower()}]
 ---
 
-# {config.run.name}
+# {request.name}
 
-A language model of its own: the base model {base} with a LoRA adapter merged into it by Trimtab. It needs neither any
-more.
+A language model of its own: a base model with a LoRA adapter merged into it by Trimtab. It needs neither any more.
 
 | | |
 | --- | --- |

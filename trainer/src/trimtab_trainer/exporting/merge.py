@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from ..base.base_model import invalid
 from ..base.layers import Shapes
 from ..contract import QuantizationSettings
 from ..contract.exporting import WeightType
@@ -85,13 +86,31 @@ class Merge:
         )
 
     def planned(self, shard: str) -> tuple[Planned, ...]:
-        """Return what a shard is going to hold."""
+        """Return what a shard is going to hold.
+
+        Raises:
+            SettingsInvalid: BASE_MODEL_INVALID, a tensor is of a type that cannot be written.
+        """
         with self._open(shard) as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 it is no dict
+            for name, part in slices.items():
+                if part.get_dtype() not in NAMES:
+                    raise invalid(
+                        f"{name} in {shard} is of type {part.get_dtype()}, which cannot be exported; give the 16-bit "
+                        "original"
+                    )
             return tuple(
                 Planned(name, self._kept(NAMES[part.get_dtype()]), tuple(part.get_shape()))
                 for name, part in slices.items()
             )
+
+    def alike(self, shards: list[str], name: str, other: str) -> bool:
+        """Tell whether two tensors of the base model are there and the same."""
+        found = []
+        for shard in shards:
+            with self._open(shard) as file:
+                found += [file.get_tensor(each) for each in (name, other) if each in file.keys()]  # noqa: SIM118
+        return len(found) == 2 and torch.equal(*found)
 
     def write(self, shard: str, planned: tuple[Planned, ...], target: Path) -> None:
         """Write one shard of the merged model."""

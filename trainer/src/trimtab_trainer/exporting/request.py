@@ -28,7 +28,7 @@ from ..contract.parsing import Unreadable, read_object
 from ..contract.settings import ComputeType, QuantizationType
 from ..errors import SettingsInvalid
 from ..evaluate.preparing.adapters import VerifiedAdapter, find_adapter, invalid_adapter
-from ..storage.layout import ADAPTER_METRICS
+from ..storage.layout import ADAPTER_METRICS, hexadecimal
 from ..training.model import brief
 from .adaptation import NotMergeable, check_settings
 from .gguf.families import NotConvertible
@@ -42,8 +42,9 @@ OF_SETTINGS = {
     ComputeType.FLOAT32: "float32",
 }
 """Where nothing tells what training computed in."""
-EXPORT_RECIPE = 1
+EXPORT_RECIPE = 2
 """Rises when the same inputs come to give other bytes."""
+NAME_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class Request:
     quantization: QuantizationSettings
     compute_type: str
     conversion: Conversion | None = None
+
+    @property
+    def name(self) -> str:
+        """What the model is called in its own files. Whoever asks for the same has to make the same bytes."""
+        return f"adapter-{hexadecimal(self.adapter.digest)[:NAME_DIGITS]}-merged"
 
     @property
     def digest(self) -> str:

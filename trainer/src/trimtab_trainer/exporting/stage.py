@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ..base.base_model import CONFIG, GENERATION_CONFIG, INDEX, TOKENIZER, fetch_base_model
+from ..base.base_model import CONFIG, GENERATION_CONFIG, INDEX, TOKENIZER, fetch_base_model, invalid
 from ..contract import ExportConfig, Exported, ExportFormat, Reason, WeightType, digest_of
 from ..contract.exporting import OCI_SCHEME
 from ..data.view import CHAT_TEMPLATE
@@ -44,6 +45,7 @@ from ..storage import (
 from ..storage.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, export_prefix
 from .adaptation import Adaptation, NotMergeable
 from .card import model_card
+from .gguf.families import EMBEDDING, HEAD
 from .gguf.file import MODEL, write_model
 from .merge import Merge, with_type
 from .oci.image import REQUEST, Image, find_image
@@ -86,7 +88,10 @@ def _pushed(request: Request, scratch: Path, report: Report, board: ProgressBoar
     config = request.config
     reference, credentials = Reference.parse(config.destination.uri), config.destination.credentials
     registry = Registry(
-        reference, read_login(credentials, reference.host), read_certificates(credentials), source_of(credentials)
+        reference,
+        read_login(credentials, reference.host, reference.repository),
+        read_certificates(credentials),
+        source_of(credentials),
     )
     found = find_image(registry, reference.tag, request.digest)
     if found is None:
@@ -107,7 +112,7 @@ def _pushed(request: Request, scratch: Path, report: Report, board: ProgressBoar
         image.commit(
             reference.tag,
             {
-                "org.opencontainers.image.title": config.run.name,
+                "org.opencontainers.image.title": request.name,
                 REQUEST: request.digest,
                 "dev.trimtab.adapter.digest": request.adapter.digest,
                 "dev.trimtab.base-model.digest": request.base_digest,
@@ -206,10 +211,16 @@ def _gguf(  # noqa: PLR0917 what every format is given
 ) -> list[FileEntry]:
     """Make and store the one file of a GGUF model."""
     assert request.conversion is not None
+    conversion, shards = request.conversion, request.base.shards
+    if request.base.config.get("tie_word_embeddings") and merge.alike(shards, HEAD, EMBEDDING):
+        # llama.cpp takes the embedding where there is no head. One of other values is used, tied or not.
+        conversion = conversion.without(HEAD)
+    order = [each.name for shard in shards for each in merge.planned(shard)]
+    if twice := sorted({name for name, count in Counter(order).items() if count > 1} & conversion.layout.names.keys()):
+        raise invalid(f"{twice[0]} is in two of its files, and only one of them can be in a GGUF; upload it again")
     settings = made / "settings"
     settings.mkdir()
     _write_settings(request, merge, scratch, settings)
-    shards = request.base.shards
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for number, shard in enumerate(shards):
@@ -218,12 +229,12 @@ def _gguf(  # noqa: PLR0917 what every format is given
 
     write_model(
         made / MODEL,
-        request.conversion,
+        conversion,
         shapes=request.shapes,
-        order=[each.name for shard in shards for each in merge.planned(shard)],
+        order=order,
         tensors=tensors(),
         weight_type=request.config.weight_type,
-        name=request.config.run.name,
+        name=request.name,
         folder=settings,
     )
     return [store(made / MODEL)]

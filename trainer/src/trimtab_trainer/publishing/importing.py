@@ -71,8 +71,13 @@ IMPOSSIBLE: Mapping[str, str] = {
     "use_qalora": "it pools its inputs",
     "megatron_config": "its layers are Megatron's",
     "arrow_config": "it is a mixture of adapters",
+    "alora_invocation_tokens": "it works only behind certain tokens",
+    "use_bdlora": "its matrices are made of blocks",
+    "kasa_config": "it weighs what its matrices have between them",
 }
 """Settings under which engines compute something else, or nothing; each with what it means."""
+CHANGED_BASES = ("pissa", "corda", "olora", "loftq", "lora_ga")
+"""Ways to begin (init_lora_weights) that take the adapter's first weights out of the base model, or quantize that."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,11 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     for name, why in IMPOSSIBLE.items():
         if read.get(name):
             raise _refused(f"{file} has {name}: {why}; train it without, or merge it into the base model")
+    if (begun := changed_base(read)) is not None:
+        raise _refused(
+            f"{file} has init_lora_weights {begun!r}: it was trained on a base model from which its first weights were "
+            "taken; save it with peft's path_initial_model_for_weight_conversion"
+        )
     if read.get("bias") not in (None, "none"):
         raise _refused(f"{file} has bias {read['bias']!r}: it adapts biases; train it with bias none")
     kept = {name: read.get(name, default) for name, default in KEPT.items()}
@@ -173,6 +183,12 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         if not isinstance(kept[name], bool):
             raise _refused(f"{file} has {name} {kept[name]!r}; save the adapter again")
     return {**kept, "task_type": "CAUSAL_LM", "inference_mode": True, "init_lora_weights": True, "lora_dropout": 0.0}
+
+
+def changed_base(settings: Mapping[str, Any]) -> str | None:
+    """Return how an adapter was begun if its base model was changed for that, None if that is as it was."""
+    begun = settings.get("init_lora_weights")
+    return begun[:40] if isinstance(begun, str) and begun.lower().startswith(CHANGED_BASES) else None
 
 
 def _read_places(file: Path) -> tuple[tuple[TensorPlace, ...], int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gguf
@@ -22,7 +22,7 @@ from ...base.layers import Shapes
 SUFFIXES = (".weight", ".bias")
 LEFT_OUT = re.compile(r".*\.rotary_emb\.inv_freq")
 """Computed again by whoever loads the model."""
-HEAD = "lm_head.weight"
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _TURNED = re.compile(r".*\.self_attn\.([qk])_proj\.(?:weight|bias)")
 
 
@@ -81,15 +81,33 @@ class Layout:
             )
         _check_settings(config)
         mapping = gguf.get_tensor_name_map(family.architecture, config["num_hidden_layers"])
-        tied, names = bool(config.get("tie_word_embeddings")), {}
+        names = {}
         for name in shapes:
-            if LEFT_OUT.fullmatch(name) or (tied and name == HEAD):
+            if LEFT_OUT.fullmatch(name):
                 continue
             found = mapping.get_name(name, try_suffixes=SUFFIXES)
             if found is None:
                 raise NotConvertible(f"its tensor {name} is unknown in GGUF's {family.architecture.name.lower()}")
             names[name] = found
-        return cls(family, config, names)
+        layout = cls(family, config, names)
+        layout._check_heads(shapes)
+        return layout
+
+    def _check_heads(self, shapes: Shapes) -> None:
+        """Refuse heads that the files have otherwise: where config.json is silent, families have their own numbers."""
+        for name, shape in shapes.items():
+            if (turned := _TURNED.fullmatch(name)) is None:
+                continue
+            heads = self.heads if turned[1] == "q" else self.key_value_heads
+            if shape[0] != heads * self.head_size:
+                raise NotConvertible(
+                    f"its tensor {name} has {shape[0]} rows, and its config.json does not say of how many heads of "
+                    "which size (num_key_value_heads, head_dim)"
+                )
+
+    def without(self, name: str) -> Layout:
+        """Return the layout without a tensor."""
+        return replace(self, names={each: there for each, there in self.names.items() if each != name})
 
     @property
     def heads(self) -> int:
@@ -170,13 +188,21 @@ def _check_settings(config: Mapping[str, Any]) -> None:
         (f"rope_type {told['rope_type']}", told["rope_type"] not in ("default", "llama3")),
         (f"hidden_act {config.get('hidden_act')}", config.get("hidden_act", "silu") != "silu"),
         ("a sliding window", _slides(config)),
+        ("heads that together are not as wide as it", config.get("model_type") == "qwen2" and _widened(config)),
+        ("biases of attention", config.get("model_type") == "qwen3" and bool(config.get("attention_bias"))),
         ("rotation of a part of each head", config.get("partial_rotary_factor", 1.0) != 1.0),
     ):
         if wrong:
             raise NotConvertible(f"a model of model_type {config.get('model_type')!r} with {what} cannot be written")
 
 
+def _widened(config: Mapping[str, Any]) -> bool:
+    size, hidden = config.get("head_dim"), int(config["hidden_size"])
+    return size is not None and int(size) * int(config["num_attention_heads"]) != hidden
+
+
 def _slides(config: Mapping[str, Any]) -> bool:
     if config.get("model_type") in ("qwen2", "qwen3"):
         return bool(config.get("use_sliding_window"))
-    return bool(config.get("sliding_window"))
+    # MistralConfig has a window where nothing is said of one.
+    return bool(config.get("sliding_window", config.get("model_type") == "mistral"))

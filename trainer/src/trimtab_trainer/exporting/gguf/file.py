@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,10 @@ from torch import Tensor
 
 from ...base.layers import Shapes
 from ...contract import WeightType
-from .families import Layout
+from .families import EMBEDDING, Layout
 from .vocabulary import Vocabulary
 
 MODEL = "model.gguf"
-EMBEDDING = "model.embed_tokens.weight"
 TYPES = {
     WeightType.BFLOAT16: (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
     WeightType.FLOAT32: (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
@@ -42,6 +41,10 @@ class Conversion:
         """
         layout = Layout.of(config, shapes)
         return cls(layout, Vocabulary.of(tokenizer, shapes[EMBEDDING][0]))
+
+    def without(self, name: str) -> Conversion:
+        """Return it without a tensor."""
+        return replace(self, layout=self.layout.without(name))
 
 
 def write_model(

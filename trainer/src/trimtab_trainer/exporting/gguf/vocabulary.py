@@ -81,6 +81,14 @@ class Vocabulary:
 def _cutting(tokenizer: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     if model.get("type") != "BPE" or model.get("byte_fallback"):
         raise NotConvertible(f"its tokenizer is {model.get('type')}, not BPE over bytes")
+    changed = tokenizer.get("normalizer") or {"type": "NFC"}
+    if changed != {"type": "NFC"}:
+        # Of Qwen's, composed characters, llama.cpp knows nothing either, and texts are composed.
+        raise NotConvertible(
+            f"its tokenizer changes text before it cuts it, which llama.cpp does not ({json.dumps(changed)[:160]})"
+        )
+    if any(model.get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix")):
+        raise NotConvertible("its tokenizer marks parts of words, which llama.cpp does not")
     before = tokenizer.get("pre_tokenizer") or {}
     steps = before.get("pretokenizers", [before])
     last = steps[-1]
@@ -93,7 +101,8 @@ def _cutting(tokenizer: Mapping[str, Any], model: Mapping[str, Any]) -> str:
                 return "smollm"
         if len(steps) == 2 and not last.get("use_regex", True) and steps[0].get("type") == "Split":
             name, whole = BY_PATTERN.get((steps[0].get("pattern") or {}).get("Regex", ""), ("", False))
-            if name and steps[0].get("behavior") == "Isolated" and whole == (not merged):
+            whole_pieces = steps[0].get("behavior") == "Isolated" and not steps[0].get("invert")
+            if name and whole_pieces and whole == (not merged):
                 return name
     raise NotConvertible(
         "its tokenizer cuts text in a way that is not among those of llama.cpp that are known here "

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ...contract import canonical_json
+from ...contract.exporting import SIZE_MAXIMUM
 from ...contract.parsing import Unreadable, read_object, whole_number
 from .registry import ANSWER_BYTES, Registry, digest_of_bytes
 
@@ -73,17 +74,18 @@ class _Reading:
     def seek(self, position: int) -> None:
         if position:
             raise ValueError("it is read from its beginning")
-        self._chunks, self._left = self._tar.chunks(), b""
+        self._chunks, self._left = self._tar.chunks(), memoryview(b"")
 
     def __len__(self) -> int:
         return self._tar.size
 
     def read(self, size: int = -1) -> bytes:
-        wanted = self._tar.size if size < 0 else size
-        while len(self._left) < wanted and (chunk := next(self._chunks, b"")):
-            self._left += chunk
-        piece, self._left = self._left[:wanted], self._left[wanted:]
-        return piece
+        wanted, pieces = self._tar.size if size < 0 else size, list[memoryview]()
+        while wanted and (self._left or (chunk := next(self._chunks, b""))):
+            left = self._left or memoryview(chunk)
+            pieces.append(left[:wanted])
+            self._left, wanted = left[wanted:], wanted - len(pieces[-1])
+        return b"".join(pieces)
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,7 @@ def find_image(registry: Registry, tag: str, request: str) -> Found | None:
         ]
         there = all(each == layers for each in others) and all(registry.has_blob(each["digest"]) for each in layers)
         size = sum(whole_number(each["size"], "the size of a layer") for each in layers)
+        whole_number(size, "the size of all layers", most=SIZE_MAXIMUM)
     except (Unreadable, KeyError, TypeError, ValueError):
         return None  # somebody else's image
     return Found(digest_of_bytes(data or b""), size, len(layers)) if there else None

@@ -25,8 +25,10 @@ class Login:
     password: str
 
 
-def read_login(credentials: Credentials | None, host: str) -> Login | None:
-    """Return the login for a registry, None where the Secret has none, or there is no Secret.
+def read_login(credentials: Credentials | None, host: str, repository: str = "") -> Login | None:
+    """Return the login for a repository of a registry, None where the Secret has none, or there is no Secret.
+
+    One registry may have several, each for what is below a path, as Kubernetes reads them: the longest path counts.
 
     Raises:
         SettingsInvalid: CREDENTIALS_MISSING, the Secret is of another type or cannot be read.
@@ -42,10 +44,13 @@ def read_login(credentials: Credentials | None, host: str) -> Login | None:
             Reason.CREDENTIALS_MISSING,
         ) from None
     entries = config.get("auths")
+    found: list[tuple[int, dict[str, object]]] = []
     for name, entry in (entries if isinstance(entries, dict) else {}).items():
-        if _is_of(str(name), host) and isinstance(entry, dict):
-            return _login(entry, source)
-    return None
+        there, path = _place(str(name))
+        of_it = not path or f"{repository}/".startswith(f"{path}/")
+        if of_it and isinstance(entry, dict) and (there == host or (there in DOCKER_HUB and host in DOCKER_HUB)):
+            found.append((len(path), entry))
+    return _login(max(found, key=lambda each: each[0])[1], source) if found else None
 
 
 def source_of(credentials: Credentials | None) -> str:
@@ -61,9 +66,10 @@ def read_certificates(credentials: Credentials | None) -> str | None:
     return str(file) if file is not None and file.exists() else None
 
 
-def _is_of(name: str, host: str) -> bool:
-    there = name.removeprefix("https://").removeprefix("http://").split("/", 1)[0]
-    return there == host or (there in DOCKER_HUB and host in DOCKER_HUB)
+def _place(name: str) -> tuple[str, str]:
+    """Return the host and the path of an entry; v1 and v2 are versions of the protocol."""
+    host, _, path = name.removeprefix("https://").removeprefix("http://").partition("/")
+    return host, "" if path.strip("/") in ("v1", "v2") else path.strip("/")
 
 
 def _login(entry: dict[str, object], source: str) -> Login:

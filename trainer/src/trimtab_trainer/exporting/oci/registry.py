@@ -26,13 +26,38 @@ from .keys import DOCKER_HUB, Login
 TIMEOUT = (10, 300)
 """Seconds to connect, and between two bytes of an answer: a registry stores a blob before it answers."""
 ATTEMPTS, PAUSE_SECONDS = 4, 1.0
-ANSWER_BYTES = 4 << 20
+ANSWER_BYTES, CHUNK_BYTES = 4 << 20, 1 << 16
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _REFERENCE = re.compile(
     r"oci://(?P<host>[A-Za-z0-9.-]+(?::[0-9]{1,5})?)/(?P<repository>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?"
 )
 _CHALLENGE = re.compile(r'([A-Za-z]+)="([^"]*)"')
+
+
+class _Odd(requests.RequestException):
+    """An answer that no registry gives; the message says what is odd, and quotes nothing."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a registry said, within bounds."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    content: bytes
+    url: str
+
+    @classmethod
+    def read(cls, response: requests.Response) -> Self:
+        """Read and close a response that is streamed."""
+        content = bytearray()
+        with response:
+            for chunk in response.iter_content(CHUNK_BYTES):
+                content += chunk
+                if len(content) > ANSWER_BYTES:
+                    raise _Odd(f"an answer of more than {ANSWER_BYTES} bytes")
+        return cls(response.status_code, response.headers, bytes(content), response.url)
 
 
 class Content(Protocol):
@@ -83,7 +108,8 @@ class Registry:
         self._reference, self._login, self._source = reference, login, source
         self._session = requests.Session()
         self._session.auth = lambda request: request  # else a .netrc of the image would have a say
-        self._session.verify = certificates if certificates is not None else True
+        # Given with each request: a session's own is overruled by REQUESTS_CA_BUNDLE.
+        self._verify: str | bool = certificates if certificates is not None else True
         self._authorization: str | None = None
 
     def has_blob(self, digest: str) -> bool:
@@ -95,14 +121,28 @@ class Registry:
         if self.has_blob(content.digest):
             return
 
-        def upload() -> requests.Response:
+        def upload() -> Answer:
             begun = self._ask("POST", "blobs/uploads/", good=(202,))
-            place = urljoin(begun.url, begun.headers.get("Location", ""))
+            place = self._place(begun)
             place += f"{'&' if urlsplit(place).query else '?'}digest={content.digest}"
             headers = {"Content-Type": "application/octet-stream"}
             return self._once("PUT", place, headers, content.open())
 
         self._lasting(upload, (201,), f"blob {content.digest[:19]}")
+
+    def _place(self, begun: Answer) -> str:
+        """Return where a registry wants a blob: over HTTPS, unless it is on this machine itself."""
+        try:
+            place = urlsplit(urljoin(begun.url, begun.headers.get("Location", "")))
+            ours = urlsplit(self._reference.address)
+            if place.scheme == "http" and ours.scheme == "https":
+                if place.hostname != ours.hostname:
+                    raise _Odd("it wants the upload elsewhere, without encryption")
+                # It does not know of what decrypts in front of it.
+                return place._replace(scheme="https", netloc=ours.netloc).geturl()
+        except ValueError:
+            raise _Odd("the place for the upload is no address") from None
+        return place.geturl()
 
     def manifest(self, reference: str, accepted: str) -> bytes | None:
         """Return a manifest by its tag or digest, None if there is none."""
@@ -121,11 +161,11 @@ class Registry:
         good: tuple[int, ...],
         headers: Mapping[str, str] | None = None,
         data: bytes | None = None,
-    ) -> requests.Response:
+    ) -> Answer:
         address = urljoin(self._reference.address, path)
         return self._lasting(lambda: self._once(method, address, dict(headers or {}), data), good, path)
 
-    def _lasting(self, ask: Callable[[], requests.Response], good: tuple[int, ...], what: str) -> requests.Response:
+    def _lasting(self, ask: Callable[[], Answer], good: tuple[int, ...], what: str) -> Answer:
         """Ask until the answer is one of these, as often as trying again may help."""
         trouble = ""
         for attempt in range(ATTEMPTS):
@@ -139,7 +179,7 @@ class Registry:
                     f"ca.crt of {self._source}"
                 ) from None
             except requests.RequestException as error:
-                trouble = type(error).__name__
+                trouble = str(error) if isinstance(error, _Odd) else type(error).__name__
                 continue
             if answer.status_code in good:
                 return answer
@@ -152,7 +192,7 @@ class Registry:
             f"registry {self._reference.host} did not take {what} of {self._reference.repository} ({trouble})"
         )
 
-    def _once(self, method: str, address: str, headers: dict[str, str], data: Any) -> requests.Response:
+    def _once(self, method: str, address: str, headers: dict[str, str], data: Any) -> Answer:
         answer = self._send(method, address, headers, data)
         if answer.status_code == 401 and self._is_ours(address):
             self._authorization = self._authorized(answer.headers.get("WWW-Authenticate", ""))
@@ -161,10 +201,19 @@ class Registry:
             answer = self._send(method, address, headers, data)
         return answer
 
-    def _send(self, method: str, address: str, headers: dict[str, str], data: Any) -> requests.Response:
+    def _send(self, method: str, address: str, headers: dict[str, str], data: Any) -> Answer:
         known = {"Authorization": self._authorization} if self._authorization and self._is_ours(address) else {}
-        return self._session.request(
-            method, address, headers={**headers, **known}, data=data, timeout=TIMEOUT, allow_redirects=method != "PUT"
+        return Answer.read(
+            self._session.request(
+                method,
+                address,
+                headers={**headers, **known},
+                data=data,
+                timeout=TIMEOUT,
+                allow_redirects=method != "PUT",
+                verify=self._verify,
+                stream=True,
+            )
         )
 
     def _is_ours(self, address: str) -> bool:
@@ -178,7 +227,10 @@ class Registry:
             both = f"{self._login.user}:{self._login.password}"
             return f"Basic {base64.b64encode(both.encode()).decode()}"
         told = dict(_CHALLENGE.findall(words))
-        realm = urlsplit(told.get("realm", ""))
+        try:
+            realm = urlsplit(told.get("realm", ""))
+        except ValueError:
+            raise self._denied() from None
         hidden = realm.scheme == "https" or (realm.scheme == "http" and realm.hostname in LOOPBACK)
         if scheme.lower() != "bearer" or not hidden:
             raise self._denied()
@@ -187,10 +239,15 @@ class Registry:
             "scope": f"repository:{self._reference.repository}:pull,push",
         }
         login = (self._login.user, self._login.password) if self._login is not None else None
-        answer = self._session.get(told["realm"], params=query, auth=login, timeout=TIMEOUT)
+        answer = Answer.read(
+            self._session.get(
+                told["realm"], params=query, auth=login, timeout=TIMEOUT, verify=self._verify, stream=True
+            )
+        )
         if answer.status_code in (400, 401, 403):
             raise self._denied()
-        answer.raise_for_status()
+        if answer.status_code != 200:
+            raise _Odd(f"HTTP {answer.status_code} of who gives tokens")
         try:
             given = read_object(answer.content, ANSWER_BYTES)
         except Unreadable:
