@@ -9,7 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
@@ -360,6 +360,21 @@ def test_visits_are_bounded_and_end(provider: Provider, clock: Clock, monkeypatc
     known.end("none")
     with pytest.raises(NotSignedIn):
         kept.id_token()
+
+
+def test_who_signs_in_again_and_again_ends_their_own_oldest_visit_and_nobody_elses(
+    provider: Provider, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visits, "VISITS", 4)
+    monkeypatch.setattr(visits, "VISITS_OF_ONE", 2)
+    known, mine = Visits(provider, clock), given(provider)
+    theirs = known.begin(replace(mine, subject="somebody-else"))
+    names = [known.begin(mine) for _ in range(5)]
+    assert known.of(theirs)
+    for name in names[:3]:
+        with pytest.raises(NotSignedIn):
+            known.of(name)
+    assert all(known.of(name) for name in names[3:])
 
 
 @pytest.fixture

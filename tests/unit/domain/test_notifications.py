@@ -180,6 +180,9 @@ def test_a_text_calls_nobody_and_links_nowhere() -> None:
     assert "<" not in text
     assert "@here" not in text
     assert plain("a & b") == "a &amp; b"
+    assert plain("it failed\n*AdapterRollout team/guide: Serving*\u2028all is well") == (
+        "it failed *AdapterRollout team/guide: Serving* all is well"
+    )
     (one,) = said(body(condition("Succeeded", "False", "<!channel>", "[click](https://evil.example) ![x][y]")))
     text = json.loads(message_of(SLACK, one).body)["text"]
     assert "<" not in text, "nor does what somebody wrote into a reason"

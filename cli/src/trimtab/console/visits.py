@@ -17,6 +17,8 @@ from .sessions import digest, new_session
 
 VISITS = 1024
 """That are known at the same time; who asked longest ago goes first."""
+VISITS_OF_ONE = 32
+"""Of one person, in as many browsers: nobody signs the others out by signing in again and again."""
 VISIT_SECONDS = 12 * 3600.0
 """After which a person signs in again, whatever the provider says."""
 EARLY_SECONDS = 30.0
@@ -38,6 +40,7 @@ class Visit:
 
     def __init__(self, provider: Provider, tokens: Tokens, clock: Callable[[], float]) -> None:
         self._provider, self._tokens, self._clock = provider, tokens, clock
+        self.subject = tokens.subject
         self._began = clock()
         self._is_over = False
         self._away: tuple[float, Unreachable] | None = None
@@ -96,6 +99,9 @@ class Visits:
         """Return the name of a new session of whom the tokens are."""
         name = new_session()
         with self._lock:
+            own = [key for key, visit in self._known.items() if visit.subject == tokens.subject]
+            for key in own[: max(0, len(own) + 1 - VISITS_OF_ONE)]:
+                self._known.pop(key).end()
             self._known[digest(name)] = Visit(self.provider, tokens, self._clock)
             while len(self._known) > VISITS:
                 self._known.popitem(last=False)[1].end()

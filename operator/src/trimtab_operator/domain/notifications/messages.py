@@ -69,8 +69,9 @@ def slack_text(endpoint: Endpoint, transition: Transition) -> str:
 
 def plain(text: str) -> str:
     """Return what no chat reads as more than text: Slack's own escapes, and an @ and a ] that elsewhere are a mention
-    and a link of Markdown, which hides where it leads."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    and a link of Markdown, which hides where it leads. It is one line: another one could look like a message of ours.
+    """
+    escaped = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return escaped.replace("@", "@\u200b").replace("]", "]\u200b")
 
 
