@@ -129,6 +129,30 @@ def test_a_point_that_cannot_be_is_a_bad_one_and_the_search_goes_on(tmp_path: Pa
     assert len(played.configs) == before, "epochs and maxSteps exclude each other: nothing was begun"
 
 
+@pytest.mark.parametrize("folds", [None, 2])
+def test_a_value_of_other_rows_than_those_of_the_first_one_is_none(
+    tmp_path: Path, played: Played, folds: int | None
+) -> None:
+    """As in a cluster; a better value of the wrong rows would win else."""
+    of = {RATES[0]: "sha256:a", RATES[1]: "sha256:b", RATES[2]: "sha256:a"}
+    played.result = lambda config: Ran(5.0, value=1.0, rows=of[config.training.learning_rate])
+    dataset = {"training": {"uri": f"file://{tmp_path}/train.jsonl"}}
+    spec: dict[str, Any] = {"folds": folds, "template": {"dataset": dataset}} if folds else {}
+    file = write(tmp_path, **spec)
+    search(file)
+    assert [(each.get("reason"), each.get("value")) for each in lines(file)] == [
+        (None, 1.0),
+        ("ValidationRowsDiffer", None),
+        (None, 1.0),
+    ]
+    before = len(played.configs)
+    file.write_text(file.read_text().replace("maxTrials: 3", "maxTrials: 4"))
+    of[RATES[3]] = "sha256:b"
+    search(file)
+    assert len(played.configs) == before + (folds or 1)
+    assert lines(file)[3]["reason"] == "ValidationRowsDiffer", "known of the first one after a new start too"
+
+
 def test_a_fault_that_all_trials_share_ends_the_search_at_once_and_one_that_passes_stops_it(
     tmp_path: Path, played: Played
 ) -> None:
@@ -290,6 +314,8 @@ def test_killed_in_the_middle_it_goes_on_and_trains_nothing_again(
     assert [each["state"] for each in told] == ["Complete", "Complete"]
     assert told[0]["value"] < told[1]["value"], "the other one learns nothing in four steps"
     assert told[0]["curve"]["validationSteps"] == [2, 4]
+    assert told[0]["rowsDigest"] == told[1]["rowsDigest"]
+    assert told[0]["rowsDigest"].startswith("sha256:")
     assert f"the best is {told[0]['id']}" in output
     with start(file) as process:
         output = process.communicate(timeout=SECONDS)[0]

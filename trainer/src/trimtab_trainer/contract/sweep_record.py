@@ -41,6 +41,9 @@ class RecordedTrial(Received):
     reason: str | None = Field(default=None, max_length=64)
     accelerator_seconds: Annotated[FiniteFloat, Field(ge=0)] | None = None
     curve: Curve | None = None
+    rows_digest: str | None = Field(
+        default=None, max_length=128, description="rowsDigest of the rows that the value is of, where that is known"
+    )
 
     @property
     def pruned(self) -> bool:

@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 
 from pydantic import ValidationError
 
-from ..contract import ExitCode, Reason, RunIdentity
+from ..contract import ExitCode, Reason, RunIdentity, digest_of
 from ..contract.sweep import Direction, KnownTrial, SuggestionRequest, TrialState
 from ..contract.sweep_record import RecordedTrial, SweepRecord
 from ..errors import SettingsInvalid, StorageFailed, TrainerError
@@ -24,7 +24,7 @@ from .configuration import METRIC, LoneSearch, Trial, read_search
 from .ledger import Ledger
 from .running import Ran, ran
 
-VALUE_MISSING = "ValueMissing"
+VALUE_MISSING, ROWS_DIFFER = "ValueMissing", "ValidationRowsDiffer"
 PASSING = frozenset({Reason.STORAGE_FAILED, Reason.HUB_UNREACHABLE, Reason.HUB_QUOTA_EXCEEDED})
 """Ends that say nothing of a trial: the search stops, and goes on when it is run again."""
 OF_THE_POINT = frozenset(
@@ -168,6 +168,12 @@ def tried(ledger: Ledger, trial: Trial, stop: Interruption) -> RecordedTrial:
     values = [each.value for each in done if each.value is not None]
     if len(values) < len(done):
         return bad.model_copy(update={"reason": VALUE_MISSING, "accelerator_seconds": _cost(done)})
+    rows = rows_of(done)
+    others = (each.rows_digest for each in ledger.recorded if each.value is not None)
+    compared_by = next((each for each in others if each is not None), rows)
+    if rows is not None and rows != compared_by:
+        print(f"{trial.id}: it was measured on other validation rows than the first one, and counts as bad", flush=True)
+        return bad.model_copy(update={"reason": ROWS_DIFFER, "accelerator_seconds": _cost(done)})
     deviation = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
     return RecordedTrial(
         id=trial.id,
@@ -177,7 +183,16 @@ def tried(ledger: Ledger, trial: Trial, stop: Interruption) -> RecordedTrial:
         standard_error=float(f"{deviation:.6g}") if deviation is not None else None,
         accelerator_seconds=_cost(done),
         curve=done[0].curve,
+        rows_digest=rows,
     )
+
+
+def rows_of(done: Sequence[Ran]) -> str | None:
+    """Return the digest of the rows that the values of some runs are of, all together; None where that is not known."""
+    digests = [each.rows for each in done if each.rows is not None]
+    if len(digests) < len(done):
+        return None
+    return digests[0] if len(digests) == 1 else digest_of(digests)
 
 
 def _cost(done: Sequence[Ran]) -> float:

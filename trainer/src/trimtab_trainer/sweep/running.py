@@ -27,7 +27,7 @@ DIE_WITH_PARENT = 1
 
 @dataclass(frozen=True)
 class Ran:
-    """What came of a run: the value it published, or the reason it has none."""
+    """What came of a run: the value it published, or the reason it has none; `rows` is the digest of what it is of."""
 
     seconds: float
     value: float | None = None
@@ -35,6 +35,7 @@ class Ran:
     accelerator_seconds: float | None = None
     reason: Reason | None = None
     message: str = ""
+    rows: str | None = None
 
 
 def ran(config: RunConfig, folder: Path, name: str, stop: Interruption) -> Ran:
@@ -64,6 +65,7 @@ def ran(config: RunConfig, folder: Path, name: str, stop: Interruption) -> Ran:
         files.finite(figures.get("validationLoss")),
         files.curve_of(figures),
         files.finite(cost.get("acceleratorSeconds")) if isinstance(cost, dict) else None,
+        rows=words.prepared.validation_digest if words.prepared is not None else None,
     )
 
 
