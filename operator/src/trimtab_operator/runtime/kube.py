@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -26,6 +27,7 @@ from yarl import URL
 from ..api import GROUP, VERSION
 from ..domain.kinds import KINDS
 from . import metrics
+from .retry_after import pause_of
 
 Body = dict[str, Any]
 
@@ -146,7 +148,7 @@ def _refusal(status: int, raw: bytes, headers: Any) -> ApiError:
 def _error(status: int, reason: str, message: str, after: str = "") -> ApiError:
     kinds: dict[int, type[ApiError]] = {404: NotFound, 409: Conflict, 410: Gone, 422: Invalid}
     kind = AlreadyExists if reason == "AlreadyExists" else kinds.get(status, ApiError)
-    return kind(status, reason, message, float(after) if after.isdigit() else None)
+    return kind(status, reason, message, pause_of(after, time.time()))
 
 
 async def load_configuration() -> client.Configuration:

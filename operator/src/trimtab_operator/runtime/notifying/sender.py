@@ -11,11 +11,11 @@ import aiohttp
 
 from ...domain.notifications import Endpoint, Transition, message_of
 from ..pods.answers import AS_IT_IS
+from ..retry_after import pause_of
 from .secrets import Secrets, SecretUnusable, signature_headers
 
 NOT_TAKEN = frozenset((400, 405, 406, 411, 413, 414, 415, 417, 422, 431))
 """Answers that speak of the message itself: it is not taken however often it is sent. All else may be mended there."""
-RETRY_AFTER_MAXIMUM = 3600.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Sender:
                 allow_redirects=False,
                 auto_decompress=False,
             ) as response:
-                return outcome_of(response.status, response.headers.get("Retry-After", ""))
+                return outcome_of(response.status, response.headers.get("Retry-After", ""), self._now())
         except TimeoutError:
             return Outcome(delivered=False, words=f"no answer within {self._patience.total:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -86,13 +86,11 @@ class Sender:
             return Outcome(delivered=False, words=type(error).__name__)
 
 
-def outcome_of(status: int, retry_after: str) -> Outcome:
-    """Return what an answer says."""
+def outcome_of(status: int, retry_after: str, now: float) -> Outcome:
+    """Return what an answer says; `now` is in seconds since 1970."""
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return Outcome(delivered=True)
     redirected = HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST
     words = f"it answered {status}" + (", and redirects are not followed" if redirected else "")
-    pause = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0.0
-    return Outcome(
-        delivered=False, not_taken=status in NOT_TAKEN, words=words, retry_after=min(pause, RETRY_AFTER_MAXIMUM)
-    )
+    pause = pause_of(retry_after, now) or 0.0
+    return Outcome(delivered=False, not_taken=status in NOT_TAKEN, words=words, retry_after=pause)
