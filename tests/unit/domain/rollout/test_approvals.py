@@ -162,11 +162,14 @@ def test_counts_for_nothing(author: str, letter: str, decision: str) -> None:
 def test_only_those_of_the_groups_count_and_a_message_says_of_whom_not() -> None:
     world = waiting(required=1, **{"from": {"groups": ["leads", "safety"]}})
     world.reviewed("Approve", "carol", "b", "interns")
-    world.reviewed("Reject", "dave", "b")
     world.after(2)
     assert world.condition() == ("False", "AwaitingApproval")
     assert "0 of 1 approvals;" in message(world)
     assert "asked are leads or safety; that of carol names none of the groups" in message(world)
+    world.reviewed("Reject", "dave", "b")
+    world.after(2)
+    assert world.condition() == ("False", "AwaitingApproval")
+    assert "the rejection of dave names none of the groups" in message(world), "who believes to have stopped it is told"
     world.reviewed("Approve", "erin", "b", "safety", "others")
     assert served(world.after(2), B)
 

@@ -43,7 +43,7 @@ class Standing:
         approved_by: authors of those that count, by name.
         rejected: why it must not be served; None if nobody rejects it.
         unbound: why no decision counts; None if they do.
-        passed_over: of an approval that does not count, why.
+        passed_over: of a decision that does not count, why.
         before: the step that waits.
     """
 
@@ -135,14 +135,14 @@ def _asked(approvals: Approvals, review: Review) -> bool:
 
 
 def _passed_over(approvals: Approvals, about: Sequence[Review], known: Sequence[Review]) -> str | None:
-    """Return why an approval does not count, of the first that does not."""
-    for review in sorted(about, key=_order):
-        if review.spec.decision is not Decision.APPROVE:
-            continue
+    """Return why a decision does not count, of the first that does not, rejections first: they stop nothing then."""
+    decisions = [each for each in about if each.spec.decision is not Decision.COMMENT]
+    for review in sorted(decisions, key=lambda each: (each.spec.decision is not Decision.REJECT, _order(each))):
+        what = "the rejection" if review.spec.decision is Decision.REJECT else "that"
         if review not in known:
-            return f"that of {cut(review.spec.author, TOLD)} is from before the admission policy"
+            return f"{what} of {cut(review.spec.author, TOLD)} is from before the admission policy"
         if not _asked(approvals, review):
-            return f"that of {cut(review.spec.author, TOLD)} names none of the groups"
+            return f"{what} of {cut(review.spec.author, TOLD)} names none of the groups"
     return None
 
 
