@@ -19,9 +19,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import yaml
+from trimtab.kinds import kinds
 
 from tests.bench.control_plane import control_plane
 from tests.component.api_server import ApiServer
+from tests.component.patience import Patience
 from tests.console.conftest import USERS, Team, console, user
 from tests.console.objects import completed, failed, team, training
 
@@ -73,6 +75,15 @@ def watches(server: ApiServer) -> int:
     return sum(int(count) for count in WATCHES.findall(server.request("GET", "/metrics").message))
 
 
+def of_the_control_plane(server: ApiServer) -> int:
+    """Return how many watches of our kinds the control plane has: the garbage collector one of each, once it hears."""
+    patience = Patience("the garbage collector's watches")
+    while (found := watches(server)) < len(kinds()):
+        patience.spend(found)
+        time.sleep(0.5)
+    return found
+
+
 def resident(pid: int) -> float:
     """Return the resident memory of a process in MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
@@ -121,7 +132,7 @@ def measured(options: argparse.Namespace, place: Team, address: str, pid: int) -
     answer = asked.getresponse()
     answer.read()
     cookie = str(answer.getheader("Set-Cookie")).partition(";")[0]
-    at_rest, others = resident(pid), watches(place.server)
+    at_rest, others = resident(pid), of_the_control_plane(place.server)
     namespace = f"/ns/{place.namespace}"
     addresses = [namespace, f"{namespace}/finetunejobs", f"{namespace}/finetunejobs/field-guide-v4"]
     pages = [Page(home, addresses[number % len(addresses)], cookie) for number in range(options.pages)]
