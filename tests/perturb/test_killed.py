@@ -18,6 +18,7 @@ from tests.component.api_server import ApiServer
 from tests.component.operator.conftest import playing
 from tests.component.operator.finetunejobs import evaluation, finetunejob, over, until
 from tests.component.operator.process import OperatorProcess
+from tests.perturb.deaths import starts_again
 from tests.perturb.proxy import Proxy, Write
 from tests.resources import EVALUATIONS, FINETUNEJOBS
 
@@ -56,14 +57,8 @@ async def live(kube: Kube, kubeconfig: Path, namespace: str, folder: Path, kill_
                 killed.set()
                 await operator.kill()
 
-        async def start_again() -> None:
-            await killed.wait()
-            await operator.process.wait()
-            await operator.start()
-
         proxy.after_write = after_write
-        again = asyncio.create_task(start_again())
-        try:
+        async with starts_again(operator, killed):
             await operator.start()
             await operator.ready()
             await kube.create(EVALUATIONS, namespace, evaluation("demo", namespace))
@@ -71,9 +66,6 @@ async def live(kube: Kube, kubeconfig: Path, namespace: str, folder: Path, kill_
             await until(kube, namespace, "demo", over, what="the end", resource=EVALUATIONS)
             await asyncio.sleep(1.5)  # what else it would do
             bodies = [await kube.get(resource, namespace, "demo") for resource in (FINETUNEJOBS, EVALUATIONS)]
-        finally:
-            again.cancel()
-            await operator.kill()
     return Life({body["kind"]: masked(body["status"]) for body in bodies}, proxy.writes, killed.is_set())
 
 

@@ -23,6 +23,7 @@ from tests.component.operator.conftest import playing
 from tests.component.operator.finetunejobs import finetunejob, over, until
 from tests.component.operator.process import OperatorProcess
 from tests.component.patience import Patience
+from tests.perturb.deaths import starts_again
 from tests.perturb.proxy import Proxy, Write
 from tests.receiver import KEY, Receiver, accept, secret
 from tests.resources import FINETUNEJOBS
@@ -77,14 +78,8 @@ async def live(kube: Kube, kubeconfig: Path, namespace: str, folder: Path, kill_
                 killed.set()
                 await operator.kill()
 
-        async def start_again() -> None:
-            await killed.wait()
-            await operator.process.wait()
-            await operator.start()
-
         proxy.after_write = after_write
-        again = asyncio.create_task(start_again())
-        try:
+        async with starts_again(operator, killed):
             await operator.start()
             await until_recorded(proxy)  # from now on it is told
             await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
@@ -94,9 +89,6 @@ async def live(kube: Kube, kubeconfig: Path, namespace: str, folder: Path, kill_
                 patience.spend(lambda: len(receiver.told))
                 await asyncio.sleep(0.05)
             await until_recorded(proxy, after=len(proxy.writes) - 1)
-        finally:
-            again.cancel()
-            await operator.kill()
     told = Counter(str(event.get_id()) for event in receiver.received)
     return Life(told, [reason for _, _, reason in receiver.told], proxy.states, proxy.writes, killed.is_set())
 

@@ -23,6 +23,7 @@ from tests.component.operator.process import OperatorProcess
 from tests.component.reviews import policies
 from tests.component.rollout.objects import QUICK, artifact, ready_of
 from tests.component.rollout.scene import NAME, Scene, new_key
+from tests.perturb.deaths import starts_again
 from tests.perturb.proxy import Proxy, Write
 from tests.resources import REVIEWS
 from tests.serving.adapters import Published
@@ -107,23 +108,15 @@ class Lives:
             if len(documents) == after_document:
                 await kill()
 
-        async def start_again() -> None:
-            await killed.wait()
-            await operator.process.wait()
-            await operator.start()
-
         proxy.after_write = wrote
         self._told[scene.namespace] = took
-        again = asyncio.create_task(start_again())
         try:
-            await scene.pods(2)
-            await operator.start()
-            await operator.ready()
-            body = await story(scene, *self.adapters)
+            async with starts_again(operator, killed):
+                await scene.pods(2)
+                await operator.start()
+                await operator.ready()
+                body = await story(scene, *self.adapters)
         finally:
-            again.cancel()
-            await asyncio.gather(again, return_exceptions=True)
-            await operator.kill()
             for pod in scene.all_pods:
                 await pod.delete()
         return Life(masked(body["status"]), writes, documents, killed.is_set())
