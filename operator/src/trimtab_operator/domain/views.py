@@ -52,6 +52,8 @@ QUEUE_TRACES = frozenset(
 """What Kueue writes itself, or what can be true of one Job only."""
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 """On the pods of a Job of several, by Kubernetes, which has an annotation of the same name."""
+PROGRESS_PORT = 9401
+"""Where a work pod tells its progress and its metrics."""
 PODS_MAXIMUM = 1024
 """Of a Job, as it is read."""
 OWN_CONTROLLER = "kubernetes.io/job-controller"

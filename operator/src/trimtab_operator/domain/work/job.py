@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from trimtab_trainer.contract import PROCESSES, TRAIN_LIMITS, Credentials, Mirrored, Model, Stage, canonical_json
+from trimtab_trainer.contract import (
+    MEETING_PORT,
+    PROCESSES,
+    TRAIN_LIMITS,
+    Credentials,
+    Mirrored,
+    Model,
+    Stage,
+    canonical_json,
+)
 
 from trimtab_operator.api.pod import AnyResources, AnyTemplate, EnvVar
 
@@ -19,6 +28,7 @@ from ..views import (
     EGRESS_LABEL,
     INPUTS_LABEL,
     MANAGED_BY_LABEL,
+    PROGRESS_PORT,
     QUEUE_LABEL,
     QUEUE_PRIORITY_LABEL,
     STAGE_LABEL,
@@ -29,11 +39,10 @@ from .inputs import job_inputs
 from .limits import limits_of
 from .names import attempt_name, run_config_name
 from .particulars import Staging
-from .peers import MEETING, rank_variables, service_name
+from .peers import rank_variables, service_name
 from .queue import QUEUE_MINIMUM, queue_annotations, queue_labels
 from .subject import J, Work
 
-PROGRESS_PORT = 9401
 CONFIG_DIRECTORY = "/run/trimtab/config"
 SECRETS_DIRECTORY = "/run/trimtab/secrets"
 HOME = "/tmp"
@@ -210,7 +219,7 @@ def _pod_spec(  # noqa: PLR0917 what every part of a Job is made from
     if nodes > 1:
         processes = max(1, accelerators_per_pod(job, settings, stage))
         ranks = rank_variables(kind, job, stage, number=number, processes=processes)
-        ports.append({"name": "meeting", "containerPort": MEETING, "protocol": "TCP"})
+        ports.append({"name": "meeting", "containerPort": MEETING_PORT, "protocol": "TCP"})
     volumes, mounts = _volumes(kind, job, settings, stage)
     _, resources = _resources(job, settings, stage)
     container: Body = {

@@ -24,13 +24,10 @@ from trimtab_trainer.contract import (
 
 from ..ownership import controlled_by
 from ..plan import Body
-from ..views import INDEX_LABEL, MANAGED_BY_LABEL, STAGE_LABEL
+from ..views import INDEX_LABEL, MANAGED_BY_LABEL, PROGRESS_PORT, STAGE_LABEL
 from .names import attempt_name
 from .particulars import Staging
 from .subject import J
-
-MEETING = MEETING_PORT
-PROGRESS = 9401
 
 
 def service_name(kind: Staging[J], job: J, stage: Stage) -> str:
@@ -55,7 +52,7 @@ def rank_variables(kind: Staging[J], job: J, stage: Stage, *, number: int, proce
         PROCESSES_PER_NODE: processes,
         WORLD_SIZE: nodes * processes,
         ADDRESS: f"{attempt_name(kind, job, stage, number)}-0.{service_name(kind, job, stage)}",
-        PORT: MEETING,
+        PORT: MEETING_PORT,
     }
     index = {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX_LABEL}']"}}
     return [
@@ -83,7 +80,7 @@ def build_peers(kind: Staging[J], job: J, stage: Stage) -> tuple[Body, ...]:
             # They meet before any of them is ready.
             "publishNotReadyAddresses": True,
             "selector": pods,
-            "ports": [{"name": "meeting", "port": MEETING, "protocol": "TCP"}],
+            "ports": [{"name": "meeting", "port": MEETING_PORT, "protocol": "TCP"}],
         },
     }
     policy: Body = {
@@ -96,7 +93,7 @@ def build_peers(kind: Staging[J], job: J, stage: Stage) -> tuple[Body, ...]:
             "ingress": [
                 # Any port: gradients go over ports that the libraries choose.
                 {"from": [{"podSelector": {"matchLabels": pods}}]},
-                {"ports": [{"port": PROGRESS, "protocol": "TCP"}]},
+                {"ports": [{"port": PROGRESS_PORT, "protocol": "TCP"}]},
             ],
         },
     }

@@ -17,7 +17,7 @@ from trimtab_trainer.contract import Progress, Stage
 from trimtab_trainer.contract.figures import COUNT, CURVES, FIGURE, WHOLE, figure
 
 from ...domain.cluster import Key
-from ...domain.views import JobView, PodView, parse_time
+from ...domain.views import PROGRESS_PORT, JobView, PodView, parse_time
 from .. import metrics
 from ..cluster.cache import Cache
 from ..logs import keys
@@ -26,7 +26,7 @@ from .answers import AS_IT_IS, Unreadable, body_of, parsed
 
 log = logging.getLogger(__name__)
 
-PORT = 9401
+PORT = PROGRESS_PORT
 TIMEOUT = aiohttp.ClientTimeout(total=2)
 AT_ONCE = 16
 """Of one namespace."""
