@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from trimtab_trainer.training import hardware
+from trimtab_trainer.training.machine import hardware
 
 
 @pytest.fixture(autouse=True, scope="session")

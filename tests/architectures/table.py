@@ -52,7 +52,7 @@ def rows() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    from trimtab_trainer.training import hardware
+    from trimtab_trainer.training.machine import hardware
 
     hardware.configure()
     text, _, _ = PAGE.read_text().partition("| model_type |")

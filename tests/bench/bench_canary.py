@@ -18,7 +18,7 @@ import sys
 import zlib
 from dataclasses import replace
 
-from trimtab_operator.domain.adapterrollout.analysis import FALSE_ERRORS, FALSE_LATENCY
+from trimtab_operator.domain.adapterrollout.canary.analysis import FALSE_ERRORS, FALSE_LATENCY
 
 from tests.unit.domain.rollout.canaries import Side, rate
 

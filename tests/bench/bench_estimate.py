@@ -30,9 +30,9 @@ from trimtab_trainer.base.base_model import find_base_model
 from trimtab_trainer.contract import RunConfig, StoredBaseModel
 from trimtab_trainer.estimating.dimensions import dimensions
 from trimtab_trainer.estimating.memory import Arithmetic, peak
-from trimtab_trainer.training import hardware
-from trimtab_trainer.training.adapter import add_adapter
-from trimtab_trainer.training.model import load_base
+from trimtab_trainer.training.machine import hardware
+from trimtab_trainer.training.network.adapter import add_adapter
+from trimtab_trainer.training.network.model import load_base
 
 from tests.trainer.train import runs
 

@@ -83,7 +83,7 @@ class Sides:
     """Both ways to ask the model of a folder."""
 
     def __init__(self, folder: Path, batch_size: int) -> None:
-        from trimtab_trainer.training import hardware
+        from trimtab_trainer.training.machine import hardware
 
         hardware.configure()
         import torch
@@ -94,7 +94,7 @@ class Sides:
         from trimtab_trainer.evaluate.asking.generation import end_tokens
         from trimtab_trainer.interruption import Interruption
         from trimtab_trainer.report import Report
-        from trimtab_trainer.training.model import LanguageModel, load_base
+        from trimtab_trainer.training.network.model import LanguageModel, load_base
 
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         none = QuantizationSettings(type=QuantizationType.NONE)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from trimtab_trainer.contract import Check, EvaluationOutcome, EvaluationTask, Threshold
-from trimtab_trainer.contract.verdict import judge as verdict_of
+from trimtab_trainer.contract.gate.verdict import judge as verdict_of
 from trimtab_trainer.evaluate.comparison import compare
 from trimtab_trainer.evaluate.judging.judgements import Judged, judged, questions, unreliable
 from trimtab_trainer.evaluate.preparing.task_store import PreparedTask

@@ -23,9 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from trimtab_trainer.data.nearduplicates import PERMUTATIONS, comparing, join_near_duplicates, sample, write_bands
+from trimtab_trainer.data.cleaning.nearduplicates import (
+    PERMUTATIONS,
+    comparing,
+    join_near_duplicates,
+    sample,
+    write_bands,
+)
+from trimtab_trainer.data.cleaning.shingles import SHINGLE_WORDS, Shingler, similarity, words
 from trimtab_trainer.data.rows import identities_of
-from trimtab_trainer.data.shingles import SHINGLE_WORDS, Shingler, similarity, words
 
 from tests.trainer.tiny import make_tiny_model
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import geometric_mean, median
 
-from trimtab_trainer.contract.sweep import (
+from trimtab_trainer.contract.sweeps.settings import (
     AlgorithmType,
     Dimension,
     Direction,

@@ -15,7 +15,7 @@ import json
 from collections.abc import Sequence
 from statistics import geometric_mean, median
 
-from trimtab_trainer.contract.sweep import AlgorithmType, Direction, KnownTrial, SuggestionRequest, TrialState
+from trimtab_trainer.contract.sweeps.settings import AlgorithmType, Direction, KnownTrial, SuggestionRequest, TrialState
 from trimtab_trainer.sweep.suggest import suggest
 
 from tests.bench.bench_sweep import FUNCTIONS, Function

@@ -26,7 +26,7 @@ from trimtab_trainer.evaluate.asking.likelihoods import log_likelihoods
 from trimtab_trainer.evaluate.rows import Sequence
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.report import Report
-from trimtab_trainer.training.adapter import Adapted
+from trimtab_trainer.training.network.adapter import Adapted
 
 from tests.trainer.tiny import make_tiny_model, tiny_tokenizer
 from tests.trainer.train.runs import adapted, run_config, trainer

@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 from trimtab_trainer.contract import Check, Threshold
-from trimtab_trainer.contract.bounds import Finding, judge_bounds
+from trimtab_trainer.contract.gate.bounds import Finding, judge_bounds
 from trimtab_trainer.evaluate.statistics import (
     Array,
     BrokenRow,

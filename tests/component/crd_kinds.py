@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import yaml
-from trimtab_operator.api.reference import nodes
+from trimtab_operator.api.definitions.reference import nodes
 
 from tests.component import (
     adapterexport_samples,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from trimtab_operator.api.reference import nodes
+from trimtab_operator.api.definitions.reference import nodes
 from trimtab_trainer.contract import METRICS_OF, TaskType
 
 from tests.component.api_server import ApiServer

@@ -17,9 +17,9 @@ from trimtab_operator.api import (
     FineTuneSweep,
     FineTuneSweepSpec,
 )
+from trimtab_operator.api.definitions.reference import fields
 from trimtab_operator.api.evaluation import EvaluationSpec
 from trimtab_operator.api.finetunejob import FineTuneJobSpec
-from trimtab_operator.api.reference import fields
 from trimtab_operator.api.review import Review, ReviewSpec
 
 from tests.component.api_server import ApiServer

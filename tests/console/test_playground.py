@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trimtab_trainer.data.preferences import Reader
+from trimtab_trainer.data.reading.preferences import Reader
 
 from tests.component.patience import Patience
 from tests.component.serving_pod import make_pod, serving

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
-from trimtab_trainer.data.jinja import Refused as RowRefused
-from trimtab_trainer.data.messages import Message
-from trimtab_trainer.data.template import ChatTemplate
+from trimtab_trainer.data.encoding.jinja import Refused as RowRefused
+from trimtab_trainer.data.encoding.template import ChatTemplate
+from trimtab_trainer.data.reading.messages import Message
 
 from tests.rendering.conftest import Engine, Refused
 from tests.trainer.real_templates import SPECIAL_TOKENS, names, source

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from trimtab_trainer.contract import DatasetFormat
-from trimtab_trainer.data.cleaning import Audit, Kept
-from trimtab_trainer.data.formats import Row
+from trimtab_trainer.data.cleaning.steps import Audit, Kept
+from trimtab_trainer.data.encoding.template import Kind
 from trimtab_trainer.data.parts import Block, PartWriter, TokenisedRow
+from trimtab_trainer.data.reading.formats import Row
 from trimtab_trainer.data.rows import Rows, read_rows
-from trimtab_trainer.data.template import Kind
 from trimtab_trainer.storage import open_store
 
 FORMAT = DatasetFormat.PROMPT_COMPLETION

@@ -17,8 +17,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from tokenizers import AddedToken, Tokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
-from trimtab_trainer.data.jinja import Shape, shaped
-from trimtab_trainer.data.messages import Message
+from trimtab_trainer.data.encoding.jinja import Shape, shaped
+from trimtab_trainer.data.reading.messages import Message
 
 from tests.trainer.tiny import make_tiny_model
 

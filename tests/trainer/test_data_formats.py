@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from trimtab_trainer.contract import DatasetFormat, Reason, RunConfig
-from trimtab_trainer.data.cleaning import Audit, clean
-from trimtab_trainer.data.clusters import answer_key
-from trimtab_trainer.data.formats import Row, conform, resolve
-from trimtab_trainer.data.readers import Record
-from trimtab_trainer.data.source import copy
+from trimtab_trainer.data.cleaning.clusters import answer_key
+from trimtab_trainer.data.cleaning.steps import Audit, clean
+from trimtab_trainer.data.reading.formats import Row, conform, resolve
+from trimtab_trainer.data.reading.readers import Record
+from trimtab_trainer.data.reading.source import copy
 from trimtab_trainer.errors import DataInvalid
 
 from tests.trainer.tiny import write_rows

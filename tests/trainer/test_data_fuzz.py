@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from trimtab_trainer.data.cleaning import Audit
-from trimtab_trainer.data.tokens import RowTokenizer
+from trimtab_trainer.data.cleaning.steps import Audit
+from trimtab_trainer.data.encoding.tokens import RowTokenizer
 from trimtab_trainer.errors import DataInvalid, SettingsInvalid
 
 from tests.trainer.test_data_rows import conversation, rows_of

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from trimtab_trainer.contract import LossOn, TooLong, TrainingSettings
+from trimtab_trainer.data.choosing.heldout import Said
+from trimtab_trainer.data.choosing.heldout import said as said_of
 from trimtab_trainer.data.fitting import fit
-from trimtab_trainer.data.heldout import Said
-from trimtab_trainer.data.heldout import said as said_of
 from trimtab_trainer.data.rows import Rows
 from trimtab_trainer.storage import open_store
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from trimtab_trainer.contract import DatasetFormat, Reason
-from trimtab_trainer.data.cleaning import MOST_COLUMNS, OTHER_COLUMNS, Audit, Columns, clean
-from trimtab_trainer.data.formats import Row, conform, resolve
-from trimtab_trainer.data.readers import Record
-from trimtab_trainer.data.source import copy
+from trimtab_trainer.data.cleaning.steps import MOST_COLUMNS, OTHER_COLUMNS, Audit, Columns, clean
+from trimtab_trainer.data.reading.formats import Row, conform, resolve
+from trimtab_trainer.data.reading.readers import Record
+from trimtab_trainer.data.reading.source import copy
 from trimtab_trainer.errors import DataInvalid
 from trimtab_trainer.storage import open_store
 from trimtab_trainer.storage.layout import rows_prefix

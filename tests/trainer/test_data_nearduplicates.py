@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rensa import RMinHash
-from trimtab_trainer.data import shingles
-from trimtab_trainer.data.nearduplicates import comparing, join_near_duplicates, sample, write_bands
+from trimtab_trainer.data.cleaning import shingles
+from trimtab_trainer.data.cleaning.nearduplicates import comparing, join_near_duplicates, sample, write_bands
+from trimtab_trainer.data.cleaning.shingles import Shingler, similarity, words
 from trimtab_trainer.data.rows import identities_of
-from trimtab_trainer.data.shingles import Shingler, similarity, words
 
 VOCABULARY = [f"w{number:x}" for number in range(20_000)]
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from trimtab_trainer.contract import StoredDataset, TrainingData, TrainingSettings
 from trimtab_trainer.data import making, parts, tokenising
-from trimtab_trainer.data.formats import Row
+from trimtab_trainer.data.encoding.tokens import RowTokenizer
+from trimtab_trainer.data.reading.formats import Row
+from trimtab_trainer.data.reading.source import copy
 from trimtab_trainer.data.request import Request
-from trimtab_trainer.data.source import copy
-from trimtab_trainer.data.tokens import RowTokenizer
 from trimtab_trainer.errors import DataInvalid
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import FileEntry, Store, open_store

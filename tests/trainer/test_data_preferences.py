@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from trimtab_trainer.contract import DatasetFormat, Method, Reason
-from trimtab_trainer.data.formats import Row, conform, resolve
-from trimtab_trainer.data.readers import Record
-from trimtab_trainer.data.shingles import said
+from trimtab_trainer.data.cleaning.shingles import said
+from trimtab_trainer.data.reading.formats import Row, conform, resolve
+from trimtab_trainer.data.reading.readers import Record
 from trimtab_trainer.errors import DataInvalid
 from trimtab_trainer.training.batches import Batches
 

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import processors
 from trimtab_trainer.contract import DatasetFormat, Reason
-from trimtab_trainer.data.cleaning import Audit, clean
-from trimtab_trainer.data.formats import Row, resolve
-from trimtab_trainer.data.source import Source, copy, find
-from trimtab_trainer.data.tokens import RowTokenizer, Tokenised
+from trimtab_trainer.data.cleaning.steps import Audit, clean
+from trimtab_trainer.data.encoding.tokens import RowTokenizer, Tokenised
+from trimtab_trainer.data.reading.formats import Row, resolve
+from trimtab_trainer.data.reading.source import Source, copy, find
 from trimtab_trainer.errors import DataInvalid, SettingsInvalid
 
 from tests.trainer.tiny import CHATML, CHATML_GENERATION, make_tiny_model, tiny_rows, write_rows

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from trimtab_trainer.contract import Reason, RunConfig
-from trimtab_trainer.data.tokens import RowTokenizer
+from trimtab_trainer.data.encoding.tokens import RowTokenizer
 from trimtab_trainer.errors import DataInvalid
 from trimtab_trainer.training.batches import IGNORED, Batches
 

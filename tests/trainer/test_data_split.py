@@ -12,11 +12,11 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from trimtab_trainer.contract import DatasetFormat, HeldOut, Reason, StoredDataset, TrainingData, Validation
-from trimtab_trainer.data.clusters import NO_KEY, Clusters, answer_key, connect, group_key
-from trimtab_trainer.data.formats import Row
+from trimtab_trainer.data.choosing.split import TEST, TRAINING, VALIDATION, Sides, split
+from trimtab_trainer.data.cleaning.clusters import NO_KEY, Clusters, answer_key, connect, group_key
 from trimtab_trainer.data.packing import pack
+from trimtab_trainer.data.reading.formats import Row
 from trimtab_trainer.data.rows import keys_of
-from trimtab_trainer.data.split import TEST, TRAINING, VALIDATION, Sides, split
 from trimtab_trainer.errors import DataInvalid
 
 URI = "file:///data/"

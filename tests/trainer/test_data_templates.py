@@ -11,12 +11,12 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 from trimtab_trainer.contract import DatasetFormat
-from trimtab_trainer.data import jinja
-from trimtab_trainer.data.formats import Row
-from trimtab_trainer.data.jinja import Refused, shaped
-from trimtab_trainer.data.messages import Message
-from trimtab_trainer.data.template import ChatTemplate, Rendered
-from trimtab_trainer.data.tokens import RowTokenizer
+from trimtab_trainer.data.encoding import jinja
+from trimtab_trainer.data.encoding.jinja import Refused, shaped
+from trimtab_trainer.data.encoding.template import ChatTemplate, Rendered
+from trimtab_trainer.data.encoding.tokens import RowTokenizer
+from trimtab_trainer.data.reading.formats import Row
+from trimtab_trainer.data.reading.messages import Message
 
 from tests.trainer.real_templates import SPECIAL_TOKENS, make_model, names, oracle, oracle_source, source
 

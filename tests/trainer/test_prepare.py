@@ -25,7 +25,7 @@ from trimtab_trainer.contract import (
 )
 from trimtab_trainer.data import load_view
 from trimtab_trainer.data import preparation as data_preparation
-from trimtab_trainer.data.tokens import RowTokenizer
+from trimtab_trainer.data.encoding.tokens import RowTokenizer
 from trimtab_trainer.errors import DataInvalid, SettingsInvalid, TrainerError
 from trimtab_trainer.prepare import Outcome, prepare
 from trimtab_trainer.publishing.result import Result, read_result, write_result

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from trimtab_trainer.contract import ExitCode, Reason, Stage, Summary, TerminationMessage, TrainingSettings
 from trimtab_trainer.errors import Interrupted, OutOfMemory, ProcessLost, SettingsInvalid, StorageFailed, TrainerError
-from trimtab_trainer.training.control_groups import killed_for_memory
 from trimtab_trainer.training.distributed.ending import End, outcome
 from trimtab_trainer.training.distributed.nodes import Nodes
 from trimtab_trainer.training.distributed.processes import Place, processes
 from trimtab_trainer.training.distributed.sharing import check_batch, dealt, shared_micro_batch, uneven
+from trimtab_trainer.training.machine.control_groups import killed_for_memory
 
 SEVERAL = {"NVIDIA_VISIBLE_DEVICES": "GPU-a,GPU-b"}
 

@@ -19,7 +19,7 @@ from trimtab_operator.api import (
     PassedReason,
 )
 from trimtab_operator.api.review import Review
-from trimtab_operator.api.rollout_reasons import POD_EXPLANATIONS, READY_EXPLANATIONS
+from trimtab_operator.api.status.rollout_reasons import POD_EXPLANATIONS, READY_EXPLANATIONS
 from trimtab_trainer.contract import EvaluationConfig, EvaluationTask, ExitCode, RunConfig, Threshold
 
 ROOT = Path(__file__).parents[2]

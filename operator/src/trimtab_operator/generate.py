@@ -16,9 +16,9 @@ from typing import Any
 import yaml
 
 from .api import GROUP, VERSION
-from .api.crd import crd_of
-from .api.kindtable import kind_table
-from .api.reference import reference
+from .api.definitions.crd import crd_of
+from .api.definitions.kindtable import kind_table
+from .api.definitions.reference import reference
 from .domain.gitops import MARKS
 from .domain.kinds import KINDS
 from .domain.review.policies import SPECS

@@ -11,13 +11,13 @@ from .work import ALPHA, GRADIENT_NORM, LEARNING_RATE, RANK, SEED, Clock, Work, 
 
 def run(work: Work, started: float) -> dict[str, Any]:
     """Train and return the figures of `Clock`."""
-    from trimtab_trainer.training import hardware
+    from trimtab_trainer.training.machine import hardware
 
     hardware.configure()
     from trimtab_trainer.contract.settings import ComputeType
-    from trimtab_trainer.training.adapter import add_adapter
-    from trimtab_trainer.training.model import load_base
-    from trimtab_trainer.training.product import fuse
+    from trimtab_trainer.training.network.adapter import add_adapter
+    from trimtab_trainer.training.network.model import load_base
+    from trimtab_trainer.training.network.product import fuse
     from trimtab_trainer.training.schedule import sequences_of_step
 
     from tests.trainer.train.runs import run_config, trainer

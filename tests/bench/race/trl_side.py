@@ -15,7 +15,7 @@ from .work import ALPHA, GRADIENT_NORM, LEARNING_RATE, RANK, SEED, Clock, Work, 
 
 def run(work: Work, started: float) -> dict[str, Any]:
     """Train and return the figures of `Clock`."""
-    from trimtab_trainer.training import hardware
+    from trimtab_trainer.training.machine import hardware
 
     hardware.configure()
     import numpy as np
@@ -27,8 +27,8 @@ def run(work: Work, started: float) -> dict[str, Any]:
     from transformers.utils import is_flash_attn_2_available, logging
     from trimtab_trainer.contract import TrainingSettings
     from trimtab_trainer.contract.settings import ComputeType
-    from trimtab_trainer.training.adapter import published_name
     from trimtab_trainer.training.batches import IGNORED, Batches
+    from trimtab_trainer.training.network.adapter import published_name
     from trimtab_trainer.training.schedule import sequences_of_step
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 

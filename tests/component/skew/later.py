@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 from trimtab_agent.contract import Share
 from trimtab_operator.api.adapterrollout import RevisionState
-from trimtab_operator.api.crd import crd_of
+from trimtab_operator.api.definitions.crd import crd_of
 from trimtab_operator.generate import CUSTOM_RESOURCES
 from trimtab_trainer.contract import EvaluationConfig, RunConfig, Schedule
 

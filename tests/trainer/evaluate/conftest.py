@@ -22,7 +22,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the tiny base model."""
-    from trimtab_trainer.training import hardware
+    from trimtab_trainer.training.machine import hardware
 
     hardware.configure()
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "base")

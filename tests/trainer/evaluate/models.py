@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from trimtab_trainer.training.model import LanguageModel
+from trimtab_trainer.training.network.model import LanguageModel
 
 from tests.trainer.train.runs import CPU, adapted, plain_base, run_config, shake
 

@@ -22,8 +22,8 @@ from trimtab_trainer.evaluate.reporting.outcome_store import read_outcome
 from trimtab_trainer.evaluate.results import EvaluationResults
 from trimtab_trainer.evaluate.rows import RowScore, read_lines
 from trimtab_trainer.storage import FileEntry
-from trimtab_trainer.training.adapter import Adapted
-from trimtab_trainer.training.model import LanguageModel
+from trimtab_trainer.training.network.adapter import Adapted
+from trimtab_trainer.training.network.model import LanguageModel
 
 from tests.trainer.evaluate.stage import EvaluationRun, Trained, evaluation, tasks, trained
 

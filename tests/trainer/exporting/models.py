@@ -16,8 +16,8 @@ from trimtab_trainer.contract import Artifact, ExportConfig, Exported, Quantizat
 from trimtab_trainer.exporting.stage import export
 from trimtab_trainer.progress import ProgressBoard
 from trimtab_trainer.report import Report
-from trimtab_trainer.training.adapter import load_adapter
-from trimtab_trainer.training.model import load_base
+from trimtab_trainer.training.network.adapter import load_adapter
+from trimtab_trainer.training.network.model import load_base
 
 from tests.trainer.train.stage import stage_run
 

@@ -18,7 +18,7 @@ from trimtab_trainer.exporting.adaptation import Adaptation
 from trimtab_trainer.exporting.merge import Merge
 from trimtab_trainer.exporting.tensor_files import TYPES, Planned, write_tensors
 from trimtab_trainer.exporting.training_weights import as_trained, in_files, linears_of
-from trimtab_trainer.training.model import load_base
+from trimtab_trainer.training.network.model import load_base
 
 from tests.trainer.tiny import CHATML_GENERATION, make_tiny_experts, make_tiny_model
 

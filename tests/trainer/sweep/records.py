@@ -8,8 +8,8 @@ from typing import Any
 
 from trimtab_trainer.contract import RunIdentity
 from trimtab_trainer.contract.curve import Curve
-from trimtab_trainer.contract.sweep import Direction, ParameterRange, Scale, SweepParameter
-from trimtab_trainer.contract.sweep_record import RecordedObjective, RecordedTrial, SweepRecord
+from trimtab_trainer.contract.sweeps.record import RecordedObjective, RecordedTrial, SweepRecord
+from trimtab_trainer.contract.sweeps.settings import Direction, ParameterRange, Scale, SweepParameter
 
 MODELS = [{"uri": "s3://models/smollm2-135m-instruct"}, {"uri": "s3://models/another/of-a-very-long-name-indeed"}]
 

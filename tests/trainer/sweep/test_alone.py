@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from trimtab_trainer.__main__ import main
 from trimtab_trainer.contract import ExitCode, Reason, RunConfig
-from trimtab_trainer.contract.sweep import trial_id
+from trimtab_trainer.contract.sweeps.settings import trial_id
 from trimtab_trainer.errors import Interrupted, SettingsInvalid, StorageFailed, TrainerError
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.sweep import alone

@@ -10,8 +10,8 @@ import pytest
 from trimtab_trainer.__main__ import main
 from trimtab_trainer.contract import Credentials, ExitCode, Reason, Stage, StoredOutput, TerminationMessage
 from trimtab_trainer.contract.curve import CURVE_BYTES, POINTS, Curve
-from trimtab_trainer.contract.sweep import Direction
-from trimtab_trainer.contract.sweep_record import RECORD_BYTES, RecordedObjective, SweepRecord
+from trimtab_trainer.contract.sweeps.record import RECORD_BYTES, RecordedObjective, SweepRecord
+from trimtab_trainer.contract.sweeps.settings import Direction
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.storage import open_store
 from trimtab_trainer.sweep.files import read_place

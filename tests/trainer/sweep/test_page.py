@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trimtab_trainer.contract.sweep import Direction, SweepParameter
-from trimtab_trainer.contract.sweep_record import RecordedObjective, RecordedTrial, SweepRecord
+from trimtab_trainer.contract.sweeps.record import RecordedObjective, RecordedTrial, SweepRecord
+from trimtab_trainer.contract.sweeps.settings import Direction, SweepParameter
 from trimtab_trainer.sweep.axes import Axis, axis_of, label, whole
 from trimtab_trainer.sweep.charts import Judged, parallel_chart, slice_chart, value_chart, value_scale
 from trimtab_trainer.sweep.page import render

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from trimtab_trainer.training import hardware
+from trimtab_trainer.training.machine import hardware
 
 from tests.trainer.tiny import make_tiny_model
 

@@ -19,11 +19,11 @@ from trimtab_trainer.base.unsupported import NOT_PACKED
 from trimtab_trainer.contract import LoraSettings, QuantizationSettings, StoredBaseModel
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.probe import check_forward
-from trimtab_trainer.training.adapter import add_adapter
 from trimtab_trainer.training.batches import MicroBatch
 from trimtab_trainer.training.loss import summed_loss
-from trimtab_trainer.training.model import load_base
-from trimtab_trainer.training.targets import check_layers
+from trimtab_trainer.training.network.adapter import add_adapter
+from trimtab_trainer.training.network.model import load_base
+from trimtab_trainer.training.network.targets import check_layers
 
 from .runs import CPU
 

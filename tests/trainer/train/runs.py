@@ -14,12 +14,12 @@ from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.progress import ProgressBoard
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import open_store
-from trimtab_trainer.training.adapter import Adapted, add_adapter
 from trimtab_trainer.training.batches import Batches
 from trimtab_trainer.training.checkpoint import Checkpoints
 from trimtab_trainer.training.distributed.world import World
 from trimtab_trainer.training.loop import Trainer
-from trimtab_trainer.training.model import frozen_hash, load_base
+from trimtab_trainer.training.network.adapter import Adapted, add_adapter
+from trimtab_trainer.training.network.model import frozen_hash, load_base
 
 CPU = torch.device("cpu")
 RUN_DIGEST = "sha256:" + "0" * 64

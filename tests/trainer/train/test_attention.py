@@ -16,13 +16,13 @@ from trimtab_trainer.base.base_model import find_base_model
 from trimtab_trainer.base.layers import reach
 from trimtab_trainer.contract import LoraSettings, QuantizationSettings, StoredBaseModel
 from trimtab_trainer.probe import check_forward
-from trimtab_trainer.training import attention
-from trimtab_trainer.training.adapter import Adapted, add_adapter
-from trimtab_trainer.training.attention import BY_ROWS, UNDER_MASKS, by_lengths, by_rows
 from trimtab_trainer.training.batches import Batches, MicroBatch
 from trimtab_trainer.training.loss import summed_loss
-from trimtab_trainer.training.model import load_base
-from trimtab_trainer.training.rows import RowLayout, row_layout
+from trimtab_trainer.training.network import attention
+from trimtab_trainer.training.network.adapter import Adapted, add_adapter
+from trimtab_trainer.training.network.attention import BY_ROWS, UNDER_MASKS, by_lengths, by_rows
+from trimtab_trainer.training.network.model import load_base
+from trimtab_trainer.training.network.rows import RowLayout, row_layout
 
 from .families import make_family
 from .runs import CPU, adapted, random_rows, run_config, sequences, shake

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from trimtab_trainer.training.energy import EnergyMeter, counter
+from trimtab_trainer.training.machine.energy import EnergyMeter, counter
 
 
 class NVMLError(Exception):

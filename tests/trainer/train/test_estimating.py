@@ -13,10 +13,10 @@ from trimtab_trainer.contract import StoredBaseModel
 from trimtab_trainer.estimating import memory
 from trimtab_trainer.estimating.dimensions import Dimensions, dimensions
 from trimtab_trainer.estimating.memory import Arithmetic
-from trimtab_trainer.training.adapter import Adapted, add_adapter
 from trimtab_trainer.training.batches import MicroBatch
-from trimtab_trainer.training.costs import costs
-from trimtab_trainer.training.model import load_base
+from trimtab_trainer.training.machine.costs import costs
+from trimtab_trainer.training.network.adapter import Adapted, add_adapter
+from trimtab_trainer.training.network.model import load_base
 
 from tests.trainer.tiny import make_tiny_experts
 

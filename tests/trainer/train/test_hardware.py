@@ -13,7 +13,7 @@ import torch
 from trimtab_trainer.contract import ExitCode, Reason, TerminationMessage
 from trimtab_trainer.contract.settings import ComputeType
 from trimtab_trainer.errors import SettingsInvalid
-from trimtab_trainer.training import accelerator, hardware
+from trimtab_trainer.training.machine import accelerator, hardware
 
 from tests.trainer.tiny import tiny_rows, write_rows
 

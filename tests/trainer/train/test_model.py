@@ -16,11 +16,11 @@ from trimtab_trainer.data.view import Sequences
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.probe import check_forward
-from trimtab_trainer.training import model as model_module
-from trimtab_trainer.training.adapter import Adapted, add_adapter
 from trimtab_trainer.training.batches import Batches
-from trimtab_trainer.training.model import checksums, frozen_hash, load_base
-from trimtab_trainer.training.targets import linear_modules
+from trimtab_trainer.training.network import model as model_module
+from trimtab_trainer.training.network.adapter import Adapted, add_adapter
+from trimtab_trainer.training.network.model import checksums, frozen_hash, load_base
+from trimtab_trainer.training.network.targets import linear_modules
 from trimtab_trainer.training.validation import mean_loss
 
 from tests.trainer.tiny import make_tiny_model

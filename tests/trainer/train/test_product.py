@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.nn import functional
 from trimtab_trainer.contract import QuantizationSettings
-from trimtab_trainer.training import product
-from trimtab_trainer.training.adapter import Adapted, add_adapter
 from trimtab_trainer.training.batches import Batches
 from trimtab_trainer.training.loss import summed_loss
-from trimtab_trainer.training.model import load_base
+from trimtab_trainer.training.network import product
+from trimtab_trainer.training.network.adapter import Adapted, add_adapter
+from trimtab_trainer.training.network.model import load_base
 
 from .runs import CPU, random_rows, run_config, shake, unpacked
 

@@ -24,9 +24,9 @@ from trimtab_trainer.publishing.result import read_result, verify_adapter
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import store_folder
 from trimtab_trainer.storage.layout import adapter_prefix, result_path
-from trimtab_trainer.training.adapter import Adapted, load_adapter
 from trimtab_trainer.training.batches import Batches
 from trimtab_trainer.training.loop import Trainer
+from trimtab_trainer.training.network.adapter import Adapted, load_adapter
 
 from tests.trainer.tiny import CHATML
 

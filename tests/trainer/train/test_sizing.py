@@ -10,8 +10,8 @@ from trimtab_trainer.contract import LoraSettings, QuantizationSettings, Trainin
 from trimtab_trainer.estimating.devices import find_device
 from trimtab_trainer.estimating.dimensions import dimensions, shapes_of_config
 from trimtab_trainer.estimating.memory import Arithmetic, cut, peak
-from trimtab_trainer.training.costs import costs
-from trimtab_trainer.training.sizing import Costs, Sizing, computed_twice, plan
+from trimtab_trainer.training.machine.costs import costs
+from trimtab_trainer.training.machine.sizing import Costs, Sizing, computed_twice, plan
 
 from .runs import adapted, run_config
 

@@ -14,12 +14,12 @@ from trimtab_trainer.base.layers import NAMES_OF_EXPERTS, TAKEN_FOR_EXPERTS, rea
 from trimtab_trainer.contract import LoraSettings, QuantizationSettings, Reason, StoredBaseModel
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.publishing.publish import adapter_config
-from trimtab_trainer.training.adapter import Adapted, add_adapter, load_adapter
 from trimtab_trainer.training.batches import MicroBatch
 from trimtab_trainer.training.checkpoint import save_adapter
-from trimtab_trainer.training.costs import costs
-from trimtab_trainer.training.model import load_base
-from trimtab_trainer.training.targets import check_layers, resolve_targets
+from trimtab_trainer.training.machine.costs import costs
+from trimtab_trainer.training.network.adapter import Adapted, add_adapter, load_adapter
+from trimtab_trainer.training.network.model import load_base
+from trimtab_trainer.training.network.targets import check_layers, resolve_targets
 
 from .families import Trained, make_family, train_family
 from .runs import CPU, plain_base, run_config, shake

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from trimtab_operator.api.adapterrollout import AdapterRollout, AdapterRolloutSpec, AdapterRolloutStatus
-from trimtab_operator.api.schema import structural
+from trimtab_operator.api.definitions.schema import structural
 
 DIGEST = "sha256:" + "a" * 64
 ARTIFACT = {"uri": "s3://adapters/guide/adapters/a", "digest": DIGEST}

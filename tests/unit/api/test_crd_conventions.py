@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from trimtab_operator.api.reference import fields, nodes
+from trimtab_operator.api.definitions.reference import fields, nodes
 from trimtab_operator.generate import CUSTOM_RESOURCES
 
 ROOT = Path(__file__).parents[3]

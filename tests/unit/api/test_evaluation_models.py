@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from trimtab_operator.api import AttemptStatus, Condition, Evaluation, EvaluationProgress, EvaluationStatus, ModelStatus
-from trimtab_operator.api.conditions import MESSAGE_LENGTH
 from trimtab_operator.api.evaluation import EvaluationSources
+from trimtab_operator.api.status.conditions import MESSAGE_LENGTH
 from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH, EARLIER_MESSAGE_LENGTH, MirroredStatus
 from trimtab_operator.domain.evaluation.results import note_outcome
 from trimtab_trainer.contract import BOUNDS, PACKED_OUTCOME_BYTES, Check, EvaluationOutcome, Result

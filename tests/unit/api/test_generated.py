@@ -25,17 +25,17 @@ from trimtab_operator.api import (
 )
 from trimtab_operator.api.adapterexport import ADAPTEREXPORT
 from trimtab_operator.api.adapterrollout import ADAPTERROLLOUT
-from trimtab_operator.api.crd import schema_of
-from trimtab_operator.api.customresource import CustomResource
+from trimtab_operator.api.definitions.crd import schema_of
+from trimtab_operator.api.definitions.customresource import CustomResource
+from trimtab_operator.api.definitions.reference import fields, nodes
 from trimtab_operator.api.evaluation import EVALUATION
 from trimtab_operator.api.finetunejob import FINETUNEJOB
 from trimtab_operator.api.finetunesweep import FINETUNESWEEP, REPORTED, ReportReason, SweepState
-from trimtab_operator.api.reference import fields, nodes
 from trimtab_operator.api.review import RECORDED, REVIEW, ReviewReason
-from trimtab_operator.api.rollout_reasons import POD_EXPLANATIONS
+from trimtab_operator.api.status.rollout_reasons import POD_EXPLANATIONS
 from trimtab_operator.api.tracking import TRACKED, TrackedReason
+from trimtab_operator.domain.adapterrollout.delivery.waves import OF_THE_POD
 from trimtab_operator.domain.adapterrollout.rollback import HARM
-from trimtab_operator.domain.adapterrollout.waves import OF_THE_POD
 from trimtab_operator.generate import CUSTOM_RESOURCES, generated_files, main
 
 ROOT = Path(__file__).parents[3]

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from trimtab_operator.api.conditions import MESSAGE_LENGTH, Condition
 from trimtab_operator.api.finetunejob import (
     ArtifactStatus,
     CheckpointStatus,
@@ -17,7 +16,8 @@ from trimtab_operator.api.finetunejob import (
     FineTuneJobStatus,
     TrainingProgress,
 )
-from trimtab_operator.api.pod import PodTemplate
+from trimtab_operator.api.pods.template import PodTemplate
+from trimtab_operator.api.status.conditions import MESSAGE_LENGTH, Condition
 from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH, EARLIER_MESSAGE_LENGTH, AttemptStatus, MirroredStatus
 from trimtab_operator.domain.work.conditions import WARNINGS_LENGTH
 from trimtab_trainer.contract import Curve

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from trimtab_operator.api.quantity import LARGEST, count_of
+from trimtab_operator.api.pods.quantity import LARGEST, count_of
 
 COUNTS: list[tuple[object, int]] = [
     (0, 0),

@@ -10,9 +10,9 @@ from trimtab_operator.domain.finetunejob import TRAINING
 from trimtab_operator.domain.finetunejob.figures import note_progress
 from trimtab_operator.domain.settings import ACCELERATOR_RESOURCES, Settings
 from trimtab_operator.domain.views import ACCELERATORS_LABEL, JobView
-from trimtab_operator.domain.work.accelerators import devices, for_one_accelerator
-from trimtab_operator.domain.work.attempt import Attempt
-from trimtab_operator.domain.work.job import accelerators_per_pod, build_job
+from trimtab_operator.domain.work.attempts.attempt import Attempt
+from trimtab_operator.domain.work.building.accelerators import devices, for_one_accelerator
+from trimtab_operator.domain.work.building.job import accelerators_per_pod, build_job
 from trimtab_trainer.contract import Progress, Stage
 
 from tests.unit.domain.makers import PREPARED, SETTINGS, World, finetunejob

@@ -9,8 +9,8 @@ import pytest
 from trimtab_operator.domain.evaluation import EVALUATING
 from trimtab_operator.domain.finetunejob import TRAINING
 from trimtab_operator.domain.views import QUEUE_LABEL
-from trimtab_operator.domain.work.inputs import config_inputs, job_inputs
-from trimtab_operator.domain.work.job import build_run_config_map
+from trimtab_operator.domain.work.building.inputs import config_inputs, job_inputs
+from trimtab_operator.domain.work.building.job import build_run_config_map
 
 from tests.unit.domain.makers import (
     SETTINGS,

@@ -12,7 +12,7 @@ from trimtab_operator.domain.evaluation import EVALUATING
 from trimtab_operator.domain.finetunejob import TRAINING
 from trimtab_operator.domain.settings import PodDefaults, Settings
 from trimtab_operator.domain.views import QUEUE_LABEL
-from trimtab_operator.domain.work.job import build_job, build_run_config_map, merge_resources
+from trimtab_operator.domain.work.building.job import build_job, build_run_config_map, merge_resources
 from trimtab_trainer.contract import ExitCode, Prepared, RunConfig, Stage
 
 from tests.unit.domain.makers import PREPARED, SETTINGS, evaluation, finetunejob

@@ -14,10 +14,10 @@ from trimtab_operator.domain.finetunejob import TRAINING
 from trimtab_operator.domain.plan import EventsOf, NodeOf, Plan
 from trimtab_operator.domain.settings import PodDefaults
 from trimtab_operator.domain.views import INDEX_LABEL, JobView, PodView
-from trimtab_operator.domain.work.ending import cause_of
-from trimtab_operator.domain.work.inputs import config_inputs, job_inputs
-from trimtab_operator.domain.work.job import build_job
-from trimtab_operator.domain.work.peers import build_peers
+from trimtab_operator.domain.work.attempts.ending import cause_of
+from trimtab_operator.domain.work.building.inputs import config_inputs, job_inputs
+from trimtab_operator.domain.work.building.job import build_job
+from trimtab_operator.domain.work.building.peers import build_peers
 from trimtab_operator.domain.work.staged import needs
 from trimtab_trainer.contract import TRAIN_LIMITS, Reason, Stage, TrainLimits
 from trimtab_trainer.training.distributed.nodes import Nodes, nodes

@@ -16,7 +16,7 @@ from trimtab_operator.domain.finetunejob.figures import prepared_of
 from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf, Plan
 from trimtab_operator.domain.views import PodView, format_time
 from trimtab_operator.domain.work import plan
-from trimtab_operator.domain.work.accounts import pause_seconds
+from trimtab_operator.domain.work.attempts.accounts import pause_seconds
 from trimtab_trainer.contract import Curve, Reason, Summary, TerminationMessage
 
 from tests.unit.domain.makers import ARTIFACT, PREPARED, T0, World, queued_world

@@ -12,7 +12,7 @@ from trimtab_operator.domain.evaluation import EVALUATING
 from trimtab_operator.domain.plan import Delete, NodeOf
 from trimtab_operator.domain.views import EVALUATION_LABEL, QUEUE_LABEL
 from trimtab_operator.domain.work import plan
-from trimtab_operator.domain.work.job import build_job, build_run_config_map
+from trimtab_operator.domain.work.building.job import build_job, build_run_config_map
 from trimtab_trainer.contract import EvaluationConfig, EvaluationOutcome, Reason
 
 from tests.unit.domain.makers import (

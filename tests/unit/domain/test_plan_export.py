@@ -12,7 +12,7 @@ from trimtab_operator.api.finetunejob import BaseModelSource
 from trimtab_operator.domain.adapterexport import ADAPTER_EXPORT, EXPORTING
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.indexes import named_evaluation, waiting_for
-from trimtab_operator.domain.work.job import build_job
+from trimtab_operator.domain.work.building.job import build_job
 from trimtab_operator.domain.work.staged import needs
 from trimtab_trainer.contract import ExportConfig, Reason, Stage
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from trimtab_operator.domain.evaluation import EVALUATING
 from trimtab_operator.domain.finetunejob import TRAINING
-from trimtab_operator.domain.work.job import build_job, build_run_config_map
-from trimtab_operator.domain.work.names import job_names_to_confirm
+from trimtab_operator.domain.work.building.job import build_job, build_run_config_map
+from trimtab_operator.domain.work.building.names import job_names_to_confirm
 from trimtab_trainer.contract import Mirrored, MirroredSource, Reason, RunConfig, Stage, relocated
 
 from tests.unit.domain.makers import PREPARED, SETTINGS, EvaluationWorld, World, evaluation, finetunejob, finished, sha

@@ -12,7 +12,7 @@ from trimtab_operator.domain.cluster import NameTaken, Refusal
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB, TRAINING
 from trimtab_operator.domain.views import QUEUE_LABEL
 from trimtab_operator.domain.work.afterwards import LONGEST_SECONDS
-from trimtab_operator.domain.work.inputs import job_inputs
+from trimtab_operator.domain.work.building.inputs import job_inputs
 from trimtab_operator.domain.work.staged import needs
 from trimtab_trainer.contract import ExitCode, Reason, TrackingRecord
 

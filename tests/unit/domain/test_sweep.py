@@ -17,7 +17,7 @@ from trimtab_operator.domain.finetunesweep.observed import Observed
 from trimtab_operator.domain.plan import Create, Delete, Importance, Inquiry, NextPoints, Plan, Suspend
 from trimtab_operator.domain.settings import Settings
 from trimtab_operator.domain.views import JobView, format_time
-from trimtab_trainer.contract.sweep import Point, SuggestionRequest
+from trimtab_trainer.contract.sweeps.settings import Point, SuggestionRequest
 
 from tests.unit.domain.makers import ARTIFACT, T0, sha
 

@@ -15,7 +15,7 @@ from trimtab_operator.domain.finetunesweep.judging import thresholds_of
 from trimtab_operator.domain.finetunesweep.searching import search_digest
 from trimtab_operator.domain.plan import Suspend
 from trimtab_trainer.contract import Check, Threshold
-from trimtab_trainer.contract.bounds import Finding, judge_bounds
+from trimtab_trainer.contract.gate.bounds import Finding, judge_bounds
 
 from tests.unit.domain.makers import ARTIFACT, T0, sha
 from tests.unit.domain.test_sweep import RATES, TEMPLATE, World, sweep

@@ -14,7 +14,7 @@ from trimtab_operator.domain.finetunesweep.decide import plan
 from trimtab_operator.domain.plan import Create, Plan
 from trimtab_trainer.__main__ import main
 from trimtab_trainer.contract import ExitCode, Reason, Stage, TerminationMessage
-from trimtab_trainer.contract.sweep_record import SweepRecord
+from trimtab_trainer.contract.sweeps.record import SweepRecord
 from trimtab_trainer.storage.layout import sweep_prefix
 
 from tests.unit.domain.makers import T0

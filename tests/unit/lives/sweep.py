@@ -20,7 +20,7 @@ from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.domain.views import format_time
 from trimtab_operator.runtime.kube import OWN, Body
 from trimtab_operator.runtime.rounds.gate import has_ended, summary_of
-from trimtab_trainer.contract.sweep import Point, SuggestionRequest, TrialState
+from trimtab_trainer.contract.sweeps.settings import Point, SuggestionRequest, TrialState
 
 from tests.unit.lives.faults import FaultyApi
 from tests.unit.lives.life import OneObject

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from trimtab_operator.domain.work.job import ENVIRONMENT
+from trimtab_operator.domain.work.building.job import ENVIRONMENT
 
 FOLDER = Path(__file__).parents[3] / "deploy/images"
 IMAGES = ("operator", "console", "prepare", "trainer", "vllm-cpu")

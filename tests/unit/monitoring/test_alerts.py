@@ -13,9 +13,9 @@ import yaml
 from trimtab_local import promtool
 from trimtab_operator.api import AttemptReason, PassedReason, State
 from trimtab_operator.api.finetunesweep import SweepState
-from trimtab_operator.api.rollout_reasons import READY_EXPLANATIONS
+from trimtab_operator.api.status.rollout_reasons import READY_EXPLANATIONS
 from trimtab_trainer.contract import Reason
-from trimtab_trainer.contract.sweep import TrialState
+from trimtab_trainer.contract.sweeps.settings import TrialState
 
 from tests.unit.chart.chart import Rendered
 

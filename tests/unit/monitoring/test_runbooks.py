@@ -11,7 +11,7 @@ import pytest
 import yaml
 from trimtab_operator.api import EVALUATION_REASONS, FINETUNEJOB_REASONS, AttemptReason, PassedReason
 from trimtab_operator.api.finetunesweep import SweepState
-from trimtab_operator.api.rollout_reasons import READY_EXPLANATIONS
+from trimtab_operator.api.status.rollout_reasons import READY_EXPLANATIONS
 from trimtab_trainer.contract import Reason
 
 from tests.unit.monitoring.test_alerts import ALERTS

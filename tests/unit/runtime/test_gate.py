@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 from trimtab_operator.api import AdapterRolloutStatus, FineTuneJobStatus
-from trimtab_operator.api.schema import structural
+from trimtab_operator.api.definitions.schema import structural
 from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.runtime.kube import Body
 from trimtab_operator.runtime.rounds.gate import admitted, changes, merged

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from trimtab_agent.failures import FailureReason
 from trimtab_operator.api import AttemptReason, FineTuneJobStatus, State, SweepState
 from trimtab_operator.api.adapterrollout import AdapterRolloutStatus, PodReason, Rejected
-from trimtab_operator.api.rollout_reasons import POD_EXPLANATIONS, RolloutReason
+from trimtab_operator.api.status.rollout_reasons import POD_EXPLANATIONS, RolloutReason
 from trimtab_operator.domain.adapterrollout.record import ADAPTER_ROLLOUT
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.finetunesweep.trials import VALUE_MISSING
@@ -20,7 +20,7 @@ from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.runtime import metrics
 from trimtab_operator.runtime.labels import OTHER, code_label, reason_label, word_label
 from trimtab_trainer.contract import Stage
-from trimtab_trainer.contract.sweep import TrialState
+from trimtab_trainer.contract.sweeps.settings import TrialState
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 

@@ -12,14 +12,14 @@ import pytest
 import yaml
 from trimtab_operator.api import PassedReason, RolloutReason, State, SweepState
 from trimtab_operator.api.finetunesweep import FINETUNESWEEP
-from trimtab_operator.api.reasons import (
+from trimtab_operator.api.status.reasons import (
     EVALUATION_EXPLANATIONS,
     EXPORT_EXPLANATIONS,
     FINETUNEJOB_EXPLANATIONS,
     PASSED_EXPLANATIONS,
     Explanation,
 )
-from trimtab_operator.api.rollout_reasons import READY_EXPLANATIONS
+from trimtab_operator.api.status.rollout_reasons import READY_EXPLANATIONS
 
 SAMPLES = Path(__file__).parents[3] / "deploy/samples"
 SCRIPTS = {

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 from trimtab_operator.runtime.rounds import suggesting
-from trimtab_trainer.contract.sweep import (
+from trimtab_trainer.contract.sweeps.settings import (
     AlgorithmType,
     Dimension,
     Direction,

@@ -15,7 +15,7 @@ import pytest
 from optuna.samplers._tpe import sampler as optuna_sampler
 from trimtab_operator.runtime.rounds import suggesting
 from trimtab_operator.runtime.rounds.workqueue import Retry
-from trimtab_trainer.contract.sweep import (
+from trimtab_trainer.contract.sweeps.settings import (
     AlgorithmType,
     Dimension,
     Direction,

@@ -46,16 +46,16 @@ from .contract import (
     canonical_json,
 )
 from .contract.outcome import PACKED_OUTCOME_BYTES
-from .contract.sweep_record import SweepRecord
+from .contract.sweeps.record import SweepRecord
 from .errors import HubFailed, JudgeFailed, OutOfMemory, SettingsInvalid, TrainerError
 from .interruption import Interruption
 from .report import Report, Trouble
 from .storage import open_store
 from .sweep import command as sweep
 from .sweep.files import read_record
-from .training.accelerator import check_alone
 from .training.distributed.nodes import Nodes, nodes
 from .training.distributed.processes import Place, end_with_parent, processes
+from .training.machine.accelerator import check_alone
 
 if TYPE_CHECKING:
     from .progress import ProgressBoard

@@ -26,12 +26,12 @@ from .base.base_model import BaseModel, check_pin, digest_of_entries, entries_of
 from .base.embedding import untrained_tokens
 from .base.layers import Reach, Shapes, reach
 from .contract import Artifact, DatasetFormat, Prepared, RunConfig, Summary, TrainLimits, run_digest
-from .data.cleaning import CONTROL, FORMAT, IGNORED, PARTED, UNLIKE_PROMPTS, VOCABULARY
-from .data.formats import NAMED
+from .data.cleaning.steps import CONTROL, FORMAT, IGNORED, PARTED, UNLIKE_PROMPTS, VOCABULARY
+from .data.encoding.tokens import RowTokenizer, Vocabulary
 from .data.preparation import PreparedView, prepare_view
+from .data.reading.formats import NAMED
+from .data.reading.source import Source, copy, find, read_template
 from .data.request import Request
-from .data.source import Source, copy, find, read_template
-from .data.tokens import RowTokenizer, Vocabulary
 from .data.view import total_steps
 from .errors import SettingsInvalid
 from .estimating.dimensions import dimensions
@@ -41,7 +41,7 @@ from .report import Report
 from .serving_limits import serving_warnings
 from .storage import FileEntry, Store, open_store
 from .training.distributed.sharing import check_batch, uneven
-from .training.initial import check_initial_adapter
+from .training.network.initial import check_initial_adapter
 
 PROBE = "data/.writable"
 WARNED_COLUMNS, WARNED_LENGTH = 12, 64

@@ -11,8 +11,8 @@ from torch import Tensor
 from .contract import Reason
 from .errors import SettingsInvalid
 from .training.batches import MicroBatch
-from .training.model import LanguageModel, brief
-from .training.rows import row_layout
+from .training.network.model import LanguageModel, brief
+from .training.network.rows import row_layout
 
 OF_THE_MACHINE = ("memory", "cuda", "cublas", "hip", "alloc")
 """Words of errors that say nothing of the model."""

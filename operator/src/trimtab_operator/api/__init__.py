@@ -9,20 +9,6 @@ from .adapterrollout import (
     AdapterRolloutSpec,
     AdapterRolloutStatus,
 )
-from .conditions import (
-    EVALUATION_REASONS,
-    EXPORT_REASONS,
-    FINETUNEJOB_REASONS,
-    NOT_UNDERSTOOD,
-    PASSED,
-    SUCCEEDED,
-    WARNED,
-    AttemptReason,
-    Condition,
-    PassedReason,
-    State,
-    WarnedReason,
-)
 from .evaluation import (
     RESULTS_KEPT,
     Evaluation,
@@ -57,7 +43,21 @@ from .finetunesweep import (
     SweepState,
     TrialStatus,
 )
-from .rollout_reasons import RolloutReason
+from .status.conditions import (
+    EVALUATION_REASONS,
+    EXPORT_REASONS,
+    FINETUNEJOB_REASONS,
+    NOT_UNDERSTOOD,
+    PASSED,
+    SUCCEEDED,
+    WARNED,
+    AttemptReason,
+    Condition,
+    PassedReason,
+    State,
+    WarnedReason,
+)
+from .status.rollout_reasons import RolloutReason
 from .work import AttemptStatus, WorkStatus
 
 __all__ = [

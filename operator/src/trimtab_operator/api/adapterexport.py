@@ -10,12 +10,12 @@ from trimtab_trainer.contract.exporting import SIZE_MAXIMUM, WRONG_DESTINATION, 
 from trimtab_trainer.contract.model import rules
 from trimtab_trainer.contract.settings import DIGEST, EXPORT_URI, OBJECT_URI
 
-from .conditions import SUCCEEDED
-from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
+from .definitions.customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
 from .evaluation import OBJECT_NAME, Artifact
 from .finetunejob import NAME_LENGTH, SECRET_NAME, unchanged
-from .pod import ProcessorTemplate
-from .reasons import EXPORT_EXPLANATIONS, OF_WARNED
+from .pods.template import ProcessorTemplate
+from .status.conditions import SUCCEEDED
+from .status.reasons import EXPORT_EXPLANATIONS, OF_WARNED
 from .work import RetryBudgets, WorkStatus
 
 _ONE = "exactly one of fineTuneJobName, evaluationName and artifact must be set"

@@ -14,18 +14,18 @@ from trimtab_trainer.contract.model import rules
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI
 
 from .approvals import APPROVALS_MAXIMUM, AUTHOR_TOLD, Approvals, ApprovalStatus
-from .conditions import Condition
-from .customresource import AGE, CustomObject, CustomResource, condition_path
+from .definitions.customresource import AGE, CustomObject, CustomResource, condition_path
 from .evaluation import OBJECT_NAME
 from .finetunejob import NAME_LENGTH
-from .rollout_reasons import (
+from .pods.scheduling import LABEL_VALUE
+from .status.conditions import Condition
+from .status.rollout_reasons import (
     POD_EXPLANATIONS,
     PROGRESSING_EXPLANATIONS,
     READY_EXPLANATIONS,
     VERIFIED_EXPLANATIONS,
 )
-from .scheduling import LABEL_VALUE
-from .summary import SummarizedStatus
+from .status.summary import SummarizedStatus
 
 READY: Final = "Ready"
 PROGRESSING: Final = "Progressing"

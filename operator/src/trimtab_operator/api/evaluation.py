@@ -27,8 +27,7 @@ from trimtab_trainer.contract.judging import ENDPOINT_MODEL, ENDPOINT_URL, endpo
 from trimtab_trainer.contract.model import rules
 from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI
 
-from .conditions import PASSED, SUCCEEDED
-from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
+from .definitions.customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
 from .finetunejob import (
     NAME_LENGTH,
     SECRET_NAME,
@@ -36,8 +35,9 @@ from .finetunejob import (
     OutputTarget,
     unchanged,
 )
-from .pod import PodTemplate, check_one_device, one_device_rule
-from .reasons import EVALUATION_EXPLANATIONS, OF_WARNED, PASSED_EXPLANATIONS
+from .pods.template import PodTemplate, check_one_device, one_device_rule
+from .status.conditions import PASSED, SUCCEEDED
+from .status.reasons import EVALUATION_EXPLANATIONS, OF_WARNED, PASSED_EXPLANATIONS
 from .work import RetryBudgets, WorkStatus
 
 RESULTS_KEPT = 32

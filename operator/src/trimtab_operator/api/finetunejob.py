@@ -26,11 +26,11 @@ from trimtab_trainer.contract.methods import DATA_RULES
 from trimtab_trainer.contract.model import Rule, rules
 from trimtab_trainer.contract.settings import CHAT_TEMPLATE, DIGEST, IGNORE_KEYS, KEY, MODEL_URI, OBJECT_URI
 
-from .conditions import SUCCEEDED
-from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
-from .pod import PodTemplate
-from .reasons import FINETUNEJOB_EXPLANATIONS, OF_WARNED
-from .scheduling import ATOMIC
+from .definitions.customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
+from .pods.scheduling import ATOMIC
+from .pods.template import PodTemplate
+from .status.conditions import SUCCEEDED
+from .status.reasons import FINETUNEJOB_EXPLANATIONS, OF_WARNED
 from .tracking import OF_TRACKED, Tracking
 from .work import RetryBudgets, WorkStatus
 

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, computed_field, model_validator
 from trimtab_trainer.contract import Model
 from trimtab_trainer.contract.model import rules
 from trimtab_trainer.contract.settings import DIGEST
-from trimtab_trainer.contract.sweep import (
+from trimtab_trainer.contract.sweeps.settings import (
     MAXIMUM_PARAMETERS,
     MAXIMUM_TRIALS,
     Algorithm,
@@ -17,11 +17,11 @@ from trimtab_trainer.contract.sweep import (
     TrialState,
 )
 
-from .conditions import NOT_UNDERSTOOD, SUCCEEDED, Condition
-from .customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
+from .definitions.customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
 from .finetunejob import FineTuneJobSpec
-from .reasons import Explanation
-from .summary import SummarizedStatus
+from .status.conditions import NOT_UNDERSTOOD, SUCCEEDED, Condition
+from .status.reasons import Explanation
+from .status.summary import SummarizedStatus
 from .sweep_judging import MAXIMUM_FINALISTS, TRIAL_ID, Final, FinalTrial, Objective, SweepTemplateMetadata
 
 MAXIMUM_RUNGS = 24

@@ -10,10 +10,10 @@ from trimtab_trainer.contract import Model
 from trimtab_trainer.contract.model import rules
 from trimtab_trainer.contract.settings import DIGEST
 
-from .conditions import NOT_UNDERSTOOD, Condition
-from .customresource import AGE, CustomObject, CustomResource, condition_path
+from .definitions.customresource import AGE, CustomObject, CustomResource, condition_path
 from .evaluation import OBJECT_NAME
-from .reasons import Explanation
+from .status.conditions import NOT_UNDERSTOOD, Condition
+from .status.reasons import Explanation
 
 RECORDED: Final = "Recorded"
 USER_LENGTH = 512

@@ -9,11 +9,11 @@ from pydantic import ConfigDict, Field, model_validator
 from trimtab_trainer.contract import EvaluationTask, Model, Threshold, check_tasks_and_thresholds
 from trimtab_trainer.contract.evaluation import LOWER_IS_BETTER, METRIC_PATH, RESULTS, TaskType
 from trimtab_trainer.contract.model import rules
-from trimtab_trainer.contract.sweep import Direction
+from trimtab_trainer.contract.sweeps.settings import Direction
 
 from .evaluation import THRESHOLD_RULES, EvaluationBaseline
 from .finetunejob import SECRET_NAME
-from .scheduling import LABEL_VALUE
+from .pods.scheduling import LABEL_VALUE
 
 MAXIMUM_SWEEP_TASKS = 8
 """Few enough that every headline has its place in an Evaluation's status."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from trimtab_trainer.contract import Model
 from trimtab_trainer.contract.tracking import EXPERIMENT, TRACKER_URI
 
-from .reasons import Explanation
+from .status.reasons import Explanation
 
 TRACKED = "Tracked"
 

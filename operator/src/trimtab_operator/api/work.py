@@ -8,8 +8,8 @@ from pydantic import Field
 from trimtab_trainer.contract import Model
 from trimtab_trainer.contract.settings import DIGEST
 
-from .conditions import Condition
-from .summary import SummarizedStatus
+from .status.conditions import Condition
+from .status.summary import SummarizedStatus
 
 ATTEMPT_MESSAGE_LENGTH = 160
 EARLIER_MESSAGE_LENGTH = 56

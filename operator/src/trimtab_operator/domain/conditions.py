@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Literal
 
 from trimtab_operator.api import Condition
-from trimtab_operator.api.conditions import MESSAGE_LENGTH
+from trimtab_operator.api.status.conditions import MESSAGE_LENGTH
 
 from .plan import Note
 from .views import format_time

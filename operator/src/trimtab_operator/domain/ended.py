@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from trimtab_operator.api import SUCCEEDED, Condition
-from trimtab_operator.api.customresource import ObjectMeta
+from trimtab_operator.api.definitions.customresource import ObjectMeta
 
 from .conditions import found
 from .gitops import tracked_by

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from trimtab_operator.api.customresource import CustomResource
+from trimtab_operator.api.definitions.customresource import CustomResource
 
 from .cluster import Cluster, Key
 from .measures import Measure

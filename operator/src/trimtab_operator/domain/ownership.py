@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trimtab_operator.api import API_VERSION
-from trimtab_operator.api.customresource import ObjectMeta
+from trimtab_operator.api.definitions.customresource import ObjectMeta
 
 from .plan import Body
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trimtab_agent.contract import Share
-from trimtab_trainer.contract.sweep import SuggestionRequest
+from trimtab_trainer.contract.sweeps.settings import SuggestionRequest
 
 Body = dict[str, Any]
 """A Kubernetes object as JSON."""

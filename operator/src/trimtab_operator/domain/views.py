@@ -18,7 +18,7 @@ from typing import Any
 from trimtab_trainer.contract import TerminationMessage
 from trimtab_trainer.contract.outcome import TERMINATION_MESSAGE_BYTES
 
-from trimtab_operator.api.quantity import count_of
+from trimtab_operator.api.pods.quantity import count_of
 from trimtab_operator.api.work import ACCELERATORS_MAXIMUM
 
 STAGE_LABEL = "trimtab.dev/stage"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from trimtab_trainer.contract import Stage
-from trimtab_trainer.contract.sweep import TrialState
+from trimtab_trainer.contract.sweeps.settings import TrialState
 
 from ..domain.finetunesweep.trials import VALUE_MISSING
 from ..domain.kinds import KINDS

@@ -28,7 +28,7 @@ from trimtab_trainer.evaluate.asking.generation import (
 from trimtab_trainer.evaluate.rows import EvaluationRow
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.report import Report
-from trimtab_trainer.training.model import LanguageModel, load_base
+from trimtab_trainer.training.network.model import LanguageModel, load_base
 
 from tests.trainer.evaluate.models import KINDS, adapted_model, bare_model
 from tests.trainer.tiny import CHATML, make_tiny_model

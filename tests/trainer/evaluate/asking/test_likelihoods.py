@@ -20,7 +20,7 @@ from trimtab_trainer.evaluate.asking.likelihoods import log_likelihoods, score_r
 from trimtab_trainer.evaluate.rows import EvaluationRow, Sequence
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.report import Report
-from trimtab_trainer.training.model import LanguageModel
+from trimtab_trainer.training.network.model import LanguageModel
 
 from tests.trainer.evaluate.models import KINDS, adapted_model, bare_model
 from tests.trainer.train.runs import VOCABULARY

@@ -18,7 +18,7 @@ from trimtab_trainer.evaluate.harness import running as harness
 from trimtab_trainer.evaluate.harness.offline import NetworkRefused, offline
 from trimtab_trainer.evaluate.harness.running import run_task
 from trimtab_trainer.interruption import Interruption
-from trimtab_trainer.training.model import LanguageModel, frozen_hash
+from trimtab_trainer.training.network.model import LanguageModel, frozen_hash
 
 from tests.trainer.evaluate.harness_task import CHOICE, GENERATION, LIKELIHOOD, QUESTIONS, write_task
 from tests.trainer.evaluate.models import KINDS, adapted_model, bare_model

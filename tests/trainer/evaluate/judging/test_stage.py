@@ -18,7 +18,7 @@ from trimtab_trainer.contract import (
     StoredBaseModel,
     TerminationMessage,
 )
-from trimtab_trainer.contract.verdict import VerdictReason, judge
+from trimtab_trainer.contract.gate.verdict import VerdictReason, judge
 from trimtab_trainer.errors import DataInvalid, SettingsInvalid
 from trimtab_trainer.evaluate.prepare import prepare_evaluation
 from trimtab_trainer.report import Report

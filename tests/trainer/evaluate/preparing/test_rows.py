@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from trimtab_trainer.contract import DatasetFormat
-from trimtab_trainer.data.formats import conform
-from trimtab_trainer.data.readers import Record
-from trimtab_trainer.data.tokens import RowTokenizer, Tokenised, load_tokenizer
+from trimtab_trainer.data.encoding.tokens import RowTokenizer, Tokenised, load_tokenizer
+from trimtab_trainer.data.reading.formats import conform
+from trimtab_trainer.data.reading.readers import Record
 from trimtab_trainer.data.view import load_view
 from trimtab_trainer.errors import DataInvalid
 from trimtab_trainer.evaluate.preparing.tokenised import spans_of

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from trimtab_trainer.contract import DatasetFormat, JudgeMode, Judging, Reason
-from trimtab_trainer.data.formats import Row
-from trimtab_trainer.data.tokens import load_tokenizer
+from trimtab_trainer.data.encoding.tokens import load_tokenizer
+from trimtab_trainer.data.reading.formats import Row
 from trimtab_trainer.errors import DataInvalid, SettingsInvalid, TrainerError
 from trimtab_trainer.evaluate.preparing.questions import judged_question, referenced_question, refusing_question
 from trimtab_trainer.evaluate.rows import EvaluationRow

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from trimtab_trainer.contract import DatasetFormat
-from trimtab_trainer.data.formats import Row
-from trimtab_trainer.data.tokens import RowTokenizer
+from trimtab_trainer.data.encoding.tokens import RowTokenizer
+from trimtab_trainer.data.reading.formats import Row
 from trimtab_trainer.evaluate.scoring.tool_calls import (
     Call,
     CallFigures,

@@ -11,9 +11,9 @@ from trimtab_trainer.data.view import Sequences
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import open_store
-from trimtab_trainer.training.adapter import Adapted
 from trimtab_trainer.training.methods.batches import PreferenceBatches
 from trimtab_trainer.training.methods.reference import References
+from trimtab_trainer.training.network.adapter import Adapted
 
 from tests.trainer.train.runs import VOCABULARY
 

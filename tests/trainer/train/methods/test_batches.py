@@ -12,12 +12,12 @@ import torch
 from trimtab_trainer.data.view import Sequences
 from trimtab_trainer.errors import OutOfMemory
 from trimtab_trainer.interruption import Interruption
-from trimtab_trainer.training.adapter import Adapted
 from trimtab_trainer.training.methods.batches import PreferenceBatches
 from trimtab_trainer.training.methods.mismatched import mismatched
 from trimtab_trainer.training.methods.objective import objective_of
 from trimtab_trainer.training.methods.reference import answer_log_probabilities
-from trimtab_trainer.training.product import fuse
+from trimtab_trainer.training.network.adapter import Adapted
+from trimtab_trainer.training.network.product import fuse
 
 from tests.trainer.train.methods.preferences import random_answers, side, with_reference
 from tests.trainer.train.runs import CPU, adapted, run_config, shake

@@ -12,11 +12,11 @@ from torch import Tensor
 from trimtab_trainer.contract import RunConfig
 from trimtab_trainer.data.view import Sequences
 from trimtab_trainer.interruption import Interruption
-from trimtab_trainer.training.adapter import Adapted
 from trimtab_trainer.training.methods.batches import PreferenceBatches
 from trimtab_trainer.training.methods.figures import PreferenceSums
 from trimtab_trainer.training.methods.mismatched import mismatched
 from trimtab_trainer.training.methods.objective import objective_of
+from trimtab_trainer.training.network.adapter import Adapted
 
 from tests.trainer.train.methods.preferences import Answer, random_answers, side, with_reference
 from tests.trainer.train.runs import CPU, adapted, run_config, shake

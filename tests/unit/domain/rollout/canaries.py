@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from trimtab_agent.documents import Revision
 from trimtab_operator.api.adapterrollout import CountMark, Phase, RolloutStep
 from trimtab_operator.domain.adapterrollout import AgentTruth, Observed, ServingPod
-from trimtab_operator.domain.adapterrollout.analysis import compare
-from trimtab_operator.domain.adapterrollout.counts import Counts, Times
+from trimtab_operator.domain.adapterrollout.canary.analysis import compare
+from trimtab_operator.domain.adapterrollout.canary.counts import Counts, Times
 
 from tests.unit.domain.rollout.world import T0, artifact, revision, rollout, sha
 

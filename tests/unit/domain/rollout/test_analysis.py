@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from trimtab_operator.domain.adapterrollout.analysis import FALSE_ERRORS, FALSE_LATENCY
+from trimtab_operator.domain.adapterrollout.canary.analysis import FALSE_ERRORS, FALSE_LATENCY
 
 from tests.unit.domain.rollout.canaries import Side, rate
 

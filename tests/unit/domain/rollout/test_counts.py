@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from trimtab_operator.domain.adapterrollout.counts import Counts, Times
+from trimtab_operator.domain.adapterrollout.canary.counts import Counts, Times
 
 NONE = {"n": 0, "sum": 0.0, "squares": 0.0}
 TOLD: dict[str, Any] = {

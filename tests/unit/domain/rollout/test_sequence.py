@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pytest
 from trimtab_agent.contract import Share, ShareAnswer
 from trimtab_operator.domain.adapterrollout import plan
-from trimtab_operator.domain.adapterrollout.documents import retired
-from trimtab_operator.domain.adapterrollout.sequence import CREDIBLE, Sequence, beyond, of_an_operator
+from trimtab_operator.domain.adapterrollout.delivery.documents import retired
+from trimtab_operator.domain.adapterrollout.delivery.sequence import CREDIBLE, Sequence, beyond, of_an_operator
 
 from tests.unit.domain.rollout.world import NAME, World, artifact, revision
 

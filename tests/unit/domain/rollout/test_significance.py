@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import pytest
 from scipy import stats  # type: ignore[import-untyped]
-from trimtab_operator.domain.adapterrollout.counts import Times
-from trimtab_operator.domain.adapterrollout.significance import more_often, slower, spent
+from trimtab_operator.domain.adapterrollout.canary.counts import Times
+from trimtab_operator.domain.adapterrollout.canary.significance import more_often, slower, spent
 
 
 def times(seconds: list[float]) -> Times:

@@ -12,7 +12,7 @@ import pytest
 from trimtab_operator.api.adapterrollout import AdapterRollout, AdapterRolloutStatus, Phase, RevisionState
 from trimtab_operator.domain.adapterrollout import plan
 from trimtab_operator.domain.adapterrollout.claims import Claim
-from trimtab_operator.domain.adapterrollout.documents import retired
+from trimtab_operator.domain.adapterrollout.delivery.documents import retired
 from trimtab_operator.domain.adapterrollout.status import fitted
 
 from tests.unit.domain.rollout.world import NAME, Counted, World, artifact, evaluation, revision, sha

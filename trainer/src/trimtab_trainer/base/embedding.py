@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.tokens import Vocabulary
+from ..data.encoding.tokens import Vocabulary
 from .architecture import tensor_header
 from .base_model import BaseModel
 from .layers import is_embedding

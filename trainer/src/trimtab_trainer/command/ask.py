@@ -21,7 +21,7 @@ from ..errors import SettingsInvalid
 from ..storage import fetch, open_store
 
 if TYPE_CHECKING:
-    from ..training.adapter import Adapted
+    from ..training.network.adapter import Adapted
 
 MAX_NEW_TOKENS = 64
 
@@ -69,12 +69,12 @@ def ask(  # noqa: PLR0917 all of them in the order that they are needed
         SettingsInvalid: there is no such adapter, or it was trained on another base model.
         ObjectDamaged: a file is not what its manifest says.
     """
-    from ..training import hardware
+    from ..training.machine import hardware
 
     hardware.configure()
     from ..base.base_model import fetch_base_model
-    from ..training.adapter import load_adapter
-    from ..training.model import load_base
+    from ..training.network.adapter import load_adapter
+    from ..training.network.model import load_base
 
     manifest = fetch(open_store(adapter_uri, credentials), "", scratch / "adapter")
     if manifest is None:

@@ -19,16 +19,16 @@ from ..base.base_model import check_pin, digest_of_entries, entries_of, fetch_to
 from ..base.embedding import untrained_tokens
 from ..config import at_the_mirror, read_config, read_found
 from ..contract import ExitCode, Mirrored, Reason, RunConfig, from_hub
-from ..data.cleaning import VOCABULARY
+from ..data.cleaning.steps import VOCABULARY
+from ..data.encoding.tokens import Vocabulary
+from ..data.reading.source import find
 from ..data.sample import Sample, copy_first
-from ..data.source import find
-from ..data.tokens import Vocabulary
 from ..data.view import total_steps
 from ..errors import SettingsInvalid, TooMuchDropped, TrainerError
 from ..prepare import CheckedModel, asked_uris, check_base_model, check_writable, prepare_rows, source_uris, warnings_of
 from ..report import Report
 from ..storage import MANIFEST, open_store, read_manifest
-from ..training.initial import check_initial_adapter
+from ..training.network.initial import check_initial_adapter
 
 ROWS = 5_000
 OF_NUMBERS = {Reason.SPLIT_IMPOSSIBLE, Reason.DATASET_EMPTY}

@@ -39,7 +39,7 @@ from .evaluation import (
     check_tasks_and_thresholds,
 )
 from .exporting import EXPORT_VERSION, ExportConfig, Exported, ExportFormat, StoredDestination, WeightType
-from .figures import PreferenceFigures
+from .gate.figures import PreferenceFigures
 from .hub import HubSource, Mirrored, MirroredSource, from_hub, hub_sources, relocated
 from .judging import JudgeMode, Judging, StoredEndpoint, StoredJudge, StoredJudgeModel
 from .limits import (

@@ -12,7 +12,7 @@ from pydantic import Field
 from .curve import Curve
 from .evaluation import EvaluationOutcome, PreparedEvaluation
 from .exporting import Exported
-from .figures import COUNT, CURVES, FIGURE, PREFERENCE, WHOLE
+from .gate.figures import COUNT, CURVES, FIGURE, PREFERENCE, WHOLE
 from .hub import Mirrored
 from .model import Received, speaks
 from .run import RUN_VERSION

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..contract import LossOn, TooLong, TrainingSettings
+from .encoding.template import Kind
+from .encoding.tokens import is_learned
 from .rows import Rows
-from .template import Kind
-from .tokens import is_learned
 
 Int64 = npt.NDArray[np.int64]
 READ_ROWS = 256

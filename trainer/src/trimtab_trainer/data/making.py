@@ -17,9 +17,20 @@ from ..errors import DataInvalid
 from ..report import Report
 from ..storage import FileEntry, Store, commit
 from ..storage.layout import rows_prefix
-from .cleaning import CONTROL, EXAMPLES, FINDINGS, FORMAT, IGNORED, PARTED, UNLIKE_PROMPTS, VOCABULARY, Audit, Cleaner
-from .formats import resolve
+from .cleaning.steps import (
+    CONTROL,
+    EXAMPLES,
+    FINDINGS,
+    FORMAT,
+    IGNORED,
+    PARTED,
+    UNLIKE_PROMPTS,
+    VOCABULARY,
+    Audit,
+    Cleaner,
+)
 from .parts import PartWriter
+from .reading.formats import resolve
 from .request import ROWS_VERSION, Request
 from .rows import AUDIT, SOURCES, Rows, read_rows
 from .tokenising import blocks, tokenising

@@ -16,13 +16,13 @@ from markupsafe import Markup
 from ..contract.settings import LossOn
 from ..pages.drawing import path, picture, pixel
 from ..pages.environment import environment, leaves
-from .figures import by_file, used
+from .choosing.figures import by_file, used
+from .choosing.linked import text_of
+from .choosing.notices import CLEANED, DECIDED, sequences_read
+from .choosing.selection import NEAR, SIDES, TOO_LONG, Selection
 from .fitting import learned
-from .linked import text_of
-from .notices import CLEANED, DECIDED, sequences_read
 from .request import Request
 from .rows import Rows
-from .selection import NEAR, SIDES, TOO_LONG, Selection
 
 LEARNED_EXAMPLES, DROPPED_EXAMPLES = 8, 5
 SHOWN_TOKENS, SHOWN_CHARACTERS = 400, 600

@@ -19,12 +19,12 @@ from ..contract import canonical_json
 from ..contract.parsing import Unreadable, read_object
 from ..report import Report
 from ..storage import FileEntry, ObjectDamaged, ObjectMissing, Store
-from .cleaning import Audit, Kept
-from .clusters import ANSWER_WORDS, answer_key, group_key
-from .formats import Row
+from .cleaning.clusters import ANSWER_WORDS, answer_key, group_key
+from .cleaning.steps import Audit, Kept
+from .encoding.template import Kind
+from .encoding.tokens import is_learned
+from .reading.formats import Row
 from .rows import identities_of, keys_of
-from .template import Kind
-from .tokens import is_learned
 
 SUFFIXES = ("jsonl", "safetensors")
 PART_TOKENS = 1 << 22

@@ -16,17 +16,17 @@ from ..errors import DataInvalid
 from ..report import Report
 from ..storage import ObjectDamaged, ObjectMissing, Store, fetch, store_folder, whole
 from ..storage.layout import data_audit_prefix, hexadecimal, rows_prefix, view_prefix
-from .balance import balanced
-from .figures import audit_of
+from .choosing.balance import balanced
+from .choosing.figures import audit_of
+from .choosing.heldout import said
+from .choosing.notices import check_dropped, notices_of
+from .choosing.selection import LEAKED, TOO_LONG, Selection, select
+from .cleaning.overlap import asked_text
 from .fitting import as_used
-from .heldout import said
 from .making import make_rows
-from .notices import check_dropped, notices_of
-from .overlap import asked_text
 from .page import render
 from .request import VIEW_VERSION, Request
 from .rows import AUDIT, Rows, read_rows
-from .selection import LEAKED, TOO_LONG, Selection, select
 from .view import CHAT_TEMPLATE, SIDES, TEST_ROWS, TRAIN_CLUSTERS, write_side
 
 AUDIT_VERSION = "trimtab.dev/data-audit/v1"

@@ -8,10 +8,10 @@ from typing import Any
 
 from ..contract import Cleaning, StoredDataset, TrainingSettings, digest_of
 from ..storage import FileEntry
-from .cleaning import Columns
-from .formats import OF_METHOD
-from .source import Source
-from .tokens import RowTokenizer
+from .cleaning.steps import Columns
+from .encoding.tokens import RowTokenizer
+from .reading.formats import OF_METHOD
+from .reading.source import Source
 
 ROWS_VERSION = "trimtab.dev/rows/v3"
 VIEW_VERSION = "trimtab.dev/view/v2"

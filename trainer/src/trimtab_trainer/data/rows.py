@@ -23,8 +23,8 @@ from safetensors import safe_open
 from ..contract import Reason
 from ..errors import DataInvalid
 from ..storage.tensor_header import LENGTH_BYTES, header_length, read_header
-from .cleaning import IDENTITY_BYTES
-from .clusters import KEY_BYTES
+from .cleaning.clusters import KEY_BYTES
+from .cleaning.steps import IDENTITY_BYTES
 
 AUDIT = "audit.json"
 SOURCES = ("training", "validation", "test")

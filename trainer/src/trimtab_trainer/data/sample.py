@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..contract import Credentials
 from ..storage import FileEntry, open_store
-from .readers import Record
-from .source import Source, find, folder_of
+from .reading.readers import Record
+from .reading.source import Source, find, folder_of
 
 PART_BYTES = 32 << 20
 """So much is read of a file of plain lines that is longer."""

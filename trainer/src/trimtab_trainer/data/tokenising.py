@@ -16,12 +16,12 @@ from itertools import islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 
-from .cleaning import Audit, Cleaner, Kept
-from .formats import Row
-from .languages import language
+from .cleaning.languages import language
+from .cleaning.steps import Audit, Cleaner, Kept
+from .encoding.tokens import RowsRefused, RowTokenizer
 from .parts import Block, TokenisedRow
-from .readers import Record
-from .tokens import RowsRefused, RowTokenizer
+from .reading.formats import Row
+from .reading.readers import Record
 
 BLOCK_RECORDS = 512
 MOST_PROCESSES = 8

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ..contract import Optimizer, QuantizationSettings, TrainingSettings
 from ..contract.settings import QuantizationType
-from ..training.sizing import CHUNK, Costs, Sizing, computed_twice, plan, scores_of_layer
+from ..training.machine.sizing import CHUNK, Costs, Sizing, computed_twice, plan, scores_of_layer
 from .dimensions import Dimensions
 
 NF4_BITS, NF4_PLAIN_BITS = 4.127, 4.5

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from ..training.exhausted import is_out_of_memory
+from ..training.machine.exhausted import is_out_of_memory
 
 Answer = TypeVar("Answer")
 

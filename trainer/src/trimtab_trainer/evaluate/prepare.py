@@ -23,7 +23,7 @@ from ..contract import (
     digest_of,
 )
 from ..contract.evaluation import EVALUATION_VERSION
-from ..data.tokens import RowTokenizer
+from ..data.encoding.tokens import RowTokenizer
 from ..errors import DataInvalid, SettingsInvalid
 from ..prepare import check_writable
 from ..report import Report

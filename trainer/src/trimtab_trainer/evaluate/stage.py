@@ -28,9 +28,9 @@ from ..pages.wording import short
 from ..progress import ProgressBoard
 from ..report import Report
 from ..storage import Store, open_store
-from ..training import hardware
-from ..training.exhausted import is_out_of_memory
-from ..training.model import LanguageModel
+from ..training.machine import hardware
+from ..training.machine.exhausted import is_out_of_memory
+from ..training.network.model import LanguageModel
 from ..training.train import machine
 from .asking.adapters import FetchedAdapter, fetch_adapter
 from .asking.generation import Decoding, generate_rows

@@ -29,7 +29,7 @@ from ..contract.settings import ComputeType, QuantizationType
 from ..errors import SettingsInvalid
 from ..evaluate.preparing.adapters import VerifiedAdapter, find_adapter, invalid_adapter
 from ..storage.layout import ADAPTER_METRICS, hexadecimal
-from ..training.model import brief
+from ..training.network.model import brief
 from .adaptation import NotMergeable, check_settings
 from .gguf.families import NotConvertible
 from .gguf.file import Conversion

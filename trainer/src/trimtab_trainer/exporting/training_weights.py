@@ -19,7 +19,7 @@ from ..base.base_model import invalid
 from ..base.layers import Shapes, is_conditional
 from ..contract import QuantizationSettings
 from ..contract.settings import QuantizationType
-from ..training.model import brief
+from ..training.network.model import brief
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

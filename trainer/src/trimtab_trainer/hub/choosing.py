@@ -15,7 +15,7 @@ from ..base.architecture import check_architecture
 from ..base.base_model import CONFIG, INDEX, BaseModel, choose_files, digest_of_entries, invalid
 from ..contract import HubSource, MirroredSource, Reason
 from ..contract.hub import DATA_FOLDER
-from ..data.source import is_data
+from ..data.reading.source import is_data
 from ..errors import DataInvalid
 from ..storage import FileEntry, open_store
 from .client import Hub, HubFile

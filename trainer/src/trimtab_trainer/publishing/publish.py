@@ -51,11 +51,11 @@ from ..storage.layout import (
     adapter_prefix,
     rows_prefix,
 )
-from ..training.adapter import Adapted
 from ..training.batches import Batches
 from ..training.checkpoint import TrainingState, save_adapter
 from ..training.methods.figures import figures_of
 from ..training.methods.objective import Objective
+from ..training.network.adapter import Adapted
 from .card import model_card
 from .result import Result, upload_once, write_result
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.tokens import load_tokenizer
+from ..data.encoding.tokens import load_tokenizer
 from ..data.view import Sequences
 from ..errors import Interrupted
 from ..evaluate.asking.generation import Decoding, Prompt, end_tokens, generate
 from ..interruption import Interruption
 from ..report import Report
-from ..training.adapter import Adapted
+from ..training.network.adapter import Adapted
 from .page import HeldOut, HeldOutAnswer
 
 ROWS = 4

@@ -12,8 +12,8 @@ from typing import Any
 from markupsafe import Markup
 
 from ..contract import Prepared, RunConfig
-from ..data.cleaning import CONTROL, IGNORED
-from ..data.selection import ASKED, NEAR, WHY
+from ..data.choosing.selection import ASKED, NEAR, WHY
+from ..data.cleaning.steps import CONTROL, IGNORED
 from ..pages.environment import environment, leaves
 from ..training.schedule import learning_rate
 from .curves import Series, line_chart

@@ -14,8 +14,8 @@ from statistics import fmean, stdev
 from pydantic import ValidationError
 
 from ..contract import ExitCode, Reason, RunIdentity, digest_of
-from ..contract.sweep import Direction, KnownTrial, SuggestionRequest, TrialState
-from ..contract.sweep_record import RecordedTrial, SweepRecord
+from ..contract.sweeps.record import RecordedTrial, SweepRecord
+from ..contract.sweeps.settings import Direction, KnownTrial, SuggestionRequest, TrialState
 from ..errors import SettingsInvalid, StorageFailed, TrainerError
 from ..interruption import Interruption
 from .axes import whole

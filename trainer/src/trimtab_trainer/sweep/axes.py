@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..contract.digest import canonical_json
-from ..contract.sweep import Dimension, Scale, SweepParameter
-from ..contract.sweep_record import numbers_of
+from ..contract.sweeps.record import numbers_of
+from ..contract.sweeps.settings import Dimension, Scale, SweepParameter
 
 MOST_PLACES = 12
 """Numbers of which there are more stand on a scale of their own, others each at its place."""

@@ -11,8 +11,8 @@ import numpy as np
 from markupsafe import Markup
 
 from ..contract.curve import Points
-from ..contract.sweep import Direction
-from ..contract.sweep_record import RecordedTrial, SweepRecord
+from ..contract.sweeps.record import RecordedTrial, SweepRecord
+from ..contract.sweeps.settings import Direction
 from ..pages.drawing import PAD, TEXT, Scale, path, picture, pixel, scale_of, shortened_label, titled
 from ..pages.wording import figure, percent, visible
 from ..reporting.curves import FOOT, LEFT, grid

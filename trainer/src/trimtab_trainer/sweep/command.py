@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..contract.sweep_record import RecordedTrial, SweepRecord
+from ..contract.sweeps.record import RecordedTrial, SweepRecord
 from ..errors import SettingsInvalid, TrainerError
 from ..interruption import Interruption
 from ..storage import open_store

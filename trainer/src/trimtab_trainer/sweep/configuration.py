@@ -15,7 +15,9 @@ from pydantic import Field, ValidationError
 from ..contract import RunConfig, RunIdentity
 from ..contract.digest import digest_of
 from ..contract.model import Model
-from ..contract.sweep import (
+from ..contract.sweeps.record import RecordedObjective
+from ..contract.sweeps.rows import OF_THE_TOKENS, differ, fields_of_loss, fields_of_rows
+from ..contract.sweeps.settings import (
     MAXIMUM_PARAMETERS,
     MAXIMUM_TRIALS,
     OF_ANOTHER_TYPE,
@@ -31,8 +33,6 @@ from ..contract.sweep import (
     value_at,
     with_parameters,
 )
-from ..contract.sweep_record import RecordedObjective
-from ..contract.sweep_rows import OF_THE_TOKENS, differ, fields_of_loss, fields_of_rows
 from ..errors import SettingsInvalid
 
 METRIC = "validationLoss"

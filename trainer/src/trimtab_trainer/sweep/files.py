@@ -11,8 +11,8 @@ from typing import Any
 from ..contract.curve import Curve
 from ..contract.digest import canonical_json
 from ..contract.parsing import Unreadable, read_object
-from ..contract.sweep import MAXIMUM_PARAMETERS, TrialState
-from ..contract.sweep_record import MAXIMUM_RECORDED, RecordedTrial, SweepRecord, read_lines, words_of
+from ..contract.sweeps.record import MAXIMUM_RECORDED, RecordedTrial, SweepRecord, read_lines, words_of
+from ..contract.sweeps.settings import MAXIMUM_PARAMETERS, TrialState
 from ..errors import SettingsInvalid
 from ..storage import Store
 from ..storage.layout import ADAPTER_METRICS, adapter_prefix

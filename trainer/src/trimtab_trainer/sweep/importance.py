@@ -14,8 +14,8 @@ import sys
 from collections.abc import Mapping
 from typing import TextIO
 
-from ..contract.sweep import AlgorithmType, KnownTrial, SuggestionRequest, TrialState
-from ..contract.sweep_record import SweepRecord
+from ..contract.sweeps.record import SweepRecord
+from ..contract.sweeps.settings import AlgorithmType, KnownTrial, SuggestionRequest, TrialState
 from .axes import axis_of
 from .suggest import study_of
 

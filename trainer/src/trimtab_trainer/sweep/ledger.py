@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..contract.parsing import Unreadable, read_object
-from ..contract.sweep import Point, TrialState
-from ..contract.sweep_record import RecordedTrial
+from ..contract.sweeps.record import RecordedTrial
+from ..contract.sweeps.settings import Point, TrialState
 from ..errors import SettingsInvalid
 from ..storage.store import replacing
 from .configuration import LoneSearch, Trial

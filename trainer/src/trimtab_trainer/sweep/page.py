@@ -13,8 +13,8 @@ from typing import Any
 from markupsafe import Markup
 
 from ..contract.curve import Points
-from ..contract.sweep import TrialState
-from ..contract.sweep_record import PAUSED, RecordedTrial, SweepRecord
+from ..contract.sweeps.record import PAUSED, RecordedTrial, SweepRecord
+from ..contract.sweeps.settings import TrialState
 from ..pages.environment import environment
 from .axes import axis_of, label, whole
 from .charts import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..contract.sweep_record import SweepRecord
+from ..contract.sweeps.record import SweepRecord
 from ..errors import SettingsInvalid
 from ..report import Report
 from ..storage import open_store

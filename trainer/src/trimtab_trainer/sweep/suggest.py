@@ -18,7 +18,15 @@ from collections.abc import Iterator, Mapping
 from statistics import fmean
 from typing import Any, Literal, TextIO
 
-from ..contract.sweep import AlgorithmType, Dimension, Direction, KnownTrial, Point, SuggestionRequest, TrialState
+from ..contract.sweeps.settings import (
+    AlgorithmType,
+    Dimension,
+    Direction,
+    KnownTrial,
+    Point,
+    SuggestionRequest,
+    TrialState,
+)
 
 DRAWN_FIRST = 6
 """Trials that TPE begins with by chance. Of 5, 6 and 10 the best on the functions of `make bench-sweep`."""

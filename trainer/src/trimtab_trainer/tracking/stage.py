@@ -8,7 +8,7 @@ from typing import Any
 
 from ..contract import TrackingRecord
 from ..contract.parsing import Unreadable, read_object
-from ..contract.sweep_record import words_of
+from ..contract.sweeps.record import words_of
 from ..errors import SettingsInvalid
 from ..report import Report
 from ..storage import ObjectDamaged, ObjectMissing, Store, open_store, read_manifest

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .rows import RowLayout, row_layout
+from .network.rows import RowLayout, row_layout
 
 IGNORED = -100
 """Target of a position that has no loss; the value that torch's cross-entropy ignores."""

@@ -22,22 +22,22 @@ from ..probe import check_forward
 from ..progress import ProgressBoard
 from ..report import Report
 from ..storage import open_store
-from . import hardware
-from .adapter import Adapted, add_adapter
 from .checkpoint import Checkpoints
-from .costs import costs
 from .distributed.checkpoints import newest_first
 from .distributed.sharing import check_batch, uneven
 from .distributed.world import World
-from .hardware import memory_peak
-from .initial import check_initial_adapter, fetch_initial_weights
 from .loop import Trainer
+from .machine import hardware
+from .machine.costs import costs
+from .machine.hardware import memory_peak
+from .machine.sizing import Sizing, plan
 from .methods.reference import References
 from .methods.splits import preferences_in, reference_identity, splits_of
-from .model import frozen_hash, load_base
-from .product import fuse
-from .sizing import Sizing, plan
-from .targets import check_layers
+from .network.adapter import Adapted, add_adapter
+from .network.initial import check_initial_adapter, fetch_initial_weights
+from .network.model import frozen_hash, load_base
+from .network.product import fuse
+from .network.targets import check_layers
 
 
 @dataclass(frozen=True)

@@ -26,18 +26,18 @@ from ..errors import DataInvalid, Interrupted, OutOfMemory, ProcessLost, Setting
 from ..interruption import Interruption
 from ..progress import ProgressBoard
 from ..report import Report
-from .adapter import Adapted
 from .batches import Batches
 from .checkpoint import Best, Checkpoint, Checkpoints, Point, TrainingPoint, TrainingState
 from .distributed.checkpoints import check_alike
 from .distributed.sharing import shared_micro_batch
 from .distributed.world import World
-from .energy import EnergyMeter
-from .exhausted import is_out_of_memory
-from .hardware import memory_peak
 from .idle import Idle
+from .machine.energy import EnergyMeter
+from .machine.exhausted import is_out_of_memory
+from .machine.hardware import memory_peak
 from .methods.figures import PreferenceSums, figures_of, told
 from .methods.objective import added, objective_of
+from .network.adapter import Adapted
 from .optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_learning_rate
 from .schedule import learning_rate, sequences_of_step, step_seed, steps_per_epoch
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .batches import IGNORED
-from .sizing import CHUNK
+from .machine.sizing import CHUNK
 
 Head = Callable[[Tensor], Tensor]
 """The frozen output head: hidden states [n, H] to logits [n, V]."""

@@ -25,15 +25,15 @@ from ..publishing.result import read_result
 from ..report import Report
 from ..reporting.answers import answer_held_out
 from ..storage import Store, open_store
-from . import hardware
-from .adapter import load_adapter
 from .checkpoint import Checkpoints
 from .distributed.processes import Place
 from .distributed.world import World
-from .exhausted import is_out_of_memory
 from .loading import load
 from .loop import Trainer
-from .model import frozen_hash
+from .machine import hardware
+from .machine.exhausted import is_out_of_memory
+from .network.adapter import load_adapter
+from .network.model import frozen_hash
 
 
 def train(  # noqa: PLR0917 all of them in the order that they are needed

@@ -16,11 +16,11 @@ import torch
 
 from ..errors import OutOfMemory
 from ..interruption import Interruption
-from .adapter import Adapted
 from .batches import ALL, Batches
 from .distributed.world import World
-from .exhausted import is_out_of_memory
 from .loss import summed_loss
+from .machine.exhausted import is_out_of_memory
+from .network.adapter import Adapted
 
 Found = TypeVar("Found")
 

@@ -22,9 +22,9 @@ from trimtab_operator.api import AdapterExport, AdapterExportStatus, ExportedSta
 from trimtab_operator.api.adapterexport import ExportProgress
 
 from ..views import EXPORT_LABEL
-from ..work.attempt import Attempt
-from ..work.ending import Ending
-from ..work.job import credentials
+from ..work.attempts.attempt import Attempt
+from ..work.attempts.ending import Ending
+from ..work.building.job import credentials
 from ..work.particulars import Hold, Particulars, References
 from .resolve import needs_resolving, resolve, sources_of
 

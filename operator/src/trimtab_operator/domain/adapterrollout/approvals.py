@@ -21,7 +21,7 @@ from trimtab_operator.api.approvals import (
     ApprovedBefore,
 )
 from trimtab_operator.api.review import Decision, Review
-from trimtab_operator.api.rollout_reasons import RolloutReason as Reason
+from trimtab_operator.api.status.rollout_reasons import RolloutReason as Reason
 
 from ..conditions import cut
 from ..plan import Inquiry, PolicyInForce

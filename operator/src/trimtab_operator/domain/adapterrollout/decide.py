@@ -12,10 +12,10 @@ from ..kind import Answers
 from ..plan import AgentsOf, Document, Inquiry, IsMounted, MountedShare, Plan, Withdrawal
 from .approvals import inquiries
 from .conflicts import conflict
-from .documents import documents, mounted, next_sequence, retired
+from .delivery.documents import documents, mounted, next_sequence, retired
+from .delivery.sequence import milliseconds
 from .observed import Observed
 from .phases import advance
-from .sequence import milliseconds
 from .source import Held
 from .status import condition_of, notes, with_truth
 

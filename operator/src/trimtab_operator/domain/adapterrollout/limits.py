@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trimtab_agent.contract import Revision
 
-from trimtab_operator.api.rollout_reasons import RolloutReason as Reason
+from trimtab_operator.api.status.rollout_reasons import RolloutReason as Reason
 
 from .observed import Observed, ServingPod
 from .source import Held

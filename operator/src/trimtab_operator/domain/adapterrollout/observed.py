@@ -17,9 +17,9 @@ from trimtab_operator.api.adapterrollout import AdapterRollout
 from trimtab_operator.api.review import Review
 
 from ..plan import Inquiry, MountedShare
+from .canary.counts import Counts
 from .claims import Claim
-from .counts import Counts
-from .sequence import Sequence, of_an_operator
+from .delivery.sequence import Sequence, of_an_operator
 
 OBJECT_NAME = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 NAME_LENGTH, UID_LENGTH = 63, 64

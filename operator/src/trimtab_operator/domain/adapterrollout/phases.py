@@ -24,20 +24,20 @@ from trimtab_operator.api.adapterrollout import (
     ServedRevision,
 )
 from trimtab_operator.api.approvals import ApprovedBefore
-from trimtab_operator.api.rollout_reasons import RolloutReason as Reason
+from trimtab_operator.api.status.rollout_reasons import RolloutReason as Reason
 
 from ..conditions import cut
 from ..views import format_time
-from .analysis import Comparison, zero
 from .approvals import Standing, standing, waits
+from .canary.analysis import Comparison, zero
 from .conflicts import name_taken
+from .delivery.traffic import incoming
+from .delivery.waves import canaries_prove, choose_canaries, seconds_in, settled
 from .limits import does_not_fit
 from .observed import Observed
 from .revisions import begun, promoted, served, was_served, without_incoming
 from .rollback import compared, fault, looked, taken_back
 from .source import Held, passed_time, wanted
-from .traffic import incoming
-from .waves import canaries_prove, choose_canaries, seconds_in, settled
 
 
 @dataclass(frozen=True)

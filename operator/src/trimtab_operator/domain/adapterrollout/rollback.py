@@ -10,10 +10,10 @@ from trimtab_agent.contract import Revision
 from trimtab_operator.api.adapterrollout import REJECTED_KEPT, TOLD_LENGTH, AdapterRolloutStatus, Phase, Rejected
 
 from ..conditions import cut
-from .analysis import Comparison, compare
+from .canary.analysis import Comparison, compare
+from .delivery.waves import OF_THE_POD, seconds_in
 from .observed import Observed
 from .revisions import served, without_incoming
-from .waves import OF_THE_POD, seconds_in
 
 HARM = frozenset({"BaseHarmed", "NeighbourHarmed"})
 """The engine itself took damage: one pod is enough to know, whichever it is."""

@@ -8,7 +8,7 @@ from trimtab_agent.contract import Revision
 
 from trimtab_operator.api import PASSED, Condition, Evaluation, PassedReason, State
 from trimtab_operator.api.adapterrollout import AdapterRollout, Follow
-from trimtab_operator.api.rollout_reasons import RolloutReason as Reason
+from trimtab_operator.api.status.rollout_reasons import RolloutReason as Reason
 
 from .observed import Observed
 from .revisions import revision_of, was_served

@@ -24,16 +24,16 @@ from trimtab_operator.api.adapterrollout import (
     PodReason,
     RevisionState,
 )
-from trimtab_operator.api.rollout_reasons import RolloutReason as Reason
+from trimtab_operator.api.status.rollout_reasons import RolloutReason as Reason
 
 from ..conditions import ConditionStatus, condition, cut, found, note_of
 from ..plan import Note
 from ..views import format_time
 from .approvals import standing, waits
+from .delivery.traffic import incoming, positive
 from .observed import Observed, ServingPod
 from .revisions import served
 from .source import Held
-from .traffic import incoming, positive
 
 STATUS_BYTES = 9_500
 MESSAGE_LENGTH = 400

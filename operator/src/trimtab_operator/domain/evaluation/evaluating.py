@@ -18,9 +18,9 @@ from trimtab_operator.api import (
 
 from ..plan import Note
 from ..views import EGRESS_LABEL, EVALUATION_LABEL
-from ..work.attempt import Attempt
+from ..work.attempts.attempt import Attempt
+from ..work.attempts.ending import Ending
 from ..work.conditions import make_condition, notes_of
-from ..work.ending import Ending
 from ..work.mirrors import mirrored_of, mirroring, note_mirrored
 from ..work.particulars import Hold, Particulars, References
 from .resolve import models_of, needs_resolving, resolve, rollout_of, served_nothing, sources_of

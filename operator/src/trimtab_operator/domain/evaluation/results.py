@@ -9,7 +9,7 @@ from trimtab_trainer.contract import EvaluationOutcome, PreparedEvaluation, Stag
 
 from trimtab_operator.api import PASSED, Condition, Evaluation, EvaluationProgress, EvaluationStatus, ModelStatus
 
-from ..work.attempt import Attempt
+from ..work.attempts.attempt import Attempt
 from ..work.conditions import make_condition
 from .resolve import models_of, served_nothing, status_of
 from .verdict import judge

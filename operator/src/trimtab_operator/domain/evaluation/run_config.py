@@ -18,7 +18,7 @@ from trimtab_trainer.contract.evaluation import EVALUATION_VERSION
 from trimtab_operator.api import Evaluation
 from trimtab_operator.api.evaluation import Artifact, EvaluationJudge
 
-from ..work.job import credentials
+from ..work.building.job import credentials
 from .resolve import models_of, sources_of
 
 

@@ -7,8 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trimtab_trainer.contract import EvaluationOutcome, Result, Threshold, verdict
-from trimtab_trainer.contract.bounds import Bound, Finding
+from trimtab_trainer.contract import EvaluationOutcome, Result, Threshold
+from trimtab_trainer.contract.gate import verdict
+from trimtab_trainer.contract.gate.bounds import Bound, Finding
 
 from trimtab_operator.api import RESULTS_KEPT, FailedCheck, PassedReason, ResultStatus
 

@@ -16,8 +16,8 @@ from trimtab_operator.api import (
 )
 
 from ..views import format_time, parse_time
-from ..work.attempt import Attempt
-from ..work.ending import Ending
+from ..work.attempts.attempt import Attempt
+from ..work.attempts.ending import Ending
 
 MODULES_LISTED, MODULE_LENGTH = 64, 253
 """Of an artifact's target modules: how many the status lists, and how long their names are."""

@@ -6,7 +6,7 @@ from trimtab_trainer.contract import RunConfig, RunIdentity, StoredBaseModel, St
 
 from trimtab_operator.api import FineTuneJob
 
-from ..work.job import credentials
+from ..work.building.job import credentials
 
 
 def build_run_config(job: FineTuneJob) -> RunConfig:

@@ -31,9 +31,9 @@ from trimtab_operator.api.tracking import TRACKED, TrackedReason, Tracking
 from ..plan import Body, Create
 from ..views import CONTAINER, JOB_LABEL, QUEUE_LABEL, QUEUE_PRIORITY_LABEL, parse_time
 from ..work.afterwards import Afterwards
+from ..work.building.job import build_job, build_run_config_map, credentials
+from ..work.building.names import attempt_name
 from ..work.conditions import ConditionStatus, condition_of, cut, make_condition
-from ..work.job import build_job, build_run_config_map, credentials
-from ..work.names import attempt_name
 from ..work.observed import Observed
 from ..work.particulars import OUTPUT, Staging
 

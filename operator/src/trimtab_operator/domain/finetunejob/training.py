@@ -11,8 +11,8 @@ from trimtab_operator.api import FineTuneJob, FineTuneJobStatus, State
 
 from ..views import JOB_LABEL
 from ..work.afterwards import Afterwards
-from ..work.attempt import Attempt
-from ..work.ending import Ending
+from ..work.attempts.attempt import Attempt
+from ..work.attempts.ending import Ending
 from ..work.mirrors import mirrored_of, mirroring, note_mirrored
 from ..work.observed import Observed
 from ..work.particulars import Particulars

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from trimtab_trainer.contract.sweep import TrialState
+from trimtab_trainer.contract.sweeps.settings import TrialState
 
 from trimtab_operator.api import Evaluation, FineTuneJob, FineTuneSweep, FineTuneSweepStatus
 from trimtab_operator.api.finetunesweep import FINETUNESWEEP

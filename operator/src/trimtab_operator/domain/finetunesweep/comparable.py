@@ -12,8 +12,8 @@ from typing import Any
 
 from trimtab_trainer.contract import Method
 from trimtab_trainer.contract.evaluation import EvaluationTask
-from trimtab_trainer.contract.sweep import Dimension, Direction, with_parameters
-from trimtab_trainer.contract.sweep_rows import OF_THE_TOKENS, differ, fields_of_loss, fields_of_rows
+from trimtab_trainer.contract.sweeps.rows import OF_THE_TOKENS, differ, fields_of_loss, fields_of_rows
+from trimtab_trainer.contract.sweeps.settings import Dimension, Direction, with_parameters
 
 from trimtab_operator.api import FineTuneJobSpec, FineTuneSweepSpec
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from trimtab_trainer.contract.sweep import NAME_DIGITS, Point, SuggestionRequest, TrialState
+from trimtab_trainer.contract.sweeps.settings import NAME_DIGITS, Point, SuggestionRequest, TrialState
 
 from trimtab_operator.api import (
     BestTrial,

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab_trainer.contract.sweep import Direction
+from trimtab_trainer.contract.sweeps.settings import Direction
 
 from trimtab_operator.api import BestTrial, FineTuneJob, FineTuneSweepStatus, SweepState, TrialStatus
 from trimtab_operator.api.sweep_judging import FinalState, FinalTrial

@@ -14,9 +14,9 @@ from trimtab_operator.api.sweep_judging import FinalEvaluation, SweepEvaluation
 from ..ownership import controlled_by
 from ..plan import Action, Body, Create
 from ..views import SWEEP_LABEL
-from ..work.accelerators import for_one_accelerator
+from ..work.building.accelerators import for_one_accelerator
+from ..work.building.queue import is_of_queue
 from ..work.conditions import condition_of
-from ..work.queue import is_of_queue
 from .observed import Observed
 from .searching import TRIAL_LABEL, Trial
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import fmean
 
-from trimtab_trainer.contract.sweep import TrialState
+from trimtab_trainer.contract.sweeps.settings import TrialState
 
 from trimtab_operator.api import FineTuneJob, FineTuneSweep, TrialStatus
 

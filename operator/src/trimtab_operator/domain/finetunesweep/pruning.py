@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from trimtab_trainer.contract.settings import TrainingSettings
-from trimtab_trainer.contract.sweep import Direction, TrialState
+from trimtab_trainer.contract.sweeps.settings import Direction, TrialState
 
 from trimtab_operator.api import FineTuneJob, FineTuneSweep, State, TrialStatus
 from trimtab_operator.api.finetunesweep import MAXIMUM_RUNGS, RUNGS_ARE_VALIDATED
 
-from ..work.accounts import open_attempt
+from ..work.attempts.accounts import open_attempt
 from ..work.conditions import condition_of, is_over
 from .searching import Search, SweepInvalid, Trial
 from .trials import short

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from trimtab_trainer.contract import Curve, Reason, RunIdentity, Stage, StoredOutput
-from trimtab_trainer.contract.sweep import SuggestionRequest, TrialState
-from trimtab_trainer.contract.sweep_record import RecordedObjective, RecordedTrial, SweepRecord
+from trimtab_trainer.contract.sweeps.record import RecordedObjective, RecordedTrial, SweepRecord
+from trimtab_trainer.contract.sweeps.settings import SuggestionRequest, TrialState
 
 from trimtab_operator.api import FineTuneJob, FineTuneSweepStatus, TrialStatus
 from trimtab_operator.api.finetunesweep import REPORTED, ReportReason
@@ -26,8 +26,8 @@ from trimtab_operator.api.sweep_judging import FinalState
 from ..conditions import ConditionStatus, condition
 from ..plan import Action, Body, Create, Importance, Inquiry
 from ..views import SWEEP_LABEL, JobView
-from ..work.job import build_job, build_run_config_map, credentials
-from ..work.names import attempt_name
+from ..work.building.job import build_job, build_run_config_map, credentials
+from ..work.building.names import attempt_name
 from ..work.particulars import OUTPUT, Staging
 from .observed import Observed
 from .searching import Search, Trial

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from trimtab_trainer.contract import canonical_json, digest_of
-from trimtab_trainer.contract.sweep import (
+from trimtab_trainer.contract.sweeps.settings import (
     OF_ANOTHER_TYPE,
     SEARCHED,
     Dimension,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 from trimtab_trainer.contract import Reason, digest_of
-from trimtab_trainer.contract.sweep import Direction, KnownTrial, TrialState
+from trimtab_trainer.contract.sweeps.settings import Direction, KnownTrial, TrialState
 
 from trimtab_operator.api import BestTrial, Evaluation, FineTuneJob, SweepArtifact, TrialStatus
 from trimtab_operator.api.sweep_judging import Objective

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimtab_operator.api import PASSED, SUCCEEDED, WARNED
-from trimtab_operator.api.conditions import MESSAGE_LENGTH
-from trimtab_operator.api.rollout_reasons import RolloutReason
+from trimtab_operator.api.status.conditions import MESSAGE_LENGTH
+from trimtab_operator.api.status.rollout_reasons import RolloutReason
 from trimtab_operator.api.tracking import TRACKED
 
 from ..conditions import cut

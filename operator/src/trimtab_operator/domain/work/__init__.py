@@ -4,7 +4,7 @@
 module holds one idea that `plan` uses.
 """
 
-from .attempt import Attempt, attempts_of
+from .attempts.attempt import Attempt, attempts_of
 from .decide import plan
 from .observed import Observed
 from .particulars import Hold, Particulars, References

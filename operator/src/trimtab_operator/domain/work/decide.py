@@ -22,19 +22,19 @@ from trimtab_operator.api import NOT_UNDERSTOOD, WARNED, AttemptReason, AttemptS
 from ..ended import comes_back, time_is_over
 from ..plan import Action, Create, Inquiry, NodeOf, Note, Plan
 from ..views import format_time, parse_time
-from . import accounts
 from .afterwards import LONGEST_SECONDS, Afterwards
-from .attempt import Attempt
+from .attempts import accounts
+from .attempts.attempt import Attempt
+from .attempts.ending import LOST, Ending, Verdict, ending_of, lost, vanished
+from .attempts.waiting import Waiting, refused, waiting_of
+from .building.inputs import gives_way, job_inputs
+from .building.job import build_job, build_run_config_map, stage_image
+from .building.names import next_number
+from .building.peers import build_peers
 from .conditions import ConditionStatus, condition_of, is_over, make_condition, note_warnings, notes_of
-from .ending import LOST, Ending, Verdict, ending_of, lost, vanished
-from .inputs import gives_way, job_inputs
-from .job import build_job, build_run_config_map, stage_image
-from .names import next_number
 from .observed import Observed
 from .particulars import Particulars
-from .peers import build_peers
 from .subject import J, S, Work
-from .waiting import Waiting, refused, waiting_of
 
 TAKEN_AGAIN_SECONDS = 10.0
 UNREADABLE = (

@@ -8,7 +8,7 @@ from trimtab_operator.api import WorkStatus
 from trimtab_operator.api.finetunejob import BaseModelSource, OutputTarget
 from trimtab_operator.api.work import MirroredStatus
 
-from .attempt import Attempt
+from .attempts.attempt import Attempt
 from .subject import S
 
 

@@ -9,7 +9,7 @@ from typing import Any, Generic
 from ..cluster import NameTaken, Refusal
 from ..plan import Inquiry
 from ..settings import Settings
-from .attempt import Attempt
+from .attempts.attempt import Attempt
 from .particulars import NONE, Particulars, References
 from .subject import J
 

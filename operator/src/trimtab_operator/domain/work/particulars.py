@@ -14,8 +14,8 @@ from trimtab_operator.api import AdapterRollout, Condition, Evaluation, FineTune
 
 from ..plan import Note
 from .afterwards import Afterwards
-from .attempt import Attempt
-from .ending import Ending
+from .attempts.attempt import Attempt
+from .attempts.ending import Ending
 from .subject import J, S
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 from trimtab_trainer.contract import Reason, Stage
 
 from trimtab_operator.api import WorkStatus
-from trimtab_operator.api.customresource import CustomResource
+from trimtab_operator.api.definitions.customresource import CustomResource
 from trimtab_operator.api.tracking import TRACKED
 
 from ..cluster import Cluster, Key
@@ -18,10 +18,10 @@ from ..ended import lived
 from ..kind import Kind, Needs
 from ..measures import Measure
 from ..plan import Body, Create, Plan
-from .attempt import attempts_of
+from .attempts.attempt import attempts_of
+from .building.names import job_names_to_confirm
 from .conditions import is_over
 from .decide import plan
-from .names import job_names_to_confirm
 from .observed import Observed
 from .particulars import Particulars, References
 from .subject import J

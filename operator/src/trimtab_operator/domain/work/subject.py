@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Protocol, TypeVar
 
 from trimtab_operator.api import WorkStatus
-from trimtab_operator.api.customresource import ObjectMeta
-from trimtab_operator.api.pod import AnyTemplate
+from trimtab_operator.api.definitions.customresource import ObjectMeta
+from trimtab_operator.api.pods.template import AnyTemplate
 from trimtab_operator.api.work import RetryBudgets
 
 

@@ -31,7 +31,7 @@ from ...domain.kind import AnyKind
 from ...domain.kinds import KINDS
 from ...domain.review.policies import AUTHOR_ANNOTATION
 from ...domain.views import MANAGED_BY_LABEL, SERVE, STAGE_LABEL, JobView, PodView, ServingPodView
-from ...domain.work.queue import is_of_queue
+from ...domain.work.building.queue import is_of_queue
 from .. import metrics
 from ..kube import JOBS, OWN, PODS, Body, Resource
 from ..logs import keys

@@ -21,8 +21,8 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from ...domain.adapterrollout import AgentTruth, ServingPod
+from ...domain.adapterrollout.delivery.sequence import Sequence
 from ...domain.adapterrollout.observed import Refusal, ShareTruth
-from ...domain.adapterrollout.sequence import Sequence
 from ...domain.cluster import Key
 from ...domain.plan import Document
 from ...domain.views import ServingPodView

@@ -14,7 +14,7 @@ import aiohttp
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from trimtab_trainer.contract import Progress, Stage
-from trimtab_trainer.contract.figures import COUNT, CURVES, FIGURE, WHOLE, figure
+from trimtab_trainer.contract.gate.figures import COUNT, CURVES, FIGURE, WHOLE, figure
 
 from ...domain.cluster import Key
 from ...domain.views import PROGRESS_PORT, JobView, PodView, parse_time

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...domain.adapterrollout.sequence import Sequence
+from ...domain.adapterrollout.delivery.sequence import Sequence
 
 
 class Terms:

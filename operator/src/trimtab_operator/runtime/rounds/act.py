@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from ...api.schema import Schema, structural
+from ...api.definitions.schema import Schema, structural
 from ...domain.kind import AnyKind
 from ...domain.plan import Action, Create, Delete, Suspend
 from ...domain.views import controller_of

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from ...api import NOT_UNDERSTOOD
-from ...api.conditions import MESSAGE_LENGTH
-from ...api.schema import Schema
+from ...api.definitions.schema import Schema
+from ...api.status.conditions import MESSAGE_LENGTH
 from ...domain.kind import AnyKind
 from ...domain.views import format_time
 from ..kube import Body

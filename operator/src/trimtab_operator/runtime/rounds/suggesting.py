@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-from trimtab_trainer.contract.sweep import Point, SuggestionRequest
+from trimtab_trainer.contract.sweeps.settings import Point, SuggestionRequest
 
 from .workqueue import Retry
 

@@ -23,12 +23,12 @@ from torch import Tensor
 
 from ...contract import DatasetFormat, EvaluationTask, Reason
 from ...contract.evaluation import DEFAULT_NEW_TOKENS
-from ...data.formats import Row
-from ...data.tokens import RowTokenizer
+from ...data.encoding.tokens import RowTokenizer
+from ...data.reading.formats import Row
 from ...errors import SettingsInvalid
 from ...interruption import Interruption
 from ...report import Report
-from ...training.model import LanguageModel
+from ...training.network.model import LanguageModel
 from ..rows import EvaluationRow, RowScore
 from .batching import in_batches
 from .likelihoods import check_vocabulary

@@ -26,10 +26,10 @@ from ...contract import Reason
 from ...errors import SettingsInvalid
 from ...interruption import Interruption
 from ...report import Report
-from ...training.adapter import Adapted
 from ...training.batches import MicroBatch
-from ...training.model import LanguageModel
-from ...training.sizing import CHUNK
+from ...training.machine.sizing import CHUNK
+from ...training.network.adapter import Adapted
+from ...training.network.model import LanguageModel
 from ..rows import EvaluationRow, RowScore, Sequence
 from .batching import in_batches
 

@@ -26,10 +26,10 @@ from ...contract import (
 from ...contract.settings import QuantizationType
 from ...probe import check_forward
 from ...report import Report
-from ...training import hardware
-from ...training.adapter import load_adapter
-from ...training.exhausted import is_out_of_memory
-from ...training.model import LanguageModel, frozen_hash, load_base
+from ...training.machine import hardware
+from ...training.machine.exhausted import is_out_of_memory
+from ...training.network.adapter import load_adapter
+from ...training.network.model import LanguageModel, frozen_hash, load_base
 from ..preparing.adapters import invalid_adapter
 from .adapters import FetchedAdapter
 from .generation import end_tokens

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ...contract import EvaluationTask, Reason
-from ...data.cleaning import Finding
-from ...data.readers import Record
+from ...data.cleaning.steps import Finding
+from ...data.reading.readers import Record
 from ...errors import SettingsInvalid
 from ..preparing.group_column import group_of, refuse_ungrouped
 from .files import HarnessTask

@@ -22,7 +22,7 @@ from jinja2 import TemplateError
 from ...contract import EvaluationTask
 from ...errors import OutOfMemory
 from ...interruption import Interruption
-from ...training.model import LanguageModel
+from ...training.network.model import LanguageModel
 from ..memory import Exhausted, attempted
 from ..rows import EvaluationRow, RowScore
 from .documents import chosen, document_group, does_not_run, loading, place_of

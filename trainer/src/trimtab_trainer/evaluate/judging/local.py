@@ -25,13 +25,13 @@ from ...contract import (
     canonical_json,
 )
 from ...contract.settings import QuantizationType
-from ...data.formats import Row
-from ...data.tokens import RowTokenizer
+from ...data.encoding.tokens import RowTokenizer
+from ...data.reading.formats import Row
 from ...errors import SettingsInvalid
 from ...interruption import Interruption
 from ...report import Report
-from ...training import hardware
-from ...training.model import LanguageModel, load_base
+from ...training.machine import hardware
+from ...training.network.model import LanguageModel, load_base
 from ..asking.likelihoods import log_likelihoods
 from ..preparing.questions import Question
 from ..preparing.tokenised import tokenise_questions

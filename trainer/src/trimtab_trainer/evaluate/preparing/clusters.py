@@ -27,8 +27,8 @@ from collections.abc import Iterable
 from rensa import RMinHash, RMinHashLSH
 
 from ...contract import DatasetFormat, EvaluationTask, TaskType
-from ...data.clusters import answer_key, group_key
-from ...data.messages import spoken
+from ...data.cleaning.clusters import answer_key, group_key
+from ...data.reading.messages import spoken
 from .questions import Question
 
 SIMILARITY = 0.8

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ...contract import EvaluationConfig, EvaluationTask, Reason, TaskType
-from ...data.source import Source, copy, find
+from ...data.reading.source import Source, copy, find
 from ...errors import DataInvalid, SettingsInvalid
 from .adapters import VerifiedAdapter
 

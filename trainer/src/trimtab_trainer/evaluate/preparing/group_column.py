@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from ...contract import EvaluationTask, Reason, Threshold
 from ...contract.evaluation import DEFAULT_GROUP_ROWS
-from ...data.cleaning import Finding
-from ...data.messages import malformed
-from ...data.readers import Record
+from ...data.cleaning.steps import Finding
+from ...data.reading.messages import malformed
+from ...data.reading.readers import Record
 from ...errors import DataInvalid
 from ..statistics import MINIMUM_GROUP_CLUSTERS, large_enough
 

@@ -13,11 +13,11 @@ from functools import partial
 from itertools import chain
 
 from ...contract import DatasetFormat, EvaluationTask, JudgeMode, Reason, TaskType, Turns
-from ...data.cleaning import Finding
-from ...data.formats import Row, conform, resolve
-from ...data.keys import USED
-from ...data.readers import Record
-from ...data.source import Source
+from ...data.cleaning.steps import Finding
+from ...data.reading.formats import Row, conform, resolve
+from ...data.reading.keys import USED
+from ...data.reading.readers import Record
+from ...data.reading.source import Source
 from ...errors import DataInvalid, SettingsInvalid
 from ..scoring.patterns import PatternRefused, pattern_of
 from ..scoring.schemas import SchemaRefused, schema_of

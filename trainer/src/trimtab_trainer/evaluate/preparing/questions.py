@@ -28,11 +28,11 @@ from typing import Any
 
 from ...contract import DatasetFormat, JudgeMode, Judging, canonical_json
 from ...contract.parsing import check_levels
-from ...data.formats import Row, conform
-from ...data.keys import check_row
-from ...data.messages import is_learned, malformed, spoken
-from ...data.messages import text as checked_text
-from ...data.readers import Record
+from ...data.reading.formats import Row, conform
+from ...data.reading.keys import check_row
+from ...data.reading.messages import is_learned, malformed, spoken
+from ...data.reading.messages import text as checked_text
+from ...data.reading.readers import Record
 from ..scoring.parsing import NUMBER, parse_number
 from ..scoring.patterns import pattern_of
 from ..scoring.refusals import is_refusal

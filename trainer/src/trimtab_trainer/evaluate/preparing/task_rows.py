@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...contract import EvaluationTask, Reason
-from ...data.cleaning import Finding
-from ...data.source import Source
-from ...data.tokens import RowTokenizer
+from ...data.cleaning.steps import Finding
+from ...data.encoding.tokens import RowTokenizer
+from ...data.reading.source import Source
 from ...errors import DataInvalid
 from ...report import Report
 from ..rows import EvaluationRow

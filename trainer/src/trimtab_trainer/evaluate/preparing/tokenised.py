@@ -20,9 +20,9 @@ import numpy as np
 
 from ...contract import EvaluationTask, Reason, TaskType
 from ...contract.evaluation import DEFAULT_NEW_TOKENS
-from ...data.formats import Row
-from ...data.messages import is_learned, malformed, spoken
-from ...data.tokens import Bool, RowTokenizer, Tokenised
+from ...data.encoding.tokens import Bool, RowTokenizer, Tokenised
+from ...data.reading.formats import Row
+from ...data.reading.messages import is_learned, malformed, spoken
 from ...errors import DataInvalid, SettingsInvalid
 from ..rows import Sequence, Span
 from ..scoring.tool_calls import Call, Unreadable, expected_calls, read_calls

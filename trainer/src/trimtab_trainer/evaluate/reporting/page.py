@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from ...contract import Check, EvaluationOutcome, Result, Threshold
-from ...contract.bounds import Finding
 from ...contract.evaluation import DEFAULT_GAP_CONFIDENCE, as_told
-from ...contract.verdict import Verdict, judge
+from ...contract.gate.bounds import Finding
+from ...contract.gate.verdict import Verdict, judge
 from ...pages.environment import environment, leaves
 from ...pages.wording import measured
 from ..results import EvaluationResults, Example, GroupFigure, MetricByGroup, TaskResults

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...contract import Check, EvaluationConfig, EvaluationOutcome
-from ...contract.verdict import judge
+from ...contract.gate.verdict import judge
 
 HEADS = ("metric", "value", "95 % interval", "rows", "baseline", "change")
 CHECK_HEADS = ("threshold", "bound", "allowed", "found", "rows needed")

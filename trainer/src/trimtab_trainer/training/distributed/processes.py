@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ...contract import PROCESSES, Reason
 from ...errors import SettingsInvalid
-from ..accelerator import given
+from ..machine.accelerator import given
 from .nodes import Nodes
 
 RANK, WORLD_SIZE, MEETING = "TRIMTAB_RANK", "TRIMTAB_WORLD_SIZE", "TRIMTAB_MEETING"

@@ -20,7 +20,7 @@ from pathlib import Path
 from ...contract import WORLD_SIZE, ExitCode, TerminationMessage
 from ...interruption import Interruption
 from ...report import Report
-from ..control_groups import killed_for_memory
+from ..machine.control_groups import killed_for_memory
 from .ending import End, outcome
 from .nodes import Nodes
 from .processes import Place

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..batches import ALL, IGNORED, Batches, MicroBatch, Sequences, sent
-from ..rows import row_layout
+from ..network.rows import row_layout
 
 Int64 = npt.NDArray[np.int64]
 

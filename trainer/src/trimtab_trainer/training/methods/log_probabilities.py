@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ..batches import IGNORED
 from ..loss import Head
-from ..sizing import CHUNK
+from ..machine.sizing import CHUNK
 
 
 def log_probabilities(hidden: Tensor, targets: Tensor, head: Head, chunk: int = CHUNK) -> Tensor:

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ...contract import Method, TrainingSettings
 from ...interruption import Interruption
-from ..adapter import Adapted
 from ..batches import Batches, MicroBatch
 from ..distributed.world import World
 from ..loss import Head, summed_loss
+from ..network.adapter import Adapted
 from ..validation import TOKENS_PER_BATCH, evaluating, in_parts, mean_loss
 from .batches import PreferenceBatch, PreferenceBatches
 from .figures import PreferenceSums

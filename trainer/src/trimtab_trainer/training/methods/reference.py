@@ -24,7 +24,7 @@ from ...interruption import Interruption
 from ...report import Report
 from ...storage import MANIFEST, ObjectDamaged, ObjectMissing, Store, fetch, store_folder
 from ...storage.layout import reference_prefix
-from ..adapter import Adapted
+from ..network.adapter import Adapted
 from ..validation import TOKENS_PER_BATCH, evaluating, in_parts
 from .batches import PreferenceBatches, Reference
 from .log_probabilities import log_probabilities, sums

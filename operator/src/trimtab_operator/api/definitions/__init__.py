@@ -1,0 +1,1 @@
+"""CustomResourceDefinitions and docs/api.md, made from the models."""

@@ -1,0 +1,1 @@
+"""What a status tells: conditions, every reason, and what `kubectl get` prints."""

@@ -1,0 +1,1 @@
+"""Attempts: how one is seen, why it waits, how it ended, and who pays."""

@@ -1,0 +1,1 @@
+"""The gate: thresholds held against figures, and the verdict in words."""

@@ -1,0 +1,66 @@
+"""Figures that the other side tells: one that cannot be kept is left out, and is no reason to leave out the others."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from ..curve import Curve
+from ..model import Received
+
+COUNTED_TO, FIGURE_TO = 2**53, 1e15
+"""The most that a step or a figure may be: what is above is of no trainer."""
+
+
+def figure(told: object) -> object:
+    """Return a number, or None for one that tells nothing: a loss that is not finite is that of a run that diverged."""
+    number = isinstance(told, int | float) and not isinstance(told, bool)
+    return told if number and -FIGURE_TO <= told <= FIGURE_TO else None  # type: ignore[operator]
+
+
+def count(told: object) -> object:
+    """Return a whole number from 0 on, None for anything else."""
+    number = isinstance(told, int) and not isinstance(told, bool)
+    return told if number and 0 <= told <= COUNTED_TO else None  # type: ignore[operator]
+
+
+def curves(told: object) -> Curve | None:
+    """Return both curves, or None for what cannot be drawn."""
+    try:
+        found = Curve.model_validate(told)
+    except ValidationError:
+        return None
+    steps, values = (*found.steps, *found.validation_steps), (*found.loss, *found.validation_loss)
+    bounded = all(step <= COUNTED_TO for step in steps) and all(abs(value) <= FIGURE_TO for value in values)
+    return found.fitting() if bounded else None
+
+
+def preference(told: object) -> object:
+    """Return the figures of a preference method, or None for what is none."""
+    return told if isinstance(told, dict | PreferenceFigures) else None
+
+
+WHOLE = Annotated[int, Field(ge=0, le=COUNTED_TO)]
+"""Without which the rest means nothing."""
+COUNT = Annotated[int | None, BeforeValidator(count)]
+FIGURE = Annotated[float | None, BeforeValidator(figure)]
+CURVES = Annotated[Curve | None, BeforeValidator(curves)]
+
+
+class PreferenceFigures(Received):
+    """How often and by how much the wanted answers are preferred, under names like those of TRL's logs.
+
+    A reward is beta times what an answer gained over the model before training, of ORPO beta times its mean
+    log-probability of a token; the other log-probabilities are sums over an answer, in nats.
+    """
+
+    accuracy: FIGURE = Field(default=None, description="share of pairs whose chosen answer has more reward")
+    margin: FIGURE = Field(default=None, description="mean reward of the wanted answers minus that of the others")
+    chosen_reward: FIGURE = None
+    rejected_reward: FIGURE = None
+    chosen_log_probability: FIGURE = None
+    rejected_log_probability: FIGURE = None
+
+
+PREFERENCE = Annotated[PreferenceFigures | None, BeforeValidator(preference)]

@@ -1,0 +1,116 @@
+"""The rule of the gate: from thresholds and facts to a verdict in words. Pure; what is not known never opens it.
+
+The operator writes it into the status, the trainer onto the report: one function, so that they cannot differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ..evaluation import Check, EvaluationOutcome, Threshold
+from .bounds import Bound, Finding, judge_bounds
+
+
+class VerdictReason(StrEnum):
+    """The verdict in one word."""
+
+    PASSED = "Passed"
+    THRESHOLD_MISSED = "ThresholdMissed"
+    REGRESSED = "Regressed"
+    GROUP_GAP = "GroupGap"
+    INSUFFICIENT_ROWS = "InsufficientRows"
+    METRIC_MISSING = "MetricMissing"
+    NO_THRESHOLDS = "NoThresholds"
+    JUDGE_UNRELIABLE = "JudgeUnreliable"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the thresholds are kept.
+
+    Attributes:
+        message: one sentence that names what failed.
+        bounds: every bound with what is found about it, in the order of the spec.
+    """
+
+    passed: bool
+    reason: VerdictReason
+    message: str
+    bounds: tuple[Bound, ...] = ()
+
+
+def judge(thresholds: list[Threshold], outcome: EvaluationOutcome) -> Verdict:
+    """Return the verdict.
+
+    Where a judge is not to be relied on, nothing is decided, whatever its figures say. Where several bounds fail, the
+    reason is that of a missing metric first, then of the first bound in the order of the spec that is missed, then of
+    too few rows.
+    """
+    bounds = judge_bounds(thresholds, outcome.checks)
+    if outcome.unreliable is not None:
+        return Verdict(False, VerdictReason.JUDGE_UNRELIABLE, outcome.unreliable, tuple(bounds))
+    if not bounds:
+        message = "no threshold is set: the figures were measured and not judged"
+        return Verdict(True, VerdictReason.NO_THRESHOLDS, message)
+    worst = max(bound.finding for bound in bounds)
+    if worst is Finding.KEPT:
+        message = f"every threshold is kept: {_counted(len(bounds), 'bound')} on {_counted(outcome.rows, 'row')}"
+        return Verdict(True, VerdictReason.PASSED, message, tuple(bounds))
+    first = next(bound for bound in bounds if bound.finding is worst)
+    others = sum(bound.finding is not Finding.KEPT for bound in bounds) - 1
+    message = _sentence(first, _rows(first, outcome))
+    if others:
+        message += f"; {_counted(others, 'other bound')} {'is' if others == 1 else 'are'} not kept either"
+    return Verdict(False, reason_of(first), message, tuple(bounds))
+
+
+def reason_of(bound: Bound) -> VerdictReason:
+    """Return the one word for what is found about a bound."""
+    if bound.finding is Finding.KEPT:
+        return VerdictReason.PASSED
+    if bound.finding is Finding.UNKNOWN:
+        return VerdictReason.METRIC_MISSING
+    if bound.finding is Finding.UNDECIDED:
+        return VerdictReason.INSUFFICIENT_ROWS
+    if bound.name == "maximumGroupGap":
+        return VerdictReason.GROUP_GAP
+    return VerdictReason.THRESHOLD_MISSED if bound.name in ("minimum", "maximum") else VerdictReason.REGRESSED
+
+
+def _sentence(bound: Bound, rows: int) -> str:
+    check = bound.check or Check.model_validate({"threshold": bound.threshold, "bound": bound.name})
+    metric, limit = bound.metric, f"{bound.name} {_text(bound.limit)}"
+    estimate = _text(check.estimate)
+    match reason_of(bound):
+        case VerdictReason.METRIC_MISSING:
+            return f"{metric} could not be computed as {limit} needs it, see the report"
+        case VerdictReason.INSUFFICIENT_ROWS:
+            on = f" with {_counted(rows, 'row')}" if rows else ""
+            needed = f"; about {_counted(check.rows_needed, 'row')} would decide it" if check.rows_needed else ""
+            confidence = f"at confidence {bound.confidence:g}"
+            return f"{metric} is neither certain to keep nor to miss {limit}{on} {confidence}{needed}"
+        case VerdictReason.GROUP_GAP:
+            groups = f" between the groups {check.best!r} and {check.worst!r}" if check.best and check.worst else ""
+            explained = f"of which chance does not explain {_text(check.low)}"
+            return f"{metric} differs by {estimate}{groups}, {explained}, and the {limit} is exceeded"
+        case VerdictReason.REGRESSED if bound.name == "maximumWorseRatio":
+            return f"{estimate} of the rows of {bound.metric} are worse than the baseline's, above {limit}"
+        case VerdictReason.REGRESSED:
+            than = "relative to the baseline" if bound.name == "maximumRelativeRegression" else "than the baseline"
+            than += f" in the group {check.worst!r}" if check.worst else ""
+            return f"{metric} is worse by {estimate} {than}, beyond {limit}"
+        case _:
+            return f"{metric} is {estimate}, {'below' if bound.name == 'minimum' else 'above'} its {limit}"
+
+
+def _rows(bound: Bound, outcome: EvaluationOutcome) -> int:
+    return next((r.count for r in outcome.results if f"{r.task}/{r.metric}" == bound.metric), 0)
+
+
+def _text(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -1,0 +1,78 @@
+"""Clusters of rows that must stay on one side of a split: the same answer, the same group, or near duplicates."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..reading.formats import Row
+from .components import Components
+
+KEY_BYTES = 32
+NO_KEY = bytes(KEY_BYTES)
+ANSWER_WORDS = 4
+"""Answers of fewer words are labels, choices and numbers, which rows share by chance."""
+
+
+def answer_key(row: Row) -> bytes:
+    """Return the hash of what holds a row to one side, its answer or its prompt, blind to case, width and spacing."""
+    normal = " ".join(unicodedata.normalize("NFKC", row.unit).casefold().split())
+    return hashlib.sha256(b"answer\0" + normal.encode()).digest()
+
+
+def group_key(row: Row) -> bytes:
+    """Return the hash of a row's group; `NO_KEY` if it has none."""
+    return NO_KEY if row.group is None else hashlib.sha256(b"group\0" + row.group.encode()).digest()
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """The cluster of each row int64[rows], and the name of each cluster uint8[clusters, 32], whatever the row order.
+
+    A cluster is named for its smallest group, or if it has none for its smallest answer: rows that come later with a
+    group or an answer that is there change no name.
+    """
+
+    of_row: npt.NDArray[np.int64]
+    names: npt.NDArray[np.uint8]
+
+
+def connect(
+    answers: npt.NDArray[np.uint8], groups: npt.NDArray[np.uint8], near: npt.NDArray[np.int64] | None = None
+) -> Clusters:
+    """Return the connected components of rows that share an answer, a group, or a component of near duplicates.
+
+    Args:
+        answers, groups: keys uint8[rows, 32]; `NO_KEY` is nobody's.
+        near: a number for each row int64[rows], equal where rows say nearly the same.
+    """
+    count = len(answers)
+    components = Components(count)
+    for numbers in (_codes(answers), _codes(groups), near):
+        if numbers is None:
+            continue
+        order = np.argsort(numbers, kind="stable")
+        same = (numbers[order][1:] == numbers[order][:-1]) & (numbers[order][1:] >= 0)
+        for left, right in zip(order[:-1][same].tolist(), order[1:][same].tolist(), strict=True):
+            components.join(left, right)
+    first, of_row = np.unique(components.roots(), return_inverse=True)
+    names = np.zeros((len(first), KEY_BYTES), np.uint8)
+    for keys in (answers, groups):
+        has = np.flatnonzero(keys.any(axis=1))
+        order = has[np.lexsort((*keys[has].T[::-1], of_row[has]))]
+        chosen = np.ones(len(order), np.bool_)
+        chosen[1:] = of_row[order[1:]] != of_row[order[:-1]]
+        names[of_row[order[chosen]]] = keys[order[chosen]]
+    return Clusters(of_row.astype(np.int64), names)
+
+
+def _codes(keys: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Return a number for each key int64[rows], equal where keys are; -1 where there is none."""
+    whole = np.ascontiguousarray(keys).view(f"V{KEY_BYTES}").ravel()
+    codes = np.unique(whole, return_inverse=True)[1].astype(np.int64)
+    codes[~keys.any(axis=1)] = -1
+    return codes

@@ -1,0 +1,1 @@
+"""From conversations to tokens: rendered by the chat template, with a mask of what is learned, exact to the token."""

@@ -1,0 +1,285 @@
+"""The formats of rows: recognised by the first row's keys, then demanded of every row; what a method takes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ...contract import DatasetFormat, Method, Reason, canonical_json
+from ...errors import DataInvalid
+from .conversions import alpaca, sharegpt
+from .keys import USED, check_row
+from .messages import Message, is_learned, malformed, read_messages, read_tools, spoken, text
+from .preferences import Answers, Reader, given
+from .readers import Record
+
+NAMED = "dataset.format says so"
+PAIRS = "pairs of chosen and rejected answers are learned by training.method: DPO or ORPO"
+HINTS = {
+    "chosen": PAIRS,
+    "rejected": PAIRS,
+    "preferred_output": f"{PAIRS}: name them chosen and rejected",
+    "question": "write question and answer as prompt and completion",
+    "input": "write input and output as prompt and completion",
+}
+
+
+OF_METHOD = {
+    Method.SFT: None,
+    Method.DPO: DatasetFormat.PREFERENCE,
+    Method.ORPO: DatasetFormat.PREFERENCE,
+    Method.KTO: DatasetFormat.UNPAIRED_PREFERENCE,
+}
+"""The one format that a method takes; SFT all others."""
+PREFERENCES = (DatasetFormat.PREFERENCE, DatasetFormat.UNPAIRED_PREFERENCE)
+IN_WORDS = {
+    DatasetFormat.PREFERENCE: "{prompt, chosen, rejected}, or {chosen, rejected} of whole conversations",
+    DatasetFormat.UNPAIRED_PREFERENCE: "{prompt, completion, label}, with a label of true or false",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row that conforms to its format; rows of Alpaca and ShareGPT are Messages by then.
+
+    A row of preferences has its prompt under `messages` or `prompt`, and each of its answers as a row that ends with
+    it: of a pair the chosen one first. `label` is that of a single one.
+    """
+
+    place: str
+    format: DatasetFormat
+    messages: tuple[Message, ...] = ()
+    tools: tuple[dict[str, Any], ...] | None = None
+    prompt: str = ""
+    completion: str = ""
+    text: str = ""
+    group: str | None = None
+    answers: tuple[Row, ...] = ()
+    label: bool | None = None
+    ignored: tuple[str, ...] = field(default=(), compare=False)
+    """Columns that are not used, sorted."""
+
+    @property
+    def answer(self) -> str:
+        """What is learned from the row, as text; of a pair both answers."""
+        if self.answers:
+            return "\n".join(each.answer for each in self.answers)
+        if self.format is DatasetFormat.MESSAGES:
+            return "\n".join(spoken(message) for message in self.messages if is_learned(message))
+        return self.completion if self.format is DatasetFormat.PROMPT_COMPLETION else self.text
+
+    @property
+    def unit(self) -> str:
+        """What must not be on two sides of a split: the answer, of preferences what is asked."""
+        if not self.answers:
+            return self.answer
+        return "\n".join(spoken(message) for message in self.messages) if self.messages else self.prompt
+
+    @property
+    def is_tied(self) -> bool:
+        """Tell whether it prefers an answer to itself."""
+        return len({each.answer for each in self.answers}) < len(self.answers)
+
+    @property
+    def has_assistant_turn(self) -> bool:
+        """Tell whether there is anything to learn at all; an answer of a preference always is."""
+        return self.format is not DatasetFormat.MESSAGES or any(m["role"] == "assistant" for m in self.messages)
+
+    @property
+    def is_learned(self) -> bool:
+        """Tell whether not all that is to be learned has the weight 0; of a pair on both sides."""
+        if self.answers:
+            return all(each.is_learned for each in self.answers)
+        return self.format is not DatasetFormat.MESSAGES or any(map(is_learned, self.messages))
+
+    def to_json(self) -> bytes:
+        """Return the row in its own format, without columns that are not used, as canonical JSON."""
+        if self.format is DatasetFormat.MESSAGES:
+            value: dict[str, Any] = {"messages": list(self.messages)}
+            if self.tools is not None:
+                value["tools"] = list(self.tools)
+        elif self.answers:
+            value = self._preferences()
+        elif self.format is DatasetFormat.PROMPT_COMPLETION:
+            value = {"prompt": self.prompt, "completion": self.completion}
+        else:
+            value = {"text": self.text}
+        return canonical_json(value if self.group is None else value | {"group": self.group})
+
+    def _preferences(self) -> dict[str, Any]:
+        asked = len(self.messages)
+        said = [list(each.messages[asked:]) if asked else each.completion for each in self.answers]
+        value: dict[str, Any] = {"prompt": list(self.messages) if asked else self.prompt}
+        if self.answers[0].tools is not None:
+            value["tools"] = list(self.answers[0].tools)
+        if self.label is not None:
+            return value | {"completion": said[0], "label": self.label}
+        return value | {"chosen": said[0], "rejected": said[1]}
+
+
+@dataclass(frozen=True)
+class Detected:
+    """A format and why it is that one, in words for a person; `guessed`: nobody named it."""
+
+    format: DatasetFormat
+    why: str
+    guessed: bool = True
+
+
+def resolve(
+    row_format: DatasetFormat,
+    records: Iterator[Record],
+    ignore: Collection[str] = (),
+    named: Collection[str] = (),
+    method: Method = Method.SFT,
+) -> Detected:
+    """Return the format that is demanded, by name or by the method, or that of the first row; keys as for `conform`.
+
+    Raises:
+        DataInvalid: FORMAT_UNKNOWN; also where the rows are not of the format that the method takes.
+    """
+    wanted = OF_METHOD[method]
+    if row_format is not DatasetFormat.AUTO and (row_format if row_format in PREFERENCES else None) is not wanted:
+        raise DataInvalid(
+            f"training.method: {method.value} does not take rows of dataset.format: {row_format.value}",
+            Reason.FORMAT_UNKNOWN,
+        )
+    if wanted is not None:
+        first = next(records, None)
+        if first is not None:
+            _check_method(first, wanted, method)
+        return Detected(wanted, f"training.method: {method.value} takes these", guessed=False)
+    if row_format is not DatasetFormat.AUTO:
+        return Detected(row_format, NAMED, guessed=False)
+    first = next(records, None)
+    return Detected(DatasetFormat.TEXT, "there are no rows") if first is None else recognise(first, ignore, named)
+
+
+def _check_method(first: Record, wanted: DatasetFormat, method: Method) -> None:
+    """Refuse rows that lack what a method goes by, told by the first.
+
+    Raises:
+        DataInvalid: FORMAT_UNKNOWN.
+    """
+    value = first.value
+    if isinstance(value, dict) and all(value.get(key) is not None for key in USED[wanted]):
+        return
+    found = sorted(value)[:8] if isinstance(value, dict) else type(value).__name__
+    others = [each.value for each, takes in OF_METHOD.items() if takes is not None and takes is not wanted]
+    other = next(each for each in PREFERENCES if each is not wanted)
+    hint = ""
+    if isinstance(value, dict) and all(value.get(key) is not None for key in USED[other]):
+        hint = f"; rows of {IN_WORDS[other]} are learned by training.method: {' or '.join(others)}"
+    raise DataInvalid(
+        f"{first.place}: training.method: {method.value} takes rows of {IN_WORDS[wanted]}; it has {found}{hint}",
+        Reason.FORMAT_UNKNOWN,
+    )
+
+
+def recognise(record: Record, ignore: Collection[str] = (), named: Collection[str] = ()) -> Detected:
+    """Return the format of a data set from its first row.
+
+    Raises:
+        DataInvalid: FORMAT_UNKNOWN.
+    """
+    if isinstance(record.value, dict):
+        for row_format, keys in USED.items():
+            if row_format not in PREFERENCES and all(record.value.get(key) is not None for key in keys):
+                check_row(record.value, row_format, record.place, guessed=True, ignore=ignore, named=named)
+                return Detected(row_format, f"the first row, {record.place}, has {' and '.join(keys)}")
+    found = sorted(record.value)[:8] if isinstance(record.value, dict) else type(record.value).__name__
+    hint = next((f" ({hint})" for key, hint in HINTS.items() if key in found), "")
+    raise DataInvalid(
+        f"{record.place}: the format is unknown: it has {found}; a row is {{messages: [{{role, content}}]}}, "
+        "{prompt, completion}, {text}, Alpaca's {instruction, input, output} or ShareGPT's {conversations: [{from, "
+        f"value}}]}}{hint}",
+        Reason.FORMAT_UNKNOWN,
+    )
+
+
+def conform(
+    record: Record,
+    row_format: DatasetFormat,
+    *,
+    guessed: bool = False,
+    ignore: Collection[str] = (),
+    named: Collection[str] = (),
+) -> Row:
+    """Return a record as a row of the format.
+
+    Args:
+        record: as it was read.
+        row_format: any but Auto.
+        guessed: nobody named the format.
+        ignore: keys of the row and of its messages that are left out, whatever they mean.
+        named: columns that settings name, which are not refused; what the format uses of them is used.
+
+    Raises:
+        DataInvalid: DATASET_MALFORMED, or FORMAT_UNKNOWN for roles and keys of another format, and for keys that mean
+            something that would not be learned.
+    """
+    value, place = record.value, record.place
+    if not isinstance(value, dict):
+        raise malformed(place, f"is a JSON {type(value).__name__}, not an object")
+    ignored = set(check_row(value, row_format, place, guessed=guessed, ignore=ignore, named=named))
+    value = {key: each for key, each in value.items() if key in USED[row_format] or key not in ignored}
+    group = _group(value.get("group"), place)
+    if row_format is DatasetFormat.PROMPT_COMPLETION:
+        prompt, completion = (
+            text(value.get("prompt"), "prompt", place),
+            text(value.get("completion"), "completion", place),
+        )
+        return Row(place, row_format, prompt=prompt, completion=completion, group=group, ignored=_sorted(ignored))
+    if row_format is DatasetFormat.TEXT:
+        written = text(value.get("text"), "text", place)
+        return Row(place, row_format, text=written, group=group, ignored=_sorted(ignored))
+    if row_format in PREFERENCES:
+        reader = Reader(place, ignore, ignored.add)
+        label = None
+        if row_format is DatasetFormat.PREFERENCE:
+            read = reader.pair(value)
+        else:
+            read, label = reader.labelled(value)
+        tools = read_tools(value.get("tools"), place)
+        return _preferring(read, tools, Row(place, row_format, group=group, label=label, ignored=_sorted(ignored)))
+    if row_format is DatasetFormat.MESSAGES:
+        listed = value.get("messages")
+    else:
+        listed = (alpaca if row_format is DatasetFormat.ALPACA else sharegpt)(value, place)
+    messages = read_messages(listed, place, ignore, ignored.add)
+    tools = read_tools(value.get("tools"), place)
+    return Row(
+        place, DatasetFormat.MESSAGES, messages=messages, tools=tools, group=group, ignored=_sorted(ignored)
+    )  # fmt: skip
+
+
+def _preferring(read: Answers, tools: tuple[dict[str, Any], ...] | None, row: Row) -> Row:
+    """Return a row of preferences with its prompt, and its answers as rows of their own."""
+    prompt = read.prompt
+    if isinstance(prompt, str):
+        if tools is not None:
+            raise malformed(row.place, "has tools beside a prompt that is text; write it as messages")
+        own = tuple(
+            Row(row.place, DatasetFormat.PROMPT_COMPLETION, prompt=prompt, completion=str(each))
+            for each in read.answers
+        )
+        return replace(row, prompt=prompt, answers=own)
+    own = tuple(
+        Row(row.place, DatasetFormat.MESSAGES, messages=(*given(prompt), *each), tools=tools)
+        for each in read.answers
+        if not isinstance(each, str)
+    )
+    return replace(row, messages=prompt, answers=own)
+
+
+def _sorted(names: Collection[str]) -> tuple[str, ...]:
+    return tuple(sorted(names))
+
+
+def _group(value: Any, place: str) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, int):
+        return str(value)
+    return text(value, "group", place)

@@ -1,0 +1,225 @@
+"""Conversations, whatever wrote them, as canonical messages.
+
+A message is an object with a role (system, user, assistant, tool) and a content that is text, and where there are such
+with reasoning_content, tool_calls ([{id, type, function: {name, arguments as an object}}]), tool_call_id, name, and the
+weight 0 of a turn that is not to be learned. Keys without a value are not there, so that equal conversations are equal.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from ...contract import Reason, canonical_json
+from ...contract.parsing import Unreadable, check_levels
+from ...errors import DataInvalid
+from .keys import ROLE_KEYS, check_message, is_absent, plain
+from .readers import LEVELS
+
+Message = dict[str, Any]
+
+ROLES = ("system", "user", "assistant", "tool")
+SAME_ROLES = {"developer": "system"}
+SHOWN = 80
+RESERVED = re.compile("[\ufdd0-\ufdd2]")
+"""Noncharacters of Unicode, by which `encoding.marks` marks what people wrote."""
+THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thinking_content")
+HINTS = {
+    "human": "ShareGPT's human is user",
+    "gpt": "ShareGPT's gpt is assistant",
+    "model": "write model as assistant",
+    "bot": "write bot as assistant",
+    "function": "write the answer of a function as role tool, and the call as tool_calls",
+    "ipython": "write ipython as tool",
+    "observation": "write observation as tool",
+}
+
+
+def read_messages(
+    value: Any, place: str, ignore: Collection[str] = (), ignored: Callable[[str], None] = lambda _: None
+) -> tuple[Message, ...]:
+    """Return a list of messages, as OpenAI has them, as canonical ones.
+
+    Args:
+        value: a list of objects, or the same as JSON text.
+        place: for messages.
+        ignore: keys of messages that are left out.
+        ignored: is told which these were.
+
+    Raises:
+        DataInvalid: DATASET_MALFORMED; FORMAT_UNKNOWN for roles and keys that are not understood.
+    """
+    value = from_text(value, place, "messages")
+    if not isinstance(value, list) or not value:
+        raise malformed(place, "lacks messages, a list of {role, content}")
+    return tuple(_message(message, f"{place}, message {n}", ignore, ignored) for n, message in enumerate(value, 1))
+
+
+def read_tools(value: Any, place: str) -> tuple[dict[str, Any], ...] | None:
+    """Return the tools of a conversation, `[{type: function, function: {name, ...}}]`; None where it has none.
+
+    Raises:
+        DataInvalid: DATASET_MALFORMED.
+    """
+    if is_absent(value):
+        return None
+    value = from_text(value, place, "tools")
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise malformed(place, "has tools that are no list of objects")
+    tools = []
+    for tool in value:
+        function = tool.get("function", tool)
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise malformed(place, "has a tool without a name: a tool is {type: function, function: {name, ...}}")
+        tools.append({"type": "function", "function": function})
+    _check_texts(tools, place, "tools")
+    return tuple(tools)
+
+
+def spoken(message: Message) -> str:
+    """Return all that a message says, as text for people and for comparison: thoughts, content, calls."""
+    calls = [canonical_json(call["function"]).decode() for call in message.get("tool_calls", ())]
+    return "\n".join(filter(None, [message.get("reasoning_content"), message["content"], *calls]))
+
+
+def is_learned(message: Message) -> bool:
+    """Tell whether a message is an assistant's turn that is to be learned."""
+    return message["role"] == "assistant" and message.get("weight") != 0
+
+
+def text(value: Any, key: str, place: str) -> str:
+    """Return a text that can be written and marked.
+
+    Raises:
+        DataInvalid: DATASET_MALFORMED.
+    """
+    if not isinstance(value, str):
+        raise malformed(place, f"lacks {key}" if value is None else f"has a {key} that is no text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise malformed(place, f"has half of a surrogate pair in its {key}") from None
+    if found := RESERVED.search(value):
+        raise malformed(place, f"has U+{ord(found.group()):04X} in its {key}, which Unicode says is no character")
+    return value
+
+
+def from_text(value: Any, place: str, key: str) -> Any:
+    """Return a value that some files hold as JSON text.
+
+    Raises:
+        DataInvalid: DATASET_MALFORMED.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits is no JSONDecodeError
+        raise malformed(place, f"has {key} that are text, but no JSON") from None
+    try:
+        check_levels(found, LEVELS)
+    except Unreadable:
+        raise malformed(place, f"has {key} that are nested too deeply") from None
+    return found
+
+
+def shortened(value: Any) -> str:
+    """Return a value as it stands in Python, at most 80 characters of it."""
+    return shown if len(shown := repr(value)) <= SHOWN else shown[:SHOWN] + "..."
+
+
+def malformed(place: str, trouble: str) -> DataInvalid:
+    """Return the refusal of one row."""
+    return DataInvalid(f"{place} {trouble}; correct or remove it", Reason.DATASET_MALFORMED)
+
+
+def _message(value: Any, place: str, ignore: Collection[str], ignored: Callable[[str], None]) -> Message:
+    if not isinstance(value, dict):
+        raise malformed(place, "is not an object")
+    if "from" in value and "value" in value:
+        raise DataInvalid(f"{place} has from and value; name them role and content", Reason.FORMAT_UNKNOWN)
+    named = value.get("role")
+    role = SAME_ROLES.get(named, named) if isinstance(named, str) else named
+    if role not in ROLES:
+        hint = f"; {HINTS[role]}" if isinstance(role, str) and role in HINTS else ""
+        raise DataInvalid(f"{place}: role {shortened(role)} is none of {', '.join(ROLES)}{hint}", Reason.FORMAT_UNKNOWN)
+    given = {}
+    for key, each in value.items():
+        if key in ignore and key not in ("role", "content"):
+            ignored(f"messages.{key}")
+        elif not is_absent(each):
+            given[key] = each
+    check_message(given, role, place)
+    known = {plain(key): each for key, each in given.items() if plain(key) in ROLE_KEYS[role]}
+    message: Message = {"role": role, "content": _content(value.get("content"), "tool_calls" in known, place)}
+    thoughts = [text(known[key], key, place) for key in THOUGHTS if key in known]
+    if len(set(thoughts)) > 1:
+        raise malformed(place, "has thoughts under two keys that differ")
+    if thoughts:
+        message["reasoning_content"] = thoughts[0]
+    if "tool_calls" in known:
+        message["tool_calls"] = _calls(known["tool_calls"], place)
+    for key in ("name", "tool_call_id"):
+        if key in known:
+            message[key] = text(known[key], key, place)
+    if role == "assistant" and known.get("weight") == 0:
+        message["weight"] = 0
+    return message
+
+
+def _content(value: Any, may_lack: bool, place: str) -> str:
+    if value is None and may_lack:
+        return ""
+    if not isinstance(value, list):
+        return text(value, "content", place)
+    parts = []
+    for part in value:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if not isinstance(part, dict) or kind != "text":
+            what = f"of type {shortened(kind)}" if isinstance(kind, str) else "without a type"
+            raise malformed(place, f"has a content with a part {what}, and only parts of type text are learned")
+        parts.append(text(part.get("text"), "text", place))
+    return "\n".join(parts)
+
+
+def _calls(value: Any, place: str) -> list[dict[str, Any]]:
+    value = from_text(value, place, "tool_calls")
+    if not isinstance(value, list):
+        raise malformed(place, "has tool_calls that are no list")
+    calls = []
+    for call in value:
+        function = call.get("function", call) if isinstance(call, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(function, dict) or not isinstance(name, str) or not name.strip():
+            raise malformed(place, "has a tool call without a name: a call is {function: {name, arguments}}")
+        arguments = function.get("arguments")
+        if isinstance(arguments, str):
+            arguments = from_text(arguments, place, "arguments of a tool call") if arguments.strip() else {}
+        arguments = {} if arguments is None else arguments
+        if not isinstance(arguments, dict):
+            raise malformed(place, "has a tool call whose arguments are no object")
+        read: dict[str, Any] = {"type": "function", "function": {"name": name, "arguments": arguments}}
+        if isinstance(call.get("id"), str):
+            read["id"] = call["id"]
+        calls.append(read)
+    _check_texts(calls, place, "tool_calls")
+    return calls
+
+
+def _check_texts(value: Any, place: str, key: str) -> None:
+    if isinstance(value, str):
+        text(value, key, place)
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            text(name, key, place)
+            _check_texts(each, place, key)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _check_texts(each, place, key)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise malformed(place, f"has the number {value} in its {key}, which JSON does not have")
+    elif value is not None and not isinstance(value, int | float):  # of a table
+        raise malformed(place, f"has a {type(value).__name__} in its {key}, which JSON does not have")

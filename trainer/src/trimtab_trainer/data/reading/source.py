@@ -1,0 +1,114 @@
+"""Files of a data set: found below a URI, copied to the scratch folder with their hashes, read record by record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from ...contract import Credentials, Reason
+from ...errors import DataInvalid, SettingsInvalid
+from ...storage import MANIFEST, FileEntry, ObjectMissing, open_store
+from .readers import Record, read
+
+COMPRESSED = {"": None, ".gz": "gzip", ".zst": "zstd"}
+READABLE = (*(kind + end for kind in (".jsonl", ".json", ".csv") for end in COMPRESSED), ".parquet")
+TEMPLATE_BYTES = 1 << 20
+NO_ROWS = frozenset({"dataset_info.json", "dataset_infos.json", "state.json", MANIFEST})
+"""What lies beside the rows in copies of a hub's data sets, and of our own mirrors."""
+
+
+def is_data(path: str) -> bool:
+    """Tell whether a file can be read as rows, by its name."""
+    return path.endswith(READABLE) and path.rpartition("/")[2] not in NO_ROWS
+
+
+@dataclass(frozen=True)
+class Source:
+    """The local copies of one side's files, in the order they are read."""
+
+    uri: str
+    folder: Path
+    files: tuple[FileEntry, ...]
+
+    def records(self) -> Iterator[Record]:
+        """Yield every record of every file, in order.
+
+        Raises:
+            DataInvalid: DATASET_MALFORMED, with the file and the 1-based line or row.
+        """
+        for entry in self.files:
+            yield from read(self.folder / entry.path, entry.path)
+
+
+def find(uri: str, credentials: Credentials | None) -> list[tuple[str, int]]:
+    """Return (path below the parent folder, size) of the files a URI means: one file, or all below a prefix.
+
+    Raises:
+        DataInvalid: DATASET_NOT_FOUND where nothing is there, DATASET_EMPTY where nothing of it can be read.
+    """
+    root, name = folder_of(uri)
+    store = open_store(root, credentials)
+    if name:
+        found = [info for info in store.list(name) if info.path == name or info.path.startswith(name + "/")]
+    else:
+        found = store.list()
+    if not found:
+        raise DataInvalid(f"there is nothing at {uri}; upload the data, or correct the uri", Reason.DATASET_NOT_FOUND)
+    readable = [(info.path, info.size) for info in found if is_data(info.path)]
+    if not readable:
+        raise DataInvalid(
+            f"none of the {len(found)} files at {uri} (such as {found[0].path}) is a .jsonl, .json, .csv or .parquet "
+            "file, plain or .gz or .zst; convert the data",
+            Reason.DATASET_EMPTY,
+        )
+    if not any(size for _, size in readable):
+        raise DataInvalid(f"the files at {uri} are empty; upload them again", Reason.DATASET_EMPTY)
+    return readable
+
+
+def copy(uri: str, credentials: Credentials | None, folder: Path) -> Source:
+    """Copy the files a URI means into a folder, hashed while they are read."""
+    store = open_store(folder_of(uri)[0], credentials)
+    entries = []
+    for path, _ in find(uri, credentials):
+        try:
+            entries.append(store.download(path, folder / path))
+        except ObjectMissing as error:
+            raise DataInvalid(f"{store.address(path)} vanished while it was read", Reason.DATASET_NOT_FOUND) from error
+    return Source(uri, folder, tuple(entries))
+
+
+def read_template(uri: str, credentials: Credentials | None) -> str:
+    """Return a chat template of the user's own.
+
+    Raises:
+        SettingsInvalid: CHAT_TEMPLATE_INVALID, it is not there, or no text of a reasonable length.
+    """
+    root, name = folder_of(uri)
+    store = open_store(root, credentials)
+    try:
+        data = store.start(name, TEMPLATE_BYTES + 1) if name else b""
+        if not 0 < len(data) <= TEMPLATE_BYTES:
+            raise _no_template(uri, f"is no file of 1 to {TEMPLATE_BYTES} bytes")
+        return data.decode("utf-8-sig")
+    except ObjectMissing:
+        raise _no_template(uri, "is not there") from None
+    except UnicodeDecodeError:
+        raise _no_template(uri, "is not UTF-8") from None
+
+
+def _no_template(uri: str, trouble: str) -> SettingsInvalid:
+    return SettingsInvalid(
+        f"the chat template at {uri} {trouble}; upload it, or correct dataset.chatTemplate",
+        Reason.CHAT_TEMPLATE_INVALID,
+    )
+
+
+def folder_of(uri: str) -> tuple[str, str]:
+    """Return the URI of the folder to look in, and the name or the beginning of names there."""
+    root, _, name = uri.rpartition("/")
+    if root in ("s3:/", "file://"):  # a bucket's name or the root folder alone
+        return uri, ""
+    return root + "/", unquote(name) if uri.startswith("file:") else name
