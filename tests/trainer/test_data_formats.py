@@ -125,9 +125,7 @@ def test_what_is_no_tool_or_no_call_is_refused_with_its_place() -> None:
     refused(called("1" * 5000), "has tool_calls that are text, but no JSON")
     two = {"role": "assistant", "content": "x", "reasoning": "a", "thinking": "b"}
     refused({"messages": [USER, two]}, "message 2 has thoughts under two keys that differ")
-    refused(
-        {"messages": [USER, {"role": "function", "content": "x"}]}, "role 'function'.*tool_calls", Reason.FORMAT_UNKNOWN
-    )
+    refused({"messages": [USER, {"role": "ipython", "content": "x"}]}, "role 'ipython'.*as tool", Reason.FORMAT_UNKNOWN)
 
 
 def test_a_word_that_is_long_is_shown_in_part() -> None:

@@ -49,9 +49,9 @@ def read(folder: Path, audit: Audit, row_format: DatasetFormat = DatasetFormat.A
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
-    "functions": ({**messages(), "functions": [CALL["function"]]}, "functions", "write functions as tools"),
+    "functions beside a prompt": ({**PAIR, "functions": [CALL["function"]]}, "functions", "parts of Messages alone"),
     "tool calls of a question": (asked(tool_calls=[CALL]), "message 1 has tool_calls", "only messages of the role"),
-    "an old function call": (messages(function_call={"name": "shelf_of"}), "function_call", "as tool_calls"),
+    "a function call of a question": (asked(function_call={"name": "f"}), "function_call", "only messages of the role"),
     "names in another style": ({**PAIR, "toolCalls": [CALL]}, "toolCalls", "parts of Messages alone"),
     "tools beside a prompt": ({**PAIR, "tools": [CALL]}, "tools", "parts of Messages alone"),
     "tools beside text": ({**TEXT, "Tools": [CALL]}, "Tools", "parts of Messages alone"),

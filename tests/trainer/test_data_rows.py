@@ -101,16 +101,16 @@ def test_what_is_there_twice_is_refused_in_whole_files_too(tmp_path: Path, name:
 
 def test_names_may_hold_blanks_and_signs(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "my data/a b%#ü.jsonl", tiny_rows(1))
-    assert [path for path, _ in find(file.as_uri(), None)] == ["a b%#ü.jsonl"]
-    assert [path for path, _ in find(file.parent.as_uri() + "/", None)] == ["a b%#ü.jsonl"]
+    assert [path for path, _ in find(file.as_uri(), None).files] == ["a b%#ü.jsonl"]
+    assert [path for path, _ in find(file.parent.as_uri() + "/", None).files] == ["a b%#ü.jsonl"]
 
 
 def test_a_uri_may_be_one_file_or_a_folder_without_its_slash(tmp_path: Path) -> None:
     write_rows(tmp_path / "data/a.jsonl", tiny_rows(1))
     write_rows(tmp_path / "data/ab.jsonl", tiny_rows(2))
     write_rows(tmp_path / "database/c.jsonl", tiny_rows(3))
-    assert [path for path, _ in find((tmp_path / "data/a.jsonl").as_uri(), None)] == ["a.jsonl"]
-    assert [path for path, _ in find((tmp_path / "data").as_uri(), None)] == ["data/a.jsonl", "data/ab.jsonl"]
+    assert [path for path, _ in find((tmp_path / "data/a.jsonl").as_uri(), None).files] == ["a.jsonl"]
+    assert [path for path, _ in find((tmp_path / "data").as_uri(), None).files] == ["data/a.jsonl", "data/ab.jsonl"]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from .data.cleaning.steps import CONTROL, FORMAT, IGNORED, PARTED, UNLIKE_PROMPT
 from .data.encoding.tokens import RowTokenizer, Vocabulary
 from .data.preparation import PreparedView, prepare_view
 from .data.reading.formats import NAMED
-from .data.reading.source import Source, copy, find, read_template
+from .data.reading.source import Source, copy, find, read_template, unread_warning
 from .data.request import Request
 from .data.view import total_steps
 from .errors import SettingsInvalid
@@ -159,13 +159,14 @@ def prepare(config: RunConfig, scratch: Path, report: Report, limits: TrainLimit
 
     tokenizer_files = fetch_tokenizer(model, scratch / "tokenizer")
     sources = {name: _copy(config, name, uri, scratch, report) for name, uri in uris.items()}
+    asked = _asked(config, scratch, report)
     view = prepare_rows(
         output,
         config,
         checked,
         sources,
         tokenizer_files,
-        asked=_asked(config, scratch, report),
+        asked=asked,
         scratch=scratch,
         report=report,
     )
@@ -190,7 +191,13 @@ def prepare(config: RunConfig, scratch: Path, report: Report, limits: TrainLimit
     done = read_result(output, prepared.run_digest, report)
     artifact, summary_of_run = (done.artifact, done.summary) if done is not None else (None, Summary())
     report("prepared", **prepared.to_json(), artifact=artifact.to_json() if artifact else None)
-    warnings = [*_too_small(limits, config, checked, summary["train"]), *checked.warnings, *warnings_of(summary)]
+    unread = filter(None, (unread_warning(source.uri, source.unread) for source in (*sources.values(), *asked)))
+    warnings = [
+        *_too_small(limits, config, checked, summary["train"]),
+        *checked.warnings,
+        *unread,
+        *warnings_of(summary),
+    ]
     if waiting := uneven(config.training, accelerators):
         warnings.append(waiting)
     if untrained := untrained_tokens(model, Vocabulary.of(summary[VOCABULARY])):

@@ -21,7 +21,7 @@ from ..config import at_the_mirror, read_config, read_found
 from ..contract import ExitCode, Mirrored, Reason, RunConfig, from_hub
 from ..data.cleaning.steps import VOCABULARY
 from ..data.encoding.tokens import Vocabulary
-from ..data.reading.source import find
+from ..data.reading.source import find, unread_warning
 from ..data.sample import Sample, copy_first
 from ..data.view import total_steps
 from ..errors import SettingsInvalid, TooMuchDropped, TrainerError
@@ -96,7 +96,7 @@ def check(config: RunConfig, scratch: Path, rows: int = ROWS) -> Findings:
     found.attempt("output", lambda: _output(config))
     data_there = not any(map(from_hub, config.dataset.uris))
     if data_there:
-        data_there = found.attempt("dataset", lambda: _files(config)) is None
+        data_there = found.attempt("dataset", lambda: _files(config, found)) is None
     else:
         found.add(Verdict.UNSEEN, "dataset", ON_HUB)
     if from_hub(config.base_model.uri):
@@ -115,9 +115,12 @@ def _output(config: RunConfig) -> str:
     return f"{config.output.uri} can be written to, each object once"
 
 
-def _files(config: RunConfig) -> str:
+def _files(config: RunConfig, told: Findings) -> str:
     uris = (*source_uris(config).values(), *asked_uris(config))
-    files = [each for uri in uris for each in find(uri, config.dataset.credentials)]
+    there = {uri: find(uri, config.dataset.credentials) for uri in uris}
+    for warning in filter(None, (unread_warning(uri, each.unread) for uri, each in there.items())):
+        told.add(Verdict.WARNING, "dataset", warning)
+    files = [file for uri in uris for file in there[uri].files]
     return f"{len(files)} files with {sum(size for _, size in files):,} bytes"
 
 

@@ -13,7 +13,7 @@ from .encoding.tokens import RowTokenizer
 from .reading.formats import OF_METHOD
 from .reading.source import Source
 
-ROWS_VERSION = "trimtab.dev/rows/v3"
+ROWS_VERSION = "trimtab.dev/rows/v4"
 VIEW_VERSION = "trimtab.dev/view/v2"
 
 

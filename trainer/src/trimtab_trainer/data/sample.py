@@ -9,14 +9,14 @@ from pathlib import Path
 
 from ..contract import Credentials
 from ..storage import FileEntry, open_store
-from .reading.readers import Record
+from .reading.readers import Record, kind_of
 from .reading.source import Source, find, folder_of
 
 PART_BYTES = 32 << 20
 """So much is read of a file of plain lines that is longer."""
 WHOLE_BYTES = 256 << 20
 """Files that have no beginning to look at (packed ones, tables) are read up to this size."""
-PLAIN = ".jsonl"
+PLAIN = ("lines", None)
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,11 @@ def copy_first(uri: str, credentials: Credentials | None, folder: Path, rows: in
     entries: list[FileEntry] = []
     left_out: list[str] = []
     copied = 0
-    for path, size in find(uri, credentials):
+    found = find(uri, credentials)
+    for path, size in found.files:
         if copied >= PART_BYTES:
             left_out.append(path)
-        elif path.endswith(PLAIN) and size > PART_BYTES:
+        elif kind_of(path) == PLAIN and size > PART_BYTES:
             entries.append(_beginning(store.start(path, PART_BYTES), folder / path, path))
             left_out.append(f"{path} after {PART_BYTES >> 20} MiB")
             copied += PART_BYTES
@@ -63,7 +64,7 @@ def copy_first(uri: str, credentials: Credentials | None, folder: Path, rows: in
             copied += size
         else:
             left_out.append(path)
-    return Sample(uri, folder, tuple(entries), rows, tuple(left_out))
+    return Sample(uri, folder, tuple(entries), found.unread, rows, tuple(left_out))
 
 
 def _beginning(data: bytes, file: Path, path: str) -> FileEntry:

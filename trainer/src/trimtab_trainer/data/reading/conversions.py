@@ -2,7 +2,8 @@
 
 Alpaca: {instruction, input, output}, with system and history ([[question, answer], ...]) where there are such; what is
 asked is the instruction, and the input on the next line. ShareGPT: {conversations: [{from, value}]}, with system and
-tools where there are such; who speaks has another name there.
+tools where there are such; who speaks has another name there. With tools LLaMA-Factory's way is read: a turn of
+function_call has as its value the call, or several, as JSON; one of observation has what came of it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ SPEAKERS = {
     **dict.fromkeys(("human", "user"), "user"),
     **dict.fromkeys(("gpt", "assistant", "chatgpt", "bing", "bard", "model", "bot"), "assistant"),
     **dict.fromkeys(("tool", "observation"), "tool"),
+    "function_call": "assistant",
 }
+CALLS = "function_call"
 
 
 def alpaca(row: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
@@ -38,7 +41,7 @@ def alpaca(row: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
         for question, answer in turns:
             messages += _pair(text(question, "history", place), text(answer, "history", place))
     asked = text(row.get("instruction"), "instruction", place)
-    if not is_absent(row.get("input")):
+    if not _is_blank(row.get("input")):
         asked += "\n" + text(row["input"], "input", place)
     return messages + _pair(asked, text(row.get("output"), "output", place))
 
@@ -57,18 +60,34 @@ def sharegpt(row: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
         at = f"{place}, turn {number}"
         if not isinstance(turn, dict):
             raise malformed(at, "is not an object")
+        if "role" in turn and "from" not in turn:
+            messages.append(turn)  # OpenAI's messages under ShareGPT's name
+            continue
         speaker = turn.get("from")
         if not isinstance(speaker, str) or speaker not in SPEAKERS:
             raise DataInvalid(
                 f"{at}: from {shortened(speaker)} is none of {', '.join(SPEAKERS)}", Reason.FORMAT_UNKNOWN
             )
+        if speaker == CALLS:
+            messages.append({"role": SPEAKERS[speaker], "content": None, "tool_calls": _calls(turn.get("value"), at)})
+            continue
         rest = {key: value for key, value in turn.items() if key not in ("from", "value")}
         messages.append({"role": SPEAKERS[speaker], "content": text(turn.get("value"), "value", at), **rest})
     return messages
 
 
+def _calls(value: Any, place: str) -> Any:
+    calls = from_text(text(value, "value", place), place, "function calls") if isinstance(value, str) else value
+    return calls if isinstance(calls, list) else [calls]
+
+
+def _is_blank(value: Any) -> bool:
+    """Tell whether a text is not there; one that looks like an empty list is a text."""
+    return value == "" or value is None or value != value or (isinstance(value, str) and not value.strip())  # noqa: PLR0124
+
+
 def _system(row: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
-    if is_absent(row.get("system")):
+    if _is_blank(row.get("system")):
         return []
     return [{"role": "system", "content": text(row["system"], "system", place)}]
 

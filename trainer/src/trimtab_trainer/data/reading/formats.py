@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,9 @@ HINTS = {
     "rejected": PAIRS,
     "preferred_output": f"{PAIRS}: name them chosen and rejected",
     "question": "write question and answer as prompt and completion",
+    "response": "name the response completion beside a prompt, or output beside an instruction",
+    "conversation": "name the conversation conversations, or messages where its turns have role and content",
+    "contents": "write contents as messages, and their parts as content",
     "input": "write input and output as prompt and completion",
 }
 
@@ -225,6 +228,11 @@ def conform(
     ignored = set(check_row(value, row_format, place, guessed=guessed, ignore=ignore, named=named))
     value = {key: each for key, each in value.items() if key in USED[row_format] or key not in ignored}
     group = _group(value.get("group"), place)
+    if row_format is DatasetFormat.PROMPT_COMPLETION and isinstance(value.get("completion"), list):
+        asked, said = Reader(place, ignore, ignored.add).completed(value)
+        return Row(
+            place, DatasetFormat.MESSAGES, messages=(*given(asked), *said), group=group, ignored=_sorted(ignored)
+        )
     if row_format is DatasetFormat.PROMPT_COMPLETION:
         prompt, completion = (
             text(value.get("prompt"), "prompt", place),
@@ -248,10 +256,18 @@ def conform(
     else:
         listed = (alpaca if row_format is DatasetFormat.ALPACA else sharegpt)(value, place)
     messages = read_messages(listed, place, ignore, ignored.add)
-    tools = read_tools(value.get("tools"), place)
+    tools = _tools(value, place)
     return Row(
         place, DatasetFormat.MESSAGES, messages=messages, tools=tools, group=group, ignored=_sorted(ignored)
     )  # fmt: skip
+
+
+def _tools(row: Mapping[str, Any], place: str) -> tuple[dict[str, Any], ...] | None:
+    """Return the tools of a conversation, under either of their names."""
+    tools, functions = (read_tools(row.get(key), place) for key in ("tools", "functions"))
+    if tools is not None and functions is not None and tools != functions:
+        raise malformed(place, "has tools and functions that differ")
+    return tools if tools is not None else functions
 
 
 def _preferring(read: Answers, tools: tuple[dict[str, Any], ...] | None, row: Row) -> Row:

@@ -40,6 +40,11 @@ def _is_no_flag(value: Any) -> bool:
     return value is not False and not isinstance(value, list)
 
 
+def _is_choice(value: Any) -> bool:
+    """Tell a setting of OpenAI's requests, which functions may be called, from a call."""
+    return value in ("auto", "none")
+
+
 @dataclass(frozen=True)
 class Meaning:
     """What a key means elsewhere; `harmless` tells the values that change nothing of what is learned."""
@@ -60,9 +65,15 @@ MEANINGS = (
         "write messages, with tools beside them and tool_calls within",
     ),
     Meaning(
-        ("functions", "function_call", "function_calls"),
-        "without them something else would be learned",
-        "write functions as tools, and function_call as tool_calls",
+        ("functions", "function_calls"),
+        "functions and their calls are learned as parts of Messages alone",
+        "write messages, with functions beside them and function_call within",
+    ),
+    Meaning(
+        ("function_call",),
+        "a call is learned as a part of an answer alone",
+        "write messages, with function_call within",
+        _is_choice,
     ),
     Meaning(
         ("image", "images", "audio", "audios", "video", "videos", "pixel_values"),
@@ -110,9 +121,11 @@ MEANINGS = (
 """What is not learned as it was meant, in rows of every format."""
 
 PARTS_OF_PROMPTS = Meaning(
-    ("instruction", "input", "query", "context", "suffix"), "it may be a part of what is asked", "write it into prompt"
+    ("instruction", "input", "query", "context", "suffix"),
+    "it may be a part of what is asked",
+    "write it into prompt or instruction",
 )
-"""Of PromptCompletion rows alone: beside messages such columns tell where a conversation came from."""
+"""Of PromptCompletion and Alpaca rows alone: beside messages such columns tell where a conversation came from."""
 
 OTHER_FORMATS = ("messages", "completion", "conversations", "instruction", "output")
 """Keys of which each is learned in some format: two of them leave open which one is meant. A text beside them is the
@@ -130,7 +143,7 @@ USED = {
 """Keys of each format, in the order in which they are looked for. Beside them every row may have a group."""
 
 ALSO_USED = {
-    DatasetFormat.MESSAGES: ("tools",),
+    DatasetFormat.MESSAGES: ("tools", "functions"),
     DatasetFormat.SHAREGPT: ("tools", "system"),
     DatasetFormat.ALPACA: ("input", "system", "history"),
     DatasetFormat.PREFERENCE: ("prompt", "tools"),
@@ -142,12 +155,18 @@ ROLE_KEYS = {
     "system": ("role", "content", "name"),
     "user": ("role", "content", "name"),
     "assistant": (
-        *("role", "content", "name", "weight", "tool_calls"),
+        *("role", "content", "name", "weight", "tool_calls", "function_call"),
         *("reasoning_content", "reasoning", "thinking", "thinking_content"),
     ),
     "tool": ("role", "content", "name", "tool_call_id"),
 }
 """Keys of messages that are understood."""
+
+CALL_KEYS = ("id", "index", "type", "function", "name", "arguments")
+"""Keys of a tool call, and of the function within, that are understood."""
+
+PART_KEYS = ("type", "text", "cache_control")
+"""Keys of a part of a content; the last one is for who bills the request."""
 
 HARMLESS_IN_ANSWERS = {
     **dict.fromkeys(("train", "training", "trainable", "learn", "loss"), _is_yes),
@@ -190,7 +209,7 @@ def check_row(
         DataInvalid: FORMAT_UNKNOWN, a key means something that would not be learned, or another format; and it is not
             among those to `ignore`.
     """
-    meanings = _OF_PROMPTS if row_format is DatasetFormat.PROMPT_COMPLETION else _BY_NAME
+    meanings = _OF_PROMPTS if row_format in (DatasetFormat.PROMPT_COMPLETION, DatasetFormat.ALPACA) else _BY_NAME
     ignored, open_to_doubt = [], []
     for key, value in row.items():
         if key in USED[row_format] or is_absent(value):
@@ -241,6 +260,21 @@ def check_message(message: Mapping[str, Any], role: str, place: str) -> None:
         else:
             trouble = f"a message of the role {role} has {', '.join(ROLE_KEYS[role])}; write it into the content"
         raise _refused(place, key, f"{trouble}, or {_IGNORE}")
+
+
+def check_part(
+    value: Mapping[str, Any], known: Collection[str], what: str, place: str, ignore: Collection[str]
+) -> tuple[str, ...]:
+    """Return which keys of a tool call, or of a part of a content, are ignored.
+
+    Raises:
+        DataInvalid: FORMAT_UNKNOWN, a key is not understood.
+    """
+    others = [key for key, each in value.items() if key not in known and not is_absent(each)]
+    for key in others:
+        if key not in ignore:
+            raise _refused(place, key, f"{what} has {', '.join(known)}; rename it, or {_IGNORE}")
+    return tuple(others)
 
 
 def _check_ambiguity(others: list[str], row_format: DatasetFormat, place: str) -> None:

@@ -7,32 +7,33 @@ weight 0 of a turn that is not to be learned. Keys without a value are not there
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ...contract import Reason, canonical_json
 from ...contract.parsing import Unreadable, check_levels
 from ...errors import DataInvalid
-from .keys import ROLE_KEYS, check_message, is_absent, plain
-from .readers import LEVELS
+from .keys import CALL_KEYS, PART_KEYS, ROLE_KEYS, check_message, check_part, is_absent, plain
+from .readers import LEVELS, KeyTwice, json_value
 
 Message = dict[str, Any]
 
 ROLES = ("system", "user", "assistant", "tool")
-SAME_ROLES = {"developer": "system"}
+SAME_ROLES = {"developer": "system", "function": "tool"}
 SHOWN = 80
 RESERVED = re.compile("[\ufdd0-\ufdd2]")
 """Noncharacters of Unicode, by which `encoding.marks` marks what people wrote."""
+_TOOL_KEYS = {"input_schema": "parameters"}
+"""What Anthropic's tools call the same."""
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thinking_content")
 HINTS = {
     "human": "ShareGPT's human is user",
     "gpt": "ShareGPT's gpt is assistant",
     "model": "write model as assistant",
     "bot": "write bot as assistant",
-    "function": "write the answer of a function as role tool, and the call as tool_calls",
     "ipython": "write ipython as tool",
     "observation": "write observation as tool",
 }
@@ -74,6 +75,8 @@ def read_tools(value: Any, place: str) -> tuple[dict[str, Any], ...] | None:
         function = tool.get("function", tool)
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise malformed(place, "has a tool without a name: a tool is {type: function, function: {name, ...}}")
+        if function is tool:
+            function = {_TOOL_KEYS.get(name, name): each for name, each in tool.items() if name != "type"}
         tools.append({"type": "function", "function": function})
     _check_texts(tools, place, "tools")
     return tuple(tools)
@@ -116,7 +119,9 @@ def from_text(value: Any, place: str, key: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        found = json.loads(value)
+        found = json_value(value)
+    except KeyTwice as error:
+        raise malformed(place, f"has {key} in which an object {error}") from None
     except (ValueError, RecursionError):  # a number of thousands of digits is no JSONDecodeError
         raise malformed(place, f"has {key} that are text, but no JSON") from None
     try:
@@ -154,14 +159,20 @@ def _message(value: Any, place: str, ignore: Collection[str], ignored: Callable[
             given[key] = each
     check_message(given, role, place)
     known = {plain(key): each for key, each in given.items() if plain(key) in ROLE_KEYS[role]}
-    message: Message = {"role": role, "content": _content(value.get("content"), "tool_calls" in known, place)}
+    if "function_call" in known:
+        # OpenAI's former way to write the only call of a turn.
+        if "tool_calls" in known:
+            raise malformed(place, "has both tool_calls and function_call")
+        known["tool_calls"] = [from_text(known["function_call"], place, "function_call")]
+    dropped = _Dropped(ignore, ignored)
+    message: Message = {"role": role, "content": _content(value.get("content"), "tool_calls" in known, place, dropped)}
     thoughts = [text(known[key], key, place) for key in THOUGHTS if key in known]
     if len(set(thoughts)) > 1:
         raise malformed(place, "has thoughts under two keys that differ")
     if thoughts:
         message["reasoning_content"] = thoughts[0]
     if "tool_calls" in known:
-        message["tool_calls"] = _calls(known["tool_calls"], place)
+        message["tool_calls"] = _calls(known["tool_calls"], place, dropped)
     for key in ("name", "tool_call_id"):
         if key in known:
             message[key] = text(known[key], key, place)
@@ -170,7 +181,20 @@ def _message(value: Any, place: str, ignore: Collection[str], ignored: Callable[
     return message
 
 
-def _content(value: Any, may_lack: bool, place: str) -> str:
+@dataclass(frozen=True)
+class _Dropped:
+    """Keys that are left out, and who is told which these were."""
+
+    ignore: Collection[str]
+    told: Callable[[str], None]
+
+    def check(self, value: Mapping[str, Any], known: Collection[str], what: str, name: str, place: str) -> None:
+        """Refuse a key that is neither known nor left out."""
+        for key in check_part(value, known, what, place, self.ignore):
+            self.told(f"messages.{name}.{key}")
+
+
+def _content(value: Any, may_lack: bool, place: str, dropped: _Dropped) -> str:
     if value is None and may_lack:
         return ""
     if not isinstance(value, list):
@@ -181,11 +205,12 @@ def _content(value: Any, may_lack: bool, place: str) -> str:
         if not isinstance(part, dict) or kind != "text":
             what = f"of type {shortened(kind)}" if isinstance(kind, str) else "without a type"
             raise malformed(place, f"has a content with a part {what}, and only parts of type text are learned")
+        dropped.check(part, PART_KEYS, "a part of type text", "content", place)
         parts.append(text(part.get("text"), "text", place))
     return "\n".join(parts)
 
 
-def _calls(value: Any, place: str) -> list[dict[str, Any]]:
+def _calls(value: Any, place: str, dropped: _Dropped) -> list[dict[str, Any]]:
     value = from_text(value, place, "tool_calls")
     if not isinstance(value, list):
         raise malformed(place, "has tool_calls that are no list")
@@ -195,6 +220,8 @@ def _calls(value: Any, place: str) -> list[dict[str, Any]]:
         name = function.get("name") if isinstance(function, dict) else None
         if not isinstance(function, dict) or not isinstance(name, str) or not name.strip():
             raise malformed(place, "has a tool call without a name: a call is {function: {name, arguments}}")
+        for each in (call,) if function is call else (call, function):
+            dropped.check(each, CALL_KEYS, "a tool call", "tool_calls", place)
         arguments = function.get("arguments")
         if isinstance(arguments, str):
             arguments = from_text(arguments, place, "arguments of a tool call") if arguments.strip() else {}

@@ -63,6 +63,18 @@ class Reader:
             raise malformed(self.place, "lacks completion")
         return self._answers(row.get("prompt"), {"completion": row["completion"]}), bool(label)
 
+    def completed(self, row: Mapping[str, Any]) -> tuple[Messages, Messages]:
+        """Return a prompt and what completes it, of a row of {prompt, completion} that are messages.
+
+        Raises:
+            DataInvalid: DATASET_MALFORMED or FORMAT_UNKNOWN.
+        """
+        read = self._answers(row.get("prompt"), {"completion": row["completion"]})
+        (said,) = read.answers
+        if isinstance(read.prompt, str) or isinstance(said, str):
+            raise malformed(self.place, "has a completion that is no list of messages")
+        return read.prompt, said
+
     def _answers(self, prompt: Any, answers: dict[str, Any]) -> Answers:
         if all(isinstance(each, str) for each in answers.values()):
             said = tuple(text(value, key, self.place) for key, value in answers.items())

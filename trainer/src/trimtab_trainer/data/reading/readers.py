@@ -1,16 +1,19 @@
-"""Files of rows, read record by record: JSON lines, JSON, CSV with a header line, Parquet; plain, gzip or zstd.
+"""Files of rows, read record by record: JSON lines, JSON, CSV and TSV with a header line, Parquet; plain, gzip or zstd.
 
-CSV and JSON lines are read as they stream; a JSON file, which is one list of rows, is held in memory as a whole.
+CSV and JSON lines are read as they stream; a JSON file, which is one list of rows, is held in memory as a whole. That a
+file is compressed is told by its first bytes, and that lines are one list by the first of them: names are often wrong.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,23 @@ from ...errors import DataInvalid
 PARQUET_BATCH_ROWS = 1024
 FIELD_CHARACTERS = 1 << 30
 JSON_BYTES = 4 << 30
+KINDS = {
+    ".jsonl": "lines",
+    ".ndjson": "lines",
+    ".jl": "lines",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
+"""How a file is read, by the ending of its name in small letters."""
+COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 LEVELS = 128
 """Most lists and objects within each other, of a row or of a text that is JSON itself."""
 
 _SURPLUS = "\0surplus"
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 @dataclass(frozen=True)
@@ -44,30 +60,54 @@ def read(file: Path, name: str) -> Iterator[Record]:
     Raises:
         DataInvalid: DATASET_MALFORMED, with the 1-based line, row or item.
     """
-    compression = {"gz": "gzip", "zst": "zstd"}.get(name.rpartition(".")[2])
-    kind = re.sub(r"\.(gz|zst)$", "", name).rpartition(".")[2]
+    kind, _ = kind_of(name)
     if kind == "parquet":
         yield from _parquet(file, name)
         return
-    reader = {"csv": _csv, "json": _json}.get(kind, _lines)
+    readers: dict[str | None, Callable[[pa.NativeFile, str], Iterator[Record]]] = {
+        "csv": partial(_csv, separator=","),
+        "tsv": partial(_csv, separator="\t"),
+        "json": _json,
+    }
     try:
-        with pa.input_stream(str(file), compression=compression) as stream:
-            yield from reader(stream, name)
+        with pa.input_stream(str(file), compression=_compression(file, name)) as stream:
+            yield from readers.get(kind, _lines)(stream, name)
     except (OSError, pa.ArrowException) as error:
         raise _malformed(name, f"cannot be decompressed: {error}") from error
+
+
+def kind_of(name: str) -> tuple[str | None, str | None]:
+    """Return how a file is read, one of KINDS' values or None, and how it is compressed, as its name has it."""
+    lower = name.lower()
+    end = next((end for end in COMPRESSIONS if lower.endswith(end)), "")
+    kind = next((KINDS[each] for each in KINDS if lower.removesuffix(end).endswith(each)), None)
+    return (None if end and kind == "parquet" else kind), COMPRESSIONS.get(end)
+
+
+def _compression(file: Path, name: str) -> str | None:
+    with file.open("rb") as opened:
+        begin = opened.read(max(map(len, _MAGIC)))
+    return next((each for magic, each in _MAGIC.items() if begin.startswith(magic)), kind_of(name)[1])
 
 
 def _lines(stream: pa.NativeFile, name: str) -> Iterator[Record]:
     number = 0
     try:
-        for number, line in enumerate(_split(stream), 1):
+        chunks = _chunks(stream)
+        first = next(chunks, b"")
+        chunks = chain([first], chunks)
+        if first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+            # No row is a list, so this is all of them in one.
+            yield from _whole(b"".join(chunks), name)
+            return
+        for number, line in enumerate(_split(chunks), 1):
             if line.isspace() or not line:
                 continue
             place = f"{name} line {number}"
             try:
-                yield Record(_value(line.decode("utf-8-sig" if number == 1 else "utf-8")), place)
+                yield Record(json_value(line.decode("utf-8-sig" if number == 1 else "utf-8")), place)
             except UnicodeDecodeError as error:
-                raise _malformed(place, f"is not UTF-8 (byte {error.start + 1} of the line)") from None
+                raise _malformed(place, _no_utf8(error, f"byte {error.start + 1} of the line")) from None
             except json.JSONDecodeError as error:
                 raise _malformed(place, f"is not JSON: {error.msg} at column {error.colno}") from None
             except (ValueError, RecursionError) as error:
@@ -76,26 +116,38 @@ def _lines(stream: pa.NativeFile, name: str) -> Iterator[Record]:
         raise _malformed(f"{name} after line {number}", f"cannot be decompressed: {error}") from error
 
 
-def _split(stream: pa.NativeFile) -> Iterator[bytes]:
-    rest = b""
+def _chunks(stream: pa.NativeFile) -> Iterator[bytes]:
     while chunk := stream.read(1 << 20):
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
-    if rest:
+        yield chunk
+
+
+def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    pieces: list[bytes] = []
+    for chunk in chunks:
+        first, *others = chunk.split(b"\n")
+        pieces.append(first)
+        for each in others:
+            # Joined once: a line may be as long as the whole file.
+            yield b"".join(pieces)
+            pieces = [each]
+    if rest := b"".join(pieces):
         yield rest
 
 
 def _json(stream: pa.NativeFile, name: str) -> Iterator[Record]:
-    data = stream.read(JSON_BYTES + 1)
+    yield from _whole(stream.read(JSON_BYTES + 1), name)
+
+
+def _whole(data: bytes, name: str) -> Iterator[Record]:
     if len(data) > JSON_BYTES:
-        raise _malformed(name, f"is longer than {JSON_BYTES >> 30} GiB; write it as .jsonl")
+        raise _malformed(name, f"is longer than {JSON_BYTES >> 30} GiB; write it as .jsonl, a row a line")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _malformed(name, f"is not UTF-8 (byte {error.start + 1})") from None
+        raise _malformed(name, _no_utf8(error, f"byte {error.start + 1}")) from None
     del data
     try:
-        value = _value(text)
+        value = json_value(text)
     except json.JSONDecodeError as error:
         if _holds_lines(text):
             yield from _lines(pa.BufferReader(text.encode()), name)
@@ -122,15 +174,22 @@ def _holds_lines(text: str) -> bool:
         return False
 
 
-def _csv(stream: pa.NativeFile, name: str) -> Iterator[Record]:
+def _csv(stream: pa.NativeFile, name: str, *, separator: str) -> Iterator[Record]:
     csv.field_size_limit(FIELD_CHARACTERS)
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-    rows = csv.DictReader(text, restkey=_SURPLUS, strict=True)
+    rows = csv.DictReader(text, restkey=_SURPLUS, strict=True, delimiter=separator)
     line = 1
     try:
-        header = rows.fieldnames or []
-        if len(set(header)) != len(header) or not all(each.strip() for each in header):
-            raise _malformed(f"{name} line 1", "names a column twice, or not at all")
+        # A table's index has no name, and is a column like any other.
+        header = [each if each.strip() else f"column {number}" for number, each in enumerate(rows.fieldnames or [], 1)]
+        rows.fieldnames = header
+        if len(set(header)) != len(header):
+            raise _malformed(f"{name} line 1", "names a column twice")
+        if len(header) == 1 and (found := next((each for each in _SEPARATORS if each in header[0]), None)):
+            ending = (
+                "; separate them by commas" if found != "\t" else "; separate them by commas, or name the file .tsv"
+            )
+            raise _malformed(f"{name} line 1", f"separates columns by {_SEPARATORS[found]}{ending}")
         for row in rows:
             place = f"{name} line {line + 1}"
             line = rows.line_num
@@ -140,7 +199,7 @@ def _csv(stream: pa.NativeFile, name: str) -> Iterator[Record]:
                 raise _malformed(place, f"has fewer values than the {len(header)} columns of the first line")
             yield Record(row, place)
     except UnicodeDecodeError as error:
-        raise _malformed(f"{name} after line {line}", f"is not UTF-8 ({error.reason})") from None
+        raise _malformed(f"{name} after line {line}", _no_utf8(error, error.reason)) from None
     except csv.Error as error:
         raise _malformed(f"{name} line {line + 1}", f"is not CSV: {error}") from None
 
@@ -168,11 +227,17 @@ def _present(value: Any) -> Any:
     return [_present(each) for each in value] if isinstance(value, list) else value
 
 
-class _KeyTwice(ValueError):
+class KeyTwice(ValueError):
     """An object has a key twice: which of its values is meant cannot be known."""
 
 
-def _value(text: str) -> Any:
+def json_value(text: str) -> Any:
+    """Return what a text that is JSON means.
+
+    Raises:
+        ValueError: it is none; an object has a key twice; a number has too many digits.
+        RecursionError: it is nested too deeply.
+    """
     value = json.loads(text, object_pairs_hook=_object)
     if text.count("{") + text.count("[") > LEVELS:
         # What Python bears depends on who calls: others walk these values too.
@@ -188,12 +253,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise _KeyTwice(f"has the key {twice[:100]!r} twice")
+        raise KeyTwice(f"has the key {twice[:100]!r} twice")
     return found
 
 
+def _no_utf8(error: UnicodeDecodeError, where: str) -> str:
+    if error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "is UTF-16; save the file as UTF-8"
+    return f"is not UTF-8 ({where})"
+
+
 def _unreadable(error: ValueError | RecursionError) -> str:
-    if isinstance(error, _KeyTwice):
+    if isinstance(error, KeyTwice):
         return str(error)
     what = "nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
     return f"is not JSON that can be read: {what}"

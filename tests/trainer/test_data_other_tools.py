@@ -1,0 +1,185 @@
+"""Rows as other tools and services write them: understood, or refused by name; nothing of them is lost on the way."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from trimtab_trainer.contract import DatasetFormat, Reason
+
+from tests.trainer.test_data_formats import TOOL, USER, refused, row
+
+ANSWER = {"role": "assistant", "content": "3"}
+FUNCTION = TOOL["function"]
+CALL = {"name": "shelf_of", "arguments": {"part": 7}}
+CALLED = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": CALL}]}
+
+
+def calling(call: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": [USER, {"role": "assistant", "content": "", "tool_calls": [call]}]}
+
+
+def turn(speaker: str, value: Any, **more: Any) -> dict[str, Any]:
+    return {"from": speaker, "value": value, **more}
+
+
+# Calls
+
+
+@pytest.mark.parametrize("key", ["parameters", "input", "args", "kwargs"])
+def test_arguments_under_another_name_are_not_lost(key: str) -> None:
+    words = f"message 2 has {key}: a tool call has id, .*arguments; rename it"
+    refused(calling({"name": "shelf_of", key: {"part": 7}}), words, Reason.FORMAT_UNKNOWN)
+    refused(calling({"function": {"name": "shelf_of", key: {"part": 7}}}), words, Reason.FORMAT_UNKNOWN)
+    ignored = row(calling({"name": "shelf_of", key: {"part": 7}}), DatasetFormat.AUTO, key)
+    assert ignored.messages[1]["tool_calls"][0]["function"]["arguments"] == {}
+    assert ignored.ignored == (f"messages.tool_calls.{key}",)
+
+
+def test_keys_of_calls_that_say_nothing_of_what_is_learned_are_taken() -> None:
+    call = {"index": 0, "id": "a", "type": "function", "function": CALL, "custom": None}
+    assert row(calling(call)).messages[1]["tool_calls"] == [{"id": "a", "type": "function", "function": CALL}]
+    assert row(calling({"name": "shelf_of"})).messages[1]["tool_calls"][0]["function"]["arguments"] == {}
+
+
+def test_arguments_with_a_key_twice_are_refused() -> None:
+    """The last one was taken without a word."""
+    refused(
+        calling({"name": "f", "arguments": '{"part": 1, "part": 2}'}),
+        "message 2 has arguments of a tool call in which an object has the key 'part' twice",
+    )
+
+
+def test_a_weight_within_a_content_is_not_lost() -> None:
+    parts = [{"type": "text", "text": "wrong", "weight": 0}, {"type": "text", "text": "right"}]
+    refused(
+        {"messages": [USER, {"role": "assistant", "content": parts}]},
+        "message 2 has weight: a part of type text has type, text",
+        Reason.FORMAT_UNKNOWN,
+    )
+
+
+# OpenAI before tools
+
+
+def test_functions_are_tools_and_their_call_is_a_call() -> None:
+    turns = [
+        USER,
+        {"role": "assistant", "content": None, "function_call": {"name": "shelf_of", "arguments": '{"part": 7}'}},
+        {"role": "function", "name": "shelf_of", "content": "3"},
+        ANSWER,
+    ]
+    found = row({"messages": turns, "functions": [FUNCTION], "function_call": "auto"})
+    assert found.tools == (TOOL,)
+    assert found.messages[1:3] == (CALLED, {"role": "tool", "name": "shelf_of", "content": "3"})
+    assert found.ignored == ("function_call",)
+    assert row(json.loads(found.to_json())).messages == found.messages
+
+
+def test_a_call_written_both_ways_is_refused() -> None:
+    both = {**CALLED, "function_call": {"name": "other", "arguments": "{}"}}
+    refused({"messages": [USER, both]}, "message 2 has both tool_calls and function_call")
+    refused({"messages": [USER, ANSWER], "tools": [TOOL], "functions": [{"name": "other"}]}, "tools and functions that")
+    assert row({"messages": [USER, ANSWER], "tools": [TOOL], "functions": [FUNCTION]}).tools == (TOOL,)
+    refused(
+        {"messages": [USER, ANSWER], "function_call": {"name": "shelf_of"}},
+        "has function_call: a call is learned as a part of an answer alone",
+        Reason.FORMAT_UNKNOWN,
+    )
+
+
+# Anthropic
+
+
+def test_tools_with_an_input_schema_are_the_same_tools() -> None:
+    tool = {"name": "shelf_of", "input_schema": FUNCTION["parameters"]}
+    assert row({"messages": [USER, ANSWER], "tools": [tool]}).tools == (TOOL,)
+    flat = {"type": "function", **FUNCTION}
+    assert row({"messages": [USER, ANSWER], "tools": [flat]}).tools == (TOOL,)
+
+
+@pytest.mark.parametrize("kind", ["tool_use", "tool_result", "thinking", "image", "input_text", "refusal"])
+def test_blocks_of_other_kinds_are_refused_by_name(kind: str) -> None:
+    block = [{"type": "text", "text": "I look.", "cache_control": {"type": "ephemeral"}}, {"type": kind, "text": "x"}]
+    refused({"messages": [USER, {"role": "assistant", "content": block}]}, f"a part of type '{kind}', and only parts")
+    assert row({"messages": [USER, {"role": "assistant", "content": block[:1]}]}).messages[1]["content"] == "I look."
+
+
+# LLaMA-Factory, and ShareGPT with OpenAI's turns
+
+
+@pytest.mark.parametrize("value", [json.dumps(CALL), json.dumps([CALL]), CALL, [CALL]])
+def test_turns_that_call_functions_are_calls(value: Any) -> None:
+    turns = [
+        turn("human", "Where is part 7?"),
+        turn("function_call", value),
+        turn("observation", "3"),
+        turn("gpt", "3"),
+    ]
+    found = row({"conversations": turns, "tools": json.dumps([FUNCTION]), "system": "Be short."})
+    assert found.messages[2:] == (CALLED, {"role": "tool", "content": "3"}, ANSWER)
+    assert found.tools == (TOOL,)
+
+
+def test_a_function_call_that_is_none_is_refused_with_its_turn() -> None:
+    calls = {"conversations": [turn("human", "x"), turn("function_call", "shelf_of(7)")]}
+    refused(calls, "turn 2 has function calls that are text, but no JSON")
+    calls["conversations"][1] = turn("function_call", '["shelf_of"]')
+    refused(calls, "message 2 has a tool call without a name")
+    calls["conversations"][1] = turn("function_call", None)
+    refused(calls, "message 2 lacks content")
+
+
+def test_openai_messages_under_the_name_of_sharegpt_are_messages() -> None:
+    found = row({"conversations": [USER, {**ANSWER, "weight": 0}, USER, ANSWER]})
+    assert found.messages == (USER, {**ANSWER, "weight": 0}, USER, ANSWER)
+    refused({"conversations": [USER, {"role": "narrator", "content": "x"}]}, "role 'narrator'", Reason.FORMAT_UNKNOWN)
+
+
+# TRL
+
+
+def test_prompt_and_completion_may_be_messages() -> None:
+    earlier = {"role": "assistant", "content": "before"}
+    found = row({"prompt": [USER, earlier, USER], "completion": [ANSWER]})
+    assert found.messages == (USER, {**earlier, "weight": 0}, USER, ANSWER)
+    assert found.answer == "3", "of the prompt nothing is learned"
+    assert row({"prompt": "Where?", "completion": [ANSWER]}).messages == ({"role": "user", "content": "Where?"}, ANSWER)
+    refused({"prompt": [USER], "completion": "3", "x": 1}, "has a prompt that is no text")
+    refused({"prompt": [USER], "completion": [USER]}, "does not begin and end with an assistant's turn")
+
+
+# Alpaca
+
+
+@pytest.mark.parametrize("value", ["[]", "{}", "null"])
+def test_an_input_that_looks_like_nothing_is_a_text(value: str) -> None:
+    """It was left out of the question without a word."""
+    found = row({"instruction": "Is this empty?", "input": value, "output": "Yes."})
+    assert found.messages[0]["content"] == f"Is this empty?\n{value}"
+
+
+@pytest.mark.parametrize("value", [None, "", " ", float("nan")])
+def test_an_input_that_is_not_there_adds_nothing(value: Any) -> None:
+    assert row({"instruction": "Go.", "input": value, "output": "Gone."}).messages[0]["content"] == "Go."
+
+
+@pytest.mark.parametrize("key", ["context", "query", "suffix"])
+def test_a_column_that_may_be_a_part_of_the_question_is_refused(key: str) -> None:
+    value = {"instruction": "Sum it up.", key: "A long text.", "output": "A sum."}
+    refused(value, f"has {key}: it may be a part of what is asked", Reason.FORMAT_UNKNOWN)
+    assert row(value, DatasetFormat.AUTO, key).ignored == (key,)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"prompt": "q", "response": "a"}, "name the response completion beside a prompt"),
+        ({"instruction": "q", "context": "c", "response": "a"}, "or output beside an instruction"),
+        ({"conversation": [USER, ANSWER]}, "name the conversation conversations, or messages"),
+        ({"contents": [{"role": "user", "parts": [{"text": "q"}]}]}, "write contents as messages"),
+    ],
+)
+def test_formats_that_are_not_read_say_how_to_write_them(value: dict[str, Any], words: str) -> None:
+    refused(value, words, Reason.FORMAT_UNKNOWN)
