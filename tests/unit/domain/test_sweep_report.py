@@ -235,6 +235,55 @@ def test_a_label_asks_for_a_page_on_the_way_and_each_value_for_one() -> None:
     assert world.reported[2]["ended"] == "maxTrials = 4 were begun"
 
 
+def test_a_label_asks_for_a_page_after_the_end() -> None:
+    world = searched((1.5, 1.2))
+    before = world.sweep.status
+    labelled(world, "true")
+    assert (world.state, world.succeeded, len(world.reports)) == ("Completed", "True", 2)
+    assert world.sweep.status.report_request == "true"
+    assert world.reported[1] == world.reported[0], "it says the same, and why the search ended"
+    after = world.sweep.status
+    told_again = {"report_request": None, "conditions": before.conditions}
+    assert after.model_copy(update=told_again) == before, "nothing else of the end is another"
+    assert len(labelled(world, "true").reports) == 2, "which is answered once"
+
+
+def test_a_page_that_failed_at_the_end_is_written_when_a_label_asks_for_it() -> None:
+    world = World(maxTrials=2, retainTrials="Best").settle()
+    world.report_ends = {"0": "failed", "1": "failed"}
+    told(world, (1.5, 1.2))
+    assert (world.state, world.condition("Reported").reason, len(world.jobs)) == ("Completed", "ReportFailed", 1)
+    world.report_ends = {}
+    labelled(world, "again")
+    assert (world.state, world.condition("Reported").reason) == ("Completed", "Written")
+    assert world.sweep.status.report_uri is not None
+    assert [bool(each.get("curve")) for each in world.reported[-1]["trials"]] == [False, True], "of those still there"
+    assert len(world.jobs) == 1
+
+
+def test_a_page_after_the_end_is_given_up_and_the_end_stays() -> None:
+    world = searched((1.5, 1.2))
+    world.refused = Refusal("Job", "exceeded quota: count", T0, T0)
+    labelled(world, "true")
+    assert (world.state, world.condition("Reported").reason) == ("Completed", "ReportFailed")
+    assert "exceeded quota" in world.condition("Reported").message
+    world = searched((1.5, 1.2))
+    world.report_ends = {"0": "waits"}
+    labelled(world, "true")
+    assert (world.state, world.condition("Reported").reason) == ("Completed", "Writing")
+    assert world.decided().look_again_seconds == pytest.approx(901)
+    world.now += timedelta(seconds=902)
+    assert world.settle().condition("Reported").reason == "ReportFailed"
+
+
+def test_a_search_that_ended_without_a_value_or_before_it_began_has_no_page_after_either() -> None:
+    world = World(maxTrials=1).settle()
+    world.ends(world.running[0], None, reason="OutOfMemory")
+    assert (labelled(world, "true").state, world.reports) == ("TrialsFailed", {})
+    world = World(parameters=[{"name": "trainning.seed", "values": [1]}]).settle()
+    assert (labelled(world, "true").state, world.reports) == ("SpecInvalid", {})
+
+
 def test_a_page_on_the_way_that_does_not_start_is_given_up_though_nothing_else_happens() -> None:
     world = World(maxTrials=2).settle()
     world.report_ends = {"0": "waits"}

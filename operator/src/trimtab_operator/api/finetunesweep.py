@@ -411,8 +411,7 @@ _OF_REPORTED = {
     ReportReason.FAILED: Explanation(
         "failed",
         "They could not be written, twice; the message says why. The search itself is none the worse.",
-        "Mend what the message names, and give the label `trimtab.dev/report` another value while the search runs; "
-        "after its end, `trimtab-trainer sweep-report` makes such a page of the output.",
+        "Mend what the message names, and give the label `trimtab.dev/report` another value.",
     ),
 }
 

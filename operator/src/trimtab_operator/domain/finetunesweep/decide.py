@@ -355,8 +355,13 @@ def _news(before: FineTuneSweepStatus, after: FineTuneSweepStatus) -> tuple[Note
 
 
 def _after_the_end(observed: Observed, now: datetime) -> Plan:
-    """Terminal is terminal. What is left is to delete trials that are not kept, and the sweep when its time is over."""
+    """Terminal is terminal. What is left is to delete trials that are not kept, and the sweep when its time is over.
+
+    And to write its page where a label asks for that.
+    """
     sweep, status = observed.sweep, observed.sweep.status
+    page = _page_after_the_end(observed, now)
+    observed = beside_the_page(observed)
     if observed.refused is not None and (pause := observed.refused.pause(now)) > 0:
         return Plan(look_again_seconds=pause)
     goes, look_again = time_is_over(
@@ -369,12 +374,33 @@ def _after_the_end(observed: Observed, now: datetime) -> Plan:
     )
     if goes is not None:
         return Plan(actions=(goes,), confirm=True)
+    if page.inquiries:
+        return Plan(inquiries=page.inquiries)
     pruned = {each.id for each in status.trials if each.state is TrialState.PRUNED}
     losers = deletions(observed, lambda name, child: not _is_kept(observed, name, pruned, over=is_over(child)))
     stay = [pair for pair in observed.children if _is_kept(observed, pair[1].metadata.name, pruned, over=False)]
-    said = status.model_copy(update={"observed_generation": sweep.metadata.generation})
-    actions = (*losers, *suspended(stay))
-    return Plan(actions=actions, status=said.to_json(), look_again_seconds=look_again, confirm=bool(actions))
+    said = page.status.model_copy(update={"observed_generation": sweep.metadata.generation})
+    # Curves are in the page while their FineTuneJobs are there.
+    actions = (*page.actions, *(losers if page.over else ()), *suspended(stay))
+    times = [each for each in (look_again, page.again) if each is not None]
+    return Plan(
+        actions=actions,
+        status=said.to_json(),
+        look_again_seconds=min(times, default=None),
+        confirm=bool(actions) or not page.over,
+    )
+
+
+def _page_after_the_end(observed: Observed, now: datetime) -> Writing:
+    """Return what to do about the page of a search that has ended."""
+    sweep, status = observed.sweep, observed.sweep.status
+    if not status.trials or status.search_digest != search_digest(sweep):
+        return Writing(status)
+    search = search_of(sweep)
+    pairs = tuple((search.at(tuple(each.point)), each) for each in status.trials)
+    said = found(status.conditions, "Succeeded")
+    why = said.message.partition("; ")[0] if said is not None else ""
+    return writing(observed, search, pairs, status, ended=why or "it has ended", now=now)
 
 
 def _is_kept(observed: Observed, name: str, pruned: set[str], *, over: bool) -> bool:

@@ -1,7 +1,7 @@
 """The page of a search: a Job of the trainer's `report` stage writes it at the end, and when a label asks for it.
 
 Nothing depends on it. It is tried twice, within a time, and what became of it is the condition `Reported`; then the
-sweep goes on, or ends, as it would without.
+sweep goes on, or ends, as it would without. A label asks for it after the end too, such as where it failed or is lost.
 
 The names of the ConfigMap and of its Jobs follow from what asks for the page: whoever goes on after a crash meets
 their own work. The ConfigMap holds the trials as they were known then, with the curves of FineTuneJobs that may be
@@ -28,13 +28,14 @@ from ..plan import Action, Body, Create, Importance, Inquiry
 from ..views import SWEEP_LABEL, JobView
 from ..work.building.job import build_job, build_run_config_map, credentials
 from ..work.building.names import attempt_name
+from ..work.conditions import is_over
 from ..work.particulars import OUTPUT, Staging
 from .observed import Observed
 from .searching import Search, Trial
 from .trials import known_of
 
 REPORT_LABEL = "trimtab.dev/report"
-"""On a sweep that runs: each new value of it asks for a page of what is known then."""
+"""Each new value of it asks for a page of what is known then."""
 ATTEMPTS = 2
 ATTEMPT_SECONDS = 300
 """How long a Job may run."""
@@ -102,10 +103,11 @@ def writing(
     A search without any value has none: its message says all there is.
     """
     asked = observed.sweep.metadata.labels.get(REPORT_LABEL) or None
-    if status.best is None or not (ended or (asked is not None and asked != status.report_request)):
+    ends = bool(ended) and not is_over(observed.sweep)
+    if status.best is None or not (ends or (asked is not None and asked != status.report_request)):
         return Writing(status)
     # A search whose maxTrials are raised meanwhile goes on, and ends again with more trials.
-    what = f"{AT_THE_END}/{len(pairs)}" if ended else f"label/{asked}"
+    what = f"{AT_THE_END}/{len(pairs)}" if ends else f"label/{asked}"
     digits = hashlib.sha256(what.encode()).hexdigest()[:DIGITS]
     jobs = [observed.reports.get(name) for name in _names(observed, digits)]
     written = any(job is not None and job.complete for job in jobs)
