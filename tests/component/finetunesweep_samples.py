@@ -134,5 +134,6 @@ STATUS: Body = {
         }
     ],
     "savedAcceleratorSeconds": 120,
+    "sharedAcceleratorSeconds": 60,
     "summary": {"trials": "1/0/5", "best": "1.5"},
 }

@@ -87,7 +87,7 @@ def test_it_is_what_plain_optuna_draws_with_the_same_history() -> None:
         params = {"p0": trial.point[0], "p1": int(trial.point[1])}
         study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=trial.value))
     plain = study.ask(distributions).params
-    assert suggest(known) == [(float(f"{plain['p0']:.4g}"), plain["p1"])]
+    assert suggest(known) == [(RATE.rounded(plain["p0"]), plain["p1"])]
 
 
 def test_tpe_learns_where_it_is_good_and_keeps_off_what_is_bad() -> None:
@@ -162,6 +162,29 @@ def test_numbers_are_within_their_bounds_and_of_few_digits(algorithm: AlgorithmT
         assert RATE.low <= rate <= RATE.high
         assert float(f"{rate:.4g}") == rate
         assert steps in (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "log"),
+    [
+        (1e-5, 1.0, True),
+        (0.99, 0.9999, True),
+        (0.0, 0.3, False),
+        (0.9, 0.9999, False),
+        (0.0, 2e6, False),
+        (2.0, 2.0, False),
+    ],
+)
+def test_a_range_has_a_thousand_numbers_however_narrow_it_is(low: float, high: float, log: bool) -> None:
+    """Four digits left a handful between 0.9990 and 0.9999."""
+    dimension = Dimension("x", low=low, high=high, log=log)
+    numbers = {
+        dimension.rounded(low * (high / low) ** (n / 4000) if log else low + (high - low) * n / 4000)
+        for n in range(4001)
+    }
+    assert all(low <= each <= high for each in numbers)
+    assert len(numbers) == 1 if low == high else len(numbers) >= 1000
+    assert all(len(repr(each)) <= 10 for each in numbers)
 
 
 def test_more_is_better_where_that_is_asked_for() -> None:

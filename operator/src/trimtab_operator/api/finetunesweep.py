@@ -353,6 +353,12 @@ class FineTuneSweepStatus(SummarizedStatus):
         description="savedAcceleratorSeconds by pruning, an estimate: for each trial that was paused, the mean of "
         "those that were trained to their end without what it took.",
     )
+    shared_accelerator_seconds: int | None = Field(
+        default=None,
+        ge=0,
+        description="sharedAcceleratorSeconds that were saved by sharing, an estimate: for each trial whose result was "
+        "there already, found by its run digest, the mean of those that were trained.",
+    )
     trials: list[TrialStatus] = Field(
         default=[],
         max_length=MAXIMUM_TRIALS,

@@ -36,7 +36,7 @@ from .judging import missing_evaluations
 from .ledger import Ledger, ledger_of
 from .limits import Costs, budget_of, costs_of, seconds_left, why_no_more
 from .observed import Observed
-from .pruning import check_rungs, halving_of, saved_seconds
+from .pruning import check_rungs, halving_of, saved_seconds, shared_seconds
 from .reporting import Writing, beside_the_page, writing
 from .searching import Search, SweepInvalid, search_digest, search_of
 from .trials import begun, best_of, known_of, shared_fault, stopped, told_as_best
@@ -136,6 +136,8 @@ def _told(observed: Observed, ledger: Ledger, digest: str) -> FineTuneSweepStatu
     }
     if sweep.spec.pruning is not None:
         update["saved_accelerator_seconds"] = saved_seconds(ledger.known)
+    if shared := shared_seconds(ledger.known):
+        update["shared_accelerator_seconds"] = shared
     if not sweep.status.final:  # what follows the search says the rest
         update["accelerator_seconds"] = sum(each.accelerator_seconds or 0 for each in ledger.known)
         update["best"] = _best(observed, ledger, best) if best is not None else None

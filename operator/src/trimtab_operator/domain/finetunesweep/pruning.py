@@ -28,6 +28,10 @@ from .searching import Search, SweepInvalid, Trial
 from .trials import short
 
 
+RUNG_DIGITS = 5
+"""Of a value at a rung, of which there may be many in a status."""
+
+
 @dataclass(frozen=True)
 class Halving:
     """The rule of a sweep.
@@ -96,7 +100,7 @@ class Halving:
             there = [loss for loss in losses if loss is not None]
             if len(there) < len(losses) or not any(_last_step(job) >= step for job in found):
                 break
-            values.append(short(fmean(there)))
+            values.append(short(fmean(there), RUNG_DIGITS))
         return status.model_copy(update={"rung_values": values or None})
 
 
@@ -143,13 +147,30 @@ def at_rest(trial: Trial, jobs: Mapping[str, FineTuneJob]) -> bool:
 
 def saved_seconds(known: Sequence[TrialStatus]) -> int:
     """Return the accelerator seconds that stopped trials did not take, by the mean of those that went to their end."""
-    whole = [each.accelerator_seconds or 0 for each in known if each.state is TrialState.COMPLETE]
+    whole = trained_seconds(known)
     stopped = [
         each.accelerator_seconds or 0
         for each in known
         if each.state in (TrialState.PAUSED, TrialState.PRUNED) and each.rung_values
     ]
     return round(sum(max(0.0, fmean(whole) - each) for each in stopped)) if whole else 0
+
+
+def trained_seconds(known: Sequence[TrialStatus]) -> list[int]:
+    """Return the accelerator seconds of the trials that were trained to their end, and not found as trained before."""
+    return [
+        each.accelerator_seconds for each in known if each.state is TrialState.COMPLETE and each.accelerator_seconds
+    ]
+
+
+def shared_seconds(known: Sequence[TrialStatus]) -> int:
+    """Return the accelerator seconds that trials did not take because their result was there already.
+
+    By the mean of those that were trained; where nothing takes accelerators, or all results were there, that is 0.
+    """
+    whole = trained_seconds(known)
+    found = sum(each.state is TrialState.COMPLETE and not each.accelerator_seconds for each in known)
+    return round(found * fmean(whole)) if whole else 0
 
 
 def _rung(status: TrialStatus) -> int:

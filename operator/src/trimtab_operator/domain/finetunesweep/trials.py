@@ -76,7 +76,7 @@ def judged(known: TrialStatus, trial: Trial, observed: Observed) -> TrialStatus:
     update = {
         "state": TrialState.COMPLETE,
         "value": short(fmean(numbers)),
-        "standard_error": short(error) if error is not None else None,
+        "standard_error": short(error, 3) if error is not None else None,
     }
     return known.model_copy(update=update)
 
@@ -187,6 +187,6 @@ def _was_stopped(status: TrialStatus) -> bool:
     return status.state in (TrialState.PAUSED, TrialState.PRUNED)
 
 
-def short(value: float) -> float:
+def short(value: float, digits: int = 6) -> float:
     """Return a value with as many digits as a status has of it."""
-    return float(f"{value:.6g}")
+    return float(f"{value:.{digits}g}")

@@ -24,7 +24,8 @@ from ..model import Model, rules
 MAXIMUM_PARAMETERS = 16
 MAXIMUM_VALUES = 64
 MAXIMUM_TRIALS = 200
-SIGNIFICANT_DIGITS = 4
+STEPS = 1000
+"""At least so many numbers there are in a range, in equal steps of its scale."""
 """Of a number that is drawn from a range: nobody can tell more apart, and people read and repeat them."""
 NAME_DIGITS = 8
 
@@ -158,7 +159,10 @@ class Dimension:
         """Return the nearest coordinate that a trial may have: whole, or of few digits and within the bounds."""
         if self.values is not None or self.integer:
             return round(coordinate)
-        return min(max(float(f"{coordinate:.{SIGNIFICANT_DIGITS}g}"), self.low), self.high)
+        step = (coordinate * math.log(self.high / self.low) if self.log else self.high - self.low) / STEPS
+        if step <= 0:
+            return coordinate
+        return min(max(round(coordinate, -math.floor(math.log10(step))), self.low), self.high)
 
     @property
     def nameless(self) -> Dimension:
