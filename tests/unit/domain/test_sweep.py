@@ -492,7 +492,7 @@ def test_a_status_of_200_trials_with_all_that_it_may_have_is_small(factor: int) 
     """As the API server keeps it: 16 ranges over five decades, folds, rungs, a final."""
     chance = random.Random(factor)
     ranges = [Dimension(f"training.someSettingOfTheOptimizer{n:02}", low=1e-5, high=1.0, log=True) for n in range(16)]
-    trials = []
+    trials: list[dict[str, Any]] = []
     for number in range(200):
         rungs = 1 + max(n for n in range(8) if number % factor**n == 0)
         point = [each.rounded(10 ** chance.uniform(-5, 0)) for each in ranges]

@@ -27,7 +27,6 @@ from ..work.conditions import condition_of, is_over
 from .searching import Search, SweepInvalid, Trial
 from .trials import short
 
-
 RUNG_DIGITS = 5
 """Of a value at a rung, of which there may be many in a status."""
 

@@ -22,7 +22,11 @@ GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 TODAY = datetime(2024, 7, 26)
 """The date that templates which ask for it are told: the same rows give the same tokens on every day."""
 
-_FAILURES = (jinja2.TemplateError, TypeError, ValueError, AttributeError, KeyError, IndexError, OverflowError)
+_FAILURES = (
+    *(jinja2.TemplateError, TypeError, ValueError, AttributeError, LookupError),
+    *(ArithmeticError, RecursionError, MemoryError),
+)
+"""With which an expression of a template ends."""
 
 
 class Refused(Exception):
@@ -57,11 +61,14 @@ class Jinja:
         """
         from transformers.utils import chat_template_utils
 
+        if not isinstance(source, str):
+            raise invalid(f"it is no text but a {type(source).__name__}")
         self.marked = bool(GENERATION.search(source))
         self._special_tokens = special_tokens
         try:
             self._template: Any = chat_template_utils._compile_jinja_template(source)
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, SyntaxError, RecursionError, ValueError) as error:
+            # Jinja's translation is compiled by Python, which bears fewer levels.
             raise invalid(f"it does not compile: {error}") from error
         self._template.globals["strftime_now"] = TODAY.strftime
 
@@ -76,7 +83,7 @@ class Jinja:
         try:
             return str(self._template.render(messages=shaped(messages, shape), **self._variables(tools, ask)))
         except _FAILURES as error:
-            raise Refused(str(error)) from error
+            raise _failed(error) from error
 
     def generated(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None, shape: Shape
@@ -95,7 +102,7 @@ class Jinja:
                 ):
                     blocks.append(block)
         except _FAILURES as error:
-            raise Refused(str(error)) from error
+            raise _failed(error) from error
         return "".join(blocks), spans
 
     def _variables(self, tools: Sequence[Any] | None, ask: bool) -> dict[str, Any]:
@@ -128,6 +135,10 @@ def shaped(messages: Sequence[Mapping[str, Any]], shape: Shape) -> list[dict[str
             each["content"] = [{"type": "text", "text": each["content"]}]
         result.append(each)
     return result
+
+
+def _failed(error: Exception) -> Refused:
+    return Refused(str(error) or type(error).__name__)
 
 
 def _json_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
