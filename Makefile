@@ -20,8 +20,8 @@ help: ## List the targets.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
 .PHONY: demo
-demo: $(INSTALLED) ## Start a cluster (or use KUBECONFIG), train an adapter in it and ask it a question.
-	@PYTHONPATH=deploy/local:. $(BIN)/python -m deploy.demo
+demo: $(INSTALLED) ## Start a cluster (or use KUBECONFIG), train an adapter in it and ask it a question (DEMO_OPTIONS=--sweep: search settings too).
+	@PYTHONPATH=deploy/local:. $(BIN)/python -m deploy.demo $(DEMO_OPTIONS)
 
 .PHONY: test
 test: lint docs ## Run everything: what a change must pass.
@@ -242,6 +242,10 @@ bench-gate: $(INSTALLED) ## Measure how often the gate errs; the last line is JS
 .PHONY: bench-sweep
 bench-sweep: $(INSTALLED) ## Measure how well a sweep searches; the last line is JSON.
 	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_sweep.py
+
+.PHONY: bench-pruning
+bench-pruning: $(INSTALLED) ## Measure what pruning saves over real trainings of a tiny model; the last line is JSON.
+	OMP_NUM_THREADS=1 PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_pruning.py
 
 .PHONY: bench-sweep-trials
 bench-sweep-trials: $(INSTALLED) ## Measure how many trials a search takes, by its algorithm; the last line is JSON.

@@ -64,6 +64,13 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rollout", type=Path, default=SAMPLES / "adapterrollout.yaml", help="AdapterRollout of it")
     parser.add_argument("--worse", type=Path, default=SAMPLES / "worse.yaml", help="what the gate holds")
+    parser.add_argument(
+        "--sweep",
+        type=Path,
+        nargs="?",
+        const=SAMPLES / "finetunesweep.yaml",
+        help="at the end a search of the best settings too, of this FineTuneSweep",
+    )
     parser.add_argument("--question", default=QUESTION, help="what to ask the base model and the adapter")
     return parser.parse_args()
 
@@ -110,15 +117,10 @@ def upload(here: Installation, folder: Path) -> None:
         finish(begin("field_guide.py", *rows, **variables))
 
 
-def bring_pages(here: Installation, job: Body, evaluation: Body) -> list[tuple[str, Path]]:
-    """Download the pages of the data, the run and the evaluation, to be opened; return each with its file."""
-    status, folder, brought = job["status"], cache() / "demo", list[tuple[str, Path]]()
+def bring_pages(here: Installation, uris: dict[str, str]) -> list[tuple[str, Path]]:
+    """Download pages, to be opened; return the title of each with its file."""
+    folder, brought = cache() / "demo", list[tuple[str, Path]]()
     folder.mkdir(parents=True, exist_ok=True)
-    uris = {
-        "data": status["dataset"]["reportURI"],
-        "training": status["artifact"]["reportURI"],
-        "evaluation": evaluation["status"]["reportURI"],
-    }
     with here.storage() as client:
         for title, uri in uris.items():
             bucket, _, key = uri.removeprefix("s3://").partition("/")
@@ -134,7 +136,8 @@ class Stage:
     def __init__(self, here: Installation) -> None:
         self.here = here
         self.api = here.api
-        self.mirror = Mirror(here.api, NAMESPACE, ("FineTuneJob", "Evaluation", "AdapterRollout", "Job", "Pod"))
+        kinds = ("FineTuneJob", "Evaluation", "AdapterRollout", "FineTuneSweep", "Job", "Pod")
+        self.mirror = Mirror(here.api, NAMESPACE, kinds)
 
     def follow(self, kind: str, name: str, ended: Callable[[Body], bool]) -> Body:
         """Tell the story of an object as it moves, and return it when it has ended."""
@@ -275,8 +278,18 @@ def main() -> None:
         told.append(f"answers     by {first.revision} before, by {again.revision} after: the same")
         if again != first:
             raise Failed(f"the worse adapter changed what is answered: {again}")
+    pages = {
+        "data": job["status"]["dataset"]["reportURI"],
+        "training": artifact["reportURI"],
+        "evaluation": evaluation["status"]["reportURI"],
+    }
+    kinds = ["finetunejobs", "evaluations", "adapterrollouts"]
+    if chosen.sweep is not None:
+        searched, pages["search"] = search(stage, chosen.sweep)
+        told.append(searched)
+        kinds.append("finetunesweeps")
     print()
-    for kind in ("finetunejobs", "evaluations", "adapterrollouts"):
+    for kind in kinds:
         print(here.kubectl("-n", NAMESPACE, "get", kind).strip())
         print()
     print(f"adapter     {artifact['uri']}")
@@ -287,7 +300,7 @@ def main() -> None:
     verdict = condition(evaluation, "Passed")
     print(f"verdict     {verdict['reason']}: {verdict['message']}")
     print("\n".join(told))
-    for title, file in bring_pages(here, job, evaluation):
+    for title, file in bring_pages(here, pages):
         print(f"{title:<11} {file}")
     print()
     print(chosen.question)
@@ -314,6 +327,20 @@ def hold_the_worse(stage: Stage, sample: Path, rollout: str) -> list[str]:
         f"worse       {verdict['reason']}: {verdict['message']}",
         f"forced      {forced['reason']}: {forced['message']}",
     ]
+
+
+def search(stage: Stage, sample: Path) -> tuple[str, str]:
+    """Let a sweep search, and return what it found, and where its page is."""
+    (name,) = stage.apply(sample)
+    status = stage.follow("FineTuneSweep", name, succeeded)["status"]
+    if "reportURI" not in status:
+        raise Failed(f"the page of the search was not written: {status['conditions']}")
+    best = status["best"]
+    settings = ", ".join(f"{each} = {value}" for each, value in best["parameters"].items())
+    found = (
+        f"search      {len(status['trials'])} trials; the best has {status['metric']} {best['value']:.4g}: {settings}"
+    )
+    return found, status["reportURI"]
 
 
 if __name__ == "__main__":
