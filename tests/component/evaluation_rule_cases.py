@@ -7,10 +7,12 @@ from typing import Any
 from trimtab_trainer.contract import METRICS_OF
 from trimtab_trainer.contract.evaluation import (
     GENERATING,
+    NO_HARNESS_ON_A_HUB,
     NO_JUDGE,
     NO_PAIR,
     NO_SCORES_OF_PAIRS,
     OF_TURNS,
+    ONE_PLACE,
     PAIRS_OF_PREFERENCE,
     REFUSALS_OF_SPLIT,
     SCHEMA_OF_SPLIT,
@@ -32,6 +34,7 @@ from tests.component.rule_cases import (
 )
 
 URI = "s3://datasets/questions/"
+HUB = "hf://datasets/org/questions@main"
 LABELS = ["yes", "no"]
 ARTIFACT = {"uri": "s3://adapters/out/adapters/0", "digest": DIGEST}
 OTHER_ARTIFACT = {"uri": "s3://adapters/out/adapters/1", "digest": OTHER_DIGEST}
@@ -97,6 +100,24 @@ _TASK_CASES: dict[Rule, Case] = {
     ),
     ("spec.tasks[]", "a Harness task needs harnessTask"): Case(
         refused=[task("Harness", harnessTask=None)], passed=[task("Harness")]
+    ),
+    ("spec.tasks[]", NO_HARNESS_ON_A_HUB): Case(
+        refused=[task("Harness", dataset={"uri": HUB})],
+        passed=[task("Harness"), task("Perplexity", dataset={"uri": HUB})],
+    ),
+    ("spec", ONE_PLACE): Case(
+        refused=[
+            {
+                "spec.tasks": [
+                    {"name": "a", "type": "Perplexity", "dataset": {"uri": HUB}},
+                    {"name": "b", "type": "Perplexity", "dataset": {"uri": URI}},
+                ]
+            }
+        ],
+        passed=[
+            {"spec.tasks": [{"name": each, "type": "Perplexity", "dataset": {"uri": uri}} for each in ("a", "b")]}
+            for uri in (HUB, URI)
+        ],
     ),
     ("spec.tasks[]", "a Harness task needs dataset.uri"): Case(
         refused=[task("Harness", dataset={"split": "Test"})], passed=[task("Harness")]

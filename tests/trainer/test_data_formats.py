@@ -22,7 +22,10 @@ from tests.trainer.tiny import write_rows
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "shelf_of", "arguments": '{"part": 7, "of": null}'}}
 CALLED = {**CALL, "function": {"name": "shelf_of", "arguments": {"part": 7, "of": None}}}
-TOOL: dict[str, Any] = {"type": "function", "function": {"name": "shelf_of", "parameters": {"type": "object", "properties": {}}}}
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "shelf_of", "parameters": {"type": "object", "properties": {}}},
+}
 USER = {"role": "user", "content": "Where is part 7?"}
 # As OpenAI's fine-tuning API takes it, with the keys that its exports have and leave empty
 EXPORTED: dict[str, Any] = {

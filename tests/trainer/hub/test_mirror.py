@@ -20,6 +20,7 @@ from trimtab_trainer.__main__ import main
 from trimtab_trainer.config import at_the_mirror
 from trimtab_trainer.contract import (
     Credentials,
+    EvaluationConfig,
     ExitCode,
     Mirrored,
     Reason,
@@ -27,6 +28,8 @@ from trimtab_trainer.contract import (
     Stage,
     TerminationMessage,
 )
+from trimtab_trainer.contract.evaluation import EVALUATION_VERSION
+from trimtab_trainer.data.reading.source import find
 from trimtab_trainer.errors import HubFailed, SettingsInvalid, TrainerError
 from trimtab_trainer.hub import client
 from trimtab_trainer.hub.mirror import mirror
@@ -198,6 +201,24 @@ def test_a_mirror_and_the_same_bytes_elsewhere_are_one_run(scene: Scene, tiny_mo
 
 
 @on_both
+def test_rows_of_an_evaluation_are_mirrored_and_those_of_a_run_not_fetched_again(scene: Scene) -> None:
+    run = scene.config
+    uri, rows = run.dataset.training.uri, scene.mirror().of(run.dataset.training.uri)
+    task = {"name": "rows", "type": "Perplexity", "dataset": {"uri": uri}}
+    output, keys = scene.document["output"], scene.document["dataset"].get("credentials")
+    document = {"version": EVALUATION_VERSION, "output": output, "tasks": [task], "datasetCredentials": keys}
+    config = EvaluationConfig.model_validate({**document, "baseModel": {"uri": "s3://models/another"}})
+    scratch, found = scene.folder / "scratch-evaluation", list[Mirrored]()
+    scratch.mkdir()
+    board = ProgressBoard("uid", 0, Stage.MIRROR)
+    asked = scene.asked(lambda: found.append(mirror(config, Mirrored(), scratch, Report(), board)))
+    assert found[0].sources == (rows,)
+    assert not [each for each in asked if "/resolve/" in each.path], "its files are there"
+    there = at_the_mirror(config, found[0])
+    assert there.dataset_credentials == config.output.credentials
+    assert find(there.tasks[0].dataset.uri or "", there.dataset_credentials).files
+
+
 def test_what_was_mirrored_is_never_fetched_again_by_any_job(scene: Scene) -> None:
     first = scene.mirror()
     scene.document["run"] = {"name": "another", "uid": "another"}

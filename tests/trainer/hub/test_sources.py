@@ -137,19 +137,47 @@ def test_rows_in_storage_keep_their_keys() -> None:
     assert there.dataset == config.dataset
 
 
-def test_an_evaluation_may_name_its_base_model_on_a_hub_and_its_rows_may_not() -> None:
-    document = {
-        "version": EVALUATION_VERSION,
-        "baseModel": {"uri": "hf://org/base@main"},
-        "tasks": [{"name": "a", "type": "Perplexity", "dataset": {"uri": "s3://rows/y/"}}],
-        "output": {"uri": "file:///out"},
-    }
-    found = MirroredSource(uri="hf://org/base@main", commit=COMMIT, digest="sha256:" + "a" * 64)
-    there = at_the_mirror(EvaluationConfig.model_validate(document), Mirrored(sources=(found,)))
+def evaluated(*uris: str, base: str = "s3://models/tiny", kind: str = "Perplexity", **more: Any) -> EvaluationConfig:
+    tasks = [{"name": f"t{n}", "type": kind, "dataset": {"uri": uri}, **more} for n, uri in enumerate(uris)]
+    keys = {"directory": "/keys/rows"}
+    document = {"baseModel": {"uri": base}, "tasks": tasks, "datasetCredentials": keys}
+    output = {"uri": "file:///out", "credentials": {"directory": "/keys/output"}}
+    return EvaluationConfig.model_validate({"version": EVALUATION_VERSION, "output": output, **document})
+
+
+def found(uri: str, digit: str) -> MirroredSource:
+    return MirroredSource(uri=uri, commit=COMMIT, digest="sha256:" + digit * 64)
+
+
+def test_an_evaluation_may_name_base_model_and_rows_on_a_hub() -> None:
+    model, rows = "hf://org/base@main", "hf://datasets/org/rows@main/test.jsonl"
+    config = evaluated(rows, rows, base=model)
+    assert list(hub_sources(config)) == [model, rows], "each once"
+    assert hub_sources(config)[rows] == config.dataset_credentials
+    with pytest.raises(SettingsInvalid, match="trimtab-trainer mirror"):
+        at_the_mirror(config, Mirrored(sources=(found(model, "a"),)))
+    there = at_the_mirror(config, Mirrored(sources=(found(model, "a"), found(rows, "b"))))
     assert there.base_model.uri == "file:///out/models/" + "a" * 64
-    document["tasks"] = [{"name": "a", "type": "Perplexity", "dataset": {"uri": "hf://datasets/org/rows@main"}}]
-    with pytest.raises(ValidationError):
-        EvaluationConfig.model_validate(document)
+    assert [each.dataset.uri for each in there.tasks] == [f"file:///out/datasets/{'b' * 64}/files/test.jsonl"] * 2
+    assert there.dataset_credentials == config.output.credentials
+
+
+def test_rows_of_an_evaluation_in_storage_keep_their_keys_beside_a_base_model_on_a_hub() -> None:
+    model = "hf://org/base@main"
+    config = evaluated("s3://rows/y/", base=model)
+    there = at_the_mirror(config, Mirrored(sources=(found(model, "a"),)))
+    assert (there.tasks, there.dataset_credentials) == (config.tasks, config.dataset_credentials)
+
+
+def test_rows_of_an_evaluation_come_from_one_place_and_from_few_repositories() -> None:
+    hub = [f"hf://datasets/org/rows@v{n}" for n in range(4)]
+    with pytest.raises(ValidationError, match=r"is on a hub .* or of none"):
+        evaluated(hub[0], "s3://rows/y/")
+    with pytest.raises(ValidationError, match=r"4 sources on a hub .* at most 3"):
+        evaluated(*hub)
+    evaluated(*hub[:3], *hub[:3])
+    with pytest.raises(ValidationError, match="a Harness task's files are not read from a hub"):
+        evaluated(hub[0], kind="Harness", harnessTask="arc")
 
 
 def test_the_longest_sources_fit_into_the_last_words() -> None:

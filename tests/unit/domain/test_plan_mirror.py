@@ -188,3 +188,27 @@ def test_an_evaluation_mirrors_a_base_model_of_its_own() -> None:
     assert EVALUATING.stages_of(evaluation(**alone)) == (Stage.MIRROR, Stage.PREPARE, Stage.EVALUATE)
     world.running().evaluated()
     assert world.state == "Completed"
+
+
+def test_an_evaluation_mirrors_the_rows_of_its_tasks() -> None:
+    task = {"name": "rows", "type": "Perplexity", "dataset": {"uri": ROWS}}
+    alone: dict[str, Any] = {
+        "target": {"artifact": {"uri": "s3://adapters/x/adapters/0", "digest": sha("e")}},
+        "baseModel": {"uri": "s3://models/base"},
+        "output": {"uri": "s3://adapters/x", "secretName": "storage"},
+        "tasks": [task],
+        "thresholds": [],
+        "datasetSecretName": "hub-rows",
+    }
+    made = evaluation(**alone)
+    assert EVALUATING.from_hub(made) == {"dataset"}
+    assert EVALUATING.stages_of(made) == (Stage.MIRROR, Stage.PREPARE, Stage.EVALUATE)
+    mirror, prepare = (
+        build_job(EVALUATING, made, SETTINGS, stage, number=0) for stage in (Stage.MIRROR, Stage.PREPARE)
+    )
+    assert "hub-rows" in secrets(mirror)
+    assert "hub-rows" not in secrets(prepare), "the token is in no other pod"
+    world = EvaluationWorld(**alone).settle()
+    assert world.state == "Mirroring"
+    stored = evaluation(**{**alone, "tasks": [{**task, "dataset": {"uri": "s3://rows/"}}]})
+    assert EVALUATING.stages_of(stored) == (Stage.PREPARE, Stage.EVALUATE)

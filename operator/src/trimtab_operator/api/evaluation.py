@@ -20,6 +20,7 @@ from trimtab_trainer.contract.evaluation import (
     MAXIMUM_THRESHOLDS,
     NO_JUDGE,
     NO_PAIR,
+    ONE_PLACE,
     check_judge,
     check_resamples,
 )
@@ -222,6 +223,11 @@ class EvaluationSpec(Model):
             (
                 "!has(self.quantization) || self.precision == 'AsTrained'",
                 "quantization is for the precision AsTrained",
+            ),
+            (
+                "self.tasks.all(t, !has(t.dataset.uri) || t.dataset.uri.startsWith('hf://')) || "
+                "self.tasks.all(t, !has(t.dataset.uri) || !t.dataset.uri.startsWith('hf://'))",
+                ONE_PLACE,
             ),
             *THRESHOLD_RULES,
             ("has(self.judge) || self.tasks.all(t, t.type != 'Judge')", NO_JUDGE),

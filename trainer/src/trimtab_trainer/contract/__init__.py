@@ -40,7 +40,7 @@ from .evaluation import (
 )
 from .exporting import EXPORT_VERSION, ExportConfig, Exported, ExportFormat, StoredDestination, WeightType
 from .gate.figures import PreferenceFigures
-from .hub import HubSource, Mirrored, MirroredSource, from_hub, hub_sources, relocated
+from .hub import HubSource, Mirrored, MirroredSource, hub_sources, relocated
 from .judging import JudgeMode, Judging, StoredEndpoint, StoredJudge, StoredJudgeModel
 from .limits import (
     ADDRESS,
@@ -84,6 +84,7 @@ from .settings import (
     TrainingData,
     TrainingSettings,
     Validation,
+    from_hub,
 )
 from .tracking import StoredMlflow, TrackingRecord
 

@@ -19,7 +19,7 @@ from .gate.figures import WHOLE
 from .judging import JudgeMode, Judging, StoredJudge
 from .model import Model, Received, rules, speaks
 from .run import Credentials, RunIdentity, StoredBaseModel, StoredOutput
-from .settings import DIGEST, KEY, OBJECT_URI, DatasetFormat, QuantizationSettings
+from .settings import DATA_URI, DIGEST, KEY, OBJECT_URI, DatasetFormat, QuantizationSettings, from_hub
 
 EVALUATION_VERSION = "trimtab.dev/evaluation/v1"
 MAXIMUM_TASKS = 50
@@ -273,10 +273,10 @@ class TaskDataset(Model):
     split: Literal["Test"] | None = Field(
         default=None, description="split of the target's data: Test, the rows held out of its training."
     )
-    uri: OBJECT_URI | None = Field(
+    uri: DATA_URI | None = Field(
         default=None,
-        description="uri of a file, or of a prefix that ends with '/', in the layout of a FineTuneJob's training.uri; "
-        "of a Harness task the folder of its YAML files and data.",
+        description="uri of a file, or of a prefix that ends with '/', in the layout of a FineTuneJob's training.uri, "
+        "or hf://datasets/org/name@revision; of a Harness task the folder of its YAML files and data.",
     )
     format: DatasetFormat | None = Field(default=None, description="format of the rows; absent: Auto.")
     ignore_keys: list[KEY] | None = Field(
@@ -308,6 +308,10 @@ class TaskDataset(Model):
 
 
 PAIRS_OF_PREFERENCE = "a Preference task takes rows of the format Preference, and no other task does"
+NO_HARNESS_ON_A_HUB = "a Harness task's files are not read from a hub (hf://): of a repository rows alone are mirrored"
+ONE_PLACE = "dataset.uri of all tasks is on a hub (hf://) or of none: their keys are one Secret"
+MAXIMUM_ON_A_HUB = 3
+"""Sources of rows; beside the base model that is as many as are mirrored."""
 NO_KEYS_OF_HARNESS = "a Harness task reads the columns that its YAML file names; remove ignoreKeys"
 
 
@@ -334,6 +338,10 @@ class EvaluationTask(Model):
             ("self.type != 'Classification' || has(self.labels)", "a Classification task needs labels"),
             ("self.type != 'Harness' || has(self.harnessTask)", "a Harness task needs harnessTask"),
             ("self.type != 'Harness' || has(self.dataset.uri)", "a Harness task needs dataset.uri"),
+            (
+                "self.type != 'Harness' || !has(self.dataset.uri) || !self.dataset.uri.startsWith('hf://')",
+                NO_HARNESS_ON_A_HUB,
+            ),
             _only("labels", "Classification"),
             _only("predictBy", "Classification"),
             _only("maxNewTokens", *GENERATING),
@@ -515,6 +523,8 @@ class EvaluationTask(Model):
             raise ValueError("a Classification task needs labels")
         if kind is TaskType.HARNESS and (self.harness_task is None or self.dataset.uri is None):
             raise ValueError("a Harness task needs harnessTask and dataset.uri")
+        if kind is TaskType.HARNESS and from_hub(self.dataset.uri):
+            raise ValueError(NO_HARNESS_ON_A_HUB)
         if kind is TaskType.HARNESS and self.dataset.ignore_keys is not None:
             raise ValueError(NO_KEYS_OF_HARNESS)
         pairs = kind is TaskType.PREFERENCE
@@ -810,6 +820,12 @@ def check_tasks_and_thresholds(tasks: list[EvaluationTask], thresholds: list[Thr
     named = {task.name: task for task in tasks}
     if len(named) != len(tasks):
         raise ValueError("every task needs a name of its own")
+    uris = [task.dataset.uri for task in tasks if task.dataset.uri is not None]
+    on_a_hub = {uri for uri in uris if from_hub(uri)}
+    if on_a_hub and not all(map(from_hub, uris)):
+        raise ValueError(ONE_PLACE)
+    if len(on_a_hub) > MAXIMUM_ON_A_HUB:
+        raise ValueError(f"tasks have {len(on_a_hub)} sources on a hub (hf://), and at most {MAXIMUM_ON_A_HUB} may be")
     for threshold in thresholds:
         task = named.get(threshold.task)
         if task is None:

@@ -16,7 +16,7 @@ from pydantic import Field
 from .evaluation import EvaluationConfig
 from .model import Received
 from .run import Credentials, RunConfig
-from .settings import DIGEST, HUB_SCHEME
+from .settings import DIGEST, from_hub
 
 MODELS, DATASETS = "models", "datasets"
 DATA_FOLDER = "files"
@@ -94,16 +94,13 @@ class Mirrored(Received):
         return next((source for source in self.sources if source.uri == uri), None)
 
 
-def from_hub(uri: str | None) -> bool:
-    """Tell whether a URI is on a hub."""
-    return uri is not None and uri.startswith(HUB_SCHEME)
-
-
 def hub_sources(config: RunConfig | EvaluationConfig) -> dict[str, Credentials | None]:
     """Return the URIs of a configuration that are on a hub, each once, and where the keys for them lie."""
     wanted = [(config.base_model.uri, config.base_model.credentials)]
     if isinstance(config, RunConfig):
         wanted += [(uri, config.dataset.credentials) for uri in config.dataset.uris]
+    else:
+        wanted += [(task.dataset.uri, config.dataset_credentials) for task in config.tasks if task.dataset.uri]
     return {uri: credentials for uri, credentials in wanted if from_hub(uri)}
 
 
@@ -131,4 +128,17 @@ def relocated(config: Config, mirrored: Mirrored) -> Config:
     if isinstance(config, RunConfig) and any(from_hub(uri) for uri in config.dataset.uris):
         dataset = config.dataset.at({each.uri: each.location(output.uri) for each in mirrored.sources})
         config = config.model_copy(update={"dataset": dataset.model_copy(update={"credentials": output.credentials})})
+    if isinstance(config, EvaluationConfig) and any(from_hub(task.dataset.uri) for task in config.tasks):
+        places = {each.uri: each.location(output.uri) for each in mirrored.sources}
+        tasks = [
+            task.model_copy(
+                update={
+                    "dataset": task.dataset.model_copy(
+                        update={"uri": places.get(task.dataset.uri or "", task.dataset.uri)}
+                    )
+                }
+            )
+            for task in config.tasks
+        ]
+        config = config.model_copy(update={"tasks": tasks, "dataset_credentials": output.credentials})
     return config

@@ -48,6 +48,11 @@ DEFAULT_EPOCHS = 3
 DIGEST = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", min_length=71, max_length=71)]
 
 
+def from_hub(uri: str | None) -> bool:
+    """Tell whether a URI is on a hub."""
+    return uri is not None and uri.startswith(HUB_SCHEME)
+
+
 class DatasetFormat(StrEnum):
     AUTO = "Auto"
     MESSAGES = "Messages"

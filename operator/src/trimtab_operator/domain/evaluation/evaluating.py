@@ -75,7 +75,8 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
     def from_hub(self, job: Evaluation) -> frozenset[str]:
         resolved = job.status.resolved
         base = resolved.base_model if resolved is not None else job.spec.base_model
-        return frozenset({"base-model"} if base is not None and from_hub(base.uri) else ())
+        found = {"base-model"} if base is not None and from_hub(base.uri) else set()
+        return frozenset(found | {"dataset" for task in job.spec.tasks if from_hub(task.dataset.uri)})
 
     def tells_result(self, stage: str, words: TerminationMessage) -> bool:
         if stage == Stage.MIRROR.value:
