@@ -587,8 +587,24 @@ BoundName = Literal[
 ]
 
 
+OF_COMPARISON = frozenset(
+    {"maximumRegression", "maximumRelativeRegression", "maximumWorseRatio", "maximumGroupRegression"}
+)
+"""Bounds that are held against another model."""
+
+
+class Against(StrEnum):
+    """The model that a bound is held against."""
+
+    BASELINE = "Baseline"
+    ANCHOR = "Anchor"
+
+
+NO_COMPARISON = "against belongs to a bound that compares, or to a winRate"
+
+
 class Threshold(Model):
-    """What a metric must keep to, alone or against the baseline."""
+    """What a metric must keep to, alone or against baseline and anchor."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -607,6 +623,11 @@ class Threshold(Model):
             (
                 "!has(self.minimum) || !has(self.maximum) || self.minimum <= self.maximum",
                 "minimum must not be above maximum",
+            ),
+            (
+                "!has(self.against) || has(self.maximumRegression) || has(self.maximumRelativeRegression) || "
+                "has(self.maximumWorseRatio) || has(self.maximumGroupRegression) || self.metric.endsWith('/winRate')",
+                NO_COMPARISON,
             ),
         )
     )
@@ -666,6 +687,11 @@ class Threshold(Model):
         description="confidence makes of the bounds tests: passed only if worse values are excluded at this "
         "confidence. Absent: the estimates alone are compared.",
     )
+    against: Against | None = Field(
+        default=None,
+        description="against Baseline or Anchor: which of the two the bounds of regressions and a winRate are held "
+        "against; absent: each that the Evaluation has.",
+    )
 
     @property
     def task(self) -> str:
@@ -679,6 +705,17 @@ class Threshold(Model):
     def against_baseline(self) -> bool:
         bounds = self.maximum_regression, self.maximum_relative_regression
         return any(each is not None for each in (*bounds, self.maximum_worse_ratio, self.maximum_group_regression))
+
+    def sides(self, bound: str, *, anchored: bool) -> tuple[Against, ...]:
+        """Return what a bound is held against, one test each; `Baseline` alone of one that compares nothing.
+
+        A `winRate` is a comparison by itself: a judge has seen both answers.
+        """
+        if bound not in OF_COMPARISON and self.result != "winRate":
+            return (Against.BASELINE,)
+        if self.against is not None:
+            return (self.against,)
+        return (Against.BASELINE, Against.ANCHOR) if anchored else (Against.BASELINE,)
 
     @property
     def by_group(self) -> bool:
@@ -708,6 +745,8 @@ class Threshold(Model):
             raise ValueError("worseBy belongs to maximumWorseRatio")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise ValueError("minimum must not be above maximum")
+        if self.against is not None and not self.against_baseline and self.result != "winRate":
+            raise ValueError(NO_COMPARISON)
         return self
 
 
@@ -728,7 +767,8 @@ class StoredBaseline(Model):
 class EvaluationConfig(Model):
     """One evaluation: `trimtab-trainer prepare --config evaluation.yaml`, then `evaluate`.
 
-    `target` absent means the base model alone; `baseline` absent means that there is no comparison.
+    `target` absent means the base model alone; `baseline` absent means that there is no comparison. `anchor` is a
+    second baseline, which stays where it is while what is served moves on.
     """
 
     version: str
@@ -736,6 +776,7 @@ class EvaluationConfig(Model):
     base_model: StoredBaseModel
     target: StoredArtifact | None = None
     baseline: StoredBaseline | None = None
+    anchor: StoredBaseline | None = Field(default=None, exclude_if=lambda value: value is None)
     tasks: list[EvaluationTask] = Field(min_length=1, max_length=MAXIMUM_TASKS)
     thresholds: list[Threshold] = Field(default=[], max_length=MAXIMUM_THRESHOLDS)
     judge: StoredJudge | None = None
@@ -761,12 +802,18 @@ class EvaluationConfig(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        check_tasks_and_thresholds(self.tasks, self.thresholds, has_baseline=self.baseline is not None)
+        check_tasks_and_thresholds(
+            self.tasks, self.thresholds, has_baseline=self.baseline is not None, has_anchor=self.anchor is not None
+        )
+        if self.anchor is not None and self.baseline is None:
+            raise ValueError(ANCHOR_ALONE)
         check_judge(self.tasks, has_judge=self.judge is not None, has_baseline=self.baseline is not None)
         check_resamples(self.resamples, self.thresholds)
         return self
 
 
+ANCHOR_ALONE = "anchor is compared with beside baseline; set baseline too, or give the anchor as the baseline"
+NO_ANCHOR = "against is for an Evaluation with anchor"
 NO_JUDGE = "a Judge task needs spec.judge"
 NO_PAIR = "a Judge task of the mode Pairwise needs spec.baseline, whose answers the target's are held against"
 
@@ -801,7 +848,9 @@ def check_resamples(resamples: int, thresholds: list[Threshold]) -> None:
         raise ValueError(FEW_RESAMPLES)
 
 
-def check_tasks_and_thresholds(tasks: list[EvaluationTask], thresholds: list[Threshold], *, has_baseline: bool) -> None:
+def check_tasks_and_thresholds(
+    tasks: list[EvaluationTask], thresholds: list[Threshold], *, has_baseline: bool, has_anchor: bool = False
+) -> None:
     """Refuse thresholds that no task can answer.
 
     Raises:
@@ -819,6 +868,8 @@ def check_tasks_and_thresholds(tasks: list[EvaluationTask], thresholds: list[Thr
             raise ValueError(f"threshold {threshold.metric}: task {task.name} gives {', '.join(results)}")
         if threshold.against_baseline and not has_baseline:
             raise ValueError(f"threshold {threshold.metric}: a regression needs spec.baseline")
+        if threshold.against is not None and not has_anchor:
+            raise ValueError(f"threshold {threshold.metric}: {NO_ANCHOR}")
         for bound in ("maximumGroupGap", "maximumGroupRegression"):
             if bound in threshold.limits and task.group_by is None:
                 raise ValueError(f"threshold {threshold.metric}: {bound} needs groupBy in task {task.name}")
@@ -832,6 +883,7 @@ class PreparedEvaluation(Received):
     base_model_digest: DIGEST
     target_digest: DIGEST | None = Field(default=None, description="targetDigest of the adapter; absent: base alone")
     baseline_digest: DIGEST | None = Field(default=None, description="baselineDigest of the adapter, if it is one")
+    anchor_digest: DIGEST | None = Field(default=None, description="anchorDigest of the adapter, if it is one")
     tasks: int = Field(ge=1)
     rows: WHOLE = Field(description="rows of all tasks")
 
@@ -850,6 +902,12 @@ class Result(Received):
     change_low: float | None = None
     change_high: float | None = None
     lower_is_better: bool = False
+    anchor: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    anchor_change: float | None = Field(
+        default=None, exclude_if=lambda value: value is None, description="value - anchor"
+    )
+    anchor_change_low: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    anchor_change_high: float | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Check(Received):
@@ -865,6 +923,7 @@ class Check(Received):
         low: of a group gap, its lower simultaneous confidence bound: what sampling noise does not explain.
         rows_needed: rows for a decision at 80 % power, if these did not suffice.
         worst, best: the groups of the gap; of a group regression the worst.
+        against: what it is held against, where the bound compares.
     """
 
     threshold: int = Field(ge=0)
@@ -876,6 +935,7 @@ class Check(Received):
     rows_needed: int | None = None
     worst: str | None = None
     best: str | None = None
+    against: Against = Field(default=Against.BASELINE, exclude_if=lambda value: value is Against.BASELINE)
 
 
 _RESULT_COLUMNS = (
@@ -890,8 +950,23 @@ _RESULT_COLUMNS = (
     "change_low",
     "change_high",
     "lower_is_better",
+    "anchor",
+    "anchor_change",
+    "anchor_change_low",
+    "anchor_change_high",
 )
-_CHECK_COLUMNS = ("threshold", "bound", "estimate", "p_pass", "p_fail", "low", "rows_needed", "worst", "best")
+_CHECK_COLUMNS = (
+    "threshold",
+    "bound",
+    "estimate",
+    "p_pass",
+    "p_fail",
+    "low",
+    "rows_needed",
+    "worst",
+    "best",
+    "against",
+)
 
 
 PACKED_DIGITS = 6
@@ -959,7 +1034,7 @@ class EvaluationOutcome(Received):
 
         A termination message holds 4 kB, and fifty tasks with their intervals are more than that as plain JSON.
         Results are left out from the end until it fits, those that a check is about stand first; then the names of
-        groups, and then digits of the checks. Figures are rounded to `PACKED_DIGITS` or fewer, those of checks in the
+        groups, then digits of the checks, and then the rows that are needed. Figures are rounded to `PACKED_DIGITS` or fewer, those of checks in the
         direction that refuses.
         """
         results, checks, digits = list(self.results), self.checks, _DIGITS_OF_CHECKS
@@ -990,6 +1065,9 @@ class EvaluationOutcome(Received):
                 checks = [each.model_copy(update={"worst": None, "best": None}) for each in checks]
             elif digits is _DIGITS_OF_CHECKS:
                 digits = _FEWEST_DIGITS_OF_CHECKS
+            elif any(each.rows_needed is not None for each in checks):
+                checks = [each.model_copy(update={"rows_needed": None}) for each in checks]
+                digits = {**digits, "estimate": 3, "p_fail": 1}
             else:
                 return text
 

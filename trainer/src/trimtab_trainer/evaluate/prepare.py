@@ -70,12 +70,16 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     report("base model checked", uri=config.base_model.uri, digest=base_model_digest)
 
     wanted = config.baseline.artifact if config.baseline is not None else None
+    fixed = config.anchor.artifact if config.anchor is not None else None
     target = find_adapter(config.target, "target", base_model_digest) if config.target is not None else None
     baseline = find_adapter(wanted, "baseline", base_model_digest) if wanted is not None else None
+    anchor = find_adapter(fixed, "anchor", base_model_digest) if fixed is not None else None
     tokenizer_files = fetch_tokenizer(model, scratch / "tokenizer")
     if config.baseline is not None:
         check_tokenizers(config, target, baseline, tokenizer_files)
-    report("artifacts checked", target=_digest(target), baseline=_digest(baseline))
+    if config.anchor is not None:
+        check_tokenizers(config, target, anchor, tokenizer_files, "anchor")
+    report("artifacts checked", target=_digest(target), baseline=_digest(baseline), anchor=_digest(anchor))
 
     about = Circumstances(
         tokenizer=RowTokenizer(scratch / "tokenizer", target.chat_template(tokenizer_files) if target else None),
@@ -115,12 +119,19 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     report("rows are in place" if stored else "rows are there already", data=data_digest)
     prepared = PreparedEvaluation(
         evaluation_digest=evaluation_digest(
-            config, base_model_digest, target=target, baseline=baseline, data_digest=data_digest, tasks=tasks
+            config,
+            base_model_digest,
+            target=target,
+            baseline=baseline,
+            anchor=anchor,
+            data_digest=data_digest,
+            tasks=tasks,
         ),
         data_digest=data_digest,
         base_model_digest=base_model_digest,
         target_digest=_digest(target),
         baseline_digest=_digest(baseline),
+        anchor_digest=_digest(anchor),
         tasks=len(tasks),
         rows=sum(task.rows for task in tasks),
     )
@@ -177,6 +188,7 @@ def evaluation_digest(
     *,
     target: VerifiedAdapter | None,
     baseline: VerifiedAdapter | None,
+    anchor: VerifiedAdapter | None,
     data_digest: str,
     tasks: list[PreparedTask],
 ) -> str:
@@ -195,6 +207,7 @@ def evaluation_digest(
             "baseModel": base_model_digest,
             "target": _digest(target),
             "baseline": compared,
+            **({"anchor": _digest(anchor) or "base model"} if config.anchor is not None else {}),
             "data": data_digest,
             "tasks": [{**each, "digest": task.digest} for each, task in zip(settings, tasks, strict=True)],
             "thresholds": [threshold.to_json() for threshold in config.thresholds],

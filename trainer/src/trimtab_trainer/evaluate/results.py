@@ -129,6 +129,7 @@ class TaskResults(Model):
     confusion: Confusion | None = None
     histograms: list[Histogram] = Field(default=[])
     judge: JudgeResults | None = None
+    anchor_judge: JudgeResults | None = Field(default=None, description="of target and anchor")
     wins: int = 0
     losses: int = 0
     ties: int = 0
@@ -147,6 +148,7 @@ class EvaluationResults(Model):
     base_model: EvaluatedModel
     target: EvaluatedModel
     baseline: EvaluatedModel | None = None
+    anchor: EvaluatedModel | None = None
     precision: Precision
     seed: int
     resamples: int
@@ -160,4 +162,5 @@ class EvaluationResults(Model):
     @property
     def unreliable(self) -> str | None:
         """Why nothing is decided: what is to be said of the first judge that cannot be relied on."""
-        return next((task.judge.unreliable for task in self.tasks if task.judge and task.judge.unreliable), None)
+        judges = [judge for task in self.tasks for judge in (task.judge, task.anchor_judge) if judge is not None]
+        return next((judge.unreliable for judge in judges if judge.unreliable), None)

@@ -91,7 +91,7 @@ class VerifiedAdapter:
 
 
 def find_adapter(settings: StoredArtifact, role: str, base_model_digest: str | None) -> VerifiedAdapter:
-    """Return an adapter after reading every byte of it; `role` is target or baseline, for messages.
+    """Return an adapter after reading every byte of it; `role` is target, baseline or anchor, for messages.
 
     Its base model is not compared where `base_model_digest` is not known.
 
@@ -141,8 +141,12 @@ def check_tokenizers(
     target: VerifiedAdapter | None,
     baseline: VerifiedAdapter | None,
     tokenizer: tuple[FileEntry, ...],
+    role: str = "baseline",
 ) -> None:
     """Refuse to compare perplexities per token of two tokenizers: they count other things.
+
+    Args:
+        baseline: what is compared with; `role` is what that is, baseline or anchor.
 
     Raises:
         SettingsInvalid: TOKENIZER_MISMATCH.
@@ -157,7 +161,7 @@ def check_tokenizers(
     if ours != theirs:
         names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
         raise SettingsInvalid(
-            f"threshold {compared[0]} compares perplexities per token, but target and baseline have another "
+            f"threshold {compared[0]} compares perplexities per token, but target and {role} have another "
             f"{names[0]}; compare {compared[0].partition('/')[0]}/bitsPerByte",
             Reason.TOKENIZER_MISMATCH,
         )
@@ -210,7 +214,7 @@ def _tensors(store: Store, path: str, size: int) -> tuple[TensorPlace, ...]:
 
 
 def invalid_adapter(role: str, uri: str, trouble: str) -> SettingsInvalid:
-    """Return the refusal of an adapter that cannot be used; `role` is target or baseline."""
+    """Return the refusal of an adapter that cannot be used; `role` is target, baseline or anchor."""
     return SettingsInvalid(
         f"the {role} at {uri} cannot be used: {trouble}; restore it, or publish it again",
         Reason.ARTIFACT_INVALID,

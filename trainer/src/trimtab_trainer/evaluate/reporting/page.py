@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from ...contract import Check, EvaluationOutcome, Result, Threshold
-from ...contract.evaluation import DEFAULT_GAP_CONFIDENCE, as_told
 from ...contract.gate.bounds import Finding
+from ...contract.evaluation import DEFAULT_GAP_CONFIDENCE, Against, as_told
 from ...contract.gate.verdict import Verdict, judge
 from ...pages.environment import environment, leaves
 from ...pages.wording import measured
@@ -66,6 +66,7 @@ class Bound:
     bound: str
     check: Check | None
     finding: str = wording.FINDINGS[Finding.UNKNOWN]
+    against: Against = Against.BASELINE
 
 
 @dataclass(frozen=True)
@@ -119,14 +120,14 @@ def verdict_of(results: EvaluationResults) -> Verdict:
         checks=as_told(results.checks),
         unreliable=results.unreliable,
     )
-    return judge(results.thresholds, told)
+    return judge(results.thresholds, told, anchored=results.anchor is not None)
 
 
 def _bounds(results: EvaluationResults, verdict: Verdict) -> Iterator[Bound]:
-    checks: dict[tuple[int, str], Check] = {(check.threshold, check.bound): check for check in results.checks}
+    checks: dict[tuple[int, str, Against], Check] = {(c.threshold, c.bound, c.against): c for c in results.checks}
     for each in verdict.bounds:
-        threshold, check = results.thresholds[each.threshold], checks.get((each.threshold, each.name))
-        yield Bound(threshold, each.name, check, wording.FINDINGS[each.finding])
+        threshold, check = results.thresholds[each.threshold], checks.get(each.key)
+        yield Bound(threshold, each.name, check, wording.FINDINGS[each.finding], each.against)
 
 
 def _task(number: int, task: TaskResults, room: Room) -> TaskView:

@@ -6,6 +6,7 @@ import math
 
 from ...contract import Check, Threshold
 from ...contract.gate.bounds import Finding
+from ...contract.evaluation import Against
 from ...pages.wording import NOT_MEASURED, figure, percent, setting, short
 from ..results import EvaluatedModel
 
@@ -31,22 +32,24 @@ def called(side: EvaluatedModel) -> str:
     return f"adapter {side.label}" if side.digest is not None and side.label == short(side.digest) else side.label
 
 
-def limit(threshold: Threshold, bound: str) -> str:
-    """Return a bound as words."""
+def limit(threshold: Threshold, bound: str, against: Against = Against.BASELINE) -> str:
+    """Return a bound as words; `against` is what it is held against, where it compares."""
+    other = against.value.lower()
+    beside = " against the anchor" if against is Against.ANCHOR else ""
     match bound:
         case "minimum":
-            return f"at least {setting(threshold.minimum)}"
+            return f"at least {setting(threshold.minimum)}{beside}"
         case "maximum":
-            return f"at most {setting(threshold.maximum)}"
+            return f"at most {setting(threshold.maximum)}{beside}"
         case "maximumRegression":
-            return f"at most {setting(threshold.maximum_regression)} worse than the baseline"
+            return f"at most {setting(threshold.maximum_regression)} worse than the {other}"
         case "maximumRelativeRegression":
-            return f"at most {percent(threshold.maximum_relative_regression, 6)} worse than the baseline"
+            return f"at most {percent(threshold.maximum_relative_regression, 6)} worse than the {other}"
         case "maximumWorseRatio":
             by = f" by more than {setting(threshold.worse_by)}" if threshold.worse_by else ""
-            return f"at most {percent(threshold.maximum_worse_ratio, 6)} of the rows worse than the baseline's{by}"
+            return f"at most {percent(threshold.maximum_worse_ratio, 6)} of the rows worse than the {other}'s{by}"
         case "maximumGroupRegression":
-            return f"no group more than {setting(threshold.maximum_group_regression)} worse than the baseline"
+            return f"no group more than {setting(threshold.maximum_group_regression)} worse than the {other}"
         case _:
             return f"at most {setting(threshold.maximum_group_gap)} between the best and the worst group"
 
