@@ -196,7 +196,13 @@ EVALUATION_STATUS: Body = {
             "passed": False,
             "failed": [
                 {"bound": "maximum", "limit": 12, "estimate": 20.181, "reason": "ThresholdMissed", "rowsNeeded": 90},
-                {"bound": "maximumRegression", "limit": 0, "estimate": 0.381, "reason": "Regressed", "against": "Anchor"},
+                {
+                    "bound": "maximumRegression",
+                    "limit": 0,
+                    "estimate": 0.381,
+                    "reason": "Regressed",
+                    "against": "Anchor",
+                },
             ],
         }
     ],

@@ -1034,8 +1034,8 @@ class EvaluationOutcome(Received):
 
         A termination message holds 4 kB, and fifty tasks with their intervals are more than that as plain JSON.
         Results are left out from the end until it fits, those that a check is about stand first; then the names of
-        groups, then digits of the checks, and then the rows that are needed. Figures are rounded to `PACKED_DIGITS` or fewer, those of checks in the
-        direction that refuses.
+        groups, then digits of the checks, and then the rows that are needed. Figures are rounded to `PACKED_DIGITS` or
+        fewer, those of checks in the direction that refuses.
         """
         results, checks, digits = list(self.results), self.checks, _DIGITS_OF_CHECKS
         while True:
