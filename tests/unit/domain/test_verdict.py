@@ -244,7 +244,7 @@ def anchored(checks: list[dict[str, Any]], *words: str, **bounds: Any) -> Case:
     return Case([threshold(**bounds)], checks, words[0], words[1:])
 
 
-AGAINST_ANCHOR = {"against": "Anchor"}
+AGAINST_ANCHOR: dict[str, Any] = {"against": "Anchor"}
 ANCHORED = {
     "no worse than both": anchored(
         [check(REGRESSION, estimate=0.01), check(REGRESSION, estimate=0.02, **AGAINST_ANCHOR)],
