@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from trimtab_trainer.contract import Check, EvaluationTask, Reason, Threshold
-from trimtab_trainer.contract.bounds import Finding, judge_bounds
 from trimtab_trainer.contract.evaluation import Against
+from trimtab_trainer.contract.gate.bounds import Finding, judge_bounds
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.evaluate.comparison import compare, with_anchor
 from trimtab_trainer.evaluate.results import TaskResults

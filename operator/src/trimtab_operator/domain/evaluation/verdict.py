@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimtab_trainer.contract import EvaluationOutcome, Result, Threshold
+from trimtab_trainer.contract.evaluation import Against
 from trimtab_trainer.contract.gate import verdict
 from trimtab_trainer.contract.gate.bounds import Bound, Finding
-from trimtab_trainer.contract.evaluation import Against
 
 from trimtab_operator.api import RESULTS_KEPT, FailedCheck, PassedReason, ResultStatus
 

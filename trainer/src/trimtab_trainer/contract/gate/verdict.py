@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ..evaluation import Check, EvaluationOutcome, Threshold
-from .bounds import Bound, Finding, judge_bounds
 from ..evaluation import Against, Check, EvaluationOutcome, Threshold
+from .bounds import Bound, Finding, judge_bounds
 
 
 class VerdictReason(StrEnum):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from ...contract import Check, EvaluationOutcome, Result, Threshold
-from ...contract.gate.bounds import Finding
 from ...contract.evaluation import DEFAULT_GAP_CONFIDENCE, Against, as_told
+from ...contract.gate.bounds import Finding
 from ...contract.gate.verdict import Verdict, judge
 from ...pages.environment import environment, leaves
 from ...pages.wording import measured

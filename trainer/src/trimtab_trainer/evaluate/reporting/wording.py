@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from ...contract import Check, Threshold
-from ...contract.gate.bounds import Finding
 from ...contract.evaluation import Against
+from ...contract.gate.bounds import Finding
 from ...pages.wording import NOT_MEASURED, figure, percent, setting, short
 from ..results import EvaluatedModel
 
