@@ -291,6 +291,7 @@ _THRESHOLD_CASES: dict[Rule, Case] = {
     ("spec.thresholds[]", NO_COMPARISON): Case(
         refused=[
             {**ANCHORED, **threshold(minimum=0, against="Anchor")},
+            threshold(minimum=0, against="Baseline"),
             {
                 "spec.tasks[0].groupBy": "group",
                 **ANCHORED,

@@ -69,6 +69,7 @@ def compare(  # noqa: PLR0917 the six of them in the order that they are made
         clusters=resampling.clusters,
         trained_on=about.trained_on,
         compared=about.compared,
+        others=about.others,
         dropped=about.dropped,
         results=[_result(figure) for figure in figures.values()],
         groups=[] if by_group is None else [by_group.table(name, own) for name in figures],

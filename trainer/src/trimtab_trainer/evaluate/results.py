@@ -11,6 +11,7 @@ from pydantic import Field
 
 from ..contract import Check, JudgeMode, Model, Precision, Result, TaskType, Threshold
 from ..contract.settings import DIGEST
+from .preparing.task_store import COMPARED, OtherTrained
 
 RESULTS_VERSION = "trimtab.dev/results/v1"
 
@@ -119,9 +120,8 @@ class TaskResults(Model):
     rows: int
     clusters: int
     trained_on: int = Field(default=0, description="rows of clusters that the target was trained on")
-    compared: list[str] = Field(
-        default=[], description="what of the rows was compared with what the target was trained on: answers, groups"
-    )
+    compared: list[str] = Field(default=[], description=COMPARED)
+    others: list[OtherTrained] = Field(default=[], description="what is known of baseline and anchor")
     looks: int = Field(default=0, description="evaluations that have seen these rows, this one included")
     dropped: int = Field(default=0, description="rows that are blank, doubled, too long or beyond the limit")
     results: list[Result]

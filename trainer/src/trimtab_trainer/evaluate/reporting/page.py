@@ -175,6 +175,7 @@ _ENVIRONMENT.globals.update(
     gap_confidence=DEFAULT_GAP_CONFIDENCE,
     limit=wording.limit,
     found=wording.found,
+    trained=wording.trained,
     against_limit=wording.against_limit,
     difference=wording.difference,
     interval_bar=charts.interval_bar,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ...contract import Check, Threshold
 from ...contract.evaluation import Against
@@ -18,6 +19,32 @@ FINDINGS = {
     Finding.UNKNOWN: "not known",
 }
 """What was found of a bound, in a word."""
+
+
+CHECKS = {"answers": "answer", "groups": "group", "prompts": "prompt", "texts": "text"}
+"""What of a row is compared with what was trained on, for people."""
+
+
+def trained(rows: int, compared: Sequence[str], role: str) -> str:
+    """Return what is known of the rows of a task that a model was trained on, and what was not checked.
+
+    Args:
+        rows: how many of them were.
+        compared: what of them was compared with what it was trained on.
+        role: target, baseline or anchor.
+    """
+    if not compared:
+        return f"whether the {role} was trained on any of them was not checked"
+    found = f"{rows:,} of them" if rows else "none of them"
+    told = f"{found} {'is' if rows < 2 else 'are'} among what the {role} was trained on, by {_listed(compared)}"
+    # A group is a column that data may have or not; prompts and texts are what every row has.
+    missing = [CHECKS[each] for each in ("prompts", "texts") if each not in compared]
+    return f"{told}; by {' and '.join(missing)} it was not checked" if missing else told
+
+
+def _listed(compared: Sequence[str]) -> str:
+    names = [CHECKS.get(each, each) for each in compared]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def probability(value: float | None) -> str:
