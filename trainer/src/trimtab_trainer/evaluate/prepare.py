@@ -37,7 +37,7 @@ from .preparing.dataset_files import DatasetFiles, check_dataset_files
 from .preparing.group_column import check_groups
 from .preparing.task_rows import Circumstances, check_trained_on, known_documents, make_rows
 from .preparing.task_store import PreparedTask, harness_folder, rows_file, store_tasks
-from .preparing.trained_rows import Trained, asked_document
+from .preparing.trained_rows import asked_document
 from .reporting.outcome_store import read_outcome
 from .rows import EvaluationRow, write_lines
 
@@ -85,7 +85,8 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     about = Circumstances(
         tokenizer=RowTokenizer(scratch / "tokenizer", target.chat_template(tokenizer_files) if target else None),
         context_length=context_length(model),
-        trained=_trained(target, "target", scratch, report),
+        # Of the base model alone nobody knows what it was trained on.
+        trained=target.trained(scratch, report, "target") if target is not None else None,
         others={
             role: each.trained(scratch, report, role)
             for role, each in (("baseline", baseline), ("anchor", anchor))
@@ -225,11 +226,6 @@ def evaluation_digest(
             **({"judge": identity_of(config.judge)} if config.judge is not None else {}),
         }
     )
-
-
-def _trained(target: VerifiedAdapter | None, role: str, scratch: Path, report: Report) -> Trained | None:
-    """Return what a model was trained on; of the base model alone there is nothing to compare with."""
-    return Trained(frozenset()) if target is None else target.trained(scratch, report, role)
 
 
 def _harness(  # noqa: PLR0917 the task, then where and with what

@@ -66,6 +66,7 @@ def make_rows(task: EvaluationTask, source: Source, about: Circumstances, report
     chosen, too_long, empty, straddled = _chosen(task, reading, about)
     if not chosen:
         raise _nothing_left(task, reading, too_long, empty, about)
+    by_key = _by_key(task, [asked.question for asked in chosen], about.trained)
     rows = _rows(task, chosen, about)
     made = TaskRows(
         rows,
@@ -96,8 +97,10 @@ def make_rows(task: EvaluationTask, source: Source, about: Circumstances, report
             rows=straddled.count,
             first=straddled.places[0],
         )
-    first = next((row.place for row in rows if row.trained_on), "")
-    check_trained_on(task, made.trained_on, len(rows), first, about.maximum_trained_on_ratio)
+    # Of a split training has decided itself what is alike: what else it left on two sides is told, and no reason.
+    blamed = [row for row, key in zip(rows, by_key, strict=True) if (key if task.dataset.split else row.trained_on)]
+    first = blamed[0].place if blamed else ""
+    check_trained_on(task, len(blamed), len(rows), first, about.maximum_trained_on_ratio)
     return made
 
 
@@ -168,11 +171,17 @@ def _among(task: EvaluationTask, questions: list[Question], trained: Trained | N
     """Tell of each row whether a model was trained on it, as far as that is known."""
     if trained is None:
         return [False] * len(questions)
-    by_key = [any(key in trained.keys for key in leak_keys(task, question)) for question in questions]
+    by_key = _by_key(task, questions, trained)
     if trained.rows is None:
         return by_key
     asked = [asked_row(json.loads(question.row.to_json())) for question in questions]
     return [either or other for either, other in zip(by_key, among(asked, trained.rows), strict=True)]
+
+
+def _by_key(task: EvaluationTask, questions: list[Question], trained: Trained | None) -> list[bool]:
+    """Tell of each row whether its answer or its group is that of a trained row: training never splits these."""
+    keys = frozenset() if trained is None else trained.keys
+    return [any(key in keys for key in leak_keys(task, question)) for question in questions]
 
 
 def _compared(task: EvaluationTask, chosen: list[TokenisedQuestion], trained: Trained | None) -> list[str]:
