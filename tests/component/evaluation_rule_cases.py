@@ -10,6 +10,7 @@ from trimtab_trainer.contract.evaluation import (
     ANCHOR_ALONE,
     GENERATING,
     NO_ANCHOR,
+    NO_BLEU,
     NO_COMPARISON,
     NO_JUDGE,
     NO_PAIR,
@@ -112,6 +113,14 @@ _TASK_CASES: dict[Rule, Case] = {
     **only("stop", ["\n"], *GENERATING),
     **only("temperature", 0.5, "Generation"),
     **only("topP", 0.5, "Generation", temperature=0.5),
+    **only("bleuTokenizer", "Char", "Generation"),
+    ("spec.tasks[]", NO_BLEU): Case(
+        refused=[task("Generation", metrics=["ChrF"], bleuTokenizer="13a")],
+        passed=[
+            task("Generation", metrics=["ChrF", "BLEU"], bleuTokenizer="13a"),
+            task("Generation", bleuTokenizer="Intl"),
+        ],
+    ),
     **only("turns", "Each", *OF_TURNS),
     **only("jsonSchema", "{}", "JsonSchema"),
     **only("pattern", "a", "Regex", "Refusal"),

@@ -51,6 +51,7 @@ FULL = evaluation(
                     *("RougeL", "ExactMatch", "TokenF1", "BLEU", "ChrF"),
                     *("TruncatedRatio", "TokensPerAnswer", "SecondsPerAnswer"),
                 ],
+                "bleuTokenizer": "Zh",
                 "groupBy": "apiGroup",
                 "maxNewTokens": 96,
                 "stop": ["\n\n"],

@@ -253,6 +253,22 @@ class PredictBy(StrEnum):
     GENERATION = "Generation"
 
 
+class BleuTokenizer(StrEnum):
+    """How BLEU cuts texts into words, by sacrebleu's names."""
+
+    MTEVAL_13A = "13a"
+    """mteval-v13a's, for languages with blanks between words and Latin punctuation."""
+    INTERNATIONAL = "Intl"
+    """mteval-v14's: punctuation and symbols of all of Unicode."""
+    CHARACTERS = "Char"
+    """Each character is a word: for languages without blanks between words."""
+    CHINESE = "Zh"
+    """Each Chinese character is a word, the rest as 13a."""
+
+
+NO_BLEU = "bleuTokenizer needs the metric BLEU"
+
+
 class Turns(StrEnum):
     """Which of a conversation's answers are asked for."""
 
@@ -340,6 +356,8 @@ class EvaluationTask(Model):
             _only("stop", *GENERATING),
             _only("temperature", "Generation"),
             _only("topP", "Generation"),
+            _only("bleuTokenizer", "Generation"),
+            ("!has(self.bleuTokenizer) || !has(self.metrics) || self.metrics.exists(m, m == 'BLEU')", NO_BLEU),
             _only("turns", *OF_TURNS),
             _only("jsonSchema", "JsonSchema"),
             _only("pattern", "Regex", "Refusal"),
@@ -453,6 +471,11 @@ class EvaluationTask(Model):
         default=None, ge=0, le=10, description="temperature of sampling; 0 or absent: greedy."
     )
     top_p: float | None = Field(default=None, gt=0, le=1, description="topP of sampling: the nucleus' mass.")
+    bleu_tokenizer: BleuTokenizer | None = Field(
+        default=None,
+        description="bleuTokenizer that cuts texts into words for BLEU, as sacrebleu names them: 13a (the default), Intl, "
+        "Char for languages without blanks between words, or Zh.",
+    )
     turns: Turns | None = Field(
         default=None,
         description="turns of a conversation that are asked for: its Last answer (the default), or Each of them, with "
@@ -541,6 +564,7 @@ class EvaluationTask(Model):
             "stop": GENERATING,
             "temperature": (TaskType.GENERATION,),
             "top_p": (TaskType.GENERATION,),
+            "bleu_tokenizer": (TaskType.GENERATION,),
             "turns": OF_TURNS,
             "json_schema": (TaskType.JSON_SCHEMA,),
             "pattern": (TaskType.REGEX, TaskType.REFUSAL),
@@ -554,6 +578,8 @@ class EvaluationTask(Model):
         generation = self.max_new_tokens is not None or self.stop is not None
         if generation and kind is TaskType.CLASSIFICATION and self.predict_by is not PredictBy.GENERATION:
             raise ValueError("maxNewTokens and stop of a Classification task need predictBy: Generation")
+        if self.bleu_tokenizer is not None and Metric.BLEU not in self.chosen_metrics:
+            raise ValueError(NO_BLEU)
         if self.top_p is not None and not self.temperature:
             raise ValueError("topP needs a temperature above 0: without one nothing is sampled")
         for name in ("labels", "metrics"):
