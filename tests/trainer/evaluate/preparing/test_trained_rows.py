@@ -84,7 +84,7 @@ def test_an_instruction_that_many_rows_repeat_is_no_sign(tmp_path: Path) -> None
 
 def test_any_text_of_a_document_may_be_what_is_asked(tmp_path: Path) -> None:
     file = trained(tmp_path, [*facts(30), chat("Which number follows 3?", "It is four.")])
-    documents = [
+    documents: list[dict[str, Any]] = [
         {"q": "Which number follows 3?", "options": ["4", "a fox"], "right": 0},
         {"q": "Which letter is that?"},
     ]

@@ -86,9 +86,8 @@ def test_bleu_is_sacrebleus_by_each_of_its_tokenizers(tokenizer: BleuTokenizer) 
     found = figures(measures(asked, text_rows(references), text_scores(texts)))
     want = BLEU(tokenize=tokenizer.value.lower()).corpus_score(texts, [references]).score
     assert found["bleu"] == pytest.approx(want, EXACT, EXACT)
-    assert (found["bleu"] == pytest.approx(BLEU().corpus_score(texts, [references]).score)) == (
-        tokenizer.value == "13a"
-    )
+    usual = BLEU().corpus_score(texts, [references]).score
+    assert (found["bleu"] == pytest.approx(usual)) == (tokenizer is BleuTokenizer.MTEVAL_13A)
 
 
 def test_letters_that_are_composed_in_another_way_are_the_same() -> None:
@@ -96,8 +95,8 @@ def test_letters_that_are_composed_in_another_way_are_the_same() -> None:
     apart = [unicodedata.normalize("NFD", each) for each in whole]
     assert apart != whole
     found = figures(measures(task("Generation"), text_rows(whole), text_scores(apart)))
-    assert (found["exactMatch"], found["tokenF1"], found["chrF"]) == (1.0, 1.0, pytest.approx(100.0))
-    assert found["bleu"] == pytest.approx(100.0)
+    assert (found["exactMatch"], found["tokenF1"]) == (1.0, 1.0)
+    assert [found["chrF"], found["bleu"]] == pytest.approx([100.0, 100.0])
     assert parse_label(unicodedata.normalize("NFD", "Café"), ["café", "bar"]) == 0
     assert parse_label("café", [unicodedata.normalize("NFD", "café"), "bar"]) == 0
 

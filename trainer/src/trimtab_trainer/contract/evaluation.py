@@ -473,8 +473,8 @@ class EvaluationTask(Model):
     top_p: float | None = Field(default=None, gt=0, le=1, description="topP of sampling: the nucleus' mass.")
     bleu_tokenizer: BleuTokenizer | None = Field(
         default=None,
-        description="bleuTokenizer that cuts texts into words for BLEU, as sacrebleu names them: 13a (the default), Intl, "
-        "Char for languages without blanks between words, or Zh.",
+        description="bleuTokenizer that cuts texts into words for BLEU, as sacrebleu names them: 13a (the default), "
+        "Intl, Char for languages without blanks between words, or Zh.",
     )
     turns: Turns | None = Field(
         default=None,
