@@ -349,9 +349,10 @@ def test_fifty_tasks_with_five_hundred_groups_in_all_are_quickly_loaded() -> Non
 def test_groups_stand_worst_first_in_the_direction_of_the_metric() -> None:
     figures = [GroupFigure(name=name, rows=40, value=value) for name, value in (("b", 2.0), ("a", 1.0), ("c", 3.0))]
     figures.insert(0, GroupFigure(name="unknown", rows=40))
-    of = [MetricByGroup(metric="perplexity", groups=figures)]
-    lower = task(results=[result("kinds", "perplexity", lower_is_better=True)], groups=of)
-    higher = task(results=[result("kinds", "perplexity")], groups=of)
+    lower, higher = (
+        task(groups=[MetricByGroup(metric="perplexity", groups=figures, lower_is_better=less)])
+        for less in (True, False)
+    )
 
     def order(task: TaskResults) -> list[str]:
         table = Page.of(render(results(task))).text.partition("groups as a table")[2]

@@ -16,10 +16,11 @@ from ..contract import Check, EvaluationTask, Reason, Result, TaskType, Threshol
 from ..contract.evaluation import Against
 from ..errors import SettingsInvalid
 from .preparing.task_store import PreparedTask
-from .results import Histogram, JudgeResults, TaskResults
+from .results import Histogram, JudgeResults, MetricByGroup, TaskResults
 from .rows import EvaluationRow, RowScore
 from .scoring.confusion import confusion
 from .scoring.group_figures import FiguresByGroup
+from .scoring.label_rates import label_rates
 from .scoring.measure import Measure
 from .scoring.metrics import measures
 from .scoring.row_by_row import histogram, row_by_row
@@ -72,7 +73,12 @@ def compare(  # noqa: PLR0917 the six of them in the order that they are made
         others=about.others,
         dropped=about.dropped,
         results=[_result(figure) for figure in figures.values()],
-        groups=[] if by_group is None else [by_group.table(name, own) for name in figures],
+        groups=[]
+        if by_group is None
+        else [
+            *(by_group.table(name, own) for name in figures),
+            *_rates_by_group(task, rows, resampling, [each for each in (target, baseline) if each is not None]),
+        ],
         confusion=confusion(task, rows, target, baseline) if task.type is TaskType.CLASSIFICATION else None,
         histograms=_histograms(sides),
         judge=judge,
@@ -83,6 +89,18 @@ def compare(  # noqa: PLR0917 the six of them in the order that they are made
         worst_losses=apart.worst_losses,
         worst=apart.worst,
     ), checks
+
+
+def _rates_by_group(
+    task: EvaluationTask, rows: list[EvaluationRow], resampling: Resampling, sides: Sequence[list[RowScore]]
+) -> Iterator[MetricByGroup]:
+    """Yield the rates of each label of a classification by group."""
+    if task.type is not TaskType.CLASSIFICATION:
+        return
+    rated = [label_rates(task, rows, each) for each in sides]
+    by_group = FiguresByGroup(rows, resampling, rated)
+    for both in zip(*(each.results for each in rated[0]), strict=True):
+        yield from (by_group.table(name, ()) for name in both)
 
 
 def with_anchor(  # noqa: PLR0917 results first, then all that `compare` takes

@@ -39,6 +39,7 @@ class MetricByGroup(Model):
     """One metric by group, groups below the minimum pooled into one."""
 
     metric: str
+    lower_is_better: bool = False
     groups: list[GroupFigure]
     pooled: list[str] = Field(default=[], description="names of the groups that were pooled as 'other'")
     gap: float | None = Field(default=None, description="best group minus worst, raw")

@@ -150,7 +150,7 @@ def _task(number: int, task: TaskResults, room: Room) -> TaskView:
 
 def _groups(groups: MetricByGroup, results: dict[str, Result], room: Room) -> GroupView:
     overall = results.get(groups.metric)
-    sign = -1 if overall is not None and overall.lower_is_better else 1
+    sign = -1 if groups.lower_is_better else 1
     known = [each for each in groups.groups if measured(each.value)]
     known.sort(key=lambda each: (sign * (each.value or 0.0), each.name))
     rows = [*known, *(each for each in groups.groups if not measured(each.value))]
