@@ -38,7 +38,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
     "another question": (chat("Who counts boats?", "The keeper."), chat("Who counts the cars?", "Nobody."), False),
     "a question of two words is anybody's": (chat("Go on.", "The keeper."), chat("Go on.", "A car."), False),
     "the same text": (text(STORY), text(STORY), True),
-    "a text with other punctuation and case": (text(STORY), text(STORY.upper().replace(".", "!")), True),
     "a text within a longer one": (text(f"Once upon a time. {STORY} So it was, for years."), text(STORY), True),
     "a text of which two words differ": (text(STORY), text(STORY.replace("old", "new").replace("come", "gone")), False),
     "a text of which one word differs": (text(f"{STORY} {STORY[:60]}"), text(STORY.replace("old", "new")), True),
@@ -73,6 +72,11 @@ def test_a_row_is_recognised_by_its_prompt_or_its_text(
 ) -> None:
     file = trained(tmp_path, [*facts(30), row])
     assert among([asked_row(facts(1, 500)[0]), asked_row(asked)], file) == [False, want]
+
+
+def test_a_text_with_other_punctuation_is_recognised(tmp_path: Path) -> None:
+    file = trained(tmp_path, [*facts(30), text(STORY)])
+    assert among([asked_row(text(STORY.upper().replace(".", "!")))], file) == [True]
 
 
 def test_an_instruction_that_many_rows_repeat_is_no_sign(tmp_path: Path) -> None:
