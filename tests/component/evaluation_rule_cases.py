@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from trimtab_operator.api.evaluation import SAME_ANCHOR
 from trimtab_trainer.contract import METRICS_OF
 from trimtab_trainer.contract.evaluation import (
+    ANCHOR_ALONE,
     GENERATING,
+    NO_ANCHOR,
+    NO_BLEU,
+    NO_COMPARISON,
     NO_HARNESS_ON_A_HUB,
     NO_JUDGE,
     NO_PAIR,
@@ -45,6 +50,7 @@ BASE_MODEL: Body = {
     "spec.tasks": [{**HELD_OUT, "dataset": {"uri": URI}}],
 }
 BASELINE: Body = {"spec.baseline": {"baseModel": True}}
+ANCHORED: Body = {**BASELINE, "spec.anchor": {"artifact": ARTIFACT}}
 
 
 JUDGING: Body = {"instructions": "Prefer what is right."}
@@ -128,6 +134,14 @@ _TASK_CASES: dict[Rule, Case] = {
     **only("stop", ["\n"], *GENERATING),
     **only("temperature", 0.5, "Generation"),
     **only("topP", 0.5, "Generation", temperature=0.5),
+    **only("bleuTokenizer", "Char", "Generation"),
+    ("spec.tasks[]", NO_BLEU): Case(
+        refused=[task("Generation", metrics=["ChrF"], bleuTokenizer="13a")],
+        passed=[
+            task("Generation", metrics=["ChrF", "BLEU"], bleuTokenizer="13a"),
+            task("Generation", bleuTokenizer="Intl"),
+        ],
+    ),
     **only("turns", "Each", *OF_TURNS),
     **only("jsonSchema", "{}", "JsonSchema"),
     **only("pattern", "a", "Regex", "Refusal"),
@@ -304,6 +318,28 @@ _THRESHOLD_CASES: dict[Rule, Case] = {
         refused=[threshold(minimum=0, worseBy=0.5)],
         passed=[{**BASELINE, **threshold(maximumWorseRatio=0.1, worseBy=0.5)}],
     ),
+    ("spec.thresholds[]", NO_COMPARISON): Case(
+        refused=[
+            {**ANCHORED, **threshold(minimum=0, against="Anchor")},
+            threshold(minimum=0, against="Baseline"),
+            {
+                "spec.tasks[0].groupBy": "group",
+                **ANCHORED,
+                **threshold(maximumGroupGap=0.1, against="Baseline"),
+            },
+        ],
+        passed=[
+            {**ANCHORED, **threshold(maximumRegression=0, against="Anchor")},
+            {**ANCHORED, **threshold(maximumWorseRatio=0.1, minimum=0, against="Baseline")},
+        ],
+    ),
+    ("spec", NO_ANCHOR): Case(
+        refused=[{**BASELINE, **threshold(maximumRegression=0, against=each)} for each in ("Anchor", "Baseline")],
+        passed=[
+            {**ANCHORED, **threshold(maximumRegression=0, against="Anchor")},
+            {**BASELINE, **threshold(maximumRegression=0)},
+        ],
+    ),
     ("spec.thresholds[]", "minimum must not be above maximum"): Case(
         refused=[threshold(minimum=1, maximum=0.5)],
         passed=[threshold(minimum=1, maximum=1), threshold(minimum=-1, maximum=0.5)],
@@ -374,6 +410,31 @@ _MODEL_CASES: dict[Rule, Case] = {
         ],
         passed=[{"spec.baseline": {"artifact": ARTIFACT}}, BASELINE, {"spec.baseline": {"rolloutName": "a"}}],
     ),
+    ("spec.anchor", "exactly one of artifact and baseModel must be set"): Case(
+        refused=[
+            {**BASELINE, "spec.anchor": {}},
+            {"spec.baseline": {"rolloutName": "a"}, "spec.anchor": {"artifact": ARTIFACT, "baseModel": True}},
+        ],
+        passed=[ANCHORED, {"spec.baseline": {"rolloutName": "a"}, "spec.anchor": {"baseModel": True}}],
+    ),
+    ("spec", ANCHOR_ALONE): Case(
+        refused=[{"spec.anchor": {"artifact": ARTIFACT}}, {"spec.anchor": {"baseModel": True}}], passed=[ANCHORED]
+    ),
+    ("spec", SAME_ANCHOR): Case(
+        refused=[
+            {**BASELINE, "spec.anchor": {"baseModel": True}},
+            {
+                "spec.baseline": {"artifact": ARTIFACT},
+                "spec.anchor": {"artifact": {**OTHER_ARTIFACT, "digest": DIGEST}},
+            },
+        ],
+        passed=[
+            ANCHORED,
+            {"spec.baseline": {"artifact": ARTIFACT}, "spec.anchor": {"baseModel": True}},
+            {"spec.baseline": {"artifact": ARTIFACT}, "spec.anchor": {"artifact": OTHER_ARTIFACT}},
+            {"spec.baseline": {"rolloutName": "a"}, "spec.anchor": {"artifact": ARTIFACT}},
+        ],
+    ),
     ("spec", "baseModel and output are needed where target.fineTuneJobName does not give them"): Case(
         refused=[
             {"spec.target": {"artifact": ARTIFACT}},
@@ -436,6 +497,11 @@ _UPDATES: dict[str, Case] = {
     "baseline": Case(
         refused=[BASELINE, {"spec.baseline": {"artifact": ARTIFACT}}, {"spec.baseline": {"rolloutName": "a"}}],
         passed=[],
+    ),
+    "anchor": Case(
+        given=FULL,
+        refused=[{"spec.anchor": ...}, {"spec.anchor": {"baseModel": True}, "spec.baseline": {"artifact": ARTIFACT}}],
+        passed=[{"spec.anchor.artifact.secretName": "other"}],
     ),
     "tasks": Case(
         given=FULL,
@@ -502,7 +568,7 @@ EVALUATION_CASES: dict[Rule, Case] = {
     **immutable(
         "Evaluation",
         _UPDATES,
-        dict.fromkeys(("target", "baseModel", "baseline", "output", "judge"), "secretName"),
+        dict.fromkeys(("target", "baseModel", "baseline", "anchor", "output", "judge"), "secretName"),
         [
             *CHANGES_OF_NO_RESULT,
             {"spec.datasetSecretName": "other"},

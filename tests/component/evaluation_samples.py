@@ -7,6 +7,7 @@ from typing import Any
 from tests.component.crd_samples import DIGEST, STATUS, TEMPLATE, TIME, Body, change
 
 OTHER_DIGEST = "sha256:" + "1" * 64
+THIRD_DIGEST = "sha256:" + "2" * 64
 
 
 def evaluation(spec: Body, **metadata: Any) -> Body:
@@ -36,6 +37,9 @@ FULL = evaluation(
         },
         "baseModel": {"uri": "s3://models/base", "digest": DIGEST, "secretName": "object-storage"},
         "baseline": {"baseModel": True},
+        "anchor": {
+            "artifact": {"uri": "s3://adapters/out/adapters/2", "digest": THIRD_DIGEST, "secretName": "object-storage"}
+        },
         "tasks": [
             {"name": "plain", "type": "Perplexity", "dataset": {"uri": "s3://datasets/questions/"}},
             HELD_OUT,
@@ -47,6 +51,7 @@ FULL = evaluation(
                     *("RougeL", "ExactMatch", "TokenF1", "BLEU", "ChrF"),
                     *("TruncatedRatio", "TokensPerAnswer", "SecondsPerAnswer"),
                 ],
+                "bleuTokenizer": "Zh",
                 "groupBy": "apiGroup",
                 "maxNewTokens": 96,
                 "stop": ["\n\n"],
@@ -111,6 +116,7 @@ FULL = evaluation(
                 "maximumWorseRatio": 0.1,
                 "worseBy": 0.2,
                 "maximumGroupRegression": 0.05,
+                "against": "Anchor",
             },
         ],
         "judge": {
@@ -144,6 +150,7 @@ VARIANTS: dict[str, Body] = {
         {
             "spec.target": {"baseModel": True},
             "spec.baseline": {"artifact": _ARTIFACT},
+            "spec.anchor": {"baseModel": True},
             "spec.tasks[1].dataset": {"uri": "s3://datasets/questions/"},
         },
     ),
@@ -161,6 +168,7 @@ EVALUATION_STATUS: Body = {
     "progress": {"tasksDone": 1, "tasks": 2, "percent": 50},
     "target": {"uri": "s3://adapters/out/adapters/0", "digest": DIGEST},
     "baseline": {"uri": "s3://adapters/out/adapters/1", "digest": OTHER_DIGEST},
+    "anchor": {"uri": "s3://adapters/out/adapters/2", "digest": THIRD_DIGEST},
     "resolved": {
         "baseModel": {"uri": "s3://models/base", "digest": DIGEST, "secretName": "object-storage"},
         "datasetSecretName": "object-storage",
@@ -184,9 +192,18 @@ EVALUATION_STATUS: Body = {
             "count": 43,
             "baseline": 55.681,
             "change": -35.5,
+            "anchor": 19.8,
+            "anchorChange": 0.381,
             "passed": False,
             "failed": [
-                {"bound": "maximum", "limit": 12, "estimate": 20.181, "reason": "ThresholdMissed", "rowsNeeded": 90}
+                {"bound": "maximum", "limit": 12, "estimate": 20.181, "reason": "ThresholdMissed", "rowsNeeded": 90},
+                {
+                    "bound": "maximumRegression",
+                    "limit": 0,
+                    "estimate": 0.381,
+                    "reason": "Regressed",
+                    "against": "Anchor",
+                },
             ],
         }
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trimtab_operator.api.finetunesweep import PRUNED_BY_LOSS, RUNGS_ARE_VALIDATED
 from trimtab_operator.api.sweep_judging import NO_JUDGES
+from trimtab_trainer.contract.evaluation import NO_ANCHOR
 
 from tests.component.crd_samples import Body, change
 from tests.component.evaluation_rule_cases import EVALUATION_CASES
@@ -168,6 +169,19 @@ FINETUNESWEEP_CASES: dict[Rule, Case] = {
         "thresholds of the final need confidence: the best of several is better by chance",
     ): Case(
         refused=[{"spec.final.evaluation.thresholds": [{"metric": "heldout/perplexity", "maximum": 9}]}],
+        passed=[{}, {"spec.final.evaluation.thresholds": FINAL["evaluation"]["thresholds"]}],
+        given=ENDS,
+    ),
+    ("spec.final.evaluation", NO_ANCHOR): Case(
+        refused=[
+            {
+                "spec.final.evaluation.thresholds": [
+                    {"metric": "heldout/perplexity", "confidence": 0.9, "maximumRegression": 9, "against": each}
+                ],
+                "spec.final.evaluation.baseline": {"baseModel": True},
+            }
+            for each in ("Baseline", "Anchor")
+        ],
         passed=[{}, {"spec.final.evaluation.thresholds": FINAL["evaluation"]["thresholds"]}],
         given=ENDS,
     ),

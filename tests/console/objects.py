@@ -277,11 +277,20 @@ def evaluation(name: str, target: str, *, passed: bool, **metadata: Any) -> Body
                 "estimate": 0.042,
                 "reason": "Regressed",
                 "rowsNeeded": 900,
-            }
+            },
+            {
+                "bound": "maximumRelativeRegression",
+                "limit": 0.025,
+                "estimate": 0.06,
+                "reason": "Regressed",
+                "against": "Anchor",
+            },
         ]
+        results[0] |= {"anchor": 11.9, "anchorChange": 0.71}
     spec = {
         "target": {"fineTuneJobName": target},
-        "baseline": {"baseModel": True},
+        "baseline": {"rolloutName": "field-guide"},
+        **({} if passed else {"anchor": {"baseModel": True}}),
         "tasks": [
             {"name": "heldout", "type": "Perplexity", "dataset": {"split": "Test"}},
             {
@@ -308,6 +317,7 @@ def evaluation(name: str, target: str, *, passed: bool, **metadata: Any) -> Body
         "conditions": [condition("Succeeded", "True", "Completed", "all tasks were asked"), verdict],
         "target": {"uri": f"s3://adapters/field-guide/adapters/{digest(target)[7:]}", "digest": digest(target)},
         "baseline": {"uri": "s3://adapters/field-guide/adapters/old", "digest": digest("field-guide-v1")},
+        **({} if passed else {"anchor": {}}),
         "rows": 1350,
         "reportURI": f"s3://adapters/field-guide/evaluations/{name}/report.html",
         "results": results,

@@ -44,6 +44,7 @@ class Trap(Enum):
     HUB = "bytes of a hub"
     DEVICE = "an accelerator that is not used"
     TOGETHER = "processes that train together"
+    GATE = "a gate that opens for what it has not seen"
 
 
 class Stale(Exception):

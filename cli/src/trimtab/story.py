@@ -165,6 +165,8 @@ def _results(about: CustomObject) -> Iterator[str]:
             line += f" ({low:.4g} to {high:.4g})"
         if (baseline := number(each.get("baseline"))) is not None:
             line += f", baseline {baseline:.4g}"
+        if (anchor := number(each.get("anchor"))) is not None:
+            line += f", anchor {anchor:.4g}"
         if isinstance(each.get("passed"), bool):
             line += ", kept" if each["passed"] else ", not kept"
         yield line

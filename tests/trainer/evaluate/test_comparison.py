@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 import numpy as np
 import pytest
 from trimtab_trainer.contract import Check, EvaluationTask, Reason, Threshold
+from trimtab_trainer.contract.evaluation import Against
+from trimtab_trainer.contract.gate.bounds import Finding, judge_bounds
 from trimtab_trainer.errors import SettingsInvalid
-from trimtab_trainer.evaluate.comparison import compare
+from trimtab_trainer.evaluate.comparison import compare, with_anchor
 from trimtab_trainer.evaluate.results import TaskResults
 from trimtab_trainer.evaluate.rows import EvaluationRow, RowScore
 from trimtab_trainer.evaluate.scoring.row_by_row import EXAMPLE_CHARACTERS
@@ -29,6 +32,7 @@ from tests.trainer.evaluate.scored import (
 )
 
 ROWS = 400
+TESTED = {"confidence": 0.95}
 
 
 def compared(
@@ -503,3 +507,52 @@ def test_an_agreement_is_as_certain_as_its_own_rows_are_many() -> None:
     assert diluted[0].estimate is None, "of a share of some rows nothing is said of all"
     by_group = next(each for each in found.groups if each.metric == "agreement")
     assert {each.name: each.value for each in by_group.groups} == {"even": 1.0, "odd": None}
+
+
+def releases(loss: float, count: int, seed: int = 3) -> tuple[list[EvaluationRow], list[list[RowScore]]]:
+    """Return rows, and the scores of releases that each lose so many nats per token to the one before."""
+    random = np.random.default_rng(seed)
+    tokens = random.integers(20, 60, ROWS)
+    first = -tokens * random.gamma(4, 0.3, ROWS)
+    noise = [random.normal(0, 0.01, ROWS) for _ in range(count)]
+    scores = [first - tokens * (number * loss + each) for number, each in enumerate(noise)]
+    return likelihood_rows(tokens.tolist()), [likelihood_scores(each.tolist()) for each in scores]
+
+
+def test_ten_releases_that_each_lose_one_percent_are_seen_by_the_anchor_alone() -> None:
+    rows, all_of_them = releases(0.01, 10)
+    given = [(0, Threshold.model_validate({"metric": "t/perplexity", "maximumRelativeRegression": 0.02, **TESTED}))]
+    by_baseline, by_anchor = [], []
+    for served, candidate in itertools.pairwise(all_of_them):
+        asked = task("Perplexity")
+        results, checks = compare(asked, about(len(rows)), rows, candidate, served, given, seed=17, resamples=1_000)
+        by_baseline.append(judge_bounds([given[0][1]], checks)[0].finding)
+        results, more = with_anchor(results, asked, rows, candidate, all_of_them[0], given, seed=17, resamples=1_000)
+        *_, against = judge_bounds([given[0][1]], [*checks, *more], anchored=True)
+        by_anchor.append(against.finding)
+        shown = results.results[0]
+        assert shown.anchor == pytest.approx(first := results.results[0].anchor)
+        assert first is not None
+        assert shown.value is not None
+        assert shown.anchor_change == pytest.approx(shown.value - first)
+    assert set(by_baseline) == {Finding.KEPT}, "no release is much worse than the one before"
+    assert by_anchor[0] is Finding.KEPT
+    assert set(by_anchor[2:]) == {Finding.MISSED}, "and all of them together are"
+
+
+def test_what_is_held_against_one_of_two_alone_has_one_check() -> None:
+    rows, (first, second) = releases(0.01, 2)
+    bounds = {"maximumRegression": 1.0, "maximumWorseRatio": 0.5, "minimum": 0.0}
+    for against, ours, theirs in (
+        (None, {"maximumRegression", "maximumWorseRatio", "minimum"}, {"maximumRegression", "maximumWorseRatio"}),
+        ("Baseline", {"maximumRegression", "maximumWorseRatio", "minimum"}, set()),
+        ("Anchor", {"minimum"}, {"maximumRegression", "maximumWorseRatio"}),
+    ):
+        given = [(4, Threshold.model_validate({"metric": "t/perplexity", **bounds, "against": against}))]
+        asked = task("Perplexity")
+        results, checks = compare(asked, about(len(rows)), rows, second, first, given, seed=1, resamples=1_000)
+        _, more = with_anchor(results, asked, rows, second, first, given, seed=1, resamples=1_000)
+        assert {each.bound for each in checks} == ours
+        assert {each.bound for each in more} == theirs
+        assert {each.against for each in checks} == {Against.BASELINE}
+        assert {each.against for each in more} <= {Against.ANCHOR}

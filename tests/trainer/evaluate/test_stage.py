@@ -107,6 +107,37 @@ def test_what_has_its_outcome_is_not_asked_again(undisturbed: EvaluationRun, mon
     assert undisturbed.evaluate(attempt=5) == read_outcome(undisturbed.store, undisturbed.prepared.evaluation_digest)
 
 
+def test_an_anchor_is_asked_compared_and_told_beside_the_baseline(
+    undisturbed: EvaluationRun, made: Trained, tmp_path: Path
+) -> None:
+    anchor = {"artifact": {"uri": made.artifacts[1].uri, "digest": made.artifacts[1].digest}}
+    thresholds = [{"metric": "heldout/perplexity", "maximumRelativeRegression": 0.5, "confidence": 0.95}]
+    run = evaluation(made, tmp_path, anchor=anchor, thresholds=thresholds, tasks=tasks(made.root)[:1])
+    assert run.prepared.anchor_digest == made.artifacts[1].digest
+    outcome = run.evaluate()
+    assert [(each.bound, each.against.value) for each in outcome.checks] == [
+        ("maximumRelativeRegression", "Baseline"),
+        ("maximumRelativeRegression", "Anchor"),
+    ]
+    told = EvaluationOutcome.unpack(outcome.pack(3_000))
+    assert told.checks[1].against.value == "Anchor"
+    figure = told.results[0]
+    results = EvaluationResults.model_validate_json((run.folder / "results.json").read_text())
+    assert results.anchor is not None
+    assert results.anchor.digest == made.artifacts[1].digest
+    assert results.lineage["anchor"]["digest"] == made.artifacts[1].digest
+    other = evaluation(made, tmp_path / "other", target=anchor["artifact"], thresholds=[], tasks=tasks(made.root)[:1])
+    alone = other.evaluate().results[0]
+    assert figure.anchor == pytest.approx(alone.value, rel=1e-5)
+    assert figure.anchor_change == pytest.approx((figure.value or 0.0) - (figure.anchor or 0.0), rel=1e-3)
+    page = (run.folder / "report.html").read_text()
+    assert "at most 50 % worse than the anchor" in page
+    assert "against baseline and anchor" in page or "Not passed" in page
+    asked = [event["side"] for event in run.events("task asked")]
+    assert asked == ["target", "baseline", "anchor"]
+    assert run.prepared.evaluation_digest != undisturbed.prepared.evaluation_digest
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "a file is changed": lambda folder: (folder / "report.html").write_text("other"),
     "a file is gone": lambda folder: (folder / "results.json").unlink(),

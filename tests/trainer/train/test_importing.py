@@ -133,7 +133,7 @@ def test_an_evaluation_takes_it_and_knows_what_it_was_trained_on_is_unknown(
     made = imported(folder, base, tmp_path)
     manifest = json.loads((Path(made.uri.removeprefix("file://")) / "MANIFEST.json").read_text())
     found = find_adapter(StoredArtifact(uri=made.uri, digest=made.digest), "target", manifest["artifact"]["baseModel"])
-    assert found.trained(tmp_path / "scratch", Report()) is None
+    assert found.trained(tmp_path / "scratch", Report(), "target") is None
     assert "it was imported" in capsys.readouterr().out
 
 

@@ -72,8 +72,8 @@ def refused(call: Callable[[], object]) -> tuple[int, str]:
 PATH = "/v1/rollouts/guide"
 
 
-def token(key: Ed25519PrivateKey, **changes: Any) -> str:
-    given: dict[str, Any] = {"method": "PUT", "path": PATH, "body": b"body", "now": time.time(), **changes}
+def token(key: Ed25519PrivateKey, from_now: float = 0, **changes: Any) -> str:
+    given: dict[str, Any] = {"method": "PUT", "path": PATH, "body": b"body", "now": time.time() + from_now, **changes}
     audience = given.pop("audience", AUDIENCE)
     return sign_call(key, audience, **given)
 
@@ -92,8 +92,8 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[int, str]]] = {
     "another body": ({"body": b"changed"}, (403, "BodyChanged")),
     "another method": ({"method": "DELETE"}, (403, "TokenElsewhere")),
     "another path": ({"path": "/v1/rollouts/other"}, (403, "TokenElsewhere")),
-    "it is over": ({"now": time.time() - 1000}, (401, "TokenExpired")),
-    "it is not yet": ({"now": time.time() + 1000}, (401, "TokenInvalid")),
+    "it is over": ({"from_now": -1000}, (401, "TokenExpired")),
+    "it is not yet": ({"from_now": 1000}, (401, "TokenInvalid")),
 }
 
 

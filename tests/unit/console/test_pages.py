@@ -21,7 +21,10 @@ PAGES = {
     "/ns/team-a/finetunejobs/chat-tone-v1": ["line 7 is no JSON", "What next", "Correct the file"],
     "/ns/team-a/finetunejobs/field-guide-v4/manifest": ["apiVersion: trimtab.dev/v1alpha1", "learningRate: 0.0002"],
     "/ns/team-a/finetunejobs/field-guide-v4/log": ["Attempt 1, train", "node gpu-3 does not answer"],
-    "/ns/team-a/evaluations/field-guide-v2": ["worse than the baseline by 0.51", "not kept", "at most 13.5"],
+    "/ns/team-a/evaluations/field-guide-v2": [
+        *("worse than the baseline by 0.51", "not kept", "at most 13.5", "anchor 11.9, +0.71"),
+        *("at most 2.5 % worse than the anchor", "0.025 against the anchor: Regressed"),
+    ],
     "/ns/team-a/evaluations/field-guide-v3": ["falls by 0.68", "kept", "better", "4 more are in the report"],
     "/ns/team-a/adapterrollouts/field-guide": ["4 of 4", "Previous", "Go back to it", "412 requests"],
     "/ns/team-a/adapterrollouts/field-guide-next": ["Canary", "84 requests", "1 of 4", "vllm-6d9f-x2k"],

@@ -219,6 +219,55 @@ def test_without_a_finetunejob_it_starts_at_once_and_each_artifact_has_its_secre
     assert world.job.status.progress.tasks == 4
 
 
+ANCHOR = {"artifact": {"uri": "s3://adapters/z", "digest": sha("6"), "secretName": "anchored"}}
+
+
+def test_the_anchor_is_what_the_spec_says_whatever_is_served() -> None:
+    world = EvaluationWorld(finished(), adapterrollout("7"), baseline=AGAINST_SERVED, anchor=ANCHOR).settle()
+    config = config_of(world)
+    assert config.baseline is not None
+    assert config.anchor is not None
+    assert config.baseline.artifact is not None
+    assert config.anchor.artifact is not None
+    assert (config.baseline.artifact.digest, config.anchor.artifact.digest) == (sha("7"), sha("6"))
+    assert config.anchor.artifact.credentials is not None
+    assert config.anchor.artifact.credentials.directory == "/run/trimtab/secrets/anchor"
+    assert secrets_of(world.created[-1])["anchor"] == "anchored"
+    words = PREPARED_EVALUATION.model_copy(update={"baseline_digest": sha("7"), "anchor_digest": sha("6")})
+    world.running().succeeds(world.words(Reason.COMPLETED, prepared_evaluation=words))
+    assert world.job.status.anchor.to_json() == {"uri": "s3://adapters/z", "digest": sha("6")}
+    assert world.job.status.progress.tasks == 6
+    prepared = EVALUATING.prepared(world.job, world.job.status)
+    assert prepared is not None
+    assert prepared.anchor_digest == sha("6")
+
+
+def test_a_target_that_is_no_worse_than_what_is_served_and_worse_than_the_anchor_does_not_pass() -> None:
+    world = EvaluationWorld(
+        finished(),
+        baseline={"artifact": {"uri": "s3://adapters/y", "digest": sha("8")}},
+        anchor={"baseModel": True},
+        thresholds=[{"metric": "heldout/perplexity", "maximumRelativeRegression": 0.02}],
+    ).settle()
+    config = config_of(world)
+    assert config.anchor is not None
+    assert config.anchor.artifact is None
+    world.prepared().running()
+    facts = {"threshold": 0, "bound": "maximumRelativeRegression"}
+    checks = [{**facts, "estimate": 0.01}, {**facts, "estimate": 0.1, "against": "Anchor"}]
+    world.evaluated(EvaluationOutcome.model_validate({**OUTCOME.to_json(), "checks": checks}))
+    status, reason, message = world.condition()
+    assert (status, reason) == ("False", "Regressed")
+    assert "worse by 0.1 relative to the anchor" in message
+
+
+def test_without_an_anchor_the_configuration_is_what_it_was() -> None:
+    world = started(baseline={"baseModel": True})
+    data = next(body["data"]["run.json"] for body in world.created if body["kind"] == "ConfigMap")
+    assert "anchor" not in data
+    assert "against" not in data
+
+
 def secrets_of(body: dict[str, Any]) -> dict[str, str]:
     volumes = pod_of(body)["volumes"]
     return {v["name"].removeprefix("trimtab-"): v["secret"]["secretName"] for v in volumes if "secret" in v}

@@ -27,9 +27,11 @@ def check(bound: str, index: int = 0, **facts: Any) -> dict[str, Any]:
     return {"threshold": index, "bound": bound, **facts}
 
 
-def judged(thresholds: list[Threshold], checks: list[dict[str, Any]], **outcome: Any) -> Verdict:
+def judged(
+    thresholds: list[Threshold], checks: list[dict[str, Any]], *, anchored: bool = False, **outcome: Any
+) -> Verdict:
     facts = {"report_uri": "s3://o/report.html", "results_digest": sha("a"), "rows": 200, **outcome}
-    return judge(thresholds, EvaluationOutcome.model_validate({**facts, "checks": checks}))
+    return judge(thresholds, EvaluationOutcome.model_validate({**facts, "checks": checks}), anchored=anchored)
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,81 @@ def test_the_rule(case: Case) -> None:
     for words in case.words:
         assert words in verdict.message
     assert "\n" not in verdict.message
+
+
+def anchored(checks: list[dict[str, Any]], *words: str, **bounds: Any) -> Case:
+    return Case([threshold(**bounds)], checks, words[0], words[1:])
+
+
+AGAINST_ANCHOR: dict[str, Any] = {"against": "Anchor"}
+ANCHORED = {
+    "no worse than both": anchored(
+        [check(REGRESSION, estimate=0.01), check(REGRESSION, estimate=0.02, **AGAINST_ANCHOR)],
+        *("Passed", "2 bounds", "against baseline and anchor"),
+        maximumRegression=0.02,
+    ),
+    "no worse than what is served, and worse than the anchor": anchored(
+        [check(REGRESSION, estimate=0.01), check(REGRESSION, estimate=0.1, **AGAINST_ANCHOR)],
+        *("Regressed", "worse by 0.1 than the anchor"),
+        maximumRegression=0.02,
+    ),
+    "worse than what is served, and no worse than the anchor": anchored(
+        [check(REGRESSION, estimate=0.1), check(REGRESSION, estimate=-0.1, **AGAINST_ANCHOR)],
+        *("Regressed", "worse by 0.1 than the baseline"),
+        maximumRegression=0.02,
+    ),
+    "nothing is known of the anchor": anchored(
+        [check(RELATIVE, estimate=0.0)],
+        *("MetricMissing", "against the anchor"),
+        maximumRelativeRegression=0.02,
+    ),
+    "the rows do not suffice against the anchor": anchored(
+        [
+            check(REGRESSION, estimate=0.0, p_pass=0.01, p_fail=0.9),
+            check(REGRESSION, estimate=0.01, p_pass=0.2, p_fail=0.5, rows_needed=900, **AGAINST_ANCHOR),
+        ],
+        *("InsufficientRows", "maximumRegression 0.02 against the anchor", "about 900 rows"),
+        maximumRegression=0.02,
+        confidence=0.95,
+    ),
+    "more rows are worse than the anchor's": anchored(
+        [check("maximumWorseRatio", estimate=0.0), check("maximumWorseRatio", estimate=0.3, **AGAINST_ANCHOR)],
+        *("Regressed", "0.3 of the rows of t/m are worse than the anchor's"),
+        maximumWorseRatio=0.1,
+    ),
+    "a value is not held against anything": anchored([check("minimum", estimate=0.4)], "Passed", minimum=0.3),
+    "a bound against the anchor alone asks nothing of the baseline": anchored(
+        [check(REGRESSION, estimate=0.02, **AGAINST_ANCHOR)],
+        *("Passed", "1 bound"),
+        maximumRegression=0.02,
+        against="Anchor",
+    ),
+    "a bound against the baseline alone asks nothing of the anchor": anchored(
+        [check(REGRESSION, estimate=0.02)], *("Passed", "1 bound"), maximumRegression=0.02, against="Baseline"
+    ),
+    "a win rate is against both": anchored(
+        [check("minimum", estimate=0.5), check("minimum", estimate=0.3, **AGAINST_ANCHOR)],
+        *("ThresholdMissed", "t/winRate is 0.3 against the anchor, below"),
+        metric="t/winRate",
+        minimum=0.4,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ANCHORED.values(), ids=ANCHORED)
+def test_with_an_anchor_every_comparison_has_to_hold_twice(case: Case) -> None:
+    verdict = judged(case.thresholds, case.checks, anchored=True)
+    assert (verdict.reason.value, verdict.passed) == (case.reason, case.passed)
+    for words in case.words:
+        assert words in verdict.message
+
+
+def test_what_fails_against_baseline_and_anchor_is_told_apart() -> None:
+    checks = [check(REGRESSION, estimate=0.1), check(REGRESSION, estimate=0.2, **AGAINST_ANCHOR)]
+    figures = [result("t", "m", value=0.4, baseline=0.5, change=-0.1, anchor=0.6, anchor_change=-0.2)]
+    (shown,) = judged([threshold(maximumRegression=0.02)], checks, anchored=True, results=figures).results
+    assert (shown.anchor, shown.anchor_change) == (0.6, -0.2)
+    assert [(each.estimate, each.against) for each in shown.failed] == [(0.1, None), (0.2, "Anchor")]
 
 
 def result(task: str, metric: str, **figures: Any) -> dict[str, Any]:

@@ -16,11 +16,14 @@ from trimtab_trainer.contract import (
     check_tasks_and_thresholds,
 )
 from trimtab_trainer.contract.evaluation import (
+    ANCHOR_ALONE,
     MAXIMUM_TASKS,
     MAXIMUM_THRESHOLDS,
+    NO_ANCHOR,
     NO_JUDGE,
     NO_PAIR,
     ONE_PLACE,
+    Against,
     check_judge,
     check_resamples,
 )
@@ -109,6 +112,25 @@ class EvaluationBaseline(Model):
         return self
 
 
+class EvaluationAnchor(Model):
+    """A second baseline that stays where it is: an adapter by its digest, or the base model alone."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("has(self.artifact) != has(self.baseModel)", "exactly one of artifact and baseModel must be set")
+        )
+    )
+
+    artifact: Artifact | None = Field(default=None, description="artifact: an adapter for the same base model.")
+    base_model: Literal[True] | None = Field(default=None, description="baseModel: true, the base model alone.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.artifact is None) == (self.base_model is None):
+            raise ValueError("exactly one of artifact and baseModel must be set")
+        return self
+
+
 class JudgeEndpoint(Model):
     """An OpenAI-compatible server, such as a model in the cluster: the one thing that is asked beside storage."""
 
@@ -155,6 +177,8 @@ class EvaluationJudge(Model):
         return self.model.secret_name if self.model is not None else None
 
 
+SAME_ANCHOR = "baseline and anchor must differ: both are the same"
+
 _TASKS_UNCHANGED = (
     "has(self.tasks) == has(oldSelf.tasks) && self.tasks == oldSelf.tasks && "
     "self.tasks.map(t, t.name) == oldSelf.tasks.map(t, t.name)",
@@ -192,6 +216,7 @@ class EvaluationSpec(Model):
                     "target": EvaluationTarget,
                     "baseModel": BaseModelSource,
                     "baseline": EvaluationBaseline,
+                    "anchor": EvaluationAnchor,
                     "thresholds": list[Threshold],
                     "precision": Precision,
                     "quantization": QuantizationSettings,
@@ -229,6 +254,13 @@ class EvaluationSpec(Model):
                 "self.tasks.all(t, !has(t.dataset.uri) || !t.dataset.uri.startsWith('hf://'))",
                 ONE_PLACE,
             ),
+            ("!has(self.anchor) || has(self.baseline)", ANCHOR_ALONE),
+            (
+                "!has(self.anchor) || !has(self.baseline) || (has(self.anchor.artifact) ? !has(self.baseline.artifact) "
+                "|| self.anchor.artifact.digest != self.baseline.artifact.digest : !has(self.baseline.baseModel))",
+                SAME_ANCHOR,
+            ),
+            (f"has(self.anchor) || {_NO_THRESHOLD_OR_ALL}!has(t.against))", NO_ANCHOR),
             *THRESHOLD_RULES,
             ("has(self.judge) || self.tasks.all(t, t.type != 'Judge')", NO_JUDGE),
             (
@@ -245,6 +277,11 @@ class EvaluationSpec(Model):
         default=None, description="baseModel of the target; absent: that of the FineTuneJob."
     )
     baseline: EvaluationBaseline | None = Field(default=None, description="baseline to compare with.")
+    anchor: EvaluationAnchor | None = Field(
+        default=None,
+        description="anchor to compare with as well: a fixed point, so that many releases that each lose a little "
+        "against the one before do not lose much unseen. Bounds that compare are held against both.",
+    )
     tasks: list[EvaluationTask] = Field(
         min_length=1,
         max_length=MAXIMUM_TASKS,
@@ -316,11 +353,22 @@ class EvaluationSpec(Model):
             ours, theirs = self.target.artifact, self.baseline.artifact
             if ours is not None and theirs is not None and ours.digest == theirs.digest:
                 raise ValueError("target and baseline must differ: both are the same artifact")
+        self._check_anchor()
         if self.quantization is not None and self.precision is not Precision.AS_TRAINED:
             raise ValueError("quantization is for the precision AsTrained")
         check_judge(self.tasks, has_judge=self.judge is not None, has_baseline=self.baseline is not None)
         check_one_device(self.template)
         return self
+
+    def _check_anchor(self) -> None:
+        if self.anchor is None:
+            return
+        if self.baseline is None:
+            raise ValueError(ANCHOR_ALONE)
+        fixed, compared = self.anchor.artifact, self.baseline.artifact
+        same = self.baseline.base_model if fixed is None else compared is not None and fixed.digest == compared.digest
+        if same:
+            raise ValueError(SAME_ANCHOR)
 
     def check(self) -> None:
         """Refuse what the schema cannot, or not in full: thresholds that no task can answer, a url of no judge.
@@ -328,7 +376,9 @@ class EvaluationSpec(Model):
         Raises:
             ValueError: with the field and the next step.
         """
-        check_tasks_and_thresholds(self.tasks, self.thresholds, has_baseline=self.baseline is not None)
+        check_tasks_and_thresholds(
+            self.tasks, self.thresholds, has_baseline=self.baseline is not None, has_anchor=self.anchor is not None
+        )
         check_resamples(self.resamples, self.thresholds)
         endpoint = self.judge.endpoint if self.judge is not None else None
         trouble = endpoint_trouble(endpoint.url) if endpoint is not None else None
@@ -366,6 +416,9 @@ class FailedCheck(Model):
     limit: float = Field(description="limit that is set.")
     estimate: float | None = Field(default=None, description="estimate it was compared with.")
     reason: str = Field(max_length=64, description="reason in one word.")
+    against: Against | None = Field(
+        default=None, description="against: Anchor where the baseline is not what it was held against."
+    )
     rows_needed: int | None = Field(
         default=None, ge=0, description="rowsNeeded for a decision, where the rows did not suffice."
     )
@@ -382,20 +435,22 @@ class ResultStatus(Model):
     count: int = Field(default=0, ge=0, description="count of rows.")
     baseline: float | None = Field(default=None, description="baseline's value.")
     change: float | None = Field(default=None, description="change against the baseline: value - baseline.")
+    anchor: float | None = Field(default=None, description="anchor's value.")
+    anchor_change: float | None = Field(default=None, description="anchorChange against the anchor: value - anchor.")
     passed: bool | None = Field(default=None, description="passed: whether its thresholds are kept; absent: has none.")
     failed: list[FailedCheck] = Field(
         default=[],
-        max_length=len(BOUNDS),
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["bound"]},
-        description="failed bounds of its thresholds, the first of each kind.",
+        max_length=2 * len(BOUNDS),
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        description="failed bounds of its thresholds, the first of each kind, against baseline and anchor apart.",
     )
 
 
 class EvaluationProgress(Model):
     """How far the evaluation is."""
 
-    tasks_done: int = Field(default=0, ge=0, description="tasksDone, of target and baseline together.")
-    tasks: int = Field(default=0, ge=0, description="tasks, of target and baseline together.")
+    tasks_done: int = Field(default=0, ge=0, description="tasksDone, of target, baseline and anchor together.")
+    tasks: int = Field(default=0, ge=0, description="tasks, of target, baseline and anchor together.")
     percent: int = Field(default=0, ge=0, le=100, description="percent of the tasks that are done.")
 
 
@@ -426,6 +481,7 @@ class EvaluationStatus(WorkStatus):
     progress: EvaluationProgress | None = Field(default=None, description="progress of the evaluation.")
     target: ModelStatus | None = Field(default=None, description="target as it was found.")
     baseline: ModelStatus | None = Field(default=None, description="baseline as it was found.")
+    anchor: ModelStatus | None = Field(default=None, description="anchor as it was found.")
     resolved: EvaluationSources | None = Field(
         default=None,
         description="resolved from FineTuneJob and AdapterRollout, which are not needed any more; absent where the "

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 from trimtab_trainer.contract import EvaluationTask, Model, Threshold, check_tasks_and_thresholds
-from trimtab_trainer.contract.evaluation import LOWER_IS_BETTER, METRIC_PATH, RESULTS, TaskType
+from trimtab_trainer.contract.evaluation import LOWER_IS_BETTER, METRIC_PATH, NO_ANCHOR, RESULTS, TaskType
 from trimtab_trainer.contract.model import rules
 from trimtab_trainer.contract.sweeps.settings import Direction
 
@@ -110,6 +110,7 @@ class FinalEvaluation(SweepEvaluation):
                 "!has(self.thresholds) || self.thresholds.all(t, has(t.confidence))",
                 "thresholds of the final need confidence: the best of several is better by chance",
             ),
+            ("!has(self.thresholds) || self.thresholds.all(t, !has(t.against))", NO_ANCHOR),
         )
     )
 

@@ -118,6 +118,24 @@ def test_an_endpoint_judges_and_its_words_are_kept(made: Trained, server: JudgeS
     assert len(server.requests) == said["asked"], "the same answers are judged once"
 
 
+def test_a_win_rate_is_measured_against_the_anchor_too(made: Trained, server: JudgeServer, tmp_path: Path) -> None:
+    thresholds = [{"metric": "judged/winRate", "minimum": 0.4, "confidence": 0.9}]
+    anchor = {"artifact": {"uri": made.artifacts[1].uri}}
+    run = asking(made, tmp_path, server.url, [task(rows(tmp_path))], thresholds=thresholds, anchor=anchor)
+    outcome = run.evaluate()
+    assert [(each.bound, each.against.value) for each in outcome.checks] == [
+        ("minimum", "Baseline"),
+        ("minimum", "Anchor"),
+    ]
+    found = results(run)
+    win = next(each for each in found["results"] if each["metric"] == "winRate")
+    assert outcome.checks[0].estimate == pytest.approx(win["value"])
+    assert outcome.checks[1].estimate == pytest.approx(1 - win["anchor"]), "of target and anchor, not of the baseline"
+    assert found["anchorJudge"]["judgements"] != found["judge"]["judgements"]
+    assert len(server.requests) == found["judge"]["asked"] + found["anchorJudge"]["asked"]
+    assert "Judge of target and anchor" in (run.folder / "report.html").read_text()
+
+
 def test_a_judge_that_goes_by_the_order_lets_nothing_pass(made: Trained, server: JudgeServer, tmp_path: Path) -> None:
     server.judge = whatever_is_first
     thresholds = [{"metric": "judged/winRate", "minimum": 0.45}]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from markupsafe import escape
 from trimtab_operator.domain.evaluation.verdict import judge as operators_verdict
 from trimtab_trainer.contract import Check, EvaluationOutcome, Precision, Result, TaskType, Threshold
+from trimtab_trainer.evaluate.preparing.task_store import OtherTrained
 from trimtab_trainer.evaluate.reporting import wording
 from trimtab_trainer.evaluate.reporting.confusion_table import LABELS, confusions, matrix_of
 from trimtab_trainer.evaluate.reporting.page import render
@@ -79,6 +80,7 @@ def task(name: str = "kinds", text: str = "plain", **more: Any) -> TaskResults:
         "rows": 480,
         "clusters": 470,
         "trained_on": 4,
+        "compared": ["answers", "groups"],
         "dropped": 12,
         "results": [compared(name)],
         "groups": [
@@ -196,7 +198,7 @@ def test_what_was_found_is_said() -> None:
         "0.812 0.790 to 0.834",
         "+0.192 better +0.150 to +0.230",
         "480 rows in 470 clusters",
-        "4 rows have the answer or the group of a row that the target was trained on",
+        "4 of them are among what the target was trained on, by answer or group; by prompt and text it was not checked",
         "12 were dropped beforehand",
         "better in 110, equal in 350, worse in 20",
         "At least 0.100 of it is more than sampling noise.",
@@ -210,13 +212,38 @@ def test_what_was_found_is_said() -> None:
 
 
 @pytest.mark.parametrize("trained_on", [0, 4])
-@pytest.mark.parametrize("compared", [[], ["answers", "groups"]])
+@pytest.mark.parametrize("compared", [[], ["answers", "groups"], ["prompts", "texts"]])
 @pytest.mark.parametrize("looks", [0, 2])
 def test_what_the_rows_are_is_a_sentence(trained_on: int, compared: list[str], looks: int) -> None:
     page = render(results(task(trained_on=trained_on, compared=compared, looks=looks)))
     text = re.sub("<[^>]*>", "", page)
     sentence = text[text.index("the rows of a cluster") : text.index("were dropped beforehand")]
     assert not re.search(r"\s;|;\S", sentence), sentence
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "compared", "words"),
+    [
+        (0, [], "whether the target was trained on any of them was not checked"),
+        (
+            0,
+            ["answers"],
+            "none of them is among what the target was trained on, by answer; by prompt and text",
+        ),
+        (
+            0,
+            ["answers", "prompts", "texts"],
+            "none of them is among what the target was trained on, by answer, prompt",
+        ),
+        (1, ["prompts", "texts"], "1 of them is among what the target was trained on, by prompt or text;"),
+    ],
+)
+def test_that_none_was_trained_on_is_said_of_what_was_checked(trained_on: int, compared: list[str], words: str) -> None:
+    others = [OtherTrained(role="baseline", trained_on=0, compared=["answers"])]
+    text = Page.of(render(results(task(trained_on=trained_on, compared=compared, others=others)))).text
+    assert words in text
+    assert ("not checked; none" in text) == ("texts" not in compared), "what was checked is not said to be unknown"
+    assert "none of them is among what the baseline was trained on, by answer; by prompt and text" in text
 
 
 def test_without_a_baseline_nothing_is_compared() -> None:
@@ -322,9 +349,10 @@ def test_fifty_tasks_with_five_hundred_groups_in_all_are_quickly_loaded() -> Non
 def test_groups_stand_worst_first_in_the_direction_of_the_metric() -> None:
     figures = [GroupFigure(name=name, rows=40, value=value) for name, value in (("b", 2.0), ("a", 1.0), ("c", 3.0))]
     figures.insert(0, GroupFigure(name="unknown", rows=40))
-    of = [MetricByGroup(metric="perplexity", groups=figures)]
-    lower = task(results=[result("kinds", "perplexity", lower_is_better=True)], groups=of)
-    higher = task(results=[result("kinds", "perplexity")], groups=of)
+    lower, higher = (
+        task(groups=[MetricByGroup(metric="perplexity", groups=figures, lower_is_better=less)])
+        for less in (True, False)
+    )
 
     def order(task: TaskResults) -> list[str]:
         table = Page.of(render(results(task))).text.partition("groups as a table")[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sklearn import metrics as sklearn
+from trimtab_trainer.contract.evaluation import BleuTokenizer
 from trimtab_trainer.evaluate.rows import RowScore, Sequence
 from trimtab_trainer.evaluate.scoring.measure import Measure
 from trimtab_trainer.evaluate.scoring.metrics import measures
@@ -74,6 +76,29 @@ def test_text_metrics_are_those_of_their_libraries(name: str) -> None:
     }
     assert {key: found[key] for key in want} == pytest.approx(want, EXACT, EXACT)
     assert next(iter(found)) == "rougeL", "the headline is first"
+
+
+@pytest.mark.parametrize("tokenizer", BleuTokenizer)
+def test_bleu_is_sacrebleus_by_each_of_its_tokenizers(tokenizer: BleuTokenizer) -> None:
+    texts = ["他们在北京看见了一只猫。", "The cat's “new” hat, isn't it?", "名前は何ですか", "a b c d e"]
+    references = ["他们在北京看见一只大猫。", 'The cat\'s "new" hat is not it.', "名前は何でしたか", "a b c d f"]
+    asked = task("Generation", bleuTokenizer=tokenizer.value)
+    found = figures(measures(asked, text_rows(references), text_scores(texts)))
+    want = BLEU(tokenize=tokenizer.value.lower()).corpus_score(texts, [references]).score
+    assert found["bleu"] == pytest.approx(want, EXACT, EXACT)
+    usual = BLEU().corpus_score(texts, [references]).score
+    assert (found["bleu"] == pytest.approx(usual)) == (tokenizer is BleuTokenizer.MTEVAL_13A)
+
+
+def test_letters_that_are_composed_in_another_way_are_the_same() -> None:
+    whole = ["café crème à la carte", "Größe über alles gestern"]
+    apart = [unicodedata.normalize("NFD", each) for each in whole]
+    assert apart != whole
+    found = figures(measures(task("Generation"), text_rows(whole), text_scores(apart)))
+    assert (found["exactMatch"], found["tokenF1"]) == (1.0, 1.0)
+    assert [found["chrF"], found["bleu"]] == pytest.approx([100.0, 100.0])
+    assert parse_label(unicodedata.normalize("NFD", "Café"), ["café", "bar"]) == 0
+    assert parse_label("café", [unicodedata.normalize("NFD", "café"), "bar"]) == 0
 
 
 def test_corpus_metrics_of_many_weightings_at_once_are_those_of_each() -> None:

@@ -253,6 +253,22 @@ class PredictBy(StrEnum):
     GENERATION = "Generation"
 
 
+class BleuTokenizer(StrEnum):
+    """How BLEU cuts texts into words, by sacrebleu's names."""
+
+    MTEVAL_13A = "13a"
+    """mteval-v13a's, for languages with blanks between words and Latin punctuation."""
+    INTERNATIONAL = "Intl"
+    """mteval-v14's: punctuation and symbols of all of Unicode."""
+    CHARACTERS = "Char"
+    """Each character is a word: for languages without blanks between words."""
+    CHINESE = "Zh"
+    """Each Chinese character is a word, the rest as 13a."""
+
+
+NO_BLEU = "bleuTokenizer needs the metric BLEU"
+
+
 class Turns(StrEnum):
     """Which of a conversation's answers are asked for."""
 
@@ -348,6 +364,8 @@ class EvaluationTask(Model):
             _only("stop", *GENERATING),
             _only("temperature", "Generation"),
             _only("topP", "Generation"),
+            _only("bleuTokenizer", "Generation"),
+            ("!has(self.bleuTokenizer) || !has(self.metrics) || self.metrics.exists(m, m == 'BLEU')", NO_BLEU),
             _only("turns", *OF_TURNS),
             _only("jsonSchema", "JsonSchema"),
             _only("pattern", "Regex", "Refusal"),
@@ -461,6 +479,11 @@ class EvaluationTask(Model):
         default=None, ge=0, le=10, description="temperature of sampling; 0 or absent: greedy."
     )
     top_p: float | None = Field(default=None, gt=0, le=1, description="topP of sampling: the nucleus' mass.")
+    bleu_tokenizer: BleuTokenizer | None = Field(
+        default=None,
+        description="bleuTokenizer that cuts texts into words for BLEU, as sacrebleu names them: 13a (the default), "
+        "Intl, Char for languages without blanks between words, or Zh.",
+    )
     turns: Turns | None = Field(
         default=None,
         description="turns of a conversation that are asked for: its Last answer (the default), or Each of them, with "
@@ -551,6 +574,7 @@ class EvaluationTask(Model):
             "stop": GENERATING,
             "temperature": (TaskType.GENERATION,),
             "top_p": (TaskType.GENERATION,),
+            "bleu_tokenizer": (TaskType.GENERATION,),
             "turns": OF_TURNS,
             "json_schema": (TaskType.JSON_SCHEMA,),
             "pattern": (TaskType.REGEX, TaskType.REFUSAL),
@@ -564,6 +588,8 @@ class EvaluationTask(Model):
         generation = self.max_new_tokens is not None or self.stop is not None
         if generation and kind is TaskType.CLASSIFICATION and self.predict_by is not PredictBy.GENERATION:
             raise ValueError("maxNewTokens and stop of a Classification task need predictBy: Generation")
+        if self.bleu_tokenizer is not None and Metric.BLEU not in self.chosen_metrics:
+            raise ValueError(NO_BLEU)
         if self.top_p is not None and not self.temperature:
             raise ValueError("topP needs a temperature above 0: without one nothing is sampled")
         for name in ("labels", "metrics"):
@@ -597,8 +623,24 @@ BoundName = Literal[
 ]
 
 
+OF_COMPARISON = frozenset(
+    {"maximumRegression", "maximumRelativeRegression", "maximumWorseRatio", "maximumGroupRegression"}
+)
+"""Bounds that are held against another model."""
+
+
+class Against(StrEnum):
+    """The model that a bound is held against."""
+
+    BASELINE = "Baseline"
+    ANCHOR = "Anchor"
+
+
+NO_COMPARISON = "against belongs to a bound that compares, or to a winRate"
+
+
 class Threshold(Model):
-    """What a metric must keep to, alone or against the baseline."""
+    """What a metric must keep to, alone or against baseline and anchor."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -617,6 +659,11 @@ class Threshold(Model):
             (
                 "!has(self.minimum) || !has(self.maximum) || self.minimum <= self.maximum",
                 "minimum must not be above maximum",
+            ),
+            (
+                "!has(self.against) || has(self.maximumRegression) || has(self.maximumRelativeRegression) || "
+                "has(self.maximumWorseRatio) || has(self.maximumGroupRegression) || self.metric.endsWith('/winRate')",
+                NO_COMPARISON,
             ),
         )
     )
@@ -676,6 +723,11 @@ class Threshold(Model):
         description="confidence makes of the bounds tests: passed only if worse values are excluded at this "
         "confidence. Absent: the estimates alone are compared.",
     )
+    against: Against | None = Field(
+        default=None,
+        description="against Baseline or Anchor: which of the two the bounds of regressions and a winRate are held "
+        "against; absent: each that the Evaluation has.",
+    )
 
     @property
     def task(self) -> str:
@@ -689,6 +741,17 @@ class Threshold(Model):
     def against_baseline(self) -> bool:
         bounds = self.maximum_regression, self.maximum_relative_regression
         return any(each is not None for each in (*bounds, self.maximum_worse_ratio, self.maximum_group_regression))
+
+    def sides(self, bound: str, *, anchored: bool) -> tuple[Against, ...]:
+        """Return what a bound is held against, one test each; `Baseline` alone of one that compares nothing.
+
+        A `winRate` is a comparison by itself: a judge has seen both answers.
+        """
+        if bound not in OF_COMPARISON and self.result != "winRate":
+            return (Against.BASELINE,)
+        if self.against is not None:
+            return (self.against,)
+        return (Against.BASELINE, Against.ANCHOR) if anchored else (Against.BASELINE,)
 
     @property
     def by_group(self) -> bool:
@@ -718,6 +781,8 @@ class Threshold(Model):
             raise ValueError("worseBy belongs to maximumWorseRatio")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise ValueError("minimum must not be above maximum")
+        if self.against is not None and not self.against_baseline and self.result != "winRate":
+            raise ValueError(NO_COMPARISON)
         return self
 
 
@@ -738,7 +803,8 @@ class StoredBaseline(Model):
 class EvaluationConfig(Model):
     """One evaluation: `trimtab-trainer prepare --config evaluation.yaml`, then `evaluate`.
 
-    `target` absent means the base model alone; `baseline` absent means that there is no comparison.
+    `target` absent means the base model alone; `baseline` absent means that there is no comparison. `anchor` is a
+    second baseline, which stays where it is while what is served moves on.
     """
 
     version: str
@@ -746,6 +812,7 @@ class EvaluationConfig(Model):
     base_model: StoredBaseModel
     target: StoredArtifact | None = None
     baseline: StoredBaseline | None = None
+    anchor: StoredBaseline | None = Field(default=None, exclude_if=lambda value: value is None)
     tasks: list[EvaluationTask] = Field(min_length=1, max_length=MAXIMUM_TASKS)
     thresholds: list[Threshold] = Field(default=[], max_length=MAXIMUM_THRESHOLDS)
     judge: StoredJudge | None = None
@@ -771,12 +838,18 @@ class EvaluationConfig(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        check_tasks_and_thresholds(self.tasks, self.thresholds, has_baseline=self.baseline is not None)
+        check_tasks_and_thresholds(
+            self.tasks, self.thresholds, has_baseline=self.baseline is not None, has_anchor=self.anchor is not None
+        )
+        if self.anchor is not None and self.baseline is None:
+            raise ValueError(ANCHOR_ALONE)
         check_judge(self.tasks, has_judge=self.judge is not None, has_baseline=self.baseline is not None)
         check_resamples(self.resamples, self.thresholds)
         return self
 
 
+ANCHOR_ALONE = "anchor is compared with beside baseline; set baseline too, or give the anchor as the baseline"
+NO_ANCHOR = "against is for an Evaluation with anchor"
 NO_JUDGE = "a Judge task needs spec.judge"
 NO_PAIR = "a Judge task of the mode Pairwise needs spec.baseline, whose answers the target's are held against"
 
@@ -811,7 +884,9 @@ def check_resamples(resamples: int, thresholds: list[Threshold]) -> None:
         raise ValueError(FEW_RESAMPLES)
 
 
-def check_tasks_and_thresholds(tasks: list[EvaluationTask], thresholds: list[Threshold], *, has_baseline: bool) -> None:
+def check_tasks_and_thresholds(
+    tasks: list[EvaluationTask], thresholds: list[Threshold], *, has_baseline: bool, has_anchor: bool = False
+) -> None:
     """Refuse thresholds that no task can answer.
 
     Raises:
@@ -835,6 +910,8 @@ def check_tasks_and_thresholds(tasks: list[EvaluationTask], thresholds: list[Thr
             raise ValueError(f"threshold {threshold.metric}: task {task.name} gives {', '.join(results)}")
         if threshold.against_baseline and not has_baseline:
             raise ValueError(f"threshold {threshold.metric}: a regression needs spec.baseline")
+        if threshold.against is not None and not has_anchor:
+            raise ValueError(f"threshold {threshold.metric}: {NO_ANCHOR}")
         for bound in ("maximumGroupGap", "maximumGroupRegression"):
             if bound in threshold.limits and task.group_by is None:
                 raise ValueError(f"threshold {threshold.metric}: {bound} needs groupBy in task {task.name}")
@@ -848,6 +925,7 @@ class PreparedEvaluation(Received):
     base_model_digest: DIGEST
     target_digest: DIGEST | None = Field(default=None, description="targetDigest of the adapter; absent: base alone")
     baseline_digest: DIGEST | None = Field(default=None, description="baselineDigest of the adapter, if it is one")
+    anchor_digest: DIGEST | None = Field(default=None, description="anchorDigest of the adapter, if it is one")
     tasks: int = Field(ge=1)
     rows: WHOLE = Field(description="rows of all tasks")
 
@@ -866,6 +944,12 @@ class Result(Received):
     change_low: float | None = None
     change_high: float | None = None
     lower_is_better: bool = False
+    anchor: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    anchor_change: float | None = Field(
+        default=None, exclude_if=lambda value: value is None, description="value - anchor"
+    )
+    anchor_change_low: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    anchor_change_high: float | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Check(Received):
@@ -881,6 +965,7 @@ class Check(Received):
         low: of a group gap, its lower simultaneous confidence bound: what sampling noise does not explain.
         rows_needed: rows for a decision at 80 % power, if these did not suffice.
         worst, best: the groups of the gap; of a group regression the worst.
+        against: what it is held against, where the bound compares.
     """
 
     threshold: int = Field(ge=0)
@@ -892,6 +977,7 @@ class Check(Received):
     rows_needed: int | None = None
     worst: str | None = None
     best: str | None = None
+    against: Against = Field(default=Against.BASELINE, exclude_if=lambda value: value is Against.BASELINE)
 
 
 _RESULT_COLUMNS = (
@@ -906,8 +992,23 @@ _RESULT_COLUMNS = (
     "change_low",
     "change_high",
     "lower_is_better",
+    "anchor",
+    "anchor_change",
+    "anchor_change_low",
+    "anchor_change_high",
 )
-_CHECK_COLUMNS = ("threshold", "bound", "estimate", "p_pass", "p_fail", "low", "rows_needed", "worst", "best")
+_CHECK_COLUMNS = (
+    "threshold",
+    "bound",
+    "estimate",
+    "p_pass",
+    "p_fail",
+    "low",
+    "rows_needed",
+    "worst",
+    "best",
+    "against",
+)
 
 
 PACKED_DIGITS = 6
@@ -975,8 +1076,8 @@ class EvaluationOutcome(Received):
 
         A termination message holds 4 kB, and fifty tasks with their intervals are more than that as plain JSON.
         Results are left out from the end until it fits, those that a check is about stand first; then the names of
-        groups, and then digits of the checks. Figures are rounded to `PACKED_DIGITS` or fewer, those of checks in the
-        direction that refuses.
+        groups, then digits of the checks, and then the rows that are needed. Figures are rounded to `PACKED_DIGITS` or
+        fewer, those of checks in the direction that refuses.
         """
         results, checks, digits = list(self.results), self.checks, _DIGITS_OF_CHECKS
         while True:
@@ -1006,6 +1107,9 @@ class EvaluationOutcome(Received):
                 checks = [each.model_copy(update={"worst": None, "best": None}) for each in checks]
             elif digits is _DIGITS_OF_CHECKS:
                 digits = _FEWEST_DIGITS_OF_CHECKS
+            elif any(each.rows_needed is not None for each in checks):
+                checks = [each.model_copy(update={"rows_needed": None}) for each in checks]
+                digits = {**digits, "estimate": 3, "p_fail": 1}
             else:
                 return text
 

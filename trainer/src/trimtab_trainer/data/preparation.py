@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections.abc import Iterator
@@ -27,10 +28,11 @@ from .making import make_rows
 from .page import render
 from .request import VIEW_VERSION, Request
 from .rows import AUDIT, Rows, read_rows
-from .view import CHAT_TEMPLATE, SIDES, TEST_ROWS, TRAIN_CLUSTERS, write_side
+from .view import CHAT_TEMPLATE, SIDES, TEST_ROWS, TRAIN_CLUSTERS, TRAIN_ROWS, write_side
 
 AUDIT_VERSION = "trimtab.dev/data-audit/v1"
 PAGE = "data.html"
+GZIP_LEVEL = 3
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ class _Making:
                 raise DataInvalid(f"no token of the {side} side is learned; check the answers")
         summary["largestToken"] = rows.largest_token
         summary["trainClusters"] = {"path": TRAIN_CLUSTERS, "count": self._write_clusters(folder / TRAIN_CLUSTERS)}
+        self._write_train(folder / TRAIN_ROWS)
         self._write_test(folder / TEST_ROWS)
         if request.chat_template is not None:
             (folder / CHAT_TEMPLATE).write_text(request.chat_template)
@@ -163,12 +166,21 @@ class _Making:
         file.write_text("".join(f"{name}\n" for name in names))
         return len(names)
 
+    def _write_train(self, file: Path) -> None:
+        """Write the rows that are trained on; the same rows give the same bytes."""
+        with file.open("wb") as opened, gzip.GzipFile("", "wb", GZIP_LEVEL, opened, mtime=0) as zipped:
+            zipped.writelines(self._lines("train"))
+
     def _write_test(self, file: Path) -> None:
-        side = self._selection.sides["test"]
-        chosen = self._rows.in_order(self._rows.heads(np.concatenate((side.rows, side.dropped))))
-        if len(chosen):
+        lines = [*self._lines("test")]
+        if lines:
             with file.open("wb") as opened:
-                opened.writelines(self._rows.line(row) for row in chosen.tolist())
+                opened.writelines(lines)
+
+    def _lines(self, name: str) -> Iterator[bytes]:
+        side = self._selection.sides[name]
+        chosen = self._rows.in_order(self._rows.heads(np.concatenate((side.rows, side.dropped))))
+        return (self._rows.line(row) for row in chosen.tolist())
 
 
 def _summary(selection: Selection, told: dict[str, Any], answers: int) -> dict[str, Any]:

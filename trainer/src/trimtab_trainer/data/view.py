@@ -1,8 +1,8 @@
 """Views: the sequences that are trained, validated and tested on, packed, under their content address.
 
-A view folder holds shards for each side, `test.jsonl` (the held-out rows as they were written) and
-`train-clusters.txt` (the cluster keys of all rows that are trained on: other data can be checked for leaks); and
-`chat_template.jinja` where it is not the base model's.
+A view folder holds shards for each side, `test.jsonl` (the held-out rows as they were written), `train-clusters.txt`
+and `train.jsonl.gz` (the cluster keys of all rows that are trained on, and these rows: other data can be checked for
+leaks; training does not read them); and `chat_template.jinja` where it is not the base model's.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ SIDES = ("train", "validation", "test")
 TEST_ROWS = "test.jsonl"
 CHAT_TEMPLATE = "chat_template.jinja"
 TRAIN_CLUSTERS = "train-clusters.txt"
+TRAIN_ROWS = "train.jsonl.gz"
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,14 @@ def load_view(store: Store, digest: str, scratch: Path, *, there: bool = False) 
     """
     prefix = view_prefix(digest)
     folder = scratch / "views" / prefix.rpartition("/")[2]
-    manifest = prepared_manifest(store, prefix) if there else fetch_prepared(store, prefix, folder)
+    manifest = prepared_manifest(store, prefix) if there else fetch_prepared(store, prefix, folder, _is_of_training)
     train = _read(folder, "train")
     assert train is not None
     return View(train, _read(folder, "validation"), _read(folder, "test"), manifest.document, folder)
+
+
+def _is_of_training(path: str) -> bool:
+    return path != TRAIN_ROWS
 
 
 def total_steps(training: TrainingSettings, sequences: int) -> int:

@@ -8,17 +8,19 @@ checks     facts about the bounds of the task's thresholds
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from ..contract import Check, EvaluationTask, Reason, Result, TaskType, Threshold
+from ..contract.evaluation import Against
 from ..errors import SettingsInvalid
 from .preparing.task_store import PreparedTask
-from .results import Histogram, JudgeResults, TaskResults
+from .results import Histogram, JudgeResults, MetricByGroup, TaskResults
 from .rows import EvaluationRow, RowScore
 from .scoring.confusion import confusion
 from .scoring.group_figures import FiguresByGroup
+from .scoring.label_rates import label_rates
 from .scoring.measure import Measure
 from .scoring.metrics import measures
 from .scoring.row_by_row import histogram, row_by_row
@@ -54,29 +56,9 @@ def compare(  # noqa: PLR0917 the six of them in the order that they are made
             task can be, whose metrics are known from its answers; or it needs groups that the task has not.
         ValueError: the scores are not those of the rows, or a regression is asked for without a baseline.
     """
-    sides = [
-        measures(task, rows, each, lower_is_better=lower_is_better) for each in (target, baseline) if each is not None
-    ]
-    resampling = Resampling([row.cluster for row in rows], seed=seed, resamples=resamples)
-    figures = _figures(task, resampling, sides, len(rows))
-    by_group = FiguresByGroup(rows, resampling, sides) if task.group_by is not None else None
-    checks = []
-    for index, threshold in thresholds:
-        if threshold.task != task.name or threshold.result not in figures:
-            raise SettingsInvalid(
-                f"threshold {threshold.metric}: task {task.name} gives {', '.join(figures)}; name one of these",
-                Reason.METRIC_NOT_APPLICABLE,
-            )
-        checks += bound_checks(index, threshold, figures[threshold.result])
-        if threshold.maximum_worse_ratio is not None:
-            checks.append(_worse(index, threshold, sides, resampling))
-        if threshold.by_group:
-            if by_group is None:
-                raise SettingsInvalid(
-                    f"threshold {threshold.metric}: a bound on groups needs groupBy in task {task.name}",
-                    Reason.METRIC_NOT_APPLICABLE,
-                )
-            checks += by_group.checks(index, threshold)
+    measured = _Measured(task, rows, target, baseline, seed=seed, resamples=resamples, lower_is_better=lower_is_better)
+    sides, resampling, figures, by_group = measured.sides, measured.resampling, measured.figures, measured.by_group
+    checks = [each for each in measured.checks(thresholds) if Against.BASELINE in _sides_of(thresholds, each)]
     other = None if baseline is None else (sides[1][0], baseline)
     apart = row_by_row(task, rows, (sides[0][0], target), other)
     own = [threshold for _, threshold in thresholds]
@@ -88,9 +70,15 @@ def compare(  # noqa: PLR0917 the six of them in the order that they are made
         clusters=resampling.clusters,
         trained_on=about.trained_on,
         compared=about.compared,
+        others=about.others,
         dropped=about.dropped,
         results=[_result(figure) for figure in figures.values()],
-        groups=[] if by_group is None else [by_group.table(name, own) for name in figures],
+        groups=[]
+        if by_group is None
+        else [
+            *(by_group.table(name, own) for name in figures),
+            *_rates_by_group(task, rows, resampling, [each for each in (target, baseline) if each is not None]),
+        ],
         confusion=confusion(task, rows, target, baseline) if task.type is TaskType.CLASSIFICATION else None,
         histograms=_histograms(sides),
         judge=judge,
@@ -101,6 +89,118 @@ def compare(  # noqa: PLR0917 the six of them in the order that they are made
         worst_losses=apart.worst_losses,
         worst=apart.worst,
     ), checks
+
+
+def _rates_by_group(
+    task: EvaluationTask, rows: list[EvaluationRow], resampling: Resampling, sides: Sequence[list[RowScore]]
+) -> Iterator[MetricByGroup]:
+    """Yield the rates of each label of a classification by group."""
+    if task.type is not TaskType.CLASSIFICATION:
+        return
+    rated = [label_rates(task, rows, each) for each in sides]
+    by_group = FiguresByGroup(rows, resampling, rated)
+    for both in zip(*(each.results for each in rated[0]), strict=True):
+        yield from (by_group.table(name, ()) for name in both)
+
+
+def with_anchor(  # noqa: PLR0917 results first, then all that `compare` takes
+    results: TaskResults,
+    task: EvaluationTask,
+    rows: list[EvaluationRow],
+    target: list[RowScore],
+    anchor: list[RowScore],
+    thresholds: list[tuple[int, Threshold]],
+    *,
+    seed: int,
+    resamples: int,
+    lower_is_better: Mapping[str, bool] | None = None,
+    judge: JudgeResults | None = None,
+) -> tuple[TaskResults, list[Check]]:
+    """Return a task's results with the anchor's figures beside, and facts about the bounds that are held against it.
+
+    The anchor is compared as the baseline is, on the same resamples: arguments and errors are those of `compare`.
+
+    Args:
+        results: of the comparison with the baseline.
+        judge: of a Judge task that was asked about target and anchor.
+    """
+    measured = _Measured(task, rows, target, anchor, seed=seed, resamples=resamples, lower_is_better=lower_is_better)
+    checks = [
+        each.model_copy(update={"against": Against.ANCHOR})
+        for each in measured.checks(thresholds)
+        if Against.ANCHOR in _sides_of(thresholds, each)
+    ]
+    return results.model_copy(
+        update={
+            "results": [_beside(result, measured.figures[result.metric]) for result in results.results],
+            "anchor_judge": judge,
+        }
+    ), checks
+
+
+def _sides_of(thresholds: Sequence[tuple[int, Threshold]], check: Check) -> tuple[Against, ...]:
+    """Return what the bound of a check is held against if there is an anchor."""
+    return next(each.sides(check.bound, anchored=True) for index, each in thresholds if index == check.threshold)
+
+
+class _Measured:
+    """A task's figures of target and another model, and what they say of bounds."""
+
+    def __init__(
+        self,
+        task: EvaluationTask,
+        rows: list[EvaluationRow],
+        target: list[RowScore],
+        other: list[RowScore] | None,
+        *,
+        seed: int,
+        resamples: int,
+        lower_is_better: Mapping[str, bool] | None,
+    ) -> None:
+        self.task = task
+        self.sides = [
+            measures(task, rows, each, lower_is_better=lower_is_better) for each in (target, other) if each is not None
+        ]
+        self.resampling = Resampling([row.cluster for row in rows], seed=seed, resamples=resamples)
+        self.figures = _figures(task, self.resampling, self.sides, len(rows))
+        self.by_group = FiguresByGroup(rows, self.resampling, self.sides) if task.group_by is not None else None
+
+    def checks(self, thresholds: Sequence[tuple[int, Threshold]]) -> Iterator[Check]:
+        """Return what is known about every bound.
+
+        Raises:
+            SettingsInvalid: METRIC_NOT_APPLICABLE
+        """
+        for index, threshold in thresholds:
+            if threshold.task != self.task.name or threshold.result not in self.figures:
+                raise SettingsInvalid(
+                    f"threshold {threshold.metric}: task {self.task.name} gives {', '.join(self.figures)}; name one of "
+                    "these",
+                    Reason.METRIC_NOT_APPLICABLE,
+                )
+            yield from bound_checks(index, threshold, self.figures[threshold.result])
+            if threshold.maximum_worse_ratio is not None:
+                yield _worse(index, threshold, self.sides, self.resampling)
+            if threshold.by_group:
+                if self.by_group is None:
+                    raise SettingsInvalid(
+                        f"threshold {threshold.metric}: a bound on groups needs groupBy in task {self.task.name}",
+                        Reason.METRIC_NOT_APPLICABLE,
+                    )
+                yield from self.by_group.checks(index, threshold)
+
+
+def _beside(result: Result, figure: Figure) -> Result:
+    """Return a result with the figure of the anchor and the change against it."""
+    compared = _result(figure)
+    return result.model_copy(
+        update={
+            "anchor": compared.baseline,
+            "anchor_change": compared.change,
+            "anchor_change_low": compared.change_low,
+            "anchor_change_high": compared.change_high,
+        }
+    )
 
 
 def _worse(index: int, threshold: Threshold, sides: Sequence[Sequence[Measure]], resampling: Resampling) -> Check:

@@ -28,15 +28,16 @@ from ..errors import DataInvalid, SettingsInvalid
 from ..prepare import check_writable
 from ..report import Report
 from ..storage import FileEntry, open_store
-from .harness.documents import asked_groups
+from .harness.documents import asked_documents
 from .harness.files import read_task
 from .judging.judge import identity_of
 from .judging.prepare import check_judge, check_labels
 from .preparing.adapters import VerifiedAdapter, check_tokenizers, find_adapter
 from .preparing.dataset_files import DatasetFiles, check_dataset_files
 from .preparing.group_column import check_groups
-from .preparing.task_rows import Circumstances, make_rows
+from .preparing.task_rows import Circumstances, check_trained_on, known_documents, make_rows
 from .preparing.task_store import PreparedTask, harness_folder, rows_file, store_tasks
+from .preparing.trained_rows import asked_document
 from .reporting.outcome_store import read_outcome
 from .rows import EvaluationRow, write_lines
 
@@ -70,17 +71,27 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     report("base model checked", uri=config.base_model.uri, digest=base_model_digest)
 
     wanted = config.baseline.artifact if config.baseline is not None else None
+    fixed = config.anchor.artifact if config.anchor is not None else None
     target = find_adapter(config.target, "target", base_model_digest) if config.target is not None else None
     baseline = find_adapter(wanted, "baseline", base_model_digest) if wanted is not None else None
+    anchor = find_adapter(fixed, "anchor", base_model_digest) if fixed is not None else None
     tokenizer_files = fetch_tokenizer(model, scratch / "tokenizer")
     if config.baseline is not None:
         check_tokenizers(config, target, baseline, tokenizer_files)
-    report("artifacts checked", target=_digest(target), baseline=_digest(baseline))
+    if config.anchor is not None:
+        check_tokenizers(config, target, anchor, tokenizer_files, "anchor")
+    report("artifacts checked", target=_digest(target), baseline=_digest(baseline), anchor=_digest(anchor))
 
     about = Circumstances(
         tokenizer=RowTokenizer(scratch / "tokenizer", target.chat_template(tokenizer_files) if target else None),
         context_length=context_length(model),
-        trained=target.trained(scratch, report) if target is not None else frozenset(),
+        # Of the base model alone nobody knows what it was trained on.
+        trained=target.trained(scratch, report, "target") if target is not None else None,
+        others={
+            role: each.trained(scratch, report, role)
+            for role, each in (("baseline", baseline), ("anchor", anchor))
+            if each is not None
+        },
         maximum_trained_on_ratio=config.maximum_trained_on_ratio,
     )
     folder = scratch / "made-evaluation-data"
@@ -90,7 +101,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     tasks, largest = [], 0
     for task in config.tasks:
         if task.type is TaskType.HARNESS:
-            tasks.append(_harness(config, task, folder, scratch, report))
+            tasks.append(_harness(config, task, about, folder, scratch, report))
             continue
         made = make_rows(task, files.of(task), about, report)
         check_groups(task, ((row.group, row.cluster) for row in made.rows), config.thresholds)
@@ -107,6 +118,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
                 clusters=made.clusters,
                 trained_on=made.trained_on,
                 compared=made.compared,
+                others=made.others,
                 dropped=made.dropped,
             )
         )
@@ -115,12 +127,19 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     report("rows are in place" if stored else "rows are there already", data=data_digest)
     prepared = PreparedEvaluation(
         evaluation_digest=evaluation_digest(
-            config, base_model_digest, target=target, baseline=baseline, data_digest=data_digest, tasks=tasks
+            config,
+            base_model_digest,
+            target=target,
+            baseline=baseline,
+            anchor=anchor,
+            data_digest=data_digest,
+            tasks=tasks,
         ),
         data_digest=data_digest,
         base_model_digest=base_model_digest,
         target_digest=_digest(target),
         baseline_digest=_digest(baseline),
+        anchor_digest=_digest(anchor),
         tasks=len(tasks),
         rows=sum(task.rows for task in tasks),
     )
@@ -177,6 +196,7 @@ def evaluation_digest(
     *,
     target: VerifiedAdapter | None,
     baseline: VerifiedAdapter | None,
+    anchor: VerifiedAdapter | None,
     data_digest: str,
     tasks: list[PreparedTask],
 ) -> str:
@@ -195,6 +215,7 @@ def evaluation_digest(
             "baseModel": base_model_digest,
             "target": _digest(target),
             "baseline": compared,
+            **({"anchor": _digest(anchor) or "base model"} if config.anchor is not None else {}),
             "data": data_digest,
             "tasks": [{**each, "digest": task.digest} for each, task in zip(settings, tasks, strict=True)],
             "thresholds": [threshold.to_json() for threshold in config.thresholds],
@@ -207,13 +228,13 @@ def evaluation_digest(
     )
 
 
-def _harness(
-    config: EvaluationConfig, task: EvaluationTask, folder: Path, scratch: Path, report: Report
+def _harness(  # noqa: PLR0917 the task, then where and with what
+    config: EvaluationConfig, task: EvaluationTask, about: Circumstances, folder: Path, scratch: Path, report: Report
 ) -> PreparedTask:
     """Copy and check the files of a harness task; how many rows it has is known when it has been run.
 
     Raises:
-        DataInvalid: DATASET_NOT_FOUND; GROUP_MISSING, DATASET_MALFORMED with groupBy.
+        DataInvalid: DATASET_NOT_FOUND; GROUP_MISSING, DATASET_MALFORMED with groupBy; TRAINED_ON.
         SettingsInvalid: HARNESS_TASK_NOT_FOUND, HARNESS_TASK_REFUSED, METRIC_NOT_APPLICABLE.
     """
     uri = f"{(task.dataset.uri or '').rstrip('/')}/"
@@ -233,12 +254,22 @@ def _harness(
                 "name one of them",
                 Reason.METRIC_NOT_APPLICABLE,
             )
+    asked = asked_documents(task, found, scratch)
     if task.group_by is not None:
-        groups = asked_groups(task, found, scratch)
+        groups = asked.groups
         # Each document is a cluster.
         check_groups(task, ((group, index) for index, group in enumerate(groups)), config.thresholds)
         report("groups read", task=task.name, rows=len(groups), groups=len(set(groups)))
-    return PreparedTask(name=task.name, digest=task_digest(task, entries), rows=0)
+    known = known_documents([asked_document(each) for each in asked.documents], about)
+    check_trained_on(task, known.trained_on, len(asked.documents), known.first, about.maximum_trained_on_ratio)
+    return PreparedTask(
+        name=task.name,
+        digest=task_digest(task, entries),
+        rows=0,
+        trained_on=known.trained_on,
+        compared=known.compared,
+        others=known.others,
+    )
 
 
 def _digest(artifact: VerifiedAdapter | None) -> str | None:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from ..contract import Check, JudgeMode, Model, Precision, Result, TaskType, Threshold
 from ..contract.settings import DIGEST
+from .preparing.task_store import COMPARED, OtherTrained
 
 RESULTS_VERSION = "trimtab.dev/results/v1"
 
@@ -38,6 +39,7 @@ class MetricByGroup(Model):
     """One metric by group, groups below the minimum pooled into one."""
 
     metric: str
+    lower_is_better: bool = False
     groups: list[GroupFigure]
     pooled: list[str] = Field(default=[], description="names of the groups that were pooled as 'other'")
     gap: float | None = Field(default=None, description="best group minus worst, raw")
@@ -119,9 +121,8 @@ class TaskResults(Model):
     rows: int
     clusters: int
     trained_on: int = Field(default=0, description="rows of clusters that the target was trained on")
-    compared: list[str] = Field(
-        default=[], description="what of the rows was compared with what the target was trained on: answers, groups"
-    )
+    compared: list[str] = Field(default=[], description=COMPARED)
+    others: list[OtherTrained] = Field(default=[], description="what is known of baseline and anchor")
     looks: int = Field(default=0, description="evaluations that have seen these rows, this one included")
     dropped: int = Field(default=0, description="rows that are blank, doubled, too long or beyond the limit")
     results: list[Result]
@@ -129,6 +130,7 @@ class TaskResults(Model):
     confusion: Confusion | None = None
     histograms: list[Histogram] = Field(default=[])
     judge: JudgeResults | None = None
+    anchor_judge: JudgeResults | None = Field(default=None, description="of target and anchor")
     wins: int = 0
     losses: int = 0
     ties: int = 0
@@ -147,6 +149,7 @@ class EvaluationResults(Model):
     base_model: EvaluatedModel
     target: EvaluatedModel
     baseline: EvaluatedModel | None = None
+    anchor: EvaluatedModel | None = None
     precision: Precision
     seed: int
     resamples: int
@@ -160,4 +163,5 @@ class EvaluationResults(Model):
     @property
     def unreliable(self) -> str | None:
         """Why nothing is decided: what is to be said of the first judge that cannot be relied on."""
-        return next((task.judge.unreliable for task in self.tasks if task.judge and task.judge.unreliable), None)
+        judges = [judge for task in self.tasks for judge in (task.judge, task.anchor_judge) if judge is not None]
+        return next((judge.unreliable for judge in judges if judge.unreliable), None)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..contract import (
+    Check,
     EvaluationConfig,
     EvaluationOutcome,
     EvaluationTask,
@@ -37,7 +38,7 @@ from .asking.generation import Decoding, generate_rows
 from .asking.likelihoods import score_pairs, score_rows
 from .asking.models import Models, quantization
 from .asking.score_store import ScoresKey, TaskScores, read_scores, seed_of, write_scores
-from .comparison import compare
+from .comparison import compare, with_anchor
 from .judging.choosing import judge_of
 from .judging.judge import judge_task
 from .preparing.looks import note_looks
@@ -46,6 +47,9 @@ from .reporting.outcome_store import publish, read_outcome
 from .reporting.page import render
 from .results import EvaluatedModel, EvaluationResults, JudgeResults, TaskResults
 from .rows import EvaluationRow
+
+BESIDE_ANCHOR = "target beside the anchor"
+"""The target's scores as a judge gave them who saw the anchor's answers."""
 
 
 def evaluate(  # noqa: PLR0917 all of them in the order that they are needed
@@ -100,7 +104,7 @@ def evaluate(  # noqa: PLR0917 all of them in the order that they are needed
 
 @dataclass(frozen=True)
 class _Side:
-    """One of the two that are asked: the base model with an adapter, or alone."""
+    """One of those that are asked, target, baseline or anchor: the base model with an adapter, or alone."""
 
     role: str
     adapter: FetchedAdapter | None
@@ -134,11 +138,13 @@ class Evaluation:
         self.sides = [_Side("target", self._adapter("target"))]
         if config.baseline is not None:
             self.sides.append(_Side("baseline", self._adapter("baseline")))
+        if config.anchor is not None:
+            self.sides.append(_Side("anchor", self._adapter("anchor")))
         adapters = [side.adapter for side in self.sides if side.adapter is not None]
         scheme = quantization(config, adapters)
         asked_as = self.sides[0].adapter
         template = asked_as.chat_template if asked_as is not None else None
-        self.judges: dict[str, JudgeResults] = {}
+        self.judges: dict[tuple[str, str], JudgeResults] = {}
         # Before anything is asked: what its key lacks is known by now.
         self._judge = judge_of(config.judge, scratch, config.batch_size) if config.judge is not None else None
         self._untried = self._judge
@@ -146,10 +152,11 @@ class Evaluation:
 
     def _adapter(self, role: str) -> FetchedAdapter | None:
         config, prepared = self.config, self.prepared
-        baseline = config.baseline.artifact if config.baseline is not None else None
-        settings, digest = (
-            (config.target, prepared.target_digest) if role == "target" else (baseline, prepared.baseline_digest)
-        )
+        settings, digest = {
+            "target": (config.target, prepared.target_digest),
+            "baseline": (config.baseline.artifact if config.baseline is not None else None, prepared.baseline_digest),
+            "anchor": (config.anchor.artifact if config.anchor is not None else None, prepared.anchor_digest),
+        }[role]
         if settings is None or digest is None:
             return None
         return fetch_adapter(settings, role, digest, self.scratch / role)
@@ -260,21 +267,23 @@ class Evaluation:
         self.board.update(activity="Judging")
         with self.stop.at_once():
             for task in tasks:
-                target, baseline = found["target", task.name], found.get(("baseline", task.name))
-                judged, self.judges[task.name] = judge_task(
-                    judge,
-                    self.store,
-                    task,
-                    self._rows(task, target),
-                    target.scores,
-                    baseline.scores if baseline is not None else None,
-                    folder=self.scratch / "judgements",
-                    stop=self.stop,
-                    report=self.report,
-                )
-                found["target", task.name] = TaskScores(judged.target)
-                if judged.baseline is not None:
-                    found["baseline", task.name] = TaskScores(judged.baseline)
+                target = found["target", task.name]
+                for role in ("baseline", "anchor") if self.config.anchor is not None else ("baseline",):
+                    other = found.get((role, task.name))
+                    judged, self.judges[role, task.name] = judge_task(
+                        judge,
+                        self.store,
+                        task,
+                        self._rows(task, target),
+                        target.scores,
+                        other.scores if other is not None else None,
+                        folder=self.scratch / "judgements",
+                        stop=self.stop,
+                        report=self.report,
+                    )
+                    found["target" if role == "baseline" else BESIDE_ANCHOR, task.name] = TaskScores(judged.target)
+                    if judged.baseline is not None:
+                        found[role, task.name] = TaskScores(judged.baseline)
         return found
 
     # -- figures ------------------------------------------------------------------------------------------------------
@@ -286,8 +295,7 @@ class Evaluation:
         tasks, checks = [], []
         for task, about in zip(config.tasks, self.tasks.tasks, strict=True):
             self.stop.check()
-            target, baseline = found["target", task.name], found.get(("baseline", task.name))
-            results, more = self._compare(task, about, target, baseline)
+            results, more = self._compare(task, about, found)
             tasks.append(results.model_copy(update={"looks": self.looks[task.name]}))
             checks += more
             self.report("task compared", task=task.name, results=len(results.results))
@@ -299,6 +307,7 @@ class Evaluation:
             base_model=self._described(None),
             target=self._described(sides["target"]),
             baseline=self._described(sides["baseline"]) if "baseline" in sides else None,
+            anchor=self._described(sides["anchor"]) if "anchor" in sides else None,
             precision=config.precision,
             seed=config.seed,
             resamples=config.resamples,
@@ -309,23 +318,41 @@ class Evaluation:
         )
 
     def _compare(
-        self, task: EvaluationTask, about: PreparedTask, target: TaskScores, baseline: TaskScores | None
-    ) -> tuple[TaskResults, list[Any]]:
+        self, task: EvaluationTask, about: PreparedTask, found: dict[tuple[str, str], TaskScores]
+    ) -> tuple[TaskResults, list[Check]]:
+        target, baseline = found["target", task.name], found.get(("baseline", task.name))
         thresholds: list[tuple[int, Threshold]] = [
             (index, each) for index, each in enumerate(self.config.thresholds) if each.task == task.name
         ]
-        return compare(
+        seed, resamples, rows = self.config.seed, self.config.resamples, self._rows(task, target)
+        results, checks = compare(
             task,
             about,
-            self._rows(task, target),
+            rows,
             target.scores,
             baseline.scores if baseline is not None else None,
             thresholds,
-            seed=self.config.seed,
-            resamples=self.config.resamples,
+            seed=seed,
+            resamples=resamples,
             lower_is_better=target.lower_is_better,
-            judge=self.judges.get(task.name),
+            judge=self.judges.get(("baseline", task.name)),
         )
+        anchor = found.get(("anchor", task.name))
+        if anchor is None:
+            return results, checks
+        results, more = with_anchor(
+            results,
+            task,
+            rows,
+            found.get((BESIDE_ANCHOR, task.name), target).scores,
+            anchor.scores,
+            thresholds,
+            seed=seed,
+            resamples=resamples,
+            lower_is_better=target.lower_is_better,
+            judge=self.judges.get(("anchor", task.name)),
+        )
+        return results, [*checks, *more]
 
     def _rows(self, task: EvaluationTask, scores: TaskScores) -> list[EvaluationRow]:
         return self.tasks.rows(task.name) if scores.rows is None else scores.rows

@@ -157,13 +157,15 @@ def download(store: Store, prefix: str, entry: FileEntry, target: Path) -> None:
     store.download(path, target / entry.path, sha256=entry.sha256, size=entry.size)
 
 
-def fetch_prepared(store: Store, prefix: str, target: Path) -> Manifest:
-    """Download all files of a prefix that an earlier stage wrote, each verified.
+def fetch_prepared(
+    store: Store, prefix: str, target: Path, wanted: Callable[[str], bool] = lambda path: True
+) -> Manifest:
+    """Download the (wanted) files of a prefix that an earlier stage wrote, each verified.
 
     Raises:
         PreparedDataMissing: there is no manifest (a lifecycle rule deleted it), or a file is not what it says.
     """
-    return _prepared(store, prefix, lambda: fetch(store, prefix, target))
+    return _prepared(store, prefix, lambda: fetch(store, prefix, target, wanted))
 
 
 def prepared_manifest(store: Store, prefix: str) -> Manifest:

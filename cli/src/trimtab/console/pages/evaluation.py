@@ -26,6 +26,8 @@ class Result:
     baseline: str
     change: str
     better: str
+    anchor: str
+    anchor_change: str
     rows: str
     verdict: str
     tone: str
@@ -77,7 +79,7 @@ def evaluation_page(about: Evaluation, others: Sequence[CustomObject], now: date
 
 
 def _facts(about: Evaluation) -> Iterator[Fact]:
-    for label, name in (("Target", "target"), ("Baseline", "baseline")):
+    for label, name in (("Target", "target"), ("Baseline", "baseline"), ("Anchor", "anchor")):
         told = mapping(about.told.get(name))
         if told:
             digest = text(told.get("digest"))
@@ -93,9 +95,10 @@ def _result(told: Body, thresholds: Sequence[Body]) -> Result:
     name = f"{text(told.get('task'))}/{metric}"
     value, low, high, baseline = (number(told.get(each)) for each in ("value", "low", "high", "baseline"))
     change, passed = number(told.get("change")), told.get("passed")
+    anchor, anchor_change = number(told.get("anchor")), number(told.get("anchorChange"))
     lower = metric in lower_is_better()
     own = [each for each in thresholds if each.get("metric") == name]
-    bounds = tuple(bound for each in own for bound in _bounds(each, baseline, lower))
+    bounds = tuple(bound for each in own for bound in _bounds(each, baseline, anchor, lower))
     gaps = tuple(
         f"groups at most {gap:g} apart" for each in own if (gap := number(each.get("maximumGroupGap"))) is not None
     )
@@ -106,6 +109,8 @@ def _result(told: Body, thresholds: Sequence[Body]) -> Result:
         baseline="" if baseline is None else f"{baseline:.4g}",
         change="" if change is None else f"{change:+.3g}",
         better="" if not change else "better" if (change < 0) == lower else "worse",
+        anchor="" if anchor is None else f"{anchor:.4g}",
+        anchor_change="" if anchor_change is None else f"{anchor_change:+.3g}",
         rows=f"{int(number(told.get('count')) or 0):,}",
         verdict="no threshold" if not isinstance(passed, bool) else "kept" if passed else "not kept",
         tone="" if not isinstance(passed, bool) else "done" if passed else "failed",
@@ -115,25 +120,25 @@ def _result(told: Body, thresholds: Sequence[Body]) -> Result:
     )
 
 
-def _bounds(threshold: Body, baseline: float | None, lower: bool) -> Iterator[Bound]:
+def _bounds(threshold: Body, baseline: float | None, anchor: float | None, lower: bool) -> Iterator[Bound]:
     """Yield what a threshold allows, on the scale of the figure; a regression is in the worse direction."""
     if (limit := number(threshold.get("minimum"))) is not None:
         yield Bound(limit, False, f"at least {limit:g}")
     if (limit := number(threshold.get("maximum"))) is not None:
         yield Bound(limit, True, f"at most {limit:g}")
-    if baseline is None:
-        return
-    sign = 1 if lower else -1
-    if (limit := number(threshold.get("maximumRegression"))) is not None:
-        yield Bound(baseline + sign * limit, lower, f"at most {limit:g} worse than the baseline")
-    if (limit := number(threshold.get("maximumRelativeRegression"))) is not None:
-        yield Bound(
-            baseline + sign * abs(baseline) * limit, lower, f"at most {limit * 100:.3g} % worse than the baseline"
-        )
+    sign, against = 1 if lower else -1, text(threshold.get("against"))
+    for name, other in (("baseline", baseline), ("anchor", anchor)):
+        if other is None or against.lower() not in ("", name):
+            continue
+        if (limit := number(threshold.get("maximumRegression"))) is not None:
+            yield Bound(other + sign * limit, lower, f"at most {limit:g} worse than the {name}")
+        if (limit := number(threshold.get("maximumRelativeRegression"))) is not None:
+            yield Bound(other + sign * abs(other) * limit, lower, f"at most {limit * 100:.3g} % worse than the {name}")
 
 
 def _missed(told: Body) -> str:
     limit, estimate, rows = (number(told.get(name)) for name in ("limit", "estimate", "rowsNeeded"))
-    said = f"{text(told.get('bound'))} {'' if limit is None else f'{limit:g}'}: {text(told.get('reason'))}"
+    against = " against the anchor" if text(told.get("against")) == "Anchor" else ""
+    said = f"{text(told.get('bound'))} {'' if limit is None else f'{limit:g}'}{against}: {text(told.get('reason'))}"
     said += "" if estimate is None else f", estimated {estimate:.4g}"
     return clean(said + (f"; {rows:,} rows would decide it" if rows else ""))

@@ -48,13 +48,15 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
 
     def secrets(self, job: Evaluation) -> Mapping[str, str | None]:
         sources, models = sources_of(job, job.status), models_of(job, job.status)
+        anchor = models.anchor
         return {
             "base-model": sources.base_model.secret_name,
             "dataset": sources.dataset_secret_name,
             "output": sources.output.secret_name,
             "target": models.target.secret_name if models.target is not None else None,
             "baseline": models.baseline.secret_name if models.baseline is not None else None,
-            # Not where there is no judge: what Jobs are made from is compared by these.
+            # Not where there is no anchor or judge: what Jobs are made from is compared by these.
+            **({"anchor": anchor.secret_name} if anchor is not None else {}),
             **({JUDGE: job.spec.judge.secret_name} if job.spec.judge is not None else {}),
         }
 

@@ -25,6 +25,7 @@ class Models:
 
     target: Artifact | None
     baseline: Artifact | None
+    anchor: Artifact | None
     compared: bool
 
 
@@ -88,7 +89,8 @@ def models_of(evaluation: Evaluation, status: EvaluationStatus) -> Models:
         target = _artifact(status.target, sources.target_secret_name)
     if rollout_of(evaluation) is not None:
         baseline = _artifact(status.baseline, sources.baseline_secret_name)
-    return Models(target, baseline, spec.baseline is not None)
+    anchor = spec.anchor.artifact if spec.anchor is not None else None
+    return Models(target, baseline, anchor, spec.baseline is not None)
 
 
 def resolve(

@@ -19,18 +19,21 @@ STATUS_BYTES = 7_500
 
 
 def sides(evaluation: Evaluation) -> int:
-    """Return how many times tasks are asked: of the target, and of the baseline where there is one."""
-    return len(evaluation.spec.tasks) * (1 if evaluation.spec.baseline is None else 2)
+    """Return how many times tasks are asked: of the target, and of baseline and anchor where there is one."""
+    compared = (each for each in (evaluation.spec.baseline, evaluation.spec.anchor) if each is not None)
+    return len(evaluation.spec.tasks) * (1 + sum(1 for _ in compared))
 
 
 def note_prepared(evaluation: Evaluation, status: EvaluationStatus, prepared: PreparedEvaluation) -> EvaluationStatus:
     """Return the status with what preparing found."""
     models = models_of(evaluation, status)
     target, baseline = status_of(models.target), status_of(models.baseline) if models.compared else None
+    anchor = status_of(models.anchor) if evaluation.spec.anchor is not None else None
     return status.model_copy(
         update={
             "target": _pinned(target, prepared.target_digest),
             "baseline": _pinned(baseline, prepared.baseline_digest) if baseline is not None else None,
+            "anchor": _pinned(anchor, prepared.anchor_digest) if anchor is not None else None,
             "base_model_digest": prepared.base_model_digest,
             "data_digest": prepared.data_digest,
             "evaluation_digest": prepared.evaluation_digest,
@@ -54,6 +57,7 @@ def prepared_of(evaluation: Evaluation, status: EvaluationStatus) -> PreparedEva
         base_model_digest=status.base_model_digest,
         target_digest=status.target.digest if status.target is not None else None,
         baseline_digest=status.baseline.digest if status.baseline is not None else None,
+        anchor_digest=status.anchor.digest if status.anchor is not None else None,
         tasks=len(evaluation.spec.tasks),
         rows=status.rows or 0,
     )
@@ -74,7 +78,9 @@ def note_outcome(
 ) -> EvaluationStatus:
     """Return the status with the results, and the verdict on them as the condition `Passed`."""
     size = len(json.dumps(status.model_copy(update={"results": [], "conditions": []}).to_json(), separators=(",", ":")))
-    verdict = judge(evaluation.spec.thresholds, outcome, STATUS_BYTES - size)
+    verdict = judge(
+        evaluation.spec.thresholds, outcome, STATUS_BYTES - size, anchored=evaluation.spec.anchor is not None
+    )
     looks = f"these rows were seen by {outcome.looks} Evaluations" if outcome.looks > 1 else None
     message = "; ".join(filter(None, (verdict.message, looks, served_nothing(evaluation, status))))
     condition = make_condition(

@@ -38,6 +38,7 @@ def build_run_config(evaluation: Evaluation) -> EvaluationConfig:
         ),
         target=_stored(models.target, "target"),
         baseline=StoredBaseline(artifact=_stored(models.baseline, "baseline")) if models.compared else None,
+        anchor=StoredBaseline(artifact=_stored(models.anchor, "anchor")) if spec.anchor is not None else None,
         tasks=spec.tasks,
         thresholds=spec.thresholds,
         judge=_judge(spec.judge),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimtab_trainer.contract import EvaluationOutcome, Result, Threshold
+from trimtab_trainer.contract.evaluation import Against
 from trimtab_trainer.contract.gate import verdict
 from trimtab_trainer.contract.gate.bounds import Bound, Finding
 
@@ -33,9 +34,11 @@ class Verdict:
     omitted: int = 0
 
 
-def judge(thresholds: list[Threshold], outcome: EvaluationOutcome, room: int = 10_000) -> Verdict:
-    """Return the verdict, with results of at most `room` bytes of JSON."""
-    found = verdict.judge(thresholds, outcome)
+def judge(
+    thresholds: list[Threshold], outcome: EvaluationOutcome, room: int = 10_000, *, anchored: bool = False
+) -> Verdict:
+    """Return the verdict, with results of at most `room` bytes of JSON; `anchored`: there is an anchor."""
+    found = verdict.judge(thresholds, outcome, anchored=anchored)
     results, omitted = _results(thresholds, outcome, found.bounds, room)
     return Verdict(found.passed, PassedReason(found.reason.value), found.message, results, omitted)
 
@@ -74,10 +77,10 @@ def _cut(name: str) -> tuple[str, str]:
 def _shown(name: str, result: Result | None, bounds: list[Bound]) -> ResultStatus:
     task, metric = _cut(name)
     figures = result or Result(task=task, metric=metric)
-    failed: dict[str, FailedCheck] = {}
+    failed: dict[tuple[str, Against], FailedCheck] = {}
     for bound in bounds:
         if bound.finding is not Finding.KEPT:
-            failed.setdefault(bound.name, _failed(bound))
+            failed.setdefault((bound.name, bound.against), _failed(bound))
     return ResultStatus(
         task=task,
         metric=metric,
@@ -87,6 +90,8 @@ def _shown(name: str, result: Result | None, bounds: list[Bound]) -> ResultStatu
         count=figures.count,
         baseline=_figure(figures.baseline),
         change=_figure(figures.change),
+        anchor=_figure(figures.anchor),
+        anchor_change=_figure(figures.anchor_change),
         passed=not failed if bounds else None,
         failed=list(failed.values()),
     )
@@ -101,6 +106,7 @@ def _failed(bound: Bound) -> FailedCheck:
             "limit": bound.limit,
             "estimate": _figure(check.estimate) if check is not None else None,
             "reason": verdict.reason_of(bound).value,
+            "against": bound.against if bound.against is Against.ANCHOR else None,
             "rowsNeeded": check.rows_needed if check is not None and undecided else None,
         }
     )

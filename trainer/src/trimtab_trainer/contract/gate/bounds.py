@@ -22,7 +22,7 @@ import math
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from ..evaluation import Check, Threshold
+from ..evaluation import Against, Check, Threshold
 
 ROUNDING = 1e-12
 """Relative slack of comparisons of probabilities, which are quotients."""
@@ -46,6 +46,7 @@ class Bound:
         threshold: its index in the spec.
         name: of the bound.
         check: what the trainer knows about it, None where it says nothing.
+        against: what it is held against, where it compares; each of two is a bound of its own, and all must be kept.
     """
 
     threshold: int
@@ -55,25 +56,42 @@ class Bound:
     confidence: float | None
     check: Check | None
     finding: Finding = Finding.UNKNOWN
+    against: Against = Against.BASELINE
 
     @property
     def tested(self) -> bool:
         """Whether confidence makes a test of it."""
         return self.confidence is not None and self.name != "maximumGroupGap"
 
+    @property
+    def key(self) -> tuple[int, str, Against]:
+        """What tells it from all others of the spec."""
+        return self.threshold, self.name, self.against
 
-def judge_bounds(thresholds: list[Threshold], checks: list[Check]) -> list[Bound]:
-    """Return every bound with its finding, in the order of the spec."""
-    known: dict[tuple[int, str], Check] = {}
+
+def judge_bounds(thresholds: list[Threshold], checks: list[Check], *, anchored: bool = False) -> list[Bound]:
+    """Return every bound with its finding, in the order of the spec; with an anchor, those that compare are two."""
+    known: dict[tuple[int, str, Against], Check] = {}
     for check in checks:
-        known.setdefault((check.threshold, check.bound), check)
+        known.setdefault((check.threshold, check.bound, check.against), check)
     bounds = [
-        _judged(Bound(index, threshold.metric, name, limit, threshold.confidence, known.get((index, name))))
+        _judged(
+            Bound(
+                index,
+                threshold.metric,
+                name,
+                limit,
+                threshold.confidence,
+                known.get((index, name, against)),
+                against=against,
+            )
+        )
         for index, threshold in enumerate(thresholds)
         for name, limit in threshold.limits.items()
+        for against in threshold.sides(name, anchored=anchored)
     ]
     missed = _surely_missed([bound for bound in bounds if bound.tested])
-    return [_tested(bound, (bound.threshold, bound.name) in missed) for bound in bounds]
+    return [_tested(bound, bound.key in missed) for bound in bounds]
 
 
 def _judged(bound: Bound) -> Bound:
@@ -103,10 +121,10 @@ def _tested(bound: Bound, missed: bool) -> Bound:
     return _found(bound, Finding.MISSED if missed else Finding.UNDECIDED)
 
 
-def _surely_missed(tests: list[Bound]) -> set[tuple[int, str]]:
+def _surely_missed(tests: list[Bound]) -> set[tuple[int, str, Against]]:
     """Return the tests by which values within the limit are excluded, after Holm. Of the unknown nothing is."""
-    ratios = {(test.threshold, test.name): _ratio(test) for test in tests}
-    missed: set[tuple[int, str]] = set()
+    ratios = {test.key: _ratio(test) for test in tests}
+    missed: set[tuple[int, str, Against]] = set()
     for step, test in enumerate(sorted(ratios, key=lambda each: ratios[each])):
         if ratios[test] * (len(tests) - step) > 1 + ROUNDING:
             break

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ..evaluation import Check, EvaluationOutcome, Threshold
+from ..evaluation import Against, Check, EvaluationOutcome, Threshold
 from .bounds import Bound, Finding, judge_bounds
 
 
@@ -40,14 +40,14 @@ class Verdict:
     bounds: tuple[Bound, ...] = ()
 
 
-def judge(thresholds: list[Threshold], outcome: EvaluationOutcome) -> Verdict:
-    """Return the verdict.
+def judge(thresholds: list[Threshold], outcome: EvaluationOutcome, *, anchored: bool = False) -> Verdict:
+    """Return the verdict; `anchored` says that there is an anchor beside the baseline, which must be kept to as well.
 
     Where a judge is not to be relied on, nothing is decided, whatever its figures say. Where several bounds fail, the
     reason is that of a missing metric first, then of the first bound in the order of the spec that is missed, then of
     too few rows.
     """
-    bounds = judge_bounds(thresholds, outcome.checks)
+    bounds = judge_bounds(thresholds, outcome.checks, anchored=anchored)
     if outcome.unreliable is not None:
         return Verdict(False, VerdictReason.JUDGE_UNRELIABLE, outcome.unreliable, tuple(bounds))
     if not bounds:
@@ -55,7 +55,10 @@ def judge(thresholds: list[Threshold], outcome: EvaluationOutcome) -> Verdict:
         return Verdict(True, VerdictReason.NO_THRESHOLDS, message)
     worst = max(bound.finding for bound in bounds)
     if worst is Finding.KEPT:
-        message = f"every threshold is kept: {_counted(len(bounds), 'bound')} on {_counted(outcome.rows, 'row')}"
+        against = ", against baseline and anchor" if anchored else ""
+        message = (
+            f"every threshold is kept: {_counted(len(bounds), 'bound')} on {_counted(outcome.rows, 'row')}{against}"
+        )
         return Verdict(True, VerdictReason.PASSED, message, tuple(bounds))
     first = next(bound for bound in bounds if bound.finding is worst)
     others = sum(bound.finding is not Finding.KEPT for bound in bounds) - 1
@@ -81,27 +84,33 @@ def reason_of(bound: Bound) -> VerdictReason:
 def _sentence(bound: Bound, rows: int) -> str:
     check = bound.check or Check.model_validate({"threshold": bound.threshold, "bound": bound.name})
     metric, limit = bound.metric, f"{bound.name} {_text(bound.limit)}"
-    estimate = _text(check.estimate)
+    estimate, other = _text(check.estimate), bound.against.value.lower()
     match reason_of(bound):
         case VerdictReason.METRIC_MISSING:
-            return f"{metric} could not be computed as {limit} needs it, see the report"
+            return f"{metric} could not be computed as {limit}{_beside(bound)} needs it, see the report"
         case VerdictReason.INSUFFICIENT_ROWS:
             on = f" with {_counted(rows, 'row')}" if rows else ""
             needed = f"; about {_counted(check.rows_needed, 'row')} would decide it" if check.rows_needed else ""
             confidence = f"at confidence {bound.confidence:g}"
-            return f"{metric} is neither certain to keep nor to miss {limit}{on} {confidence}{needed}"
+            return f"{metric} is neither certain to keep nor to miss {limit}{_beside(bound)}{on} {confidence}{needed}"
         case VerdictReason.GROUP_GAP:
             groups = f" between the groups {check.best!r} and {check.worst!r}" if check.best and check.worst else ""
             explained = f"of which chance does not explain {_text(check.low)}"
             return f"{metric} differs by {estimate}{groups}, {explained}, and the {limit} is exceeded"
         case VerdictReason.REGRESSED if bound.name == "maximumWorseRatio":
-            return f"{estimate} of the rows of {bound.metric} are worse than the baseline's, above {limit}"
+            return f"{estimate} of the rows of {bound.metric} are worse than the {other}'s, above {limit}"
         case VerdictReason.REGRESSED:
-            than = "relative to the baseline" if bound.name == "maximumRelativeRegression" else "than the baseline"
+            than = f"relative to the {other}" if bound.name == "maximumRelativeRegression" else f"than the {other}"
             than += f" in the group {check.worst!r}" if check.worst else ""
             return f"{metric} is worse by {estimate} {than}, beyond {limit}"
         case _:
-            return f"{metric} is {estimate}, {'below' if bound.name == 'minimum' else 'above'} its {limit}"
+            side = "below" if bound.name == "minimum" else "above"
+            return f"{metric} is {estimate}{_beside(bound)}, {side} its {limit}"
+
+
+def _beside(bound: Bound) -> str:
+    """Return the word for what a bound is held against where the metric alone does not tell it."""
+    return " against the anchor" if bound.against is Against.ANCHOR else ""
 
 
 def _rows(bound: Bound, outcome: EvaluationOutcome) -> int:

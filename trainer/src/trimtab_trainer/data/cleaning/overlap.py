@@ -50,7 +50,10 @@ class Asked:
                 )
         sizes = np.array([len(each) for each in hashes], np.int64)
         self.wanted = np.where(sizes < LEAST_SHINGLES, np.inf, np.ceil(CONTAINED * sizes))
-        self._short = {each.tobytes() for each in hashes if 0 < len(each) < LEAST_SHINGLES}
+        self._short: dict[bytes, list[int]] = {}
+        for number, own in enumerate(hashes):
+            if 0 < len(own) < LEAST_SHINGLES:
+                self._short.setdefault(own.tobytes(), []).append(number)
         joined = np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
         order = np.argsort(joined, kind="stable")
         self._hashes, self._rows = joined[order], np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)[order]
@@ -59,20 +62,19 @@ class Asked:
     def __len__(self) -> int:
         return len(self.wanted)
 
-    def within(self, text: str) -> bool:
-        """Tell whether a training row, by what is said in it, holds one of the rows that will be asked."""
+    def held_by(self, text: str) -> list[int]:
+        """Return the numbers of the rows that will be asked which a training row holds, by what is said in it."""
         if not len(self):
-            return False
+            return []
         own = self._shingler(text)
-        if self._short and self._how.of(own).tobytes() in self._short:
-            return True
+        short = self._short.get(self._how.of(own).tobytes(), []) if self._short else []
         begin, end = np.searchsorted(self._hashes, own, "left"), np.searchsorted(self._hashes, own, "right")
         found = end > begin
         if int(found.sum()) < CONTAINED * LEAST_SHINGLES:
-            return False
+            return short
         rows = np.concatenate([self._rows[a:b] for a, b in zip(begin[found], end[found], strict=True)])
         numbers, counts = np.unique(rows, return_counts=True)
-        return bool((counts >= self.wanted[numbers]).any())
+        return [*short, *numbers[counts >= self.wanted[numbers]].tolist()]
 
     def _own(self, text: str, how: Comparing) -> Hashes:
         return distinct(how.of(self._shingler(text)))
@@ -101,4 +103,4 @@ def _every_text(row: dict[str, Any]) -> Iterator[str]:
 
 def overlapping(lines: Iterable[tuple[int, str]], asked: Asked) -> npt.NDArray[np.int64]:
     """Return the numbers of the rows that hold one that will be asked, ascending, int64[n]."""
-    return np.array(sorted(number for number, text in lines if asked.within(text)), np.int64)
+    return np.array(sorted(number for number, text in lines if asked.held_by(text)), np.int64)

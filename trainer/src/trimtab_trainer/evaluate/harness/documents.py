@@ -10,6 +10,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,19 @@ def chosen(documents: Any, limit: int | None) -> list[int]:
     return sorted(index for _, index in sorted(hashes)[:limit])
 
 
-def asked_groups(task: EvaluationTask, found: HarnessTask, scratch: Path) -> list[str]:
-    """Return the group of every document that is asked, in order, having looked at those that are not asked as well.
+@dataclass(frozen=True)
+class AskedDocuments:
+    """The documents that are asked, in order, and with groupBy the group of each."""
+
+    documents: list[dict[str, Any]]
+    groups: list[str]
+
+
+def asked_documents(task: EvaluationTask, found: HarnessTask, scratch: Path) -> AskedDocuments:
+    """Return the documents that are asked, having looked at the groups of those that are not asked as well.
 
     Args:
-        task: with groupBy.
+        task: the task, with groupBy or without.
         found: the task in its folder.
         scratch: a folder for copies of the data, which are gone afterwards.
 
@@ -60,11 +69,13 @@ def asked_groups(task: EvaluationTask, found: HarnessTask, scratch: Path) -> lis
         DataInvalid: GROUP_MISSING, the column is not there or has no value in some document; DATASET_MALFORMED.
         SettingsInvalid: HARNESS_TASK_REFUSED, the data cannot be read.
     """
-    column = str(task.group_by)
     with tempfile.TemporaryDirectory(prefix="harness-", dir=scratch) as copies, offline(found.name), local_datasets():
         documents = _documents(found, Path(copies))
-        groups = _groups(task, column, documents)
-        return [groups[index] for index in chosen(documents, task.dataset.limit)]
+        groups = _groups(task, task.group_by, documents) if task.group_by is not None else []
+        numbers = chosen(documents, task.dataset.limit)
+        return AskedDocuments(
+            [dict(documents[index]) for index in numbers], [groups[index] for index in numbers] if groups else []
+        )
 
 
 def document_group(value: Any, column: str, index: int) -> str | None:

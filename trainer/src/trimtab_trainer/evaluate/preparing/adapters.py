@@ -10,13 +10,14 @@ from urllib.parse import unquote
 from ...base.base_model import TOKENIZER
 from ...contract import EvaluationConfig, Reason, StoredArtifact, digest_of
 from ...contract.parsing import Unreadable, read_object
-from ...data.view import CHAT_TEMPLATE, TRAIN_CLUSTERS
+from ...data.view import CHAT_TEMPLATE, TRAIN_CLUSTERS, TRAIN_ROWS
 from ...errors import SettingsInvalid
 from ...publishing.result import verify_adapter
 from ...report import Report
 from ...storage import FileEntry, Manifest, ObjectDamaged, ObjectMissing, Store, fetch, open_store, read_manifest
 from ...storage.layout import ADAPTER_CONFIG, ADAPTER_TEST_ROWS, ADAPTER_WEIGHTS, hexadecimal, view_prefix
 from ...storage.tensor_header import LENGTH_BYTES, TensorPlace, header_length, read_header
+from .trained_rows import Trained
 
 
 @dataclass(frozen=True)
@@ -50,30 +51,34 @@ class VerifiedAdapter:
             )
         return tuple(found)
 
-    def trained(self, scratch: Path, report: Report) -> frozenset[bytes] | None:
-        """Return the keys of all rows it was trained on; None where that cannot be known any more.
+    def trained(self, scratch: Path, report: Report, role: str) -> Trained | None:
+        """Return what it was trained on; None where that cannot be known any more.
 
-        They lie with the data of the run, `<output>/data/views/<data digest>`, which may have expired or may never
-        have been copied with the adapter.
+        It lies with the data of the run, `<output>/data/views/<data digest>`, which may have expired or may never have
+        been copied with the adapter.
         """
         view = self.manifest.document["artifact"].get("data")
         if not isinstance(view, str):
-            report.warn("what the target was trained on is unknown: it was imported", uri=self.uri)
+            report.warn(f"what the {role} was trained on is unknown: it was imported", uri=self.uri)
             return None
         root, _, folder = self.settings.uri.rstrip("/").rpartition("/")
         if folder != hexadecimal(self.digest) or not root.endswith("/adapters"):
-            report.warn("what the target was trained on is unknown: it lies outside of its output", uri=self.uri)
+            report.warn(f"what the {role} was trained on is unknown: it lies outside of its output", uri=self.uri)
             return None
         output = open_store(root.removesuffix("/adapters"), self.settings.credentials)
-        target = scratch / "trained"
+        target = scratch / "trained" / role
         try:
-            manifest = fetch(output, view_prefix(view), target, lambda path: path == TRAIN_CLUSTERS)
+            manifest = fetch(output, view_prefix(view), target, lambda path: path in (TRAIN_CLUSTERS, TRAIN_ROWS))
         except ObjectMissing:
             manifest = None
         if manifest is None or not (target / TRAIN_CLUSTERS).exists():
-            report.warn("what the target was trained on is unknown: the data of its run is gone", view=view)
+            report.warn(f"what the {role} was trained on is unknown: the data of its run is gone", view=view)
             return None
-        return frozenset(bytes.fromhex(line) for line in (target / TRAIN_CLUSTERS).read_text().split())
+        keys = frozenset(bytes.fromhex(line) for line in (target / TRAIN_CLUSTERS).read_text().split())
+        rows = target / TRAIN_ROWS
+        if not rows.exists():
+            report.warn(f"prompts and texts that the {role} was trained on are unknown: they were not kept", view=view)
+        return Trained(keys, rows if rows.exists() else None)
 
     @property
     def uri(self) -> str:
@@ -91,7 +96,7 @@ class VerifiedAdapter:
 
 
 def find_adapter(settings: StoredArtifact, role: str, base_model_digest: str | None) -> VerifiedAdapter:
-    """Return an adapter after reading every byte of it; `role` is target or baseline, for messages.
+    """Return an adapter after reading every byte of it; `role` is target, baseline or anchor, for messages.
 
     Its base model is not compared where `base_model_digest` is not known.
 
@@ -141,8 +146,12 @@ def check_tokenizers(
     target: VerifiedAdapter | None,
     baseline: VerifiedAdapter | None,
     tokenizer: tuple[FileEntry, ...],
+    role: str = "baseline",
 ) -> None:
     """Refuse to compare perplexities per token of two tokenizers: they count other things.
+
+    Args:
+        baseline: what is compared with; `role` is what that is, baseline or anchor.
 
     Raises:
         SettingsInvalid: TOKENIZER_MISMATCH.
@@ -157,7 +166,7 @@ def check_tokenizers(
     if ours != theirs:
         names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
         raise SettingsInvalid(
-            f"threshold {compared[0]} compares perplexities per token, but target and baseline have another "
+            f"threshold {compared[0]} compares perplexities per token, but target and {role} have another "
             f"{names[0]}; compare {compared[0].partition('/')[0]}/bitsPerByte",
             Reason.TOKENIZER_MISMATCH,
         )
@@ -210,7 +219,7 @@ def _tensors(store: Store, path: str, size: int) -> tuple[TensorPlace, ...]:
 
 
 def invalid_adapter(role: str, uri: str, trouble: str) -> SettingsInvalid:
-    """Return the refusal of an adapter that cannot be used; `role` is target or baseline."""
+    """Return the refusal of an adapter that cannot be used; `role` is target, baseline or anchor."""
     return SettingsInvalid(
         f"the {role} at {uri} cannot be used: {trouble}; restore it, or publish it again",
         Reason.ARTIFACT_INVALID,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ...contract import EvaluationTask, Reason
@@ -14,7 +15,10 @@ from ...report import Report
 from ..rows import EvaluationRow
 from .clusters import clusters, has_answer_of_its_own, leak_keys
 from .question_reader import ReadQuestions, read_questions
+from .questions import Question
+from .task_store import OtherTrained
 from .tokenised import TokenisedQuestion, tokenise_questions
+from .trained_rows import AskedRow, Trained, among, asked_row
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,15 @@ class Circumstances:
     Attributes:
         tokenizer: of the base model.
         context_length: tokens that the base model was made for; None if it does not say.
-        trained: keys of all rows that the target was trained on; None if that is not known.
+        trained: what the target was trained on; None if that is not known.
+        others: what baseline and anchor were trained on, of those that are adapters and differ from the target.
         maximum_trained_on_ratio: share of a task's rows that may be among them.
     """
 
     tokenizer: RowTokenizer
     context_length: int | None
-    trained: frozenset[bytes] | None
+    trained: Trained | None
+    others: Mapping[str, Trained | None]
     maximum_trained_on_ratio: float
 
 
@@ -42,6 +48,7 @@ class TaskRows:
     clusters: int
     trained_on: int
     compared: list[str]
+    others: list[OtherTrained]
     dropped: int
     largest_token: int
 
@@ -59,12 +66,14 @@ def make_rows(task: EvaluationTask, source: Source, about: Circumstances, report
     chosen, too_long, empty, straddled = _chosen(task, reading, about)
     if not chosen:
         raise _nothing_left(task, reading, too_long, empty, about)
+    by_key = _by_key(task, [asked.question for asked in chosen], about.trained)
     rows = _rows(task, chosen, about)
     made = TaskRows(
         rows,
         clusters=len({row.cluster for row in rows}),
         trained_on=sum(row.trained_on for row in rows),
-        compared=_compared(task, chosen, about),
+        compared=_compared(task, chosen, about.trained),
+        others=_others(task, chosen, about),
         dropped=reading.read - len(rows),
         largest_token=max(asked.largest_token for asked in chosen),
     )
@@ -88,7 +97,10 @@ def make_rows(task: EvaluationTask, source: Source, about: Circumstances, report
             rows=straddled.count,
             first=straddled.places[0],
         )
-    _check_trained_on(task, made, about)
+    # Of a split training has decided itself what is alike: what else it left on two sides is told, and no reason.
+    blamed = [row for row, key in zip(rows, by_key, strict=True) if (key if task.dataset.split else row.trained_on)]
+    first = blamed[0].place if blamed else ""
+    check_trained_on(task, len(blamed), len(rows), first, about.maximum_trained_on_ratio)
     return made
 
 
@@ -128,9 +140,9 @@ def _asked(
 def _rows(task: EvaluationTask, chosen: list[TokenisedQuestion], about: Circumstances) -> list[EvaluationRow]:
     questions = [asked.question for asked in chosen]
     rows = []
-    for number, (asked, cluster) in enumerate(zip(chosen, clusters(task, questions), strict=True)):
+    known = _among(task, questions, about.trained)
+    for number, (asked, cluster, trained_on) in enumerate(zip(chosen, clusters(task, questions), known, strict=True)):
         question = asked.question
-        trained_on = about.trained is not None and any(key in about.trained for key in leak_keys(task, question))
         rows.append(
             EvaluationRow(
                 number=number,
@@ -155,20 +167,88 @@ def _rows(task: EvaluationTask, chosen: list[TokenisedQuestion], about: Circumst
     return rows
 
 
-def _compared(task: EvaluationTask, chosen: list[TokenisedQuestion], about: Circumstances) -> list[str]:
+def _among(task: EvaluationTask, questions: list[Question], trained: Trained | None) -> list[bool]:
+    """Tell of each row whether a model was trained on it, as far as that is known."""
+    if trained is None:
+        return [False] * len(questions)
+    by_key = _by_key(task, questions, trained)
+    if trained.rows is None:
+        return by_key
+    asked = [asked_row(json.loads(question.row.to_json())) for question in questions]
+    return [either or other for either, other in zip(by_key, among(asked, trained.rows), strict=True)]
+
+
+def _by_key(task: EvaluationTask, questions: list[Question], trained: Trained | None) -> list[bool]:
+    """Tell of each row whether its answer or its group is that of a trained row: training never splits these."""
+    keys = frozenset() if trained is None else trained.keys
+    return [any(key in keys for key in leak_keys(task, question)) for question in questions]
+
+
+def _compared(task: EvaluationTask, chosen: list[TokenisedQuestion], trained: Trained | None) -> list[str]:
     """Return what of the rows was compared with what was trained on; nothing where that is not known."""
-    if about.trained is None:
+    if trained is None:
         return []
     grouped = all(asked.question.row.group is not None for asked in chosen)
-    return [name for name, there in (("answers", has_answer_of_its_own(task)), ("groups", grouped)) if there]
+    kept = trained.rows is not None
+    found = {"answers": has_answer_of_its_own(task), "groups": grouped, "prompts": kept, "texts": kept}
+    return [name for name, there in found.items() if there]
 
 
-def _check_trained_on(task: EvaluationTask, made: TaskRows, about: Circumstances) -> None:
-    if made.trained_on > about.maximum_trained_on_ratio * len(made.rows):
-        first = next(row.place for row in made.rows if row.trained_on)
+def _others(task: EvaluationTask, chosen: list[TokenisedQuestion], about: Circumstances) -> list[OtherTrained]:
+    questions = [asked.question for asked in chosen]
+    return [
+        OtherTrained(
+            role=role,
+            trained_on=sum(_among(task, questions, trained)),
+            compared=_compared(task, chosen, trained),
+        )
+        for role, trained in sorted(about.others.items())
+    ]
+
+
+@dataclass(frozen=True)
+class KnownDocuments:
+    """What is known of the documents of a Harness task; `first` is the place of the first that was trained on."""
+
+    trained_on: int
+    first: str
+    compared: list[str]
+    others: list[OtherTrained]
+
+
+def known_documents(asked: list[AskedRow], about: Circumstances) -> KnownDocuments:
+    """Return which documents of a Harness task were trained on: only their texts tell."""
+
+    def known(trained: Trained | None) -> tuple[list[bool], list[str]]:
+        if trained is None or trained.rows is None:
+            return [], []
+        return among(asked, trained.rows), ["prompts", "texts"]
+
+    found, compared = known(about.trained)
+    others = {role: known(trained) for role, trained in sorted(about.others.items())}
+    return KnownDocuments(
+        trained_on=sum(found),
+        first=f"doc {found.index(True)}" if True in found else "",
+        compared=compared,
+        others=[OtherTrained(role=role, trained_on=sum(each), compared=what) for role, (each, what) in others.items()],
+    )
+
+
+def check_trained_on(task: EvaluationTask, trained_on: int, rows: int, first: str, most: float) -> None:
+    """Refuse a task that the target was trained on.
+
+    Args:
+        trained_on, rows: how many of its rows were, and how many it has.
+        first: where the first of them stands.
+        most: the share that is allowed.
+
+    Raises:
+        DataInvalid: TRAINED_ON
+    """
+    if trained_on > most * rows:
         raise DataInvalid(
-            f"task {task.name}: the target was trained on {made.trained_on} of its {len(made.rows)} rows (the same "
-            f"answer or group), the first is {first}; at most {about.maximum_trained_on_ratio:.0%} may be "
+            f"task {task.name}: the target was trained on {trained_on} of its {rows} rows (the same answer, group or "
+            f"prompt, or nearly the same text), the first is {first}; at most {most:.0%} may be "
             "(maximumTrainedOnRatio). Take rows of their own, such as dataset.split: Test",
             Reason.TRAINED_ON,
         )

@@ -24,6 +24,17 @@ TASKS = "tasks.json"
 DATA_VERSION = "trimtab.dev/evaluation-data/v1"
 
 
+COMPARED = "what of the rows was compared with what was trained on: answers, groups, prompts, texts"
+
+
+class OtherTrained(Model):
+    """What is known of rows that baseline or anchor was trained on: nothing is refused for it."""
+
+    role: str
+    trained_on: int = Field(default=0, ge=0, description="trainedOn: rows that it was trained on")
+    compared: list[str] = Field(default=[], description=COMPARED)
+
+
 class PreparedTask(Model):
     """What is known of a task before it is asked."""
 
@@ -32,8 +43,9 @@ class PreparedTask(Model):
     rows: int = Field(ge=0, description="rows; 0 of a Harness task, whose rows the harness reads")
     clusters: int = Field(default=0, ge=0, description="units of resampling")
     trained_on: int = Field(default=0, ge=0, description="trainedOn: rows that the target was trained on")
-    compared: list[str] = Field(
-        default=[], description="what of the rows was compared with what the target was trained on: answers, groups"
+    compared: list[str] = Field(default=[], description=COMPARED)
+    others: list[OtherTrained] = Field(
+        default=[], exclude_if=lambda value: not value, description="the same of baseline and anchor"
     )
     dropped: int = Field(default=0, ge=0, description="rows that are blank, doubled, too long or beyond the limit")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from ...contract import Check, EvaluationOutcome, Result, Threshold
-from ...contract.evaluation import DEFAULT_GAP_CONFIDENCE, as_told
+from ...contract.evaluation import DEFAULT_GAP_CONFIDENCE, Against, as_told
 from ...contract.gate.bounds import Finding
 from ...contract.gate.verdict import Verdict, judge
 from ...pages.environment import environment, leaves
@@ -66,6 +66,7 @@ class Bound:
     bound: str
     check: Check | None
     finding: str = wording.FINDINGS[Finding.UNKNOWN]
+    against: Against = Against.BASELINE
 
 
 @dataclass(frozen=True)
@@ -119,14 +120,14 @@ def verdict_of(results: EvaluationResults) -> Verdict:
         checks=as_told(results.checks),
         unreliable=results.unreliable,
     )
-    return judge(results.thresholds, told)
+    return judge(results.thresholds, told, anchored=results.anchor is not None)
 
 
 def _bounds(results: EvaluationResults, verdict: Verdict) -> Iterator[Bound]:
-    checks: dict[tuple[int, str], Check] = {(check.threshold, check.bound): check for check in results.checks}
+    checks: dict[tuple[int, str, Against], Check] = {(c.threshold, c.bound, c.against): c for c in results.checks}
     for each in verdict.bounds:
-        threshold, check = results.thresholds[each.threshold], checks.get((each.threshold, each.name))
-        yield Bound(threshold, each.name, check, wording.FINDINGS[each.finding])
+        threshold, check = results.thresholds[each.threshold], checks.get(each.key)
+        yield Bound(threshold, each.name, check, wording.FINDINGS[each.finding], each.against)
 
 
 def _task(number: int, task: TaskResults, room: Room) -> TaskView:
@@ -149,7 +150,7 @@ def _task(number: int, task: TaskResults, room: Room) -> TaskView:
 
 def _groups(groups: MetricByGroup, results: dict[str, Result], room: Room) -> GroupView:
     overall = results.get(groups.metric)
-    sign = -1 if overall is not None and overall.lower_is_better else 1
+    sign = -1 if groups.lower_is_better else 1
     known = [each for each in groups.groups if measured(each.value)]
     known.sort(key=lambda each: (sign * (each.value or 0.0), each.name))
     rows = [*known, *(each for each in groups.groups if not measured(each.value))]
@@ -174,6 +175,7 @@ _ENVIRONMENT.globals.update(
     gap_confidence=DEFAULT_GAP_CONFIDENCE,
     limit=wording.limit,
     found=wording.found,
+    trained=wording.trained,
     against_limit=wording.against_limit,
     difference=wording.difference,
     interval_bar=charts.interval_bar,

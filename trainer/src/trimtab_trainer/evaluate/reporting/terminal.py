@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...contract import Check, EvaluationConfig, EvaluationOutcome
+from ...contract.evaluation import Against
 from ...contract.gate.verdict import judge
 
 HEADS = ("metric", "value", "95 % interval", "rows", "baseline", "change")
+ANCHOR_HEADS = ("anchor", "change")
 CHECK_HEADS = ("threshold", "bound", "allowed", "found", "rows needed")
 
 
@@ -18,6 +20,7 @@ def table(config: EvaluationConfig, outcome: EvaluationOutcome) -> str:
         config: whose thresholds the checks count.
         outcome: what was found.
     """
+    anchored = config.anchor is not None
     rows = [
         (
             f"{result.task}/{result.metric}",
@@ -26,15 +29,16 @@ def table(config: EvaluationConfig, outcome: EvaluationOutcome) -> str:
             str(result.count),
             _number(result.baseline),
             _number(result.change, sign=True),
+            *((_number(result.anchor), _number(result.anchor_change, sign=True)) if anchored else ()),
         )
         for result in outcome.results
     ]
-    parts = [_columns(HEADS, rows)]
+    parts = [_columns((*HEADS, *ANCHOR_HEADS) if anchored else HEADS, rows)]
     if outcome.omitted:
         parts.append(f"and {outcome.omitted} more in the report")
     if outcome.checks:
         parts += ["", _columns(CHECK_HEADS, [_check(config, check) for check in outcome.checks])]
-    found = judge(config.thresholds, outcome)
+    found = judge(config.thresholds, outcome, anchored=anchored)
     verdict = f"{'passed' if found.passed else 'not passed'} ({found.reason.value}): {found.message}"
     return "\n".join(["", *parts, "", verdict, f"report: {outcome.report_uri}"])
 
@@ -44,7 +48,7 @@ def _check(config: EvaluationConfig, check: Check) -> tuple[str, ...]:
     allowed = threshold.to_json().get(check.bound)
     return (
         threshold.metric,
-        check.bound,
+        check.bound if check.against is Against.BASELINE else f"{check.bound} (anchor)",
         _number(float(allowed)) if allowed is not None else "-",
         _number(check.estimate),
         str(check.rows_needed) if check.rows_needed is not None else "-",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ...contract import Check, Threshold
+from ...contract.evaluation import Against
 from ...contract.gate.bounds import Finding
 from ...pages.wording import NOT_MEASURED, figure, percent, setting, short
 from ..results import EvaluatedModel
@@ -19,6 +21,32 @@ FINDINGS = {
 """What was found of a bound, in a word."""
 
 
+CHECKS = {"answers": "answer", "groups": "group", "prompts": "prompt", "texts": "text"}
+"""What of a row is compared with what was trained on, for people."""
+
+
+def trained(rows: int, compared: Sequence[str], role: str) -> str:
+    """Return what is known of the rows of a task that a model was trained on, and what was not checked.
+
+    Args:
+        rows: how many of them were.
+        compared: what of them was compared with what it was trained on.
+        role: target, baseline or anchor.
+    """
+    if not compared:
+        return f"whether the {role} was trained on any of them was not checked"
+    found = f"{rows:,} of them" if rows else "none of them"
+    told = f"{found} {'is' if rows < 2 else 'are'} among what the {role} was trained on, by {_listed(compared)}"
+    # A group is a column that data may have or not; prompts and texts are what every row has.
+    missing = [CHECKS[each] for each in ("prompts", "texts") if each not in compared]
+    return f"{told}; by {' and '.join(missing)} it was not checked" if missing else told
+
+
+def _listed(compared: Sequence[str]) -> str:
+    names = [CHECKS.get(each, each) for each in compared]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
 def probability(value: float | None) -> str:
     """Return a p-value; small ones as a bound, for resampling cannot tell them apart."""
     if value is None or not math.isfinite(value):
@@ -31,22 +59,24 @@ def called(side: EvaluatedModel) -> str:
     return f"adapter {side.label}" if side.digest is not None and side.label == short(side.digest) else side.label
 
 
-def limit(threshold: Threshold, bound: str) -> str:
-    """Return a bound as words."""
+def limit(threshold: Threshold, bound: str, against: Against = Against.BASELINE) -> str:
+    """Return a bound as words; `against` is what it is held against, where it compares."""
+    other = against.value.lower()
+    beside = " against the anchor" if against is Against.ANCHOR else ""
     match bound:
         case "minimum":
-            return f"at least {setting(threshold.minimum)}"
+            return f"at least {setting(threshold.minimum)}{beside}"
         case "maximum":
-            return f"at most {setting(threshold.maximum)}"
+            return f"at most {setting(threshold.maximum)}{beside}"
         case "maximumRegression":
-            return f"at most {setting(threshold.maximum_regression)} worse than the baseline"
+            return f"at most {setting(threshold.maximum_regression)} worse than the {other}"
         case "maximumRelativeRegression":
-            return f"at most {percent(threshold.maximum_relative_regression, 6)} worse than the baseline"
+            return f"at most {percent(threshold.maximum_relative_regression, 6)} worse than the {other}"
         case "maximumWorseRatio":
             by = f" by more than {setting(threshold.worse_by)}" if threshold.worse_by else ""
-            return f"at most {percent(threshold.maximum_worse_ratio, 6)} of the rows worse than the baseline's{by}"
+            return f"at most {percent(threshold.maximum_worse_ratio, 6)} of the rows worse than the {other}'s{by}"
         case "maximumGroupRegression":
-            return f"no group more than {setting(threshold.maximum_group_regression)} worse than the baseline"
+            return f"no group more than {setting(threshold.maximum_group_regression)} worse than the {other}"
         case _:
             return f"at most {setting(threshold.maximum_group_gap)} between the best and the worst group"
 

@@ -133,6 +133,7 @@ class FiguresByGroup:
             )
         return MetricByGroup(
             metric=name,
+            lower_is_better=self._lower[name],
             groups=figures,
             pooled=list(cut.partition.pooled),
             gap=None if found is None else found.gap,

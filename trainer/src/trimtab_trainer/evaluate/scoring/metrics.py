@@ -17,7 +17,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ...contract import EvaluationTask, Metric, TaskType
-from ...contract.evaluation import DEFAULT_NEW_TOKENS, LOWER_IS_BETTER, OF_ANSWERS, OF_PROBABILITIES, RESULTS
+from ...contract.evaluation import (
+    DEFAULT_NEW_TOKENS,
+    LOWER_IS_BETTER,
+    OF_ANSWERS,
+    OF_PROBABILITIES,
+    RESULTS,
+    BleuTokenizer,
+)
 from ..rows import EvaluationRow, RowScore
 from ..statistics import Array, BrokenRow
 from .calibration import calibration
@@ -26,7 +33,7 @@ from .pair_metrics import pair_values
 from .parsing import parse_label, parse_number
 from .refusals import is_refusal
 from .structured import STRUCTURED, structured_values
-from .text_metrics import bleu, bleu_statistics, chrf, chrf_statistics, exact_match, rouge_l, token_f1
+from .text_metrics import bleu, bleu_statistics, chrf, chrf_statistics, composed, exact_match, rouge_l, token_f1
 
 NO_LABEL = -1
 """Predicted index of an answer that is none of the labels."""
@@ -64,7 +71,7 @@ def measures(
         case TaskType.GENERATION:
             texts, references = _texts(task, scores), [row.reference for row in rows]
             return [
-                _written(metric, task, scores) if metric in OF_ANSWERS else _text(metric, texts, references)
+                _written(metric, task, scores) if metric in OF_ANSWERS else _text(metric, task, texts, references)
                 for metric in chosen
             ]
         case TaskType.REGRESSION:
@@ -157,10 +164,11 @@ def _texts(task: EvaluationTask, scores: Sequence[RowScore]) -> list[str]:
     return [text for text in texts if text is not None]
 
 
-def _text(metric: Metric, texts: list[str], references: list[str]) -> Measure:
+def _text(metric: Metric, task: EvaluationTask, written: list[str], right: list[str]) -> Measure:
     (name,) = RESULTS[metric]
+    texts, references = composed(written), composed(right)
     if metric is Metric.BLEU:
-        statistics = bleu_statistics(texts, references)
+        statistics = bleu_statistics(texts, references, task.bleu_tokenizer or BleuTokenizer.MTEVAL_13A)
         by_row = bleu(statistics, effective_order=True)
         return Measure((name,), statistics, lambda s: bleu(s)[..., None], name, by_row, range=(0.0, 100.0))
     if metric is Metric.CHRF:

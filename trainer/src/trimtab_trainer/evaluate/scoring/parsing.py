@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 
 NUMBER = re.compile(
@@ -38,11 +39,12 @@ def parse_number(text: str) -> float | None:
 def parse_label(text: str, labels: Sequence[str]) -> int | None:
     """Return the index of the label that a text is, or None.
 
-    Whitespace around it does not count; case does not where only one label is meant by it.
+    Whitespace around it does not count, nor in which of Unicode's forms letters are composed; case does not where only
+    one label is meant by it.
     """
-    answer = text.strip()
-    exact = [index for index, label in enumerate(labels) if label.strip() == answer]
+    answer, *known = (unicodedata.normalize("NFC", each).strip() for each in (text, *labels))
+    exact = [index for index, label in enumerate(known) if label == answer]
     if exact:
         return exact[0]
-    folded = [index for index, label in enumerate(labels) if label.strip().casefold() == answer.casefold()]
+    folded = [index for index, label in enumerate(known) if label.casefold() == answer.casefold()]
     return folded[0] if len(folded) == 1 else None

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
+from ...contract.evaluation import BleuTokenizer
 from ..statistics import Array
 
 BLEU_ORDER = 4
@@ -20,6 +22,11 @@ CHRF_ORDER = 6
 CHRF_BETA = 2
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def composed(texts: Sequence[str]) -> list[str]:
+    """Return texts in Unicode's form C, in which one letter is written in one way (Unicode Standard Annex 15)."""
+    return [unicodedata.normalize("NFC", text) for text in texts]
 
 
 def exact_match(texts: Sequence[str], references: Sequence[str]) -> Array:
@@ -62,15 +69,17 @@ def rouge_l(texts: Sequence[str], references: Sequence[str]) -> Array:
     )
 
 
-def bleu_statistics(texts: Sequence[str], references: Sequence[str]) -> Array:
+def bleu_statistics(
+    texts: Sequence[str], references: Sequence[str], tokenizer: BleuTokenizer = BleuTokenizer.MTEVAL_13A
+) -> Array:
     """Return lengths of answer and reference, matching n-grams and n-grams by order; [rows, 2 + 2 * 4].
 
-    sacrebleu's defaults: cased, tokenized by 13a.
+    sacrebleu's defaults: cased, and if no other tokenizer is named 13a.
     """
     from sacrebleu.metrics.bleu import BLEU
 
     # The order matters only for the score of the row, which is not used; it spares a warning per row.
-    metric = BLEU(effective_order=True)
+    metric = BLEU(effective_order=True, tokenize=tokenizer.value.lower())
     rows = []
     for text, reference in zip(texts, references, strict=True):
         found = metric.sentence_score(text, [reference])
