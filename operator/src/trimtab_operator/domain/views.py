@@ -7,7 +7,7 @@ nothing in an object of the right shape raises, and a view has at most a few kB 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -63,7 +63,8 @@ CONTAINER = "trainer"
 
 TEXT_LENGTH = 1024
 """Of what a view keeps of a message."""
-LABELS_KEPT = 128
+LABELS_KEPT, LABELS_LENGTH = 256, 16_384
+"""Of one object: how many labels, and how many characters of them together. Selectors do not see what is beyond."""
 WORDS_KEPT = 256
 """Termination messages whose typed form is kept: every round about a pod reads its own again."""
 
@@ -121,6 +122,17 @@ def queue_of(body: dict[str, Any]) -> str | None:
 def _text(told: object) -> str:
     """Return a message as far as it is kept."""
     return str(told or "")[:TEXT_LENGTH]
+
+
+def labels_kept(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the first labels of an object, as many as fit into what is kept of one."""
+    kept, room = dict[str, str](), LABELS_LENGTH
+    for key, value in islice(labels, LABELS_KEPT):
+        room -= len(key) + len(value)
+        if room < 0:
+            break
+        kept[key] = value
+    return kept
 
 
 def _accelerators(labels: Mapping[str, object]) -> int | None:
@@ -375,7 +387,7 @@ class ServingPodView:
             namespace=metadata["namespace"],
             name=metadata["name"],
             uid=metadata["uid"],
-            labels=dict(islice(labels.items(), LABELS_KEPT)),
+            labels=labels_kept(labels.items()),
             ip=status.get("podIP", ""),
             ready=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
             deleting="deletionTimestamp" in metadata or status.get("phase") in ("Succeeded", "Failed"),
