@@ -94,7 +94,8 @@ async def test_selectors_see_each_of_two_hundred_labels(make: Callable[[], Body]
     wanted = {"team.example/label-199": "value-199"}
     if make is evaluation:
         stored = cache.owners["Evaluation"].of_uid(body["metadata"]["uid"])
-        assert stored is not None and stored.view is not None
+        assert stored is not None
+        assert stored.view is not None
         assert matches(wanted, stored.view.labels)
     else:
         assert cache.pods_of(NAMESPACE, wanted) != []
