@@ -155,6 +155,24 @@ async def test_mounted_documents_are_for_the_pods_they_name(caller: Caller, tmp_
     assert [rollout["rollout"] for rollout in pod.agent.truth().to_json()["rollouts"]] == ["guide", "later"]
 
 
+async def test_what_cannot_be_read_of_mounted_documents_is_said_and_tried_again(
+    caller: Caller, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pod, folder, labels = caller.pod, tmp_path / "desired", tmp_path / "labels"
+    (folder / "a.json").mkdir(parents=True)
+    body = pod.share(matchLabels={"app": "vllm"}).to_bytes()
+    document = MountedDocument(body, sign_mounted(caller.key, AUDIENCE, body, 0))
+    (folder / "b.json").write_bytes(document.to_bytes())
+    mounted = MountedDocuments(folder, labels, caller.verifier, pod.agent)
+    mounted.read()
+    assert [record.message for record in caplog.records] == ["labels not read, no mounted document is taken"]
+    assert pod.agent.truth().to_json()["rollouts"] == []
+    labels.write_text('app="vllm"\n')
+    mounted.read()
+    assert [record.message for record in caplog.records][1:] == ["mounted document not read"]
+    assert [rollout["rollout"] for rollout in pod.agent.truth().to_json()["rollouts"]] == ["guide"]
+
+
 def test_settings_name_what_is_missing() -> None:
     with pytest.raises(SettingsInvalid, match="POD_NAMESPACE"):
         read({})
