@@ -229,7 +229,7 @@ def _words_of(said: str) -> TerminationMessage | None:
 
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """A pod of such a Job; `waiting_*` and `terminated_*` are of the container that does the work."""
+    """A pod of such a Job; `waiting_*` and `terminated_*` are of the container that does the work, but see `blocked_by`."""
 
     namespace: str
     name: str
@@ -253,6 +253,8 @@ class PodView:
     """Reason of the DisruptionTarget condition."""
     waiting_reason: str = ""
     waiting_message: str = ""
+    blocked_by: str = ""
+    """Which container it is that waits so, where it has to start before the one that does the work."""
     started: datetime | None = None
     running: bool = False
     terminated: bool = False
@@ -300,6 +302,8 @@ class PodView:
         statuses = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
         state: dict[str, Any] = next((c.get("state", {}) for c in statuses if c["name"] == CONTAINER), {})
         waiting = state.get("waiting") or {}
+        blocked = _blocked_by(status) if waiting else {}
+        waiting = blocked.get("state", {}).get("waiting") or waiting
         running = state.get("running") or {}
         terminated = state.get("terminated") or {}
         return cls(
@@ -324,6 +328,7 @@ class PodView:
             disruption=_text(disruption.get("reason", "")) if disruption.get("status") == "True" else "",
             waiting_reason=_text(waiting.get("reason", "")),
             waiting_message=_text(waiting.get("message", "")),
+            blocked_by=_text(blocked.get("name", "")),
             started=parse_time(running.get("startedAt") or terminated.get("startedAt")),
             running=bool(running),
             terminated=bool(terminated),
@@ -334,6 +339,15 @@ class PodView:
             beside=_failed_beside(statuses) if status.get("phase") == "Failed" else "",
             index=parse_number(labels.get(INDEX_LABEL)) or 0,
         )
+
+
+def _blocked_by(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the init container that does not start, of which a native sidecar is one; nothing where all do."""
+    for each in status.get("initContainerStatuses") or ():
+        waiting = each.get("state", {}).get("waiting") or {}
+        if each["name"] != CONTAINER and waiting.get("reason", "PodInitializing") != "PodInitializing":
+            return dict(each)
+    return {}
 
 
 def _failed_beside(statuses: list[dict[str, Any]]) -> str:

@@ -26,10 +26,12 @@ IMAGE_REASONS = frozenset(
 )
 HOPELESS_IMAGE_REASONS = frozenset({"ErrImageNeverPull", "InvalidImageName"})
 CONTAINER_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"})
+CRASHES = "CrashLoopBackOff"
+"""Of a native sidecar; the container that does the work is not started twice."""
 VOLUME_EVENTS = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
 BEING_DELETED = "because it is being terminated"
 """Words of the API server about a namespace."""
-_COUNTED = re.compile(r"exceeded quota: [^,]*, requested: (count/[^,]*|pods|services)=")
+_COUNTED = re.compile(r"exceeded quota: [^,]*, requested: (count/[^,]*|pods|services|configmaps|secrets)=")
 """A quota of how many objects there may be, which smaller requests do not help."""
 
 
@@ -69,6 +71,12 @@ def waiting_of(observed: Observed[Any], attempt: Attempt, now: datetime) -> Wait
 def _not_running(observed: Observed[Any], pod: PodView, now: datetime) -> Waiting:
     if pod.unschedulable:
         return Waiting(State.QUEUED, f"no node can take the pod: {pod.unschedulable}")
+    if pod.blocked_by and pod.waiting_reason in IMAGE_REASONS | CONTAINER_REASONS | {CRASHES}:
+        words = ": ".join(filter(None, (pod.waiting_reason, pod.waiting_message)))
+        message = f"container {pod.blocked_by}, which has to start before the trainer, does not: {words}"
+        image = pod.waiting_reason in IMAGE_REASONS
+        state = State.IMAGE_UNAVAILABLE if image else State.CONTAINER_INVALID
+        return _bounded(state, message, pod, observed.settings, now)
     if pod.waiting_reason in IMAGE_REASONS:
         words = pod.waiting_message or pod.waiting_reason
         message = f"{words}; check spec.template.image and imagePullSecrets"
