@@ -229,7 +229,7 @@ def _words_of(said: str) -> TerminationMessage | None:
 
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """A pod of such a Job. `terminated_*` are of the container that does the work, `waiting_*` too, see `blocked_by`."""
+    """A pod of such a Job. `terminated_*` are of the one container that works, `waiting_*` see `blocked_by`."""
 
     namespace: str
     name: str
