@@ -521,6 +521,7 @@ def _warned(world: World) -> tuple[str, str] | None:
 REFUSED = {
     "quota": ("pods x is forbidden: exceeded quota: gpus", "QuotaExceeded", "Unknown"),
     "pod security": ("pods x is forbidden: violates PodSecurity restricted", "PodRefused", "False"),
+    "a webhook that is down": ('Internal error occurred: failed calling webhook "x": refused', "PodRefused", "Unknown"),
 }
 
 
@@ -535,6 +536,17 @@ def test_a_pod_that_is_refused_says_why(words: str, state: str, after_a_while: s
     said = [note for note in world.notes if note == ("Warning", state)]
     assert len(said) == (2 if after_a_while == "False" else 1), "that it has ended is news of its own"
     assert world.message.startswith("given up after 600 s: ") == (after_a_while == "False")
+
+
+def test_a_pod_that_is_refused_after_its_queue_let_it_in_is_given_the_whole_time() -> None:
+    world = queued_world().settle().change_job(suspended=True).after(10_000).settle()
+    assert world.state == "Queued"
+    world.change_job(suspended=False, resumed=world.now).after(20)
+    world.answers[EventsOf("team", world.current.uid)] = (("FailedCreate", REFUSED["pod security"][0]),)
+    world.settle()
+    assert (world.state, world.succeeded) == ("PodRefused", "Unknown")
+    world.after(600).settle()
+    assert (world.state, world.succeeded) == ("PodRefused", "False")
 
 
 @pytest.mark.parametrize("words", ["", REFUSED["quota"][0]])

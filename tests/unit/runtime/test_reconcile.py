@@ -120,7 +120,7 @@ REFUSED: dict[str, tuple[ApiError, str, str]] = {
     "a policy that asks for a label": (ApiError(422, "Invalid", "jobs need a cost-centre"), "PodRefused", "False"),
     "a webhook": (ApiError(400, "BadRequest", "admission webhook denied the request"), "PodRefused", "False"),
     "a webhook with a code of its own": (Denied(409, "Conflict", "webhook denied the request"), "PodRefused", "False"),
-    "a webhook that is down": (Denied(500, "InternalError", "failed calling webhook"), "PodRefused", "False"),
+    "a webhook that is down": (Denied(500, "InternalError", "failed calling webhook"), "PodRefused", "Unknown"),
 }
 
 
