@@ -261,7 +261,7 @@ async def at_rest(bench: Bench, rollouts: int, idle: float) -> None:
     figures["rss_mib"] = round(bench.operator.rss_mib(), 1)
     operator, fleet = (100 * (b - a) / idle for a, b in zip(before, after, strict=True))
     say(
-        f"writes, Lease aside: {figures['idle_writes']:.0f}{' ' + str(dict(written)) if written else ''}; requests a pod in 10 s: "
+        f"writes, Lease aside: {figures['idle_writes']:.0f} {dict(+written) or ''}; requests a pod in 10 s: "
         f"{figures['requests_per_pod_10s']}; memory of the operator: {figures['rss_mib']} MiB; processor: operator "
         f"{operator:.1f} %, fleet {fleet:.1f} %"
     )
