@@ -61,7 +61,7 @@ test-mutants: $(INSTALLED) ## Put faults that trainers have had back into a copy
 
 .PHONY: test-component
 test-component: $(INSTALLED) ## The operator against a real API server, and its faults.
-	$(BIN)/pytest tests/component tests/perturb
+	$(BIN)/pytest $(WORKERS) tests/component tests/perturb
 
 .PHONY: test-e2e
 test-e2e: $(INSTALLED) ## Real pods on a real node (or the cluster of KUBECONFIG).
