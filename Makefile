@@ -29,7 +29,7 @@ test: lint docs ## Run everything: what a change must pass.
 	$(MAKE) -j2 --output-sync=target --no-print-directory test-component test-alone
 	$(MAKE) --no-print-directory test-e2e
 
-# The component tests wait more than they compute, and the others are nice to them: one core is enough for each.
+# The component tests wait more than they compute, so two workers of them share a core with the others, which are nice to them.
 .PHONY: test-alone
 test-alone: $(INSTALLED)
 	nice $(MAKE) -j1 --no-print-directory test-unit test-trainer WORKERS=
