@@ -29,7 +29,7 @@ test: lint docs ## Run everything: what a change must pass.
 	$(MAKE) -j2 --output-sync=target --no-print-directory test-component test-alone
 	$(MAKE) --no-print-directory test-e2e
 
-# The component tests wait more than they compute, and the others are nice to them: one core is enough for each.
+# The component tests wait more than they compute, so two workers of them share a core with the others, which are nice to them.
 .PHONY: test-alone
 test-alone: $(INSTALLED)
 	nice $(MAKE) -j1 --no-print-directory test-unit test-trainer WORKERS=
@@ -61,7 +61,7 @@ test-mutants: $(INSTALLED) ## Put faults that trainers have had back into a copy
 
 .PHONY: test-component
 test-component: $(INSTALLED) ## The operator against a real API server, and its faults.
-	$(BIN)/pytest tests/component tests/perturb
+	$(BIN)/pytest $(WORKERS) tests/component tests/perturb
 
 .PHONY: test-e2e
 test-e2e: $(INSTALLED) ## Real pods on a real node (or the cluster of KUBECONFIG).

@@ -19,6 +19,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,14 +103,18 @@ class Bench:
         """Return processor seconds so far of operator and fleet."""
         return self.operator.processor_seconds(), (await self.fleet.do("usage"))["processor"]
 
-    async def writes(self) -> float:
-        """Return the operator's writes so far, those of its Lease left out."""
-        return sum(
-            value
-            for key, value in (await self.operator.metrics()).items()
-            if key.startswith("trimtab_api_requests_total")
-            and any(verb in key for verb in WRITE_VERBS)
-            and 'resource="leases"' not in key
+    async def writes(self) -> Counter[str]:
+        """Return the operator's writes so far by what they were, those of its Lease left out."""
+        prefix = "trimtab_api_requests_total"
+        found = await self.operator.metrics()
+        return Counter(
+            {
+                key.removeprefix(prefix): value
+                for key, value in found.items()
+                if key.startswith(prefix)
+                and any(verb in key for verb in WRITE_VERBS)
+                and 'resource="leases"' not in key
+            }
         )
 
     async def states(self) -> dict[str, float]:
@@ -250,12 +255,13 @@ async def at_rest(bench: Bench, rollouts: int, idle: float) -> None:
     say(f"at rest for {idle:.0f} s")
     await asyncio.sleep(idle)
     figures, now, after = bench.figures, await bench.fleet.do("usage"), await bench.processor()
-    figures["idle_writes"] = await bench.writes() - writes
+    written = await bench.writes() - writes
+    figures["idle_writes"] = written.total()
     figures["requests_per_pod_10s"] = round((now["calls"] - usage["calls"]) / pods / idle * 10, 2)
     figures["rss_mib"] = round(bench.operator.rss_mib(), 1)
     operator, fleet = (100 * (b - a) / idle for a, b in zip(before, after, strict=True))
     say(
-        f"writes, Lease aside: {figures['idle_writes']:.0f}; requests a pod in 10 s: "
+        f"writes, Lease aside: {figures['idle_writes']:.0f} {dict(+written) or ''}; requests a pod in 10 s: "
         f"{figures['requests_per_pod_10s']}; memory of the operator: {figures['rss_mib']} MiB; processor: operator "
         f"{operator:.1f} %, fleet {fleet:.1f} %"
     )

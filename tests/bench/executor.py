@@ -22,6 +22,7 @@ from trimtab_operator.runtime.kube import JOBS, MERGE_PATCH, PODS, Body, Resourc
 from trimtab_trainer.contract import Stage
 
 from tests.component.operator.executor import Act, ended, last_words, now, running
+from tests.tasks import cancelled
 
 
 class RawClient:
@@ -141,5 +142,4 @@ async def executing(client: RawClient, namespace: str) -> AsyncIterator[Executor
         await asyncio.wait_for(executor.synced.wait(), 30)
         yield executor
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await cancelled(task)

@@ -1,4 +1,4 @@
-"""One real control plane for all component tests of a session: etcd, API server and controllers, no node."""
+"""One real control plane for all component tests of a worker: etcd, API server and controllers, no node."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from tests.component.api_server import ApiServer
 from tests.component.patience import Patience
 
 ROOT = Path(__file__).parents[2]
-INSTANCE = int(os.environ.get("TRIMTAB_TEST_INSTANCE", "7"))
-"""Number of the local cluster of component tests."""
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+INSTANCE = int(os.environ.get("TRIMTAB_TEST_INSTANCE", "7")) + 20 * WORKER
+"""Number of the local cluster of component tests. Each worker has one: some tests change definitions and policies."""
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from trimtab_local.cluster import until
 
 from deploy.demo.api import Body
 from deploy.demo.installation import Installation
@@ -85,16 +86,24 @@ def local(installation: Installation) -> Any:
     return installation.cluster
 
 
-def test_a_kubelet_that_stops_for_a_minute_costs_nothing(
+def test_a_kubelet_that_stops_until_its_node_is_given_up_and_goes_on_costs_nothing(
     installation: Installation, tenant: Tenant, played: Played
 ) -> None:
     cluster = local(installation)
     wait(played.values())
     tenant.apply(tenant.job("frozen", steps=STEPS, template={"tolerations": PATIENT}))
     tenant.wait_step("frozen", 20)
+    node = cluster.instance.node
+
+    def lost() -> bool:
+        body = installation.api.get("Node", node)
+        assert body is not None
+        return all(each["status"] != "True" for each in body["status"]["conditions"] if each["type"] == "Ready")
+
     cluster.kubelet("stop")
     try:
-        time.sleep(60)
+        until(lost, f"node {node} not ready", 120)
+        time.sleep(15)  # three times `settings.nodeLossSeconds`
         assert reason_of(tenant.get("frozen")) != "Retrying"
     finally:
         cluster.kubelet("continue")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from trimtab_operator.domain.views import ATTEMPT_LABEL, STAGE_LABEL
-from trimtab_operator.runtime.kube import LEASES, NODES, ApiError, Body, Kube, Resource
+from trimtab_operator.runtime.kube import LEASES, NODES, ApiError, Body, Conflict, Kube, NotFound, Resource
 from trimtab_trainer.contract import ExitCode, Reason, Stage
 
 from tests.component.api_server import ApiServer
@@ -53,7 +53,7 @@ class Kubelet(Executor):
     async def play(self, pod: Body) -> None:
         labels, metadata = pod["metadata"]["labels"], pod["metadata"]
         stage, attempt = Stage(labels[STAGE_LABEL]), int(labels[ATTEMPT_LABEL])
-        with contextlib.suppress(ApiError):  # deleted before it was bound
+        with contextlib.suppress(NotFound, Conflict):  # deleted before it was bound
             await self.bind(pod)
             self.pods.append((stage.value, attempt))
             started, address = now(), self.address_of(pod)

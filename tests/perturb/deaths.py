@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tests.component.operator.process import OperatorProcess
+from tests.tasks import cancelled
 
 
 @asynccontextmanager
@@ -22,6 +23,7 @@ async def starts_again(operator: OperatorProcess, killed: asyncio.Event) -> Asyn
     try:
         yield
     finally:
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-        await operator.kill()
+        try:
+            await cancelled(waiting)
+        finally:
+            await operator.kill()

@@ -14,6 +14,7 @@ import aiohttp
 
 from tests.serving.adapters import Published
 from tests.serving.fleet import Pod
+from tests.tasks import cancelled
 
 EXAMPLES = 5
 
@@ -97,6 +98,4 @@ async def asking(
     try:
         yield clients.verdicts
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelled(*tasks)

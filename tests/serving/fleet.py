@@ -39,6 +39,7 @@ from trimtab_operator.runtime.kube import CONFIGMAPS, MERGE_PATCH, PODS, ApiErro
 from tests.serving.adapters import BASE_DIGEST, Published, publish
 from tests.serving.asgi_server import AsgiServer, call
 from tests.serving.fake_engine import FakeEngine, with_app
+from tests.tasks import cancelled
 
 FAST = Pace(round=0.2, restore=3.0, unload=0.2, unload_busy=0.5, remove=1.0)
 FAST_TIMEOUTS = Timeouts(load=5, probe=10)
@@ -212,9 +213,7 @@ class Pod:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancelled(*self._tasks)
         self._tasks = []
         if self._agent is not None:
             await self._agent.close()
@@ -504,8 +503,7 @@ class Fleet:
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:
-            with contextlib.suppress(ApiError):
-                await work()
+            await work()
             await asyncio.sleep(seconds)
 
 
@@ -557,9 +555,8 @@ async def serving(kube: Kube, folder: Path, **options: Any) -> AsyncIterator[Fle
         try:
             yield fleet
         finally:
-            kubelet.cancel()
-            result = (await asyncio.gather(kubelet, return_exceptions=True))[0]
-            await asyncio.gather(*(pod.stop() for pod in fleet.pods))
-            fleet.close()
-            if isinstance(result, Exception):
-                raise result
+            try:
+                await cancelled(kubelet)
+            finally:
+                await asyncio.gather(*(pod.stop() for pod in fleet.pods))
+                fleet.close()

@@ -31,6 +31,7 @@ from trimtab_agent.table import AliasEntry, AliasTable, SharedVolume
 from tests.serving.adapters import Published, publish
 from tests.serving.asgi_server import AsgiServer
 from tests.serving.fake_engine import FakeEngine, with_app
+from tests.tasks import cancelled
 
 URL = os.environ.get("TRIMTAB_TEST_ENGINE")
 SHARED = os.environ.get("TRIMTAB_TEST_SHARED")
@@ -267,8 +268,7 @@ async def test_the_agent_brings_moves_and_takes_back_under_load(setup: Setup, tm
             await asyncio.sleep(0.05)
     finally:
         stop.set()
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
+        await cancelled(work)
         await agent.close()
     moves.append((float("inf"), ""))
     wrong = [

@@ -43,10 +43,15 @@ class MountedDocuments:
 
     def read(self) -> None:
         """Take every document that is new, oldest first: of two that claim one alias, the first keeps it."""
-        labels = read_labels(self._labels)
+        files = sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []
+        try:
+            labels = read_labels(self._labels) if files else {}
+        except OSError as error:
+            log.warning("labels not read, no mounted document is taken", extra=keys(file=self._labels, err=str(error)))
+            return
         found: list[tuple[Share, str, str]] = []
         marks = set()
-        for file in sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []:
+        for file in files:
             try:
                 stamp = stamp_of(file)
                 read, mark = self._read.get(file.name, (None, ""))
@@ -54,8 +59,11 @@ class MountedDocuments:
                     marks.add(mark)
                     continue
                 data = file.read_bytes()
-            except OSError:
+            except FileNotFoundError:
                 continue  # the kubelet is replacing it: it is there in the next round
+            except OSError as error:
+                log.warning("mounted document not read", extra=keys(file=file.name, err=str(error)))
+                continue
             mark = hashlib.sha256(file.name.encode() + b"\0" + data).hexdigest()
             marks.add(mark)
             self._read[file.name] = (stamp, mark)
@@ -99,13 +107,13 @@ def stamp_of(file: Path) -> Stamp:
 
 
 def read_labels(file: Path) -> dict[str, str]:
-    """Return the pod's labels from the downward API's file: `key="value"` a line, the value quoted as in Go."""
+    """Return the pod's labels from the downward API's file: `key="value"` a line, the value quoted as in Go.
+
+    Raises:
+        OSError: it is not there, or is not to be read.
+    """
     labels = {}
-    try:
-        lines = file.read_text().splitlines()
-    except OSError:
-        return {}
-    for line in lines:
+    for line in file.read_text().splitlines():
         key, _, value = line.partition("=")
         try:
             labels[key] = str(json.loads(value))

@@ -98,7 +98,11 @@ class Server:
 
     async def _body_of(self, request: web.Request) -> bytes:
         """Return the body of a call whose token was checked; the token is looked at before the body means anything."""
-        body = await request.read()
+        try:
+            body = await request.read()
+        except (ConnectionError, web.RequestPayloadError) as error:
+            request.protocol.force_close()  # what is left of it cannot be read either
+            raise Refused(400, "BodyIncomplete", f"the body did not come whole: {error}") from None
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Refused(401, "TokenMissing", "Authorization: Bearer <token> is missing")

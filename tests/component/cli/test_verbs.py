@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -14,8 +15,10 @@ from typing import Any
 
 import pytest
 import yaml
+from trimtab_local import Cluster
 
 from tests.component.api_server import ApiServer
+from tests.component.conftest import INSTANCE
 
 pytestmark = pytest.mark.cluster
 
@@ -315,3 +318,18 @@ def test_whoever_has_no_rights_is_told(objects: Objects, namespace: str, strange
         assert f'User "system:serviceaccount:{namespace}:eve" cannot' in told.err
         assert told.err.count("\n") == 1
         assert told.out == ""
+
+
+def test_kubectl_finds_the_plugin_and_what_may_follow(server: ApiServer, kubeconfig: Path, namespace: str) -> None:
+    Objects(server, namespace).make("finetunejobs", finetunejob("demo-gate"))
+    kubectl = Cluster(name=INSTANCE, control_plane=True).program("kubectl")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [kubectl, "__complete", "trimtab", "describe", "-n", namespace, "demo-"],
+        env={**os.environ, "KUBECONFIG": str(kubeconfig), "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["demo-gate", ":4"]

@@ -13,6 +13,7 @@ from trimtab_operator.runtime.kube import Kube
 
 from tests.component.operator.executor import Executor, Script, succeed
 from tests.component.operator.process import OperatorProcess
+from tests.tasks import cancelled
 
 Start = Callable[..., Awaitable[OperatorProcess]]
 
@@ -33,8 +34,7 @@ async def playing(
     try:
         yield executor
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await cancelled(task)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trimtab_operator.domain.views import ATTEMPT_LABEL, CONTAINER, EVALUATION_LABEL, STAGE_LABEL, format_time
-from trimtab_operator.runtime.kube import JOBS, MERGE_PATCH, PODS, ApiError, Body, Kube
+from trimtab_operator.runtime.kube import JOBS, MERGE_PATCH, PODS, Body, Kube, NotFound
 from trimtab_trainer.contract import ExitCode, Reason, Stage, Summary, TerminationMessage
 from trimtab_trainer.contract.outcome import PACKED_OUTCOME_BYTES
 
@@ -76,12 +76,11 @@ class Executor:
         async with asyncio.TaskGroup() as group:
             while True:
                 query = {"labelSelector": ATTEMPT_LABEL}  # serving pods have a stage too, but no attempt
-                with contextlib.suppress(ApiError):
-                    for pod in await self.kube.items(PODS, self.namespace, query):
-                        self.notice(pod)
-                        if pod["metadata"]["uid"] not in self.played:
-                            self.played.add(pod["metadata"]["uid"])
-                            group.create_task(self.play(pod))
+                for pod in await self.kube.items(PODS, self.namespace, query):
+                    self.notice(pod)
+                    if pod["metadata"]["uid"] not in self.played:
+                        self.played.add(pod["metadata"]["uid"])
+                        group.create_task(self.play(pod))
                 await asyncio.sleep(self.every)
 
     async def play(self, pod: Body) -> None:
@@ -90,7 +89,7 @@ class Executor:
         self.pods.append((stage.value, attempt))
         act = self.act_of(pod, stage, attempt)
         started, address = now(), self.address_of(pod)
-        with contextlib.suppress(ApiError):  # deleted meanwhile
+        with contextlib.suppress(NotFound):  # deleted meanwhile
             await self.write(pod, running(pod, started, address))
             if act is None:
                 return

@@ -15,6 +15,7 @@ from tests.component.operator.conftest import Start
 from tests.component.operator.executor import Executor
 from tests.component.operator.finetunejobs import finetunejob, until, until_state
 from tests.resources import FINETUNEJOBS, FINETUNESWEEPS
+from tests.tasks import cancelled
 
 BEST = 3e-4
 
@@ -73,8 +74,7 @@ async def test_it_searches_and_names_the_best_though_its_operator_is_killed(
         body = await until_state(kube, namespace, "guide", "Completed", resource=FINETUNESWEEPS)
         jobs = await trials_of(kube, namespace)
     finally:
-        playing.cancel()
-        await asyncio.gather(playing, return_exceptions=True)
+        await cancelled(playing)
     status = body["status"]
     assert {job["metadata"]["name"] for job in jobs} == {f"guide-{trial['id']}" for trial in status["trials"]}
     assert len(jobs) == len(status["trials"]) == 5

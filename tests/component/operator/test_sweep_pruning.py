@@ -24,6 +24,7 @@ from tests.component.operator.executor import Act, Executor, ended, last_words, 
 from tests.component.operator.finetunejobs import until_state
 from tests.component.operator.test_sweep import sweep, trials_of
 from tests.resources import FINETUNEJOBS, FINETUNESWEEPS
+from tests.tasks import cancelled
 
 RATES = [1e-4, 3e-4, 9e-4, 2.7e-3]
 BEST = RATES[1]
@@ -109,8 +110,7 @@ async def test_trials_that_are_worse_wait_and_the_best_is_trained_to_its_end_tho
         found = (await until_state(kube, namespace, "guide", "Completed", resource=FINETUNESWEEPS))["status"]
         jobs = {job["metadata"]["name"]: job for job in await trials_of(kube, namespace)}
     finally:
-        playing.cancel()
-        await asyncio.gather(playing, return_exceptions=True)
+        await cancelled(playing)
     assert found["best"]["parameters"] == {"training.learningRate": BEST}
     assert len(jobs) == len(found["trials"]) == 4
     pruned = [trial for trial in found["trials"] if trial["state"] == "Pruned"]

@@ -19,6 +19,7 @@ from tests.component.operator.finetunejobs import finetunejob, until_state, verd
 from tests.component.rollout.scene import NAME, Scene
 from tests.resources import EVALUATIONS, FINETUNEJOBS, FINETUNESWEEPS
 from tests.serving.adapters import Published
+from tests.tasks import cancelled
 from tests.unit.domain.makers import ARTIFACT, OUTCOME
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -103,8 +104,7 @@ async def played(scene: Scene, players: Players) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await cancelled(task)
 
 
 async def test_the_winner_of_a_final_is_followed_and_no_other(scene: Scene) -> None:

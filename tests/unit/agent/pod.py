@@ -22,6 +22,7 @@ from trimtab_agent.table import SharedVolume
 from tests.serving.adapters import BASE_DIGEST, Published, publish
 from tests.serving.asgi_server import AsgiServer
 from tests.serving.fake_engine import FakeEngine, with_app
+from tests.tasks import cancelled
 
 PACE = Pace(round=0.02, restore=0.5, unload=0.05, unload_busy=0.1, remove=0.2)
 
@@ -63,8 +64,7 @@ class Pod:
         self.task = asyncio.create_task(self.agent.run())
 
     async def kill_agent(self) -> None:
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
+        await cancelled(self.task)
         await self.agent.close()
         await self.session.close()
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer, unused_port
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from prometheus_client import REGISTRY
 from trimtab_agent.contract import Share
 from trimtab_agent.documents import MountedDocument, PublicKeys, Verifier, namespace_audience, sign_call, sign_mounted
 from trimtab_agent.mounted import MountedDocuments, read_labels
@@ -36,6 +37,7 @@ class Caller:
     key: Ed25519PrivateKey
     pod: Pod
     verifier: Verifier
+    server: Server | None = None
 
     async def call(self, method: str, path: str, body: bytes = b"", query: str = "") -> tuple[int, Any]:
         token = sign_call(self.key, AUDIENCE, method=method, path=path, body=body, now=time.time())
@@ -60,7 +62,7 @@ async def caller(tmp_path: Path) -> AsyncIterator[Caller]:
     async with running(tmp_path) as pod:
         server = Server(pod.agent, verifier, pod.volume, "pod-1")
         async with TestClient(TestServer(server.application())) as client:
-            yield Caller(client, key, pod, verifier)
+            yield Caller(client, key, pod, verifier, server)
 
 
 async def test_a_share_comes_in_moves_and_goes(caller: Caller) -> None:
@@ -153,6 +155,24 @@ async def test_mounted_documents_are_for_the_pods_they_name(caller: Caller, tmp_
     assert [rollout["rollout"] for rollout in pod.agent.truth().to_json()["rollouts"]] == ["guide", "later"]
 
 
+async def test_what_cannot_be_read_of_mounted_documents_is_said_and_tried_again(
+    caller: Caller, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pod, folder, labels = caller.pod, tmp_path / "desired", tmp_path / "labels"
+    (folder / "a.json").mkdir(parents=True)
+    body = pod.share(matchLabels={"app": "vllm"}).to_bytes()
+    document = MountedDocument(body, sign_mounted(caller.key, AUDIENCE, body, 0))
+    (folder / "b.json").write_bytes(document.to_bytes())
+    mounted = MountedDocuments(folder, labels, caller.verifier, pod.agent)
+    mounted.read()
+    assert [record.message for record in caplog.records] == ["labels not read, no mounted document is taken"]
+    assert pod.agent.truth().to_json()["rollouts"] == []
+    labels.write_text('app="vllm"\n')
+    mounted.read()
+    assert [record.message for record in caplog.records][1:] == ["mounted document not read"]
+    assert [rollout["rollout"] for rollout in pod.agent.truth().to_json()["rollouts"]] == ["guide"]
+
+
 def test_settings_name_what_is_missing() -> None:
     with pytest.raises(SettingsInvalid, match="POD_NAMESPACE"):
         read({})
@@ -196,6 +216,40 @@ async def test_the_process_comes_back_when_its_worker_is_killed_and_drains_when_
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ("Content-Length: 100", b"half of it"),
+        ("Content-Length: 100", b""),
+        ("Transfer-Encoding: chunked", b"5\r\nhalf "),
+        ("Content-Length: 9\r\nContent-Encoding: gzip", b"not gzip!"),
+    ],
+    ids=["left", "left-at-once", "left-in-a-chunk", "no-gzip"],
+)
+async def test_a_body_that_does_not_come_whole_is_refused_without_a_traceback(
+    caller: Caller, headers: str, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = incomplete()
+    assert caller.server is not None
+    runner = web.AppRunner(caller.server.application(), access_log=None)  # a TestServer cancels what others do not
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port := unused_port()).start()
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"PUT /v1/rollouts/guide HTTP/1.1\r\nHost: agent\r\n{headers}\r\n\r\n".encode() + body)
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        writer.close()
+        await caller.pod.until(lambda: incomplete() > refused)
+    finally:
+        await runner.cleanup()
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
+
+
+def incomplete() -> float:
+    return REGISTRY.get_sample_value("trimtab_agent_documents_total", {"result": "BodyIncomplete"}) or 0.0
 
 
 async def answers(port: int) -> None:

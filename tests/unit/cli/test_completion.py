@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -56,17 +55,6 @@ def test_where_nothing_is_known_files_may_follow(cluster: FakeCluster) -> None:
 @pytest.mark.usefixtures("cluster")
 def test_the_plugin_completes_itself(run: Run) -> None:
     assert run("__complete", "susp").out == "suspend\n:4\n"
-
-
-@pytest.mark.usefixtures("cluster")
-def test_kubectl_finds_it() -> None:
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("kubectl is not on the PATH")
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    command = [kubectl, "__complete", "trimtab", "describe", "demo-"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.splitlines() == ["demo-gate", ":4"]
 
 
 @pytest.mark.usefixtures("cluster")

@@ -20,6 +20,7 @@ from trimtab_operator.domain.work.attempts.accounts import pause_seconds
 from trimtab_trainer.contract import Curve, Reason, Summary, TerminationMessage
 
 from tests.unit.domain.makers import ARTIFACT, PREPARED, T0, World, queued_world
+from tests.unit.runtime.objects import pod as pod_body
 
 
 def test_a_new_job_gets_its_configuration_and_a_prepare_job_and_says_preparing() -> None:
@@ -419,7 +420,51 @@ def test_a_missing_secret_is_told_in_the_kubelets_words() -> None:
     assert (world.state, world.succeeded) == ("VolumeUnavailable", "False")
 
 
+BEFORE_THE_TRAINER = {
+    "its image": ("ImagePullBackOff", "not found", "ImageUnavailable"),
+    "its key": ("CreateContainerConfigError", "no key TOKEN", "ContainerInvalid"),
+    "its crashes": ("CrashLoopBackOff", "back-off 10s", "ContainerInvalid"),
+}
+
+
+@pytest.mark.parametrize(("reason", "words", "state"), BEFORE_THE_TRAINER.values(), ids=BEFORE_THE_TRAINER)
+def test_what_was_put_before_the_trainer_and_does_not_start_is_named_and_waited_for_as_long(
+    reason: str, words: str, state: str
+) -> None:
+    """An injector's native sidecar, or its init container."""
+    body = pod_body()
+    body["status"] = {
+        "phase": "Pending",
+        "initContainerStatuses": [
+            {"name": "ready", "state": {"terminated": {"exitCode": 0}}},
+            {"name": "proxy", "state": {"waiting": {"reason": reason, "message": words}}},
+        ],
+        "containerStatuses": [{"name": "trainer", "state": {"waiting": {"reason": "PodInitializing"}}}],
+    }
+    view = PodView.of(body)
+    assert view is not None
+    assert view.blocked_by == "proxy"
+    told = {name: getattr(view, name) for name in ("waiting_reason", "waiting_message", "blocked_by")}
+    world = World().settle().pod(scheduled_time=T0, **told).settle()
+    assert (world.state, world.succeeded) == (state, "Unknown")
+    assert "container proxy" in world.message
+    assert words in world.message
+    assert "spec.template.image" not in world.message, "it is none of the object's"
+    world.after(601).settle()
+    assert (world.state, world.succeeded) == (state, "False")
+
+
+def test_what_is_beside_the_trainer_and_does_not_start_keeps_it_from_nothing() -> None:
+    body = pod_body()
+    waits = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
+    body["status"]["containerStatuses"].append({"name": "proxy", "state": waits})
+    view = PodView.of(body)
+    assert view is not None
+    assert (view.running, view.blocked_by, view.waiting_reason) == (True, "", "")
+
+
 QUOTAS = {
+    "configmaps": ("configmaps x is forbidden: exceeded quota: few, requested: configmaps=1, used: 9", "raise it"),
     "objects": ("jobs.batch x is forbidden: exceeded quota: few, requested: count/jobs.batch=1, used: 2", "raise it"),
     "pods": ("pods x is forbidden: exceeded quota: few, requested: pods=1, used: pods=2", "raise it"),
     "memory": ("pods x is forbidden: exceeded quota: few, requested: limits.memory=8Gi, used: 0", "ask for less"),
@@ -476,6 +521,7 @@ def _warned(world: World) -> tuple[str, str] | None:
 REFUSED = {
     "quota": ("pods x is forbidden: exceeded quota: gpus", "QuotaExceeded", "Unknown"),
     "pod security": ("pods x is forbidden: violates PodSecurity restricted", "PodRefused", "False"),
+    "a webhook that is down": ('Internal error occurred: failed calling webhook "x": refused', "PodRefused", "Unknown"),
 }
 
 
@@ -490,6 +536,17 @@ def test_a_pod_that_is_refused_says_why(words: str, state: str, after_a_while: s
     said = [note for note in world.notes if note == ("Warning", state)]
     assert len(said) == (2 if after_a_while == "False" else 1), "that it has ended is news of its own"
     assert world.message.startswith("given up after 600 s: ") == (after_a_while == "False")
+
+
+def test_a_pod_that_is_refused_after_its_queue_let_it_in_is_given_the_whole_time() -> None:
+    world = queued_world().settle().change_job(suspended=True).after(10_000).settle()
+    assert world.state == "Queued"
+    world.change_job(suspended=False, resumed=world.now).after(20)
+    world.answers[EventsOf("team", world.current.uid)] = (("FailedCreate", REFUSED["pod security"][0]),)
+    world.settle()
+    assert (world.state, world.succeeded) == ("PodRefused", "Unknown")
+    world.after(600).settle()
+    assert (world.state, world.succeeded) == ("PodRefused", "False")
 
 
 @pytest.mark.parametrize("words", ["", REFUSED["quota"][0]])
@@ -634,15 +691,19 @@ LEFT_ALONE: dict[str, tuple[int, dict[str, Any], str, str]] = {
 }
 
 
+@pytest.mark.parametrize("phase", ["Running", "Pending"])
 @pytest.mark.parametrize(("code", "said", "state", "succeeded"), LEFT_ALONE.values(), ids=LEFT_ALONE)
 def test_an_attempt_ends_with_the_trainer_and_takes_a_sidecar_that_stays_along(
-    code: int, said: dict[str, Any], state: str, succeeded: str
+    code: int, said: dict[str, Any], state: str, succeeded: str, phase: str
 ) -> None:
-    """What an injector put beside it would keep the pod, the Job and its accelerators for ever."""
+    """What an injector put beside it would keep the pod, the Job and its accelerators for ever.
+
+    The pod is Pending as long as the sidecar's image cannot be pulled, whatever its trainer has done.
+    """
     world = World().settle().running().after(20)
     reason = {0: Reason.COMPLETED, 11: Reason.DATASET_MALFORMED, 13: Reason.STORAGE_FAILED}[code]
     world.pod(
-        phase="Running",
+        phase=phase,
         running=False,
         terminated=True,
         exit_code=code,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from trimtab_operator.domain.cluster import NameTaken
 from trimtab_operator.domain.finetunesweep import FINE_TUNE_SWEEP
 from trimtab_operator.domain.finetunesweep.judging import thresholds_of
 from trimtab_operator.domain.finetunesweep.searching import search_digest
-from trimtab_operator.domain.plan import Suspend
+from trimtab_operator.domain.plan import Create, Plan, Suspend
 from trimtab_trainer.contract import Check, Threshold
 from trimtab_trainer.contract.gate.bounds import Finding, judge_bounds
 
@@ -639,3 +640,68 @@ def test_the_search_of_before_is_the_same_whether_the_metric_was_filled_in_or_no
 
     assert digest() == digest(objective={"metric": "validationLoss", "direction": "Minimize"})
     assert digest() != digest(objective={"metric": "bitsPerByte"})
+
+
+LATER = "laterSetting"
+
+
+def later(value: Any) -> Any:
+    """Return JSON with a field more in each of its objects, as a later version has it."""
+    if isinstance(value, list):
+        return [later(each) for each in value]
+    if isinstance(value, dict):
+        named = {key: each if key in ("labels", "limits", "requests") else later(each) for key, each in value.items()}
+        return {**named, LATER: 3}
+    return value
+
+
+def without_later(value: Any) -> Any:
+    if isinstance(value, list):
+        return [without_later(each) for each in value]
+    if isinstance(value, dict):
+        return {key: without_later(each) for key, each in value.items() if key != LATER}
+    return value
+
+
+class Recording(Judged):
+    """A world that keeps what was created."""
+
+    def act(self, made: Plan, *, status: bool = True) -> None:
+        for action in made.actions:
+            if isinstance(action, Create) and action.body["kind"] in ("FineTuneJob", "Evaluation"):
+                self.bodies.append(action.body["spec"])
+        super().act(made, status=status)
+
+    def __init__(self, **spec: Any) -> None:
+        super().__init__(**spec)
+        self.bodies: list[dict[str, Any]] = []
+
+
+def test_what_this_version_does_not_know_of_a_template_is_handed_on_to_what_is_made_of_it() -> None:
+    pod = {"resources": {"limits": {"nvidia.com/gpu": 2, "memory": "8Gi"}}, "volumes": [{"name": "a", "emptyDir": {}}]}
+    template = {**TESTED, "template": pod, "training": {"epochs": 2}, "retries": {"onFailure": 3}}
+
+    def played(change: Callable[[Any], Any]) -> list[dict[str, Any]]:
+        spec = {"objective": BY_ANSWERS, "final": {**FINAL, "topTrials": 2}}
+        told = {key: change(value) for key, value in spec.items()}
+        world = Recording(maxTrials=2, template=change(template), **told).settle()
+        for loss in (1.4, 1.3):
+            world.trained(loss).settle().answers(world.names[-1], "answers/bleu", loss)
+        for name in world.judging:
+            world.answers(name, "heldout/perplexity", 8.0)
+        assert world.judging == ["guide"]
+        return world.bodies
+
+    of_before, made = played(lambda value: value), played(later)
+    assert len(made) == len(of_before) == 2 + 2 + 2 + 1
+    assert [without_later(each) for each in made] == of_before, "and nothing else comes of it"
+    jobs = [each for each in made if "baseModel" in each]
+    evaluations = [each for each in made if "baseModel" not in each]
+    assert (len(jobs), len(evaluations)) == (2, 5)
+    for job in jobs:
+        for section in (job, job["baseModel"], job["dataset"]["test"], job["template"]["volumes"][0], job["retries"]):
+            assert section[LATER] == 3
+    for evaluation in evaluations:
+        for section in (evaluation["retries"], evaluation["template"]["resources"], *evaluation["tasks"]):
+            assert section[LATER] == 3
+    assert all(each[LATER] == 3 for each in made[-1]["thresholds"])

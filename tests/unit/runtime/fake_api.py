@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from pydantic_core import from_json, to_json
 from trimtab_operator.runtime.kube import (
     JSON,
     JSON_PATCH,
@@ -144,7 +144,7 @@ class FakeApi:
 
 def copied(body: Body) -> Body:
     """Return a copy, as it would come out of a server: JSON is all there is."""
-    found: Body = json.loads(json.dumps(body))
+    found: Body = from_json(to_json(body))
     return found
 
 

@@ -6,14 +6,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from pydantic_core import to_json
 from trimtab_operator.api import FineTuneJobStatus
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Create, Delete, Suspend
 from trimtab_operator.runtime import metrics
 from trimtab_operator.runtime.cluster.cache import Cache
-from trimtab_operator.runtime.kube import JOBS, Invalid
+from trimtab_operator.runtime.kube import JOBS, Denied, Invalid, refusal_of
 from trimtab_operator.runtime.rounds.act import Actor, NameIsTaken
+from trimtab_operator.runtime.rounds.reconcile import is_refusal
 from trimtab_operator.runtime.rounds.workqueue import Retry
 
 from tests.resources import FINETUNEJOBS
@@ -54,6 +56,30 @@ async def test_a_child_that_is_decided_on_itself_is_looked_at_though_no_watch_br
     assert cache.stored(key).body["spec"]["suspend"]  # type: ignore[union-attr]
     await actor.act(Create(job()), ABOUT)
     assert told == [key, key], "Jobs are looked at by their owners"
+
+
+DENIED = 'admission webhook "jobs.example.com" denied the request: not today'
+
+
+@pytest.mark.parametrize("code", [404, 409, 410, 422, 500])
+@pytest.mark.parametrize("verb", ["create", "delete", "patch"])
+async def test_what_a_webhook_denies_with_whatever_code_is_denied_and_nothing_is_gone(
+    world: World, verb: str, code: int
+) -> None:
+    """A Job that only seems to be gone would run beside the next one."""
+    await world.actor.act(Create(job()), ABOUT)
+    (view,) = world.cache.jobs.of_parent("ftj-1")
+    answer = to_json({"reason": "AlreadyExists" if code == 409 else "NotFound", "message": DENIED})
+    world.api.before = failing(verb, "jobs", refusal_of(code, answer, {}))
+    action = {
+        "create": Create(job("demo-train-2", "job-2")),
+        "delete": Delete("Job", NAMESPACE, view.name, view.uid),
+        "patch": Suspend(NAMESPACE, view.name, view.uid, suspend=True),
+    }[verb]
+    with pytest.raises(Denied) as raised:
+        await world.actor.act(action, ABOUT)
+    assert is_refusal(raised.value)
+    assert [each.uid for each in world.cache.jobs.of_parent("ftj-1")] == [view.uid]
 
 
 async def test_creating_twice_is_success_when_the_owner_is_the_same(world: World) -> None:

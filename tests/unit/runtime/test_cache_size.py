@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from trimtab_operator.domain.views import QUEUE_LABEL
 from trimtab_operator.runtime.cluster.audit import Audit
-from trimtab_operator.runtime.cluster.cache import Cache, Store
+from trimtab_operator.runtime.cluster.cache import Cache, Store, matches
 from trimtab_operator.runtime.kube import JSON, PAGE_BYTES, Body, Kube, Resource
 
 from tests.resources import FINETUNEJOBS
@@ -84,6 +84,21 @@ async def test_the_queue_is_known_among_many_labels() -> None:
     stored = cache.owners["FineTuneJob"].view(NAMESPACE, "demo")
     assert stored is not None
     assert stored.body["metadata"]["labels"][QUEUE_LABEL] == "gpus"
+
+
+@pytest.mark.parametrize("make", [evaluation, serving_pod])
+async def test_selectors_see_each_of_two_hundred_labels(make: Callable[[], Body]) -> None:
+    cache, body = Cache(), make()
+    body["metadata"].setdefault("labels", {}).update({f"team.example/label-{n:03}": f"value-{n}" for n in range(200)})
+    store_of(cache, body).put(body)
+    wanted = {"team.example/label-199": "value-199"}
+    if make is evaluation:
+        stored = cache.owners["Evaluation"].of_uid(body["metadata"]["uid"])
+        assert stored is not None
+        assert stored.view is not None
+        assert matches(wanted, stored.view.labels)
+    else:
+        assert cache.pods_of(NAMESPACE, wanted) != []
 
 
 async def test_an_object_that_has_ended_is_read_as_it_was() -> None:

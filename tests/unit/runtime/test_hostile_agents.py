@@ -27,6 +27,7 @@ from trimtab_operator.runtime.rounds.reconcile import failed
 from trimtab_operator.runtime.rounds.workqueue import WorkQueue
 
 from tests.resources import ADAPTERROLLOUTS
+from tests.tasks import cancelled
 from tests.unit.runtime.fake_api import FakeApi
 from tests.unit.runtime.objects import NAMESPACE
 from tests.unit.runtime.rounds import Rounds
@@ -150,9 +151,7 @@ async def operating(folder: Path, hostile: Hostile) -> AsyncIterator[Operator]:
         try:
             yield operator
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancelled(*tasks)
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10) -> None:

@@ -33,6 +33,7 @@ from trimtab_operator.runtime.notifying.sender import Sender, outcome_of
 
 from tests.component.patience import Patience
 from tests.receiver import KEY, Receiver, secret
+from tests.tasks import cancelled
 from tests.unit.runtime.fake_api import FakeApi
 from tests.unit.runtime.objects import finetunejob
 
@@ -103,8 +104,7 @@ async def leading(world: World, pace: Pace = FAST) -> AsyncIterator[Leader]:
         try:
             yield Leader(world, notifier, cache)
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancelled(task)
 
 
 async def until(what: Callable[[], object], words: str = "what is waited for") -> None:

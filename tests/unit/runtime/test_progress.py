@@ -20,6 +20,7 @@ from trimtab_operator.runtime.pods import progress
 from trimtab_operator.runtime.pods.progress import ProgressPoller, url_of
 from trimtab_trainer.contract import Curve, Progress, Stage
 
+from tests.tasks import cancelled
 from tests.unit.runtime.objects import NAMESPACE, job, pod
 
 KEY = Key("FineTuneJob", NAMESPACE, "demo")
@@ -324,8 +325,7 @@ async def test_pods_that_hang_delay_no_other_namespace(monkeypatch: pytest.Monke
             while trainer.poller.newest("job-1") is None:
                 await asyncio.sleep(0.01)
         release.set()
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await cancelled(running)
 
 
 def there() -> dict[str, Any]:

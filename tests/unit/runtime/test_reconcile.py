@@ -14,7 +14,7 @@ from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf, Note, Plan
 from trimtab_operator.domain.work import Observed
-from trimtab_operator.runtime.kube import EVENTS, JOBS, ApiError, Invalid
+from trimtab_operator.runtime.kube import EVENTS, JOBS, ApiError, Denied, Invalid
 from trimtab_operator.runtime.rounds.events import Events
 from trimtab_operator.runtime.rounds.reconcile import failed
 from trimtab_operator.runtime.rounds.workqueue import Retry
@@ -119,6 +119,8 @@ REFUSED: dict[str, tuple[ApiError, str, str]] = {
     ),
     "a policy that asks for a label": (ApiError(422, "Invalid", "jobs need a cost-centre"), "PodRefused", "False"),
     "a webhook": (ApiError(400, "BadRequest", "admission webhook denied the request"), "PodRefused", "False"),
+    "a webhook with a code of its own": (Denied(409, "Conflict", "webhook denied the request"), "PodRefused", "False"),
+    "a webhook that is down": (Denied(500, "InternalError", "failed calling webhook"), "PodRefused", "Unknown"),
 }
 
 

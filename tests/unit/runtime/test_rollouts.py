@@ -18,6 +18,7 @@ from trimtab_operator.runtime.pods.desired import AGENT_KEYS, DESIRED, Desired, 
 from trimtab_operator.runtime.rounds.workqueue import Retry
 
 from tests.resources import ADAPTERROLLOUTS, EVALUATIONS
+from tests.tasks import cancelled
 from tests.unit.runtime.fake_api import failing
 from tests.unit.runtime.objects import NAMESPACE
 from tests.unit.runtime.rounds import Rounds
@@ -52,8 +53,7 @@ class World:
         self.polling = asyncio.create_task(self.poller.run())
 
     async def stop(self) -> None:
-        self.polling.cancel()
-        await asyncio.gather(self.polling, return_exceptions=True)
+        await cancelled(self.polling)
         await self.agent.stop()
 
     def store(self, body: Body) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from trimtab_operator.runtime.rounds.workqueue import Retry, WorkQueue
 
+from tests.tasks import cancelled
 from tests.unit.runtime.virtual_time import run
 
 Handle = Callable[[str], Awaitable[float | None]]
@@ -35,9 +36,7 @@ class Rounds:
     async def during(self, seconds: float, workers: int = 1) -> list[tuple[float, str]]:
         tasks = [asyncio.create_task(self.queue.work(self.handle, self.failed)) for _ in range(workers)]
         await asyncio.sleep(seconds)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelled(*tasks)
         return self.seen
 
 

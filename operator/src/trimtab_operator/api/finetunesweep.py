@@ -396,6 +396,16 @@ class FineTuneSweep(CustomObject):
         default=FineTuneSweepStatus(), description="status is what is known of the search."
     )
 
+    @classmethod
+    def parse(cls, body: dict[str, Any]) -> Self:
+        """Return the typed form; fields of the spec that are not known stay in it, for they are handed on to trials.
+
+        Raises:
+            pydantic.ValidationError: it has a value that this version does not know.
+        """
+        spec = FineTuneSweepSpec.model_validate(body.get("spec"), extra="allow")
+        return super().parse(body).model_copy(update={"spec": spec})
+
 
 REPORTED = "Reported"
 """Type of the condition that says whether the page of a search is written. No end depends on it."""

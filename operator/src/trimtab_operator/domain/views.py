@@ -7,7 +7,7 @@ nothing in an object of the right shape raises, and a view has at most a few kB 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -63,7 +63,8 @@ CONTAINER = "trainer"
 
 TEXT_LENGTH = 1024
 """Of what a view keeps of a message."""
-LABELS_KEPT = 128
+LABELS_KEPT, LABELS_LENGTH = 256, 16_384
+"""Of one object: how many labels, and how many characters of them together. Selectors do not see what is beyond."""
 WORDS_KEPT = 256
 """Termination messages whose typed form is kept: every round about a pod reads its own again."""
 
@@ -121,6 +122,17 @@ def queue_of(body: dict[str, Any]) -> str | None:
 def _text(told: object) -> str:
     """Return a message as far as it is kept."""
     return str(told or "")[:TEXT_LENGTH]
+
+
+def labels_kept(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the first labels of an object, as many as fit into what is kept of one."""
+    kept, room = dict[str, str](), LABELS_LENGTH
+    for key, value in islice(labels, LABELS_KEPT):
+        room -= len(key) + len(value)
+        if room < 0:
+            break
+        kept[key] = value
+    return kept
 
 
 def _accelerators(labels: Mapping[str, object]) -> int | None:
@@ -217,7 +229,7 @@ def _words_of(said: str) -> TerminationMessage | None:
 
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """A pod of such a Job; `waiting_*` and `terminated_*` are of the container that does the work."""
+    """A pod of such a Job. `terminated_*` are of the one container that works, `waiting_*` see `blocked_by`."""
 
     namespace: str
     name: str
@@ -241,6 +253,8 @@ class PodView:
     """Reason of the DisruptionTarget condition."""
     waiting_reason: str = ""
     waiting_message: str = ""
+    blocked_by: str = ""
+    """Which container it is that waits so, where it has to start before the one that does the work."""
     started: datetime | None = None
     running: bool = False
     terminated: bool = False
@@ -288,6 +302,8 @@ class PodView:
         statuses = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
         state: dict[str, Any] = next((c.get("state", {}) for c in statuses if c["name"] == CONTAINER), {})
         waiting = state.get("waiting") or {}
+        blocked = _blocked_by(status) if waiting else {}
+        waiting = blocked.get("state", {}).get("waiting") or waiting
         running = state.get("running") or {}
         terminated = state.get("terminated") or {}
         return cls(
@@ -312,6 +328,7 @@ class PodView:
             disruption=_text(disruption.get("reason", "")) if disruption.get("status") == "True" else "",
             waiting_reason=_text(waiting.get("reason", "")),
             waiting_message=_text(waiting.get("message", "")),
+            blocked_by=_text(blocked.get("name", "")),
             started=parse_time(running.get("startedAt") or terminated.get("startedAt")),
             running=bool(running),
             terminated=bool(terminated),
@@ -322,6 +339,15 @@ class PodView:
             beside=_failed_beside(statuses) if status.get("phase") == "Failed" else "",
             index=parse_number(labels.get(INDEX_LABEL)) or 0,
         )
+
+
+def _blocked_by(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the init container that does not start, of which a native sidecar is one; nothing where all do."""
+    for each in status.get("initContainerStatuses") or ():
+        waiting = each.get("state", {}).get("waiting") or {}
+        if each["name"] != CONTAINER and waiting.get("reason", "PodInitializing") != "PodInitializing":
+            return dict(each)
+    return {}
 
 
 def _failed_beside(statuses: list[dict[str, Any]]) -> str:
@@ -375,7 +401,7 @@ class ServingPodView:
             namespace=metadata["namespace"],
             name=metadata["name"],
             uid=metadata["uid"],
-            labels=dict(islice(labels.items(), LABELS_KEPT)),
+            labels=labels_kept(labels.items()),
             ip=status.get("podIP", ""),
             ready=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
             deleting="deletionTimestamp" in metadata or status.get("phase") in ("Succeeded", "Failed"),

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -127,6 +128,13 @@ class Invalid(ApiError):
     """422: refused by the schema, or by the test of a JSON patch."""
 
 
+class Denied(ApiError):
+    """A webhook or a policy did not let it in, or the webhook could not be asked.
+
+    They choose the code, and it means nothing: a webhook's 404 of a deletion is no object that is gone.
+    """
+
+
 class Unreachable(Exception):
     """No answer; the request may have been carried out all the same."""
 
@@ -135,7 +143,11 @@ class NotLeading(Exception):
     """A write was about to be sent by a process that cannot be sure to be the leader any more."""
 
 
-def _refusal(status: int, raw: bytes, headers: Any) -> ApiError:
+_ADMISSION = re.compile(r"denied (the )?request|failed calling webhook")
+"""Words of the API server about webhooks, and about policies."""
+
+
+def refusal_of(status: int, raw: bytes, headers: Any) -> ApiError:
     """Return what an answer says that is no success."""
     try:
         answer = json.loads(raw)
@@ -146,6 +158,8 @@ def _refusal(status: int, raw: bytes, headers: Any) -> ApiError:
 
 
 def _error(status: int, reason: str, message: str, after: str = "") -> ApiError:
+    if _ADMISSION.search(message):
+        return Denied(status, reason, message, pause_of(after, time.time()))
     kinds: dict[int, type[ApiError]] = {404: NotFound, 409: Conflict, 410: Gone, 422: Invalid}
     kind = AlreadyExists if reason == "AlreadyExists" else kinds.get(status, ApiError)
     return kind(status, reason, message, pause_of(after, time.time()))
@@ -329,7 +343,7 @@ class Kube:
             ) as response:
                 code = str(response.status)
                 if response.status >= 400:
-                    raise _refusal(response.status, await response.read(), response.headers)
+                    raise refusal_of(response.status, await response.read(), response.headers)
                 yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unreachable(f"{verb} {path}: {type(error).__name__} {error}") from error

@@ -28,6 +28,28 @@ class Model(BaseModel):
         """Return the JSON form (camelCase, no absent fields)."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
+    def to_json_as_read(self) -> dict[str, Any]:
+        """Return the JSON form with the fields that are unknown here too, if it was read with `extra="allow"`.
+
+        For what is passed on to others, who may know them.
+        """
+        return _with_unknown(self, self.to_json())
+
+
+def _with_unknown(model: BaseModel, told: dict[str, Any]) -> dict[str, Any]:
+    """Add what pydantic keeps and does not write, of a model and of the models and lists of models in it."""
+    for name, field in type(model).model_fields.items():
+        value, key = getattr(model, name), field.alias or name
+        if isinstance(value, BaseModel):
+            if inner := _with_unknown(value, told.get(key) or {}):
+                told[key] = inner
+        elif isinstance(value, list) and key in told:
+            for item, one in zip(value, told[key], strict=True):
+                if isinstance(item, BaseModel):
+                    _with_unknown(item, one)
+    told.update(model.__pydantic_extra__ or {})
+    return told
+
 
 class Received(Model):
     """What the other side says: another version may say more, so unknown fields are ignored."""

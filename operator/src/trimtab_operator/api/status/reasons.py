@@ -82,7 +82,8 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
     ),
     State.POD_REFUSED: _failed(
         "The API server refuses the Job or its pod: Pod Security, an admission policy or a webhook.",
-        "Correct what the message names, in `spec.template` of a new job or in the policy.",
+        "Correct what the message names, in `spec.template` of a new job or in the policy. A webhook that is down is "
+        "waited for without a limit.",
     ),
     State.NOT_UNDERSTOOD: _active(
         "The object has a value that this version of the operator does not know, such as one of a later version's; "

@@ -83,11 +83,11 @@ def evaluation_of(sweep: FineTuneSweep, judged: SweepEvaluation, *, name: str, t
         "tasks": tasks_of(judged),
         "datasetSecretName": judged.dataset_secret_name,
         "batchSize": judged.batch_size,
-        "retries": template.spec.retries.to_json(),
-        "template": for_one_accelerator(template.spec.template).to_json(),
+        "retries": template.spec.retries.to_json_as_read(),
+        "template": for_one_accelerator(template.spec.template).to_json_as_read(),
     }
     if isinstance(judged, FinalEvaluation):
-        asked["baseline"] = judged.baseline.to_json() if judged.baseline is not None else None
+        asked["baseline"] = judged.baseline.to_json_as_read() if judged.baseline is not None else None
         asked["thresholds"] = thresholds_of(sweep, judged)
     return {
         "apiVersion": API_VERSION,
@@ -109,7 +109,7 @@ def tasks_of(judged: SweepEvaluation) -> list[Mapping[str, Any]]:
     made: list[Mapping[str, Any]] = []
     for task in sorted(judged.tasks, key=lambda each: each is not first):
         chosen = sorted(task.chosen_metrics, key=lambda metric: figure not in RESULTS[metric])
-        one = task.to_json()
+        one = task.to_json_as_read()
         made.append({**one, "metrics": [metric.value for metric in chosen]} if task is first and chosen else one)
     return made
 
@@ -119,7 +119,7 @@ def thresholds_of(sweep: FineTuneSweep, judged: FinalEvaluation) -> list[Mapping
     that are not good enough passes with at most the probability that is allowed to one of them."""
     count = sweep.spec.final.top_trials if sweep.spec.final is not None else 1
     return [
-        {**each.to_json(), "confidence": round(1 - (1 - each.confidence) / count, 9)}
+        {**each.to_json_as_read(), "confidence": round(1 - (1 - each.confidence) / count, 9)}
         for each in judged.thresholds
         if each.confidence is not None
     ]

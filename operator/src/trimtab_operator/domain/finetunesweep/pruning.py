@@ -136,7 +136,7 @@ def check_rungs(sweep: FineTuneSweep, search: Search) -> None:
 
 
 def _every_steps(training: object) -> int:
-    return TrainingSettings.model_validate(training).evaluate_every_steps
+    return TrainingSettings.model_validate(training, extra="ignore").evaluate_every_steps
 
 
 def at_rest(trial: Trial, jobs: Mapping[str, FineTuneJob]) -> bool:

@@ -53,7 +53,7 @@ class Trial:
         """Why these settings are refused, "" if they are not: to be asked before anything of it is begun."""
         try:
             for spec in self.jobs.values():
-                FineTuneJobSpec.model_validate(spec)
+                FineTuneJobSpec.model_validate(spec, extra="ignore")
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
@@ -99,7 +99,7 @@ class Search:
 
     def _check_value(self, name: str, value: Any) -> None:
         try:
-            read = FineTuneJobSpec.model_validate(with_parameters(self.template, {name: value}))
+            read = FineTuneJobSpec.model_validate(with_parameters(self.template, {name: value}), extra="ignore")
         except ValidationError as error:
             for found in error.errors(include_url=False):
                 where = ".".join(str(part) for part in found["loc"])
@@ -121,7 +121,7 @@ def search_of(sweep: FineTuneSweep) -> Search:
         dimensions = space_of(spec.parameters, FineTuneJobSpec, SEARCHED, spec.algorithm.type)
     except ValueError as error:
         raise SweepInvalid(str(error)) from None
-    template = spec.template.spec.to_json()
+    template = spec.template.spec.to_json_as_read()
     kept = {key: value for key, value in template.items() if key not in ("suspend", "ttlSecondsAfterFinished")}
     return Search(sweep.metadata.name, dimensions, kept, spec.folds)
 

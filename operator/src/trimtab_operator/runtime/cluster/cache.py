@@ -30,7 +30,7 @@ from ...domain.gitops import MARKS
 from ...domain.kind import AnyKind
 from ...domain.kinds import KINDS
 from ...domain.review.policies import AUTHOR_ANNOTATION
-from ...domain.views import MANAGED_BY_LABEL, SERVE, STAGE_LABEL, JobView, PodView, ServingPodView
+from ...domain.views import MANAGED_BY_LABEL, SERVE, STAGE_LABEL, JobView, PodView, ServingPodView, labels_kept
 from ...domain.work.building.queue import is_of_queue
 from .. import metrics
 from ..kube import JOBS, OWN, PODS, Body, Resource
@@ -60,7 +60,7 @@ def typed_item(item: Body, resource: Resource) -> Body:
 
 
 KEPT_METADATA = ("namespace", "name", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
-LABELS_KEPT = 64
+ANNOTATIONS_KEPT = 64
 ANNOTATION_LENGTH = 1024
 """Of one that is passed on. A longer one is left out: a part of it would say something else."""
 
@@ -81,7 +81,7 @@ def slim(body: Body) -> Body:
     kept = {key: metadata[key] for key in KEPT_METADATA if key in metadata}
     if labels := metadata.get("labels"):
         ordered = sorted(labels.items(), key=lambda each: _rank(each[0]))
-        kept["labels"] = dict(islice(ordered, LABELS_KEPT))
+        kept["labels"] = labels_kept(ordered)
     annotations = metadata.get("annotations") or {}
     if owners := [each for each in metadata.get("ownerReferences") or () if each.get("controller")]:
         kept["ownerReferences"] = [{"uid": each["uid"], "controller": True} for each in owners[:1]]
@@ -89,7 +89,7 @@ def slim(body: Body) -> Body:
     told |= {k: v for k, v in annotations.items() if _is_read(k) and len(v) <= ANNOTATION_LENGTH}
     if told:
         ordered = sorted(told.items(), key=lambda each: each[0] != AUTHOR_ANNOTATION)
-        kept["annotations"] = dict(islice(ordered, LABELS_KEPT))
+        kept["annotations"] = dict(islice(ordered, ANNOTATIONS_KEPT))
     return {**{key: body[key] for key in ("apiVersion", "kind", "spec", "status") if key in body}, "metadata": kept}
 
 

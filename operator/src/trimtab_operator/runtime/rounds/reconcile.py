@@ -23,7 +23,7 @@ from ...domain.plan import Create, Delete, Inquiry, Note, Plan, Suspend
 from ...domain.views import controller_of
 from .. import metrics
 from ..cluster.cache import Cache, Stored, typed
-from ..kube import ApiError, Body, NotFound, Unreachable
+from ..kube import ApiError, Body, Denied, NotFound, Unreachable
 from ..logs import keys
 from ..pods.delivery import Delivery
 from .act import Actor, NameIsTaken
@@ -40,6 +40,11 @@ REFUSALS = (400, 403, 422)
 """Codes with which the API server says that something is not acceptable as it is."""
 QUESTIONS_AT_MOST = 8
 """A plan that asks longer than this goes round in circles."""
+
+
+def is_refusal(error: ApiError) -> bool:
+    """Tell whether what was asked for is not acceptable as it is, rather than that something is out of order."""
+    return error.status in REFUSALS or isinstance(error, Denied)
 
 
 def utc_now() -> datetime:
@@ -152,7 +157,7 @@ class Reconciler:
         try:
             return await self._actor.write_status(kind, body, status)
         except ApiError as error:
-            if error.status in REFUSALS:
+            if is_refusal(error):
                 words = f"the API server refuses its status, it is tried again: {error.message or error.reason}"
                 await self._events.post(body, (Note("Warning", "StatusRefused", words),))
             raise
@@ -171,7 +176,7 @@ class Reconciler:
                 log.warning("name taken", extra=keys(**about, child=str(taken)))
                 return False, True
             except ApiError as error:
-                if error.status not in REFUSALS:
+                if not is_refusal(error):
                     raise
                 self._troubles.was_refused(key, _kind_of(action), error)
                 log.warning("refused", extra=keys(**about, err=str(error)))

@@ -52,7 +52,7 @@ def differ(model: type[Model], dimension: Dimension, template: Mapping[str, Any]
 def _at(model: type[Model], spec: Mapping[str, Any], path: str) -> bytes:
     """Return the value of a field as it counts, its defaults filled in; Secrets are not of it."""
     try:
-        value: Any = model.model_validate(spec).to_json()
+        value: Any = model.model_validate(spec, extra="ignore").to_json()
     except ValidationError:
         value = json.loads(json.dumps(spec))  # that it is invalid is said where that is checked
     value = value_at(value, path)

@@ -145,7 +145,8 @@ class Attempt:
     def left_alone(self) -> bool:
         """Tell whether all trainers have ended and something beside one keeps its pod, and with it what that holds."""
         ended = self.at_rest and not self.incomplete
-        return self.live and ended and any(pod.terminated and pod.phase == "Running" for pod in self.current)
+        kept = any(pod.terminated and pod.phase not in ("Succeeded", "Failed") for pod in self.current)
+        return self.live and ended and kept
 
     @property
     def settled(self) -> bool:

@@ -26,10 +26,14 @@ IMAGE_REASONS = frozenset(
 )
 HOPELESS_IMAGE_REASONS = frozenset({"ErrImageNeverPull", "InvalidImageName"})
 CONTAINER_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"})
+CRASHES = "CrashLoopBackOff"
+"""Of a native sidecar; the container that does the work is not started twice."""
 VOLUME_EVENTS = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
 BEING_DELETED = "because it is being terminated"
 """Words of the API server about a namespace."""
-_COUNTED = re.compile(r"exceeded quota: [^,]*, requested: (count/[^,]*|pods|services)=")
+WEBHOOK_DOWN = "failed calling webhook"
+"""Of one that could not be asked: an outage, which ends nobody's work."""
+_COUNTED = re.compile(r"exceeded quota: [^,]*, requested: (count/[^,]*|pods|services|configmaps|secrets)=")
 """A quota of how many objects there may be, which smaller requests do not help."""
 
 
@@ -69,6 +73,12 @@ def waiting_of(observed: Observed[Any], attempt: Attempt, now: datetime) -> Wait
 def _not_running(observed: Observed[Any], pod: PodView, now: datetime) -> Waiting:
     if pod.unschedulable:
         return Waiting(State.QUEUED, f"no node can take the pod: {pod.unschedulable}")
+    if pod.blocked_by and pod.waiting_reason in IMAGE_REASONS | CONTAINER_REASONS | {CRASHES}:
+        words = ": ".join(filter(None, (pod.waiting_reason, pod.waiting_message)))
+        message = f"container {pod.blocked_by}, which has to start before the trainer, does not: {words}"
+        image = pod.waiting_reason in IMAGE_REASONS
+        state = State.IMAGE_UNAVAILABLE if image else State.CONTAINER_INVALID
+        return _bounded(state, message, pod, observed.settings, now)
     if pod.waiting_reason in IMAGE_REASONS:
         words = pod.waiting_message or pod.waiting_reason
         message = f"{words}; check spec.template.image and imagePullSecrets"
@@ -100,20 +110,23 @@ def refused(what: str, words: str, since: datetime, settings: Settings, now: dat
     if "exceeded quota" in words:
         less = "raise it" if _COUNTED.search(words) else "ask for less in spec.template.resources"
         return Waiting(State.QUOTA_EXCEEDED, f"{words}; free some of the quota, or {less}")
-    left = (since + timedelta(seconds=settings.pod_start_seconds) - now).total_seconds()
     message = f"the namespace refuses the {what}: {words}"
+    if WEBHOOK_DOWN in words:
+        return Waiting(State.POD_REFUSED, f"{message}; it is waited for", look_again_seconds=30.0)
+    left = (since + timedelta(seconds=settings.pod_start_seconds) - now).total_seconds()
     return Waiting(State.POD_REFUSED, message, since, look_again_seconds=max(1.0, min(left, 30.0)))
 
 
 def _without_pod(observed: Observed[Any], job: JobView, now: datetime) -> Waiting:
-    age = (now - job.created).total_seconds() if job.created else 0.0
+    begun = max((each for each in (job.created, job.resumed) if each is not None), default=now)
+    age = (now - begun).total_seconds()
     if age < UNEVENTFUL_SECONDS:
         return Waiting(look_again_seconds=UNEVENTFUL_SECONDS - age)
     inquiry = EventsOf(job.namespace, job.uid)
     refusals = [message for reason, message in _events(observed, inquiry) if reason == "FailedCreate"]
     if not refusals:
         return Waiting(inquiry=inquiry, look_again_seconds=_patience(age))
-    found = refused("pod", refusals[-1], job.created or now, observed.settings, now)
+    found = refused("pod", refusals[-1], begun, observed.settings, now)
     again = _patience(age) if found.since is None else found.look_again_seconds
     return replace(found, inquiry=inquiry, look_again_seconds=again)
 

@@ -29,8 +29,8 @@ def claimed(template: AnyTemplate, resources: AnyResources | None) -> int:
 
 def for_one_accelerator(template: PodTemplate) -> PodTemplate:
     """Return the template of an evaluation that has what a training has, but one GPU of its several."""
-    document = template.to_json()
+    document = template.to_json_as_read()
     for amounts in (document.get("resources") or {}).values():
         if isinstance(amounts, dict):
             amounts.update({name: 1 for name in amounts if ONE_AT_MOST.fullmatch(name) and count_of(amounts[name]) > 1})
-    return PodTemplate.model_validate(document)
+    return PodTemplate.model_validate(document, extra="allow")

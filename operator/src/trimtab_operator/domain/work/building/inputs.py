@@ -41,11 +41,11 @@ def gives_way(kind: Staging[J], job: J, attempt: Attempt, *, ran: bool) -> bool:
     Args:
         ran: whether a pod of this attempt has run, as far as is known.
     """
-    if not attempt.inputs or attempt.inputs == job_inputs(kind, job):
+    if not attempt.inputs:
         return False
-    if attempt.suspended:
-        return attempt.at_rest
-    return not ran and not any(pod.running or pod.over for pod in attempt.current)
+    begun = ran or any(pod.running or pod.over for pod in attempt.current)
+    may = attempt.at_rest if attempt.suspended else not begun
+    return may and attempt.inputs != job_inputs(kind, job)  # last: it is dear, and most rounds are about what runs
 
 
 def _spec(job: J, without: frozenset[str]) -> object:
