@@ -26,6 +26,7 @@ from .callers import Caller, OfProvider
 from .context import KINDS, Context
 from .feeds import TooMany
 from .guard import Guard
+from .room import Room, send_in_parts
 from .streams import Changes, Words
 from .views import playground, reading, reports, writing
 from .views.forms import check_form, read_form
@@ -36,6 +37,8 @@ from .visits import NotSignedIn
 STREAMS, STREAMS_OF_ONE = 512, 128
 QUESTIONS, QUESTIONS_OF_ONE = 64, 4
 """That are answered at the same time: of all users, and of one."""
+REPORTS, REPORTS_OF_ONE = 4, 2
+"""That are in memory at the same time: of all users, and of one; a report has 16 MiB at most."""
 ASSET_SECONDS = 31_536_000
 SERVED = (".css", ".js", ".svg", ".woff2")
 OBJECT = "/ns/{namespace}/{plural}/{name}"
@@ -51,6 +54,7 @@ class Console:
         self._context = context
         self._over: dict[asyncio.Event, str] = {}
         self._questions: list[str] = []
+        self._reports = Room(REPORTS, REPORTS_OF_ONE)
         reads: tuple[tuple[str, Read], ...] = (
             ("/", reading.begin),
             ("/ns/{namespace}", reading.show_overview),
@@ -65,7 +69,6 @@ class Console:
             (f"{OBJECT}/log", reading.show_log),
             (f"{OBJECT}/back", writing.show_back),
             (f"{OBJECT}/reports/{{which}}", reports.show_report),
-            (f"{OBJECT}/reports/{{which}}/page", reports.show_content),
         )
         writes: tuple[tuple[str, Write], ...] = (
             (f"{OBJECT}/back", writing.go_back),
@@ -79,8 +82,9 @@ class Console:
                 Route("/login", self._login),
                 Route("/go", _go),
                 Route("/assets/{name:path}", _asset),
-                Route("/ns/{namespace}/changes", _Stream(self)),
+                Route("/ns/{namespace}/changes", _Called(self.stream)),
                 Route(f"{OBJECT}/answers", self._answers, methods=["POST"]),
+                Route(f"{OBJECT}/reports/{{which}}/page", _Called(self.report)),
                 *self._of_signing(),
                 *(Route(path, functools.partial(self._read, view), methods=["GET"]) for path, view in reads),
                 *(Route(path, functools.partial(self._write, view), methods=["POST"]) for path, view in writes),
@@ -199,6 +203,19 @@ class Console:
         status = error.status_code if isinstance(error, HTTPException) else 500
         return _refusal(status, "there is no such page" if status == 404 else "this cannot be done here", "go back")
 
+    async def report(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Give a report to its frame, as long as there is room for it."""
+        request = Request(scope, receive)
+        if request.method not in ("GET", "HEAD"):
+            raise HTTPException(405)
+        caller = await self._caller(request)
+        try:
+            async with self._reports.place(caller.key):
+                answer = await self._read(reports.show_content, request)
+                await send_in_parts(answer, scope, receive, send)
+        except TooMany as problem:
+            await reports.refusal(problem)(scope, receive, send)
+
     async def stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Tell a page of changes in its namespace; of the kind of `about` only those of that object."""
         request = Request(scope, receive)
@@ -226,14 +243,14 @@ class Console:
         await Changes(changed, over, left)(scope, receive, send)
 
 
-class _Stream:
-    """An ASGI application, which a Route takes as it is."""
+class _Called:
+    """An ASGI application, which a Route takes as it is: of a method it would make a view."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, called: ASGIApp) -> None:
+        self._called = called
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._console.stream(scope, receive, send)
+        await self._called(scope, receive, send)
 
 
 async def _alive(request: Request) -> Response:
