@@ -84,6 +84,7 @@ class Console:
                 Route("/assets/{name:path}", _asset),
                 Route("/ns/{namespace}/changes", _Called(self.stream)),
                 Route(f"{OBJECT}/answers", self._answers, methods=["POST"]),
+                Route(f"{OBJECT}/preferences", self._preferences, methods=["POST"]),
                 Route(f"{OBJECT}/reports/{{which}}/page", _Called(self.report)),
                 *self._of_signing(),
                 *(Route(path, functools.partial(self._read, view), methods=["GET"]) for path, view in reads),
@@ -137,8 +138,7 @@ class Console:
             if len(self._questions) >= QUESTIONS or self._questions.count(caller.key) >= QUESTIONS_OF_ONE:
                 raise TooMany("too many questions are being answered", "wait for an answer")
         except Problem as problem:
-            told = {"sentence": problem.sentence, "next_step": problem.next_step}
-            return JSONResponse(told, status_of(problem))
+            return _told(problem)
         over = asyncio.Event()
         self._over[over] = caller.key
         self._questions.append(caller.key)
@@ -154,6 +154,15 @@ class Console:
             )  # fmt: skip
 
         return Words(ask_all, over, left)
+
+    async def _preferences(self, request: Request) -> Response:
+        """Store what a person prefers; answers are JSON, for the page's script."""
+        try:
+            await self._caller(request)  # nobody's form is not even read
+            form = await read_form(request)
+            return await run_in_threadpool(playground.prefer, self._context, request, form)
+        except Problem as problem:
+            return _told(problem)
 
     def _of_signing(self) -> list[Route]:
         """Return the addresses of signing in and out, where people do that here."""
@@ -275,6 +284,11 @@ async def _asset(request: Request) -> Response:
     if name not in known:
         raise HTTPException(404)
     return FileResponse(str(known[name]), headers={"Cache-Control": f"public, max-age={ASSET_SECONDS}, immutable"})
+
+
+def _told(problem: Problem) -> Response:
+    """Return a refusal for a script, which shows it as text."""
+    return JSONResponse({"sentence": problem.sentence, "next_step": problem.next_step}, status_of(problem))
 
 
 def _refusal(status: int, sentence: str, next_step: str) -> Response:
