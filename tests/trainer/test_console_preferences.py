@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from trimtab.bucket import Bucket, Keys
 from trimtab.console import preferences as preferences_module
 from trimtab.console.app import Console
 from trimtab.console.callers import OfKubeconfig
@@ -159,8 +160,16 @@ def test_the_page_says_where_rows_go_and_who_may_give_none_is_told(
         ([{**PAIR, "prompt": ""}], "Preference", "row 1, prompt is no text of 1 to"),
         ([{**PAIR, "chosen": turn("assistant", "a" * (TEXT_LENGTH + 1))}], "Preference", "row 1, chosen is no text of"),
         ([{**PAIR, "chosen": turn("system", "a")}], "Preference", "row 1, chosen is not the assistant's turn"),
-        ([{**PAIR, "chosen": [*turn("assistant", "a"), *turn("user", "b")]}], "Preference", "neither a text nor one turn"),
-        ([{**PAIR, "chosen": [{"role": "assistant", "content": "a", "weight": 0}]}], "Preference", "neither a text nor"),
+        (
+            [{**PAIR, "chosen": [*turn("assistant", "a"), *turn("user", "b")]}],
+            "Preference",
+            "neither a text nor one turn",
+        ),
+        (
+            [{**PAIR, "chosen": [{"role": "assistant", "content": "a", "weight": 0}]}],
+            "Preference",
+            "neither a text nor",
+        ),
         ([{**PAIR, "chosen": "a"}], "Preference", "half a text and half a conversation"),
         (['{"prompt": "\\ud800", "chosen": "a", "rejected": "b"}'], "Preference", "no JSON of whole characters"),
         ([{**PAIR, "prompt": {"role": []}}], "Preference", "neither a text nor one turn"),
@@ -196,10 +205,10 @@ def test_its_keys_write_below_one_prefix_and_read_nothing(opens: Opens, object_s
     assert "AccessDenied" in answer.json()["sentence"]
     assert answer.json()["next_step"].startswith("download the rows")
     uri = opens().give(PAIR).json()["uri"]
-    keys = preferences_module.Keys.of(variables(object_storage), PREFIX)
+    keys = Keys.of(variables(object_storage), PREFIX)
     assert keys is not None
     with pytest.raises(NotAllowed):
-        preferences_module.Bucket("trainer", keys.client()).read(uri.removeprefix("s3://trainer/"))
+        Bucket("trainer", keys.client()).read(uri.removeprefix("s3://trainer/"))
 
 
 def test_half_a_configuration_is_refused() -> None:

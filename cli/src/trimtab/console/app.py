@@ -228,10 +228,9 @@ class Console:
     async def stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Tell a page of changes in its namespace; of the kind of `about` only those of that object."""
         request = Request(scope, receive)
-        caller = await self._caller(request)
+        caller, namespace = await run_in_threadpool(reading.asked, self._context, request)
         if len(self._over) >= STREAMS or list(self._over.values()).count(caller.key) >= STREAMS_OF_ONE:
             raise TooMany("too many pages are open", "close some")
-        namespace = request.path_params["namespace"]
         plural, _, name = request.query_params.get("about", "").partition("/")
         changed, over, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
 
@@ -242,7 +241,7 @@ class Console:
                 loop.call_soon_threadsafe((changed if of else over).set)
 
         kinds = [kind_named(each) for each in KINDS]
-        leave = self._context.feeds.listen(caller, kinds, "" if namespace == ALL else namespace, heard)
+        leave = self._context.feeds.listen(caller, kinds, namespace, heard)
         self._over[over] = caller.key
 
         def left() -> None:

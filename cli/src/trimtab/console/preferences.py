@@ -96,7 +96,10 @@ def _turn(value: Any, role: str, place: str) -> str | list[dict[str, str]]:
     """Return a text, or the one turn of a conversation that there is."""
     is_text = isinstance(value, str)
     if not is_text and not (
-        isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and set(value[0]) == {"role", "content"}
+        isinstance(value, list)
+        and len(value) == 1
+        and isinstance(value[0], dict)
+        and set(value[0]) == {"role", "content"}
     ):
         raise Invalid(f"{place} is neither a text nor one turn", "use the console's page")
     said = value if is_text else value[0]["content"]

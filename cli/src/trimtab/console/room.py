@@ -1,7 +1,7 @@
 """A bound on what is in memory at the same time for answers that may be large: of all users, and of one.
 
-Who comes later waits for a while, in the order of coming, and holds up no thread; a browser that does not read gives its
-place back when the time of its answer is over.
+Who comes later waits for a while, in the order of coming, and holds up no thread; a browser that does not read gives
+its place back when the time of its answer is over.
 """
 
 from __future__ import annotations

@@ -68,9 +68,14 @@ def serve_cluster(
     *,
     secure: bool,
     provider: Provider | None = None,
+    form_key: bytes | None = None,
 ) -> None:
-    """Serve whoever signs in at a provider; without one, whoever a proxy has authenticated, with the token it sends."""
-    sessions = Sessions()
+    """Serve whoever signs in at a provider; without one, whoever a proxy has authenticated, with the token it sends.
+
+    Args:
+        form_key: by which forms are known that another process of the same key has shown.
+    """
+    sessions = Sessions(form_key)
     cookie = "__Host-trimtab" if secure else "trimtab"
     callers: Callers = (
         OfProvider(address, authority, namespace, cookie, Visits(provider))

@@ -86,6 +86,7 @@ def playground_page(
     choices: Sequence[Choice],
     problem: str = "",
     next_step: str = "",
+    *,
     storing: Storing | None = None,
 ) -> PlaygroundPage:
     return PlaygroundPage(

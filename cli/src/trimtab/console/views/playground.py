@@ -54,16 +54,16 @@ def show_playground(context: Context, request: Request) -> Response:
         except Problem as problem:
             sentence, next_step = problem.sentence, problem.next_step
     storing = _storing(context, caller, about) if choices and about is not None else None
-    page = playground_page(rollouts, about, choices, sentence, next_step, storing)
+    page = playground_page(rollouts, about, choices, sentence, next_step, storing=storing)
     return respond(context, caller, request, "playground.html", page, namespace=namespace)
 
 
 def _storing(context: Context, caller: Caller, about: AdapterRollout) -> Storing | None:
     if context.preferences is None:
         return None
-    where = (context.preferences.address(about.namespace, about.name, each) for each in PREFERENCE_FORMATS)
+    pairs, labels = (context.preferences.address(about.namespace, about.name, each) for each in PREFERENCE_FORMATS)
     may = context.may_prefer(caller, about.namespace, about.name)
-    return Storing(*where, action=object_path(about, "preferences") if may else "")
+    return Storing(pairs, labels, object_path(about, "preferences") if may else "")
 
 
 def prefer(context: Context, request: Request, form: Mapping[str, str]) -> Response:
