@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from tests.console.objects import HOSTILE, completed, digest, rollout
 from tests.unit.cli.cluster import FakeCluster
+from tests.unit.console.conftest import HOME
 
 PAGES = {
     "/ns/team-a": ["Overview", "field-guide-v4", "accelerators in use", "Queued", "DatasetMalformed", "4/4"],
