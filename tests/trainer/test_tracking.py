@@ -21,9 +21,10 @@ from trimtab_trainer.contract.curve import Curve
 from trimtab_trainer.errors import SettingsInvalid, StorageFailed
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import open_store
-from trimtab_trainer.tracking import mlflow as mlflow_module
+from trimtab_trainer.tracking import server as server_module
 from trimtab_trainer.tracking.figures import KEY_LENGTH, VALUE_LENGTH, Metric, told_of
-from trimtab_trainer.tracking.mlflow import ATTEMPTS, Mlflow
+from trimtab_trainer.tracking.mlflow import Mlflow
+from trimtab_trainer.tracking.server import ATTEMPTS
 from trimtab_trainer.tracking.stage import read_metrics, read_tracking
 
 from tests.trainer.tracking_records import METRICS, publish, record
@@ -354,7 +355,7 @@ def test_a_record_that_cannot_be_meant_is_refused(tmp_path: Path, changed: dict[
 
 
 def test_the_stage_has_last_words_whatever_becomes_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mlflow_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(server_module, "ATTEMPTS", 1)
     words = tmp_path / "words.json"
 
     def run(uri: str) -> tuple[int, dict[str, Any]]:
