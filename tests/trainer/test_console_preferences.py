@@ -20,7 +20,7 @@ from trimtab.console.sessions import Sessions
 from trimtab.errors import Invalid, NotAllowed
 from trimtab.kubeconfig import connection_to
 from trimtab.server import Server
-from trimtab_trainer.data.preferences import Reader
+from trimtab_trainer.data.reading.preferences import Reader
 
 from tests.trainer.conftest import ObjectStorage
 from tests.unit.cli.cluster import NAMESPACE, Request

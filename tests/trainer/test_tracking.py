@@ -93,6 +93,7 @@ def typed(document: dict[str, Any]) -> TrackingRecord:
 
 def tell(server: Server, tmp_path: Path, **more: Any) -> str:
     one = typed(record(server.uri, tmp_path, **more))
+    assert one.mlflow is not None
     tracker = Mlflow(one.mlflow, sleep=lambda seconds: None)
     try:
         return tracker.tell(one, told_of(one, METRICS))
@@ -305,6 +306,7 @@ def test_credentials_are_sent_as_they_lie(tmp_path: Path) -> None:
             document = record(server.uri, tmp_path)
             document["mlflow"]["credentials"] = credentials
             one = typed(document)
+            assert one.mlflow is not None
             Mlflow(one.mlflow).tell(one, told_of(one, {}))
         headers = [{key.lower(): value for key, value in each.items()} for _, _, each in server.asked]
         assert {each["authorization"] for each in headers} == {header}

@@ -85,7 +85,7 @@ from .settings import (
     TrainingSettings,
     Validation,
 )
-from .tracking import StoredMlflow, TrackingRecord
+from .tracking import StoredMlflow, StoredTrackio, TrackingRecord
 
 __all__ = [
     "ADDRESS",
@@ -166,6 +166,7 @@ __all__ = [
     "StoredJudgeModel",
     "StoredMlflow",
     "StoredOutput",
+    "StoredTrackio",
     "Summary",
     "TaskDataset",
     "TaskType",
