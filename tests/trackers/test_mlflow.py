@@ -92,7 +92,12 @@ def test_two_runs_of_one_experiment_are_two(mlflow: str, tmp_path: Path) -> None
 def test_a_run_that_goes_on_is_running_until_it_has_ended(mlflow: str, tmp_path: Path) -> None:
     adapter = publish(tmp_path / "output", METRICS)
     for step, loss in ((500, 1.8), (1000, 1.5), (1000, 1.5)):
-        more = {"step": step, "succeeded": False, "reason": "Training", "figures": {"trainingLoss": loss}}
+        more: dict[str, Any] = {
+            "step": step,
+            "succeeded": False,
+            "reason": "Training",
+            "figures": {"trainingLoss": loss},
+        }
         told(tmp_path, record(mlflow, tmp_path, experiment="live", **more))
     (run,) = runs(mlflow, "live")
     identity = run["info"]["run_id"]

@@ -295,8 +295,8 @@ def test_what_keeps_the_next_attempt_waiting_is_never_a_tracker() -> None:
     world = training().after(300).reports(step=5)
     assert world.last.actions == ()
     assert len(world.last.aside) == 1
-    world.exits(1)
-    assert world.last.aside == ()
+    made = world.exits(1).last
+    assert made.aside == ()
     assert "-train-" in world.after(3600).settle().job_names[-1]
 
 
