@@ -157,10 +157,12 @@ def test_a_preference_becomes_rows_that_training_reads(
 
 
 @contextlib.contextmanager
-def storing(team: Team, storage: ObjectStorage, name: str, folder: Path, width: int = 1440) -> Iterator[Window]:
-    """Open a window as a user on a console that has keys to write preferences."""
+def storing(
+    team: Team, storage: ObjectStorage, name: str, folder: Path, width: int = 1440, place: str = "preferences"
+) -> Iterator[Window]:
+    """Open a window as a user on a console that has keys to write preferences below one place, and is told another."""
     keys = {f"{PREFIX}{each.name}": each.read_text().strip() for each in (storage.folder / "giver").iterdir()}
-    variables = {f"{PREFIX}URI": "s3://trainer/preferences", **keys}
+    variables = {f"{PREFIX}URI": f"s3://trainer/{place}", **keys}
     with (
         console(team.users[name], **variables) as (address, _),
         window(folder / name, address.partition("/login")[0], width) as page,
@@ -209,14 +211,14 @@ def test_preferences_go_into_the_bucket_and_what_is_not_stored_stays(
 def test_what_cannot_be_stored_is_told_and_can_be_downloaded_still(
     team_of_three: Team, engine: Speaking, object_storage: ObjectStorage, tmp_path: Path
 ) -> None:
-    engine.says |= {BASE: "a" * 300_000}
-    with storing(team_of_three, object_storage, "jane", tmp_path, 400) as page:
+    with storing(team_of_three, object_storage, "jane", tmp_path, 400, place="elsewhere") as page:
         page.visit(playground(team_of_three))
         choose(page, BASE, SERVED)
         ask(page)
         page.run("document.querySelectorAll('.better')[1].click()")
         page.click("#store", "document.getElementById('stored').classList.contains('bad')")
-        assert "Not stored: row 1, rejected is no text of 1 to 200,000 characters" in page.text()
+        assert "Not stored: the object storage says AccessDenied" in page.text()
+        assert "download the rows" in page.text()
         assert page.run("document.documentElement.scrollWidth") <= 400
         assert len(downloaded(page, tmp_path / "files")) == 1
 
