@@ -158,7 +158,7 @@ def test_a_preference_becomes_rows_that_training_reads(
 
 @contextlib.contextmanager
 def storing(
-    team: Team, storage: ObjectStorage, name: str, folder: Path, width: int = 1440, place: str = "preferences"
+    team: Team, storage: ObjectStorage, name: str, folder: Path, *, width: int = 1440, place: str = "preferences"
 ) -> Iterator[Window]:
     """Open a window as a user on a console that has keys to write preferences below one place, and is told another."""
     keys = {f"{PREFIX}{each.name}": each.read_text().strip() for each in (storage.folder / "giver").iterdir()}
@@ -211,7 +211,7 @@ def test_preferences_go_into_the_bucket_and_what_is_not_stored_stays(
 def test_what_cannot_be_stored_is_told_and_can_be_downloaded_still(
     team_of_three: Team, engine: Speaking, object_storage: ObjectStorage, tmp_path: Path
 ) -> None:
-    with storing(team_of_three, object_storage, "jane", tmp_path, 400, place="elsewhere") as page:
+    with storing(team_of_three, object_storage, "jane", tmp_path, width=400, place="elsewhere") as page:
         page.visit(playground(team_of_three))
         choose(page, BASE, SERVED)
         ask(page)
