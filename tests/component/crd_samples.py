@@ -192,7 +192,10 @@ FULL = finetunejob(
         "suspend": True,
         "activeDeadlineSeconds": 3600,
         "ttlSecondsAfterFinished": 60,
-        "tracking": {"mlflow": {"uri": "https://mlflow.example/a", "experiment": "a", "secretName": "tracker"}},
+        "tracking": {
+            "mlflow": {"uri": "https://mlflow.example/a", "experiment": "a", "secretName": "tracker"},
+            "everySeconds": 300,
+        },
         "template": TEMPLATE,
     }
 )
@@ -230,11 +233,16 @@ def _steps(path: str) -> list[Any]:
 
 OF_ANSWERS: Body = {"spec.training.lossOn": "Completions", "spec.dataset.cleaning.tooLong": "Drop"}
 """What preferences can be learned with."""
+TRACKIO: Body = {"uri": "https://trackio.example/a", "project": "a", "secretName": "tracker"}
 VARIANTS = [
     FULL,
     change(
         FULL,
-        {"spec.dataset.validation": {"uri": "s3://datasets/validation/"}, "spec.dataset.test": {"uri": "s3://d-t/t/"}},
+        {
+            "spec.dataset.validation": {"uri": "s3://datasets/validation/"},
+            "spec.dataset.test": {"uri": "s3://d-t/t/"},
+            "spec.tracking": {"trackio": TRACKIO},
+        },
     ),
     change(
         FULL,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trimtab_operator.api.finetunejob import NAME_LENGTH, OWN_CLAIMS
+from trimtab_operator.api.tracking import ONE_TRACKER
 from trimtab_trainer.contract.methods import (
     ANSWERS_ONLY,
     NO_CUTTING,
@@ -428,11 +429,17 @@ METHOD_CASES: dict[Rule, Case] = {
         passed=[learns("DPO", loss="Robust", labelSmoothing=0.1), learns("DPO", labelSmoothing=0)],
     ),
 }
+MLFLOW: Body = {"mlflow": {"uri": "https://mlflow.example", "experiment": "a"}}
+TRACKIO: Body = {"trackio": {"uri": "https://trackio.example", "project": "a"}}
 FINETUNEJOB_CASES: dict[Rule, Case] = {
     **SHARED,
     **_with_several_gpus("limits"),
     **_with_several_gpus("requests"),
     **METHOD_CASES,
+    ("spec.tracking", ONE_TRACKER): Case(
+        refused=[{"spec.tracking": {}}, {"spec.tracking": {"everySeconds": 60}}, {"spec.tracking": MLFLOW | TRACKIO}],
+        passed=[{"spec.tracking": MLFLOW}, {"spec.tracking": TRACKIO | {"everySeconds": 60}}],
+    ),
     ("spec", "training.earlyStopping needs dataset.validation"): Case(
         refused=[{"spec.training.earlyStopping": {}}],
         passed=[{"spec.training.earlyStopping": {}, "spec.dataset.validation": {"fraction": 0.1}}],

@@ -4,6 +4,7 @@ which a person downloads are those that training reads."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import threading
@@ -13,16 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trimtab.console.preferences import PREFIX
 from trimtab_trainer.data.reading.preferences import Reader
 
 from tests.component.patience import Patience
 from tests.component.serving_pod import make_pod, serving
-from tests.console.conftest import Opens, Team
+from tests.console.conftest import Opens, Team, console
 from tests.console.objects import HOSTILE, digest
 from tests.console.test_day import clean
 from tests.console.test_pictures import UNNAMED, show
-from tests.console.window import Window
+from tests.console.window import Window, window
 from tests.serving.fake_engine import BASE, FakeEngine, stream
+from tests.trainer.conftest import ObjectStorage, object_storage
+
+__all__ = ["object_storage"]
 
 pytestmark = pytest.mark.cluster
 
@@ -119,6 +124,7 @@ def answers(page: Window) -> list[str]:
 
 
 def downloaded(page: Window, folder: Path) -> list[dict[str, Any]]:
+    folder.mkdir(parents=True, exist_ok=True)
     page.downloads(folder)
     page.click("#download", "true")
     patience = Patience("the file")
@@ -148,6 +154,73 @@ def test_a_preference_becomes_rows_that_training_reads(
         assert pair.prompt == ({"role": "user", "content": QUESTION},)
         better, worse = ({"role": "assistant", "content": text} for text in (SAYS[NEW], rejected))
         assert pair.answers == ((better,), (worse,))
+
+
+@contextlib.contextmanager
+def storing(
+    team: Team, storage: ObjectStorage, name: str, folder: Path, *, width: int = 1440, place: str = "preferences"
+) -> Iterator[Window]:
+    """Open a window as a user on a console that has keys to write preferences below one place, and is told another."""
+    keys = {f"{PREFIX}{each.name}": each.read_text().strip() for each in (storage.folder / "giver").iterdir()}
+    variables = {f"{PREFIX}URI": f"s3://trainer/{place}", **keys}
+    with (
+        console(team.users[name], **variables) as (address, _),
+        window(folder / name, address.partition("/login")[0], width) as page,
+    ):
+        page.visit(address, "location.pathname.startsWith('/ns/')")
+        yield page
+
+
+def in_bucket(storage: ObjectStorage, team: Team) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows that are stored, by folder; objects have no order."""
+    client, prefix = storage.client(), f"preferences/{team.namespace}/{ADAPTER}/"
+    found: dict[str, list[dict[str, Any]]] = {}
+    for each in client.list_objects_v2(Bucket="trainer", Prefix=prefix).get("Contents", []):
+        data = client.get_object(Bucket="trainer", Key=each["Key"])["Body"].read()
+        rows = [json.loads(line) for line in data.splitlines()]
+        found.setdefault(each["Key"].removeprefix(prefix).partition("/")[0], []).extend(rows)
+    return found
+
+
+def test_preferences_go_into_the_bucket_and_what_is_not_stored_stays(
+    team_of_three: Team, engine: Speaking, object_storage: ObjectStorage, tmp_path: Path
+) -> None:
+    done = "!document.getElementById('stored').hidden"
+    with storing(team_of_three, object_storage, "jane", tmp_path) as page:
+        page.visit(playground(team_of_three))
+        choose(page, BASE, SERVED, NEW)
+        ask(page)
+        page.run("document.querySelectorAll('.better')[1].click()")
+        page.click("#store", done)
+        assert "Stored: 2 rows, the last in s3://trainer/preferences/" in page.text()
+        assert page.run("document.getElementById('store').disabled && document.getElementById('forget').disabled")
+        ask(page, "Another?")
+        page.run("document.getElementById('neither').click()")
+        assert "Noted as neither" in page.text()
+        page.run("const as = document.getElementById('rows-as'); as.value = 'UnpairedPreference';"
+                 "as.dispatchEvent(new Event('change'))")  # fmt: skip
+        assert f"/{ADAPTER}/labels/" in page.text()
+        page.click("#store", f"{done} && document.getElementById('stored').textContent.includes('labels')")
+        clean(page)
+    found = in_bucket(object_storage, team_of_three)
+    assert [row["rejected"][0]["content"] for row in found["pairs"]] == [SAYS[BASE], SAYS[SERVED]]
+    assert {row["label"] for row in found["labels"]} == {False}
+    assert len([Reader("row").labelled(row) for row in found["labels"]]) == 3
+
+
+def test_what_cannot_be_stored_is_told_and_can_be_downloaded_still(
+    team_of_three: Team, engine: Speaking, object_storage: ObjectStorage, tmp_path: Path
+) -> None:
+    with storing(team_of_three, object_storage, "jane", tmp_path, width=400, place="elsewhere") as page:
+        page.visit(playground(team_of_three))
+        choose(page, BASE, SERVED)
+        ask(page)
+        page.run("document.querySelectorAll('.better')[1].click()")
+        page.click("#store", "document.getElementById('stored').classList.contains('bad')")
+        assert "Not stored: the object storage says AccessDenied" in page.text()
+        assert "download the rows" in page.text()
+        assert page.run("document.documentElement.scrollWidth") <= 400
+        assert len(downloaded(page, tmp_path / "files")) == 1
 
 
 def test_words_come_as_they_are_said_and_who_leaves_ends_them(

@@ -7,14 +7,19 @@ import random
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from trimtab_trainer.data.reading.preferences import Reader
 
 from deploy.demo.api import Body
 from deploy.demo.installation import ADMIN, SERVICE_URL, Installation, restricted_namespace
 from deploy.demo.mirror import Mirror
+from tests.component.patience import Patience
+from tests.console.conftest import console
+from tests.console.window import window
 from tests.e2e.tenants import MIRRORED, ON_A_NODE, Tenant, condition, succeeded
 from tests.engine.markers import BASE_MODEL, base_model, upload
 from tests.engine.serving import ENGINE_SECONDS
@@ -95,3 +100,37 @@ def test_from_an_empty_namespace_to_an_answer_of_the_adapter(
     answers = types("ask", 600)
     assert answers.startswith(f"== {BASE_MODEL}\n"), answers
     assert re.search(r"^== guide \(guide@[0-9a-f]{8}\)\n.+", answers, re.MULTILINE), answers
+    answers_in_the_playground(installation.kubeconfig, tenant.namespace, tmp_path)
+
+
+def answers_in_the_playground(kubeconfig: Path, namespace: str, folder: Path) -> None:
+    """Ask base and adapter side by side from the console's page, prefer, and download what training reads."""
+    asked = "[...document.querySelectorAll('.answer .said')].map((each) => each.textContent)"
+    with (
+        console(kubeconfig) as (address, _),
+        window(folder / "browser", address.partition("/login")[0]) as page,
+    ):
+        page.visit(address, "location.pathname.startsWith('/ns/')")
+        page.visit(f"/ns/{namespace}/playground?rollout=guide")
+        offered = page.run("[...document.querySelectorAll('input[name=model]')].map((each) => each.value)")
+        assert {BASE_MODEL, "guide"} <= set(offered)
+        page.type("#text", "What follows bafogu?")
+        page.run("document.querySelector('input[name=tokens]').value = 24; document.getElementById('ask').click()")
+        patience = Patience("both answers")
+        while page.run("document.getElementById('ask').disabled"):
+            patience.spend(str(page.run(asked)))
+            time.sleep(0.2)
+        said = page.run(asked)
+        assert len(said) >= 2
+        assert all(each.strip() for each in said), page.text()
+        assert len(set(said)) > 1, "the adapter learned something"
+        page.run("document.querySelector('.better:not([hidden])').click()")
+        page.downloads(folder)
+        page.click("#download", "true")
+        while not (found := list(folder.glob("preferences-*.jsonl"))):
+            patience.spend(len(list(folder.iterdir())))
+            time.sleep(0.1)
+        pairs = [Reader("row").pair(json.loads(line)) for line in found[0].read_text().splitlines()]
+        assert pairs
+        assert not page.complaints
+        assert not page.elsewhere

@@ -87,3 +87,25 @@ def test_two_runs_of_one_experiment_are_two(mlflow: str, tmp_path: Path) -> None
         uid = f"00000000-0000-0000-0000-00000000000{number}"
         told(tmp_path, record(mlflow, tmp_path, experiment="two", uid=uid))
     assert len(runs(mlflow, "two")) == 2
+
+
+def test_a_run_that_goes_on_is_running_until_it_has_ended(mlflow: str, tmp_path: Path) -> None:
+    adapter = publish(tmp_path / "output", METRICS)
+    for step, loss in ((500, 1.8), (1000, 1.5), (1000, 1.5)):
+        more: dict[str, Any] = {
+            "step": step,
+            "succeeded": False,
+            "reason": "Training",
+            "figures": {"trainingLoss": loss},
+        }
+        told(tmp_path, record(mlflow, tmp_path, experiment="live", **more))
+    (run,) = runs(mlflow, "live")
+    identity = run["info"]["run_id"]
+    assert run["info"]["status"] == "RUNNING"
+    assert history(mlflow, identity, "live/trainingLoss") == [(500, 1.8), (1000, 1.5)]
+    assert history(mlflow, identity, "training/loss") == []
+    told(tmp_path, record(mlflow, tmp_path / "output", experiment="live", adapter=adapter))
+    (run,) = runs(mlflow, "live")
+    assert (run["info"]["run_id"], run["info"]["status"]) == (identity, "FINISHED")
+    assert {"key": "trimtab.reason", "value": "Completed"} in run["data"]["tags"]
+    assert len(history(mlflow, identity, "training/loss")) == 1500

@@ -29,12 +29,18 @@ from tests.trainer.tiny import make_tiny_model
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does, before torch is loaded
 
 BUCKET = "trainer"
-IDENTITIES = {"admin": ["Admin"], "writer": ["Read", "List", "Write", "Tagging"], "reader": ["Read", "List"]}
+IDENTITIES = {
+    "admin": ["Admin"],
+    "writer": ["Read", "List", "Write", "Tagging"],
+    "reader": ["Read", "List"],
+    "giver": ["Write:trainer/preferences/*"],
+}
 
 
 @dataclass(frozen=True)
 class ObjectStorage:
-    """A running S3 server with one bucket, and folders of keys: `admin`, `writer` and `reader`.
+    """A running S3 server with one bucket, and folders of keys: `admin`, `writer`, `reader`, and `giver`, who
+    writes below one prefix and nothing else.
 
     SeaweedFS makes a bucket that does not exist when an admin writes to it, so missing buckets are for the others.
     """

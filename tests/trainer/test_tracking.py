@@ -21,9 +21,10 @@ from trimtab_trainer.contract.curve import Curve
 from trimtab_trainer.errors import SettingsInvalid, StorageFailed
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import open_store
-from trimtab_trainer.tracking import mlflow as mlflow_module
+from trimtab_trainer.tracking import server as server_module
 from trimtab_trainer.tracking.figures import KEY_LENGTH, VALUE_LENGTH, Metric, told_of
-from trimtab_trainer.tracking.mlflow import ATTEMPTS, Mlflow
+from trimtab_trainer.tracking.mlflow import Mlflow
+from trimtab_trainer.tracking.server import ATTEMPTS
 from trimtab_trainer.tracking.stage import read_metrics, read_tracking
 
 from tests.trainer.tracking_records import METRICS, publish, record
@@ -92,6 +93,7 @@ def typed(document: dict[str, Any]) -> TrackingRecord:
 
 def tell(server: Server, tmp_path: Path, **more: Any) -> str:
     one = typed(record(server.uri, tmp_path, **more))
+    assert one.mlflow is not None
     tracker = Mlflow(one.mlflow, sleep=lambda seconds: None)
     try:
         return tracker.tell(one, told_of(one, METRICS))
@@ -304,6 +306,7 @@ def test_credentials_are_sent_as_they_lie(tmp_path: Path) -> None:
             document = record(server.uri, tmp_path)
             document["mlflow"]["credentials"] = credentials
             one = typed(document)
+            assert one.mlflow is not None
             Mlflow(one.mlflow).tell(one, told_of(one, {}))
         headers = [{key.lower(): value for key, value in each.items()} for _, _, each in server.asked]
         assert {each["authorization"] for each in headers} == {header}
@@ -354,7 +357,7 @@ def test_a_record_that_cannot_be_meant_is_refused(tmp_path: Path, changed: dict[
 
 
 def test_the_stage_has_last_words_whatever_becomes_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mlflow_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(server_module, "ATTEMPTS", 1)
     words = tmp_path / "words.json"
 
     def run(uri: str) -> tuple[int, dict[str, Any]]:

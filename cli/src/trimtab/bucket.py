@@ -96,6 +96,7 @@ def _client(keys: Mapping[str, Any], **more: Any) -> Any:
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
         retries={"total_max_attempts": 3},
+        request_checksum_calculation="when_required",  # else every S3 storage has to know those that are new
         s3={"addressing_style": "path"},
     )
     return Session(**keys).client("s3", config=settings, **more)  # the default session would keep keys of before
@@ -123,6 +124,23 @@ class Bucket:
                 f"s3://{self.name}/{key} is larger than {MAXIMUM_BYTES >> 20} MiB", "look at it by other means"
             )
         return data
+
+    def write(self, key: str, data: bytes, media_type: str, metadata: Mapping[str, str]) -> None:
+        """Put an object, whole or not at all.
+
+        Args:
+            metadata: ASCII, up to 2 KiB.
+
+        Raises:
+            NotAllowed: there are no keys, or they may not write it.
+            Unreachable: the storage does not answer.
+        """
+        self._asked(
+            key,
+            lambda: self._client.put_object(
+                Bucket=self.name, Key=key, Body=data, ContentType=media_type, Metadata=dict(metadata)
+            ),
+        )
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders below a prefix."""

@@ -189,6 +189,11 @@ def _finding(document: Document, file: Path, field: str, message: str) -> Findin
 def _missing(server: Server, namespace: str, documents: Sequence[Document], file: Path) -> Iterator[Finding]:
     """Yield references to what is neither in the file nor in the cluster: it would be waited for."""
     here = {(document.kind, document.namespace or namespace, document.name) for document in documents}
+    here |= {  # the final of a search makes the Evaluation of its winner, with the name of the search
+        ("Evaluation", document.namespace or namespace, document.name)
+        for document in documents
+        if document.kind == "FineTuneSweep" and mapping(value_at(document.body, ".spec.final"))
+    }
     for document in documents:
         for kind_name, path in REFERENCES.get(document.kind, {}).items():
             value = text(value_at(document.body, f".{path}"))

@@ -1,4 +1,7 @@
-"""Manifests for a beginning: a FineTuneJob, its gate, and the name it is served under. Pure: answers in, YAML out."""
+"""Manifests for a beginning: a FineTuneJob or a FineTuneSweep, its gate, the name it is served under, and an export.
+
+Pure: answers in, YAML out.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,39 @@ from .kinds import kind_named
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,43}[a-z0-9])?")
 API = "trimtab.dev/v1alpha1"
 Body = dict[str, Any]
+NODES, TRIALS, SWEEP_NAME_LENGTH = 64, 200, 32
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is learned from, and how that is judged on rows that were held out.
+
+    Attributes:
+        rate: learning rate where the default is none for it; `rates` are those that a search draws from.
+    """
+
+    rate: float | None
+    rates: tuple[float, float]
+    task: Body
+    threshold: Body
+
+
+PAIRS = Method(
+    0.00005,
+    (0.000005, 0.0002),
+    {"name": "pairs", "type": "Preference", "dataset": {"split": "Test"}},
+    {"metric": "pairs/pairAccuracy", "maximumRegression": 0.02, "confidence": 0.95},
+)
+METHODS = {
+    "SFT": Method(
+        None,
+        (0.00005, 0.002),
+        {"name": "heldout", "type": "Perplexity", "dataset": {"split": "Test"}},
+        {"metric": "heldout/perplexity", "maximumRelativeRegression": 0.05, "confidence": 0.95},
+    ),
+    "DPO": PAIRS,
+    "ORPO": PAIRS,
+}
 
 
 @dataclass(frozen=True)
@@ -23,8 +59,12 @@ class Answers:
     Attributes:
         base_model, data, output: addresses; `data` is a file or a prefix of rows.
         secret_name: Secret with the keys of the object storage; empty: the pods' own identity.
-        gpus: of the train and the evaluate Job.
+        gpus: of each pod of the train Job, and of the evaluate Job.
+        nodes: pods that train together.
+        method: SFT, DPO or ORPO.
+        trials: of a FineTuneSweep over learning rate and rank; 0: one run.
         serving: label `key=value` of the serving pods; empty: it is not served.
+        export: address that the whole model is written below; empty: it is not.
     """
 
     name: str
@@ -34,6 +74,10 @@ class Answers:
     secret_name: str = ""
     gpus: int = 1
     serving: str = ""
+    nodes: int = 1
+    method: str = "SFT"
+    trials: int = 0
+    export: str = ""
 
     def check(self) -> None:
         """Refuse what no cluster would take.
@@ -64,25 +108,56 @@ class Answers:
         ):
             if not re.fullmatch(patterns[path], uri):
                 raise Invalid(f"the {what} {uri!r} is no address that a FineTuneJob takes", f"write it as {form}")
+        if self.export and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", self.export):
+            raise Invalid(f"the export's address {self.export!r} is none", "write it as s3://bucket/path")
         if self.secret_name and not re.fullmatch(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", self.secret_name):
             raise Invalid(f"the Secret's name {self.secret_name!r} is none for Kubernetes", "see kubectl get secrets")
         if self.gpus < 0:
             raise Invalid("the number of GPUs is below 0", "give 1, or 0 for a run on processors")
+        self._check_size()
         if self.serving and not re.fullmatch(r"[^\s=,]+=[^\s=,]+", self.serving):
             raise Invalid(f"the label of the serving pods {self.serving!r} is none", "write it as app=vllm")
 
+    def _check_size(self) -> None:
+        if not 1 <= self.nodes <= NODES:
+            raise Invalid(f"the number of nodes is not 1 to {NODES}", "give 1, or how many pods train together")
+        if self.method not in METHODS:
+            why = "no Evaluation reads the rows that KTO holds out; " if self.method == "KTO" else ""
+            raise Invalid(
+                f"the form knows no method {self.method!r}",
+                f"{why}take one of {', '.join(METHODS)}, or change the manifest by hand",
+            )
+        if self.trials and not 2 <= self.trials <= TRIALS:
+            raise Invalid(f"the number of trials is not 2 to {TRIALS}", "give 0 for one run that is no search")
+        if self.trials and len(self.name) > SWEEP_NAME_LENGTH:
+            raise Invalid(
+                f"the name of a search has {len(self.name)} characters", f"take at most {SWEEP_NAME_LENGTH} of them"
+            )
+
 
 def manifests(answers: Answers) -> str:
-    """Return a FineTuneJob and an Evaluation, and where it is to be served an AdapterRollout, as YAML documents.
+    """Return the manifests of the answers as YAML documents.
+
+    A FineTuneJob and the Evaluation that judges it, or a FineTuneSweep whose final does; where it is to be served an
+    AdapterRollout, and where the whole model is wanted an AdapterExport.
 
     Raises:
         Invalid: an answer is none.
     """
     answers.check()
-    bodies = [_finetunejob(answers), _evaluation(answers)]
+    bodies = [_finetunesweep(answers)] if answers.trials else [_finetunejob(answers), _evaluation(answers)]
     if answers.serving:
         bodies.append(_adapterrollout(answers))
-    return yaml.safe_dump_all(bodies, sort_keys=False)
+    if answers.export:
+        bodies.append(_adapterexport(answers))
+    return yaml.dump_all(bodies, Dumper=_Plain, sort_keys=False)
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes what stands in two places twice: people read it, and no parser of ours takes an alias."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _object(kind: str, answers: Answers, spec: Body) -> Body:
@@ -95,8 +170,14 @@ def _object(kind: str, answers: Answers, spec: Body) -> Body:
 
 
 def _finetunejob(answers: Answers) -> Body:
-    secret = {"secretName": answers.secret_name} if answers.secret_name else {}
-    spec = {
+    return _object("FineTuneJob", answers, _run(answers))
+
+
+def _run(answers: Answers) -> Body:
+    secret = _secret(answers)
+    method = METHODS[answers.method]
+    learned = {"training": {"method": answers.method, "learningRate": method.rate}} if method.rate else {}
+    return {
         "baseModel": {"uri": answers.base_model, **secret},
         "dataset": {
             "training": {"uri": answers.data},
@@ -105,21 +186,63 @@ def _finetunejob(answers: Answers) -> Body:
             **secret,
         },
         "output": {"uri": answers.output, **secret},
+        **learned,
+        **({"nodes": answers.nodes} if answers.nodes > 1 else {}),
         **_template(answers),
     }
-    return _object("FineTuneJob", answers, spec)
 
 
 def _evaluation(answers: Answers) -> Body:
     """The gate: not worse than the base model on rows that nothing was trained on, beyond what chance explains."""
+    method = METHODS[answers.method]
     spec = {
         "target": {"fineTuneJobName": answers.name},
         "baseline": {"baseModel": True},
-        "tasks": [{"name": "heldout", "type": "Perplexity", "dataset": {"split": "Test"}}],
-        "thresholds": [{"metric": "heldout/perplexity", "maximumRelativeRegression": 0.05, "confidence": 0.95}],
+        "tasks": [method.task],
+        "thresholds": [method.threshold],
         **_template(answers),
     }
     return _object("Evaluation", answers, spec)
+
+
+def _finetunesweep(answers: Answers) -> Body:
+    """A search whose final is the gate: the winner's Evaluation has the sweep's name, and the labels of the final."""
+    method = METHODS[answers.method]
+    low, high = method.rates
+    run = _run(answers)
+    run.get("training", {}).pop("learningRate", None)
+    spec = {
+        "parameters": [
+            {"name": "training.learningRate", "range": {"minimum": low, "maximum": high, "scale": "Log"}},
+            {"name": "lora.rank", "values": [8, 16, 32]},
+        ],
+        "maxTrials": answers.trials,
+        "parallelTrials": 2,
+        "final": {
+            "metadata": {"labels": {"app": answers.name}},
+            "topTrials": min(3, answers.trials),
+            "evaluation": {
+                "tasks": [method.task],
+                "metric": method.threshold["metric"],
+                "baseline": {"baseModel": True},
+                "thresholds": [method.threshold],
+            },
+        },
+        "template": {"metadata": {"labels": {"app": answers.name}}, "spec": run},
+    }
+    return _object("FineTuneSweep", answers, spec)
+
+
+def _adapterexport(answers: Answers) -> Body:
+    spec = {
+        "source": {"evaluationName": answers.name},
+        "destination": {"uri": answers.export, **_secret(answers)},
+    }
+    return _object("AdapterExport", answers, spec)
+
+
+def _secret(answers: Answers) -> Body:
+    return {"secretName": answers.secret_name} if answers.secret_name else {}
 
 
 def _adapterrollout(answers: Answers) -> Body:

@@ -44,9 +44,16 @@ class Resource:
     plural: str
 
     def path(self, namespace: str | None = None, name: str = "", subresource: str = "") -> str:
+        """Return an address.
+
+        Raises:
+            Invalid: a part is one of the two that every client and server takes out of an address.
+        """
         parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
         parts += ["namespaces", namespace] if namespace else []
         parts += [part for part in (self.plural, name, subresource) if part]
+        if odd := [part for part in parts if part in (".", "..")]:
+            raise Invalid(f"nothing in Kubernetes has the name {odd[0]!r}", "write the name as kubectl get shows it")
         return "/" + "/".join(quote(part, safe=":") for part in parts)
 
 

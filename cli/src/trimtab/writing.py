@@ -109,6 +109,10 @@ def new(
     to: Annotated[str | None, typer.Option("--output", help="Address that adapters are published under.")] = None,
     secret: Annotated[str | None, typer.Option(help="Secret with the keys of the object storage.")] = None,
     gpus: Annotated[int, typer.Option(help="GPUs of the run; 0 trains on processors.")] = 1,
+    nodes: Annotated[int, typer.Option(help="Pods that train together, each with these GPUs.")] = 1,
+    method: Annotated[str, typer.Option(help="SFT, or from pairs of answers DPO or ORPO.")] = "SFT",
+    trials: Annotated[int, typer.Option(help="Trials of a search over learning rate and rank; 0: one run.")] = 0,
+    export: Annotated[str, typer.Option(help="Address that the whole model is written below.")] = "",
     serve: Annotated[str, typer.Option(help="Label of the vLLM pods that serve it, such as app=vllm.")] = "",
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="File to write, which must not be there yet.")
@@ -125,6 +129,10 @@ def new(
         secret_name=_asked("Secret with the storage's keys", "--secret", secret, default="object-storage"),
         gpus=gpus,
         serving=serve,
+        nodes=nodes,
+        method=method,
+        trials=trials,
+        export=export,
     )
     text = manifests(answers)
     if file is None:

@@ -232,6 +232,18 @@ def test_what_new_writes_is_accepted_and_nothing_is_stored(
     assert run("check", str(file)).code == 0, "it is there already, and would stay as it is"
 
 
+@pytest.mark.parametrize("method", ["SFT", "DPO", "ORPO"])
+@pytest.mark.parametrize("trials", ["0", "8"])
+def test_runs_of_several_pods_searches_and_exports_that_new_writes_are_accepted(
+    method: str, trials: str, run: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "demo.yaml"
+    more = ("--nodes", "2", "--method", method, "--trials", trials, "--export", "s3://models/demo", "--serve", "a=b")
+    assert run("new", "demo", *FLAGS, *more, "-f", str(file)).code == 0
+    checked = run("check", str(file))
+    assert (checked.code, checked.out) == (0, ""), checked.out
+
+
 def test_check_names_the_lines(objects: Objects, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(

@@ -16,8 +16,8 @@ from tests.perturb.proxy import Proxy, Write
 from tests.resources import FINETUNEJOBS
 
 TRACKING = {"mlflow": {"uri": "https://mlflow.example", "experiment": "demo", "secretName": "tracker"}}
-AFTER = 4
-"""Writes of what comes after the end: ConfigMap, Job, and two of the status."""
+AFTER = 3
+"""Writes of what comes after the end: the Job, and two of the status."""
 
 
 def tracked_of(body: Body) -> tuple[str, str]:

@@ -90,6 +90,7 @@ def test_the_program_takes_its_arguments(monkeypatch: pytest.MonkeyPatch) -> Non
         "port": 8090,
         "secure": True,
         "provider": None,
+        "form_key": None,
     }
     mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
     assert program.AUTHORITY.startswith(f"{mounts['cluster']}/")
@@ -138,3 +139,65 @@ def test_no_secret_is_in_the_deployment() -> None:
 def test_an_issuer_without_a_client_is_refused() -> None:
     with pytest.raises(HelmError, match=r"console\.oidc\.clientId is empty"):
         Rendered({"console": {**ENABLED["console"], "oidc": {"issuer": "https://login.example.com"}}})
+
+
+FORMS: dict[str, Any] = {"replicas": 2, "formKeySecretName": "forms"}
+GIVEN: dict[str, Any] = {"preferences": {"uri": "s3://feedback/rows", "secretName": "giver"}}
+
+
+def test_two_of_it_share_the_key_of_their_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trimtab.console import __main__ as program
+    from trimtab.console import serving
+
+    rendered = Rendered({"console": {**ENABLED["console"], **FORMS}})
+    deployment = rendered.one("Deployment", "trimtab-console")
+    assert deployment["spec"]["replicas"] == 2
+    budget = rendered.one("PodDisruptionBudget", "trimtab-console")["spec"]
+    assert budget["selector"] == deployment["spec"]["selector"]
+    (variable,) = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    served: list[Any] = []
+    monkeypatch.setattr(serving, "serve_cluster", lambda *_, form_key, **__: served.append(form_key))
+    monkeypatch.setattr("sys.argv", ["console", "--host=a", "--api-server=https://a"])
+    monkeypatch.setenv(variable["name"], "0" * 32)
+    program.main()
+    assert served == [b"0" * 32]
+    monkeypatch.setenv(variable["name"], "short")
+    with pytest.raises(SystemExit, match="has 5 bytes: give 32 random ones or more"):
+        program.main()
+    assert not [each for each in Rendered(ENABLED).all("PodDisruptionBudget") if "console" in each["metadata"]["name"]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"replicas": 2}, r"without console\.formKeySecretName"),
+        ({**FORMS, "oidc": OIDC}, r"with console\.oidc\.issuer: who has signed in is in the memory of one pod"),
+        ({"preferences": {"uri": "s3://feedback/rows"}}, r"console\.preferences needs both"),
+        ({"preferences": {"secretName": "giver"}}, r"console\.preferences needs both"),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_is_refused_with_the_reason(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(HelmError, match=reason):
+        Rendered({"console": {**ENABLED["console"], **changes}})
+
+
+def test_preferences_are_stored_with_keys_of_their_own_by_who_may_edit() -> None:
+    from trimtab.console.preferences import PREFIX, Preferences
+
+    rendered = Rendered({"console": {**ENABLED["console"], **GIVEN, "storage": {"secretName": "reader"}}})
+    container = rendered.one("Deployment", "trimtab-console")["spec"]["template"]["spec"]["containers"][0]
+    sources = {each["prefix"]: each["secretRef"]["name"] for each in container["envFrom"]}
+    assert sources == {"TRIMTAB_CONSOLE_STORAGE_": "reader", PREFIX: "giver"}
+    told = {each["name"]: each["value"] for each in container["env"]}
+    found = Preferences.of(told | {f"{PREFIX}AWS_ACCESS_KEY_ID": "a", f"{PREFIX}AWS_SECRET_ACCESS_KEY": "b"})
+    assert found is not None
+    assert found.address("a", "b", "Preference") == "s3://feedback/rows/a/b/pairs/"
+    role = rendered.one("ClusterRole", "trimtab:trimtab-system:preference-giver")
+    assert role["rules"] == [
+        {"apiGroups": ["trimtab.dev"], "resources": ["adapterrollouts/preferences"], "verbs": ["create"]}
+    ]
+    marks = {name for name in role["metadata"]["labels"] if "aggregate-to" in name}
+    assert {name.rpartition("/")[2] for name in marks} == {"aggregate-to-edit", "aggregate-to-admin"}
+    without = Rendered({"console": {**ENABLED["console"], **GIVEN}, "rbac": {"aggregate": False}})
+    assert not [each for each in without.all("ClusterRole") if "preference-giver" in each["metadata"]["name"]]

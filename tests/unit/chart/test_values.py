@@ -124,6 +124,8 @@ DASHBOARDS: Body = {"metrics": {"dashboards": {"enabled": True}}}
 SERVICE: Body = {"metrics": {"service": {"enabled": True}}}
 CONSOLE: Body = {"console": {"enabled": True, "hosts": ["trimtab.example.com"]}}
 ISSUER: Body = {"console": {**CONSOLE["console"], "oidc": {"issuer": "https://login.example.com", "clientId": "a"}}}
+GIVEN: Body = {"console": {**CONSOLE["console"], "preferences": {"uri": "s3://feedback/rows", "secretName": "giver"}}}
+FORM_KEY: Body = {"console": {**CONSOLE["console"], "formKeySecretName": "forms"}}
 KEYS: Body = {"console": {**CONSOLE["console"], "storage": {"secretName": "reader"}}}
 SERVICE_MONITOR: Body = {"metrics": {"serviceMonitor": {"enabled": True}}}
 MONITORS: Body = {"metrics": {"podMonitor": {"enabled": True}}}
@@ -440,6 +442,31 @@ TOGETHER: dict[str, tuple[Body, Look, Any, Any]] = {
         [443, 8333],
         [{"ports": [{"protocol": "TCP", "port": 443}, {"protocol": "TCP", "port": 8333}]}],
     ),
+    "console.replicas": (FORM_KEY, lambda r: r.one("Deployment", CONSOLE_NAME)["spec"]["replicas"], 2, 2),
+    "console.formKeySecretName": (
+        CONSOLE,
+        lambda r: [each["valueFrom"]["secretKeyRef"] for each in console(r).get("env", ())],
+        "forms",
+        [{"name": "forms", "key": "form-key"}],
+    ),
+    "console.preferences.uri": (
+        GIVEN,
+        lambda r: console(r)["env"],
+        "s3://feedback/other",
+        [{"name": "TRIMTAB_CONSOLE_PREFERENCES_URI", "value": "s3://feedback/other"}],
+    ),
+    "console.preferences.secretName": (
+        GIVEN,
+        lambda r: console(r)["envFrom"],
+        "other",
+        [{"prefix": "TRIMTAB_CONSOLE_PREFERENCES_", "secretRef": {"name": "other"}}],
+    ),
+    "console.preferences.ports": (
+        GIVEN,
+        lambda r: console_policy(r)["egress"][2:],
+        [8333],
+        [{"ports": [{"protocol": "TCP", "port": 8333}]}],
+    ),
     "console.targetPort": (
         CONSOLE,
         lambda r: r.one("Service", CONSOLE_NAME)["spec"]["ports"][0]["targetPort"],
@@ -568,6 +595,10 @@ WRONG: dict[str, Any] = {
     "console.oidc.scopes": ["profile"],
     "console.oidc.secretName": "Not a name",
     "console.storage.ports": [],
+    "console.preferences.uri": "file:///rows",
+    "console.preferences.ports": [],
+    "console.replicas": 6,
+    "console.formKeySecretName": "Not a name",
     "console.unheard": 1,
 }
 

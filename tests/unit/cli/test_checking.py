@@ -213,6 +213,17 @@ def test_aliases_that_make_large_what_is_small_are_a_fault(
         assert "its aliases (*) make it too large" in ran.out + ran.err
 
 
+def test_the_evaluation_of_a_search_comes_of_its_final(file: Path, cluster: FakeCluster, run: Run) -> None:
+    accepts(cluster)
+    search = "apiVersion: trimtab.dev/v1alpha1\nkind: FineTuneSweep\nmetadata: {name: demo}\nspec: %s\n---\n"
+    export = "apiVersion: trimtab.dev/v1alpha1\nkind: AdapterExport\nmetadata: {name: demo}\n"
+    export += "spec: {source: {evaluationName: demo}}\n"
+    file.write_text(search % "{final: {topTrials: 2}}" + export)
+    assert run("check", str(file)).out == ""
+    file.write_text(search % "{maxTrials: 2}" + export)
+    assert "Evaluation demo is neither in this file nor in team-a" in run("check", str(file)).out
+
+
 def test_what_aliases_stand_for_is_written_out(file: Path) -> None:
     file.write_text("kind: FineTuneJob\nmetadata: {name: a}\nx: &x {b: 1}\ny: {<<: *x, c: 2}\nz: [*x, *x]\n")
     (document,), findings = read(file)

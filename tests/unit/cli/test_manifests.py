@@ -5,15 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from trimtab.errors import Invalid
-from trimtab.manifests import Answers, manifests
-from trimtab_operator.api import AdapterRollout, Evaluation, FineTuneJob
+from trimtab.manifests import METHODS, Answers, manifests
+from trimtab_operator.api import AdapterExport, AdapterRollout, Evaluation, FineTuneJob, FineTuneSweep
 
 from tests.unit.cli.conftest import Run
 
+SEARCHED: dict[str, Any] = {"trials": 8, "serving": "app=vllm", "export": "s3://models/demo"}
 NO_ADDRESS = "no address that a FineTuneJob takes: write it as"
 FLAGS = ("--base-model", "s3://models/base", "--data", "s3://rows/", "--output", "s3://out")
 
@@ -30,6 +32,43 @@ def test_the_models_take_what_is_written() -> None:
     assert source.follow.selector.match_labels == gate["metadata"]["labels"]
     assert "template" not in job["spec"]
     assert "secretName" not in text
+
+
+def parsed(answers: Answers) -> dict[str, Any]:
+    """Return what the models make of the manifests, by kind."""
+    kinds = (AdapterExport, AdapterRollout, Evaluation, FineTuneJob, FineTuneSweep)
+    models = {kind.__name__: kind for kind in kinds}
+    text = manifests(answers)
+    assert "&" not in text
+    assert "*" not in text, "an alias, which people do not read"
+    bodies = list(yaml.safe_load_all(text))
+    for body in bodies:
+        body["metadata"] |= {"namespace": "x", "uid": "0"}
+    return {body["kind"]: models[body["kind"]].parse(body) for body in bodies}
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_run_of_several_pods_and_of_each_method(method: str) -> None:
+    found = parsed(Answers("demo", "s3://models", "s3://rows/", "s3://out", nodes=4, method=method))
+    assert sorted(found) == ["Evaluation", "FineTuneJob"]
+    job, gate = found["FineTuneJob"], found["Evaluation"]
+    assert (job.spec.nodes, job.spec.training.method.value) == (4, method)
+    gate.spec.check()
+    task = gate.spec.tasks[0]
+    assert (task.type.value == "Preference") == (method != "SFT")
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_search_is_judged_by_its_final_which_is_followed_and_exported(method: str) -> None:
+    found = parsed(Answers("demo", "s3://models", "s3://rows/", "s3://out", method=method, **SEARCHED))
+    assert sorted(found) == ["AdapterExport", "AdapterRollout", "FineTuneSweep"]
+    sweep = found["FineTuneSweep"]
+    sweep.spec.final.evaluation.check()
+    assert sweep.spec.max_trials == 8
+    follow = found["AdapterRollout"].spec.source.follow
+    assert follow.selector.match_labels.items() <= sweep.spec.final.metadata.labels.items()
+    export = found["AdapterExport"].spec
+    assert (export.source.evaluation_name, export.destination.uri) == ("demo", "s3://models/demo")
 
 
 def test_flags_give_the_same_as_answers(run: Run) -> None:
@@ -52,6 +91,11 @@ def test_flags_give_the_same_as_answers(run: Run) -> None:
         ),
         (("demo", *FLAGS, "--gpus", "-1"), "the number of GPUs is below 0: give 1, or 0"),
         (("demo", *FLAGS, "--serve", "vllm"), "the label of the serving pods 'vllm' is none: write it as app=vllm"),
+        (("demo", *FLAGS, "--nodes", "0"), "the number of nodes is not 1 to 64: give 1, or"),
+        (("demo", *FLAGS, "--method", "KTO"), "no method 'KTO': no Evaluation reads the rows that KTO holds out"),
+        (("demo", *FLAGS, "--method", "PPO"), "the form knows no method 'PPO': take one of SFT, DPO, ORPO"),
+        (("demo", *FLAGS, "--trials", "1"), "the number of trials is not 2 to 200: give 0"),
+        (("demo", *FLAGS, "--export", "oci://a/b"), "the export's address 'oci://a/b' is none: write it as s3://"),
         (("demo", *FLAGS, "--secret", "A b"), "the Secret's name 'A b' is none for Kubernetes"),
     ],
 )
@@ -61,7 +105,10 @@ def test_an_answer_that_is_none(arguments: tuple[str, ...], sentence: str, run: 
     assert sentence in ran.err
 
 
-def test_a_name_may_have_45_characters() -> None:
+def test_a_name_may_have_45_characters_and_of_a_search_32() -> None:
+    manifests(Answers("a" * 32, "s3://models", "s3://rows", "s3://out", trials=2))
+    with pytest.raises(Invalid, match="the name of a search has 33 characters"):
+        manifests(Answers("a" * 33, "s3://models", "s3://rows", "s3://out", trials=2))
     manifests(Answers("a" * 45, "s3://models", "s3://rows", "s3://out"))
     with pytest.raises(Invalid):
         manifests(Answers("a" * 46, "s3://models", "s3://rows", "s3://out"))

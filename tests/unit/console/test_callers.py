@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import pytest
 from starlette.testclient import TestClient
+from trimtab.console.app import Console
+from trimtab.console.callers import OfBearerToken
+from trimtab.console.context import Context
+from trimtab.console.feeds import Feeds
+from trimtab.console.sessions import Sessions
 
 from tests.unit.console.conftest import WatchedCluster
 
@@ -79,3 +84,22 @@ def test_a_form_needs_the_cookie_of_the_page_that_it_was_on(proxied: TestClient,
     proxied.cookies.clear()
     assert proxied.post(f"{PAGE}/field-guide-v4/suspend", data=form, headers=sent).status_code == 403
     assert [each.headers["Authorization"] for each in cluster.asked if each.method == "PATCH"] == ["Bearer jane"]
+
+
+def test_a_form_of_one_replica_is_taken_by_another_that_shares_its_key(cluster: WatchedCluster, feeds: Feeds) -> None:
+    def replica(key: bytes) -> TestClient:
+        callers, sessions = OfBearerToken(cluster.address, "", "team-a", "__Host-trimtab"), Sessions(key)
+        context = Context(callers, feeds, sessions, cluster.address, secure=True)
+        address, headers = "https://console.example.com", {"Authorization": "Bearer jane"}
+        app = Console(context, ["console.example.com"]).app
+        return TestClient(app, base_url=address, follow_redirects=False, headers=headers)
+
+    first, second, stranger = (replica(key * 32) for key in (b"a", b"a", b"b"))
+    page = first.get(f"{PAGE}/field-guide-v4").text
+    form = {"uid": "u", "form_token": page.partition('name="form_token" value="')[2].partition('"')[0]}
+    cookies = {"__Host-trimtab": first.cookies["__Host-trimtab"]}
+    headers = {"Origin": "https://console.example.com"}
+    for console, status in ((second, 303), (stranger, 403)):
+        console.cookies.update(cookies)
+        assert console.post(f"{PAGE}/field-guide-v4/suspend", data=form, headers=headers).status_code == status
+        assert "set-cookie" not in console.get(f"{PAGE}/field-guide-v4").headers, "the session is theirs on each"

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from tests.console.objects import HOSTILE, completed, digest, rollout
 from tests.unit.cli.cluster import FakeCluster
+from tests.unit.console.conftest import HOME
 
 PAGES = {
     "/ns/team-a": ["Overview", "field-guide-v4", "accelerators in use", "Queued", "DatasetMalformed", "4/4"],
@@ -179,6 +180,19 @@ def test_a_cluster_that_went_away_is_said(browser: TestClient, cluster: FakeClus
     told = browser.get("/ns/gone")
     assert told.status_code == 500
     assert "etcd is gone" in told.text
+
+
+@pytest.mark.parametrize("dots", ["%2e%2e", "%2e", "..%2f..", "%2e%2e%2f"])
+@pytest.mark.parametrize(
+    "path", ["/ns/{}", "/ns/{}/finetunejobs", "/ns/{}/finetunejobs/a", "/ns/team-a/finetunejobs/{}", "/ns/{}/changes"]
+)
+def test_dots_in_an_address_are_no_way_to_another(
+    path: str, dots: str, browser: TestClient, cluster: FakeCluster
+) -> None:
+    told = browser.get(path.format(dots))
+    assert told.status_code in (307, 404, 405, 422), told.text
+    assert told.headers.get("location", HOME).startswith(f"{HOME}/" if told.status_code == 307 else HOME)
+    assert not [each.path for each in cluster.asked if "." in each.path.removeprefix("/apis/trimtab.dev")]
 
 
 def test_namespaces_are_gone_to_and_nowhere_else(browser: TestClient) -> None:

@@ -109,6 +109,11 @@ def test_a_form_becomes_manifests_that_can_be_shared_by_address(browser: TestCli
     assert "kind: FineTuneJob" in told
     assert "kind: Evaluation" in told
     assert writes(cluster) == []
+    more = {**ANSWERS, "nodes": "2", "method": "DPO", "trials": "8", "export_to": "s3://models/made"}
+    told = browser.get("/ns/team-a/new", params=more).text
+    assert all(line in told for line in ("kind: FineTuneSweep", "nodes: 2", "method: DPO", "kind: AdapterExport"))
+    for name, word in (("nodes", "the number of nodes"), ("trials", "the number of trials"), ("method", "no method")):
+        assert word in browser.get("/ns/team-a/new", params={**ANSWERS, name: "-3"}).text
     wrong = browser.get("/ns/team-a/new", params={**ANSWERS, "data": "rows.jsonl"}).text
     assert "is no address that a FineTuneJob takes" in wrong
 
@@ -127,6 +132,18 @@ def test_check_stores_nothing_and_make_makes(browser: TestClient, cluster: Watch
         ("POST", f"{API}/finetunejobs", bodies[0]),
         ("POST", f"{API}/evaluations", bodies[1]),
     ]
+
+
+def test_a_search_and_an_export_are_made_too(browser: TestClient, cluster: WatchedCluster, form_token: str) -> None:
+    from trimtab.manifests import Answers, manifests
+
+    answers = Answers("made", "s3://models/base", "s3://rows/", "s3://out/a", trials=4, export="s3://models/made")
+    form = {"form_token": form_token, "manifest": manifests(answers), "wish": "make"}
+    made = browser.post("/ns/team-a/new", data=form, headers=ORIGIN).text
+    assert '<a href="/ns/team-a/finetunesweeps/made">FineTuneSweep made</a>' in made
+    assert "AdapterExport made" in made
+    assert "adapterexports" not in made, "which has no page"
+    assert [path for _, path, _ in writes(cluster)] == [f"{API}/finetunesweeps", f"{API}/adapterexports"]
 
 
 def test_nothing_is_made_where_one_of_them_is_refused(

@@ -33,10 +33,16 @@ def tracked(world: World) -> tuple[str, str, str]:
 
 
 def record(world: World) -> TrackingRecord:
-    (config,) = [
-        body for body in world.created if "-track-" in body["metadata"]["name"] and body["kind"] == "ConfigMap"
-    ]
-    return TrackingRecord.model_validate_json(config["data"]["run.json"])
+    return told(tracking_job(world))
+
+
+def told(job: dict[str, Any]) -> TrackingRecord:
+    """Return what the pod of a Job is given to tell."""
+    pod = job["spec"]["template"]
+    (item,) = next(each["downwardAPI"]["items"] for each in pod["spec"]["volumes"] if "downwardAPI" in each)
+    name = item["fieldRef"]["fieldPath"].removeprefix("metadata.annotations['").removesuffix("']")
+    assert item["path"] == "run.json"
+    return TrackingRecord.model_validate_json(pod["metadata"]["annotations"][name])
 
 
 def tracking_job(world: World) -> dict[str, Any]:
@@ -73,7 +79,8 @@ def test_what_the_tracker_is_told_is_what_the_run_is() -> None:
     told = record(world)
     assert (told.run.uid, told.succeeded, told.reason) == (world.job.metadata.uid, True, "Completed")
     assert told.adapter == ARTIFACT.digest
-    assert told.mlflow.experiment == "support"
+    assert told.mlflow is not None
+    assert (told.mlflow.experiment, told.step) == ("support", None)
     assert told.attempts == 2
     assert told.parameters["baseModel"] == world.job.spec.base_model.uri
     assert told.parameters["runDigest"] == world.job.status.run_digest
@@ -205,6 +212,108 @@ def test_whether_anything_is_left_of_it_is_seen_without_a_round() -> None:
     world.succeeds(world.words(Reason.COMPLETED, "told"))
     assert rests(world.job)
     assert not rests(world.patch_spec(suspend=True).job)
+
+
+TRACKIO: dict[str, Any] = {"uri": "https://trackio.example", "project": "support", "secretName": "tracker"}
+LIVE: dict[str, Any] = {"tracking": {"mlflow": MLFLOW, "everySeconds": 300}}
+
+
+def training(**spec: Any) -> World:
+    """Return a world whose run has just begun to train."""
+    return World(**{**LIVE, **spec}).settle().prepared().running()
+
+
+def beside(world: World) -> list[dict[str, Any]]:
+    """Carry out what a plan makes beside the work; return the Jobs."""
+    made = [action.body for action in world.last.aside]
+    for action in world.last.aside:
+        world.act(action)
+    return made
+
+
+def test_while_it_trains_a_tracker_is_told_once_in_each_interval() -> None:
+    world = training().reports(step=5, loss=2.0)
+    assert beside(world) == [], "the first interval is not over"
+    assert world.last.look_again_seconds is not None
+    assert world.last.look_again_seconds <= 300
+    steps, names = [], set()
+    for interval in range(1, 4):
+        world.after(300).reports(step=10 * interval, loss=2.0 / interval, tokens_per_second=99.0)
+        (job,) = beside(world)
+        names.add(job["metadata"]["name"])
+        record = told(job)
+        assert (record.run.uid, record.reason, record.adapter) == (world.job.metadata.uid, "Training", None)
+        assert record.figures["tokensPerSecond"] == 99
+        assert record.end_seconds == int(world.now.timestamp())
+        steps.append(record.step)
+        assert beside(world.settle()) == [], "its name follows from the interval"
+        world.change_job(complete=True, active=0, ended=world.now)
+        assert beside(world.settle()) == []
+        assert job["spec"]["ttlSecondsAfterFinished"] == job["spec"]["activeDeadlineSeconds"] == 300
+        world.jobs.pop()
+    assert steps == [10, 20, 30]
+    assert len(names) == 3
+    assert tracked(world) == ("", "", ""), "what it is told meanwhile is no matter of the run's"
+    assert world.notes == training().notes
+
+
+def test_nothing_is_told_of_what_does_not_train() -> None:
+    for world in (
+        World(**LIVE).settle().running().after(900).settle(),
+        training().after(900).settle(),  # no step is done
+        training().reports(step=5).patch_spec(suspend=True).after(900).settle(),
+        World(**TRACKED).settle().prepared().running().after(900).reports(step=5),
+        training().reports(step=5).after(900).change_job(suspended=True).settle(),
+    ):
+        assert beside(world) == []
+
+
+def test_one_that_still_tells_is_not_overtaken() -> None:
+    world = training().after(300).reports(step=5)
+    assert len(beside(world)) == 1
+    assert beside(world.after(300).settle()) == []
+
+
+def test_at_the_end_what_is_still_told_of_before_goes_first() -> None:
+    world = training().after(300).reports(step=5)
+    (live,) = beside(world)
+    train, teller = world.jobs[-2:]
+    world.jobs[-2:] = [teller, train]
+    world.published()
+    assert world.deleted == [live["metadata"]["name"]]
+    assert world.created[-1]["metadata"]["name"] != live["metadata"]["name"]
+    assert record_of_last(world).step is None
+    assert (world.state, tracked(world)[1]) == ("Completed", "Tracking")
+
+
+def record_of_last(world: World) -> TrackingRecord:
+    return told(world.created[-1])
+
+
+def test_what_keeps_the_next_attempt_waiting_is_never_a_tracker() -> None:
+    """What is made beside is no action: a refusal of it is remembered by nobody who plans."""
+    world = training().after(300).reports(step=5)
+    assert world.last.actions == ()
+    assert len(world.last.aside) == 1
+    made = world.exits(1).last
+    assert made.aside == ()
+    assert "-train-" in world.after(3600).settle().job_names[-1]
+
+
+def test_trackio_is_told_with_its_own_secret() -> None:
+    world = World(tracking={"trackio": TRACKIO}).settle().prepared().running().published()
+    job = tracking_job(world)
+    assert "tracker" in secrets(job)
+    found = told(job)
+    assert found.mlflow is None
+    assert found.trackio is not None
+    assert (found.trackio.project, found.trackio.uri) == ("support", "https://trackio.example")
+
+
+@pytest.mark.parametrize("tracking", [{}, {"mlflow": MLFLOW, "trackio": TRACKIO}, {"wandb": {"project": "a"}}])
+def test_one_tracker_is_told_and_others_are_refused_by_name(tracking: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"Weights & Biases is not told|wandb"):
+        finetunejob(tracking=tracking)
 
 
 @pytest.mark.parametrize("uri", ["mlflow.example", "https://me:pw@mlflow.example", "https://mlflow.example/?token=x"])

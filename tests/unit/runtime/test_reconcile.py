@@ -285,6 +285,29 @@ async def test_before_it_acts_it_reads_what_matters_from_the_server() -> None:
     assert world.api.writes() == []
 
 
+@pytest.mark.parametrize(
+    "error",
+    [ApiError(403, "Forbidden", "exceeded quota"), ApiError(500, "InternalError", "a webhook is down")],
+    ids=str,
+)
+async def test_what_is_made_beside_the_work_hinders_nothing_and_is_tried_again_later(error: ApiError) -> None:
+    world = World(lambda observed: Plan(status=STATUS, aside=(Create(job(name="aside")),), look_again_seconds=7))
+    world.stored()
+    world.api.before = failing("create", "jobs", error)
+    assert await world.round() == 0.0, "its status was written"
+    assert [call[0] for call in world.api.calls if call[1] == JOBS.plural] == ["create"]
+    assert world.rounds.troubles.refused == {}
+    assert world.rounds.troubles.taken == {}
+    tried = len(world.api.calls)
+    await world.round()
+    assert not [call for call in world.api.calls[tried:] if call[1] == JOBS.plural], "it was tried lately"
+    world.api.before = lambda verb, plural, name: None
+    world.now += timedelta(seconds=61)
+    await world.round()
+    assert world.asked[-1].refused is None
+    assert [call[0] for call in world.api.calls[tried:] if call[1] == JOBS.plural] == ["create"]
+
+
 async def test_what_is_to_be_done_next_is_decided_on_in_a_round_of_its_own() -> None:
     def decide(observed: Observed[Any]) -> Plan:
         if not observed.attempts:

@@ -6,11 +6,13 @@ import argparse
 import os
 import sys
 
-from ..errors import Problem
+from ..errors import Invalid, Problem
 from .provider import SCOPES, Provider, Settings
 
 AUTHORITY = "/run/trimtab/cluster/ca.crt"
 CLIENT_SECRET = "TRIMTAB_CONSOLE_OIDC_CLIENT_SECRET"
+FORM_KEY, FORM_KEY_BYTES = "TRIMTAB_CONSOLE_FORM_KEY", 32
+"""Key of forms, which all replicas share."""
 
 
 def main() -> None:
@@ -38,6 +40,7 @@ def main() -> None:
             options.port,
             secure=not options.plain_http,
             provider=_provider(options) if options.oidc_issuer else None,
+            form_key=_form_key(),
         )
     except Problem as problem:
         sys.exit(f"error: {problem}")
@@ -52,6 +55,13 @@ def _provider(options: argparse.Namespace) -> Provider:
         options.oidc_certificate_authority,
     )
     return Provider(settings)
+
+
+def _form_key() -> bytes | None:
+    key = os.environ.pop(FORM_KEY, "").encode()
+    if key and len(key) < FORM_KEY_BYTES:
+        raise Invalid(f"{FORM_KEY} has {len(key)} bytes", f"give {FORM_KEY_BYTES} random ones or more")
+    return key or None
 
 
 def _own_cluster() -> str:

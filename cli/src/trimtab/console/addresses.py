@@ -12,6 +12,7 @@ from ..objects import CustomObject
 
 ALL = "-"
 """In the place of a namespace: all of them. No namespace has this name."""
+NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 STATES = ("running", "waiting", "failed", "done")
 ORDERS = ("-age", "age", "name", "-name", "state", "loss", "-loss")
 TEXT_LENGTH = 100

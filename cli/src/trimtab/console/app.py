@@ -26,6 +26,7 @@ from .callers import Caller, OfProvider
 from .context import KINDS, Context
 from .feeds import TooMany
 from .guard import Guard
+from .room import Room, send_in_parts
 from .streams import Changes, Words
 from .views import playground, reading, reports, writing
 from .views.forms import check_form, read_form
@@ -36,6 +37,8 @@ from .visits import NotSignedIn
 STREAMS, STREAMS_OF_ONE = 512, 128
 QUESTIONS, QUESTIONS_OF_ONE = 64, 4
 """That are answered at the same time: of all users, and of one."""
+REPORTS, REPORTS_OF_ONE = 4, 2
+"""That are in memory at the same time: of all users, and of one; a report has 16 MiB at most."""
 ASSET_SECONDS = 31_536_000
 SERVED = (".css", ".js", ".svg", ".woff2")
 OBJECT = "/ns/{namespace}/{plural}/{name}"
@@ -51,6 +54,7 @@ class Console:
         self._context = context
         self._over: dict[asyncio.Event, str] = {}
         self._questions: list[str] = []
+        self._reports = Room(REPORTS, REPORTS_OF_ONE)
         reads: tuple[tuple[str, Read], ...] = (
             ("/", reading.begin),
             ("/ns/{namespace}", reading.show_overview),
@@ -65,7 +69,6 @@ class Console:
             (f"{OBJECT}/log", reading.show_log),
             (f"{OBJECT}/back", writing.show_back),
             (f"{OBJECT}/reports/{{which}}", reports.show_report),
-            (f"{OBJECT}/reports/{{which}}/page", reports.show_content),
         )
         writes: tuple[tuple[str, Write], ...] = (
             (f"{OBJECT}/back", writing.go_back),
@@ -79,8 +82,10 @@ class Console:
                 Route("/login", self._login),
                 Route("/go", _go),
                 Route("/assets/{name:path}", _asset),
-                Route("/ns/{namespace}/changes", _Stream(self)),
+                Route("/ns/{namespace}/changes", _Called(self.stream)),
                 Route(f"{OBJECT}/answers", self._answers, methods=["POST"]),
+                Route(f"{OBJECT}/preferences", self._preferences, methods=["POST"]),
+                Route(f"{OBJECT}/reports/{{which}}/page", _Called(self.report)),
                 *self._of_signing(),
                 *(Route(path, functools.partial(self._read, view), methods=["GET"]) for path, view in reads),
                 *(Route(path, functools.partial(self._write, view), methods=["POST"]) for path, view in writes),
@@ -133,8 +138,7 @@ class Console:
             if len(self._questions) >= QUESTIONS or self._questions.count(caller.key) >= QUESTIONS_OF_ONE:
                 raise TooMany("too many questions are being answered", "wait for an answer")
         except Problem as problem:
-            told = {"sentence": problem.sentence, "next_step": problem.next_step}
-            return JSONResponse(told, status_of(problem))
+            return _told(problem)
         over = asyncio.Event()
         self._over[over] = caller.key
         self._questions.append(caller.key)
@@ -150,6 +154,15 @@ class Console:
             )  # fmt: skip
 
         return Words(ask_all, over, left)
+
+    async def _preferences(self, request: Request) -> Response:
+        """Store what a person prefers; answers are JSON, for the page's script."""
+        try:
+            await self._caller(request)  # nobody's form is not even read
+            form = await read_form(request)
+            return await run_in_threadpool(playground.prefer, self._context, request, form)
+        except Problem as problem:
+            return _told(problem)
 
     def _of_signing(self) -> list[Route]:
         """Return the addresses of signing in and out, where people do that here."""
@@ -199,13 +212,25 @@ class Console:
         status = error.status_code if isinstance(error, HTTPException) else 500
         return _refusal(status, "there is no such page" if status == 404 else "this cannot be done here", "go back")
 
+    async def report(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Give a report to its frame, as long as there is room for it."""
+        request = Request(scope, receive)
+        if request.method not in ("GET", "HEAD"):
+            raise HTTPException(405)
+        caller = await self._caller(request)
+        try:
+            async with self._reports.place(caller.key):
+                answer = await self._read(reports.show_content, request)
+                await send_in_parts(answer, scope, receive, send)
+        except TooMany as problem:
+            await reports.refusal(problem)(scope, receive, send)
+
     async def stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Tell a page of changes in its namespace; of the kind of `about` only those of that object."""
         request = Request(scope, receive)
-        caller = await self._caller(request)
+        caller, namespace = await run_in_threadpool(reading.asked, self._context, request)
         if len(self._over) >= STREAMS or list(self._over.values()).count(caller.key) >= STREAMS_OF_ONE:
             raise TooMany("too many pages are open", "close some")
-        namespace = request.path_params["namespace"]
         plural, _, name = request.query_params.get("about", "").partition("/")
         changed, over, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
 
@@ -216,7 +241,7 @@ class Console:
                 loop.call_soon_threadsafe((changed if of else over).set)
 
         kinds = [kind_named(each) for each in KINDS]
-        leave = self._context.feeds.listen(caller, kinds, "" if namespace == ALL else namespace, heard)
+        leave = self._context.feeds.listen(caller, kinds, namespace, heard)
         self._over[over] = caller.key
 
         def left() -> None:
@@ -226,14 +251,14 @@ class Console:
         await Changes(changed, over, left)(scope, receive, send)
 
 
-class _Stream:
-    """An ASGI application, which a Route takes as it is."""
+class _Called:
+    """An ASGI application, which a Route takes as it is: of a method it would make a view."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, called: ASGIApp) -> None:
+        self._called = called
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._console.stream(scope, receive, send)
+        await self._called(scope, receive, send)
 
 
 async def _alive(request: Request) -> Response:
@@ -258,6 +283,11 @@ async def _asset(request: Request) -> Response:
     if name not in known:
         raise HTTPException(404)
     return FileResponse(str(known[name]), headers={"Cache-Control": f"public, max-age={ASSET_SECONDS}, immutable"})
+
+
+def _told(problem: Problem) -> Response:
+    """Return a refusal for a script, which shows it as text."""
+    return JSONResponse({"sentence": problem.sentence, "next_step": problem.next_step}, status_of(problem))
 
 
 def _refusal(status: int, sentence: str, next_step: str) -> Response:

@@ -18,12 +18,14 @@ from ..objects import CustomObject, mapping, parse, text
 from ..server import SELF_SUBJECT_REVIEWS, Resource
 from .callers import Caller, Callers
 from .feeds import Feeds
+from .preferences import Preferences
 from .sessions import Sessions
 from .storage import Storage
 
 KINDS: Final = ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts")
 """That have pages, in the order of the menu."""
 NAMESPACES = Resource("", "v1", "namespaces")
+ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews")
 KEPT, KEPT_SECONDS = 512, 60.0
 NAMESPACES_SHOWN = 500
 
@@ -59,6 +61,7 @@ class Context:
         address: of the API server, for people.
         secure: whether browsers come by HTTPS, for the cookie.
         storage: reads pages of reports, where the console was given keys.
+        preferences: stores what people prefer, where it was given others for that.
     """
 
     callers: Callers
@@ -67,6 +70,7 @@ class Context:
     address: str
     secure: bool
     storage: Storage | None = None
+    preferences: Preferences | None = None
     kept: Kept = field(default_factory=Kept)
 
     def caller(self, request: HTTPConnection) -> Caller:
@@ -82,6 +86,25 @@ class Context:
                 return User("")
 
         return self.kept.of(caller, "user", ask)
+
+    def may_prefer(self, caller: Caller, namespace: str, rollout: str) -> bool:
+        """Return whether RBAC lets a user give preferences about the models of a rollout.
+
+        The console writes them with keys of its own, so that it asks for a right of theirs first: to create the
+        subresource `preferences` of that AdapterRollout, which nothing serves and which roles name all the same.
+        """
+        about = {"group": "trimtab.dev", "resource": "adapterrollouts", "subresource": "preferences"}
+        attributes = {**about, "verb": "create", "namespace": namespace, "name": rollout}
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+
+        def ask() -> bool:
+            return mapping(caller.server.create(ACCESS_REVIEWS.path(), body).get("status")).get("allowed") is True
+
+        return self.kept.of(caller, f"preferences {namespace}/{rollout}", ask)
 
     def namespaces(self, caller: Caller) -> tuple[str, ...]:
         """Return the namespaces that the user may see; none where the user may not list them."""

@@ -16,6 +16,7 @@ from .app import Console
 from .callers import Callers, OfBearerToken, OfKubeconfig, OfProvider
 from .context import Context
 from .feeds import Feeds
+from .preferences import Preferences
 from .provider import Provider
 from .sessions import Sessions
 from .storage import Storage
@@ -53,7 +54,7 @@ def serve_loopback(server: Server, namespace: str, port: int, ready: Callable[[s
     port = listening.getsockname()[1]
     sessions = Sessions()
     callers = OfKubeconfig(server, namespace, sessions, cookie=f"trimtab-{port}")
-    context = Context(callers, Feeds(), sessions, server.address, secure=False, storage=Storage.of(os.environ))
+    context = _context(callers, sessions, server.address, secure=False)
     ready(f"http://{LOOPBACK}:{port}/login?token={sessions.invitation()}")
     run(Console(context, loopback_hosts(port)), listening)
 
@@ -67,17 +68,27 @@ def serve_cluster(
     *,
     secure: bool,
     provider: Provider | None = None,
+    form_key: bytes | None = None,
 ) -> None:
-    """Serve whoever signs in at a provider; without one, whoever a proxy has authenticated, with the token it sends."""
-    sessions = Sessions()
+    """Serve whoever signs in at a provider; without one, whoever a proxy has authenticated, with the token it sends.
+
+    Args:
+        form_key: by which forms are known that another process of the same key has shown.
+    """
+    sessions = Sessions(form_key)
     cookie = "__Host-trimtab" if secure else "trimtab"
     callers: Callers = (
         OfProvider(address, authority, namespace, cookie, Visits(provider))
         if provider is not None
         else OfBearerToken(address, authority, namespace, cookie)
     )
-    context = Context(callers, Feeds(), sessions, address, secure=secure, storage=Storage.of(os.environ))
+    context = _context(callers, sessions, address, secure=secure)
     run(Console(context, hosts), listen("0.0.0.0", port))
+
+
+def _context(callers: Callers, sessions: Sessions, address: str, *, secure: bool) -> Context:
+    storage, preferences = Storage.of(os.environ), Preferences.of(os.environ)
+    return Context(callers, Feeds(), sessions, address, secure, storage, preferences)
 
 
 def loopback_hosts(port: int) -> list[str]:

@@ -240,7 +240,7 @@ class FineTuneJobSpec(Model):
         "not define the result, and the next attempt takes what it is then.",
     )
     tracking: Tracking | None = Field(
-        default=None, description="tracking: the tracker that is told what the run measured, after its end."
+        default=None, description="tracking: the tracker that is told what the run measures."
     )
     template: PodTemplate = Field(default=PodTemplate(), description="template of the pods.")
 

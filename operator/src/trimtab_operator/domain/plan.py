@@ -152,6 +152,7 @@ class Plan:
         sequence: of the documents, None where there are none.
         mounted: what pods are to start from, put into its ConfigMap or taken away after the documents were sent.
         notes: events, posted after the status was written, and only if it was.
+        aside: created last of all; one that cannot be is logged and tried again later, and hinders nothing.
         look_again_seconds: when to plan again if nothing happens.
         confirm: decide again on uncached reads before any of this is done, because it is costly or irreversible.
         follows_up: whether something may follow from the status itself, so that it is looked at again at once.
@@ -164,6 +165,7 @@ class Plan:
     sequence: tuple[int, int] | None = None
     mounted: Share | Withdrawal | None = None
     notes: tuple[Note, ...] = ()
+    aside: tuple[Create, ...] = ()
     look_again_seconds: float | None = None
     confirm: bool = False
     follows_up: bool = True

@@ -86,7 +86,7 @@ from .settings import (
     Validation,
     from_hub,
 )
-from .tracking import StoredMlflow, TrackingRecord
+from .tracking import StoredMlflow, StoredTrackio, TrackingRecord
 
 __all__ = [
     "ADDRESS",
@@ -167,6 +167,7 @@ __all__ = [
     "StoredJudgeModel",
     "StoredMlflow",
     "StoredOutput",
+    "StoredTrackio",
     "Summary",
     "TaskDataset",
     "TaskType",

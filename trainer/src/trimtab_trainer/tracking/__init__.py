@@ -1,1 +1,1 @@
-"""Tells a tracker what a run measured, after its end. Nothing waits for it."""
+"""Tells a tracker what a run measures: while it goes on, by interval, and after its end. Nothing waits for it."""

@@ -13,6 +13,8 @@ from ..contract.tracking import TrackingRecord
 CURVES = {"curve": "training", "evaluations": "validation"}
 """Where metrics.json has which curve."""
 OF_POINTS = ("loss", "gradient_norm", "tokens_per_second", "memory")
+LIVE = "live"
+"""Before the names of what is told while a run goes on."""
 NOT_FIGURES = ("curve", "evaluations", "settings", "machine")
 POINTS_MAXIMUM = 20_000
 PARAMETERS_MAXIMUM = 500
@@ -41,6 +43,11 @@ class Told:
 def told_of(record: TrackingRecord, metrics: Mapping[str, Any]) -> Told:
     """Return what is told of a run; `metrics` is metrics.json of its adapter, empty where it has none."""
     settings = metrics.get("settings")
+    found = (
+        _live(record, record.step)
+        if record.step is not None
+        else (*_figures(record, metrics), *_points(record, metrics))
+    )
     parameters = {**dict(_leaves(settings if isinstance(settings, dict) else {})), **record.parameters}
     tags = {
         "trimtab.uid": record.run.uid,
@@ -54,8 +61,15 @@ def told_of(record: TrackingRecord, metrics: Mapping[str, Any]) -> Told:
     return Told(
         parameters=dict(sorted(_kept(parameters).items())[:PARAMETERS_MAXIMUM]),
         tags={key: value for key, value in _kept(tags).items() if value},
-        metrics=(*_figures(record, metrics), *_points(record, metrics)),
+        metrics=tuple(found),
     )
+
+
+def _live(record: TrackingRecord, step: int) -> Iterator[Metric]:
+    """Yield what is known of a run that goes on: series of their own, for the whole curves are told at its end."""
+    for key, value in record.figures.items():
+        if (number := finite(value)) is not None:
+            yield Metric(_key(f"{LIVE}/{key}"), number, step)
 
 
 def _figures(record: TrackingRecord, metrics: Mapping[str, Any]) -> Iterator[Metric]:

@@ -6,37 +6,23 @@ have the run's own time, and so the same point is the same row.
 
 from __future__ import annotations
 
-import json
-import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
-
-import httpx2
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..contract import Credentials, Reason
-from ..contract.parsing import Unreadable, read_object
 from ..contract.tracking import StoredMlflow, TrackingRecord
 from ..errors import SettingsInvalid, StorageFailed
-from ..keyfiles import read_key
+from . import server as servers
 from .figures import Told
-
-T = TypeVar("T")
+from .server import Server, batched, keys_of, source_of
 
 TOKEN, USERNAME, PASSWORD = "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
-ATTEMPTS = 4
-"""Of a request, the first included; 1, 2 and 4 s lie between them."""
-CONNECT_SECONDS, TIMEOUT_SECONDS = 5.0, 30.0
-ANSWER_BYTES = 8 << 20
+API = "api/2.0/mlflow"
 METRICS_AT_ONCE, PARAMETERS_AT_ONCE = 1000, 100
 """Limits of log-batch."""
-MAY_BE_CURED = frozenset((408, 425, 429, 500, 502, 503, 504))
 UNKNOWN = "RESOURCE_DOES_NOT_EXIST"
 EXISTS = "RESOURCE_ALREADY_EXISTS"
-
-for _library in ("httpx2", "httpcore2"):
-    logging.getLogger(_library).setLevel(logging.CRITICAL)
 
 
 class Refused(Exception):
@@ -54,22 +40,21 @@ class Mlflow:
     """
 
     def __init__(self, tracker: StoredMlflow, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._uri = tracker.uri.rstrip("/")
-        self._sleep = sleep
         headers, auth = _credentials(tracker.credentials)
-        self._client = httpx2.Client(
-            headers={"User-Agent": "trimtab-trainer", **headers},
-            auth=auth,
-            follow_redirects=False,
-            timeout=httpx2.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
-        )
+        wanted = f"a {TOKEN}, or {USERNAME} and {PASSWORD}, that may write to the experiment"
+        self._server = Server(tracker.uri, "MLflow", "mlflow.uri", wanted, headers, auth, sleep)
+        self._experiment_name = tracker.experiment
+
+    @property
+    def _uri(self) -> str:
+        return self._server.uri
 
     def close(self) -> None:
-        self._client.close()
+        self._server.close()
 
     def tell(self, record: TrackingRecord, told: Told) -> str:
         """Make a run of this uid, or bring the one that there is up to date; return the address of its page."""
-        experiment = self._experiment(record.mlflow.experiment)
+        experiment = self._experiment(self._experiment_name)
         run = self._run(experiment, record)
         identity, there = self._named_in(run, "info", "run_id"), _parameters(run)
         missing = {key: value for key, value in told.parameters.items() if key not in there}
@@ -82,8 +67,9 @@ class Mlflow:
         for values in batched(series, METRICS_AT_ONCE):
             self._post("runs/log-batch", run_id=identity, metrics=values)
         self._post("runs/log-batch", run_id=identity, tags=_pairs(told.tags))
-        status = "FINISHED" if record.succeeded else "FAILED"
-        self._post("runs/update", run_id=identity, status=status, end_time=moment)
+        if record.step is None:  # else it is RUNNING, as it was made
+            status = "FINISHED" if record.succeeded else "FAILED"
+            self._post("runs/update", run_id=identity, status=status, end_time=moment)
         return f"{self._uri}/#/experiments/{experiment}/runs/{identity}"
 
     def _experiment(self, name: str) -> str:
@@ -121,7 +107,7 @@ class Mlflow:
             "start_time": record.start_seconds * 1000,
             "tags": _pairs({"trimtab.uid": record.run.uid}),
         }
-        for attempt in range(ATTEMPTS):
+        for attempt in range(servers.ATTEMPTS):
             found = self._post("runs/search", **question).get("runs") or []
             if found:
                 return self._object(found[0] if isinstance(found, list) else None, "a run")
@@ -130,9 +116,9 @@ class Mlflow:
             except Refused as refused:
                 raise self._named(refused) from None
             except StorageFailed:
-                if attempt == ATTEMPTS - 1:
+                if attempt == servers.ATTEMPTS - 1:
                     raise
-                self._sleep(2.0**attempt)
+                self._server.sleep(2.0**attempt)
         raise AssertionError("the last attempt returns or raises")
 
     def _object(self, value: Any, what: str) -> dict[str, Any]:
@@ -142,7 +128,7 @@ class Mlflow:
             SettingsInvalid: it is none.
         """
         if not isinstance(value, dict):
-            raise SettingsInvalid(f"{self._uri} answers without {what} where MLflow has one; is it an MLflow?")
+            raise self._server.strange(f"answers without {what} where MLflow has one")
         return value
 
     def _named_in(self, answer: dict[str, Any], *path: str) -> str:
@@ -156,7 +142,7 @@ class Mlflow:
             answer = self._object(answer.get(name), name)
         value = answer.get(last)
         if not isinstance(value, str) or not value:
-            raise SettingsInvalid(f"{self._uri} answers without {last} where MLflow has one; is it an MLflow?")
+            raise self._server.strange(f"answers without {last} where MLflow has one")
         return value
 
     def _get(self, path: str, **query: str) -> dict[str, Any]:
@@ -182,56 +168,14 @@ class Mlflow:
         body: Mapping[str, Any] | None,
         attempts: int | None = None,
     ) -> dict[str, Any]:
-        """Return the answer to a request; what may be cured by asking again is asked again, a few times.
+        """Return the answer to a request.
 
         Raises:
             Refused: MLflow says why not.
             SettingsInvalid: it wants other credentials, or is no MLflow.
             StorageFailed: it does not answer.
         """
-        words = ""
-        for attempt in range(attempts or ATTEMPTS):
-            if attempt:
-                self._sleep(2.0 ** (attempt - 1))
-            try:
-                status, data = self._once(method, path, query, body)
-            except (httpx2.HTTPError, OSError) as error:
-                words = type(error).__name__
-                continue
-            if status not in MAY_BE_CURED:
-                return self._understood(status, data)
-            words = f"it answered {status}"
-        raise StorageFailed(
-            f"the tracker {self._uri} cannot be told: {words}; is mlflow.uri right, and open to this pod?"
-        )
-
-    def _once(
-        self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None
-    ) -> tuple[int, bytes]:
-        url = f"{self._uri}/api/2.0/mlflow/{path}"
-        content = json.dumps(body).encode() if body is not None else None
-        headers = {"Content-Type": "application/json"} if body is not None else {}
-        with self._client.stream(method, url, params=dict(query), content=content, headers=headers) as response:
-            data = b""
-            for chunk in response.iter_bytes():
-                data += chunk
-                if len(data) > ANSWER_BYTES:
-                    raise SettingsInvalid(f"{self._uri} answers with more than {ANSWER_BYTES} bytes; is it an MLflow?")
-            return response.status_code, data
-
-    def _understood(self, status: int, data: bytes) -> dict[str, Any]:
-        if status in (401, 403):
-            raise SettingsInvalid(
-                f"{self._uri} answered {status}: put a {TOKEN}, or {USERNAME} and {PASSWORD}, that may write to the "
-                "experiment into the Secret of the tracker",
-                Reason.ACCESS_DENIED,
-            )
-        try:
-            answer = read_object(data)
-        except Unreadable:
-            raise SettingsInvalid(
-                f"{self._uri} answered {status} and no JSON; mlflow.uri is the address of the server, without /api"
-            ) from None
+        status, answer = self._server.ask(method, f"{API}/{path}", query, body, attempts)
         if 200 <= status < 300:
             return answer
         raise Refused(str(answer.get("error_code")), f"{status} {str(answer.get('message'))[:500]}")
@@ -241,22 +185,13 @@ def _credentials(credentials: Credentials | None) -> tuple[dict[str, str], tuple
     """Return the headers and the name with its password that the files of a Secret are; none asks as anybody."""
     if credentials is None:
         return {}, None
-    source = f"Secret {credentials.secret_name}" if credentials.secret_name else f"folder {credentials.directory}"
-    token, user, password = (
-        read_key(Path(credentials.directory) / name, source) for name in (TOKEN, USERNAME, PASSWORD)
-    )
-    for name, value in ((TOKEN, token), (USERNAME, user), (PASSWORD, password)):
-        if value is not None and not (value.isascii() and value.isprintable()):
-            raise SettingsInvalid(
-                f"key {name} of {source} holds a character that no credential has; write it anew",
-                Reason.CREDENTIALS_MISSING,
-            )
+    token, user, password = keys_of(credentials, TOKEN, USERNAME, PASSWORD)
     if token is not None:
         return {"Authorization": f"Bearer {token}"}, None
     if user is not None and password is not None:
         return {}, (user, password)
     raise SettingsInvalid(
-        f"{source} has neither {TOKEN} nor {USERNAME} with {PASSWORD}; add them, or remove secretName",
+        f"{source_of(credentials)} has neither {TOKEN} nor {USERNAME} with {PASSWORD}; add them, or remove secretName",
         Reason.CREDENTIALS_MISSING,
     )
 
@@ -269,8 +204,3 @@ def _parameters(run: Mapping[str, Any]) -> set[str]:
 
 def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"key": key, "value": value} for key, value in values.items()]
-
-
-def batched(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Yield values in order, at most so many at once."""
-    return (values[first : first + size] for first in range(0, len(values), size))

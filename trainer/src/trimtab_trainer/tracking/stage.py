@@ -15,6 +15,7 @@ from ..storage import ObjectDamaged, ObjectMissing, Store, open_store, read_mani
 from ..storage.layout import ADAPTER_METRICS, adapter_prefix
 from .figures import told_of
 from .mlflow import Mlflow
+from .trackio import Trackio
 
 
 def read_tracking(file: Path) -> TrackingRecord:
@@ -42,7 +43,7 @@ def track(record: TrackingRecord, report: Report) -> str:
     if record.adapter is not None:
         metrics = read_metrics(open_store(record.output.uri, record.output.credentials), record.adapter, report)
     told = told_of(record, metrics)
-    tracker = Mlflow(record.mlflow)
+    tracker = Mlflow(record.mlflow) if record.mlflow is not None else Trackio(record.the_trackio)
     try:
         page = tracker.tell(record, told)
     finally:

@@ -1,11 +1,11 @@
-// Asks models side by side, and keeps what a person prefers until they download it. What models say is text and no more.
+// Asks models side by side, and keeps what a person prefers until they store or download it. What models say is text and no more.
 (() => {
   "use strict";
   const form = document.getElementById("asking");
   if (!form) return;
   const at = (id) => document.getElementById(id);
-  const rows = []; // of each preference: the lines that it gives
-  let asked, leave, downloaded = 0;
+  const preferences = []; // {question, completion, better, texts}: the whole answers that differ, `better` one of them or none
+  let asked, leave, downloaded = 0, stored = 0;
 
   const chosen = () => [...form.querySelectorAll("input[name=model]:checked")];
   const show = (id, shown) => { at(id).hidden = !shown; };
@@ -68,14 +68,22 @@
     at("told").textContent = choice ? "" : "There is nothing to prefer: fewer than two whole answers that differ.";
   }
 
-  // The rows of training: the answer that is better against each other whole answer that differs from it.
-  function prefer(better) {
+  // The rows of training. Pairs: the better answer against each other one. Labels: every answer, and whether it was the better.
+  function linesOf({ question, completion, better, texts }) {
+    const turn = (role, content) => completion ? content : [{ role, content }], prompt = turn("user", question);
+    const answer = (text) => turn("assistant", text);
+    const rows = at("rows-as").value === "UnpairedPreference"
+      ? texts.map((text) => ({ prompt, completion: answer(text), label: text === better }))
+      : better === null ? [] : texts.filter((text) => text !== better).map((text) => ({ prompt, chosen: answer(better), rejected: answer(text) }));
+    return rows.map((row) => JSON.stringify(row));
+  }
+
+  function prefer(place) {
     const { question, completion, texts, whole } = asked;
-    const turn = (role, content) => completion ? content : [{ role, content }];
-    const lines = texts.flatMap((text, place) => place === better || !whole[place] || text === texts[better] ? [] : [JSON.stringify(
-      { prompt: turn("user", question), chosen: turn("assistant", texts[better]), rejected: turn("assistant", text) })]);
-    rows.push(lines);
-    settle(better, `Noted: ${lines.length} ${lines.length === 1 ? "row" : "rows"}.`);
+    const differ = [...new Set(texts.filter((_, each) => whole[each]))];
+    preferences.push({ question, completion, better: place < 0 ? null : texts[place], texts: differ });
+    const found = linesOf(preferences.at(-1)).length;
+    settle(place, found ? `Noted: ${found} ${found === 1 ? "row" : "rows"}.` : "Noted as neither: it gives no row of pairs.");
   }
 
   function settle(better, told) {
@@ -87,8 +95,12 @@
   }
 
   function count() {
-    at("count").textContent = rows.length;
-    show("kept", rows.length > 0);
+    const rows = preferences.flatMap(linesOf).length;
+    at("count").textContent = `${rows} ${rows === 1 ? "row" : "rows"}`;
+    at("download").disabled = !rows;
+    show("kept", preferences.length > 0);
+    at("forget").disabled = preferences.length <= stored;
+    if (at("store")) at("store").disabled = preferences.length <= stored;
   }
 
   async function ask() {
@@ -141,16 +153,44 @@
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !at("ask").disabled) { event.preventDefault(); form.requestSubmit(); }
   });
   at("stop").addEventListener("click", () => leave.abort());
-  at("neither").addEventListener("click", () => settle(-1, "Noted as neither: it gives no row."));
-  at("forget").addEventListener("click", () => { rows.pop(); downloaded = Math.min(downloaded, rows.length); count(); });
+  at("neither").addEventListener("click", () => prefer(-1));
+  at("forget").addEventListener("click", () => { preferences.pop(); downloaded = Math.min(downloaded, preferences.length); count(); });
   at("download").addEventListener("click", () => {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([rows.flat().map((line) => `${line}\n`).join("")], { type: "application/jsonl" }));
+    link.href = URL.createObjectURL(new Blob(preferences.flatMap(linesOf).map((line) => `${line}\n`), { type: "application/jsonl" }));
     link.download = `preferences-${new Date().toISOString().slice(0, 19).replaceAll(":", "-")}.jsonl`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-    downloaded = rows.length;
+    downloaded = preferences.length;
   });
-  // Rows that nobody has downloaded would go with the tab.
-  addEventListener("beforeunload", (event) => { if (rows.length > downloaded) event.preventDefault(); });
+
+  // Each preference is an object of its own; what was stored is not sent again, and what was not stays here.
+  async function store() {
+    const told = (sentence, bad) => { at("stored").textContent = sentence; at("stored").classList.toggle("bad", Boolean(bad)); show("stored", true); };
+    at("store").disabled = at("forget").disabled = true;
+    try {
+      let sent = 0;
+      for (; stored < preferences.length; stored++) {
+        const lines = linesOf(preferences[stored]);
+        if (!lines.length) continue;
+        const body = new URLSearchParams({ form_token: form.elements.form_token.value, format: at("rows-as").value, rows: lines.join("\n") });
+        const answer = await fetch(at("store").dataset.action, { method: "POST", body });
+        const said = (answer.headers.get("content-type") || "").startsWith("application/json") ? await answer.json() : { sentence: `the console said ${answer.status}` };
+        if (!answer.ok) { told(`Not stored: ${[said.sentence, said.next_step].filter(Boolean).join(": ")}.`, true); return; }
+        sent += said.rows;
+        told(`Stored: ${sent} ${sent === 1 ? "row" : "rows"}, the last in ${said.uri}.`);
+      }
+    } catch (error) {
+      told(`Not stored: ${error.message}. What is not stored is here still.`, true);
+    } finally {
+      count();
+    }
+  }
+  if (at("store")) at("store").addEventListener("click", store);
+  at("rows-as").addEventListener("change", () => {
+    document.querySelectorAll("#kept [data-of]").forEach((each) => { each.hidden = each.dataset.of !== at("rows-as").value; });
+    count();
+  });
+  // Rows that nobody has stored or downloaded would go with the tab.
+  addEventListener("beforeunload", (event) => { if (preferences.length > Math.max(downloaded, stored)) event.preventDefault(); });
 })();

@@ -45,11 +45,26 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Storing:
+    """Where preferences go, in a console that has keys for it.
+
+    Attributes:
+        pairs, labels: addresses in the object storage of rows of the two formats.
+        action: address that they are sent to, empty where the person may not give any.
+    """
+
+    pairs: str
+    labels: str
+    action: str
+
+
+@dataclass(frozen=True)
 class PlaygroundPage:
     """Attributes:
     places: the rollouts that there are; `name` is the one whose models are asked, empty without one.
     href: of the rollout, and `answers` where the question goes.
     problem, next_step: why nobody can be asked.
+    storing: None where this console stores no preferences.
     """
 
     places: tuple[Place, ...]
@@ -62,6 +77,7 @@ class PlaygroundPage:
     tokens: int
     problem: str
     next_step: str
+    storing: Storing | None
 
 
 def playground_page(
@@ -70,6 +86,8 @@ def playground_page(
     choices: Sequence[Choice],
     problem: str = "",
     next_step: str = "",
+    *,
+    storing: Storing | None = None,
 ) -> PlaygroundPage:
     return PlaygroundPage(
         places=tuple(
@@ -85,6 +103,7 @@ def playground_page(
         tokens=TOKENS,
         problem=clean(problem),
         next_step=clean(next_step),
+        storing=storing,
     )
 
 

@@ -1,4 +1,5 @@
-"""Asking models side by side, through the API server's proxy to a serving pod, as who asks. Nothing of it is kept."""
+"""Asking models side by side, through the API server's proxy to a serving pod, as who asks. Nothing of it is kept, but
+for what a person prefers where that is stored."""
 
 from __future__ import annotations
 
@@ -7,19 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from ...asking import adapter_of, all_of, engines_of, first_that_serves
 from ...engine import Engine, base_of
-from ...errors import Invalid, NotFound, Problem, Unreachable
+from ...errors import Invalid, NotAllowed, NotFound, NotInstalled, Problem, Unreachable
 from ...kinds import kind_named
 from ...objects import AdapterRollout, CustomObject, mapping, number, sequence, text
+from ..addresses import object_path
+from ..callers import Caller
 from ..context import Context
-from ..pages.playground import MODELS, QUESTION_LENGTH, TOKENS, Choice, choices_of, playground_page
+from ..pages.playground import MODELS, QUESTION_LENGTH, TOKENS, Choice, Storing, choices_of, playground_page
+from ..preferences import rows_of
 from .forms import check_form
 from .reading import asked, the_object
 from .responding import respond
 
+PREFERENCE_FORMATS = ("Preference", "UnpairedPreference")
 LISTED = 8
 """Pods that are asked for their models, when the first do not have all revisions of the history."""
 LOADED = ("Incoming", "Serving", "Previous")
@@ -48,8 +53,37 @@ def show_playground(context: Context, request: Request) -> Response:
             choices = _choices(engines_of(caller.server, about, None), about)
         except Problem as problem:
             sentence, next_step = problem.sentence, problem.next_step
-    page = playground_page(rollouts, about, choices, sentence, next_step)
+    storing = _storing(context, caller, about) if choices and about is not None else None
+    page = playground_page(rollouts, about, choices, sentence, next_step, storing=storing)
     return respond(context, caller, request, "playground.html", page, namespace=namespace)
+
+
+def _storing(context: Context, caller: Caller, about: AdapterRollout) -> Storing | None:
+    if context.preferences is None:
+        return None
+    pairs, labels = (context.preferences.address(about.namespace, about.name, each) for each in PREFERENCE_FORMATS)
+    may = context.may_prefer(caller, about.namespace, about.name)
+    return Storing(pairs, labels, object_path(about, "preferences") if may else "")
+
+
+def prefer(context: Context, request: Request, form: Mapping[str, str]) -> Response:
+    """Store rows of what a person prefers; the answer is JSON, for the page's script."""
+    caller, namespace, about, _ = the_object(context, request)
+    check_form(context, caller, form)
+    if not isinstance(about, AdapterRollout):
+        raise NotFound("only a rollout's models are compared", "choose one on the page Playground")
+    if context.preferences is None:
+        raise NotInstalled("this console stores no preferences", "download them")
+    if not context.may_prefer(caller, namespace, about.name):
+        raise NotAllowed(
+            f"you may not give preferences about {about.name}",
+            "download them; or ask for the right to create adapterrollouts/preferences in this namespace",
+        )
+    name = form.get("format", "")
+    rows = rows_of(form.get("rows", ""), name)
+    author = context.user(caller).name
+    uri = context.preferences.store(namespace, about.name, name, rows, key=caller.key, author=author)
+    return JSONResponse({"rows": len(rows), "uri": uri})
 
 
 def _chosen(rollouts: Sequence[CustomObject], name: str) -> AdapterRollout | None:

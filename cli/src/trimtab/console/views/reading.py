@@ -17,7 +17,7 @@ from ...logs import log_lines
 from ...objects import AdapterRollout, CustomObject, Evaluation, FineTuneJob, FineTuneSweep, mapping, text
 from ...server import Resource
 from ...text import age, clean
-from ..addresses import ALL, Selection, namespace_path
+from ..addresses import ALL, NAMESPACE, Selection, namespace_path
 from ..callers import Caller
 from ..context import KINDS, Context
 from ..pages.approvals import approvals_page
@@ -41,9 +41,15 @@ def now() -> datetime:
 
 
 def asked(context: Context, request: Request) -> tuple[Caller, str]:
-    """Return who asks, and the namespace; empty means all."""
-    namespace = request.path_params.get("namespace", "")
-    return context.caller(request), "" if namespace == ALL else namespace
+    """Return who asks, and the namespace; empty means all.
+
+    Raises:
+        NotFound: no namespace can have the name.
+    """
+    caller, namespace = context.caller(request), request.path_params.get("namespace", "")
+    if namespace not in ("", ALL) and not NAMESPACE.fullmatch(namespace):
+        raise NotFound("no namespace has this name", "choose one above, or - for all")
+    return caller, "" if namespace == ALL else namespace
 
 
 def begin(context: Context, request: Request) -> Response:

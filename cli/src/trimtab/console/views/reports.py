@@ -62,7 +62,12 @@ def show_content(context: Context, request: Request) -> Response:
     except NotSignedIn:
         raise
     except Problem as problem:  # any other page of the console is framed by nobody, so a browser would show nothing
-        return PlainTextResponse(clean(str(problem)), status_of(problem), headers=HEADERS)
+        return refusal(problem)
+
+
+def refusal(problem: Problem) -> Response:
+    """Return why a report is not shown, for its frame."""
+    return PlainTextResponse(clean(str(problem)), status_of(problem), headers=HEADERS)
 
 
 def _command(uri: str) -> str:

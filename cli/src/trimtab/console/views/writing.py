@@ -15,7 +15,7 @@ from ...decisions import DIGEST, review
 from ...errors import Conflict, Invalid, NotFound, NotInstalled, Problem
 from ...kinds import Kind, kind_named, kinds
 from ...loader import ManifestLoader
-from ...manifests import Answers, manifests
+from ...manifests import METHODS, Answers, manifests
 from ...objects import AdapterRollout, mapping, text
 from ...server import Resource
 from ...text import clean
@@ -28,6 +28,8 @@ from .reading import REVIEWS, asked, now, the_object
 from .responding import redirect, respond
 
 Form = Mapping[str, str]
+MADE = (*KINDS, "adapterexports")
+"""Kinds that a form makes: an export has no page, and kubectl trimtab describe tells of it."""
 MANIFESTS, MANIFEST_LENGTH, DEPTH = 10, 100_000, 60
 """Of one form."""
 
@@ -126,20 +128,35 @@ def show_new(context: Context, request: Request) -> Response:
             written = manifests(answers)
         except Invalid as refused:
             problem = str(refused)
-    page = {"answers": answers, "problem": clean(problem), "manifest": written, "told": (), "made": ()}
+    page = {
+        "answers": answers,
+        "methods": tuple(METHODS),
+        "problem": clean(problem),
+        "manifest": written,
+        "told": (),
+        "made": (),
+    }
     return respond(context, caller, request, "new.html", page, namespace=namespace)
 
 
 def _answers(given: Mapping[str, str]) -> Answers:
-    gpus = given.get("gpus", "1")
+
+    def number(name: str, default: str) -> int:
+        told = given.get(name) or default
+        return int(told) if told.isascii() and told.isdigit() and len(told) < 4 else -1
+
     return Answers(
         name=given.get("name", ""),
         base_model=given.get("base_model", ""),
         data=given.get("data", ""),
         output=given.get("output", ""),
         secret_name=given.get("secret_name", "object-storage"),
-        gpus=int(gpus) if gpus.isascii() and gpus.isdigit() and len(gpus) < 4 else -1,
+        gpus=number("gpus", "1"),
         serving=given.get("serving", ""),
+        nodes=number("nodes", "1"),
+        method=given.get("method", "SFT"),
+        trials=number("trials", "0"),
+        export=given.get("export_to", ""),
     )
 
 
@@ -168,6 +185,7 @@ def make(context: Context, request: Request, form: Form) -> Response:
             made.append((f"{body['kind']} {body['metadata']['name']}", _page_of(namespace, body)))
     page = {
         "answers": _answers({}),
+        "methods": tuple(METHODS),
         "problem": "",
         "manifest": written,
         "told": tuple(map(clean, told)) or (() if made else ("The API server would take it as it is.",)),
@@ -197,9 +215,9 @@ def _bodies(written: str, namespace: str) -> list[tuple[str, dict[str, Any]]]:
     placed = []
     for each in found:
         body, metadata = mapping(each), mapping(mapping(each).get("metadata"))
-        kind = next((kind for kind in kinds() if kind.name == body.get("kind") and kind.plural in KINDS), None)
+        kind = next((kind for kind in kinds() if kind.name == body.get("kind") and kind.plural in MADE), None)
         if kind is None or body.get("apiVersion") != kind.api_version or not text(metadata.get("name")):
-            known = ", ".join(kind_named(plural).name for plural in KINDS)
+            known = ", ".join(kind_named(plural).name for plural in MADE)
             raise Invalid("an object has another kind, or no name", f"write {known} of {kinds()[0].api_version}")
         if text(metadata.get("namespace")) not in ("", namespace):
             raise Invalid(f"{metadata.get('name')} is of another namespace", f"this page is of {namespace}")
@@ -226,7 +244,12 @@ def _check_shape(written: str) -> None:
 
 
 def _page_of(namespace: str, body: dict[str, Any]) -> str:
-    return page_path(namespace, _kind_of(body).plural, body["metadata"]["name"])
+    """Return the page of what was made, empty where it has none."""
+    return (
+        ""
+        if _kind_of(body).plural not in KINDS
+        else page_path(namespace, _kind_of(body).plural, body["metadata"]["name"])
+    )
 
 
 def _kind_of(body: dict[str, Any]) -> Kind:

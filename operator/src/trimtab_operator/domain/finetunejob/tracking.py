@@ -1,7 +1,8 @@
-"""After the end: a Job tells a tracker what the run measured. Nothing waits for it, and how the run ended stays.
+"""A Job tells a tracker what the run measures: by interval while it trains, and all of it after the end.
 
-The name of the Job follows from `spec.tracking`, so whoever goes on after a crash meets their own work, and a changed
-tracker is told anew. What became of it is the condition `Tracked`, the one thing that is written after the end.
+Nothing waits for it, and how the run ended stays. The name of the Job follows from `spec.tracking`, and while the run
+trains from the number of the interval, so whoever goes on after a crash meets their own work, and a changed tracker is
+told anew. What became of the last is the condition `Tracked`, the one thing that is written after the end.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from datetime import datetime
 from typing import Any
 
 from trimtab_trainer.contract import (
-    Credentials,
     Curve,
     ExitCode,
     Model,
@@ -21,6 +21,7 @@ from trimtab_trainer.contract import (
     Stage,
     StoredMlflow,
     StoredOutput,
+    StoredTrackio,
     TrackingRecord,
     canonical_json,
 )
@@ -30,8 +31,9 @@ from trimtab_operator.api.tracking import TRACKED, TrackedReason, Tracking
 
 from ..plan import Body, Create
 from ..views import CONTAINER, JOB_LABEL, QUEUE_LABEL, QUEUE_PRIORITY_LABEL, parse_time
-from ..work.afterwards import Afterwards
-from ..work.building.job import build_job, build_run_config_map, credentials
+from ..work.afterwards import Afterwards, Meanwhile
+from ..work.attempts.accounts import open_attempt
+from ..work.building.job import CONFIG_VOLUME, build_job, credentials
 from ..work.building.names import attempt_name
 from ..work.conditions import ConditionStatus, condition_of, cut, make_condition
 from ..work.observed import Observed
@@ -40,12 +42,14 @@ from ..work.particulars import OUTPUT, Staging
 TRACKER = "tracker"
 """The directory of the tracker's Secret."""
 DIGITS = 8
-TRIES = 4
-"""Pods of the Job beside the first, with pauses of 10, 20, 40 and 80 s."""
+TRIES, TRIES_MEANWHILE = 4, 1
+"""Pods of the Job beside the first, with pauses of 10, 20, 40 and 80 s; while a run trains the next is soon."""
 ATTEMPT_SECONDS = 900
 """How long the Job may take, whatever keeps its pods from starting."""
 MESSAGE_LENGTH = 512
 PARAMETERS_MAXIMUM = 64
+RECORD = "trimtab.dev/tracking-record"
+"""Annotation of the pod with what is told: it is the Job's alone, and goes with it."""
 
 
 class Telling(Staging[FineTuneJob]):
@@ -55,8 +59,10 @@ class Telling(Staging[FineTuneJob]):
     label = JOB_LABEL
     stages = (Stage.TRACK,)
 
-    def __init__(self, tracking: Tracking, record: TrackingRecord) -> None:
-        digits = hashlib.sha256(canonical_json(tracking.to_json())).hexdigest()[:DIGITS]
+    def __init__(self, tracking: Tracking, record: TrackingRecord, interval: int = 0) -> None:
+        """Let `interval` be that of a run that trains, 0 after its end."""
+        told = {**tracking.to_json(), **({"interval": interval} if interval else {})}
+        digits = hashlib.sha256(canonical_json(told)).hexdigest()[:DIGITS]
         self._tracking = tracking
         self._record = record
         self.config_part = f"track-{digits}"
@@ -66,7 +72,7 @@ class Telling(Staging[FineTuneJob]):
         return self._record
 
     def secrets(self, job: FineTuneJob) -> Mapping[str, str | None]:
-        return {OUTPUT: job.spec.output.secret_name, TRACKER: self._tracking.mlflow.secret_name}
+        return {OUTPUT: job.spec.output.secret_name, TRACKER: self._tracking.secret_name}
 
     def from_hub(self, job: FineTuneJob) -> frozenset[str]:
         return frozenset()
@@ -86,24 +92,65 @@ def telling(observed: Observed[FineTuneJob], now: datetime) -> Afterwards:
     if seen is None:
         trouble = _in_the_way(observed)
         waits = _said(job, "Unknown", TrackedReason.TRACKING, trouble, now) if trouble else Afterwards(over=False)
-        return replace(waits, actions=tuple(Create(body) for body in _children(kind, observed)))
+        # What is still being told of the time before would say that the run goes on.
+        others = tuple(each.delete() for each in observed.afterwards if each.live)
+        return replace(waits, actions=(*others, Create(_job(kind, observed, tries=TRIES, seconds=ATTEMPT_SECONDS))))
     pods = sorted(seen.pods, key=lambda pod: pod.created or now)  # of a Job that tries again
     words = next((pod.last_words for pod in reversed(pods) if pod.last_words is not None), None)
     if seen.job.complete:
-        message = words.message if words is not None else f"Job {name} has told {tracking.mlflow.uri}"
+        message = words.message if words is not None else f"Job {name} has told {tracking.uri}"
         return _said(job, "True", TrackedReason.TRACKED, message, now)
     if seen.job.failed:
         why = f"{words.reason.value}: {words.message}" if words is not None else seen.job.failed_message
         return _said(job, "False", TrackedReason.TRACKING_FAILED, f"Job {name} failed: {why}", now)
-    return _said(job, "Unknown", TrackedReason.TRACKING, f"Job {name} tells {tracking.mlflow.uri}", now)
+    return _said(job, "Unknown", TrackedReason.TRACKING, f"Job {name} tells {tracking.uri}", now)
 
 
-def record_of(job: FineTuneJob, tracking: Tracking, now: datetime) -> TrackingRecord:
-    """Return what is told of a run as far as its object says it; figures of its adapter are in the bucket."""
+def telling_meanwhile(observed: Observed[FineTuneJob], now: datetime) -> Meanwhile:
+    """Return the Job that tells a tracker how far a run is, once in every interval in which it trains."""
+    job, tracking = observed.job, observed.job.spec.tracking
+    began = parse_time(job.status.start_time)
+    if tracking is None or tracking.every_seconds is None or began is None or not _trains(observed):
+        return Meanwhile()
+    elapsed = (now - began).total_seconds()
+    interval = int(elapsed // tracking.every_seconds)
+    again = (interval + 1) * tracking.every_seconds - elapsed
+    progress = job.status.progress
+    step = progress.step if progress is not None else None
+    if interval < 1 or not step or any(each.live for each in observed.afterwards):
+        return Meanwhile(look_again_seconds=again)
+    kind = Telling(tracking, record_of(job, tracking, now, step), interval)
+    name = attempt_name(kind, job, Stage.TRACK, 0)
+    if any(each.name == name for each in observed.afterwards):
+        return Meanwhile(look_again_seconds=again)
+    seconds = min(ATTEMPT_SECONDS, tracking.every_seconds)
+    made = _job(kind, observed, tries=TRIES_MEANWHILE, seconds=seconds)
+    made["spec"]["ttlSecondsAfterFinished"] = tracking.every_seconds  # it is there until its interval is over
+    return Meanwhile((Create(made),), again)
+
+
+def _trains(observed: Observed[FineTuneJob]) -> bool:
+    """Tell whether a pod of the run trains now, as far as is known."""
+    attempt = open_attempt(observed.job.status)
+    seen = observed.attempt(attempt.job_uid) if attempt is not None else None
+    return (
+        seen is not None
+        and seen.stage == Stage.TRAIN.value
+        and seen.live
+        and not (seen.suspended or observed.job.spec.suspend)
+    )
+
+
+def record_of(job: FineTuneJob, tracking: Tracking, now: datetime, step: int | None = None) -> TrackingRecord:
+    """Return what is told of a run as far as its object says it; figures of its adapter are in the bucket.
+
+    Args:
+        step: of a run that goes on.
+    """
     status, spec, metadata = job.status, job.spec, job.metadata
     end = parse_time(status.completion_time) or now
     start, summary, artifact = parse_time(status.start_time) or end, condition_of(job), status.artifact
-    mlflow, progress, curve = tracking.mlflow, status.progress, status.curve if artifact is None else None
+    progress, curve = status.progress, status.curve if artifact is None and step is None else None
     figures = {
         "activeSeconds": status.active_seconds,
         "acceleratorSeconds": status.accelerator_seconds,
@@ -113,10 +160,17 @@ def record_of(job: FineTuneJob, tracking: Tracking, now: datetime) -> TrackingRe
         "trainingLoss": progress.loss if progress is not None else None,
         "validationLoss": progress.validation_loss if progress is not None else None,
     }
+    if step is not None and progress is not None:
+        figures |= {
+            "percent": progress.percent,
+            "tokensPerSecond": progress.tokens_per_second,
+            "etaSeconds": progress.eta_seconds,
+        }
     return TrackingRecord(
         run=RunIdentity(name=metadata.name, namespace=metadata.namespace, uid=metadata.uid),
         output=StoredOutput(uri=spec.output.uri, credentials=credentials(spec.output.secret_name, OUTPUT)),
-        mlflow=StoredMlflow(uri=mlflow.uri, experiment=mlflow.experiment, credentials=_keys(mlflow.secret_name)),
+        **_stored(tracking),
+        step=step,
         succeeded=artifact is not None,
         reason=summary.reason if summary is not None else "Unknown",
         message=summary.message if summary is not None else "",
@@ -130,8 +184,14 @@ def record_of(job: FineTuneJob, tracking: Tracking, now: datetime) -> TrackingRe
     )
 
 
-def _keys(secret_name: str | None) -> Credentials | None:
-    return credentials(secret_name, TRACKER)
+def _stored(tracking: Tracking) -> dict[str, StoredMlflow | StoredTrackio]:
+    """Return the tracker of a record, by the name of its field."""
+    keys = credentials(tracking.secret_name, TRACKER)
+    if (mlflow := tracking.mlflow) is not None:
+        return {"mlflow": StoredMlflow(uri=mlflow.uri, experiment=mlflow.experiment, credentials=keys)}
+    trackio = tracking.trackio
+    assert trackio is not None  # one of them is there
+    return {"trackio": StoredTrackio(uri=trackio.uri, project=trackio.project, credentials=keys)}
 
 
 def _parameters(job: FineTuneJob) -> dict[str, str]:
@@ -162,16 +222,22 @@ def _leaves(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str
             yield where, str(each)
 
 
-def _children(kind: Telling, observed: Observed[FineTuneJob]) -> tuple[Body, Body]:
-    """Return the ConfigMap and the Job. No queue admits it: it holds nothing that is scarce."""
+def _job(kind: Telling, observed: Observed[FineTuneJob], *, tries: int, seconds: int) -> Body:
+    """Return the Job. No queue admits it: it holds nothing that is scarce. What it tells is in its pod's annotation."""
     job = observed.job
     made = build_job(kind, job, observed.settings, Stage.TRACK, number=0)
     for queue in (QUEUE_LABEL, QUEUE_PRIORITY_LABEL):
         made["metadata"]["labels"].pop(queue, None)
+    pod = made["spec"]["template"]
+    record = canonical_json(kind.run_config(job).to_json()).decode()
+    pod["metadata"]["annotations"] = {**pod["metadata"].get("annotations", {}), RECORD: record}
+    items = [{"path": "run.json", "fieldRef": {"fieldPath": f"metadata.annotations['{RECORD}']"}}]
+    config = {"name": CONFIG_VOLUME, "downwardAPI": {"items": items}}
+    pod["spec"]["volumes"] = [config if each["name"] == CONFIG_VOLUME else each for each in pod["spec"]["volumes"]]
     made["spec"] |= {
         "suspend": False,
-        "backoffLimit": TRIES,
-        "activeDeadlineSeconds": ATTEMPT_SECONDS,
+        "backoffLimit": tries,
+        "activeDeadlineSeconds": seconds,
         "podFailurePolicy": {
             "rules": [
                 {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
@@ -186,7 +252,7 @@ def _children(kind: Telling, observed: Observed[FineTuneJob]) -> tuple[Body, Bod
             ]
         },
     }
-    return build_run_config_map(kind, job), made
+    return made
 
 
 def _in_the_way(observed: Observed[FineTuneJob]) -> str:

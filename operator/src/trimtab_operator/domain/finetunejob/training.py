@@ -10,7 +10,7 @@ from trimtab_trainer.contract import Mirrored, Prepared, RunConfig, Stage, Termi
 from trimtab_operator.api import FineTuneJob, FineTuneJobStatus, State
 
 from ..views import JOB_LABEL
-from ..work.afterwards import Afterwards
+from ..work.afterwards import Afterwards, Meanwhile
 from ..work.attempts.attempt import Attempt
 from ..work.attempts.ending import Ending
 from ..work.mirrors import mirrored_of, mirroring, note_mirrored
@@ -18,7 +18,7 @@ from ..work.observed import Observed
 from ..work.particulars import Particulars
 from .figures import lost_seconds, note_artifact, note_checkpoint, note_prepared, note_progress, prepared_of
 from .run_config import build_run_config
-from .tracking import telling
+from .tracking import telling, telling_meanwhile
 
 
 class Training(Particulars[FineTuneJob, FineTuneJobStatus]):
@@ -99,6 +99,9 @@ class Training(Particulars[FineTuneJob, FineTuneJobStatus]):
             return State.PUBLISHING.value, f"Job {attempt.name} verifies and publishes the adapter"
         together = f" in {attempt.job.pods} pods" if attempt.job.pods > 1 else ""
         return State.TRAINING.value, f"Job {attempt.name} trains the adapter{together}"
+
+    def meanwhile(self, observed: Observed[FineTuneJob], now: datetime) -> Meanwhile:
+        return telling_meanwhile(observed, now)
 
     def afterwards(self, observed: Observed[FineTuneJob], now: datetime) -> Afterwards:
         return telling(observed, now)

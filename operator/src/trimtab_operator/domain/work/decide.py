@@ -88,7 +88,15 @@ def _plan(kind: Particulars[J, S], observed: Observed[J], now: datetime) -> Plan
         return Plan(inquiries=unanswered)
     if decision.actions and not decision.message:  # what to say follows from what comes of them
         return Plan(actions=decision.actions, confirm=True)
-    return _render(kind, observed, books, decision, now)
+    made = _render(kind, observed, books, decision, now)
+    return _beside(kind, observed, made, now) if decision.succeeded == "Unknown" and not made.actions else made
+
+
+def _beside(kind: Particulars[J, S], observed: Observed[J], made: Plan, now: datetime) -> Plan:
+    """Return a plan with what is made beside the work, where there is nothing to do about the work itself."""
+    more = kind.meanwhile(observed, now)
+    times = [each for each in (made.look_again_seconds, more.look_again_seconds) if each is not None]
+    return replace(made, aside=more.creates, look_again_seconds=min(times, default=None))
 
 
 def _unknown(kind: Particulars[J, S], observed: Observed[J]) -> str | None:

@@ -13,7 +13,7 @@ from trimtab_trainer.contract import Mirrored, Model, Stage, TerminationMessage
 from trimtab_operator.api import AdapterRollout, Condition, Evaluation, FineTuneJob
 
 from ..plan import Note
-from .afterwards import Afterwards
+from .afterwards import Afterwards, Meanwhile
 from .attempts.attempt import Attempt
 from .attempts.ending import Ending
 from .subject import J, S
@@ -186,6 +186,10 @@ class Particulars(Staging[J], Generic[J, S]):
     def hold(self, job: J, status: S, found: References) -> Hold[S] | None:
         """Return what keeps the next attempt from starting, if anything does."""
         return None
+
+    def meanwhile(self, observed: Observed[J], now: datetime) -> Meanwhile:
+        """Return what is made beside the work of one that has not ended."""
+        return Meanwhile()
 
     def afterwards(self, observed: Observed[J], now: datetime) -> Afterwards:
         """Return what is left to do about one that has ended."""

@@ -20,6 +20,9 @@ from ..pods.progress import ProgressPoller
 from ..pods.signing import SigningKeys
 from ..pods.terms import Terms
 
+BESIDE_SECONDS = 60.0
+"""Until what is made beside an object's work is tried again."""
+
 
 class Troubles:
     """What stood in the way of what was planned for each object, as long as it does."""
@@ -28,6 +31,16 @@ class Troubles:
         self._now = now
         self.taken: dict[Key, tuple[Resource, str, datetime]] = {}
         self.refused: dict[Key, Refusal] = {}
+        self._beside: dict[Key, datetime] = {}
+
+    def stood_beside(self, key: Key) -> None:
+        """Note that what is made beside an object's work could not be."""
+        self._beside[key] = self._now()
+
+    def rests_beside(self, key: Key) -> bool:
+        """Tell whether that was lately."""
+        tried = self._beside.get(key)
+        return tried is not None and (self._now() - tried).total_seconds() < BESIDE_SECONDS
 
     def name_taken(self, key: Key, resource: Resource, name: str) -> None:
         """Note that something else has the name of a child."""
@@ -50,6 +63,7 @@ class Troubles:
     def forget(self, key: Key) -> None:
         self.taken.pop(key, None)
         self.refused.pop(key, None)
+        self._beside.pop(key, None)
 
 
 class Known:

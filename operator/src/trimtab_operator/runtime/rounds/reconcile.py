@@ -150,6 +150,7 @@ class Reconciler:
         await self._delivery.deliver(key.namespace, made)
         if made.notes and wrote:
             await self._events.post(body, made.notes)
+        await self._do_beside(key, made, body)
         return 0.0 if acted or (wrote and made.follows_up) else made.look_again_seconds
 
     async def _write(self, kind: AnyKind, body: Body, status: Body) -> bool:
@@ -184,6 +185,19 @@ class Reconciler:
         if made.actions:
             self._troubles.succeeded(key)
         return bool(made.actions), False
+
+    async def _do_beside(self, key: Key, made: Plan, body: Body) -> None:
+        """Create what is beside the work; whatever comes of it, the round is as it was without."""
+        if not made.aside or self._troubles.rests_beside(key):
+            return
+        about = about_of(body)
+        for action in made.aside:
+            try:
+                await self._actor.act(action, about)
+            except (NameIsTaken, ApiError) as error:
+                self._troubles.stood_beside(key)
+                log.warning("not made beside", extra=keys(**about, err=str(error)))
+                return
 
     async def _tell_of_refusal(self, key: Key, made: Plan, body: Body) -> None:
         """Post an event of what is refused for the first time and no status can tell of, such as a TTL's deletion."""

@@ -43,7 +43,7 @@ from .names import attempt_name, run_config_name
 from .peers import rank_variables, service_name
 from .queue import QUEUE_MINIMUM, queue_annotations, queue_labels
 
-CONFIG_DIRECTORY = "/run/trimtab/config"
+CONFIG_DIRECTORY, CONFIG_VOLUME = "/run/trimtab/config", "trimtab-config"
 SECRETS_DIRECTORY = "/run/trimtab/secrets"
 HOME = "/tmp"
 ENVIRONMENT = {
@@ -155,13 +155,13 @@ def _volumes(kind: Staging[J], job: J, settings: Settings, stage: Stage) -> tupl
     """Return the volumes of a work pod and their mounts."""
     template = job.spec.template
     volumes: list[Body] = [
-        {"name": "trimtab-config", "configMap": {"name": run_config_name(kind, job)}},
+        {"name": CONFIG_VOLUME, "configMap": {"name": run_config_name(kind, job)}},
         {"name": "trimtab-work", "emptyDir": {"sizeLimit": settings.scratch_size}},
         {"name": "trimtab-tmp", "emptyDir": {"sizeLimit": "1Gi"}},
         {"name": "trimtab-shm", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shared_memory_size}},
     ]
     mounts: list[Body] = [
-        {"name": "trimtab-config", "mountPath": CONFIG_DIRECTORY, "readOnly": True},
+        {"name": CONFIG_VOLUME, "mountPath": CONFIG_DIRECTORY, "readOnly": True},
         {"name": "trimtab-work", "mountPath": "/work"},
         {"name": "trimtab-tmp", "mountPath": "/tmp"},
         {"name": "trimtab-shm", "mountPath": "/dev/shm"},
