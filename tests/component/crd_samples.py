@@ -160,6 +160,7 @@ FULL = finetunejob(
         },
         "output": {"uri": "s3://adapters/out", "secretName": "object-storage"},
         "lora": {
+            "type": "LoRA",
             "rank": 8,
             "alpha": 16,
             "dropout": 0,

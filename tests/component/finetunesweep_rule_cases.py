@@ -5,6 +5,8 @@ from __future__ import annotations
 from trimtab_operator.api.finetunesweep import PRUNED_BY_LOSS, RUNGS_ARE_VALIDATED
 from trimtab_operator.api.sweep_judging import NO_JUDGES
 from trimtab_trainer.contract.evaluation import NO_ANCHOR
+from trimtab_trainer.contract.settings import NO_ADAPTER, NOT_QUANTIZED, ONLY_SFT
+from trimtab_trainer.contract.sweeps.settings import ADAPTERS_JUDGED, NOTHING_OF_LORA
 
 from tests.component.crd_samples import Body, change
 from tests.component.evaluation_rule_cases import EVALUATION_CASES
@@ -13,6 +15,10 @@ from tests.component.rule_cases import FINETUNEJOB_CASES, Case, Rule
 
 HERE = "spec.template.spec"
 FRACTION, URI, FOLDS = {"fraction": 0.1}, {"uri": "s3://data/held-out/"}, {"folds": 3, "fold": 0}
+
+
+OF_ANY = change(MINIMAL, {"spec.parameters": [{"name": "training.learningRate", "values": [0.1, 0.2]}]})
+"""It searches nothing of an adapter."""
 
 
 def _there(every: list[Body]) -> list[Body]:
@@ -38,6 +44,8 @@ def _embedded(message: str, case: Case) -> Case:
     if message == "training.earlyStopping needs dataset.validation":
         refused = [{**changes, f"{HERE}.dataset.validation": ..., "spec.folds": 2} for changes in refused]
     given = None
+    if message in (NO_ADAPTER, NOT_QUANTIZED, ONLY_SFT):
+        given = OF_ANY
     if case.given is not None:
         given = {**FULL, "spec": {**FULL["spec"], "template": {"spec": case.given["spec"]}}}
     return Case(refused, passed, given=given)
@@ -134,6 +142,31 @@ FREE: Body = {"maxTrials": 9, "parallelTrials": 1, "suspend": False, "budget": .
 FINETUNESWEEP_CASES: dict[Rule, Case] = {
     **EMBEDDED,
     **JUDGING,
+    ("spec", NOTHING_OF_LORA): Case(
+        refused=[{f"{HERE}.lora": {"type": "None"}, f"{HERE}.quantization": {"type": "None"}}],
+        passed=[
+            {},
+            {
+                f"{HERE}.lora": {"type": "None"},
+                f"{HERE}.quantization": {"type": "None"},
+                "spec.parameters": [{"name": "training.learningRate", "values": [0.1]}],
+            },
+            {f"{HERE}.quantization": {"type": "None"}, "spec.parameters": [{"name": "lora.type", "values": ["None"]}]},
+        ],
+    ),
+    ("spec", ADAPTERS_JUDGED): Case(
+        refused=[
+            {
+                f"{HERE}.lora": {"type": "None"},
+                f"{HERE}.quantization": {"type": "None"},
+                f"{HERE}.dataset.test": FRACTION,
+                section: {"evaluation": {"tasks": HELD_OUT, "metric": "heldout/perplexity"}},
+            }
+            for section in ("spec.final", "spec.objective")
+        ],
+        passed=[{f"{HERE}.lora": {"type": "None"}, f"{HERE}.quantization": {"type": "None"}}],
+        given=OF_ANY,
+    ),
     **{
         (f"spec.{section}.evaluation", NO_JUDGES): Case(
             refused=[_asked(section, {"spec.tasks": [JUDGE_TASK]})], passed=[{}], given=given

@@ -16,9 +16,16 @@ from trimtab_trainer.contract.methods import (
     ONLY_ROBUST,
     WRONG_FORMAT,
 )
-from trimtab_trainer.contract.settings import NO_DORA, NO_DROPOUT, NO_MODULES_TO_SAVE
+from trimtab_trainer.contract.settings import (
+    NO_ADAPTER,
+    NO_DORA,
+    NO_DROPOUT,
+    NO_MODULES_TO_SAVE,
+    NOT_QUANTIZED,
+    ONLY_SFT,
+)
 
-from tests.component.crd_samples import FULL, Body
+from tests.component.crd_samples import DIGEST, FULL, Body
 
 Rule = tuple[str, str]
 """Path and message of a rule."""
@@ -33,6 +40,8 @@ class Case:
     given: Body | None = None
 
 
+FULL_MODEL: Body = {"spec.lora.type": "None", "spec.quantization.type": "None"}
+"""No adapter: all weights are trained."""
 VOLUMES = "spec.template.volumes"
 MOUNTS = "spec.template.volumeMounts"
 ENV = "spec.template.env"
@@ -349,7 +358,12 @@ _UPDATES: dict[str, Case] = {
     ),
     "lora": Case(
         given=FULL,
-        refused=[{"spec.lora.rank": 9}, {"spec.lora": ...}, {"spec.lora.targetModules": ["q_proj"]}],
+        refused=[
+            {"spec.lora.rank": 9},
+            {"spec.lora": ...},
+            {"spec.lora.targetModules": ["q_proj"]},
+            {"spec.lora": {"type": "None"}},
+        ],
         passed=[],
     ),
     "quantization": Case(
@@ -511,6 +525,30 @@ FINETUNEJOB_CASES: dict[Rule, Case] = {
     ("spec.dataset.test", "exactly one of fraction and uri must be set"): Case(
         refused=[{"spec.dataset.test": {}}, {"spec.dataset.test": {"fraction": 0.1, "uri": "s3://datasets/t/"}}],
         passed=[{"spec.dataset.test": {"fraction": 0.1}}, {"spec.dataset.test": {"uri": "s3://datasets/t/"}}],
+    ),
+    ("spec", NOT_QUANTIZED): Case(
+        refused=[{"spec.lora.type": "None"}, {**FULL_MODEL, "spec.quantization.type": "NF4"}],
+        passed=[FULL_MODEL, {"spec.quantization": {"type": "NF4"}}, {"spec.quantization": {"type": "None"}}],
+    ),
+    ("spec", ONLY_SFT): Case(
+        refused=[{**FULL_MODEL, "spec.training": {"method": method}} for method in ("DPO", "KTO", "ORPO")],
+        passed=[{**FULL_MODEL, "spec.training": {"method": "SFT"}}, {"spec.training": {"method": "DPO"}}],
+    ),
+    ("spec.lora", NO_ADAPTER): Case(
+        refused=[
+            {**FULL_MODEL, f"spec.lora.{name}": value}
+            for name, value in (
+                ("rank", 8),
+                ("alpha", 8),
+                ("dropout", 0.1),
+                ("targetModules", ["q_proj"]),
+                ("useRslora", True),
+                ("useDora", True),
+                ("initialAdapter", {"uri": "s3://adapters/b", "digest": DIGEST}),
+            )
+        ]
+        + [{**FULL_MODEL, "spec.lora.targetParameters": ["x"], "spec.lora.dropout": 0}],
+        passed=[FULL_MODEL, {"spec.lora": {"type": "LoRA", "rank": 8}}],
     ),
     ("spec.lora", "all-linear stands alone: remove it, or the other target modules"): Case(
         refused=[{"spec.lora.targetModules": ["all-linear", "q_proj"]}],

@@ -74,6 +74,18 @@ _OF_TEMPLATES: dict[str, Body] = {
 COMPANIONS: dict[str, Body] = {
     "FineTuneJob spec.lora.dropout": {"spec.lora.targetParameters": ...},
     "FineTuneJob spec.lora.useDora": {"spec.lora.targetParameters": ...},
+    "FineTuneJob spec.lora.type None": {
+        **{
+            f"spec.lora.{name}": ...
+            for name in (
+                *("rank", "alpha", "dropout", "targetModules"),
+                *("targetParameters", "useRslora", "useDora", "initialAdapter"),
+            )
+        },
+        "spec.quantization.type": "None",
+        "spec.training.preference": ...,
+        "spec.training.method": ...,
+    },
     "FineTuneJob spec.dataset.validation.fold": {"spec.dataset.validation.folds": 100},
     "FineTuneJob spec.training.batchSize": {"spec.training.microBatchSize": 1},
     "FineTuneJob spec.training.microBatchSize": {"spec.training.batchSize": 65536},

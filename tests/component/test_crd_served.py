@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -77,6 +78,7 @@ def test_the_server_fills_in_what_the_models_do(server: ApiServer, namespace: st
 def test_the_server_fills_in_nothing_else_for_the_smallest_finetunejob(server: ApiServer, namespace: str) -> None:
     spec = server.create(FINETUNEJOB.url(namespace), FINETUNEJOB.minimal).body["spec"]
     assert spec["lora"] == {
+        "type": "LoRA",
         "rank": 16,
         "alpha": 32,
         "dropout": 0.05,
@@ -86,6 +88,26 @@ def test_the_server_fills_in_nothing_else_for_the_smallest_finetunejob(server: A
     }
     assert spec["template"] == {"terminationGracePeriodSeconds": 120}
     assert "earlyStopping" not in spec["training"]
+
+
+def test_that_there_is_no_adapter_outlives_every_way_to_write_it(
+    server: ApiServer, namespace: str, tmp_path: Path
+) -> None:
+    """It is a word and not null: kubectl apply leaves nulls out, and what is absent is an adapter."""
+    wanted = change(FINETUNEJOB.minimal, {"spec.lora": {"type": "None"}, "spec.quantization": {"type": "None"}})
+    url = f"{FINETUNEJOB.url(namespace)}/{wanted['metadata']['name']}"
+    file = tmp_path / "job.json"
+    for server_side in ([], ["--server-side", "--force-conflicts"]):
+        for suspend in (True, False):
+            file.write_text(json.dumps(change(wanted, {"spec.suspend": suspend})))
+            kubectl(server.kubeconfig, "apply", *server_side, "-n", namespace, "-f", str(file))
+            found = server.get(url).body
+            assert FineTuneJob.parse(found).spec.full
+            assert found["spec"]["suspend"] is suspend
+    for lora in (None, {"type": None}, {"type": "LoRA"}):
+        changed = server.request("PATCH", url, {"spec": {"lora": lora}}, "merge")
+        assert not changed.accepted
+        assert "lora is immutable" in changed.message
 
 
 def test_the_server_fills_in_nothing_else_for_the_smallest_evaluation(server: ApiServer, namespace: str) -> None:
@@ -161,7 +183,7 @@ def test_get_tells_the_story_of_a_finetunejob_in_one_line(kubeconfig: Path, name
     assert line[:-1] == ["sample", "Training", "50%", "2.500", "1/2", "000000000000"]
     head, line = lines(kubeconfig, namespace, "ftj", "-o", "wide")
     assert head[-5:] == ["MESSAGE", "ATTEMPT", "RANK", "DATA", "REPORT"]
-    assert line[-5:-2] == ["a", "0", "16"]
+    assert line[-5:-2] == ["a", "0", "1"]
     assert all(uri.startswith("s3://") for uri in line[-2:])
 
 

@@ -120,7 +120,12 @@ class CustomObject(Shown):
 
 
 class FineTuneJob(CustomObject):
-    """A run that makes an adapter."""
+    """A run that makes an adapter, or a model of its own."""
+
+    @property
+    def made(self) -> str:
+        """What it makes: `adapter`, or `model` where all weights are trained."""
+        return "model" if mapping(self.spec.get("lora")).get("type") == "None" else "adapter"
 
     @property
     def progress(self) -> Body:
@@ -129,7 +134,7 @@ class FineTuneJob(CustomObject):
 
     @property
     def adapter_uri(self) -> str:
-        """Where the adapter is, empty before it is published."""
+        """Where the adapter or model is, empty before it is published."""
         return text(mapping(self.told.get("artifact")).get("uri"))
 
     @property

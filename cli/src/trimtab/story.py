@@ -57,7 +57,7 @@ def story(about: CustomObject, now: datetime) -> Story:
         ("Attempts", tuple(_attempt(each, now) for each in about.attempts)),
         ("Data", tuple(_data(about))),
         ("Results", tuple(_results(about))),
-        ("Adapter", tuple(_adapter(about))),
+        ("Model" if isinstance(about, FineTuneJob) and about.made == "model" else "Adapter", tuple(_adapter(about))),
         ("Trials", tuple(_trials(about))),
         ("Approval", tuple(_approval(about, now))),
         ("Decision", tuple(_decision(about))),
@@ -182,7 +182,7 @@ def _adapter(about: CustomObject) -> Iterator[str]:
         yield about.adapter_uri
         yield about.adapter_digest
         losses = [
-            (word, number(told.get(name))) for word, name in (("adapter", "testLoss"), ("base model", "baseTestLoss"))
+            (word, number(told.get(name))) for word, name in ((about.made, "testLoss"), ("base model", "baseTestLoss"))
         ]
         known = [f"{word} {loss:.3f}" for word, loss in losses if loss is not None]
         if known:

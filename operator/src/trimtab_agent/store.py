@@ -33,10 +33,12 @@ from trimtab_trainer.storage import (
 from .failures import FailureReason, RevisionFailed
 from .logs import keys
 from .metrics import ERRORS
-from .tensors import MAXIMUM_MAGNITUDE, Health, examine
+from .tensors import CONFIG, MAXIMUM_MAGNITUDE, Health, examine
 
 log = logging.getLogger(__name__)
 PART = ".part-"
+BASE_CONFIG = "config.json"
+"""Of a model; adapters have none."""
 
 
 @dataclass(frozen=True)
@@ -192,9 +194,17 @@ def _artifact(document: dict[str, Any], digest: str) -> dict[str, Any]:
 
 def _files(artifact: dict[str, Any]) -> list[FileEntry]:
     try:
-        return [FileEntry.of(item) for item in artifact["files"]]
+        files = [FileEntry.of(item) for item in artifact["files"]]
     except (KeyError, TypeError, ValueError) as error:
         raise ObjectDamaged(f"{MANIFEST} names no files of an adapter") from error
+    names = {entry.path for entry in files}
+    if CONFIG not in names and BASE_CONFIG in names:
+        raise RevisionFailed(
+            FailureReason.NOT_SUPPORTED,
+            "it is a whole model, and engines load adapters; start an engine with it instead",
+            permanent=True,
+        )
+    return files
 
 
 def _open_to_the_engine(folder: Path) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from trimtab_trainer.contract import QuantizationSettings, RunConfig, Stage
+from trimtab_trainer.base.architecture import read_shapes
+from trimtab_trainer.base.base_model import find_base_model
+from trimtab_trainer.contract import QuantizationSettings, RunConfig, Stage, StoredBaseModel
 from trimtab_trainer.data.view import Sequences
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.progress import ProgressBoard
@@ -19,7 +21,9 @@ from trimtab_trainer.training.checkpoint import Checkpoints
 from trimtab_trainer.training.distributed.world import World
 from trimtab_trainer.training.loop import Trainer
 from trimtab_trainer.training.network.adapter import Adapted, add_adapter
+from trimtab_trainer.training.network.full import train_fully
 from trimtab_trainer.training.network.model import frozen_hash, load_base
+from trimtab_trainer.training.network.trained import Trained
 
 CPU = torch.device("cpu")
 RUN_DIGEST = "sha256:" + "0" * 64
@@ -77,14 +81,34 @@ def run_config(root: Path, **sections: Any) -> RunConfig:
         "checkpoint": {"everySteps": 100, "keep": 2},
     }
     for section, values in sections.items():
-        document[section] = document.get(section, {}) | values
+        alone = section == "lora" and values.get("type") == "None"
+        document[section] = values if alone else document.get(section, {}) | values
     return RunConfig.model_validate(document)
+
+
+FULL: dict[str, Any] = {"lora": {"type": "None"}, "quantization": {"type": "None"}}
+"""All weights are trained."""
+
+
+def full_config(root: Path, **sections: Any) -> RunConfig:
+    """Return a configuration by which all weights are trained."""
+    return run_config(root, **FULL | sections)
+
+
+def trained(base_folder: Path, config: RunConfig, compute_type: torch.dtype = torch.float32) -> Trained:
+    """Return what a configuration trains of the tiny model, as `train` builds it."""
+    if config.adapter is not None:
+        return adapted(base_folder, config)
+    base = load_base(base_folder, config.quantization, torch.float32, CPU)
+    shapes = read_shapes(find_base_model(StoredBaseModel(uri=base_folder.as_uri())))
+    return train_fully(base, shapes, compute_type)
 
 
 def adapted(base_folder: Path, config: RunConfig) -> Adapted:
     """Return the tiny model with a fresh adapter, as `train` builds it."""
+    assert config.adapter is not None
     base = load_base(base_folder, config.quantization, torch.float32, CPU)
-    return add_adapter(base, config.lora, torch.float32, config.training.seed)
+    return add_adapter(base, config.adapter, torch.float32, config.training.seed)
 
 
 def plain_base(base_folder: Path, quantization: str = "NF4") -> Any:
@@ -106,12 +130,12 @@ def trainer(
     *,
     attempt: int = 0,
     stop: Interruption | None = None,
-    model: Adapted | None = None,
+    model: Trained | None = None,
     log: io.StringIO | None = None,
     world: World | None = None,
 ) -> Trainer:
     """Return a trainer on sequences in memory, with checkpoints below the output of the configuration."""
-    model = model or adapted(base_folder, config)
+    model = model or trained(base_folder, config)
     report, figures = Report(stream=log or io.StringIO()), board()
     checkpoints = Checkpoints(
         open_store(config.output.uri, None),
@@ -130,7 +154,7 @@ def trainer(
         total_steps=config.training.max_steps or 1,
         micro_batch=config.training.micro_batch_size or 1,
         checkpoints=checkpoints,
-        base_hash=frozen_hash(model.peft),
+        base_hash=frozen_hash(model.module),
         stop=stop or Interruption(),
         report=report,
         board=figures,
@@ -146,7 +170,7 @@ def gradients(run: Trainer) -> dict[str, torch.Tensor]:
     return found
 
 
-def shake(model: Adapted, scale: float = 0.05) -> None:
+def shake(model: Trained, scale: float = 0.05) -> None:
     """Give the adapter weights that do something: a fresh one leaves the base as it is."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():

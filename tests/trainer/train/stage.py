@@ -48,8 +48,8 @@ class StageRun:
         return sorted({info.path.split("/")[3] for info in self.store.list("runs/") if "/checkpoints/" in info.path})
 
     def folder(self, artifact: Artifact) -> Path:
-        """Where the published adapter lies."""
-        return self.output / "adapters" / artifact.digest.removeprefix("sha256:")
+        """Where what was published lies."""
+        return self.output / ("models" if artifact.full else "adapters") / artifact.digest.removeprefix("sha256:")
 
 
 def stage_run(

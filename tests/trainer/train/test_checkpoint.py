@@ -46,7 +46,7 @@ class Run:
 
     def kept_best(self) -> float:
         """Return the step that made the best weights that are at hand."""
-        return float(load_file(self.checkpoints.best_adapter)["b"][0, 0])
+        return float(load_file(self.checkpoints.best_folder / "adapter.safetensors")["b"][0, 0])
 
     def newest(self) -> Checkpoint | None:
         return next(self.checkpoints.newest_first(), None)
@@ -65,7 +65,7 @@ def checkpoint(step: int, best: Best | None = None, loss: float | None = None) -
         state=TrainingState(
             step=step, best=best, recent=((1.5, 3),), curve=(), evaluated_step=evaluated, validation_loss=loss
         ),
-        adapter={"b": torch.full((2, 3), float(step)), "a": torch.arange(4.0)},
+        weights={"b": torch.full((2, 3), float(step)), "a": torch.arange(4.0)},
         optimizer_tensors={"a/exp_avg": torch.rand(4), "a/state1": torch.arange(4, dtype=torch.uint8)},
         optimizer_numbers={"a": {"step": step}},
         base_hash="cafe",
@@ -85,7 +85,7 @@ def test_what_is_written_is_read_and_lies_where_the_design_says(tmp_path: Path) 
     assert read is not None
     assert read.state == written.state
     assert (read.optimizer_numbers, read.base_hash) == (written.optimizer_numbers, "cafe")
-    for one, other in ((read.adapter, written.adapter), (read.optimizer_tensors, written.optimizer_tensors)):
+    for one, other in ((read.weights, written.weights), (read.optimizer_tensors, written.optimizer_tensors)):
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) and one[name].dtype == other[name].dtype for name in one)
     assert run.board.read().checkpoint_step == 150
@@ -291,7 +291,8 @@ def test_best_weights_that_cannot_be_read_when_they_are_published_end_the_attemp
     best = Best(step=10, loss=1.0, checkpoint=run.checkpoints.name(10))
     run.save(10, (10, best.checkpoint))
     assert run.checkpoints.best_weights(best).keys() == {"a", "b"}
-    for spoil in (lambda: run.checkpoints.best_adapter.write_bytes(b"rot"), run.checkpoints.best_adapter.unlink):
+    file = run.checkpoints.best_folder / "adapter.safetensors"
+    for spoil in (lambda: file.write_bytes(b"rot"), file.unlink):
         spoil()
         with pytest.raises(StorageFailed, match="step 10"):
             run.checkpoints.best_weights(best)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from trimtab_trainer.base.architecture import read_shapes
 from trimtab_trainer.base.base_model import find_base_model
-from trimtab_trainer.contract import StoredBaseModel
+from trimtab_trainer.contract import Optimizer, StoredBaseModel
 from trimtab_trainer.estimating import memory
 from trimtab_trainer.estimating.dimensions import Dimensions, dimensions
 from trimtab_trainer.estimating.memory import Arithmetic
@@ -20,7 +20,7 @@ from trimtab_trainer.training.network.model import load_base
 
 from tests.trainer.tiny import make_tiny_experts
 
-from .runs import CPU, run_config
+from .runs import CPU, full_config, run_config, trained
 
 TOKENS = 64
 
@@ -44,6 +44,39 @@ def same_costs(folder: Path, compute: torch.dtype, **lora: Any) -> None:
 @pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16, torch.float16])
 def test_costs_are_those_that_train_plans_with(tiny: Path, compute: torch.dtype) -> None:
     same_costs(tiny, compute)
+
+
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+def test_costs_of_all_weights_are_those_that_train_plans_with(tiny: Path, tmp_path: Path, compute: torch.dtype) -> None:
+    config = full_config(tmp_path)
+    files = find_base_model(StoredBaseModel(uri=tiny.as_uri()))
+    dims = dimensions(read_shapes(files), files.config, config.adapter)
+    told = memory.costs(dims, config.quantization, 0, Arithmetic("cpu", compute.itemsize))
+    found = costs(trained(tiny, config, compute))
+    assert told == found
+
+
+def test_all_weights_are_counted_with_gradients_and_what_the_optimizer_keeps(tiny: Path, tmp_path: Path) -> None:
+    config = full_config(tmp_path)
+    files = find_base_model(StoredBaseModel(uri=tiny.as_uri()))
+    dims = dimensions(read_shapes(files), files.config, config.adapter)
+
+    def at_peak(optimizer: str) -> memory.Memory:
+        training = config.training.model_copy(update={"optimizer": Optimizer(optimizer)})
+        return memory.peak(
+            dims,
+            config.quantization,
+            training,
+            rank=0,
+            dropout=0.0,
+            tokens=256,
+            recomputed=0.0,
+            where=Arithmetic("cuda", 2),
+        )
+
+    assert at_peak("AdamW").adapter == 16 * dims.weights
+    assert at_peak("SGD").adapter == 8 * dims.weights
+    assert at_peak("AdamW").base == 0
 
 
 @pytest.mark.parametrize("compute", [torch.float32, torch.float16])

@@ -49,7 +49,7 @@ def test_training_goes_on_from_its_weights_and_the_new_adapter_names_it(
     whole = Trainer.run
 
     def remember(trainer: Trainer) -> Any:
-        seen.update(trainer.model.adapter_tensors())
+        seen.update(trainer.model.trained_tensors())
         return whole(trainer)
 
     monkeypatch.setattr(Trainer, "run", remember)

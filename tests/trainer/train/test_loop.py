@@ -30,7 +30,7 @@ def losses(run: Trainer) -> list[float]:
 
 
 def weights(run: Trainer) -> dict[str, torch.Tensor]:
-    return run.model.adapter_tensors()
+    return run.model.trained_tensors()
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -105,12 +105,12 @@ def test_evaluating_changes_nothing_in_training(tiny: Path, tmp_path: Path) -> N
     config = run_config(tmp_path, lora={"dropout": 0.1}, training={"maxSteps": 6, "evaluateEverySteps": 2})
     evaluating = trainer(tiny, tmp_path / "one", config, data, held_out)
     silent = trainer(tiny, tmp_path / "other", config, data)
-    base = frozen_hash(evaluating.model.peft)
+    base = frozen_hash(evaluating.model.module)
     assert len(evaluating.run().evaluations) == 3
     assert silent.run().evaluations == ()
     assert same(weights(evaluating), weights(silent))
     assert losses(evaluating) == losses(silent)
-    assert frozen_hash(evaluating.model.peft) == base
+    assert frozen_hash(evaluating.model.module) == base
 
 
 def test_the_validation_loss_is_the_mean_over_tokens_whatever_the_batch_size(tiny: Path, tmp_path: Path) -> None:
@@ -136,9 +136,9 @@ def test_the_validation_loss_is_that_without_dropout(tiny: Path, tmp_path: Path)
     for dropout in (0.0, 0.5):
         model = adapted(tiny, run_config(tmp_path, lora={"dropout": dropout}))
         shake(model)
-        model.peft.train()  # as it is between two steps
+        model.module.train()  # as it is between two steps
         found.append(mean_loss(model, data, Interruption()))
-        assert model.peft.training
+        assert model.module.training
     assert found[0] == found[1]
 
 
@@ -291,7 +291,7 @@ def test_a_run_stops_early_and_the_best_weights_are_at_hand(
     monkeypatch.setattr("trimtab_trainer.training.methods.objective.mean_loss", scripted)
     state = run.run()
     assert (state.step, state.stopped_early, state.best and state.best.step) == (4, True, 2)
-    assert same(load_file(run.checkpoints.best_adapter), seen[2])
+    assert same(load_file(run.checkpoints.best_folder / "adapter.safetensors"), seen[2])
 
 
 def test_the_norm_of_the_gradient_is_clipped_unless_it_is_off(tiny: Path, tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.probe import check_forward
 from trimtab_trainer.training.batches import Batches
 from trimtab_trainer.training.network import model as model_module
-from trimtab_trainer.training.network.adapter import Adapted, add_adapter
+from trimtab_trainer.training.network.adapter import add_adapter
 from trimtab_trainer.training.network.model import checksums, frozen_hash, load_base
 from trimtab_trainer.training.network.targets import linear_modules
+from trimtab_trainer.training.network.trained import Trained
 from trimtab_trainer.training.validation import mean_loss
 
 from tests.trainer.tiny import make_tiny_model
@@ -30,9 +31,9 @@ from .runs import CPU, adapted, gradients, plain_base, random_rows, run_config, 
 LAYERS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
 
 
-def logits(model: Adapted, data: Sequences) -> torch.Tensor:
+def logits(model: Trained, data: Sequences) -> torch.Tensor:
     """Return the logits of every token, in the order of the data."""
-    model.peft.eval()
+    model.module.eval()
     found = []
     with torch.no_grad():
         for index in range(len(data)):
@@ -46,15 +47,17 @@ def test_gradients_after_evaluating_and_generating_are_those_from_before(tiny: P
     data = unpacked(random_rows(8))
     run = trainer(tiny, tmp_path, run_config(tmp_path), data, data)
     shake(run.model)
-    before, base = gradients(run), frozen_hash(run.model.peft)
+    before, base = gradients(run), frozen_hash(run.model.module)
     mean_loss(run.model, Batches(data), Interruption())
-    run.model.peft.eval()
+    run.model.module.eval()
     with torch.no_grad():
-        run.model.peft.generate(input_ids=torch.tensor([[5, 6, 7]]), max_new_tokens=4, do_sample=False, pad_token_id=2)
+        run.model.module.generate(
+            input_ids=torch.tensor([[5, 6, 7]]), max_new_tokens=4, do_sample=False, pad_token_id=2
+        )
     after = gradients(run)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(bool(gradient.any()) for gradient in after.values())
-    assert frozen_hash(run.model.peft) == base
+    assert frozen_hash(run.model.module) == base
 
 
 def test_no_nf4_layer_may_repack_itself_on_any_processor(tiny: Path) -> None:
@@ -199,7 +202,7 @@ def test_a_fresh_adapter_is_float32_changes_nothing_and_depends_on_the_seed_alon
     one, same, other = (add_adapter(plain_base(tiny), LoraSettings(dropout=0.0), torch.float32, s) for s in (1, 1, 2))
     torch.rand(7)
     assert {p.dtype for p in one.parameters.values()} == {torch.float32}
-    weights = [model.adapter_tensors() for model in (one, same, other)]
+    weights = [model.trained_tensors() for model in (one, same, other)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
     data = unpacked(random_rows(2))

@@ -367,7 +367,7 @@ def test_the_best_weights_are_published_with_early_stopping_else_the_last(
         run = stage_run(tmp_path / name, training={"earlyStopping": early})
 
         def scripted(model: Adapted, *_: Any, script: Any = script, seen: Any = seen) -> float:
-            seen.append(model.adapter_tensors())
+            seen.append(model.trained_tensors())
             return float(next(script))
 
         monkeypatch.setattr("trimtab_trainer.training.methods.objective.mean_loss", scripted)

@@ -182,4 +182,4 @@ def test_the_state_of_another_optimizer_or_adapter_is_refused_and_nothing_is_tou
     assert same(weights(run), before)
     wider = run_config(tmp_path, lora={"rank": 8})
     with pytest.raises(ValueError, match="differ in name or shape"):
-        adapted(tiny, wider).load_adapter_tensors(checkpoint.adapter)
+        adapted(tiny, wider).load_trained_tensors(checkpoint.weights)

@@ -15,11 +15,11 @@ from trimtab_trainer.contract import LoraSettings, QuantizationSettings, Reason,
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.publishing.publish import adapter_config
 from trimtab_trainer.training.batches import MicroBatch
-from trimtab_trainer.training.checkpoint import save_adapter
 from trimtab_trainer.training.machine.costs import costs
 from trimtab_trainer.training.network.adapter import Adapted, add_adapter, load_adapter
 from trimtab_trainer.training.network.model import load_base
 from trimtab_trainer.training.network.targets import check_layers, resolve_targets
+from trimtab_trainer.training.parts import save_adapter
 
 from .families import Trained, make_family, train_family
 from .runs import CPU, plain_base, run_config, shake
@@ -87,7 +87,7 @@ def test_stock_peft_loads_every_shape_of_adapter_and_says_the_same(tmp_path: Pat
     written = adapter_config(config, "sha256:" + "0" * 64, model.target_modules, model.target_parameters)
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(written))
-    save_adapter(model.adapter_tensors(), tmp_path / "adapter/adapter_model.safetensors")
+    save_adapter(model.trained_tensors(), tmp_path / "adapter/adapter_model.safetensors")
     assert (written["use_rslora"], written["use_dora"]) == (settings.use_rslora, settings.use_dora)
     assert written.get("target_parameters") == (sorted(settings.target_parameters or []) or None)
     base = load_base(tmp_path / "base", QuantizationSettings(), torch.float32, CPU)

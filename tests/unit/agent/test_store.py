@@ -8,6 +8,7 @@ import pytest
 from trimtab_agent.failures import FailureReason, RevisionFailed
 from trimtab_agent.store import AdapterStore
 from trimtab_agent.tensors import examine
+from trimtab_trainer.contract import canonical_json, digest_of
 
 from tests.serving.adapters import BASE_DIGEST, Published, publish, safetensors
 
@@ -182,3 +183,16 @@ def test_what_an_engine_lists_or_a_share_wants_is_kept(store: AdapterStore, tmp_
     store.remove(gone.digest)
     store.remove(gone.digest)
     assert store.digests() == {wanted.digest, listed.digest}
+
+
+def test_a_whole_model_is_refused_by_name_before_a_byte_of_it_is_fetched(store: AdapterStore, tmp_path: Path) -> None:
+    folder = tmp_path / "s3/models/one"
+    folder.mkdir(parents=True)
+    files = [{"path": name, "size": 10**12, "sha256": "0" * 64} for name in ("config.json", "model.safetensors")]
+    document = {"artifact": {"files": files, "baseModel": "sha256:" + "b" * 64}}
+    (folder / "MANIFEST.json").write_bytes(canonical_json(document))
+    with pytest.raises(RevisionFailed, match="a whole model, and engines load adapters") as failed:
+        store.bring(folder.as_uri(), digest_of(document["artifact"]))
+    assert failed.value.reason is FailureReason.NOT_SUPPORTED
+    assert failed.value.permanent
+    assert list((tmp_path / "volume").iterdir()) == []

@@ -137,6 +137,17 @@ def test_the_story_of_a_run_has_its_attempts_data_and_cost(cluster: FakeCluster,
     ]
 
 
+def test_the_story_of_a_run_that_trains_all_weights_calls_what_it_made_a_model(cluster: FakeCluster, run: Run) -> None:
+    body = cluster.objects[f"{INSIDE}/finetunejobs/demo"]
+    artifact = {"uri": "s3://adapters/demo/models/e", "digest": "sha256:e", "testLoss": 1.1, "baseTestLoss": 2.2}
+    body["status"]["artifact"] = artifact
+    assert "Adapter   s3://adapters/demo/models/e" in run("describe", "demo").out
+    body["spec"]["lora"] = {"type": "None"}
+    told = run("describe", "demo").out
+    assert "Model     s3://adapters/demo/models/e" in told
+    assert "test loss: model 1.100, base model 2.200" in told
+
+
 def test_the_story_of_a_verdict_has_its_figures(cluster: FakeCluster, run: Run) -> None:
     told = json.loads(run("describe", "demo-gate", "-o", "json").out)
     assert told["what"] == ["Completed", "Verdict: Regressed"]

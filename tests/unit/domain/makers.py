@@ -284,9 +284,9 @@ class World:
     def prepared(self, **fields: Any) -> Self:
         return self.running().after(20).succeeds(self.words(Reason.COMPLETED, prepared=PREPARED, **fields))
 
-    def published(self) -> Self:
+    def published(self, artifact: Artifact = ARTIFACT) -> Self:
         summary = Summary(step=100, total_steps=100, loss=1.0, test_loss=1.1, base_test_loss=2.2)
-        return self.succeeds(self.words(Reason.COMPLETED, artifact=ARTIFACT, summary=summary))
+        return self.succeeds(self.words(Reason.COMPLETED, artifact=artifact, summary=summary))
 
     def exits(self, code: int, words: TerminationMessage | None = None, reason: str = "Error", text: str = "") -> Self:
         index = {14: 1, 10: 2, 11: 2, 12: 3, 13: 4}.get(code)

@@ -186,7 +186,7 @@ def test_a_run_of_two_pods_makes_its_peers_first_and_is_paid_for_twice() -> None
     world = training()
     assert [body["kind"] for body in world.created] == ["ConfigMap", "Job", "Service", "NetworkPolicy", "Job"]
     world.each_runs().after(100)
-    assert world.message == "Job demo-train-1 trains the adapter in 2 pods"
+    assert world.message == "Job demo-train-1 trains in 2 pods"
     world.reports(step=50)
     world.ends(1, 0, Reason.COMPLETED).settle()
     assert world.state == "Training"

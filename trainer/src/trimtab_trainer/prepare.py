@@ -15,6 +15,7 @@ from typing import Any
 
 from .base.architecture import (
     check_architecture,
+    check_full_base,
     check_length,
     check_packing,
     check_vocabulary,
@@ -25,7 +26,17 @@ from .base.architecture import (
 from .base.base_model import BaseModel, check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
 from .base.embedding import untrained_tokens
 from .base.layers import Reach, Shapes, reach
-from .contract import Artifact, DatasetFormat, Prepared, RunConfig, Summary, TrainLimits, run_digest
+from .contract import (
+    Artifact,
+    DatasetFormat,
+    Optimizer,
+    Prepared,
+    RunConfig,
+    Summary,
+    TrainingSettings,
+    TrainLimits,
+    run_digest,
+)
 from .data.cleaning.steps import CONTROL, FORMAT, IGNORED, PARTED, UNLIKE_PROMPTS, VOCABULARY
 from .data.encoding.tokens import RowTokenizer, Vocabulary
 from .data.preparation import PreparedView, prepare_view
@@ -45,6 +56,8 @@ from .training.network.initial import check_initial_adapter
 
 PROBE = "data/.writable"
 WARNED_COLUMNS, WARNED_LENGTH = 12, 64
+FULL_RATE = 1e-4
+"""Learning rate above which training all weights is told of."""
 CONVERTED = (DatasetFormat.ALPACA, DatasetFormat.SHAREGPT)
 
 
@@ -63,7 +76,8 @@ class CheckedModel:
     """A base model that can be trained as asked, as far as its config.json and the headers of its weights tell.
 
     Attributes:
-        modules, parameters: full names of the layers, and of the joined tensors of experts, that are adapted.
+        modules, parameters: full names of the layers, and of the joined tensors of experts, that are adapted; where all
+            weights are trained, those that could be.
         reached: what can be adapted.
         warnings: what a person should know of it, a sentence each.
     """
@@ -92,11 +106,25 @@ def check_base_model(config: RunConfig) -> CheckedModel:
     check_packing(model, config.training.packing)
     check_length(model, config.training.max_sequence_length)
     shapes = read_shapes(model)
-    modules = target_modules(shapes, config.lora, model.config)
-    parameters = target_parameters(shapes, config.lora, model.config)
     reached = reach(shapes, model.config)
-    warnings = [*filter(None, [reached.unreached(len(parameters))]), *serving_warnings(config.lora, parameters)]
+    if (lora := config.adapter) is None:
+        check_full_base(reached, model.config)
+        warnings = [*filter(None, [hasty(config.training)])]
+        return CheckedModel(model, shapes, reached.layers, (), reached, tuple(warnings))
+    modules = target_modules(shapes, lora, model.config)
+    parameters = target_parameters(shapes, lora, model.config)
+    warnings = [*filter(None, [reached.unreached(len(parameters))]), *serving_warnings(lora, parameters)]
     return CheckedModel(model, shapes, tuple(modules), tuple(parameters), reached, tuple(warnings))
+
+
+def hasty(training: TrainingSettings) -> str:
+    """Return what to tell of a learning rate for all weights that is one of adapters; nothing of a smaller one."""
+    if training.learning_rate <= FULL_RATE or training.optimizer is Optimizer.SGD:
+        return ""
+    return (
+        f"training.learningRate {training.learning_rate:g} is an adapter's: where all weights are trained (lora.type: "
+        "None) 0.000005 to 0.00005 are usual, and more makes a model forget what it knew"
+    )
 
 
 def prepare_rows(
@@ -213,7 +241,7 @@ def _too_small(limits: TrainLimits | None, config: RunConfig, checked: CheckedMo
     """
     if limits is None:
         return []
-    dims = dimensions(checked.shapes, checked.model.config, config.lora)
+    dims = dimensions(checked.shapes, checked.model.config, config.adapter)
     check_held(limits, dims, config)
     longest = side.get("longest", config.training.max_sequence_length)  # views of before do not tell
     return warnings_of_limits(limits, dims, config, tokens=side["tokens"], longest=longest)

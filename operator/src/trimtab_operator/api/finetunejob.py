@@ -1,10 +1,10 @@
-"""FineTuneJob: one QLoRA run, from data in object storage to one immutable adapter."""
+"""FineTuneJob: one run, from data in object storage to one immutable adapter, or to a whole model."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import ConfigDict, Field, computed_field
+from pydantic import ConfigDict, Field, computed_field, model_validator
 from pydantic.alias_generators import to_camel
 from trimtab_trainer.contract import (
     COLUMN,
@@ -24,7 +24,17 @@ from trimtab_trainer.contract import (
 from trimtab_trainer.contract.curve import POINTS
 from trimtab_trainer.contract.methods import DATA_RULES
 from trimtab_trainer.contract.model import Rule, rules
-from trimtab_trainer.contract.settings import CHAT_TEMPLATE, DIGEST, IGNORE_KEYS, KEY, MODEL_URI, OBJECT_URI
+from trimtab_trainer.contract.settings import (
+    CHAT_TEMPLATE,
+    DIGEST,
+    FULL_RULES,
+    IGNORE_KEYS,
+    KEY,
+    MODEL_URI,
+    OBJECT_URI,
+    LoraType,
+    check_full,
+)
 
 from .definitions.customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
 from .pods.scheduling import ATOMIC
@@ -203,13 +213,14 @@ class FineTuneJobSpec(Model):
                 OWN_CLAIMS,
             ),
             *DATA_RULES,
+            *FULL_RULES,
         )
     )
 
     base_model: BaseModelSource = Field(description="baseModel to adapt.")
     dataset: DatasetSource = Field(description="dataset to learn from.")
     output: OutputTarget = Field(description="output for data, checkpoints and adapters.")
-    lora: LoraSettings = Field(default=LoraSettings(), description="lora shapes the adapter.")
+    lora: LoraSettings = Field(default=LoraSettings(), description="lora shapes the adapter; type: None is none.")
     quantization: QuantizationSettings = Field(
         default=QuantizationSettings(), description="quantization of the frozen base model."
     )
@@ -243,6 +254,16 @@ class FineTuneJobSpec(Model):
         default=None, description="tracking: the tracker that is told what the run measures."
     )
     template: PodTemplate = Field(default=PodTemplate(), description="template of the pods.")
+
+    @model_validator(mode="after")
+    def _full(self) -> Self:
+        check_full(self.lora, self.quantization, self.training.method)
+        return self
+
+    @property
+    def full(self) -> bool:
+        """Whether all weights of the base model are trained, and there is no adapter."""
+        return self.lora.type is LoraType.NONE
 
 
 class TrainingProgress(Model):
@@ -321,17 +342,18 @@ class CheckpointStatus(Model):
 
 
 class ArtifactStatus(Model):
-    """The adapter that was published."""
+    """The adapter that was published, or the model."""
 
-    uri: str = Field(max_length=1200, description="uri of the adapter's folder.")
-    digest: DIGEST = Field(description="digest of what defines the adapter's behaviour.")
-    rank: int = Field(ge=1, description="rank of the adapter.")
+    uri: str = Field(max_length=1200, description="uri of its folder.")
+    digest: DIGEST = Field(description="digest of what defines its behaviour.")
+    rank: int | None = Field(default=None, ge=1, description="rank of the adapter; absent: it is a whole model.")
     target_modules: list[Annotated[str, Field(max_length=253)]] = Field(
+        default=[],
         max_length=64,
         json_schema_extra={"x-kubernetes-list-type": "set"},
         description="targetModules that were adapted.",
     )
-    base_model_digest: DIGEST = Field(description="baseModelDigest the adapter belongs to.")
+    base_model_digest: DIGEST = Field(description="baseModelDigest the adapter belongs to, or the model began as.")
     test_loss: float | None = Field(default=None, description="testLoss on the test split, in nats per token.")
     base_test_loss: float | None = Field(default=None, description="baseTestLoss of the base model alone.")
     report_uri: str | None = Field(
@@ -415,7 +437,7 @@ FINETUNEJOB = CustomResource(
     wide_columns=(
         ("Message", "string", condition_path(SUCCEEDED, "message"), "Why, and what to do next."),
         ("Attempt", "integer", ".status.attempts[-1:].number", "Number of the newest attempt."),
-        ("Rank", "integer", ".spec.lora.rank", "Rank of the adapter."),
+        ("Rank", "integer", ".status.artifact.rank", "Rank of the adapter; a whole model has none."),
         ("Data", "string", ".status.dataset.reportURI", "Where data.html is."),
         ("Report", "string", ".status.artifact.reportURI", "Where report.html is."),
     ),

@@ -10,8 +10,10 @@ from trimtab_trainer.contract import Model
 from trimtab_trainer.contract.model import rules
 from trimtab_trainer.contract.settings import DIGEST
 from trimtab_trainer.contract.sweeps.settings import (
+    ADAPTERS_JUDGED,
     MAXIMUM_PARAMETERS,
     MAXIMUM_TRIALS,
+    NOTHING_OF_LORA,
     Algorithm,
     SweepParameter,
     TrialState,
@@ -100,6 +102,9 @@ class Pruning(Model):
 
 
 _NEEDS_VALIDATION = "the objective needs template.spec.dataset.validation, or folds, or an evaluation"
+_ADAPTED = (
+    "!has(self.template.spec.lora) || !has(self.template.spec.lora.type) || self.template.spec.lora.type != 'None'"
+)
 _SEEN = "final must be judged on other rows than the objective; take dataset.uri in one of them"
 
 
@@ -165,6 +170,14 @@ class FineTuneSweepSpec(Model):
                 "self.objective.evaluation.tasks.all(t, !has(t.dataset.split)) || "
                 "self.final.evaluation.tasks.all(t, !has(t.dataset.split))",
                 _SEEN,
+            ),
+            (
+                f"{_ADAPTED} || !self.parameters.exists(p, p.name.startsWith('lora.') && p.name != 'lora.type')",
+                NOTHING_OF_LORA,
+            ),
+            (
+                f"{_ADAPTED} || (!has(self.final) && (!has(self.objective) || !has(self.objective.evaluation)))",
+                ADAPTERS_JUDGED,
             ),
         )
     )

@@ -77,7 +77,7 @@ def test_a_whole_run_of_several_processes_is_that_of_one(tiny: Path, tmp_path: P
         losses, evaluated = [point.loss for point in state.curve], [point.loss for point in state.evaluations]
         remembered, _ = optimizer_state(run.optimizer, run.model.parameters)
         norms = [point.gradient_norm or 0.0 for point in state.curve]
-        return run.model.adapter_tensors(), remembered, losses, evaluated, norms
+        return run.model.trained_tensors(), remembered, losses, evaluated, norms
 
     (want,) = on_ranks(1, tmp_path / "one", body)
     first, second = on_ranks(2, tmp_path / "two", body, pods=pods)
@@ -107,7 +107,7 @@ def test_two_processes_go_on_from_a_checkpoint_of_any_number(tiny: Path, tmp_pat
             run.step()
         run.save()
         run.checkpoints.wait(everything=True)
-        return run.model.adapter_tensors(), resumed
+        return run.model.trained_tensors(), resumed
 
     ((want, _),) = on_ranks(1, tmp_path / "straight", lambda world: body(world, 6, 0, "straight"))
     on_ranks(before, tmp_path / "before", lambda world: body(world, 3, 0, "broken"))
@@ -123,7 +123,7 @@ def test_a_process_without_a_sequence_takes_the_same_step(tiny: Path, tmp_path: 
     def body(world: World) -> Weights:
         run = trainer(tiny, tmp_path / f"of-{world.size}", config, rows, world=world)
         run.run()
-        return run.model.adapter_tensors()
+        return run.model.trained_tensors()
 
     (want,) = on_ranks(1, tmp_path / "one", body)
     for found in on_ranks(4, tmp_path / "four", body):
@@ -146,7 +146,7 @@ def test_memory_that_runs_out_in_one_process_halves_the_micro_batch_of_all(tiny:
         if scarce:
             run.model.hidden = hidden  # type: ignore[method-assign]
         run.run()
-        return run.model.adapter_tensors(), run.micro_batch, log.getvalue()
+        return run.model.trained_tensors(), run.micro_batch, log.getvalue()
 
     ((want, _, _),) = on_ranks(1, tmp_path / "one", lambda world: body(world, scarce=False))
     for found, micro_batch, log in on_ranks(2, tmp_path / "two", lambda world: body(world, scarce=True)):
@@ -179,7 +179,7 @@ def test_one_that_is_told_to_stop_tells_all_and_one_checkpoint_is_written(
         try:
             run.run()
         except Interrupted as error:
-            return error.message, run.state.step, run.model.adapter_tensors()
+            return error.message, run.state.step, run.model.trained_tensors()
         return "went on", run.state.step, {}
 
     first, second = on_ranks(2, tmp_path / "two", body)

@@ -38,7 +38,7 @@ def test_a_method_learns_the_same_in_several_processes(tiny: Path, tmp_path: Pat
         state = run.run()
         figures = [point.preference.to_json() for point in (*state.curve, *state.evaluations) if point.preference]
         losses = [point.loss for point in state.curve], [point.loss for point in state.evaluations]
-        return run.model.adapter_tensors(), *losses, figures
+        return run.model.trained_tensors(), *losses, figures
 
     (want,) = on_ranks(1, tmp_path / "one", body)
     assert len(want[3]) == 4

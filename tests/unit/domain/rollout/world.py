@@ -310,7 +310,7 @@ class World:
         self.agents = [Agent(f"pod-{number}") for number in range(pods)]
         self.evaluations: tuple[Evaluation, ...] = ()
         self.others: tuple[Claim, ...] = ()
-        self.ranks: dict[str, int] = {}
+        self.ranks: dict[str, int | None] = {}
         self.reviews: list[Review] = []
         self.makers: dict[str, tuple[Maker, ...]] = {}
         self.forces = {policy: Force(T0 - timedelta(days=1)) for policy in Policy}

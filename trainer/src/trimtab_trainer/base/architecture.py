@@ -63,6 +63,24 @@ def check_architecture(model: BaseModel) -> None:
         raise invalid(f"it is quantized already ({method}); give the 16-bit original, Trimtab quantizes it itself")
 
 
+def check_full_base(reached: Reach, config: Mapping[str, Any]) -> None:
+    """Refuse a base model that is not trained whole: one with experts, or with vision or audio.
+
+    Raises:
+        SettingsInvalid: BASE_MODEL_INVALID.
+    """
+    if is_conditional(config):
+        what = "a model that also takes images or sounds"
+    elif reached.expert_weights:
+        what = "a mixture of experts"
+    else:
+        return
+    raise invalid(
+        f"{what} is not trained whole (lora.type: None); leave lora.type out to train an adapter, or take a "
+        "dense text model"
+    )
+
+
 def check_packing(model: BaseModel, packing: bool) -> None:
     """Refuse packing for a kind of model whose rows would influence each other.
 

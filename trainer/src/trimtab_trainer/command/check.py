@@ -128,7 +128,9 @@ def _base_model(config: RunConfig, checked: list[CheckedModel]) -> str:
     known = check_base_model(config)
     checked.append(known)
     size = sum(known.model.sizes.values())
-    return f"{known.model.config.get('model_type')}, {size:,} bytes; {known.adapted} layers are adapted"
+    all_of_it = f"all {known.reached.weights:,} weights are trained"
+    trained = f"{known.adapted} layers are adapted" if config.adapter is not None else all_of_it
+    return f"{known.model.config.get('model_type')}, {size:,} bytes; {trained}"
 
 
 def _pin(found: Findings, config: RunConfig, checked: CheckedModel) -> str | None:
@@ -162,7 +164,7 @@ def _initial_adapter(found: Findings, config: RunConfig, checked: CheckedModel, 
         verified = check_initial_adapter(config, base_model, *names)
         return f"{verified.digest}, of the shape that is asked for" if verified is not None else ""
 
-    if config.lora.initial_adapter is None:
+    if config.adapter is None or config.adapter.initial_adapter is None:
         return
     if found.attempt(part, look) is None and base_model is None:
         found.add(Verdict.UNSEEN, part, "whether it is of this base model, of which a run reads all weights to know")

@@ -9,7 +9,7 @@ from typing import Any
 from .methods import Method
 from .outcome import CONTRACT_VERSION
 from .run import RunConfig
-from .settings import DEFAULT_EPOCHS, LoraSettings
+from .settings import DEFAULT_EPOCHS, LoraSettings, LoraType
 
 
 def canonical_json(value: Any) -> bytes:
@@ -51,7 +51,12 @@ def run_digest(config: RunConfig, base_model_digest: str, view_digest: str) -> s
 
 
 def defining(lora: LoraSettings) -> dict[str, Any]:
-    """Return the JSON form of what of these settings defines the result: the initial adapter by its digest alone."""
+    """Return the JSON form of what of these settings defines the result: the initial adapter by its digest alone.
+
+    Where all weights are trained, nothing but that.
+    """
+    if lora.type is LoraType.NONE:
+        return {"type": lora.type.value}
     document = lora.to_json()
     if lora.initial_adapter is not None:
         document["initialAdapter"] = {"digest": lora.initial_adapter.digest}

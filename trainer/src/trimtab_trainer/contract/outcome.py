@@ -150,16 +150,21 @@ class Prepared(Received):
 
 
 class Artifact(Received):
-    """A published adapter."""
+    """A published adapter, or a whole model, which has neither rank nor target modules."""
 
     uri: str = Field(max_length=1200)
     digest: DIGEST
-    rank: int = Field(ge=1, le=2**31 - 1)
-    target_modules: list[str]
+    rank: int | None = Field(default=None, ge=1, le=2**31 - 1)
+    target_modules: list[str] = Field(default=[])
     base_model_digest: DIGEST
     report_uri: str | None = Field(
         default=None, alias="reportURI", max_length=1200, description="reportURI of report.html"
     )
+
+    @property
+    def full(self) -> bool:
+        """Whether it is a whole model, not an adapter."""
+        return self.rank is None
 
 
 class Rank(Received):

@@ -7,7 +7,7 @@ no secrets: credentials are a directory with one file per key, or the environmen
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -21,15 +21,18 @@ from .settings import (
     IGNORE_KEYS,
     KEY,
     MODEL_URI,
+    NULL,
     OBJECT_URI,
     CheckpointSettings,
     DatasetFormat,
     HeldOut,
     LoraSettings,
+    LoraType,
     QuantizationSettings,
     TrainingData,
     TrainingSettings,
     Validation,
+    check_full,
 )
 
 RUN_VERSION = "trimtab.dev/run/v1"
@@ -121,6 +124,23 @@ class RunConfig(Model):
         if not speaks(version, RUN_VERSION):
             raise ValueError(f"this trainer reads {RUN_VERSION}")
         return version
+
+    @property
+    def adapter(self) -> LoraSettings | None:
+        """The adapter that is trained; None: all weights of the base model are."""
+        return self.lora if self.lora.type is LoraType.LORA else None
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _said(cls, lora: Any) -> Any:
+        if lora is None:
+            raise ValueError(NULL)
+        return lora
+
+    @model_validator(mode="after")
+    def _full(self) -> Self:
+        check_full(self.lora, self.quantization, self.training.method)
+        return self
 
     @model_validator(mode="after")
     def _early_stopping_needs_validation(self) -> Self:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from .methods import METHOD_RULES, Method, PreferenceSettings, check_method
-from .model import Model, rules
+from .model import Model, Rule, rules
 
 _STORED = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*"
 _REPOSITORY = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
@@ -81,6 +81,11 @@ class Optimizer(StrEnum):
     ADAMW_8BIT = "AdamW8bit"
     PAGED_ADAMW_8BIT = "PagedAdamW8bit"
     SGD = "SGD"
+
+
+class LoraType(StrEnum):
+    LORA = "LoRA"
+    NONE = "None"
 
 
 class QuantizationType(StrEnum):
@@ -192,6 +197,24 @@ NO_DROPOUT = "targetParameters needs dropout: 0, because parameters are adapted 
 NO_DORA = "useDora adapts linear layers alone: remove it, or targetParameters"
 
 
+NOT_QUANTIZED = (
+    "quantization.type must be None where lora.type is None: weights that are trained themselves cannot be held in 4 "
+    "bits, where rounding undoes every step; set quantization: {type: None}, or leave lora.type out to train an adapter"
+)
+ONLY_SFT = (
+    "training.method must be SFT where lora.type is None: DPO, KTO and ORPO compare with the model as it was, which an "
+    "adapter leaves in memory and a whole model does not; leave lora.type out, or train by SFT"
+)
+NO_ADAPTER = "lora.type: None is no adapter, so nothing of lora means anything beside it; remove the other fields"
+NULL = "null says nothing; write lora: {type: None} to train all weights, or leave lora out for an adapter"
+_ADAPTED = "!has(self.lora) || !has(self.lora.type) || self.lora.type != 'None'"
+FULL_RULES: tuple[Rule, ...] = (
+    (f"{_ADAPTED} || (has(self.quantization) && self.quantization.type == 'None')", NOT_QUANTIZED),
+    (f"{_ADAPTED} || !has(self.training) || !has(self.training.method) || self.training.method == 'SFT'", ONLY_SFT),
+)
+"""Of what has lora, quantization and training settings: what goes together where all weights are trained."""
+
+
 class LoraSettings(Model):
     """Shape of the adapter."""
 
@@ -211,9 +234,22 @@ class LoraSettings(Model):
                 NO_DORA,
             ),
             ("!has(self.modulesToSave)", NO_MODULES_TO_SAVE),
+            (
+                "!has(self.type) || self.type != 'None' || ((!has(self.rank) || self.rank == 16) && "
+                "(!has(self.alpha) || self.alpha == 32.0) && (!has(self.dropout) || self.dropout == 0.05) && "
+                "(!has(self.targetModules) || self.targetModules == ['all-linear']) && "
+                "!has(self.targetParameters) && !has(self.initialAdapter) && "
+                "(!has(self.useRslora) || !self.useRslora) && (!has(self.useDora) || !self.useDora))",
+                NO_ADAPTER,
+            ),
         )
     )
 
+    type: LoraType = Field(
+        default=LoraType.LORA,
+        exclude_if=lambda value: value is LoraType.LORA,
+        description="type is LoRA, or None: there is no adapter, and all weights of the base model are trained.",
+    )
     rank: int = Field(default=16, ge=1, le=512, description="rank of the low-rank update.")
     alpha: float = Field(
         default=32.0, gt=0, le=4096, description="alpha scales the update by alpha / rank (arXiv 2106.09685, 4.1)."
@@ -259,6 +295,12 @@ class LoraSettings(Model):
     )
 
     @model_validator(mode="after")
+    def _nothing_beside_none(self) -> Self:
+        if self.type is LoraType.NONE and self.model_dump(exclude={"type"}) != _DEFAULTS:
+            raise ValueError(NO_ADAPTER)
+        return self
+
+    @model_validator(mode="after")
     def _parameters_alone(self) -> Self:
         if self.modules_to_save is not None:
             raise ValueError(NO_MODULES_TO_SAVE)
@@ -279,6 +321,9 @@ class LoraSettings(Model):
         if len(set(self.target_modules)) != len(self.target_modules):
             raise ValueError("targetModules must not repeat a name")
         return self
+
+
+_DEFAULTS = LoraSettings().model_dump()
 
 
 class QuantizationSettings(Model):
@@ -406,3 +451,17 @@ class CheckpointSettings(Model):
 
     every_steps: int = Field(default=50, ge=1, le=1_000_000, description="everySteps between checkpoints.")
     keep: int = Field(default=2, ge=1, le=100, description="keep this many checkpoints beside the best.")
+
+
+def check_full(lora: LoraSettings, quantization: QuantizationSettings, method: Method) -> None:
+    """Check what `FULL_RULES` say.
+
+    Raises:
+        ValueError: they do not go together.
+    """
+    if lora.type is not LoraType.NONE:
+        return
+    if quantization.type is not QuantizationType.NONE:
+        raise ValueError(NOT_QUANTIZED)
+    if method is not Method.SFT:
+        raise ValueError(ONLY_SFT)

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
             config = at_the_mirror(config, read_found(options.mirrored, Mirrored, "--mirrored"))
         found = find_base_model(config.base_model)
         model, shapes = found.config, read_shapes(found)
-    dims = dimensions(shapes, model, config.lora)
+    dims = dimensions(shapes, model, config.adapter)
     accelerators = options.accelerators * options.nodes
     check_batch(config.training, accelerators)
     found_all = [
@@ -86,7 +86,8 @@ def devices_of(names: list[str] | None) -> list[Device]:
 def table(dims: Dimensions, config: RunConfig, estimates: list[Estimate]) -> str:
     """Return the estimates for people, one accelerator a line."""
     timed = any(each.seconds is not None for each in estimates)
-    head = ("accelerator", "fits", "peak", "of", "base", "adapter", "activations", "a moment", "micro-batch")
+    trained = "adapter" if config.adapter is not None else "weights"
+    head = ("accelerator", "fits", "peak", "of", "base", trained, "activations", "a moment", "micro-batch")
     several = any(each.accelerators > 1 for each in estimates)
     times = ("time", "accelerator time") if several else ("time = accelerator time",)
     head += ("tokens/s", *(times if timed else ()))
@@ -108,10 +109,17 @@ def table(dims: Dimensions, config: RunConfig, estimates: list[Estimate]) -> str
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     about = (
-        f"{dims.weights / 1e9:.2f} billion weights, {config.quantization.type.value}, rank {config.lora.rank}, "
+        f"{dims.weights / 1e9:.2f} billion weights, {_trained(config)}, "
         f"{'pairs of ' if config.training.method.is_paired else ''}sequences of up to "
         f"{config.training.max_sequence_length:,} tokens; sizes in GiB; "
         "twice: activations are computed twice"
         + (f"; {estimates[0].accelerators} accelerators, sizes are of each" if several else "")
     )
     return "\n".join([about, "", *rows])
+
+
+def _trained(config: RunConfig) -> str:
+    """Return in words what is trained of a model that is held how."""
+    if config.adapter is None:
+        return "all of them trained in float32"
+    return f"{config.quantization.type.value}, rank {config.adapter.rank}"

@@ -65,6 +65,7 @@ class Dimensions:
         experts_at_once: experts that a token passes.
         expert_inner: numbers between the matrices of one expert.
         eager: attention keeps a probability for each pair of tokens.
+        full: all weights are trained, there is no adapter.
     """
 
     linear: tuple[Linear, ...]
@@ -79,6 +80,7 @@ class Dimensions:
     experts_at_once: int = 0
     expert_inner: int = 0
     eager: bool = False
+    full: bool = False
 
     @property
     def weights(self) -> int:
@@ -95,8 +97,8 @@ class Dimensions:
         return sum(each.size for each in self.joined if each.adapted)
 
 
-def dimensions(shapes: Shapes, config: Mapping[str, Any], lora: LoraSettings) -> Dimensions:
-    """Return the sizes of a model of its shapes, with the adapter of some settings."""
+def dimensions(shapes: Shapes, config: Mapping[str, Any], lora: LoraSettings | None) -> Dimensions:
+    """Return the sizes of a model of its shapes, with the adapter of some settings; of None all weights are trained."""
     text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
     assert isinstance(text, Mapping)
     reached = reach(shapes, config)
@@ -130,15 +132,18 @@ def dimensions(shapes: Shapes, config: Mapping[str, Any], lora: LoraSettings) ->
         experts_at_once=int(at_once or 0),
         expert_inner=int(text.get("moe_intermediate_size") or text.get("intermediate_size") or 0) if experts else 0,
         eager=bool(text.get("attn_logit_softcapping")) or text.get("model_type") in EAGER,
+        full=lora is None,
     )
 
 
-def _adapted(module: str, lora: LoraSettings) -> bool:
+def _adapted(module: str, lora: LoraSettings | None) -> bool:
+    if lora is None:
+        return False
     wanted = lora.target_modules
     return wanted == [ALL_LINEAR] or any(module == name or module.endswith(f".{name}") for name in wanted)
 
 
-def _joined(shapes: Shapes, lora: LoraSettings) -> tuple[Joined, ...]:
+def _joined(shapes: Shapes, lora: LoraSettings | None) -> tuple[Joined, ...]:
     """Return the tensors that experts have in memory, in the order of their names there."""
     matrices: dict[str, list[tuple[int, int, int]]] = {}  # of each tensor: number of the expert, rows, columns
     for name, shape in shapes.items():
@@ -153,7 +158,7 @@ def _joined(shapes: Shapes, lora: LoraSettings) -> tuple[Joined, ...]:
     for name, each in sorted(matrices.items()):
         last, _, columns = max(each)
         rows = sum(rows for number, rows, _ in each if number == last)
-        adapted = any(matches(name, target) for target in lora.target_parameters or ())
+        adapted = any(matches(name, target) for target in (lora.target_parameters if lora is not None else None) or ())
         found.append(Joined(last + 1, rows + columns, (last + 1) * rows * columns, adapted))
     return tuple(found)
 

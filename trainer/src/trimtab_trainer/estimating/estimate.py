@@ -72,19 +72,20 @@ def estimate(
         longest: tokens of the longest sequence, both answers of a pair; as many as there may be, if absent.
         accelerators: each holds the base model and computes its share; what they tell each other is not counted.
     """
-    training, quantization, lora = config.training, config.quantization, config.lora
+    training, quantization, lora = config.training, config.quantization, config.adapter
+    rank, dropout = (lora.rank, lora.dropout) if lora is not None else (0, 0.0)
     # Auto takes Float16 where an accelerator has no bfloat16.
     width = 4 if quantization.compute_type is ComputeType.FLOAT32 else 2
     where, longest = Arithmetic("cuda", width), longest or training.max_sequence_length * training.method.answers
-    sizing = cut(dims, quantization, training, rank=lora.rank, longest=longest, memory=device.memory, where=where)
+    sizing = cut(dims, quantization, training, rank=rank, longest=longest, memory=device.memory, where=where)
     micro_batch = shared_micro_batch(sizing.micro_batch, training.batch_size, accelerators)
     passed = micro_batch * longest
     memory = peak(
         dims,
         quantization,
         training,
-        rank=lora.rank,
-        dropout=lora.dropout,
+        rank=rank,
+        dropout=dropout,
         tokens=passed,
         recomputed=sizing.recomputed,
         where=where,

@@ -15,12 +15,12 @@ from ..errors import SettingsInvalid
 from .devices import DEVICES, GIB, Device, find_device
 from .dimensions import Dimensions
 from .estimate import estimate
-from .memory import PROCESS, Arithmetic, Memory, adapter_weights, cut, peak
+from .memory import PROCESS, Arithmetic, Memory, cut, peak, trained_weights
 
 DATA_BYTES = 17
 """Of each token of the training rows: itself, its position, whether it is supervised, and its target."""
 STORED_BYTES = 12
-"""Of each weight of the adapter in a checkpoint: itself and the optimizer's two numbers."""
+"""Of each weight that is trained, in a checkpoint: itself and the optimizer's two numbers."""
 
 
 def warnings_of_limits(
@@ -51,13 +51,14 @@ def check_held(limits: TrainLimits, dims: Dimensions, config: RunConfig) -> None
     device = find_device(limits.accelerator_product or "") if limits.accelerators > 1 else None
     if device is None:
         return
-    base = estimate(dims, config, device, longest=1).memory.base
+    memory = estimate(dims, config, device, longest=1).memory
+    base = memory.base or memory.adapter
     if base > device.memory:
         raise SettingsInvalid(
             f"the base model takes {_gib(base)}, and each of the {limits.accelerators} accelerators "
             f"({limits.accelerator_product}) holds {_gib(device.memory)}: a base model is not yet divided among "
             "accelerators; take larger ones"
-            + ("" if config.quantization.type is QuantizationType.NF4 else ", or set quantization.type: NF4")
+            + ("" if config.quantization.type is QuantizationType.NF4 else f", or {_less(config)}")
         )
 
 
@@ -76,13 +77,14 @@ def _of_accelerator(device: Device, product: str, dims: Dimensions, config: RunC
 def _of_processor(limits: TrainLimits, dims: Dimensions, config: RunConfig, tokens: int, longest: int) -> str:
     limit = limits.memory_bytes or 0
     width = 4 if config.quantization.compute_type is ComputeType.FLOAT32 else 2
-    where, settings, rank = Arithmetic("cpu", width), (config.quantization, config.training), config.lora.rank
+    where, settings = Arithmetic("cpu", width), (config.quantization, config.training)
+    rank, dropout = (config.adapter.rank, config.adapter.dropout) if config.adapter is not None else (0, 0.0)
     sizing = cut(dims, *settings, rank=rank, longest=longest, memory=limit, where=where)
     memory = peak(
         dims,
         *settings,
         rank=rank,
-        dropout=config.lora.dropout,
+        dropout=dropout,
         tokens=sizing.micro_batch * longest,
         recomputed=sizing.recomputed,
         where=where,
@@ -99,7 +101,8 @@ def _of_processor(limits: TrainLimits, dims: Dimensions, config: RunConfig, toke
 
 def _of_host(limits: TrainLimits, dims: Dimensions, config: RunConfig, tokens: int, longest: int) -> str:
     limit, processes = limits.memory_bytes or 0, max(1, limits.accelerators)
-    data, stored = processes * tokens * DATA_BYTES, adapter_weights(dims, config.lora.rank) * STORED_BYTES
+    data, rank = processes * tokens * DATA_BYTES, config.adapter.rank if config.adapter is not None else 0
+    stored = trained_weights(dims, rank) * STORED_BYTES
     libraries = processes * PROCESS["cpu"]
     needed = libraries + data + stored
     if needed <= limit:
@@ -114,7 +117,7 @@ def _of_host(limits: TrainLimits, dims: Dimensions, config: RunConfig, tokens: i
 def _parts(memory: Memory, data: int = 0) -> str:
     parts = {
         "base model": memory.base,
-        "adapter": memory.adapter,
+        "adapter" if memory.base else "weights with their gradients and the optimizer": memory.adapter,
         "activations": memory.activations,
         "for a moment": memory.moment,
         "libraries": memory.process,
@@ -132,15 +135,21 @@ def _remedies(config: RunConfig, memory: Memory) -> Iterator[str]:
     """Yield what makes the run smaller, of the parts that can be: one setting at least."""
     training = config.training
     if config.quantization.type is not QuantizationType.NF4:
-        yield "set quantization.type: NF4"
+        yield _less(config)
     if (training.micro_batch_size or 1) > 1:
         yield "lower training.microBatchSize"
     if memory.adapter > memory.activations:
-        yield "lower lora.rank"
+        if config.adapter is not None:
+            yield "lower lora.rank"
         if training.optimizer is Optimizer.ADAMW:
             yield "set training.optimizer: AdamW8bit"
     else:
         yield "lower training.maxSequenceLength"
+
+
+def _less(config: RunConfig) -> str:
+    """Return what takes less memory than a base model that is not quantized."""
+    return "set quantization.type: NF4" if config.adapter is not None else "leave lora.type out to train an adapter"
 
 
 def _gib(size: int) -> str:

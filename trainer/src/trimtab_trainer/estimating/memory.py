@@ -28,6 +28,8 @@ STATE_BYTES = {
 """Of an adapter's weight."""
 PROCESS = {"cuda": 0, "cpu": 450 << 20}
 """What interpreter and libraries take of the memory that is counted."""
+FULL_WIDTH = 4
+"""Bytes of a weight that is trained."""
 SLACK = {"cuda": 1.03, "cpu": 1.0}
 """What an allocator rounds up to: CUDA's is assumed."""
 
@@ -37,7 +39,7 @@ class Memory:
     """Bytes at the peak, part by part."""
 
     base: int
-    adapter: int
+    adapter: int  # what is trained, with gradients and what the optimizer keeps: all weights where there is no adapter
     activations: int
     moment: int
     process: int
@@ -57,10 +59,12 @@ class Arithmetic:
 
 def costs(dims: Dimensions, quantization: QuantizationSettings, rank: int, where: Arithmetic) -> Costs:
     """Return what `costs.costs` tells of the loaded model, which is what `train` cuts its batches by."""
+    if dims.full:
+        return _costs_of_all(dims, where)
     kept = sum(each.ins + each.outs for each in dims.adapted) * (4 + 2 * where.width)
     kept += 2 * where.width * max(1, dims.experts_at_once) * sum(each.sides for each in dims.joined)
     made = dims.made_anew * where.width
-    parameters = adapter_weights(dims, rank)
+    parameters = trained_weights(dims, rank)
     base = _base(dims, quantization, where) + 4 * parameters
     return Costs(
         kept_per_token=kept,
@@ -70,6 +74,25 @@ def costs(dims: Dimensions, quantization: QuantizationSettings, rank: int, where
         scores=dims.layers * scores_of_layer(dims.heads, where.width) if dims.eager else 0,
         scores_at_once=scores_of_layer(dims.heads, where.width) if dims.eager else 0,
     )
+
+
+def _costs_of_all(dims: Dimensions, where: Arithmetic) -> Costs:
+    """Return the costs where all weights are trained: they, their gradients and the optimizer's numbers in float32."""
+    kept = sum(each.ins + each.outs for each in dims.linear) * (4 + where.width)
+    head = 4 * dims.vocabulary * dims.hidden
+    scores = scores_of_layer(dims.heads, where.width) if dims.eager else 0
+    return Costs(
+        kept_per_token=kept,
+        recomputed_per_token=dims.layers * dims.hidden * 4 + kept // dims.layers,
+        fixed=(16 + _copied(where)) * dims.weights + 3 * 4 * CHUNK * dims.vocabulary + head,
+        scores=dims.layers * scores,
+        scores_at_once=scores,
+    )
+
+
+def _copied(where: Arithmetic) -> int:
+    """Return the bytes of a weight's copy in the type of products, where that is not its own."""
+    return where.width if where.width != FULL_WIDTH else 0
 
 
 def cut(
@@ -112,23 +135,28 @@ def peak(
     kept = twice * dims.hidden * width + (layers - twice) * layer + (layer if twice else 0)
     # Behind the last block: the norm's input in float32, its output, and the gradient that the loss leaves.
     ends = dims.hidden * (4 + 3 * width)
+    if dims.full:  # the residual is float32 then, and beside the gradient of the embedding is that of the head
+        kept += layers * dims.hidden * (4 - width)
     # A copy of each adapted tensor of experts, and for a moment the gradient of one layer's, and what that is made of.
     made = dims.made_anew * width
-    copies = made // layers if twice == layers else made * (layers - twice) // layers
+    of_all = _copied(where) * dims.weights if dims.full else 0
+    copies = of_all + made // layers if twice == layers else made * (layers - twice) // layers
     largest = max((each.ins * each.outs for each in dims.linear), default=0)
     widest = max((max(each.ins, each.outs) for each in dims.linear), default=dims.hidden)
     backward = tokens * widest * 4 * width + max(largest * (4 + width), 2 * made // layers)
     loss = CHUNK * dims.vocabulary * (width + 4 + 4 + width) + tokens * dims.hidden * 2 * width
     return Memory(
         base=_base(dims, quantization, where),
-        adapter=int(adapter_weights(dims, rank) * (4 + 4 + STATE_BYTES[training.optimizer])),
+        adapter=int(trained_weights(dims, rank) * (4 + 4 + STATE_BYTES[training.optimizer])),
         activations=int(SLACK[where.device_type] * (tokens * (kept + ends) + copies)),
-        moment=max(backward, loss),
+        moment=max(backward, loss) + (4 * dims.vocabulary * dims.hidden if dims.full else 0),
         process=PROCESS[where.device_type],
     )
 
 
 def _base(dims: Dimensions, quantization: QuantizationSettings, where: Arithmetic) -> int:
+    if dims.full:
+        return 0  # what is trained is counted where adapters are
     linear = sum(each.ins * each.outs for each in dims.linear)
     others = dims.weights - linear
     if quantization.type is not QuantizationType.NF4:
@@ -137,8 +165,10 @@ def _base(dims: Dimensions, quantization: QuantizationSettings, where: Arithmeti
     return int(linear * bits / 8) + others * where.width
 
 
-def adapter_weights(dims: Dimensions, rank: int) -> int:
-    """Return how many weights the adapter has."""
+def trained_weights(dims: Dimensions, rank: int) -> int:
+    """Return how many weights are trained: those of the adapter, or all."""
+    if dims.full:
+        return dims.weights
     layers = sum(each.ins + each.outs for each in dims.adapted)
     return rank * (layers + sum(each.count * each.sides for each in dims.joined if each.adapted))
 

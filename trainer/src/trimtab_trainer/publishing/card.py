@@ -11,8 +11,13 @@ from ..reporting.preferences import loss_unit, preference_results
 def model_card(
     config: RunConfig, prepared: Prepared, digest: str, metrics: dict[str, Any], origin: MirroredSource | None = None
 ) -> str:
-    """Return the Markdown text. `metrics` is what metrics.json holds, `origin` where the base came from on a hub."""
-    lora, quantization, training = config.lora, config.quantization, config.training
+    """Return the Markdown text of an adapter or a whole model.
+
+    Args:
+        metrics: what metrics.json holds.
+        origin: where the base came from on a hub.
+    """
+    lora, quantization, training = config.adapter, config.quantization, config.training
     stored = config.base_model.uri if not config.base_model.uri.startswith("file:") else prepared.base_model_digest
     source = HubSource.parse(origin.uri) if origin is not None else None
     head, base, about = "", stored, [("Base model", f"`{prepared.base_model_digest}`")]
@@ -33,20 +38,30 @@ def model_card(
     ]
     rows += [(f"{name}, test rows", _number(value)) for name, value in preference_results(metrics)]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows if value is not None)
+    if lora is None:
+        what, library, tags, use = "Model", "transformers", "trimtab", _USE_OF_MODEL
+        about_it = (
+            f"A model all of whose weights were trained from those of {base} by Trimtab, by {training.method.value}."
+        )
+    else:
+        what, library, tags, use = "Adapter", "peft", "lora, trimtab", _USE_OF_ADAPTER
+        about_it = (
+            f"A LoRA adapter (rank {lora.rank}, alpha {lora.alpha:g}, on {', '.join(lora.target_modules)}) for {base}, "
+            f"trained with\nthe base in {quantization.type.value} by Trimtab, by {training.method.value}."
+        )
     return f"""---
-library_name: peft
+library_name: {library}
 pipeline_tag: text-generation
-tags: [lora, trimtab]
+tags: [{tags}]
 {head}---
 
 # {config.run.name}
 
-A LoRA adapter (rank {lora.rank}, alpha {lora.alpha:g}, on {", ".join(lora.target_modules)}) for {base}, trained with
-the base in {quantization.type.value} by Trimtab, by {training.method.value}.
+{about_it}
 
 | | |
 | --- | --- |
-| Adapter | `{digest}` |
+| {what} | `{digest}` |
 {told}
 | Data (split, packed) | `{prepared.view_digest}` |
 | Run (base, data and settings) | `{prepared.run_digest}` |
@@ -69,13 +84,19 @@ and the curves, are in `metrics.json`.
 ## Use
 
 ```python
-from peft import PeftModel
+{use}
+```
+"""
+
+
+_USE_OF_ADAPTER = """from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 base = AutoModelForCausalLM.from_pretrained("<the base model>")
-model = PeftModel.from_pretrained(base, "<this folder>")
-```
-"""
+model = PeftModel.from_pretrained(base, "<this folder>")"""
+_USE_OF_MODEL = """from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained("<this folder>")"""
 
 
 def _number(value: float | None) -> str | None:

@@ -1,8 +1,10 @@
-"""From the chosen weights to an immutable adapter in object storage that stock peft and vLLM load.
+"""From the chosen weights to an immutable artifact in object storage: an adapter that stock peft and vLLM load, or a
+model that transformers and vLLM load, where all weights were trained.
 
     adapters/<digest>/{adapter_model.safetensors,adapter_config.json,tokenizer*}    what decides how it behaves
     adapters/<digest>/{README.md,report.html,metrics.json,splits/test.jsonl}        what was recorded beside
     adapters/<digest>/MANIFEST.json                                                 last, once
+    models/<digest>/                                                                a model: the base's files, the rest
 
 The digest is that of the manifest's `artifact` part, without times, figures or paths: the same inputs give the same
 digest. `export` writes the behaviour; `measure` tests exactly those files, loaded again; `publish` uploads. `train`
@@ -48,14 +50,17 @@ from ..storage.layout import (
     ADAPTER_REPORT,
     ADAPTER_TEST_ROWS,
     ADAPTER_WEIGHTS,
-    adapter_prefix,
+    artifact_prefix,
     rows_prefix,
 )
 from ..training.batches import Batches
-from ..training.checkpoint import TrainingState, save_adapter
+from ..training.checkpoint import TrainingState
 from ..training.methods.figures import figures_of
 from ..training.methods.objective import Objective
 from ..training.network.adapter import Adapted
+from ..training.network.full import Full, write_full
+from ..training.network.trained import Trained
+from ..training.parts import save_adapter
 from .card import model_card
 from .result import Result, upload_once, write_result
 
@@ -76,7 +81,7 @@ def export(
     config: RunConfig,
     prepared: Prepared,
     weights: dict[str, Tensor],
-    model: Adapted,
+    model: Trained,
     base: Path,
     *,
     folder: Path,
@@ -94,19 +99,21 @@ def export(
     broken = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise SettingsInvalid(
-            f"{len(broken)} adapter weights are not finite ({broken[0]}), so nothing is published; "
+            f"{len(broken)} trained weights are not finite ({broken[0]}), so nothing is published; "
             "lower training.learningRate"
         )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    save_adapter(weights, folder / ADAPTER_WEIGHTS)
-    write_json(
-        folder / ADAPTER_CONFIG,
-        adapter_config(config, prepared.base_model_digest, model.target_modules, model.target_parameters, origin),
-    )
-    for name in TOKENIZER:
-        if (base / name).exists():
-            shutil.copyfile(base / name, folder / name)
+    if isinstance(model, Full):
+        write_full(model, weights, base, folder)
+    else:
+        assert isinstance(model, Adapted)
+        save_adapter(weights, folder / ADAPTER_WEIGHTS)
+        targets = model.target_modules, model.target_parameters
+        write_json(folder / ADAPTER_CONFIG, adapter_config(config, prepared.base_model_digest, *targets, origin))
+        for name in TOKENIZER:
+            if (base / name).exists():
+                shutil.copyfile(base / name, folder / name)
     if chat_template is not None:
         shutil.copyfile(chat_template, folder / CHAT_TEMPLATE)
 
@@ -129,33 +136,35 @@ def adapter_config(
     name, revision = base_model_digest if uri.startswith("file:") else uri, {}
     if origin is not None and source is not None:
         name, revision = source.repository, {"revision": origin.commit}
-    alpha = config.lora.alpha
+    lora = config.adapter
+    assert lora is not None
+    alpha = lora.alpha
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": name,
         **revision,
-        "r": config.lora.rank,
+        "r": lora.rank,
         "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
-        "lora_dropout": config.lora.dropout,
+        "lora_dropout": lora.dropout,
         "target_modules": sorted(targets),
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
         "init_lora_weights": True,
         "modules_to_save": None,
-        "use_dora": config.lora.use_dora,
-        "use_rslora": config.lora.use_rslora,
+        "use_dora": lora.use_dora,
+        "use_rslora": lora.use_rslora,
         **({"target_parameters": sorted(parameters)} if parameters else {}),
     }
 
 
-def measure(model: Adapted, test: Batches | None, objective: Objective, stop: Interruption) -> TestLosses | None:
-    """Measure a published adapter, and its base model alone, on the test split; None if nothing of it is supervised."""
+def measure(model: Trained, test: Batches | None, objective: Objective, stop: Interruption) -> TestLosses | None:
+    """Measure what is published, and its base model alone, on the test split; None if nothing of it is supervised."""
     if test is None or int(test.supervised.sum()) == 0:
         return None
     with_adapter = objective.measure(model, test, stop)
-    with model.peft.disable_adapter():
+    with model.base_alone():
         without = objective.measure(model, test, stop)
     return TestLosses(with_adapter.loss, without.loss, figures_of(with_adapter.sums))
 
@@ -186,7 +195,8 @@ def publish(
     behaviour = entries_of(folder)
     artifact_part = artifact_document(config, prepared, behaviour)
     digest = digest_of(artifact_part)
-    prefix = adapter_prefix(digest)
+    full = config.adapter is None
+    prefix = artifact_prefix(digest, full=full)
     summary = Summary(
         step=state.step,
         total_steps=prepared.total_steps or state.step,
@@ -209,12 +219,12 @@ def publish(
     records = write_records(folder, view, figures, model_card(config, prepared, digest, figures, origin), page)
     document = {"artifact": artifact_part, "records": {"step": published_step, "files": _json(records)}}
     upload_once(store, prefix, folder, behaviour + records, document)
-    report("adapter stored and verified", uri=store.address(prefix), digest=digest)
+    report("artifact stored and verified", uri=store.address(prefix), digest=digest)
     mine = Artifact(
         uri=store.address(prefix),
         digest=digest,
-        rank=config.lora.rank,
-        target_modules=json.loads((folder / ADAPTER_CONFIG).read_text())["target_modules"],
+        rank=config.adapter.rank if config.adapter is not None else None,
+        target_modules=[] if full else json.loads((folder / ADAPTER_CONFIG).read_text())["target_modules"],
         base_model_digest=prepared.base_model_digest,
         report_uri=store.address(f"{prefix}/{ADAPTER_REPORT}"),
     )
@@ -236,7 +246,7 @@ def data_summary(store: Store, prepared: Prepared, view: View) -> dict[str, Any]
 
 def artifact_document(config: RunConfig, prepared: Prepared, files: tuple[FileEntry, ...]) -> dict[str, Any]:
     """Return the manifest's `artifact` part, whose digest names the adapter: behaviour and where it came from."""
-    initial = config.lora.initial_adapter
+    initial = config.adapter.initial_adapter if config.adapter is not None else None
     return {
         **({"initialAdapter": initial.digest} if initial is not None else {}),
         "files": _json(files),

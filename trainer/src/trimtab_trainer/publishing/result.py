@@ -14,7 +14,7 @@ from ..contract import Artifact, Summary, canonical_json, digest_of
 from ..contract.parsing import read_object
 from ..report import Report
 from ..storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, Store, commit, read_manifest, verify
-from ..storage.layout import ADAPTER_METRICS, ADAPTER_REPORT, adapter_prefix, result_path
+from ..storage.layout import ADAPTER_METRICS, ADAPTER_REPORT, artifact_prefix, result_path
 
 
 class Result(Artifact):
@@ -50,7 +50,7 @@ def read_result(store: Store, run_digest: str, report: Report | None = None) -> 
         return None
     try:
         result = Result.model_validate(read_object(data))
-        prefix = adapter_prefix(result.digest)
+        prefix = artifact_prefix(result.digest, full=result.full)
         verify_adapter(store, prefix, result.digest)
     except (ValueError, ObjectMissing, ObjectDamaged) as error:
         if report is not None:
@@ -60,6 +60,12 @@ def read_result(store: Store, run_digest: str, report: Report | None = None) -> 
     page = store.address(f"{prefix}/{ADAPTER_REPORT}") if result.report_uri is not None else None
     summary = result.summary if result.summary != Summary() else _read_figures(store, prefix)
     return result.model_copy(update={"uri": store.address(prefix), "report_uri": page, "summary": summary})
+
+
+def prefix_of(store: Store, digest: str) -> str:
+    """Return the folder of what was published under a digest: an adapter, or a whole model."""
+    model = artifact_prefix(digest, full=True)
+    return model if store.exists(f"{model}/{MANIFEST}") else artifact_prefix(digest, full=False)
 
 
 def upload_once(

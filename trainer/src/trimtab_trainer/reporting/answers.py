@@ -20,7 +20,7 @@ from ..errors import Interrupted
 from ..evaluate.asking.generation import Decoding, Prompt, end_tokens, generate
 from ..interruption import Interruption
 from ..report import Report
-from ..training.network.adapter import Adapted
+from ..training.network.trained import Trained
 from .page import HeldOut, HeldOutAnswer
 
 ROWS = 4
@@ -72,7 +72,7 @@ def _answer(supervised: npt.NDArray[np.bool_]) -> tuple[int, int]:
 
 
 def answer_held_out(
-    model: Adapted,
+    model: Trained,
     folder: Path,
     test: Sequences | None,
     *,
@@ -107,7 +107,7 @@ def answer_held_out(
 
 
 def _answered(
-    model: Adapted, folder: Path, template: str | None, asked: list[Question], *, stop: Interruption, report: Report
+    model: Trained, folder: Path, template: str | None, asked: list[Question], *, stop: Interruption, report: Report
 ) -> HeldOut:
     if not asked:
         return HeldOut(missing=ALL_TOO_LONG)
@@ -119,7 +119,7 @@ def _answered(
     # The first token costs most: the whole prompt is read for it.
     tokens = int(min(MOST_TOKENS, max(FEWEST_TOKENS, SECONDS / 2 / max(1e-3, monotonic() - started))))
     adapter = write(model, tokenizer, prompts, tokens, ends, stop=stop, report=report)
-    with model.peft.disable_adapter():
+    with model.base_alone():
         base = write(model, tokenizer, prompts, tokens, ends, stop=stop, report=report)
     return HeldOut(
         tuple(
@@ -133,7 +133,7 @@ def _answered(
 
 
 def write(
-    model: Adapted,
+    model: Trained,
     tokenizer: Any,
     prompts: list[Prompt],
     tokens: int,

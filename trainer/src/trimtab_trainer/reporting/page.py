@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..contract import Prepared, RunConfig
+from ..contract import Prepared, RunConfig, defining
 from ..data.choosing.selection import ASKED, NEAR, WHY
 from ..data.cleaning.steps import CONTROL, IGNORED
 from ..pages.environment import environment, leaves
@@ -76,6 +76,7 @@ def render(record: RunRecord) -> str:
     config, figures = record.config, record.figures
     document = _portable(config.to_json())
     sections = {name: document[name] for name in ("lora", "quantization", "training", "checkpoint", "dataset")}
+    sections["lora"] = defining(config.lora)
     ignored = sorted(record.data.get(IGNORED) or {})
     return _ENVIRONMENT.get_template("run.html.jinja").render(
         record=record,

@@ -65,6 +65,16 @@ def adapter_prefix(adapter_digest: str) -> str:
     return f"adapters/{hexadecimal(adapter_digest)}"
 
 
+def model_prefix(digest: str) -> str:
+    """Folder of one published model all of whose weights were trained; beside the mirrors of base models."""
+    return f"models/{hexadecimal(digest)}"
+
+
+def artifact_prefix(digest: str, *, full: bool) -> str:
+    """Folder of what a run published: a whole model, or an adapter."""
+    return model_prefix(digest) if full else adapter_prefix(digest)
+
+
 def evaluation_data_prefix(data_digest: str) -> str:
     """Rows of an evaluation's tasks as they are asked."""
     return f"evaluations/data/{hexadecimal(data_digest)}"

@@ -26,6 +26,7 @@ from ..contract.sweeps.settings import (
     Dimension,
     Point,
     SweepParameter,
+    check_template,
     of_another_type,
     parameters_at,
     space_of,
@@ -178,6 +179,7 @@ def _search(file: Path, name: str, document: dict[str, Any]) -> LoneSearch:
         spec = SearchSpec.model_validate({key: value for key, value in document.items() if key in known})
         template, more = _template(spec.template.spec)
         dimensions = space_of(spec.parameters, RunConfig, SEARCHED, spec.algorithm.type)
+        check_template(dimensions, template)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         raise SettingsInvalid(f"{file}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error

@@ -14,11 +14,12 @@ from ..contract.parsing import Unreadable, read_object
 from ..contract.sweeps.record import MAXIMUM_RECORDED, RecordedTrial, SweepRecord, read_lines, words_of
 from ..contract.sweeps.settings import MAXIMUM_PARAMETERS, TrialState
 from ..errors import SettingsInvalid
+from ..publishing.result import prefix_of
 from ..storage import Store
-from ..storage.layout import ADAPTER_METRICS, adapter_prefix
+from ..storage.layout import ADAPTER_METRICS
 
 PAGE, LINES = "sweep.html", "trials.jsonl"
-ADAPTERS = "adapters/"
+ADAPTERS, MODELS = "adapters/", "models/"
 
 
 def write(record: SweepRecord, put: Callable[[str, bytes], None]) -> None:
@@ -57,14 +58,17 @@ def read_place(store: Store) -> SweepRecord:
             raise SettingsInvalid(str(error)) from error
         return SweepRecord(objective=objective, trials=trials)
     suffix = f"/{ADAPTER_METRICS}"
-    found = [each.path for each in store.list(ADAPTERS) if each.path.endswith(suffix) and each.path.count("/") == 2]
+    every = (each.path for folder in (ADAPTERS, MODELS) for each in store.list(folder))
+    found = [path for path in every if path.endswith(suffix) and path.count("/") == 2]
     if not found:
         raise SettingsInvalid(
-            f"{store.uri} has no {LINES}, and no {ADAPTERS}*{suffix}; give the folder of a sweep, or the output of "
-            "some runs"
+            f"{store.uri} has no {LINES}, and no {ADAPTERS}*{suffix} or {MODELS}*{suffix}; give the folder of a sweep, "
+            "or the output of some runs"
         )
     if len(found) > MAXIMUM_RECORDED:
-        raise SettingsInvalid(f"{store.uri} has {len(found):,} adapters, and at most {MAXIMUM_RECORDED:,} are compared")
+        raise SettingsInvalid(
+            f"{store.uri} has {len(found):,} adapters and models, and at most {MAXIMUM_RECORDED:,} are compared"
+        )
     runs = [(path.split("/")[1], _metrics(store, path)) for path in found]
     differing = _differing([each for _, each in runs])
     trials = [
@@ -88,7 +92,7 @@ def published(store: Store, digest: str) -> dict[str, Any]:
     Raises:
         SettingsInvalid: it is no JSON object.
     """
-    return _metrics(store, f"{adapter_prefix(digest)}/{ADAPTER_METRICS}")
+    return _metrics(store, f"{prefix_of(store, digest)}/{ADAPTER_METRICS}")
 
 
 def _metrics(store: Store, path: str) -> dict[str, Any]:

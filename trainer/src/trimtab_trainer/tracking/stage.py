@@ -10,9 +10,10 @@ from ..contract import TrackingRecord
 from ..contract.parsing import Unreadable, read_object
 from ..contract.sweeps.record import words_of
 from ..errors import SettingsInvalid
+from ..publishing.result import prefix_of
 from ..report import Report
 from ..storage import ObjectDamaged, ObjectMissing, Store, open_store, read_manifest
-from ..storage.layout import ADAPTER_METRICS, adapter_prefix
+from ..storage.layout import ADAPTER_METRICS
 from .figures import told_of
 from .mlflow import Mlflow
 from .trackio import Trackio
@@ -54,7 +55,7 @@ def track(record: TrackingRecord, report: Report) -> str:
 
 def read_metrics(store: Store, adapter: str, report: Report) -> dict[str, Any]:
     """Return metrics.json of a published adapter, nothing with a warning where it is not as its manifest says."""
-    prefix = adapter_prefix(adapter)
+    prefix = prefix_of(store, adapter)
     path = f"{prefix}/{ADAPTER_METRICS}"
     try:
         manifest = read_manifest(store, prefix)

@@ -2,7 +2,8 @@
 
     runs/<run digest>/checkpoints/step-000150-<uid8>-<attempt>/{adapter.safetensors,optimizer.safetensors,state.json}
 
-and MANIFEST.json, put last. Only safetensors and JSON: nothing that is read can run code. Names carry uid and attempt,
+and MANIFEST.json, put last. Where all weights are trained they are `model.safetensors`; what is larger than a part is
+in several files (`parts`). Only safetensors and JSON: nothing that is read can run code. Names carry uid and attempt,
 so a pod that was thought lost and comes back writes beside its successor, never over it. Dropout is seeded by step
 (see `schedule.step_seed`), so adapter, optimizer and `TrainingState` are all that a run is. `loop` writes them, on a
 thread, while it goes on; `train` resumes from them.
@@ -26,7 +27,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..contract import Curve, PreferenceFigures, RunConfig
@@ -47,8 +47,9 @@ from ..storage import (
 )
 from ..storage.layout import checkpoints_prefix
 from .methods.figures import PreferenceSums
+from .parts import ADAPTER, is_weights, load_parts, save_parts, weights_in
 
-ADAPTER_FILE, OPTIMIZER_FILE, STATE_FILE = "adapter.safetensors", "optimizer.safetensors", "state.json"
+OPTIMIZER, STATE_FILE = "optimizer", "state.json"
 NAME = re.compile(r"step-(?P<step>\d{6,})-(?P<uid>[0-9a-z]{1,8})-(?P<attempt>\d+)")
 ADAPTER_ONLY = "adapterOnly"
 """Set in the manifest of best weights that were stored without the rest of their checkpoint."""
@@ -163,19 +164,24 @@ class TrainingState(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run at the end of one step: all tensors on the processor, by published parameter names."""
+    """A run at the end of one step: all tensors on the processor, by published parameter names.
+
+    Attributes:
+        kept_as: what the files of the weights are called: `adapter`, or `model` where all are trained.
+    """
 
     state: TrainingState
-    adapter: dict[str, Tensor]
+    weights: dict[str, Tensor]
     optimizer_tensors: dict[str, Tensor]
     optimizer_numbers: dict[str, dict[str, Any]]
     base_hash: str
+    kept_as: str = ADAPTER
 
     def write(self, folder: Path) -> None:
-        """Write the three files into an empty folder."""
+        """Write its files into an empty folder."""
         folder.mkdir(parents=True)
-        save_adapter(self.adapter, folder / ADAPTER_FILE)
-        save_file(self.optimizer_tensors, folder / OPTIMIZER_FILE)
+        save_parts(self.weights, folder, self.kept_as)
+        save_parts(self.optimizer_tensors, folder, OPTIMIZER)
         self.write_state(folder)
 
     def write_state(self, folder: Path) -> None:
@@ -195,21 +201,15 @@ class Checkpoint:
             ValueError, KeyError, SafetensorError, OSError: it is not that.
         """
         document = read_object((folder / STATE_FILE).read_bytes(), STATE_BYTES)
+        kept_as, weights = weights_in(folder)
         return cls(
             state=TrainingState.model_validate(document["state"]),
-            adapter=load_file(folder / ADAPTER_FILE),
-            optimizer_tensors=load_file(folder / OPTIMIZER_FILE),
+            weights=weights,
+            optimizer_tensors=load_parts(folder, OPTIMIZER),
             optimizer_numbers={name: dict(numbers) for name, numbers in dict(document["optimizer"]).items()},
             base_hash=str(document["baseHash"]),
+            kept_as=kept_as,
         )
-
-
-def save_adapter(tensors: dict[str, Tensor], file: Path) -> None:
-    """Write an adapter's weights as they are published; the same weights give the same bytes.
-
-    One metadata key only: safetensors writes several in random order.
-    """
-    save_file(dict(sorted(tensors.items())), file, metadata={"format": "pt"})
 
 
 class Checkpoints:
@@ -226,7 +226,7 @@ class Checkpoints:
         report: Report,
         board: ProgressBoard,
     ) -> None:
-        self.best_adapter = scratch / "best.safetensors"
+        self.best_folder = scratch / "best"
         """Weights of the best evaluation, kept at hand for publishing."""
         self.store, self._report, self._board = store, report, board
         self._prefix = checkpoints_prefix(run_digest)
@@ -263,10 +263,11 @@ class Checkpoints:
         self._thread = threading.Thread(target=self._store_one, args=([checkpoint], started), name="checkpoint")
         self._thread.start()
 
-    def keep_best(self, tensors: dict[str, Tensor]) -> None:
+    def keep_best(self, tensors: dict[str, Tensor], kept_as: str = ADAPTER) -> None:
         """Keep weights at hand as the best, where no checkpoint is saved with them: one has them already."""
-        self.best_adapter.parent.mkdir(parents=True, exist_ok=True)
-        save_adapter(tensors, self.best_adapter)
+        shutil.rmtree(self.best_folder, ignore_errors=True)
+        self.best_folder.mkdir(parents=True)
+        save_parts(tensors, self.best_folder, kept_as)
 
     def wait(self, everything: bool = False) -> None:
         """Wait until what was saved is stored.
@@ -299,9 +300,9 @@ class Checkpoints:
         try:
             shutil.rmtree(folder, ignore_errors=True)
             checkpoint.write(folder)
-            checkpoint = replace(checkpoint, adapter={}, optimizer_tensors={})  # the tensors are on disk by now
+            checkpoint = replace(checkpoint, weights={}, optimizer_tensors={})  # the tensors are on disk by now
             if best is not None and best.checkpoint == name:
-                shutil.copyfile(folder / ADAPTER_FILE, self.best_adapter)
+                self._keep_best_of(folder)
             if best is not None and best.checkpoint != name:
                 stored = best.model_copy(update={"checkpoint": self._stored_best(best)})
                 if stored != best:
@@ -339,12 +340,19 @@ class Checkpoints:
             if name in self._whole and self.store.exists(f"{self._prefix}/{name}/{MANIFEST}"):
                 return name
         self._delete([mine])
-        entry = self.store.upload(self.best_adapter, f"{self._prefix}/{mine}/{ADAPTER_FILE}")
-        files = (replace(entry, path=ADAPTER_FILE),)
+        files = upload_folder(self.store, self.best_folder, f"{self._prefix}/{mine}")
         self._commit(mine, files, {"step": best.step, ADAPTER_ONLY: True})
         self._mine[mine] = False
         self._report("best weights stored", step=best.step, checkpoint=mine)
         return mine
+
+    def _keep_best_of(self, folder: Path) -> None:
+        """Keep the weights that are in a folder as the best."""
+        shutil.rmtree(self.best_folder, ignore_errors=True)
+        self.best_folder.mkdir(parents=True)
+        for file in folder.iterdir():
+            if is_weights(file.name):
+                shutil.copyfile(file, self.best_folder / file.name)
 
     def _commit(self, name: str, files: tuple[FileEntry, ...], document: dict[str, Any]) -> None:
         document = {**document, "files": [entry.to_json() for entry in files]}
@@ -473,8 +481,8 @@ class Checkpoints:
             StorageFailed: what was kept of them cannot be read; resuming reads them from storage, or finds others.
         """
         try:
-            return load_file(self.best_adapter)
-        except (OSError, SafetensorError) as error:
+            return weights_in(self.best_folder)[1]
+        except (OSError, ValueError, SafetensorError) as error:
             raise StorageFailed(
                 f"the weights of the best step {best.step} were kept on disk and cannot be read ({error}); the next "
                 "attempt reads them from storage"
@@ -483,12 +491,10 @@ class Checkpoints:
     def _fetch_best(self, name: str) -> None:
         folder = self._scratch / "best"
         try:
-            if not NAME.fullmatch(name) or not fetch(
-                self.store, f"{self._prefix}/{name}", folder, wanted=lambda path: path == ADAPTER_FILE
-            ):
+            if not NAME.fullmatch(name) or not fetch(self.store, f"{self._prefix}/{name}", folder, wanted=is_weights):
                 raise ValueError(f"its best checkpoint {name} is gone")
-            load_file(folder / ADAPTER_FILE)
-            (folder / ADAPTER_FILE).replace(self.best_adapter)
+            weights_in(folder)
+            self._keep_best_of(folder)
             self._whole.add(name)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file
 
 from ..base.architecture import read_shapes, target_modules, target_parameters
-from ..base.base_model import fetch_base_model, find_base_model
+from ..base.base_model import BaseModel, fetch_base_model, find_base_model
 from ..base.layers import reach
 from ..contract import Prepared, Rank, Reason, RunConfig, StoredBaseModel
 from ..data.view import View, load_view, total_steps
@@ -34,10 +35,15 @@ from .machine.sizing import Sizing, plan
 from .methods.reference import References
 from .methods.splits import preferences_in, reference_identity, splits_of
 from .network.adapter import Adapted, add_adapter
+from .network.full import train_fully
 from .network.initial import check_initial_adapter, fetch_initial_weights
 from .network.model import frozen_hash, load_base
 from .network.product import fuse
 from .network.targets import check_layers
+from .network.trained import Trained
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -110,22 +116,19 @@ def build(  # noqa: PLR0917 what is loaded, and what it is for
     where = hardware.device()
     compute_type = hardware.compute_type(config.quantization.compute_type, where)
     files = find_base_model(StoredBaseModel(uri=folder.as_uri()))
-    shapes = read_shapes(files)
-    layers = target_modules(shapes, config.lora, files.config)
-    parameters = target_parameters(shapes, config.lora, files.config)
-    reached = reach(shapes, files.config)
-    base = load_base(folder, config.quantization, compute_type, where)
+    # Weights that are trained themselves are in float32, whatever products are made in.
+    base = load_base(folder, config.quantization, compute_type if config.adapter is not None else torch.float32, where)
     base_hash = frozen_hash(base)
-    model = add_adapter(base, config.lora, compute_type, settings.seed, reached.left_out)
-    check_layers(model, layers, parameters)
-    if (initial := check_initial_adapter(config, prepared.base_model_digest, layers, parameters)) is not None:
-        load_weights(model, fetch_initial_weights(initial, scratch / f"rank-{world.rank}"), initial.uri)
-    if unreached := reached.unreached(len(parameters)):
-        report.warn("experts are out of reach", warning=unreached)
+    if config.adapter is None:
+        model: Trained = train_fully(base, read_shapes(files), compute_type)
+    else:
+        model = adapt(
+            base, config, prepared, files, compute_type, scratch=scratch / f"rank-{world.rank}", report=report
+        )
     splits = splits_of(view, settings)
     training = splits["train"]
     check_vocabulary(model, view)
-    fused = fuse(model.peft)
+    fused = fuse(model.module) if isinstance(model, Adapted) else 0
     if settings.packing:
         model.attend_by_rows()
     check_forward(model, settings.packing)
@@ -144,9 +147,8 @@ def build(  # noqa: PLR0917 what is loaded, and what it is for
         device=hardware.describe(where),
         compute_type=str(compute_type).removeprefix("torch."),
         threads=torch.get_num_threads(),
-        adapter_parameters=sum(p.numel() for p in model.parameters.values()),
-        target_modules=list(model.target_modules),
-        adapted=len(layers) + len(parameters),
+        trained_parameters=sum(p.numel() for p in model.parameters.values()),
+        target_modules=list(model.target_modules) if isinstance(model, Adapted) else None,
         attention=model.attention,
         fused=fused,
         micro_batch=sizing.micro_batch,
@@ -177,7 +179,8 @@ def build(  # noqa: PLR0917 what is loaded, and what it is for
         board.update(activity="Comparing")
         identity = reference_identity(config, prepared, compute_type)
         references = References(checkpoints.store, identity, scratch / f"rank-{world.rank}", stop, report)
-        compared, with_adapter = preferences_in(splits), initial is not None
+        compared = preferences_in(splits)
+        with_adapter = config.adapter is not None and config.adapter.initial_adapter is not None
         # The others find what the leader stored.
         world.leader_first(lambda: references.give(model, compared, with_adapter=with_adapter), stop)
     resumed_from = None
@@ -191,6 +194,30 @@ def build(  # noqa: PLR0917 what is loaded, and what it is for
         report("resumed", step=resumed_from, total_steps=total)
         break
     return trainer, resumed_from
+
+
+def adapt(
+    base: PreTrainedModel,
+    config: RunConfig,
+    prepared: Prepared,
+    files: BaseModel,
+    compute_type: torch.dtype,
+    *,
+    scratch: Path,
+    report: Report,
+) -> Adapted:
+    """Put the adapter of a run on its base model: a fresh one, or the one that it goes on from."""
+    assert config.adapter is not None
+    shapes, lora = read_shapes(files), config.adapter
+    layers, parameters = target_modules(shapes, lora, files.config), target_parameters(shapes, lora, files.config)
+    reached = reach(shapes, files.config)
+    model = add_adapter(base, lora, compute_type, config.training.seed, reached.left_out)
+    check_layers(model, layers, parameters)
+    if (initial := check_initial_adapter(config, prepared.base_model_digest, layers, parameters)) is not None:
+        load_weights(model, fetch_initial_weights(initial, scratch), initial.uri)
+    if unreached := reached.unreached(len(parameters)):
+        report.warn("experts are out of reach", warning=unreached)
+    return model
 
 
 def alike(sizing: Sizing, base_hash: str, world: World) -> Sizing:
@@ -212,7 +239,7 @@ def load_weights(model: Adapted, file: Path, uri: str) -> None:
         SettingsInvalid: they are of other modules than this model's.
     """
     try:
-        model.load_adapter_tensors(load_file(file))
+        model.load_trained_tensors(load_file(file))
     except ValueError as error:
         raise SettingsInvalid(
             f"lora.initialAdapter at {uri} does not fit these settings: {error}; set lora.targetModules and "
@@ -220,7 +247,7 @@ def load_weights(model: Adapted, file: Path, uri: str) -> None:
         ) from error
 
 
-def check_vocabulary(model: Adapted, view: View) -> None:
+def check_vocabulary(model: Trained, view: View) -> None:
     """Refuse tokens that the model has no embedding for.
 
     Raises:

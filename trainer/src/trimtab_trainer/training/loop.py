@@ -37,7 +37,7 @@ from .machine.exhausted import is_out_of_memory
 from .machine.hardware import memory_peak
 from .methods.figures import PreferenceSums, figures_of, told
 from .methods.objective import added, objective_of
-from .network.adapter import Adapted
+from .network.trained import Trained
 from .optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_learning_rate
 from .schedule import learning_rate, sequences_of_step, step_seed, steps_per_epoch
 
@@ -84,7 +84,7 @@ class Trainer:
     def __init__(
         self,
         config: RunConfig,
-        model: Adapted,
+        model: Trained,
         training: Batches,
         validation: Batches | None,
         *,
@@ -223,7 +223,7 @@ class Trainer:
     def accumulate(self) -> Share:
         """Accumulate in the parameters what this process adds to the gradient of the state's step."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.model.peft.train()
+        self.model.module.train()
         indices = sequences_of_step(self.settings, len(self.training), self.state.step)
         tokens = int(self.training.supervised[indices].sum())
         losses = []
@@ -267,7 +267,7 @@ class Trainer:
                 f"lower training.learningRate, or set training.maxGradientNorm{self._remedy}"
             )
         if tokens and not self._checked_gradients:
-            self.check_gradients()
+            self.model.check_gradients()
             self._checked_gradients = True
         nats *= share.count / weight if weight else 1.0  # so that nats a token are the weighted mean
         return StepResult(nats, share.count, tokens, share.tokens, norm, sums)
@@ -290,25 +290,6 @@ class Trainer:
         """Halve the scale of the loss after a gradient that float16 could not hold; the step is done again."""
         self.state = self.state.model_copy(update={"loss_scale": self.scale / 2})
         self.report("gradient beyond float16, the loss is scaled less", scale=self.scale, step=self.state.step + 1)
-
-    def check_gradients(self) -> None:
-        """Make sure, once, that training reaches every part of the adapter.
-
-        Zeros count as nothing in the outer matrices (B): those of the inner ones (A) are 0 until B has moved.
-
-        Raises:
-            SettingsInvalid: modules that take no part in the loss are to be adapted.
-        """
-        without = [
-            name
-            for name, parameter in self.model.parameters.items()
-            if parameter.grad is None or (".lora_B." in name and not bool(parameter.grad.any()))
-        ]
-        if without:
-            raise SettingsInvalid(
-                f"no gradient reaches {len(without)} of {len(self.model.parameters)} adapter weights ({without[0]}): "
-                "these modules take no part in predicting text; set lora.targetModules to those that do"
-            )
 
     @property
     def _remedy(self) -> str:
@@ -444,7 +425,7 @@ class Trainer:
         if self.state.best is not None and self.state.best.step == self.state.step == self._saved_step:
             # Resumed from a checkpoint of this very step, which has the weights. Writing it anew, with this
             # evaluation, would put it at risk; whoever resumes from it evaluates again, to the same end.
-            self.checkpoints.keep_best(self.model.adapter_tensors())
+            self.checkpoints.keep_best(self.model.trained_tensors(), self.model.kept_as)
         self.board.update(validation_loss=loss, validation_preference=preference, curve=self.state.drawn)
         self.board.evaluation_seconds.inc(time.monotonic() - started)
         self.report(
@@ -474,10 +455,11 @@ class Trainer:
             self.checkpoints.save(
                 Checkpoint(
                     state=self.state,
-                    adapter=self.model.adapter_tensors(),
+                    weights=self.model.trained_tensors(),
                     optimizer_tensors=tensors,
                     optimizer_numbers=numbers,
                     base_hash=self.base_hash,
+                    kept_as=self.model.kept_as,
                 )
             )
 
@@ -499,7 +481,7 @@ class Trainer:
         load_optimizer_state(
             optimizer, self.model.parameters, checkpoint.optimizer_tensors, checkpoint.optimizer_numbers
         )
-        self.model.load_adapter_tensors(checkpoint.adapter)
+        self.model.load_trained_tensors(checkpoint.weights)
         self.optimizer = optimizer
         self.state = checkpoint.state
         self._saved_step = self.state.step

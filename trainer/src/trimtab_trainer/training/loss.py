@@ -1,8 +1,9 @@
 """Cross-entropy of the supervised positions, in chunks, so that the logits never lie in memory whole.
 
 A vocabulary of 150,000 makes 600 kB of float32 logits a token. The output head is therefore applied only where there
-is a loss, 256 positions at a time, and each chunk's gradient is taken at once, in the forward pass: the head is
-frozen, so all that is kept for the backward pass is the gradient of the hidden states. `loop` and `validation` call it.
+is a loss, 256 positions at a time, and each chunk's gradient is taken at once, in the forward pass: all that is kept
+for the backward pass is the gradient of the hidden states, and of the head's weights where these are trained too.
+`loop` and `validation` call it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .batches import IGNORED
 from .machine.sizing import CHUNK
 
 Head = Callable[[Tensor], Tensor]
-"""The frozen output head: hidden states [n, H] to logits [n, V]."""
+"""The output head: hidden states [n, H] to logits [n, V]; `trained` are its weights that are trained, if it has any."""
 
 
 def summed_loss(
@@ -35,7 +36,7 @@ def summed_loss(
     Args:
         hidden: last hidden states [B, T, H].
         targets: int64 [B, T], IGNORED where there is no loss.
-        head: the frozen output head.
+        head: the output head.
         chunk: positions whose logits exist at the same time.
         weights: float32 [B, T], by which the positions are multiplied; all 1 if absent.
         chosen: int64 [n], where in [B * T] there is a loss; they are looked for if absent, which an accelerator has to
@@ -43,15 +44,24 @@ def summed_loss(
     """
     where = targets.flatten() != IGNORED if chosen is None else chosen
     counting = None if weights is None else weights.flatten()[where]
-    return _SummedLoss.apply(hidden.flatten(0, 1)[where], (targets.flatten()[where], counting), head, chunk)  # type: ignore[no-any-return, no-untyped-call]
+    of = (targets.flatten()[where], counting)
+    return _SummedLoss.apply(hidden.flatten(0, 1)[where], of, head, chunk, *trained_of(head))  # type: ignore[no-any-return, no-untyped-call]
+
+
+def trained_of(head: Head) -> tuple[Tensor, ...]:
+    """Return the weights of a head that are trained."""
+    found: tuple[Tensor, ...] = getattr(head, "trained", ())
+    return found
 
 
 class _SummedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, of: tuple[Tensor, Tensor | None], head: Head, chunk: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, of: tuple[Tensor, Tensor | None], head: Head, chunk: int, *trained: Tensor
+    ) -> Tensor:
         targets, weights = of
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        gradients = []
+        gradients, of_head = [], [torch.zeros_like(weight) for weight in trained if ctx.needs_input_grad[0]]
         for start in range(0, len(hidden), chunk):
             chosen = slice(start, start + chunk)
             part, wanted, weight = hidden[chosen], targets[chosen], None if weights is None else weights[chosen]
@@ -61,15 +71,18 @@ class _SummedLoss(torch.autograd.Function):
             with torch.enable_grad():
                 leaf = part.detach().requires_grad_()
                 loss = _weighted(head(leaf), wanted, weight)
-                gradients.append(torch.autograd.grad(loss, leaf)[0])
+                gradient, *others = torch.autograd.grad(loss, (leaf, *trained))
+            gradients.append(gradient)
+            of_head = [known.add_(more) for known, more in zip(of_head, others, strict=True)]
             total += loss.detach()
-        ctx.save_for_backward(torch.cat(gradients) if gradients else torch.zeros_like(hidden))
+        ctx.save_for_backward(torch.cat(gradients) if gradients else torch.zeros_like(hidden), *of_head)
         return total
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        (gradient,) = ctx.saved_tensors
-        return gradient * upstream.to(gradient.dtype), None, None, None
+        gradient, *of_head = ctx.saved_tensors
+        others = (each * upstream.to(each.dtype) for each in of_head)
+        return gradient * upstream.to(gradient.dtype), None, None, None, *others
 
 
 def _weighted(logits: Tensor, wanted: Tensor, weights: Tensor | None) -> Tensor:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..contract import Artifact, MirroredSource, Prepared, Rank, RunConfig, Stage, Summary
 from ..data.view import View
@@ -32,8 +33,10 @@ from .loading import load
 from .loop import Trainer
 from .machine import hardware
 from .machine.exhausted import is_out_of_memory
-from .network.adapter import load_adapter
+from .network.adapter import Adapted, load_adapter
+from .network.full import Full, load_full
 from .network.model import frozen_hash
+from .network.trained import Trained
 
 
 def train(  # noqa: PLR0917 all of them in the order that they are needed
@@ -156,23 +159,19 @@ def finish(
 ) -> tuple[Artifact, Summary]:
     """Export the best or the last weights, test the exported files, and publish them."""
     state, model = trainer.state, trainer.model
-    weights, step = model.adapter_tensors(), state.step
+    weights, step = model.trained_tensors(), state.step
     if config.training.early_stopping is not None and state.best is not None:
         weights, step = trainer.checkpoints.best_weights(state.best), state.best.step
-    folder = scratch / "adapter"
+    folder = scratch / "published"
     export(
         config, prepared, weights, model, base_folder, folder=folder, chat_template=view.chat_template, origin=origin
     )
-    compute_type, where, targets = model.compute_type, model.device, len(model.target_modules)
-    base = model.remove()
-    if frozen_hash(base) != trainer.base_hash:
-        raise RuntimeError("the frozen base model changed during training, so nothing is published")
-    published = load_adapter(base, folder, compute_type)
+    compute_type, where = model.compute_type, model.device
+    published = load_published(trainer, weights, folder=folder, base_folder=base_folder)
     test = measure(published, trainer.test, trainer.objective, trainer.stop)
     report(
-        "exported adapter measured",
+        "exported files measured",
         step=step,
-        targets=targets,
         test_loss=test and round(test.adapter, 6),
         base_test_loss=test and round(test.base, 6),
     )
@@ -195,6 +194,24 @@ def finish(
         origin=origin,
     )
     return artifact, summary.model_copy(update={"checkpoint_step": trainer.checkpoints.newest_step})
+
+
+def load_published(trainer: Trainer, weights: dict[str, Tensor], *, folder: Path, base_folder: Path) -> Trained:
+    """Load what was exported as anybody would; what was trained computes no more.
+
+    Raises:
+        RuntimeError: a base model that was frozen is not what it was.
+        ValueError: some of the weights did not arrive.
+    """
+    model = trainer.model
+    if isinstance(model, Full):
+        trainer.optimizer.state.clear()
+        return load_full(folder, base_folder, model, weights)
+    assert isinstance(model, Adapted)
+    base = model.remove()
+    if frozen_hash(base) != trainer.base_hash:
+        raise RuntimeError("the frozen base model changed during training, so nothing is published")
+    return load_adapter(base, folder, model.compute_type)
 
 
 def machine(where: torch.device, compute_type: torch.dtype, ranks: tuple[Rank, ...] = ()) -> dict[str, Any]:

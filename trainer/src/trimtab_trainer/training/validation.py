@@ -20,7 +20,7 @@ from .batches import ALL, Batches
 from .distributed.world import World
 from .loss import summed_loss
 from .machine.exhausted import is_out_of_memory
-from .network.adapter import Adapted
+from .network.trained import Trained
 
 Found = TypeVar("Found")
 
@@ -29,7 +29,7 @@ TOKENS_PER_BATCH = {"cuda": 16384, "cpu": 4096}
 
 
 def mean_loss(
-    model: Adapted, split: Batches, stop: Interruption, batch_size: int | None = None, world: World | None = None
+    model: Trained, split: Batches, stop: Interruption, batch_size: int | None = None, world: World | None = None
 ) -> float:
     """Return the negative log-likelihood in nats per supervised token of a split.
 
@@ -95,18 +95,18 @@ def in_parts(  # noqa: PLR0917 what is computed, and of what
 
 
 @contextmanager
-def evaluating(model: Adapted, stop: Interruption, world: World | None = None) -> Iterator[None]:
+def evaluating(model: Trained, stop: Interruption, world: World | None = None) -> Iterator[None]:
     """Give forward passes without dropout and gradient, which a signal ends at once; the model's mode is put back.
 
     `world` are the processes that each do their share: if one is told to stop, all end.
     """
-    was_training = model.peft.training
-    model.peft.eval()
+    was_training = model.module.training
+    model.module.eval()
     try:
         with (world or World()).working(stop), torch.no_grad(), model.arithmetic():
             yield
     finally:
-        model.peft.train(was_training)
+        model.module.train(was_training)
 
 
 def _smaller(size: int, split: Batches, reason: str) -> int:

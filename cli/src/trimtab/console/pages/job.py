@@ -154,7 +154,7 @@ def _facts(about: FineTuneJob) -> Iterator[Fact]:
         hint = f"{duration(lost)} of it was done again, or for nothing" if lost else "nothing of it was lost"
         yield Fact("Cost", f"{spent / 3600:.2f} accelerator hours", hint)
     if digest := about.adapter_digest:
-        yield Fact("Adapter", short(digest), digest)
+        yield Fact(about.made.capitalize(), short(digest), digest)
 
 
 def _data(about: FineTuneJob) -> Iterator[Fact]:

@@ -59,8 +59,8 @@ def lineage(about: CustomObject, others: Sequence[CustomObject], now: datetime) 
     ]
     stages = [_sources(job, about), _runs(job, about, now)]
     if digest:
-        uri = job.adapter_uri if job is not None else ""
-        stages.append(Stage("Adapter", (Node(_cut(uri.rsplit("/adapters/", 1)[0]) or "adapter", short(digest)),)))
+        uri, made = (job.adapter_uri, job.made) if job is not None else ("", "adapter")
+        stages.append(Stage(made.capitalize(), (Node(_cut(uri.rsplit(f"/{made}s/", 1)[0]) or made, short(digest)),)))
     stages += [_stage("Judged by", evaluations, about, now), _stage("Served as", rollouts, about, now)]
     return tuple(each for each in stages if each.nodes)
 

@@ -288,7 +288,8 @@ _EVALUATION: dict[State | Reason | AttemptReason, Explanation] = {
         "Wait for the other version, or correct the field that the message names.",
     ),
     State.SPEC_INVALID: _failed(
-        "A threshold is on a result that its task does not give, or no judge can be asked at `judge.endpoint.url`.",
+        "A threshold is on a result that its task does not give, no judge can be asked at `judge.endpoint.url`, or the "
+        "FineTuneJob of the target trains a whole model (`lora.type: None`).",
         "Correct the field that the message names, in a new Evaluation.",
     ),
     Reason.BASE_MODEL_CHANGED: _failed(
@@ -425,7 +426,8 @@ _EXPORT: dict[State | Reason | AttemptReason, Explanation] = {
         "Look at the Evaluation. To export the adapter all the same, name it in `source.artifact`.",
     ),
     State.SPEC_INVALID: _failed(
-        "The base model cannot be read from where the source says that it is.",
+        "The base model cannot be read from where the source says that it is, or the FineTuneJob of the source trains "
+        "a whole model (`lora.type: None`), which is one already.",
         "Name adapter and base model in `source.artifact` and `baseModel` of a new AdapterExport.",
     ),
     State.DEADLINE_EXCEEDED: _failed(

@@ -36,6 +36,7 @@ class RolloutReason(StrEnum):
     NAME_TAKEN = "NameTaken"
     DOES_NOT_FIT = "DoesNotFit"
     RANK_TOO_HIGH = "RankTooHigh"
+    NOT_AN_ADAPTER = "NotAnAdapter"
     AGENT_KEY_MISSING = "AgentKeyMissing"
     NOT_UNDERSTOOD = "NotUnderstood"
     REJECTED = "Rejected"
@@ -107,6 +108,10 @@ _REFUSED: dict[RolloutReason, Explanation] = {
     RolloutReason.RANK_TOO_HIGH: _false(
         "The adapter's rank is above what an engine serves; none was touched.",
         "Start the engines with a higher `--max-lora-rank`, or train with a lower `lora.rank`.",
+    ),
+    RolloutReason.NOT_AN_ADAPTER: _false(
+        "What the source names is a whole model, all of whose weights were trained; none was touched.",
+        "Start engines with the model itself, or train an adapter: a FineTuneJob without `lora.type: None`.",
     ),
     RolloutReason.AGENT_KEY_MISSING: _false(
         "The operator has no key to sign documents with, so agents would believe nothing; what is served goes on.",

@@ -58,6 +58,12 @@ def _of_finetunejob(name: str, status: AdapterExportStatus, upstream: FineTuneJo
     if upstream is None:
         message = f"FineTuneJobNotFound: there is no FineTuneJob {name} in this namespace; it is waited for"
         return Hold(State.PENDING.value, message, status)
+    if upstream.spec.full:
+        message = (
+            f"FineTuneJob {name} trains all weights (lora.type: None): what it publishes is a whole model already, at "
+            "its status.artifact.uri, and there is no adapter to export"
+        )
+        return Hold(State.SPEC_INVALID.value, message, status, final=True)
     condition, artifact = condition_of(upstream), upstream.status.artifact
     if condition is None or condition.status == "Unknown":
         return _waits("FineTuneJob", name, condition, status)

@@ -237,7 +237,7 @@ class Observed:
         lease_transitions: of the leader's Lease, or the later term that this leader had to begin; agents refuse a
             document of an earlier one.
         can_sign: whether there is a key to sign documents with.
-        ranks: of adapters by digest, where a FineTuneJob tells it.
+        ranks: of adapters by digest, where a FineTuneJob tells it; None of what is a whole model.
         reviews: decisions about adapters that it may want; none where it asks for no approvals.
         makers: of adapters by digest, where it matters.
         answers: to inquiries of this round.
@@ -250,7 +250,7 @@ class Observed:
     unselected: tuple[ServingPod, ...] = ()
     lease_transitions: int = 0
     can_sign: bool = True
-    ranks: Mapping[str, int] = field(default_factory=dict)
+    ranks: Mapping[str, int | None] = field(default_factory=dict)
     reviews: tuple[Review, ...] = ()
     makers: Mapping[str, tuple[Maker, ...]] = field(default_factory=dict)
     answers: Mapping[Inquiry, object] = field(default_factory=dict)

@@ -104,8 +104,8 @@ def _digests(rollout: AdapterRollout, evaluations: tuple[Evaluation, ...]) -> tu
     return tuple(sorted(digests))
 
 
-def _ranks(cluster: Cluster, namespace: str, digests: tuple[str, ...]) -> dict[str, int]:
-    ranks = {}
+def _ranks(cluster: Cluster, namespace: str, digests: tuple[str, ...]) -> dict[str, int | None]:
+    ranks: dict[str, int | None] = {}
     for digest in digests:
         for job in cluster.indexed("FineTuneJob", of_artifact(namespace, digest)):
             if job.status.artifact is not None:

@@ -25,6 +25,17 @@ class Held:
 
 def wanted(observed: Observed) -> Revision | Held:
     """Return the adapter that the source names, or what keeps it from being taken."""
+    found = _wanted(observed)
+    if isinstance(found, Revision) and found.digest in observed.ranks and observed.ranks[found.digest] is None:
+        message = (
+            f"{found.digest} is a whole model, all of whose weights were trained (lora.type: None), and engines load "
+            "adapters: start an engine with it instead"
+        )
+        return Held(Reason.NOT_AN_ADAPTER, message, final=True)
+    return found
+
+
+def _wanted(observed: Observed) -> Revision | Held:
     rollout, source = observed.rollout, observed.rollout.spec.source
     if source.artifact is not None:
         return _unless_rejected(rollout, revision_of(rollout, source.artifact.uri, source.artifact.digest))

@@ -144,6 +144,13 @@ def _awaited(
     if upstream is None:
         message = f"FineTuneJobNotFound: there is no FineTuneJob {name} in this namespace; it is waited for"
         return Hold(State.PENDING.value, message, status)
+    if upstream.spec.full:
+        message = (
+            f"FineTuneJob {name} trains all weights (lora.type: None), and a model of its own is no adapter of "
+            "another: once it is published evaluate it by itself, with spec.baseModel.uri (its "
+            "status.artifact.uri) and target: {baseModel: true}"
+        )
+        return Hold(State.SPEC_INVALID.value, message, status, final=True)
     condition = condition_of(upstream)
     if condition is None or condition.status == "Unknown":
         state = condition.reason if condition is not None else "New"

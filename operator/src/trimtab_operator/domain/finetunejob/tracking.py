@@ -16,7 +16,6 @@ from typing import Any
 from trimtab_trainer.contract import (
     Curve,
     ExitCode,
-    Model,
     RunIdentity,
     Stage,
     StoredMlflow,
@@ -24,6 +23,7 @@ from trimtab_trainer.contract import (
     StoredTrackio,
     TrackingRecord,
     canonical_json,
+    defining,
 )
 
 from trimtab_operator.api import FineTuneJob
@@ -203,11 +203,15 @@ def _parameters(job: FineTuneJob) -> dict[str, str]:
         "datasetDigest": status.dataset.digest if status.dataset is not None else None,
         "runDigest": status.run_digest,
     }
-    sections: dict[str, Model] = {"lora": spec.lora, "training": spec.training, "quantization": spec.quantization}
+    sections = {
+        "lora": defining(spec.lora),
+        "training": spec.training.to_json(),
+        "quantization": spec.quantization.to_json(),
+    }
     settings = (
         {}
         if status.artifact is not None
-        else {f"{name}.{key}": value for name, section in sections.items() for key, value in _leaves(section.to_json())}
+        else {f"{name}.{key}": value for name, section in sections.items() for key, value in _leaves(section)}
     )
     found = {**{key: value for key, value in named.items() if value is not None}, **settings}
     return dict(list(found.items())[:PARAMETERS_MAXIMUM])

@@ -71,7 +71,8 @@ class Training(Particulars[FineTuneJob, FineTuneJobStatus]):
         artifact = status.artifact
         if artifact is None:
             return None
-        message = f"adapter {artifact.digest} is published at {artifact.uri}"
+        what = "adapter" if artifact.rank is not None else "model"
+        message = f"{what} {artifact.digest} is published at {artifact.uri}"
         if artifact.test_loss is not None and artifact.base_test_loss is not None:
             before = f"base model alone {artifact.base_test_loss:.4f}"
             message += f"; loss on the test split {artifact.test_loss:.4f}, {before}"
@@ -96,9 +97,9 @@ class Training(Particulars[FineTuneJob, FineTuneJobStatus]):
             message = f"Job {attempt.name} checks the settings, and cleans, splits and tokenises the data"
             return State.PREPARING.value, message
         if attempt.publishing:
-            return State.PUBLISHING.value, f"Job {attempt.name} verifies and publishes the adapter"
+            return State.PUBLISHING.value, f"Job {attempt.name} verifies and publishes what was trained"
         together = f" in {attempt.job.pods} pods" if attempt.job.pods > 1 else ""
-        return State.TRAINING.value, f"Job {attempt.name} trains the adapter{together}"
+        return State.TRAINING.value, f"Job {attempt.name} trains{together}"
 
     def meanwhile(self, observed: Observed[FineTuneJob], now: datetime) -> Meanwhile:
         return telling_meanwhile(observed, now)

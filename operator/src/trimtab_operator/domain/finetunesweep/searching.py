@@ -13,6 +13,7 @@ from trimtab_trainer.contract.sweeps.settings import (
     SEARCHED,
     Dimension,
     Point,
+    check_template,
     of_another_type,
     parameters_at,
     space_of,
@@ -119,9 +120,10 @@ def search_of(sweep: FineTuneSweep) -> Search:
     spec = sweep.spec
     try:
         dimensions = space_of(spec.parameters, FineTuneJobSpec, SEARCHED, spec.algorithm.type)
+        template = spec.template.spec.to_json_as_read()
+        check_template(dimensions, template)
     except ValueError as error:
         raise SweepInvalid(str(error)) from None
-    template = spec.template.spec.to_json_as_read()
     kept = {key: value for key, value in template.items() if key not in ("suspend", "ttlSecondsAfterFinished")}
     return Search(sweep.metadata.name, dimensions, kept, spec.folds)
 

@@ -20,6 +20,7 @@ from pydantic.alias_generators import to_camel
 
 from ..digest import canonical_json
 from ..model import Model, rules
+from ..settings import LoraType
 
 MAXIMUM_PARAMETERS = 16
 MAXIMUM_VALUES = 64
@@ -251,6 +252,28 @@ class SuggestionRequest:
             ),
             int(document["count"]),
         )
+
+
+NOTHING_OF_LORA = (
+    "template.spec.lora.type is None: all weights are trained, so there is nothing of lora to search; remove these "
+    "parameters, or leave lora.type out of the template"
+)
+ADAPTERS_JUDGED = (
+    "objective.evaluation and final judge adapters, and with template.spec.lora.type: None there are none; remove "
+    "them, or leave lora.type out of the template"
+)
+
+
+def check_template(dimensions: Iterable[Dimension], template: Mapping[str, Any]) -> None:
+    """Refuse parameters of an adapter where the template has none: they would make one of a trial.
+
+    Raises:
+        ValueError: there are such.
+    """
+    lora = template.get("lora")
+    full = isinstance(lora, Mapping) and lora.get("type") == LoraType.NONE.value
+    if full and any(each.name.startswith("lora.") and each.name != "lora.type" for each in dimensions):
+        raise ValueError(NOTHING_OF_LORA)
 
 
 def parameters_at(space: Sequence[Dimension], point: Point) -> dict[str, Any]:

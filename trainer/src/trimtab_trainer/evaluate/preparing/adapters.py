@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from ...base.base_model import TOKENIZER
+from ...base.base_model import CONFIG, TOKENIZER
 from ...contract import EvaluationConfig, Reason, StoredArtifact, digest_of
 from ...contract.parsing import Unreadable, read_object
 from ...data.view import CHAT_TEMPLATE, TRAIN_CLUSTERS, TRAIN_ROWS
@@ -179,6 +179,12 @@ def _hashes(entries: tuple[FileEntry, ...]) -> dict[str, str]:
 def _check_shape(found: VerifiedAdapter, role: str) -> None:
     """Refuse what is no LoRA of the rank it says, from adapter_config.json and the header of its weights."""
     sizes = {entry.path: entry.size for entry in found.manifest.files}
+    if ADAPTER_CONFIG not in sizes and CONFIG in sizes:
+        raise SettingsInvalid(
+            f"the {role} at {found.uri} is a whole model and no adapter: name it as the base model instead "
+            "(baseModel.uri)",
+            Reason.ARTIFACT_INVALID,
+        )
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if name not in sizes:
             raise invalid_adapter(role, found.uri, f"it has no {name}")

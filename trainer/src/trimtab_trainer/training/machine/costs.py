@@ -3,14 +3,46 @@
 from __future__ import annotations
 
 from ..network.adapter import Adapted
-from ..network.targets import adapted_layers, adapted_tensors
+from ..network.targets import adapted_layers, adapted_tensors, linear_modules
+from ..network.trained import Trained
 from .sizing import CHUNK, Costs, scores_of_layer
 
 EAGER = "eager"
 
 
-def costs(model: Adapted) -> Costs:
-    """Estimate the memory of a forward and backward pass from the sizes of the adapted layers and of experts."""
+def costs(model: Trained) -> Costs:
+    """Estimate the memory of a forward and backward pass from the sizes of what is trained."""
+    return _of_adapter(model) if isinstance(model, Adapted) else _of_all(model)
+
+
+def _of_all(model: Trained) -> Costs:
+    """Of a model all of whose weights are trained: each has a gradient and the optimizer's two numbers, in float32."""
+    width = 2 if model.compute_type.itemsize == 2 else 4
+    modules = dict(model.causal.named_modules())
+    linear = [modules[name] for name in linear_modules(model.causal)]
+    elements = sum(sum(layer.weight.shape) for layer in linear)
+    layers = max(1, int(getattr(model.causal.config.get_text_config(), "num_hidden_layers", 1)))
+    vocabulary, hidden = (int(size) for size in model.causal.get_input_embeddings().weight.shape)
+    weights = sum(p.numel() for p in model.parameters.values())
+    eager = scores_of(model, width) if model.attention == EAGER else 0
+    # Inputs and outputs in the type of products, and once more in float32, which the residual is.
+    kept = elements * (4 + width)
+    return Costs(
+        kept_per_token=kept,
+        recomputed_per_token=layers * hidden * 4 + kept // layers,
+        # And a copy of each weight in the type of products, if that is another; a gradient of the head beside its own.
+        fixed=(16 + (2 if width == 2 else 0)) * weights + 3 * 4 * CHUNK * vocabulary + 4 * vocabulary * hidden,
+        scores=layers * eager,
+        scores_at_once=eager,
+    )
+
+
+def scores_of(model: Trained, width: int) -> int:
+    """Return what eager attention keeps in a layer of a model for each pair of tokens."""
+    return scores_of_layer(int(getattr(model.causal.config.get_text_config(), "num_attention_heads", 0) or 0), width)
+
+
+def _of_adapter(model: Adapted) -> Costs:
     width = 2 if model.compute_type.itemsize == 2 else 4
     config = model.causal.config.get_text_config()
     elements = sum(layer.in_features + layer.out_features for layer in adapted_layers(model.causal))
@@ -24,14 +56,14 @@ def costs(model: Adapted) -> Costs:
     kept += 2 * width * chosen * sum(sum(p.shape[1:]) for p in experts)
     base = sum(p.numel() * p.element_size() for p in model.peft.parameters())
     adapter = sum(p.numel() for p in model.parameters.values())
-    heads = int(getattr(config, "num_attention_heads", 0) or 0)
     made = [p.numel() * p.element_size() for p in joined]
+    eager = scores_of(model, width) if model.attention == EAGER else 0
     return Costs(
         kept_per_token=kept,
         recomputed_per_token=layers * hidden * width + kept // layers,
         # Of a layer's joined tensors: with the adapter on them, the gradient of that, and what the gradient is made of.
         fixed=base + 16 * adapter + 3 * 4 * CHUNK * vocabulary + 3 * sum(made) // layers,
         kept_fixed=sum(made),
-        scores=layers * scores_of_layer(heads, width) if model.attention == EAGER else 0,
-        scores_at_once=scores_of_layer(heads, width) if model.attention == EAGER else 0,
+        scores=layers * eager,
+        scores_at_once=eager,
     )

@@ -20,7 +20,7 @@ from ...interruption import Interruption
 from ..batches import Batches, MicroBatch
 from ..distributed.world import World
 from ..loss import Head, summed_loss
-from ..network.adapter import Adapted
+from ..network.trained import Trained
 from ..validation import TOKENS_PER_BATCH, evaluating, in_parts, mean_loss
 from .batches import PreferenceBatch, PreferenceBatches
 from .figures import PreferenceSums
@@ -57,10 +57,10 @@ class Objective(Protocol):
     """What is learned of a split's sequences."""
 
     def begin(
-        self, model: Adapted, split: Batches, indices: Int64, micro_batch: int, stop: Interruption
+        self, model: Trained, split: Batches, indices: Int64, micro_batch: int, stop: Interruption
     ) -> StepLoss: ...
 
-    def measure(self, model: Adapted, split: Batches, stop: Interruption, world: World | None = None) -> Measured: ...
+    def measure(self, model: Trained, split: Batches, stop: Interruption, world: World | None = None) -> Measured: ...
 
 
 @dataclass
@@ -79,11 +79,11 @@ class SupervisedStep:
 class Supervised:
     """SFT: the tokens of answers."""
 
-    def begin(self, model: Adapted, split: Batches, indices: Int64, micro_batch: int, stop: Interruption) -> StepLoss:
+    def begin(self, model: Trained, split: Batches, indices: Int64, micro_batch: int, stop: Interruption) -> StepLoss:
         """Return the loss of a step of these sequences."""
         return SupervisedStep(float(split.counted[indices].sum()), int(split.supervised[indices].sum()))
 
-    def measure(self, model: Adapted, split: Batches, stop: Interruption, world: World | None = None) -> Measured:
+    def measure(self, model: Trained, split: Batches, stop: Interruption, world: World | None = None) -> Measured:
         """Return the loss of a split in nats per supervised token, measured by all processes together."""
         return Measured(mean_loss(model, split, stop, None, world))
 
@@ -160,7 +160,7 @@ class Preferring:
         self._settings = settings
 
     def begin(
-        self, model: Adapted, split: Batches, indices: Int64, micro_batch: int, stop: Interruption
+        self, model: Trained, split: Batches, indices: Int64, micro_batch: int, stop: Interruption
     ) -> PreferenceStep:
         """Return the loss of a step of these pairs or labelled answers."""
         assert isinstance(split, PreferenceBatches)
@@ -181,7 +181,7 @@ class Preferring:
             step.kl = torch.tensor(max(0.0, gained), device=model.device)
         return step
 
-    def measure(self, model: Adapted, split: Batches, stop: Interruption, world: World | None = None) -> Measured:
+    def measure(self, model: Trained, split: Batches, stop: Interruption, world: World | None = None) -> Measured:
         """Return the loss of a split, a mean over its pairs or labelled answers, and its sums.
 
         Several processes share its micro-batches, but for the pass of KTO's other answers, which each makes.

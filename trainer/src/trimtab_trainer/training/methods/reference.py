@@ -24,7 +24,7 @@ from ...interruption import Interruption
 from ...report import Report
 from ...storage import MANIFEST, ObjectDamaged, ObjectMissing, Store, fetch, store_folder
 from ...storage.layout import reference_prefix
-from ..network.adapter import Adapted
+from ..network.trained import Trained
 from ..validation import TOKENS_PER_BATCH, evaluating, in_parts
 from .batches import PreferenceBatches, Reference
 from .log_probabilities import log_probabilities, sums
@@ -45,7 +45,7 @@ Splits = Mapping[str, PreferenceBatches]
 
 
 def answer_log_probabilities(
-    model: Adapted, split: PreferenceBatches, indices: Int64, stop: Interruption, size: int | None = None
+    model: Trained, split: PreferenceBatches, indices: Int64, stop: Interruption, size: int | None = None
 ) -> Float32:
     """Return the log-probability of each answer of some pairs or rows, in their order, without dropout or gradient.
 
@@ -94,12 +94,12 @@ class References:
         self._prefix = reference_prefix(digest_of(self._identity))
         self._folder = scratch / "reference"
 
-    def give(self, model: Adapted, splits: Splits, *, with_adapter: bool) -> None:
+    def give(self, model: Trained, splits: Splits, *, with_adapter: bool) -> None:
         """Give each side its reference; arguments as of `found`."""
         for name, reference in self.found(model, splits, with_adapter=with_adapter).items():
             splits[name].reference = reference
 
-    def found(self, model: Adapted, splits: Splits, *, with_adapter: bool) -> dict[str, Reference]:
+    def found(self, model: Trained, splits: Splits, *, with_adapter: bool) -> dict[str, Reference]:
         """Return the reference of each side.
 
         Args:
@@ -108,7 +108,7 @@ class References:
             with_adapter: the adapter is the one that was given, not a fresh one.
         """
         stored = self._stored(splits)
-        with nullcontext() if with_adapter else model.peft.disable_adapter():
+        with nullcontext() if with_adapter else model.base_alone():
             if stored is not None and self._holds(model, splits, stored):
                 self._report("reference log-probabilities are there already", prefix=self._prefix)
                 return stored
@@ -122,7 +122,7 @@ class References:
         self._report("reference log-probabilities computed", answers=answers, with_adapter=with_adapter)
         return computed
 
-    def _computed(self, model: Adapted, split: PreferenceBatches) -> Reference:
+    def _computed(self, model: Trained, split: PreferenceBatches) -> Reference:
         def every(batches: PreferenceBatches) -> Float32:
             return answer_log_probabilities(model, batches, np.arange(len(batches)), self._stop)
 
@@ -150,7 +150,7 @@ class References:
             return None
         return found
 
-    def _holds(self, model: Adapted, splits: Splits, stored: Mapping[str, Reference]) -> bool:
+    def _holds(self, model: Trained, splits: Splits, stored: Mapping[str, Reference]) -> bool:
         """Compute a few values again: whatever their name says, those of another model are not used."""
         for name, split in splits.items():
             chosen = np.unique(np.linspace(0, len(split) - 1, CHECKED_UNITS).round().astype(np.int64))

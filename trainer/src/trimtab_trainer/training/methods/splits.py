@@ -47,7 +47,7 @@ def preferences_in(splits: Mapping[str, Batches]) -> dict[str, PreferenceBatches
 
 def reference_identity(config: RunConfig, prepared: Prepared, compute_type: torch.dtype) -> dict[str, Any]:
     """Return all that decides what the model says of the answers before training, as JSON."""
-    initial = config.lora.initial_adapter
+    initial = config.adapter.initial_adapter if config.adapter is not None else None
     return {
         "baseModel": prepared.base_model_digest,
         "initialAdapter": initial.digest if initial is not None else None,

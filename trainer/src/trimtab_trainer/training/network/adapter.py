@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...contract import LoraSettings, Reason
 from ...errors import SettingsInvalid
-from ..machine.sizing import computed_twice
-from .model import LanguageModel, brief, some
+from .. import parts
+from .model import brief, some
 from .targets import resolve_targets
+from .trained import Trained
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -29,19 +31,18 @@ ADAPTER = "default"
 MAGNITUDE = ".lora_magnitude_vector"
 
 
-class Adapted(LanguageModel):
+class Adapted(Trained):
     """A base model with a LoRA adapter in float32 on it.
 
     `parameters` maps published names (those of adapter_model.safetensors) to the adapter's weights, sorted.
     """
 
+    kept_as = parts.ADAPTER
+
     def __init__(self, peft: PeftModel, compute_type: torch.dtype) -> None:
-        super().__init__(peft.get_base_model(), compute_type)
+        adapter = {published_name(name): p for name, p in peft.named_parameters() if ".lora_" in name}
+        super().__init__(peft.get_base_model(), peft, adapter, compute_type)
         self.peft = peft
-        self.parameters: dict[str, nn.Parameter] = dict(
-            sorted((published_name(name), p) for name, p in peft.named_parameters() if ".lora_" in name)
-        )
-        self.recomputed = 0.0
 
     @property
     def target_modules(self) -> tuple[str, ...]:
@@ -53,37 +54,22 @@ class Adapted(LanguageModel):
         """Names of the adapted parameters that are no linear layer's, sorted."""
         return tuple(sorted(self.peft.peft_config[ADAPTER].target_parameters or ()))
 
-    def checkpoint_activations(self, share: float = 1.0) -> None:
-        """Compute the activations of a share of the layers twice instead of keeping them.
+    def base_alone(self) -> AbstractContextManager[Any]:
+        found: AbstractContextManager[Any] = self.peft.disable_adapter()
+        return found
 
-        For all it is a third more computation, and one layer's activations instead of all.
-        """
-        from transformers.modeling_layers import GradientCheckpointingLayer
-
-        self.causal.activation_checkpointing_enable({"use_reentrant": False})
-        layers = [module for module in self.text.modules() if isinstance(module, GradientCheckpointingLayer)]
-        for layer, twice in zip(layers, computed_twice(len(layers), share), strict=True):
-            layer.gradient_checkpointing = twice
-        self.recomputed = share
-
-    def adapter_tensors(self) -> dict[str, Tensor]:
-        """Return a copy of the adapter's weights on the processor, by published name."""
-        return {name: p.detach().to("cpu", copy=True).contiguous() for name, p in self.parameters.items()}
-
-    def load_adapter_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Set the adapter's weights.
-
-        Raises:
-            ValueError: names or shapes are not exactly those of this adapter.
-        """
-        expected = {name: tuple(p.shape) for name, p in self.parameters.items()}
-        found = {name: tuple(t.shape) for name, t in tensors.items()}
-        if expected != found:
-            different = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
-            raise ValueError(f"these adapter weights differ in name or shape: {some(different)}")
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(tensors[name])
+    def check_gradients(self) -> None:
+        # Zeros count as nothing in the outer matrices (B): those of the inner ones (A) are 0 until B has moved.
+        without = [
+            name
+            for name, parameter in self.parameters.items()
+            if parameter.grad is None or (".lora_B." in name and not bool(parameter.grad.any()))
+        ]
+        if without:
+            raise SettingsInvalid(
+                f"no gradient reaches {len(without)} of {len(self.parameters)} adapter weights ({without[0]}): "
+                "these modules take no part in predicting text; set lora.targetModules to those that do"
+            )
 
     def remove(self) -> PreTrainedModel:
         """Take the adapter off and return the bare base model."""
@@ -158,7 +144,7 @@ def load_adapter(base: PreTrainedModel, folder: Path, compute_type: torch.dtype)
         warnings.simplefilter("ignore")
         model = Adapted(PeftModel.from_pretrained(base, str(folder), adapter_name=ADAPTER), compute_type)
     model.peft.eval()
-    stored, loaded = load_file(folder / "adapter_model.safetensors"), model.adapter_tensors()
+    stored, loaded = load_file(folder / "adapter_model.safetensors"), model.trained_tensors()
     wrong = [n for n in stored.keys() | loaded.keys() if n not in stored or n not in loaded]
     wrong += [n for n in stored.keys() & loaded.keys() if not torch.equal(stored[n], loaded[n])]
     if wrong:

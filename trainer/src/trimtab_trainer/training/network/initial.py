@@ -33,13 +33,13 @@ def check_initial_adapter(
         SettingsInvalid: ARTIFACT_NOT_FOUND, ARTIFACT_CHANGED, ARTIFACT_INVALID, BASE_MODEL_MISMATCH; or it has another
             shape than the settings ask for.
     """
-    initial = config.lora.initial_adapter
-    if initial is None:
+    lora = config.adapter
+    if lora is None or (initial := lora.initial_adapter) is None:
         return None
     stored = StoredArtifact(uri=initial.uri, digest=initial.digest, credentials=config.output.credentials)
     found = find_adapter(stored, ROLE, base_model_digest)
     settings = found.config()
-    for field, key, wanted in _shape(config.lora):
+    for field, key, wanted in _shape(lora):
         if (has := settings.get(key) or type(wanted)()) != wanted:
             raise _other(initial, f"has {key} {has}", f"lora.{field} is {wanted}; set it to {has}")
     adapted = Counter(place.name.partition(".lora_A")[0] for place in found.tensors() if ".lora_A" in place.name)

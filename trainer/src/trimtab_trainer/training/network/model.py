@@ -240,6 +240,11 @@ class LogitsHead:
             getattr(config, "logits_scaling", None) or 1.0
         )
 
+    @property
+    def trained(self) -> tuple[nn.Parameter, ...]:
+        """The weights of the head that are trained; none where it is frozen."""
+        return tuple(parameter for parameter in self.project.parameters() if parameter.requires_grad)
+
     def __call__(self, hidden: Tensor) -> Tensor:
         """Return logits [n, V] of hidden states [n, H]."""
         logits: Tensor = self.project(hidden)
