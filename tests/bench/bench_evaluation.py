@@ -100,7 +100,7 @@ class Sides:
         none = QuantizationSettings(type=QuantizationType.NONE)
         base = load_base(folder, none, torch.float32, hardware.device())
         self.model, self.tokenizer = LanguageModel(base, torch.float32), load_tokenizer(folder)
-        self.ends = end_tokens(self.model, self.tokenizer, folder)
+        self.ends = end_tokens(self.tokenizer, folder)
         self.harness = HFLM(pretrained=base, tokenizer=load_tokenizer(folder), batch_size=batch_size)
         self.how: dict[str, Any] = {
             "batch_size": batch_size,
