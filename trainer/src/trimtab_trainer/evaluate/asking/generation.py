@@ -113,6 +113,11 @@ def generate_rows(
         # What is compiled and reserved once is no part of any answer.
         generate(model, tokenizer, prompts[:1], decoding, ends, batch_size=1, stop=stop, report=report)
     answers = generate(model, tokenizer, prompts, decoding, ends, batch_size=batch_size, stop=stop, report=report)
+    return row_scores(rows, answers, timed=timed)
+
+
+def row_scores(rows: list[EvaluationRow], answers: list[Answer], *, timed: bool) -> list[RowScore]:
+    """Return what was answered to rows, in their order; seconds where they are asked for."""
     return [
         RowScore(
             row.number,

@@ -100,7 +100,9 @@ class EngineAnswers:
                     except Empty:
                         self._engine.check()
                         if time.monotonic() - heard > patience:
-                            raise EngineFailed(f"vLLM gave no answer for {patience} s; see the log of the pod") from None
+                            raise EngineFailed(
+                                f"vLLM gave no answer for {patience} s; see the log of the pod"
+                            ) from None
                         continue
                     if isinstance(reply, httpx2.HTTPError):
                         self._engine.check(within=DYING_SECONDS)

@@ -5,9 +5,32 @@ vLLM 0.32, `vllm/lora/peft_helper.py` (`validate_legal`) and `vllm/config/lora.p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from ...contract import Reason
+from ...errors import SettingsInvalid
 from ...serving_limits import RANKS
+from ..preparing.adapters import VerifiedAdapter
+
+
+def check_adapters(adapters: Mapping[str, VerifiedAdapter | None]) -> None:
+    """Refuse adapters that the engine would refuse, before it is started.
+
+    Args:
+        adapters: by their role, target or baseline; None is the base model alone.
+
+    Raises:
+        SettingsInvalid: ENGINE_REFUSED.
+    """
+    for role, adapter in adapters.items():
+        why = trouble(adapter.config()) if adapter is not None else None
+        if adapter is not None and why is not None:
+            raise SettingsInvalid(
+                f"the {role} at {adapter.uri} cannot be asked of vLLM: {why}; leave engine out to ask it by "
+                "Transformers",
+                Reason.ENGINE_REFUSED,
+            )
 
 
 def rank_of(config: dict[str, Any]) -> int:
