@@ -57,7 +57,9 @@ def alive(process: int) -> bool:
 
 def options(arguments: list[str]) -> dict[str, str]:
     """Return each option with what follows it."""
-    return {each: following for each, following in zip(arguments, [*arguments[1:], ""], strict=True) if each[:2] == "--"}
+    return {
+        each: following for each, following in zip(arguments, [*arguments[1:], ""], strict=True) if each[:2] == "--"
+    }
 
 
 def test_it_is_given_what_is_asked_and_nothing_that_reaches_out(fake: Fake, tmp_path: Path) -> None:
@@ -70,7 +72,9 @@ def test_it_is_given_what_is_asked_and_nothing_that_reaches_out(fake: Fake, tmp_
     assert given["--load-format"] == "safetensors"
     assert given["--generation-config"] == "vllm", "no sampling settings of the model's folder"
     assert given["--seed"] == "4"
-    assert not {"--trust-remote-code", "--host", "--port", "--enable-lora", "--max-num-seqs", "--enforce-eager"} & set(given)
+    assert not {"--trust-remote-code", "--host", "--port", "--enable-lora", "--max-num-seqs", "--enforce-eager"} & set(
+        given
+    )
     told = made.started["environment"]
     assert told["HF_HUB_OFFLINE"] == told["TRANSFORMERS_OFFLINE"] == told["VLLM_NO_USAGE_STATS"] == "1"
     assert told["DO_NOT_TRACK"] == "1"
@@ -116,7 +120,9 @@ def test_on_processors_it_compiles_nothing_and_takes_a_bounded_cache_unless_it_i
     assert (told["VLLM_CPU_KVCACHE_SPACE"], told["VLLM_CPU_OMP_THREADS_BIND"]) == ("1", "0-3")
 
 
-def test_an_image_without_it_is_named_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_without_it_is_named_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(COMMAND, str(tmp_path / "nothing"))
     with pytest.raises(SettingsInvalid, match=r"evaluator\.image of the chart or in spec\.template\.image") as caught:
         start(tmp_path)
@@ -124,7 +130,11 @@ def test_an_image_without_it_is_named_before_anything_is_loaded(tmp_path: Path, 
 
 
 ENDS: dict[str, tuple[type[TrainerError], Reason, str]] = {
-    "unsupported": (SettingsInvalid, Reason.ENGINE_REFUSED, r"Model architectures \['OddForCausalLM'\] are not supported"),
+    "unsupported": (
+        SettingsInvalid,
+        Reason.ENGINE_REFUSED,
+        r"Model architectures \['OddForCausalLM'\] are not supported",
+    ),
     "no room": (OutOfMemory, Reason.OUT_OF_MEMORY, r"OutOfMemoryError: CUDA out of memory"),
     "small cache": (OutOfMemory, Reason.OUT_OF_MEMORY, r"To serve at least one request .*maxNewTokens"),
     "is killed at once": (OutOfMemory, Reason.OUT_OF_MEMORY, r"raise the memory limit"),

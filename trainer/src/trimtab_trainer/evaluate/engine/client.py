@@ -6,6 +6,7 @@ strings, and what of both is counted. So chat template, tokenizer and rules are 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -24,7 +25,7 @@ from ..asking.generation import Answer, Decoding, Prompt, special_tokens, taken
 from .process import RunningEngine
 
 AT_ONCE = 128
-"""Requests under way at the same time, where the evaluation names no batchSize: what its own limit leaves waits there."""
+"""Requests under way at the same time where the evaluation names no batchSize; the engine lets what is too many wait."""
 PATIENCE_SECONDS = 1_800
 """How long no answer at all may come, and a second more for each token that one may have."""
 DYING_SECONDS = 5.0
@@ -100,9 +101,7 @@ class EngineAnswers:
                     except Empty:
                         self._engine.check()
                         if time.monotonic() - heard > patience:
-                            raise EngineFailed(
-                                f"vLLM gave no answer for {patience} s; see the log of the pod"
-                            ) from None
+                            raise self._silent(patience)
                         continue
                     if isinstance(reply, httpx2.HTTPError):
                         self._engine.check(within=DYING_SECONDS)
@@ -145,12 +144,13 @@ class EngineAnswers:
             raise EngineFailed(f"vLLM ended an answer with {visible(str(finished))[:40]}; see the log of the pod")
         return taken(self._tokenizer, tokens, decoding, ends, seconds, stopped=finished == "stop")
 
+    def _silent(self, seconds: float) -> EngineFailed:
+        return EngineFailed(f"vLLM gave no answer for {seconds:g} s; see the log of the pod")
+
     def _refusal(self, response: httpx2.Response) -> Exception:
         said = ""
-        try:
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # its status says enough
             said = str(json.loads(response.content)["error"]["message"])
-        except (ValueError, KeyError, TypeError):
-            pass  # its status says enough
         because = f" ({' '.join(visible(said).split())[:SAID_CHARACTERS]})" if said else ""
         if response.status_code < 500:
             return SettingsInvalid(
