@@ -97,7 +97,7 @@ FAULTS: dict[str, tuple[type[TrainerError], Reason, str]] = {
     "dies": (
         EngineFailed,
         Reason.ENGINE_FAILED,
-        r"ended while it was asked with status 1 \(RuntimeError: the device was lost\)",
+        r"while it was asked .* \(RuntimeError: the device was lost\)",
     ),
     "is killed": (OutOfMemory, Reason.OUT_OF_MEMORY, r"while it was asked"),
     "400": (SettingsInvalid, Reason.ENGINE_REFUSED, r"400 \(This model's maximum context length is 16 tokens\.\)"),

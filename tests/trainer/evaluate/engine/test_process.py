@@ -120,9 +120,7 @@ def test_on_processors_it_compiles_nothing_and_takes_a_bounded_cache_unless_it_i
     assert (told["VLLM_CPU_KVCACHE_SPACE"], told["VLLM_CPU_OMP_THREADS_BIND"]) == ("1", "0-3")
 
 
-def test_an_image_without_it_is_named_before_anything_is_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_without_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(COMMAND, str(tmp_path / "nothing"))
     with pytest.raises(SettingsInvalid, match=r"evaluator\.image of the chart or in spec\.template\.image") as caught:
         start(tmp_path)

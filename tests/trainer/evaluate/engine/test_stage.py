@@ -88,9 +88,10 @@ def test_an_engine_that_dies_loses_no_finished_task_and_is_not_started_for_nothi
             raise EngineFailed("vLLM ended while it was asked with status 1")
         return scores(self, role, task, rows)
 
-    with monkeypatch.context() as patch, pytest.raises(EngineFailed):
+    with monkeypatch.context() as patch:
         patch.setattr(asking.AskedEngine, "scores", first_only)
-        run.evaluate()
+        with pytest.raises(EngineFailed):
+            run.evaluate()
     assert len(run.scores()) == 1
     run.evaluate(attempt=1)
     asked = len(stand_in.asked)

@@ -25,7 +25,7 @@ from ..asking.generation import Answer, Decoding, Prompt, special_tokens, taken
 from .process import RunningEngine
 
 AT_ONCE = 128
-"""Requests under way at the same time where the evaluation names no batchSize; the engine lets what is too many wait."""
+"""Requests under way at the same time where the evaluation names no batchSize; too many wait in the engine."""
 PATIENCE_SECONDS = 1_800
 """How long no answer at all may come, and a second more for each token that one may have."""
 DYING_SECONDS = 5.0
@@ -101,7 +101,7 @@ class EngineAnswers:
                     except Empty:
                         self._engine.check()
                         if time.monotonic() - heard > patience:
-                            raise self._silent(patience)
+                            raise self._silent(patience) from None
                         continue
                     if isinstance(reply, httpx2.HTTPError):
                         self._engine.check(within=DYING_SECONDS)
