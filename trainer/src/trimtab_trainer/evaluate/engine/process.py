@@ -66,7 +66,7 @@ ON_PROCESSORS = {
 
 MEMORY = re.compile(
     r"out of memory|outofmemory|cannot allocate memory|can't allocate memory|no available memory for the cache|"
-    r"less than desired (gpu|device) memory|larger than the available kv cache memory|"
+    r"less than desired (gpu|cpu|device) memory|larger than the available kv cache memory|"
     r"to serve at least one request",
     re.IGNORECASE,
 )
