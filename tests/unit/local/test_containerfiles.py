@@ -11,7 +11,7 @@ import pytest
 from trimtab_operator.domain.work.building.job import ENVIRONMENT
 
 FOLDER = Path(__file__).parents[3] / "deploy/images"
-IMAGES = ("operator", "console", "prepare", "trainer", "vllm-cpu")
+IMAGES = ("operator", "console", "prepare", "trainer", "evaluator", "vllm-cpu")
 
 
 @pytest.mark.parametrize("name", IMAGES)
