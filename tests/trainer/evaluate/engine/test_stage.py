@@ -45,6 +45,7 @@ def test_answers_are_the_engines_and_likelihoods_ours(fake: Fake, made: Trained,
     assert order(run) == ["engine ready", "engine ended", "model loaded", "published"], "one memory is enough"
     results = EvaluationResults.model_validate_json((run.folder / "results.json").read_text())
     assert results.lineage["engine"] == {"name": "Vllm", "versions": ["0.0.0"]}
+    assert "precision AsServed; answers by vLLM 0.0.0" in (run.folder / "report.html").read_text()
     assert {task.name for task in results.tasks} == {task["name"] for task in tasks(made.root)}
     asked = stand_in.asked
     assert {body["model"] for body in asked} == {"target", "base"}
