@@ -143,8 +143,8 @@ def test_it_listens_to_nobody_outside_of_this_machine(engine: RunningEngine, log
 
 def test_a_question_that_it_does_not_take_is_named(engine: RunningEngine, tokenizer: Any, base: Path) -> None:
     theirs = EngineAnswers(engine, tokenizer, end_tokens(tokenizer, base), Interruption())
-    with pytest.raises(SettingsInvalid, match=r"does not take what it is asked: 400 \(.*maximum context length"):
-        theirs.answers("base", [Prompt(0, (5,) * 150)], Decoding(100))
+    with pytest.raises(SettingsInvalid, match=r"does not take what it is asked: 400 \(.*max_model_len"):
+        theirs.answers("base", [Prompt(0, (5,) * 10)], Decoding(1000))
 
 
 def test_a_model_that_does_not_fit_is_out_of_memory(
