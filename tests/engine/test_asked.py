@@ -22,10 +22,10 @@ from trimtab_trainer.evaluate.engine.client import EngineAnswers
 from trimtab_trainer.evaluate.engine.process import EngineSettings, RunningEngine, running
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.report import Report
-from trimtab_trainer.training.network.model import LanguageModel
+from trimtab_trainer.training.network.adapter import Adapted
 
 from deploy.samples.convert_base_model import convert, packaged_gguf
-from tests.trainer.evaluate.models import adapted_model
+from tests.trainer.train.runs import adapted, run_config, shake
 
 SAME = 0.9
 """Share of greedy answers that are the same text: what is left is rounding, between tokens that are as good as equally
@@ -45,13 +45,16 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(base: Path) -> LanguageModel:
+def model(base: Path) -> Adapted:
     """SmolLM2 with an adapter that changes every answer, and still speaks."""
-    return adapted_model(base, scale=0.01)
+    model = adapted(base, run_config(base.parent, quantization={"type": "None"}))
+    shake(model, 0.01)
+    model.peft.eval()
+    return model
 
 
 @pytest.fixture(scope="module")
-def settings(base: Path, model: LanguageModel) -> EngineSettings:
+def settings(base: Path, model: Adapted) -> EngineSettings:
     folder = base.parent / "adapter"
     model.peft.save_pretrained(str(folder))
     return EngineSettings(
@@ -89,7 +92,7 @@ def prompts(tokenizer: Any) -> list[Prompt]:
     return [Prompt(number, tuple(each)) for number, each in enumerate(tokens)]
 
 
-def ours(model: LanguageModel, tokenizer: Any, prompts: list[Prompt], decoding: Decoding, base: Path) -> list[Answer]:
+def ours(model: Adapted, tokenizer: Any, prompts: list[Prompt], decoding: Decoding, base: Path) -> list[Answer]:
     ends = end_tokens(tokenizer, base)
     return generate(model, tokenizer, prompts, decoding, ends, stop=Interruption(), report=Report(stream=io.StringIO()))
 
@@ -104,7 +107,7 @@ DECODINGS = {
 @pytest.mark.parametrize("name", DECODINGS)
 @pytest.mark.parametrize("side", ["target", "base"])
 def test_greedy_answers_are_those_of_our_own_loop(  # noqa: PLR0917 fixtures
-    engine: RunningEngine, model: LanguageModel, prompts: list[Prompt], base: Path, side: str, name: str
+    engine: RunningEngine, model: Adapted, prompts: list[Prompt], base: Path, side: str, name: str
 ) -> None:
     decoding, tokenizer = DECODINGS[name], load_tokenizer(base)
     theirs = EngineAnswers(engine, tokenizer, end_tokens(tokenizer, base), Interruption())

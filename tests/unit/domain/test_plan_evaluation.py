@@ -282,7 +282,7 @@ def test_a_wrong_name_is_told_before_the_training_has_ended() -> None:
     assert "FineTuneJobNotFound" in world.message
 
 
-BY_VLLM = {"engine": "Vllm", "precision": "AsServed"}
+BY_VLLM: dict[str, Any] = {"engine": "Vllm", "precision": "AsServed"}
 
 
 def images_of(world: EvaluationWorld) -> list[str]:

@@ -139,7 +139,7 @@ def test_weights_that_it_does_not_hold_are_refused(made: Trained, tmp_path: Path
         EvaluationConfig.model_validate(document(made, tmp_path, engine="Vllm"))
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a DoRA": ({"use_dora": True}, "DoRA"),
     "a rank above all": ({"r": 513}, "its rank is 513, and vLLM takes at most 512"),
     "a rank of one layer": ({"rank_pattern": {"q_proj": 1024}}, "1024"),
