@@ -11,7 +11,6 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -40,7 +39,6 @@ class EngineAnswers:
         tokenizer: transformers', the base model's, to decode with.
         ends: tokens that end an answer.
         stop: ends the waiting.
-        told: is called with how many answers there are, as they come.
     """
 
     def __init__(
@@ -49,10 +47,8 @@ class EngineAnswers:
         tokenizer: Any,
         ends: frozenset[int],
         stop: Interruption,
-        told: Callable[[int], object] | None = None,
     ) -> None:
         self._engine, self._tokenizer, self._ends, self._stop = engine, tokenizer, ends, stop
-        self._told = told or (lambda count: None)
 
     def answers(self, model: str, prompts: list[Prompt], decoding: Decoding, *, at_once: int = AT_ONCE) -> list[Answer]:
         """Return an answer to every prompt, in their order.
@@ -109,7 +105,6 @@ class EngineAnswers:
                     if isinstance(reply, Exception):
                         raise reply
                     found[index], heard = reply, time.monotonic()
-                    self._told(len(found))
             finally:
                 given_up.set()
         return [found[index] for index in range(len(prompts))]

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ TOLD_SECONDS = 30
 PAUSE_SECONDS = 0.5
 END_SECONDS = 10
 """From SIGTERM to SIGKILL."""
-LOG_CHARACTERS, CAUSE_CHARACTERS = 4_000, 300
+LOG_BYTES, CAUSE_CHARACTERS = 8_000, 300
 SHORTEST = 16
 """Tokens of prompt and answer that an engine is always made for."""
 
@@ -125,7 +125,6 @@ class EngineSettings:
     def environment(self, ours: Mapping[str, str], folder: Path) -> dict[str, str]:
         """Return the child's environment: ours, and what keeps it to itself and to its folder."""
         told = dict(ours) if self.accelerated else {**ON_PROCESSORS, **ours}
-        # The wait policy of our own process was set for torch in it.
         return {
             **told,
             **OFFLINE,
@@ -188,7 +187,6 @@ def running(
     *,
     stop: Interruption,
     report: Report,
-    started: Callable[[float], object] | None = None,
 ) -> Iterator[RunningEngine]:
     """Start an engine, give it once it answers, and end it with all its processes when the block is left.
 
@@ -197,7 +195,6 @@ def running(
         scratch: a folder for its log and caches.
         stop: ends the waiting.
         report: is told how long it takes.
-        started: is called with the seconds it took.
 
     Raises:
         SettingsInvalid: ENGINE_MISSING, ENGINE_REFUSED.
@@ -218,8 +215,6 @@ def running(
             engine.version = _wait(process, engine, log, stop, report)
             seconds = round(time.monotonic() - began, 1)
             report("engine ready", engine="vLLM", version=engine.version, seconds=seconds)
-            if started is not None:
-                started(seconds)
             yield engine
         finally:
             with stop.later():
@@ -323,8 +318,8 @@ def root_cause(text: str) -> str:
 def tail(log: Path) -> str:
     """Return the last words of a log."""
     with log.open("rb") as opened:
-        opened.seek(max(0, log.stat().st_size - 8 * LOG_CHARACTERS))
-        return opened.read().decode(errors="replace")[-2 * LOG_CHARACTERS :]
+        opened.seek(max(0, log.stat().st_size - LOG_BYTES))
+        return opened.read().decode(errors="replace")
 
 
 def last_line(log: Path) -> str:
