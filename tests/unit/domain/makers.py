@@ -179,6 +179,7 @@ class World:
     upstream: FineTuneJob | None = None
     rollout: AdapterRollout | None = None
     judge: Evaluation | None = None
+    settings: Settings = SETTINGS
 
     def __init__(self, **spec: Any) -> None:
         self.job: Any = self.make(**spec)
@@ -329,7 +330,7 @@ class World:
             kind=self.kind,
             references=References(self.upstream, self.rollout, self.judge),
             job=self.job,
-            settings=SETTINGS,
+            settings=self.settings,
             attempts=attempts_of(
                 [job for job in self.jobs if job.stage not in AFTERWARDS], self.pods, self.progress, self.silent
             ),

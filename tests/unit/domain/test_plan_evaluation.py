@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from trimtab_operator.domain.plan import Delete, NodeOf
 from trimtab_operator.domain.views import EVALUATION_LABEL, QUEUE_LABEL
 from trimtab_operator.domain.work import plan
 from trimtab_operator.domain.work.building.job import build_job, build_run_config_map
-from trimtab_trainer.contract import EvaluationConfig, EvaluationOutcome, Reason
+from trimtab_trainer.contract import EvaluationConfig, EvaluationEngine, EvaluationOutcome, Precision, Reason
 
 from tests.unit.domain.makers import (
     ARTIFACT,
@@ -328,6 +329,40 @@ def test_a_wrong_name_is_told_before_the_training_has_ended() -> None:
     world = EvaluationWorld(baseline=AGAINST_SERVED).settle()
     assert "RolloutNotFound" in world.message
     assert "FineTuneJobNotFound" in world.message
+
+
+BY_VLLM: dict[str, Any] = {"engine": "Vllm", "precision": "AsServed"}
+
+
+def images_of(world: EvaluationWorld) -> list[str]:
+    return [
+        body["spec"]["template"]["spec"]["containers"][0]["image"] for body in world.created if body["kind"] == "Job"
+    ]
+
+
+def test_answers_of_an_engine_are_written_in_the_image_that_has_it_and_rows_prepared_as_ever() -> None:
+    world = EvaluationWorld(finished(), **BY_VLLM)
+    world.settings = replace(SETTINGS, evaluator_image="evaluator:1")
+    world.settle().prepared().running()
+    assert images_of(world) == ["prepare:1", "evaluator:1"]
+    assert world.job.status.images == {"prepare": "prepare:1", "evaluate": "evaluator:1"}
+    config = config_of(world)
+    assert (config.engine, config.precision) == (EvaluationEngine.VLLM, Precision.AS_SERVED)
+
+
+def test_without_an_image_with_the_engine_no_pod_is_made_until_there_is_one() -> None:
+    world = EvaluationWorld(finished(), **BY_VLLM).settle()
+    assert (world.state, world.succeeded, world.created) == ("Pending", "Unknown", [])
+    assert world.message.startswith("EngineMissing: ")
+    assert "evaluator.image" in world.message
+    world.settings = replace(SETTINGS, evaluator_image="evaluator:1")
+    world.settle().prepared().running()
+    assert images_of(world) == ["prepare:1", "evaluator:1"]
+
+
+def test_the_templates_own_image_needs_none_of_the_operator() -> None:
+    world = EvaluationWorld(finished(), **BY_VLLM, template={"image": "mine:1"}).settle().prepared().running()
+    assert images_of(world) == ["prepare:1", "mine:1"]
 
 
 def test_a_rollout_that_serves_nothing_yet_leaves_the_base_model_and_the_verdict_says_so() -> None:

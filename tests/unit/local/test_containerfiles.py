@@ -11,13 +11,14 @@ import pytest
 from trimtab_operator.domain.work.building.job import ENVIRONMENT
 
 FOLDER = Path(__file__).parents[3] / "deploy/images"
-IMAGES = ("operator", "console", "prepare", "trainer", "vllm-cpu")
+IMAGES = ("operator", "console", "prepare", "trainer", "evaluator", "vllm-cpu")
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_user_is_a_number_of_group_0_and_has_a_name_and_a_home(name: str) -> None:
     last = (FOLDER / f"Containerfile.{name}").read_text().rpartition("\nFROM ")[2]
-    assert re.findall(r"^USER (.*)$", last, re.MULTILINE) == ["65532:0"], "a name is refused with runAsNonRoot"
+    *_, user = re.findall(r"^USER (.*)$", last, re.MULTILINE)
+    assert user == "65532:0", "a name is refused with runAsNonRoot"
     told = dict(pair.split("=", 1) for line in re.findall(r"^ENV (.*)$", last, re.MULTILINE) for pair in line.split())
     assert told.items() >= {"HOME": "/tmp", "USER": "trimtab", "LOGNAME": "trimtab"}.items()
 

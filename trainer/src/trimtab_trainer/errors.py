@@ -102,6 +102,12 @@ class ProcessLost(TrainerError):
     default_reason = Reason.PROCESS_LOST
 
 
+class EngineFailed(TrainerError):
+    """A serving engine that the stage started did not come up, or ended, or does not answer; another try may help."""
+
+    default_reason = Reason.ENGINE_FAILED
+
+
 class Interrupted(TrainerError):
     """Told to stop; what was done so far is kept, and the next attempt goes on from there."""
 

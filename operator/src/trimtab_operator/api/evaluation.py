@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, computed_field, model_validator
 from trimtab_trainer.contract import (
     BOUNDS,
     BoundName,
+    EvaluationEngine,
     EvaluationTask,
     Model,
     Precision,
@@ -23,7 +24,9 @@ from trimtab_trainer.contract.evaluation import (
     NO_JUDGE,
     NO_PAIR,
     ONE_PLACE,
+    UNQUANTIZED_ENGINE,
     Against,
+    check_engine,
     check_judge,
     check_resamples,
 )
@@ -219,6 +222,7 @@ class EvaluationSpec(Model):
                     "anchor": EvaluationAnchor,
                     "thresholds": list[Threshold],
                     "precision": Precision,
+                    "engine": EvaluationEngine,
                     "quantization": QuantizationSettings,
                     "output": OutputTarget,
                     "judge": EvaluationJudge,
@@ -261,6 +265,7 @@ class EvaluationSpec(Model):
                 SAME_ANCHOR,
             ),
             (f"has(self.anchor) || {_NO_THRESHOLD_OR_ALL}!has(t.against))", NO_ANCHOR),
+            ("self.engine != 'Vllm' || self.precision == 'AsServed'", UNQUANTIZED_ENGINE),
             *THRESHOLD_RULES,
             ("has(self.judge) || self.tasks.all(t, t.type != 'Judge')", NO_JUDGE),
             (
@@ -298,6 +303,11 @@ class EvaluationSpec(Model):
         default=Precision.AS_TRAINED,
         description="precision of the base model's weights: AsTrained, quantized as the adapter was trained, or "
         "AsServed, not quantized.",
+    )
+    engine: EvaluationEngine = Field(
+        default=EvaluationEngine.TRANSFORMERS,
+        description="engine that writes the answers of tasks that are answered in text: Transformers, the trainer's "
+        "own loop, or Vllm, which the pod starts and which needs precision: AsServed. Likelihoods are the trainer's.",
     )
     quantization: QuantizationSettings | None = Field(
         default=None, description="quantization of the base model where there is no adapter that tells it."
@@ -356,6 +366,7 @@ class EvaluationSpec(Model):
         self._check_anchor()
         if self.quantization is not None and self.precision is not Precision.AS_TRAINED:
             raise ValueError("quantization is for the precision AsTrained")
+        check_engine(self.engine, self.precision)
         check_judge(self.tasks, has_judge=self.judge is not None, has_baseline=self.baseline is not None)
         check_one_device(self.template)
         return self

@@ -64,6 +64,8 @@ class Settings:
 
     prepare_image: str
     trainer_image: str
+    evaluator_image: str = ""
+    """With trainer and vLLM, for Evaluations with `engine: Vllm`; empty: there is none."""
     image_pull_policy: str = "IfNotPresent"
     node_loss_seconds: float = 120
     """How long past its grace period a Terminating pod on a node that is not Ready may hold up the job."""

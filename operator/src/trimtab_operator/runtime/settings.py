@@ -49,6 +49,8 @@ class Settings(BaseModel):
 
     prepare_image: str = Field(min_length=1)
     trainer_image: str = Field(min_length=1)
+    evaluator_image: str = ""
+    """With trainer and vLLM, of Evaluations with `engine: Vllm`."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     namespace: str = Field(default="default", min_length=1)
     """Where the Lease is."""
@@ -107,6 +109,7 @@ class Settings(BaseModel):
         return DomainSettings(
             prepare_image=self.prepare_image,
             trainer_image=self.trainer_image,
+            evaluator_image=self.evaluator_image,
             image_pull_policy=self.image_pull_policy,
             node_loss_seconds=self.node_loss_seconds,
             pod_start_seconds=self.pod_start_seconds,

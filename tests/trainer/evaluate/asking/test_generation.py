@@ -151,12 +151,12 @@ class TestEnds:
 def test_the_tokens_that_end_an_answer_are_those_of_model_tokenizer_and_template(tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path / "base", chat_template=CHATML.replace("<|im_end|>", "<|endoftext|>"))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
-    assert end_tokens(bare_model(folder), load_tokenizer(folder), folder) == {7, 9, 2, 0}
+    assert end_tokens(load_tokenizer(folder), folder) == {7, 9, 2, 0}
 
 
 def test_without_a_template_the_end_of_text_ends_an_answer(tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path / "base", chat_template=None)
-    assert end_tokens(bare_model(folder), load_tokenizer(folder), folder) == {2}
+    assert end_tokens(load_tokenizer(folder), folder) == {2}
 
 
 @pytest.mark.parametrize("kind", KINDS)

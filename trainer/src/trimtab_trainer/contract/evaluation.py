@@ -246,6 +246,15 @@ class Precision(StrEnum):
     """Not quantized, in the compute type, as serving engines hold it."""
 
 
+class EvaluationEngine(StrEnum):
+    """What writes the answers of tasks that are answered in text; likelihoods are always the trainer's own."""
+
+    TRANSFORMERS = "Transformers"
+    """The trainer's own loop over the model."""
+    VLLM = "Vllm"
+    """A vLLM that the evaluate pod starts: adapters and base model as they are served."""
+
+
 class PredictBy(StrEnum):
     """How a class is chosen."""
 
@@ -819,6 +828,7 @@ class EvaluationConfig(Model):
     output: StoredOutput
     dataset_credentials: Credentials | None = None
     precision: Precision = Precision.AS_TRAINED
+    engine: EvaluationEngine = EvaluationEngine.TRANSFORMERS
     quantization: QuantizationSettings | None = Field(
         default=None, description="of the base model where precision is AsTrained and there is no adapter to tell it"
     )
@@ -845,11 +855,25 @@ class EvaluationConfig(Model):
             raise ValueError(ANCHOR_ALONE)
         check_judge(self.tasks, has_judge=self.judge is not None, has_baseline=self.baseline is not None)
         check_resamples(self.resamples, self.thresholds)
+        check_engine(self.engine, self.precision)
         return self
 
 
 ANCHOR_ALONE = "anchor is compared with beside baseline; set baseline too, or give the anchor as the baseline"
 NO_ANCHOR = "against is for an Evaluation with anchor"
+UNQUANTIZED_ENGINE = "engine: Vllm needs precision: AsServed: it holds the base model as it is served, not quantized"
+
+
+def check_engine(engine: EvaluationEngine, precision: Precision) -> None:
+    """Refuse an engine for weights that it does not hold.
+
+    Raises:
+        ValueError: with the next step.
+    """
+    if engine is EvaluationEngine.VLLM and precision is not Precision.AS_SERVED:
+        raise ValueError(UNQUANTIZED_ENGINE)
+
+
 NO_JUDGE = "a Judge task needs spec.judge"
 NO_PAIR = "a Judge task of the mode Pairwise needs spec.baseline, whose answers the target's are held against"
 

@@ -103,6 +103,10 @@ class Reason(StrEnum):
     JUDGE_PROMPT_TOO_LONG = "JudgePromptTooLong"
     JUDGE_UNREACHABLE = "JudgeUnreachable"
     JUDGE_OVERLOADED = "JudgeOverloaded"
+    # of engines that evaluations start: 10, and 1 where another try may help
+    ENGINE_MISSING = "EngineMissing"
+    ENGINE_REFUSED = "EngineRefused"
+    ENGINE_FAILED = "EngineFailed"
     # 12, 13, 14, 1
     OUT_OF_MEMORY = "OutOfMemory"
     STORAGE_FAILED = "StorageFailed"

@@ -15,6 +15,7 @@ from ..base.architecture import check_architecture, check_vocabulary, context_le
 from ..base.base_model import check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
 from ..contract import (
     EvaluationConfig,
+    EvaluationEngine,
     EvaluationOutcome,
     EvaluationTask,
     PreparedEvaluation,
@@ -28,6 +29,7 @@ from ..errors import DataInvalid, SettingsInvalid
 from ..prepare import check_writable
 from ..report import Report
 from ..storage import FileEntry, open_store
+from .engine.limits import check_adapters
 from .harness.documents import asked_documents
 from .harness.files import read_task
 from .judging.judge import identity_of
@@ -80,6 +82,8 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
         check_tokenizers(config, target, baseline, tokenizer_files)
     if config.anchor is not None:
         check_tokenizers(config, target, anchor, tokenizer_files, "anchor")
+    if config.engine is EvaluationEngine.VLLM:
+        check_adapters({"target": target, "baseline": baseline, "anchor": anchor})
     report("artifacts checked", target=_digest(target), baseline=_digest(baseline), anchor=_digest(anchor))
 
     about = Circumstances(
@@ -220,6 +224,7 @@ def evaluation_digest(
             "tasks": [{**each, "digest": task.digest} for each, task in zip(settings, tasks, strict=True)],
             "thresholds": [threshold.to_json() for threshold in config.thresholds],
             "precision": config.precision.value,
+            **({"engine": config.engine.value} if config.engine is not EvaluationEngine.TRANSFORMERS else {}),
             "quantization": config.quantization.to_json() if config.quantization is not None else None,
             "resamples": config.resamples,
             "seed": config.seed,

@@ -16,6 +16,7 @@ import torch
 from ..contract import (
     Check,
     EvaluationConfig,
+    EvaluationEngine,
     EvaluationOutcome,
     EvaluationTask,
     PreparedEvaluation,
@@ -110,6 +111,15 @@ class _Side:
     adapter: FetchedAdapter | None
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """One task of one side that has no scores yet."""
+
+    side: _Side
+    task: EvaluationTask
+    about: PreparedTask
+
+
 class Evaluation:
     """One evaluation of this process."""
 
@@ -168,24 +178,51 @@ class Evaluation:
         pairs = list(zip(self.config.tasks, self.tasks.tasks, strict=True))
         self.board.update(activity="Evaluating", step=0, total_steps=len(self.sides) * len(pairs))
         found: dict[tuple[str, str], TaskScores] = {}
+        missing: list[_Asked] = []
         for side in self.sides:
-            missing = []
             for task, about in pairs:
                 stored = self._stored(side, task, about)
                 if stored is None:
-                    missing.append((task, about))
+                    missing.append(_Asked(side, task, about))
                 else:
                     self._note(found, side, task, stored)
-            if not missing:
-                continue
+        if missing:
             self._try_judge()
+        # First, and ended before our own model is loaded: both would not fit into one memory.
+        self._ask_engine(found, [each for each in missing if self._by_engine(each.task)])
+        for side in self.sides:
+            ours = [each for each in missing if each.side is side and not self._by_engine(each.task)]
+            if not ours:
+                continue
             with self.models.of(side.adapter) as model:
-                for task, about in missing:
-                    scores = self._answers(model, task)
-                    key = self._key(side, task, about)
-                    stored = write_scores(self.store, key, scores, self.scratch / "scores", self.report)
-                    self._note(found, side, task, stored)
+                for each in ours:
+                    self._keep(found, each, self._answers(model, each.task))
         return found
+
+    def _by_engine(self, task: EvaluationTask) -> bool:
+        return self.config.engine is EvaluationEngine.VLLM and task.generates
+
+    def _ask_engine(self, found: dict[tuple[str, str], TaskScores], asked: list[_Asked]) -> None:
+        """Have a serving engine write the answers of these tasks, those of all sides by one engine."""
+        if not asked:
+            return
+        from .engine.asking import answering  # what only who asks an engine needs
+
+        self.board.update(activity="StartingEngine")
+        questions = [(each.task, self.tasks.rows(each.task.name)) for each in asked]
+        adapters = {each.side.role: each.side.adapter for each in asked if each.side.adapter is not None}
+        with answering(
+            self.models, adapters, questions, self.config, scratch=self.scratch, stop=self.stop, report=self.report
+        ) as engine:
+            self.board.update(activity="Evaluating")
+            for each, (_, rows) in zip(asked, questions, strict=True):
+                self._keep(found, each, engine.scores(each.side.role, each.task, rows))
+
+    def _keep(self, found: dict[tuple[str, str], TaskScores], asked: _Asked, scores: TaskScores) -> None:
+        """Store what was answered: whoever comes next need not ask it again."""
+        key = self._key(asked.side, asked.task, asked.about)
+        stored = write_scores(self.store, key, scores, self.scratch / "scores", self.report)
+        self._note(found, asked.side, asked.task, stored)
 
     def _try_judge(self) -> None:
         """See once that the judge can be asked, while no answers are lost if not.
@@ -219,6 +256,7 @@ class Evaluation:
             seed=seed_of(task, self.config.seed),
             generated=task.generates,
             timed=self._timed() if task.timed else None,
+            engine=self.config.engine if self._by_engine(task) else EvaluationEngine.TRANSFORMERS,
         )
 
     def _timed(self) -> dict[str, str]:
@@ -314,7 +352,7 @@ class Evaluation:
             tasks=tasks,
             thresholds=config.thresholds,
             checks=checks,
-            lineage=self._lineage(),
+            lineage=self._lineage(found),
         )
 
     def _compare(
@@ -364,13 +402,16 @@ class Evaluation:
             )
         return EvaluatedModel(uri=adapter.uri, digest=adapter.digest, label=short(adapter.digest))
 
-    def _lineage(self) -> dict[str, Any]:
+    def _lineage(self, found: dict[tuple[str, str], TaskScores]) -> dict[str, Any]:
         lineage: dict[str, Any] = {
             "data": self.prepared.data_digest,
             "baseModel": self.prepared.base_model_digest,
             "quantization": self.models.quantization.to_json(),
             "machine": machine(self.models.device, self.models.compute_type),
         }
+        versions = {scores.engine_version for scores in found.values() if scores.engine_version is not None}
+        if versions:
+            lineage["engine"] = {"name": self.config.engine.value, "versions": sorted(versions)}
         for side in self.sides:
             if side.adapter is not None:
                 made_from = {name: side.adapter.artifact.get(name) for name in ("baseModel", "data", "config")}

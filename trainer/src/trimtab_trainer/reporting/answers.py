@@ -112,7 +112,7 @@ def _answered(
     if not asked:
         return HeldOut(missing=ALL_TOO_LONG)
     tokenizer = load_tokenizer(folder)
-    ends = end_tokens(model, tokenizer, folder, template)
+    ends = end_tokens(tokenizer, folder, template)
     prompts = [Prompt(number, tuple(question.prompt.tolist())) for number, question in enumerate(asked)]
     started = monotonic()
     write(model, tokenizer, prompts, 1, ends, stop=stop, report=report)

@@ -129,6 +129,9 @@ _OF_EVALUATIONS: frozenset[str] = frozenset(
         TrainerReason.JUDGE_PROMPT_TOO_LONG,
         TrainerReason.JUDGE_UNREACHABLE,
         TrainerReason.JUDGE_OVERLOADED,
+        TrainerReason.ENGINE_MISSING,
+        TrainerReason.ENGINE_REFUSED,
+        TrainerReason.ENGINE_FAILED,
     }
 )
 _OF_FINETUNEJOBS: frozenset[str] = frozenset(

@@ -383,6 +383,20 @@ _EVALUATION: dict[State | Reason | AttemptReason, Explanation] = {
         "The judge's endpoint was asked too often; the answers to be judged are kept.",
         "Wait, or raise the quota of its key; the next attempt waits as long as the endpoint asks.",
     ),
+    Reason.ENGINE_MISSING: _failed(
+        "`engine` is Vllm, and the image that evaluates has no vLLM.",
+        "Set `evaluator.image` of the chart or `spec.template.image` to an image with trainer and vLLM, or leave "
+        "`engine` out.",
+    ),
+    Reason.ENGINE_REFUSED: _failed(
+        "vLLM does not take the base model or an adapter: an architecture it does not know, DoRA, a rank above 512.",
+        "Leave `engine` out; the message says what it does not take. It would not serve this adapter either.",
+    ),
+    Reason.ENGINE_FAILED: Explanation(
+        "attempt",
+        "The vLLM of the pod did not come up, ended, or did not answer; the tasks that were done count.",
+        "Look at the log of the pod, which has vLLM's last words.",
+    ),
     Reason.INTERRUPTED: Explanation("attempt", "The pod was told to end; the tasks that were done count.", "Nothing."),
 }
 

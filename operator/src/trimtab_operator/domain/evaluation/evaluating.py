@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from trimtab_trainer.contract import EvaluationConfig, Mirrored, PreparedEvaluation, Stage, TerminationMessage, from_hub
+from trimtab_trainer.contract import (
+    EvaluationConfig,
+    EvaluationEngine,
+    Mirrored,
+    PreparedEvaluation,
+    Stage,
+    TerminationMessage,
+    from_hub,
+)
 
 from trimtab_operator.api import (
     PASSED,
@@ -17,6 +25,7 @@ from trimtab_operator.api import (
 )
 
 from ..plan import Note
+from ..settings import Settings
 from ..views import EGRESS_LABEL, EVALUATION_LABEL
 from ..work.attempts.attempt import Attempt
 from ..work.attempts.ending import Ending
@@ -28,6 +37,10 @@ from .results import note_outcome, note_prepared, note_progress, prepared_of, ve
 from .run_config import build_run_config
 
 JUDGE = "judge"
+NO_ENGINE_IMAGE = (
+    "EngineMissing: engine: Vllm needs an image with trainer and vLLM, and this operator has none; set evaluator.image "
+    "of the chart, or spec.template.image; it is waited for"
+)
 GOES_ON = "it goes on with the tasks that are not done"
 
 
@@ -70,6 +83,17 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
     def policy_labels(self, job: Evaluation, stage: Stage) -> Mapping[str, str]:
         """Return the label by which a NetworkPolicy lets the pod out that asks a judge's endpoint."""
         return {EGRESS_LABEL: JUDGE} if self._asks_endpoint(job) and stage is Stage.EVALUATE else {}
+
+    def image(self, job: Evaluation, settings: Settings) -> str:
+        """Return the image with the engine where one writes the answers."""
+        return settings.evaluator_image if _by_vllm(job) else super().image(job, settings)
+
+    def lacks(self, job: Evaluation, settings: Settings) -> str | None:
+        """Tell that there is no image with the engine, before an accelerator is asked for."""
+        fixed = (job.status.images or {}).get(Stage.EVALUATE.value)
+        if not _by_vllm(job) or job.spec.template.image or fixed or settings.evaluator_image:
+            return None
+        return NO_ENGINE_IMAGE
 
     def _asks_endpoint(self, job: Evaluation) -> bool:
         return job.spec.judge is not None and job.spec.judge.endpoint is not None
@@ -166,3 +190,7 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
         silent = (PassedReason.NOT_YET.value, PassedReason.EVALUATION_FAILED.value)
         verdicts = [each for each in conditions if each.type == PASSED and each.reason not in silent]
         return tuple(note for verdict in verdicts for note in notes_of(job, verdict))
+
+
+def _by_vllm(job: Evaluation) -> bool:
+    return job.spec.engine is EvaluationEngine.VLLM

@@ -45,6 +45,7 @@ def build_run_config(evaluation: Evaluation) -> EvaluationConfig:
         output=StoredOutput(uri=sources.output.uri, credentials=credentials(sources.output.secret_name, "output")),
         dataset_credentials=credentials(sources.dataset_secret_name, "dataset"),
         precision=spec.precision,
+        engine=spec.engine,
         quantization=spec.quantization,
         maximum_trained_on_ratio=spec.maximum_trained_on_ratio,
         resamples=spec.resamples,

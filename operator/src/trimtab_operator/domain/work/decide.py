@@ -188,7 +188,7 @@ def _hindered(observed: Observed[Any], now: datetime) -> float | None:
 def _settle(kind: Particulars[J, S], observed: Observed[J], now: datetime) -> _Books[S]:
     """Enter Jobs that the status does not tell of yet, and close attempts that ended, in the order of their numbers."""
     job, settings = observed.job, observed.settings
-    images = {stage.value: stage_image(job, settings, stage) for stage in kind.stages_of(job)}
+    images = {stage.value: stage_image(kind, job, settings, stage) for stage in kind.stages_of(job)}
     newest = job.status.attempts[-1].number if job.status.attempts else -1
     books = _settle_open(kind, observed, _Books(job.status), now)
     for seen in observed.attempts:
@@ -365,6 +365,8 @@ def _start(kind: Particulars[J, S], observed: Observed[J], status: S, now: datet
     if hold := kind.hold(job, status, observed.references):
         succeeded: ConditionStatus = "False" if hold.final else "Unknown"
         return _Decision(hold.reason, hold.message, hold.status, succeeded, confirm=hold.confirm)
+    if lack := kind.lacks(job, settings):
+        return _Decision(State.PENDING.value, lack, status)
     stage, number = _next_stage(kind, job, status), next_number(job, observed.highest_number)
     mirrored, prepared = kind.mirrored(status), kind.prepared(job, status)
     body = build_job(kind, job, settings, stage, number=number, mirrored=mirrored, prepared=prepared)

@@ -13,6 +13,7 @@ from trimtab_trainer.contract import Mirrored, Model, Stage, TerminationMessage
 from trimtab_operator.api import AdapterRollout, Condition, Evaluation, FineTuneJob
 
 from ..plan import Note
+from ..settings import Settings
 from .afterwards import Afterwards, Meanwhile
 from .attempts.attempt import Attempt
 from .attempts.ending import Ending
@@ -103,6 +104,10 @@ class Staging(ABC, Generic[J]):
             return {role: name for role, name in secrets.items() if role in hub or role == OUTPUT}
         return {role: name for role, name in secrets.items() if role not in hub}
 
+    def image(self, job: J, settings: Settings) -> str:
+        """Return the operator's image for the stages that need torch."""
+        return settings.trainer_image
+
     def policy_labels(self, job: J, stage: Stage) -> Mapping[str, str]:
         """Return labels of a stage's pods that policies look for, beside those that all work pods have."""
         return {}
@@ -190,6 +195,10 @@ class Particulars(Staging[J], Generic[J, S]):
     def meanwhile(self, observed: Observed[J], now: datetime) -> Meanwhile:
         """Return what is made beside the work of one that has not ended."""
         return Meanwhile()
+
+    def lacks(self, job: J, settings: Settings) -> str | None:
+        """Return what the operator's settings lack for it, which is waited for, and what to do; None if nothing."""
+        return None
 
     def afterwards(self, observed: Observed[J], now: datetime) -> Afterwards:
         """Return what is left to do about one that has ended."""

@@ -12,7 +12,7 @@ equally likely.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...base.base_model import GENERATION_CONFIG
 from ...contract import DatasetFormat, EvaluationTask, Reason
 from ...contract.evaluation import DEFAULT_NEW_TOKENS
 from ...data.encoding.tokens import RowTokenizer
@@ -112,6 +113,11 @@ def generate_rows(
         # What is compiled and reserved once is no part of any answer.
         generate(model, tokenizer, prompts[:1], decoding, ends, batch_size=1, stop=stop, report=report)
     answers = generate(model, tokenizer, prompts, decoding, ends, batch_size=batch_size, stop=stop, report=report)
+    return row_scores(rows, answers, timed=timed)
+
+
+def row_scores(rows: list[EvaluationRow], answers: list[Answer], *, timed: bool) -> list[RowScore]:
+    """Return what was answered to rows, in their order; seconds where they are asked for."""
     return [
         RowScore(
             row.number,
@@ -124,22 +130,32 @@ def generate_rows(
     ]
 
 
-def end_tokens(model: LanguageModel, tokenizer: Any, folder: Path, template: str | None = None) -> frozenset[int]:
+def end_tokens(tokenizer: Any, folder: Path, template: str | None = None) -> frozenset[int]:
     """Return the tokens that end an answer: those of the model's generation settings, and what ends a trained answer.
 
     Args:
-        model: its generation_config.json names one, several or none.
         tokenizer: names the end-of-text token.
-        folder: the base model's, with the tokenizer's files; the chat template tells its end of a turn.
+        folder: the base model's: its generation settings name one token, several or none, and its chat template tells
+            the end of a turn.
         template: the chat template that is used instead of that one.
     """
-    named: Any = getattr(model.causal.generation_config, "eos_token_id", None)
+    named: Any = getattr(generation_settings(folder), "eos_token_id", None)
     ends = set(named) if isinstance(named, list | tuple) else {named}
     ends.add(tokenizer.eos_token_id)
     row = Row("probe", DatasetFormat.PROMPT_COMPLETION, prompt="Question", completion="Answer")
     (probe,) = RowTokenizer(folder, template).tokenise([row])
     ends.add(int(probe.tokens[probe.supervised][-1]))
     return frozenset(int(token) for token in ends if token is not None)
+
+
+def generation_settings(folder: Path) -> Any:
+    """Return transformers' generation settings of a base model, those that it gives the model that it loads there."""
+    from transformers import AutoConfig, GenerationConfig
+
+    if (folder / GENERATION_CONFIG).exists():
+        return GenerationConfig.from_pretrained(str(folder), local_files_only=True)
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    return GenerationConfig.from_model_config(config)
 
 
 def generate(
@@ -171,7 +187,7 @@ def generate(
         SettingsInvalid: BASE_MODEL_INVALID, a token has no embedding; ARTIFACT_INVALID, the logits are not finite.
     """
     check_vocabulary(model, (prompt.tokens for prompt in prompts))
-    ends |= _special(tokenizer, decoding.stop)
+    ends |= special_tokens(tokenizer, decoding.stop)
     answers: dict[int, Answer] = {}
     model.causal.eval()
     with stop.at_once(), torch.no_grad(), model.arithmetic():
@@ -197,7 +213,6 @@ class _Batch:
         self.model, self.tokenizer, self.decoding, self.ends = model, tokenizer, decoding, ends
         self.written: list[list[int]] = [[] for _ in prompts]
         self.ended = [False] * len(prompts)
-        self.taken = [0] * len(prompts)
         self.began = time.perf_counter()
         self.until = [self.began] * len(prompts)
         self.draws = [np.random.default_rng([decoding.seed, prompt.number]) for prompt in prompts]
@@ -256,12 +271,11 @@ class _Batch:
 
     def _take(self, prompt: int, token: int) -> None:
         written = self.written[prompt]
-        self.taken[prompt] += 1
         self.until[prompt] = time.perf_counter()  # the token is here, so the accelerator has done what it was given
+        written.append(token)
         if token in self.ends:
             self.ended[prompt] = True
             return
-        written.append(token)
         if self.decoding.stop:
             tail = self._decode(written[-self.tail :])
             self.ended[prompt] = any(text in tail for text in self.decoding.stop)
@@ -280,14 +294,8 @@ class _Batch:
         self.positions = self.positions[:, -1:] + 1
 
     def _answer(self, prompt: int) -> Answer:
-        text = self._decode(self.written[prompt])
-        places = [place for each in self.decoding.stop if (place := text.find(each)) >= 0]
-        return Answer(
-            text[: min(places)] if places else text,
-            self.ended[prompt],
-            self.taken[prompt],
-            self.until[prompt] - self.began,
-        )
+        seconds, ended = self.until[prompt] - self.began, self.ended[prompt]
+        return taken(self.tokenizer, self.written[prompt], self.decoding, self.ends, seconds, stopped=ended)
 
     def _decode(self, tokens: list[int]) -> str:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -314,7 +322,32 @@ def sample(logits: Tensor, temperature: float, top_p: float, draws: Iterable[flo
     return tokens
 
 
-def _special(tokenizer: Any, stop: tuple[str, ...]) -> frozenset[int]:
+def special_tokens(tokenizer: Any, stop: tuple[str, ...]) -> frozenset[int]:
     """Return the special tokens among stop strings: decoded text does not show them."""
     added = {token.content: number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     return frozenset(added[text] for text in stop if text in added)
+
+
+def taken(
+    tokenizer: Any, tokens: Sequence[int], decoding: Decoding, ends: frozenset[int], seconds: float, *, stopped: bool
+) -> Answer:
+    """Return the answer that written tokens are: up to the first that ends it, and to the first stop string.
+
+    Args:
+        tokenizer: transformers', to decode with.
+        tokens: as written; the one that ended it may be the last of them, and is counted.
+        decoding: how they were asked for.
+        ends: tokens that end an answer; no part of it.
+        seconds: that it took.
+        stopped: whether whoever wrote them says that it has ended.
+    """
+    end = next((place for place, token in enumerate(tokens) if token in ends), None)
+    written = list(tokens[:end])
+    text: str = tokenizer.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    places = [place for each in decoding.stop if (place := text.find(each)) >= 0]
+    return Answer(
+        text[: min(places)] if places else text,
+        stopped or end is not None or bool(places),
+        len(written) + (end is not None),
+        seconds,
+    )

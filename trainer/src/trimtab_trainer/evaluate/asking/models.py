@@ -85,9 +85,7 @@ class Models:
     @cached_property
     def ends(self) -> frozenset[int]:
         """Tokens that end an answer."""
-        return end_tokens(
-            LanguageModel(self._base, self.compute_type), self.tokenizer, self.folder, self._chat_template
-        )
+        return end_tokens(self.tokenizer, self.folder, self._chat_template)
 
     @cached_property
     def _base(self) -> PreTrainedModel:

@@ -209,6 +209,11 @@ def _is_pair(pair: dict[str, int], rank: int, joined: bool) -> bool:
     return inner == pair.get("lora_B") and (inner == rank or (joined and inner > 0 and inner % rank == 0))
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the adapter_config.json of a fetched adapter; empty if it cannot be read."""
+    return _json_object((folder / ADAPTER_CONFIG).read_bytes())
+
+
 def _json_object(data: bytes) -> dict[str, Any]:
     try:
         return read_object(data)

@@ -85,12 +85,12 @@ def build_run_config_map(kind: Staging[J], job: J) -> Body:
     }
 
 
-def stage_image(job: Work, settings: Settings, stage: Stage) -> str:
+def stage_image(kind: Staging[J], job: J, settings: Settings, stage: Stage) -> str:
     """Return the image of a stage: the template's, else the one fixed at the first attempt, else the operator's."""
     fixed = (job.status.images or {}).get(stage.value)
     if stage in CPU_STAGES:
         return job.spec.template.prepare_image or fixed or settings.prepare_image
-    return job.spec.template.image or fixed or settings.trainer_image
+    return job.spec.template.image or fixed or kind.image(job, settings)
 
 
 def merge_resources(chosen: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def _pod_spec(  # noqa: PLR0917 what every part of a Job is made from
     _, resources = _resources(job, settings, stage)
     container: Body = {
         "name": CONTAINER,
-        "image": stage_image(job, settings, stage),
+        "image": stage_image(kind, job, settings, stage),
         "imagePullPolicy": settings.image_pull_policy,
         "args": arguments,
         "env": _environment(template.env, _told(kind, job, settings, stage), ranks),
