@@ -87,6 +87,7 @@ def trained(base: Path, root: Path, seed: int, steps: int, tokenizer: Tokenizer)
     log = io.StringIO()
     run = trainer(base, root, config, data, model=adapted(base, config), log=log)
     run.run()
+    assert isinstance(run.model, Adapted)
     run.model.peft.eval()
     return run.model
 

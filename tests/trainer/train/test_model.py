@@ -51,7 +51,7 @@ def test_gradients_after_evaluating_and_generating_are_those_from_before(tiny: P
     mean_loss(run.model, Batches(data), Interruption())
     run.model.module.eval()
     with torch.no_grad():
-        run.model.module.generate(
+        run.model.causal.generate(
             input_ids=torch.tensor([[5, 6, 7]]), max_new_tokens=4, do_sample=False, pad_token_id=2
         )
     after = gradients(run)

@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from trimtab_operator.api import FineTuneJobStatus
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
-from trimtab_operator.domain.plan import Create, Delete, Suspend
+from trimtab_operator.domain.plan import Action, Create, Delete, Suspend
 from trimtab_operator.runtime import metrics
 from trimtab_operator.runtime.cluster.cache import Cache
 from trimtab_operator.runtime.kube import JOBS, Denied, Invalid, refusal_of
@@ -71,13 +71,13 @@ async def test_what_a_webhook_denies_with_whatever_code_is_denied_and_nothing_is
     (view,) = world.cache.jobs.of_parent("ftj-1")
     answer = to_json({"reason": "AlreadyExists" if code == 409 else "NotFound", "message": DENIED})
     world.api.before = failing(verb, "jobs", refusal_of(code, answer, {}))
-    action = {
+    actions: dict[str, Action] = {
         "create": Create(job("demo-train-2", "job-2")),
         "delete": Delete("Job", NAMESPACE, view.name, view.uid),
         "patch": Suspend(NAMESPACE, view.name, view.uid, suspend=True),
-    }[verb]
+    }
     with pytest.raises(Denied) as raised:
-        await world.actor.act(action, ABOUT)
+        await world.actor.act(actions[verb], ABOUT)
     assert is_refusal(raised.value)
     assert [each.uid for each in world.cache.jobs.of_parent("ftj-1")] == [view.uid]
 

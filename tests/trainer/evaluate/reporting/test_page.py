@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from markupsafe import escape
 from trimtab_operator.domain.evaluation.verdict import judge as operators_verdict
 from trimtab_trainer.contract import Check, EvaluationOutcome, Precision, Result, TaskType, Threshold
-from trimtab_trainer.evaluate.preparing.task_store import OtherTrained
 from trimtab_trainer.evaluate.reporting import wording
 from trimtab_trainer.evaluate.reporting.confusion_table import LABELS, confusions, matrix_of
 from trimtab_trainer.evaluate.reporting.page import render
@@ -27,6 +26,7 @@ from trimtab_trainer.evaluate.results import (
     Histogram,
     LabelFigure,
     MetricByGroup,
+    OtherTrained,
     TaskResults,
 )
 from trimtab_trainer.pages.wording import figure

@@ -11,9 +11,19 @@ from pydantic import Field
 
 from ..contract import Check, JudgeMode, Model, Precision, Result, TaskType, Threshold
 from ..contract.settings import DIGEST
-from .preparing.task_store import COMPARED, OtherTrained
 
 RESULTS_VERSION = "trimtab.dev/results/v1"
+
+
+COMPARED = "what of the rows was compared with what was trained on: answers, groups, prompts, texts"
+
+
+class OtherTrained(Model):
+    """What is known of rows that baseline or anchor was trained on: nothing is refused for it."""
+
+    role: str
+    trained_on: int = Field(default=0, ge=0, description="trainedOn: rows that it was trained on")
+    compared: list[str] = Field(default=[], description=COMPARED)
 
 
 class EvaluatedModel(Model):

@@ -12,11 +12,11 @@ from ...data.encoding.tokens import RowTokenizer
 from ...data.reading.source import Source
 from ...errors import DataInvalid
 from ...report import Report
+from ..results import OtherTrained
 from ..rows import EvaluationRow
 from .clusters import clusters, has_answer_of_its_own, leak_keys
 from .question_reader import ReadQuestions, read_questions
 from .questions import Question
-from .task_store import OtherTrained
 from .tokenised import TokenisedQuestion, tokenise_questions
 from .trained_rows import AskedRow, Trained, among, asked_row
 

@@ -18,21 +18,11 @@ from ...contract import Model, canonical_json, digest_of
 from ...contract.settings import DIGEST
 from ...storage import ObjectDamaged, Store, fetch_prepared, store_folder, whole
 from ...storage.layout import evaluation_data_prefix, hexadecimal
+from ..results import COMPARED, OtherTrained
 from ..rows import EvaluationRow, read_lines
 
 TASKS = "tasks.json"
 DATA_VERSION = "trimtab.dev/evaluation-data/v1"
-
-
-COMPARED = "what of the rows was compared with what was trained on: answers, groups, prompts, texts"
-
-
-class OtherTrained(Model):
-    """What is known of rows that baseline or anchor was trained on: nothing is refused for it."""
-
-    role: str
-    trained_on: int = Field(default=0, ge=0, description="trainedOn: rows that it was trained on")
-    compared: list[str] = Field(default=[], description=COMPARED)
 
 
 class PreparedTask(Model):
