@@ -17,6 +17,7 @@ from trimtab_trainer.contract.evaluation import (
     NO_PAIR,
     NO_SCORES_OF_PAIRS,
     OF_TURNS,
+    ONE_HARNESS_TASK,
     ONE_PLACE,
     PAIRS_OF_PREFERENCE,
     REFUSALS_OF_SPLIT,
@@ -105,12 +106,17 @@ _TASK_CASES: dict[Rule, Case] = {
     ("spec.tasks[]", "a Classification task needs labels"): Case(
         refused=[task("Classification", labels=None)], passed=[task("Classification"), task("MultipleChoice")]
     ),
-    ("spec.tasks[]", "a Harness task needs harnessTask"): Case(
-        refused=[task("Harness", harnessTask=None)], passed=[task("Harness")]
+    ("spec.tasks[]", ONE_HARNESS_TASK): Case(
+        refused=[task("Harness", harnessTask=None), task("Harness", builtin="gsm8k")],
+        passed=[task("Harness"), task("Harness", harnessTask=None, builtin="gsm8k")],
     ),
     ("spec.tasks[]", NO_HARNESS_ON_A_HUB): Case(
         refused=[task("Harness", dataset={"uri": HUB})],
-        passed=[task("Harness"), task("Perplexity", dataset={"uri": HUB})],
+        passed=[
+            task("Harness"),
+            task("Perplexity", dataset={"uri": HUB}),
+            task("Harness", harnessTask=None, builtin="gsm8k", dataset={"uri": HUB}),
+        ],
     ),
     ("spec", ONE_PLACE): Case(
         refused=[
@@ -211,6 +217,7 @@ _TASK_CASES: dict[Rule, Case] = {
         ],
     ),
     **only("harnessTask", "arc_easy", "Harness"),
+    **only("builtin", "gsm8k", "Harness", harnessTask=None),
     **only("fewShot", 1, "Harness"),
     ("spec.tasks[]", "maxNewTokens and stop of a Classification task need predictBy: Generation"): Case(
         refused=[

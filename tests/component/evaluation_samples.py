@@ -105,6 +105,12 @@ FULL = evaluation(
                 "harnessTask": "arc_easy",
                 "fewShot": 2,
             },
+            {
+                "name": "sums",
+                "type": "Harness",
+                "dataset": {"uri": "s3://datasets/gsm8k/", "limit": 200},
+                "builtin": "gsm8k",
+            },
         ],
         "thresholds": [
             {"metric": "answers/rougeL", "minimum": 0.3, "maximumRegression": 0.02, "confidence": 0.95},

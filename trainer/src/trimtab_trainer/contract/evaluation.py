@@ -301,7 +301,7 @@ class TaskDataset(Model):
     uri: DATA_URI | None = Field(
         default=None,
         description="uri of a file, or of a prefix that ends with '/', in the layout of a FineTuneJob's training.uri, "
-        "or hf://datasets/org/name@revision; of a Harness task the folder of its YAML files and data.",
+        "or hf://datasets/org/name@revision; of a harnessTask the folder of its YAML files and data.",
     )
     format: DatasetFormat | None = Field(default=None, description="format of the rows; absent: Auto.")
     ignore_keys: list[KEY] | None = Field(
@@ -333,7 +333,11 @@ class TaskDataset(Model):
 
 
 PAIRS_OF_PREFERENCE = "a Preference task takes rows of the format Preference, and no other task does"
-NO_HARNESS_ON_A_HUB = "a Harness task's files are not read from a hub (hf://): of a repository rows alone are mirrored"
+NO_HARNESS_ON_A_HUB = (
+    "the YAML files of a harnessTask are not read from a hub (hf://): of a repository rows alone are mirrored; name a "
+    "builtin task for that"
+)
+ONE_HARNESS_TASK = "a Harness task needs either harnessTask or builtin"
 ONE_PLACE = "dataset.uri of all tasks is on a hub (hf://) or of none: their keys are one Secret"
 MAXIMUM_ON_A_HUB = 3
 """Sources of rows; beside the base model that is as many as are mirrored."""
@@ -361,10 +365,10 @@ class EvaluationTask(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             ("self.type != 'Classification' || has(self.labels)", "a Classification task needs labels"),
-            ("self.type != 'Harness' || has(self.harnessTask)", "a Harness task needs harnessTask"),
+            ("self.type != 'Harness' || has(self.harnessTask) != has(self.builtin)", ONE_HARNESS_TASK),
             ("self.type != 'Harness' || has(self.dataset.uri)", "a Harness task needs dataset.uri"),
             (
-                "self.type != 'Harness' || !has(self.dataset.uri) || !self.dataset.uri.startsWith('hf://')",
+                "!has(self.harnessTask) || !has(self.dataset.uri) || !self.dataset.uri.startsWith('hf://')",
                 NO_HARNESS_ON_A_HUB,
             ),
             _only("labels", "Classification"),
@@ -415,6 +419,7 @@ class EvaluationTask(Model):
                 NO_PROBABILITIES,
             ),
             _only("harnessTask", "Harness"),
+            _only("builtin", "Harness"),
             _only("fewShot", "Harness"),
             ("self.type != 'Harness' || !has(self.dataset.ignoreKeys)", NO_KEYS_OF_HARNESS),
             (
@@ -520,6 +525,14 @@ class EvaluationTask(Model):
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
         description="harnessTask is the task of an lm-evaluation-harness YAML file in the folder dataset.uri.",
     )
+    builtin: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
+        description="builtin is the name of a task that lm-evaluation-harness brings, such as gsm8k; dataset.uri then "
+        "is the repository of its data (hf://datasets/openai/gsm8k@main), or a folder with a copy of it.",
+    )
     few_shot: int | None = Field(default=None, ge=0, le=64, description="fewShot examples of a Harness task's prompt.")
 
     @property
@@ -538,6 +551,11 @@ class EvaluationTask(Model):
         return OF_PAIRS if self.judging.chosen_mode is JudgeMode.RUBRIC else OF_SCORES
 
     @property
+    def harness_name(self) -> str:
+        """Return what a Harness task is called in the YAML file that is run."""
+        return self.harness_task or self.builtin or ""
+
+    @property
     def timed(self) -> bool:
         """Tell whether it is measured how long answers take."""
         return Metric.SECONDS_PER_ANSWER in self.chosen_metrics
@@ -553,9 +571,11 @@ class EvaluationTask(Model):
         kind = self.type
         if kind is TaskType.CLASSIFICATION and self.labels is None:
             raise ValueError("a Classification task needs labels")
-        if kind is TaskType.HARNESS and (self.harness_task is None or self.dataset.uri is None):
-            raise ValueError("a Harness task needs harnessTask and dataset.uri")
-        if kind is TaskType.HARNESS and from_hub(self.dataset.uri):
+        if kind is TaskType.HARNESS and (self.harness_task is None) == (self.builtin is None):
+            raise ValueError(ONE_HARNESS_TASK)
+        if kind is TaskType.HARNESS and self.dataset.uri is None:
+            raise ValueError("a Harness task needs dataset.uri")
+        if self.harness_task is not None and from_hub(self.dataset.uri):
             raise ValueError(NO_HARNESS_ON_A_HUB)
         if kind is TaskType.HARNESS and self.dataset.ignore_keys is not None:
             raise ValueError(NO_KEYS_OF_HARNESS)
@@ -589,6 +609,7 @@ class EvaluationTask(Model):
             "pattern": (TaskType.REGEX, TaskType.REFUSAL),
             "judging": (TaskType.JUDGE,),
             "harness_task": (TaskType.HARNESS,),
+            "builtin": (TaskType.HARNESS,),
             "few_shot": (TaskType.HARNESS,),
         }
         for field, types in allowed.items():

@@ -30,6 +30,7 @@ from ..prepare import check_writable
 from ..report import Report
 from ..storage import FileEntry, open_store
 from .engine.limits import check_adapters
+from .harness.builtin import DATA, TASK_FILE, builtin_task, data_files, written
 from .harness.documents import asked_documents
 from .harness.files import read_task
 from .judging.judge import identity_of
@@ -242,16 +243,9 @@ def _harness(  # noqa: PLR0917 the task, then where and with what
         DataInvalid: DATASET_NOT_FOUND; GROUP_MISSING, DATASET_MALFORMED with groupBy; TRAINED_ON.
         SettingsInvalid: HARNESS_TASK_NOT_FOUND, HARNESS_TASK_REFUSED, METRIC_NOT_APPLICABLE.
     """
-    uri = f"{(task.dataset.uri or '').rstrip('/')}/"
-    store = open_store(uri, config.dataset_credentials)
     target = harness_folder(folder, task.name)
-    entries = tuple(store.download(info.path, target / info.path) for info in store.list())
-    if not entries:
-        raise DataInvalid(
-            f"task {task.name}: there is nothing at {uri}; upload the folder with its YAML files and data",
-            Reason.DATASET_NOT_FOUND,
-        )
-    found = read_task(target, str(task.harness_task))
+    entries = (_copied if task.builtin is None else _builtin)(config, task, target, report)
+    found = read_task(target, task.harness_name)
     for threshold in config.thresholds:
         if threshold.task == task.name and threshold.result not in found.metrics:
             raise SettingsInvalid(
@@ -275,6 +269,51 @@ def _harness(  # noqa: PLR0917 the task, then where and with what
         compared=known.compared,
         others=known.others,
     )
+
+
+def _copied(config: EvaluationConfig, task: EvaluationTask, target: Path, report: Report) -> tuple[FileEntry, ...]:
+    """Copy the folder of a harness task.
+
+    Raises:
+        DataInvalid: DATASET_NOT_FOUND
+    """
+    uri = f"{(task.dataset.uri or '').rstrip('/')}/"
+    store = open_store(uri, config.dataset_credentials)
+    entries = tuple(store.download(info.path, target / info.path) for info in store.list())
+    if not entries:
+        raise DataInvalid(
+            f"task {task.name}: there is nothing at {uri}; upload the folder with its YAML files and data",
+            Reason.DATASET_NOT_FOUND,
+        )
+    return entries
+
+
+def _builtin(config: EvaluationConfig, task: EvaluationTask, target: Path, report: Report) -> tuple[FileEntry, ...]:
+    """Make the folder of a task that the harness brings: its YAML, and what it asks of a copy of its data set.
+
+    Raises:
+        DataInvalid: DATASET_NOT_FOUND.
+        SettingsInvalid: HARNESS_TASK_NOT_FOUND, HARNESS_TASK_REFUSED.
+    """
+    found = builtin_task(str(task.builtin))
+    uri = f"{(task.dataset.uri or '').rstrip('/')}/"
+    store = open_store(uri, config.dataset_credentials)
+    kind, files = data_files(found, (info.path for info in store.list()), uri)
+    data = sorted({path for each in files.values() for path in each})
+    entries = [store.download(path, target / DATA / path) for path in data]
+    file = target / TASK_FILE
+    file.write_text(written(found, kind, files))
+    report(
+        "task of lm-evaluation-harness",
+        task=task.name,
+        builtin=found.name,
+        dataset=found.dataset,
+        subset=found.subset,
+        files=data,
+        left_out=list(found.left_out),
+    )
+    copied = [FileEntry(f"{DATA}/{each.path}", each.size, each.sha256) for each in entries]
+    return (FileEntry.read(file, TASK_FILE), *copied)
 
 
 def _digest(artifact: VerifiedAdapter | None) -> str | None:
