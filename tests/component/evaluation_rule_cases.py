@@ -8,6 +8,7 @@ from trimtab_operator.api.evaluation import SAME_ANCHOR
 from trimtab_trainer.contract import METRICS_OF
 from trimtab_trainer.contract.evaluation import (
     ANCHOR_ALONE,
+    CHANGED_ALONE,
     GENERATING,
     NO_ANCHOR,
     NO_BLEU,
@@ -16,6 +17,7 @@ from trimtab_trainer.contract.evaluation import (
     NO_JUDGE,
     NO_PAIR,
     NO_SCORES_OF_PAIRS,
+    OF_PAIRED_ROWS,
     OF_TURNS,
     ONE_HARNESS_TASK,
     ONE_PLACE,
@@ -23,6 +25,7 @@ from trimtab_trainer.contract.evaluation import (
     REFUSALS_OF_SPLIT,
     SCHEMA_OF_SPLIT,
     UNQUANTIZED_ENGINE,
+    WHOLE_PAIRS,
 )
 from trimtab_trainer.contract.judging import MEASURED_BLIND, OF_RUBRICS
 
@@ -217,6 +220,26 @@ _TASK_CASES: dict[Rule, Case] = {
         ],
     ),
     **only("harnessTask", "arc_easy", "Harness"),
+    **only("pairs", "pair", *OF_PAIRED_ROWS),
+    ("spec.tasks[]", CHANGED_ALONE): Case(
+        refused=[
+            task("Generation", metrics=["ChangedRatio"]),
+            task("Classification", pairs="pair", metrics=["Accuracy"]),
+        ],
+        passed=[
+            task("Classification", pairs="pair", metrics=["Accuracy", "ChangedRatio"]),
+            task("Generation", pairs="pair"),
+        ],
+    ),
+    ("spec.tasks[]", WHOLE_PAIRS): Case(
+        refused=[
+            task("Generation", pairs="pair", dataset={"split": "Test"}),
+            task("Generation", pairs="pair", dataset={"uri": URI, "limit": 10}),
+            task("Generation", pairs="pair", temperature=0.5),
+            task("Generation", pairs="pair", turns="Each"),
+        ],
+        passed=[task("Generation", pairs="pair", temperature=0), task("Generation", turns="Each")],
+    ),
     **only("builtin", "gsm8k", "Harness", harnessTask=None),
     **only("fewShot", 1, "Harness"),
     ("spec.tasks[]", "maxNewTokens and stop of a Classification task need predictBy: Generation"): Case(

@@ -61,8 +61,9 @@ FULL = evaluation(
             {
                 "name": "kinds",
                 "type": "Classification",
-                "dataset": OWN_ROWS,
+                "dataset": {key: value for key, value in OWN_ROWS.items() if key != "limit"},
                 "labels": ["yes", "no"],
+                "pairs": "pair",
                 "predictBy": "Generation",
             },
             {

@@ -43,6 +43,7 @@ from .preparing.task_store import PreparedTask, harness_folder, rows_file, store
 from .preparing.trained_rows import asked_document
 from .reporting.outcome_store import read_outcome
 from .rows import EvaluationRow, write_lines
+from .scoring.counterfactuals import pairs_of
 
 ASKED_BY = ("type", "labels", "predictBy", "maxNewTokens", "stop", "temperature", "topP", "harnessTask", "fewShot")
 """Settings of a task that decide what a model is asked; all others decide what is made of its answers."""
@@ -111,6 +112,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
         made = make_rows(task, files.of(task), about, report)
         check_groups(task, ((row.group, row.cluster) for row in made.rows), config.thresholds)
         check_labels(task, made.rows)
+        _check_pairs(task, made.rows)
         _check_thresholds_of_some(config, task, made.rows)
         file = rows_file(folder, task.name)
         write_lines(file, made.rows)
@@ -174,6 +176,20 @@ def _check_thresholds_of_some(config: EvaluationConfig, task: EvaluationTask, ro
                 f"threshold {threshold.metric}: none of the {len(rows)} rows {what}; add such rows, or remove the "
                 "threshold"
             )
+
+
+def _check_pairs(task: EvaluationTask, rows: Sequence[EvaluationRow]) -> None:
+    """Refuse a column of pairs by which no two rows are one.
+
+    Raises:
+        DataInvalid: GROUP_MISSING
+    """
+    if task.pairs is not None and not pairs_of(rows):
+        raise DataInvalid(
+            f"task {task.name}: no two of its {len(rows)} rows have the same value in the column {task.pairs} of "
+            "pairs; give the rows of a pair one value, or remove pairs",
+            Reason.GROUP_MISSING,
+        )
 
 
 def task_digest(task: EvaluationTask, files: tuple[FileEntry, ...]) -> str:
