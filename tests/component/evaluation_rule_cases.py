@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trimtab_operator.api.evaluation import SAME_ANCHOR
+from trimtab_operator.api.evaluation import ANCHORED_TO_ITSELF, SAME_ANCHOR
 from trimtab_trainer.contract import METRICS_OF
 from trimtab_trainer.contract.evaluation import (
     ANCHOR_ALONE,
@@ -313,7 +313,14 @@ _TASK_CASES: dict[Rule, Case] = {
                 task(kind, metrics=["Accuracy" if kind in ("Perplexity", "Regression", "Generation") else "BLEU"]),
             ],
             # Of a judge some are of another mode.
-            passed=[task(kind, metrics=[each for each in metrics if each != "JudgeScore"]), task(kind)],
+            passed=[
+                task(
+                    kind,
+                    metrics=[each for each in metrics if each != "JudgeScore"],
+                    **({"pairs": "pair"} if "ChangedRatio" in metrics else {}),
+                ),
+                task(kind),
+            ],
         )
         for kind, metrics in METRICS_OF.items()
         if metrics
@@ -480,6 +487,30 @@ _MODEL_CASES: dict[Rule, Case] = {
             {**BASE_MODEL, "spec.tasks": [*task("Generation")["spec.tasks"], HELD_OUT]},
         ],
         passed=[BASE_MODEL, {**MODEL_AND_OUTPUT, "spec.target": {"artifact": ARTIFACT}}],
+    ),
+    ("spec", ANCHORED_TO_ITSELF): Case(
+        refused=[
+            {
+                **BASE_MODEL,
+                "spec.baseline": {"artifact": ARTIFACT},
+                "spec.anchor": {"baseModel": True},
+            },
+            {
+                **MODEL_AND_OUTPUT,
+                "spec.target": {"artifact": ARTIFACT},
+                "spec.baseline": {"baseModel": True},
+                "spec.anchor": {"artifact": {**OTHER_ARTIFACT, "digest": DIGEST}},
+            },
+        ],
+        passed=[
+            {
+                **MODEL_AND_OUTPUT,
+                "spec.target": {"artifact": ARTIFACT},
+                "spec.baseline": {"baseModel": True},
+                "spec.anchor": {"artifact": {**OTHER_ARTIFACT, "digest": OTHER_DIGEST}},
+            },
+            {**BASE_MODEL, "spec.baseline": {"artifact": ARTIFACT}, "spec.anchor": {"artifact": {**OTHER_ARTIFACT}}},
+        ],
     ),
     ("spec", "target and baseline must differ: both are the base model"): Case(
         refused=[{**BASE_MODEL, **BASELINE}],

@@ -150,7 +150,14 @@ _JUDGE = {"uri": "s3://models/judge", "digest": DIGEST, "secretName": "object-st
 _ARTIFACT = {"uri": "s3://adapters/out/adapters/1", "digest": OTHER_DIGEST, "secretName": "object-storage"}
 VARIANTS: dict[str, Body] = {
     "artifact": FULL,
-    "job": change(FULL, {"spec.target": {"fineTuneJobName": "sample"}, "spec.baseline": {"artifact": _ARTIFACT}}),
+    "job": change(
+        FULL,
+        {
+            "spec.target": {"fineTuneJobName": "sample"},
+            "spec.baseline": {"artifact": _ARTIFACT},
+            "spec.anchor": {"baseModel": True},
+        },
+    ),
     "judged here": change(FULL, {"spec.judge": {"model": _JUDGE}}),
     "served": change(FULL, {"spec.target": {"fineTuneJobName": "sample"}, "spec.baseline": {"rolloutName": "guide"}}),
     "base model": change(
@@ -158,7 +165,6 @@ VARIANTS: dict[str, Body] = {
         {
             "spec.target": {"baseModel": True},
             "spec.baseline": {"artifact": _ARTIFACT},
-            "spec.anchor": {"baseModel": True},
             "spec.tasks[1].dataset": {"uri": "s3://datasets/questions/"},
         },
     ),

@@ -108,7 +108,7 @@ def test_it_is_no_default_without_pairs_and_needs_them_by_name() -> None:
     assert "ChangedRatio" not in [str(each) for each in task("Classification").chosen_metrics]
     with pytest.raises(ValueError, match="pairs and the metric ChangedRatio need each other"):
         task("Classification", metrics=["ChangedRatio"])
-    with pytest.raises(ValueError, match="pairs needs dataset.uri, all of its rows"):
+    with pytest.raises(ValueError, match=r"pairs needs dataset\.uri, all of its rows"):
         task("Generation", pairs="p", temperature=0.5)
     with pytest.raises(ValueError, match="pairs is for the type"):
         task("Perplexity", pairs="p")
