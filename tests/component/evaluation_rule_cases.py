@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from trimtab_operator.api.evaluation import SAME_ANCHOR
+from trimtab_operator.api.evaluation import ANCHORED_TO_ITSELF, SAME_ANCHOR
 from trimtab_trainer.contract import METRICS_OF
 from trimtab_trainer.contract.evaluation import (
     ANCHOR_ALONE,
+    CHANGED_ALONE,
     GENERATING,
     NO_ANCHOR,
     NO_BLEU,
@@ -16,12 +17,15 @@ from trimtab_trainer.contract.evaluation import (
     NO_JUDGE,
     NO_PAIR,
     NO_SCORES_OF_PAIRS,
+    OF_PAIRED_ROWS,
     OF_TURNS,
+    ONE_HARNESS_TASK,
     ONE_PLACE,
     PAIRS_OF_PREFERENCE,
     REFUSALS_OF_SPLIT,
     SCHEMA_OF_SPLIT,
     UNQUANTIZED_ENGINE,
+    WHOLE_PAIRS,
 )
 from trimtab_trainer.contract.judging import MEASURED_BLIND, OF_RUBRICS
 
@@ -105,12 +109,17 @@ _TASK_CASES: dict[Rule, Case] = {
     ("spec.tasks[]", "a Classification task needs labels"): Case(
         refused=[task("Classification", labels=None)], passed=[task("Classification"), task("MultipleChoice")]
     ),
-    ("spec.tasks[]", "a Harness task needs harnessTask"): Case(
-        refused=[task("Harness", harnessTask=None)], passed=[task("Harness")]
+    ("spec.tasks[]", ONE_HARNESS_TASK): Case(
+        refused=[task("Harness", harnessTask=None), task("Harness", builtin="gsm8k")],
+        passed=[task("Harness"), task("Harness", harnessTask=None, builtin="gsm8k")],
     ),
     ("spec.tasks[]", NO_HARNESS_ON_A_HUB): Case(
         refused=[task("Harness", dataset={"uri": HUB})],
-        passed=[task("Harness"), task("Perplexity", dataset={"uri": HUB})],
+        passed=[
+            task("Harness"),
+            task("Perplexity", dataset={"uri": HUB}),
+            task("Harness", harnessTask=None, builtin="gsm8k", dataset={"uri": HUB}),
+        ],
     ),
     ("spec", ONE_PLACE): Case(
         refused=[
@@ -211,6 +220,27 @@ _TASK_CASES: dict[Rule, Case] = {
         ],
     ),
     **only("harnessTask", "arc_easy", "Harness"),
+    **only("pairs", "pair", *OF_PAIRED_ROWS),
+    ("spec.tasks[]", CHANGED_ALONE): Case(
+        refused=[
+            task("Generation", metrics=["ChangedRatio"]),
+            task("Classification", pairs="pair", metrics=["Accuracy"]),
+        ],
+        passed=[
+            task("Classification", pairs="pair", metrics=["Accuracy", "ChangedRatio"]),
+            task("Generation", pairs="pair"),
+        ],
+    ),
+    ("spec.tasks[]", WHOLE_PAIRS): Case(
+        refused=[
+            task("Generation", pairs="pair", dataset={"split": "Test"}),
+            task("Generation", pairs="pair", dataset={"uri": URI, "limit": 10}),
+            task("Generation", pairs="pair", temperature=0.5),
+            task("Generation", pairs="pair", turns="Each"),
+        ],
+        passed=[task("Generation", pairs="pair", temperature=0), task("Generation", turns="Each")],
+    ),
+    **only("builtin", "gsm8k", "Harness", harnessTask=None),
     **only("fewShot", 1, "Harness"),
     ("spec.tasks[]", "maxNewTokens and stop of a Classification task need predictBy: Generation"): Case(
         refused=[
@@ -283,7 +313,14 @@ _TASK_CASES: dict[Rule, Case] = {
                 task(kind, metrics=["Accuracy" if kind in ("Perplexity", "Regression", "Generation") else "BLEU"]),
             ],
             # Of a judge some are of another mode.
-            passed=[task(kind, metrics=[each for each in metrics if each != "JudgeScore"]), task(kind)],
+            passed=[
+                task(
+                    kind,
+                    metrics=[each for each in metrics if each != "JudgeScore"],
+                    **({"pairs": "pair"} if "ChangedRatio" in metrics else {}),
+                ),
+                task(kind),
+            ],
         )
         for kind, metrics in METRICS_OF.items()
         if metrics
@@ -450,6 +487,30 @@ _MODEL_CASES: dict[Rule, Case] = {
             {**BASE_MODEL, "spec.tasks": [*task("Generation")["spec.tasks"], HELD_OUT]},
         ],
         passed=[BASE_MODEL, {**MODEL_AND_OUTPUT, "spec.target": {"artifact": ARTIFACT}}],
+    ),
+    ("spec", ANCHORED_TO_ITSELF): Case(
+        refused=[
+            {
+                **BASE_MODEL,
+                "spec.baseline": {"artifact": ARTIFACT},
+                "spec.anchor": {"baseModel": True},
+            },
+            {
+                **MODEL_AND_OUTPUT,
+                "spec.target": {"artifact": ARTIFACT},
+                "spec.baseline": {"baseModel": True},
+                "spec.anchor": {"artifact": {**OTHER_ARTIFACT, "digest": DIGEST}},
+            },
+        ],
+        passed=[
+            {
+                **MODEL_AND_OUTPUT,
+                "spec.target": {"artifact": ARTIFACT},
+                "spec.baseline": {"baseModel": True},
+                "spec.anchor": {"artifact": {**OTHER_ARTIFACT, "digest": OTHER_DIGEST}},
+            },
+            {**BASE_MODEL, "spec.baseline": {"artifact": ARTIFACT}, "spec.anchor": {"artifact": {**OTHER_ARTIFACT}}},
+        ],
     ),
     ("spec", "target and baseline must differ: both are the base model"): Case(
         refused=[{**BASE_MODEL, **BASELINE}],

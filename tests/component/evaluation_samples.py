@@ -61,8 +61,9 @@ FULL = evaluation(
             {
                 "name": "kinds",
                 "type": "Classification",
-                "dataset": OWN_ROWS,
+                "dataset": {key: value for key, value in OWN_ROWS.items() if key != "limit"},
                 "labels": ["yes", "no"],
+                "pairs": "pair",
                 "predictBy": "Generation",
             },
             {
@@ -105,6 +106,12 @@ FULL = evaluation(
                 "harnessTask": "arc_easy",
                 "fewShot": 2,
             },
+            {
+                "name": "sums",
+                "type": "Harness",
+                "dataset": {"uri": "s3://datasets/gsm8k/", "limit": 200},
+                "builtin": "gsm8k",
+            },
         ],
         "thresholds": [
             {"metric": "answers/rougeL", "minimum": 0.3, "maximumRegression": 0.02, "confidence": 0.95},
@@ -143,7 +150,14 @@ _JUDGE = {"uri": "s3://models/judge", "digest": DIGEST, "secretName": "object-st
 _ARTIFACT = {"uri": "s3://adapters/out/adapters/1", "digest": OTHER_DIGEST, "secretName": "object-storage"}
 VARIANTS: dict[str, Body] = {
     "artifact": FULL,
-    "job": change(FULL, {"spec.target": {"fineTuneJobName": "sample"}, "spec.baseline": {"artifact": _ARTIFACT}}),
+    "job": change(
+        FULL,
+        {
+            "spec.target": {"fineTuneJobName": "sample"},
+            "spec.baseline": {"artifact": _ARTIFACT},
+            "spec.anchor": {"baseModel": True},
+        },
+    ),
     "judged here": change(FULL, {"spec.judge": {"model": _JUDGE}}),
     "served": change(FULL, {"spec.target": {"fineTuneJobName": "sample"}, "spec.baseline": {"rolloutName": "guide"}}),
     "base model": change(
@@ -151,7 +165,6 @@ VARIANTS: dict[str, Body] = {
         {
             "spec.target": {"baseModel": True},
             "spec.baseline": {"artifact": _ARTIFACT},
-            "spec.anchor": {"baseModel": True},
             "spec.tasks[1].dataset": {"uri": "s3://datasets/questions/"},
         },
     ),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from trimtab_trainer.contract import EvaluationOutcome, Reason, digest_of
-from trimtab_trainer.errors import PreparedDataMissing, SettingsInvalid
+from trimtab_trainer.errors import DataInvalid, PreparedDataMissing, SettingsInvalid
 from trimtab_trainer.evaluate import prepare as prepare_module
 from trimtab_trainer.evaluate.preparing import task_store as prepared_module
 from trimtab_trainer.evaluate.preparing.task_store import load_tasks
@@ -217,3 +217,34 @@ def test_preparing_imports_no_torch(bench: EvaluationBench, tmp_path: Path) -> N
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr[-2000:]
+
+
+# -- pairs -------------------------------------------------------------------------------------------------------------
+
+
+def loans(*pairs: Any) -> list[dict[str, Any]]:
+    """Return rows of one question each, with these values in the column `pair`; None is none."""
+    rows = [chat(f"Is customer number {n} of {n * 7919} granted?", "yes", pair=pair) for n, pair in enumerate(pairs)]
+    return [{key: value for key, value in row.items() if value is not None} for row in rows]
+
+
+def test_rows_of_a_pair_are_one_cluster_and_know_it(bench: EvaluationBench) -> None:
+    bench.task("Classification", loans("a", 7, "a", None, 7, "c"), labels=["yes", "no"], pairs="pair")
+    rows = bench.tasks().rows("task")
+    assert [row.pair for row in rows] == ["a", "7", "a", None, "7", "c"]
+    assert rows[0].cluster == rows[2].cluster
+    assert rows[1].cluster == rows[4].cluster
+    assert len({row.cluster for row in rows}) == 4
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        (("a", "b", None), "no two of its 3 rows have the same value in the column pair of pairs"),
+        ((["a"], ["a"]), "has a list in the column pair, where pairs needs a text"),
+    ],
+)
+def test_a_column_of_no_pairs_is_refused(bench: EvaluationBench, pairs: tuple[Any, ...], words: str) -> None:
+    bench.task("Classification", loans(*pairs), labels=["yes", "no"], pairs="pair")
+    with pytest.raises(DataInvalid, match=words):
+        bench.prepare()

@@ -176,7 +176,7 @@ def test_rows_of_an_evaluation_come_from_one_place_and_from_few_repositories() -
     with pytest.raises(ValidationError, match=r"4 sources on a hub .* at most 3"):
         evaluated(*hub)
     evaluated(*hub[:3], *hub[:3])
-    with pytest.raises(ValidationError, match="a Harness task's files are not read from a hub"):
+    with pytest.raises(ValidationError, match="the YAML files of a harnessTask are not read from a hub"):
         evaluated(hub[0], kind="Harness", harnessTask="arc")
 
 

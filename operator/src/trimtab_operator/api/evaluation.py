@@ -181,6 +181,7 @@ class EvaluationJudge(Model):
 
 
 SAME_ANCHOR = "baseline and anchor must differ: both are the same"
+ANCHORED_TO_ITSELF = "target and anchor must differ: both are the same, and nothing can be worse than itself"
 
 _TASKS_UNCHANGED = (
     "has(self.tasks) == has(oldSelf.tasks) && self.tasks == oldSelf.tasks && "
@@ -263,6 +264,11 @@ class EvaluationSpec(Model):
                 "!has(self.anchor) || !has(self.baseline) || (has(self.anchor.artifact) ? !has(self.baseline.artifact) "
                 "|| self.anchor.artifact.digest != self.baseline.artifact.digest : !has(self.baseline.baseModel))",
                 SAME_ANCHOR,
+            ),
+            (
+                "!has(self.anchor) || (has(self.anchor.artifact) ? !has(self.target.artifact) || "
+                "self.anchor.artifact.digest != self.target.artifact.digest : !has(self.target.baseModel))",
+                ANCHORED_TO_ITSELF,
             ),
             (f"has(self.anchor) || {_NO_THRESHOLD_OR_ALL}!has(t.against))", NO_ANCHOR),
             ("self.engine != 'Vllm' || self.precision == 'AsServed'", UNQUANTIZED_ENGINE),
@@ -380,6 +386,9 @@ class EvaluationSpec(Model):
         same = self.baseline.base_model if fixed is None else compared is not None and fixed.digest == compared.digest
         if same:
             raise ValueError(SAME_ANCHOR)
+        ours = self.target.artifact
+        if self.target.base_model if fixed is None else ours is not None and fixed.digest == ours.digest:
+            raise ValueError(ANCHORED_TO_ITSELF)
 
     def check(self) -> None:
         """Refuse what the schema cannot, or not in full: thresholds that no task can answer, a url of no judge.

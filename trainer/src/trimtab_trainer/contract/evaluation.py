@@ -102,6 +102,7 @@ class Metric(StrEnum):
     AGREEMENT = "Agreement"
     TOKENS_PER_ANSWER = "TokensPerAnswer"
     SECONDS_PER_ANSWER = "SecondsPerAnswer"
+    CHANGED_RATIO = "ChangedRatio"
 
 
 RESULTS: dict[Metric, tuple[str, ...]] = {
@@ -141,6 +142,7 @@ RESULTS: dict[Metric, tuple[str, ...]] = {
     Metric.AGREEMENT: ("agreement",),
     Metric.TOKENS_PER_ANSWER: ("tokensPerAnswer",),
     Metric.SECONDS_PER_ANSWER: ("secondsPerAnswer",),
+    Metric.CHANGED_RATIO: ("changedRatio",),
 }
 """Names of the figures, as thresholds and results spell them: `<task>/<name>`. Averages are always named."""
 
@@ -156,6 +158,7 @@ METRICS_OF: dict[TaskType, tuple[Metric, ...]] = {
         Metric.BLEU,
         Metric.CHRF,
         *OF_ANSWERS,
+        Metric.CHANGED_RATIO,
     ),
     TaskType.CLASSIFICATION: (
         Metric.ACCURACY,
@@ -164,18 +167,21 @@ METRICS_OF: dict[TaskType, tuple[Metric, ...]] = {
         Metric.RECALL,
         Metric.BRIER_SCORE,
         Metric.CALIBRATION_ERROR,
+        Metric.CHANGED_RATIO,
     ),
     TaskType.MULTIPLE_CHOICE: (
         Metric.ACCURACY,
         Metric.ACCURACY_NORMALIZED,
         Metric.BRIER_SCORE,
         Metric.CALIBRATION_ERROR,
+        Metric.CHANGED_RATIO,
     ),
     TaskType.REGRESSION: (
         Metric.MEAN_ABSOLUTE_ERROR,
         Metric.MEAN_SQUARED_ERROR,
         Metric.UNPARSABLE_RATIO,
         *OF_ANSWERS,
+        Metric.CHANGED_RATIO,
     ),
     TaskType.PREFERENCE: (
         Metric.PAIR_ACCURACY,
@@ -193,7 +199,12 @@ METRICS_OF: dict[TaskType, tuple[Metric, ...]] = {
     ),
     TaskType.JSON_SCHEMA: (Metric.VALID_RATIO, Metric.EXACT_MATCH, *OF_ANSWERS),
     TaskType.REGEX: (Metric.MATCH_RATIO, *OF_ANSWERS),
-    TaskType.REFUSAL: (Metric.REFUSED_RATIO, Metric.WRONGLY_REFUSED_RATIO, *OF_ANSWERS),
+    TaskType.REFUSAL: (
+        Metric.REFUSED_RATIO,
+        Metric.WRONGLY_REFUSED_RATIO,
+        *OF_ANSWERS,
+        Metric.CHANGED_RATIO,
+    ),
     TaskType.JUDGE: (
         Metric.WIN_RATE,
         Metric.JUDGE_SCORE,
@@ -232,6 +243,7 @@ LOWER_IS_BETTER = frozenset(
         "wronglyRefusedRatio",
         "inconsistentRatio",
         "unreadableRatio",
+        "changedRatio",
     }
 )
 """Figures of our own metrics where less is better; a harness task says it of its own."""
@@ -301,7 +313,7 @@ class TaskDataset(Model):
     uri: DATA_URI | None = Field(
         default=None,
         description="uri of a file, or of a prefix that ends with '/', in the layout of a FineTuneJob's training.uri, "
-        "or hf://datasets/org/name@revision; of a Harness task the folder of its YAML files and data.",
+        "or hf://datasets/org/name@revision; of a harnessTask the folder of its YAML files and data.",
     )
     format: DatasetFormat | None = Field(default=None, description="format of the rows; absent: Auto.")
     ignore_keys: list[KEY] | None = Field(
@@ -333,7 +345,11 @@ class TaskDataset(Model):
 
 
 PAIRS_OF_PREFERENCE = "a Preference task takes rows of the format Preference, and no other task does"
-NO_HARNESS_ON_A_HUB = "a Harness task's files are not read from a hub (hf://): of a repository rows alone are mirrored"
+NO_HARNESS_ON_A_HUB = (
+    "the YAML files of a harnessTask are not read from a hub (hf://): of a repository rows alone are mirrored; name a "
+    "builtin task for that"
+)
+ONE_HARNESS_TASK = "a Harness task needs either harnessTask or builtin"
 ONE_PLACE = "dataset.uri of all tasks is on a hub (hf://) or of none: their keys are one Secret"
 MAXIMUM_ON_A_HUB = 3
 """Sources of rows; beside the base model that is as many as are mirrored."""
@@ -346,6 +362,12 @@ NO_PROBABILITIES = "BrierScore and CalibrationError need predictBy: Likelihood: 
 
 
 GENERATING = ("Generation", "Regression", "Classification", "ToolCalls", "JsonSchema", "Regex", "Refusal", "Judge")
+OF_PAIRED_ROWS = ("Generation", "Classification", "MultipleChoice", "Regression", "Refusal")
+"""Types whose answer to a row can be held against that to another row."""
+CHANGED_ALONE = "pairs and the metric ChangedRatio need each other"
+WHOLE_PAIRS = (
+    "pairs needs dataset.uri, all of its rows and one greedy answer to each; remove split, limit, temperature and turns"
+)
 OF_TURNS = ("Generation", "ToolCalls", "JsonSchema", "Regex")
 NO_SCORES_OF_PAIRS = "JudgeScore is of the mode Rubric, WinRate and InconsistentRatio are of the mode Pairwise"
 
@@ -361,10 +383,10 @@ class EvaluationTask(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             ("self.type != 'Classification' || has(self.labels)", "a Classification task needs labels"),
-            ("self.type != 'Harness' || has(self.harnessTask)", "a Harness task needs harnessTask"),
+            ("self.type != 'Harness' || has(self.harnessTask) != has(self.builtin)", ONE_HARNESS_TASK),
             ("self.type != 'Harness' || has(self.dataset.uri)", "a Harness task needs dataset.uri"),
             (
-                "self.type != 'Harness' || !has(self.dataset.uri) || !self.dataset.uri.startsWith('hf://')",
+                "!has(self.harnessTask) || !has(self.dataset.uri) || !self.dataset.uri.startsWith('hf://')",
                 NO_HARNESS_ON_A_HUB,
             ),
             _only("labels", "Classification"),
@@ -376,6 +398,16 @@ class EvaluationTask(Model):
             _only("bleuTokenizer", "Generation"),
             ("!has(self.bleuTokenizer) || !has(self.metrics) || self.metrics.exists(m, m == 'BLEU')", NO_BLEU),
             _only("turns", *OF_TURNS),
+            _only("pairs", *OF_PAIRED_ROWS),
+            (
+                "!has(self.metrics) || has(self.pairs) == self.metrics.exists(m, m == 'ChangedRatio')",
+                CHANGED_ALONE,
+            ),
+            (
+                "!has(self.pairs) || (has(self.dataset.uri) && !has(self.dataset.limit) && !has(self.turns) && "
+                "!(has(self.temperature) && self.temperature > 0.0))",
+                WHOLE_PAIRS,
+            ),
             _only("jsonSchema", "JsonSchema"),
             _only("pattern", "Regex", "Refusal"),
             ("self.type != 'Refusal' || has(self.dataset.uri)", REFUSALS_OF_SPLIT),
@@ -415,6 +447,7 @@ class EvaluationTask(Model):
                 NO_PROBABILITIES,
             ),
             _only("harnessTask", "Harness"),
+            _only("builtin", "Harness"),
             _only("fewShot", "Harness"),
             ("self.type != 'Harness' || !has(self.dataset.ignoreKeys)", NO_KEYS_OF_HARNESS),
             (
@@ -459,6 +492,13 @@ class EvaluationTask(Model):
         max_length=64,
         description="groupBy is the column by whose value every metric is computed as well; of a Harness task a column "
         "of its data files.",
+    )
+    pairs: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="pairs is the column whose value rows share that differ in a group's word alone (he, she): "
+        "changedRatio is the share of these pairs whose answers differ.",
     )
     labels: list[LABEL] | None = Field(
         default=None,
@@ -520,6 +560,14 @@ class EvaluationTask(Model):
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
         description="harnessTask is the task of an lm-evaluation-harness YAML file in the folder dataset.uri.",
     )
+    builtin: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
+        description="builtin is the name of a task that lm-evaluation-harness brings, such as gsm8k; dataset.uri then "
+        "is the repository of its data (hf://datasets/openai/gsm8k@main), or a folder with a copy of it.",
+    )
     few_shot: int | None = Field(default=None, ge=0, le=64, description="fewShot examples of a Harness task's prompt.")
 
     @property
@@ -527,7 +575,8 @@ class EvaluationTask(Model):
         """Return the metrics to compute, the headline first."""
         if self.metrics is not None:
             return tuple(self.metrics)
-        left_out = BY_NAME_ALONE | (OF_PROBABILITIES if self.generates else frozenset()) | self._of_other_modes
+        paired = frozenset({Metric.CHANGED_RATIO} if self.pairs is None else ())
+        left_out = BY_NAME_ALONE | paired | (OF_PROBABILITIES if self.generates else frozenset()) | self._of_other_modes
         return tuple(each for each in METRICS_OF[self.type] if each not in left_out)
 
     @property
@@ -536,6 +585,11 @@ class EvaluationTask(Model):
         if self.judging is None:
             return frozenset()
         return OF_PAIRS if self.judging.chosen_mode is JudgeMode.RUBRIC else OF_SCORES
+
+    @property
+    def harness_name(self) -> str:
+        """Return what a Harness task is called in the YAML file that is run."""
+        return self.harness_task or self.builtin or ""
 
     @property
     def timed(self) -> bool:
@@ -553,9 +607,11 @@ class EvaluationTask(Model):
         kind = self.type
         if kind is TaskType.CLASSIFICATION and self.labels is None:
             raise ValueError("a Classification task needs labels")
-        if kind is TaskType.HARNESS and (self.harness_task is None or self.dataset.uri is None):
-            raise ValueError("a Harness task needs harnessTask and dataset.uri")
-        if kind is TaskType.HARNESS and from_hub(self.dataset.uri):
+        if kind is TaskType.HARNESS and (self.harness_task is None) == (self.builtin is None):
+            raise ValueError(ONE_HARNESS_TASK)
+        if kind is TaskType.HARNESS and self.dataset.uri is None:
+            raise ValueError("a Harness task needs dataset.uri")
+        if self.harness_task is not None and from_hub(self.dataset.uri):
             raise ValueError(NO_HARNESS_ON_A_HUB)
         if kind is TaskType.HARNESS and self.dataset.ignore_keys is not None:
             raise ValueError(NO_KEYS_OF_HARNESS)
@@ -588,7 +644,9 @@ class EvaluationTask(Model):
             "json_schema": (TaskType.JSON_SCHEMA,),
             "pattern": (TaskType.REGEX, TaskType.REFUSAL),
             "judging": (TaskType.JUDGE,),
+            "pairs": OF_PAIRED_ROWS,
             "harness_task": (TaskType.HARNESS,),
+            "builtin": (TaskType.HARNESS,),
             "few_shot": (TaskType.HARNESS,),
         }
         for field, types in allowed.items():
@@ -597,6 +655,12 @@ class EvaluationTask(Model):
         generation = self.max_new_tokens is not None or self.stop is not None
         if generation and kind is TaskType.CLASSIFICATION and self.predict_by is not PredictBy.GENERATION:
             raise ValueError("maxNewTokens and stop of a Classification task need predictBy: Generation")
+        if self.metrics is not None and (self.pairs is not None) != (Metric.CHANGED_RATIO in self.metrics):
+            raise ValueError(CHANGED_ALONE)
+        if self.pairs is not None and (
+            self.dataset.uri is None or self.dataset.limit is not None or self.turns is not None or self.temperature
+        ):
+            raise ValueError(WHOLE_PAIRS)
         if self.bleu_tokenizer is not None and Metric.BLEU not in self.chosen_metrics:
             raise ValueError(NO_BLEU)
         if self.top_p is not None and not self.temperature:
@@ -932,6 +996,8 @@ def check_tasks_and_thresholds(
         results = [name for metric in task.chosen_metrics for name in RESULTS[metric]]
         if task.type is not TaskType.HARNESS and threshold.result not in results:
             raise ValueError(f"threshold {threshold.metric}: task {task.name} gives {', '.join(results)}")
+        if threshold.result == "changedRatio" and threshold.by_group:
+            raise ValueError(f"threshold {threshold.metric}: a pair is of several groups; bound the figure itself")
         if threshold.against_baseline and not has_baseline:
             raise ValueError(f"threshold {threshold.metric}: a regression needs spec.baseline")
         if threshold.against is not None and not has_anchor:

@@ -30,6 +30,7 @@ from ..prepare import check_writable
 from ..report import Report
 from ..storage import FileEntry, open_store
 from .engine.limits import check_adapters
+from .harness.builtin import DATA, TASK_FILE, builtin_task, data_files, written
 from .harness.documents import asked_documents
 from .harness.files import read_task
 from .judging.judge import identity_of
@@ -42,6 +43,7 @@ from .preparing.task_store import PreparedTask, harness_folder, rows_file, store
 from .preparing.trained_rows import asked_document
 from .reporting.outcome_store import read_outcome
 from .rows import EvaluationRow, write_lines
+from .scoring.counterfactuals import pairs_of
 
 ASKED_BY = ("type", "labels", "predictBy", "maxNewTokens", "stop", "temperature", "topP", "harnessTask", "fewShot")
 """Settings of a task that decide what a model is asked; all others decide what is made of its answers."""
@@ -110,6 +112,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
         made = make_rows(task, files.of(task), about, report)
         check_groups(task, ((row.group, row.cluster) for row in made.rows), config.thresholds)
         check_labels(task, made.rows)
+        _check_pairs(task, made.rows)
         _check_thresholds_of_some(config, task, made.rows)
         file = rows_file(folder, task.name)
         write_lines(file, made.rows)
@@ -173,6 +176,20 @@ def _check_thresholds_of_some(config: EvaluationConfig, task: EvaluationTask, ro
                 f"threshold {threshold.metric}: none of the {len(rows)} rows {what}; add such rows, or remove the "
                 "threshold"
             )
+
+
+def _check_pairs(task: EvaluationTask, rows: Sequence[EvaluationRow]) -> None:
+    """Refuse a column of pairs by which no two rows are one.
+
+    Raises:
+        DataInvalid: GROUP_MISSING
+    """
+    if task.pairs is not None and not pairs_of(rows):
+        raise DataInvalid(
+            f"task {task.name}: no two of its {len(rows)} rows have the same value in the column {task.pairs} of "
+            "pairs; give the rows of a pair one value, or remove pairs",
+            Reason.GROUP_MISSING,
+        )
 
 
 def task_digest(task: EvaluationTask, files: tuple[FileEntry, ...]) -> str:
@@ -242,16 +259,9 @@ def _harness(  # noqa: PLR0917 the task, then where and with what
         DataInvalid: DATASET_NOT_FOUND; GROUP_MISSING, DATASET_MALFORMED with groupBy; TRAINED_ON.
         SettingsInvalid: HARNESS_TASK_NOT_FOUND, HARNESS_TASK_REFUSED, METRIC_NOT_APPLICABLE.
     """
-    uri = f"{(task.dataset.uri or '').rstrip('/')}/"
-    store = open_store(uri, config.dataset_credentials)
     target = harness_folder(folder, task.name)
-    entries = tuple(store.download(info.path, target / info.path) for info in store.list())
-    if not entries:
-        raise DataInvalid(
-            f"task {task.name}: there is nothing at {uri}; upload the folder with its YAML files and data",
-            Reason.DATASET_NOT_FOUND,
-        )
-    found = read_task(target, str(task.harness_task))
+    entries = (_copied if task.builtin is None else _builtin)(config, task, target, report)
+    found = read_task(target, task.harness_name)
     for threshold in config.thresholds:
         if threshold.task == task.name and threshold.result not in found.metrics:
             raise SettingsInvalid(
@@ -275,6 +285,51 @@ def _harness(  # noqa: PLR0917 the task, then where and with what
         compared=known.compared,
         others=known.others,
     )
+
+
+def _copied(config: EvaluationConfig, task: EvaluationTask, target: Path, report: Report) -> tuple[FileEntry, ...]:
+    """Copy the folder of a harness task.
+
+    Raises:
+        DataInvalid: DATASET_NOT_FOUND
+    """
+    uri = f"{(task.dataset.uri or '').rstrip('/')}/"
+    store = open_store(uri, config.dataset_credentials)
+    entries = tuple(store.download(info.path, target / info.path) for info in store.list())
+    if not entries:
+        raise DataInvalid(
+            f"task {task.name}: there is nothing at {uri}; upload the folder with its YAML files and data",
+            Reason.DATASET_NOT_FOUND,
+        )
+    return entries
+
+
+def _builtin(config: EvaluationConfig, task: EvaluationTask, target: Path, report: Report) -> tuple[FileEntry, ...]:
+    """Make the folder of a task that the harness brings: its YAML, and what it asks of a copy of its data set.
+
+    Raises:
+        DataInvalid: DATASET_NOT_FOUND.
+        SettingsInvalid: HARNESS_TASK_NOT_FOUND, HARNESS_TASK_REFUSED.
+    """
+    found = builtin_task(str(task.builtin))
+    uri = f"{(task.dataset.uri or '').rstrip('/')}/"
+    store = open_store(uri, config.dataset_credentials)
+    kind, files = data_files(found, (info.path for info in store.list()), uri)
+    data = sorted({path for each in files.values() for path in each})
+    entries = [store.download(path, target / DATA / path) for path in data]
+    file = target / TASK_FILE
+    file.write_text(written(found, kind, files))
+    report(
+        "task of lm-evaluation-harness",
+        task=task.name,
+        builtin=found.name,
+        dataset=found.dataset,
+        subset=found.subset,
+        files=data,
+        left_out=list(found.left_out),
+    )
+    copied = [FileEntry(f"{DATA}/{each.path}", each.size, each.sha256) for each in entries]
+    return (FileEntry.read(file, TASK_FILE), *copied)
 
 
 def _digest(artifact: VerifiedAdapter | None) -> str | None:

@@ -37,7 +37,7 @@ class Sequence:
         return sum(stop - start for start, stop in self.spans)
 
 
-OF_SOME_TYPES = ("schema", "calls", "worse", "score", "refuse")
+OF_SOME_TYPES = ("schema", "calls", "worse", "score", "refuse", "pair")
 """Fields of a row that are left out where they are None."""
 
 
@@ -64,6 +64,7 @@ class EvaluationRow:
         worse: of a Judge row an answer that people found worse than the reference.
         refuse: of a Refusal row whether it is to be refused.
         score: of a Judge row the score that people gave the reference.
+        pair: value of the column `pairs`, which rows share that differ in a group's word; None of other rows.
         calls: of a ToolCalls row the right calls, JSON text [[name, arguments], ...].
     """
 
@@ -84,6 +85,7 @@ class EvaluationRow:
     worse: str | None = None
     score: int | None = None
     refuse: bool | None = None
+    pair: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as a JSON object; what only some types have is left out of the others, whose digests stay."""

@@ -22,6 +22,7 @@ from ..contract import (
     hub_sources,
 )
 from ..errors import SettingsInvalid
+from ..evaluate.harness.builtin import check_source
 from ..prepare import check_writable
 from ..progress import ProgressBoard
 from ..report import Report
@@ -45,6 +46,7 @@ def mirror(
     """
     output = open_store(config.output.uri, config.output.credentials)
     check_writable(output)
+    _check_builtin(config)
     shutil.rmtree(scratch / "hub", ignore_errors=True)
     found, chosen = [], []
     for number, (uri, credentials) in enumerate(hub_sources(config).items()):
@@ -64,6 +66,17 @@ def mirror(
     for there in found:
         report("mirrored", **there.to_json(), at=there.location(config.output.uri))
     return Mirrored(sources=tuple(found))
+
+
+def _check_builtin(config: RunConfig | EvaluationConfig) -> None:
+    """Refuse tasks of the harness that are none, or that ask another data set than the one that is named.
+
+    Raises:
+        SettingsInvalid: HARNESS_TASK_NOT_FOUND, HARNESS_TASK_REFUSED.
+    """
+    for task in config.tasks if isinstance(config, EvaluationConfig) else ():
+        if task.builtin is not None and (source := HubSource.parse(task.dataset.uri or "")) is not None:
+            check_source(task, source)
 
 
 def check_pin(source: HubSource, found: MirroredSource, pin: str | None) -> None:

@@ -335,13 +335,14 @@ _EVALUATION: dict[State | Reason | AttemptReason, Explanation] = {
         "A metric cannot be computed of a task's rows.", "Remove it from the task's `metrics`, or correct the rows."
     ),
     Reason.HARNESS_TASK_NOT_FOUND: _failed(
-        "No YAML file in the task's folder has the name in `harnessTask`.",
+        "No YAML file in the task's folder has the name in `harnessTask`, or lm-evaluation-harness brings no task "
+        "`builtin`.",
         "Take a name from the message, or upload the file.",
     ),
     Reason.HARNESS_TASK_REFUSED: _failed(
         "A Harness task's file wants to run code, to reach the network or files outside its folder, or has keys that "
-        "are not supported.",
-        "Remove the key that the message names from the YAML file.",
+        "are not supported; or a `builtin` task is asked of another data set than its own.",
+        "Remove the key that the message names from the YAML file, or name the data set that it names.",
     ),
     Reason.LABEL_UNKNOWN: _failed(
         "The answer of a row is none of the task's `labels`.", "Add the label, or correct the row that is named."

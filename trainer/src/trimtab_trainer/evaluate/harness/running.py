@@ -63,7 +63,7 @@ def run_task(
         Interrupted: told to stop.
         OutOfMemory: one request alone does not fit.
     """
-    found = read_task(folder, str(task.harness_task))
+    found = read_task(folder, task.harness_name)
     size = batch_size or BATCH_SIZE
     with tempfile.TemporaryDirectory(prefix="harness-") as scratch, offline(found.name), _sandboxed(), stop.at_once():
         while True:

@@ -7,6 +7,7 @@ Rows are one cluster if they
 - have the same answer of at least `ANSWER_WORDS` words, blind to case, width and spacing: many questions about one
   fact. Only of Perplexity and Generation tasks with prompts: labels, choices and numbers are shared by chance, and
   short answers too, so they join nothing;
+- are of one pair, by the column `pairs`;
 - are of one conversation, each of whose turns is asked for;
 - are near duplicates: prompt and answer share at least `SIMILARITY` of their word `SHINGLE_WORDS`-grams (Jaccard).
   System messages do not count, nor do word groups that are in more than `COMMON_SHARE` of the rows (and in more than
@@ -129,6 +130,8 @@ def _joining_keys(task: EvaluationTask, question: Question) -> Iterable[bytes]:
     row = question.row
     if question.conversation is not None:
         yield b"conversation" + question.conversation
+    if question.pair is not None:
+        yield b"pair" + question.pair.encode()
     if row.group is not None and task.group_by != "group":
         yield group_key(row)
     if has_answer_of_its_own(task) and row.format is not DatasetFormat.TEXT and len(row.unit.split()) >= ANSWER_WORDS:

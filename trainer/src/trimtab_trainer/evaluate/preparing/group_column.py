@@ -14,8 +14,11 @@ from ...errors import DataInvalid
 from ..statistics import MINIMUM_GROUP_CLUSTERS, large_enough
 
 
-def group_of(record: Record, column: str) -> str | None:
+def group_of(record: Record, column: str, setting: str = "groupBy") -> str | None:
     """Return a record's group; None where it has none.
+
+    Args:
+        setting: that names the column, for people.
 
     Raises:
         DataInvalid: DATASET_MALFORMED, it is neither text nor a whole number nor a boolean.
@@ -27,7 +30,7 @@ def group_of(record: Record, column: str) -> str | None:
         return "true" if value else "false"
     if isinstance(value, str | int):
         return str(value)
-    raise malformed(record.place, f"has a {type(value).__name__} in the column {column}, where groupBy needs a text")
+    raise malformed(record.place, f"has a {type(value).__name__} in the column {column}, where {setting} needs a text")
 
 
 def refuse_ungrouped(task: EvaluationTask, ungrouped: Finding, read: int, *, some: bool) -> None:

@@ -68,7 +68,7 @@ def read_questions(task: EvaluationTask, source: Source, *, templated: bool) -> 
         SettingsInvalid: METRIC_NOT_APPLICABLE where the rows' format has no answer to compare with.
     """
     asking = _asking(task, source, templated)
-    used = (task.group_by, *_columns(task))
+    used = (task.group_by, task.pairs, *_columns(task))
     reading, seen = ReadQuestions(), set[bytes]()
     speechless, unreferenced, unlabelled, ungrouped = Finding(), Finding(), Finding(), Finding()
     unknown = ""
@@ -104,6 +104,8 @@ def read_questions(task: EvaluationTask, source: Source, *, templated: bool) -> 
                 asked = replace(
                     asked, group=group, identity=hashlib.sha256(asked.identity + b"\0" + group.encode()).digest()
                 )
+            if task.pairs is not None:
+                asked = replace(asked, pair=group_of(record, task.pairs, "pairs"))
             if asked.identity in seen:
                 reading.duplicate.add(record.place)
                 continue
@@ -140,8 +142,7 @@ def _asking(task: EvaluationTask, source: Source, templated: bool) -> Callable[[
 
 def _reader(task: EvaluationTask, source: Source, templated: bool) -> Callable[[Record], Question]:
     """Return what makes a question of a record of this task, having looked at the first one."""
-    # The column that figures are told apart by is refused by nobody, whatever it is called.
-    named = frozenset({task.group_by} if task.group_by is not None and task.group_by != "group" else ())
+    named = _named(task)
     ignore = frozenset(task.dataset.ignore_keys or ())
     if task.type is TaskType.MULTIPLE_CHOICE:
         return lambda record: multiple_choice_question(record, templated, ignore | named)
@@ -170,7 +171,7 @@ def _row_reader(
     Raises:
         DataInvalid, SettingsInvalid
     """
-    named = frozenset({task.group_by} if task.group_by is not None and task.group_by != "group" else ())
+    named = _named(task)
     ignore = frozenset(task.dataset.ignore_keys or ())
     records = source.records()
     first = next(records, None)
@@ -211,6 +212,11 @@ def _row_reader(
             _check_settings(task)
             return row, lambda each, _: matching_question(referenced_question(each), task.pattern or "")
     return row, lambda each, _: referenced_question(each)
+
+
+def _named(task: EvaluationTask) -> frozenset[str]:
+    """Return the columns that a task names itself: whatever they are called, nobody refuses them."""
+    return frozenset(each for each in (task.group_by, task.pairs) if each is not None and each != "group")
 
 
 def _columns(task: EvaluationTask) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ class Question:
         choices: the texts to choose from.
         answer: index of the right choice.
         number: the right number of a Regression row.
-        schema, calls, worse, score, refuse: as those of `rows.EvaluationRow`.
+        schema, calls, worse, score, refuse, pair: as those of `rows.EvaluationRow`.
         conversation: identity of the conversation that several questions are of; None where each row is one.
     """
 
@@ -76,6 +76,7 @@ class Question:
     worse: str | None = None
     score: int | None = None
     refuse: bool | None = None
+    pair: str | None = None
     conversation: bytes | None = None
 
     @property

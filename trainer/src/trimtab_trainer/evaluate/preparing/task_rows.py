@@ -162,6 +162,7 @@ def _rows(task: EvaluationTask, chosen: list[TokenisedQuestion], about: Circumst
                 worse=question.worse,
                 score=question.score,
                 refuse=question.refuse,
+                pair=question.pair,
             )
         )
     return rows

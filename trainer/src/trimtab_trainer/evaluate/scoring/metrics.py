@@ -28,6 +28,7 @@ from ...contract.evaluation import (
 from ..rows import EvaluationRow, RowScore
 from ..statistics import Array, BrokenRow
 from .calibration import calibration
+from .counterfactuals import changed_measure
 from .measure import Measure, mean, ratio
 from .pair_metrics import pair_values
 from .parsing import parse_label, parse_number
@@ -64,7 +65,19 @@ def measures(
         raise ValueError(f"task {task.name}: {len(scores)} scores are not those of its {len(rows)} rows, in order")
     if task.type is TaskType.HARNESS:
         return _harness(scores, lower_is_better)
-    chosen = task.chosen_metrics
+    if Metric.CHANGED_RATIO in task.chosen_metrics:
+        own = [each for each in task.chosen_metrics if each is not Metric.CHANGED_RATIO]
+        found = _of_type(task, own, rows, scores)
+        changed = changed_measure(rows, decisions(task, rows, scores))
+        found.insert(task.chosen_metrics.index(Metric.CHANGED_RATIO), changed)
+        return found
+    return _of_type(task, task.chosen_metrics, rows, scores)
+
+
+def _of_type(
+    task: EvaluationTask, chosen: Sequence[Metric], rows: Sequence[EvaluationRow], scores: Sequence[RowScore]
+) -> list[Measure]:
+    """Return metrics of a task that are not those of pairs."""
     match task.type:
         case TaskType.PERPLEXITY:
             return [_likelihood(metric, rows, scores) for metric in chosen]
@@ -118,6 +131,25 @@ def predictions(task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Seq
         found = [parse_label(text, row.choices) for text, row in zip(texts, rows, strict=True)]
         return np.array([NO_LABEL if each is None else each for each in found], np.float64)
     return _most_likely(rows, scores, normalized=False)
+
+
+def decisions(
+    task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]
+) -> list[str | float | None]:
+    """Return what a model decided in each row, so that equal decisions are equal; None where it is not known."""
+    if task.type in (TaskType.CLASSIFICATION, TaskType.MULTIPLE_CHOICE):
+        found = predictions(task, rows, scores)
+        return [
+            None if at == UNKNOWN else "" if at == NO_LABEL else row.choices[int(at)]
+            for row, at in zip(rows, found, strict=True)
+        ]
+    texts = _texts(task, scores)
+    if task.type is TaskType.REFUSAL:
+        return [float(is_refusal(text, task.pattern)) for text in texts]
+    if task.type is TaskType.REGRESSION:
+        numbers = [parse_number(text) for text in texts]
+        return ["" if number is None else number for number in numbers]
+    return [" ".join(text.split()) for text in composed(texts)]
 
 
 def _most_likely(rows: Sequence[EvaluationRow], scores: Sequence[RowScore], *, normalized: bool) -> Array:
