@@ -117,8 +117,9 @@ class Agent:
     def accept(self, share: Share, *, mounted: bool = False) -> bool:
         """Take a share whose token was checked; False if it is held already.
 
-        A call may move an alias only to revisions that are proven here; a mounted document, which a new pod starts
-        from, may name what is still to be brought in: its aliases answer 503 until then, and the pod is not ready.
+        A call may move an alias that answers only to revisions that are proven here; a mounted document, which a new
+        pod starts from, may name what is still to be brought in: its aliases answer 503 until then, and the pod is not
+        ready. A call may name other revisions for such an alias, so that it need not be taken away meanwhile.
 
         Raises:
             Refused: and nothing has changed.
@@ -136,8 +137,11 @@ class Agent:
                     409, "DoesNotFit", f"{len(wanted)} revisions are wanted, the engine holds at most {slots}"
                 )
         if not mounted:
+            table = self._volume.table.aliases
             for alias, weights in share.aliases.items():
                 if held is not None and held.aliases.get(alias) == weights:
+                    continue
+                if alias in table and table[alias].pending is not None:
                     continue
                 unproven = [name for name, weight in weights.items() if weight > 0 and not self._proven(name)]
                 if unproven:

@@ -65,6 +65,22 @@ async def test_an_alias_cannot_move_to_what_is_not_proven(pod: Pod) -> None:
     assert await pod.ask() == (200, old.name("guide"))
 
 
+async def test_an_alias_that_answers_nothing_yet_moves_at_once_and_is_never_missing(pod: Pod) -> None:
+    """The document that a new pod starts from may be overtaken: without its alias the pod would be ready, with 404."""
+    old, new = pod.publish(), pod.publish()
+    pod.engine.faults.load_status, pod.engine.faults.load_message = 503, "busy"
+    pod.agent.accept(pod.share(old, alias=old), mounted=True)
+    await pod.until(lambda: pod.failed(old))
+    assert not await pod.ready()
+    pod.agent.accept(pod.share(new, old, alias=new))
+    assert "pending" in pod.table()["guide"]
+    assert not await pod.ready()
+    pod.engine.faults.load_status = 0
+    await pod.until(lambda: pod.proven(new))
+    await pod.until_ready()
+    assert await pod.ask() == (200, new.name("guide"))
+
+
 async def test_move_split_and_rollback_lose_no_request(pod: Pod) -> None:
     old, new = pod.publish(), pod.publish()
     await pod.serve(old)

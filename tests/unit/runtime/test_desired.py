@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from trimtab_agent.contract import Share
 from trimtab_agent.documents import MountedDocument, Verifier, namespace_audience
-from trimtab_operator.runtime.kube import CONFIGMAPS, Body
+from trimtab_operator.runtime.kube import CONFIGMAPS, ApiError, Body, NotFound
 from trimtab_operator.runtime.pods.desired import AGENT_KEYS, DESIRED, Desired
 from trimtab_operator.runtime.pods.signing import SigningKeys
 
-from tests.unit.runtime.fake_api import FakeApi
+from tests.unit.runtime.fake_api import FakeApi, failing
 from tests.unit.runtime.objects import NAMESPACE
 from tests.unit.runtime.serving import LETTERS, new_key
 
@@ -52,6 +52,32 @@ async def test_exactly_the_public_halves_are_published_once(signing: SigningKeys
     writes = len(api.writes())
     await desired.publish_keys(NAMESPACE)
     assert len(api.writes()) == writes
+
+
+LEAVING = 'configmaps "x" is forbidden: unable to create new content in namespace x because it is being terminated'
+
+
+@pytest.mark.parametrize(
+    "error", [NotFound(404, "NotFound", 'namespaces "x" not found'), ApiError(403, "Forbidden", LEAVING)]
+)
+async def test_a_namespace_that_leaves_gets_no_keys_and_is_not_tried_as_a_failure(
+    signing: SigningKeys, error: ApiError
+) -> None:
+    api = FakeApi()
+    free, api.before = api.before, failing("create", "configmaps", error)
+    desired = Desired(api, signing)
+    assert await desired.publish_keys(NAMESPACE) > 60
+    api.before = free
+    desired.forget(NAMESPACE)  # no pod is left there; then the namespace is made anew
+    await desired.publish_keys(NAMESPACE)
+    assert data(api, AGENT_KEYS) == signing.public_pems()
+
+
+async def test_keys_that_are_refused_otherwise_are_a_failure(signing: SigningKeys) -> None:
+    api = FakeApi()
+    api.before = failing("create", "configmaps", ApiError(403, "Forbidden", "no right"))
+    with pytest.raises(ApiError, match="no right"):
+        await Desired(api, signing).publish_keys(NAMESPACE)
 
 
 async def test_a_document_is_what_an_agent_of_the_namespace_takes(signing: SigningKeys) -> None:

@@ -169,6 +169,9 @@ class Leading:
 
     async def _reconcile(self, key: Key) -> float | None:
         if key.kind == NAMESPACE:
+            if not self._poller.serves(key.namespace):
+                self._desired.forget(key.namespace)
+                return None
             return await self._desired.publish_keys(key.namespace)
         return await self._reconciler.reconcile(key)
 

@@ -184,6 +184,8 @@ class Agent:
         for alias, weights in share.aliases.items():
             if mounted or (held is not None and held.aliases.get(alias) == weights):
                 continue
+            if self.table.get(alias) == {}:  # pending
+                continue
             if any(weight and not self.serves(name) for name, weight in weights.items()):
                 return Refusal("NotVerified", f"{alias}: not proven here")
         return None

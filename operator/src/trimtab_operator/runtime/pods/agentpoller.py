@@ -141,12 +141,16 @@ class AgentPoller:
             for task in self._tasks.values():
                 task.cancel()
 
+    def serves(self, namespace: str) -> bool:
+        """Tell whether a namespace has serving pods."""
+        return namespace in self._namespaces
+
     def _sync(self) -> None:
         views = {entry.uid: entry.view for entry in self._cache.serving if entry.view is not None}
         namespaces = {view.namespace for view in views.values()}
-        for namespace in namespaces - self._namespaces:
+        new, self._namespaces = namespaces - self._namespaces, namespaces
+        for namespace in new:
             self._changed(Key(NAMESPACE, namespace, ""))
-        self._namespaces = namespaces
         there = {uid: view for uid, view in views.items() if view.ip and not view.deleting}
         for uid in set(self._tasks) - set(there):
             self._tasks.pop(uid).cancel()

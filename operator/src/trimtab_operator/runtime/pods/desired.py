@@ -8,6 +8,7 @@ What is there is read once and then now and then, because somebody may have chan
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from re import fullmatch
@@ -19,9 +20,13 @@ from trimtab_agent.documents import MountedDocument, Refused, Verifier, namespac
 from ...domain.adapterrollout.observed import OBJECT_NAME
 from ...domain.cluster import Key
 from ...domain.views import MANAGED_BY_LABEL
+from ...domain.work.attempts.waiting import BEING_DELETED
 from ..cluster.cache import Cache
-from ..kube import CONFIGMAPS, MERGE_PATCH, AlreadyExists, Body, NotFound, Resource
+from ..kube import CONFIGMAPS, MERGE_PATCH, AlreadyExists, ApiError, Body, NotFound, Resource
+from ..logs import keys
 from .signing import SigningKey, SigningKeys
+
+log = logging.getLogger(__name__)
 
 AGENT_KEYS, DESIRED = "trimtab-agent-keys", "trimtab-desired"
 READ_AGAIN_SECONDS = 120.0
@@ -61,8 +66,18 @@ class Desired:
         copy = await self._read(namespace, AGENT_KEYS)
         if wanted and copy.data != wanted:
             gone: dict[str, str | None] = dict.fromkeys(set(copy.data or {}) - set(wanted))
-            await self._write(namespace, AGENT_KEYS, {**gone, **wanted})
+            try:
+                await self._write(namespace, AGENT_KEYS, {**gone, **wanted})
+            except ApiError as error:
+                if not isinstance(error, NotFound) and BEING_DELETED not in error.message:
+                    raise
+                log.info("no keys for a namespace that leaves", extra=keys(namespace=namespace, err=str(error)))
         return READ_AGAIN_SECONDS
+
+    def forget(self, namespace: str) -> None:
+        """Read a namespace anew when it is asked for again: nothing serves there, and it may be made anew meanwhile."""
+        for name in (AGENT_KEYS, DESIRED):
+            self._copies.pop((namespace, name), None)
 
     async def rollouts(self, namespace: str) -> set[str]:
         """Return the names of the rollouts that have a document there; others may write there, and what they like."""

@@ -54,8 +54,8 @@ def alias(observed: Observed, status: AdapterRolloutStatus, pod: ServingPod) -> 
     now = positive(share.aliases[alias_name])
     if now and set(now) <= {each.name for each in share.revisions if each.name.rpartition("@")[0] == alias_name}:
         return now
-    # It waits for what its document names, which most likely is what is served; if it is not, the agent refuses, and
-    # only a document without the alias brings the revision in at all.
+    # It waits for what its document names, which most likely is what is served; if it is not, it waits for what is
+    # served from now on. An earlier agent refuses that, and only a document without the alias brings the revision in.
     if fallback is None or (pod.refusal is not None and pod.refusal.reason == NOT_VERIFIED):
         return {}
     return {fallback.name: 100}
