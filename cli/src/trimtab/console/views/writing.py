@@ -157,6 +157,7 @@ def _answers(given: Mapping[str, str]) -> Answers:
         method=given.get("method", "SFT"),
         trials=number("trials", "0"),
         export=given.get("export_to", ""),
+        hub_secret_name=given.get("hub_secret_name", ""),
     )
 
 
