@@ -121,9 +121,8 @@ def decide(context: Context, request: Request, form: Form) -> Response:
 def show_new(context: Context, request: Request) -> Response:
     """Show the form, and the manifests of what it says so far."""
     caller, namespace = asked(context, request)
-    given = {name: value.strip() for name, value in request.query_params.items() if name != "export"}
-    answers, problem, written = _answers(given), "", ""
-    if given.get("name"):
+    answers, problem, written = _answers(request.query_params), "", ""
+    if answers.name:
         try:
             written = manifests(answers)
         except Invalid as refused:
@@ -139,7 +138,9 @@ def show_new(context: Context, request: Request) -> Response:
     return respond(context, caller, request, "new.html", page, namespace=namespace)
 
 
-def _answers(given: Mapping[str, str]) -> Answers:
+def _answers(query: Mapping[str, str]) -> Answers:
+    """Return what an address says; `export` is there that of a file to keep."""
+    given = {name: value.strip() for name, value in query.items() if name != "export"}
 
     def number(name: str, default: str) -> int:
         told = given.get(name) or default
@@ -185,7 +186,7 @@ def make(context: Context, request: Request, form: Form) -> Response:
                 break
             made.append((f"{body['kind']} {body['metadata']['name']}", _page_of(namespace, body)))
     page = {
-        "answers": _answers({}),
+        "answers": _answers(request.query_params),
         "methods": tuple(METHODS),
         "problem": "",
         "manifest": written,
