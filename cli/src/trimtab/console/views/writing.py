@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from ...checking import repeated
 from ...decisions import DIGEST, review
-from ...errors import Conflict, Invalid, NotFound, NotInstalled, Problem
+from ...errors import Conflict, Invalid, NotFound, Problem
 from ...kinds import Kind, kind_named, kinds
 from ...loader import ManifestLoader
 from ...manifests import METHODS, Answers, manifests
@@ -108,9 +108,7 @@ def decide(context: Context, request: Request, form: Form) -> Response:
     subject = next((kind for kind in kinds() if kind.name == form.get("kind") and kind.plural in KINDS), None)
     if subject is None or not namespace or not DIGEST.fullmatch(form.get("digest", "")):
         raise Invalid("this is nothing to decide about", "use the page of approvals")
-    user = context.user(caller)
-    if not user.name:
-        raise NotInstalled("the API server does not say who you are", "it has to be of version 1.28 or later")
+    user = context.named_user(caller)
     about, _ = context.one(caller, subject, namespace, form.get("name", ""))
     decision = form.get("decision", "")
     body = review(about, decision, form["digest"], form.get("message", ""), user)
