@@ -20,6 +20,7 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 import yaml
+from trimtab.console.__main__ import FORM_KEY
 
 from tests.console.conftest import Team, console, team_of_three
 from tests.console.objects import training
@@ -136,6 +137,26 @@ def test_behind_a_proxy_it_is_whose_token_comes(team_of_three: Team, tmp_path: P
         said = process.stderr.read()
         assert not [name for name in team.users if _token(team.users[name]) in said]
         assert "Traceback" not in said
+
+
+def test_replicas_of_one_key_know_each_others_forms(team_of_three: Team, tmp_path: Path) -> None:
+    path = f"/ns/{team_of_three.namespace}/finetunejobs/field-guide-v4"
+    with contextlib.ExitStack() as stack:
+        one, other, stranger = (
+            Reader(stack.enter_context(in_cluster(team_of_three.users["jane"], tmp_path, **{FORM_KEY: key * 32}))[0])
+            for key in ("a", "a", "b")
+        )
+        for reader in (one, other, stranger):
+            reader.headers |= headers(team_of_three, "jane")
+        page = one.get(path)[1]
+        for reader in (other, stranger):
+            reader.headers["Cookie"] = one.headers["Cookie"]
+        assert stranger.post(f"{path}/suspend", page)[0] == 403
+        assert team_of_three.get("finetunejobs", "field-guide-v4")["spec"]["suspend"] is False
+        assert other.post(f"{path}/suspend", page)[0] == 303
+        assert team_of_three.get("finetunejobs", "field-guide-v4")["spec"]["suspend"] is True
+        assert one.post(f"{path}/resume", other.get(path)[1])[0] == 303
+        assert team_of_three.get("finetunejobs", "field-guide-v4")["spec"]["suspend"] is False
 
 
 def headers(team: Team, name: str) -> dict[str, str]:
