@@ -50,9 +50,10 @@ CRUSHED = """
   .map((each) => each.textContent.slice(0, 60))
 """
 BROKEN = """
-[...document.querySelectorAll('.results .name .words')]
-  .filter((each) => innerWidth >= 1440 && each.textContent.length < 20 && each.getClientRects().length > 1)
-  .map((each) => each.textContent)
+[...document.querySelectorAll('.results .name .words, .scroll:has(.results)')]
+  .filter((each) => innerWidth >= 1440 && (each.matches('.scroll') ? each.scrollWidth > each.clientWidth
+    : each.textContent.length < 20 && each.getClientRects().length > 1))
+  .map((each) => each.textContent.trim().slice(0, 60))
 """
 
 
