@@ -20,7 +20,6 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 import yaml
-from trimtab.console.__main__ import FORM_KEY
 
 from tests.console.conftest import Team, console, team_of_three
 from tests.console.objects import training
@@ -140,10 +139,10 @@ def test_behind_a_proxy_it_is_whose_token_comes(team_of_three: Team, tmp_path: P
 
 
 def test_replicas_of_one_key_know_each_others_forms(team_of_three: Team, tmp_path: Path) -> None:
-    path = f"/ns/{team_of_three.namespace}/finetunejobs/field-guide-v4"
+    path, config = f"/ns/{team_of_three.namespace}/finetunejobs/field-guide-v4", team_of_three.users["jane"]
     with contextlib.ExitStack() as stack:
         one, other, stranger = (
-            Reader(stack.enter_context(in_cluster(team_of_three.users["jane"], tmp_path, **{FORM_KEY: key * 32}))[0])
+            Reader(stack.enter_context(in_cluster(config, tmp_path, TRIMTAB_CONSOLE_FORM_KEY=key * 32))[0])
             for key in ("a", "a", "b")
         )
         for reader in (one, other, stranger):
