@@ -126,7 +126,7 @@ def test_check_stores_nothing_and_make_makes(browser: TestClient, cluster: Watch
     written = manifests(Answers("made", "s3://models/base", "s3://rows/", "s3://out/a"))
     form = {"form_token": form_token, "manifest": written.replace("\n", "\r\n"), "wish": "check"}
     page = browser.get("/ns/team-a/new", params=ANSWERS)
-    (action,) = re.findall(r'<form method="post" action="([^"]+/new[^"]*)"', page.text)
+    (action,) = re.findall(r'<form [^>]*method="post" action="([^"]+/new[^"]*)"', page.text)
     checked = browser.post(html.unescape(action), data=form, headers=ORIGIN).text
     assert "would take it" in checked
     assert 'name="base_model" value="s3://models/base"' in checked, "the answers are there still"
