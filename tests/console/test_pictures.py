@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.console.conftest import Opens, Team
-from tests.console.objects import digest, hostile
+from tests.console.objects import API, digest, hostile
 from tests.console.test_day import clean
 from tests.console.window import Window
 
@@ -41,9 +41,27 @@ UNNAMED = """
     || (each.labels && each.labels.length) || each.title))
   .map((each) => each.outerHTML.slice(0, 120))
 """
+CRUSHED = """
+[...document.querySelectorAll('td.words, td .words, .scroll td.act .button')]
+  .filter((each) => each.checkVisibility() && each.textContent.trim().length > 12)
+  .filter((each) => (each.closest('td').clientWidth < 90 && each.offsetHeight > 60)
+    || (each.matches('.button')
+      && each.getBoundingClientRect().right > each.closest('.scroll').getBoundingClientRect().right + 1))
+  .map((each) => each.textContent.slice(0, 60))
+"""
+BROKEN = """
+[...document.querySelectorAll('.results .name .words, .scroll:has(.results)')]
+  .filter((each) => innerWidth >= 1440 && (each.matches('.scroll') ? each.scrollWidth > each.clientWidth
+    : each.textContent.length < 20 && each.getClientRects().length > 1))
+  .map((each) => each.textContent.trim().slice(0, 60))
+"""
 
 
 def test_every_page_fits_every_window(opens: Opens, team_of_three: Team, tmp_path: Path) -> None:
+    subject = {"kind": "AdapterRollout", "name": "field-guide-next", "digest": digest("field-guide-v3")}
+    said = {"author": "jane.of.the.field.guide@example.com", "decision": "Comment", "message": "Who asked for this?"}
+    review = {"apiVersion": API, "kind": "Review", "metadata": {"name": "asked"}, "spec": {"subject": subject, **said}}
+    team_of_three.make(review)
     with opens("jane") as page:
         for name, path in PAGES.items():
             for width in WIDTHS:
@@ -52,6 +70,7 @@ def test_every_page_fits_every_window(opens: Opens, team_of_three: Team, tmp_pat
                     wide = page.run("document.documentElement.scrollWidth")
                     assert wide <= width, f"{name} is {wide} pixels wide in a window of {width}"
                     assert page.run(UNNAMED) == [], name
+                    assert page.run(CRUSHED) + page.run(BROKEN) == [], f"{name} in a window of {width}"
                     page.picture(tmp_path / f"{name}-{width}{'-dark' if dark else ''}.png")
         clean(page)
 

@@ -208,6 +208,40 @@ def test_preferences_go_into_the_bucket_and_what_is_not_stored_stays(
     assert len([Reader("row").labelled(row) for row in found["labels"]]) == 3
 
 
+def test_what_is_preferred_while_others_are_being_stored_is_stored_too(
+    team_of_three: Team, engine: Speaking, object_storage: ObjectStorage, tmp_path: Path
+) -> None:
+    with storing(team_of_three, object_storage, "jane", tmp_path) as page:
+        page.visit(playground(team_of_three))
+        choose(page, BASE, SERVED)
+        page.run("window.within = fetch; window.fetch = async (to, how) => {"
+                 "if (String(to).endsWith('/preferences')) await new Promise((go) => { window.go = go });"
+                 "return within(to, how) }")  # fmt: skip
+        questions = [f"Which is the {word}?" for word in ("first", "second")]
+        ask(page, questions[0])
+        page.run("document.querySelectorAll('.better')[1].click()")
+        page.click("#store", "!!window.go")
+        page.run("document.getElementById('text').value = ''")
+        ask(page, questions[1])
+        page.run("document.querySelectorAll('.better')[1].click()")
+        assert page.run("document.getElementById('store').disabled && document.getElementById('forget').disabled")
+        page.run("const first = window.go; window.go = null; first()")
+        page.wait("!!window.go")
+        page.run("window.go()")
+        page.wait("document.getElementById('stored').textContent.startsWith('Stored: 2 rows')")
+        ask(page, "None is good?")
+        page.run("document.getElementById('neither').click()")
+        assert page.run("document.getElementById('store').disabled"), "it gives no pair"
+        page.run("const as = document.getElementById('rows-as'); as.value = 'UnpairedPreference';"
+                 "as.dispatchEvent(new Event('change'))")  # fmt: skip
+        assert not page.run("document.getElementById('store').disabled"), "and labels"
+        page.run("window.fetch = within")
+        page.click("#store", "document.getElementById('stored').textContent.includes('labels')")
+        clean(page)
+    stored = [row["prompt"][0]["content"] for row in in_bucket(object_storage, team_of_three)["pairs"]]
+    assert set(questions) <= set(stored)
+
+
 def test_what_cannot_be_stored_is_told_and_can_be_downloaded_still(
     team_of_three: Team, engine: Speaking, object_storage: ObjectStorage, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from trimtab.console.app import Console
 from trimtab.console.callers import OfKubeconfig
 from trimtab.console.context import ACCESS_REVIEWS, Context
 from trimtab.console.feeds import Feeds
-from trimtab.console.preferences import PREFIX, ROWS, TEXT_LENGTH, Preferences
+from trimtab.console.preferences import PREFIX, ROWS, TEXT_LENGTH, Preferences, rows_of
 from trimtab.console.sessions import Sessions
 from trimtab.errors import Invalid, NotAllowed
 from trimtab.kubeconfig import connection_to
@@ -24,7 +24,7 @@ from trimtab_trainer.data.reading.preferences import Reader
 
 from tests.trainer.conftest import ObjectStorage
 from tests.unit.cli.cluster import NAMESPACE, Request
-from tests.unit.console.conftest import HOME, ORIGIN, WatchedCluster, cluster
+from tests.unit.console.conftest import HOME, ORIGIN, WHO, WatchedCluster, cluster
 from tests.unit.console.test_playground import HOSTILE, PAGE, engine
 
 __all__ = ["cluster", "engine"]
@@ -83,7 +83,9 @@ Opens = Callable[..., Page]
 def opens(cluster: WatchedCluster, object_storage: ObjectStorage) -> Iterator[Opens]:
     feeds = Feeds()
 
-    def opened(told: dict[str, str] | None = None) -> Page:
+    def opened(told: dict[str, str] | Preferences | None = None) -> Page:
+        if isinstance(told, Preferences):
+            return Page(cluster, told, feeds)
         return Page(cluster, Preferences.of(variables(object_storage) if told is None else told), feeds)
 
     yield opened
@@ -172,6 +174,7 @@ def test_the_page_says_where_rows_go_and_who_may_give_none_is_told(
         ),
         ([{**PAIR, "chosen": "a"}], "Preference", "half a text and half a conversation"),
         (['{"prompt": "\\ud800", "chosen": "a", "rejected": "b"}'], "Preference", "no JSON of whole characters"),
+        ([{**PAIR, "chosen": turn("assistant", "a\ufdd0b")}], "Preference", "row 1, chosen has U+FDD0, which"),
         ([{**PAIR, "prompt": {"role": []}}], "Preference", "neither a text nor one turn"),
         ([{**PAIR, "prompt": [{"role": {}, "content": "a"}]}], "Preference", "is not the user's turn"),
     ],
@@ -183,6 +186,31 @@ def test_what_is_no_row_is_refused_before_anything_is_written(
     answer = opens().give(*rows, as_=as_)
     assert answer.status_code == 422, answer.text
     assert sentence in answer.json()["sentence"]
+
+
+def test_every_sign_that_can_be_stored_is_one_that_training_reads() -> None:
+    kept = 0
+    for sign in map(chr, (*range(0x3000), *range(0xD7F0, 0xE010), *range(0xFD00, 0x10000), *range(0x10FFF0, 0x110000))):
+        row = json.dumps({**LABELLED, "completion": f"a{sign}"})
+        try:
+            (written,) = rows_of(row, "UnpairedPreference")
+        except Invalid:
+            continue
+        Reader("row").labelled(json.loads(written))
+        kept += 1
+    assert kept > 12_000
+
+
+def test_the_bound_is_of_a_person_in_all_their_browsers_and_who_is_nobody_gives_nothing(
+    opens: Opens, cluster: WatchedCluster, object_storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preferences_module, "A_MINUTE", 2)
+    shared = Preferences.of(variables(object_storage))
+    first, second = opens(shared), opens(shared)
+    assert [page.give(PAIR).status_code for page in (first, second, first)] == [200, 200, 503]
+    cluster.refuse(WHO, 404, "the server could not find the requested resource")
+    answer = opens(shared).give(PAIR)
+    assert (answer.status_code, answer.json()["sentence"]) == (404, "the API server does not say who you are")
 
 
 def test_forms_of_others_and_too_many_are_refused(opens: Opens, monkeypatch: pytest.MonkeyPatch) -> None:

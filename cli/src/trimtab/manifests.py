@@ -17,7 +17,7 @@ from .kinds import kind_named
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,43}[a-z0-9])?")
 API = "trimtab.dev/v1alpha1"
 Body = dict[str, Any]
-NODES, TRIALS, SWEEP_NAME_LENGTH = 64, 200, 32
+NODES, GPUS, TRIALS, SWEEP_NAME_LENGTH = 64, 16, 200, 32
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Answers:
     Attributes:
         base_model, data, output: addresses; `data` is a file or a prefix of rows.
         secret_name: Secret with the keys of the object storage; empty: the pods' own identity.
-        gpus: of each pod of the train Job, and of the evaluate Job.
+        hub_secret_name: Secret with the token of a hub, for what is at hf://; empty: it is asked as anybody.
+        gpus: of each pod of the train Job; the evaluate Job has one of them.
         nodes: pods that train together.
         method: SFT, DPO or ORPO.
         trials: of a FineTuneSweep over learning rate and rank; 0: one run.
@@ -78,6 +79,7 @@ class Answers:
     method: str = "SFT"
     trials: int = 0
     export: str = ""
+    hub_secret_name: str = ""
 
     def check(self) -> None:
         """Refuse what no cluster would take.
@@ -110,15 +112,16 @@ class Answers:
                 raise Invalid(f"the {what} {uri!r} is no address that a FineTuneJob takes", f"write it as {form}")
         if self.export and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", self.export):
             raise Invalid(f"the export's address {self.export!r} is none", "write it as s3://bucket/path")
-        if self.secret_name and not re.fullmatch(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", self.secret_name):
-            raise Invalid(f"the Secret's name {self.secret_name!r} is none for Kubernetes", "see kubectl get secrets")
-        if self.gpus < 0:
-            raise Invalid("the number of GPUs is below 0", "give 1, or 0 for a run on processors")
+        for secret in (self.secret_name, self.hub_secret_name):
+            if secret and not re.fullmatch(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", secret):
+                raise Invalid(f"the Secret's name {secret!r} is none for Kubernetes", "see kubectl get secrets")
         self._check_size()
         if self.serving and not re.fullmatch(r"[^\s=,]+=[^\s=,]+", self.serving):
             raise Invalid(f"the label of the serving pods {self.serving!r} is none", "write it as app=vllm")
 
     def _check_size(self) -> None:
+        if not 0 <= self.gpus <= GPUS:
+            raise Invalid(f"the number of GPUs is not 0 to {GPUS}", "give 1, or 0 for a run on processors")
         if not 1 <= self.nodes <= NODES:
             raise Invalid(f"the number of nodes is not 1 to {NODES}", "give 1, or how many pods train together")
         if self.method not in METHODS:
@@ -174,21 +177,20 @@ def _finetunejob(answers: Answers) -> Body:
 
 
 def _run(answers: Answers) -> Body:
-    secret = _secret(answers)
     method = METHODS[answers.method]
     learned = {"training": {"method": answers.method, "learningRate": method.rate}} if method.rate else {}
     return {
-        "baseModel": {"uri": answers.base_model, **secret},
+        "baseModel": {"uri": answers.base_model, **_secret(answers, answers.base_model)},
         "dataset": {
             "training": {"uri": answers.data},
             "validation": {"fraction": 0.05},
             "test": {"fraction": 0.05},
-            **secret,
+            **_secret(answers, answers.data),
         },
-        "output": {"uri": answers.output, **secret},
+        "output": {"uri": answers.output, **_secret(answers, answers.output)},
         **learned,
         **({"nodes": answers.nodes} if answers.nodes > 1 else {}),
-        **_template(answers),
+        **_template(answers.gpus),
     }
 
 
@@ -200,7 +202,7 @@ def _evaluation(answers: Answers) -> Body:
         "baseline": {"baseModel": True},
         "tasks": [method.task],
         "thresholds": [method.threshold],
-        **_template(answers),
+        **_template(min(answers.gpus, 1)),  # an Evaluation uses one
     }
     return _object("Evaluation", answers, spec)
 
@@ -236,13 +238,15 @@ def _finetunesweep(answers: Answers) -> Body:
 def _adapterexport(answers: Answers) -> Body:
     spec = {
         "source": {"evaluationName": answers.name},
-        "destination": {"uri": answers.export, **_secret(answers)},
+        "destination": {"uri": answers.export, **_secret(answers, answers.export)},
     }
     return _object("AdapterExport", answers, spec)
 
 
-def _secret(answers: Answers) -> Body:
-    return {"secretName": answers.secret_name} if answers.secret_name else {}
+def _secret(answers: Answers, uri: str) -> Body:
+    """Return the Secret for what is at an address: keys of the object storage are none for a hub."""
+    name = answers.hub_secret_name if uri.startswith("hf://") else answers.secret_name
+    return {"secretName": name} if name else {}
 
 
 def _adapterrollout(answers: Answers) -> Body:
@@ -255,5 +259,5 @@ def _adapterrollout(answers: Answers) -> Body:
     return _object("AdapterRollout", answers, spec)
 
 
-def _template(answers: Answers) -> Body:
-    return {"template": {"resources": {"limits": {"nvidia.com/gpu": answers.gpus}}}} if answers.gpus else {}
+def _template(gpus: int) -> Body:
+    return {"template": {"resources": {"limits": {"nvidia.com/gpu": gpus}}}} if gpus else {}

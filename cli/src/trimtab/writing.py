@@ -108,6 +108,7 @@ def new(
     data: Annotated[str | None, typer.Option(help="Address of the rows, a file or a prefix.")] = None,
     to: Annotated[str | None, typer.Option("--output", help="Address that adapters are published under.")] = None,
     secret: Annotated[str | None, typer.Option(help="Secret with the keys of the object storage.")] = None,
+    hub_secret: Annotated[str, typer.Option(help="Secret with the token of a hub, for hf:// that asks for one.")] = "",
     gpus: Annotated[int, typer.Option(help="GPUs of the run; 0 trains on processors.")] = 1,
     nodes: Annotated[int, typer.Option(help="Pods that train together, each with these GPUs.")] = 1,
     method: Annotated[str, typer.Option(help="SFT, or from pairs of answers DPO or ORPO.")] = "SFT",
@@ -133,6 +134,7 @@ def new(
         method=method,
         trials=trials,
         export=export,
+        hub_secret_name=hub_secret,
     )
     text = manifests(answers)
     if file is None:

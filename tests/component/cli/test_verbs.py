@@ -238,7 +238,7 @@ def test_runs_of_several_pods_searches_and_exports_that_new_writes_are_accepted(
     method: str, trials: str, run: Run, tmp_path: Path
 ) -> None:
     file = tmp_path / "demo.yaml"
-    more = ("--nodes", "2", "--method", method, "--trials", trials, "--export", "s3://models/demo", "--serve", "a=b")
+    more = f"--gpus 2 --nodes 2 --method {method} --trials {trials} --export s3://models/demo --serve a=b".split()
     assert run("new", "demo", *FLAGS, *more, "-f", str(file)).code == 0
     checked = run("check", str(file))
     assert (checked.code, checked.out) == (0, ""), checked.out

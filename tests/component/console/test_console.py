@@ -138,6 +138,26 @@ def test_behind_a_proxy_it_is_whose_token_comes(team_of_three: Team, tmp_path: P
         assert "Traceback" not in said
 
 
+def test_replicas_of_one_key_know_each_others_forms(team_of_three: Team, tmp_path: Path) -> None:
+    path, config = f"/ns/{team_of_three.namespace}/finetunejobs/field-guide-v4", team_of_three.users["jane"]
+    with contextlib.ExitStack() as stack:
+        one, other, stranger = (
+            Reader(stack.enter_context(in_cluster(config, tmp_path, TRIMTAB_CONSOLE_FORM_KEY=key * 32))[0])
+            for key in ("a", "a", "b")
+        )
+        for reader in (one, other, stranger):
+            reader.headers |= headers(team_of_three, "jane")
+        page = one.get(path)[1]
+        for reader in (other, stranger):
+            reader.headers["Cookie"] = one.headers["Cookie"]
+        assert stranger.post(f"{path}/suspend", page)[0] == 403
+        assert team_of_three.get("finetunejobs", "field-guide-v4")["spec"]["suspend"] is False
+        assert other.post(f"{path}/suspend", page)[0] == 303
+        assert team_of_three.get("finetunejobs", "field-guide-v4")["spec"]["suspend"] is True
+        assert one.post(f"{path}/resume", other.get(path)[1])[0] == 303
+        assert team_of_three.get("finetunejobs", "field-guide-v4")["spec"]["suspend"] is False
+
+
 def headers(team: Team, name: str) -> dict[str, str]:
     return {"X-Forwarded-Access-Token": _token(team.users[name])} if name else {}
 

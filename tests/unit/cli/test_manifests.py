@@ -58,6 +58,23 @@ def test_a_run_of_several_pods_and_of_each_method(method: str) -> None:
     assert (task.type.value == "Preference") == (method != "SFT")
 
 
+def test_the_gate_of_a_run_with_several_gpus_has_one() -> None:
+    found = parsed(Answers("demo", "s3://models", "s3://rows/", "s3://out", gpus=4, nodes=2))
+    gpus = {kind: each.spec.template.resources.limits["nvidia.com/gpu"] for kind, each in found.items()}
+    assert gpus == {"FineTuneJob": 4, "Evaluation": 1}
+    found["Evaluation"].spec.check()
+
+
+def test_a_hub_is_asked_as_anybody_or_with_a_secret_of_its_own() -> None:
+    hub = ("demo", "hf://org/model@main", "hf://datasets/org/rows@main", "s3://out", "storage")
+    spec = parsed(Answers(*hub))["FineTuneJob"].spec
+    assert (spec.base_model.secret_name, spec.dataset.secret_name, spec.output.secret_name) == (None, None, "storage")
+    spec = parsed(Answers(*hub, hub_secret_name="hub"))["FineTuneJob"].spec
+    assert (spec.base_model.secret_name, spec.dataset.secret_name, spec.output.secret_name) == ("hub", "hub", "storage")
+    spec = parsed(Answers("demo", "s3://models", *hub[2:], hub_secret_name="hub"))["FineTuneJob"].spec
+    assert (spec.base_model.secret_name, spec.dataset.secret_name) == ("storage", "hub")
+
+
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_a_search_is_judged_by_its_final_which_is_followed_and_exported(method: str) -> None:
     found = parsed(Answers("demo", "s3://models", "s3://rows/", "s3://out", method=method, **SEARCHED))
@@ -89,7 +106,8 @@ def test_flags_give_the_same_as_answers(run: Run) -> None:
             ("demo", *FLAGS, "--output", "hf://a/b"),
             "the output 'hf://a/b' is no address that a FineTuneJob takes: write it as s3://bucket/path\n",
         ),
-        (("demo", *FLAGS, "--gpus", "-1"), "the number of GPUs is below 0: give 1, or 0"),
+        (("demo", *FLAGS, "--gpus", "-1"), "the number of GPUs is not 0 to 16: give 1, or 0"),
+        (("demo", *FLAGS, "--gpus", "17"), "the number of GPUs is not 0 to 16: give 1, or 0"),
         (("demo", *FLAGS, "--serve", "vllm"), "the label of the serving pods 'vllm' is none: write it as app=vllm"),
         (("demo", *FLAGS, "--nodes", "0"), "the number of nodes is not 1 to 64: give 1, or"),
         (("demo", *FLAGS, "--method", "KTO"), "no method 'KTO': no Evaluation reads the rows that KTO holds out"),
@@ -97,6 +115,7 @@ def test_flags_give_the_same_as_answers(run: Run) -> None:
         (("demo", *FLAGS, "--trials", "1"), "the number of trials is not 2 to 200: give 0"),
         (("demo", *FLAGS, "--export", "oci://a/b"), "the export's address 'oci://a/b' is none: write it as s3://"),
         (("demo", *FLAGS, "--secret", "A b"), "the Secret's name 'A b' is none for Kubernetes"),
+        (("demo", *FLAGS, "--hub-secret", "A b"), "the Secret's name 'A b' is none for Kubernetes"),
     ],
 )
 def test_an_answer_that_is_none(arguments: tuple[str, ...], sentence: str, run: Run) -> None:

@@ -30,7 +30,7 @@ class WatchedCluster(FakeCluster):
     def answer(self, request: Request) -> tuple[int, Body | bytes]:
         if "watch" in request.query:
             return 200, b""
-        if request.path == WHO:
+        if request.path == WHO and WHO not in self.answers:
             return 201, {"status": {"userInfo": {"username": "jane", "groups": ["leads", "system:authenticated"]}}}
         if request.method == "POST":
             self.asked.append(request)

@@ -27,7 +27,7 @@ PAGES = {
         *("at most 2.5 % worse than the anchor", "0.025 against the anchor: Regressed"),
     ],
     "/ns/team-a/evaluations/field-guide-v3": ["falls by 0.68", "kept", "better", "4 more are in the report"],
-    "/ns/team-a/adapterrollouts/field-guide": ["4 of 4", "Previous", "Go back to it", "412 requests"],
+    "/ns/team-a/adapterrollouts/field-guide": ["4 of 4", "Previous", "Go back", "412 requests"],
     "/ns/team-a/adapterrollouts/field-guide-next": ["Canary", "84 requests", "1 of 4", "vllm-6d9f-x2k"],
     "/ns/team-a/finetunesweeps/rate-search": ["9 of 24", "best so far", "training.learningRate", "OutOfMemory", "81%"],
     "/ns/team-a/compare?name=field-guide-v3&name=field-guide-v2": ["Settings that differ", "lora.rank", "10,924"],

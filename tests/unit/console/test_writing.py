@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import html
+import re
 from typing import Any
 
 import pytest
@@ -123,7 +125,11 @@ def test_check_stores_nothing_and_make_makes(browser: TestClient, cluster: Watch
 
     written = manifests(Answers("made", "s3://models/base", "s3://rows/", "s3://out/a"))
     form = {"form_token": form_token, "manifest": written.replace("\n", "\r\n"), "wish": "check"}
-    assert "would take it" in browser.post("/ns/team-a/new", data=form, headers=ORIGIN).text
+    page = browser.get("/ns/team-a/new", params=ANSWERS)
+    (action,) = re.findall(r'<form [^>]*method="post" action="([^"]+/new[^"]*)"', page.text)
+    checked = browser.post(html.unescape(action), data=form, headers=ORIGIN).text
+    assert "would take it" in checked
+    assert 'name="base_model" value="s3://models/base"' in checked, "the answers are there still"
     assert writes(cluster) == []
     made = browser.post("/ns/team-a/new", data={**form, "wish": "make"}, headers=ORIGIN).text
     assert 'href="/ns/team-a/finetunejobs/made"' in made

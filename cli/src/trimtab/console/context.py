@@ -87,6 +87,17 @@ class Context:
 
         return self.kept.of(caller, "user", ask)
 
+    def named_user(self, caller: Caller) -> User:
+        """Return the user as the API server knows them.
+
+        Raises:
+            NotInstalled: it does not say.
+        """
+        user = self.user(caller)
+        if not user.name:
+            raise NotInstalled("the API server does not say who you are", "it has to be of version 1.28 or later")
+        return user
+
     def may_prefer(self, caller: Caller, namespace: str, rollout: str) -> bool:
         """Return whether RBAC lets a user give preferences about the models of a rollout.
 

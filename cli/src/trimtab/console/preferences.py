@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -32,6 +33,8 @@ A_MINUTE = 60
 """Lots of one person."""
 PEOPLE = 1024
 """Whose lots are counted; who came longest ago is forgotten first."""
+RESERVED = re.compile("[\ufdd0-\ufdef]")
+"""Unicode says that these are no characters; training marks texts by some of them, and reads none that has one."""
 AUTHOR_LENGTH = 1024
 """Of a name, in the metadata: S3 has 2 KiB for all of it."""
 
@@ -105,6 +108,8 @@ def _turn(value: Any, role: str, place: str) -> str | list[dict[str, str]]:
     said = value if is_text else value[0]["content"]
     if not isinstance(said, str) or not said.strip() or len(said) > TEXT_LENGTH:
         raise Invalid(f"{place} is no text of 1 to {TEXT_LENGTH:,} characters", "shorten it, or download the rows")
+    if found := RESERVED.search(said):
+        raise Invalid(f"{place} has U+{ord(found[0]):04X}, which Unicode says is no character", "leave this one out")
     if is_text:
         return str(said)
     if value[0]["role"] != role:
@@ -145,19 +150,17 @@ class Preferences:
         """Return the prefix of the rows of one format that are preferred of a rollout's models."""
         return f"s3://{self._bucket}/{self._folder(namespace, rollout, format_name)}/"
 
-    def store(
-        self, namespace: str, rollout: str, format_name: str, rows: Sequence[str], *, key: str, author: str
-    ) -> str:
+    def store(self, namespace: str, rollout: str, format_name: str, rows: Sequence[str], author: str) -> str:
         """Store a lot of rows; return its address.
 
         Args:
-            key: of who asks, for the bound on one person; `author` their name.
+            author: who gives them, in however many browsers.
 
         Raises:
             TooMany: there were too many of one person within a minute.
             Problem: it cannot be written.
         """
-        self._count(key)
+        self._count(author)
         data = "".join(f"{row}\n" for row in rows).encode()
         name = f"{self._folder(namespace, rollout, format_name)}/{hashlib.sha256(data).hexdigest()[:32]}.jsonl"
         with self._lock:  # made once; it may be used by several threads
@@ -173,11 +176,11 @@ class Preferences:
     def _folder(self, namespace: str, rollout: str, format_name: str) -> str:
         return "/".join(filter(None, (self._path, namespace, rollout, SHAPES[format_name].folder)))
 
-    def _count(self, key: str) -> None:
+    def _count(self, author: str) -> None:
         now = self._clock()
         with self._lock:
-            lots = self._lots[key] = [each for each in self._lots.get(key, ()) if now - each < 60]
-            self._lots.move_to_end(key)
+            lots = self._lots[author] = [each for each in self._lots.get(author, ()) if now - each < 60]
+            self._lots.move_to_end(author)
             while len(self._lots) > PEOPLE:
                 self._lots.popitem(last=False)
             if len(lots) >= A_MINUTE:

@@ -5,7 +5,7 @@
   if (!form) return;
   const at = (id) => document.getElementById(id);
   const preferences = []; // {question, completion, better, texts}: the whole answers that differ, `better` one of them or none
-  let asked, leave, downloaded = 0, stored = 0;
+  let asked, leave, downloaded = 0, stored = 0, storing = false;
 
   const chosen = () => [...form.querySelectorAll("input[name=model]:checked")];
   const show = (id, shown) => { at(id).hidden = !shown; };
@@ -99,8 +99,8 @@
     at("count").textContent = `${rows} ${rows === 1 ? "row" : "rows"}`;
     at("download").disabled = !rows;
     show("kept", preferences.length > 0);
-    at("forget").disabled = preferences.length <= stored;
-    if (at("store")) at("store").disabled = preferences.length <= stored;
+    at("forget").disabled = storing || preferences.length <= stored;
+    if (at("store")) at("store").disabled = storing || !preferences.slice(stored).flatMap(linesOf).length;
   }
 
   async function ask() {
@@ -167,7 +167,8 @@
   // Each preference is an object of its own; what was stored is not sent again, and what was not stays here.
   async function store() {
     const told = (sentence, bad) => { at("stored").textContent = sentence; at("stored").classList.toggle("bad", Boolean(bad)); show("stored", true); };
-    at("store").disabled = at("forget").disabled = true;
+    storing = true; // one after the other: what is preferred meanwhile is stored last
+    count();
     try {
       let sent = 0;
       for (; stored < preferences.length; stored++) {
@@ -183,6 +184,7 @@
     } catch (error) {
       told(`Not stored: ${error.message}. What is not stored is here still.`, true);
     } finally {
+      storing = false;
       count();
     }
   }

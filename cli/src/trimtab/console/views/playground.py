@@ -81,8 +81,7 @@ def prefer(context: Context, request: Request, form: Mapping[str, str]) -> Respo
         )
     name = form.get("format", "")
     rows = rows_of(form.get("rows", ""), name)
-    author = context.user(caller).name
-    uri = context.preferences.store(namespace, about.name, name, rows, key=caller.key, author=author)
+    uri = context.preferences.store(namespace, about.name, name, rows, context.named_user(caller).name)
     return JSONResponse({"rows": len(rows), "uri": uri})
 
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from ...checking import repeated
 from ...decisions import DIGEST, review
-from ...errors import Conflict, Invalid, NotFound, NotInstalled, Problem
+from ...errors import Conflict, Invalid, NotFound, Problem
 from ...kinds import Kind, kind_named, kinds
 from ...loader import ManifestLoader
 from ...manifests import METHODS, Answers, manifests
@@ -108,9 +108,7 @@ def decide(context: Context, request: Request, form: Form) -> Response:
     subject = next((kind for kind in kinds() if kind.name == form.get("kind") and kind.plural in KINDS), None)
     if subject is None or not namespace or not DIGEST.fullmatch(form.get("digest", "")):
         raise Invalid("this is nothing to decide about", "use the page of approvals")
-    user = context.user(caller)
-    if not user.name:
-        raise NotInstalled("the API server does not say who you are", "it has to be of version 1.28 or later")
+    user = context.named_user(caller)
     about, _ = context.one(caller, subject, namespace, form.get("name", ""))
     decision = form.get("decision", "")
     body = review(about, decision, form["digest"], form.get("message", ""), user)
@@ -121,9 +119,8 @@ def decide(context: Context, request: Request, form: Form) -> Response:
 def show_new(context: Context, request: Request) -> Response:
     """Show the form, and the manifests of what it says so far."""
     caller, namespace = asked(context, request)
-    given = {name: value.strip() for name, value in request.query_params.items() if name != "export"}
-    answers, problem, written = _answers(given), "", ""
-    if given.get("name"):
+    answers, problem, written = _answers(request.query_params), "", ""
+    if answers.name:
         try:
             written = manifests(answers)
         except Invalid as refused:
@@ -139,7 +136,9 @@ def show_new(context: Context, request: Request) -> Response:
     return respond(context, caller, request, "new.html", page, namespace=namespace)
 
 
-def _answers(given: Mapping[str, str]) -> Answers:
+def _answers(query: Mapping[str, str]) -> Answers:
+    """Return what an address says; `export` is there that of a file to keep."""
+    given = {name: value.strip() for name, value in query.items() if name != "export"}
 
     def number(name: str, default: str) -> int:
         told = given.get(name) or default
@@ -157,6 +156,7 @@ def _answers(given: Mapping[str, str]) -> Answers:
         method=given.get("method", "SFT"),
         trials=number("trials", "0"),
         export=given.get("export_to", ""),
+        hub_secret_name=given.get("hub_secret_name", ""),
     )
 
 
@@ -184,7 +184,7 @@ def make(context: Context, request: Request, form: Form) -> Response:
                 break
             made.append((f"{body['kind']} {body['metadata']['name']}", _page_of(namespace, body)))
     page = {
-        "answers": _answers({}),
+        "answers": _answers(request.query_params),
         "methods": tuple(METHODS),
         "problem": "",
         "manifest": written,
