@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from trimtab_trainer.__main__ import main
 from trimtab_trainer.base.base_model import digest_of_entries, entries_of, find_base_model
-from trimtab_trainer.contract import Reason, RunConfig, StoredArtifact, StoredBaseModel
+from trimtab_trainer.contract import ExitCode, Reason, RunConfig, StoredArtifact, StoredBaseModel
 from trimtab_trainer.data.view import Sequences
 from trimtab_trainer.errors import Interrupted, SettingsInvalid
 from trimtab_trainer.evaluate.preparing.adapters import find_adapter
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.prepare import prepare
+from trimtab_trainer.publishing import publish
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import read_manifest
 from trimtab_trainer.training import parts
@@ -272,6 +275,41 @@ def test_the_best_weights_are_published_not_the_last(tmp_path: Path, monkeypatch
     assert same(load_file(run.folder(artifact) / "model.safetensors"), seen[1])
 
 
+@pytest.mark.parametrize("early", [False, True], ids=["the last", "the best"])
+def test_while_what_is_published_is_measured_nothing_else_of_the_run_is_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, early: bool
+) -> None:
+    """Beside it were a copy of the weights and, of a stopped run, both copies; of the optimizer twice that before."""
+    alive: list[weakref.ref[torch.Tensor]] = []
+    seen: list[int] = []
+    write, measure = publish.export, publish.measure
+    optimizers: list[Any] = []
+    made = Trainer.__init__
+
+    def init(self: Trainer, *args: Any, **more: Any) -> None:
+        made(self, *args, **more)
+        optimizers.append(self.optimizer)
+
+    def exported(config: Any, prepared: Any, weights: dict[str, torch.Tensor], *args: Any, **more: Any) -> None:
+        assert not optimizers[-1].state
+        alive.extend(weakref.ref(tensor) for tensor in weights.values())
+        own = {p.data_ptr() for p in args[0].parameters.values()}
+        assert all((tensor.data_ptr() in own) is not early for tensor in weights.values()), "no copy of a copy"
+        write(config, prepared, weights, *args, **more)
+
+    def measured(*args: Any, **more: Any) -> Any:
+        gc.collect()
+        seen.append(sum(each() is not None for each in alive))
+        return measure(*args, **more)
+
+    monkeypatch.setattr(Trainer, "__init__", init)
+    monkeypatch.setattr("trimtab_trainer.training.train.export", exported)
+    monkeypatch.setattr("trimtab_trainer.training.train.measure", measured)
+    stage_run(tmp_path, **FULL | ({"training": {"earlyStopping": {"patience": 5}}} if early else {})).train()
+    assert alive
+    assert seen == [0]
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "NF4, which is the default": ({"quantization": {}}, "quantization.type must be None where lora.type is None"),
     "NF4": ({"quantization": {"type": "NF4"}}, "set quantization: {type: None}, or leave lora.type out"),
@@ -416,6 +454,14 @@ def test_check_and_estimate_say_what_is_trained(tmp_path: Path, capsys: pytest.C
     assert "all of them trained in float32" in told
     assert "rank" not in told
     assert "adapter" not in told
+
+
+def test_estimate_refuses_what_prepare_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = full_config(tmp_path).to_json()
+    make_tiny_experts(tmp_path / "base")
+    (tmp_path / "run.json").write_text(json.dumps(document))
+    assert main(["estimate", "--config", str(tmp_path / "run.json")]) == ExitCode.SETTINGS_INVALID
+    assert "a mixture of experts is not trained whole" in "".join(capsys.readouterr())
 
 
 def test_two_processes_train_it_as_one_does(tiny: Path, tmp_path: Path) -> None:
