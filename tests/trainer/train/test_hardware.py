@@ -146,7 +146,7 @@ def test_nothing_is_compiled(tiny: Path) -> None:
 
 def test_the_compiler_is_not_even_loaded() -> None:
     script = (
-        "import sys; from trimtab_trainer.training import hardware; hardware.configure(); import bitsandbytes;"
+        "import sys; from trimtab_trainer.training.machine import hardware; hardware.configure(); import bitsandbytes;"
         "sys.exit('torch._inductor.compile_fx' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
@@ -171,7 +171,7 @@ def test_products_are_asked_to_round_alike_by_what_the_processor_has(
 
 STEADY = """
 import torch
-from trimtab_trainer.training import hardware
+from trimtab_trainer.training.machine import hardware
 hardware.steady_products()
 torch.set_num_threads(2)
 torch.manual_seed(0)
