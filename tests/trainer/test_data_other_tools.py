@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from trimtab_trainer.contract import DatasetFormat, Reason
-from trimtab_trainer.data.encoding.tokens import RowTokenizer
+from trimtab_trainer.data.encoding.tokens import RowTokenizer, is_learned
 from trimtab_trainer.data.reading.formats import Row
+from trimtab_trainer.data.reading.messages import Message
 
 from tests.trainer.real_templates import make_model
 from tests.trainer.test_data_formats import TOOL, USER, refused, row
@@ -208,7 +210,7 @@ TAGS = "<tool_response>\n{}\n</tool_response>"
 def hermes(*results: str) -> Row:
     """Return a row with calls, and what tools answered to them, a turn each."""
     calls = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": CALL}] * 2}
-    messages = (USER, calls, *({"role": "tool", "content": each} for each in results), ANSWER)
+    messages: tuple[Message, ...] = (USER, calls, *({"role": "tool", "content": each} for each in results), ANSWER)
     return Row("a.jsonl line 1", DatasetFormat.MESSAGES, messages=messages, tools=(TOOL,))
 
 
@@ -239,3 +241,69 @@ def test_a_template_that_writes_no_tags_keeps_those_of_the_row(tmp_path: Path) -
     row_ = Row("a", DatasetFormat.MESSAGES, messages=(USER, {"role": "tool", "content": TAGS.format("3")}, ANSWER))
     (prompt,) = tokenizer.tokenise_prompts([row_])
     assert TAGS.format("3") in tokenizer.text(prompt)
+
+
+# What is learned of them, token by token
+
+
+RESULT = {"role": "tool", "content": "3"}
+SPELLINGS: dict[str, dict[str, Any]] = {
+    "OpenAI": {
+        "messages": [
+            USER,
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "a", "function": {"name": "shelf_of", "arguments": '{"part": 7}'}}],
+            },
+            {**RESULT, "tool_call_id": "a"},
+            ANSWER,
+        ],
+        "tools": [TOOL],
+    },
+    "OpenAI before tools": {
+        "messages": [
+            USER,
+            {"role": "assistant", "content": None, "function_call": {"name": "shelf_of", "arguments": '{"part": 7}'}},
+            {"role": "function", "name": "shelf_of", "content": "3"},
+            ANSWER,
+        ],
+        "functions": [FUNCTION],
+    },
+    "Anthropic's tools": {
+        "messages": [USER, CALLED, RESULT, ANSWER],
+        "tools": [{**{k: v for k, v in FUNCTION.items() if k != "parameters"}, "input_schema": FUNCTION["parameters"]}],
+    },
+    "LLaMA-Factory": {
+        "conversations": [
+            turn("human", USER["content"]),
+            turn("function_call", json.dumps(CALL)),
+            turn("observation", "3"),
+            turn("gpt", "3"),
+        ],
+        "tools": json.dumps([FUNCTION]),
+    },
+    "TRL": {"prompt": [USER], "completion": [CALLED, RESULT, ANSWER]},
+    "Hermes' results": {
+        "messages": [USER, CALLED, {**RESULT, "content": TAGS.format("3")}, ANSWER],
+        "tools": [TOOL],
+    },
+}
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen3"])
+def test_of_the_same_conversation_the_same_tokens_are_learned_however_it_is_written(tmp_path: Path, name: str) -> None:
+    tokenizer = RowTokenizer(make_model(tmp_path / "model", name))
+    rows = {spelling: row(value) for spelling, value in SPELLINGS.items()}
+    found = {
+        spelling: [(each.tokens.tolist(), each.kinds.tolist()) for each in tokenizer.tokenise([each_row])]
+        for spelling, each_row in rows.items()
+    }
+    for spelling, sequences in found.items():
+        if spelling != "TRL":  # beside a prompt there is no list of tools
+            assert sequences == found["OpenAI"], spelling
+        learned = "".join(
+            tokenizer.text(np.array(tokens, np.int32)[is_learned(np.array(kinds))]) for tokens, kinds in sequences
+        )
+        call = '<tool_call>\n{"name": "shelf_of", "arguments": {"part": 7}}\n</tool_call><|im_end|>'
+        assert learned.replace("\n<tool_call>", "<tool_call>") == f"{call}3<|im_end|>", spelling

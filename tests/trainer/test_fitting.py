@@ -102,7 +102,7 @@ def test_a_checkpoint_beside_an_accelerator_is_as_large_as_its_optimizer_makes_i
 def test_on_a_processor_the_copy_of_a_whole_model_for_its_checkpoint_is_told() -> None:
     """24 bytes a weight while it is copied, where 16 and little more were told."""
     taken = (24 * 8_030_261_248 + (450 << 20)) / GIB
-    small = {"training": {"maxSequenceLength": 64, "microBatchSize": 1}}
+    small: dict[str, Any] = {"training": {"maxSequenceLength": 64, "microBatchSize": 1}}
     (found,) = said(LLAMA_8B, {"memoryBytes": int((taken - 1) * GIB)}, **WHOLE, **small)
     assert f"while a checkpoint ({12 * 8_030_261_248 / GIB:.1f} GiB) is copied" in found
     assert said(LLAMA_8B, {"memoryBytes": int((taken + 1) * GIB)}, **WHOLE, **small) == []

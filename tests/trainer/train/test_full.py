@@ -7,6 +7,7 @@ import itertools
 import json
 import shutil
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -135,15 +136,33 @@ def test_four_steps_and_four_resumed_are_eight_bit_for_bit(
     assert not same(weights(straight), weights(trainer(tiny, tmp_path / "c", config, data)))
 
 
-def test_a_checkpoint_of_which_a_part_is_gone_is_passed_over(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def _flipped(file: Path) -> None:
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+PART_DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "a part is gone": ("model-00002-of-*", Path.unlink),
+    "a part is torn": ("model-00002-of-*", lambda file: file.write_bytes(file.read_bytes()[:-8])),
+    "a part has a wrong bit": ("optimizer-00003-of-*", _flipped),
+    "a part is another one": (
+        "model-00002-of-*",
+        lambda file: file.write_bytes(next(file.parent.glob("model-00001-of-*")).read_bytes()),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PART_DAMAGES)
+def test_a_checkpoint_of_which_a_part_is_not_as_it_was_written_is_passed_over(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     monkeypatch.setattr(parts, "PART_BYTES", 300_000)
     config = full_config(tmp_path, checkpoint={"everySteps": 2}, training={"maxSteps": 4})
     run = trainer(tiny, tmp_path, config, unpacked(random_rows(10)))
     run.run()
     newest = sorted((tmp_path / "output").rglob("step-000004-*"))[0]
-    next(newest.glob("model-00002-of-*.safetensors")).unlink()
+    name, damage = PART_DAMAGES[case]
+    damage(next(newest.glob(name)))
     again = trainer(tiny, tmp_path, config, unpacked(random_rows(10)), attempt=1)
     assert next(again.checkpoints.newest_first()).state.step == 2
 
