@@ -186,7 +186,7 @@ for inner, outer in ((896, 896), (896, 4864), (1536, 576)):
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="another library multiplies here")  # type: ignore[no-untyped-call]
 def test_a_row_of_a_product_is_the_same_among_few_and_many() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
-    subprocess.run([sys.executable, "-c", STEADY], check=True, env=environment, timeout=120)
+    subprocess.run([sys.executable, "-c", STEADY], check=True, env=environment, timeout=900)
 
 
 # Accelerators that were given
@@ -290,7 +290,7 @@ def test_train_ends_before_anything_is_loaded_when_its_accelerator_is_not_seen(
     ended = subprocess.run(
         [sys.executable, "-m", "trimtab_trainer", "train", "--config", "run.json", "--termination-log", str(last)],
         env={**os.environ, "NVIDIA_VISIBLE_DEVICES": "GPU-nobody-has-this,GPU-nor-that"},
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert ended.returncode == ExitCode.SETTINGS_INVALID, ended.stdout
     words = TerminationMessage.decode(last.read_text())
