@@ -92,7 +92,7 @@ def measured(base: Path, root: Path, sections: dict[str, Any], interval: float) 
         probe.step()
     every = max(1, math.ceil(interval / ((time.monotonic() - started) / 3)))
     del probe
-    run = loop(base, root / "run", sections, every * CHECKPOINTS + every // 2, every)
+    run = loop(base, root / "run", sections, every * CHECKPOINTS + max(1, every // 2), every)
     # Without the end of a run, at which everything has to be stored: a run of days has one, and these of minutes too.
     run.idle = Idle()
     while run.state.step < run.total_steps:
