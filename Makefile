@@ -207,6 +207,10 @@ bench-trainer: $(INSTALLED) ## Race the trainer against TRL's SFTTrainer; the la
 bench-gpu: $(INSTALLED) ## The same on an accelerator, in less than eight minutes and without a network (BENCH_OPTIONS=--dry: in small, anywhere).
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_gpu.py $(BENCH_OPTIONS)
 
+.PHONY: bench-idle
+bench-idle: $(INSTALLED) ## Measure what a run waits for instead of computing: checkpoints in slow storage, and data; the last line is JSON.
+	PYTHONPATH=. $(BIN)/python tests/bench/bench_idle.py $(BENCH_OPTIONS)
+
 .PHONY: bench-prepare
 bench-prepare: $(INSTALLED) ## Measure prepare at 10,000 to 1,000,000 rows, and how near duplicates are found; the last line is JSON.
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_prepare.py

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from trimtab_trainer.contract import DatasetFormat, Reason
+from trimtab_trainer.data.encoding.tokens import RowTokenizer, is_learned
+from trimtab_trainer.data.reading.formats import Row
+from trimtab_trainer.data.reading.messages import Message
 
+from tests.trainer.real_templates import make_model
 from tests.trainer.test_data_formats import TOOL, USER, refused, row
+from tests.trainer.tiny import make_tiny_model
 
 ANSWER = {"role": "assistant", "content": "3"}
 FUNCTION = TOOL["function"]
@@ -122,6 +129,15 @@ def test_turns_that_call_functions_are_calls(value: Any) -> None:
     assert found.tools == (TOOL,)
 
 
+def test_what_stands_beside_a_function_call_is_not_lost() -> None:
+    """A weight of 0 was, so that the call was learned."""
+    call, result = turn("function_call", CALL, weight=0), turn("observation", "3")
+    found = row({"conversations": [turn("human", "Where?"), call, result, turn("gpt", "3")]})
+    assert found.messages[1] == {**CALLED, "weight": 0}
+    call = turn("function_call", CALL, rating=5)
+    refused({"conversations": [turn("human", "Where?"), call]}, "message 2 has rating", Reason.FORMAT_UNKNOWN)
+
+
 def test_a_function_call_that_is_none_is_refused_with_its_turn() -> None:
     calls = {"conversations": [turn("human", "x"), turn("function_call", "shelf_of(7)")]}
     refused(calls, "turn 2 has function calls that are text, but no JSON")
@@ -183,3 +199,111 @@ def test_a_column_that_may_be_a_part_of_the_question_is_refused(key: str) -> Non
 )
 def test_formats_that_are_not_read_say_how_to_write_them(value: dict[str, Any], words: str) -> None:
     refused(value, words, Reason.FORMAT_UNKNOWN)
+
+
+# Hermes
+
+
+TAGS = "<tool_response>\n{}\n</tool_response>"
+
+
+def hermes(*results: str) -> Row:
+    """Return a row with calls, and what tools answered to them, a turn each."""
+    calls = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": CALL}] * 2}
+    messages: tuple[Message, ...] = (USER, calls, *({"role": "tool", "content": each} for each in results), ANSWER)
+    return Row("a.jsonl line 1", DatasetFormat.MESSAGES, messages=messages, tools=(TOOL,))
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "qwen3_6"])
+def test_results_that_bring_the_tags_of_the_template_have_them_once(tmp_path: Path, name: str) -> None:
+    """A model learned to read them twice, which no engine writes."""
+    tokenizer = RowTokenizer(make_model(tmp_path / "model", name))
+    plain, single, joined = tokenizer.tokenise_prompts(
+        [
+            hermes('{"shelf": 3}', "4"),
+            hermes(TAGS.format('{"shelf": 3}'), TAGS.format("4")),
+            hermes(TAGS.format('{"shelf": 3}') + "\n" + TAGS.format("4")),
+        ]
+    )
+    assert tokenizer.text(plain).count("<tool_response>") == 2
+    assert single.tolist() == joined.tolist() == plain.tolist()
+    rows = [hermes("3", "4"), hermes(TAGS.format("3"), TAGS.format("4"))]
+    one, other = tokenizer.tokenise_whole(rows)
+    assert one.tokens.tolist() == other.tokens.tolist()
+    assert one.kinds.tolist() == other.kinds.tolist()
+    assert not other.control
+    (own,) = tokenizer.tokenise_prompts([hermes("See " + TAGS.format("3"), "4")])
+    assert tokenizer.text(own).count("<tool_response>") == 3, "text beside them is somebody's own"
+
+
+def test_a_template_that_writes_no_tags_keeps_those_of_the_row(tmp_path: Path) -> None:
+    tokenizer = RowTokenizer(make_tiny_model(tmp_path / "model"))
+    row_ = Row("a", DatasetFormat.MESSAGES, messages=(USER, {"role": "tool", "content": TAGS.format("3")}, ANSWER))
+    (prompt,) = tokenizer.tokenise_prompts([row_])
+    assert TAGS.format("3") in tokenizer.text(prompt)
+
+
+# What is learned of them, token by token
+
+
+RESULT = {"role": "tool", "content": "3"}
+SPELLINGS: dict[str, dict[str, Any]] = {
+    "OpenAI": {
+        "messages": [
+            USER,
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "a", "function": {"name": "shelf_of", "arguments": '{"part": 7}'}}],
+            },
+            {**RESULT, "tool_call_id": "a"},
+            ANSWER,
+        ],
+        "tools": [TOOL],
+    },
+    "OpenAI before tools": {
+        "messages": [
+            USER,
+            {"role": "assistant", "content": None, "function_call": {"name": "shelf_of", "arguments": '{"part": 7}'}},
+            {"role": "function", "name": "shelf_of", "content": "3"},
+            ANSWER,
+        ],
+        "functions": [FUNCTION],
+    },
+    "Anthropic's tools": {
+        "messages": [USER, CALLED, RESULT, ANSWER],
+        "tools": [{**{k: v for k, v in FUNCTION.items() if k != "parameters"}, "input_schema": FUNCTION["parameters"]}],
+    },
+    "LLaMA-Factory": {
+        "conversations": [
+            turn("human", USER["content"]),
+            turn("function_call", json.dumps(CALL)),
+            turn("observation", "3"),
+            turn("gpt", "3"),
+        ],
+        "tools": json.dumps([FUNCTION]),
+    },
+    "TRL": {"prompt": [USER], "completion": [CALLED, RESULT, ANSWER]},
+    "Hermes' results": {
+        "messages": [USER, CALLED, {**RESULT, "content": TAGS.format("3")}, ANSWER],
+        "tools": [TOOL],
+    },
+}
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen3"])
+def test_of_the_same_conversation_the_same_tokens_are_learned_however_it_is_written(tmp_path: Path, name: str) -> None:
+    tokenizer = RowTokenizer(make_model(tmp_path / "model", name))
+    rows = {spelling: row(value) for spelling, value in SPELLINGS.items()}
+    found = {
+        spelling: [(each.tokens.tolist(), each.kinds.tolist()) for each in tokenizer.tokenise([each_row])]
+        for spelling, each_row in rows.items()
+    }
+    for spelling, sequences in found.items():
+        if spelling != "TRL":  # beside a prompt there is no list of tools
+            assert sequences == found["OpenAI"], spelling
+        learned = "".join(
+            tokenizer.text(np.array(tokens, np.int32)[is_learned(np.array(kinds))]) for tokens, kinds in sequences
+        )
+        call = '<tool_call>\n{"name": "shelf_of", "arguments": {"part": 7}}\n</tool_call><|im_end|>'
+        assert learned.replace("\n<tool_call>", "<tool_call>") == f"{call}3<|im_end|>", spelling

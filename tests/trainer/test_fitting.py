@@ -15,7 +15,7 @@ from .test_estimate import GIB, LLAMA_8B, LLAMA_70B, document
 
 def said(model: dict[str, Any], limits: dict[str, Any], *, tokens: int = 1_000_000, **sections: Any) -> list[str]:
     config = RunConfig.model_validate({**document(maxSequenceLength=2048), **sections})
-    dims = dimensions(shapes_of_config(model), model, config.lora)
+    dims = dimensions(shapes_of_config(model), model, config.adapter)
     return warnings_of_limits(TrainLimits.model_validate(limits), dims, config, tokens=tokens, longest=2048)
 
 
@@ -81,6 +81,31 @@ def test_what_is_said_to_hold_it_holds_it() -> None:
     taken = said(LLAMA_8B, {"memoryBytes": 6 * GIB})[0].removeprefix("training takes about ").partition(" GiB")[0]
     assert said(LLAMA_8B, {"memoryBytes": int((float(taken) + 0.06) * GIB)}) == []
     assert said(LLAMA_70B, {"accelerators": 1, "acceleratorProduct": "A100-80GB"}) == []
+
+
+WHOLE: dict[str, Any] = {"lora": {"type": "None"}, "quantization": {"type": "None", "computeType": "Float32"}}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "width"), [("AdamW", 12.0), ("AdamW8bit", 6.1), ("PagedAdamW8bit", 6.1), ("SGD", 4.0)]
+)
+def test_a_checkpoint_beside_an_accelerator_is_as_large_as_its_optimizer_makes_it(optimizer: str, width: float) -> None:
+    """Twelve bytes a weight were told whatever the optimizer, so a limit that suffices was warned of."""
+    stored, others = width * 8_030_261_248 / GIB, 0.44 + 0.016
+    limits = {"accelerators": 1, "memoryBytes": int((stored + others + 0.3) * GIB)}
+    sections = {**WHOLE, "training": {"optimizer": optimizer, "maxSequenceLength": 2048}}
+    assert said(LLAMA_8B, limits, **sections) == []
+    (found,) = said(LLAMA_8B, {**limits, "memoryBytes": int((stored + others - 0.3) * GIB)}, **sections)
+    assert f"a checkpoint {stored:.1f} GiB" in found
+
+
+def test_on_a_processor_the_copy_of_a_whole_model_for_its_checkpoint_is_told() -> None:
+    """24 bytes a weight while it is copied, where 16 and little more were told."""
+    taken = (24 * 8_030_261_248 + (450 << 20)) / GIB
+    small: dict[str, Any] = {"training": {"maxSequenceLength": 64, "microBatchSize": 1}}
+    (found,) = said(LLAMA_8B, {"memoryBytes": int((taken - 1) * GIB)}, **WHOLE, **small)
+    assert f"while a checkpoint ({12 * 8_030_261_248 / GIB:.1f} GiB) is copied" in found
+    assert said(LLAMA_8B, {"memoryBytes": int((taken + 1) * GIB)}, **WHOLE, **small) == []
 
 
 def test_rows_are_in_memory_too() -> None:

@@ -19,6 +19,7 @@ from trimtab_trainer.evaluate import stage as stage_module
 from trimtab_trainer.evaluate.reporting.terminal import table
 
 from tests.trainer.evaluate.stage import Trained, document, evaluation, trained
+from tests.trainer.tiny import write_rows
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,18 @@ def test_on_a_laptop_one_command_prepares_evaluates_and_prints_what_it_found(mad
     assert "heldout" in report.read_text()
 
 
+def test_in_a_pod_prepare_tells_of_files_that_are_not_read(made: Trained, tmp_path: Path) -> None:
+    folder, log = tmp_path / "rows", tmp_path / "last"
+    write_rows(folder / "a.jsonl", [{"prompt": f"Question {n}?", "completion": f"Answer {n}."} for n in range(20)])
+    (folder / "b.arrow").write_bytes(b"rows")
+    task = {"name": "own", "type": "Generation", "dataset": {"uri": f"{folder.as_uri()}/"}}
+    value = document(made, tmp_path / "output", tasks=[task], thresholds=[])
+    assert main(command(tmp_path, value, "--termination-log", str(log), stage="prepare")) == ExitCode.DONE
+    (warning,) = last_words(log).warnings
+    assert warning.startswith("1 of the files at file://")
+    assert "are not read: b.arrow" in warning
+
+
 def test_in_a_pod_prepare_and_evaluate_are_two_processes_with_last_words(
     made: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,6 +93,7 @@ def test_in_a_pod_prepare_and_evaluate_are_two_processes_with_last_words(
     assert (first.stage, first.reason, first.packed_outcome) == (Stage.PREPARE, Reason.COMPLETED, None)
     assert first.prepared_evaluation is not None
     assert first.prepared_evaluation.rows == 94
+    assert first.warnings == ()
     (tmp_path / "prepared.json").write_text(json.dumps(first.prepared_evaluation.to_json()))
     capsys.readouterr()
     more = ["--prepared", str(tmp_path / "prepared.json"), "--termination-log", str(log), "--attempt", "2"]

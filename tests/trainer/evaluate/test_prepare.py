@@ -59,6 +59,18 @@ def test_what_is_there_is_not_made_again(anywhere: EvaluationBench, monkeypatch:
     assert {info.path: anywhere.output.read(info.path) for info in anywhere.output.list()} == before
 
 
+def test_files_that_are_not_read_are_told_of(bench: EvaluationBench) -> None:
+    """Half of a data set may lie in a file of another kind, and nobody would know."""
+    assert bench.prepare().warnings == ()
+    folder = bench.put("eval/rows.jsonl", facts(20, start=100)).rpartition("/")[0]
+    bench.put("eval/more.arrow", [{"a": 1}])
+    for name in ("own", "again"):
+        bench.document["tasks"].append({"name": name, "type": "Generation", "dataset": {"uri": folder + "/"}})
+    (warning,) = bench.prepare().warnings
+    assert warning.startswith(f"1 of the files at {folder}/ are not read: more.arrow; rows are in")
+    assert "prepared with a warning" in bench.events.getvalue()
+
+
 def delete_manifest(store: Store, prefix: str) -> None:
     store.delete([f"{prefix}/{MANIFEST}"])
 

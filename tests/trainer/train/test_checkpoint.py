@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -323,6 +324,7 @@ def test_an_outage_of_storage_is_survived_twice_and_told(tmp_path: Path, monkeyp
     monkeypatch.setattr(run.store, "put_once", fails)
     for step in (10, 20, 30):
         run.checkpoints.save(checkpoint(step))
+        run.checkpoints.settle()
     assert run.log.getvalue().count("checkpoint not stored") == 2
     with pytest.raises(StorageFailed, match="503"):
         run.checkpoints.save(checkpoint(40))
@@ -331,6 +333,94 @@ def test_an_outage_of_storage_is_survived_twice_and_told(tmp_path: Path, monkeyp
     newest = run.newest()
     assert newest is not None
     assert newest.state.step == 50
+
+
+@pytest.fixture
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Run, threading.Event, threading.Event]]:
+    """A run whose uploads wait for the second event; the first says that one has begun."""
+    run, begun, released = Run(tmp_path, keep=5), threading.Event(), threading.Event()
+    whole = run.store.upload
+
+    def upload(source: Path, path: str) -> FileEntry:
+        begun.set()
+        assert released.wait(60)
+        return whole(source, path)
+
+    monkeypatch.setattr(run.store, "upload", upload)
+    yield run, begun, released
+    released.set()
+    run.checkpoints.settle()
+
+
+def test_training_never_waits_for_storage_and_the_newest_checkpoint_is_stored_next(
+    tmp_path: Path, slow: tuple[Run, threading.Event, threading.Event]
+) -> None:
+    run, begun, released = slow
+    run.checkpoints.save(checkpoint(10))
+    assert begun.wait(60)
+    for step in (20, 30, 40):
+        run.checkpoints.save(checkpoint(step))  # would hang here if it waited
+    assert run.names() == []
+    released.set()
+    run.checkpoints.wait(everything=True)
+    assert run.names() == [run.checkpoints.name(10), run.checkpoints.name(40)]
+    assert run.log.getvalue().count("one was left out") == 2
+    assert run.board.read().checkpoint_step == 40
+    run.save(50)
+    assert run.names()[-1] == run.checkpoints.name(50)
+
+
+@pytest.mark.parametrize("passed", [(20,), (20, 30)], ids=["at once", "over another one"])
+def test_best_weights_of_a_checkpoint_that_was_left_out_are_stored_before_they_are_named(
+    tmp_path: Path, slow: tuple[Run, threading.Event, threading.Event], passed: tuple[int, ...]
+) -> None:
+    run, begun, released = slow
+    best = Best(step=20, loss=1.0, checkpoint=run.checkpoints.name(20))
+    run.checkpoints.save(checkpoint(10))
+    assert begun.wait(60)
+    for step in (*passed, 40):
+        run.checkpoints.save(checkpoint(step, best, 1.0 if step == 20 else None))
+    released.set()
+    run.checkpoints.wait(everything=True)
+    assert run.kept_best() == 20.0
+    later = Run(tmp_path, attempt=1)
+    found = later.newest()
+    assert found is not None
+    assert (found.state.step, found.state.best) == (40, best)
+    assert later.kept_best() == 20.0
+
+
+def test_best_weights_that_were_left_out_give_way_to_better_ones(
+    tmp_path: Path, slow: tuple[Run, threading.Event, threading.Event]
+) -> None:
+    run, begun, released = slow
+    run.checkpoints.save(checkpoint(10))
+    assert begun.wait(60)
+    for step in (20, 30):
+        best = Best(step=step, loss=1.0 / step, checkpoint=run.checkpoints.name(step))
+        run.checkpoints.save(checkpoint(step, best, 1.0 / step))
+    released.set()
+    run.checkpoints.wait(everything=True)
+    assert run.kept_best() == 30.0
+    assert run.names() == [run.checkpoints.name(10), run.checkpoints.name(30)]
+
+
+def test_a_failure_that_a_newer_checkpoint_made_good_ends_nothing(
+    tmp_path: Path, slow: tuple[Run, threading.Event, threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, begun, released = slow
+    whole = run.store.put_once
+    monkeypatch.setattr(
+        run.store, "put_once", lambda path, data: fails() if run.checkpoints.name(10) in path else whole(path, data)
+    )
+    run.checkpoints.save(checkpoint(10))
+    assert begun.wait(60)
+    run.checkpoints.save(checkpoint(20))
+    released.set()
+    run.checkpoints.wait(everything=True)
+    assert "checkpoint not stored" in run.log.getvalue()
+    assert run.newest() is not None
+    assert run.checkpoints.newest_step == 20
 
 
 def test_before_an_early_end_a_single_failure_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import shutil
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +17,17 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from trimtab_trainer.__main__ import main
 from trimtab_trainer.base.base_model import digest_of_entries, entries_of, find_base_model
-from trimtab_trainer.contract import Reason, RunConfig, StoredArtifact, StoredBaseModel
+from trimtab_trainer.contract import ExitCode, Reason, RunConfig, StoredArtifact, StoredBaseModel
 from trimtab_trainer.data.view import Sequences
 from trimtab_trainer.errors import Interrupted, SettingsInvalid
 from trimtab_trainer.evaluate.preparing.adapters import find_adapter
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.prepare import prepare
+from trimtab_trainer.publishing import publish
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import read_manifest
 from trimtab_trainer.training import parts
+from trimtab_trainer.training.distributed import world as world_module
 from trimtab_trainer.training.distributed.world import World
 from trimtab_trainer.training.loop import Trainer
 from trimtab_trainer.training.network.full import PLAIN, Full, load_full, write_full
@@ -132,15 +137,33 @@ def test_four_steps_and_four_resumed_are_eight_bit_for_bit(
     assert not same(weights(straight), weights(trainer(tiny, tmp_path / "c", config, data)))
 
 
-def test_a_checkpoint_of_which_a_part_is_gone_is_passed_over(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def _flipped(file: Path) -> None:
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+PART_DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "a part is gone": ("model-00002-of-*", Path.unlink),
+    "a part is torn": ("model-00002-of-*", lambda file: file.write_bytes(file.read_bytes()[:-8])),
+    "a part has a wrong bit": ("optimizer-00003-of-*", _flipped),
+    "a part is another one": (
+        "model-00002-of-*",
+        lambda file: file.write_bytes(next(file.parent.glob("model-00001-of-*")).read_bytes()),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PART_DAMAGES)
+def test_a_checkpoint_of_which_a_part_is_not_as_it_was_written_is_passed_over(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     monkeypatch.setattr(parts, "PART_BYTES", 300_000)
     config = full_config(tmp_path, checkpoint={"everySteps": 2}, training={"maxSteps": 4})
     run = trainer(tiny, tmp_path, config, unpacked(random_rows(10)))
     run.run()
     newest = sorted((tmp_path / "output").rglob("step-000004-*"))[0]
-    next(newest.glob("model-00002-of-*.safetensors")).unlink()
+    name, damage = PART_DAMAGES[case]
+    damage(next(newest.glob(name)))
     again = trainer(tiny, tmp_path, config, unpacked(random_rows(10)), attempt=1)
     assert next(again.checkpoints.newest_first()).state.step == 2
 
@@ -270,6 +293,41 @@ def test_the_best_weights_are_published_not_the_last(tmp_path: Path, monkeypatch
     run = stage_run(tmp_path, **FULL | {"training": {"earlyStopping": {"patience": 5}}})
     artifact, _ = run.train()
     assert same(load_file(run.folder(artifact) / "model.safetensors"), seen[1])
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["the last", "the best"])
+def test_while_what_is_published_is_measured_nothing_else_of_the_run_is_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, early: bool
+) -> None:
+    """Beside it were a copy of the weights and, of a stopped run, both copies; of the optimizer twice that before."""
+    alive: list[weakref.ref[torch.Tensor]] = []
+    seen: list[int] = []
+    write, measure = publish.export, publish.measure
+    optimizers: list[Any] = []
+    made = Trainer.__init__
+
+    def init(self: Trainer, *args: Any, **more: Any) -> None:
+        made(self, *args, **more)
+        optimizers.append(self.optimizer)
+
+    def exported(config: Any, prepared: Any, weights: dict[str, torch.Tensor], *args: Any, **more: Any) -> None:
+        assert not optimizers[-1].state
+        alive.extend(weakref.ref(tensor) for tensor in weights.values())
+        own = {p.data_ptr() for p in args[0].parameters.values()}
+        assert all((tensor.data_ptr() in own) is not early for tensor in weights.values()), "no copy of a copy"
+        write(config, prepared, weights, *args, **more)
+
+    def measured(*args: Any, **more: Any) -> Any:
+        gc.collect()
+        seen.append(sum(each() is not None for each in alive))
+        return measure(*args, **more)
+
+    monkeypatch.setattr(Trainer, "__init__", init)
+    monkeypatch.setattr("trimtab_trainer.training.train.export", exported)
+    monkeypatch.setattr("trimtab_trainer.training.train.measure", measured)
+    stage_run(tmp_path, **FULL | ({"training": {"earlyStopping": {"patience": 5}}} if early else {})).train()
+    assert alive
+    assert seen == [0]
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -418,13 +476,29 @@ def test_check_and_estimate_say_what_is_trained(tmp_path: Path, capsys: pytest.C
     assert "adapter" not in told
 
 
-def test_two_processes_train_it_as_one_does(tiny: Path, tmp_path: Path) -> None:
+def test_estimate_refuses_what_prepare_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = full_config(tmp_path).to_json()
+    make_tiny_experts(tmp_path / "base")
+    (tmp_path / "run.json").write_text(json.dumps(document))
+    assert main(["estimate", "--config", str(tmp_path / "run.json")]) == ExitCode.SETTINGS_INVALID
+    assert "a mixture of experts is not trained whole" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("most", [1 << 26, 40_000], ids=["gradients at once", "gradients in groups"])
+def test_two_processes_train_it_as_one_does(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """A buffer for all gradients took a quarter more memory, of which no estimate knew."""
+    monkeypatch.setattr(world_module, "BUCKET_NUMBERS", most)
     config = full_config(tmp_path, training={"maxSteps": 4, "batchSize": 4, "microBatchSize": 1})
     rows = sequences([[row] for row in random_rows(3)] + [random_rows(3, seed=4)])  # unequal supervised tokens
 
     def body(world: World) -> dict[str, torch.Tensor]:
         run = trainer(tiny, tmp_path / f"of-{world.size}", config, rows, world=world)
         run.run()
+        bucket, sizes = world._bucket, [p.numel() for p in run.model.parameters.values()]
+        if bucket is not None:
+            assert bucket.numel() <= max(min(most, sum(sizes)), *sizes) + len(sizes)
         return run.model.trained_tensors()
 
     (want,) = on_ranks(1, tmp_path / "one", body)

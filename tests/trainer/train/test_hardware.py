@@ -146,7 +146,7 @@ def test_nothing_is_compiled(tiny: Path) -> None:
 
 def test_the_compiler_is_not_even_loaded() -> None:
     script = (
-        "import sys; from trimtab_trainer.training import hardware; hardware.configure(); import bitsandbytes;"
+        "import sys; from trimtab_trainer.training.machine import hardware; hardware.configure(); import bitsandbytes;"
         "sys.exit('torch._inductor.compile_fx' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
@@ -171,7 +171,7 @@ def test_products_are_asked_to_round_alike_by_what_the_processor_has(
 
 STEADY = """
 import torch
-from trimtab_trainer.training import hardware
+from trimtab_trainer.training.machine import hardware
 hardware.steady_products()
 torch.set_num_threads(2)
 torch.manual_seed(0)
@@ -186,7 +186,7 @@ for inner, outer in ((896, 896), (896, 4864), (1536, 576)):
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="another library multiplies here")  # type: ignore[no-untyped-call]
 def test_a_row_of_a_product_is_the_same_among_few_and_many() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
-    subprocess.run([sys.executable, "-c", STEADY], check=True, env=environment, timeout=120)
+    subprocess.run([sys.executable, "-c", STEADY], check=True, env=environment, timeout=900)
 
 
 # Accelerators that were given
@@ -290,7 +290,7 @@ def test_train_ends_before_anything_is_loaded_when_its_accelerator_is_not_seen(
     ended = subprocess.run(
         [sys.executable, "-m", "trimtab_trainer", "train", "--config", "run.json", "--termination-log", str(last)],
         env={**os.environ, "NVIDIA_VISIBLE_DEVICES": "GPU-nobody-has-this,GPU-nor-that"},
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert ended.returncode == ExitCode.SETTINGS_INVALID, ended.stdout
     words = TerminationMessage.decode(last.read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,38 @@ def test_a_checkpoint_that_storage_refused_is_tried_again_when_the_run_is_told_t
     with pytest.raises(Interrupted):
         run.run()
     assert resumed(tiny, tmp_path, settings(tmp_path, "AdamW", 8)).state.step == 4
+
+
+def test_whoever_is_told_to_stop_while_storage_is_slow_stores_the_newest_step_alone(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that waits would take the time that a pod has to end."""
+    run = trainer(tiny, tmp_path, settings(tmp_path, "AdamW", 16), unpacked(random_rows(10)))
+    begun, released = threading.Event(), threading.Event()
+    upload, wait = run.checkpoints.store.upload, run.checkpoints.wait
+
+    def slow(source: Path, path: str) -> FileEntry:
+        begun.set()
+        assert released.wait(60)
+        return upload(source, path)
+
+    def waited(everything: bool = False) -> None:
+        released.set()
+        wait(everything)
+
+    monkeypatch.setattr(run.checkpoints.store, "upload", slow)
+    monkeypatch.setattr(run.checkpoints, "wait", waited)
+    while run.state.step < 9:
+        if run.state.step in (4, 8):
+            run.save()
+            assert begun.wait(60)
+        run.step()
+    run.stop.request()
+    with pytest.raises(Interrupted):
+        run.run()
+    steps = sorted({info.path.split("/")[3].split("-")[1] for info in run.checkpoints.store.list("runs/")})
+    assert steps == ["000004", "000009"]
+    assert resumed(tiny, tmp_path, settings(tmp_path, "AdamW", 16)).state.step == 9
 
 
 def test_the_cuts_of_the_batch_are_resumed_too(tiny: Path, tmp_path: Path) -> None:

@@ -391,12 +391,13 @@ def _evaluation(
     """Run prepare or evaluate; return what the termination message says of it."""
     prepared = read_found(options.prepared, PreparedEvaluation) if options.stage == Stage.EVALUATE else None
     outcome: EvaluationOutcome | None = None
+    warnings: tuple[str, ...] = ()
     if prepared is None:
         with stop.at_once(), _progress(options, config.run, Stage.PREPARE, report):
             from .evaluate.prepare import prepare_evaluation
 
             found = prepare_evaluation(config, scratch, report)
-        prepared, outcome = found.prepared, found.outcome
+        prepared, outcome, warnings = found.prepared, found.outcome, found.warnings
     if options.stage == Stage.EVALUATE and outcome is None:
         with _progress(options, config.run, Stage.EVALUATE, report) as board, stop.at_once():
             from .evaluate.stage import evaluate
@@ -407,7 +408,7 @@ def _evaluation(
 
         print(table(config, outcome), flush=True)
     packed = outcome.pack(PACKED_OUTCOME_BYTES) if outcome is not None else None
-    return {"prepared_evaluation": prepared, "packed_outcome": packed}
+    return {"prepared_evaluation": prepared, "packed_outcome": packed, "warnings": warnings}
 
 
 @contextmanager

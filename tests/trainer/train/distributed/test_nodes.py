@@ -80,7 +80,7 @@ def test_what_one_pod_meets_ends_both_by_name_and_nothing_is_lost(tmp_path: Path
     assert other.ended().code == ExitCode.INTERRUPTED
     assert drained.told("resumed")[0]["step"] >= 2  # what was done before the second was lost
 
-    done, _ = ends(3, "exported adapter measured", killed=0)
+    done, _ = ends(3, "exported files measured", killed=0)
     assert (done.code, done.words.artifact) == (ExitCode.DONE, None)  # its part was done
 
     first, second = attempt(root, run, 4, processes=2)

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..base.architecture import read_shapes
+from ..base.architecture import check_full_base, read_shapes
 from ..base.base_model import find_base_model
+from ..base.layers import reach
 from ..config import at_the_mirror, read_config, read_found
 from ..contract import Mirrored, RunConfig, from_hub
 from ..errors import SettingsInvalid
@@ -36,6 +37,8 @@ def run(options: argparse.Namespace) -> int:
             config = at_the_mirror(config, read_found(options.mirrored, Mirrored, "--mirrored"))
         found = find_base_model(config.base_model)
         model, shapes = found.config, read_shapes(found)
+    if config.adapter is None:
+        check_full_base(reach(shapes, model), model)
     dims = dimensions(shapes, model, config.adapter)
     accelerators = options.accelerators * options.nodes
     check_batch(config.training, accelerators)

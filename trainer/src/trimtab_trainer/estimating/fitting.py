@@ -15,12 +15,11 @@ from ..errors import SettingsInvalid
 from .devices import DEVICES, GIB, Device, find_device
 from .dimensions import Dimensions
 from .estimate import estimate
-from .memory import PROCESS, Arithmetic, Memory, cut, peak, trained_weights
+from .memory import PROCESS, Arithmetic, Memory, checkpoint_bytes, cut, peak, trained_weights
 
+GRADIENT_BYTES = 4
 DATA_BYTES = 17
 """Of each token of the training rows: itself, its position, whether it is supervised, and its target."""
-STORED_BYTES = 12
-"""Of each weight that is trained, in a checkpoint: itself and the optimizer's two numbers."""
 
 
 def warnings_of_limits(
@@ -90,11 +89,16 @@ def _of_processor(limits: TrainLimits, dims: Dimensions, config: RunConfig, toke
         where=where,
         longest=longest,
     )
-    data = tokens * DATA_BYTES
-    if memory.peak + data <= limit:
+    data, stored = tokens * DATA_BYTES, checkpoint_bytes(dims, rank, config.training.optimizer)
+    # While a checkpoint is copied there are neither gradients nor activations, of a whole model more all the same.
+    copied = memory.base + memory.adapter - GRADIENT_BYTES * trained_weights(dims, rank) + memory.process + stored
+    if max(memory.peak, copied) + data <= limit:
         return ""
+    taken = _parts(memory, data)
+    if copied > memory.peak:
+        taken = f"{taken}, while a checkpoint ({_gib(stored)}) is copied {_gib(copied + data)}"
     return (
-        f"training takes about {_parts(memory, data)}, and the limit of the pod's memory is {_gib(limit)}: raise "
+        f"training takes about {taken}, and the limit of the pod's memory is {_gib(limit)}: raise "
         f"template.resources.limits.memory, or {_remedy(config, memory)}"
     )
 
@@ -102,7 +106,7 @@ def _of_processor(limits: TrainLimits, dims: Dimensions, config: RunConfig, toke
 def _of_host(limits: TrainLimits, dims: Dimensions, config: RunConfig, tokens: int, longest: int) -> str:
     limit, processes = limits.memory_bytes or 0, max(1, limits.accelerators)
     data, rank = processes * tokens * DATA_BYTES, config.adapter.rank if config.adapter is not None else 0
-    stored = trained_weights(dims, rank) * STORED_BYTES
+    stored = checkpoint_bytes(dims, rank, config.training.optimizer)
     libraries = processes * PROCESS["cpu"]
     needed = libraries + data + stored
     if needed <= limit:

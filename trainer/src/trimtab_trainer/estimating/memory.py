@@ -30,6 +30,8 @@ PROCESS = {"cuda": 0, "cpu": 450 << 20}
 """What interpreter and libraries take of the memory that is counted."""
 FULL_WIDTH = 4
 """Bytes of a weight that is trained."""
+CHECKPOINT_WIDTH = 12
+"""Bytes of a weight that is trained, in a checkpoint: itself and at most two numbers of the optimizer, in float32."""
 SLACK = {"cuda": 1.03, "cpu": 1.0}
 """What an allocator rounds up to: CUDA's is assumed."""
 
@@ -84,7 +86,7 @@ def _costs_of_all(dims: Dimensions, where: Arithmetic) -> Costs:
     return Costs(
         kept_per_token=kept,
         recomputed_per_token=dims.layers * dims.hidden * 4 + kept // dims.layers,
-        fixed=(16 + _copied(where)) * dims.weights + 3 * 4 * CHUNK * dims.vocabulary + head,
+        fixed=(16 + _copied(where) + _checkpoint(where)) * dims.weights + 3 * 4 * CHUNK * dims.vocabulary + head,
         scores=dims.layers * scores,
         scores_at_once=scores,
     )
@@ -93,6 +95,16 @@ def _costs_of_all(dims: Dimensions, where: Arithmetic) -> Costs:
 def _copied(where: Arithmetic) -> int:
     """Return the bytes of a weight's copy in the type of products, where that is not its own."""
     return where.width if where.width != FULL_WIDTH else 0
+
+
+def _checkpoint(where: Arithmetic) -> int:
+    """Return the bytes of a weight in a checkpoint that is being written, where that is in the same memory."""
+    return CHECKPOINT_WIDTH if where.device_type == "cpu" else 0
+
+
+def checkpoint_bytes(dims: Dimensions, rank: int, optimizer: Optimizer) -> int:
+    """Return what a checkpoint takes in the memory of the host until it is on disk."""
+    return int(trained_weights(dims, rank) * (FULL_WIDTH + STATE_BYTES[optimizer]))
 
 
 def cut(

@@ -51,10 +51,11 @@ ASKED_BY = ("type", "labels", "predictBy", "maxNewTokens", "stop", "temperature"
 
 @dataclass(frozen=True)
 class Found:
-    """What was prepared; and the outcome, if this very evaluation has been done before."""
+    """What was prepared; the outcome, if this very evaluation has been done before; and what a person should know."""
 
     prepared: PreparedEvaluation
     outcome: EvaluationOutcome | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) -> Found:
@@ -152,7 +153,10 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     )
     outcome = read_outcome(output, prepared.evaluation_digest)
     report("prepared", **prepared.to_json(), done=outcome is not None)
-    return Found(prepared, outcome)
+    warnings = files.unread_warnings()
+    for warning in warnings:
+        report.warn("prepared with a warning", warning=warning)
+    return Found(prepared, outcome, warnings)
 
 
 def _check_thresholds_of_some(config: EvaluationConfig, task: EvaluationTask, rows: Sequence[EvaluationRow]) -> None:

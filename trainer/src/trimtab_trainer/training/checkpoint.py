@@ -11,6 +11,9 @@ thread, while it goes on; `train` resumes from them.
 A checkpoint names the one that has the best weights, and never one that is not stored: whatever became of that (its
 upload failed and was tolerated, another attempt deleted it), its weights are put in place before the manifest that
 names them. What is good is deleted only after something newer is whole.
+
+Training does not wait for storage. While one checkpoint is on its way the newest of those made since waits, and those
+between are left out: whatever storage takes, no more is lost than what was trained during two transfers and everySteps.
 """
 
 from __future__ import annotations
@@ -212,6 +215,20 @@ class Checkpoint:
         )
 
 
+@dataclass
+class _Due:
+    """A checkpoint that is to be stored.
+
+    Attributes:
+        started: when it was saved, of the monotonic clock.
+        best: weights that it says are the best, and what their files are called, where their checkpoint gave way to it.
+    """
+
+    checkpoint: Checkpoint
+    started: float
+    best: tuple[dict[str, Tensor], str] | None = None
+
+
 class Checkpoints:
     """The checkpoints of one run, written by one attempt."""
 
@@ -234,7 +251,11 @@ class Checkpoints:
         self.attempt = attempt
         self._suffix = f"{short_uid(config.run.uid)}-{attempt}"
         self._scratch = scratch / "checkpoints"
+        self._lock = threading.Lock()  # of what follows, which the thread that stores them and that of the loop share
         self._thread: threading.Thread | None = None
+        self._busy = False
+        self._waiting: _Due | None = None
+        self._best_given_way: tuple[int, dict[str, Tensor], str] | None = None
         self._error: BaseException | None = None
         self._failures = 0
         # What this attempt may delete (its own, and what it resumed past), and whether one can resume from it.
@@ -250,18 +271,49 @@ class Checkpoints:
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint on a thread: on disk, then in storage. The one before is waited for first.
+        """Have a checkpoint written by a thread, on disk and then in storage, in the order in which they are saved.
 
-        Its tensors are copies in the host's memory, so training may go on at once.
+        One may wait while another is on its way. It gives way to one that is newer, so that training never waits for
+        storage, however slow that is: the newest one is stored next. Tensors are copies in the host's memory.
 
         Raises:
             TrainerError: checkpoints before this one could not be stored.
         """
-        started = time.monotonic()
-        self.wait()
-        # In a list, which the thread empties: what a thread was called with lives as long as it does.
-        self._thread = threading.Thread(target=self._store_one, args=([checkpoint], started), name="checkpoint")
-        self._thread.start()
+        self._raise(everything=False)
+        due = _Due(checkpoint, time.monotonic())
+        self.give_way()
+        with self._lock:
+            due.best = self._best_of(checkpoint.state)
+            self._best_given_way, self._waiting = None, due
+            if self._busy:
+                return
+            self._busy = True
+            self._thread = threading.Thread(target=self._store_waiting, name="checkpoint")
+            self._thread.start()
+
+    def give_way(self) -> None:
+        """Forget the checkpoint that waits, if one does, for a newer one is about to be saved: its memory is free then.
+
+        The best weights, if these are its own or were kept with it, are kept for those that will name them.
+        """
+        with self._lock:
+            given, self._waiting = self._waiting, None
+            if given is None:
+                return
+            best = given.checkpoint.state.best
+            if best is not None:
+                own = best.step == given.checkpoint.state.step
+                weights = (given.checkpoint.weights, given.checkpoint.kept_as) if own else given.best
+                self._best_given_way = None if weights is None else (best.step, *weights)
+        self._report.warn(
+            "storage is slower than checkpoints are made, so one was left out; raise checkpoint.everySteps",
+            step=given.checkpoint.state.step,
+        )
+
+    def _best_of(self, state: TrainingState) -> tuple[dict[str, Tensor], str] | None:
+        """Return the weights that a state says are the best, if their checkpoint gave way to that of the state."""
+        kept = self._best_given_way
+        return kept[1:] if kept is not None and state.best is not None and state.best.step == kept[0] else None
 
     def keep_best(self, tensors: dict[str, Tensor], kept_as: str = ADAPTER) -> None:
         """Keep weights at hand as the best, where no checkpoint is saved with them: one has them already."""
@@ -275,16 +327,8 @@ class Checkpoints:
         Raises:
             TrainerError: it could not be stored; a passing failure only with `everything`, or when it keeps on.
         """
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        error, self._error = self._error, None
-        if error is None:
-            return
-        if isinstance(error, StorageFailed) and not everything and self._failures <= FAILURES_TOLERATED:
-            self._report.warn("checkpoint not stored, training goes on", error=str(error))
-            return
-        raise error
+        self.settle()
+        self._raise(everything)
 
     def settle(self) -> None:
         """Before the process ends, however it ends: wait for what is on its way. Its errors were or are told."""
@@ -292,40 +336,70 @@ class Checkpoints:
             self._thread.join()
             self._thread = None
 
-    def _store_one(self, saved: list[Checkpoint], started: float) -> None:
-        checkpoint = saved.pop()
-        step, best = checkpoint.state.step, checkpoint.state.best
+    def _raise(self, everything: bool) -> None:
+        """Raise what kept the newest checkpoint from being stored, unless it may pass."""
+        with self._lock:
+            error = self._error
+            if error is None or (self._passes(error) and not everything):
+                return
+            self._error = None
+        raise error
+
+    def _passes(self, error: BaseException) -> bool:
+        return isinstance(error, StorageFailed) and self._failures <= FAILURES_TOLERATED
+
+    def _store_waiting(self) -> None:
+        """Store what waits until nothing does; the body of the thread."""
+        while True:
+            with self._lock:
+                due, self._waiting = self._waiting, None
+                self._busy = due is not None
+            if due is None:
+                return
+            try:
+                self._store(due)
+                with self._lock:
+                    self._failures, self._error = 0, None
+            except BaseException as error:  # kept for `save` and `wait`: an error on a thread must not get lost
+                with self._lock:
+                    self._failures += 1
+                    self._error = error
+                self._board.checkpoint_failures.inc()
+                if self._passes(error):
+                    self._report.warn("checkpoint not stored, training goes on", error=str(error))
+
+    def _store(self, due: _Due) -> None:
+        if due.best is not None:
+            self.keep_best(*due.best)
+            due.best = None
+        step, best = due.checkpoint.state.step, due.checkpoint.state.best
         name = self.name(step)
         folder = self._scratch / name
         try:
             shutil.rmtree(folder, ignore_errors=True)
-            checkpoint.write(folder)
-            checkpoint = replace(checkpoint, weights={}, optimizer_tensors={})  # the tensors are on disk by now
+            due.checkpoint.write(folder)
+            due.checkpoint = replace(due.checkpoint, weights={}, optimizer_tensors={})  # they are on disk by now
             if best is not None and best.checkpoint == name:
                 self._keep_best_of(folder)
             if best is not None and best.checkpoint != name:
                 stored = best.model_copy(update={"checkpoint": self._stored_best(best)})
                 if stored != best:
-                    state = checkpoint.state.model_copy(update={"best": stored})
-                    replace(checkpoint, state=state).write_state(folder)
+                    state = due.checkpoint.state.model_copy(update={"best": stored})
+                    replace(due.checkpoint, state=state).write_state(folder)
                 best = stored
             self._delete([name])  # a damaged one that this attempt wrote before and did not resume from
             self._commit(name, upload_folder(self.store, folder, f"{self._prefix}/{name}"), {"step": step})
-            self._failures = 0
             self._mine[name] = True
             self.newest_step = step
             self._board.checkpointed(step)
             self._board.checkpoints.inc()
-            self._board.checkpoint_seconds.inc(time.monotonic() - started)
-            self._report("checkpoint stored", step=step, checkpoint=name, seconds=round(time.monotonic() - started, 3))
+            seconds = time.monotonic() - due.started
+            self._board.checkpoint_seconds.inc(seconds)
+            self._report("checkpoint stored", step=step, checkpoint=name, seconds=round(seconds, 3))
             try:
                 self._prune(best.checkpoint if best else None)
             except TrainerError as error:  # more is kept than was asked for: no reason to stop
                 self._report.warn("old checkpoints not deleted", error=str(error))
-        except BaseException as error:  # kept for `wait`: an error on a thread must not get lost
-            self._failures += 1
-            self._board.checkpoint_failures.inc()
-            self._error = error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

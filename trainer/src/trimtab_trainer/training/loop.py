@@ -451,6 +451,7 @@ class Trainer:
     def _write(self) -> None:
         self.board.update(activity="Checkpointing")
         with self.idle.saving():
+            self.checkpoints.give_way()
             tensors, numbers = optimizer_state(self.optimizer, self.model.parameters)
             self.checkpoints.save(
                 Checkpoint(
@@ -465,9 +466,10 @@ class Trainer:
 
     def save_what_is_new(self) -> None:
         """Before an early end: put everything done so far into a checkpoint that is whole in storage."""
-        self.checkpoints.settle()
-        if self._saved_step == self.state.step != (self.checkpoints.newest_step or 0):
-            self._saved_step = None  # its upload failed and was tolerated; now is the last chance
+        if self._saved_step == self.state.step:
+            self.checkpoints.settle()
+            if self.state.step != (self.checkpoints.newest_step or 0):
+                self._saved_step = None  # its upload failed and was tolerated; now is the last chance
         self.save()
         self.checkpoints.wait(everything=True)
 

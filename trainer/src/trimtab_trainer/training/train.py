@@ -159,15 +159,18 @@ def finish(
 ) -> tuple[Artifact, Summary]:
     """Export the best or the last weights, test the exported files, and publish them."""
     state, model = trainer.state, trainer.model
-    weights, step = model.trained_tensors(), state.step
+    trainer.optimizer.state.clear()  # of a whole model it is twice the weights
     if config.training.early_stopping is not None and state.best is not None:
         weights, step = trainer.checkpoints.best_weights(state.best), state.best.step
+    else:
+        weights, step = model.trained_tensors(copy=False), state.step
     folder = scratch / "published"
     export(
         config, prepared, weights, model, base_folder, folder=folder, chat_template=view.chat_template, origin=origin
     )
     compute_type, where = model.compute_type, model.device
     published = load_published(trainer, weights, folder=folder, base_folder=base_folder)
+    del weights
     test = measure(published, trainer.test, trainer.objective, trainer.stop)
     report(
         "exported files measured",
@@ -205,7 +208,6 @@ def load_published(trainer: Trainer, weights: dict[str, Tensor], *, folder: Path
     """
     model = trainer.model
     if isinstance(model, Full):
-        trainer.optimizer.state.clear()
         return load_full(folder, base_folder, model, weights)
     assert isinstance(model, Adapted)
     base = model.remove()

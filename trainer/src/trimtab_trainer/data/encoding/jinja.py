@@ -2,15 +2,22 @@
 
 Templates differ in what they take for the same conversation: contents as text or as lists of parts, nothing or an empty
 text beside tool calls, arguments as an object or as JSON. An engine finds that out, so it is found out here.
+
+The sandbox keeps a template from everything but computing, and it bounds a loop but no loop within a loop. So the time
+of the processor that a template may take for one conversation is bounded here, and the text that it makes of it.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from types import FrameType
 from typing import Any
 
 import jinja2
@@ -21,6 +28,10 @@ from ...errors import SettingsInvalid
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 TODAY = datetime(2024, 7, 26)
 """The date that templates which ask for it are told: the same rows give the same tokens on every day."""
+SECONDS = 30.0
+"""Most time of the processor for one conversation; a million characters take less than one second."""
+CHARACTERS = 1 << 28
+"""Most characters that a conversation becomes."""
 
 _FAILURES = (
     *(jinja2.TemplateError, TypeError, ValueError, AttributeError, LookupError),
@@ -66,7 +77,8 @@ class Jinja:
         self.marked = bool(GENERATION.search(source))
         self._special_tokens = special_tokens
         try:
-            self._template: Any = chat_template_utils._compile_jinja_template(source)
+            with _bounded():  # what is constant in a template is computed here
+                self._template: Any = chat_template_utils._compile_jinja_template(source)
         except (jinja2.TemplateError, SyntaxError, RecursionError, ValueError) as error:
             # Jinja's translation is compiled by Python, which bears fewer levels.
             raise invalid(f"it does not compile: {error}") from error
@@ -79,9 +91,12 @@ class Jinja:
 
         Raises:
             Refused
+            SettingsInvalid: CHAT_TEMPLATE_INVALID, it comes to no end.
         """
         try:
-            return str(self._template.render(messages=shaped(messages, shape), **self._variables(tools, ask)))
+            with _bounded():
+                variables = self._variables(tools, ask)
+                return "".join(_counted(self._template.generate(messages=shaped(messages, shape), **variables)))
         except _FAILURES as error:
             raise _failed(error) from error
 
@@ -92,14 +107,14 @@ class Jinja:
 
         Raises:
             Refused
+            SettingsInvalid: as of `render`.
         """
         blocks: list[str] = []
         spans: list[tuple[int, int]] = []
         try:
-            with self._template.environment.activate_tracker(blocks, spans):
-                for block in self._template.generate(
-                    messages=shaped(messages, shape), **self._variables(tools, ask=False)
-                ):
+            with _bounded(), self._template.environment.activate_tracker(blocks, spans):
+                variables = self._variables(tools, ask=False)
+                for block in _counted(self._template.generate(messages=shaped(messages, shape), **variables)):
                     blocks.append(block)
         except _FAILURES as error:
             raise _failed(error) from error
@@ -135,6 +150,54 @@ def shaped(messages: Sequence[Mapping[str, Any]], shape: Shape) -> list[dict[str
             each["content"] = [{"type": "text", "text": each["content"]}]
         result.append(each)
     return result
+
+
+class _TooLong(BaseException):
+    """The time is over; none of the errors that a template's expressions end with."""
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Give the block so much time of the processor, which other work on the machine takes nothing of.
+
+    Only the main thread of a process can be told that it is over; all templates of people are rendered in one.
+
+    Raises:
+        SettingsInvalid: CHAT_TEMPLATE_INVALID, it took longer.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGVTALRM, _over)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+    try:
+        yield
+    except _TooLong:
+        raise invalid(
+            f"it takes more than {SECONDS:g} s for one conversation; look for loops within loops, or give another one "
+            "by dataset.chatTemplate"
+        ) from None
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def _over(number: int, frame: FrameType | None) -> None:
+    raise _TooLong
+
+
+def _counted(blocks: Iterable[str]) -> Iterator[str]:
+    """Yield the blocks of a text.
+
+    Raises:
+        SettingsInvalid: CHAT_TEMPLATE_INVALID, there is no end of them.
+    """
+    length = 0
+    for block in blocks:
+        length += len(block)
+        if length > CHARACTERS:
+            raise invalid(f"it makes more than {CHARACTERS:,} characters of one conversation")
+        yield block
 
 
 def _failed(error: Exception) -> Refused:

@@ -15,6 +15,7 @@ from ..reading.messages import Message
 from .jinja import Jinja, Refused, Shape, invalid, shapes_of
 from .marks import Marked, Places, mark, places
 from .rendering import Kind, LeftOut, Rendered, Rendering, Span, missing_pieces
+from .results import OPENING, unwrapped
 from .turns import ENDING, UNLIKE, TurnFinder
 
 __all__ = ["PROBE", "ChatTemplate", "Kind", "LeftOut", "Refused", "Rendered", "Span"]
@@ -67,6 +68,11 @@ class ChatTemplate:
         if self._closings[False]:
             self._finder = TurnFinder(stops, unended=True)
             self._closings[True] = self._closing_of(CALL_PROBE, RESULT_PROBE)
+        self._wraps_results = OPENING in source and self._writes_before_results(OPENING)
+
+    def conversation(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """Return messages without what this template writes around them by itself."""
+        return unwrapped(messages) if self._wraps_results else tuple(messages)
 
     def render(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> Rendered:
         """Return the text of a conversation up to the last turn that is learned, with all turns that are whole in it.
@@ -161,6 +167,13 @@ class ChatTemplate:
         closing = self._closings["tool_calls" in messages[-1]]
         fit = self.fit(marked)
         return Rendering(self._jinja, self._finder, messages, tools, marked=marked, fit=fit, closing=closing)
+
+    def _writes_before_results(self, tag: str) -> bool:
+        try:
+            before, _, _ = self.text((*CALL_PROBE, *RESULT_PROBE), None).partition(RESULT_PROBE[0]["content"])
+        except Refused:
+            return False
+        return before.rstrip().endswith(tag)
 
     def _closing_of(self, turn: tuple[Message, ...], following: tuple[Message, ...]) -> str:
         try:

@@ -257,7 +257,7 @@ class RowTokenizer:
         if row.format is DatasetFormat.PROMPT_COMPLETION and self._template is None:
             text = row.prompt + row.completion
             return [Rendered(text, (Span(len(row.prompt), len(text), Kind.LAST),), whole=False)], False
-        messages, tools, control = self._control.guard(_conversation(row), row.tools)
+        messages, tools, control = self._control.guard(self._conversation(row), row.tools)
         try:
             return self._chat_template().sequences(messages, tools), control
         except Refused as error:
@@ -281,7 +281,7 @@ class RowTokenizer:
     def _prompt(self, row: Row) -> Rendered:
         if row.format is DatasetFormat.PROMPT_COMPLETION and self._template is None:
             return Rendered(row.prompt, (), whole=False)
-        messages, tools, _ = self._control.guard(_conversation(row), row.tools)
+        messages, tools, _ = self._control.guard(self._conversation(row), row.tools)
         try:
             return Rendered(self._chat_template().prompt(messages, tools), (), whole=True)
         except Refused as error:
@@ -303,6 +303,11 @@ class RowTokenizer:
             if span.kind is Kind.LAST and span.end > begin
         )
         return replace(rendered, turns=tuple(turns)), asked
+
+    def _conversation(self, row: Row) -> tuple[Message, ...]:
+        if not row.messages:
+            return {"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.completion}
+        return self._chat_template().conversation(row.messages)
 
     def _chat_template(self) -> ChatTemplate:
         if self._template is None:
@@ -356,13 +361,6 @@ def is_learned(kinds: Kinds) -> Bool:
     """Return which tokens an answer is learned from, as they are by default."""
     learned: Bool = (kinds == Kind.LEARNED) | (kinds == Kind.LAST)
     return learned
-
-
-def _conversation(row: Row) -> tuple[Message, ...]:
-    return row.messages or (
-        {"role": "user", "content": row.prompt},
-        {"role": "assistant", "content": row.completion},
-    )
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:

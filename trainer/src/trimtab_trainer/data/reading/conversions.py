@@ -68,10 +68,11 @@ def sharegpt(row: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
             raise DataInvalid(
                 f"{at}: from {shortened(speaker)} is none of {', '.join(SPEAKERS)}", Reason.FORMAT_UNKNOWN
             )
-        if speaker == CALLS:
-            messages.append({"role": SPEAKERS[speaker], "content": None, "tool_calls": _calls(turn.get("value"), at)})
-            continue
         rest = {key: value for key, value in turn.items() if key not in ("from", "value")}
+        if speaker == CALLS:
+            calls = _calls(turn.get("value"), at)
+            messages.append({**rest, "role": SPEAKERS[speaker], "content": None, "tool_calls": calls})
+            continue
         messages.append({"role": SPEAKERS[speaker], "content": text(turn.get("value"), "value", at), **rest})
     return messages
 

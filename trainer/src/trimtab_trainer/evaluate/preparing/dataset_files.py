@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ...contract import EvaluationConfig, EvaluationTask, Reason, TaskType
-from ...data.reading.source import Source, copy, find
+from ...data.reading.source import Source, copy, find, unread_warning
 from ...errors import DataInvalid, SettingsInvalid
 from .adapters import VerifiedAdapter
 
@@ -37,6 +37,11 @@ class DatasetFiles:
             credentials = self._config.dataset_credentials
             self._copied[uri] = copy(uri, credentials, folder) if uri is not None else self._held_out(task, folder)
         return self._copied[uri]
+
+    def unread_warnings(self) -> tuple[str, ...]:
+        """Return what a person should know of files that lie beside those of the tasks and are not read."""
+        told = (unread_warning(source.uri, source.unread) for source in self._copied.values())
+        return tuple(filter(None, told))
 
     def _held_out(self, task: EvaluationTask, folder: Path) -> Source:
         if self._target is None:

@@ -31,6 +31,8 @@ T = TypeVar("T")
 PATIENCE = "TRIMTAB_RANK_TIMEOUT_SECONDS"
 PATIENCE_SECONDS = 900
 """What a process may take longer than the others: storage that a checkpoint waits for, a slower accelerator."""
+BUCKET_NUMBERS = 1 << 26
+"""Gradients that are summed at once, 256 MiB of them; a larger one is alone."""
 LOOPBACK = "lo"
 ASKED_EVERY = 0.05
 """Seconds between two looks at whether the others are there."""
@@ -198,30 +200,50 @@ class World:
     def add_gradients(self, parameters: Mapping[str, nn.Parameter]) -> None:
         """Replace each gradient by its sum over all processes; one that nobody has stays None.
 
-        One flat float32 buffer, kept: an adapter is small, and the sums are the same bits in every process.
+        They go through a flat float32 buffer, which is kept: of an adapter all at once, of all weights of a model as
+        many as it holds, for a copy of all gradients is a quarter of what training takes. The sums are the same bits
+        in every process.
         """
         if self.size == 1:
             return
-        every = list(parameters.values())
-        sizes = [p.numel() for p in every]
+        groups = _grouped(list(parameters.values()))
         if self._bucket is None:
-            self._bucket = torch.empty(sum(sizes) + len(every), dtype=torch.float32, device=every[0].device)
-        bucket, there = self._bucket, self._bucket[-len(every) :]
-        views = [view.view_as(p) for view, p in zip(torch.split(bucket[: -len(every)], sizes), every, strict=True)]
-        for view, parameter in zip(views, every, strict=True):
+            longest = max(sum(p.numel() for p in group) + len(group) for group in groups)
+            self._bucket = torch.empty(longest, dtype=torch.float32, device=groups[0][0].device)
+        for group in groups:
+            self._add(group, self._bucket)
+
+    def _add(self, group: Sequence[nn.Parameter], bucket: Tensor) -> None:
+        sizes = [p.numel() for p in group]
+        used = bucket[: sum(sizes) + len(group)]
+        there = used[-len(group) :]
+        views = [view.view_as(p) for view, p in zip(torch.split(used[: -len(group)], sizes), group, strict=True)]
+        for view, parameter in zip(views, group, strict=True):
             if parameter.grad is None:
                 view.zero_()
             else:
                 view.copy_(parameter.grad)
-        there.copy_(torch.tensor([float(p.grad is not None) for p in every]))
+        there.copy_(torch.tensor([float(p.grad is not None) for p in group]))
         with _lost():
-            dist.all_reduce(bucket)
-        for view, parameter, count in zip(views, every, there.tolist(), strict=True):
+            dist.all_reduce(used)
+        for view, parameter, count in zip(views, group, there.tolist(), strict=True):
             if not count:
                 continue
             if parameter.grad is None:
                 parameter.grad = torch.empty_like(parameter)
             parameter.grad.copy_(view)
+
+
+def _grouped(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Return parameters in groups that fit into the buffer of gradients; one that is larger is alone."""
+    groups, size = [list[nn.Parameter]()], 0
+    for parameter in parameters:
+        size += parameter.numel()
+        if size > BUCKET_NUMBERS and groups[-1]:
+            groups.append([])
+            size = parameter.numel()
+        groups[-1].append(parameter)
+    return groups
 
 
 @contextmanager

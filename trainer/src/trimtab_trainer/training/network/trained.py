@@ -61,9 +61,13 @@ class Trained(LanguageModel, ABC):
             layer.gradient_checkpointing = twice
         self.recomputed = share
 
-    def trained_tensors(self) -> dict[str, Tensor]:
-        """Return a copy of the trained weights on the processor, by published name."""
-        return {name: p.detach().to("cpu", copy=True).contiguous() for name, p in self.parameters.items()}
+    def trained_tensors(self, *, copy: bool = True) -> dict[str, Tensor]:
+        """Return the trained weights on the processor, by published name.
+
+        Args:
+            copy: training goes on while they are used; else they are themselves where they are on the processor anyway.
+        """
+        return {name: p.detach().to("cpu", copy=copy).contiguous() for name, p in self.parameters.items()}
 
     def load_trained_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Set the trained weights.
