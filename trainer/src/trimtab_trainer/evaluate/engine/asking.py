@@ -55,7 +55,7 @@ def answering(
     )
     with running(settings, scratch / "engine", stop=stop, report=report) as engine:
         asked = EngineAnswers(engine, models.tokenizer, models.ends, stop)
-        yield AskedEngine(asked, engine.version, config, frozenset(adapters))
+        yield AskedEngine(asked, config, frozenset(adapters))
 
 
 def longest(questions: Questions, seed: int) -> int:
@@ -68,10 +68,8 @@ def longest(questions: Questions, seed: int) -> int:
 class AskedEngine:
     """An engine that writes the answers of one task after the other."""
 
-    def __init__(
-        self, answers: EngineAnswers, version: str, config: EvaluationConfig, adapters: frozenset[str]
-    ) -> None:
-        self._answers, self._version, self._config, self._adapters = answers, version, config, adapters
+    def __init__(self, answers: EngineAnswers, config: EvaluationConfig, adapters: frozenset[str]) -> None:
+        self._answers, self._config, self._adapters = answers, config, adapters
 
     def scores(self, role: str, task: EvaluationTask, rows: list[EvaluationRow]) -> TaskScores:
         """Return a side's answers to a task; where seconds are measured they are written one at a time.
@@ -88,4 +86,4 @@ class AskedEngine:
             at_once = 1
             self._answers.answers(model, prompts[:1], decoding, at_once=1)  # what is slow only once is no part of any
         answers = self._answers.answers(model, prompts, decoding, at_once=at_once)
-        return TaskScores(row_scores(rows, answers, timed=task.timed), engine_version=self._version)
+        return TaskScores(row_scores(rows, answers, timed=task.timed))
