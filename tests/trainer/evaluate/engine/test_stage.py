@@ -185,6 +185,12 @@ def test_seconds_are_those_of_answers_that_wait_for_no_other(fake: Fake, made: T
     assert 0 < seconds.value < 5
 
 
+def test_more_than_it_writes_together_are_asked_of_it_in_turns(fake: Fake, made: Trained, tmp_path: Path) -> None:
+    stand_in = fake()
+    served(made, tmp_path, batchSize=4096, tasks=tasks(made.root)[4:], baseline=None).evaluate()
+    assert options(stand_in.started["arguments"])["--max-num-seqs"] == "1024", "vLLM refuses more than tokens of a step"
+
+
 def test_weights_that_it_does_not_hold_are_refused(made: Trained, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="engine: Vllm needs precision: AsServed"):
         EvaluationConfig.model_validate(document(made, tmp_path, engine="Vllm"))
