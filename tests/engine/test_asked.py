@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from trimtab_trainer.command.ask import load_tokenizer
@@ -48,7 +50,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(base: Path) -> Adapted:
     """SmolLM2 with an adapter that changes every answer, and still speaks."""
     model = adapted(base, run_config(base.parent, quantization={"type": "None"}))
-    shake(model, 0.01)
+    shake(model, 0.02)
     model.peft.eval()
     return model
 
@@ -191,10 +193,44 @@ def test_nothing_is_left_of_it(settings: EngineSettings, tmp_path: Path) -> None
     with running(settings, tmp_path, stop=Interruption(), report=Report(stream=told)):
         group = next(json.loads(line)["pid"] for line in told.getvalue().splitlines() if "pid" in line)
         assert len(members(group)) > 1, "the server and its engine core"
+    assert members(group) == [], "at once: what comes next needs its memory"
+
+
+OWNER = """
+import os, sys, time
+from pathlib import Path
+from trimtab_trainer.evaluate.engine.process import EngineSettings, running
+from trimtab_trainer.interruption import Interruption
+from trimtab_trainer.report import Report
+
+base, scratch = Path(sys.argv[1]), Path(sys.argv[2])
+settings = EngineSettings(base, {}, {}, "float32", longest=160, at_once=16, seed=17, accelerated=False)
+with running(settings, scratch, stop=Interruption(), report=Report(stream=sys.stdout)):
+    time.sleep(3600)
+"""
+
+
+def test_nothing_is_left_of_it_when_its_owner_is_killed(settings: EngineSettings, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", OWNER, str(settings.base), str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        (group,) = (told["pid"] for told in until(owner.stdout, "engine ready") if "pid" in told)
+        found = members(group)
+        owner.kill()
+    assert len(found) > 2, "the server, its engine core and the guard"
     deadline = time.monotonic() + 30
     while members(group) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert members(group) == []
+
+
+def until(stream: IO[bytes], message: str) -> Iterator[dict[str, Any]]:
+    """Return what is told, up to a message."""
+    for line in stream:
+        told = json.loads(line)
+        yield told
+        if told["message"] == message:
+            return
 
 
 def members(group: int) -> list[int]:

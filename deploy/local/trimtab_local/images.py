@@ -39,11 +39,15 @@ INPUTS = {  # image -> what its Containerfile copies, relative to the root of th
     "trainer": ("deploy/images/tools.txt", "requirements/trainer.txt", "trainer"),
     "seaweedfs": ("deploy/images/tools.txt", "deploy/images/seaweedfs.txt"),
     "vllm-cpu": ("deploy/images/tools.txt", "requirements/trainer.txt", "requirements/vllm-cpu.txt"),
+    "evaluator": ("deploy/images/tools.txt", "requirements/trainer.txt", "trainer"),
     "standin": ("deploy/images/standin/trimtab-trainer",),
 }
 PLENTY = 16 << 30
 """Bytes of free memory: torch's layer needs 12 of the 16 GiB for a minute."""
-BASES = {"standin": "operator"}  # image -> the one it is made from
+BASES = {  # image -> the one it is made from, and the argument of its Containerfile that names that one
+    "standin": ("operator", "OPERATOR"),
+    "evaluator": ("vllm-cpu", "ENGINE"),
+}
 
 
 def build(names: Sequence[str] = ()) -> dict[str, str]:
@@ -61,17 +65,21 @@ def _ensure(name: str) -> str:
     with lock(cache() / f"buildah-{name}.lock"):
         if _exists(image):
             say(f"{image} is there already")
-        elif name in BASES:
-            base = _ensure(BASES[name])
-            _build(name, image, "--build-arg", f"{BASES[name].upper()}={base}")
         else:
             _make_debian()
-            _build(name, image)
+            _build(name, image, *_base(name))
     return image
 
 
+def _base(name: str) -> list[str]:
+    if name not in BASES:
+        return []
+    base, argument = BASES[name]
+    return ["--build-arg", f"{argument}={_ensure(base)}"]
+
+
 def tag(name: str) -> str:
-    made_of = hashlib.sha256((tag(BASES[name]) if name in BASES else SUITE).encode())
+    made_of = hashlib.sha256((tag(BASES[name][0]) if name in BASES else SUITE).encode())
     for given in (str(FOLDER / f"Containerfile.{name}"), ".dockerignore", *INPUTS[name]):
         for file in sources(ROOT / given):
             made_of.update(f"{file.relative_to(ROOT)}\0{file.stat().st_size}\0".encode() + file.read_bytes())

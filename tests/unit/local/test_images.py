@@ -50,6 +50,13 @@ def test_every_containerfile_copies_only_what_its_tag_covers() -> None:
         assert sorted(copied) == sorted(inputs), name
 
 
+def test_an_image_that_is_made_from_another_has_its_name_as_an_argument() -> None:
+    for name, (base, argument) in images.BASES.items():
+        text = (images.ROOT / images.FOLDER / f"Containerfile.{name}").read_text()
+        assert base in images.INPUTS
+        assert re.search(rf"^ARG {argument}\n(.*\n)*FROM \${argument}$", text, re.MULTILINE), name
+
+
 def test_the_engine_of_the_tests_builds_on_the_trainers_layers() -> None:
     trainer, engine = (
         (images.ROOT / images.FOLDER / f"Containerfile.{name}").read_text() for name in ("trainer", "vllm-cpu")

@@ -22,6 +22,7 @@ from typing import Any
 FAULT = "FAKE_VLLM_FAULT"
 SEEN = "FAKE_VLLM_SEEN"
 """In the environment: a file that every request's body is written to, and first arguments and environment."""
+VERSION = "FAKE_VLLM_VERSION"
 ECHOED = 3
 END = 2
 
@@ -56,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
         return "socket"
 
     def do_GET(self) -> None:
-        self.reply(200, {"version": "0.0.0"})
+        self.reply(200, {})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -102,6 +103,12 @@ class Handler(BaseHTTPRequestHandler):
 
 def main() -> None:
     fault = os.environ.get(FAULT, "")
+    if sys.argv[1:] == ["--version"]:
+        if fault == "cannot be loaded":
+            sys.exit("Traceback (most recent call last):\nImportError: libcuda.so.1: cannot open shared object file")
+        print("INFO 01-01 00:00:00 a plugin has been loaded")
+        print(os.environ.get(VERSION, "0.0.0+fake"))
+        return
     if seen := os.environ.get(SEEN):
         Path(seen).write_text(json.dumps({"arguments": sys.argv[1:], "environment": dict(os.environ)}) + "\n")
     if fault in LAST_WORDS:

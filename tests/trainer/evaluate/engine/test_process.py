@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,10 +19,11 @@ import pytest
 from trimtab_trainer.contract import ExitCode, Reason
 from trimtab_trainer.errors import EngineFailed, Interrupted, OutOfMemory, SettingsInvalid, TrainerError
 from trimtab_trainer.evaluate.engine import process as process_module
-from trimtab_trainer.evaluate.engine.process import COMMAND, EngineSettings, root_cause, running
+from trimtab_trainer.evaluate.engine.process import COMMAND, EngineSettings, installed_version, root_cause, running
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.report import Report
 
+from tests.trainer.evaluate.engine import fake_vllm
 from tests.trainer.evaluate.engine.conftest import FakeVllm
 
 Fake = Callable[..., FakeVllm]
@@ -40,11 +43,11 @@ def settings(folder: Path, **changes: Any) -> EngineSettings:
     return EngineSettings(**{**given, **changes})
 
 
-def start(folder: Path, log: io.StringIO | None = None, stop: Interruption | None = None, **changes: Any) -> str:
-    """Start an engine and end it again; return its version."""
+def start(folder: Path, log: io.StringIO | None = None, stop: Interruption | None = None, **changes: Any) -> None:
+    """Start an engine and end it again."""
     report = Report(stream=log or io.StringIO())
-    with running(settings(folder, **changes), folder / "engine", stop=stop or Interruption(), report=report) as engine:
-        return engine.version
+    with running(settings(folder, **changes), folder / "engine", stop=stop or Interruption(), report=report):
+        pass
 
 
 def alive(process: int) -> bool:
@@ -64,7 +67,7 @@ def options(arguments: list[str]) -> dict[str, str]:
 
 def test_it_is_given_what_is_asked_and_nothing_that_reaches_out(fake: Fake, tmp_path: Path) -> None:
     made, log = fake(), io.StringIO()
-    assert start(tmp_path, log, seed=4) == "0.0.0"
+    start(tmp_path, log, seed=4)
     given = options(made.started["arguments"])
     assert made.started["arguments"][:2] == ["serve", str(tmp_path / "base")]
     assert given["--dtype"] == "bfloat16"
@@ -187,11 +190,56 @@ def test_one_that_does_not_want_to_end_is_ended_with_its_children(
     made = fake("does not want to end")
     monkeypatch.setattr(process_module, "END_SECONDS", 0.5)
     start(tmp_path)
-    processes = json.loads(made.seen.read_text())
+    # Nothing is waited for: what comes next needs their memory.
+    assert not [each for each in json.loads(made.seen.read_text()) if alive(each)]
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from trimtab_trainer.evaluate.engine.process import running
+from trimtab_trainer.interruption import Interruption
+from trimtab_trainer.report import Report
+from tests.trainer.evaluate.engine.test_process import settings
+
+folder = Path(sys.argv[1])
+with running(settings(folder), folder / "engine", stop=Interruption(), report=Report(stream=sys.stderr)):
+    print("up", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_one_whose_owner_is_killed_ends_with_its_children(fake: Fake, tmp_path: Path) -> None:
+    made = fake("does not want to end")
+    with subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"up\n"
+        processes = json.loads(made.seen.read_text())
+        assert all(alive(each) for each in processes)
+        owner.kill()
     deadline = time.monotonic() + 20
     while any(alive(each) for each in processes) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [each for each in processes if alive(each)]
+
+
+def test_its_version_is_told_by_its_command(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake()
+    log = io.StringIO()
+    assert installed_version(Report(stream=log)) == "0.0.0+fake"
+    assert json.loads(log.getvalue())["version"] == "0.0.0+fake"
+    monkeypatch.setenv(fake_vllm.VERSION, "usage: another program")
+    with pytest.raises(EngineFailed, match=r"does not tell a version \(usage: another program\), status 0"):
+        installed_version(Report(stream=log))
+
+
+def test_a_command_that_cannot_be_loaded_is_told_with_its_words(fake: Fake, tmp_path: Path) -> None:
+    fake("cannot be loaded")
+    with pytest.raises(EngineFailed, match=r"\(ImportError: libcuda\.so\.1: .*\), status 1"):
+        installed_version(Report(stream=io.StringIO()))
+    (tmp_path / "vllm").write_text("#!/nowhere/python\n")
+    with pytest.raises(EngineFailed, match="cannot be run"):
+        installed_version(Report(stream=io.StringIO()))
 
 
 def test_no_port_is_opened(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +250,7 @@ def test_no_port_is_opened(fake: Fake, tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    assert start(tmp_path) == "0.0.0"
+    start(tmp_path)
 
 
 @pytest.mark.parametrize(

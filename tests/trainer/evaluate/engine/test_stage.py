@@ -44,8 +44,8 @@ def test_answers_are_the_engines_and_likelihoods_ours(fake: Fake, made: Trained,
     run.evaluate()
     assert order(run) == ["engine ready", "engine ended", "model loaded", "published"], "one memory is enough"
     results = EvaluationResults.model_validate_json((run.folder / "results.json").read_text())
-    assert results.lineage["engine"] == {"name": "Vllm", "versions": ["0.0.0"]}
-    assert "precision AsServed; answers by vLLM 0.0.0" in (run.folder / "report.html").read_text()
+    assert results.lineage["engine"] == {"name": "Vllm", "version": "0.0.0+fake"}
+    assert "precision AsServed; answers by vLLM 0.0.0+fake" in (run.folder / "report.html").read_text()
     assert {task.name for task in results.tasks} == {task["name"] for task in tasks(made.root)}
     asked = stand_in.asked
     assert {body["model"] for body in asked} == {"target", "base"}
@@ -74,6 +74,57 @@ def test_its_answers_are_shared_with_no_evaluation_of_another_engine(fake: Fake,
     again = [(event["side"], event["task"]) for event in run.events("task was asked before")]
     assert again == [("target", "kinds"), ("baseline", "kinds")], "likelihoods are the same whatever writes answers"
     assert len(set(run.scores()) - before) == 2
+
+
+def test_nor_with_one_that_another_version_wrote_the_answers_of(
+    fake: Fake, made: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in, only = fake(), {"tasks": tasks(made.root)[4:]}
+    served(made, tmp_path, **only).evaluate()
+    monkeypatch.setenv(fake_vllm.VERSION, "0.0.1")
+    bound = [{"metric": "numbers/meanAbsoluteError", "maximum": 1e9}]
+    run = served(made, tmp_path, **only, thresholds=bound)
+    run.evaluate(attempt=1)
+    assert run.events("task was asked before") == []
+    assert len(stand_in.asked) == 2 * 12
+    results = EvaluationResults.model_validate_json((run.folder / "results.json").read_text())
+    assert results.lineage["engine"]["version"] == "0.0.1"
+
+
+def test_an_anchor_is_asked_of_the_same_engine(fake: Fake, made: Trained, tmp_path: Path) -> None:
+    stand_in, only = fake(), {"tasks": tasks(made.root)[4:]}
+    anchor = {"artifact": {"uri": made.artifacts[1].uri, "digest": made.artifacts[1].digest}}
+    run = served(made, tmp_path, anchor=anchor, **only)
+    run.evaluate()
+    assert [body["model"] for body in stand_in.asked] == ["target"] * 12 + ["base"] * 12 + ["anchor"] * 12
+    given = options(stand_in.started["arguments"])
+    assert given["--max-loras"] == "2"
+    arguments = stand_in.started["arguments"]
+    modules = [json.loads(each)["name"] for each in arguments[arguments.index("--lora-modules") + 1 :]]
+    assert modules == ["target", "anchor"]
+    assert (run.board.read().step, run.board.read().total_steps) == (3, 3)
+    results = EvaluationResults.model_validate_json((run.folder / "results.json").read_text())
+    assert results.anchor is not None
+    assert results.anchor.digest == made.artifacts[1].digest
+    assert all(figure.anchor is not None for figure in results.tasks[0].results if figure.value is not None)
+
+
+@pytest.mark.parametrize("engine", ["Vllm", "Transformers"])
+def test_two_sides_that_are_the_same_are_asked_once(fake: Fake, made: Trained, tmp_path: Path, engine: str) -> None:
+    """A rollout's first release is baseline and anchor."""
+    stand_in = fake()
+    other = {"artifact": {"uri": made.artifacts[1].uri, "digest": made.artifacts[1].digest}}
+    run = served(made, tmp_path, baseline=other, anchor=other, engine=engine, tasks=tasks(made.root)[3:])
+    run.evaluate()
+    if engine == "Vllm":
+        assert [body["model"] for body in stand_in.asked] == ["target"] * 12 + ["baseline"] * 12
+    assert len(run.scores()) == 4
+    told = [(event["side"], event["task"]) for event in run.events("task asked")]
+    assert sorted(told) == [
+        (side, task) for side in ("anchor", "baseline", "target") for task in ("choices", "numbers")
+    ]
+    results = EvaluationResults.model_validate_json((run.folder / "results.json").read_text())
+    assert all(figure.anchor == figure.baseline for task in results.tasks for figure in task.results)
 
 
 def test_an_engine_that_dies_loses_no_finished_task_and_is_not_started_for_nothing(
@@ -134,6 +185,12 @@ def test_seconds_are_those_of_answers_that_wait_for_no_other(fake: Fake, made: T
     assert 0 < seconds.value < 5
 
 
+def test_more_than_it_writes_together_are_asked_of_it_in_turns(fake: Fake, made: Trained, tmp_path: Path) -> None:
+    stand_in = fake()
+    served(made, tmp_path, batchSize=4096, tasks=tasks(made.root)[4:], baseline=None).evaluate()
+    assert options(stand_in.started["arguments"])["--max-num-seqs"] == "1024", "vLLM refuses more than tokens of a step"
+
+
 def test_weights_that_it_does_not_hold_are_refused(made: Trained, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="engine: Vllm needs precision: AsServed"):
         EvaluationConfig.model_validate(document(made, tmp_path, engine="Vllm"))
@@ -165,6 +222,8 @@ def test_adapters_that_it_does_not_take_are_refused_before_it_is_started(name: s
         SettingsInvalid, match=rf"the baseline at s3://adapters/a .*{words}.*leave engine out"
     ) as caught:
         check_adapters({"target": None, "baseline": Found()})  # type: ignore[dict-item]
+    with pytest.raises(SettingsInvalid, match=rf"the anchor at s3://adapters/a .*{words}"):
+        check_adapters({"target": None, "anchor": Found()})  # type: ignore[dict-item]
     assert caught.value.reason is Reason.ENGINE_REFUSED
 
 

@@ -8,6 +8,7 @@ once, and the next attempt goes on at the first task that has no scores.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,16 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Asked:
-    """One task of one side that has no scores yet."""
+    """One task of one model that has no scores yet; it may be several sides: a first release is baseline and anchor."""
 
-    side: _Side
+    sides: list[_Side]
     task: EvaluationTask
     about: PreparedTask
+
+    @property
+    def side(self) -> _Side:
+        """The side that is asked."""
+        return self.sides[0]
 
 
 class Evaluation:
@@ -178,14 +184,16 @@ class Evaluation:
         pairs = list(zip(self.config.tasks, self.tasks.tasks, strict=True))
         self.board.update(activity="Evaluating", step=0, total_steps=len(self.sides) * len(pairs))
         found: dict[tuple[str, str], TaskScores] = {}
-        missing: list[_Asked] = []
+        lacking: dict[str, _Asked] = {}
         for side in self.sides:
             for task, about in pairs:
                 stored = self._stored(side, task, about)
                 if stored is None:
-                    missing.append(_Asked(side, task, about))
+                    key = self._key(side, task, about)
+                    lacking.setdefault(key.digest, _Asked([], task, about)).sides.append(side)
                 else:
                     self._note(found, side, task, stored)
+        missing = list(lacking.values())
         if missing:
             self._try_judge()
         # First, and ended before our own model is loaded: both would not fit into one memory.
@@ -201,6 +209,13 @@ class Evaluation:
 
     def _by_engine(self, task: EvaluationTask) -> bool:
         return self.config.engine is EvaluationEngine.VLLM and task.generates
+
+    @cached_property
+    def _engine(self) -> dict[str, str]:
+        """Name and version of the engine: another version gives other answers."""
+        from .engine.process import installed_version  # what only who asks an engine needs
+
+        return {"name": self.config.engine.value, "version": installed_version(self.report)}
 
     def _ask_engine(self, found: dict[tuple[str, str], TaskScores], asked: list[_Asked]) -> None:
         """Have a serving engine write the answers of these tasks, those of all sides by one engine."""
@@ -222,7 +237,8 @@ class Evaluation:
         """Store what was answered: whoever comes next need not ask it again."""
         key = self._key(asked.side, asked.task, asked.about)
         stored = write_scores(self.store, key, scores, self.scratch / "scores", self.report)
-        self._note(found, asked.side, asked.task, stored)
+        for side in asked.sides:
+            self._note(found, side, asked.task, stored)
 
     def _try_judge(self) -> None:
         """See once that the judge can be asked, while no answers are lost if not.
@@ -256,7 +272,7 @@ class Evaluation:
             seed=seed_of(task, self.config.seed),
             generated=task.generates,
             timed=self._timed() if task.timed else None,
-            engine=self.config.engine if self._by_engine(task) else EvaluationEngine.TRANSFORMERS,
+            engine=self._engine if self._by_engine(task) else None,
         )
 
     def _timed(self) -> dict[str, str]:
@@ -352,7 +368,7 @@ class Evaluation:
             tasks=tasks,
             thresholds=config.thresholds,
             checks=checks,
-            lineage=self._lineage(found),
+            lineage=self._lineage(),
         )
 
     def _compare(
@@ -402,16 +418,15 @@ class Evaluation:
             )
         return EvaluatedModel(uri=adapter.uri, digest=adapter.digest, label=short(adapter.digest))
 
-    def _lineage(self, found: dict[tuple[str, str], TaskScores]) -> dict[str, Any]:
+    def _lineage(self) -> dict[str, Any]:
         lineage: dict[str, Any] = {
             "data": self.prepared.data_digest,
             "baseModel": self.prepared.base_model_digest,
             "quantization": self.models.quantization.to_json(),
             "machine": machine(self.models.device, self.models.compute_type),
         }
-        versions = {scores.engine_version for scores in found.values() if scores.engine_version is not None}
-        if versions:
-            lineage["engine"] = {"name": self.config.engine.value, "versions": sorted(versions)}
+        if any(self._by_engine(task) for task in self.config.tasks):
+            lineage["engine"] = self._engine
         for side in self.sides:
             if side.adapter is not None:
                 made_from = {name: side.adapter.artifact.get(name) for name in ("baseModel", "data", "config")}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...contract import EvaluationEngine, EvaluationTask, QuantizationSettings, TaskType, digest_of
+from ...contract import EvaluationTask, QuantizationSettings, TaskType, digest_of
 from ...contract.evaluation import EVALUATION_VERSION
 from ...contract.settings import QuantizationType
 from ...report import Report
@@ -46,7 +46,7 @@ class ScoresKey:
         seed: of what is drawn; None where nothing is.
         generated: answers were written, whose tokens are counted.
         timed: of answers that are timed the evaluation and the machine: nobody else shares their seconds.
-        engine: what wrote the answers, where that is not our own loop.
+        engine: name and version of what wrote the answers, where that is not our own loop.
     """
 
     task: str
@@ -57,7 +57,7 @@ class ScoresKey:
     seed: int | None
     generated: bool = False
     timed: dict[str, str] | None = None
-    engine: EvaluationEngine = EvaluationEngine.TRANSFORMERS
+    engine: dict[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object; the batch size, the device and names are no part of it."""
@@ -75,7 +75,7 @@ class ScoresKey:
             # What was written before tokens were counted lies elsewhere.
             **({"counted": "tokens"} if self.generated else {}),
             **({"timed": self.timed} if self.timed is not None else {}),
-            **({"engine": self.engine.value} if self.engine is not EvaluationEngine.TRANSFORMERS else {}),
+            **({"engine": self.engine} if self.engine is not None else {}),
         }
 
     @property
@@ -92,13 +92,11 @@ class TaskScores:
         rows: of a Harness task, whose rows are known only when it has been run.
         scores: one a row, in their order.
         lower_is_better: of a Harness task, its metrics in their order.
-        engine_version: of the engine that wrote the answers, where it is not our own loop.
     """
 
     scores: list[RowScore]
     rows: list[EvaluationRow] | None = None
     lower_is_better: dict[str, bool] | None = None
-    engine_version: str | None = None
 
 
 def seed_of(task: EvaluationTask, seed: int) -> int | None:
@@ -124,7 +122,6 @@ def read_scores(store: Store, key: ScoresKey, folder: Path, report: Report) -> T
             scores=read_lines(files["scores"], RowScore),
             rows=read_lines(files["rows"], EvaluationRow) if "rows" in files else None,
             lower_is_better=dict(manifest.document["lowerIsBetter"]) if "lowerIsBetter" in manifest.document else None,
-            engine_version=manifest.document.get("engineVersion"),
         )
     except (ObjectMissing, ObjectDamaged, ValueError, KeyError, TypeError) as error:
         report.warn("stored scores do not verify, they are made again", scores=key.digest, error=str(error))
@@ -148,8 +145,6 @@ def write_scores(store: Store, key: ScoresKey, scores: TaskScores, folder: Path,
     if scores.lower_is_better is not None:
         # A list, for canonical JSON would sort the metrics.
         document["lowerIsBetter"] = [[name, less] for name, less in scores.lower_is_better.items()]
-    if scores.engine_version is not None:
-        document["engineVersion"] = scores.engine_version
     for _ in range(2):
         if not _has_manifest(store, prefix):
             entries = upload_folder(store, made, prefix)

@@ -19,6 +19,9 @@ from .client import AT_ONCE, EngineAnswers
 from .limits import rank_of
 from .process import BASE, EngineSettings, running
 
+MOST_AT_ONCE = 1_024
+"""Answers that are written at the same time: vLLM takes no more than it reads tokens in one step, 2,048 at least."""
+
 Questions = Sequence[tuple[EvaluationTask, list[EvaluationRow]]]
 
 
@@ -49,13 +52,18 @@ def answering(
         ranks={role: rank_of(read_config(adapter.folder)) for role, adapter in adapters.items()},
         compute_type=str(models.compute_type).removeprefix("torch."),
         longest=longest(questions, config.seed),
-        at_once=config.batch_size,
+        at_once=at_once(config),
         seed=config.seed,
         accelerated=models.device.type != "cpu",
     )
     with running(settings, scratch / "engine", stop=stop, report=report) as engine:
         asked = EngineAnswers(engine, models.tokenizer, models.ends, stop)
-        yield AskedEngine(asked, engine.version, config, frozenset(adapters))
+        yield AskedEngine(asked, config, frozenset(adapters))
+
+
+def at_once(config: EvaluationConfig) -> int | None:
+    """Return how many answers are written at the same time; None where the engine decides."""
+    return min(config.batch_size, MOST_AT_ONCE) if config.batch_size is not None else None
 
 
 def longest(questions: Questions, seed: int) -> int:
@@ -68,10 +76,8 @@ def longest(questions: Questions, seed: int) -> int:
 class AskedEngine:
     """An engine that writes the answers of one task after the other."""
 
-    def __init__(
-        self, answers: EngineAnswers, version: str, config: EvaluationConfig, adapters: frozenset[str]
-    ) -> None:
-        self._answers, self._version, self._config, self._adapters = answers, version, config, adapters
+    def __init__(self, answers: EngineAnswers, config: EvaluationConfig, adapters: frozenset[str]) -> None:
+        self._answers, self._config, self._adapters = answers, config, adapters
 
     def scores(self, role: str, task: EvaluationTask, rows: list[EvaluationRow]) -> TaskScores:
         """Return a side's answers to a task; where seconds are measured they are written one at a time.
@@ -83,9 +89,9 @@ class AskedEngine:
             [Prompt(row.number, row.prompt_tokens) for row in rows],
         )
         model = role if role in self._adapters else BASE
-        at_once = self._config.batch_size or AT_ONCE
+        together = at_once(self._config) or AT_ONCE
         if task.timed:
-            at_once = 1
+            together = 1
             self._answers.answers(model, prompts[:1], decoding, at_once=1)  # what is slow only once is no part of any
-        answers = self._answers.answers(model, prompts, decoding, at_once=at_once)
-        return TaskScores(row_scores(rows, answers, timed=task.timed), engine_version=self._version)
+        answers = self._answers.answers(model, prompts, decoding, at_once=together)
+        return TaskScores(row_scores(rows, answers, timed=task.timed))

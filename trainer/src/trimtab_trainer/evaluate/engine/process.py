@@ -42,6 +42,18 @@ PAUSE_SECONDS = 0.5
 END_SECONDS = 10
 """From SIGTERM to SIGKILL."""
 LOG_BYTES, CAUSE_CHARACTERS = 8_000, 300
+VERSION = re.compile(r"[0-9][0-9A-Za-z.+!_-]{0,63}")
+GUARDED = """
+exec 3<&0 </dev/null
+( trap '' TERM; read -r _ <&3; kill -KILL 0 ) >/dev/null 2>&1 &
+exec 3<&-
+exec "$@"
+"""
+"""Becomes a command, in whose group a shell waits for the end of standard input, and then kills the whole group.
+
+Whoever started it holds the other end, and nobody else: so nothing of it outlives a process that is killed, which on a
+laptop nobody else would see to.
+"""
 SHORTEST = 16
 """Tokens of prompt and answer that an engine is always made for."""
 
@@ -139,7 +151,6 @@ class RunningEngine:
 
     def __init__(self, process: subprocess.Popen[bytes], socket: Path, log: Path) -> None:
         self._process, self._socket, self._log = process, socket, log
-        self.version = ""
 
     def client(self, connections: int, seconds: float) -> httpx2.Client:
         """Return a client whose requests reach the engine and nothing else."""
@@ -180,6 +191,42 @@ def command(environment: Mapping[str, str]) -> str:
     return found
 
 
+def installed_version(report: Report) -> str:
+    """Return the version of vLLM, with what it was built for, as its command tells it.
+
+    Raises:
+        SettingsInvalid: ENGINE_MISSING.
+        EngineFailed: it does not tell.
+    """
+    program = command(os.environ)
+    try:
+        told = subprocess.run(
+            [program, "--version"],
+            env={**os.environ, **OFFLINE},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=SILENT_SECONDS,
+            check=False,
+        )
+    except OSError as error:
+        raise EngineFailed(f"{program} cannot be run ({error.strerror}); see to the image") from None
+    except subprocess.TimeoutExpired:
+        raise EngineFailed(f"{program} --version said nothing for {SILENT_SECONDS} s; see to the image") from None
+    # Libraries that it loads may have said something before.
+    (last,) = told.stdout.strip().splitlines()[-1:] or [""]
+    version = last.strip()
+    if told.returncode != 0 or not VERSION.fullmatch(version):
+        cause = root_cause(told.stderr) or " ".join(visible(version).split())[:CAUSE_CHARACTERS]
+        because = f" ({cause})" if cause else ""
+        raise EngineFailed(
+            f"{program} --version does not tell a version{because}, status {told.returncode}; is it vLLM's command?"
+        )
+    report("engine found", engine="vLLM", version=version)
+    return version
+
+
 @contextmanager
 def running(
     settings: EngineSettings,
@@ -212,9 +259,8 @@ def running(
         try:
             engine = RunningEngine(process, socket, log)
             report("engine starting", engine="vLLM", pid=process.pid)
-            engine.version = _wait(process, engine, log, stop, report)
-            seconds = round(time.monotonic() - began, 1)
-            report("engine ready", engine="vLLM", version=engine.version, seconds=seconds)
+            _wait(process, engine, log, stop, report)
+            report("engine ready", engine="vLLM", seconds=round(time.monotonic() - began, 1))
             yield engine
         finally:
             with stop.later():
@@ -223,12 +269,9 @@ def running(
 
 
 def _start(words: list[str], environment: dict[str, str], output: IO[bytes]) -> subprocess.Popen[bytes]:
-    # It must not outlive this process, which may be killed: on a laptop nobody else would end it.
-    guard = shutil.which("setpriv")
-    before = [guard, "--pdeathsig", "KILL", "--"] if guard is not None else []
     return subprocess.Popen(
-        [*before, *words],
-        stdin=subprocess.DEVNULL,
+        ["/bin/sh", "-c", GUARDED, "sh", *words],
+        stdin=subprocess.PIPE,
         stdout=output,
         stderr=subprocess.STDOUT,
         env=environment,
@@ -238,8 +281,8 @@ def _start(words: list[str], environment: dict[str, str], output: IO[bytes]) -> 
 
 def _wait(
     process: subprocess.Popen[bytes], engine: RunningEngine, log: Path, stop: Interruption, report: Report
-) -> str:
-    """Return the engine's version once it answers."""
+) -> None:
+    """Return once it answers."""
     began = told = spoke = time.monotonic()
     written = 0
     with engine.client(1, 30.0) as client:
@@ -249,9 +292,8 @@ def _wait(
                 raise named_end(process.returncode, log, "before it answered", report)
             try:
                 if client.get("/health").status_code == 200:
-                    version = client.get("/version").json().get("version")
-                    return visible(str(version))[:64]
-            except (httpx2.HTTPError, ValueError, AttributeError):
+                    return
+            except httpx2.HTTPError:
                 pass  # not yet: the socket is not there, or what answers is not up
             now, size = time.monotonic(), log.stat().st_size
             if size != written:
@@ -268,12 +310,29 @@ def _wait(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the whole group: the server, its engine core and its workers."""
+    """End the whole group, the server, its engine core and its workers, and wait until their memory is free."""
     _signal(process, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(END_SECONDS)
     _signal(process, signal.SIGKILL)  # also what the server has left behind
     process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+    # They are children of its, not ours; what was killed ends within moments, even with much memory to give back.
+    deadline = time.monotonic() + END_SECONDS
+    while _members(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _members(group: int) -> list[int]:
+    """Return the processes of a group that are not over, as Linux tells them."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            state, _, its = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(its) == group and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
