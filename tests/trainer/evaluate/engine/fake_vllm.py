@@ -26,10 +26,12 @@ VERSION = "FAKE_VLLM_VERSION"
 ECHOED = 3
 END = 2
 
-UNSUPPORTED = """(APIServer pid=1) Traceback (most recent call last):
+KNOWN = ", ".join(f"'Model{number}ForCausalLM'" for number in range(600))
+UNSUPPORTED = f"""(APIServer pid=1) Traceback (most recent call last):
 (APIServer pid=1)   File "vllm/config/model.py", line 1, in <module>
 (APIServer pid=1) pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
-(APIServer pid=1)   Value error, Model architectures ['OddForCausalLM'] are not supported for now. [type=value_error]
+(APIServer pid=1)   Value error, Model architectures ['OddForCausalLM'] are not supported for now. \
+Supported architectures: dict_keys([{KNOWN}]) [type=value_error, input_value=ArgsKwargs]
 """
 NO_ROOM = """(EngineCore pid=2) ERROR torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB.
 (APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}

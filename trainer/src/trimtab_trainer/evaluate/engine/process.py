@@ -41,7 +41,8 @@ TOLD_SECONDS = 30
 PAUSE_SECONDS = 0.5
 END_SECONDS = 10
 """From SIGTERM to SIGKILL."""
-LOG_BYTES, CAUSE_CHARACTERS = 8_000, 300
+LOG_BYTES, TOLD_CHARACTERS, CAUSE_CHARACTERS = 64_000, 8_000, 300
+"""vLLM names all architectures that it knows, 14 kB of them, where it does not know one."""
 VERSION = re.compile(r"[0-9][0-9A-Za-z.+!_-]{0,63}")
 GUARDED = """
 exec 3<&0 </dev/null
@@ -344,7 +345,7 @@ def named_end(code: int, log: Path, when: str, report: Report | None = None) -> 
     """Return why an engine ended, from its exit status and its last words."""
     text = tail(log)
     if report is not None:
-        report.warn("engine ended early", status=code, log=text)
+        report.warn("engine ended early", status=code, log=text[-TOLD_CHARACTERS:])
     cause = root_cause(text)
     because = f" ({cause})" if cause else ""
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or MEMORY.search(text):
