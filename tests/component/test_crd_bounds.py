@@ -112,6 +112,12 @@ COMPANIONS: dict[str, Body] = {
         "spec.tasks[7].judging.minimumScore": ...,
         "spec.tasks[7].judging.maximumScore": ...,
     },
+    "Evaluation spec.tasks[].metrics": {
+        "spec.tasks[2].pairs": "pair",
+        "spec.tasks[2].dataset.limit": ...,
+        "spec.tasks[2].temperature": ...,
+        "spec.tasks[2].topP": ...,
+    },
     "Evaluation spec.tasks[].predictBy Likelihood": {"spec.tasks[3].maxNewTokens": ...},
     "Evaluation spec.tasks[].temperature": {"spec.tasks[2].topP": ...},
     "Evaluation spec.precision AsServed": {"spec.quantization": ...},
@@ -140,6 +146,7 @@ COMPANIONS: dict[str, Body] = {
                 **({"labels": ["yes", "no"]} if type_of_task == "Classification" else {}),
                 **({"pattern": "a"} if type_of_task == "Regex" else {}),
                 **({"judging": JUDGING[metric]} if type_of_task == "Judge" else {}),
+                **({"pairs": "pair"} if metric == "ChangedRatio" else {}),
             },
         }
         for type_of_task, metrics in METRICS_OF.items()
@@ -158,6 +165,8 @@ value, or what a function makes of it."""
 
 NEVER_ACCEPTED = {"Evaluation spec.tasks[].dataset.format UnpairedPreference"}
 """Values of an enum that a rule refuses wherever they stand: the type is that of the rows of runs."""
+MOST = {"Evaluation spec.tasks[].metrics": [*METRICS_OF[TaskType.GENERATION]]}
+"""As many items as a list may have, where a rule takes no others."""
 CHARACTERS = "a1/%"
 """What strings are stretched with, the first that the pattern takes."""
 
@@ -343,6 +352,9 @@ def test_every_bound_of(server: ApiServer, kind: Kind, path: str, node: Body) ->
     for check, right in accepted(path, node, value):
         if f"{kind.name} {path} {right}" in NEVER_ACCEPTED:
             continue
+        if check == "maxItems":
+            right = MOST.get(f"{kind.name} {path}", right)
+            assert len(right) == node["maxItems"]
         ok, message = send(server, kind, sample, changes_for(kind, path, place, right))
         assert ok, f"{check}: refused {right!r}: {message}"
 

@@ -9,7 +9,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,17 +27,27 @@ FAST = {
 """Settings with which minutes pass in seconds."""
 
 
-def free_port() -> int:
-    """Return a port that nothing listens on, below those that outgoing connections get.
+_ports: Iterator[int] | None = None
 
-    A replica that is killed comes back to its ports, and must find them free then.
+
+def free_port() -> int:
+    """Return a port that nothing listens on and that was not given before, below those that outgoing connections get.
+
+    A replica that is killed comes back to its ports, and must find them free then: so each worker has ports of its own.
     """
-    end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.randrange(10_000, end)
+    global _ports
+    if _ports is None:
+        end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+        own = [*range(10_000, end)][worker::workers]
+        random.SystemRandom().shuffle(own)
+        _ports = iter(own)
+    for port in _ports:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("", port))
             return port
+    raise AssertionError("no port is left")
 
 
 class OperatorProcess:
