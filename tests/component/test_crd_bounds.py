@@ -165,7 +165,7 @@ value, or what a function makes of it."""
 
 NEVER_ACCEPTED = {"Evaluation spec.tasks[].dataset.format UnpairedPreference"}
 """Values of an enum that a rule refuses wherever they stand: the type is that of the rows of runs."""
-MOST = {"Evaluation spec.tasks[].metrics": [*METRICS_OF[TaskType.GENERATION]]}
+MOST: dict[str, Any] = {"Evaluation spec.tasks[].metrics": [*METRICS_OF[TaskType.GENERATION]]}
 """As many items as a list may have, where a rule takes no others."""
 CHARACTERS = "a1/%"
 """What strings are stretched with, the first that the pattern takes."""
