@@ -349,12 +349,10 @@ def test_every_bound_of(server: ApiServer, kind: Kind, path: str, node: Body) ->
         assert field.rstrip("]") in message or "fieldValidation" in message, (
             f"{check}: refused for another reason: {message}"
         )
-    for check, right in accepted(path, node, value):
+    for check, most in accepted(path, node, value):
+        right = MOST.get(f"{kind.name} {path}", most) if check == "maxItems" else most
         if f"{kind.name} {path} {right}" in NEVER_ACCEPTED:
             continue
-        if check == "maxItems":
-            right = MOST.get(f"{kind.name} {path}", right)
-            assert len(right) == node["maxItems"]
         ok, message = send(server, kind, sample, changes_for(kind, path, place, right))
         assert ok, f"{check}: refused {right!r}: {message}"
 
