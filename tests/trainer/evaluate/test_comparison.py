@@ -229,7 +229,11 @@ def test_groups_of_every_figure_and_the_gap_of_the_bad_one() -> None:
     found, (check,) = compared(
         task("Classification", groupBy="group"), rows, choice_scores(chosen), choice_scores([0] * ROWS), bound
     )
-    assert [each.metric for each in found.groups] == [each.metric for each in found.results]
+    figures = [each.metric for each in found.results]
+    rates = [each.metric for each in found.groups][len(figures) :]
+    assert [each.metric for each in found.groups] == [*figures, *rates]
+    assert rates
+    assert all(each.startswith(("truePositiveRate of ", "falsePositiveRate of ")) for each in rates)
     accuracy = found.groups[0]
     assert [(each.name, each.rows) for each in accuracy.groups] == [
         ("apps", 150),
