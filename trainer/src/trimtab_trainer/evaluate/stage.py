@@ -118,7 +118,7 @@ class _Asked:
 
     sides: list[_Side]
     task: EvaluationTask
-    about: PreparedTask
+    key: ScoresKey
 
     @property
     def side(self) -> _Side:
@@ -187,10 +187,10 @@ class Evaluation:
         lacking: dict[str, _Asked] = {}
         for side in self.sides:
             for task, about in pairs:
-                stored = self._stored(side, task, about)
+                key = self._key(side, task, about)
+                stored = self._stored(side, task, key)
                 if stored is None:
-                    key = self._key(side, task, about)
-                    lacking.setdefault(key.digest, _Asked([], task, about)).sides.append(side)
+                    lacking.setdefault(key.digest, _Asked([], task, key)).sides.append(side)
                 else:
                     self._note(found, side, task, stored)
         missing = list(lacking.values())
@@ -235,8 +235,7 @@ class Evaluation:
 
     def _keep(self, found: dict[tuple[str, str], TaskScores], asked: _Asked, scores: TaskScores) -> None:
         """Store what was answered: whoever comes next need not ask it again."""
-        key = self._key(asked.side, asked.task, asked.about)
-        stored = write_scores(self.store, key, scores, self.scratch / "scores", self.report)
+        stored = write_scores(self.store, asked.key, scores, self.scratch / "scores", self.report)
         for side in asked.sides:
             self._note(found, side, asked.task, stored)
 
@@ -249,8 +248,8 @@ class Evaluation:
         if judge is not None and any(task.judging is not None for task in self.config.tasks):
             judge.try_out(self.stop, self.report)
 
-    def _stored(self, side: _Side, task: EvaluationTask, about: PreparedTask) -> TaskScores | None:
-        scores = read_scores(self.store, self._key(side, task, about), self.scratch / "scores", self.report)
+    def _stored(self, side: _Side, task: EvaluationTask, key: ScoresKey) -> TaskScores | None:
+        scores = read_scores(self.store, key, self.scratch / "scores", self.report)
         if scores is not None:
             self.report("task was asked before", side=side.role, task=task.name, rows=len(scores.scores))
         return scores

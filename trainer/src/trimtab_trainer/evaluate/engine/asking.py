@@ -84,10 +84,8 @@ class AskedEngine:
 
         Raises: as `EngineAnswers.answers`.
         """
-        decoding, prompts = (
-            Decoding.of(task, self._config.seed),
-            [Prompt(row.number, row.prompt_tokens) for row in rows],
-        )
+        decoding = Decoding.of(task, self._config.seed)
+        prompts = [Prompt(row.number, row.prompt_tokens) for row in rows]
         model = role if role in self._adapters else BASE
         together = at_once(self._config) or AT_ONCE
         if task.timed:
