@@ -6,8 +6,13 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .contract import Reason
+from .contract import Credentials, Reason
 from .errors import SettingsInvalid
+
+
+def source_of(credentials: Credentials) -> str:
+    """Return what people call the place of keys."""
+    return f"Secret {credentials.secret_name}" if credentials.secret_name else f"folder {credentials.directory}"
 
 
 def read_key(file: Path, source: str) -> str | None:

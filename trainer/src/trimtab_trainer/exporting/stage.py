@@ -49,7 +49,7 @@ from .gguf.families import EMBEDDING, HEAD
 from .gguf.file import MODEL, write_model
 from .merge import Merge, with_type
 from .oci.image import REQUEST, Image, find_image
-from .oci.keys import read_certificates, read_login, source_of
+from .oci.keys import login_source, read_certificates, read_login
 from .oci.registry import Reference, Registry
 from .request import COMPUTE_TYPES, Request, check_request, fetch_adapter_files, not_mergeable
 from .tensor_files import index_of
@@ -91,7 +91,7 @@ def _pushed(request: Request, scratch: Path, report: Report, board: ProgressBoar
         reference,
         read_login(credentials, reference.host, reference.repository),
         read_certificates(credentials),
-        source_of(credentials),
+        login_source(credentials),
     )
     found = find_image(registry, reference.tag, request.digest)
     if found is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..contract import Credentials, Reason
 from ..errors import SettingsInvalid
-from ..keyfiles import is_endpoint, read_key
+from ..keyfiles import is_endpoint, read_key, source_of
 
 HUGGING_FACE = "https://huggingface.co"
 TOKEN, ENDPOINT = "HF_TOKEN", "HF_ENDPOINT"
@@ -37,8 +37,7 @@ def read_hub_keys(credentials: Credentials | None) -> HubKeys:
     Raises:
         SettingsInvalid: CREDENTIALS_MISSING where the folder has neither; or one of them cannot be what it should.
     """
-    named = f"Secret {credentials.secret_name}" if credentials and credentials.secret_name else None
-    source = named or (f"folder {credentials.directory}" if credentials else "the environment")
+    source = source_of(credentials) if credentials is not None else "the environment"
     folder = Path(credentials.directory) if credentials else None
     values = {name: read_key(folder / name, source) for name in (TOKEN, ENDPOINT)} if folder is not None else {}
     token, endpoint = values.get(TOKEN), values.get(ENDPOINT) or os.environ.get(ENDPOINT) or HUGGING_FACE

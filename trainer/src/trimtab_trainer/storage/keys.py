@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError
 
 from ..contract import Credentials, Reason
 from ..errors import SettingsInvalid
-from ..keyfiles import is_endpoint, read_key
+from ..keyfiles import is_endpoint, read_key, source_of
 
 if TYPE_CHECKING:
     from botocore.config import _S3Dict
@@ -64,7 +64,7 @@ def read_keys(credentials: Credentials) -> Keys:
     Raises:
         SettingsInvalid: CREDENTIALS_MISSING, naming the Secret and the keys it lacks.
     """
-    folder, source = Path(credentials.directory), _source(credentials)
+    folder, source = Path(credentials.directory), source_of(credentials)
     found = {name: read_key(folder / name, source) for name in REQUIRED + OPTIONAL}
     values = {name: text for name, text in found.items() if text is not None}
     missing = [name for name in REQUIRED if name not in values]
@@ -90,7 +90,7 @@ def make_client(credentials: Credentials | None, keys: Keys | None) -> S3Client:
     Raises:
         SettingsInvalid: a key cannot be what it should be; its value is not part of the message.
     """
-    source = "the environment" if keys is None or credentials is None else _source(credentials)
+    source = "the environment" if keys is None or credentials is None else source_of(credentials)
     try:
         return _make_client(credentials, keys, source)
     except (ValueError, BotoCoreError) as error:
@@ -148,7 +148,3 @@ def _bundle(credentials: Credentials, value: str | None) -> str | None:
     if value is None or "-----BEGIN" not in value:
         return value
     return str(Path(credentials.directory) / "AWS_CA_BUNDLE")
-
-
-def _source(credentials: Credentials) -> str:
-    return f"Secret {credentials.secret_name}" if credentials.secret_name else f"folder {credentials.directory}"

@@ -13,9 +13,10 @@ from typing import Any
 from ..contract import Credentials, Reason
 from ..contract.tracking import StoredMlflow, TrackingRecord
 from ..errors import SettingsInvalid, StorageFailed
+from ..keyfiles import source_of
 from . import server as servers
 from .figures import Told
-from .server import Server, batched, keys_of, source_of
+from .server import Server, batched, keys_of
 
 TOKEN, USERNAME, PASSWORD = "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 API = "api/2.0/mlflow"

@@ -17,7 +17,7 @@ import httpx2
 from ..contract import Credentials, Reason
 from ..contract.parsing import Unreadable, read_object
 from ..errors import SettingsInvalid, StorageFailed
-from ..keyfiles import read_key
+from ..keyfiles import read_key, source_of
 
 T = TypeVar("T")
 
@@ -127,11 +127,6 @@ class Server:
             raise SettingsInvalid(
                 f"{self.uri} answered {status} and no JSON; {self._field} is the address of the server, without /api"
             ) from None
-
-
-def source_of(credentials: Credentials) -> str:
-    """Return what people call the place of keys."""
-    return f"Secret {credentials.secret_name}" if credentials.secret_name else f"folder {credentials.directory}"
 
 
 def keys_of(credentials: Credentials, *names: str) -> list[str | None]:

@@ -16,8 +16,9 @@ from urllib.parse import urlencode
 from ..contract import Credentials, Reason, canonical_json
 from ..contract.tracking import StoredTrackio, TrackingRecord
 from ..errors import SettingsInvalid
+from ..keyfiles import source_of
 from .figures import Told
-from .server import Server, batched, keys_of, source_of
+from .server import Server, batched, keys_of
 
 TOKEN, TOKEN_HEADER = "TRACKIO_WRITE_TOKEN", "x-trackio-write-token"
 API_VERSION = 1

@@ -9,15 +9,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import threading
 import time
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import httpx2
 
 from ...contract import Reason
 from ...errors import EngineFailed, SettingsInvalid
+from ...fanout import ask_all
 from ...interruption import Interruption
 from ...pages.wording import visible
 from ..asking.generation import Answer, Decoding, Prompt, special_tokens, taken
@@ -66,48 +65,26 @@ class EngineAnswers:
         """
         ends = self._ends | special_tokens(self._tokenizer, decoding.stop)
         patience = PATIENCE_SECONDS + decoding.max_new_tokens
-        given_up = threading.Event()
-        waiting, replies = SimpleQueue[int](), SimpleQueue[tuple[int, Answer | Exception]]()
-        for index in range(len(prompts)):
-            waiting.put(index)
 
-        def work() -> None:
-            while not given_up.is_set():
-                try:
-                    index = waiting.get_nowait()
-                except Empty:
-                    return
-                try:
-                    replies.put((index, self._answer(client, model, prompts[index], decoding, ends)))
-                except Exception as error:  # raised again where it is waited for
-                    replies.put((index, error))
+        def silent(seconds: float) -> None:
+            self._engine.check()
+            if seconds > patience:
+                raise EngineFailed(f"vLLM gave no answer for {patience:g} s; see the log of the pod") from None
 
-        found: dict[int, Answer] = {}
-        heard = time.monotonic()
         connections = min(at_once, len(prompts))
         with self._engine.client(connections, patience) as client:
-            # Daemons: who is told to stop does not wait for an engine that is being ended.
-            for number in range(connections):
-                threading.Thread(target=work, name=f"engine-{number}", daemon=True).start()
             try:
-                while len(found) < len(prompts):
-                    self._stop.check()
-                    try:
-                        index, reply = replies.get(timeout=0.5)
-                    except Empty:
-                        self._engine.check()
-                        if time.monotonic() - heard > patience:
-                            raise self._silent(patience) from None
-                        continue
-                    if isinstance(reply, httpx2.HTTPError):
-                        self._engine.check(within=DYING_SECONDS)
-                        raise EngineFailed(f"vLLM broke off an answer ({type(reply).__name__})") from reply
-                    if isinstance(reply, Exception):
-                        raise reply
-                    found[index], heard = reply, time.monotonic()
-            finally:
-                given_up.set()
-        return [found[index] for index in range(len(prompts))]
+                return ask_all(
+                    len(prompts),
+                    lambda index, _: self._answer(client, model, prompts[index], decoding, ends),
+                    at_once=connections,
+                    name="engine",
+                    stop=self._stop,
+                    silent=silent,
+                )
+            except httpx2.HTTPError as error:
+                self._engine.check(within=DYING_SECONDS)
+                raise EngineFailed(f"vLLM broke off an answer ({type(error).__name__})") from error
 
     def _answer(
         self, client: httpx2.Client, model: str, prompt: Prompt, decoding: Decoding, ends: frozenset[int]
@@ -138,9 +115,6 @@ class EngineAnswers:
         if finished not in ("stop", "length"):
             raise EngineFailed(f"vLLM ended an answer with {visible(str(finished))[:40]}; see the log of the pod")
         return taken(self._tokenizer, tokens, decoding, ends, seconds, stopped=finished == "stop")
-
-    def _silent(self, seconds: float) -> EngineFailed:
-        return EngineFailed(f"vLLM gave no answer for {seconds:g} s; see the log of the pod")
 
     def _refusal(self, response: httpx2.Response) -> Exception:
         said = ""

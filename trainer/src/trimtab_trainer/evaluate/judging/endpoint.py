@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import httpx2
@@ -22,8 +21,9 @@ import httpx2
 from ...contract import Reason, StoredEndpoint
 from ...contract.judging import endpoint_trouble
 from ...errors import JudgeFailed, SettingsInvalid, TrainerError
+from ...fanout import ask_all
 from ...interruption import Interruption
-from ...keyfiles import read_key
+from ...keyfiles import read_key, source_of
 from ...pages.wording import visible
 from ...report import Report
 from .judgements import Judgement
@@ -68,9 +68,7 @@ class Endpoint:
         credentials = settings.credentials
         key = None
         if credentials is not None:
-            source = (
-                f"Secret {credentials.secret_name}" if credentials.secret_name else f"folder {credentials.directory}"
-            )
+            source = source_of(credentials)
             key = read_key(Path(credentials.directory) / KEY, source)
             if key is None or not key.isascii() or not key.isprintable() or " " in key:
                 raise SettingsInvalid(
@@ -132,41 +130,16 @@ class Endpoint:
             JudgeFailed: JUDGE_UNREACHABLE, JUDGE_OVERLOADED.
             SettingsInvalid: JUDGE_REFUSED, ACCESS_DENIED.
         """
-        given_up = threading.Event()
-        waiting, replies = SimpleQueue[int](), SimpleQueue[tuple[int, Judgement | Exception]]()
-        for number in range(len(asked)):
-            waiting.put(number)
-
-        def work() -> None:
-            while not given_up.is_set():
-                try:
-                    number = waiting.get_nowait()
-                except Empty:
-                    return
-                try:
-                    replies.put((number, self._reply(client, asked[number], given_up)))
-                except Exception as error:  # raised again where it is waited for
-                    replies.put((number, error))
-
-        found: dict[int, Judgement] = {}
         with self._client(READ_SECONDS) as client:
-            # Daemons: a process that is told to stop does not wait for a server that does not answer.
-            for number in range(min(AT_ONCE, len(asked))):
-                threading.Thread(target=work, name=f"judge-{number}", daemon=True).start()
-            try:
-                while len(found) < len(asked):
-                    stop.check()
-                    try:
-                        number, reply = replies.get(timeout=0.5)
-                    except Empty:
-                        continue
-                    if isinstance(reply, Exception):
-                        raise reply
-                    found[number] = reply
-            finally:
-                given_up.set()
+            found = ask_all(
+                len(asked),
+                lambda number, given_up: self._reply(client, asked[number], given_up),
+                at_once=AT_ONCE,
+                name="judge",
+                stop=stop,
+            )
         report("judge asked", questions=len(found), model=self._settings.model)
-        return [found[number] for number in range(len(asked))]
+        return found
 
     def _reply(self, client: httpx2.Client, asked: Judgement, given_up: threading.Event) -> Judgement:
         attempt = 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from ...contract import Credentials, Reason
 from ...contract.parsing import Unreadable, read_object
 from ...errors import SettingsInvalid
+from ...keyfiles import source_of
 
 CONFIG, CERTIFICATES = ".dockerconfigjson", "ca.crt"
 CONFIG_BYTES = 1 << 20
@@ -35,7 +36,7 @@ def read_login(credentials: Credentials | None, host: str, repository: str = "")
     """
     if credentials is None:
         return None
-    source = source_of(credentials)
+    source = login_source(credentials)
     try:
         config = read_object((Path(credentials.directory) / CONFIG).read_bytes(), CONFIG_BYTES)
     except (OSError, Unreadable):
@@ -53,11 +54,9 @@ def read_login(credentials: Credentials | None, host: str, repository: str = "")
     return _login(max(found, key=lambda each: each[0])[1], source) if found else None
 
 
-def source_of(credentials: Credentials | None) -> str:
+def login_source(credentials: Credentials | None) -> str:
     """Return the words for where a login comes from."""
-    if credentials is None:
-        return "destination.secretName, which is not set"
-    return f"Secret {credentials.secret_name}" if credentials.secret_name else f"folder {credentials.directory}"
+    return source_of(credentials) if credentials is not None else "destination.secretName, which is not set"
 
 
 def read_certificates(credentials: Credentials | None) -> str | None:
