@@ -153,7 +153,7 @@ class World:
         await scene.served(self.old, CANARY)
         await scene.served(self.kept, ARCHIVE)
         await scene.edit(CANARY, source=artifact(self.new))
-        await scene.until_state("Canary", CANARY)
+        await scene.until(canary_takes_requests, CANARY, what="that the canary takes requests")
         await self.state(FINETUNEJOBS, "adapter", "Training")
         await self.state(EVALUATIONS, "asking", "Evaluating")
         await self.remember_jobs()
@@ -233,6 +233,11 @@ class World:
         """Assert that no operator has met anything that it has no answer to."""
         for operator in self.operators.all:
             assert not [line for line in operator.log_lines() if line["level"] == "error"], operator.tail()
+
+
+def canary_takes_requests(body: Body) -> bool:
+    """Tell whether the canary has heard of it too: a status is written before the documents that follow from it."""
+    return ready_of(body)[1] == "Canary" and body["status"]["pods"]["ready"] == len(body["status"]["step"]["canaries"])
 
 
 def documents(pod: Pod) -> int:
