@@ -263,14 +263,14 @@ def test_a_signal_in_the_middle_of_rust_or_python_ends_prepare(
     def swallow(*_: object) -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(5)
+            time.sleep(60)
         except Exception:  # as libraries do that retry
-            time.sleep(5)
+            time.sleep(60)
 
     monkeypatch.setattr(prepare_module, "prepare", swallow)
     start = time.monotonic()
     assert main(command(tmp_path, document)) == ExitCode.INTERRUPTED
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 50
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 

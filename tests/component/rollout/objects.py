@@ -12,6 +12,8 @@ from tests.resources import ADAPTERROLLOUTS, EVALUATIONS
 
 QUICK: Body = {"canarySeconds": 1, "drainSeconds": 0, "analysis": {"maximumLatencyRatio": 20}}
 """A second is enough for a canary here, and times say nothing on a busy machine."""
+UNENDING: Body = {**QUICK, "canarySeconds": 3600}
+"""The canary lasts until a test has seen it, however slow the machine is, and makes it quick."""
 
 
 class Adapter(Protocol):

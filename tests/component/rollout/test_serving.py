@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.component.rollout.objects import QUICK, artifact, ready_of, serves
+from tests.component.rollout.objects import QUICK, UNENDING, artifact, ready_of, serves
 from tests.component.rollout.scene import NAME, Scene
 from tests.serving.fleet import STAGE
 
@@ -35,7 +35,7 @@ async def test_a_second_revision_goes_by_a_canary_and_back_at_once(scene: Scene)
     await scene.pods(3)
     old, new = scene.fleet.publish(), scene.fleet.publish()
     before, after = old.name(NAME), new.name(NAME)
-    await scene.apply(artifact(old))
+    await scene.apply(artifact(old), strategy=UNENDING)
     await scene.served(old)
     async with scene.asking(old, new) as verdicts:
         await scene.edit(source=artifact(new))
@@ -45,6 +45,7 @@ async def test_a_second_revision_goes_by_a_canary_and_back_at_once(scene: Scene)
         assert sorted(scene.aliases(), key=str) == sorted([{after: 100}, {before: 100}, {before: 100}], key=str)
         (canary,) = body["status"]["step"]["canaries"]
         assert [pod.uid for pod in scene.all_pods if pod.alias(NAME) == {after: 100}] == [canary]
+        await scene.edit(strategy=QUICK)
         body = await scene.served(new)
         assert [(each["state"], each["digest"]) for each in body["status"]["revisions"]] == [
             ("Serving", new.digest),
@@ -58,19 +59,19 @@ async def test_a_second_revision_goes_by_a_canary_and_back_at_once(scene: Scene)
     verdicts.check()
     assert set(verdicts.answers) == {before, after}
     assert [pod.loads() for pod in scene.all_pods] == loads, "what was served before is loaded still"
-    assert took < 10
     print(f"back in {took:.2f} s; {verdicts.requests} requests")
 
 
 async def test_a_weighted_canary_gets_its_share_of_requests(scene: Scene) -> None:
     await scene.pods(2)
     old, new = scene.fleet.publish(), scene.fleet.publish()
-    await scene.apply(artifact(old), strategy={**QUICK, "canaryWeight": 30, "canarySeconds": 2})
+    await scene.apply(artifact(old), strategy={**UNENDING, "canaryWeight": 30})
     await scene.served(old)
     async with scene.asking(old, new) as verdicts:
         await scene.edit(source=artifact(new))
         want = {new.name(NAME): 30, old.name(NAME): 70}
         await scene.happens(lambda: want in scene.aliases(), "the canary takes its share")
+        await scene.edit(strategy=QUICK)
         await scene.served(new)
     verdicts.check()
 
@@ -78,12 +79,11 @@ async def test_a_weighted_canary_gets_its_share_of_requests(scene: Scene) -> Non
 async def test_paused_loads_nothing_and_moves_nothing(scene: Scene) -> None:
     await scene.pods(2)
     old, new, newer = (scene.fleet.publish() for _ in range(3))
-    strategy = {**QUICK, "canarySeconds": 2}
-    await scene.apply(artifact(old), strategy=strategy)
+    await scene.apply(artifact(old), strategy=UNENDING)
     await scene.served(old)
     await scene.edit(source=artifact(new))
     await scene.happens(lambda: {new.name(NAME): 100} in scene.aliases(), "the canary takes requests")
-    await scene.edit(paused=True)
+    await scene.edit(paused=True, strategy=QUICK)
     await scene.until_state("Paused")
     await asyncio.sleep(2.5)
     assert {old.name(NAME): 100} in scene.aliases(), "the canary's time is over, and nothing moves on"
@@ -115,7 +115,7 @@ async def test_a_pod_that_starts_while_the_operator_is_down_serves_by_itself(sce
 async def test_pods_that_come_go_and_restart_in_the_middle_of_a_rollout(scene: Scene) -> None:
     await scene.pods(3)
     old, new = scene.fleet.publish(), scene.fleet.publish()
-    await scene.apply(artifact(old), strategy={**QUICK, "canarySeconds": 3})
+    await scene.apply(artifact(old), strategy=UNENDING)
     await scene.served(old)
     async with scene.asking(old, new) as verdicts:
         await scene.edit(source=artifact(new))
@@ -126,6 +126,7 @@ async def test_pods_that_come_go_and_restart_in_the_middle_of_a_rollout(scene: S
         await scene.pods(1)
         canary = next(pod for pod in scene.all_pods if pod.alias(NAME) == {new.name(NAME): 100})
         await canary.restart_engine()
+        await scene.edit(strategy=QUICK)
         await scene.served(new)
     assert (verdicts.failed, verdicts.wrong) == (0, 0), verdicts.examples
     assert scene.aliases() == [{new.name(NAME): 100}] * 3

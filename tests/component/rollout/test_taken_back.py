@@ -8,14 +8,14 @@ from typing import Any
 import numpy
 import pytest
 
-from tests.component.rollout.objects import QUICK, artifact
+from tests.component.rollout.objects import UNENDING, artifact
 from tests.component.rollout.scene import NAME, Scene
 from tests.serving.adapters import Published
 from tests.serving.fleet import Pod
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-CAREFUL = {**QUICK, "canarySeconds": 6, "analysis": {"minimumRequests": 5, "maximumLatencyRatio": 1.5}}
+CAREFUL = {**UNENDING, "analysis": {"minimumRequests": 5, "maximumLatencyRatio": 1.5}}
 
 
 async def serving(scene: Scene, pods: int, **spec: Any) -> Published:

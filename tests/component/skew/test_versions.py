@@ -64,7 +64,7 @@ async def test_versions_take_turns_and_nothing_is_begun_again_or_ends_early(worl
     await world.lead("later")
     await world.state(FINETUNEJOBS, "novel", "Completed")
     await world.goes_on()
-    await scene.edit(CANARY, strategy={**QUICK, "canarySeconds": 1})
+    await scene.edit(CANARY, strategy=QUICK)
     for name in ("adapter", "waiting", "asking"):
         trainers.ends[name].set()
     await scene.served(world.new, CANARY)
@@ -98,7 +98,7 @@ async def test_a_later_operator_goes_on_under_the_definitions_of_this_version(wo
     await world.state(FINETUNEJOBS, "adapter", "Completed")
     for name in ("waiting", "asking"):
         assert verdict_of(await world.state(EVALUATIONS, name, "Completed")) == ("True", "Passed")
-    await world.scene.edit(CANARY, strategy={**QUICK, "canarySeconds": 1})
+    await world.scene.edit(CANARY, strategy=QUICK)
     await world.scene.served(world.new, CANARY)
     assert len(world.trainers.pods) == 2 * len(("adapter", "waiting", "asking"))
     world.nothing_went_wrong()

@@ -19,7 +19,7 @@ from tests.component.api_server import ApiServer
 from tests.component.conftest import ROOT
 from tests.component.operator.finetunejobs import evaluation, finetunejob, state_of, until
 from tests.component.operator.process import OperatorProcess
-from tests.component.rollout.objects import QUICK, artifact, ready_of
+from tests.component.rollout.objects import UNENDING, artifact, ready_of
 from tests.component.rollout.scene import Scene, new_key
 from tests.component.skew import later
 from tests.component.skew.later import FACT
@@ -147,7 +147,7 @@ class World:
         await self.create(EVALUATIONS, evaluation("waiting", namespace, target={"fineTuneJobName": "adapter"}))
         await self.create(EVALUATIONS, evaluation("asking", namespace, **ALONE))
         await scene.pods(2)
-        await scene.apply(artifact(self.old), CANARY, strategy={**QUICK, "canarySeconds": 3600})
+        await scene.apply(artifact(self.old), CANARY, strategy=UNENDING)
         await scene.apply(artifact(self.kept), ARCHIVE)
         await scene.mark({later.ARCHIVES: "yes"}, ARCHIVE)
         await scene.served(self.old, CANARY)

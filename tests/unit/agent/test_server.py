@@ -108,7 +108,7 @@ async def test_waiting_for_a_change_ends_with_it(caller: Caller) -> None:
     await asyncio.sleep(0.05)
     assert not waiting.done()
     await caller.put(pod.share(pod.publish()))
-    status, truth = await asyncio.wait_for(waiting, 3)
+    status, truth = await asyncio.wait_for(waiting, 9)
     assert status == 200
     assert truth["version"] > version
     assert (await caller.call("GET", "/v1/rollouts", query="?after=x"))[0] == 400
