@@ -18,7 +18,7 @@ from tests.component.api_server import ApiServer
 from tests.component.operator.conftest import playing
 from tests.component.operator.finetunejobs import evaluation, finetunejob, over, until
 from tests.component.operator.process import OperatorProcess
-from tests.perturb.deaths import starts_again
+from tests.perturb.deaths import kept_running
 from tests.perturb.proxy import Proxy, Write
 from tests.resources import EVALUATIONS, FINETUNEJOBS
 
@@ -58,8 +58,7 @@ async def live(kube: Kube, kubeconfig: Path, namespace: str, folder: Path, kill_
                 await operator.kill()
 
         proxy.after_write = after_write
-        async with starts_again(operator, killed):
-            await operator.start()
+        async with kept_running(operator):
             await operator.ready()
             await kube.create(EVALUATIONS, namespace, evaluation("demo", namespace))
             await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))

@@ -23,7 +23,7 @@ from tests.component.operator.conftest import playing
 from tests.component.operator.finetunejobs import finetunejob, over, until
 from tests.component.operator.process import OperatorProcess
 from tests.component.patience import Patience
-from tests.perturb.deaths import starts_again
+from tests.perturb.deaths import kept_running
 from tests.perturb.proxy import Proxy, Write
 from tests.receiver import KEY, Receiver, accept, secret
 from tests.resources import FINETUNEJOBS
@@ -79,8 +79,7 @@ async def live(kube: Kube, kubeconfig: Path, namespace: str, folder: Path, kill_
                 await operator.kill()
 
         proxy.after_write = after_write
-        async with starts_again(operator, killed):
-            await operator.start()
+        async with kept_running(operator):
             await until_recorded(proxy)  # from now on it is told
             await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
             await until(kube, namespace, "demo", over, what="the end")

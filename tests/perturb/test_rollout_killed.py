@@ -23,7 +23,7 @@ from tests.component.operator.process import OperatorProcess
 from tests.component.reviews import policies
 from tests.component.rollout.objects import QUICK, artifact, ready_of
 from tests.component.rollout.scene import NAME, Scene, new_key
-from tests.perturb.deaths import starts_again
+from tests.perturb.deaths import kept_running
 from tests.perturb.proxy import Proxy, Write
 from tests.resources import REVIEWS
 from tests.serving.adapters import Published
@@ -111,9 +111,8 @@ class Lives:
         proxy.after_write = wrote
         self._told[scene.namespace] = took
         try:
-            async with starts_again(operator, killed):
+            async with kept_running(operator):
                 await scene.pods(2)
-                await operator.start()
                 await operator.ready()
                 body = await story(scene, *self.adapters)
         finally:
