@@ -87,15 +87,23 @@ class Server:
 
     def listed(self, path: str, **query: str) -> tuple[list[Body], str]:
         """Return the objects of a list, read page by page, and the resourceVersion from which a watch goes on."""
-        found: list[Body] = []
-        wanted = {**query, "limit": str(PAGE)}
+        pages = list(self.pages(path, **query))
+        return [body for bodies, _ in pages for body in bodies], pages[-1][1]
+
+    def pages(self, path: str, first: int = PAGE, **query: str) -> Iterator[tuple[list[Body], str]]:
+        """Yield the objects of a list page by page, each with the resourceVersion from which a watch goes on.
+
+        Args:
+            first: objects of the first page, which comes the sooner the fewer they are.
+        """
+        wanted = {**query, "limit": str(first)}
         while True:
             page = self._answer("GET", path, query=wanted)
-            found += page.get("items") or []
             metadata = page.get("metadata") or {}
+            yield page.get("items") or [], str(metadata.get("resourceVersion", ""))
             if not metadata.get("continue"):
-                return found, str(metadata.get("resourceVersion", ""))
-            wanted["continue"] = metadata["continue"]
+                return
+            wanted |= {"continue": metadata["continue"], "limit": str(PAGE)}
 
     def merge(self, path: str, patch: Body, *, dry_run: bool = False) -> Body:
         """Merge changes into an object."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from html.parser import HTMLParser
 
 import pytest
 from starlette.testclient import TestClient
 
 from tests.console.objects import HOSTILE, completed, digest, rollout
-from tests.unit.cli.cluster import FakeCluster
+from tests.unit.cli.cluster import Body, FakeCluster, Request
 from tests.unit.console.conftest import HOME
 
 PAGES = {
@@ -163,6 +164,30 @@ def test_what_is_not_there_is_said(browser: TestClient) -> None:
     assert "there is no FineTuneJob none in team-a" in told.text
     assert browser.get("/ns/team-a/secrets/a").status_code == 404
     assert browser.get("/ns/team-a/finetunejobs/-/manifest").status_code == 404
+
+
+def test_of_a_long_list_a_page_shows_what_was_read_and_says_so(browser: TestClient, cluster: FakeCluster) -> None:
+    goes_on = threading.Event()
+
+    def in_two_pages(request: Request) -> tuple[int, Body | bytes] | None:
+        if not request.path.endswith("/finetunejobs") or "watch" in request.query:
+            return None
+        jobs = [body for path, body in sorted(cluster.objects.items()) if path.startswith(f"{request.path}/")]
+        if "continue" not in request.query:
+            return 200, {"metadata": {"resourceVersion": "7", "continue": "more"}, "items": jobs[:2]}
+        assert goes_on.wait(20)
+        return 200, {"metadata": {"resourceVersion": "7"}, "items": jobs[2:]}
+
+    cluster.otherwise = in_two_pages
+    assert "Still reading: 7 so far" in browser.get("/ns/team-a").text
+    part = browser.get("/ns/team-a/finetunejobs?text=hostile", headers={"HX-Request": "true", "HX-Target": "live"}).text
+    assert "Still reading: 2 so far" in part
+    assert "Nothing is like this" not in part
+    assert "step 124 of 200" in browser.get("/ns/team-a/finetunejobs/field-guide-v4").text, "it is asked for by itself"
+    assert "Nothing waits for a decision" not in browser.get("/ns/team-a/approvals").text
+    threading.Timer(0.3, goes_on.set).start()
+    assert "hostile" in browser.get("/ns/team-a/finetunejobs?export").text, "a file to keep has all of them"
+    assert "Still reading" not in browser.get("/ns/team-a").text
 
 
 def test_kinds_that_are_refused_are_named_and_the_others_shown(browser: TestClient, cluster: FakeCluster) -> None:

@@ -30,7 +30,7 @@ from .room import Room, send_in_parts
 from .streams import Changes, Words
 from .views import playground, reading, reports, writing
 from .views.forms import check_form, read_form
-from .views.responding import redirect, set_session, status_of, templates
+from .views.responding import prepare, redirect, set_session, status_of, templates
 from .views.signing import CALLBACK, SIGN_IN, SIGN_OUT, SIGNED_OUT, Signing, way_in
 from .visits import NotSignedIn
 
@@ -107,6 +107,7 @@ class Console:
                 await asyncio.sleep(1)
                 self._context.feeds.sweep()
 
+        await run_in_threadpool(prepare)
         sweeper = asyncio.create_task(sweep())
         try:
             yield

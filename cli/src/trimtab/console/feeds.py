@@ -1,5 +1,7 @@
 """What a user's objects are now: one list and one watch for each user, kind and namespace, however many pages are open.
 
+Of a long list a page shows what was read so far, and the rest when it is told of it: nobody waits for thousands.
+
 A feed belongs to one user, so that nobody sees what another's rights show. It begins when a page first asks, and ends
 when none is open any more and none has asked for a while; the watch's connection is closed at once. The API server is
 asked for a new watch every two minutes, and says no where the user's rights or token have gone: then the feed ends.
@@ -21,6 +23,8 @@ from .callers import Caller
 
 WATCH_SECONDS = 120
 FIRST_LIST_SECONDS = 30.0
+FIRST_PAGE = 100
+"""Objects of the first list's first page: about what the first screen shows of them."""
 TRIES, PAUSE_SECONDS = 5, 1.0
 """Of an API server that does not answer, before it is told."""
 LINGER_SECONDS = 20.0
@@ -37,6 +41,14 @@ class TooMany(Problem):
     """So much is open that no more can be."""
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Objects of a list; `is_whole` is false while it is being read for the first time."""
+
+    objects: tuple[CustomObject, ...]
+    is_whole: bool
+
+
 @dataclass
 class Feed:
     """The objects of a kind in a namespace, or in all for an empty one, as one user sees them."""
@@ -48,6 +60,7 @@ class Feed:
     problem: Problem | None = None
     heard: set[Heard] = field(default_factory=set)
     _objects: dict[tuple[str, str], CustomObject] = field(default_factory=dict)
+    _begun: threading.Event = field(default_factory=threading.Event)
     _ready: threading.Event = field(default_factory=threading.Event)
     _over: threading.Event = field(default_factory=threading.Event)
     _was_listed: bool = False
@@ -71,12 +84,23 @@ class Feed:
         Raises:
             Problem: it cannot be listed.
         """
-        if not self._ready.wait(FIRST_LIST_SECONDS):
+        return self._after(self._ready.wait(FIRST_LIST_SECONDS)).objects
+
+    def so_far(self, seconds: float) -> Seen:
+        """Return what is there, waiting so long for the first list, and longer for its first page.
+
+        Raises:
+            Problem: it cannot be listed.
+        """
+        return self._after(self._ready.wait(seconds) or self._begun.wait(FIRST_LIST_SECONDS))
+
+    def _after(self, answered: bool) -> Seen:
+        if not answered:
             raise Unreachable("the API server has not answered yet", "try it again")
         if self.problem is not None:
             raise self.problem
         with self._lock:
-            return tuple(self._objects.values())
+            return Seen(tuple(self._objects.values()), self._was_listed)
 
     @property
     def listed(self) -> bool:
@@ -122,9 +146,17 @@ class Feed:
                 raise
 
     def _list(self, path: str) -> str:
-        bodies, version = self.server.listed(path)
+        version, found = "", {}
+        for bodies, since in self.server.pages(path, FIRST_PAGE):
+            version = since
+            found |= {_place(each): parse(self.kind, _light(each)) for each in bodies}
+            if not self._was_listed:  # a list that is read again is shown when it is whole
+                with self._lock:
+                    self._objects = dict(found)
+                self._begun.set()
+                self._tell("")
         with self._lock:
-            self._objects = {_place(each): parse(self.kind, _light(each)) for each in bodies}
+            self._objects = found
             self._was_listed = True
         self._ready.set()
         self._tell("")
@@ -162,6 +194,7 @@ class Feed:
 
     def _fail(self, problem: Problem) -> None:
         self.problem = problem
+        self._begun.set()
         self._ready.set()
         self._over.set()
         for each in tuple(self.heard):
@@ -192,6 +225,14 @@ class Feeds:
             Problem: they cannot be listed, or too much is open.
         """
         return self._feed(caller, kind, namespace).objects()
+
+    def so_far(self, caller: Caller, kind: Kind, namespace: str, seconds: float) -> Seen:
+        """Return the same, of a list that takes longer than so many seconds what was read of it.
+
+        Raises:
+            Problem: they cannot be listed, or too much is open.
+        """
+        return self._feed(caller, kind, namespace).so_far(seconds)
 
     def learn(self, caller: Caller, kind: Kind, body: Body) -> None:
         """Show what the API server answered to a user's write at once, and not when the watch tells of it."""

@@ -76,6 +76,12 @@ def templates() -> jinja2.Environment:
     return environment
 
 
+def prepare() -> None:
+    """Compile all templates, so that whoever comes first does not wait for it."""
+    for name in templates().list_templates():
+        templates().get_template(name)
+
+
 def status_of(problem: Problem) -> int:
     return next((status for kind, status in STATUSES if isinstance(problem, kind)), 500)
 
@@ -137,6 +143,7 @@ def respond(
         "export": export,
         "style": _style() if export else None,
         "tab": "",
+        "so_far": 0,
         **more,
     }
     if request.headers.get("hx-target") == LIVE and LIVE in found.blocks:
