@@ -87,16 +87,16 @@ class Server:
 
     def listed(self, path: str, **query: str) -> tuple[list[Body], str]:
         """Return the objects of a list, read page by page, and the resourceVersion from which a watch goes on."""
-        pages = list(self.pages(path, **query))
+        pages = list(self.pages(path, PAGE, query))
         return [body for bodies, _ in pages for body in bodies], pages[-1][1]
 
-    def pages(self, path: str, first: int = PAGE, **query: str) -> Iterator[tuple[list[Body], str]]:
+    def pages(self, path: str, first: int, query: Mapping[str, str] | None = None) -> Iterator[tuple[list[Body], str]]:
         """Yield the objects of a list page by page, each with the resourceVersion from which a watch goes on.
 
         Args:
             first: objects of the first page, which comes the sooner the fewer they are.
         """
-        wanted = {**query, "limit": str(first)}
+        wanted = {**(query or {}), "limit": str(first)}
         while True:
             page = self._answer("GET", path, query=wanted)
             metadata = page.get("metadata") or {}

@@ -146,7 +146,7 @@ class Feed:
                 raise
 
     def _list(self, path: str) -> str:
-        version, found = "", {}
+        version, found = "", dict[tuple[str, str], CustomObject]()
         for bodies, since in self.server.pages(path, FIRST_PAGE):
             version = since
             found |= {_place(each): parse(self.kind, _light(each)) for each in bodies}
