@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
+
 import pytest
 
-from tests.console.conftest import Opens, Team
+from tests.console.conftest import Opens, Team, console
 from tests.console.objects import HOSTILE, digest, training
-from tests.console.window import Window
+from tests.console.window import Window, window
 
 pytestmark = pytest.mark.cluster
 
@@ -146,6 +149,19 @@ def test_an_object_that_goes_and_one_that_comes(opens: Opens, team_of_three: Tea
         team.server.delete(f"/apis/trimtab.dev/v1alpha1/namespaces/{team.namespace}/finetunejobs/passing-by")
         page.wait("document.body.innerText.includes('Nothing is like this')")
         clean(page)
+
+
+def test_a_page_that_is_not_followed_any_more_says_so(team_of_three: Team, tmp_path: Path) -> None:
+    with console(team_of_three.users["jane"]) as (address, process):
+        home = address.partition("/login")[0]
+        with window(tmp_path, home) as page:
+            page.visit(address, "location.pathname.startsWith('/ns/')")
+            page.wait("!document.getElementById('live-mark').hidden")
+            assert page.run("document.getElementById('stale').hidden")
+            process.send_signal(signal.SIGINT)
+            page.wait("!document.getElementById('stale').hidden")
+            assert "This is what was here before" in page.text()
+            assert "field-guide-v4" in page.text()
 
 
 def clean(page: Window, allowed: int = 0) -> None:

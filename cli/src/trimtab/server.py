@@ -311,5 +311,7 @@ def refusal(code: int, told: Body, method: str, path: str) -> Problem:
             return Invalid(message, causes=pairs)
         case 500 if UNTYPED in message:
             return Invalid(message, causes=tuple(UNTYPED_CAUSE.findall(message)))
+        case 429 | 500 | 502 | 503 | 504:  # it has no time, or something behind it is away: who follows asks again
+            return Unreachable(f"the API server answered {code} to {method} {path} ({message})", "try it again")
         case _:
             return Problem(f"the API server answered {code} to {method} {path} ({message})", "try it again")

@@ -198,6 +198,25 @@ def test_rights_that_were_taken_end_the_pages_stream(feeds: Feeds) -> None:
     assert len(feeds) == 0
 
 
+def test_an_api_server_that_never_lets_a_watch_begin_is_not_asked_all_the_time(
+    feeds: Feeds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trimtab.console.feeds.PAUSE_SECONDS", 0.1)
+    server = Listed()
+    server.watch = lambda *_: _expired()  # type: ignore[assignment]
+    feeds.objects(caller(server), KIND, "a")
+    time.sleep(0.35)
+    assert 2 <= server.lists <= 5
+    server.refused = Expired("too old")
+    with pytest.raises(Expired):
+        feeds.objects(caller(server, "rita"), KIND, "a")
+
+
+def _expired() -> Iterator[dict[str, Any]]:
+    raise Expired("too old")
+    yield {}
+
+
 class Partial(Listed):
     """The same, where the user may see FineTuneJobs and nothing else."""
 

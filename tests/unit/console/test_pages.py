@@ -203,8 +203,22 @@ def test_a_cluster_that_went_away_is_said(browser: TestClient, cluster: FakeClus
     for plural in ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts"):
         cluster.refuse(f"/apis/trimtab.dev/v1alpha1/namespaces/gone/{plural}", 500, "etcd is gone")
     told = browser.get("/ns/gone")
-    assert told.status_code == 500
+    assert told.status_code == 502
     assert "etcd is gone" in told.text
+
+
+@pytest.mark.parametrize("code", [410, 429, 500, 503])
+def test_an_api_server_that_has_no_time_is_asked_again(code: int, browser: TestClient, cluster: FakeCluster) -> None:
+    """Priority and fairness answers 429, one that starts or has no etcd 500 and 503: a moment later it is over."""
+    refusals = [code]
+
+    def busy(request: Request) -> tuple[int, Body | bytes] | None:
+        is_list = request.path.endswith("/finetunejobs") and "watch" not in request.query
+        return (refusals.pop(), {"message": "too many requests"}) if is_list and refusals else None
+
+    cluster.otherwise = busy
+    told = browser.get("/ns/team-a/finetunejobs")
+    assert (told.status_code, "field-guide-v4" in told.text) == (200, True), told.text
 
 
 @pytest.mark.parametrize("dots", ["%2e%2e", "%2e", "..%2f..", "%2e%2e%2f"])

@@ -26,7 +26,7 @@ FIRST_LIST_SECONDS = 30.0
 FIRST_PAGE = 100
 """Objects of the first list's first page: about what the first screen shows of them."""
 TRIES, PAUSE_SECONDS = 5, 1.0
-"""Of an API server that does not answer, before it is told."""
+"""Of an API server that does not answer or has no time, before it is told."""
 LINGER_SECONDS = 20.0
 """Between two pages of one person."""
 FEEDS, FEEDS_OF_ONE = 512, 40
@@ -128,9 +128,7 @@ class Feed:
                 tries = 0
                 while not self._over.is_set():
                     version = self._watch(path, version)
-            except Expired:
-                continue
-            except Unreachable as problem:
+            except (Expired, Unreachable) as problem:
                 if self._over.is_set():
                     return
                 tries += 1
