@@ -79,6 +79,16 @@ def test_a_pod_that_does_not_answer_hides_no_other(
     assert "pod a-broken-one does not answer" in browser.get(PAGE).text
 
 
+def test_half_a_character_in_a_name_breaks_no_page(browser: TestClient, cluster: WatchedCluster) -> None:
+    """JSON may say it, and UTF-8 cannot."""
+    path = cluster.put_pod("vllm-0", {"app": "vllm"})
+    told = json.dumps({"data": [model(BASE), model(f"{ADAPTER}@\ud800", BASE)]}).encode()
+    cluster.otherwise = lambda request: (200, told) if request.path == f"{path}/v1/models" else None
+    page = browser.get(PAGE)
+    assert page.status_code == 200
+    assert f"{ADAPTER}@?" in page.text
+
+
 def test_an_engine_that_lists_without_end_fills_no_page() -> None:
     about = parse(kind_named("adapterrollouts"), rollout("field-guide-next", moving=True))
     assert isinstance(about, AdapterRollout)

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from importlib.resources import files
+from pathlib import PurePosixPath
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -30,7 +30,7 @@ from .room import Room, send_in_parts
 from .streams import Changes, Words
 from .views import playground, reading, reports, writing
 from .views.forms import check_form, read_form
-from .views.responding import prepare, redirect, set_session, status_of, templates
+from .views.responding import assets, prepare, redirect, set_session, status_of, templates
 from .views.signing import CALLBACK, SIGN_IN, SIGN_OUT, SIGNED_OUT, Signing, way_in
 from .visits import NotSignedIn
 
@@ -40,7 +40,7 @@ QUESTIONS, QUESTIONS_OF_ONE = 64, 4
 REPORTS, REPORTS_OF_ONE = 4, 2
 """That are in memory at the same time: of all users, and of one; a report has 16 MiB at most."""
 ASSET_SECONDS = 31_536_000
-SERVED = (".css", ".js", ".svg", ".woff2")
+SERVED = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".woff2": "font/woff2"}
 OBJECT = "/ns/{namespace}/{plural}/{name}"
 
 Read = Callable[[Context, Request], Response]
@@ -274,16 +274,11 @@ async def _go(request: Request) -> Response:
 
 async def _asset(request: Request) -> Response:
     name = request.path_params["name"]
-    folder = files("trimtab.console") / "assets"
-    known = {
-        f"{prefix}{each.name}": each
-        for prefix, place in (("", folder), ("vendor/", folder / "vendor"))
-        for each in place.iterdir()
-        if each.name.endswith(SERVED)
-    }
-    if name not in known:
+    kind = SERVED.get(PurePosixPath(name).suffix)
+    if kind is None or name not in assets():
         raise HTTPException(404)
-    return FileResponse(str(known[name]), headers={"Cache-Control": f"public, max-age={ASSET_SECONDS}, immutable"})
+    headers = {"Cache-Control": f"public, max-age={ASSET_SECONDS}, immutable"}
+    return Response(assets()[name], media_type=kind, headers=headers)
 
 
 def _told(problem: Problem) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import b64encode
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -77,7 +78,8 @@ def templates() -> jinja2.Environment:
 
 
 def prepare() -> None:
-    """Compile all templates, so that whoever comes first does not wait for it."""
+    """Read all files and compile all templates, so that whoever comes first does not wait for it."""
+    assets()
     for name in templates().list_templates():
         templates().get_template(name)
 
@@ -97,18 +99,26 @@ def coded(line: str) -> Markup:
 @cache
 def asset(name: str) -> str:
     """Return the address of a file, which has its content's hash so that browsers keep it for good."""
-    return f"/assets/{name}?v={hashlib.sha256(_file(name)).hexdigest()[:12]}"
+    return f"/assets/{name}?v={hashlib.sha256(assets()[name]).hexdigest()[:12]}"
 
 
 @cache
-def _file(name: str) -> bytes:
-    return (files("trimtab.console") / "assets" / name).read_bytes()
+def assets() -> Mapping[str, bytes]:
+    """Return all files that pages are made of, by their names."""
+    folder = files("trimtab.console") / "assets"
+    places = (("", folder), ("vendor/", folder / "vendor"))
+    return {
+        f"{prefix}{each.name}": each.read_bytes()
+        for prefix, place in places
+        for each in place.iterdir()
+        if each.is_file()
+    }
 
 
 @cache
 def _style() -> tuple[Markup, str]:
     """Return the style sheet for a page that stands alone, and the hash that its policy allows it by."""
-    text = _file("console.css").decode()
+    text = assets()["console.css"].decode()
     return Markup(text), b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -148,14 +158,19 @@ def respond(
     }
     if request.headers.get("hx-target") == LIVE and LIVE in found.blocks:
         text = "".join(found.blocks[LIVE](found.new_context(values)))
-        return HTMLResponse(text, status)
-    response = HTMLResponse(found.render(values), status)
+        return HTMLResponse(_encoded(text), status)
+    response = HTMLResponse(_encoded(found.render(values)), status)
     if export:
         name = "".join(each if each.isalnum() or each == "-" else "-" for each in request.url.path.strip("/"))
         response.headers["Content-Disposition"] = f'attachment; filename="trimtab-{name}.html"'
     if session != caller.session:
         set_session(context, response, session)
     return response
+
+
+def _encoded(text: str) -> bytes:
+    """Return a page as bytes: half a character, which JSON can say and an engine may tell, is a question mark."""
+    return text.encode(errors="replace")
 
 
 def set_session(context: Context, response: Response, session: str) -> None:
