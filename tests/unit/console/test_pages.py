@@ -25,7 +25,7 @@ PAGES = {
     "/ns/team-a/finetunejobs/field-guide-v4/log": ["Attempt 1, train", "node gpu-3 does not answer"],
     "/ns/team-a/evaluations/field-guide-v2": [
         *("worse than the baseline by 0.51", "not kept", "at most 13.5", "anchor 11.9, +0.71"),
-        *("at most 2.5 % worse than the anchor", "0.025 against the anchor: Regressed"),
+        *("at most 2.5 % worse than the anchor", "Regressed: 6 % worse than the anchor, at most 2.5 % was asked"),
     ],
     "/ns/team-a/evaluations/field-guide-v3": ["falls by 0.68", "kept", "better", "4 more are in the report"],
     "/ns/team-a/adapterrollouts/field-guide": ["4 of 4", "Previous", "Go back", "412 requests"],
