@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.console.conftest import Opens, Team, console
-from tests.console.objects import HOSTILE, digest, training
+from tests.console.conftest import GROUP, Opens, Team, console
+from tests.console.objects import HOSTILE, condition, digest, rollout, training
 from tests.console.window import Window, window
 
 pytestmark = pytest.mark.cluster
@@ -17,7 +17,7 @@ LOSS = "document.querySelector('trimtab-curve').shadowRoot.querySelector('[data-
 
 
 def test_a_day(opens: Opens, team_of_three: Team, capsys: pytest.CaptureFixture[str]) -> None:
-    """Find the run, see its curve move, read why another failed, compare two, hold up and let go, go back."""
+    """Find the run, see its curve move, read why another failed, compare two, hold up and let go, approve, go back."""
     team, home = team_of_three, f"/ns/{team_of_three.namespace}"
     with opens("jane") as page:
         assert "token" not in page.run("location.href")
@@ -58,6 +58,26 @@ def test_a_day(opens: Opens, team_of_three: Team, capsys: pytest.CaptureFixture[
         assert team.get("finetunejobs", "field-guide-v4")["spec"]["suspend"] is True
         page.click("form[action$=resume] button", "document.body.innerText.includes('It goes on.')")
         assert team.get("finetunejobs", "field-guide-v4")["spec"]["suspend"] is False
+
+        moves = rollout("field-guide-next", moving=True)["status"]
+        approval = {"digest": digest("field-guide-v3"), "required": 1, "approvedBy": []}
+        awaits = condition("Ready", "False", "AwaitingApproval", "0 of 1 approvals are there")
+        team.status("adapterrollouts", "field-guide-next", {"conditions": [awaits], "approval": approval})
+        page.visit(f"{home}/approvals")
+        page.wait("document.querySelector('.decisions li').innerText.includes('AwaitingApproval')")
+        page.click(
+            "form.decide button[value=Approve]", "document.body.innerText.includes('Your approval is recorded.')"
+        )
+        (review,) = team.server.get(f"{GROUP}/namespaces/{team.namespace}/reviews").body["items"]
+        assert review["spec"]["subject"]["digest"] == approval["digest"]
+        assert review["spec"]["author"] == f"system:serviceaccount:{team.namespace}:jane"
+        page.click('.decisions a[href$="/field-guide-next"]', "document.title.startsWith('field-guide-next')")
+        page.wait("!document.getElementById('live-mark').hidden")
+        serves = condition("Ready", "True", "Serving", "every pod answers with the wanted adapter")
+        team.status("adapterrollouts", "field-guide-next", {"conditions": [serves], "approval": None, "step": None})
+        page.wait("document.querySelector('.phases .now').innerText === 'Serving'")
+        team.status("adapterrollouts", "field-guide-next", moves)
+        team.server.delete(f"{GROUP}/namespaces/{team.namespace}/reviews/{review['metadata']['name']}")
 
         page.visit(f"{home}/adapterrollouts/field-guide")
         page.click("td.act a", "document.title.startsWith('Go back')")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from html import escape
 from html.parser import HTMLParser
 
 import pytest
@@ -109,9 +110,12 @@ def test_a_name_in_the_address_is_no_markup_either(browser: TestClient) -> None:
     assert "<script>alert" not in browser.get("/ns/team-a/finetunejobs", params={"text": HOSTILE}).text
 
 
-@pytest.mark.parametrize("path", ["/ns/team-a", "/ns/team-a/finetunejobs", *OF_OBJECTS])
+@pytest.mark.parametrize("path", ["/ns/team-a", "/ns/team-a/finetunejobs?text=guide", *OF_OBJECTS])
 def test_a_file_to_keep_stands_alone(path: str, browser: TestClient) -> None:
-    told = browser.get(path + ("&" if "?" in path else "?") + "export")
+    address = path + ("&" if "?" in path else "?") + "export"
+    if "none" not in path:
+        assert f'href="{escape(address)}" download>Save as a file' in browser.get(path).text
+    told = browser.get(address)
     assert told.status_code == 200
     assert told.headers["content-disposition"].startswith('attachment; filename="trimtab-')
     page = Markup(told.text)
