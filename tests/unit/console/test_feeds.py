@@ -186,6 +186,18 @@ def test_nobody_sees_what_another_may(feeds: Feeds) -> None:
     assert (jane.lists, eve.lists) == (1, 1)
 
 
+def test_what_several_users_may_see_is_in_memory_once(feeds: Feeds) -> None:
+    first, second, later = Listed(), Listed(), Listed()
+    second.objects.append(_stored(queued("seen-by-rita-alone"), 2))
+    later.objects = [_stored(training("demo", step=150), 3)]
+    (of_jane,) = feeds.objects(caller(first), KIND, "a")
+    of_rita = feeds.objects(caller(second, "rita"), KIND, "a")
+    assert of_rita[0] is of_jane
+    assert [each.name for each in feeds.objects(caller(first), KIND, "a")] == ["demo"]
+    (of_paul,) = feeds.objects(caller(later, "paul"), KIND, "a")
+    assert of_paul.told["progress"]["step"] == 150, "another version is another object"
+
+
 def test_rights_that_were_taken_end_the_pages_stream(feeds: Feeds) -> None:
     server, heard = Listed(), []
     feeds.listen(caller(server), [KIND], "a", lambda of, name: heard.append(of))
@@ -203,7 +215,7 @@ def test_an_api_server_that_never_lets_a_watch_begin_is_not_asked_all_the_time(
 ) -> None:
     monkeypatch.setattr("trimtab.console.feeds.PAUSE_SECONDS", 0.1)
     server = Listed()
-    server.watch = lambda *_: _expired()  # type: ignore[assignment]
+    monkeypatch.setattr(server, "watch", lambda *_: _expired())
     feeds.objects(caller(server), KIND, "a")
     time.sleep(0.35)
     assert 2 <= server.lists <= 5
@@ -213,8 +225,8 @@ def test_an_api_server_that_never_lets_a_watch_begin_is_not_asked_all_the_time(
 
 
 def _expired() -> Iterator[dict[str, Any]]:
+    yield from ()
     raise Expired("too old")
-    yield {}
 
 
 class Partial(Listed):

@@ -1,6 +1,7 @@
 """What a user's objects are now: one list and one watch for each user, kind and namespace, however many pages are open.
 
-Of a long list a page shows what was read so far, and the rest when it is told of it: nobody waits for thousands.
+Of a long list a page shows what was read so far, and the rest when it is told of it: nobody waits for thousands. What
+the API server gave to several users, each by their own rights, is in memory once.
 
 A feed belongs to one user, so that nobody sees what another's rights show. It begins when a page first asks, and ends
 when none is open any more and none has asked for a while; the watch's connection is closed at once. The API server is
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 from ..errors import Expired, NotAllowed, NotInstalled, Problem, Unreachable
 from ..kinds import Kind
@@ -33,6 +35,8 @@ FEEDS, FEEDS_OF_ONE = 512, 40
 """At the same time: of all users, and of one."""
 
 Key = tuple[str, str, str]
+Shared = WeakValueDictionary[tuple[str, str, str], CustomObject]
+"""Objects by plural, uid and resourceVersion, while somebody has them: of one version all users are told the same."""
 Heard = Callable[[str, str], None]
 """Is told the plural and name of what changed, from whatever thread; without a plural: nothing more will come."""
 
@@ -59,6 +63,7 @@ class Feed:
     touched: float = 0.0
     problem: Problem | None = None
     heard: set[Heard] = field(default_factory=set)
+    shared: Shared = field(default_factory=WeakValueDictionary)
     _objects: dict[tuple[str, str], CustomObject] = field(default_factory=dict)
     _begun: threading.Event = field(default_factory=threading.Event)
     _ready: threading.Event = field(default_factory=threading.Event)
@@ -117,7 +122,7 @@ class Feed:
         with self._lock:
             known = self._objects.get(_place(body))
             if known is None or _version(body) >= _version(known.body):
-                self._objects[_place(body)] = parse(self.kind, _light(body))
+                self._objects[_place(body)] = self._parsed(body)
 
     def _follow(self) -> None:
         path = Resource(self.kind.group, self.kind.version, self.kind.plural).path(self.namespace or None)
@@ -147,7 +152,7 @@ class Feed:
         version, found = "", dict[tuple[str, str], CustomObject]()
         for bodies, since in self.server.pages(path, FIRST_PAGE):
             version = since
-            found |= {_place(each): parse(self.kind, _light(each)) for each in bodies}
+            found |= {_place(each): self._parsed(each) for each in bodies}
             if not self._was_listed:  # a list that is read again is shown when it is whole
                 with self._lock:
                     self._objects = dict(found)
@@ -159,6 +164,12 @@ class Feed:
         self._ready.set()
         self._tell("")
         return version
+
+    def _parsed(self, body: Body) -> CustomObject:
+        """Return an object that the API server gave to this user, the very one that another user was given."""
+        made, metadata = parse(self.kind, _light(body)), mapping(body.get("metadata"))
+        uid, version = str(metadata.get("uid") or ""), str(metadata.get("resourceVersion") or "")
+        return self.shared.setdefault((self.kind.plural, uid, version), made) if uid and version else made
 
     def _watch(self, path: str, version: str) -> str:
         """Follow one watch to its end; return the resourceVersion that the next goes on from."""
@@ -209,6 +220,7 @@ class Feeds:
     def __init__(self, linger: float = LINGER_SECONDS) -> None:
         self._linger = linger
         self._feeds: dict[Key, Feed] = {}
+        self._shared: Shared = WeakValueDictionary()
         self._lock = threading.Lock()
 
     def begin(self, caller: Caller, kinds: Sequence[Kind], namespace: str) -> None:
@@ -311,7 +323,7 @@ class Feeds:
                 of_one = sum(1 for each in self._feeds if each[0] == caller.key)
                 if len(self._feeds) >= FEEDS or of_one >= FEEDS_OF_ONE:
                     raise TooMany("too many pages of different namespaces are open", "close some, and wait a moment")
-                feed = self._feeds[key] = Feed(caller.server, kind, namespace)
+                feed = self._feeds[key] = Feed(caller.server, kind, namespace, shared=self._shared)
                 feed.begin()
             feed.touched = time.monotonic()
             return feed
