@@ -7,6 +7,8 @@ import contextlib
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from pathlib import PurePosixPath
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -37,6 +39,8 @@ from .visits import NotSignedIn
 STREAMS, STREAMS_OF_ONE = 512, 128
 QUESTIONS, QUESTIONS_OF_ONE = 64, 4
 """That are answered at the same time: of all users, and of one."""
+THREADS_OF_ONE = 8
+"""In which what one user asks for is made at the same time, of 40; more of it waits without one."""
 REPORTS, REPORTS_OF_ONE = 4, 2
 """That are in memory at the same time: of all users, and of one; a report has 16 MiB at most."""
 ASSET_SECONDS = 31_536_000
@@ -45,6 +49,7 @@ OBJECT = "/ns/{namespace}/{plural}/{name}"
 
 Read = Callable[[Context, Request], Response]
 Write = Callable[[Context, Request, Mapping[str, str]], Response]
+Value = TypeVar("Value")
 
 
 class Console:
@@ -54,6 +59,7 @@ class Console:
         self._context = context
         self._over: dict[asyncio.Event, str] = {}
         self._questions: list[str] = []
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._reports = Room(REPORTS, REPORTS_OF_ONE)
         reads: tuple[tuple[str, Read], ...] = (
             ("/", reading.begin),
@@ -117,7 +123,12 @@ class Console:
             self._context.feeds.close()
 
     async def _read(self, view: Read, request: Request) -> Response:
-        return await run_in_threadpool(view, self._context, request)
+        return await self._made(await self._caller(request), view, request)
+
+    async def _made(self, caller: Caller, view: Callable[..., Value], *given: Any) -> Value:
+        """Return what a view makes, in another thread: an engine or API server may be silent for long."""
+        async with self._turns.setdefault(caller.key, asyncio.Semaphore(THREADS_OF_ONE)):
+            return await run_in_threadpool(view, self._context, *given)
 
     async def _caller(self, request: Request) -> Caller:
         """Return who asks, in another thread: a provider may be asked for newer tokens."""
@@ -126,16 +137,15 @@ class Console:
     async def _write(self, view: Write, request: Request) -> Response:
         if view is writing.hold and request.path_params["verb"] not in ("suspend", "resume"):
             raise HTTPException(404)
-        await self._caller(request)  # nobody's form is not even read
-        form = await read_form(request)
-        return await run_in_threadpool(view, self._context, request, form)
+        caller = await self._caller(request)  # nobody's form is not even read
+        return await self._made(caller, view, request, await read_form(request))
 
     async def _answers(self, request: Request) -> ASGIApp:
         """Answer a question in the words of models as they come; a refusal is JSON, for the page's script."""
         try:
             caller = await self._caller(request)  # nobody's form is not even read
             form = await read_form(request)
-            question = await run_in_threadpool(playground.the_question, self._context, request, form)
+            question = await self._made(caller, playground.the_question, request, form)
             if len(self._questions) >= QUESTIONS or self._questions.count(caller.key) >= QUESTIONS_OF_ONE:
                 raise TooMany("too many questions are being answered", "wait for an answer")
         except Problem as problem:
@@ -159,9 +169,8 @@ class Console:
     async def _preferences(self, request: Request) -> Response:
         """Store what a person prefers; answers are JSON, for the page's script."""
         try:
-            await self._caller(request)  # nobody's form is not even read
-            form = await read_form(request)
-            return await run_in_threadpool(playground.prefer, self._context, request, form)
+            caller = await self._caller(request)  # nobody's form is not even read
+            return await self._made(caller, playground.prefer, request, await read_form(request))
         except Problem as problem:
             return _told(problem)
 
