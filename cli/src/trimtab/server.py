@@ -172,14 +172,21 @@ class Server:
         Raises:
             Problem: one has more than `most` bytes.
         """
-        begun = b""
+        begun: list[bytes] = []  # joined once: a line may come in thousands of parts
+        length = 0
         for chunk in response.stream(2**16):
-            *whole, begun = (begun + chunk).split(b"\n")
-            yield from whole
-            if most is not None and len(begun) > most:
+            first, *more = chunk.split(b"\n")
+            begun.append(first)
+            length += len(first)
+            if more:
+                yield b"".join(begun)
+                *whole, last = more
+                yield from whole
+                begun, length = [last], len(last)
+            if most is not None and length > most:
                 raise Problem(f"what answers sends a line of more than {most:,} bytes", "see its log")
-        if begun:
-            yield begun
+        if length:
+            yield b"".join(begun)
 
     def _answer(self, method: str, path: str, **request: Any) -> Body:
         with self.opened(method, path, **request) as response:

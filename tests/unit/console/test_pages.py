@@ -194,6 +194,17 @@ def test_of_a_long_list_a_page_shows_what_was_read_and_says_so(browser: TestClie
     assert "Still reading" not in browser.get("/ns/team-a").text
 
 
+def test_of_a_log_no_more_is_asked_for_than_a_page_holds(browser: TestClient, cluster: FakeCluster) -> None:
+    pods = "/api/v1/namespaces/team-a/pods"
+    cluster.answers[pods] = (200, {"metadata": {}, "items": [{"metadata": {"name": "pod"}}]})
+    cluster.answers[f"{pods}/pod/log"] = (200, b"x" * 3_000_000)
+    told = browser.get("/ns/team-a/finetunejobs/field-guide-v4/log")
+    assert told.status_code == 200
+    assert len(told.content) < 400_000
+    asked = [each.query for each in cluster.asked if each.path == f"{pods}/pod/log"]
+    assert {(each["tailLines"], each["limitBytes"]) for each in asked} == {("200", "2000000")}
+
+
 def test_kinds_that_are_refused_are_named_and_the_others_shown(browser: TestClient, cluster: FakeCluster) -> None:
     path = "/apis/trimtab.dev/v1alpha1/namespaces/team-a/evaluations"
     cluster.refuse(path, 403, 'evaluations.trimtab.dev is forbidden: User "jane" cannot list')

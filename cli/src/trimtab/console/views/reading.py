@@ -34,7 +34,8 @@ from .responding import respond
 EVENTS = Resource("", "v1", "events")
 REVIEWS = Resource("trimtab.dev", "v1alpha1", "reviews")
 LOG_LINES, EVENTS_SHOWN = 200, 100
-LOG_BYTES = 400_000
+LOG_BYTES, POD_BYTES = 400_000, 2_000_000
+"""Of a page, and of what is asked of one pod for it."""
 
 
 def now() -> datetime:
@@ -148,7 +149,7 @@ def _log(caller: Caller, about: CustomObject) -> Iterator[dict[str, Any]]:
     """Yield an attempt with its lines, the newest lines of each."""
     part: dict[str, Any] = {}
     room = LOG_BYTES
-    for each in log_lines(caller.server, about, follow=False, tail=LOG_LINES):
+    for each in log_lines(caller.server, about, follow=False, tail=LOG_LINES, most=POD_BYTES):
         if part.get("number") != each.attempt.number:
             if part:
                 yield part
