@@ -28,7 +28,7 @@ NAMESPACES = Resource("", "v1", "namespaces")
 ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews")
 KEPT, KEPT_SECONDS = 512, 60.0
 NAMESPACES_SHOWN = 500
-PATIENCE_SECONDS = 0.1
+PATIENCE_SECONDS = 0.05
 """That a page which follows the cluster waits for lists, before it shows what was read of them."""
 
 Value = TypeVar("Value")
