@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import re
 import statistics
 import tempfile
 import threading
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import yaml
 from trimtab.kinds import kinds
@@ -24,7 +25,7 @@ from trimtab.kinds import kinds
 from tests.bench.control_plane import control_plane
 from tests.component.api_server import ApiServer
 from tests.component.patience import Patience
-from tests.console.conftest import USERS, Team, console, user
+from tests.console.conftest import GROUP, USERS, Team, console, user
 from tests.console.objects import completed, failed, team, training
 
 INSTANCE = 5
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=50)
     parser.add_argument("--objects", type=int, default=2000)
     parser.add_argument("--changes", type=int, default=20, help="a second apart")
+    parser.add_argument("--starts", type=int, default=7, help="consoles whose first page is asked for")
     options = parser.parse_args()
     with control_plane(INSTANCE) as (cluster, server), tempfile.TemporaryDirectory() as folder:
         made = server.create("/api/v1/namespaces", {"metadata": {"generateName": "console-"}})
@@ -119,19 +121,78 @@ def main() -> None:
         config = user(place, yaml.safe_load(cluster.kubeconfig.read_text()), "jane", USERS["jane"])
         path = Path(folder) / "jane"
         path.write_text(yaml.safe_dump(config))
+        first = first_pages(options.starts, place, path)
         with console(path) as (address, process):
-            print(json.dumps(measured(options, place, address, process.pid)))
+            print(json.dumps(first | measured(options, place, address, process.pid)))
         server.delete(f"/api/v1/namespaces/{place.namespace}")
 
 
-def measured(options: argparse.Namespace, place: Team, address: str, pid: int) -> dict[str, float]:
-    """Open the pages, change an object, close them; return what it took."""
+def first_pages(starts: int, place: Team, config: Path) -> dict[str, float]:
+    """Return what the first page of a console that has just started takes, beside the API server's own whole list.
+
+    Each start has both, one after the other, so that what else the machine does slows both; the time on a processor is
+    the console's alone.
+    """
+    found: list[tuple[float, float, float, float]] = []
+    for _ in range(starts):
+        with console(config) as (address, process):
+            time.sleep(3)  # a person takes longer to open the address
+            began, busy = time.perf_counter(), processor(process.pid)
+            home, cookie = signed_in(address)
+            page = f"/ns/{place.namespace}"
+            told = load(home, page, cookie)
+            shown, busy = time.perf_counter() - began, processor(process.pid) - busy
+            while b"Still reading" in told:
+                told = load(home, page, cookie)
+            found.append((shown, time.perf_counter() - began, whole_list(place), busy))
+    names = ("first_page_ms", "first_page_whole_ms", "list_ms", "first_page_processor_ms")
+    medians = {
+        name: round(statistics.median(times) * 1000)
+        for name, times in zip(names, zip(*found, strict=True), strict=True)
+    }
+    return {**medians, "first_page_by_list": round(statistics.median(each[0] / each[2] for each in found), 2)}
+
+
+def processor(pid: int) -> float:
+    """Return the seconds that a process was on a processor."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(each.read_text().split()[0]) for each in tasks) / 1e9
+
+
+def whole_list(place: Team) -> float:
+    """Return the seconds in which the API server gives all runs, page by page."""
+    began, more = time.perf_counter(), {"limit": "500"}
+    while True:
+        path = f"{GROUP}/namespaces/{place.namespace}/finetunejobs"
+        listed = place.server.get(f"{path}?{urlencode(more)}")
+        if not listed.body["metadata"].get("continue"):
+            return time.perf_counter() - began
+        more["continue"] = listed.body["metadata"]["continue"]
+
+
+def load(home: str, path: str, cookie: str) -> bytes:
+    """Return a page."""
+    asked = http.client.HTTPConnection(urlsplit(home).netloc, timeout=120)
+    asked.request("GET", path, headers={"Cookie": cookie})
+    told = asked.getresponse().read()
+    asked.close()
+    assert told
+    return told
+
+
+def signed_in(address: str) -> tuple[str, str]:
+    """Open the address that a console printed; return where it is, and the cookie of the session."""
     home, _, login = address.partition("/login")
     asked = http.client.HTTPConnection(urlsplit(home).netloc)
     asked.request("GET", f"/login{login}")
     answer = asked.getresponse()
     answer.read()
-    cookie = str(answer.getheader("Set-Cookie")).partition(";")[0]
+    return home, str(answer.getheader("Set-Cookie")).partition(";")[0]
+
+
+def measured(options: argparse.Namespace, place: Team, address: str, pid: int) -> dict[str, float]:
+    """Open the pages, change an object, close them; return what it took."""
+    home, cookie = signed_in(address)
     at_rest, others = resident(pid), of_the_control_plane(place.server)
     namespace = f"/ns/{place.namespace}"
     addresses = [namespace, f"{namespace}/finetunejobs", f"{namespace}/finetunejobs/field-guide-v4"]
@@ -154,6 +215,7 @@ def measured(options: argparse.Namespace, place: Team, address: str, pid: int) -
         page.close()
     freed = until("watches after closing", others, lambda: watches(place.server))
     return {
+        "load_average": round(os.getloadavg()[0], 1),
         "pages": len(pages),
         "objects": options.objects,
         "rss_at_rest_mib": round(at_rest),

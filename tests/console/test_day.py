@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
+
 import pytest
 
-from tests.console.conftest import Opens, Team
-from tests.console.objects import HOSTILE, digest, training
-from tests.console.window import Window
+from tests.console.conftest import GROUP, Opens, Team, console
+from tests.console.objects import HOSTILE, condition, digest, rollout, training
+from tests.console.window import Window, window
 
 pytestmark = pytest.mark.cluster
 
@@ -14,7 +17,7 @@ LOSS = "document.querySelector('trimtab-curve').shadowRoot.querySelector('[data-
 
 
 def test_a_day(opens: Opens, team_of_three: Team, capsys: pytest.CaptureFixture[str]) -> None:
-    """Find the run, see its curve move, read why another failed, compare two, hold up and let go, go back."""
+    """Find the run, see its curve move, read why another failed, compare two, hold up and let go, approve, go back."""
     team, home = team_of_three, f"/ns/{team_of_three.namespace}"
     with opens("jane") as page:
         assert "token" not in page.run("location.href")
@@ -55,6 +58,26 @@ def test_a_day(opens: Opens, team_of_three: Team, capsys: pytest.CaptureFixture[
         assert team.get("finetunejobs", "field-guide-v4")["spec"]["suspend"] is True
         page.click("form[action$=resume] button", "document.body.innerText.includes('It goes on.')")
         assert team.get("finetunejobs", "field-guide-v4")["spec"]["suspend"] is False
+
+        moves = rollout("field-guide-next", moving=True)["status"]
+        approval = {"digest": digest("field-guide-v3"), "required": 1, "approvedBy": []}
+        awaits = condition("Ready", "False", "AwaitingApproval", "0 of 1 approvals are there")
+        team.status("adapterrollouts", "field-guide-next", {"conditions": [awaits], "approval": approval})
+        page.visit(f"{home}/approvals")
+        page.wait("document.querySelector('.decisions li').innerText.includes('AwaitingApproval')")
+        page.click(
+            "form.decide button[value=Approve]", "document.body.innerText.includes('Your approval is recorded.')"
+        )
+        (review,) = team.server.get(f"{GROUP}/namespaces/{team.namespace}/reviews").body["items"]
+        assert review["spec"]["subject"]["digest"] == approval["digest"]
+        assert review["spec"]["author"] == f"system:serviceaccount:{team.namespace}:jane"
+        page.click('.decisions a[href$="/field-guide-next"]', "document.title.startsWith('field-guide-next')")
+        page.wait("!document.getElementById('live-mark').hidden")
+        serves = condition("Ready", "True", "Serving", "every pod answers with the wanted adapter")
+        team.status("adapterrollouts", "field-guide-next", {"conditions": [serves], "approval": None, "step": None})
+        page.wait("document.querySelector('.phases .now').innerText === 'Serving'")
+        team.status("adapterrollouts", "field-guide-next", moves)
+        team.server.delete(f"{GROUP}/namespaces/{team.namespace}/reviews/{review['metadata']['name']}")
 
         page.visit(f"{home}/adapterrollouts/field-guide")
         page.click("td.act a", "document.title.startsWith('Go back')")
@@ -146,6 +169,19 @@ def test_an_object_that_goes_and_one_that_comes(opens: Opens, team_of_three: Tea
         team.server.delete(f"/apis/trimtab.dev/v1alpha1/namespaces/{team.namespace}/finetunejobs/passing-by")
         page.wait("document.body.innerText.includes('Nothing is like this')")
         clean(page)
+
+
+def test_a_page_that_is_not_followed_any_more_says_so(team_of_three: Team, tmp_path: Path) -> None:
+    with console(team_of_three.users["jane"]) as (address, process):
+        home = address.partition("/login")[0]
+        with window(tmp_path, home) as page:
+            page.visit(address, "location.pathname.startsWith('/ns/')")
+            page.wait("!document.getElementById('live-mark').hidden")
+            assert page.run("document.getElementById('stale').hidden")
+            process.send_signal(signal.SIGINT)
+            page.wait("!document.getElementById('stale').hidden")
+            assert "This is what was here before" in page.text()
+            assert "field-guide-v4" in page.text()
 
 
 def clean(page: Window, allowed: int = 0) -> None:

@@ -21,13 +21,13 @@ class Window:
 
     def __init__(self, devtools: DevTools, home: str) -> None:
         self._devtools = devtools
-        self._home = home
+        self.home = home
         self.times: list[tuple[str, float]] = []
 
     def visit(self, path: str, look_for: str = "document.body.dataset.ready === 'true'") -> None:
         """Open an address and wait until it is drawn and its scripts have begun."""
         began = time.perf_counter()
-        self._devtools.ask("Page.navigate", url=path if path.startswith("http") else self._home + path)
+        self._devtools.ask("Page.navigate", url=path if path.startswith("http") else self.home + path)
         self.wait(f"document.readyState === 'complete' && ({look_for})")
         self.times.append((path.partition("?token=")[0], (time.perf_counter() - began) * 1000))
 
@@ -99,7 +99,7 @@ class Window:
         self._devtools.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
 
     def cookies(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._devtools.ask("Network.getCookies", urls=[self._home])["cookies"]
+        found: list[dict[str, Any]] = self._devtools.ask("Network.getCookies", urls=[self.home])["cookies"]
         return found
 
     @property
@@ -115,7 +115,7 @@ class Window:
             for each in self._devtools.events
             if each["method"] == "Network.requestWillBeSent"
         ]
-        return [each for each in asked if not each.startswith((self._home, "data:"))]
+        return [each for each in asked if not each.startswith((self.home, "data:"))]
 
 
 def _words(node: dict[str, Any], address: str, *, inside: bool) -> Iterator[str]:

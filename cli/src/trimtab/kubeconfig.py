@@ -17,7 +17,7 @@ from typing import Any
 
 import urllib3
 
-from .connection import Connection, of_configuration
+from .connection import ALIVE, Connection, of_configuration
 from .errors import NotAllowed, Unreachable, near
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -161,7 +161,9 @@ def _plain(named: Context) -> Connection:
         told = token()
         return {**({"Authorization": told} if told else {}), **impersonated}
 
-    return Connection(address, urllib3.PoolManager(retries=False, maxsize=CONNECTIONS, **more), credentials)
+    return Connection(
+        address, urllib3.PoolManager(retries=False, maxsize=CONNECTIONS, socket_options=ALIVE, **more), credentials
+    )
 
 
 def _token(user: Body) -> Callable[[], str]:

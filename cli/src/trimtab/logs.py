@@ -30,13 +30,20 @@ class LogLine:
 
 
 def log_lines(
-    server: Server, about: CustomObject, *, follow: bool, tail: int | None, storage: bool = False
+    server: Server,
+    about: CustomObject,
+    *,
+    follow: bool,
+    tail: int | None,
+    most: int | None = None,
+    storage: bool = False,
 ) -> Iterator[LogLine]:
     """Yield the lines of all attempts that the status knows, oldest first.
 
     Args:
         follow: go on with the pods that run, until they end.
         tail: at most so many lines of each pod.
+        most: at most so many bytes of them; a line may be a whole file.
         storage: of the newest attempt that trained, and whose pod is gone, what it left in object storage.
     """
     trained = [each.number for each in about.attempts if each.stage == TRAIN]
@@ -49,6 +56,7 @@ def log_lines(
         query = {"container": CONTAINER}
         query |= {"follow": "true"} if follow and not attempt.reason else {}
         query |= {"tailLines": str(tail)} if tail is not None else {}
+        query |= {"limitBytes": str(most)} if most is not None else {}
         for pod in names:
             yield from _of_a_pod(server, PODS.path(about.namespace, pod, "log"), attempt, pod, query)
         if not names:

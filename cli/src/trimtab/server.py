@@ -87,15 +87,23 @@ class Server:
 
     def listed(self, path: str, **query: str) -> tuple[list[Body], str]:
         """Return the objects of a list, read page by page, and the resourceVersion from which a watch goes on."""
-        found: list[Body] = []
-        wanted = {**query, "limit": str(PAGE)}
+        pages = list(self.pages(path, PAGE, query))
+        return [body for bodies, _ in pages for body in bodies], pages[-1][1]
+
+    def pages(self, path: str, first: int, query: Mapping[str, str] | None = None) -> Iterator[tuple[list[Body], str]]:
+        """Yield the objects of a list page by page, each with the resourceVersion from which a watch goes on.
+
+        Args:
+            first: objects of the first page, which comes the sooner the fewer they are.
+        """
+        wanted = {**(query or {}), "limit": str(first)}
         while True:
             page = self._answer("GET", path, query=wanted)
-            found += page.get("items") or []
             metadata = page.get("metadata") or {}
+            yield page.get("items") or [], str(metadata.get("resourceVersion", ""))
             if not metadata.get("continue"):
-                return found, str(metadata.get("resourceVersion", ""))
-            wanted["continue"] = metadata["continue"]
+                return
+            wanted |= {"continue": metadata["continue"], "limit": str(PAGE)}
 
     def merge(self, path: str, patch: Body, *, dry_run: bool = False) -> Body:
         """Merge changes into an object."""
@@ -164,14 +172,21 @@ class Server:
         Raises:
             Problem: one has more than `most` bytes.
         """
-        begun = b""
+        begun: list[bytes] = []  # joined once: a line may come in thousands of parts
+        length = 0
         for chunk in response.stream(2**16):
-            *whole, begun = (begun + chunk).split(b"\n")
-            yield from whole
-            if most is not None and len(begun) > most:
+            first, *more = chunk.split(b"\n")
+            begun.append(first)
+            length += len(first)
+            if more:
+                yield b"".join(begun)
+                *whole, last = more
+                yield from whole
+                begun, length = [last], len(last)
+            if most is not None and length > most:
                 raise Problem(f"what answers sends a line of more than {most:,} bytes", "see its log")
-        if begun:
-            yield begun
+        if length:
+            yield b"".join(begun)
 
     def _answer(self, method: str, path: str, **request: Any) -> Body:
         with self.opened(method, path, **request) as response:
@@ -303,5 +318,7 @@ def refusal(code: int, told: Body, method: str, path: str) -> Problem:
             return Invalid(message, causes=pairs)
         case 500 if UNTYPED in message:
             return Invalid(message, causes=tuple(UNTYPED_CAUSE.findall(message)))
+        case 429 | 500 | 502 | 503 | 504:  # it has no time, or something behind it is away: who follows asks again
+            return Unreachable(f"the API server answered {code} to {method} {path} ({message})", "try it again")
         case _:
             return Problem(f"the API server answered {code} to {method} {path} ({message})", "try it again")

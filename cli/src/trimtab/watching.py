@@ -69,9 +69,7 @@ class Watcher:
                     self._told.put((kind, objects))
                     if self._over.is_set():
                         return
-            except Expired:
-                continue
-            except Unreachable as problem:
+            except (Expired, Unreachable) as problem:
                 tries += 1
                 if tries == TRIES:
                     self._told.put(problem)

@@ -252,8 +252,13 @@ class Cluster:
             until(lambda: self.pid() is None, "the end of the node's first process", 30, every=0.01)
         if space:
             until(lambda: not _processes_in(space), "the end of the node's processes", 30)
-        if Path("/sys/class/net", self.instance.name).exists():
-            run(["ip", "link", "delete", self.instance.name])
+        interface = Path("/sys/class/net", self.instance.name)
+        if interface.exists():
+            try:
+                run(["ip", "link", "delete", self.instance.name])
+            except Failed:  # the kernel takes it away with the network of its other end, maybe right now
+                if interface.exists():
+                    raise
         until(lambda: remove_cgroups(self.instance.cgroup), "the end of the node's cgroups", 30)
         if not keep_folder and self.instance.folder.exists():
             shutil.rmtree(self.instance.folder)

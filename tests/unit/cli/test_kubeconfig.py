@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -97,6 +98,17 @@ def test_a_plugin_whose_token_ran_out_is_run_again(empty: FakeCluster, tmp_path:
 def test_a_plugin_that_gives_nothing_is_named(empty: FakeCluster, tmp_path: Path) -> None:
     with pytest.raises(NotAllowed, match=r"the credential plugin .* gave no credentials: run it by hand"):
         asked_as(empty, tmp_path / "c", exec={**plugin(tmp_path, {}), "args": ["-c", "raise SystemExit(3)"]})
+
+
+@pytest.mark.parametrize("by_a_plugin", [False, True])
+def test_a_connection_whose_network_is_gone_ends(empty: FakeCluster, tmp_path: Path, *, by_a_plugin: bool) -> None:
+    user = {"exec": plugin(tmp_path, {"token": TOKEN})} if by_a_plugin else {"token": TOKEN}
+    kubeconfig(tmp_path / "c", empty.address, users=[{"name": "u", "user": user}])
+    empty.answers["/version"] = (200, {})
+    with Client(kubeconfig=tmp_path / "c") as client, client.server.opened("GET", "/version") as response:
+        used = response.connection.sock  # type: ignore[union-attr]
+        assert used.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert used.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
 
 
 def test_an_identity_provider(empty: FakeCluster, tmp_path: Path) -> None:

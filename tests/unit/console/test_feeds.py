@@ -30,11 +30,11 @@ class Listed:
         self._ended = threading.Event()
         self._moved = threading.Condition()
 
-    def listed(self, path: str) -> tuple[list[dict[str, Any]], str]:
+    def pages(self, path: str, first: int) -> Iterator[tuple[list[dict[str, Any]], str]]:
         self.lists += 1
         if self.refused is not None:
             raise self.refused
-        return [dict(each) for each in self.objects], "1"
+        yield [dict(each) for each in self.objects], "1"
 
     def watch(
         self, path: str, since: str, seconds: int, begun: Callable[[Callable[[], None]], None]
@@ -134,6 +134,49 @@ def test_what_was_written_is_shown_at_once_and_not_undone_by_what_is_older(feeds
     assert len(feeds) == 1
 
 
+class Long(Listed):
+    """The same with a list of two pages, of which the second comes when a test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.goes_on = threading.Event()
+
+    def pages(self, path: str, first: int) -> Iterator[tuple[list[dict[str, Any]], str]]:
+        yield from super().pages(path, first)
+        assert self.goes_on.wait(20)
+        if self.refused is not None:
+            raise self.refused
+        yield [_stored(queued("last"), 1)], "1"
+
+
+def test_of_a_long_list_what_was_read_is_there_and_the_rest_is_told(feeds: Feeds) -> None:
+    server, heard = Long(), []
+    feeds.listen(caller(server), [KIND], "a", lambda of, name: heard.append((of, name)))
+    seen = feeds.so_far(caller(server), KIND, "a", 0.01)
+    assert ([each.name for each in seen.objects], seen.is_whole) == (["demo"], False)
+    told = len(heard)
+    server.goes_on.set()
+    assert [each.name for each in feeds.objects(caller(server), KIND, "a")] == ["demo", "last"]
+    assert feeds.so_far(caller(server), KIND, "a", 0.01).is_whole
+    until(lambda: len(heard) > told)
+    server.goes_on.clear()  # a list that is read again is shown when it is whole
+    server.objects = []
+    server.tell("ERROR", {})
+    until(lambda: server.lists == 2)
+    assert [each.name for each in feeds.objects(caller(server), KIND, "a")] == ["demo", "last"]
+    server.goes_on.set()
+    until(lambda: [each.name for each in feeds.objects(caller(server), KIND, "a")] == ["last"])
+
+
+def test_rights_that_end_within_a_list_show_nothing_of_it(feeds: Feeds) -> None:
+    server = Long()
+    assert feeds.so_far(caller(server), KIND, "a", 0.01).objects
+    server.refused = NotAllowed("no more", "")
+    server.goes_on.set()
+    with pytest.raises(NotAllowed):
+        feeds.objects(caller(server), KIND, "a")
+
+
 def test_nobody_sees_what_another_may(feeds: Feeds) -> None:
     jane, eve = Listed(), Listed()
     eve.refused = NotAllowed("eve cannot list finetunejobs", "")
@@ -141,6 +184,18 @@ def test_nobody_sees_what_another_may(feeds: Feeds) -> None:
     with pytest.raises(NotAllowed, match="eve cannot"):
         feeds.objects(caller(eve, "eve"), KIND, "a")
     assert (jane.lists, eve.lists) == (1, 1)
+
+
+def test_what_several_users_may_see_is_in_memory_once(feeds: Feeds) -> None:
+    first, second, later = Listed(), Listed(), Listed()
+    second.objects.append(_stored(queued("seen-by-rita-alone"), 2))
+    later.objects = [_stored(training("demo", step=150), 3)]
+    (of_jane,) = feeds.objects(caller(first), KIND, "a")
+    of_rita = feeds.objects(caller(second, "rita"), KIND, "a")
+    assert of_rita[0] is of_jane
+    assert [each.name for each in feeds.objects(caller(first), KIND, "a")] == ["demo"]
+    (of_paul,) = feeds.objects(caller(later, "paul"), KIND, "a")
+    assert of_paul.told["progress"]["step"] == 150, "another version is another object"
 
 
 def test_rights_that_were_taken_end_the_pages_stream(feeds: Feeds) -> None:
@@ -155,13 +210,32 @@ def test_rights_that_were_taken_end_the_pages_stream(feeds: Feeds) -> None:
     assert len(feeds) == 0
 
 
+def test_an_api_server_that_never_lets_a_watch_begin_is_not_asked_all_the_time(
+    feeds: Feeds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trimtab.console.feeds.PAUSE_SECONDS", 0.1)
+    server = Listed()
+    monkeypatch.setattr(server, "watch", lambda *_: _expired())
+    feeds.objects(caller(server), KIND, "a")
+    time.sleep(0.35)
+    assert 2 <= server.lists <= 5
+    server.refused = Expired("too old")
+    with pytest.raises(Expired):
+        feeds.objects(caller(server, "rita"), KIND, "a")
+
+
+def _expired() -> Iterator[dict[str, Any]]:
+    yield from ()
+    raise Expired("too old")
+
+
 class Partial(Listed):
     """The same, where the user may see FineTuneJobs and nothing else."""
 
-    def listed(self, path: str) -> tuple[list[dict[str, Any]], str]:
+    def pages(self, path: str, first: int) -> Iterator[tuple[list[dict[str, Any]], str]]:
         if not path.endswith("/finetunejobs"):
             raise NotAllowed("jane cannot list this", "")
-        return super().listed(path)
+        return super().pages(path, first)
 
 
 def test_who_may_see_one_kind_follows_it(feeds: Feeds) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from html import escape
 from html.parser import HTMLParser
 
 import pytest
 from starlette.testclient import TestClient
 
 from tests.console.objects import HOSTILE, completed, digest, rollout
-from tests.unit.cli.cluster import FakeCluster
+from tests.unit.cli.cluster import Body, FakeCluster, Request
 from tests.unit.console.conftest import HOME
 
 PAGES = {
@@ -24,7 +26,7 @@ PAGES = {
     "/ns/team-a/finetunejobs/field-guide-v4/log": ["Attempt 1, train", "node gpu-3 does not answer"],
     "/ns/team-a/evaluations/field-guide-v2": [
         *("worse than the baseline by 0.51", "not kept", "at most 13.5", "anchor 11.9, +0.71"),
-        *("at most 2.5 % worse than the anchor", "0.025 against the anchor: Regressed"),
+        *("at most 2.5 % worse than the anchor", "Regressed: 6 % worse than the anchor, at most 2.5 % was asked"),
     ],
     "/ns/team-a/evaluations/field-guide-v3": ["falls by 0.68", "kept", "better", "4 more are in the report"],
     "/ns/team-a/adapterrollouts/field-guide": ["4 of 4", "Previous", "Go back", "412 requests"],
@@ -108,9 +110,12 @@ def test_a_name_in_the_address_is_no_markup_either(browser: TestClient) -> None:
     assert "<script>alert" not in browser.get("/ns/team-a/finetunejobs", params={"text": HOSTILE}).text
 
 
-@pytest.mark.parametrize("path", ["/ns/team-a", "/ns/team-a/finetunejobs", *OF_OBJECTS])
+@pytest.mark.parametrize("path", ["/ns/team-a", "/ns/team-a/finetunejobs?text=guide", *OF_OBJECTS])
 def test_a_file_to_keep_stands_alone(path: str, browser: TestClient) -> None:
-    told = browser.get(path + ("&" if "?" in path else "?") + "export")
+    address = path + ("&" if "?" in path else "?") + "export"
+    if "none" not in path:
+        assert f'href="{escape(address)}" download>Save as a file' in browser.get(path).text
+    told = browser.get(address)
     assert told.status_code == 200
     assert told.headers["content-disposition"].startswith('attachment; filename="trimtab-')
     page = Markup(told.text)
@@ -165,6 +170,41 @@ def test_what_is_not_there_is_said(browser: TestClient) -> None:
     assert browser.get("/ns/team-a/finetunejobs/-/manifest").status_code == 404
 
 
+def test_of_a_long_list_a_page_shows_what_was_read_and_says_so(browser: TestClient, cluster: FakeCluster) -> None:
+    goes_on = threading.Event()
+
+    def in_two_pages(request: Request) -> tuple[int, Body | bytes] | None:
+        if not request.path.endswith("/finetunejobs") or "watch" in request.query:
+            return None
+        jobs = [body for path, body in sorted(cluster.objects.items()) if path.startswith(f"{request.path}/")]
+        if "continue" not in request.query:
+            return 200, {"metadata": {"resourceVersion": "7", "continue": "more"}, "items": jobs[:2]}
+        assert goes_on.wait(20)
+        return 200, {"metadata": {"resourceVersion": "7"}, "items": jobs[2:]}
+
+    cluster.otherwise = in_two_pages
+    assert "Still reading: 7 so far" in browser.get("/ns/team-a").text
+    part = browser.get("/ns/team-a/finetunejobs?text=hostile", headers={"HX-Request": "true", "HX-Target": "live"}).text
+    assert "Still reading: 2 so far" in part
+    assert "Nothing is like this" not in part
+    assert "step 124 of 200" in browser.get("/ns/team-a/finetunejobs/field-guide-v4").text, "it is asked for by itself"
+    assert "Nothing waits for a decision" not in browser.get("/ns/team-a/approvals").text
+    threading.Timer(0.3, goes_on.set).start()
+    assert "hostile" in browser.get("/ns/team-a/finetunejobs?export").text, "a file to keep has all of them"
+    assert "Still reading" not in browser.get("/ns/team-a").text
+
+
+def test_of_a_log_no_more_is_asked_for_than_a_page_holds(browser: TestClient, cluster: FakeCluster) -> None:
+    pods = "/api/v1/namespaces/team-a/pods"
+    cluster.answers[pods] = (200, {"metadata": {}, "items": [{"metadata": {"name": "pod"}}]})
+    cluster.answers[f"{pods}/pod/log"] = (200, b"x" * 3_000_000)
+    told = browser.get("/ns/team-a/finetunejobs/field-guide-v4/log")
+    assert told.status_code == 200
+    assert len(told.content) < 400_000
+    asked = [each.query for each in cluster.asked if each.path == f"{pods}/pod/log"]
+    assert {(each["tailLines"], each["limitBytes"]) for each in asked} == {("200", "2000000")}
+
+
 def test_kinds_that_are_refused_are_named_and_the_others_shown(browser: TestClient, cluster: FakeCluster) -> None:
     path = "/apis/trimtab.dev/v1alpha1/namespaces/team-a/evaluations"
     cluster.refuse(path, 403, 'evaluations.trimtab.dev is forbidden: User "jane" cannot list')
@@ -178,8 +218,22 @@ def test_a_cluster_that_went_away_is_said(browser: TestClient, cluster: FakeClus
     for plural in ("finetunejobs", "finetunesweeps", "evaluations", "adapterrollouts"):
         cluster.refuse(f"/apis/trimtab.dev/v1alpha1/namespaces/gone/{plural}", 500, "etcd is gone")
     told = browser.get("/ns/gone")
-    assert told.status_code == 500
+    assert told.status_code == 502
     assert "etcd is gone" in told.text
+
+
+@pytest.mark.parametrize("code", [410, 429, 500, 503])
+def test_an_api_server_that_has_no_time_is_asked_again(code: int, browser: TestClient, cluster: FakeCluster) -> None:
+    """Priority and fairness answers 429, one that starts or has no etcd 500 and 503: a moment later it is over."""
+    refusals = [code]
+
+    def busy(request: Request) -> tuple[int, Body | bytes] | None:
+        is_list = request.path.endswith("/finetunejobs") and "watch" not in request.query
+        return (refusals.pop(), {"message": "too many requests"}) if is_list and refusals else None
+
+    cluster.otherwise = busy
+    told = browser.get("/ns/team-a/finetunejobs")
+    assert (told.status_code, "field-guide-v4" in told.text) == (200, True), told.text
 
 
 @pytest.mark.parametrize("dots", ["%2e%2e", "%2e", "..%2f..", "%2e%2e%2f"])

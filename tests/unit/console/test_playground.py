@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 from trimtab.asking import Ends, Heard
 from trimtab.console import app
+from trimtab.console.callers import OfBearerToken
+from trimtab.console.context import Context
+from trimtab.console.feeds import Feeds
 from trimtab.console.pages.playground import choices_of
+from trimtab.console.sessions import Sessions
 from trimtab.console.streams import Words
 from trimtab.errors import Problem
 from trimtab.kinds import kind_named
@@ -19,9 +25,9 @@ from trimtab.objects import AdapterRollout, parse
 from trimtab.replies import Reply
 
 from tests.console.objects import rollout
-from tests.unit.cli.cluster import Request
+from tests.unit.cli.cluster import NAMESPACE, Body, Request
 from tests.unit.cli.test_asking import events, model
-from tests.unit.console.conftest import ORIGIN, WatchedCluster
+from tests.unit.console.conftest import HOME, ORIGIN, WatchedCluster
 from tests.unit.console.test_streams import Browser
 
 BASE, ADAPTER = "smollm2", "field-guide"
@@ -77,6 +83,37 @@ def test_a_pod_that_does_not_answer_hides_no_other(
     assert f'value="{NEW}"' in browser.get(PAGE).text
     cluster.otherwise = lambda request: (503, gone) if "/proxy/" in request.path else None
     assert "pod a-broken-one does not answer" in browser.get(PAGE).text
+
+
+def test_whose_engine_is_silent_holds_up_nobody_else(cluster: WatchedCluster, sessions: Sessions, feeds: Feeds) -> None:
+    path, goes_on, asked = cluster.put_pod("vllm-0", {"app": "vllm"}), threading.Event(), threading.Event()
+
+    def silent(request: Request) -> tuple[int, Body | bytes] | None:
+        if request.path == f"{path}/v1/models":
+            asked.set()
+            goes_on.wait(20)
+        return None
+
+    cluster.otherwise = silent
+    callers = OfBearerToken(cluster.address, "", NAMESPACE, "trimtab")
+    made = app.Console(Context(callers, feeds, sessions, cluster.address, secure=False), ["127.0.0.1:8090"]).app
+    with TestClient(made, base_url=HOME) as browser, ThreadPoolExecutor(50) as eve:
+        pages = [eve.submit(browser.get, PAGE, headers={"Authorization": "Bearer eve"}) for _ in range(50)]
+        assert asked.wait(20)
+        told = browser.get("/ns/team-a", headers={"Authorization": "Bearer jane"})
+        assert (told.status_code, any(page.done() for page in pages)) == (200, False)
+        goes_on.set()
+        assert {page.result().status_code for page in pages} == {200}
+
+
+def test_half_a_character_in_a_name_breaks_no_page(browser: TestClient, cluster: WatchedCluster) -> None:
+    """JSON may say it, and UTF-8 cannot."""
+    path = cluster.put_pod("vllm-0", {"app": "vllm"})
+    told = json.dumps({"data": [model(BASE), model(f"{ADAPTER}@\ud800", BASE)]}).encode()
+    cluster.otherwise = lambda request: (200, told) if request.path == f"{path}/v1/models" else None
+    page = browser.get(PAGE)
+    assert page.status_code == 200
+    assert f"{ADAPTER}@?" in page.text
 
 
 def test_an_engine_that_lists_without_end_fills_no_page() -> None:

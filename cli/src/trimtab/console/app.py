@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from importlib.resources import files
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -30,21 +32,24 @@ from .room import Room, send_in_parts
 from .streams import Changes, Words
 from .views import playground, reading, reports, writing
 from .views.forms import check_form, read_form
-from .views.responding import redirect, set_session, status_of, templates
+from .views.responding import assets, prepare, redirect, set_session, status_of, templates
 from .views.signing import CALLBACK, SIGN_IN, SIGN_OUT, SIGNED_OUT, Signing, way_in
 from .visits import NotSignedIn
 
 STREAMS, STREAMS_OF_ONE = 512, 128
 QUESTIONS, QUESTIONS_OF_ONE = 64, 4
 """That are answered at the same time: of all users, and of one."""
+THREADS_OF_ONE = 8
+"""In which what one user asks for is made at the same time, of 40; more of it waits without one."""
 REPORTS, REPORTS_OF_ONE = 4, 2
 """That are in memory at the same time: of all users, and of one; a report has 16 MiB at most."""
 ASSET_SECONDS = 31_536_000
-SERVED = (".css", ".js", ".svg", ".woff2")
+SERVED = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".woff2": "font/woff2"}
 OBJECT = "/ns/{namespace}/{plural}/{name}"
 
 Read = Callable[[Context, Request], Response]
 Write = Callable[[Context, Request, Mapping[str, str]], Response]
+Value = TypeVar("Value")
 
 
 class Console:
@@ -54,6 +59,7 @@ class Console:
         self._context = context
         self._over: dict[asyncio.Event, str] = {}
         self._questions: list[str] = []
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._reports = Room(REPORTS, REPORTS_OF_ONE)
         reads: tuple[tuple[str, Read], ...] = (
             ("/", reading.begin),
@@ -107,6 +113,7 @@ class Console:
                 await asyncio.sleep(1)
                 self._context.feeds.sweep()
 
+        await run_in_threadpool(prepare)
         sweeper = asyncio.create_task(sweep())
         try:
             yield
@@ -116,7 +123,12 @@ class Console:
             self._context.feeds.close()
 
     async def _read(self, view: Read, request: Request) -> Response:
-        return await run_in_threadpool(view, self._context, request)
+        return await self._made(await self._caller(request), view, request)
+
+    async def _made(self, caller: Caller, view: Callable[..., Value], *given: Any) -> Value:
+        """Return what a view makes, in another thread: an engine or API server may be silent for long."""
+        async with self._turns.setdefault(caller.key, asyncio.Semaphore(THREADS_OF_ONE)):
+            return await run_in_threadpool(view, self._context, *given)
 
     async def _caller(self, request: Request) -> Caller:
         """Return who asks, in another thread: a provider may be asked for newer tokens."""
@@ -125,16 +137,15 @@ class Console:
     async def _write(self, view: Write, request: Request) -> Response:
         if view is writing.hold and request.path_params["verb"] not in ("suspend", "resume"):
             raise HTTPException(404)
-        await self._caller(request)  # nobody's form is not even read
-        form = await read_form(request)
-        return await run_in_threadpool(view, self._context, request, form)
+        caller = await self._caller(request)  # nobody's form is not even read
+        return await self._made(caller, view, request, await read_form(request))
 
     async def _answers(self, request: Request) -> ASGIApp:
         """Answer a question in the words of models as they come; a refusal is JSON, for the page's script."""
         try:
             caller = await self._caller(request)  # nobody's form is not even read
             form = await read_form(request)
-            question = await run_in_threadpool(playground.the_question, self._context, request, form)
+            question = await self._made(caller, playground.the_question, request, form)
             if len(self._questions) >= QUESTIONS or self._questions.count(caller.key) >= QUESTIONS_OF_ONE:
                 raise TooMany("too many questions are being answered", "wait for an answer")
         except Problem as problem:
@@ -158,9 +169,8 @@ class Console:
     async def _preferences(self, request: Request) -> Response:
         """Store what a person prefers; answers are JSON, for the page's script."""
         try:
-            await self._caller(request)  # nobody's form is not even read
-            form = await read_form(request)
-            return await run_in_threadpool(playground.prefer, self._context, request, form)
+            caller = await self._caller(request)  # nobody's form is not even read
+            return await self._made(caller, playground.prefer, request, await read_form(request))
         except Problem as problem:
             return _told(problem)
 
@@ -273,16 +283,11 @@ async def _go(request: Request) -> Response:
 
 async def _asset(request: Request) -> Response:
     name = request.path_params["name"]
-    folder = files("trimtab.console") / "assets"
-    known = {
-        f"{prefix}{each.name}": each
-        for prefix, place in (("", folder), ("vendor/", folder / "vendor"))
-        for each in place.iterdir()
-        if each.name.endswith(SERVED)
-    }
-    if name not in known:
+    kind = SERVED.get(PurePosixPath(name).suffix)
+    if kind is None or name not in assets():
         raise HTTPException(404)
-    return FileResponse(str(known[name]), headers={"Cache-Control": f"public, max-age={ASSET_SECONDS}, immutable"})
+    headers = {"Cache-Control": f"public, max-age={ASSET_SECONDS}, immutable"}
+    return Response(assets()[name], media_type=kind, headers=headers)
 
 
 def _told(problem: Problem) -> Response:

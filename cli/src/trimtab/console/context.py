@@ -28,6 +28,8 @@ NAMESPACES = Resource("", "v1", "namespaces")
 ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews")
 KEPT, KEPT_SECONDS = 512, 60.0
 NAMESPACES_SHOWN = 500
+PATIENCE_SECONDS = 0.05
+"""That a page which follows the cluster waits for lists, before it shows what was read of them."""
 
 Value = TypeVar("Value")
 
@@ -51,6 +53,20 @@ class Kept:
             while len(self._answers) > KEPT:
                 self._answers.popitem(last=False)
         return answer
+
+
+@dataclass(frozen=True)
+class Found:
+    """All objects of a namespace that a user may see.
+
+    Attributes:
+        not_shown: which kinds are not, and why.
+        is_whole: whether all lists have been read to their end.
+    """
+
+    objects: list[CustomObject]
+    not_shown: list[str]
+    is_whole: bool
 
 
 @dataclass
@@ -129,8 +145,8 @@ class Context:
 
         return self.kept.of(caller, "namespaces", ask)
 
-    def everything(self, caller: Caller, namespace: str) -> tuple[list[CustomObject], list[str]]:
-        """Return all objects of a namespace that the user may see, and which kinds are not shown and why.
+    def everything(self, caller: Caller, namespace: str, seconds: float = PATIENCE_SECONDS) -> Found:
+        """Return all objects of a namespace that the user may see; of lists that take longer, what was read of them.
 
         Raises:
             Problem: none of the kinds can be seen.
@@ -140,27 +156,33 @@ class Context:
         found: list[CustomObject] = []
         refusals: list[Problem] = []
         not_shown = []
+        is_whole, end = True, time.monotonic() + seconds
         for kind in kinds:
             try:
-                found += self.feeds.objects(caller, kind, namespace)
+                seen = self.feeds.so_far(caller, kind, namespace, max(0.0, end - time.monotonic()))
+                found += seen.objects
+                is_whole = is_whole and seen.is_whole
             except (NotAllowed, NotInstalled) as problem:
                 refusals.append(problem)
                 if isinstance(problem, NotAllowed):
                     not_shown.append(f"{kind.name}s ({problem.sentence})")
         if len(refusals) == len(kinds):
             raise refusals[0]
-        return found, not_shown
+        return Found(found, not_shown, is_whole)
 
-    def one(self, caller: Caller, kind: Kind, namespace: str, name: str) -> tuple[CustomObject, Sequence[CustomObject]]:
-        """Return an object, and the others of its namespace that the user may see.
+    def one(
+        self, caller: Caller, kind: Kind, namespace: str, name: str, seconds: float = PATIENCE_SECONDS
+    ) -> tuple[CustomObject, Sequence[CustomObject]]:
+        """Return an object, and the others of its namespace that the user may see, as `everything` does.
 
         Raises:
             Problem: it cannot be read, or is not there.
         """
+        others: Sequence[CustomObject]
         try:
-            others, _ = self.everything(caller, namespace)
+            others = self.everything(caller, namespace, seconds).objects
         except (NotAllowed, NotInstalled):
-            others = []
+            others = ()
         for each in others:
             if each.kind == kind and each.name == name and each.namespace == namespace:
                 return each, others

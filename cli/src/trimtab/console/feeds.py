@@ -1,5 +1,8 @@
 """What a user's objects are now: one list and one watch for each user, kind and namespace, however many pages are open.
 
+Of a long list a page shows what was read so far, and the rest when it is told of it: nobody waits for thousands. What
+the API server gave to several users, each by their own rights, is in memory once.
+
 A feed belongs to one user, so that nobody sees what another's rights show. It begins when a page first asks, and ends
 when none is open any more and none has asked for a while; the watch's connection is closed at once. The API server is
 asked for a new watch every two minutes, and says no where the user's rights or token have gone: then the feed ends.
@@ -12,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 from ..errors import Expired, NotAllowed, NotInstalled, Problem, Unreachable
 from ..kinds import Kind
@@ -21,20 +25,32 @@ from .callers import Caller
 
 WATCH_SECONDS = 120
 FIRST_LIST_SECONDS = 30.0
+FIRST_PAGE = 100
+"""Objects of the first list's first page: about what the first screen shows of them."""
 TRIES, PAUSE_SECONDS = 5, 1.0
-"""Of an API server that does not answer, before it is told."""
+"""Of an API server that does not answer or has no time, before it is told."""
 LINGER_SECONDS = 20.0
 """Between two pages of one person."""
 FEEDS, FEEDS_OF_ONE = 512, 40
 """At the same time: of all users, and of one."""
 
 Key = tuple[str, str, str]
+Shared = WeakValueDictionary[tuple[str, str, str], CustomObject]
+"""Objects by plural, uid and resourceVersion, while somebody has them: of one version all users are told the same."""
 Heard = Callable[[str, str], None]
 """Is told the plural and name of what changed, from whatever thread; without a plural: nothing more will come."""
 
 
 class TooMany(Problem):
     """So much is open that no more can be."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Objects of a list; `is_whole` is false while it is being read for the first time."""
+
+    objects: tuple[CustomObject, ...]
+    is_whole: bool
 
 
 @dataclass
@@ -47,7 +63,9 @@ class Feed:
     touched: float = 0.0
     problem: Problem | None = None
     heard: set[Heard] = field(default_factory=set)
+    shared: Shared = field(default_factory=WeakValueDictionary)
     _objects: dict[tuple[str, str], CustomObject] = field(default_factory=dict)
+    _begun: threading.Event = field(default_factory=threading.Event)
     _ready: threading.Event = field(default_factory=threading.Event)
     _over: threading.Event = field(default_factory=threading.Event)
     _was_listed: bool = False
@@ -71,12 +89,23 @@ class Feed:
         Raises:
             Problem: it cannot be listed.
         """
-        if not self._ready.wait(FIRST_LIST_SECONDS):
+        return self._after(self._ready.wait(FIRST_LIST_SECONDS)).objects
+
+    def so_far(self, seconds: float) -> Seen:
+        """Return what is there, waiting so long for the first list, and longer for its first page.
+
+        Raises:
+            Problem: it cannot be listed.
+        """
+        return self._after(self._ready.wait(seconds) or self._begun.wait(FIRST_LIST_SECONDS))
+
+    def _after(self, answered: bool) -> Seen:
+        if not answered:
             raise Unreachable("the API server has not answered yet", "try it again")
         if self.problem is not None:
             raise self.problem
         with self._lock:
-            return tuple(self._objects.values())
+            return Seen(tuple(self._objects.values()), self._was_listed)
 
     @property
     def listed(self) -> bool:
@@ -93,7 +122,7 @@ class Feed:
         with self._lock:
             known = self._objects.get(_place(body))
             if known is None or _version(body) >= _version(known.body):
-                self._objects[_place(body)] = parse(self.kind, _light(body))
+                self._objects[_place(body)] = self._parsed(body)
 
     def _follow(self) -> None:
         path = Resource(self.kind.group, self.kind.version, self.kind.plural).path(self.namespace or None)
@@ -104,9 +133,7 @@ class Feed:
                 tries = 0
                 while not self._over.is_set():
                     version = self._watch(path, version)
-            except Expired:
-                continue
-            except Unreachable as problem:
+            except (Expired, Unreachable) as problem:
                 if self._over.is_set():
                     return
                 tries += 1
@@ -122,13 +149,27 @@ class Feed:
                 raise
 
     def _list(self, path: str) -> str:
-        bodies, version = self.server.listed(path)
+        version, found = "", dict[tuple[str, str], CustomObject]()
+        for bodies, since in self.server.pages(path, FIRST_PAGE):
+            version = since
+            found |= {_place(each): self._parsed(each) for each in bodies}
+            if not self._was_listed:  # a list that is read again is shown when it is whole
+                with self._lock:
+                    self._objects = dict(found)
+                self._begun.set()
+                self._tell("")
         with self._lock:
-            self._objects = {_place(each): parse(self.kind, _light(each)) for each in bodies}
+            self._objects = found
             self._was_listed = True
         self._ready.set()
         self._tell("")
         return version
+
+    def _parsed(self, body: Body) -> CustomObject:
+        """Return an object that the API server gave to this user, the very one that another user was given."""
+        made, metadata = parse(self.kind, _light(body)), mapping(body.get("metadata"))
+        uid, version = str(metadata.get("uid") or ""), str(metadata.get("resourceVersion") or "")
+        return self.shared.setdefault((self.kind.plural, uid, version), made) if uid and version else made
 
     def _watch(self, path: str, version: str) -> str:
         """Follow one watch to its end; return the resourceVersion that the next goes on from."""
@@ -162,6 +203,7 @@ class Feed:
 
     def _fail(self, problem: Problem) -> None:
         self.problem = problem
+        self._begun.set()
         self._ready.set()
         self._over.set()
         for each in tuple(self.heard):
@@ -178,6 +220,7 @@ class Feeds:
     def __init__(self, linger: float = LINGER_SECONDS) -> None:
         self._linger = linger
         self._feeds: dict[Key, Feed] = {}
+        self._shared: Shared = WeakValueDictionary()
         self._lock = threading.Lock()
 
     def begin(self, caller: Caller, kinds: Sequence[Kind], namespace: str) -> None:
@@ -192,6 +235,14 @@ class Feeds:
             Problem: they cannot be listed, or too much is open.
         """
         return self._feed(caller, kind, namespace).objects()
+
+    def so_far(self, caller: Caller, kind: Kind, namespace: str, seconds: float) -> Seen:
+        """Return the same, of a list that takes longer than so many seconds what was read of it.
+
+        Raises:
+            Problem: they cannot be listed, or too much is open.
+        """
+        return self._feed(caller, kind, namespace).so_far(seconds)
 
     def learn(self, caller: Caller, kind: Kind, body: Body) -> None:
         """Show what the API server answered to a user's write at once, and not when the watch tells of it."""
@@ -272,7 +323,7 @@ class Feeds:
                 of_one = sum(1 for each in self._feeds if each[0] == caller.key)
                 if len(self._feeds) >= FEEDS or of_one >= FEEDS_OF_ONE:
                     raise TooMany("too many pages of different namespaces are open", "close some, and wait a moment")
-                feed = self._feeds[key] = Feed(caller.server, kind, namespace)
+                feed = self._feeds[key] = Feed(caller.server, kind, namespace, shared=self._shared)
                 feed.begin()
             feed.touched = time.monotonic()
             return feed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -29,11 +30,15 @@ BACKLOG = 128
 
 
 class _Uvicorn(uvicorn.Server):
-    """Ends streams when it is told to stop: it waits for all answers to end, and these do not."""
+    """Says when it answers, and ends streams when it is told to stop: it would wait for their end."""
 
-    def __init__(self, config: uvicorn.Config, console: Console) -> None:
+    def __init__(self, config: uvicorn.Config, console: Console, ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._console = console
+        self._console, self._ready = console, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        await asyncio.to_thread(self._ready)  # a browser may hold it up
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._console.end()
@@ -45,7 +50,7 @@ def serve_loopback(server: Server, namespace: str, port: int, ready: Callable[[s
 
     Args:
         port: 0 takes a free one.
-        ready: is given the address, which opens one session.
+        ready: is given the address, which opens one session, when it is answered at once.
 
     Raises:
         Unreachable: the port is taken.
@@ -55,8 +60,8 @@ def serve_loopback(server: Server, namespace: str, port: int, ready: Callable[[s
     sessions = Sessions()
     callers = OfKubeconfig(server, namespace, sessions, cookie=f"trimtab-{port}")
     context = _context(callers, sessions, server.address, secure=False)
-    ready(f"http://{LOOPBACK}:{port}/login?token={sessions.invitation()}")
-    run(Console(context, loopback_hosts(port)), listening)
+    address = f"http://{LOOPBACK}:{port}/login?token={sessions.invitation()}"
+    run(Console(context, loopback_hosts(port)), listening, lambda: ready(address))
 
 
 def serve_cluster(
@@ -109,7 +114,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def run(console: Console, listening: socket.socket) -> None:
+def run(console: Console, listening: socket.socket, ready: Callable[[], None] = lambda: None) -> None:
     config = uvicorn.Config(
         console.app,
         access_log=False,  # addresses may have a token in them, and names are their owners'
@@ -120,4 +125,4 @@ def run(console: Console, listening: socket.socket) -> None:
         ws="none",
     )
     with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
-        _Uvicorn(config, console).run(sockets=[listening])
+        _Uvicorn(config, console, ready).run(sockets=[listening])

@@ -3,7 +3,7 @@
   "use strict";
   const PAUSE = 30000;
   const live = document.getElementById("live");
-  const mark = document.getElementById("live-mark");
+  const mark = document.getElementById("live-mark"), stale = document.getElementById("stale");
   let source, asking = false, again = false;
 
   // What a person typed or ticked stays, whatever comes.
@@ -16,18 +16,26 @@
     asking = true;
     try {
       await htmx.ajax("GET", location.pathname + location.search, { target: "#live", swap: "morph:innerHTML" });
+    } catch { // the console does not answer: told below
     } finally {
       asking = false;
       if (again) { again = false; refresh(); }
     }
   }
 
+  // Whoever reads what is not followed any more is told so, until it is again.
+  document.body.addEventListener("htmx:afterRequest", ({ detail }) => { if (detail.target === live) stale.hidden = detail.successful; });
+
   // Hidden tabs are not connected: browsers open six connections to one place, and nobody looks.
   function connect() {
     if (source || !live || !live.dataset.changes || document.hidden) return;
     source = new EventSource(live.dataset.changes);
     source.addEventListener("open", () => { mark.hidden = false; refresh(); }); // what changed before it was open
-    source.addEventListener("error", () => { mark.hidden = true; if (source && source.readyState === EventSource.CLOSED) { disconnect(); setTimeout(connect, 5000); } });
+    source.addEventListener("error", () => {
+      mark.hidden = true;
+      if (source && source.readyState === EventSource.CLOSED) { disconnect(); setTimeout(connect, 5000); }
+      refresh(); // does it still answer, and us?
+    });
     source.addEventListener("change", refresh);
   }
   function disconnect() {

@@ -137,8 +137,16 @@ def _bounds(threshold: Body, baseline: float | None, anchor: float | None, lower
 
 
 def _missed(told: Body) -> str:
+    """Return what a threshold was not kept by; of regressions the estimate is how much worse it is."""
     limit, estimate, rows = (number(told.get(name)) for name in ("limit", "estimate", "rowsNeeded"))
-    against = " against the anchor" if text(told.get("against")) == "Anchor" else ""
-    said = f"{text(told.get('bound'))} {'' if limit is None else f'{limit:g}'}{against}: {text(told.get('reason'))}"
-    said += "" if estimate is None else f", estimated {estimate:.4g}"
+    bound, against = text(told.get("bound")), text(told.get("against")).lower() or "baseline"
+    scale, unit = (100, " %") if "Relative" in bound else (1, "")
+    word = "worse" if estimate is None or estimate >= 0 else "better"
+    said = text(told.get("reason"))
+    if estimate is not None and "Regression" in bound:
+        said += f": {abs(estimate) * scale:.4g}{unit} {word} than the {against}"
+    elif estimate is not None:
+        said += f": {estimate:.4g}"
+    if limit is not None:
+        said += f", at {'least' if bound == 'minimum' else 'most'} {limit * scale:.4g}{unit} was asked"
     return clean(said + (f"; {rows:,} rows would decide it" if rows else ""))

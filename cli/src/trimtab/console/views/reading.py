@@ -19,7 +19,8 @@ from ...server import Resource
 from ...text import age, clean
 from ..addresses import ALL, NAMESPACE, Selection, namespace_path
 from ..callers import Caller
-from ..context import KINDS, Context
+from ..context import KINDS, PATIENCE_SECONDS, Context
+from ..feeds import FIRST_LIST_SECONDS
 from ..pages.approvals import approvals_page
 from ..pages.compare import MOST, compare_page
 from ..pages.evaluation import evaluation_page
@@ -33,11 +34,17 @@ from .responding import respond
 EVENTS = Resource("", "v1", "events")
 REVIEWS = Resource("trimtab.dev", "v1alpha1", "reviews")
 LOG_LINES, EVENTS_SHOWN = 200, 100
-LOG_BYTES = 400_000
+LOG_BYTES, POD_BYTES = 400_000, 2_000_000
+"""Of a page, and of what is asked of one pod for it."""
 
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def patience(request: Request) -> float:
+    """Return the seconds that a page waits for long lists: a file to keep for all of them, as no more comes to it."""
+    return FIRST_LIST_SECONDS if "export" in request.query_params else PATIENCE_SECONDS
 
 
 def asked(context: Context, request: Request) -> tuple[Caller, str]:
@@ -59,17 +66,19 @@ def begin(context: Context, request: Request) -> Response:
 
 def show_overview(context: Context, request: Request) -> Response:
     caller, namespace = asked(context, request)
-    found, not_shown = context.everything(caller, namespace)
-    page = overview(found, namespace, now(), not_shown)
-    return respond(context, caller, request, "overview.html", page, namespace=namespace)
+    found = context.everything(caller, namespace, patience(request))
+    page = overview(found.objects, namespace, now(), found.not_shown)
+    so_far = 0 if found.is_whole else len(found.objects)
+    return respond(context, caller, request, "overview.html", page, namespace=namespace, so_far=so_far)
 
 
 def show_list(context: Context, request: Request) -> Response:
     caller, namespace = asked(context, request)
     kind = kind_of(request)
-    found = context.feeds.objects(caller, kind, namespace)
-    page = listing(found, kind, namespace, Selection.read(dict(request.query_params)), now())
-    return respond(context, caller, request, "listing.html", page, namespace=namespace)
+    seen = context.feeds.so_far(caller, kind, namespace, patience(request))
+    page = listing(seen.objects, kind, namespace, Selection.read(dict(request.query_params)), now())
+    so_far = 0 if seen.is_whole else len(seen.objects)
+    return respond(context, caller, request, "listing.html", page, namespace=namespace, so_far=so_far)
 
 
 def show_object(context: Context, request: Request) -> Response:
@@ -140,7 +149,7 @@ def _log(caller: Caller, about: CustomObject) -> Iterator[dict[str, Any]]:
     """Yield an attempt with its lines, the newest lines of each."""
     part: dict[str, Any] = {}
     room = LOG_BYTES
-    for each in log_lines(caller.server, about, follow=False, tail=LOG_LINES):
+    for each in log_lines(caller.server, about, follow=False, tail=LOG_LINES, most=POD_BYTES):
         if part.get("number") != each.attempt.number:
             if part:
                 yield part
@@ -171,13 +180,14 @@ def show_compare(context: Context, request: Request) -> Response:
 
 def show_approvals(context: Context, request: Request) -> Response:
     caller, namespace = asked(context, request)
-    found, _ = context.everything(caller, namespace)
+    found = context.everything(caller, namespace, patience(request))
     try:
         reviews = caller.server.items(REVIEWS.path(namespace or None))
     except (NotInstalled, NotFound):
         reviews = None
-    page = approvals_page(reviews, found, namespace, now())
-    return respond(context, caller, request, "approvals.html", page, namespace=namespace)
+    page = approvals_page(reviews, found.objects, namespace, now())
+    so_far = 0 if found.is_whole else len(found.objects)
+    return respond(context, caller, request, "approvals.html", page, namespace=namespace, so_far=so_far)
 
 
 def the_object(context: Context, request: Request) -> tuple[Caller, str, CustomObject, Any]:
@@ -185,7 +195,8 @@ def the_object(context: Context, request: Request) -> tuple[Caller, str, CustomO
     caller, namespace = asked(context, request)
     if not namespace:
         raise NotFound("an object has a namespace", "look at the list")
-    about, others = context.one(caller, kind_of(request), namespace, request.path_params["name"])
+    name = request.path_params["name"]
+    about, others = context.one(caller, kind_of(request), namespace, name, patience(request))
     return caller, namespace, about, others
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import b64encode
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -76,6 +77,13 @@ def templates() -> jinja2.Environment:
     return environment
 
 
+def prepare() -> None:
+    """Read all files and compile all templates, so that whoever comes first does not wait for it."""
+    assets()
+    for name in templates().list_templates():
+        templates().get_template(name)
+
+
 def status_of(problem: Problem) -> int:
     return next((status for kind, status in STATUSES if isinstance(problem, kind)), 500)
 
@@ -91,18 +99,26 @@ def coded(line: str) -> Markup:
 @cache
 def asset(name: str) -> str:
     """Return the address of a file, which has its content's hash so that browsers keep it for good."""
-    return f"/assets/{name}?v={hashlib.sha256(_file(name)).hexdigest()[:12]}"
+    return f"/assets/{name}?v={hashlib.sha256(assets()[name]).hexdigest()[:12]}"
 
 
 @cache
-def _file(name: str) -> bytes:
-    return (files("trimtab.console") / "assets" / name).read_bytes()
+def assets() -> Mapping[str, bytes]:
+    """Return all files that pages are made of, by their names."""
+    folder = files("trimtab.console") / "assets"
+    places = (("", folder), ("vendor/", folder / "vendor"))
+    return {
+        f"{prefix}{each.name}": each.read_bytes()
+        for prefix, place in places
+        for each in place.iterdir()
+        if each.is_file()
+    }
 
 
 @cache
 def _style() -> tuple[Markup, str]:
     """Return the style sheet for a page that stands alone, and the hash that its policy allows it by."""
-    text = _file("console.css").decode()
+    text = assets()["console.css"].decode()
     return Markup(text), b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -137,18 +153,24 @@ def respond(
         "export": export,
         "style": _style() if export else None,
         "tab": "",
+        "so_far": 0,
         **more,
     }
     if request.headers.get("hx-target") == LIVE and LIVE in found.blocks:
         text = "".join(found.blocks[LIVE](found.new_context(values)))
-        return HTMLResponse(text, status)
-    response = HTMLResponse(found.render(values), status)
+        return HTMLResponse(_encoded(text), status)
+    response = HTMLResponse(_encoded(found.render(values)), status)
     if export:
         name = "".join(each if each.isalnum() or each == "-" else "-" for each in request.url.path.strip("/"))
         response.headers["Content-Disposition"] = f'attachment; filename="trimtab-{name}.html"'
     if session != caller.session:
         set_session(context, response, session)
     return response
+
+
+def _encoded(text: str) -> bytes:
+    """Return a page as bytes: half a character, which JSON can say and an engine may tell, is a question mark."""
+    return text.encode(errors="replace")
 
 
 def set_session(context: Context, response: Response, session: str) -> None:
