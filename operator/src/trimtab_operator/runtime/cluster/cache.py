@@ -29,6 +29,7 @@ from ...domain.cluster import Key
 from ...domain.gitops import MARKS
 from ...domain.kind import AnyKind
 from ...domain.kinds import KINDS
+from ...domain.ownership import ORPHAN
 from ...domain.review.policies import AUTHOR_ANNOTATION
 from ...domain.views import MANAGED_BY_LABEL, SERVE, STAGE_LABEL, JobView, PodView, ServingPodView, labels_kept
 from ...domain.work.building.queue import is_of_queue
@@ -83,6 +84,8 @@ def slim(body: Body) -> Body:
         ordered = sorted(labels.items(), key=lambda each: _rank(each[0]))
         kept["labels"] = labels_kept(ordered)
     annotations = metadata.get("annotations") or {}
+    if metadata.get("deletionTimestamp") and (finalizers := metadata.get("finalizers")):
+        kept["finalizers"] = [each for each in finalizers if each == ORPHAN]
     if owners := [each for each in metadata.get("ownerReferences") or () if each.get("controller")]:
         kept["ownerReferences"] = [{"uid": each["uid"], "controller": True} for each in owners[:1]]
     told = {key: "" for key in annotations if key in MARKS}  # that it is there says all
