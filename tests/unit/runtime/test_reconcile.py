@@ -78,6 +78,16 @@ async def test_nothing_to_do_is_no_request() -> None:
     assert world.api.calls == []
 
 
+@pytest.mark.parametrize("lives", [False, True])
+async def test_what_has_ended_and_rests_is_not_even_read_as_long_as_no_job_of_it_lives(*, lives: bool) -> None:
+    world = World(lambda observed: Plan())
+    world.cache.owners["FineTuneJob"].put(world.api.put(FINETUNEJOBS, finetunejob(**COMPLETED)))
+    done = [] if lives else [{"type": "Complete", "status": "True"}]
+    world.cache.jobs.put({**job(), "status": {"conditions": done}})
+    assert await world.round() is None
+    assert len(world.asked) == lives
+
+
 async def test_children_are_observed_by_uid() -> None:
     world = World(lambda observed: Plan())
     world.stored()

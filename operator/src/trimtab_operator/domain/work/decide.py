@@ -22,13 +22,13 @@ from trimtab_operator.api import NOT_UNDERSTOOD, WARNED, AttemptReason, AttemptS
 from ..ended import comes_back, time_is_over
 from ..ownership import leaves_children
 from ..plan import Action, Create, Inquiry, NodeOf, Note, Plan
-from ..views import PodView, format_time, parse_time
+from ..views import INPUTS_LABEL, PodView, format_time, parse_time
 from .afterwards import LONGEST_SECONDS, Afterwards
 from .attempts import accounts
 from .attempts.attempt import Attempt
 from .attempts.ending import LOST, Ending, Verdict, ending_of, lost, vanished
 from .attempts.waiting import Waiting, patience, refused, waiting_of
-from .building.inputs import gives_way, job_inputs
+from .building.inputs import gives_way
 from .building.job import build_job, build_run_config_map, stage_image
 from .building.names import next_number, run_config_name
 from .building.peers import build_peers
@@ -400,7 +400,7 @@ def _start(kind: Particulars[J, S], observed: Observed[J], status: S, now: datet
     actions: tuple[Action, ...] = (Create(body),)
     if kind.pods(job, stage) > 1:
         actions = (*(Create(peer) for peer in build_peers(kind, job, stage)), *actions)
-    mounted = any(seen.inputs == job_inputs(kind, job) for seen in observed.attempts)
+    mounted = any(seen.inputs == body["metadata"]["labels"][INPUTS_LABEL] for seen in observed.attempts)
     if not mounted or last is None or last.charged_to is not None:
         actions = (Create(build_run_config_map(kind, job)), *actions)
     return _unless_refused_creation(observed, status, actions, now)

@@ -86,7 +86,7 @@ class Audit:
         for entry in (entry for store in self._owners for entry in store):
             if entry.view is None or not entry.view.over:
                 self._tell(entry.key)
-            elif not entry.view.rests or self._cache.jobs.of_parent(entry.uid):
+            elif not self._cache.at_rest(entry.view.key):
                 self.ended.append(entry.view.key)
         self.filled = True
         self.last_success = asyncio.get_running_loop().time()

@@ -206,6 +206,8 @@ class Store(Generic[View]):
         self._children: dict[str, set[str]] = {}
         self._deleted: dict[str, Tombstone] = {}
         self._counted = metrics.CACHE_OBJECTS.labels(self.name)
+        self.heard = metrics.LAST_EVENT.labels(self.name)
+        """When a watch told of one last."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -397,6 +399,13 @@ class Cache:
     def stored(self, key: Key) -> Stored | None:
         """Return an object of our kinds, None if there is none."""
         return self.owners[key.kind].view(key.namespace, key.name)
+
+    def at_rest(self, key: Key) -> bool:
+        """Tell whether an object has ended and nothing is left to do about it, because no Job of it lives either."""
+        entry = self.owners[key.kind].named(key.namespace, key.name)
+        if entry is None or entry.view is None or not entry.view.rests:
+            return False
+        return all(job.finished or job.deleting for job in self.jobs.of_parent(entry.uid))
 
     def served_by(self, pod: ServingPodView) -> list[Stored]:
         """Return the objects that a serving pod is meant for."""
