@@ -148,6 +148,22 @@ async def test_deleting_it_deletes_its_children(kube: Kube, namespace: str, star
     assert not [line for line in operator.log_lines() if line["level"] == "error"]
 
 
+async def test_what_runs_for_an_object_that_another_finalizer_holds_ends(
+    kube: Kube, namespace: str, start: Start
+) -> None:
+    await start()
+    body = finetunejob("demo", namespace)
+    body["metadata"]["finalizers"] = ["backup.example.com/hold"]
+    made = await kube.create(FINETUNEJOBS, namespace, body)
+    async with playing(kube, namespace, lambda stage, attempt: None):
+        await until_jobs(kube, namespace, {"demo-prepare-0"})
+        await kube.delete(FINETUNEJOBS, namespace, "demo", made["metadata"]["uid"])
+        await until_jobs(kube, namespace, set())
+    assert (await kube.get(FINETUNEJOBS, namespace, "demo"))["metadata"]["deletionTimestamp"]
+    free: Body = {"metadata": {"finalizers": None}}
+    await kube.patch(FINETUNEJOBS, namespace, "demo", MERGE_PATCH, free)
+
+
 async def test_what_was_deleted_after_its_time_is_not_missed(kube: Kube, namespace: str, start: Start) -> None:
     await start()
     async with playing(kube, namespace):

@@ -13,7 +13,7 @@ from trimtab_operator.api import AttemptStatus, WorkStatus
 from trimtab_operator.domain.cluster import NameTaken
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.finetunejob.figures import prepared_of
-from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf, Plan
+from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf
 from trimtab_operator.domain.views import PodView, format_time
 from trimtab_operator.domain.work import plan
 from trimtab_operator.domain.work.attempts.accounts import pause_seconds
@@ -340,13 +340,6 @@ def test_terminal_is_terminal_even_when_the_children_are_gone() -> None:
     world.patch_spec(suspend=True).settle()
     assert (world.state, world.job.status.observed_generation) == ("Completed", 2)
     assert len(world.job_names) == 1
-
-
-def test_a_deleted_job_is_left_to_the_garbage_collector() -> None:
-    world = World().settle()
-    metadata = world.job.metadata.model_copy(update={"deletion_timestamp": "2026-01-05T12:00:00Z"})
-    world.job = world.job.model_copy(update={"metadata": metadata})
-    assert plan(world.observed(), world.now) == Plan()
 
 
 def test_a_job_created_by_an_operator_that_died_is_entered_not_created_again() -> None:

@@ -17,6 +17,7 @@ from trimtab_operator.domain.finetunesweep.decide import plan
 from trimtab_operator.domain.finetunesweep.observed import Observed
 from trimtab_operator.domain.finetunesweep.pruning import RUNG_DIGITS
 from trimtab_operator.domain.finetunesweep.trials import short
+from trimtab_operator.domain.ownership import ORPHAN
 from trimtab_operator.domain.plan import Create, Delete, Importance, Inquiry, NextPoints, Plan, Suspend
 from trimtab_operator.domain.settings import Settings
 from trimtab_operator.domain.views import JobView, format_time
@@ -610,3 +611,16 @@ def test_parameters_that_do_not_go_together_are_named(
     world = World(parameters=parameters, **spec).settle()
     assert world.state == "SpecInvalid"
     assert words in world.message
+
+
+@pytest.mark.parametrize(("finalizers", "stay"), [(["backup.example/hold"], False), ([ORPHAN], True)])
+def test_what_runs_for_a_sweep_that_is_deleted_ends_whoever_holds_the_sweep(finalizers: list[str], stay: bool) -> None:
+    world = World().settle()
+    running = list(world.jobs)
+    leaving = {"deletion_timestamp": format_time(world.now), "finalizers": finalizers}
+    world.sweep = world.sweep.model_copy(update={"metadata": world.sweep.metadata.model_copy(update=leaving)})
+    world.refused = Refusal("FineTuneJob", "a policy", world.now, world.now)
+    assert running
+    assert world.settle().deleted == []
+    world.refused = None
+    assert world.settle().deleted == ([] if stay else running)

@@ -47,6 +47,10 @@ class FakeApi:
         self.objects[resource.plural, metadata["namespace"], metadata["name"]] = body
         return copied(body)
 
+    def restored(self, version: int) -> None:
+        """Go on from an earlier resourceVersion, as after a restore of its storage from a backup."""
+        self._versions = itertools.count(version)
+
     def drop(self, resource: Resource, namespace: str, name: str) -> None:
         del self.objects[resource.plural, namespace, name]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from trimtab_operator.domain.cluster import Key
-from trimtab_operator.runtime.cluster.audit import Audit
+from trimtab_operator.runtime.cluster.audit import Audit, WentBack
 from trimtab_operator.runtime.cluster.cache import Cache
 from trimtab_operator.runtime.cluster.firstlist import MANY
 from trimtab_operator.runtime.kube import JOBS, PODS, ApiError
@@ -125,7 +126,12 @@ def test_an_object_made_after_the_list_is_not_taken_for_deleted() -> None:
     async def story() -> None:
         world = World()
         await world.filled()
-        world.cache.jobs.put(job("demo-train-2", "job-2", version=10_000))  # by the watch, newer than any list
+        made = job("demo-train-2", "job-2", version=10_000)
+
+        def before(verb: str, plural: str, name: str) -> None:
+            world.cache.jobs.put(made)  # by the watch, newer than the list
+
+        world.api.before = before
         await world.audit.compare(world.cache.jobs)
         assert world.cache.jobs.of_uid("job-2") is not None
         assert world.api.calls == [("list", "jobs", "")]
@@ -210,5 +216,20 @@ def test_what_is_bygone_is_read_beside_the_first_work_and_tried_again() -> None:
         task.cancel()
         assert len(world.cache.jobs) == MANY
         assert not [call for call in world.api.calls if call[0] == "get"]
+
+    run(story())
+
+
+def test_a_cluster_that_was_restored_from_a_backup_ends_what_knows_more_than_there_is() -> None:
+    """What is newer there has lower numbers than what is known, so that nothing of it would ever be believed."""
+
+    async def story() -> None:
+        world = World()
+        await world.filled()
+        for resource in (FINETUNEJOBS, JOBS, PODS):
+            await world.audit.compare(next(store for store in world.cache.stores if store.resource == resource))
+        world.api.restored(version=50)
+        with pytest.raises(WentBack, match="finetunejobs"):
+            await world.audit.run()
 
     run(story())

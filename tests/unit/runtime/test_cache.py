@@ -8,7 +8,7 @@ import itertools
 import pytest
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.runtime import metrics
-from trimtab_operator.runtime.cluster.cache import TOMBSTONE_SECONDS, Cache
+from trimtab_operator.runtime.cluster.cache import TOMBSTONE_SECONDS, Cache, slim
 
 from tests.unit.runtime.objects import NAMESPACE, finetunejob, job, pod
 from tests.unit.runtime.serving import serving_pod
@@ -187,3 +187,11 @@ async def test_of_annotations_and_labels_only_what_is_read_is_kept() -> None:
         "kueue.x-k8s.io/podset-required-topology": "cloud/rack",
         "provreq.kueue.x-k8s.io/maxRunDurationSeconds": "600",
     }
+
+
+async def test_of_finalizers_that_is_kept_which_says_that_children_stay() -> None:
+    body = finetunejob()
+    body["metadata"]["finalizers"] = ["backup.example/hold", "orphan"]
+    assert "finalizers" not in slim(body)["metadata"], "it is not deleted"
+    body["metadata"]["deletionTimestamp"] = "2026-01-05T12:00:00Z"
+    assert slim(body)["metadata"]["finalizers"] == ["orphan"]

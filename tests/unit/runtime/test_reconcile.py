@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from trimtab_operator.api import FineTuneJobStatus
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
-from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf, Note, Plan
+from trimtab_operator.domain.plan import Create, Delete, EventsOf, Inquiry, NodeOf, Note, Plan, WarnedSince
 from trimtab_operator.domain.work import Observed
 from trimtab_operator.runtime.kube import EVENTS, JOBS, ApiError, Denied, Invalid
 from trimtab_operator.runtime.rounds.events import Events
@@ -76,6 +76,16 @@ async def test_nothing_to_do_is_no_request() -> None:
     world.stored()
     assert await world.round() == 7
     assert world.api.calls == []
+
+
+@pytest.mark.parametrize("lives", [False, True])
+async def test_what_has_ended_and_rests_is_not_even_read_as_long_as_no_job_of_it_lives(*, lives: bool) -> None:
+    world = World(lambda observed: Plan())
+    world.cache.owners["FineTuneJob"].put(world.api.put(FINETUNEJOBS, finetunejob(**COMPLETED)))
+    done = [] if lives else [{"type": "Complete", "status": "True"}]
+    world.cache.jobs.put({**job(), "status": {"conditions": done}})
+    assert await world.round() is None
+    assert len(world.asked) == lives
 
 
 async def test_children_are_observed_by_uid() -> None:
@@ -233,21 +243,31 @@ async def test_a_repeated_event_is_counted_in_its_series() -> None:
 
 
 async def test_inquiries_are_answered_and_forgotten() -> None:
-    questions = (EventsOf(NAMESPACE, "pod-1"), NodeOf("node-1"), NodeOf("node-2"), NodeOf("node-3"))
+    questions = (
+        EventsOf(NAMESPACE, "pod-1"),
+        WarnedSince(NAMESPACE, "pod-1"),
+        NodeOf("node-1"),
+        NodeOf("node-2"),
+        NodeOf("node-3"),
+    )
 
     def decide(observed: Observed[Any]) -> Plan:
         return Plan(inquiries=questions) if not observed.answers else Plan()
 
     world = World(decide)
     world.stored()
-    event = {"metadata": {"namespace": NAMESPACE, "name": "e"}, "reason": "FailedMount", "note": "no secret"}
-    world.api.put(EVENTS, event)
+    event = {"reason": "FailedMount", "note": "no secret", "type": "Warning"}
+    for name, time in (("e", "2026-01-05T12:00:00Z"), ("f", "2026-01-05T11:00:00Z")):
+        seen = {"deprecatedFirstTimestamp": time, "deprecatedLastTimestamp": "2026-01-05T12:00:00Z"}
+        world.api.put(EVENTS, {"metadata": {"namespace": NAMESPACE, "name": name}, **event, **seen})
+    world.api.put(EVENTS, {"metadata": {"namespace": NAMESPACE, "name": "g"}, "type": "Normal"})
     ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
     for name, body in (("node-1", ready), ("node-2", {})):
         world.api.objects["nodes", None, name] = {"metadata": {"name": name}, **body}
     await world.round()
     assert [world.asked[1].answers[question] for question in questions] == [
-        (("FailedMount", "no secret"),),
+        (("", ""), *2 * (("FailedMount", "no secret"),)),
+        datetime(2026, 1, 5, 11, tzinfo=UTC),
         "Ready",
         "NotReady",
         "Gone",
@@ -256,19 +276,22 @@ async def test_inquiries_are_answered_and_forgotten() -> None:
     assert world.asked[2].answers == {}
 
 
-async def test_that_nodes_may_not_be_read_is_an_answer() -> None:
-    """Without cluster roles a round that asks for a node would fail for ever."""
-    asked = NodeOf("node-1")
+@pytest.mark.parametrize(
+    ("asked", "plural", "answer"),
+    [
+        (NodeOf("node-1"), "nodes", "Forbidden"),
+        (EventsOf(NAMESPACE, "pod-1"), "events", ()),
+        (WarnedSince(NAMESPACE, "pod-1"), "events", None),
+    ],
+    ids=["nodes", "events", "warnings"],
+)
+async def test_that_something_may_not_be_read_is_an_answer(asked: Inquiry, plural: str, answer: object) -> None:
+    """Without these rights a round that asks would fail for ever."""
     world = World(lambda observed: Plan() if observed.answers else Plan(inquiries=(asked,)))
     world.stored()
-
-    def refuse(verb: str, plural: str, name: str) -> None:
-        if plural == "nodes":
-            raise ApiError(403, "Forbidden", "nodes is forbidden")
-
-    world.api.before = refuse
+    world.api.before = failing("get" if plural == "nodes" else "list", plural, ApiError(403, "Forbidden", "forbidden"))
     await world.round()
-    assert world.asked[1].answers == {asked: "Forbidden"}
+    assert world.asked[1].answers == {asked: answer}
 
 
 async def test_before_it_acts_it_reads_what_matters_from_the_server() -> None:

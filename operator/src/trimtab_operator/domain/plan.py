@@ -61,6 +61,14 @@ class EventsOf:
 
 
 @dataclass(frozen=True)
+class WarnedSince:
+    """Inquiry: when the first of the warnings that regard an object was seen, a datetime; None without any."""
+
+    namespace: str
+    uid: str
+
+
+@dataclass(frozen=True)
 class NodeOf:
     """Inquiry: whether a node is Ready; the answer is "Ready", "NotReady", "Gone" or "Forbidden" (to read)."""
 
@@ -113,7 +121,9 @@ class PolicyInForce:
     policy: str
 
 
-Inquiry = EventsOf | NodeOf | MountedShare | IsMounted | AgentsOf | NextPoints | Importance | PolicyInForce
+Inquiry = (
+    EventsOf | WarnedSince | NodeOf | MountedShare | IsMounted | AgentsOf | NextPoints | Importance | PolicyInForce
+)
 
 
 @dataclass(frozen=True)

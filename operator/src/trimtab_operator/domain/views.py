@@ -248,7 +248,7 @@ class PodView:
     """When the grace period ends: deletionTimestamp lies in the future by the grace period."""
     scheduled_time: datetime | None = None
     unschedulable: str = ""
-    """The scheduler's words, when it found no node."""
+    """The words of whoever keeps it from a node: the scheduler that found none, or a gate of the pod's."""
     disruption: str = ""
     """Reason of the DisruptionTarget condition."""
     waiting_reason: str = ""
@@ -324,7 +324,9 @@ class PodView:
             scheduled_time=parse_time(scheduled.get("lastTransitionTime"))
             if scheduled.get("status") == "True"
             else None,
-            unschedulable=_text(scheduled.get("message", "")) if scheduled.get("reason") == "Unschedulable" else "",
+            unschedulable=_text(scheduled.get("message") or scheduled.get("reason"))
+            if scheduled.get("status") == "False"
+            else "",
             disruption=_text(disruption.get("reason", "")) if disruption.get("status") == "True" else "",
             waiting_reason=_text(waiting.get("reason", "")),
             waiting_message=_text(waiting.get("message", "")),
@@ -342,10 +344,14 @@ class PodView:
 
 
 def _blocked_by(status: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the init container that does not start, of which a native sidecar is one; nothing where all do."""
+    """Return the init container that does not start, or has not ended; nothing where all have.
+
+    A native sidecar is one too, that has started when it says so.
+    """
     for each in status.get("initContainerStatuses") or ():
-        waiting = each.get("state", {}).get("waiting") or {}
-        if each["name"] != CONTAINER and waiting.get("reason", "PodInitializing") != "PodInitializing":
+        state = each.get("state", {})
+        waits = (state.get("waiting") or {}).get("reason", "PodInitializing") != "PodInitializing"
+        if waits or (state.get("running") and not each.get("started")):
             return dict(each)
     return {}
 

@@ -40,6 +40,7 @@ class ObjectMeta(Model):
     deletion_timestamp: str | None = None
     labels: dict[str, str] = Field(default={})
     annotations: dict[str, str] = Field(default={})
+    finalizers: list[str] = Field(default=[])
     owner_references: list[OwnerReference] = Field(default=[])
 
     @property

@@ -30,7 +30,10 @@ def _failed(meaning: str, next_step: str) -> Explanation:
 
 
 _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
-    State.PENDING: _active("An object of an earlier job of this name is still there; it is waited for."),
+    State.PENDING: _active(
+        "An object of an earlier job of this name is still there, or a container that an injector put before the "
+        "trainer has not ended; it is waited for."
+    ),
     State.SUSPENDED: _active(
         "`spec.suspend` is true; the pod has written a checkpoint and is gone.",
         "Set `spec.suspend: false`, and the job goes on from its checkpoint.",
@@ -188,14 +191,15 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
         "Nothing; it is charged to `retries.onDisruption`.",
     ),
     AttemptReason.NODE_LOST: Explanation(
-        "attempt", "The pod's node does not answer.", "Nothing; it is charged to `retries.onDisruption`."
+        "attempt", "The pod's node does not answer, or restarted.", "Nothing; it is charged to `retries.onDisruption`."
     ),
     AttemptReason.JOB_DELETED: Explanation(
         "attempt", "Somebody deleted the attempt's Job.", "Nothing; it is charged to `retries.onDisruption`."
     ),
     AttemptReason.POD_FAILED: Explanation(
         "attempt",
-        "The node did not take the pod, for example because a device is not healthy; the message has its words.",
+        "The node did not take the pod, for example because a device is not healthy, or the pod was ended as a whole; "
+        "the message has the words.",
         "Nothing, if it passes: it is charged to `retries.onDisruption`. Look at the node if it repeats.",
     ),
     AttemptReason.POD_VANISHED: Explanation(

@@ -26,6 +26,7 @@ from trimtab_operator.api import (
 
 from ..conditions import EVENT_MESSAGE_LENGTH, ConditionStatus, condition, cut, found, note_of
 from ..ended import time_is_over
+from ..ownership import leaves_children
 from ..plan import Action, NextPoints, Note, Plan
 from ..views import format_time
 from ..work.conditions import is_over
@@ -48,7 +49,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
     """Decide what to do about a sweep now."""
     sweep = observed.sweep
     if sweep.metadata.deletion_timestamp is not None:
-        return Plan()  # the garbage collector takes the trials, and SIGTERM makes their trainers write checkpoints
+        return _leaving(observed, now)
     if is_over(sweep):
         return _after_the_end(observed, now)
     digest, before = search_digest(sweep), sweep.status.search_digest
@@ -354,6 +355,16 @@ def _news(before: FineTuneSweepStatus, after: FineTuneSweepStatus) -> tuple[Note
     settings = ", ".join(f"{name} = {value}" for name, value in after.best.parameters.items())
     message = f"{after.best.fine_tune_job_name} has {_shown(after, after.best)}: {settings}"
     return (Note("Normal", "BetterTrial", cut(message, EVENT_MESSAGE_LENGTH)),)
+
+
+def _leaving(observed: Observed, now: datetime) -> Plan:
+    """End what runs for a sweep that is deleted: a finalizer of somebody's may hold it, and its trials, for ever."""
+    if leaves_children(observed.sweep.metadata):
+        return Plan()
+    if observed.refused is not None and (pause := observed.refused.pause(now)) > 0:
+        return Plan(look_again_seconds=pause)
+    actions = deletions(observed, lambda name, child: not is_over(child))
+    return Plan(actions=actions, confirm=bool(actions))
 
 
 def _after_the_end(observed: Observed, now: datetime) -> Plan:

@@ -20,16 +20,17 @@ from trimtab_trainer.contract import Reason, Stage
 from trimtab_operator.api import NOT_UNDERSTOOD, WARNED, AttemptReason, AttemptStatus, Condition, State, WorkStatus
 
 from ..ended import comes_back, time_is_over
+from ..ownership import leaves_children
 from ..plan import Action, Create, Inquiry, NodeOf, Note, Plan
-from ..views import format_time, parse_time
+from ..views import INPUTS_LABEL, PodView, format_time, parse_time
 from .afterwards import LONGEST_SECONDS, Afterwards
 from .attempts import accounts
 from .attempts.attempt import Attempt
 from .attempts.ending import LOST, Ending, Verdict, ending_of, lost, vanished
-from .attempts.waiting import Waiting, refused, waiting_of
-from .building.inputs import gives_way, job_inputs
+from .attempts.waiting import Waiting, patience, refused, waiting_of
+from .building.inputs import gives_way
 from .building.job import build_job, build_run_config_map, stage_image
-from .building.names import next_number
+from .building.names import next_number, run_config_name
 from .building.peers import build_peers
 from .conditions import ConditionStatus, condition_of, is_over, make_condition, note_warnings, notes_of
 from .observed import Observed
@@ -65,6 +66,7 @@ class _Decision(Generic[S]):
     look_again_seconds: float | None = None
     inquiries: tuple[Inquiry, ...] = ()
     confirm: bool = False
+    aside: tuple[Create, ...] = ()
 
 
 def plan(observed: Observed[J], now: datetime) -> Plan:
@@ -75,7 +77,7 @@ def plan(observed: Observed[J], now: datetime) -> Plan:
 def _plan(kind: Particulars[J, S], observed: Observed[J], now: datetime) -> Plan:
     job = observed.job
     if job.metadata.deletion_timestamp is not None:
-        return Plan()  # the garbage collector ends its Jobs, and SIGTERM makes the trainer write a checkpoint
+        return _leaving(observed, now)
     if not is_over(job) and (what := _unknown(kind, observed)) is not None:
         return _not_understood(job, what, now)
     if strays := _strays(observed):
@@ -96,7 +98,7 @@ def _beside(kind: Particulars[J, S], observed: Observed[J], made: Plan, now: dat
     """Return a plan with what is made beside the work, where there is nothing to do about the work itself."""
     more = kind.meanwhile(observed, now)
     times = [each for each in (made.look_again_seconds, more.look_again_seconds) if each is not None]
-    return replace(made, aside=more.creates, look_again_seconds=min(times, default=None))
+    return replace(made, aside=(*made.aside, *more.creates), look_again_seconds=min(times, default=None))
 
 
 def _unknown(kind: Particulars[J, S], observed: Observed[J]) -> str | None:
@@ -141,6 +143,17 @@ def _unless_refused(observed: Observed[Any], made: Plan, now: datetime) -> Plan:
     if observed.refused is not None and (pause := observed.refused.pause(now)) > 0:
         return Plan(look_again_seconds=pause)
     return made
+
+
+def _leaving(observed: Observed[Any], now: datetime) -> Plan:
+    """End what runs for an object that is deleted: SIGTERM makes the trainer write a checkpoint.
+
+    The garbage collector does so only when the object is gone, and a finalizer of somebody's may hold it for ever.
+    """
+    if leaves_children(observed.job.metadata):
+        return Plan()
+    live = tuple(attempt.delete() for attempt in observed.attempts if attempt.live)
+    return _unless_refused(observed, Plan(actions=live, confirm=True), now) if live else Plan()
 
 
 def _after_the_end(observed: Observed[Any], now: datetime) -> Plan:
@@ -204,7 +217,7 @@ def _settle_open(kind: Particulars[J, S], observed: Observed[J], books: _Books[S
     if attempt is None:
         return books
     seen = observed.attempt(attempt.job_uid)
-    if seen is None:
+    if seen is None or seen.vanished:
         return _close(kind, observed.job, books, vanished(now), seen=None, now=now)
     status = accounts.note_start(books.status, seen)
     books = replace(books, status=kind.note_progress(status, seen))
@@ -328,10 +341,20 @@ def _go_on(kind: Particulars[J, S], observed: Observed[J], status: S, seen: Atte
         state, message = kind.working(seen)
         if seen.silent:
             message += f"; {UNREADABLE}"
-        again = _ends_in(seen, observed, now)
+        again, late = _ends_in(seen, observed, now)
+        if late is not None:
+            message += (
+                f"; pod {late.name} was to end and does not, though node {late.node} is Ready: look at its kubelet"
+            )
         return _Decision(state, message, status, look_again_seconds=again)
     inquiries = (waiting.inquiry,) if waiting.inquiry is not None else ()
-    if waiting.state is not None and (last_word := _gave_up(waiting, observed, now)):
+    last_word = _gave_up(waiting, observed, now) if waiting.state is not None else ""
+    if last_word and waiting.elsewhere:
+        ending = Ending(Verdict.DISRUPTION, AttemptReason.POD_FAILED, last_word, now)
+        status = accounts.close(kind, observed.job, status, ending, seen)
+        message = f"the next attempt starts, after: {last_word}"
+        return _Decision(State.RETRYING.value, message, status, look_again_seconds=0, confirm=True)
+    if waiting.state is not None and last_word:
         status = _cut_short(kind, observed, status, waiting.state, last_word, now=now)
         return replace(_end(status, waiting.state, last_word), inquiries=inquiries)
     if waiting.state is not None:
@@ -340,7 +363,11 @@ def _go_on(kind: Particulars[J, S], observed: Observed[J], status: S, seen: Atte
         state, message = State.RETRYING.value, f"Job {seen.name} starts, after: {before}"
     else:
         state, message = kind.working(replace(seen, progress=None))
-    return _Decision(state, message, status, look_again_seconds=waiting.look_again_seconds, inquiries=inquiries)
+    again, missing = waiting.look_again_seconds, waiting.state is State.VOLUME_UNAVAILABLE
+    # Nobody else can create it again, for example after a tool that sweeps away what no pod mounts at the moment.
+    ours = missing and run_config_name(kind, observed.job) in waiting.message
+    aside = (Create(build_run_config_map(kind, observed.job)),) if ours else ()
+    return _Decision(state, message, status, look_again_seconds=again, inquiries=inquiries, aside=aside)
 
 
 def _start(kind: Particulars[J, S], observed: Observed[J], status: S, now: datetime) -> _Decision[S]:
@@ -373,7 +400,7 @@ def _start(kind: Particulars[J, S], observed: Observed[J], status: S, now: datet
     actions: tuple[Action, ...] = (Create(body),)
     if kind.pods(job, stage) > 1:
         actions = (*(Create(peer) for peer in build_peers(kind, job, stage)), *actions)
-    mounted = any(seen.inputs == job_inputs(kind, job) for seen in observed.attempts)
+    mounted = any(seen.inputs == body["metadata"]["labels"][INPUTS_LABEL] for seen in observed.attempts)
     if not mounted or last is None or last.charged_to is not None:
         actions = (Create(build_run_config_map(kind, job)), *actions)
     return _unless_refused_creation(observed, status, actions, now)
@@ -430,6 +457,7 @@ def _render(
         status=status.to_json(),
         notes=(*notes_of(job, condition), *kind.other_notes(job, others), *_warnings(job, others)),
         look_again_seconds=decision.look_again_seconds,
+        aside=decision.aside,
         confirm=books.closed or decision.confirm or bool(decision.actions) or decision.succeeded != "Unknown",
     )
 
@@ -510,12 +538,18 @@ def _gave_up(waiting: Waiting, observed: Observed[Any], now: datetime) -> str:
     return f"given up after {seconds:g} s: {waiting.message}"
 
 
-def _ends_in(seen: Attempt, observed: Observed[Any], now: datetime) -> float | None:
-    """Return the seconds until a Terminating pod is overdue, or what outlives the trainer has had its time."""
+def _ends_in(seen: Attempt, observed: Observed[Any], now: datetime) -> tuple[float | None, PodView | None]:
+    """Return the seconds until a Terminating pod is overdue, or what outlives the trainer has had its time.
+
+    And the pod that is overdue: its node is Ready, which may change.
+    """
     if seen.left_alone():
-        return max(0.1, seen.lingers(now))
+        return max(0.1, seen.lingers(now)), None
     overdue = seen.overdue(observed.settings.node_loss_seconds)
-    return max(1.0, (overdue[1] - now).total_seconds()) if overdue is not None else None
+    if overdue is None:
+        return None, None
+    left = (overdue[1] - now).total_seconds()
+    return (max(1.0, left), None) if left > 0 else (patience(-left), overdue[0])
 
 
 def _look_again_by(decision: _Decision[S], seconds: float | None) -> _Decision[S]:

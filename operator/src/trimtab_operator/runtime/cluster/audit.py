@@ -32,6 +32,14 @@ SHARE = 0.1
 """Of the time, that lists may take: a cluster of many objects is compared the more seldom."""
 
 
+class WentBack(Exception):
+    """The API server knows less than it did: its etcd was restored from a backup.
+
+    Nothing that is known can be compared with what is there then, because what is newer has lower numbers. Whoever
+    runs the audit ends the process, and the next one begins with an empty cache.
+    """
+
+
 class Audit:
     """`changed` is told whom a mended difference concerns."""
 
@@ -78,7 +86,7 @@ class Audit:
         for entry in (entry for store in self._owners for entry in store):
             if entry.view is None or not entry.view.over:
                 self._tell(entry.key)
-            elif not entry.view.rests or self._cache.jobs.of_parent(entry.uid):
+            elif not self._cache.at_rest(entry.view.key):
                 self.ended.append(entry.view.key)
         self.filled = True
         self.last_success = asyncio.get_running_loop().time()
@@ -107,14 +115,23 @@ class Audit:
                     await self.compare(store)
                 self.last_success = asyncio.get_running_loop().time()
                 self.pace = max(self._every, self._listing / SHARE)
+            except WentBack:
+                raise
             except Exception as error:  # logged; the next one tries again, and liveness sees how long none succeeded
                 log.warning("audit failed", extra=keys(err=str(error)))
 
     async def compare(self, store: Store[Any]) -> None:
-        """Mend what differs between a store and the cluster."""
+        """Mend what differs between a store and the cluster.
+
+        Raises:
+            WentBack: the cluster was restored.
+        """
         for namespace in self._namespaces:
             began = asyncio.get_running_loop().time()
+            newest = max((entry.version for entry in store), default=0)
             listed, moment = await self._list(store, namespace)
+            if 0 < moment < newest:  # 0: it does not say
+                raise WentBack(f"a list of {store.name} is of {moment}, and {newest} was known before it")
             self._listing += asyncio.get_running_loop().time() - began
             here = [entry for entry in store if namespace is None or entry.namespace == namespace]
             gone = [e for e in here if e.uid not in listed and e.version <= moment]

@@ -29,6 +29,7 @@ from ...domain.cluster import Key
 from ...domain.gitops import MARKS
 from ...domain.kind import AnyKind
 from ...domain.kinds import KINDS
+from ...domain.ownership import ORPHAN
 from ...domain.review.policies import AUTHOR_ANNOTATION
 from ...domain.views import MANAGED_BY_LABEL, SERVE, STAGE_LABEL, JobView, PodView, ServingPodView, labels_kept
 from ...domain.work.building.queue import is_of_queue
@@ -83,6 +84,8 @@ def slim(body: Body) -> Body:
         ordered = sorted(labels.items(), key=lambda each: _rank(each[0]))
         kept["labels"] = labels_kept(ordered)
     annotations = metadata.get("annotations") or {}
+    if metadata.get("deletionTimestamp") and (finalizers := metadata.get("finalizers")):
+        kept["finalizers"] = [each for each in finalizers if each == ORPHAN]
     if owners := [each for each in metadata.get("ownerReferences") or () if each.get("controller")]:
         kept["ownerReferences"] = [{"uid": each["uid"], "controller": True} for each in owners[:1]]
     told = {key: "" for key in annotations if key in MARKS}  # that it is there says all
@@ -203,6 +206,8 @@ class Store(Generic[View]):
         self._children: dict[str, set[str]] = {}
         self._deleted: dict[str, Tombstone] = {}
         self._counted = metrics.CACHE_OBJECTS.labels(self.name)
+        self.heard = metrics.LAST_EVENT.labels(self.name)
+        """When a watch told of one last."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -394,6 +399,13 @@ class Cache:
     def stored(self, key: Key) -> Stored | None:
         """Return an object of our kinds, None if there is none."""
         return self.owners[key.kind].view(key.namespace, key.name)
+
+    def at_rest(self, key: Key) -> bool:
+        """Tell whether an object has ended and nothing is left to do about it, because no Job of it lives either."""
+        entry = self.owners[key.kind].named(key.namespace, key.name)
+        if entry is None or entry.view is None or not entry.view.rests:
+            return False
+        return all(job.finished or job.deleting for job in self.jobs.of_parent(entry.uid))
 
     def served_by(self, pod: ServingPodView) -> list[Stored]:
         """Return the objects that a serving pod is meant for."""

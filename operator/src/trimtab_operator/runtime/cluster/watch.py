@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 from ...domain.cluster import Key
-from .. import metrics
 from ..kube import ApiError, Body, Gone, Resource, Unreachable, items_of
 from ..logs import keys
 from .cache import Store, typed_item, version_of
@@ -53,7 +52,7 @@ class Inbox:
             if not wanted and store.of_uid(uid) is None:
                 continue
             ours = True
-            metrics.LAST_EVENT.labels(store.name).set(time.time())
+            store.heard.set(time.time())
             # What loses its label is reported as deleted, and may get it again.
             key = store.remove(uid, version_of(body)) if deleted or not wanted else store.put(body)
             if key is not None:

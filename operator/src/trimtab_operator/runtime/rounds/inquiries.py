@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import datetime
 from typing import Any, Protocol
 
 from ...domain.cluster import Key
@@ -18,8 +19,10 @@ from ...domain.plan import (
     NextPoints,
     NodeOf,
     PolicyInForce,
+    WarnedSince,
 )
 from ...domain.review.policies import Policy
+from ...domain.views import parse_time
 from ..cluster.cache import Cache, Store
 from ..kube import EVENTS, NODES, PODS, ApiError, Body, NotFound, Resource
 from ..pods.agentpoller import AgentPoller
@@ -55,8 +58,11 @@ class Inquiries:
         """Return the answer in the form that `domain.plan` describes."""
         match inquiry:
             case EventsOf(namespace, uid):
-                events = await self._reader.items(EVENTS, namespace, {"fieldSelector": f"regarding.uid={uid}"})
+                events = await self._events(namespace, uid)
                 return tuple((e.get("reason") or "", e.get("note") or "") for e in sorted(events, key=_time_of))
+            case WarnedSince(namespace, uid):
+                warnings = [e for e in await self._events(namespace, uid) if e.get("type") == "Warning"]
+                return min(filter(None, map(_first_seen, warnings)), default=None)
             case NodeOf(name):
                 return await self._node(name)
             case MountedShare(namespace, rollout):
@@ -72,6 +78,15 @@ class Inquiries:
             case AgentsOf(pods):
                 await self._agents.refresh(pods)
                 return pods
+
+    async def _events(self, namespace: str, uid: str) -> list[Body]:
+        """Return the events about an object; none where they may not be read, for they decide nothing by themselves."""
+        try:
+            return await self._reader.items(EVENTS, namespace, {"fieldSelector": f"regarding.uid={uid}"})
+        except ApiError as error:
+            if error.status != 403:
+                raise
+            return []
 
     async def _node(self, name: str) -> str:
         try:
@@ -130,6 +145,11 @@ class Inquiries:
             pods.put(pod)
         for gone in known - {pod["metadata"]["uid"] for pod in there}:
             pods.remove(gone)
+
+
+def _first_seen(event: Body) -> datetime | None:
+    said = event.get("deprecatedFirstTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp")
+    return parse_time(said)
 
 
 def _time_of(event: Body) -> str:

@@ -87,6 +87,8 @@ class Reconciler:
         if stored is None:
             self._troubles.forget(key)
             return await self._retire(kind, key)
+        if self._cache.at_rest(key):
+            return None
         try:
             typed(stored)
         except ValidationError as error:

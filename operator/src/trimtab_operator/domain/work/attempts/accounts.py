@@ -190,7 +190,7 @@ def close(kind: Particulars[J, S], job: J, status: S, ending: Ending, seen: Atte
             "accelerators": None,  # in the sums from here on; ten attempts must leave the status below 10 kB
             "start_time": attempt.first_start_time or attempt.start_time,
             "first_start_time": None,
-            "end_time": format_time(end),
+            "end_time": format_time(min(end, ending.ended)),  # the node's clock may be ahead, and the next try waits
             "active_seconds": seconds,
             "start_step": summary.resumed_from_step,
             "end_step": summary.step if summary.step is not None else reached,

@@ -154,13 +154,22 @@ class Attempt:
         return self.job.finished and not self.incomplete and all(pod.over for pod in self.pods)
 
     def ended(self, now: datetime) -> bool:
-        """Tell whether it is over: by its Job, or because its trainers are and nothing else in the pods ends."""
-        return self.job.finished or (self.left_alone() and self.lingers(now) <= 0)
+        """Tell whether it is over: by its Job, or because its trainers are and nothing else in the pods ends.
+
+        A Job that is deleted and held by a finalizer of somebody's makes no more of it.
+        """
+        gone = self.job.deleting and self.at_rest and bool(self.pods)
+        return self.job.finished or gone or (self.left_alone() and self.lingers(now) <= 0)
+
+    @property
+    def vanished(self) -> bool:
+        """Whether nothing is left of it but a Job that somebody has deleted and a finalizer holds."""
+        return self.job.deleting and not self.job.finished and not self.pods
 
     def lingers(self, now: datetime) -> float:
         """Return for how many seconds what is beside the trainer may still take to end."""
-        since = self.stopped or now
-        return (since + timedelta(seconds=LINGER_SECONDS) - now).total_seconds()
+        left = ((self.stopped or now) + timedelta(seconds=LINGER_SECONDS) - now).total_seconds()
+        return left if left <= 2 * LINGER_SECONDS else 0.0  # by a node whose clock is ahead it ends who knows when
 
     def overdue(self, node_loss_seconds: float) -> tuple[PodView, datetime] | None:
         """Return the pod that is being deleted and should have gone first, and when; None if none is."""

@@ -85,6 +85,12 @@ NAMED_CAUSES = frozenset(
 """Exit codes of what nobody else can have caused."""
 
 
+OUT_OF_SIGHT = frozenset({"ContainerStatusUnknown", "Unknown"})
+"""Reasons of a container whose end nobody saw, from a kubelet and from containerd: its node was restarted."""
+STOPPED = frozenset({128 + signal.SIGTERM, 128 + signal.SIGKILL})
+"""Exit codes of who was told to end, and of who took longer than its grace period."""
+
+
 def cause_of(pods: Sequence[PodView]) -> PodView | None:
     """Return the pod that tells what an attempt ended of.
 
@@ -109,7 +115,7 @@ def _precedence(pod: PodView) -> int:
         return 2 if pod.phase == "Failed" else 5
     if pod.exit_code == ExitCode.DONE:
         return 6
-    if pod.exit_code == ExitCode.INTERRUPTED:
+    if pod.exit_code == ExitCode.INTERRUPTED or (pod.exit_code in STOPPED and pod.deletion_time is not None):
         return 3
     return 4 if lost else 2
 
@@ -146,7 +152,7 @@ def ending_of(
     job, pod = attempt.job, attempt.pod
     if not (job.complete or (pod is not None and pod.terminated and pod.exit_code == ExitCode.DONE)):
         pod = cause_of(attempt.current)
-    ended = job.ended or attempt.stopped or now
+    ended = min(job.ended or attempt.stopped or now, now)
     words = pod.last_words if pod is not None else None
     if words is not None and words.attempt != job.attempt:
         words = None
@@ -186,12 +192,22 @@ def ending_of(
         reason = words.reason if words is not None else GENERAL_REASONS[known]
         message = words.message if words is not None else _detail(None, pod, job.failed_message)
         return Ending(VERDICTS[known], reason.value, message, ended, words, told_to=known is ExitCode.INTERRUPTED)
+    if pod is not None and pod.terminated_reason in OUT_OF_SIGHT:
+        message = _detail(words, pod, "its node restarted, or lost sight of the container")
+        return Ending(Verdict.DISRUPTION, AttemptReason.NODE_LOST, message, ended, words)
     what = f"the container exited with code {code}"
-    if code > 128:
+    if code - 128 in set(signal.Signals):
         what = f"the container was killed by signal {code - 128}"
-    message = _detail(words, pod, what)
-    stopped = code - 128 in (signal.SIGTERM, signal.SIGKILL)
+    message, stopped = _detail(words, pod, what), code in STOPPED
+    if stopped and pod is not None and (by := _stopped_by(pod)):
+        return Ending(Verdict.DISRUPTION, AttemptReason.POD_FAILED, f"{by}; {message}", ended, words, told_to=True)
     return Ending(Verdict.FAILURE, AttemptReason.CONTAINER_FAILED, message, ended, words, told_to=stopped)
+
+
+def _stopped_by(pod: PodView) -> str:
+    """Return what stopped a pod as a whole, "" where nothing is known to have."""
+    said = ": ".join(each for each in (pod.reason, pod.message.strip()) if each)
+    return said or ("somebody deleted the pod" if pod.deletion_time is not None else "")
 
 
 def _detail(words: TerminationMessage | None, pod: PodView | None, otherwise: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from trimtab_operator.api import State
 
-from ...plan import EventsOf, Inquiry
+from ...plan import EventsOf, Inquiry, WarnedSince
 from ...settings import Settings
 from ...views import JobView, PodView
 from ..observed import Observed
@@ -21,14 +21,26 @@ ASKED_AGAIN_SECONDS = 300
 """Longest time between two such questions. The API server goes through all events of a namespace for each, and a pod
 that comes is told by its watch: who has waited for long is asked about seldom."""
 
+STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
+"""Reasons of a container that waits and is in no trouble: whatever else a kubelet or a runtime says is one."""
 IMAGE_REASONS = frozenset(
-    {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"}
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "ErrImageNeverPull",
+        "InvalidImageName",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    }
 )
 HOPELESS_IMAGE_REASONS = frozenset({"ErrImageNeverPull", "InvalidImageName"})
-CONTAINER_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"})
-CRASHES = "CrashLoopBackOff"
-"""Of a native sidecar; the container that does the work is not started twice."""
 VOLUME_EVENTS = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
+NODE_EVENTS = frozenset({"FailedCreatePodSandBox", "FailedPrepareDynamicResources"})
+"""The node cannot set the pod up: its network, its runtime, the driver of its devices. Another one may."""
+BEGUN_EVENTS = frozenset({"Pulling", "Pulled", "Created", "Started"})
+"""Whatever failed before one of these is mended: volumes are mounted first, then the network is made, then the image is
+pulled."""
 BEING_DELETED = "because it is being terminated"
 """Words of the API server about a namespace."""
 WEBHOOK_DOWN = "failed calling webhook"
@@ -45,6 +57,7 @@ class Waiting:
         state: the word to show, None where nothing is unusual.
         since: when the trouble began; after Settings.pod_start_seconds it ends the job. None: may last for ever.
         inquiry: a question whose answer would say more.
+        elsewhere: whether another node may do better; then it is tried there at the end of patience.
     """
 
     state: State | None = None
@@ -53,6 +66,7 @@ class Waiting:
     hopeless: bool = False
     look_again_seconds: float | None = None
     inquiry: Inquiry | None = None
+    elsewhere: bool = False
 
 
 def waiting_of(observed: Observed[Any], attempt: Attempt, now: datetime) -> Waiting | None:
@@ -73,20 +87,18 @@ def waiting_of(observed: Observed[Any], attempt: Attempt, now: datetime) -> Wait
 def _not_running(observed: Observed[Any], pod: PodView, now: datetime) -> Waiting:
     if pod.unschedulable:
         return Waiting(State.QUEUED, f"no node can take the pod: {pod.unschedulable}")
-    if pod.blocked_by and pod.waiting_reason in IMAGE_REASONS | CONTAINER_REASONS | {CRASHES}:
-        words = ": ".join(filter(None, (pod.waiting_reason, pod.waiting_message)))
+    words = ": ".join(filter(None, (pod.waiting_reason, pod.waiting_message)))
+    if pod.blocked_by and pod.waiting_reason not in STARTING:
         message = f"container {pod.blocked_by}, which has to start before the trainer, does not: {words}"
         image = pod.waiting_reason in IMAGE_REASONS
         state = State.IMAGE_UNAVAILABLE if image else State.CONTAINER_INVALID
-        return _bounded(state, message, pod, observed.settings, now)
+        return _bounded(state, message, pod, observed, now)
     if pod.waiting_reason in IMAGE_REASONS:
-        words = pod.waiting_message or pod.waiting_reason
-        message = f"{words}; check spec.template.image and imagePullSecrets"
+        message = f"{pod.waiting_message or pod.waiting_reason}; check spec.template.image and imagePullSecrets"
         hopeless = pod.waiting_reason in HOPELESS_IMAGE_REASONS
-        return _bounded(State.IMAGE_UNAVAILABLE, message, pod, observed.settings, now, hopeless=hopeless)
-    if pod.waiting_reason in CONTAINER_REASONS:
-        message = f"{pod.waiting_reason}: {pod.waiting_message}"
-        return _bounded(State.CONTAINER_INVALID, message, pod, observed.settings, now)
+        return _bounded(State.IMAGE_UNAVAILABLE, message, pod, observed, now, hopeless=hopeless)
+    if pod.waiting_reason not in STARTING:
+        return _bounded(State.CONTAINER_INVALID, words, pod, observed, now)
     return _creating(observed, pod, now)
 
 
@@ -123,55 +135,74 @@ def _without_pod(observed: Observed[Any], job: JobView, now: datetime) -> Waitin
     if age < UNEVENTFUL_SECONDS:
         return Waiting(look_again_seconds=UNEVENTFUL_SECONDS - age)
     inquiry = EventsOf(job.namespace, job.uid)
-    refusals = [message for reason, message in _events(observed, inquiry) if reason == "FailedCreate"]
-    if not refusals:
-        return Waiting(inquiry=inquiry, look_again_seconds=_patience(age))
-    found = refused("pod", refusals[-1], begun, observed.settings, now)
-    again = _patience(age) if found.since is None else found.look_again_seconds
+    trouble = _trouble(observed, inquiry, frozenset({"FailedCreate"}), mended_by=frozenset({"SuccessfulCreate"}))
+    if trouble is None:
+        return Waiting(inquiry=inquiry, look_again_seconds=patience(age))
+    found = refused("pod", trouble[1], begun, observed.settings, now)
+    again = patience(age) if found.since is None else found.look_again_seconds
     return replace(found, inquiry=inquiry, look_again_seconds=again)
 
 
 def _creating(observed: Observed[Any], pod: PodView, now: datetime) -> Waiting:
-    begun = pod.scheduled_time
-    if begun is None:
-        return _without_claims(observed, pod, now) if observed.job.spec.template.resource_claims else Waiting()
+    begun = pod.scheduled_time or pod.created or now
     age = (now - begun).total_seconds()
     if age < UNEVENTFUL_SECONDS:
         return Waiting(look_again_seconds=UNEVENTFUL_SECONDS - age)
     inquiry = EventsOf(pod.namespace, pod.uid)
-    troubles = [message for reason, message in _events(observed, inquiry) if reason in VOLUME_EVENTS]
-    if not troubles:
-        return Waiting(inquiry=inquiry, look_again_seconds=_patience(age))
-    message = f"{troubles[-1]}; create what is missing, the pod then starts by itself"
-    waiting = _bounded(State.VOLUME_UNAVAILABLE, message, pod, observed.settings, now)
+    if pod.scheduled_time is None:
+        return replace(_unscheduled(observed, inquiry), inquiry=inquiry, look_again_seconds=patience(age))
+    if pod.blocked_by:
+        message = f"container {pod.blocked_by}, which comes before the trainer, has not ended or is not ready"
+        return Waiting(State.PENDING, message)
+    trouble = _trouble(observed, inquiry, VOLUME_EVENTS | NODE_EVENTS, mended_by=BEGUN_EVENTS)
+    if trouble is None:
+        return Waiting(inquiry=inquiry, look_again_seconds=patience(age))
+    reason, words = trouble
+    if reason in NODE_EVENTS:
+        waiting = _bounded(State.CONTAINER_INVALID, f"{reason}: {words}", pod, observed, now)
+        return replace(waiting, inquiry=inquiry, elsewhere=True)
+    message = f"{words}; create what is missing, the pod then starts by itself"
+    waiting = _bounded(State.VOLUME_UNAVAILABLE, message, pod, observed, now)
     return replace(waiting, inquiry=inquiry)
 
 
-def _without_claims(observed: Observed[Any], pod: PodView, now: datetime) -> Waiting:
-    """A pod whose claims are not there is not looked at by the scheduler, which says nothing of it."""
-    age = (now - pod.created).total_seconds() if pod.created else 0.0
-    if age < UNEVENTFUL_SECONDS:
-        return Waiting(look_again_seconds=UNEVENTFUL_SECONDS - age)
-    inquiry = EventsOf(pod.namespace, pod.uid)
-    troubles = [message for reason, message in _events(observed, inquiry) if reason == "FailedResourceClaimCreation"]
-    words = troubles[-1] if troubles else "the scheduler has not looked at the pod yet"
-    message = f"{words}; create what spec.template.resourceClaims names, if it is missing"
-    return Waiting(State.QUEUED, message, inquiry=inquiry, look_again_seconds=_patience(age))
+def _unscheduled(observed: Observed[Any], inquiry: EventsOf) -> Waiting:
+    """A pod whose claims are not there is not looked at by the scheduler, nor one that names a scheduler of nobody's:
+    nothing is said of either."""
+    trouble = _trouble(observed, inquiry, frozenset({"FailedResourceClaimCreation"}))
+    message = trouble[1] if trouble is not None else "the scheduler has not looked at the pod yet"
+    template = observed.job.spec.template
+    if template.resource_claims:
+        message += "; create what spec.template.resourceClaims names, if it is missing"
+    if template.scheduler_name:
+        message += f"; look whether {template.scheduler_name} runs, which spec.template.schedulerName names"
+    return Waiting(State.QUEUED, message)
 
 
 def _bounded(
-    state: State, message: str, pod: PodView, settings: Settings, now: datetime, *, hopeless: bool = False
+    state: State, message: str, pod: PodView, observed: Observed[Any], now: datetime, *, hopeless: bool = False
 ) -> Waiting:
-    since = pod.scheduled_time or pod.created or now
-    left = (since + timedelta(seconds=settings.pod_start_seconds) - now).total_seconds()
-    return Waiting(state, message, since, hopeless, look_again_seconds=max(1.0, min(left, 30.0)))
+    """Return what is waited for no longer than a pod has to start.
+
+    An image may have been on its way for longer when its first fault comes: then the first warning counts.
+    """
+    since, most = pod.scheduled_time or pod.created or now, timedelta(seconds=observed.settings.pod_start_seconds)
+    inquiry = WarnedSince(pod.namespace, pod.uid) if now - since >= most and not hopeless else None
+    warned = observed.answers.get(inquiry) if inquiry is not None else None
+    since = max(since, warned) if isinstance(warned, datetime) else since
+    left = (since + most - now).total_seconds()
+    return Waiting(state, message, since, hopeless, look_again_seconds=max(1.0, min(left, 30.0)), inquiry=inquiry)
 
 
-def _patience(age: float) -> float:
-    """Return the seconds until events are asked for again, about what has waited for `age` seconds."""
+def patience(age: float) -> float:
+    """Return the seconds until it is asked again about what has waited for `age` seconds."""
     return min(max(age / 4, UNEVENTFUL_SECONDS), ASKED_AGAIN_SECONDS)
 
 
-def _events(observed: Observed[Any], inquiry: EventsOf) -> tuple[tuple[str, str], ...]:
+def _trouble(
+    observed: Observed[Any], inquiry: EventsOf, reasons: frozenset[str], *, mended_by: frozenset[str] = frozenset()
+) -> tuple[str, str] | None:
+    """Return reason and words of the last event of trouble that nothing has mended since, None without any."""
     answer = observed.answers.get(inquiry, ())
-    return tuple(answer) if isinstance(answer, tuple) else ()
+    told = [each for each in (answer if isinstance(answer, tuple) else ()) if each[0] in reasons | mended_by]
+    return told[-1] if told and told[-1][0] in reasons else None

@@ -6,8 +6,10 @@ cores of a shared device, network cards and the like are resources with a domain
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import cache
 
 from trimtab_operator.api.pods.quantity import LARGEST, count_of
 from trimtab_operator.api.pods.template import ONE_AT_MOST, AnyResources, AnyTemplate, PodTemplate
@@ -15,9 +17,14 @@ from trimtab_operator.api.pods.template import ONE_AT_MOST, AnyResources, AnyTem
 
 def devices(limits: Mapping[str, object], patterns: Iterable[str]) -> int:
     """Return the number of devices among limits; a pattern is a resource's name, in which `*` stands for anything."""
-    patterns = tuple(patterns)
-    counted = (name for name in limits if any(fnmatchcase(name, pattern) for pattern in patterns))
-    return min(LARGEST, sum(count_of(limits[name]) for name in counted))
+    counts = _any_of(tuple(patterns)).match
+    return min(LARGEST, sum(count_of(limits[name]) for name in limits if counts(name)))
+
+
+@cache
+def _any_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """Return what matches names of which any pattern is true: there is one setting of them, and many Jobs."""
+    return re.compile("|".join(map(translate, patterns)) or r"(?!)")
 
 
 def claimed(template: AnyTemplate, resources: AnyResources | None) -> int:

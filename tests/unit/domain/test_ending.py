@@ -1,0 +1,114 @@
+"""How attempts end that a node, a tool or a person has ended, and who pays."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from trimtab_operator.domain.ownership import ORPHAN
+from trimtab_operator.domain.plan import NodeOf
+from trimtab_operator.domain.views import format_time
+from trimtab_trainer.contract import Reason
+
+from tests.unit.domain.makers import World
+
+
+def training() -> World:
+    return World().settle().prepared().running().after(60)
+
+
+def killed(world: World, code: int, **pod: Any) -> World:
+    world.pod(phase="Failed", running=False, terminated=True, exit_code=code, terminated_time=world.now, **pod)
+    limit = "Job has reached the specified backoff limit"
+    return world.change_job(failed=True, active=0, ended=world.now, failed_message=limit).settle()
+
+
+TAKEN = {
+    "a node that was reset": (255, {"terminated_reason": "Unknown"}, "NodeLost"),
+    "a kubelet that found no container": (137, {"terminated_reason": "ContainerStatusUnknown"}, "NodeLost"),
+    "a deletion that took too long": (137, {"deletion_time": "now"}, "PodFailed"),
+    "a deletion before the trainer listens": (143, {"deletion_time": "now"}, "PodFailed"),
+    "a deadline that a policy gave the pod": (143, {"reason": "DeadlineExceeded", "message": "Pod"}, "PodFailed"),
+}
+
+
+@pytest.mark.parametrize(("code", "fields", "reason"), TAKEN.values(), ids=TAKEN)
+def test_what_others_ended_is_no_failure_of_the_trainer(code: int, fields: dict[str, Any], reason: str) -> None:
+    world = training()
+    if "deletion_time" in fields:
+        fields = {"deletion_time": world.now}
+    killed(world, code, **fields)
+    attempt, status = world.job.status.attempts[1], world.job.status
+    assert (attempt.reason, attempt.charged_to, status.failures) == (reason, "disruptions", 0)
+
+
+OWN = {
+    "an exit code of its own": (255, {"terminated_reason": "Error"}, "exited with code 255"),
+    "a signal of its own": (139, {}, "killed by signal 11"),
+    "a kill that nobody ordered": (137, {}, "killed by signal 9"),
+}
+
+
+@pytest.mark.parametrize(("code", "fields", "words"), OWN.values(), ids=OWN)
+def test_what_nobody_else_ended_is_a_failure(code: int, fields: dict[str, Any], words: str) -> None:
+    world = killed(training(), code, **fields)
+    attempt = world.job.status.attempts[1]
+    assert (attempt.reason, attempt.charged_to) == ("ContainerFailed", "failures")
+    assert words in str(attempt.message)
+
+
+def test_a_node_whose_clock_is_ahead_puts_off_no_attempt() -> None:
+    world = training()
+    world.pod(started=world.now + timedelta(minutes=59))
+    world.pod(
+        terminated_time=world.now + timedelta(hours=1), phase="Failed", running=False, terminated=True, exit_code=13
+    )
+    world.change_job(failed=True, ended=world.now).settle()
+    attempt = world.job.status.attempts[1]
+    assert (attempt.end_time, world.last.look_again_seconds) == (format_time(world.now), 10)
+
+
+def test_a_node_whose_clock_is_ahead_keeps_no_sidecar() -> None:
+    world = training()
+    words = world.words(Reason.STORAGE_FAILED).encode()
+    ahead = world.now + timedelta(hours=1)
+    world.pod(running=False, terminated=True, exit_code=13, terminated_time=ahead, said=words).settle()
+    assert world.job.status.attempts[1].end_time == format_time(world.now)
+    assert world.deleted == ["demo-train-1"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_job_that_is_deleted_and_that_a_finalizer_holds_holds_up_nothing(there: bool) -> None:
+    world = training().change_job(deleting=True).settle()
+    assert len(world.job_names) == 2, "its pod runs still"
+    if there:
+        world.pod(phase="Failed", running=False, terminated=True, exit_code=14, terminated_time=world.now).settle()
+    else:
+        world.pods = []
+        world.settle()
+    assert world.job.status.attempts[1].reason == ("Interrupted" if there else "JobDeleted")
+    assert world.job_names[-1] == "demo-train-2"
+
+
+def test_a_pod_that_does_not_end_on_a_ready_node_is_told_and_asked_about_less_and_less_often() -> None:
+    world = training()
+    world.pod(deletion_time=world.now)
+    world.answers[NodeOf("node-1")] = "Ready"
+    assert world.settle().last.look_again_seconds == 120
+    looks = []
+    for seconds in (121, 400, 10_000):
+        looks.append(world.after(seconds).settle().last.look_again_seconds)
+        assert "was to end and does not, though node node-1 is Ready" in world.message
+    assert looks == [15, 100.25, 300]
+
+
+@pytest.mark.parametrize(("finalizers", "deleted"), [(["backup.example/hold"], ["demo-train-1"]), ([ORPHAN], [])])
+def test_what_runs_for_an_object_that_is_deleted_ends_whoever_holds_the_object(
+    finalizers: list[str], deleted: list[str]
+) -> None:
+    world = training()
+    leaving = {"deletion_timestamp": format_time(world.now), "finalizers": finalizers}
+    world.job = world.job.model_copy(update={"metadata": world.job.metadata.model_copy(update=leaving)})
+    assert world.settle().deleted == deleted
+    assert world.after(10_000).settle().deleted == deleted

@@ -1,0 +1,183 @@
+"""Pods that do not start, as API servers, schedulers, kubelets and injectors show them: each says why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from trimtab_operator.domain.plan import Create, EventsOf, WarnedSince
+from trimtab_operator.domain.views import PodView, format_time
+
+from tests.unit.domain.makers import World
+
+ON_ITS_NODE = {"type": "PodScheduled", "status": "True"}
+
+
+def shows(world: World, **status: Any) -> World:
+    """Have the pod of the newest Job look so."""
+    job = world.current
+    conditions = [{"lastTransitionTime": format_time(world.now), **each} for each in status.pop("conditions", ())]
+    view = PodView.of(
+        {
+            "metadata": {
+                "namespace": "team",
+                "name": f"{job.name}-x",
+                "uid": f"uid-{job.name}-x",
+                "creationTimestamp": format_time(world.now),
+                "labels": {"trimtab.dev/finetunejob": "demo"},
+                "ownerReferences": [{"kind": "Job", "name": job.name, "uid": job.uid, "controller": True}],
+            },
+            "spec": {},
+            "status": {"phase": "Pending", "conditions": conditions, **status},
+        }
+    )
+    assert view is not None
+    world.pods = [view]
+    return world
+
+
+def waits(reason: str, message: str = "words") -> list[dict[str, Any]]:
+    return [{"name": "trainer", "state": {"waiting": {"reason": reason, "message": message}}}]
+
+
+def tells(world: World, *events: tuple[str, str]) -> World:
+    world.answers[EventsOf("team", world.pods[-1].uid)] = events
+    return world
+
+
+NOT_SCHEDULED = {
+    "a gate": ("SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates"),
+    "a scheduler of gangs": ("Undetermined", "1/1 tasks in gang unschedulable: pod group is not ready"),
+    "a scheduler's own error": ("SchedulerError", 'running PreBind plugin "VolumeBinding": timed out'),
+}
+
+
+@pytest.mark.parametrize(("reason", "words"), NOT_SCHEDULED.values(), ids=NOT_SCHEDULED)
+def test_whoever_keeps_a_pod_from_a_node_has_its_words_in_the_state(reason: str, words: str) -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": words}
+    world = shows(World().settle(), conditions=[condition]).settle()
+    assert (world.state, world.succeeded) == ("Queued", "Unknown")
+    assert words in world.message
+
+
+def test_a_scheduler_that_does_not_exist_is_named() -> None:
+    world = shows(World(template={"schedulerName": "volcano"}).settle()).after(14).settle()
+    assert (world.state, world.last.look_again_seconds) == ("Preparing", 1)
+    world.after(1).settle()
+    assert world.state == "Queued"
+    assert "look whether volcano runs" in world.message
+    world.after(100_000).settle()
+    assert (world.state, world.succeeded, world.last.look_again_seconds) == ("Queued", "Unknown", 300)
+
+
+IN_TROUBLE = {
+    "RegistryUnavailable": "ImageUnavailable",
+    "SignatureValidationFailed": "ImageUnavailable",
+    "ImageVolumeMountFailed": "ContainerInvalid",
+    "PreCreateHookError": "ContainerInvalid",
+    "PostStartHookError": "ContainerInvalid",
+    "AWordOfALaterKubelet": "ContainerInvalid",
+}
+
+
+@pytest.mark.parametrize(("reason", "state"), IN_TROUBLE.items(), ids=IN_TROUBLE)
+def test_whatever_word_a_container_waits_with_is_told_and_waited_for_as_long(reason: str, state: str) -> None:
+    world = shows(World().settle(), conditions=[ON_ITS_NODE], containerStatuses=waits(reason)).settle()
+    assert (world.state, world.succeeded) == (state, "Unknown")
+    assert "words" in world.message
+    world.after(601).settle()
+    assert (world.state, world.succeeded) == (state, "False")
+
+
+@pytest.mark.parametrize("reason", ["ContainerCreating", "PodInitializing"])
+def test_a_container_that_is_being_created_is_in_no_trouble(reason: str) -> None:
+    world = shows(World().settle(), conditions=[ON_ITS_NODE], containerStatuses=waits(reason, ""))
+    assert world.after(10_000).settle().state == "Preparing"
+
+
+MENDED = {
+    "a cache of the kubelet that was late": (("FailedMount", "failed to sync configmap cache"), ("Pulling", "image")),
+    "a disk that another node had": (("FailedAttachVolume", "Multi-Attach error"), ("Pulling", "image")),
+    "a network that was late": (("FailedCreatePodSandBox", "cni plugin not initialized"), ("Pulled", "image")),
+}
+
+
+@pytest.mark.parametrize("events", MENDED.values(), ids=MENDED)
+def test_what_failed_before_the_image_is_pulled_ends_nothing(events: tuple[tuple[str, str], ...]) -> None:
+    """Twenty GB of an image take longer than the patience with a volume that is not there."""
+    world = shows(World().settle(), conditions=[ON_ITS_NODE], containerStatuses=waits("ContainerCreating", ""))
+    tells(world, ("Scheduled", "ok"), *events).after(5000).settle()
+    assert (world.state, world.succeeded) == ("Preparing", "Unknown")
+    tells(world, *events, events[0]).settle()
+    assert world.state != "Preparing", "it fails again"
+
+
+def test_a_pod_that_was_refused_once_and_then_made_is_refused_no_more() -> None:
+    world = World().settle()
+    refusal = ("FailedCreate", "violates PodSecurity")
+    world.answers[EventsOf("team", world.current.uid)] = (refusal, ("SuccessfulCreate", "x"))
+    assert world.after(5000).settle().state == "Preparing"
+    world.answers[EventsOf("team", world.current.uid)] = (refusal,)
+    assert world.settle().state == "PodRefused"
+
+
+NODE_TROUBLE = {
+    "no address is left": ("FailedCreatePodSandBox", "no IP addresses available in range"),
+    "no runtime of the class": ("FailedCreatePodSandBox", 'no runtime for "nvidia" is configured'),
+    "a driver of devices": ("FailedPrepareDynamicResources", "NodePrepareResources failed for claim gpu"),
+}
+
+
+@pytest.mark.parametrize("event", NODE_TROUBLE.values(), ids=NODE_TROUBLE)
+def test_a_node_that_cannot_set_a_pod_up_is_told_and_another_is_tried(event: tuple[str, str]) -> None:
+    world = shows(World().settle(), conditions=[ON_ITS_NODE], containerStatuses=waits("ContainerCreating", ""))
+    tells(world, event).after(20).settle()
+    assert (world.state, world.succeeded) == ("ContainerInvalid", "Unknown")
+    assert event[1] in world.message
+    world.after(600).settle()
+    attempt = world.job.status.attempts[0]
+    assert (world.state, world.deleted) == ("Retrying", ["demo-prepare-0"])
+    assert (attempt.reason, attempt.charged_to) == ("PodFailed", "disruptions")
+    assert world.after(10).settle().job_names == ["demo-prepare-0", "demo-prepare-1"]
+
+
+@pytest.mark.parametrize("sidecar", [False, True])
+def test_what_an_injector_put_before_the_trainer_and_does_not_end_is_named(sidecar: bool) -> None:
+    running = {"name": "vault-agent-init", "state": {"running": {"startedAt": "2026-01-05T12:00:00Z"}}}
+    status = {"started": False} if sidecar else {}
+    world = World().settle()
+    trainer = waits("PodInitializing", "")
+    shows(
+        world, conditions=[ON_ITS_NODE], initContainerStatuses=[{**running, **status}], containerStatuses=trainer
+    ).settle()
+    assert world.state == "Preparing"
+    world.after(100_000).settle()
+    assert (world.state, world.succeeded) == ("Pending", "Unknown")
+    assert "container vault-agent-init" in world.message
+    started = {**running, "started": True}
+    shows(world, conditions=[ON_ITS_NODE], initContainerStatuses=[started], containerStatuses=trainer).settle()
+    assert world.state == "Preparing"
+
+
+def test_a_run_configuration_that_somebody_deleted_is_made_again() -> None:
+    """Nobody but the operator can: a tool that sweeps away what no pod mounts took it while the Job was suspended."""
+    world = shows(World().settle(), conditions=[ON_ITS_NODE], containerStatuses=waits("ContainerCreating", ""))
+    config = next(body for body in world.created if body["kind"] == "ConfigMap")
+    tells(world, ("FailedMount", f'configmap "{config["metadata"]["name"]}" not found')).after(20).settle()
+    assert (world.state, world.last.aside) == ("VolumeUnavailable", (Create(config),))
+    tells(world, ("FailedMount", 'secret "storage" not found')).settle()
+    assert (world.state, world.last.aside) == ("VolumeUnavailable", ())
+
+
+def test_an_image_that_was_on_its_way_for_long_is_given_the_whole_time_after_its_first_fault() -> None:
+    world = shows(World().settle(), conditions=[ON_ITS_NODE], containerStatuses=waits("ContainerCreating", ""))
+    assert world.after(1600).settle().state == "Preparing"
+    scheduled = world.pods[-1].scheduled_time
+    fault: dict[str, Any] = {"waiting_reason": "ErrImagePull", "waiting_message": "connection reset by peer"}
+    world.answers[WarnedSince("team", world.pods[-1].uid)] = world.now
+    world.pod(**fault, scheduled_time=scheduled).settle()
+    assert (world.state, world.succeeded) == ("ImageUnavailable", "Unknown")
+    world.after(599).settle()
+    assert (world.state, world.succeeded, world.last.look_again_seconds) == ("ImageUnavailable", "Unknown", 1)
+    world.after(1).settle()
+    assert (world.state, world.succeeded) == ("ImageUnavailable", "False")
