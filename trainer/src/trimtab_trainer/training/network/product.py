@@ -31,8 +31,8 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        kind, down = upstream.dtype, ctx.saved_tensors[2]
-        toward_inner, to_down, to_up = _of_adapter(ctx, upstream)
+        kind = upstream.dtype
+        toward_inner, to_down, to_up, down = _of_adapter(ctx, upstream)
         to_inputs = to_dropped = None
         if ctx.needs_input_grad[0]:
             to_inputs = upstream @ base_weight(ctx.base, kind)
@@ -52,8 +52,8 @@ class _ProductOfOne(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        kind, down = upstream.dtype, ctx.saved_tensors[2]
-        toward_inner, to_down, to_up = _of_adapter(ctx, upstream)
+        kind = upstream.dtype
+        toward_inner, to_down, to_up, down = _of_adapter(ctx, upstream)
         to_inputs = None
         if ctx.needs_input_grad[0]:
             to_inputs = (upstream @ base_weight(ctx.base, kind)).addmm_(toward_inner, down.to(kind))
@@ -72,13 +72,13 @@ def _taken(
     return output.addmm_(inner, up.to(kind).t(), alpha=scaling)
 
 
-def _of_adapter(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of A x [n, rank], A and B."""
+def _of_adapter(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of A x [n, rank], A and B, and A: what was kept can be asked for once (torch's checkpoint)."""
     dropped, inner, down, up = ctx.saved_tensors
     toward_inner = (upstream @ up.to(upstream.dtype)).mul_(ctx.scaling)
     to_down = (toward_inner.t() @ dropped).to(down.dtype)
     to_up = (upstream.t() @ inner).mul_(ctx.scaling).to(up.dtype)
-    return toward_inner, to_down, to_up
+    return toward_inner, to_down, to_up, down
 
 
 def base_weight(base: nn.Module, kind: torch.dtype) -> Tensor:
