@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .division import show
+
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 """Largest difference from the plain way, of the largest value: sums are rounded in another order."""
 PROBED_ROWS = 16
@@ -123,7 +125,11 @@ def fuse(model: nn.Module) -> int:
         if isinstance(each, QuantizedLora | Lora) and type(each.base_layer) in (nn.Linear, Linear4bit) and _plain(each)
     ]
     kinds = {(type(each.base_layer), each.base_layer.weight.dtype): each for each in layers}
-    right = {kind for kind, layer in kinds.items() if agrees(layer)}
+    right = set()
+    for kind, layer in kinds.items():
+        show(layer.base_layer.weight)
+        if agrees(layer):
+            right.add(kind)
     chosen = [each for each in layers if (type(each.base_layer), each.base_layer.weight.dtype) in right]
     for layer in chosen:
         layer.forward = functools.partial(_forward, layer, layer.forward)
