@@ -75,7 +75,7 @@ def _taken(
 
 
 def _of_adapter(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of A x [n, rank], A and B, and A: what was kept can be asked for once (torch's checkpoint)."""
+    """Return the gradients of A x [n, rank], A and B, and A: under torch's checkpoint what was kept is given once."""
     dropped, inner, down, up = ctx.saved_tensors
     toward_inner = (upstream @ up.to(upstream.dtype)).mul_(ctx.scaling)
     to_down = (toward_inner.t() @ dropped).to(down.dtype)
