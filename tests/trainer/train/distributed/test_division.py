@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from trimtab_trainer.contract import ExitCode, Reason
-from trimtab_trainer.errors import Interrupted
+from trimtab_trainer.errors import Interrupted, SettingsInvalid
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import open_store
@@ -36,7 +36,7 @@ from trimtab_trainer.training.validation import mean_loss
 from tests.trainer import tiny as tiny_model
 from tests.trainer.tiny import make_tiny_experts, make_tiny_model
 from tests.trainer.train.methods.preferences import random_answers, side
-from tests.trainer.train.runs import CPU, gradients, random_rows, shake, trainer, unpacked
+from tests.trainer.train.runs import CPU, gradients, plain_base, random_rows, shake, trainer, unpacked
 from tests.trainer.train.stage import stage_run
 
 from .pods import container
@@ -318,6 +318,14 @@ def test_experts_and_a_head_of_its_own_are_divided_too(tmp_path: Path) -> None:
         assert_close(gradient, want)
 
 
+def test_a_model_whose_layers_are_not_found_is_refused_by_name(tiny: Path) -> None:
+    base = plain_base(tiny)  # loaded without division
+    with pytest.raises(
+        SettingsInvalid, match="one accelerator does not hold LlamaForCausalLM, and its layers cannot be"
+    ):
+        Division(World()).arrange(base)
+
+
 @pytest.mark.parametrize("method", ["DPO", "KTO", "ORPO"])
 def test_a_method_learns_the_same(tiny: Path, tmp_path: Path, method: str) -> None:
     """What it compares with is computed by the leader alone, with the others' slices."""
@@ -334,11 +342,11 @@ def test_a_method_learns_the_same(tiny: Path, tmp_path: Path, method: str) -> No
         run.training, run.validation = splits["train"], splits["validation"]
         if config.training.method.needs_reference:
             own = References(
-                open_store(f"file://{tmp_path}/of-{world.size}"),
+                open_store(f"file://{tmp_path}/of-{world.size}", None),
                 {},
                 tmp_path / f"r-{world.rank}",
                 run.stop,
-                Report(log),
+                Report(stream=log),
             )
             compared = preferences_in(splits)
             run.model.holding.leader_first(lambda: own.give(run.model, compared, with_adapter=False), world, run.stop)

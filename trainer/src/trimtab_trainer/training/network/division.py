@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ...contract import Reason
+from ...errors import SettingsInvalid
 from ...interruption import Interruption
 from ..distributed.world import World
 from ..machine.exhausted import is_out_of_memory
@@ -280,9 +282,19 @@ class Division:
                 handle.remove()
 
     def arrange(self, model: PreTrainedModel) -> None:
-        """Have a model that was loaded gather its units when they compute."""
+        """Have a model that was loaded gather its units when they compute.
+
+        Raises:
+            SettingsInvalid: BASE_MODEL_INVALID, it is not built of what is divided here.
+        """
         embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
         layers = [unit for unit in self.units if unit.module not in (embedding, head)]
+        if not layers or any(not hasattr(each.weight, "unit") for each in (embedding, head)):
+            raise SettingsInvalid(
+                f"one accelerator does not hold {type(model).__name__}, and its layers cannot be divided among several; "
+                "take larger accelerators",
+                Reason.BASE_MODEL_INVALID,
+            )
         # Of a tied head both are one, whichever of them the files have.
         first, last = embedding.weight.unit, head.weight.unit
         self._pass = [first, *layers, last]
