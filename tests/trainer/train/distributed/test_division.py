@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from trimtab_trainer.contract import ExitCode, Reason
 from trimtab_trainer.errors import Interrupted, SettingsInvalid
 from trimtab_trainer.interruption import Interruption
+from trimtab_trainer.probe import check_forward
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import open_store
 from trimtab_trainer.training.distributed.checkpoints import newest_first
@@ -316,6 +317,41 @@ def test_experts_and_a_head_of_its_own_are_divided_too(tmp_path: Path) -> None:
         assert found == known
         assert held < whole / 2
         assert_close(gradient, want)
+
+
+def test_memory_for_the_layer_after_this_one_is_not_asked_for_twice(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be fetched ahead is fetched when it is needed, and the other process notices nothing."""
+    config, rows = settings(tmp_path, training={"maxGradientNorm": 0}), data(packed=False)
+    gather, asked = Unit.gather, [0]
+
+    def body(world: World, scarce: bool) -> Weights:
+        run = run_of(tiny, tmp_path, config, rows, world)
+        shake(run.model)
+
+        def gathered(unit: Unit, of: World) -> Any:
+            asked[0] += 1
+            if asked[0] == 2 and world.rank == 1:
+                raise MemoryError("can't allocate memory")
+            return gather(unit, of)
+
+        if scarce:
+            monkeypatch.setattr(Unit, "gather", gathered)
+        return gradients(run)
+
+    (want,) = on_ranks(1, tmp_path / "one", lambda world: body(world, scarce=False))
+    for found in on_ranks(2, tmp_path / "two", lambda world: body(world, scarce=True)):
+        assert_close(found, want)
+
+
+def test_layers_that_compute_in_another_order_are_refused_by_name(tiny: Path, tmp_path: Path) -> None:
+    found = model(tiny, settings(tmp_path), World())
+    found.text.layers = torch.nn.ModuleList(reversed(list(found.text.layers)))  # type: ignore[arg-type]
+    with pytest.raises(
+        SettingsInvalid, match=r"model\.layers\.\d computes out of turn, so this model cannot be divided"
+    ):
+        check_forward(found, packing=False)
 
 
 def test_a_model_whose_layers_are_not_found_is_refused_by_name(tiny: Path) -> None:

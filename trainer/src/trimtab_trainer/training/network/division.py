@@ -291,8 +291,8 @@ class Division:
         layers = [unit for unit in self.units if unit.module not in (embedding, head)]
         if not layers or any(not hasattr(each.weight, "unit") for each in (embedding, head)):
             raise SettingsInvalid(
-                f"one accelerator does not hold {type(model).__name__}, and its layers cannot be divided among several; "
-                "take larger accelerators",
+                f"one accelerator does not hold {type(model).__name__}, and its layers cannot be divided among "
+                "several; take larger accelerators",
                 Reason.BASE_MODEL_INVALID,
             )
         # Of a tied head both are one, whichever of them the files have.
