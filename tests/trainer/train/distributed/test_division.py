@@ -66,9 +66,12 @@ def run_of(base: Path, root: Path, config: Any, rows: Any, world: World, *more: 
 def test_bytes_and_gradient_are_those_of_a_whole_model(
     tiny: Path, tmp_path: Path, size: int, quantization: str
 ) -> None:
-    """Packed, with ten times the supervised tokens in some sequences, and every other layer computed twice."""
-    plain = {"type": quantization, "computeType": "Float32"}
-    config = settings(tmp_path, training={"maxGradientNorm": 0}, quantization=plain)
+    """Packed, with ten times the supervised tokens in some sequences, and every other layer computed twice.
+
+    Some linear layers are adapted, which are fused, and some are the library's own, which keeps their weights.
+    """
+    plain, some = {"type": quantization, "computeType": "Float32"}, {"targetModules": ["q_proj", "down_proj"]}
+    config = settings(tmp_path, training={"maxGradientNorm": 0}, quantization=plain, lora=some)
     rows = data(packed=True)
 
     def body(world: World, divided: bool) -> tuple[str, Weights, float, Weights]:
@@ -242,11 +245,10 @@ def test_memory_that_runs_out_in_the_middle_of_a_pass_keeps_nobody_waiting(
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
         if scarce:
-            layer = run.model.text.layers[1]  # type: ignore[union-attr, index]
+            text: Any = run.model.text
+            layer = text.layers[1]
             if where == "before":
-                run.model.text.register_forward_pre_hook(
-                    lambda *seen: runs_out(seen[-1]["input_ids"]), with_kwargs=True
-                )
+                text.register_forward_pre_hook(lambda *seen: runs_out(seen[-1]["input_ids"]), with_kwargs=True)
             elif where == "backward":
                 layer.register_forward_hook(
                     lambda *seen: seen[-1].register_hook(runs_out) and None if seen[-1].requires_grad else None
@@ -307,7 +309,8 @@ def test_experts_and_a_head_of_its_own_are_divided_too(tmp_path: Path) -> None:
         run = run_of(base, tmp_path, config, rows, world)
         shake(run.model)
         run.model.checkpoint_activations(0.5)
-        held = sum(len(unit.own) for unit in run.model.holding.units) if world.size > 1 else 0  # type: ignore[union-attr]
+        holding: Any = run.model.holding
+        held = sum(len(unit.own) for unit in holding.units) if world.size > 1 else 0
         return run.base_hash, held, gradients(run)
 
     ((known, _, want),) = on_ranks(1, tmp_path / "one", body)

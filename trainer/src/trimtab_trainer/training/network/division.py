@@ -194,7 +194,7 @@ class Division:
     def _enter(self) -> None:
         """Begin a pass with the embedding, if none was begun (`passing`)."""
         if not self._inside:
-            self._begin(training=torch.is_grad_enabled())
+            self._begin(training=torch.is_grad_enabled() and not self._alone)
         self._reach(self._pass[0])
 
     def _reach(self, unit: Unit) -> None:
