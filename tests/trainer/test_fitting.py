@@ -29,7 +29,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[str]
         [
             "training takes about ",
             "(base model 36.8 GiB, adapter 3.1 GiB, ",
-            "and NVIDIA-L4 has 21.9 GiB for it: take A100-80GB or a larger one, or lower training.maxSequenceLength",
+            "and NVIDIA-L4 has 21.9 GiB for it: take A100-80GB or a larger one, or 4 of these, which divide the base "
+            "model, or lower training.maxSequenceLength",
         ],
     ),
     "plain LoRA where NF4 would do": (

@@ -19,6 +19,8 @@ from .estimate import estimate
 from .memory import PROCESS, Arithmetic, Memory, checkpoint_bytes, cut, peak, trained_weights
 
 GRADIENT_BYTES = 4
+COUNTS = (2, 4, 8, 16)
+"""Numbers of accelerators that are proposed."""
 DATA_BYTES = 17
 """Of each token of the training rows: itself, its position, whether it is supervised, and its target."""
 
@@ -88,6 +90,11 @@ def _of_accelerator(device: Device, limits: TrainLimits, dims: Dimensions, confi
         return ""
     larger = [each for each in DEVICES if estimate(dims, config, each, longest=longest, accelerators=processes).fits]
     holds = f"take {min(larger, key=lambda each: each.memory).name} or a larger one, or " if larger else ""
+    for count in (each for each in COUNTS if processes < each <= config.training.batch_size):
+        several = estimate(dims, config, device, longest=longest, accelerators=count)
+        if several.fits and several.among > 1:
+            holds += f"{count} of these, which divide the base model, or "
+            break
     return (
         f"training takes about {_parts(found.memory)}, and {product} has {_gib(device.memory)} for it: "
         f"{holds}{_remedy(config, found.memory)}"
