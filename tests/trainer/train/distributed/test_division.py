@@ -11,19 +11,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from trimtab_trainer.contract import ExitCode, Reason
+from trimtab_trainer.base.architecture import read_shapes
+from trimtab_trainer.base.base_model import find_base_model
+from trimtab_trainer.base.layers import reach
+from trimtab_trainer.contract import ExitCode, LoraSettings, QuantizationSettings, Reason, StoredBaseModel
 from trimtab_trainer.errors import Interrupted, SettingsInvalid
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.probe import check_forward
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import open_store
+from trimtab_trainer.training.batches import Batches
 from trimtab_trainer.training.distributed.checkpoints import newest_first
 from trimtab_trainer.training.distributed.world import World
 from trimtab_trainer.training.loading import alike
 from trimtab_trainer.training.loop import Trainer
+from trimtab_trainer.training.loss import summed_loss
 from trimtab_trainer.training.machine import hardware
 from trimtab_trainer.training.machine.sizing import Sizing
 from trimtab_trainer.training.methods.reference import References
@@ -36,6 +42,7 @@ from trimtab_trainer.training.validation import mean_loss
 
 from tests.trainer import tiny as tiny_model
 from tests.trainer.tiny import make_tiny_experts, make_tiny_model
+from tests.trainer.train.families import make_family
 from tests.trainer.train.methods.preferences import random_answers, side
 from tests.trainer.train.runs import CPU, gradients, plain_base, random_rows, shake, trainer, unpacked
 from tests.trainer.train.stage import stage_run
@@ -346,6 +353,39 @@ def test_memory_for_the_layer_after_this_one_is_not_asked_for_twice(
     (want,) = on_ranks(1, tmp_path / "one", lambda world: body(world, scarce=False))
     for found in on_ranks(2, tmp_path / "two", lambda world: body(world, scarce=True)):
         assert_close(found, want)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        "qwen3_moe:Qwen3MoeForCausalLM",
+        "gpt_oss:GptOssForCausalLM",
+        "gemma3:Gemma3ForConditionalGeneration",
+        "falcon_h1:FalconH1ForCausalLM",
+        "gpt2:GPT2LMHeadModel",
+    ],
+)
+def test_models_of_other_kinds_learn_the_same(tmp_path: Path, family: str) -> None:
+    """Mixtures, sinks, vision beside the text, state spaces, a head of the embedding: bit by bit."""
+    make_family(family, tmp_path)
+    files = find_base_model(StoredBaseModel(uri=tmp_path.as_uri()))
+    left_out, shaped = reach(read_shapes(files), files.config).left_out, LoraSettings(rank=4, dropout=0.0)
+
+    def learned(division: Division | None) -> tuple[str, Weights]:
+        base = load_base(tmp_path, QuantizationSettings(), torch.float32, CPU, division)
+        adapted = add_adapter(base, shaped, torch.float32, 1, left_out)
+        fuse(adapted.module)
+        shake(adapted)
+        check_forward(adapted, packing=False)
+        rows = [[3 + token % 240 for token in row] for row in random_rows(2, longest=12)]
+        batch = Batches(unpacked(rows)).lay(np.arange(2), CPU)
+        summed_loss(adapted.hidden(batch), batch.targets, adapted.head).backward()  # type: ignore[no-untyped-call]
+        found = {name: p.grad for name, p in adapted.parameters.items() if p.grad is not None}
+        return frozen_hash(adapted.module), found
+
+    (known, want), (divided, found) = learned(None), learned(Division(World()))
+    assert divided == known
+    assert_same(found, want)
 
 
 def test_layers_that_compute_in_another_order_are_refused_by_name(tiny: Path, tmp_path: Path) -> None:

@@ -289,7 +289,8 @@ class Division:
         """
         embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
         layers = [unit for unit in self.units if unit.module not in (embedding, head)]
-        if not layers or any(not hasattr(each.weight, "unit") for each in (embedding, head)):
+        tables_are_there = all(hasattr(each.weight, "unit") for each in (embedding, head))
+        if not layers or not tables_are_there or any(not unit.size for unit in layers):
             raise SettingsInvalid(
                 f"one accelerator does not hold {type(model).__name__}, and its layers cannot be divided among "
                 "several; take larger accelerators",
