@@ -131,6 +131,7 @@ def build(  # noqa: PLR0917 what is loaded, and what it is for
     training = splits["train"]
     memory = hardware.memory(where, processes=world.local_size)
     arithmetic = Arithmetic(where.type, min(4, compute_type.itemsize))
+    world.meet(stop)  # however long each took to fetch them
     division = divide(config, files, arithmetic, world, longest=training.longest, memory=memory, report=report)
     # Weights that are trained themselves are in float32, whatever products are made in.
     kind = compute_type if config.adapter is not None else torch.float32
@@ -149,6 +150,7 @@ def build(  # noqa: PLR0917 what is loaded, and what it is for
     if settings.packing:
         model.attend_by_rows()
     check_forward(model, settings.packing)
+    memory = hardware.memory(where, processes=world.local_size)  # without what libraries took meanwhile
     sizing = plan(settings, training.longest, memory, costs(model), where.type)
     world.meet(stop)  # however long each took to load
     sizing = alike(sizing, base_hash, model, world)
