@@ -234,6 +234,26 @@ def test_the_table_is_for_people_and_json_for_programs(tmp_path: Path, capsys: p
     assert math.isfinite(found["tokensPerSecond"])
 
 
+def test_a_base_model_that_one_does_not_hold_is_divided_among_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each then holds its part of 36.8 GiB but norms, and two embeddings, which are larger than a layer."""
+    device = find_device("A100-40GB")
+    assert device is not None
+    config = RunConfig.model_validate(document(maxSequenceLength=2048))
+    one, two, four = (estimate(sizes(LLAMA_70B), config, device, accelerators=count) for count in (1, 2, 4))
+    assert [(each.fits, each.among) for each in (one, two, four)] == [(False, 1), (True, 2), (True, 4)]
+    table = 128_256 * 8192 * 2
+    for each in (two, four):
+        assert each.memory.base == pytest.approx(one.memory.base / each.among + 2 * table, rel=1e-3)
+        assert each.to_json()["baseDividedAmong"] == each.among
+    chosen = ("--accelerators", "8", "--accelerator", "H100", "--accelerator", "L4")
+    assert main(command(tmp_path, *chosen)) == 0
+    about, _, _, larger, smaller = capsys.readouterr().out.splitlines()
+    assert about.endswith("sizes are of each; divided: each holds its part of the base model")
+    assert (larger.split()[:2], smaller.split()[:3]) == (["H100-80GB", "yes"], ["L4", "yes,", "divided"])
+
+
 def test_several_pods_have_so_many_accelerators_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command(tmp_path, "--json", "--accelerator", "H100", "--accelerators", "4", "--nodes", "2")) == 0
     (found,) = json.loads(capsys.readouterr().out)["estimates"]

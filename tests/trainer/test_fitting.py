@@ -29,7 +29,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[str]
         [
             "training takes about ",
             "(base model 36.8 GiB, adapter 3.1 GiB, ",
-            "and NVIDIA-L4 has 21.9 GiB for it: take A100-80GB or a larger one, or lower training.maxSequenceLength",
+            "and NVIDIA-L4 has 21.9 GiB for it: take A100-80GB or a larger one, or 4 of these, which divide the base "
+            "model, or lower training.maxSequenceLength",
         ],
     ),
     "plain LoRA where NF4 would do": (
@@ -121,25 +122,48 @@ def test_libraries_and_rows_are_in_memory_once_for_each_process() -> None:
     assert said(LLAMA_8B, {**limits, "accelerators": 1}, tokens=300_000_000) == []
 
 
-def test_a_base_model_is_not_divided_among_accelerators() -> None:
-    """Each would hold all of it: 36.8 GiB in NF4 are more than an L4 has, however many there are."""
+def test_a_base_model_that_one_accelerator_does_not_hold_is_divided_and_that_is_told() -> None:
+    """36.8 GiB in NF4 are more than an L4 has: 8 hold a part each, 2 do not, and one does not at all."""
 
-    def checked(count: int, product: str, **sections: Any) -> None:
+    def checked(count: int, product: str, nodes: int | None = None, **sections: Any) -> None:
         config = RunConfig.model_validate({**document(), **sections})
-        dims = dimensions(shapes_of_config(LLAMA_70B), LLAMA_70B, config.lora)
-        check_held(TrainLimits(accelerators=count, accelerator_product=product), dims, config)
+        dims = dimensions(shapes_of_config(LLAMA_70B), LLAMA_70B, config.adapter)
+        check_held(TrainLimits(accelerators=count, accelerator_product=product, nodes=nodes), dims, config)
+
+    def of(count: int, **more: Any) -> list[str]:
+        limits = {"accelerators": count, "acceleratorProduct": "NVIDIA-L4", **more}
+        return said(LLAMA_70B, limits)
 
     checked(1, "NVIDIA-L4")  # a warning, which `said` above
     checked(8, "NVIDIA-A100-SXM4-80GB")
     checked(8, "Quadro-K600")
-    with pytest.raises(SettingsInvalid) as refused:
-        checked(8, "NVIDIA-L4")
-    assert refused.value.message == (
-        "the base model takes 36.8 GiB, and each of the 8 accelerators (NVIDIA-L4) holds 21.9 GiB: a base model is not "
-        "yet divided among accelerators; take larger ones"
+    checked(8, "NVIDIA-L4")
+    checked(1, "NVIDIA-L4", nodes=8)
+    (told,) = of(8)
+    assert told == (
+        "one accelerator (NVIDIA-L4) does not hold the base model, so it is divided among all 8: each fetches the "
+        "others' parts layer by layer in every pass, which takes longer where the way between them is slow"
     )
-    with pytest.raises(SettingsInvalid, match=r"take larger ones, or set quantization\.type: NF4"):
-        checked(8, "NVIDIA-A100-SXM4-80GB", quantization={"type": "None"})
+    assert of(4, nodes=2) == [told]
+    assert len(of(1)) == 1
+    assert "divided" not in of(1)[0]
+    with pytest.raises(SettingsInvalid) as refused:
+        checked(2, "NVIDIA-L4")
+    assert refused.value.message == (
+        "the base model takes 22.3 GiB of each of the 2 accelerators that it is divided among, and NVIDIA-L4 holds "
+        "21.9 GiB; take larger ones or more of them"
+    )
+    with pytest.raises(SettingsInvalid, match=r"or more of them, or set quantization\.type: NF4"):
+        checked(2, "NVIDIA-A100-SXM4-40GB", quantization={"type": "None"})
+    with pytest.raises(SettingsInvalid, match=r"lora\.useDora: .* set lora\.useDora: false"):
+        checked(8, "NVIDIA-L4", lora={"useDora": True})
+
+
+def test_all_weights_of_a_model_are_not_divided() -> None:
+    config = RunConfig.model_validate({**document(), **WHOLE})
+    dims = dimensions(shapes_of_config(LLAMA_8B), LLAMA_8B, config.adapter)
+    with pytest.raises(SettingsInvalid, match="because only the base model of an adapter is divided among them, and"):
+        check_held(TrainLimits(accelerators=8, accelerator_product="NVIDIA-L4"), dims, config)
 
 
 def test_limits_are_read_from_the_environment_as_far_as_they_are_understood() -> None:

@@ -40,7 +40,8 @@ class Cost:
 class OnDevice:
     """A run on one type of accelerator: sizes in bytes, of each; `seconds` is None where the tokens are not known.
 
-    `accelerators` train together, and the speed and the time are theirs.
+    `accelerators` train together, and the speed and the time are theirs; `divided_among` is how many of them divide
+    the base model.
     """
 
     accelerator: str
@@ -52,6 +53,7 @@ class OnDevice:
     tokens_per_second: float
     seconds: float | None
     accelerators: int = 1
+    divided_among: int = 1
 
     @property
     def accelerator_seconds(self) -> float | None:

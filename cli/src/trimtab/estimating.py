@@ -133,6 +133,7 @@ def _read(output: str) -> tuple[int, tuple[OnDevice, ...]]:
                 tokens_per_second=float(each["tokensPerSecond"]),
                 seconds=number(each["seconds"]),
                 accelerators=int(each.get("accelerators", 1)),
+                divided_among=int(each.get("baseDividedAmong", 1)),
             )
             for each in told["estimates"]
         )

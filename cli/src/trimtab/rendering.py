@@ -160,7 +160,7 @@ def estimate(value: Estimate, price: float | None = None) -> RenderableType:
         for each in value.devices:
             cells = [
                 each.accelerator,
-                "yes" if each.fits else "no",
+                ("yes" if each.fits else "no") + (", divided" if each.divided_among > 1 else ""),
                 f"{each.peak / GIB:.1f}",
                 f"{each.memory / GIB:.1f}",
             ]
@@ -171,6 +171,8 @@ def estimate(value: Estimate, price: float | None = None) -> RenderableType:
         about = f"{value.weights / 1e9:.2f} billion weights; sizes in GiB; twice: activations are computed twice"
         if (count := max(each.accelerators for each in value.devices)) > 1:
             about += f"; {count} accelerators train together, sizes are of each"
+        if any(each.divided_among > 1 for each in value.devices):
+            about += "; divided: each holds its part of the base model"
         parts += [*([Text("")] if parts else []), line(about), Text(""), grid]
     return Group(*parts)
 

@@ -14,8 +14,11 @@ from trimtab_trainer.estimating import memory
 from trimtab_trainer.estimating.dimensions import Dimensions, dimensions
 from trimtab_trainer.estimating.memory import Arithmetic
 from trimtab_trainer.training.batches import MicroBatch
+from trimtab_trainer.training.distributed.processes import Place
+from trimtab_trainer.training.distributed.world import World
 from trimtab_trainer.training.machine.costs import costs
 from trimtab_trainer.training.network.adapter import Adapted, add_adapter
+from trimtab_trainer.training.network.division import Division
 from trimtab_trainer.training.network.model import load_base
 
 from tests.trainer.tiny import make_tiny_experts
@@ -25,16 +28,17 @@ from .runs import CPU, full_config, run_config, trained
 TOKENS = 64
 
 
-def both(tiny: Path, compute: torch.dtype, **lora: Any) -> tuple[Adapted, Dimensions]:
+def both(tiny: Path, compute: torch.dtype, among: int = 1, **lora: Any) -> tuple[Adapted, Dimensions]:
     config = run_config(tiny, lora=lora)
     files = find_base_model(StoredBaseModel(uri=tiny.as_uri()))
-    base = load_base(tiny, config.quantization, compute, CPU)
+    division = Division(World(Place(0, among))) if among > 1 else None
+    base = load_base(tiny, config.quantization, compute, CPU, division)
     return add_adapter(base, config.lora, compute, 1), dimensions(read_shapes(files), files.config, config.lora)
 
 
-def same_costs(folder: Path, compute: torch.dtype, **lora: Any) -> None:
-    model, dims = both(folder, compute, **lora)
-    told = memory.costs(dims, run_config(folder).quantization, 4, Arithmetic("cpu", compute.itemsize))
+def same_costs(folder: Path, compute: torch.dtype, among: int = 1, **lora: Any) -> None:
+    model, dims = both(folder, compute, among, **lora)
+    told = memory.costs(dims, run_config(folder).quantization, 4, Arithmetic("cpu", compute.itemsize), among)
     found = costs(model)
     assert (told.kept_per_token, told.recomputed_per_token) == (found.kept_per_token, found.recomputed_per_token)
     assert told.kept_fixed == found.kept_fixed
@@ -44,6 +48,11 @@ def same_costs(folder: Path, compute: torch.dtype, **lora: Any) -> None:
 @pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16, torch.float16])
 def test_costs_are_those_that_train_plans_with(tiny: Path, compute: torch.dtype) -> None:
     same_costs(tiny, compute)
+
+
+@pytest.mark.parametrize("among", [2, 4])
+def test_costs_of_a_divided_base_model_are_those_that_train_plans_with(tiny: Path, among: int) -> None:
+    same_costs(tiny, torch.float32, among)
 
 
 @pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])

@@ -17,9 +17,10 @@ from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.probe import check_forward
 from trimtab_trainer.training.batches import Batches
-from trimtab_trainer.training.network import model as model_module
+from trimtab_trainer.training.network import checksums as checksums_module
 from trimtab_trainer.training.network.adapter import add_adapter
-from trimtab_trainer.training.network.model import checksums, frozen_hash, load_base
+from trimtab_trainer.training.network.checksums import checksums
+from trimtab_trainer.training.network.model import frozen_hash, load_base
 from trimtab_trainer.training.network.targets import linear_modules
 from trimtab_trainer.training.network.trained import Trained
 from trimtab_trainer.training.validation import mean_loss
@@ -325,5 +326,5 @@ class TestChecksums:
     def test_parts_add_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
         tensor = torch.arange(1000, dtype=torch.int16)
         whole = checksums(tensor)
-        monkeypatch.setattr(model_module, "CHECKSUM_BYTES", 64)
+        monkeypatch.setattr(checksums_module, "CHECKSUM_BYTES", 64)
         assert torch.equal(checksums(tensor), whole)

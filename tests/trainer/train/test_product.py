@@ -62,6 +62,18 @@ def test_one_step_learns_what_several_do(
         assert (one[name] - each).abs().max() <= tolerance * each.abs().max(), name
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_one_step_learns_the_same_where_activations_are_computed_twice(
+    dropout: float, tiny: Path, tmp_path: Path
+) -> None:
+    model = adapted(tiny, tmp_path, torch.float32, "NF4", dropout=dropout)
+    product.fuse(model.peft)
+    kept = learned(model)
+    model.checkpoint_activations()
+    twice = learned(model)
+    assert [name for name, each in kept.items() if not torch.equal(twice[name], each)] == []
+
+
 def drop_alike(model: Adapted) -> None:
     """Make dropout a function of the numbers alone, so that shapes and order do not matter."""
 

@@ -103,6 +103,13 @@ def test_a_run_of_several_is_estimated_as_such_and_all_are_paid_for(
     assert found.accelerators == 8
     assert found.seconds is not None
     assert found.accelerator_seconds == 8 * found.seconds
+    assert "divided" not in several
+    large = tmp_path / "large.json"
+    large.write_text(json.dumps(MODEL | {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80}))
+    of_large = ("--model-config", str(large), "--accelerator", "L40S")
+    divided = run("estimate", str(tmp_path / "several.yaml"), *of_large).out.splitlines()
+    assert divided[0].endswith("; divided: each holds its part of the base model")
+    assert divided[-1].split()[:3] == ["L40S", "yes,", "divided"]
     assert float(several.split()[-1].replace(",", "")) == pytest.approx(
         float(one.split()[-1].replace(",", "")), rel=0.2
     )

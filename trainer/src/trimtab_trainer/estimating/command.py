@@ -101,7 +101,7 @@ def table(dims: Dimensions, config: RunConfig, estimates: list[Estimate]) -> str
         lines.append(
             (
                 each.device.name,
-                "yes" if each.fits else "no",
+                ("yes" if each.fits else "no") + (", divided" if each.among > 1 else ""),
                 *(f"{size / GIB:.1f}" for size in sizes),
                 f"{each.micro_batch}{', twice' if each.recomputed else ''}",
                 figure(each.tokens_per_second, 0),
@@ -117,6 +117,7 @@ def table(dims: Dimensions, config: RunConfig, estimates: list[Estimate]) -> str
         f"{config.training.max_sequence_length:,} tokens; sizes in GiB; "
         "twice: activations are computed twice"
         + (f"; {estimates[0].accelerators} accelerators, sizes are of each" if several else "")
+        + ("; divided: each holds its part of the base model" if any(each.among > 1 for each in estimates) else "")
     )
     return "\n".join([about, "", *rows])
 

@@ -10,6 +10,7 @@ from ..contract.settings import DEFAULT_EPOCHS, ComputeType
 from ..training.distributed.sharing import shared_micro_batch
 from .devices import Device
 from .dimensions import Dimensions
+from .division import smallest
 from .memory import Arithmetic, Memory, cut, peak
 from .speed import tokens_per_second
 
@@ -25,6 +26,7 @@ class Estimate:
         seconds: of all training steps, and of what they are compared with; None where it is not known how many tokens
             there are.
         accelerators: how many train together; memory is of each.
+        among: how many of them divide the base model; 1 where each holds all of it.
     """
 
     device: Device
@@ -34,6 +36,7 @@ class Estimate:
     tokens_per_second: float
     seconds: float | None
     accelerators: int = 1
+    among: int = 1
 
     @property
     def fits(self) -> bool:
@@ -52,6 +55,7 @@ class Estimate:
             "tokensPerSecond": round(self.tokens_per_second, 1),
             "seconds": self.seconds and round(self.seconds),
             "accelerators": self.accelerators,
+            "baseDividedAmong": self.among,
             "acceleratorSeconds": self.seconds and round(self.seconds * self.accelerators),
         }
 
@@ -70,14 +74,18 @@ def estimate(
     Args:
         tokens: of an epoch's training rows; without them time is known only where maxSteps is set.
         longest: tokens of the longest sequence, both answers of a pair; as many as there may be, if absent.
-        accelerators: each holds the base model and computes its share; what they tell each other is not counted.
+        accelerators: each computes its share, and holds the base model where it can, else its part of it; what they
+            tell each other is not counted.
     """
     training, quantization, lora = config.training, config.quantization, config.adapter
     rank, dropout = (lora.rank, lora.dropout) if lora is not None else (0, 0.0)
     # Auto takes Float16 where an accelerator has no bfloat16.
     width = 4 if quantization.compute_type is ComputeType.FLOAT32 else 2
     where, longest = Arithmetic("cuda", width), longest or training.max_sequence_length * training.method.answers
-    sizing = cut(dims, quantization, training, rank=rank, longest=longest, memory=device.memory, where=where)
+    among = smallest(dims, config, longest=longest, memory=device.memory, where=where, processes=accelerators).among
+    sizing = cut(
+        dims, quantization, training, rank=rank, longest=longest, memory=device.memory, where=where, among=among
+    )
     micro_batch = shared_micro_batch(sizing.micro_batch, training.batch_size, accelerators)
     passed = micro_batch * longest
     memory = peak(
@@ -90,6 +98,7 @@ def estimate(
         recomputed=sizing.recomputed,
         where=where,
         longest=longest,
+        among=among,
     )
     speed = tokens_per_second(dims, quantization, device, passed, recomputed=sizing.recomputed) * accelerators
     whole = None
@@ -98,7 +107,7 @@ def estimate(
     elif tokens is not None:
         whole = tokens * (training.epochs or DEFAULT_EPOCHS)
     seconds = whole / speed * _passes(training, whole, tokens) if whole is not None else None
-    return Estimate(device, memory, micro_batch, sizing.recomputed, speed, seconds, accelerators)
+    return Estimate(device, memory, micro_batch, sizing.recomputed, speed, seconds, accelerators, among)
 
 
 def _passes(training: TrainingSettings, whole: float, tokens: int | None) -> float:

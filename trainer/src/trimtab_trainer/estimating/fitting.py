@@ -14,10 +14,13 @@ from ..contract.settings import ComputeType, Optimizer, QuantizationType
 from ..errors import SettingsInvalid
 from .devices import DEVICES, GIB, Device, find_device
 from .dimensions import Dimensions
+from .division import check_divisible
 from .estimate import estimate
 from .memory import PROCESS, Arithmetic, Memory, checkpoint_bytes, cut, peak, trained_weights
 
 GRADIENT_BYTES = 4
+COUNTS = (2, 4, 8, 16)
+"""Numbers of accelerators that are proposed."""
 DATA_BYTES = 17
 """Of each token of the training rows: itself, its position, whether it is supervised, and its target."""
 
@@ -34,7 +37,8 @@ def warnings_of_limits(
     found = []
     device = find_device(limits.accelerator_product or "") if limits.accelerators else None
     if device is not None:
-        found.append(_of_accelerator(device, limits.accelerator_product or device.name, dims, config, longest))
+        found.append(_of_accelerator(device, limits, dims, config, longest))
+        found.append(_of_division(device, limits, dims, config, longest))
     if limits.memory_bytes is not None:
         of_memory = _of_host if limits.accelerators else _of_processor
         found.append(of_memory(limits, dims, config, tokens, longest))
@@ -42,31 +46,55 @@ def warnings_of_limits(
 
 
 def check_held(limits: TrainLimits, dims: Dimensions, config: RunConfig) -> None:
-    """Refuse a base model that is meant to be divided among accelerators: each of them holds all of it.
+    """Refuse a base model that several accelerators do not hold, though it is divided among them.
 
     Raises:
-        SettingsInvalid: there are several, and one does not hold it.
+        SettingsInvalid: it is that, or it cannot be divided with these settings.
     """
-    device = find_device(limits.accelerator_product or "") if limits.accelerators > 1 else None
+    device = find_device(limits.accelerator_product or "") if limits.processes > 1 else None
     if device is None:
         return
-    memory = estimate(dims, config, device, longest=1).memory
-    base = memory.base or memory.adapter
+    found = estimate(dims, config, device, longest=1, accelerators=limits.processes)
+    if found.among > 1:
+        check_divisible(config)
+    base = found.memory.base or found.memory.adapter
     if base > device.memory:
+        how = (
+            f"the base model takes {_gib(base)} of each of the {limits.processes} accelerators that it is divided among"
+            if found.among > 1
+            else f"what is trained takes {_gib(base)} of each of the {limits.processes} accelerators, because only the "
+            "base model of an adapter is divided among them"
+        )
         raise SettingsInvalid(
-            f"the base model takes {_gib(base)}, and each of the {limits.accelerators} accelerators "
-            f"({limits.accelerator_product}) holds {_gib(device.memory)}: a base model is not yet divided among "
-            "accelerators; take larger ones"
+            f"{how}, and {limits.accelerator_product} holds {_gib(device.memory)}; take larger ones"
+            + ("" if found.among == 1 else " or more of them")
             + ("" if config.quantization.type is QuantizationType.NF4 else f", or {_less(config)}")
         )
 
 
-def _of_accelerator(device: Device, product: str, dims: Dimensions, config: RunConfig, longest: int) -> str:
-    found = estimate(dims, config, device, longest=longest)
+def _of_division(device: Device, limits: TrainLimits, dims: Dimensions, config: RunConfig, longest: int) -> str:
+    processes = limits.processes
+    if estimate(dims, config, device, longest=longest, accelerators=processes).among == 1:
+        return ""
+    return (
+        f"one accelerator ({limits.accelerator_product}) does not hold the base model, so it is divided among all "
+        f"{processes}: each fetches the others' parts layer by layer in every pass, which takes longer where the way "
+        "between them is slow"
+    )
+
+
+def _of_accelerator(device: Device, limits: TrainLimits, dims: Dimensions, config: RunConfig, longest: int) -> str:
+    product, processes = limits.accelerator_product or device.name, limits.processes
+    found = estimate(dims, config, device, longest=longest, accelerators=processes)
     if found.fits:
         return ""
-    larger = [each for each in DEVICES if estimate(dims, config, each, longest=longest).fits]
+    larger = [each for each in DEVICES if estimate(dims, config, each, longest=longest, accelerators=processes).fits]
     holds = f"take {min(larger, key=lambda each: each.memory).name} or a larger one, or " if larger else ""
+    for count in (each for each in COUNTS if processes < each <= config.training.batch_size):
+        several = estimate(dims, config, device, longest=longest, accelerators=count)
+        if several.fits and several.among > 1:
+            holds += f"{count} of these, which divide the base model, or "
+            break
     return (
         f"training takes about {_parts(found.memory)}, and {product} has {_gib(device.memory)} for it: "
         f"{holds}{_remedy(config, found.memory)}"

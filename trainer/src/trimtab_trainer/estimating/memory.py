@@ -59,7 +59,7 @@ class Arithmetic:
     width: int
 
 
-def costs(dims: Dimensions, quantization: QuantizationSettings, rank: int, where: Arithmetic) -> Costs:
+def costs(dims: Dimensions, quantization: QuantizationSettings, rank: int, where: Arithmetic, among: int = 1) -> Costs:
     """Return what `costs.costs` tells of the loaded model, which is what `train` cuts its batches by."""
     if dims.full:
         return _costs_of_all(dims, where)
@@ -67,7 +67,7 @@ def costs(dims: Dimensions, quantization: QuantizationSettings, rank: int, where
     kept += 2 * where.width * max(1, dims.experts_at_once) * sum(each.sides for each in dims.joined)
     made = dims.made_anew * where.width
     parameters = trained_weights(dims, rank)
-    base = _base(dims, quantization, where) + 4 * parameters
+    base = _base(dims, quantization, where, among) + 4 * parameters
     return Costs(
         kept_per_token=kept,
         recomputed_per_token=dims.layers * dims.hidden * where.width + kept // dims.layers,
@@ -116,9 +116,10 @@ def cut(
     longest: int,
     memory: int,
     where: Arithmetic,
+    among: int = 1,
 ) -> Sizing:
     """Return how `train` will cut its batches with so much memory."""
-    return plan(training, longest, memory, costs(dims, quantization, rank, where), where.device_type)
+    return plan(training, longest, memory, costs(dims, quantization, rank, where, among), where.device_type)
 
 
 def peak(
@@ -132,12 +133,14 @@ def peak(
     recomputed: float,
     where: Arithmetic,
     longest: int = 0,
+    among: int = 1,
 ) -> Memory:
     """Return the peak of a training step with so many tokens in a forward pass.
 
     Args:
         recomputed: share of the layers whose activations are computed twice instead of kept.
         longest: tokens that one is compared with, where attention is eager.
+        among: how many processes the base model is divided among.
     """
     width, layers = where.width, dims.layers
     layer = _kept(dims, rank, dropout, where) // layers
@@ -158,7 +161,7 @@ def peak(
     backward = tokens * widest * 4 * width + max(largest * (4 + width), 2 * made // layers)
     loss = CHUNK * dims.vocabulary * (width + 4 + 4 + width) + tokens * dims.hidden * 2 * width
     return Memory(
-        base=_base(dims, quantization, where),
+        base=_base(dims, quantization, where, among),
         adapter=int(trained_weights(dims, rank) * (4 + 4 + STATE_BYTES[training.optimizer])),
         activations=int(SLACK[where.device_type] * (tokens * (kept + ends) + copies)),
         moment=max(backward, loss) + (4 * dims.vocabulary * dims.hidden if dims.full else 0),
@@ -166,15 +169,19 @@ def peak(
     )
 
 
-def _base(dims: Dimensions, quantization: QuantizationSettings, where: Arithmetic) -> int:
+def _base(dims: Dimensions, quantization: QuantizationSettings, where: Arithmetic, among: int = 1) -> int:
+    """Return the bytes of the base model; of a divided one a slice of all matrices, and the two largest units."""
     if dims.full:
         return 0  # what is trained is counted where adapters are
-    linear = sum(each.ins * each.outs for each in dims.linear)
-    others = dims.weights - linear
-    if quantization.type is not QuantizationType.NF4:
-        return (linear + others) * where.width
-    bits = NF4_BITS if quantization.double_quantization else NF4_PLAIN_BITS
-    return int(linear * bits / 8) + others * where.width
+    bits = 8.0 * where.width
+    if quantization.type is QuantizationType.NF4:
+        bits = NF4_BITS if quantization.double_quantization else NF4_PLAIN_BITS
+    linear = int(sum(each.ins * each.outs for each in dims.linear) * bits / 8)
+    layers, tables = linear + dims.experts * where.width, dims.embedding * where.width
+    if among == 1:
+        return layers + tables + dims.rest * where.width
+    unit = max(layers // dims.layers, dims.vocabulary * dims.hidden * where.width)
+    return (layers + tables) // among + dims.rest * where.width + 2 * unit
 
 
 def trained_weights(dims: Dimensions, rank: int) -> int:

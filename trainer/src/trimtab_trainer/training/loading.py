@@ -18,6 +18,9 @@ from ..base.layers import reach
 from ..contract import Prepared, Rank, Reason, RunConfig, StoredBaseModel
 from ..data.view import View, load_view, total_steps
 from ..errors import SettingsInvalid
+from ..estimating.dimensions import dimensions
+from ..estimating.division import check_divisible, smallest
+from ..estimating.memory import Arithmetic
 from ..interruption import Interruption
 from ..probe import check_forward
 from ..progress import ProgressBoard
@@ -35,9 +38,10 @@ from .machine.sizing import Sizing, plan
 from .methods.reference import References
 from .methods.splits import preferences_in, reference_identity, splits_of
 from .network.adapter import Adapted, add_adapter
+from .network.division import Division
 from .network.full import train_fully
 from .network.initial import check_initial_adapter, fetch_initial_weights
-from .network.model import frozen_hash, load_base
+from .network.model import frozen_hash, load_base, some
 from .network.product import fuse
 from .network.targets import check_layers
 from .network.trained import Trained
@@ -56,15 +60,22 @@ class Loaded:
     resumed_from: int | None
 
     def run(self, world: World) -> tuple[Rank, ...]:
-        """Train to the end; return what each process used, if there are several, and need the others no more."""
+        """Train to the end; return what each process used, if there are several.
+
+        The others are needed no more, unless the base model is divided among them: then by the leader (`finish`).
+        """
         self.trainer.run()
         if world.size == 1:
             return ()
+        holding = self.trainer.model.holding
         # Not to be interrupted: the leader's last checkpoint may still be on its way, and it is told to stop by itself.
         world.meet(Interruption())
         where = self.trainer.model.device
         ranks = world.gather(Rank(device=hardware.describe(where)[:128], memory_peak_bytes=memory_peak(where)))
-        world.leave()
+        if not world.leads:
+            holding.serve()  # what is published is measured by the leader
+        if not (world.leads and holding.divided):
+            world.leave()
         return tuple(ranks)
 
 
@@ -116,8 +127,17 @@ def build(  # noqa: PLR0917 what is loaded, and what it is for
     where = hardware.device()
     compute_type = hardware.compute_type(config.quantization.compute_type, where)
     files = find_base_model(StoredBaseModel(uri=folder.as_uri()))
+    splits = splits_of(view, settings)
+    training = splits["train"]
+    memory = hardware.memory(where, processes=world.local_size)
+    arithmetic = Arithmetic(where.type, min(4, compute_type.itemsize))
+    world.meet(stop)  # however long each took to fetch them
+    division = divide(config, files, arithmetic, world, longest=training.longest, memory=memory, report=report)
     # Weights that are trained themselves are in float32, whatever products are made in.
-    base = load_base(folder, config.quantization, compute_type if config.adapter is not None else torch.float32, where)
+    kind = compute_type if config.adapter is not None else torch.float32
+    base = load_base(folder, config.quantization, kind, where, division)
+    if division is not None:
+        world.meet(stop)  # they need each other from here on
     base_hash = frozen_hash(base)
     if config.adapter is None:
         model: Trained = train_fully(base, read_shapes(files), compute_type)
@@ -125,18 +145,15 @@ def build(  # noqa: PLR0917 what is loaded, and what it is for
         model = adapt(
             base, config, prepared, files, compute_type, scratch=scratch / f"rank-{world.rank}", report=report
         )
-    splits = splits_of(view, settings)
-    training = splits["train"]
     check_vocabulary(model, view)
     fused = fuse(model.module) if isinstance(model, Adapted) else 0
     if settings.packing:
         model.attend_by_rows()
     check_forward(model, settings.packing)
-    cost = costs(model)
-    memory = hardware.memory(where, processes=world.local_size)
-    sizing = plan(settings, training.longest, memory, cost, where.type)
+    memory = hardware.memory(where, processes=world.local_size)  # without what libraries took meanwhile
+    sizing = plan(settings, training.longest, memory, costs(model), where.type)
     world.meet(stop)  # however long each took to load
-    sizing = alike(sizing, base_hash, world)
+    sizing = alike(sizing, base_hash, model, world)
     if sizing.recomputed:
         model.checkpoint_activations(sizing.recomputed)
     total = total_steps(settings, len(training))
@@ -151,6 +168,7 @@ def build(  # noqa: PLR0917 what is loaded, and what it is for
         target_modules=list(model.target_modules) if isinstance(model, Adapted) else None,
         attention=model.attention,
         fused=fused,
+        base_divided_among=world.size if division is not None else 1,
         micro_batch=sizing.micro_batch,
         checkpoint_activations=sizing.recomputed > 0,
         recomputed_layers=sizing.recomputed,
@@ -182,7 +200,7 @@ def build(  # noqa: PLR0917 what is loaded, and what it is for
         compared = preferences_in(splits)
         with_adapter = config.adapter is not None and config.adapter.initial_adapter is not None
         # The others find what the leader stored.
-        world.leader_first(lambda: references.give(model, compared, with_adapter=with_adapter), stop)
+        model.holding.leader_first(lambda: references.give(model, compared, with_adapter=with_adapter), world, stop)
     resumed_from = None
     for checkpoint in newest_first(checkpoints, world, stop):
         try:
@@ -220,16 +238,58 @@ def adapt(
     return model
 
 
-def alike(sizing: Sizing, base_hash: str, world: World) -> Sizing:
+def divide(
+    config: RunConfig,
+    files: BaseModel,
+    where: Arithmetic,
+    world: World,
+    *,
+    longest: int,
+    memory: int,
+    report: Report,
+) -> Division | None:
+    """Return how the base model is divided among the processes; None where each of them holds all of it.
+
+    Args:
+        where: it is computed.
+        world: all processes.
+        longest: tokens of the longest sequence.
+        memory: bytes that this process may plan with.
+        report: is told.
+
+    Raises:
+        SettingsInvalid: it has to be, and cannot.
+    """
+    dims = dimensions(read_shapes(files), files.config, config.adapter)
+    sizes = smallest(dims, config, longest=longest, memory=memory, where=where, processes=world.size)
+    if not world.any(sizes.among > 1):
+        return None
+    check_divisible(config)
+    report(
+        "the base model is divided: one process does not hold it",
+        among=world.size,
+        base_bytes=sizes.whole.base,
+        base_bytes_of_each=sizes.divided.base,
+        least_bytes_undivided=sizes.whole.peak,
+        memory_bytes=memory,
+    )
+    return Division(world)
+
+
+def alike(sizing: Sizing, base_hash: str, model: Trained, world: World) -> Sizing:
     """Return the plan that suits every process.
 
     Raises:
-        RuntimeError: they do not have the same base model in memory.
+        RuntimeError: they do not have the same base model in memory, or have loaded another one than is gathered.
     """
-    found = world.gather((sizing, base_hash))
-    if len({base for _, base in found}) > 1:
-        raise RuntimeError(f"the frozen base is not the same in all {world.size} processes, so their sums mean nothing")
-    return Sizing(min(each.micro_batch for each, _ in found), max(each.recomputed for each, _ in found))
+    found = world.gather((sizing, base_hash, model.holding.differing()))
+    if len({base for _, base, _ in found}) > 1 or any(differing for *_, differing in found):
+        ranks = [f"{rank} ({some(differing)})" for rank, (*_, differing) in enumerate(found) if differing]
+        differs = f": what is gathered is not what these loaded: rank {', '.join(ranks)}" if ranks else ""
+        raise RuntimeError(
+            f"the frozen base is not the same in all {world.size} processes, so their sums mean nothing{differs}"
+        )
+    return Sizing(min(each.micro_batch for each, *_ in found), max(each.recomputed for each, *_ in found))
 
 
 def load_weights(model: Adapted, file: Path, uri: str) -> None:

@@ -19,14 +19,14 @@ import time
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..contract import EarlyStopping, Method, PreferenceFigures, Reason, RunConfig
 from ..errors import DataInvalid, Interrupted, OutOfMemory, ProcessLost, SettingsInvalid
 from ..interruption import Interruption
 from ..progress import ProgressBoard
 from ..report import Report
-from .batches import Batches
+from .batches import Batches, MicroBatch
 from .checkpoint import Best, Checkpoint, Checkpoints, Point, TrainingPoint, TrainingState
 from .distributed.checkpoints import check_alike
 from .distributed.sharing import shared_micro_batch
@@ -36,7 +36,7 @@ from .machine.energy import EnergyMeter
 from .machine.exhausted import is_out_of_memory
 from .machine.hardware import memory_peak
 from .methods.figures import PreferenceSums, figures_of, told
-from .methods.objective import added, objective_of
+from .methods.objective import StepLoss, added, objective_of
 from .network.trained import Trained
 from .optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_learning_rate
 from .schedule import learning_rate, sequences_of_step, step_seed, steps_per_epoch
@@ -192,7 +192,7 @@ class Trainer:
         while True:
             reason: str | None = None
             share = Share()
-            with self.world.working(self.stop):
+            with self.model.holding.working(self.stop, self.world):
                 try:
                     share = self.accumulate()
                 except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -226,26 +226,31 @@ class Trainer:
         self.model.module.train()
         indices = sequences_of_step(self.settings, len(self.training), self.state.step)
         tokens = int(self.training.supervised[indices].sum())
-        losses = []
         step = self.objective.begin(self.model, self.training, indices, self.micro_batch, self.stop)
         weight = step.weight
         share, places = self.world.share, itertools.count(self.world.rank, self.world.size)
         where = self.model.device
         batches = self.training.micro_batches(indices, self.micro_batch, where, self.pass_tokens, share)
-        for batch in self.idle.waiting_for_data(batches):
-            self.stop.check()
-            torch.manual_seed(step_seed(self.settings, self.state.step, next(places)))
-            if batch.supervised_tokens == 0:
-                continue
-            with self.model.arithmetic():
-                hidden = self.model.hidden(batch)
-                loss = step(hidden, batch, self.model.head)
-            (loss * (self.scale / weight)).backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
+        waiting = iter(self.idle.waiting_for_data(batches))
+        losses = []
+        while self.model.holding.together((batch := next(waiting, None)) is not None, self.stop):
+            with self.model.holding.passing(self.stop, training=True):
+                if batch is not None:
+                    torch.manual_seed(step_seed(self.settings, self.state.step, next(places)))
+                    losses += self.differentiate(batch, step)
         # Once for the step: an accelerator is asked for nothing between its micro-batches.
         nats = float(sum(torch.stack(losses).tolist())) if losses else 0.0
         taken = int(self.training.lengths[indices].sum())
         return Share(nats, weight, step.count, tokens, taken, step.sums)
+
+    def differentiate(self, batch: MicroBatch, step: StepLoss) -> list[Tensor]:
+        """Add the gradient of a micro-batch to the parameters; return its summed loss, if it has any."""
+        if batch.supervised_tokens == 0:
+            return []
+        with self.model.arithmetic():
+            loss = step(self.model.hidden(batch), batch, self.model.head)
+        (loss * (self.scale / step.weight)).backward()  # type: ignore[no-untyped-call]
+        return [loss.detach()]
 
     def combine(self, share: Share) -> StepResult | None:
         """Make the gradient of the whole step of what all processes have of it, clipped."""

@@ -168,18 +168,20 @@ def finish(
     export(
         config, prepared, weights, model, base_folder, folder=folder, chat_template=view.chat_template, origin=origin
     )
-    compute_type, where = model.compute_type, model.device
-    published = load_published(trainer, weights, folder=folder, base_folder=base_folder)
-    del weights
-    test = measure(published, trainer.test, trainer.objective, trainer.stop)
+    compute_type, where, holding = model.compute_type, model.device, model.holding
+    with holding.alone():
+        published = load_published(trainer, weights, folder=folder, base_folder=base_folder)
+        del weights
+        test = measure(published, trainer.test, trainer.objective, trainer.stop)
+        held_out = answer_held_out(
+            published, base_folder, view.test, chat_template=view.chat_template, stop=trainer.stop, report=report
+        )
+    trainer.world.leave()
     report(
         "exported files measured",
         step=step,
         test_loss=test and round(test.adapter, 6),
         base_test_loss=test and round(test.base, 6),
-    )
-    held_out = answer_held_out(
-        published, base_folder, view.test, chat_template=view.chat_template, stop=trainer.stop, report=report
     )
     artifact, summary = publish(
         store,
@@ -191,7 +193,7 @@ def finish(
         published_step=step,
         test=test,
         held_out=held_out,
-        machine=machine(where, compute_type, ranks),
+        machine=machine(where, compute_type, ranks, divided=holding.divided),
         ranks=ranks,
         report=report,
         origin=origin,
@@ -216,12 +218,15 @@ def load_published(trainer: Trainer, weights: dict[str, Tensor], *, folder: Path
     return load_adapter(base, folder, model.compute_type)
 
 
-def machine(where: torch.device, compute_type: torch.dtype, ranks: tuple[Rank, ...] = ()) -> dict[str, Any]:
+def machine(
+    where: torch.device, compute_type: torch.dtype, ranks: tuple[Rank, ...] = (), *, divided: bool = False
+) -> dict[str, Any]:
     """Return what the adapter was trained on and with, for the records."""
     return {
         "device": hardware.describe(where),
         "accelerators": max(1, len(ranks)) if where.type == "cuda" else 0,
         **({"worldSize": len(ranks), "ranks": [rank.to_json() for rank in ranks]} if ranks else {}),
+        **({"baseModel": f"divided among {len(ranks)}"} if divided else {}),
         "computeType": str(compute_type).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

@@ -51,13 +51,14 @@ def mean_loss(
         return summed_loss(model.hidden(batch), batch.targets, model.head).item() if batch.supervised_tokens else 0.0
 
     with evaluating(model, stop, world):
-        total = sum(in_parts(nats, split, np.arange(len(split)), size, stop, world.share))
+        total = sum(in_parts(nats, model, split, np.arange(len(split)), size, stop, world.share))
     (total,) = world.sum([total])
     return total / int(split.supervised.sum())
 
 
 def in_parts(  # noqa: PLR0917 what is computed, and of what
     found: Callable[[npt.NDArray[np.int64]], Found],
+    model: Trained,
     split: Batches,
     indices: npt.NDArray[np.int64],
     size: int,
@@ -67,7 +68,8 @@ def in_parts(  # noqa: PLR0917 what is computed, and of what
     """Yield what is found of `size` sequences at a time, the longest first; of half as many where memory runs out.
 
     Args:
-        found: what is computed of sequences; it keeps nothing when it fails.
+        found: what is computed of sequences in one forward pass; it keeps nothing when it fails.
+        model: that computes; where it is divided, all processes make as many passes as the one with the most.
         split: the sequences.
         indices: those that are taken, int64[n].
         size: of the first part.
@@ -78,17 +80,18 @@ def in_parts(  # noqa: PLR0917 what is computed, and of what
         OutOfMemory: a single sequence does not fit.
     """
     waiting = indices[np.argsort(-split.lengths[indices], kind="stable")][share]
-    while len(waiting):
-        stop.check()
+    while model.holding.together(len(waiting) > 0, stop):
         part = waiting[:size]
         try:
-            one = found(part)
+            with model.holding.passing(stop, training=False):
+                one = found(part) if len(part) else None
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             reason = str(error).partition("\n")[0]
         else:
-            yield one
+            if one is not None:
+                yield one
             waiting = waiting[size:]
             continue
         size = _smaller(len(part), split, reason)
@@ -103,7 +106,7 @@ def evaluating(model: Trained, stop: Interruption, world: World | None = None) -
     was_training = model.module.training
     model.module.eval()
     try:
-        with (world or World()).working(stop), torch.no_grad(), model.arithmetic():
+        with model.holding.working(stop, world or World()), torch.no_grad(), model.arithmetic():
             yield
     finally:
         model.module.train(was_training)

@@ -195,6 +195,35 @@ class World:
         found: T = told[0]
         return found
 
+    def announce(self, code: int) -> int:
+        """Return in all processes the leader's number; those of the others are not heard."""
+        told = torch.tensor([code])
+        if self.size > 1:
+            with _lost():
+                dist.broadcast(told, src=0)
+        return int(told)
+
+    # -- weights ------------------------------------------------------------------------------------------------------
+
+    def collect(self, whole: Tensor, own: Tensor) -> Callable[[], None]:
+        """Begin to put the slices of all processes side by side; return what waits for that.
+
+        Args:
+            whole: uint8[size * n], which is filled by rank.
+            own: uint8[n], this process's slice.
+        """
+        if self.size == 1:
+            whole.copy_(own)
+            return lambda: None
+        with _lost():
+            work = dist.all_gather_single(whole, own, async_op=True)
+
+        def arrived() -> None:
+            with _lost():
+                work.wait()
+
+        return arrived
+
     # -- gradients ----------------------------------------------------------------------------------------------------
 
     def add_gradients(self, parameters: Mapping[str, nn.Parameter]) -> None:

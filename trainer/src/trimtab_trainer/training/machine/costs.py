@@ -57,7 +57,8 @@ def _of_adapter(model: Adapted) -> Costs:
     chosen = getattr(config, "num_experts_per_tok", None) or 1
     experts = [p for p in model.text.parameters() if p.ndim == 3 and not p.requires_grad]
     kept += 2 * width * chosen * sum(sum(p.shape[1:]) for p in experts)
-    base = sum(p.numel() * p.element_size() for p in model.peft.parameters())
+    whole = (p for p in model.peft.parameters() if not hasattr(p, "unit"))
+    base = sum(p.numel() * p.element_size() for p in whole) + model.holding.held
     adapter = sum(p.numel() for p in model.parameters.values())
     made = [p.numel() * p.element_size() for p in joined]
     eager = scores_of(model, width) if model.attention == EAGER else 0

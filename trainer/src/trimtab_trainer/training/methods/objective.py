@@ -197,7 +197,7 @@ class Preferring:
                 batch = preferences.lay(indices, model.device)
                 return step(model.hidden(batch), batch, model.head).item()
 
-            total = sum(in_parts(summed, split, everything, size, stop, world.share))
+            total = sum(in_parts(summed, model, split, everything, size, stop, world.share))
         (total,) = world.sum([total])
         return Measured(total / step.weight, added(world, step.sums))
 

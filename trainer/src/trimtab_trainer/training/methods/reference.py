@@ -69,7 +69,7 @@ def answer_log_probabilities(
         return batch.places, sums(torch.where(batch.is_answer, values, 0.0), counts).cpu().numpy()
 
     with evaluating(model, stop):
-        for places, answers in in_parts(some, split, indices, size, stop):
+        for places, answers in in_parts(some, model, split, indices, size, stop):
             found[places] = answers
     return found[split.places(indices)]
 

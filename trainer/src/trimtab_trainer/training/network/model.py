@@ -24,6 +24,8 @@ from ...contract.settings import QuantizationType
 from ...errors import SettingsInvalid
 from ..batches import MicroBatch
 from .attention import LAYOUT, attend_by_rows, attend_under_masks, laid, supports_rows
+from .checksums import checksums
+from .division import Division, Whole, show
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,14 +38,13 @@ FOUR_POSITIONS = frozenset({
 """Kinds in which time, height and width have positions of their own, and which tell packed rows apart by a fourth,
 that of the text, which comes first."""
 
-CHECKSUM_BYTES = 1 << 24
-"""Of a tensor, at once: each takes some 40 bytes while it is summed."""
-CHECKSUM_FACTORS = (-7046029254386353131, -4417276706812531889)
-"""Odd 64-bit numbers without a pattern: those of xxHash64 and of the golden ratio, as signed ones."""
-
 
 def load_base(
-    folder: Path, quantization: QuantizationSettings, compute_type: torch.dtype, where: torch.device
+    folder: Path,
+    quantization: QuantizationSettings,
+    compute_type: torch.dtype,
+    where: torch.device,
+    division: Division | None = None,
 ) -> PreTrainedModel:
     """Return the language model in a folder: frozen, quantized as told, in evaluation mode.
 
@@ -51,6 +52,8 @@ def load_base(
     published under the names that they have there. Nothing is fetched and no code of the folder is run; weights come
     from safetensors only. Embeddings, norms and output head stay in the compute type. Attention is torch's own (SDPA),
     or eager in the few models that lack it.
+
+    With a `division` this process keeps its share of the weights alone, and no more than one layer is whole meanwhile.
 
     Raises:
         SettingsInvalid: BASE_MODEL_INVALID, the folder holds no model that can be loaded whole.
@@ -74,16 +77,17 @@ def load_base(
             if is_conditional({"architectures": config.architectures})
             else AutoModelForCausalLM
         )
-        model, loading = kind.from_pretrained(
-            str(folder),
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=compute_type,
-            quantization_config=scheme,
-            device_map={"": where},
-            output_loading_info=True,
-        )
+        with division.loading(text_part) if division is not None else nullcontext():
+            model, loading = kind.from_pretrained(
+                str(folder),
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=compute_type,
+                quantization_config=scheme,
+                device_map={"": where},
+                output_loading_info=True,
+            )
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # libraries raise anything for a model that they cannot load
@@ -103,6 +107,8 @@ def load_base(
     keep_weights_in_place(model)
     model.requires_grad_(False)
     model.eval()
+    if division is not None:
+        division.arrange(model)
     return model
 
 
@@ -125,46 +131,33 @@ def frozen_hash(model: nn.Module) -> str:
     On an accelerator it is over `checksums` that are computed there: the weights do not leave it.
     """
     sha256, sums = hashlib.sha256(), []
-    for name, tensor in sorted(_frozen_tensors(model), key=lambda named: named[0]):
+    for name, tensor, parameter in sorted(_frozen_tensors(model), key=lambda named: named[0]):
+        show(parameter)
         sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         if tensor.is_cuda:
             sums.append(checksums(tensor))
         else:
-            sha256.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+            # Of a copy: memory that numpy has seen cannot be given back (`division`).
+            sha256.update(
+                tensor.detach().clone(memory_format=torch.contiguous_format).flatten().view(torch.uint8).numpy().data
+            )
     if sums:
         sha256.update(torch.stack(sums).cpu().numpy().tobytes())
     return sha256.hexdigest()
 
 
-def checksums(tensor: Tensor) -> Tensor:
-    """Return int64 [2] of a tensor's bytes, on its device: sums modulo 2^64 with two weights for each place.
-
-    They change with any byte and with places that change hands; they are no protection from somebody who wants them
-    equal, which is what the sha256 of the files is for.
-    """
-    data = tensor.detach().contiguous().flatten().view(torch.uint8)
-    total = torch.zeros(2, dtype=torch.int64, device=data.device)
-    for start in range(0, len(data), CHECKSUM_BYTES):
-        part = data[start : start + CHECKSUM_BYTES].to(torch.int64) + 1
-        places = torch.arange(start + 1, start + 1 + len(part), device=data.device)
-        for index, factor in enumerate(CHECKSUM_FACTORS):
-            weights = places * factor
-            weights = (weights ^ (weights >> 29)) * factor
-            total[index] += (part * weights).sum()
-    return total
-
-
-def _frozen_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _frozen_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield what is frozen by name, and the parameter that it belongs to."""
     for full_name, parameter in model.named_parameters():
         if ".lora_" in full_name or parameter.requires_grad:
             continue
         name = full_name.replace(".base_layer", "").removeprefix("base_model.model.")
-        yield name, parameter
+        yield name, parameter, parameter
         state = getattr(parameter, "quant_state", None)
         if state is not None:
             for key, value in state.as_dict(packed=False).items():
                 if isinstance(value, Tensor):
-                    yield f"{name}/{key}", value
+                    yield f"{name}/{key}", value, parameter
 
 
 class LanguageModel:
@@ -178,6 +171,7 @@ class LanguageModel:
         self.text: nn.Module = text_part(causal)
         self.position_axes = 4 if causal.config.model_type in FOUR_POSITIONS else 1
         self.attends_by_rows = False
+        self.holding: Whole | Division = getattr(causal, "division", None) or Whole()
 
     def attend_by_rows(self) -> None:
         """Compute packed sequences row by row instead of under masks, where the model can."""

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .division import show
+
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 """Largest difference from the plain way, of the largest value: sums are rounded in another order."""
 PROBED_ROWS = 16
@@ -31,8 +33,8 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        kind, down = upstream.dtype, ctx.saved_tensors[2]
-        toward_inner, to_down, to_up = _of_adapter(ctx, upstream)
+        kind = upstream.dtype
+        toward_inner, to_down, to_up, down = _of_adapter(ctx, upstream)
         to_inputs = to_dropped = None
         if ctx.needs_input_grad[0]:
             to_inputs = upstream @ base_weight(ctx.base, kind)
@@ -52,8 +54,8 @@ class _ProductOfOne(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        kind, down = upstream.dtype, ctx.saved_tensors[2]
-        toward_inner, to_down, to_up = _of_adapter(ctx, upstream)
+        kind = upstream.dtype
+        toward_inner, to_down, to_up, down = _of_adapter(ctx, upstream)
         to_inputs = None
         if ctx.needs_input_grad[0]:
             to_inputs = (upstream @ base_weight(ctx.base, kind)).addmm_(toward_inner, down.to(kind))
@@ -72,13 +74,13 @@ def _taken(
     return output.addmm_(inner, up.to(kind).t(), alpha=scaling)
 
 
-def _of_adapter(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of A x [n, rank], A and B."""
+def _of_adapter(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of A x [n, rank], A and B, and A: under torch's checkpoint what was kept is given once."""
     dropped, inner, down, up = ctx.saved_tensors
     toward_inner = (upstream @ up.to(upstream.dtype)).mul_(ctx.scaling)
     to_down = (toward_inner.t() @ dropped).to(down.dtype)
     to_up = (upstream.t() @ inner).mul_(ctx.scaling).to(up.dtype)
-    return toward_inner, to_down, to_up
+    return toward_inner, to_down, to_up, down
 
 
 def base_weight(base: nn.Module, kind: torch.dtype) -> Tensor:
@@ -123,7 +125,11 @@ def fuse(model: nn.Module) -> int:
         if isinstance(each, QuantizedLora | Lora) and type(each.base_layer) in (nn.Linear, Linear4bit) and _plain(each)
     ]
     kinds = {(type(each.base_layer), each.base_layer.weight.dtype): each for each in layers}
-    right = {kind for kind, layer in kinds.items() if agrees(layer)}
+    right = set()
+    for kind, layer in kinds.items():
+        show(layer.base_layer.weight)
+        if agrees(layer):
+            right.add(kind)
     chosen = [each for each in layers if (type(each.base_layer), each.base_layer.weight.dtype) in right]
     for layer in chosen:
         layer.forward = functools.partial(_forward, layer, layer.forward)
