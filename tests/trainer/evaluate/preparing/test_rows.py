@@ -253,6 +253,13 @@ def test_groups_are_texts_whatever_the_column_holds(bench: EvaluationBench) -> N
     assert {row.group for row in rows_of(bench)} == {None}
 
 
+def test_a_group_is_one_however_its_name_is_written(bench: EvaluationBench) -> None:
+    names = ["caf\u00e9", "cafe\u0301", " caf\u00e9", "caf\u00e9\n"]
+    rows = [{**row, "apiGroup": name} for row, name in zip(facts(4, start=100), names, strict=True)]
+    bench.task("Perplexity", rows, groupBy="apiGroup")
+    assert {row.group for row in rows_of(bench)} == {"caf\u00e9"}
+
+
 def test_rows_that_differ_in_their_group_alone_are_two(bench: EvaluationBench) -> None:
     row = facts(1, start=100)[0]
     bench.task("Perplexity", [{**row, "kind": "a"}, {**row, "kind": "b"}], groupBy="kind")

@@ -43,5 +43,5 @@ def rows_needed(
     fewest = MINIMUM_CLUSTERS / distribution.effective_units
     if share is not None:
         fewest = max(fewest, rows_to_see(share, confidence) / distribution.effective_weight)
-    needed = math.ceil(rows * max((scores * error / margin) ** 2, fewest))
-    return needed if needed <= ROWS_CAP else None
+    needed = rows * max(min(scores * error / margin, ROWS_CAP) ** 2, fewest)
+    return math.ceil(needed) if needed <= ROWS_CAP else None
