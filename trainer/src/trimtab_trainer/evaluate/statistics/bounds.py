@@ -106,7 +106,7 @@ def _check(index: int, bound: _Bound, confidence: float | None, figure: Figure) 
         facts |= {"p_pass": 1.0, "p_fail": 1.0, "rows_needed": needed}
     elif confidence is not None and facts["estimate"] is not None:
         share = _share_to_see(bound, figure)
-        hidden = 0.0 if share is None else unseen(share, bound.distribution.effective_weight)
+        hidden = 0.0 if share is None else unseen(share, bound.distribution.weighs)
         facts["p_pass"] = max(bound.broken(bound.distribution, bound.limit), hidden)
         facts["p_fail"] = bound.kept(bound.distribution, bound.limit)
         facts["rows_needed"] = rows_needed(

@@ -78,6 +78,13 @@ class Distribution:
         """Return how many units of equal weight in the figure would tell as much."""
         return self.effective_units if self.weights is None else kish(self.weights)
 
+    @property
+    def weighs(self) -> Array:
+        """Return what each unit weighs in the figure, [units]."""
+        if self.weights is not None:
+            return self.weights
+        return np.ones(self.units) if self.sizes is None else self.sizes
+
     @cached_property
     def influence(self) -> Array:
         """Return by how much each unit raises the figure, [units]: the jackknife's."""

@@ -118,9 +118,7 @@ def _by_size(distribution: Distribution) -> float:
     squares of the squared shares by squared size, so that the small units, of which there are many, say what the few
     large ones would show on other draws.
     """
-    weights = distribution.sizes if distribution.weights is None else distribution.weights
-    if weights is None:
-        return 1.0
+    weights = distribution.weighs
     there = weights > 0
     sizes, shares = weights[there], distribution.influence[there]
     largest = np.abs(shares).max(initial=0.0)
