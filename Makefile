@@ -216,7 +216,7 @@ bench-prepare: $(INSTALLED) ## Measure prepare at 10,000 to 1,000,000 rows, and 
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_prepare.py
 
 .PHONY: bench-verdicts
-bench-verdicts: $(INSTALLED) ## Judge a good adapter and three that are not, on the demonstration's data.
+bench-verdicts: $(INSTALLED) ## Judge written answers to tasks of every kind, then a good adapter and three that are not on the demonstration's data.
 	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_verdicts.py
 
 .PHONY: bench-judges

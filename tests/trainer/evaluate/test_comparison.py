@@ -162,6 +162,18 @@ def test_the_same_answers_on_few_rows_exclude_no_regression() -> None:
     assert check.p_pass == pytest.approx(0.98**40)
 
 
+@pytest.mark.parametrize("bound", [{"minimum": 0.9}, {"maximumRegression": 0.1}, {"maximumRelativeRegression": 0.1}])
+def test_rows_that_would_decide_are_more_than_those_that_do_not(bound: dict[str, float]) -> None:
+    few = choice_rows([0] * 20), choice_scores([0] * 20), choice_scores([0] * 20)
+    _, (check,) = compared(task("Classification"), *few, {"metric": "t/accuracy", **bound, **TESTED})
+    assert check.p_pass == pytest.approx(0.9**20)
+    assert check.rows_needed == 29
+    many = choice_rows([0] * 29), choice_scores([0] * 29), choice_scores([0] * 29)
+    _, (check,) = compared(task("Classification"), *many, {"metric": "t/accuracy", **bound, **TESTED})
+    assert check.p_pass is not None
+    assert check.p_pass <= 0.05
+
+
 def test_a_share_of_nothing_is_unknown() -> None:
     rows = choice_rows([0] * 40)
     bound = {"metric": "t/accuracy", "maximumRelativeRegression": 0.02, "confidence": 0.95}
