@@ -126,15 +126,6 @@ GATE = (
         "evaluate/statistics/test_worse_rows.py::test_a_row_without_a_figure_counts_as_worse",
     ),
     Mutant(
-        "rows of a cluster are worse each for itself",
-        Trap.GATE,
-        "one conversation counts as often as it has turns",
-        "evaluate/statistics/worse_rows.py",
-        "    units = _independent(found, rows, clustered=resampling.clusters < rows)",
-        "    units = float(rows)",
-        "evaluate/statistics/test_worse_rows.py::test_rows_of_a_cluster_count_as_one",
-    ),
-    Mutant(
         "a likelihood that is no number is left out",
         Trap.GATE,
         "a damaged adapter is as good as its undamaged rows",

@@ -78,7 +78,7 @@ def test_a_figure_that_is_no_number_excludes_nothing_and_has_no_interval() -> No
     assert rows_needed(unknown, 0.02, 0.02, rows=51, confidence=0.95) is None
 
 
-@pytest.mark.parametrize("giant", [1e60, 1e110, 1e160, 1e306])
+@pytest.mark.parametrize("giant", [1e60, 1e110, 1e160, 1e306, 1e308])
 def test_one_number_as_large_as_floats_go_hides_no_loss_of_the_others(giant: float) -> None:
     found = of_mean([-giant] + [5.0] * 299)
     assert found.estimate < 0
