@@ -222,7 +222,7 @@ GATE = (
         "evaluate/judging/judgements.py",
         "zip(replies, (SECOND, FIRST), strict=True)",
         "zip(replies, (FIRST, SECOND), strict=True)",
-        "evaluate/judging/test_judgements.py::test_what_cannot_be_read_never_helps_the_target",
+        "evaluate/judging/test_judgements.py::test_a_target_that_silences_the_judge_where_it_would_lose_gains_nothing",
     ),
     Mutant(
         "a judge that nobody measured agrees with people",
