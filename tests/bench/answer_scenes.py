@@ -68,15 +68,15 @@ def verdict(scene: Scene) -> Verdict:
     ]
     given = list(enumerate(thresholds))
     how: dict[str, Any] = {"seed": SEED, "resamples": RESAMPLES}
-    asked = scene.task, scene.rows, scene.target
-    results, checks = compare(scene.task, about(len(scene.rows)), *asked[1:], scene.baseline, given, **how)
+    rows, target = scene.rows, scene.target
+    results, checks = compare(scene.task, about(len(rows)), rows, target, scene.baseline, given, **how)
     if scene.anchor is not None:
-        results, more = with_anchor(results, *asked, scene.anchor, given, **how)
+        results, more = with_anchor(results, scene.task, rows, target, scene.anchor, given, **how)
         checks += more
     outcome = EvaluationOutcome(
         report_uri="",
         results_digest=about(0).digest,
-        rows=len(scene.rows),
+        rows=len(rows),
         checks=checks,
         results=results.results,
     )
@@ -143,8 +143,8 @@ def json_answers() -> Iterator[Scene]:
     scores = some(random, 0.2, right, others)
     wrong = "a fifth is JSON, but none that the schema accepts"
     yield Scene("JsonSchema", wrong, asked, rows, scores, bounds, VerdictReason.THRESHOLD_MISSED)
-    few = Scene("JsonSchema", "20 rows", asked, rows[:20], scores[:0], bounds, VerdictReason.INSUFFICIENT_ROWS)
-    yield replace(few, target=text_scores(right[:20]))
+    few = text_scores(right[:20])
+    yield Scene("JsonSchema", "20 rows", asked, rows[:20], few, bounds, VerdictReason.INSUFFICIENT_ROWS)
 
 
 def tool_calls() -> Iterator[Scene]:
@@ -184,7 +184,7 @@ def refusals() -> Iterator[Scene]:
 def harness() -> Iterator[Scene]:
     """Yield a task of lm-evaluation-harness whose figures are shares, without and with what was forgotten."""
     random = np.random.default_rng(SEED)
-    asked = task("Harness")
+    asked, rows, bounds = task("Harness"), text_rows([""] * ROWS), {"acc": {"maximumRegression": 0.05}}
     before = random.random(ROWS) < 0.6
     for wrong, share, wanted in (
         ("", 0.0, VerdictReason.PASSED),
@@ -194,16 +194,7 @@ def harness() -> Iterator[Scene]:
         target, baseline = (
             [RowScore(at, figures={"acc": float(each)}) for at, each in enumerate(side)] for side in (after, before)
         )
-        yield Scene(
-            "Harness, beside the base", wrong, asked, rows_of_harness(), target, FORGETTING, wanted, baseline=baseline
-        )
-
-
-FORGETTING: dict[str, dict[str, float]] = {"acc": {"maximumRegression": 0.05}}
-
-
-def rows_of_harness() -> list[EvaluationRow]:
-    return text_rows([""] * ROWS)
+        yield Scene("Harness, beside the base", wrong, asked, rows, target, bounds, wanted, baseline)
 
 
 def ugly() -> Iterator[Scene]:
