@@ -6,6 +6,7 @@ It needs no cluster: vLLM's command is named in TRIMTAB_VLLM, and computes in fl
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -36,6 +37,7 @@ QUESTIONS = (
     "Tell me about the moon.",
     "Name three parts of a library.",
 )
+SAID = "That is a matter of taste, captain."
 TOKENS = 24
 STARTS_SECONDS = 600
 NEAR = 0.02
@@ -74,7 +76,10 @@ def of_trl(folder: Path, base: Path) -> None:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
-    rows = [{"prompt": question, "completion": " That is a matter of taste, captain."} for question in QUESTIONS]
+    rows = [
+        {"prompt": [{"role": "user", "content": question}], "completion": [{"role": "assistant", "content": SAID}]}
+        for question in QUESTIONS
+    ]
     settings = SFTConfig(
         output_dir=str(folder.parent / "trl-scratch"),
         max_steps=6,
@@ -187,7 +192,10 @@ def peft_replies(folder: Path, base: Path) -> list[Reply]:
     adapted: Any = PeftModel.from_pretrained(model, str(folder)).eval()
     found = []
     for question in QUESTIONS:
-        asked = tokenizer(question, return_tensors="pt")
+        messages = [{"role": "user", "content": question}]
+        asked = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
         told = adapted.generate(
             **asked, max_new_tokens=TOKENS, do_sample=False, return_dict_in_generate=True, output_logits=True
         )
@@ -200,7 +208,7 @@ def peft_replies(folder: Path, base: Path) -> list[Reply]:
 async def test_what_four_trainers_wrote_answers_in_the_engine_as_in_peft(
     address: str, adapters: dict[str, Adapter], base: Path
 ) -> None:
-    probes = [Probe(kind=ProbeKind.COMPLETION, prompt=question, max_tokens=TOKENS) for question in QUESTIONS]
+    probes = [Probe(kind=ProbeKind.CHAT, prompt=question, max_tokens=TOKENS) for question in QUESTIONS]
     async with aiohttp.ClientSession() as session:
         engine = VLLM(session, address, "", timeouts=Timeouts(state=60, load=120, probe=120))
         bare = [await engine.ask(BASE_MODEL, probe) for probe in probes]
@@ -213,9 +221,9 @@ async def test_what_four_trainers_wrote_answers_in_the_engine_as_in_peft(
     for name, adapter in adapters.items():
         wanted = peft_replies(adapter.written, base)
         same = [(ours, theirs) for ours, theirs in zip(served[name], wanted, strict=True) if ours.text == theirs.text]
-        apart = max(
-            (abs(a - b) for one, other in same for a, b in zip(one.logprobs, other.logprobs, strict=True)), default=0.0
-        )
+        # Of an answer that has ended, the end itself is told by peft alone.
+        pairs = [pair for ours, theirs in same for pair in zip(ours.logprobs, theirs.logprobs, strict=False)]
+        apart = max((abs(one - other) for one, other in pairs), default=math.inf)
         print(f"{name}: {len(same)} of {len(QUESTIONS)} answers are the same, probabilities {apart:.1e} nats apart")
         assert len(same) == len(QUESTIONS), (served[name], wanted)
         assert apart <= NEAR
