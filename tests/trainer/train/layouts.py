@@ -29,7 +29,8 @@ def as_unsloth(folder: Path, base: Path) -> None:
     edit(
         folder,
         base_model_name_or_path="unsloth/tiny-bnb-4bit",
-        target_modules=r"(?:.*?(?:language|text).*?(?:self_attn|mlp).*?(?:q_proj|down_proj).*?)",
+        target_modules=r"(?:.*?(?:language|text).*?(?:self_attn|mlp).*?(?:q_proj|v_proj|down_proj).*?)|"
+        r"(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn|mlp)\.(?:q_proj|v_proj|down_proj))",
         task_type=None,
     )
     tokenizer = json.loads((base / "tokenizer.json").read_text())
