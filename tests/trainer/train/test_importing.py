@@ -21,9 +21,10 @@ from trimtab_trainer.publishing.importing import Imported, import_adapter
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import open_store
 
-from tests.trainer.tiny import CHATML, make_tiny_model
+from tests.trainer.tiny import make_tiny_model
+from tests.trainer.train.layouts import CONFIG, as_llama_factory, as_peft, as_trl, as_unsloth, edit
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 TOKENS = torch.tensor([[1, 7, 42, 99, 12]])
 
 
@@ -56,46 +57,6 @@ def folder(saved: Path, tmp_path: Path) -> Path:
 
 def imported(folder: Path, base: Path, tmp_path: Path) -> Imported:
     return import_adapter(folder, StoredBaseModel(uri=f"file://{base}"), open_store(f"file://{tmp_path}/out", None))
-
-
-def as_peft(folder: Path, base: Path) -> None:
-    """Nothing else."""
-
-
-def as_trl(folder: Path, base: Path) -> None:
-    """SFTTrainer.save_model: the tokenizer, its arguments as a pickle, a model card."""
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(base / name, folder / name)
-    (folder / "chat_template.jinja").write_text(CHATML)
-    (folder / "training_args.bin").write_bytes(b"\x80\x05cposix\nsystem\n")
-
-
-def as_unsloth(folder: Path, base: Path) -> None:
-    """Modules as an expression, the base by the name of a quantized copy, a padding token that was added."""
-    edit(
-        folder,
-        base_model_name_or_path="unsloth/tiny-bnb-4bit",
-        target_modules=r"(?:.*?(?:language|text).*?(?:self_attn|mlp).*?(?:q_proj|down_proj).*?)",
-        task_type=None,
-    )
-    tokenizer = json.loads((base / "tokenizer.json").read_text())
-    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][-1], "id": 400, "content": "<|PAD_TOKEN|>"})
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-
-
-def as_llama_factory(folder: Path, base: Path) -> None:
-    """Logs, states, checkpoints with an optimizer, and the base by a path of its machine."""
-    as_trl(folder, base)
-    edit(folder, base_model_name_or_path="/mnt/models/tiny", lora_dropout=0.1, inference_mode=True)
-    for name in ("trainer_log.jsonl", "all_results.json", "trainer_state.json", "training_loss.png"):
-        (folder / name).write_text("{}")
-    (folder / "checkpoint-10").mkdir()
-    (folder / "checkpoint-10" / "optimizer.pt").write_bytes(b"\x80\x05")
-
-
-def edit(folder: Path, **settings: Any) -> None:
-    file = folder / CONFIG
-    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
 
 
 def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:

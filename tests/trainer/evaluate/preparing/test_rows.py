@@ -12,7 +12,7 @@ from trimtab_trainer.data.encoding.tokens import RowTokenizer, Tokenised, load_t
 from trimtab_trainer.data.reading.formats import conform
 from trimtab_trainer.data.reading.readers import Record
 from trimtab_trainer.data.view import load_view
-from trimtab_trainer.errors import DataInvalid
+from trimtab_trainer.errors import DataInvalid, SettingsInvalid
 from trimtab_trainer.evaluate.preparing.tokenised import spans_of
 from trimtab_trainer.evaluate.rows import EvaluationRow, Sequence
 
@@ -160,6 +160,16 @@ def test_every_label_is_scored_as_if_it_had_been_trained_on(bench: EvaluationBen
     assert (first.prompt_tokens, first.number_reference) == ((), None)
 
 
+def test_a_label_is_one_however_its_letters_are_composed(bench: EvaluationBench) -> None:
+    labels = ["caf\u00e9", "bar"]
+    bench.task("Classification", [chat("Where?", "cafe\u0301"), chat("And now?", "bar")], labels=labels)
+    first, second = rows_of(bench)
+    assert (first.reference, first.answer, second.answer) == ("caf\u00e9", 0, 1)
+    bench.task("Classification", [chat("Where?", "bar")], labels=["caf\u00e9", "cafe\u0301", "bar"])
+    with pytest.raises(SettingsInvalid, match="two of its labels are the same"):
+        rows_of(bench)
+
+
 def test_earlier_turns_do_not_count_for_a_label(bench: EvaluationBench) -> None:
     messages = [*CONVERSATION["messages"][:4], {"role": "assistant", "content": "yes"}]
     bench.task("Classification", [{"messages": messages}], labels=["yes", "no"])
@@ -251,6 +261,13 @@ def test_groups_are_texts_whatever_the_column_holds(bench: EvaluationBench) -> N
     assert [row.group for row in rows_of(bench)] == ["batch", "7", "true", "other"]
     bench.task("Perplexity", rows)
     assert {row.group for row in rows_of(bench)} == {None}
+
+
+def test_a_group_is_one_however_its_name_is_written(bench: EvaluationBench) -> None:
+    names = ["caf\u00e9", "cafe\u0301", " caf\u00e9", "caf\u00e9\n"]
+    rows = [{**row, "apiGroup": name} for row, name in zip(facts(4, start=100), names, strict=True)]
+    bench.task("Perplexity", rows, groupBy="apiGroup")
+    assert {row.group for row in rows_of(bench)} == {"caf\u00e9"}
 
 
 def test_rows_that_differ_in_their_group_alone_are_two(bench: EvaluationBench) -> None:

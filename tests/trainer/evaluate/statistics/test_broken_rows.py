@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from trimtab_trainer.contract import Check, Threshold
 from trimtab_trainer.evaluate.scoring.measure import ratio
 from trimtab_trainer.evaluate.statistics import Array, BrokenRow, Figure, Resampling, bound_checks
-from trimtab_trainer.evaluate.statistics.broken_rows import SMALLEST_SHARE, rows_to_see, unseen
+from trimtab_trainer.evaluate.statistics.broken_rows import LEAST_SEEN, SMALLEST_SHARE, STEPS, times_to_see, unseen
 
 
 def perplexity_check(target: Array, baseline: Array, limit: float, confidence: float = 0.95) -> Check:
@@ -31,9 +32,33 @@ def perplexity_check(target: Array, baseline: Array, limit: float, confidence: f
 
 
 def test_so_many_rows_hold_a_broken_one() -> None:
-    assert unseen(0.02, 149) <= 0.05 < unseen(0.02, 148)
-    assert math.ceil(rows_to_see(0.02, 0.95)) == 149
-    assert (unseen(1.0, 1), rows_to_see(1.0, 0.95)) == (0.0, 1.0)
+    assert unseen(0.02, np.ones(149)) <= 0.05 < unseen(0.02, np.ones(148))
+    assert unseen(0.02, np.ones(149)) == pytest.approx(0.98**149)
+    assert math.ceil(50 * times_to_see(0.02, 0.95, np.ones(50))) == 149
+    assert unseen(0.02, np.concatenate([np.ones(30), np.zeros(900)])) == pytest.approx(0.98**30)
+    assert (unseen(0.02, np.zeros(9)), times_to_see(0.02, 0.95, np.zeros(9))) == (1.0, math.inf)
+    assert unseen(1.0, np.ones(100_000)) < 1e-9
+
+
+def test_broken_rows_that_weigh_little_are_taken_for_unseen() -> None:
+    for share in (0.02, 0.3, 0.5):
+        weights = np.random.default_rng(4).lognormal(0, 1.2, 12)
+        steps = np.floor(np.minimum(weights / weights.mean() / LEAST_SEEN, 1) * STEPS)
+        exact = sum(
+            share ** sum(broken) * (1 - share) ** (12 - sum(broken))
+            for broken in itertools.product((0, 1), repeat=12)
+            if steps @ np.array(broken) < STEPS
+        )
+        assert unseen(share, weights) == pytest.approx(exact)
+        assert exact > (1 - share) ** 12
+
+
+def test_as_many_rows_of_uneven_weight_as_are_said_show_a_share() -> None:
+    weights = np.random.default_rng(5).lognormal(0, 1.2, 200)
+    times = times_to_see(0.02, 0.95, weights)
+    assert 1 < times < 1.5
+    assert unseen(0.02, weights, times) == pytest.approx(0.05, rel=1e-3)
+    assert unseen(0.02, np.tile(weights, 2)) == pytest.approx(unseen(0.02, weights, 2.0))
 
 
 def test_the_share_to_see_is_what_would_bring_the_figure_to_its_limit() -> None:

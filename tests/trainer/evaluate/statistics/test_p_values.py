@@ -78,6 +78,34 @@ def test_a_figure_that_is_no_number_excludes_nothing_and_has_no_interval() -> No
     assert rows_needed(unknown, 0.02, 0.02, rows=51, confidence=0.95) is None
 
 
+@pytest.mark.parametrize("giant", [1e60, 1e110, 1e160, 1e306, 1e308])
+def test_one_number_as_large_as_floats_go_hides_no_loss_of_the_others(giant: float) -> None:
+    found = of_mean([-giant] + [5.0] * 299)
+    assert found.estimate < 0
+    assert p_at_least(found, 0.1) > 0.05
+    assert p_at_most(found, 0.1) > 0.05
+    assert rows_needed(found, 0.1, 0.1, rows=300, confidence=0.95) is None
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-100, 1e100, 1e150])
+def test_a_test_is_the_same_in_every_unit(scale: float) -> None:
+    values = np.random.default_rng(9).gamma(2, 0.5, 100)
+    found, scaled = of_mean(values), of_mean(values * scale)
+    for bound in (0.9, 1.1, 1.3):
+        assert p_at_least(scaled, bound * scale) == pytest.approx(p_at_least(found, bound), abs=1e-9)
+        needed = rows_needed(found, bound, None, rows=100, confidence=0.95)
+        assert rows_needed(scaled, bound * scale, None, rows=100, confidence=0.95) == needed
+
+
+def test_weights_as_large_as_floats_go_are_weights() -> None:
+    for largest in (1.0, 1e200, 1e305):
+        even = replace(of_mean([1.0] * 50), weights=np.full(50, largest))
+        assert even.effective_weight == pytest.approx(50)
+        heavy = replace(even, weights=np.array([largest, *[largest / 1e6] * 49]))
+        assert heavy.effective_weight == pytest.approx(1, abs=1e-3)
+        assert p_at_least(heavy, 9.0) == 1.0
+
+
 def test_a_figure_that_a_row_alone_defines_excludes_nothing() -> None:
     # Of 40 rows one has a number: leaving it out, or not drawing it, leaves nothing.
     statistics = np.zeros((40, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -24,12 +25,13 @@ def group_of(record: Record, column: str, setting: str = "groupBy") -> str | Non
         DataInvalid: DATASET_MALFORMED, it is neither text nor a whole number nor a boolean.
     """
     value = record.value.get(column)
-    if value is None or value == "":
+    if value is None:
         return None
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str | int):
-        return str(value)
+        # One name in two of Unicode's forms, or with a blank behind it, would be groups that nobody tells apart.
+        return unicodedata.normalize("NFC", str(value)).strip() or None
     raise malformed(record.place, f"has a {type(value).__name__} in the column {column}, where {setting} needs a text")
 
 

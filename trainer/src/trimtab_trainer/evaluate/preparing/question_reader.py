@@ -7,6 +7,7 @@ line. Rows that are the same in all that is asked, group included, are taken onc
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -249,7 +250,7 @@ def _check_settings(task: EvaluationTask) -> None:
 
 def _labels(task: EvaluationTask) -> tuple[str, ...]:
     labels = tuple(label.strip() for label in task.labels or ())
-    if len(set(labels)) != len(labels) or not all(labels):
+    if len({unicodedata.normalize("NFC", label) for label in labels}) != len(labels) or not all(labels):
         raise SettingsInvalid(
             f"task {task.name}: two of its labels are the same, or one is blank, once the blanks around them are left "
             "out; make them distinct"

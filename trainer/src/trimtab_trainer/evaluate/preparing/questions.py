@@ -22,6 +22,7 @@ A row that is none of these is refused with its file and line; `question_reader`
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -335,20 +336,20 @@ def preferring_question(row: Row) -> Question:
 
 
 def labelled_question(row: Row, labels: tuple[str, ...]) -> Question:
-    """Return a row whose answer is one of some labels.
+    """Return a row whose answer is one of some labels, however its letters are composed in Unicode.
 
     Raises:
         Unreferenced, Unlabelled, DataInvalid
     """
     question = referenced_question(row)
     text = question.reference
-    label = text.strip()
-    if label not in labels:
+    label, known = text.strip(), [unicodedata.normalize("NFC", each) for each in labels]
+    if (composed := unicodedata.normalize("NFC", label)) not in known:
         raise Unlabelled(label)
-    begin = text.index(label)
+    begin, answer = text.index(label), known.index(composed)
     # Blanks around the answer were learned with it, so every label stands between the same.
     answers = tuple(text[:begin] + each + text[begin + len(label) :] for each in labels)
-    return replace(question, reference=label, answers=answers, choices=labels, answer=labels.index(label))
+    return replace(question, reference=labels[answer], answers=answers, choices=labels, answer=answer)
 
 
 def numbered_question(question: Question) -> Question:

@@ -12,7 +12,7 @@ the figure is then unknown, never quietly that of the other rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -202,12 +202,20 @@ def _text(metric: Metric, task: EvaluationTask, written: list[str], right: list[
     if metric is Metric.BLEU:
         statistics = bleu_statistics(texts, references, task.bleu_tokenizer or BleuTokenizer.MTEVAL_13A)
         by_row = bleu(statistics, effective_order=True)
-        return Measure((name,), statistics, lambda s: bleu(s)[..., None], name, by_row, range=(0.0, 100.0))
+        return _corpus(name, statistics, bleu, by_row)
     if metric is Metric.CHRF:
         statistics = chrf_statistics(texts, references)
-        return Measure((name,), statistics, lambda s: chrf(s)[..., None], name, chrf(statistics), range=(0.0, 100.0))
+        return _corpus(name, statistics, chrf, chrf(statistics))
     by_metric = {Metric.EXACT_MATCH: exact_match, Metric.TOKEN_F1: token_f1, Metric.ROUGE_L: rouge_l}
     return mean(name, by_metric[metric](texts, references), range=(0.0, 1.0))
+
+
+def _corpus(name: str, statistics: Array, score: Callable[[Array], Array], by_row: Array) -> Measure:
+    """Return a metric of all texts together, in which a row weighs what its reference, the second column, is long."""
+    ends = 0.0, 100.0
+    return Measure(
+        (name,), statistics, lambda s: score(s)[..., None], name, by_row, range=ends, weights=statistics[:, 1]
+    )
 
 
 def _refused(metric: Metric, rows: Sequence[EvaluationRow], refused: Sequence[bool]) -> Measure:
@@ -275,8 +283,8 @@ def _regression(metric: Metric, errors: Array) -> Measure:
         return mean(name, (~parsable).astype(np.float64), lower_is_better=True, range=(1.0, 0.0))
     by_row = np.abs(errors) if metric is Metric.MEAN_ABSOLUTE_ERROR else errors**2
     statistics = np.stack([np.where(parsable, by_row, 0.0), parsable.astype(np.float64)], axis=1)
-    endless = BrokenRow(math.inf)
-    return Measure((name,), statistics, ratio, name, by_row, lower_is_better=True, broken_row=endless)
+    endless, there = BrokenRow(math.inf), statistics[:, 1]
+    return Measure((name,), statistics, ratio, name, by_row, lower_is_better=True, broken_row=endless, weights=there)
 
 
 def _pairs(metric: Metric, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Measure:

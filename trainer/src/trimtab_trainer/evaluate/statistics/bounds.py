@@ -34,6 +34,7 @@ class _Bound:
         broken: p of the truth just beyond the limit; a small one excludes it.
         kept: p of the truth just within the limit.
         value: of the figure at the limit.
+        share: of rows that lose all of the range which would bring a figure with bounds to the limit; None without.
     """
 
     name: str
@@ -43,6 +44,7 @@ class _Bound:
     broken: PValue
     kept: PValue
     value: float
+    share: float | None
 
 
 def bound_checks(index: int, threshold: Threshold, figure: Figure) -> list[Check]:
@@ -63,10 +65,13 @@ def bound_checks(index: int, threshold: Threshold, figure: Figure) -> list[Check
 def _of_value(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
     low, high = figure.ends
     below, above = partial(p_at_most, edge=high, span=figure.span), partial(p_at_least, edge=low, span=figure.span)
-    if threshold.minimum is not None:
-        yield _Bound("minimum", threshold.minimum, figure.target, None, below, above, threshold.minimum)
-    if threshold.maximum is not None:
-        yield _Bound("maximum", threshold.maximum, figure.target, None, above, below, threshold.maximum)
+    for name, limit, end, broken, kept in (
+        ("minimum", threshold.minimum, high, below, above),
+        ("maximum", threshold.maximum, low, above, below),
+    ):
+        if limit is not None:
+            share = None if end is None else _part(abs(limit - end), figure.span)
+            yield _Bound(name, limit, figure.target, None, broken, kept, limit, share)
 
 
 def _of_loss(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
@@ -88,7 +93,13 @@ def _of_loss(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
             broken=partial(p_at_least, edge=0.0, span=span),
             kept=partial(p_at_most, edge=span, span=None if span is None else 2 * span),
             value=figure.value_at(limit, relative=relative),
+            share=_part(limit, span),
         )
+
+
+def _part(distance: float, span: float | None) -> float | None:
+    """Return which part of a range a distance is; None of nothing, which no number of rows would show."""
+    return min(distance / span, 1.0) if span and distance > 0 else None
 
 
 def _share_to_see(bound: _Bound, figure: Figure) -> float | None:
@@ -106,10 +117,15 @@ def _check(index: int, bound: _Bound, confidence: float | None, figure: Figure) 
         facts |= {"p_pass": 1.0, "p_fail": 1.0, "rows_needed": needed}
     elif confidence is not None and facts["estimate"] is not None:
         share = _share_to_see(bound, figure)
-        hidden = 0.0 if share is None else unseen(share, bound.distribution.effective_weight)
+        hidden = 0.0 if share is None else unseen(share, bound.distribution.weighs)
         facts["p_pass"] = max(bound.broken(bound.distribution, bound.limit), hidden)
         facts["p_fail"] = bound.kept(bound.distribution, bound.limit)
         facts["rows_needed"] = rows_needed(
-            bound.distribution, bound.limit, bound.tolerance, rows=rows, confidence=confidence, share=share
+            bound.distribution,
+            bound.limit,
+            bound.tolerance,
+            rows=rows,
+            confidence=confidence,
+            share=share or bound.share,
         )
     return Check.model_validate({"threshold": index, "bound": bound.name, **facts})

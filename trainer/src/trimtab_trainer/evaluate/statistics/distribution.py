@@ -22,8 +22,11 @@ UNDEFINED_SHARE = 0.05
 
 def kish(sizes: Array) -> float:
     """Return how many of equal size tell as much as these (Kish 1965, 8.2); 0 of none."""
-    squares = float((sizes**2).sum())
-    return float(sizes.sum() ** 2 / squares) if squares > 0 else 0.0
+    largest = float(sizes.max(initial=0.0))
+    if not largest > 0:
+        return 0.0
+    shares = sizes / largest  # squares of large numbers are beyond floats
+    return float(shares.sum() ** 2 / (shares**2).sum())
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Distribution:
             function(self.resampled, other.resampled),
             function(self.left_out, other.left_out),
             self.sizes,
-            self.weights,
+            # What weighs nothing in one of them tells nothing of both.
+            self.weights if self.weights is None or other.weights is None else np.minimum(self.weights, other.weights),
         )
 
     @property
@@ -73,6 +77,13 @@ class Distribution:
     def effective_weight(self) -> float:
         """Return how many units of equal weight in the figure would tell as much."""
         return self.effective_units if self.weights is None else kish(self.weights)
+
+    @property
+    def weighs(self) -> Array:
+        """Return what each unit weighs in the figure, [units]."""
+        if self.weights is not None:
+            return self.weights
+        return np.ones(self.units) if self.sizes is None else self.sizes
 
     @cached_property
     def influence(self) -> Array:

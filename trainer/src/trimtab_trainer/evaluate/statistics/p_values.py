@@ -62,12 +62,15 @@ def p_at_least(
         span: how much larger than `edge` one cluster's figure can be.
     """
     effective = distribution.effective_units
-    if not math.isfinite(distribution.estimate) or effective < MINIMUM_CLUSTERS - ROUNDING:
+    fewest = min(effective, distribution.effective_weight)
+    if not math.isfinite(distribution.estimate) or fewest < MINIMUM_CLUSTERS - ROUNDING:
         return 1.0
     if not np.isfinite(distribution.left_out).all():
         return 1.0
     floor = _unseen(distribution, bound, edge, span)
     error = distribution.standard_error
+    if not math.isfinite(error):
+        return 1.0
     scale = 1e-9 * max(abs(bound), abs(distribution.estimate), 1e-300)
     if not error > scale:
         return max(floor, 0.0 if distribution.estimate < bound - scale else 1.0)
@@ -115,18 +118,16 @@ def _by_size(distribution: Distribution) -> float:
     squares of the squared shares by squared size, so that the small units, of which there are many, say what the few
     large ones would show on other draws.
     """
-    weights = distribution.sizes if distribution.weights is None else distribution.weights
-    if weights is None:
-        return 1.0
+    weights = distribution.weighs
     there = weights > 0
     sizes, shares = weights[there], distribution.influence[there]
-    if len(sizes) < 2 or np.ptp(sizes) <= 1e-9 * sizes.max():
+    largest = np.abs(shares).max(initial=0.0)
+    if len(sizes) < 2 or np.ptp(sizes) <= 1e-9 * sizes.max() or not largest > 0:
         return 1.0
-    sizes = sizes / sizes.mean()
+    sizes, shares = sizes / sizes.mean(), shares / largest
     squares = (shares / sizes) ** 2
     model = max(_fitted(squares, sizes), key=lambda fit: fit[0])[1]
-    shown = float((shares**2).sum())
-    return max(math.sqrt(float((model * sizes**2).sum()) / shown), 1.0) if shown > 0 else 1.0
+    return max(math.sqrt(float((model * sizes**2).sum() / (shares**2).sum())), 1.0)
 
 
 def _fitted(squares: Array, sizes: Array) -> Iterator[tuple[float, Array]]:
@@ -183,5 +184,8 @@ def _score(share: float) -> float:
 def _acceleration(left_out: Array) -> float:
     """Return a sixth of the skewness of the estimate, by the jackknife."""
     influence = left_out.mean() - left_out
-    spread = float((influence**2).sum())
-    return float((influence**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
+    largest = float(np.abs(influence).max())
+    if not largest > 0:
+        return 0.0
+    influence = influence / largest  # cubes of large numbers are beyond floats
+    return float((influence**3).sum() / (6 * (influence**2).sum() ** 1.5))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-from .broken_rows import rows_to_see
+from .broken_rows import times_to_see
 from .distribution import Distribution
 from .p_values import MINIMUM_CLUSTERS
 
@@ -42,6 +42,6 @@ def rows_needed(
     # sd^2 / rows = error^2, whatever the size of the clusters; fewer than MINIMUM_CLUSTERS decide nothing at all.
     fewest = MINIMUM_CLUSTERS / distribution.effective_units
     if share is not None:
-        fewest = max(fewest, rows_to_see(share, confidence) / distribution.effective_weight)
-    needed = math.ceil(rows * max((scores * error / margin) ** 2, fewest))
-    return needed if needed <= ROWS_CAP else None
+        fewest = max(fewest, times_to_see(share, confidence, distribution.weighs))
+    needed = rows * max(min(scores * error / margin, ROWS_CAP) ** 2, fewest)
+    return math.ceil(needed) if needed <= ROWS_CAP else None
