@@ -36,7 +36,7 @@ PAGE_TEXT = """\
 
 An Evaluation's task with `builtin: <name>` is a task of lm-evaluation-harness {version}, with the data that
 `dataset.uri` names: the repository below at a revision, `hf://datasets/openai/gsm8k@main`, or a copy of it in object
-storage. [The user guide](user-guide.md#tasks-of-lm-evaluation-harness-by-name) says how. {run:,} tasks run;
+storage. [The user guide](user-guide/evaluations.md#tasks-of-lm-evaluation-harness-by-name) says how. {run:,} tasks run;
 {refused:,} names are refused, by the mirror or the prepare stage:
 
 | names | why they are refused |

@@ -154,7 +154,7 @@ def test_every_go_dependency_has_its_reason() -> None:
 def test_the_user_guide_says_with_which_kueue_it_was_tried() -> None:
     version = re.search(r"sigs\.k8s\.io/kueue v(\S+)", (ROOT / "tests/kueue/go/go.mod").read_text())
     assert version
-    assert f"Kueue {version[1]}" in (ROOT / "docs/user-guide.md").read_text()
+    assert f"Kueue {version[1]}" in (ROOT / "docs/user-guide/fine-tuning.md").read_text()
 
 
 COMING_FROM = sorted((ROOT / "docs/coming-from").glob("*.md"))
