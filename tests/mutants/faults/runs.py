@@ -10,8 +10,8 @@ RUNS = (
         Trap.ACCUMULATION,
         "tokens of short rows count more, and more so the smaller the micro-batch is",
         "training/loop.py",
-        "(loss * (self.scale / weight)).backward()",
-        "(loss * (self.scale / batch.supervised_tokens * len(batch.tokens) / len(indices))).backward()",
+        "(loss * (self.scale / step.weight)).backward()",
+        "(loss * (self.scale / batch.supervised_tokens * len(batch.tokens) / self.settings.batch_size)).backward()",
         "train/test_loop.py::test_the_gradient_is_that_of_the_whole_batch_however_it_is_cut[2]",
     ),
     Mutant(
@@ -46,8 +46,8 @@ RUNS = (
         Trap.ALL_MASKED,
         "0/0 in all weights, or a crash in the middle of a run",
         "training/loop.py",
-        "            if batch.supervised_tokens == 0:",
-        "            if False:",
+        "        if batch.supervised_tokens == 0:",
+        "        if False:",
         "train/test_loop.py::test_a_batch_without_supervised_tokens_moves_nothing",
     ),
     Mutant(
