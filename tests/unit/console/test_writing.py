@@ -169,12 +169,12 @@ def test_nothing_is_made_where_one_of_them_is_refused(
 ) -> None:
     from trimtab.manifests import Answers, manifests
 
-    cluster.refuse(f"{API}/evaluations", 409, 'evaluations.trimtab.dev "made" already exists')
+    cluster.refuse(f"{API}/evaluations", 409, 'evaluations.trimtab.dev "made" already exists', reason="AlreadyExists")
     written = manifests(Answers("made", "s3://models/base", "s3://rows/", "s3://out/a"))
     form = {"form_token": form_token, "manifest": written, "wish": "make"}
     told = browser.post("/ns/team-a/new", data=form, headers=ORIGIN)
     assert told.status_code == 422
-    assert "already exists" in told.text
+    assert "already exists: choose another name" in told.text
     assert writes(cluster) == []
 
 
@@ -185,7 +185,7 @@ def test_nothing_is_made_where_one_of_them_is_refused(
         ("apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: a}", "another kind"),
         (f"{JOB_HEAD}metadata: {{name: a, namespace: kube-system}}", "another namespace"),
         (f"{JOB_HEAD}metadata: {{}}", "no name"),
-        ("a: [", "this is no YAML"),
+        ("a: 1\nb: [", "line 2: this is no YAML: expected the node content, but found"),
         ("!!python/object/apply:os.system ['true']", "this is no YAML"),
         ("", "there are 0 objects"),
         ("- 1", "another kind"),

@@ -215,6 +215,10 @@ def _bodies(written: str, namespace: str) -> list[tuple[str, dict[str, Any]]]:
             for line, sentence in repeated(node):
                 raise Invalid(f"line {line}: {sentence}")
         found = [each for each in yaml.load_all(written, ManifestLoader) if each is not None]
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise Invalid(f"line {line}: this is no YAML: {clean(error.problem)}", "look at its indent") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise Invalid(f"this is no YAML: {clean(error)}", "look at its indent") from error
     if not found or len(found) > MANIFESTS:
