@@ -61,7 +61,8 @@ def write_keys(server: Server, namespace: str, name: str, environment: Mapping[s
     missing = [each for each in NEEDED if not environment.get(each)]
     if missing:
         raise Invalid(
-            f"{' and '.join(missing)} is not set", "put the keys that the pods shall use into the environment"
+            f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not set",
+            "put the keys that the pods shall use into the environment",
         )
     data = {each: base64.b64encode(environment[each].encode()).decode() for each in KEYS if environment.get(each)}
     body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "Opaque", "data": data}

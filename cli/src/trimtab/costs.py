@@ -108,6 +108,7 @@ def lines(estimate: Estimate, price: float | None = None) -> Sequence[tuple[str,
     if cost.total is None:
         told.append(("To come", "not known before the first steps"))
     elif cost.remaining:
-        told.append(("To come", f"{duration(cost.remaining)} on {cost.accelerators} accelerators"))
+        on = f"{cost.accelerators} accelerator{'' if cost.accelerators == 1 else 's'}"
+        told.append(("To come", f"{duration(cost.remaining)} on {on}"))
         told.append(("At the end", priced(cost.total)))
     return told

@@ -306,6 +306,8 @@ def refusal(code: int, told: Body, method: str, path: str) -> Problem:
         case 404:
             step = "is it the right context? If it is, install Trimtab with its chart: see README"
             return NotInstalled(f"the cluster does not serve {path.partition('?')[0]}", step)
+        case 409 if told.get("reason") == "AlreadyExists":
+            return Conflict(message, "choose another name")
         case 409:
             return Conflict(message, "try it again")
         case 410:

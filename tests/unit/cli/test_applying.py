@@ -53,6 +53,8 @@ def test_of_a_file_with_a_fault_nothing_is_written(written: FakeCluster, run: Ru
 def test_keys_are_written_and_not_shown(written: FakeCluster, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY", raising=False)
+    assert run("keys").err.startswith("error: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set: put the keys")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "shown-nowhere")
     assert run("keys").err.startswith("error: AWS_ACCESS_KEY_ID is not set: put the keys")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")

@@ -185,6 +185,10 @@ def test_the_command_tells_it_in_words(empty: FakeCluster, run: Run) -> None:
     assert [line.split("  ")[0] for line in lines] == ["So far", "Lost", "To come", "At the end"]
     assert lines[1] == "Lost        0.17 accelerator hours, 0.33 at 2 an hour: work that was done again"
     assert lines[2] == "To come     30m on 2 accelerators"
+    alone = {**RUNNING["status"]["attempts"][0], "accelerators": 1}
+    empty.put({**RUNNING, "status": {**RUNNING["status"], "attempts": [alone]}})
+    assert "To come     30m on 1 accelerator\n" in run("estimate", "demo").out
+    empty.put(RUNNING)
     told = json.loads(run("estimate", "demo", "-o", "json").out)
     assert told["cost"]["lost"] == 600
 

@@ -96,7 +96,7 @@ def test_a_form_of_one_replica_is_taken_by_another_that_shares_its_key(cluster: 
 
     first, second, stranger = (replica(key * 32) for key in (b"a", b"a", b"b"))
     page = first.get(f"{PAGE}/field-guide-v4").text
-    form = {"uid": "u", "form_token": page.partition('name="form_token" value="')[2].partition('"')[0]}
+    form = {"uid": "uid-field-guide-v4", "form_token": page.partition('name="form_token" value="')[2].partition('"')[0]}
     cookies = {"__Host-trimtab": first.cookies["__Host-trimtab"]}
     headers = {"Origin": "https://console.example.com"}
     for console, status in ((second, 303), (stranger, 403)):

@@ -43,6 +43,7 @@ PAGES = {
     "/ns/empty": ["Nothing of Trimtab is here yet", "Write the first one"],
     "/ns/empty/evaluations": ["No evaluations here yet"],
 }
+FORM = "/ns/team-a/new?name=made&base_model=s3://models/base&data=s3://rows/&output=s3://adapters/out"
 OF_OBJECTS = [path for path in PAGES if path.count("/") >= 4 or "compare" in path]
 
 
@@ -110,7 +111,7 @@ def test_a_name_in_the_address_is_no_markup_either(browser: TestClient) -> None:
     assert "<script>alert" not in browser.get("/ns/team-a/finetunejobs", params={"text": HOSTILE}).text
 
 
-@pytest.mark.parametrize("path", ["/ns/team-a", "/ns/team-a/finetunejobs?text=guide", *OF_OBJECTS])
+@pytest.mark.parametrize("path", ["/ns/team-a", "/ns/team-a/finetunejobs?text=guide", FORM, *OF_OBJECTS])
 def test_a_file_to_keep_stands_alone(path: str, browser: TestClient) -> None:
     address = path + ("&" if "?" in path else "?") + "export"
     if "none" not in path:

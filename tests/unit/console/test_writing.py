@@ -38,9 +38,9 @@ def writes(cluster: WatchedCluster) -> list[tuple[str, str, object]]:
 
 
 def test_suspend_writes_one_field_of_that_object(browser: TestClient, cluster: WatchedCluster, form_token: str) -> None:
-    told = browser.post(f"{JOB}/suspend", data={"form_token": form_token, "uid": "the-uid"}, headers=ORIGIN)
+    told = browser.post(f"{JOB}/suspend", data={"form_token": form_token, "uid": "uid-field-guide-v4"}, headers=ORIGIN)
     assert (told.status_code, told.headers["location"]) == (303, f"{JOB}?done=suspended")
-    patch = {"metadata": {"uid": "the-uid"}, "spec": {"suspend": True}}
+    patch = {"metadata": {"uid": "uid-field-guide-v4"}, "spec": {"suspend": True}}
     assert writes(cluster) == [("PATCH", f"{API}/finetunejobs/field-guide-v4", patch)]
     page = browser.get(f"{JOB}?done=suspended").text
     assert "It is held up." in page
@@ -48,8 +48,20 @@ def test_suspend_writes_one_field_of_that_object(browser: TestClient, cluster: W
 
 
 def test_a_rollout_is_paused_by_its_own_field(browser: TestClient, cluster: WatchedCluster, form_token: str) -> None:
-    browser.post(f"{ROLLOUT}/suspend", data={"form_token": form_token, "uid": "u"}, headers=ORIGIN)
-    assert writes(cluster)[0][2] == {"metadata": {"uid": "u"}, "spec": {"paused": True}}
+    browser.post(f"{ROLLOUT}/suspend", data={"form_token": form_token, "uid": "uid-field-guide"}, headers=ORIGIN)
+    assert writes(cluster)[0][2] == {"metadata": {"uid": "uid-field-guide"}, "spec": {"paused": True}}
+
+
+@pytest.mark.parametrize("path", [f"{JOB}/suspend", f"{ROLLOUT}/back"])
+def test_one_that_was_made_anew_since_is_not_written(
+    path: str, browser: TestClient, cluster: WatchedCluster, form_token: str
+) -> None:
+    form = {"form_token": form_token, "uid": "uid-before", "to": digest("field-guide-v2")}
+    told = browser.post(path, data=form, headers=ORIGIN)
+    assert told.status_code == 409
+    assert "is another one than the page showed" in told.text
+    assert "load the page again" in told.text
+    assert writes(cluster) == []
 
 
 def test_what_git_keeps_is_left_to_git(browser: TestClient, cluster: WatchedCluster, form_token: str) -> None:
@@ -157,12 +169,12 @@ def test_nothing_is_made_where_one_of_them_is_refused(
 ) -> None:
     from trimtab.manifests import Answers, manifests
 
-    cluster.refuse(f"{API}/evaluations", 409, 'evaluations.trimtab.dev "made" already exists')
+    cluster.refuse(f"{API}/evaluations", 409, 'evaluations.trimtab.dev "made" already exists', reason="AlreadyExists")
     written = manifests(Answers("made", "s3://models/base", "s3://rows/", "s3://out/a"))
     form = {"form_token": form_token, "manifest": written, "wish": "make"}
     told = browser.post("/ns/team-a/new", data=form, headers=ORIGIN)
     assert told.status_code == 422
-    assert "already exists" in told.text
+    assert "already exists: choose another name" in told.text
     assert writes(cluster) == []
 
 
@@ -173,7 +185,7 @@ def test_nothing_is_made_where_one_of_them_is_refused(
         ("apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: a}", "another kind"),
         (f"{JOB_HEAD}metadata: {{name: a, namespace: kube-system}}", "another namespace"),
         (f"{JOB_HEAD}metadata: {{}}", "no name"),
-        ("a: [", "this is no YAML"),
+        ("a: 1\nb: [", "line 2: this is no YAML: expected the node content, but found"),
         ("!!python/object/apply:os.system ['true']", "this is no YAML"),
         ("", "there are 0 objects"),
         ("- 1", "another kind"),

@@ -45,9 +45,9 @@ def hold(context: Context, request: Request, form: Form) -> Response:
         )
     if about.ended:
         raise Invalid(f"{about.name} has ended ({about.state})", f"there is nothing to {verb}")
-    patch = {"metadata": {"uid": form.get("uid", "")}, "spec": {about.kind.stop: verb == "suspend"}}
-    path = Resource(about.kind.group, about.kind.version, about.kind.plural).path(about.namespace, about.name)
-    context.feeds.learn(caller, about.kind, caller.server.merge(path, patch))
+    _check_same(about, form)
+    patch = _bound(form["uid"], {"spec": {about.kind.stop: verb == "suspend"}})
+    context.feeds.learn(caller, about.kind, caller.server.merge(_path(about), patch))
     return redirect(object_path(about), "suspended" if verb == "suspend" else "resumed")
 
 
@@ -77,7 +77,8 @@ def go_back(context: Context, request: Request, form: Form) -> Response:
     patch = _back(about, form.get("to", ""))
     if about.kept_by:
         raise Conflict(f"{about.name} is kept as it is in git ({about.kept_by})", "commit the change shown there")
-    answer = caller.server.merge(_path(about), _bound(form.get("uid", ""), patch))
+    _check_same(about, form)
+    answer = caller.server.merge(_path(about), _bound(form["uid"], patch))
     context.feeds.learn(caller, about.kind, answer)
     return redirect(object_path(about), "back")
 
@@ -91,6 +92,12 @@ def _back(about: Any, digest: str) -> dict[str, Any]:
 def _shown(patch: dict[str, Any]) -> dict[str, Any]:
     """Return a change as a manifest has it: what is taken away is not in it."""
     return {"spec": {"source": {name: value for name, value in patch["spec"]["source"].items() if value is not None}}}
+
+
+def _check_same(about: Any, form: Form) -> None:
+    """Raise Conflict where the object is not the one that the page of a form showed: it was deleted and made anew."""
+    if form.get("uid") != about.metadata.get("uid"):
+        raise Conflict(f"{about.name} is another one than the page showed", "load the page again, and look")
 
 
 def _bound(uid: Any, patch: dict[str, Any]) -> dict[str, Any]:
@@ -208,6 +215,10 @@ def _bodies(written: str, namespace: str) -> list[tuple[str, dict[str, Any]]]:
             for line, sentence in repeated(node):
                 raise Invalid(f"line {line}: {sentence}")
         found = [each for each in yaml.load_all(written, ManifestLoader) if each is not None]
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise Invalid(f"line {line}: this is no YAML: {clean(error.problem)}", "look at its indent") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise Invalid(f"this is no YAML: {clean(error)}", "look at its indent") from error
     if not found or len(found) > MANIFESTS:
