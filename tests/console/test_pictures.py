@@ -33,7 +33,14 @@ PAGES = {
     "approvals": "/approvals",
     "new": "/new?name=guide&base_model=s3://models/b&data=s3://rows/&output=s3://out/a&secret_name=object-storage",
 }
-DOCUMENTED = {("overview", 1440, False), ("run", 1440, False), ("evaluation", 1440, True)}
+DOCUMENTED = [
+    ("overview", 1440, False),
+    ("run", 1440, False),
+    ("evaluation", 1440, True),
+    ("overview", 400, True),
+    ("run", 400, False),
+    ("compare", 400, False),
+]
 UNNAMED = """
 [...document.querySelectorAll('a, button, input:not([type=hidden]), select, textarea, svg[role=img], summary')]
   .filter((each) => each.checkVisibility && each.checkVisibility())
@@ -82,7 +89,7 @@ def test_pictures_of_the_documents(opens: Opens, team_of_three: Team, tmp_path: 
     with opens("jane") as page:
         for name, width, dark in DOCUMENTED:
             show(page, team_of_three, PAGES[name], width, dark=dark)
-            page.picture(folder / f"console-{name}.webp", most=1400)
+            page.picture(folder / f"console-{name}{'' if width == 1440 else f'-{width}'}.webp", most=1400)
         clean(page)
     team_of_three.make(hostile())
 

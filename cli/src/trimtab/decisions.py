@@ -61,6 +61,12 @@ class Decided(Shown):
         wanted = waiting(self.about)
         return wanted if wanted != self.digest else ""
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether anything follows from it: of a rollout that asks for no approvals nothing does."""
+        asked = not isinstance(self.about, AdapterRollout) or mapping(self.about.spec.get("strategy")).get("approvals")
+        return bool(asked) or self.review.spec.get("decision") == "Comment"
+
 
 def outdone(approval: Mapping[str, Any], reviews: Iterable[Mapping[str, Any]]) -> bool:
     """Tell whether a stored approval counts for nothing: its author rejected the adapter in the same second."""

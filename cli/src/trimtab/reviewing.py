@@ -70,5 +70,7 @@ def comment(
 def _tell(decided: Decided, dry_run: bool) -> None:
     suffix = " (dry run, nothing was stored)" if dry_run else ""
     output.line(f"review/{decided.review.name}: {decided.sentence}{suffix}")
-    if decided.waits_for:
+    if not decided.is_followed:
+        output.note(f"{decided.about.name} asks for no approvals (spec.strategy.approvals): nothing follows from this.")
+    elif decided.waits_for:
         output.note(f"{decided.about.name} waits for {decided.waits_for}, which this is not about.")

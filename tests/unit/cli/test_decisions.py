@@ -103,6 +103,14 @@ def test_nothing_waits(cluster: FakeCluster, run: Run) -> None:
     assert "adapterrollout/served: no adapter of it waits: say which one with --digest" in ran.err
 
 
+def test_of_a_rollout_that_asks_nobody_it_is_said_that_nothing_follows(cluster: FakeCluster, run: Run) -> None:
+    cluster.put(SERVED)
+    ran = run("approve", "served", "--digest", OTHER)
+    assert (ran.code, len(written(cluster))) == (0, 1)
+    assert "served asks for no approvals (spec.strategy.approvals): nothing follows from this" in ran.err
+    assert run("comment", "served", "--digest", OTHER, "-m", "well").err == ""
+
+
 def test_a_job_has_an_adapter_once_it_is_published(cluster: FakeCluster) -> None:
     with Client() as client:
         with pytest.raises(Invalid, match="it has no adapter yet"):
