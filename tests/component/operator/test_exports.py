@@ -45,7 +45,7 @@ async def test_it_waits_for_its_finetunejob_and_is_made_once(kube: Kube, namespa
     (text,) = [each["data"]["run.json"] for each in maps if each["metadata"]["name"].startswith("demo-export-run-")]
     config = ExportConfig.model_validate_json(text)
     assert config.adapter.digest == ARTIFACT.digest
-    events = await events_of(kube, namespace, body, {"Exporting", "Retrying", "Completed"})
+    events = await events_of(kube, namespace, body, {"Exporting", "Completed"})
     assert {event["regarding"]["kind"] for event in events} == {"AdapterExport"}
     metrics = await operator.metrics()
     assert metrics['trimtab_adapterexports{state="Completed"}'] == 1
