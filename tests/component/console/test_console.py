@@ -96,7 +96,7 @@ def test_on_loopback_it_is_the_user_of_the_kubeconfig(team_of_three: Team) -> No
         assert "step 132 of 200" in jane.get(path)[1]
         assert jane.post(f"{path}/suspend", jane.get(path)[1])[0] == 303
         assert team.get("finetunejobs", "field-guide-v4")["spec"]["suspend"] is True
-        assert jane.post(f"{path}/resume", jane.get(path)[1], uid="another-object")[0] == 422
+        assert jane.post(f"{path}/resume", jane.get(path)[1], uid="another-object")[0] == 409
         assert jane.post(f"{path}/resume", jane.get(path)[1])[0] == 303
         assert "is forbidden" in jane.get(f"/ns/{team.other}")[1]
         began = time.monotonic()
