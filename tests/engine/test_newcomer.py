@@ -27,7 +27,8 @@ from tests.quickstart import Newcomer
 
 pytestmark = ON_A_NODE
 
-ROWS = 160
+ROWS = 640
+"""Of which one in twenty is held out, and 20 decide the gate."""
 SYLLABLES = ("ba", "di", "fo", "gu", "ke", "la", "mi", "no", "pu", "re", "sa", "ti", "vo", "wu", "ze")
 
 
