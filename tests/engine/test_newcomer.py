@@ -91,6 +91,7 @@ def test_from_an_empty_namespace_to_an_answer_of_the_adapter(
         f"{kind}/guide created" for kind in ("finetunejob", "evaluation", "adapterrollout")
     ]
 
+    the_curve_moves(installation.kubeconfig, tenant.namespace, tmp_path)
     tenant.of("FineTuneJob").wait_reason("guide", "Completed")
     assert "Completed" in types("describe")
     tenant.of("Evaluation").wait("guide", "a verdict", lambda body: succeeded(body) != "Unknown", ENGINE_SECONDS)
@@ -102,6 +103,27 @@ def test_from_an_empty_namespace_to_an_answer_of_the_adapter(
     assert answers.startswith(f"== {BASE_MODEL}\n"), answers
     assert re.search(r"^== guide \(guide@[0-9a-f]{8}\)\n.+", answers, re.MULTILINE), answers
     answers_in_the_playground(installation.kubeconfig, tenant.namespace, tmp_path)
+
+
+def the_curve_moves(kubeconfig: Path, namespace: str, folder: Path) -> None:
+    """Look at the run's page while it trains: steps and points of the curve come by themselves."""
+    points = "JSON.parse(document.querySelector('trimtab-curve')?.dataset.series ?? '[]')[0]?.points.length ?? 0"
+    with (
+        console(kubeconfig) as (address, _),
+        window(folder / "watching", address.partition("/login")[0]) as page,
+    ):
+        page.visit(address, "location.pathname.startsWith('/ns/')")
+        page.visit(f"/ns/{namespace}/finetunejobs/guide", "document.body.innerText.includes('guide')")
+        began = page.run("performance.timeOrigin")
+        patience, seen = Patience("a curve that moves"), set[int]()
+        while len(seen) < 3:
+            seen.add(page.run(points))
+            patience.spend((len(seen), page.text()))
+            time.sleep(0.2)
+        assert page.run("performance.timeOrigin") == began, "the page was not loaded again"
+        page.picture(folder / "live.png")
+        assert not page.complaints
+        assert not page.elsewhere
 
 
 def answers_in_the_playground(kubeconfig: Path, namespace: str, folder: Path) -> None:

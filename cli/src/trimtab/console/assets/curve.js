@@ -3,6 +3,7 @@
 (() => {
   "use strict";
   const HEIGHT = 280;
+  const WHOLE = [1, 10, 100, 1e3, 1e4, 1e5, 1e6].flatMap((each) => [each, 2 * each, 5 * each]); // there is no half a step
 
   class Curve extends HTMLElement {
     static observedAttributes = ["data-series"];
@@ -54,7 +55,7 @@
         {
           ...this.size(),
           scales: { x: { time: false } },
-          axes: [{ ...axis, grid: { show: false } }, { ...axis, size: 56 }],
+          axes: [{ ...axis, grid: { show: false }, incrs: WHOLE }, { ...axis, size: 56 }],
           cursor: { points: { size: 7 }, drag: { x: true, y: false } },
           legend: { live: true, markers: { show: false } },
           series: [
