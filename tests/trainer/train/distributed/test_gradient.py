@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from trimtab_trainer.data.view import Sequences
+from trimtab_trainer.errors import Interrupted
 from trimtab_trainer.training.distributed.checkpoints import check_alike, newest_first
 from trimtab_trainer.training.distributed.world import World
 from trimtab_trainer.training.loop import Trainer
@@ -46,6 +48,40 @@ def assert_close(found: Weights, want: Weights) -> None:
 def assert_same(found: Weights, want: Weights) -> None:
     assert found.keys() == want.keys()
     assert [name for name in want if not torch.equal(found[name], want[name])] == []
+
+
+def all_stop_together(
+    root: Path, make: Callable[[World], Trainer], during: str, tell: Callable[[World, Trainer], None]
+) -> None:
+    """Train on two processes and tell them to stop in step 2: both end there, and one checkpoint is written.
+
+    Args:
+        during: "hidden" of the model or "evaluate" of the run, within which `tell` is called.
+    """
+
+    def body(world: World) -> tuple[str, int, Weights]:
+        run = make(world)
+        of: Any = run.model if during == "hidden" else run
+        whole = getattr(of, during)
+
+        def told_now(*arguments: Any) -> Any:
+            if run.state.step == 2:
+                tell(world, run)
+            return whole(*arguments)
+
+        setattr(of, during, told_now)
+        try:
+            with run.stop.listening():
+                run.run()
+        except Interrupted as error:
+            return error.message, run.state.step, run.model.trained_tensors()
+        return "went on", run.state.step, {}
+
+    first, second = on_ranks(2, root / "two", body)
+    assert first[:2] == second[:2] == ("told to stop", 2)
+    assert_same(first[2], second[2])
+    written = sorted(path.parent.name for path in root.glob("output/runs/*/checkpoints/*/MANIFEST.json"))
+    assert written == ["step-000002-00000000-0"]
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -160,33 +196,16 @@ def test_memory_that_runs_out_in_one_process_halves_the_micro_batch_of_all(tiny:
 def test_one_that_is_told_to_stop_tells_all_and_one_checkpoint_is_written(
     tiny: Path, tmp_path: Path, told: int, during: str
 ) -> None:
-    from trimtab_trainer.errors import Interrupted
-
     rows, held_out = data(False), unpacked(random_rows(4, seed=9))
     config = settings(tmp_path, training={"evaluateEverySteps": 2})
 
-    def body(world: World) -> tuple[str, int, Weights]:
-        run = trainer(tiny, tmp_path, config, rows, held_out, world=world)
-        where: Any = run.model if during == "hidden" else run
-        whole = getattr(where, during)
+    def tell(world: World, run: Trainer) -> None:
+        if world.rank == told:
+            run.stop.request()
 
-        def told_now(*arguments: Any) -> Any:
-            if run.state.step == 2 and world.rank == told:
-                run.stop.request()
-            return whole(*arguments)
-
-        setattr(where, during, told_now)
-        try:
-            run.run()
-        except Interrupted as error:
-            return error.message, run.state.step, run.model.trained_tensors()
-        return "went on", run.state.step, {}
-
-    first, second = on_ranks(2, tmp_path / "two", body)
-    assert first[:2] == second[:2] == ("told to stop", 2)
-    assert_same(first[2], second[2])
-    written = sorted(path.parent.name for path in tmp_path.glob("output/runs/*/checkpoints/*/MANIFEST.json"))
-    assert written == ["step-000002-00000000-0"]
+    all_stop_together(
+        tmp_path, lambda world: trainer(tiny, tmp_path, config, rows, held_out, world=world), during, tell
+    )
 
 
 def test_processes_whose_weights_differ_end(tmp_path: Path) -> None:
