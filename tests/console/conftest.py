@@ -126,21 +126,22 @@ def console(config: Path, **variables: str) -> Iterator[tuple[str, subprocess.Po
             process.wait()
 
 
+@contextlib.contextmanager
+def opened(config: Path, folder: Path, width: int = 1440, *, dark: bool = False) -> Iterator[Window]:
+    """Yield a window on a console, as of a user of a kubeconfig who has just typed the command."""
+    with console(config) as (address, _), window(folder, address.partition("/login")[0], width, dark=dark) as made:
+        made.visit(address, "location.pathname.startsWith('/ns/')")
+        yield made
+
+
 Opens = Callable[..., contextlib.AbstractContextManager[Window]]
 
 
 @pytest.fixture(scope="session")
-def opens(team_of_three: Team, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opens]:
-    """Return what opens a window as a user who has just typed the command; consoles go on until the session's end."""
-    with contextlib.ExitStack() as stack:
+def opens(team_of_three: Team, tmp_path_factory: pytest.TempPathFactory) -> Opens:
+    """Return what opens a window as a user who has just typed the command."""
 
-        @contextlib.contextmanager
-        def opened(name: str, width: int = 1440, *, dark: bool = False) -> Iterator[Window]:
-            with console(team_of_three.users[name]) as (address, _):
-                home = address.partition("/login")[0]
-                with window(tmp_path_factory.mktemp("browser"), home, width, dark=dark) as made:
-                    made.visit(address, "location.pathname.startsWith('/ns/')")
-                    yield made
+    def opens(name: str, width: int = 1440, *, dark: bool = False) -> contextlib.AbstractContextManager[Window]:
+        return opened(team_of_three.users[name], tmp_path_factory.mktemp("browser"), width, dark=dark)
 
-        yield opened
-        stack.close()
+    return opens

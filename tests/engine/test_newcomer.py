@@ -18,8 +18,8 @@ from deploy.demo.api import Body
 from deploy.demo.installation import ADMIN, SERVICE_URL, Installation, restricted_namespace
 from deploy.demo.mirror import Mirror
 from tests.component.patience import Patience
-from tests.console.conftest import console
-from tests.console.window import window
+from tests.console.conftest import opened
+from tests.console.test_day import clean
 from tests.e2e.tenants import MIRRORED, ON_A_NODE, Tenant, condition, succeeded
 from tests.engine.markers import BASE_MODEL, base_model, upload
 from tests.engine.serving import ENGINE_SECONDS
@@ -108,11 +108,7 @@ def test_from_an_empty_namespace_to_an_answer_of_the_adapter(
 def the_curve_moves(kubeconfig: Path, namespace: str, folder: Path) -> None:
     """Look at the run's page while it trains: steps and points of the curve come by themselves."""
     points = "JSON.parse(document.querySelector('trimtab-curve')?.dataset.series ?? '[]')[0]?.points.length ?? 0"
-    with (
-        console(kubeconfig) as (address, _),
-        window(folder / "watching", address.partition("/login")[0]) as page,
-    ):
-        page.visit(address, "location.pathname.startsWith('/ns/')")
+    with opened(kubeconfig, folder / "watching") as page:
         page.visit(f"/ns/{namespace}/finetunejobs/guide", "document.body.innerText.includes('guide')")
         began = page.run("performance.timeOrigin")
         patience, seen = Patience("a curve that moves"), set[int]()
@@ -122,18 +118,13 @@ def the_curve_moves(kubeconfig: Path, namespace: str, folder: Path) -> None:
             time.sleep(0.2)
         assert page.run("performance.timeOrigin") == began, "the page was not loaded again"
         page.picture(folder / "live.png")
-        assert not page.complaints
-        assert not page.elsewhere
+        clean(page)
 
 
 def answers_in_the_playground(kubeconfig: Path, namespace: str, folder: Path) -> None:
     """Ask base and adapter side by side from the console's page, prefer, and download what training reads."""
     asked = "[...document.querySelectorAll('.answer .said')].map((each) => each.textContent)"
-    with (
-        console(kubeconfig) as (address, _),
-        window(folder / "browser", address.partition("/login")[0]) as page,
-    ):
-        page.visit(address, "location.pathname.startsWith('/ns/')")
+    with opened(kubeconfig, folder / "browser") as page:
         page.visit(f"/ns/{namespace}/playground?rollout=guide")
         offered = page.run("[...document.querySelectorAll('input[name=model]')].map((each) => each.value)")
         assert {BASE_MODEL, "guide"} <= set(offered)
@@ -155,5 +146,4 @@ def answers_in_the_playground(kubeconfig: Path, namespace: str, folder: Path) ->
             time.sleep(0.1)
         pairs = [Reader("row").pair(json.loads(line)) for line in found[0].read_text().splitlines()]
         assert pairs
-        assert not page.complaints
-        assert not page.elsewhere
+        clean(page)

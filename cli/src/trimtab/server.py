@@ -175,14 +175,12 @@ class Server:
         begun: list[bytes] = []  # joined once: a line may come in thousands of parts
         length = 0
         for chunk in response.stream(2**16):
-            first, *more = chunk.split(b"\n")
+            first, *others = chunk.split(b"\n")
             begun.append(first)
             length += len(first)
-            if more:
+            for each in others:
                 yield b"".join(begun)
-                *whole, last = more
-                yield from whole
-                begun, length = [last], len(last)
+                begun, length = [each], len(each)
             if most is not None and length > most:
                 raise Problem(f"what answers sends a line of more than {most:,} bytes", "see its log")
         if length:
