@@ -175,7 +175,7 @@ GATE = (
         Trap.GATE,
         "both halves are too small to be judged",
         "evaluate/preparing/group_column.py",
-        '        return unicodedata.normalize("NFC", str(value)).strip() or None',
+        "        return composed(str(value)).strip() or None",
         "        return str(value) or None",
         "evaluate/preparing/test_rows.py::test_a_group_is_one_however_its_name_is_written",
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -12,6 +11,7 @@ from ...data.cleaning.steps import Finding
 from ...data.reading.messages import malformed
 from ...data.reading.readers import Record
 from ...errors import DataInvalid
+from ..scoring.parsing import composed
 from ..statistics import MINIMUM_GROUP_CLUSTERS, large_enough
 
 
@@ -31,7 +31,7 @@ def group_of(record: Record, column: str, setting: str = "groupBy") -> str | Non
         return "true" if value else "false"
     if isinstance(value, str | int):
         # One name in two of Unicode's forms, or with a blank behind it, would be groups that nobody tells apart.
-        return unicodedata.normalize("NFC", str(value)).strip() or None
+        return composed(str(value)).strip() or None
     raise malformed(record.place, f"has a {type(value).__name__} in the column {column}, where {setting} needs a text")
 
 

@@ -7,7 +7,6 @@ line. Rows that are the same in all that is asked, group included, are taken onc
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,6 +19,7 @@ from ...data.reading.keys import USED
 from ...data.reading.readers import Record
 from ...data.reading.source import Source
 from ...errors import DataInvalid, SettingsInvalid
+from ..scoring.parsing import composed
 from ..scoring.patterns import PatternRefused, pattern_of
 from ..scoring.schemas import SchemaRefused, schema_of
 from .group_column import group_of, refuse_ungrouped
@@ -250,7 +250,7 @@ def _check_settings(task: EvaluationTask) -> None:
 
 def _labels(task: EvaluationTask) -> tuple[str, ...]:
     labels = tuple(label.strip() for label in task.labels or ())
-    if len({unicodedata.normalize("NFC", label) for label in labels}) != len(labels) or not all(labels):
+    if len(set(map(composed, labels))) != len(labels) or not all(labels):
         raise SettingsInvalid(
             f"task {task.name}: two of its labels are the same, or one is blank, once the blanks around them are left "
             "out; make them distinct"

@@ -22,7 +22,6 @@ A row that is none of these is refused with its file and line; `question_reader`
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,7 +33,7 @@ from ...data.reading.keys import check_row
 from ...data.reading.messages import is_learned, malformed, spoken
 from ...data.reading.messages import text as checked_text
 from ...data.reading.readers import Record
-from ..scoring.parsing import NUMBER, parse_number
+from ..scoring.parsing import NUMBER, composed, parse_number
 from ..scoring.patterns import pattern_of
 from ..scoring.refusals import is_refusal
 from ..scoring.schemas import LEVELS, SchemaRefused, parsed, schema_of
@@ -343,10 +342,10 @@ def labelled_question(row: Row, labels: tuple[str, ...]) -> Question:
     """
     question = referenced_question(row)
     text = question.reference
-    label, known = text.strip(), [unicodedata.normalize("NFC", each) for each in labels]
-    if (composed := unicodedata.normalize("NFC", label)) not in known:
+    label, known = text.strip(), list(map(composed, labels))
+    if composed(label) not in known:
         raise Unlabelled(label)
-    begin, answer = text.index(label), known.index(composed)
+    begin, answer = text.index(label), known.index(composed(label))
     # Blanks around the answer were learned with it, so every label stands between the same.
     answers = tuple(text[:begin] + each + text[begin + len(label) :] for each in labels)
     return replace(question, reference=labels[answer], answers=answers, choices=labels, answer=answer)

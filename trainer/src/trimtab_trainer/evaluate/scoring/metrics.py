@@ -31,10 +31,10 @@ from .calibration import calibration
 from .counterfactuals import changed_measure
 from .measure import Measure, mean, ratio
 from .pair_metrics import pair_values
-from .parsing import parse_label, parse_number
+from .parsing import composed, parse_label, parse_number
 from .refusals import is_refusal
 from .structured import STRUCTURED, structured_values
-from .text_metrics import bleu, bleu_statistics, chrf, chrf_statistics, composed, exact_match, rouge_l, token_f1
+from .text_metrics import bleu, bleu_statistics, chrf, chrf_statistics, exact_match, rouge_l, token_f1
 
 NO_LABEL = -1
 """Predicted index of an answer that is none of the labels."""
@@ -149,7 +149,7 @@ def decisions(
     if task.type is TaskType.REGRESSION:
         numbers = [parse_number(text) for text in texts]
         return ["" if number is None else number for number in numbers]
-    return [" ".join(text.split()) for text in composed(texts)]
+    return [" ".join(composed(text).split()) for text in texts]
 
 
 def _most_likely(rows: Sequence[EvaluationRow], scores: Sequence[RowScore], *, normalized: bool) -> Array:
@@ -198,7 +198,7 @@ def _texts(task: EvaluationTask, scores: Sequence[RowScore]) -> list[str]:
 
 def _text(metric: Metric, task: EvaluationTask, written: list[str], right: list[str]) -> Measure:
     (name,) = RESULTS[metric]
-    texts, references = composed(written), composed(right)
+    texts, references = list(map(composed, written)), list(map(composed, right))
     if metric is Metric.BLEU:
         statistics = bleu_statistics(texts, references, task.bleu_tokenizer or BleuTokenizer.MTEVAL_13A)
         by_row = bleu(statistics, effective_order=True)

@@ -36,13 +36,18 @@ def parse_number(text: str) -> float | None:
     return -value if found["sign"] in ("-", "\u2212") else value
 
 
+def composed(text: str) -> str:
+    """Return a text in Unicode's form C, in which one letter is written in one way (Unicode Standard Annex 15)."""
+    return unicodedata.normalize("NFC", text)
+
+
 def parse_label(text: str, labels: Sequence[str]) -> int | None:
     """Return the index of the label that a text is, or None.
 
     Whitespace around it does not count, nor in which of Unicode's forms letters are composed; case does not where only
     one label is meant by it.
     """
-    answer, *known = (unicodedata.normalize("NFC", each).strip() for each in (text, *labels))
+    answer, *known = (composed(each).strip() for each in (text, *labels))
     exact = [index for index, label in enumerate(known) if label == answer]
     if exact:
         return exact[0]

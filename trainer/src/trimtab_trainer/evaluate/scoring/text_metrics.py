@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import string
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -22,11 +21,6 @@ CHRF_ORDER = 6
 CHRF_BETA = 2
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def composed(texts: Sequence[str]) -> list[str]:
-    """Return texts in Unicode's form C, in which one letter is written in one way (Unicode Standard Annex 15)."""
-    return [unicodedata.normalize("NFC", text) for text in texts]
 
 
 def exact_match(texts: Sequence[str], references: Sequence[str]) -> Array:
